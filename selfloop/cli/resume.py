@@ -1,0 +1,20 @@
+"""`selfloop resume RUN`"""
+
+from pathlib import Path
+
+import click
+
+from selfloop.cli.options import accept_license, as_json, run_folder, runs_dir
+
+
+@click.command("resume")
+@click.argument("run")
+@runs_dir
+@accept_license
+@as_json
+def command(run: str, runs: Path, as_json: bool) -> None:
+    """Go on with RUN (a folder, or a name in --runs) where it was stopped. Nothing is generated twice."""
+    from selfloop.cli.summary import print_summary
+    from selfloop.runner import resume
+
+    print_summary(resume(run_folder(run, runs), quiet=as_json), as_json=as_json)

@@ -1,0 +1,80 @@
+"""Every mistake a user can meet, as a tree; the exit code of `selfloop` stands on the class.
+
+    SelfloopError            1   something went wrong that no other class names
+    ├── RecipeError          2   the recipe, or the command line that changes it, is wrong
+    ├── MissingExtra         2   an optional package is not installed; carries the pip line
+    ├── ModelError           3   the model file cannot be had or used
+    │   └── RequestError     3   the model cannot take this one request (too long, say); the others go on
+    ├── PluginError          4   a plugin is broken; names the plugin, the hook or component, and the fact
+    ├── StoreError           5   the run's folder cannot be read or written (disk full, read-only, newer schema)
+    │   └── RunLocked        6   another process is working on this run
+    └── NothingAsked         7   the run ended without one question that could be asked
+
+A message says what was sought, what there is, and what to do. Ctrl-C exits with 130. Tracebacks are for bugs.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SelfloopError(Exception):
+    """Something a person can mend; `str()` of it is the whole message."""
+
+    exit_code = 1
+
+
+class RecipeError(SelfloopError):
+    """The recipe cannot be run; the message lists every mistake found, each with its line."""
+
+    exit_code = 2
+
+
+class MissingExtra(SelfloopError):
+    """An optional package is not installed."""
+
+    exit_code = 2
+
+    def __init__(self, package: str, extra: str, wanted_by: str) -> None:
+        super().__init__(
+            f"{wanted_by} needs the package {package}, which is not installed. Do: pip install 'selfloop[{extra}]'"
+        )
+
+
+class ModelError(SelfloopError):
+    """The model file is missing, is not what it should be, or cannot be loaded."""
+
+    exit_code = 3
+
+
+class RequestError(ModelError):
+    """One request cannot be served; backends yield it in place of a completion."""
+
+
+class PluginError(SelfloopError):
+    """A plugin raised, returned the wrong thing, or is named like another."""
+
+    exit_code = 4
+
+
+class StoreError(SelfloopError):
+    """The run's folder or database cannot be read or written."""
+
+    exit_code = 5
+
+
+class RunLocked(StoreError):
+    """Another process is working on this run."""
+
+    exit_code = 6
+
+
+class NothingAsked(SelfloopError):
+    """Not one question of the run could be asked."""
+
+    exit_code = 7
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the known name closest to `name`, or an empty string."""
+    close = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,63 @@
+"""The hooks: one for each kind of component, and one for commands. A hook says what exists; objects do the work.
+
+Each is called once, when plugins are loaded, before any model; what it returns are `Component`s that a
+recipe picks by name. A whole plugin, in one file that a recipe names under `plugins:`
+
+    from selfloop import Component, Verdict, hookimpl
+
+    class Terse:
+        def verify(self, claims, backend):
+            return [Verdict("terse", 1.0 if len(c.answer.tokens) < 4 else 0.3) for c in claims]
+
+    @hookimpl
+    def selfloop_verifiers():
+        return [Component("terse", Terse, doc="short answers are likelier true")]
+"""
+
+# mypy and pyright: the bodies are empty on purpose, pluggy only reads the signatures.
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:  # the CLI's start-up must not pay for these
+    import click
+
+    from selfloop.protocols import Component
+
+PROJECT = "selfloop"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class Hooks:
+    """The specification; a plugin implements any of these as functions decorated with `hookimpl`."""
+
+    @hookspec
+    def selfloop_backends(self) -> list[Component]:  # type: ignore[empty-body]
+        """Return backends: ways to run a model (`protocols.Backend`); `gives` says what they can do."""
+
+    @hookspec
+    def selfloop_question_sources(self) -> list[Component]:  # type: ignore[empty-body]
+        """Return question sources (`protocols.QuestionSource`)."""
+
+    @hookspec
+    def selfloop_scorers(self) -> list[Component]:  # type: ignore[empty-body]
+        """Return scorers of questions (`protocols.Scorer`)."""
+
+    @hookspec
+    def selfloop_verifiers(self) -> list[Component]:  # type: ignore[empty-body]
+        """Return verifiers (`protocols.Verifier`); `needs` says what the backend must give."""
+
+    @hookspec
+    def selfloop_tuners(self) -> list[Component]:  # type: ignore[empty-body]
+        """Return tuners (`protocols.Tuner`)."""
+
+    @hookspec
+    def selfloop_observers(self) -> list[Component]:  # type: ignore[empty-body]
+        """Return observers (`protocols.Observer`)."""
+
+    @hookspec
+    def selfloop_commands(self) -> list[click.Command]:  # type: ignore[empty-body]
+        """Return click commands to add to `selfloop`; they keep heavy imports inside their functions."""

@@ -1,0 +1,160 @@
+"""Finds plugins, asks each what it offers, and keeps it all in a `Catalog` that a recipe picks from by name.
+
+Plugins come from the entry-point group `selfloop` and from single `.py` files that a recipe names. Each
+hook is called plugin by plugin and not through pluggy's multicall, where one that raises stops the rest
+and nobody learns which it was.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from selfloop.errors import PluginError, RecipeError, did_you_mean
+from selfloop.hookspecs import PROJECT, Hooks
+
+if TYPE_CHECKING:
+    import click
+
+    from selfloop.protocols import Component
+
+HOOKS = {
+    "backend": "selfloop_backends",
+    "source": "selfloop_question_sources",
+    "scorer": "selfloop_scorers",
+    "verifier": "selfloop_verifiers",
+    "tuner": "selfloop_tuners",
+    "observer": "selfloop_observers",
+}
+
+
+@dataclass(frozen=True)
+class Provided:
+    """A component and the plugin it comes from."""
+
+    component: "Component"
+    plugin: str
+
+
+@dataclass
+class Catalog:
+    """What is installed: components by kind and name, commands, and the plugins that could not be used."""
+
+    components: dict[str, dict[str, list[Provided]]] = field(default_factory=lambda: {kind: {} for kind in HOOKS})
+    commands: list["click.Command"] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)
+    plugins: dict[str, str] = field(default_factory=dict)
+
+    def find(self, kind: str, name: str) -> "Component":
+        """Return the one component of that kind and name; raise RecipeError or, on a clash, PluginError."""
+        known = self.components[kind]
+        if name not in known:
+            lost = "".join(f" (The plugin {p} could not be used: {why})" for p, why in self.broken.items())
+            installed = ", ".join(sorted(known)) or "none"
+            raise RecipeError(f"no {kind} named {name!r}.{did_you_mean(name, known)} Installed: {installed}.{lost}")
+        offers = known[name]
+        if len(offers) > 1:
+            raise PluginError(
+                f"two plugins offer a {kind} named {name!r}: {' and '.join(o.plugin for o in offers)}. "
+                "Uninstall one of them, or rename its component."
+            )
+        return offers[0].component
+
+    def __iter__(self) -> Iterator[tuple[str, Provided]]:
+        return (
+            (kind, offer) for kind, named in self.components.items() for offers in named.values() for offer in offers
+        )
+
+
+def load(files: tuple[Path, ...] = ()) -> Catalog:
+    """Return what all plugins offer. An installed plugin that is broken is left out and noted in `broken`;
+    a file that the recipe names raises PluginError, for the run cannot be right without it.
+    """
+    catalog = Catalog()
+    for entry in sorted(entry_points(group=PROJECT), key=lambda e: e.name):
+        try:
+            _add(catalog, entry.name, _import(entry), _version(entry))
+        except PluginError as error:
+            catalog.broken[entry.name] = str(error)
+    for path in files:
+        _add(catalog, path.name, import_file(path), str(path))
+    return catalog
+
+
+def _version(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+
+
+def _import(entry: EntryPoint) -> Any:
+    return _attributed(entry.name, "could not be imported", entry.load)
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import one `.py` file as a plugin."""
+    spec = importlib.util.spec_from_file_location(f"selfloop_file_plugin_{path.stem}", path)
+    if path.suffix != ".py" or not path.is_file() or spec is None or spec.loader is None:
+        raise PluginError(f"plugin {path}: no such .py file. Paths are relative to the recipe.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    _attributed(path.name, "could not be imported", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+    return module
+
+
+def _attributed(plugin: str, what: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception as error:  # noqa: BLE001  a plugin may raise anything; it is named and passed on
+        raise PluginError(f"plugin {plugin} {what}: {type(error).__name__}: {error}") from error
+
+
+def _add(catalog: Catalog, name: str, plugin: Any, version: str) -> None:
+    """Register a plugin alone, so that every complaint is about it, and add what it offers."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(Hooks)
+    _attributed(name, "does not fit the hooks", lambda: manager.register(plugin, name=name))
+    known = [hook for hook in dir(Hooks) if hook.startswith(f"{PROJECT}_")]
+    _refuse_misspelt(name, plugin, manager, known)
+    for kind, hook in HOOKS.items():
+        for component in _offers(name, manager, hook):
+            catalog.components[kind].setdefault(component.name, []).append(Provided(component, name))
+    catalog.commands += _offers(name, manager, "selfloop_commands")
+    catalog.plugins[name] = version
+
+
+def _refuse_misspelt(name: str, plugin: Any, manager: pluggy.PluginManager, known: list[str]) -> None:
+    """Raise for a hook that nobody would ever call: misspelt, or without its decorator."""
+    callers = {caller.name for caller in manager.get_hookcallers(plugin) or []}
+    for hook in sorted(callers - set(known)):
+        raise PluginError(
+            f"plugin {name}: there is no hook {hook}.{did_you_mean(hook, known)} Hooks: {', '.join(known)}."
+        )
+    meant = [a for a in dir(plugin) if a.startswith(f"{PROJECT}_") and get_close_matches(a, known, 1, 0.8)]
+    for hook in sorted(a for a in meant if callable(getattr(plugin, a)) and a not in callers):
+        raise PluginError(
+            f"plugin {name}: {hook} is not decorated with selfloop.hookimpl, so it would never be called."
+        )
+
+
+def _offers(name: str, manager: pluggy.PluginManager, hook: str) -> list[Any]:
+    """Return what one plugin's hook gives, checked: a list of Component (or of click commands)."""
+    offered: list[Any] = []
+    for implementation in getattr(manager.hook, hook).get_hookimpls():
+        given = _attributed(name, f"raised in {hook}", implementation.function)
+        if not isinstance(given, list | tuple):
+            raise PluginError(f"plugin {name}: {hook} must return a list, not {type(given).__name__}.")
+        offered += given
+    for thing in offered:
+        # by name, for click must not be imported here just to look at it
+        wanted = "Command" if hook == "selfloop_commands" else "Component"
+        if wanted not in {base.__name__ for base in type(thing).__mro__}:
+            raise PluginError(
+                f"plugin {name}: {hook} must list {wanted}s, but one of them is a {type(thing).__name__}."
+            )
+    return offered

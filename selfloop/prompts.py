@@ -1,0 +1,68 @@
+"""Prompts are plain files. Filling one in is a single pass: what the model wrote is never expanded again.
+
+`NAME.chat.txt` serves models with a chat template: lines `=== system`, `=== user` and `=== assistant` begin
+its messages. `NAME.base.txt` serves base models: the whole file is the text. `{word}` is filled in.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from selfloop.errors import RecipeError, did_you_mean
+from selfloop.records import Message
+
+Prompt = str | tuple[Message, ...]
+
+_FIELD = re.compile(r"\{(\w+)\}")
+_TURN = re.compile(r"^=== (system|user|assistant)\n", re.MULTILINE)
+BUILT_IN = Path(__file__).parent / "prompts"
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Return `text` with each `{word}` replaced, in one pass; unknown words stay as they are."""
+    return _FIELD.sub(lambda match: values.get(match[1], match[0]), text)
+
+
+def messages(text: str, values: Mapping[str, str]) -> tuple[Message, ...]:
+    """Split a chat prompt at its role lines, then fill in; so nothing filled in can begin a message."""
+    parts = _TURN.split(text)
+    if len(parts) == 1:
+        return (Message("user", fill(text.strip(), values)),)
+    turns = zip(parts[1::2], parts[2::2], strict=True)
+    return tuple(Message(role, fill(body.strip(), values)) for role, body in turns)  # type: ignore[arg-type]
+
+
+class Prompts:
+    """The prompts of one run: the built-in ones, the components' own, and the recipe's in their place."""
+
+    def __init__(self, folders: Iterable[Path] = ()) -> None:
+        paths = [path for folder in (BUILT_IN, *folders) for path in sorted(folder.glob("*.txt"))]
+        self._texts = {path.name.removesuffix(".txt"): path.read_text(encoding="utf-8") for path in paths}
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names a recipe can replace."""
+        return sorted({name.rpartition(".")[0] for name in self._texts})
+
+    def replace(self, name: str, path: Path) -> None:
+        """Use the file `path` for `name`, for chat and base models alike; raise RecipeError if that cannot be."""
+        variants = [key for key in (f"{name}.chat", f"{name}.base") if key in self._texts]
+        if not variants:
+            raise RecipeError(
+                f"no prompt named {name!r}.{did_you_mean(name, self.names)} Known: {', '.join(self.names)}."
+            )
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"cannot read {path}: {error}. Give a UTF-8 text file.") from error
+        fields = {field for key in variants for field in _FIELD.findall(self._texts[key])}
+        for field in sorted(set(_FIELD.findall(text)) - fields):
+            given = ", ".join(f"{{{f}}}" for f in sorted(fields)) or "nothing"
+            raise RecipeError(f"{path} uses {{{field}}}, but this prompt is given {given}.")
+        self._texts |= dict.fromkeys(variants, text)
+
+    def render(self, name: str, *, chat: bool, **values: str) -> Prompt:
+        """Return the prompt `name` filled in: messages for a chat model, text for a base model."""
+        if chat:
+            return messages(self._texts[f"{name}.chat"], values)
+        return fill(self._texts[f"{name}.base"].rstrip("\n"), values)

@@ -1,0 +1,147 @@
+"""What each kind of component must do. Components need not inherit from these; the shapes count.
+
+Batch first everywhere: lists in, lists of the same length and order out. A component that raises, or
+returns the wrong thing, is a `Failure` on the attempts it was working on; the others go on.
+
+Capabilities are words that a backend gives and others need; a recipe that asks for one the backend
+lacks is refused before any model loads.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from selfloop.errors import RequestError
+from selfloop.events import Event
+from selfloop.prompts import Prompt
+from selfloop.records import (
+    Adapter,
+    AdapterProof,
+    Attempt,
+    Belief,
+    Claim,
+    Completion,
+    ModelInfo,
+    Past,
+    Question,
+    Request,
+    Score,
+    Verdict,
+)
+
+CAPABILITIES: Mapping[str, str] = {
+    "logprobs": "the log-probability of every generated token",
+    "chat": "chat messages, where the model has a template",
+    "loglikelihood": "log-probabilities of a given continuation",
+    "hidden_states": "hidden states of the last layer",
+    "attentions": "attention weights",
+    "adapters": "loading a LoRA adapter at run time",
+}
+
+
+class Backend(Protocol):
+    """A model that can be asked. Everything above it is independent of how it runs."""
+
+    def describe(self) -> ModelInfo:
+        """Return what the model is and can do."""
+        ...
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+        """Yield (index of the request, one completion) as they finish, `n` for each request.
+
+        A request that cannot be served yields one `RequestError` in place of its completions. The
+        completion's `sample` says which of the n it is; sample k of a request is the same whatever n is.
+        """
+        ...
+
+    def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
+        """Swap the adapter (None: the bare model) and prove that it is in effect. Capability `adapters`."""
+        ...
+
+    def close(self) -> None:
+        """Free the model. Called once, at the end of a run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What a question source is told: how many questions are still wanted, and what there is to work with.
+
+    `turn` counts the calls of this round from 0, so that each call can draw with new seeds (`seed` already
+    depends on run, round, source and turn). `prompts` gives the recipe's prompts by name (`prompts.py`).
+    """
+
+    n: int
+    round: int
+    turn: int
+    seed: int
+    backend: Backend
+    past: Past
+    prompt: Callable[..., Prompt]
+
+
+class QuestionSource(Protocol):
+    """Where questions come from."""
+
+    def ask(self, asking: Asking) -> Iterable[Question]:
+        """Return about `asking.n` new questions; more or fewer is fine, none means there are no more."""
+        ...
+
+
+class Scorer(Protocol):
+    """Says how good a question is to ask, before anything is spent on answering it."""
+
+    def score(self, questions: Sequence[Question], past: Past) -> Sequence[Score]:
+        """Return one score for each question; `past.questions` holds everything the run ever asked."""
+        ...
+
+
+class Verifier(Protocol):
+    """A BS detector: says how likely an answer is to be true, without taking the model's word."""
+
+    def verify(self, claims: Sequence[Claim], backend: Backend) -> Sequence[Verdict]:
+        """Return one verdict for each claim; confidence None is to abstain, with a reason."""
+        ...
+
+
+class Tuner(Protocol):
+    """Feeds what the loop found out back into the weights."""
+
+    def tune(self, round: int, attempts: Sequence[Attempt], beliefs: Sequence[Belief], folder: Path) -> Adapter | None:
+        """Train on this round's attempts and all beliefs so far; write into `folder`; None: no new adapter."""
+        ...
+
+
+class Observer(Protocol):
+    """Sees what happens and changes nothing. One that raises is reported and left out, not fatal."""
+
+    def notice(self, event: Event) -> None:
+        """Take one frozen event of `selfloop.events`."""
+        ...
+
+    def close(self) -> None:
+        """Called once at the end of the run, also when it failed or was stopped."""
+        ...
+
+
+@dataclass(frozen=True)
+class Component:
+    """One thing a plugin offers.
+
+    `build` makes it; its keyword arguments are the options a recipe may give, and their types and defaults
+    are checked from its signature before any model loads. A parameter named `folder` (a `Path`) is not an
+    option: it gets the run's folder. `needs` are the capabilities it needs of the backend; `gives`, for a
+    backend, the ones it has. `check`, for a backend, takes the same options as `build` and raises a
+    `SelfloopError` for what can be seen without loading the model. `doc` is one line for `selfloop plugins`,
+    `paper` where the method comes from, and `prompts` a folder of prompt files that the component renders.
+    """
+
+    name: str
+    build: Callable[..., Any]
+    doc: str = ""
+    needs: frozenset[str] = field(default_factory=frozenset[str])
+    gives: frozenset[str] = field(default_factory=frozenset[str])
+    check: Callable[..., None] | None = None
+    paper: str = ""
+    prompts: Path | None = None

@@ -1,0 +1,258 @@
+"""YAML -> Recipe. Every mistake is reported at once, with its line, before any model loads.
+
+The fields below are the recipe's keys; the options of a component are the keyword arguments of its
+`build`, checked the same way from its signature.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from selfloop.errors import RecipeError, SelfloopError, did_you_mean
+from selfloop.manager import Catalog, load
+from selfloop.options import options_model
+from selfloop.yaml_source import Loc, Source
+
+STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
+M = TypeVar("M", bound=BaseModel)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Spec(BaseModel):
+    """A component: its `kind`, and its options beside it. `kind` alone may be written as plain text."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+    kind: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return the component's own options."""
+        return self.model_extra or {}
+
+
+class SourceSpec(Spec):
+    """A question source; `share` is its part of the questions, relative to the other sources' shares."""
+
+    share: Annotated[float, Field(gt=0)] = 1.0
+
+
+class ScorerSpec(Spec):
+    """A scorer; a question below `minimum` is dropped before anything is spent on it."""
+
+    minimum: float | None = None
+
+
+class TunerSpec(Spec):
+    """A tuner; it runs at the end of every `every`-th round."""
+
+    every: Annotated[int, Field(ge=1)] = 1
+
+
+def _long(value: Any) -> Any:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+Part = Annotated[Spec, BeforeValidator(_long)]
+SourcePart = Annotated[SourceSpec, BeforeValidator(_long)]
+ScorerPart = Annotated[ScorerSpec, BeforeValidator(_long)]
+TunerPart = Annotated[TunerSpec, BeforeValidator(_long)]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Ask(BaseModel):
+    """How many questions a round asks, where they come from, and what they must pass."""
+
+    model_config = STRICT
+    questions: Count = 40
+    sources: Annotated[list[SourcePart], Field(min_length=1)]
+    scorers: list[ScorerPart] = [ScorerSpec(kind="well_formed", minimum=1.0), ScorerSpec(kind="novelty", minimum=0.2)]
+    turns: Count = 6
+
+
+class Answer(BaseModel):
+    """The greedy draft, and the samples that verifiers share."""
+
+    model_config = STRICT
+    max_tokens: Count = 24
+    samples: Count = 8
+    temperature: Annotated[float, Field(gt=0, le=5)] = 0.7
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    stop: list[str] = ["\n"]
+
+
+class Critique(BaseModel):
+    """`plain`: the model criticises its draft and writes a revision. `none`: neither."""
+
+    model_config = STRICT
+    mode: Literal["none", "plain"] = "plain"
+    max_tokens: Count = 48
+
+
+class Decide(BaseModel):
+    """Confidence at or above `belief` is kept, at or below `declined` becomes "I don't know"."""
+
+    model_config = STRICT
+    belief: Unit = 0.6
+    declined: Unit = 0.3
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Decide":
+        if self.declined >= self.belief:
+            raise ValueError(
+                f"declined ({self.declined}) must be below belief ({self.belief}), or nothing is undecided"
+            )
+        return self
+
+
+class Recipe(BaseModel):
+    """A run, as its recipe says it."""
+
+    model_config = STRICT
+    name: Annotated[str, Field(max_length=80)]
+    seed: int = 0
+    rounds: Count = 2
+    plugins: list[str] = []
+    backend: Part
+    ask: Ask
+    answer: Answer = Answer()
+    critique: Critique = Critique()
+    verifiers: Annotated[list[Part], Field(min_length=1)] = [Spec(kind="agreement"), Spec(kind="sequence_probability")]
+    decide: Decide = Decide()
+    tuner: TunerPart | None = None
+    observers: list[Part] = [Spec(kind="console"), Spec(kind="jsonl")]
+    prompts: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _name_is_a_folder(self) -> "Recipe":
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(f"name {self.name!r} becomes a folder: use letters, digits, '.', '_' and '-'")
+        return self
+
+    def specs(self) -> Iterator[tuple[str, tuple[str | int, ...], Spec]]:
+        """Yield every component as (kind of component, where it stands in the recipe, what it says)."""
+        yield "backend", ("backend",), self.backend
+        if self.tuner:
+            yield "tuner", ("tuner",), self.tuner
+        lists: list[tuple[str, tuple[str, ...], list[Any]]] = [
+            ("source", ("ask", "sources"), self.ask.sources),
+            ("scorer", ("ask", "scorers"), self.ask.scorers),
+            ("verifier", ("verifiers",), self.verifiers),
+            ("observer", ("observers",), self.observers),
+        ]
+        for kind, way, specs in lists:
+            yield from ((kind, (*way, i), spec) for i, spec in enumerate(specs))
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A recipe that has been checked, its source, and the catalog its components come from."""
+
+    recipe: Recipe
+    source: Source
+    catalog: Catalog
+    base: Path
+
+    def complain(self, mistakes: list[tuple[Loc, str]]) -> None:
+        """Raise RecipeError listing the mistakes; do nothing if there are none."""
+        _complain(self.source, mistakes)
+
+
+def read(path: Path, overrides: tuple[str, ...] = (), base: Path | None = None) -> Loaded:
+    """Read and check a recipe; `base` is the folder that its paths are relative to (default: the recipe's).
+
+    Raises RecipeError that lists every mistake, or PluginError for a plugin file it names.
+    """
+    source = Source(path, overrides)
+    base = base or path.parent
+    source.data.setdefault("name", path.stem)
+    named = source.data.get("plugins")
+    files = tuple(base / str(file) for file in named) if isinstance(named, list) else ()
+    catalog = load(files)
+    mistakes: list[tuple[Loc, str]] = []
+    recipe = validated(Recipe, source.data, (), mistakes)
+    _check_components(source.data, catalog, mistakes)
+    _complain(source, mistakes)
+    assert recipe is not None
+    return Loaded(recipe, source, catalog, base)
+
+
+def _complain(source: Source, mistakes: list[tuple[Loc, str]]) -> None:
+    if mistakes:
+        lines = [f"  {source.where(loc)}: {'.'.join(map(str, loc))}{': ' if loc else ''}{why}" for loc, why in mistakes]
+        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        raise RecipeError("\n".join([f"{source.path}: {count}", *lines]))
+
+
+def _check_components(data: dict[str, Any], catalog: Catalog, mistakes: list[tuple[Loc, str]]) -> None:
+    """Check every component on the raw data, so that a mistake elsewhere in the recipe hides none here."""
+    ask = data.get("ask")
+    lists = {"source": ("ask", "sources"), "scorer": ("ask", "scorers")}
+    lists |= {"verifier": ("verifiers",), "observer": ("observers",)}
+    for kind, way in lists.items():
+        here = ask.get(way[1]) if way[0] == "ask" and isinstance(ask, dict) else data.get(way[0])
+        for i, raw in enumerate(here if isinstance(here, list) else []):
+            _check_component(kind, (*way, i), raw, catalog, mistakes)
+    for kind in ("backend", "tuner"):
+        if data.get(kind) is not None:
+            _check_component(kind, (kind,), data[kind], catalog, mistakes)
+
+
+_RESERVED = {"source": {"kind", "share"}, "scorer": {"kind", "minimum"}, "tuner": {"kind", "every"}}
+
+
+def _check_component(kind: str, loc: Loc, raw: Any, catalog: Catalog, mistakes: list[tuple[Loc, str]]) -> None:
+    raw = _long(raw)
+    if not isinstance(raw, dict) or not isinstance(raw.get("kind"), str):
+        return  # the schema has said so already
+    try:
+        component = catalog.find(kind, raw["kind"])
+    except SelfloopError as error:
+        mistakes.append(((*loc, "kind"), str(error)))
+        return
+    options = {key: value for key, value in raw.items() if key not in _RESERVED.get(kind, {"kind"})}
+    validated(options_model(component.build), options, loc, mistakes)
+
+
+def validated(model: type[M], data: Any, loc: Loc, mistakes: list[tuple[Loc, str]]) -> M | None:
+    """Return `data` as a `model`, or None after adding each of its mistakes."""
+    try:
+        # through JSON, for there a list is good for a tuple and text for a path, and all else is strict
+        return model.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            mistakes.append(((*loc, *one["loc"]), _explain(model, one)))
+        return None
+
+
+def _explain(model: type[BaseModel], error: Any) -> str:
+    """Say in the recipe's own words what pydantic found."""
+    kind, given, context = error["type"], error["input"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        known = _known_keys(model, error["loc"][:-1])
+        return f"unknown key.{did_you_mean(str(error['loc'][-1]), known)} Known: {', '.join(known) or 'none'}."
+    if kind == "missing":
+        return "is missing. Add it."
+    if kind == "value_error":
+        return f"{context['error']}."
+    if kind == "model_type":
+        return f"must be a mapping of keys to values, not {json.dumps(given)}."
+    return f"{error['msg'].replace('Input should be', 'must be')}, not {_short(given)}."
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _known_keys(model: type[BaseModel], way: tuple[str | int, ...]) -> list[str]:
+    for part in way:
+        field = model.model_fields.get(str(part))
+        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+    return list(model.model_fields)

@@ -1,0 +1,90 @@
+"""Wraps a backend: what was generated before is replayed, not generated again. This is all there is to resume.
+
+A completion is found again by what was asked: prompt, sampling, seed, model file and adapter. So a step
+that runs once more after a kill asks for the same and gets what is stored; only the rest reaches the model.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from hashlib import blake2b
+
+from selfloop.errors import PluginError, RequestError
+from selfloop.events import CompletionDone
+from selfloop.protocols import Backend
+from selfloop.records import Adapter, AdapterProof, Completion, ModelInfo, Request
+from selfloop.store import Store
+from selfloop.text import encodable
+
+
+class Recorder:
+    """A `Backend` that stores every completion as it arrives and never asks for one that is stored."""
+
+    def __init__(self, backend: Backend, store: Store, notice: Callable[[CompletionDone], None]) -> None:
+        self._backend = backend
+        self._store = store
+        self._notice = notice
+        self._info = backend.describe()
+        self._adapter: str | None = None
+        self.step = ""
+
+    def describe(self) -> ModelInfo:
+        """Return what the wrapped backend says of its model."""
+        return self._info
+
+    def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
+        """Swap the adapter; what is generated from now on is stored under its hash."""
+        proof = self._backend.load_adapter(adapter)
+        self._adapter = adapter.sha256 if adapter else None
+        return proof
+
+    def close(self) -> None:
+        """Free the model."""
+        self._backend.close()
+
+    def key(self, request: Request) -> str:
+        """Return the name under which a request's completions are stored; `n` and `skip` have no part in it."""
+        asked = asdict(replace(request, n=1, skip=()))
+        asked |= {"model": self._info.sha256 or self._info.name, "adapter": self._adapter}
+        return blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+        """Yield what is stored first, then what the model still has to do, as it finishes."""
+        waiting: dict[str, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            waiting[self.key(request)].append(index)
+        to_do: list[tuple[str, Request]] = []
+        for key, indices in waiting.items():
+            stored = self._store.completions(key)
+            most = max((requests[i] for i in indices), key=lambda request: request.n)
+            for completion in stored.values():
+                yield from self._hand_out(requests, indices, completion, replayed=True)
+            if missing := set(range(most.n)) - set(stored):
+                to_do.append((key, replace(most, skip=tuple(k for k in range(most.n) if k not in missing))))
+        if to_do:
+            yield from self._generate(requests, waiting, to_do)
+
+    def _generate(
+        self, requests: Sequence[Request], waiting: dict[str, list[int]], to_do: list[tuple[str, Request]]
+    ) -> Iterator[tuple[int, Completion | RequestError]]:
+        wanted = [set(range(request.n)) - set(request.skip) for _, request in to_do]
+        for position, result in self._backend.generate([request for _, request in to_do]):
+            key = to_do[position][0]
+            if isinstance(result, RequestError):
+                yield from ((i, result) for i in waiting[key])
+                continue
+            if not isinstance(result, Completion) or result.sample not in wanted[position]:
+                raise PluginError(f"the backend gave {result!r:.80}, which nobody asked for (now).")
+            wanted[position].remove(result.sample)
+            # cleaned here, so that later prompts are built from the same text now and after a resume
+            result = replace(result, text=encodable(result.text))
+            self._store.save_completion(key, self.step, result)
+            yield from self._hand_out(requests, waiting[key], result, replayed=False)
+
+    def _hand_out(
+        self, requests: Sequence[Request], indices: list[int], completion: Completion, *, replayed: bool
+    ) -> Iterator[tuple[int, Completion]]:
+        """Give one completion to every request that asked the same and wants this sample."""
+        self._notice(CompletionDone(self.step, len(completion.tokens), replayed))
+        yield from ((i, completion) for i in indices if completion.sample < requests[i].n)

@@ -1,0 +1,253 @@
+"""The nouns of selfloop: what was asked, what came out, what is held true. All frozen, all plain data.
+
+Three things are kept apart everywhere: the verifier broke (`Failure`), the verifier cannot tell
+(`Verdict.confidence is None`), the model declined (`Attempt.decision == "declined"`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from typing import Literal
+
+Decision = Literal["belief", "declined", "undecided", "dropped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 cut nothing.
+
+    A completion ends at a token that ends the text, before the first of `stop`, or after `max_tokens`.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    max_tokens: int = 64
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt and the `n` completions wanted of it.
+
+    `prompt` is plain text, or chat messages that the backend puts through the model's chat template. Text
+    is data: what looks like a special token in it is never read as one. With `open_turn` the last message
+    is left open, so that the model goes on writing it (an empty open user turn makes a chat model ask).
+    Samples are numbered from 0; those in `skip` are not wanted, for they are there already.
+    """
+
+    prompt: str | tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    n: int = 1
+    seed: int = 0
+    open_turn: bool = False
+    skip: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sample: its text, its token ids, and the natural-log probability of each token, in order.
+
+    Log-probabilities are under the model's full softmax at temperature 1, whatever the sampling was.
+    `adapter` is the sha256 of the adapter that was loaded, None for the bare model.
+    """
+
+    text: str
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    finish: Literal["stop", "length"] = "stop"
+    sample: int = 0
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question's text, where it came from, and, if the user has them, answers that count as right."""
+
+    text: str
+    source: str
+    topic: str = ""
+    gold: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Return twelve hex digits that depend on the text alone."""
+        return blake2b(self.text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A component raised, or returned the wrong thing. `type` is the exception's class name."""
+
+    step: str
+    component: str
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A scorer's number about a question, higher is better, and in a few words why."""
+
+    scorer: str
+    value: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A verifier's confidence in [0, 1] that `candidate` is true; None when it cannot tell (it abstains)."""
+
+    verifier: str
+    confidence: float | None
+    reason: str = ""
+    candidate: Literal["draft", "revision"] = "draft"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a verifier judges: an answer to a question, and what else the model said to that question.
+
+    `candidate` is "revision" if the answer was written after a critique; samples never were.
+    """
+
+    question: Question
+    answer: Completion
+    samples: tuple[Completion, ...] = ()
+    candidate: Literal["draft", "revision"] = "draft"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Everything that happened to one question in one round. Steps return changed copies of it."""
+
+    question: Question
+    scores: tuple[Score, ...] = ()
+    draft: Completion | None = None
+    samples: tuple[Completion, ...] = ()
+    critique: Completion | None = None
+    revision: Completion | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    decision: Decision | None = None
+    reason: str = ""
+    chosen: Literal["draft", "revision"] = "draft"
+    confidence: float | None = None
+
+    @property
+    def live(self) -> bool:
+        """Return whether later steps still work on this attempt."""
+        return self.decision is None
+
+    @property
+    def answer(self) -> str:
+        """Return the text of the chosen candidate, or an empty string."""
+        completion = self.draft if self.chosen == "draft" else self.revision
+        return completion.text.strip() if completion else ""
+
+    def failed(self, failure: Failure, *, fatal: bool = True) -> "Attempt":
+        """Return this attempt with one more failure; a fatal one ends its way through the steps."""
+        failures = (*self.failures, failure)
+        if fatal and self.live:
+            return replace(self, failures=failures, decision="failed", reason=f"{failure.component}: {failure.message}")
+        return replace(self, failures=failures)
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """An answer that is kept: how sure, since which round, and under which adapter it was said."""
+
+    question: Question
+    answer: str
+    confidence: float
+    round: int
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """LoRA weights in a file; `sha256` of that file goes into every completion made with it."""
+
+    path: str
+    sha256: str
+    round: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterProof:
+    """Whether a loaded adapter works: the largest change it made to a probe's log-probabilities (nats)."""
+
+    adapter: Adapter | None
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One pass ask -> decide (-> tune), as it ended. `attempts` holds the dropped questions too."""
+
+    number: int
+    attempts: tuple[Attempt, ...]
+    adapter: Adapter | None = None
+    failures: tuple[Failure, ...] = ()
+
+    @property
+    def beliefs(self) -> tuple[Belief, ...]:
+        """Return what this round holds true, in the order asked."""
+        return tuple(
+            Belief(a.question, a.answer, a.confidence or 0.0, self.number, a.draft.adapter if a.draft else None)
+            for a in self.attempts
+            if a.decision == "belief"
+        )
+
+    def count(self, decision: Decision) -> int:
+        """Return how many attempts ended with this decision."""
+        return sum(a.decision == decision for a in self.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a run knows of what went before: what it must not ask again, and what it builds on.
+
+    `questions` are the texts that were asked, `dropped` the ones that were not, both in order.
+    """
+
+    rounds: int = 0
+    questions: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    beliefs: tuple[Belief, ...] = ()
+    adapter: Adapter | None = None
+
+    def after(self, ended: Round) -> "Past":
+        """Return the past as the round after `ended` sees it."""
+        held, adapter = self.beliefs + ended.beliefs, ended.adapter or self.adapter
+        return replace(self.and_asked(ended.attempts), rounds=ended.number, beliefs=held, adapter=adapter)
+
+    def and_asked(self, attempts: Sequence[Attempt]) -> "Past":
+        """Return the past with the questions of `attempts` in it too."""
+        asked = tuple(a.question.text for a in attempts if a.decision != "dropped")
+        dropped = tuple(a.question.text for a in attempts if a.decision == "dropped")
+        return replace(self, questions=self.questions + asked, dropped=self.dropped + dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a backend says of its model. `chat` is whether it has a chat template; `sha256` is the file's."""
+
+    name: str
+    architecture: str = ""
+    parameters: int = 0
+    context: int = 0
+    chat: bool = False
+    capabilities: frozenset[str] = field(default_factory=frozenset[str])
+    file: str = ""
+    sha256: str = ""
+    versions: tuple[tuple[str, str], ...] = ()

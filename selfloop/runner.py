@@ -1,0 +1,140 @@
+"""Runs a recipe in a folder, and goes on with one: what `selfloop run` and `selfloop resume` do."""
+
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from selfloop.assemble import Parts, assemble, check
+from selfloop.errors import ModelError, NothingAsked, StoreError
+from selfloop.events import RoundEnded, RunEnded, RunStarted
+from selfloop.loop import play
+from selfloop.recipe import Loaded, read
+from selfloop.records import Round
+from selfloop.store import RECIPE, Store
+
+
+def run(path: Path, overrides: tuple[str, ...] = (), runs: Path = Path("runs"), *, quiet: bool = False) -> Path:
+    """Run the recipe at `path` in a new folder of `runs`; return the folder. Raises SelfloopError.
+
+    `quiet` leaves the observer `console` out, for callers that own the standard output.
+    """
+    loaded = _quieted(read(path, overrides), quiet)
+    check(loaded)
+    folder = _new_folder(runs, loaded.recipe.name)
+    try:
+        store = Store(folder, write=True)
+        store.save_file(RECIPE, loaded.source.text())
+        store.pin(base=str(loaded.base.resolve()), name=loaded.recipe.name)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # nothing was asked yet
+        raise
+    try:
+        _go_on(loaded, folder, store)
+    finally:
+        begun = bool(store.sessions())
+        store.close()
+        if not begun:
+            shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def resume(folder: Path, *, quiet: bool = False) -> Path:
+    """Go on with the run in `folder` where it was stopped; do nothing if it is done. Raises SelfloopError."""
+    if not (folder / RECIPE).is_file():
+        raise StoreError(f"no run in {folder}. Give the folder of a run, as `selfloop run` printed it.")
+    store = Store(folder, write=True)
+    try:
+        loaded = _quieted(read(folder / RECIPE, base=Path(store.meta().get("base", "."))), quiet)
+        check(loaded)
+        _go_on(loaded, folder, store)
+    finally:
+        store.close()
+    return folder
+
+
+def _quieted(loaded: Loaded, quiet: bool) -> Loaded:
+    if not quiet:
+        return loaded
+    observers = [o for o in loaded.recipe.observers if o.kind != "console"]
+    return replace(loaded, recipe=loaded.recipe.model_copy(update={"observers": observers}))
+
+
+def _new_folder(runs: Path, name: str) -> Path:
+    """Make and return `runs/name`, or `runs/name-2` and so on if that is taken."""
+    number = 1
+    while True:
+        folder = runs / (name if number == 1 else f"{name}-{number}")
+        try:
+            runs.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            return folder
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise StoreError(
+                f"cannot make the run's folder {folder}: {error.strerror}. Choose another with --runs."
+            ) from error
+
+
+def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
+    """Play the rounds that are missing, each stored as it ends."""
+    parts = assemble(loaded, folder, store)
+    with _told(parts, folder):
+        _pin_model(parts, store)
+        past = store.past()
+        if past.adapter:
+            parts.backend.load_adapter(past.adapter)
+        info = parts.backend.describe()
+        parts.notice(RunStarted(loaded.recipe.name, str(folder), loaded.recipe.rounds, past.rounds, info))
+        for ended in play(loaded.recipe, parts, past):
+            store.save_round(ended)
+            parts.notice(RoundEnded(ended))
+        _refuse_empty(store)
+
+
+@contextmanager
+def _told(parts: Parts, folder: Path) -> Iterator[None]:
+    """Tell the observers how the run ended, whatever happens, and close everything."""
+    try:
+        yield
+        parts.notice(RunEnded(str(folder), "done"))
+    except KeyboardInterrupt:
+        parts.notice(RunEnded(str(folder), "stopped"))
+        raise
+    except BaseException as error:
+        parts.notice(RunEnded(str(folder), "failed", str(error)))
+        raise
+    finally:
+        parts.close()
+
+
+def _pin_model(parts: Parts, store: Store) -> None:
+    """Note what runs; refuse to mix two models in one run."""
+    info = parts.backend.describe()
+    pinned = store.meta().get("model")
+    if pinned is None:
+        store.pin(model={"name": info.name, "file": info.file, "sha256": info.sha256})
+    elif pinned["sha256"] != info.sha256:
+        raise ModelError(
+            f"this run was made with {pinned['file']} (sha256 {pinned['sha256'][:12]}), but the file is now another "
+            f"(sha256 {info.sha256[:12]}). Put the old file back, or start a new run."
+        )
+    versions = {"python": platform.python_version(), "selfloop": version("selfloop"), **dict(info.versions)}
+    store.begin_session(versions | {f"plugin {name}": v for name, v in parts.plugins.items()})
+
+
+def _refuse_empty(store: Store) -> None:
+    rounds = list(store.rounds())
+    if any(a.decision != "dropped" for ended in rounds for a in ended.attempts):
+        return
+    raise NothingAsked(f"not one question could be asked. {_why(rounds)} The run lies in {store.folder}.")
+
+
+def _why(rounds: list[Round]) -> str:
+    failures = {f"{f.component}: {f.type}: {f.message}" for ended in rounds for f in ended.failures}
+    reasons = {a.reason for ended in rounds for a in ended.attempts}
+    return " ".join([*sorted(failures), f"Dropped for: {'; '.join(sorted(reasons)[:5])}." if reasons else ""]).strip()

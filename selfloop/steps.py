@@ -1,0 +1,330 @@
+"""The steps of a round: ask · answer · critique · revise · verify · decide · tune.
+
+Each takes attempts and returns attempts, in the same order. What a component does wrong ends as a `Failure`
+on the attempts it was working on (`guard.py`), and the others go on. What the model is asked is drawn from
+seeds that depend only on the run, the round and the question, so a step that runs again asks the same.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import blake2b
+from itertools import groupby
+from pathlib import Path
+
+from selfloop.answers import declines, normalise
+from selfloop.assemble import Parts
+from selfloop.errors import RequestError
+from selfloop.events import AttemptEnded, StepName, StepStarted, Trouble
+from selfloop.guard import Broken, guarded, guarded_each
+from selfloop.prompts import Prompt
+from selfloop.protocols import Asking, Verifier
+from selfloop.recipe import Recipe
+from selfloop.records import (
+    Adapter,
+    Attempt,
+    Claim,
+    Completion,
+    Failure,
+    Past,
+    Question,
+    Request,
+    Round,
+    Sampling,
+    Score,
+    Verdict,
+)
+from selfloop.text import encodable
+
+
+@dataclass
+class Turn:
+    """What every step of one round works with; `failures` collects what went wrong outside any one attempt."""
+
+    number: int
+    recipe: Recipe
+    parts: Parts
+    past: Past
+    failures: list[Failure] = field(default_factory=list)
+
+    def seed(self, *what: str | int) -> int:
+        """Return a 32-bit seed that depends on the run's seed, the round, and `what`."""
+        text = "\x1f".join(map(str, (self.recipe.seed, self.number, *what)))
+        return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=4).digest(), "big")
+
+    def prompt(self, name: str, **values: str) -> Prompt:
+        """Return a prompt of the recipe, filled in, in the form this model takes."""
+        return self.parts.prompts.render(name, chat=self.parts.backend.describe().chat, **values)
+
+    def start(self, step: StepName, attempts: int) -> None:
+        """Tell the recorder and the observers that a step begins."""
+        self.parts.backend.step = step
+        self.parts.notice(StepStarted(self.number, step, attempts))
+
+    def trouble(self, failure: Failure) -> None:
+        """Note something that failed outside any one attempt, once."""
+        if failure not in self.failures:
+            self.failures.append(failure)
+            self.parts.notice(Trouble(self.number, failure))
+
+    def all_failures(self) -> tuple[Failure, ...]:
+        """Return what went wrong outside any one attempt, the observers' failures since the last call included."""
+        lost, self.parts.notice.failures = self.parts.notice.failures, []
+        return (*self.failures, *lost)
+
+    def end(self, attempt: Attempt) -> Attempt:
+        """Tell the observers that an attempt has come to its end."""
+        self.parts.notice(AttemptEnded(self.number, attempt))
+        return attempt
+
+
+def ask(turn: Turn) -> list[Attempt]:
+    """Ask the sources, in turns, until enough questions pass the scorers; the dropped ones stay on record."""
+    wanted, attempts = turn.recipe.ask.questions, list[Attempt]()
+    turn.start("ask", wanted)
+    dry: set[str] = set()
+    for number in range(turn.recipe.ask.turns):
+        missing = wanted - sum(attempt.live for attempt in attempts)
+        if missing <= 0 or len(dry) == len(turn.parts.sources):
+            break
+        past = turn.past.and_asked(attempts)
+        attempts += score(turn, [Attempt(q) for q in _draw(turn, past, number, missing, dry)], past)
+    return _cut(turn, attempts, wanted)
+
+
+def _draw(turn: Turn, past: Past, number: int, missing: int, dry: set[str]) -> list[Question]:
+    """Return new questions of all sources that still have some, by their shares."""
+    ready = [s for s in turn.parts.sources if s.name not in dry]
+    total = sum(source.share for source in ready)
+    drawn: list[Question] = []
+    for source in ready:
+        count = max(1, round(missing * source.share / total))
+        seed = turn.seed("ask", source.name, number)
+        asking = Asking(count, turn.number, number, seed, turn.parts.backend, past, turn.prompt)
+        given = guarded("ask", source.name, lambda s=source, a=asking: list(s.part.ask(a)))  # type: ignore[misc]
+        if isinstance(given, Broken):
+            turn.trouble(given.failure)
+            given = []
+        good = [q for q in given if isinstance(q, Question)]
+        if len(good) < len(given):
+            turn.trouble(Failure("ask", source.name, "TypeError", "gave something that is not a Question"))
+        if not good:
+            dry.add(source.name)
+        drawn += [replace(q, text=encodable(q.text)) for q in good]
+    return drawn
+
+
+def _cut(turn: Turn, attempts: list[Attempt], wanted: int) -> list[Attempt]:
+    """Drop what was asked beyond the number wanted."""
+    left = [a for a in attempts if a.live][wanted:]
+    surplus = {id(a) for a in left}
+    return [replace(a, decision="dropped", reason="more than were wanted") if id(a) in surplus else a for a in attempts]
+
+
+def score(turn: Turn, attempts: Sequence[Attempt], past: Past) -> list[Attempt]:
+    """Score the questions; drop the ones below a scorer's minimum. Later scorers see only what is left."""
+    scored = list(attempts)
+    for scorer in turn.parts.scorers:
+        live = [i for i, a in enumerate(scored) if a.live]
+        questions = [scored[i].question for i in live]
+        results = guarded_each("ask", scorer.name, lambda qs, s=scorer: s.part.score(qs, past), questions, Score)
+        for i, result in zip(live, results, strict=True):
+            if isinstance(result, Broken):
+                scored[i] = turn.end(scored[i].failed(result.failure))
+                continue
+            scored[i] = replace(scored[i], scores=(*scored[i].scores, replace(result, scorer=scorer.name)))
+            if scorer.minimum is not None and not result.value >= scorer.minimum:
+                reason = f"{scorer.name}: {result.reason or f'{result.value:.2f} is below {scorer.minimum}'}"
+                scored[i] = turn.end(replace(scored[i], decision="dropped", reason=reason))
+    return scored
+
+
+def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Draw the greedy draft and the samples that the verifiers share."""
+    how = turn.recipe.answer
+    stop = tuple(how.stop)
+    greedy = Sampling(max_tokens=how.max_tokens, stop=stop)
+    drawn = Sampling(how.temperature, top_p=how.top_p, max_tokens=how.max_tokens, stop=stop)
+
+    def requests(attempt: Attempt) -> list[Request]:
+        prompt = turn.prompt("answer", question=attempt.question.text)
+        seed = turn.seed("answer", attempt.question.id)
+        return [Request(prompt, greedy), Request(prompt, drawn, n=how.samples, seed=seed)]
+
+    def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
+        return replace(attempt, draft=found[0][0], samples=tuple(found[1]))
+
+    return _generated(turn, "answer", attempts, requests, keep)
+
+
+def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Let the model say what is wrong with its draft."""
+    how = turn.recipe.critique
+    if how.mode == "none":
+        return list(attempts)
+
+    def requests(attempt: Attempt) -> list[Request]:
+        prompt = turn.prompt("critique", question=attempt.question.text, draft=attempt.answer)
+        return [Request(prompt, Sampling(max_tokens=how.max_tokens, stop=("\n",)))]
+
+    def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
+        return replace(attempt, critique=found[0][0])
+
+    return _generated(turn, "critique", attempts, requests, keep)
+
+
+def revise(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Let the model answer again with the critique before it."""
+    if turn.recipe.critique.mode == "none":
+        return list(attempts)
+    how = turn.recipe.answer
+
+    def requests(attempt: Attempt) -> list[Request]:
+        noted = attempt.critique.text.strip() if attempt.critique else ""
+        prompt = turn.prompt("revise", question=attempt.question.text, draft=attempt.answer, critique=noted)
+        return [Request(prompt, Sampling(max_tokens=how.max_tokens, stop=tuple(how.stop)))]
+
+    def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
+        return replace(attempt, revision=found[0][0])
+
+    return _generated(turn, "revise", attempts, requests, keep)
+
+
+def _generated(
+    turn: Turn,
+    step: StepName,
+    attempts: Sequence[Attempt],
+    requests: Callable[[Attempt], list[Request]],
+    keep: Callable[[Attempt, list[list[Completion]]], Attempt],
+) -> list[Attempt]:
+    """Send the requests of all live attempts as one batch, and `keep` for each attempt what came of its own."""
+    live = [i for i, attempt in enumerate(attempts) if attempt.live]
+    turn.start(step, len(live))
+    batch = [(i, request) for i in live for request in requests(attempts[i])]
+    found: list[list[Completion]] = [[] for _ in batch]
+    refused: dict[int, Failure] = {}
+    broken = guarded(step, turn.recipe.backend.kind, lambda: _collect(turn, step, batch, found, refused))
+    done = list(attempts)
+    for i, own in groupby(range(len(batch)), key=lambda position: batch[position][0]):
+        results = [(batch[p][1], sorted(found[p], key=lambda c: c.sample)) for p in own]
+        if i in refused:
+            done[i] = turn.end(done[i].failed(refused[i]))
+        elif any(len(got) != request.n for request, got in results):
+            lost = Failure(
+                step, turn.recipe.backend.kind, "IncompleteBatch", "the backend ended before all completions were there"
+            )
+            done[i] = turn.end(done[i].failed(broken.failure if isinstance(broken, Broken) else lost))
+        else:
+            done[i] = keep(done[i], [got for _, got in results])
+    return done
+
+
+def _collect(
+    turn: Turn,
+    step: str,
+    batch: list[tuple[int, Request]],
+    found: list[list[Completion]],
+    refused: dict[int, Failure],
+) -> None:
+    for position, result in turn.parts.backend.generate([request for _, request in batch]):
+        if isinstance(result, RequestError):
+            refused[batch[position][0]] = Failure(step, turn.recipe.backend.kind, type(result).__name__, str(result))
+        else:
+            found[position].append(result)
+
+
+def verify(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Let each verifier judge each draft, and each revision that says something else. None sees the critique."""
+    done = list(attempts)
+    claims = [(i, claim) for i, a in enumerate(attempts) if a.live for claim in _claims(a)]
+    turn.start("verify", sum(a.live for a in attempts))
+    for verifier in turn.parts.verifiers:
+        judge = _judge(verifier.part, turn)
+        results = guarded_each("verify", verifier.name, judge, [claim for _, claim in claims], Verdict)
+        for (i, claim), result in zip(claims, results, strict=True):
+            if isinstance(result, Broken):
+                done[i] = done[i].failed(result.failure, fatal=False)
+                continue
+            verdict = replace(result, verifier=verifier.name, candidate=claim.candidate)
+            if verdict.confidence is not None and not 0 <= verdict.confidence <= 1:
+                wrong = Failure(
+                    "verify", verifier.name, "ValueError", f"confidence {verdict.confidence} is not in [0, 1]"
+                )
+                done[i] = done[i].failed(wrong, fatal=False)
+            else:
+                done[i] = replace(done[i], verdicts=(*done[i].verdicts, verdict))
+    return done
+
+
+def _judge(verifier: Verifier, turn: Turn) -> Callable[[Sequence[Claim]], Sequence[Verdict]]:
+    return lambda claims: verifier.verify(claims, turn.parts.backend)
+
+
+def _claims(attempt: Attempt) -> Iterable[Claim]:
+    assert attempt.draft is not None
+    yield Claim(attempt.question, attempt.draft, attempt.samples)
+    if attempt.revision and normalise(attempt.revision.text) != normalise(attempt.draft.text):
+        # the draft was said to the bare question too: it counts as a sample of what the model says to it
+        yield Claim(attempt.question, attempt.revision, (*attempt.samples, attempt.draft), "revision")
+
+
+def decide(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Turn confidence into belief, declined or undecided."""
+    turn.start("decide", sum(attempt.live for attempt in attempts))
+    return [turn.end(_decided(turn.recipe, attempt)) if attempt.live else attempt for attempt in attempts]
+
+
+def _decided(recipe: Recipe, attempt: Attempt) -> Attempt:
+    """Choose between draft and revision, then judge the chosen one.
+
+    A revision takes the draft's place only if the verifiers that could judge both give it more: a critique
+    is pressure, not a signal (Sharma et al. 2023, arXiv 2310.13548; Huang et al. 2023, arXiv 2310.01798).
+    """
+    draft, revision = _confidences(attempt, "draft"), _confidences(attempt, "revision")
+    both = draft.keys() & revision.keys()
+    if both and sum(revision[v] for v in both) > sum(draft[v] for v in both):
+        attempt, given = replace(attempt, chosen="revision"), revision
+    else:
+        given = draft
+    if declines(attempt.answer):
+        return replace(attempt, decision="declined", reason="the model declined")
+    if not given:
+        return replace(attempt, decision="undecided", reason="no verifier could tell")
+    confidence = sum(given.values()) / len(given)
+    attempt = replace(attempt, confidence=confidence)
+    if confidence >= recipe.decide.belief:
+        return replace(attempt, decision="belief", reason=f"confidence {confidence:.2f}")
+    if confidence <= recipe.decide.declined:
+        return replace(attempt, decision="declined", reason=f"confidence {confidence:.2f}")
+    return replace(attempt, decision="undecided", reason=f"confidence {confidence:.2f}")
+
+
+def _confidences(attempt: Attempt, candidate: str) -> dict[str, float]:
+    return {v.verifier: v.confidence for v in attempt.verdicts if v.candidate == candidate and v.confidence is not None}
+
+
+def tune(turn: Turn, attempts: Sequence[Attempt]) -> Adapter | None:
+    """Train an adapter on what holds and load it; None if there is no tuner, or it is not its round."""
+    spec, tuner = turn.recipe.tuner, turn.parts.tuner
+    if spec is None or tuner is None or turn.number % spec.every:
+        return None
+    turn.start("tune", sum(attempt.decision == "belief" for attempt in attempts))
+    folder = turn.parts.folder / "adapters" / f"round-{turn.number:03d}"
+    made = guarded("tune", tuner.name, lambda: _tuned(turn, attempts, folder))
+    if isinstance(made, Broken):
+        turn.trouble(made.failure)
+        return None
+    return made
+
+
+def _tuned(turn: Turn, attempts: Sequence[Attempt], folder: Path) -> Adapter | None:
+    assert turn.parts.tuner is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    held = [*turn.past.beliefs, *Round(turn.number, tuple(attempts)).beliefs]
+    made: object = turn.parts.tuner.part.tune(turn.number, attempts, held, folder)
+    if made is None:
+        return None
+    if not isinstance(made, Adapter):
+        raise TypeError(f"gave a {type(made).__name__}, not an Adapter")
+    made = replace(made, round=turn.number)
+    turn.parts.backend.load_adapter(made)
+    return made

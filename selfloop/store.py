@@ -1,0 +1,232 @@
+"""One run on disk: a folder with the recipe as run and one SQLite file (WAL), which anybody may query.
+
+Completions are written as they arrive, a round in one transaction as it ends; so a killed run has lost
+nothing that was finished, and has no half round. Records are stored as JSON: whatever a model or a
+plugin wrote, NULs included, comes back as it was (but for lone surrogates, which no UTF-8 holds). Columns beside the JSON are for
+people who query.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
+
+from selfloop.errors import RunLocked, StoreError
+from selfloop.records import Adapter, Attempt, Completion, Failure, Past, Round
+from selfloop.text import encodable
+
+DATABASE = "run.sqlite"
+RECIPE = "recipe.yaml"
+
+# Step N takes a database from schema version N to N + 1; append, never edit.
+MIGRATIONS = (
+    """
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    CREATE TABLE sessions (id INTEGER PRIMARY KEY, started REAL NOT NULL, versions TEXT NOT NULL) STRICT;
+    CREATE TABLE completions (
+        key TEXT NOT NULL, sample INTEGER NOT NULL, session INTEGER NOT NULL REFERENCES sessions (id),
+        step TEXT NOT NULL, text TEXT NOT NULL, data TEXT NOT NULL, PRIMARY KEY (key, sample)) STRICT;
+    CREATE TABLE rounds (number INTEGER PRIMARY KEY, ended REAL NOT NULL, adapter TEXT) STRICT;
+    CREATE TABLE attempts (
+        id INTEGER PRIMARY KEY, round INTEGER NOT NULL REFERENCES rounds (number), position INTEGER NOT NULL,
+        question TEXT NOT NULL, source TEXT NOT NULL, answer TEXT NOT NULL, decision TEXT NOT NULL,
+        confidence REAL, reason TEXT NOT NULL, data TEXT NOT NULL, UNIQUE (round, position)) STRICT;
+    CREATE TABLE verdicts (
+        attempt INTEGER NOT NULL REFERENCES attempts (id), verifier TEXT NOT NULL, candidate TEXT NOT NULL,
+        confidence REAL, reason TEXT NOT NULL) STRICT;
+    CREATE TABLE failures (
+        round INTEGER NOT NULL, attempt INTEGER REFERENCES attempts (id), step TEXT NOT NULL,
+        component TEXT NOT NULL, type TEXT NOT NULL, message TEXT NOT NULL) STRICT;
+    CREATE VIEW beliefs AS
+        SELECT id AS attempt, round, question, answer, confidence FROM attempts WHERE decision = 'belief';
+    """,
+)
+
+T = TypeVar("T")
+_ATTEMPT = TypeAdapter(Attempt)
+_COMPLETION = TypeAdapter(Completion)
+_ADAPTER = TypeAdapter(Adapter)
+
+
+def _dump(record: Any) -> str:
+    return encodable(json.dumps(asdict(record), separators=(",", ":"), ensure_ascii=False))
+
+
+class Store:
+    """The run in `folder`. Raises StoreError for what a disk can do, RunLocked if another process has it."""
+
+    def __init__(self, folder: Path, *, write: bool) -> None:
+        self.folder = folder
+        self._lock = FileLock(folder / "run.lock") if write else None
+        self._session = 0
+        try:
+            if self._lock:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire(timeout=0)
+            self._db = self._open(write)
+        except Timeout:
+            raise RunLocked(f"another process is working on {folder}. Wait for it, or stop it first.") from None
+        except (OSError, sqlite3.Error) as error:
+            raise _disk(folder, error) from error
+
+    def _open(self, write: bool) -> sqlite3.Connection:
+        path = self.folder / DATABASE
+        if not write and not path.is_file():
+            raise StoreError(f"no run in {self.folder}. Give the folder of a run, as `selfloop run` printed it.")
+        db = sqlite3.connect(
+            path if write else f"{path.resolve().as_uri()}?mode=ro", uri=not write, isolation_level=None
+        )
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise StoreError(f"{path} was written by a newer selfloop (schema {version}). Update selfloop to read it.")
+        if write:
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA foreign_keys = ON")
+            for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+                db.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
+        return db
+
+    def close(self) -> None:
+        """Close the database and let go of the run."""
+        self._db.close()
+        if self._lock:
+            self._lock.release()
+
+    @contextmanager
+    def _guarded(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._db
+        except sqlite3.IntegrityError:
+            raise  # ours: a completion made twice is a bug
+        except (OSError, sqlite3.Error) as error:
+            raise _disk(self.folder, error) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._guarded() as db:
+            db.execute("BEGIN")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+
+    def save_file(self, name: str, text: str) -> None:
+        """Write a small file of the run, whole or not at all."""
+        try:
+            part = self.folder / f"{name}.part"
+            part.write_text(text, encoding="utf-8")
+            part.replace(self.folder / name)
+        except OSError as error:
+            raise _disk(self.folder, error) from error
+
+    def meta(self) -> dict[str, Any]:
+        """Return what was pinned when the run began."""
+        with self._guarded() as db:
+            return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
+
+    def pin(self, **values: Any) -> None:
+        """Set what holds for the whole run."""
+        with self._transaction() as db:
+            rows = [(key, json.dumps(value)) for key, value in values.items()]
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", rows)
+
+    def begin_session(self, versions: dict[str, str]) -> None:
+        """Note that this process works on the run, and with what."""
+        with self._guarded() as db:
+            row = (time.time(), json.dumps(versions))
+            self._session = db.execute("INSERT INTO sessions (started, versions) VALUES (?, ?)", row).lastrowid or 0
+
+    def sessions(self) -> list[dict[str, str]]:
+        """Return the versions of each process that worked on the run."""
+        with self._guarded() as db:
+            return [json.loads(v) for (v,) in db.execute("SELECT versions FROM sessions ORDER BY id")]
+
+    def save_completion(self, key: str, step: str, completion: Completion) -> None:
+        """Store one completion; storing it twice raises sqlite3.IntegrityError."""
+        row = (key, completion.sample, self._session, step, encodable(completion.text), _dump(completion))
+        with self._guarded() as db:
+            db.execute("INSERT INTO completions VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def completions(self, key: str) -> dict[int, Completion]:
+        """Return the stored completions of one request by sample."""
+        with self._guarded() as db:
+            rows = db.execute("SELECT sample, data FROM completions WHERE key = ?", (key,)).fetchall()
+        return {sample: _COMPLETION.validate_json(data) for sample, data in rows}
+
+    def count(self, table: str) -> int:
+        """Return the number of rows of a table."""
+        with self._guarded() as db:
+            return int(db.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0])
+
+    def save_round(self, ended: Round) -> None:
+        """Store a round and all in it, or nothing of it."""
+        adapter = _dump(ended.adapter) if ended.adapter else None
+        with self._transaction() as db:
+            db.execute("INSERT INTO rounds VALUES (?, ?, ?)", (ended.number, time.time(), adapter))
+            for position, attempt in enumerate(ended.attempts):
+                self._save_attempt(db, ended.number, position, attempt)
+            self._save_failures(db, ended.number, None, ended.failures)
+
+    def _save_attempt(self, db: sqlite3.Connection, number: int, position: int, attempt: Attempt) -> None:
+        question, answer = encodable(attempt.question.text), encodable(attempt.answer)
+        row = (number, position, question, attempt.question.source, answer, attempt.decision)
+        row_id = db.execute(
+            "INSERT INTO attempts VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row, attempt.confidence, encodable(attempt.reason), _dump(attempt)),
+        ).lastrowid
+        verdicts = [(row_id, v.verifier, v.candidate, v.confidence, encodable(v.reason)) for v in attempt.verdicts]
+        db.executemany("INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)", verdicts)
+        self._save_failures(db, number, row_id, attempt.failures)
+
+    def _save_failures(
+        self, db: sqlite3.Connection, number: int, attempt: int | None, failures: tuple[Failure, ...]
+    ) -> None:
+        rows = [(number, attempt, f.step, f.component, f.type, encodable(f.message)) for f in failures]
+        db.executemany("INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def rounds(self) -> Iterator[Round]:
+        """Yield the rounds that have ended, in order."""
+        with self._guarded() as db:
+            for number, adapter in db.execute("SELECT number, adapter FROM rounds ORDER BY number").fetchall():
+                rows = db.execute("SELECT data FROM attempts WHERE round = ? ORDER BY position", (number,)).fetchall()
+                attempts = tuple(_ATTEMPT.validate_json(data) for (data,) in rows)
+                lost = db.execute(
+                    "SELECT step, component, type, message FROM failures WHERE round = ? AND attempt IS NULL", (number,)
+                ).fetchall()
+                yield Round(
+                    number,
+                    attempts,
+                    _ADAPTER.validate_json(adapter) if adapter else None,
+                    tuple(Failure(*row) for row in lost),
+                )
+
+    def past(self) -> Past:
+        """Return what the next round must know of the stored ones."""
+        past = Past()
+        for ended in self.rounds():
+            past = past.after(ended)
+        return past
+
+
+def _disk(folder: Path, error: Exception) -> StoreError:
+    """Say what the disk said, and what to do."""
+    text = str(error)
+    if "full" in text or "No space left" in text:
+        return StoreError(
+            f"the disk is full: {folder}. Free some space, then `selfloop resume {folder}`; nothing is lost."
+        )
+    if isinstance(error, PermissionError) or "readonly" in text or "Read-only" in text or "unable to open" in text:
+        return StoreError(f"cannot write in {folder}: {text}. Give a folder you may write to with --runs DIR.")
+    if "not a database" in text or "malformed" in text:
+        return StoreError(f"{folder / DATABASE} is damaged: {text}. Start the run anew, or restore the file.")
+    return StoreError(f"{folder}: {text}.")

@@ -1,0 +1,222 @@
+"""For plugin authors: a backend without a model, and tests to subclass. Needs pytest only where it is subclassed.
+
+from selfloop.testing import VerifierContract
+
+class TestMine(VerifierContract):
+    component = my_plugin.selfloop_verifiers()[0]
+"""
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any, ClassVar
+
+from selfloop.errors import RequestError
+from selfloop.options import options_model
+from selfloop.protocols import Component
+from selfloop.records import (
+    Adapter,
+    AdapterProof,
+    Claim,
+    Completion,
+    ModelInfo,
+    Past,
+    Question,
+    Request,
+    Sampling,
+    Score,
+    Verdict,
+)
+
+# A small world: the first pattern found in the prompt picks the replies one of which is given.
+WORLD: Mapping[str, Sequence[str]] = {
+    r"(Examples:|=== list)\s*$": ["Nile | Paris | Mars | Tea | Mozart | Ada Lovelace | Peru | Iron | Oslo | Chess |"],
+    r"Corrected answer:\s*$": ["Cairo", "Jupiter", "forty two", "I don't know"],
+    r"Check:\s*$": ["The answer is right.", "The answer is wrong: it is another."],
+    r"Answer:\s*$": ["Cairo", "Cairo", "Cairo", "Jupiter", "forty two", "I don't know"],
+    r"(Topic: ([^\n]+)\n)Question:\s*$": [
+        "Where in the world can {2} be found?",
+        "Who was the first to write about {2}?",
+        "What is {2} best known for today?",
+        "In which year was {2} first named?",
+    ],
+    r"": [
+        "What is the capital of Egypt?",
+        "Which planet is the largest one?",
+        "not a question at all",
+        "How many legs does a spider have?",
+        "Who painted the ceiling of the chapel?",
+        "When did the first railway open?",
+    ],
+}
+
+
+class ScriptedBackend:
+    """A `Backend` that answers from a script: pattern -> replies. Quick, and the same every time.
+
+    Which reply is given depends on the prompt, the seed and the sample alone; `{2}` in a reply is the
+    pattern's second group. A token is a word. `context` is in words; a longer prompt is refused.
+    """
+
+    def __init__(
+        self,
+        script: Mapping[str, Sequence[str]] = WORLD,
+        *,
+        chat: bool = False,
+        context: int = 100_000,
+        delay: float = 0.0,
+    ) -> None:
+        self._script = script
+        self._chat, self._context, self._delay = chat, context, delay
+        self._adapter: Adapter | None = None
+        self.generated = 0
+
+    def describe(self) -> ModelInfo:
+        """Return a model that can do everything a script can."""
+        gives = frozenset({"logprobs", "chat", "adapters"})
+        digest = blake2b(repr(sorted(self._script.items())).encode("utf-8", "replace"), digest_size=8).hexdigest()
+        return ModelInfo(
+            "scripted", "script", context=self._context, chat=self._chat, capabilities=gives, sha256=digest
+        )
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+        """Yield the replies, last request first: order must not matter to anybody."""
+        for index, request in reversed(list(enumerate(requests))):
+            prompt = request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
+            if len(prompt.split()) + request.sampling.max_tokens > self._context:
+                yield (
+                    index,
+                    RequestError(f"prompt of {len(prompt.split())} words is over the context of {self._context}"),
+                )
+                continue
+            for sample in sorted(set(range(request.n)) - set(request.skip)):
+                time.sleep(self._delay)
+                self.generated += 1
+                yield index, self._reply(request, prompt, sample)
+
+    def _reply(self, request: Request, prompt: str, sample: int) -> Completion:
+        rng = blake2b(repr((prompt, request.seed, request.sampling, sample, self._adapter)).encode("utf-8", "replace"))
+        noise = rng.digest()
+        for pattern, replies in self._script.items():
+            if found := re.search(pattern, prompt):
+                text = replies[noise[0] % len(replies)]
+                text = re.sub(r"\{(\d)\}", lambda m, f=found: f[int(m[1])] or "", text)  # type: ignore[misc]
+                break
+        else:
+            text = ""
+        for stop in request.sampling.stop:
+            text = text.partition(stop)[0]
+        words = text.split(" ")[: request.sampling.max_tokens]
+        logprobs = tuple(-noise[i % 60 + 1] / 256 for i in range(len(words)))
+        finish = "length" if len(words) == request.sampling.max_tokens else "stop"
+        sha = self._adapter.sha256 if self._adapter else None
+        return Completion(" ".join(words), tuple(map(len, words)), logprobs, finish, sample, sha)  # type: ignore[arg-type]
+
+    def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
+        """Take the adapter; replies differ under it."""
+        self._adapter = adapter
+        return AdapterProof(adapter, 1.0 if adapter else 0.0)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+CLAIMS = (
+    Claim(Question("What is the capital of Egypt?", "test"), Completion("Cairo", (1,), (-0.1,))),
+    Claim(Question("?", "test"), Completion("", (), ()), (Completion("", (), ()),)),
+    Claim(
+        Question("Who was it?", "test"),
+        Completion("Ada \x1b[31m Lovelace", (1, 2), (-0.5, float("-inf"))),
+        tuple(Completion("Ada Lovelace", (1, 2), (-0.5, -0.25), sample=k) for k in range(4)),
+    ),
+    Claim(Question("How long?", "test"), Completion("x " * 10_000, (1,) * 10_000, (-1e-3,) * 10_000)),
+)
+
+
+class _Contract:
+    component: ClassVar[Component]
+    options: ClassVar[dict[str, Any]] = {}
+
+    def build(self) -> Any:
+        return self.component.build(**self.options)
+
+    def test_options_are_typed(self) -> None:
+        """Every option has a type, so that a recipe's mistakes are found before a model loads."""
+        for name, field in options_model(self.component.build).model_fields.items():
+            assert field.annotation is not Any, f"option {name} has no type"
+
+
+class VerifierContract(_Contract):
+    """Subclass, set `component` (and `options`), run pytest."""
+
+    def test_one_verdict_a_claim(self) -> None:
+        """Return as many verdicts as claims, also for none, each in [0, 1] or abstaining with a reason."""
+        verifier = self.build()
+        assert list(verifier.verify([], ScriptedBackend())) == []
+        verdicts = list(verifier.verify(CLAIMS, ScriptedBackend()))
+        assert len(verdicts) == len(CLAIMS)
+        for verdict in verdicts:
+            assert isinstance(verdict, Verdict)
+            assert verdict.confidence is not None or verdict.reason, "an abstention says why"
+            assert verdict.confidence is None or 0 <= verdict.confidence <= 1
+
+    def test_claims_are_judged_apart(self) -> None:
+        """Return the same verdict for a claim alone as among others."""
+        together = list(self.build().verify(CLAIMS, ScriptedBackend()))
+        alone = [list(self.build().verify([claim], ScriptedBackend()))[0] for claim in CLAIMS]
+        assert together == alone
+
+
+class ScorerContract(_Contract):
+    """Subclass, set `component` (and `options`), run pytest."""
+
+    def test_one_score_a_question(self) -> None:
+        """Return as many scores as questions, also for none, each a number."""
+        scorer, past = self.build(), Past(questions=("What is the capital of Peru?",))
+        questions = [claim.question for claim in CLAIMS]
+        assert list(scorer.score([], past)) == []
+        scores = list(scorer.score(questions, past))
+        assert len(scores) == len(questions)
+        assert all(isinstance(s, Score) and s.value == s.value for s in scores)
+
+
+class BackendContract:
+    """Subclass and return an open backend from `backend()`; `prompts` are what it is asked."""
+
+    prompts: ClassVar[Sequence[Any]] = ("Question: What is the capital of Egypt?\nAnswer:", "One, two, three,")
+
+    def backend(self) -> Any:
+        """Return the backend under test; it may be shared between tests."""
+        raise NotImplementedError
+
+    def _requests(self, n: int, skip: tuple[int, ...] = ()) -> list[Request]:
+        sampling = Sampling(0.8, max_tokens=6)
+        return [Request(prompt, sampling, n=n, seed=7, skip=skip) for prompt in self.prompts]
+
+    def _all(self, requests: Sequence[Request]) -> dict[tuple[int, int], Completion]:
+        found: dict[tuple[int, int], Completion] = {}
+        for index, completion in self.backend().generate(requests):
+            assert isinstance(completion, Completion), completion
+            assert (index, completion.sample) not in found, "a completion came twice"
+            found[index, completion.sample] = completion
+        return found
+
+    def test_every_sample_once(self) -> None:
+        """Yield each wanted sample of each request once, and none that is to be skipped."""
+        wanted = {(i, k) for i in range(len(self.prompts)) for k in range(4)}
+        assert set(self._all(self._requests(4))) == wanted
+        assert set(self._all(self._requests(4, skip=(0, 2)))) == {(i, k) for i, k in wanted if k in (1, 3)}
+        assert self._all([]) == {}
+
+    def test_a_sample_depends_on_its_request_alone(self) -> None:
+        """Return the same completion whatever n, skip and the rest of the batch are: resume rests on this."""
+        together = self._all(self._requests(4))
+        for index, request in enumerate(self._requests(4, skip=(0, 1, 2))):
+            assert self._all([request])[0, 3] == together[index, 3]
+
+    def test_logprobs_fit_tokens(self) -> None:
+        """Return one log-probability for each token, none above 0, and no more tokens than asked for."""
+        for completion in self._all(self._requests(2)).values():
+            assert len(completion.tokens) == len(completion.logprobs) <= 6
+            assert all(value <= 1e-6 for value in completion.logprobs)

@@ -1,0 +1,106 @@
+"""YAML with the line of every key, so that a mistake can be pointed at."""
+
+import json
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from selfloop.errors import RecipeError
+
+Loc = Sequence[str | int]
+
+
+class Source:
+    """A recipe's text as read: plain `data`, and the line on which any part of it stands."""
+
+    def __init__(self, path: Path, overrides: Sequence[str] = ()) -> None:
+        """Read `path` and lay `overrides` (`dotted.key=value`) over it; raise RecipeError if it cannot be read."""
+        self.path = path
+        self._tree = _parse(_read(path), path)
+        self._set: dict[str, str] = {}
+        for override in overrides:
+            self._override(override)
+        self.data: dict[str, Any] = _plain(self._tree)
+
+    def _override(self, override: str) -> None:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"--set {override}: write it as --set key=value, for example --set backend.n_ctx=4096.")
+        here: Any = self._tree
+        *way, last = key.split(".")
+        for name in way:
+            here = self._step(here, name, key)
+        parsed = _parse(f"value: {value}", Path(f"--set {override}"))["value"]
+        if isinstance(here, CommentedSeq):
+            here[self._number(last, here, key)] = parsed
+        else:
+            here[last] = parsed
+        self._set[key] = override
+
+    def _step(self, here: Any, name: str, key: str) -> Any:
+        if isinstance(here, CommentedSeq):
+            return here[self._number(name, here, key)]
+        below = here.setdefault(name, CommentedMap())
+        if isinstance(below, str):  # `kind: x` written short as `x`
+            below = here[name] = CommentedMap({"kind": below})
+        if not isinstance(below, CommentedMap | CommentedSeq):
+            raise RecipeError(f"--set {key}: {name} is {below!r}, which has no parts.")
+        return below
+
+    @staticmethod
+    def _number(name: str, here: CommentedSeq, key: str) -> int:
+        if not name.isdigit() or int(name) >= len(here):
+            raise RecipeError(f"--set {key}: {name} is no position in a list of {len(here)} (the first is 0).")
+        return int(name)
+
+    def where(self, loc: Loc) -> str:
+        """Return `line N` of the deepest part of `loc` that is there, or the override that put it there."""
+        for key, override in self._set.items():
+            if ".".join(map(str, loc)).startswith(key):
+                return f"--set {override}"
+        here, line = self._tree, 0
+        for part in loc:
+            try:
+                line = here.lc.item(part)[0] if isinstance(here, CommentedSeq) else here.lc.key(part)[0]
+                here = here[part]
+            except (KeyError, IndexError, TypeError, AttributeError):
+                break
+        return f"line {line + 1}"
+
+    def text(self) -> str:
+        """Return the recipe as run: the user's text with its comments, overrides included."""
+        out = StringIO()
+        YAML(typ="rt").dump(self._tree, out)
+        return out.getvalue()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RecipeError(f"cannot read the recipe {path}: {reason}. Give the path of a YAML file.") from error
+
+
+def _parse(text: str, path: Path) -> CommentedMap:
+    try:
+        tree = YAML(typ="rt").load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise RecipeError(f"{path}: {line}this is not YAML: {error.problem or error.context}.") from error
+    except (YAMLError, ValueError) as error:
+        raise RecipeError(f"{path}: this is not YAML: {error}.") from error
+    if not isinstance(tree, CommentedMap):
+        raise RecipeError(f"{path}: a recipe is a mapping of keys to values, as in `rounds: 2`.")
+    return tree
+
+
+def _plain(tree: Any) -> Any:
+    """Return plain Python data; what YAML has and JSON lacks (dates, tags) becomes text."""
+    return json.loads(json.dumps(tree, default=str))

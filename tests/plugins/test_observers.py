@@ -1,0 +1,268 @@
+"""The observers `console` and `jsonl`, driven by hand-made events whose text is hostile."""
+
+import io
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from selfloop_plugins import console, jsonl
+
+from selfloop.events import (
+    AttemptEnded,
+    CompletionDone,
+    Event,
+    RoundEnded,
+    RunEnded,
+    RunStarted,
+    StepStarted,
+    Trouble,
+)
+from selfloop.protocols import Observer
+from selfloop.records import Attempt, Completion, Decision, Failure, ModelInfo, Question, Round
+
+OSC, CLEAR, UP = "\x1b]0;pwned\x07", "\x1b[2J", "\x1b[9A"
+# The escapes that rich itself writes: colours, and for the picture: erase line, up, show and hide the cursor.
+RICH = re.compile(r"\x1b\[[\d;]*m|\x1b\[2K|\x1b\[1A|\x1b\[\?25[hl]")
+MODEL = ModelInfo("SmolLM2", "llama", 134_515_008, capabilities=frozenset({"logprobs", "chat"}))
+
+
+def attempt(question: str, answer: str, decision: Decision, confidence: float | None = None) -> Attempt:
+    draft = Completion(answer, tokens=(1, 2), logprobs=(-0.1, float("-inf")))
+    return Attempt(
+        Question(question, "frame"), draft=draft, decision=decision, confidence=confidence, reason=f"because{OSC}"
+    )
+
+
+ATTEMPTS = (
+    attempt("What is the capital of France?", "Paris", "belief", 0.97),
+    attempt(f"Who{OSC} wrote{CLEAR} it?", f"I don't{UP} know\r\n", "declined"),
+    attempt("[bold red]markup[/] \u202etxet \udc80", "[/]" + "x" * 1_000_000, "undecided", 0.5),
+    attempt("", "", "failed"),
+    attempt("a fragment", "", "dropped"),
+)
+
+
+def events(rounds: int = 1) -> Iterator[Event]:
+    yield RunStarted(f"first{OSC}", "runs/first", rounds, 0, MODEL)
+    for number in range(1, rounds + 1):
+        yield StepStarted(number, "ask", 5)
+        yield CompletionDone("ask", 9, True)
+        yield StepStarted(number, "answer", 5)
+        for _ in range(15):
+            yield CompletionDone("answer", 8, False)
+        yield StepStarted(number, "decide", 5)
+        for ended in ATTEMPTS:
+            yield AttemptEnded(number, ended)
+        yield Trouble(number, Failure("tune", "lora", "RuntimeError", f"out of\nmemory{CLEAR}"))
+        yield RoundEnded(Round(number, ATTEMPTS))
+    yield RunEnded("runs/first", "done")
+
+
+def play(observer: Observer, told: Iterator[Event]) -> None:
+    for event in told:
+        observer.notice(event)
+    observer.close()
+    observer.close()
+
+
+def lines(questions: int = 3, rounds: int = 1) -> list[str]:
+    stream = io.StringIO()
+    play(console.Lines(stream, questions), events(rounds))
+    return stream.getvalue().splitlines()
+
+
+def drawn(width: int, height: int = 30, *, until: type[Event] | None = None, rounds: int = 2) -> str:
+    """Return the raw output of the live observer, with a picture drawn before the event `until`."""
+    stream = io.StringIO()
+    terminal = Console(force_terminal=True, file=stream, width=width, height=height, _environ={"TERM": "xterm"})
+    observer = console.Live(terminal, 3)
+    for event in events(rounds):
+        if until and isinstance(event, until):
+            observer._live.refresh()
+        observer.notice(event)
+    observer.close()
+    return stream.getvalue()
+
+
+def harmless(raw: str) -> bool:
+    rest = RICH.sub("", raw)
+    return not re.search(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", rest)
+
+
+def test_lines_tell_steps_questions_trouble_and_counts() -> None:
+    told = [re.sub(r"[\d.,]+ (s|tok/s)\b", r"# \1", line) for line in lines()]
+    shown = "[bold red]markup[/] �txet � -> [/]" + "x" * 56 + "…"
+    assert told == [
+        "run first�]0;pwned� · SmolLM2 (llama, 135M) · runs/first",
+        "round 1/1 ask: 5 questions",
+        "round 1/1 ask ended: # s · 1 replayed",
+        "round 1/1 answer: 5 questions",
+        "round 1/1 answer ended: # s · 15 completions · 120 tokens · # tok/s",
+        "round 1/1 decide: 5 questions",
+        "  0.97  belief     What is the capital of France? -> Paris",
+        "     –  declined   Who�]0;pwned� wrote�[2J it? -> I don't�[9A know",
+        f"  0.50  undecided  {shown}",
+        "trouble in tune: lora: RuntimeError: out of memory�[2J",
+        "round 1/1 decide ended: # s",
+        "round 1/1 ended: 1 belief · 1 declined · 1 undecided · 1 dropped · 1 failed · # s",
+        "run done · # s",
+    ]
+
+
+def test_lines_show_as_many_questions_of_each_round_as_asked_for() -> None:
+    assert sum(" -> " in line for line in lines(questions=2, rounds=3)) == 6
+    assert not any(" -> " in line for line in lines(questions=0))
+
+
+def test_lines_fit_a_stream_that_cannot_encode_them() -> None:
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    play(console.Lines(stream, 3), events())
+    assert b"-> Paris" in raw.getvalue()
+
+
+def test_quiet_shows_trouble_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    play(console.build(mode="quiet"), events())
+    assert capsys.readouterr().out == "trouble in tune: lora: RuntimeError: out of memory�[2J\n"
+
+
+def test_auto_is_plain_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    play(console.build(), events())
+    out = capsys.readouterr().out
+    assert "round 1/1 ended: 1 belief" in out
+    assert "\x1b" not in out
+
+
+@pytest.mark.parametrize("width", [10, 20, 40, 80, 120, 300])
+@pytest.mark.parametrize("height", [5, 12, 40])
+def test_the_picture_holds_no_escape_but_richs_own(width: int, height: int) -> None:
+    raw = drawn(width, height, until=RoundEnded)
+    assert harmless(raw)
+    assert raw.count("\x1b[?25l") == raw.count("\x1b[?25h") == 1
+
+
+@pytest.mark.parametrize("width", [40, 120])
+def test_the_picture_shows_counts_and_the_last_questions(width: int) -> None:
+    text = " ".join(RICH.sub("", drawn(width, until=RoundEnded)).split())
+    for piece in ("this round", "1 belief", "1 declined", "all rounds", "2 beliefs", "round 2 of 2"):
+        assert piece in text
+    for piece in ("Who�]0;pwned� wrote�[2J it?", "[bold red]markup[/] �", "(empty)", "because�]0;pwned"):
+        assert piece in text
+
+
+def test_a_low_terminal_shows_the_step_at_work_only() -> None:
+    text = RICH.sub("", drawn(80, 12, until=AttemptEnded))
+    assert "decide " in text
+    assert "answer " not in text.split("decide ")[-1]
+
+
+def test_lines_that_stay_are_there_after_the_picture() -> None:
+    raw = drawn(120)
+    tail = RICH.sub("", raw)
+    assert "round 1/2 ended: 1 belief · 1 declined" in tail
+    assert "trouble in tune: lora: RuntimeError: out of memory�[2J" in tail
+    assert tail.rstrip().splitlines()[-1].startswith("run done")
+
+
+def test_close_gives_the_terminal_back_in_the_middle_of_a_run() -> None:
+    stream = io.StringIO()
+    observer = console.Live(Console(force_terminal=True, file=stream, width=80), 3)
+    before = sys.stdout, sys.stderr
+    for _, event in zip(range(8), events(), strict=False):
+        observer.notice(event)
+    observer.close()
+    assert stream.getvalue().count("\x1b[?25h") == 1
+    assert (sys.stdout, sys.stderr) == before
+    written = len(stream.getvalue())
+    time.sleep(0.3)
+    assert len(stream.getvalue()) == written
+    observer.close()
+
+
+def test_no_color_is_respected() -> None:
+    stream = io.StringIO()
+    terminal = Console(force_terminal=True, file=stream, width=80, no_color=True)
+    play(console.Live(terminal, 3), events())
+    assert not re.search(r"\x1b\[[\d;]*3\dm", stream.getvalue())
+
+
+def test_completions_are_only_counted() -> None:
+    observer = console.Lines(io.StringIO(), 3)
+    observer.notice(StepStarted(1, "answer", 10))
+    start = time.perf_counter()
+    for _ in range(10_000):
+        observer.notice(CompletionDone("answer", 8, False))
+    assert time.perf_counter() - start < 0.5
+
+
+def test_progress_learns_how_many_completions_a_step_takes() -> None:
+    tally = console.Tally(3)
+    tally.take(StepStarted(1, "answer", 10))
+    for _ in range(50):
+        tally.take(CompletionDone("answer", 8, False))
+    assert tally.steps[0].share is None  # more completions than questions: nobody can tell
+    tally.take(StepStarted(2, "answer", 10))
+    for _ in range(20):
+        tally.take(CompletionDone("answer", 8, False))
+    assert tally.steps[0].share == pytest.approx(0.4)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a pseudo-terminal")
+@pytest.mark.parametrize(("term", "live"), [("xterm", True), ("dumb", False)])
+def test_auto_on_a_terminal(term: str, live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner, outer = os.openpty()
+    monkeypatch.setenv("TERM", term)
+    with os.fdopen(outer, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stdout", terminal)
+        observer = console.build()
+        monkeypatch.undo()
+        observer.close()
+    os.close(inner)
+    assert isinstance(observer, console.Live) is live
+
+
+def test_jsonl_writes_one_object_a_line(tmp_path: Path) -> None:
+    play(jsonl.build(folder=tmp_path), events())
+    raw = (tmp_path / "events.jsonl").read_bytes()
+    assert raw.isascii()
+    rows = [json.loads(line) for line in raw.splitlines()]
+    assert [row["event"] for row in rows[:4]] == ["RunStarted", "StepStarted", "StepStarted", "StepStarted"]
+    assert rows[0]["model"]["capabilities"] == ["chat", "logprobs"]
+    assert rows[0]["time"].endswith("+00:00")
+    undecided = rows[6]["attempt"]
+    assert undecided["question"]["text"] == ATTEMPTS[2].question.text
+    assert undecided["draft"]["logprobs"] == [-0.1, None]
+    ended = next(row for row in rows if row["event"] == "RoundEnded")["round"]
+    assert ended["number"] == 1
+    assert ended["counts"] == dict.fromkeys(("belief", "declined", "undecided", "dropped", "failed"), 1)
+    assert rows[-1] | {"time": ""} == {
+        "event": "RunEnded", "time": "", "folder": "runs/first", "outcome": "done", "error": ""
+    }  # fmt: skip
+
+
+def test_jsonl_holds_completions_if_asked(tmp_path: Path) -> None:
+    play(jsonl.build(folder=tmp_path, file="logs/all.jsonl", completions=True), events())
+    assert (tmp_path / "logs/all.jsonl").read_text().count('"CompletionDone"') == 16
+
+
+def test_jsonl_appends_and_ends_a_torn_line(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text('{"event": "RunStarted", "ti')
+    play(jsonl.build(folder=tmp_path), events())
+    play(jsonl.build(folder=tmp_path), events())
+    torn, *rest = file.read_text().splitlines()
+    assert torn == '{"event": "RunStarted", "ti'
+    assert [json.loads(line)["event"] for line in rest].count("RunEnded") == 2
+
+
+def test_jsonl_flushes_each_line(tmp_path: Path) -> None:
+    observer = jsonl.build(folder=tmp_path)
+    observer.notice(StepStarted(1, "ask", 5))
+    assert (tmp_path / "events.jsonl").read_text().endswith("}\n")
+    observer.close()
