@@ -28,14 +28,23 @@ def _question(line: str, path: Path, number: int) -> Question:
         return Question(line.strip(), "file")
     try:
         row = json.loads(line)
-        return Question(str(row["question"]).strip(), "file", str(row.get("topic", "")), tuple(row.get("answers", ())))
+        text, topic, gold = row["question"], row.get("topic", ""), row.get("answers", [])
+        if not (isinstance(text, str) and text.strip() and isinstance(topic, str) and isinstance(gold, list)):
+            raise ValueError("a question is text, and answers are a list")
+        if not all(isinstance(answer, str) for answer in gold):
+            raise ValueError("each answer is text")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecipeError(
-            f'{path}, line {number}: each line is {{"question": "...", "answers": ["..."]}}: {error!r}.'
-        ) from error
+        form = '{"question": "...", "answers": ["..."]}'
+        raise RecipeError(f"{path}, line {number}: each line is {form}: {error!r}.") from error
+    return Question(text.strip(), "file", topic, tuple(gold))
+
+
+def check(*, path: Path) -> None:
+    """Raise for a file that cannot be read, or a line that is no question."""
+    QuestionFile(path=path)
 
 
 @hookimpl
 def selfloop_question_sources() -> list[Component]:
     """Offer the source."""
-    return [Component("file", QuestionFile, doc="the user's own questions, text or JSONL")]
+    return [Component("file", QuestionFile, doc="the user's own questions, text or JSONL", check=check)]

@@ -1,6 +1,7 @@
 """`scripted`: no model, replies from a script. For trying recipes and testing plugins: quick, the same every time."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -25,10 +26,12 @@ def build(
         return ScriptedBackend(WORLD, chat=chat, context=context, delay=delay)
     try:
         rules = json.loads(script.read_text(encoding="utf-8"))
+        for pattern in rules:
+            re.compile(pattern)
         return ScriptedBackend(
             {str(k): [str(r) for r in v] for k, v in rules.items()}, chat=chat, context=context, delay=delay
         )
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, re.error) as error:
         raise RecipeError(
             f"backend.script: {script} is not a JSON file of {{pattern: [reply, ...]}}: {error}."
         ) from error

@@ -16,7 +16,7 @@ _ASKS = re.compile(
 # Words that point at something the question does not say.
 _POINTS = re.compile(
     r"\b(this|these|that passage|the (passage|text|story|article|author|following|above|picture|image|paragraph)|above"
-    r"|below|he|she|they|his|her|their|its|my|your|our|you|me|i|we|us)\b",
+    r"|below|he|she|they|his|her|their|its|my|your|our|you|me|i|we|(?-i:us))\b",
     re.IGNORECASE,
 )
 
@@ -38,7 +38,7 @@ class WellFormed:
             return "not one question that ends in '?'"
         if len(words) not in self._words:
             return f"{len(words)} words"
-        if not text.isprintable() or not text[0].isalnum() and text[0] not in "\"'“‘(":
+        if not text.isprintable() or (not text[0].isalnum() and text[0] not in "\"'“‘("):
             return "odd characters"
         if not _ASKS.match(text):
             return "asks nothing"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from selfloop import Asking, Completion, Request, Sampling
 from selfloop.errors import RequestError
-from selfloop.prompts import Prompt
+from selfloop.prompts import Prompt, is_open
 
 
 def first_question(text: str) -> str:
@@ -19,7 +19,10 @@ def draw(
 ) -> list[list[str]]:
     """Return `n` texts for each prompt, in order; a prompt the backend refuses raises its RequestError."""
     rng = random.Random(asking.seed)
-    requests = [Request(p, sampling, n=n, seed=rng.getrandbits(32), open_turn=open_turn) for p in prompts]
+    requests = [
+        Request(prompt, sampling, n=n, seed=rng.getrandbits(32), open_turn=open_turn or is_open(prompt))
+        for prompt in prompts
+    ]
     found: list[list[Completion]] = [[] for _ in requests]
     for index, result in asking.backend.generate(requests):
         if isinstance(result, RequestError):

@@ -1,23 +1,26 @@
 """Recipe + plugins -> the objects of one run. What can be known to be wrong is said before a model loads."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from selfloop.errors import PluginError, RecipeError, SelfloopError
 from selfloop.events import Event, Trouble
+from selfloop.guard import Broken, guarded, said
+from selfloop.options import options_model
 from selfloop.prompts import Prompts
 from selfloop.protocols import Backend, Component, Observer, QuestionSource, Scorer, Tuner, Verifier
-from selfloop.options import options_model
 from selfloop.recipe import Loaded, Spec
 from selfloop.recorder import Recorder
-from selfloop.records import Failure
+from selfloop.records import Adapter, AdapterProof, Failure
 from selfloop.store import Store
 from selfloop.yaml_source import Loc
 
 P = TypeVar("P")
+S = TypeVar("S", bound=Spec)
 
 
 @dataclass(frozen=True)
@@ -39,22 +42,22 @@ class Observers:
 
     def __call__(self, event: Event) -> None:
         """Tell every observer."""
-        self._each(lambda observer: observer.notice(event))
+        for named in list(self._observers):
+            if named in self._observers:  # it may have been left out meanwhile, for raising at another's Trouble
+                self._guarded(named, lambda observer: observer.notice(event))
 
     def close(self) -> None:
         """Let every observer finish."""
-        self._each(lambda observer: observer.close())
-        self._observers = []
+        observers, self._observers = self._observers, []
+        for named in observers:
+            self._guarded(named, lambda observer: observer.close())
 
-    def _each(self, call: Callable[[Observer], None]) -> None:
-        for named in list(self._observers):
-            try:
-                call(named.part)
-            except Exception as error:  # noqa: BLE001  an observer may raise anything; the run goes on
-                self._observers.remove(named)
-                failure = Failure("observe", named.name, type(error).__name__, str(error)[:500])
-                self.failures.append(failure)
-                self(Trouble(0, failure))
+    def _guarded(self, named: Named[Observer], call: Callable[[Observer], None]) -> None:
+        lost = guarded("observe", named.name, lambda: call(named.part))
+        if isinstance(lost, Broken):
+            self._observers = [other for other in self._observers if other is not named]
+            self.failures.append(lost.failure)
+            self(Trouble(0, lost.failure))
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,21 @@ class Parts:
     folder: Path
     plugins: dict[str, str]
 
+    def at_home(self, adapter: Adapter) -> Adapter:
+        """Return the adapter with its path relative to the run's folder, if it lies there: runs may be moved."""
+        path, home = Path(adapter.path).resolve(), self.folder.resolve()
+        return replace(adapter, path=str(path.relative_to(home))) if path.is_relative_to(home) else adapter
+
+    def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
+        """Load an adapter of this run, or the bare model."""
+        return self.backend.load_adapter(adapter and replace(adapter, path=str(self.folder / adapter.path)))
+
     def close(self) -> None:
-        """End the observers and free the model."""
+        """End the observers and free the model; what goes wrong here is left in `notice.failures`."""
         self.notice.close()
-        self.backend.close()
+        lost = guarded("close", self.backend.name, self.backend.close)
+        if isinstance(lost, Broken):
+            self.notice.failures.append(lost.failure)
 
 
 def check(loaded: Loaded) -> None:
@@ -87,19 +101,17 @@ def check(loaded: Loaded) -> None:
         needs = catalog.find(kind, spec.kind).needs | wanted.get(kind, frozenset())
         for capability in sorted(needs - backend.gives) if kind != "backend" else ():
             gives = ", ".join(sorted(backend.gives)) or "none"
-            mistakes.append(
-                (
-                    loc,
-                    f"the {kind} {spec.kind} needs {capability}, which the backend {backend.name} lacks. It has: {gives}.",
-                )
-            )
+            lacks = f"which the backend {backend.name} lacks. It has: {gives}."
+            mistakes.append((loc, f"the {kind} {spec.kind} needs {capability}, {lacks}"))
     try:
         prompts(loaded)
     except RecipeError as error:
         mistakes.append((("prompts",), str(error)))
     loaded.complain(mistakes)
-    if backend.check is not None:
-        _attributed("backend", backend, backend.check, _options(backend, recipe.backend, loaded.base))
+    for kind, _, spec in recipe.specs():
+        component = catalog.find(kind, spec.kind)
+        if component.check is not None:
+            _attributed(kind, component, component.check, _options(component, spec, loaded.base))
 
 
 def prompts(loaded: Loaded) -> Prompts:
@@ -117,20 +129,29 @@ def assemble(loaded: Loaded, folder: Path, store: Store) -> Parts:
 
     def build(kind: str, spec: Spec) -> Any:
         component = loaded.catalog.find(kind, spec.kind)
-        return _attributed(kind, component, component.build, _options(component, spec, loaded.base, folder))
+        part = _attributed(kind, component, component.build, _options(component, spec, loaded.base, folder))
+        return _shaped(kind, component, part)
 
-    sources = [Named(s.kind, build("source", s), share=s.share) for s in recipe.ask.sources]
-    scorers = [Named(s.kind, build("scorer", s), minimum=s.minimum) for s in recipe.ask.scorers]
-    verifiers = [Named(s.kind, build("verifier", s)) for s in recipe.verifiers]
+    sources = [Named(n, build("source", s), share=s.share) for n, s in _numbered(recipe.ask.sources)]
+    scorers = [Named(n, build("scorer", s), minimum=s.minimum) for n, s in _numbered(recipe.ask.scorers)]
+    verifiers = [Named(n, build("verifier", s)) for n, s in _numbered(recipe.verifiers)]
     tuner = Named(recipe.tuner.kind, build("tuner", recipe.tuner)) if recipe.tuner else None
     notice = Observers([Named(s.kind, build("observer", s)) for s in recipe.observers])
     try:
         backend: Backend = build("backend", recipe.backend)
-        recorder = Recorder(backend, store, notice)
+        recorder = Recorder(backend, store, notice, recipe.backend.kind)
     except BaseException:
         notice.close()
         raise
     return Parts(recorder, sources, scorers, verifiers, tuner, notice, prompts(loaded), folder, loaded.catalog.plugins)
+
+
+def _numbered(specs: Sequence[S]) -> Iterator[tuple[str, S]]:
+    """Yield each spec with a name of its own: `file`, `file-2`, ... where one kind is used more than once."""
+    used: Counter[str] = Counter()
+    for spec in specs:
+        used[spec.kind] += 1
+        yield spec.kind if used[spec.kind] == 1 else f"{spec.kind}-{used[spec.kind]}", spec
 
 
 def _options(component: Component, spec: Spec, base: Path, folder: Path | None = None) -> dict[str, Any]:
@@ -156,5 +177,25 @@ def _attributed(kind: str, component: Component, call: Callable[..., Any], optio
         return call(**options)
     except SelfloopError:
         raise
-    except Exception as error:
-        raise PluginError(f"the {kind} {component.name} cannot be built: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        why = f"{type(error).__name__}: {said(error)}"
+        raise PluginError(f"the {kind} {component.name} cannot be built: {why}") from error
+
+
+METHODS = {
+    "backend": ("describe", "generate", "close"),
+    "source": ("ask",),
+    "scorer": ("score",),
+    "verifier": ("verify",),
+    "tuner": ("tune",),
+    "observer": ("notice", "close"),
+}
+
+
+def _shaped(kind: str, component: Component, part: Any) -> Any:
+    """Return `part` if it has the methods of its kind."""
+    missing = [name for name in METHODS[kind] if not callable(getattr(part, name, None))]
+    if missing:
+        lacks = " and ".join(f"{name}()" for name in missing)
+        raise PluginError(f"the {kind} {component.name} built a {type(part).__name__}, which has no {lacks}.")
+    return part

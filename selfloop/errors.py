@@ -8,9 +8,10 @@
     ├── PluginError          4   a plugin is broken; names the plugin, the hook or component, and the fact
     ├── StoreError           5   the run's folder cannot be read or written (disk full, read-only, newer schema)
     │   └── RunLocked        6   another process is working on this run
-    └── NothingAsked         7   the run ended without one question that could be asked
+    ├── NothingAsked         7   the run ended without one question that could be asked
+    └── Stopped            130   Ctrl-C; what was finished is stored
 
-A message says what was sought, what there is, and what to do. Ctrl-C exits with 130. Tracebacks are for bugs.
+A message says what was sought, what there is, and what to do. Tracebacks are for bugs.
 """
 
 from collections.abc import Iterable
@@ -72,6 +73,12 @@ class NothingAsked(SelfloopError):
     """Not one question of the run could be asked."""
 
     exit_code = 7
+
+
+class Stopped(SelfloopError):
+    """A person stopped the run."""
+
+    exit_code = 130
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

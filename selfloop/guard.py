@@ -4,10 +4,13 @@ Only what stops the whole run passes through: a disk that is full, Ctrl-C, and b
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any, TypeVar, cast
 
-from selfloop.errors import StoreError
+from pydantic import TypeAdapter, ValidationError
+
+from selfloop.errors import PluginError, SelfloopError, StoreError
 from selfloop.records import Failure
 
 T = TypeVar("T")
@@ -21,20 +24,66 @@ class Broken:
     failure: Failure
 
 
+class Blamed(PluginError):
+    """What one component raised, on its way through the code of another, which is not to blame for it."""
+
+    def __init__(self, component: str, error: BaseException) -> None:
+        message = said(error)
+        if isinstance(error, SelfloopError):
+            self.exit_code = error.exit_code
+        else:
+            message = f"the component {component} is broken: {type(error).__name__}: {message}"
+        super().__init__(message)
+        self.component, self.error = component, error
+
+
+def said(error: BaseException) -> str:
+    """Return an exception's message, whatever the plugin that wrote it did."""
+    try:
+        return str(error)[:500]
+    except Exception:  # noqa: BLE001  a `__str__` may raise too
+        return "(its message cannot be read)"
+
+
+def failure(step: str, component: str, error: BaseException) -> Failure:
+    """Return an exception as data, under the name of the component that raised it."""
+    if isinstance(error, Blamed):
+        component, error = error.component, error.error
+    return Failure(step, component, type(error).__name__, said(error))
+
+
 def guarded(step: str, component: str, call: Callable[[], T]) -> T | Broken:
     """Return what `call` gives, or what went wrong, under the component's name."""
     try:
         return call()
     except (StoreError, MemoryError):
         raise
-    except Exception as error:  # noqa: BLE001  a plugin may raise anything; it is data from here on
-        return Broken(Failure(step, component, type(error).__name__, str(error)[:500]))
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin may raise anything; it is data from here on
+        return Broken(failure(step, component, error))
+
+
+def blaming(component: str, call: Callable[[], T]) -> T:
+    """Return what `call` gives; what it raises goes on as `Blamed`."""
+    try:
+        return call()
+    except (StoreError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        raise Blamed(component, error) from error
 
 
 def guarded_each(
-    step: str, component: str, call: Callable[[Sequence[A]], Sequence[Any]], items: Sequence[A], wanted: type[T]
+    step: str,
+    component: str,
+    call: Callable[[Sequence[A]], Sequence[Any]],
+    items: Sequence[A],
+    wanted: type[T],
+    trouble: Callable[[Failure], None],
 ) -> list[T | Broken]:
-    """Return one result for each item. If the batch cannot be had whole, each item is tried alone."""
+    """Return one result for each item. If the batch cannot be had whole, each item is tried alone.
+
+    If nothing is wrong with any item alone, what was wrong with the batch is told to `trouble`.
+    """
     if not items:
         return []
     whole = guarded(step, component, lambda: _checked(call(items), len(items), wanted))
@@ -42,14 +91,36 @@ def guarded_each(
         return list(whole)
     if len(items) == 1:
         return [whole]
-    return [result for item in items for result in guarded_each(step, component, call, [item], wanted)]
+    alone = [guarded(step, component, lambda one=item: _checked(call([one]), 1, wanted)[0]) for item in items]  # type: ignore[misc]
+    if not any(isinstance(result, Broken) for result in alone):
+        trouble(whole.failure)
+    return alone
 
 
 def _checked(results: Any, count: int, wanted: type[T]) -> list[T]:
     given = list(results)
     if len(given) != count:
         raise ValueError(f"gave {len(given)} results for {count} items")
-    for result in given:
-        if not isinstance(result, wanted):
-            raise TypeError(f"gave a {type(result).__name__}, not a {wanted.__name__}")
-    return given
+    return [sound(result, wanted) for result in given]
+
+
+def sound(record: Any, wanted: type[T]) -> T:
+    """Return `record` with every field of its declared type, numpy's numbers as Python's; else raise TypeError."""
+    if not isinstance(record, wanted):
+        raise TypeError(f"gave {_a(type(record))}, not {_a(wanted)}")
+    try:
+        values = {field.name: getattr(record, field.name) for field in fields(wanted)}  # type: ignore[arg-type]
+        return cast(T, _adapter(cast(Any, wanted)).validate_python(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise TypeError(f"gave {_a(wanted)} whose {where} is {first['input']!r:.60}: {first['msg']}") from None
+
+
+def _a(kind: type) -> str:
+    return f"{'an' if kind.__name__[0] in 'AEIOUaeiou' else 'a'} {kind.__name__}"
+
+
+@cache
+def _adapter(record: type) -> TypeAdapter[Any]:
+    return TypeAdapter(record)

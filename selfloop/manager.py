@@ -45,10 +45,10 @@ class Provided:
 
 @dataclass
 class Catalog:
-    """What is installed: components by kind and name, commands, and the plugins that could not be used."""
+    """What is installed: components by kind and name, commands by plugin, and the plugins that could not be used."""
 
     components: dict[str, dict[str, list[Provided]]] = field(default_factory=lambda: {kind: {} for kind in HOOKS})
-    commands: list["click.Command"] = field(default_factory=list)
+    commands: list[tuple[str, "click.Command"]] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
     plugins: dict[str, str] = field(default_factory=dict)
 
@@ -110,7 +110,7 @@ def import_file(path: Path) -> ModuleType:
 def _attributed(plugin: str, what: str, call: Callable[[], Any]) -> Any:
     try:
         return call()
-    except Exception as error:  # noqa: BLE001  a plugin may raise anything; it is named and passed on
+    except (Exception, SystemExit) as error:
         raise PluginError(f"plugin {plugin} {what}: {type(error).__name__}: {error}") from error
 
 
@@ -121,10 +121,12 @@ def _add(catalog: Catalog, name: str, plugin: Any, version: str) -> None:
     _attributed(name, "does not fit the hooks", lambda: manager.register(plugin, name=name))
     known = [hook for hook in dir(Hooks) if hook.startswith(f"{PROJECT}_")]
     _refuse_misspelt(name, plugin, manager, known)
-    for kind, hook in HOOKS.items():
-        for component in _offers(name, manager, hook):
+    offers = {kind: _offers(name, manager, hook) for kind, hook in HOOKS.items()}
+    commands = _offers(name, manager, "selfloop_commands")  # every hook has answered: it is taken whole or not at all
+    for kind, components in offers.items():
+        for component in components:
             catalog.components[kind].setdefault(component.name, []).append(Provided(component, name))
-    catalog.commands += _offers(name, manager, "selfloop_commands")
+    catalog.commands += [(name, command) for command in commands]
     catalog.plugins[name] = version
 
 
@@ -157,4 +159,21 @@ def _offers(name: str, manager: pluggy.PluginManager, hook: str) -> list[Any]:
             raise PluginError(
                 f"plugin {name}: {hook} must list {wanted}s, but one of them is a {type(thing).__name__}."
             )
+        if wanted == "Component" and (wrong := _wrong(thing)):
+            raise PluginError(f"plugin {name}: {hook} lists a Component {thing.name!r} whose {wrong}.")
     return offered
+
+
+def _wrong(component: "Component") -> str:
+    """Return what is wrong with the fields of a component, or an empty string."""
+    if not isinstance(component.name, str) or not component.name:
+        return "name is not text"
+    if not callable(component.build):
+        return f"build is a {type(component.build).__name__}, not a class or function"
+    if not all(isinstance(words, frozenset | set) for words in (component.needs, component.gives)):
+        return "needs and gives must be sets of words, as in frozenset({'logprobs'})"
+    if component.check is not None and not callable(component.check):
+        return f"check is a {type(component.check).__name__}, not a function"
+    if component.prompts is not None and not isinstance(component.prompts, Path):
+        return f"prompts is a {type(component.prompts).__name__}, not a Path"
+    return ""

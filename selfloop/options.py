@@ -1,9 +1,10 @@
 """The options of a component: the keyword arguments of its `build`, with their types and defaults."""
 
 import inspect
-from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, get_type_hints
+import json
+from collections.abc import Callable, Iterable
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
 
@@ -13,8 +14,16 @@ from selfloop.errors import PluginError
 def options_model(build: Callable[..., Any]) -> type[BaseModel]:
     """Return the model of the options that `build` takes: its keyword arguments, less `folder`.
 
-    Raises PluginError if a type cannot be resolved, for then nothing could be checked.
+    Raises PluginError if they cannot be read, for then nothing could be checked.
     """
+    try:
+        return _options_model(build)
+    except Exception as error:
+        where = f"{getattr(build, '__module__', '')}.{getattr(build, '__qualname__', build)}"
+        raise PluginError(f"{where}: its options cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _options_model(build: Callable[..., Any]) -> type[BaseModel]:
     hints = _hints(build)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(build).parameters.items():
@@ -28,14 +37,9 @@ def options_model(build: Callable[..., Any]) -> type[BaseModel]:
 
 def _hints(build: Callable[..., Any]) -> dict[str, Any]:
     """Return the types of the parameters; what is returned may be a name that only type checkers import."""
-    target: Any = build.__init__ if inspect.isclass(build) else build  # type: ignore[misc]
+    target: Any = build.__init__ if inspect.isclass(build) else build
     typed = SimpleNamespace(__annotations__={k: v for k, v in _annotations(target).items() if k != "return"})
-    try:
-        return get_type_hints(typed, globalns=getattr(target, "__globals__", {}), include_extras=True)
-    except NameError as error:
-        raise PluginError(
-            f"{build.__module__}.{build.__qualname__}: the type of an option is unknown: {error}"
-        ) from error
+    return get_type_hints(typed, globalns=getattr(target, "__globals__", {}), include_extras=True)
 
 
 def _annotations(target: Any) -> dict[str, Any]:
@@ -46,20 +50,44 @@ def describe_options(build: Callable[..., Any]) -> list[dict[str, str]]:
     """Return name, type and default of every option, as text, for people."""
     rows = []
     for name, field in options_model(build).model_fields.items():
-        bounds = "".join(f" {word}" for word in map(_bound, field.metadata) if word)
-        default = "" if field.is_required() else f" = {field.default!r}"
-        rows.append({"name": name, "type": _type(field.annotation) + bounds, "default": default})
+        default = "" if field.is_required() else f" = {describe_value(field.default)}"
+        rows.append({"name": name, "type": describe_type(field.annotation, field.metadata), "default": default})
     return rows
 
 
-def _type(annotation: Any) -> str:
-    return annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+_NAMES = {str: "text", NoneType: "none", Any: "anything"}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
-_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "at least this many:"}
+def describe_type(annotation: Any, metadata: Iterable[Any] = ()) -> str:
+    """Return a type as a recipe's author would say it: `float > 0`, `list of text`, `plain | none`."""
+    signs = [f" {sign} {getattr(m, key)}" for m in metadata for key, sign in _SIGNS.items() if hasattr(m, key)]
+    bounds = ",".join(signs)
+    longest = "".join(f", at most {m.max_length} long" for m in metadata if getattr(m, "max_length", None))
+    least = "".join(f", at least {m.min_length}" for m in metadata if getattr(m, "min_length", None))
+    return _plain_type(annotation) + bounds + longest + least
 
 
-def _bound(constraint: Any) -> str:
-    return " ".join(
-        f"{sign} {value}" for key, sign in _SIGNS.items() if (value := getattr(constraint, key, None)) is not None
-    )
+def _plain_type(annotation: Any) -> str:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return describe_type(inner[0], inner[1:])
+    if origin is Literal:
+        return " | ".join(map(str, inner))
+    if origin in (Union, UnionType):
+        return " or ".join(map(describe_type, inner))
+    if origin in (list, tuple, set, frozenset):
+        return f"list of {describe_type(inner[0])}"
+    if origin is dict:
+        return f"mapping of {describe_type(inner[0])} to {describe_type(inner[1])}"
+    return _NAMES.get(annotation) or getattr(annotation, "__name__", str(annotation)).lower()
+
+
+def describe_value(value: Any, most: int = 4) -> str:
+    """Return a default as it stands in a recipe; a long list is cut."""
+    if isinstance(value, list | tuple):
+        rest = [f"... {len(value)} in all"] if len(value) > most else []
+        return f"[{', '.join([*map(describe_value, value[: most - 1 if rest else most]), *rest])}]"
+    if value is None:
+        return "none"
+    return json.dumps(value, default=str, ensure_ascii=False)

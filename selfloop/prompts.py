@@ -1,7 +1,7 @@
 """Prompts are plain files. Filling one in is a single pass: what the model wrote is never expanded again.
 
 `NAME.chat.txt` serves models with a chat template: lines `=== system`, `=== user` and `=== assistant` begin
-its messages. `NAME.base.txt` serves base models: the whole file is the text. `{word}` is filled in.
+its messages; a last message of the assistant is left open, and the model goes on with it. `NAME.base.txt` serves base models: the whole file is the text. `{word}` is filled in.
 """
 
 import re
@@ -30,6 +30,11 @@ def messages(text: str, values: Mapping[str, str]) -> tuple[Message, ...]:
         return (Message("user", fill(text.strip(), values)),)
     turns = zip(parts[1::2], parts[2::2], strict=True)
     return tuple(Message(role, fill(body.strip(), values)) for role, body in turns)  # type: ignore[arg-type]
+
+
+def is_open(prompt: Prompt) -> bool:
+    """Return whether the model is to go on with the prompt's last message: it is the model's own."""
+    return not isinstance(prompt, str) and prompt[-1].role == "assistant"
 
 
 class Prompts:

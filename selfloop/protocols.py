@@ -132,7 +132,7 @@ class Component:
     `build` makes it; its keyword arguments are the options a recipe may give, and their types and defaults
     are checked from its signature before any model loads. A parameter named `folder` (a `Path`) is not an
     option: it gets the run's folder. `needs` are the capabilities it needs of the backend; `gives`, for a
-    backend, the ones it has. `check`, for a backend, takes the same options as `build` and raises a
+    backend, the ones it has. `check` takes the same options as `build` and raises a
     `SelfloopError` for what can be seen without loading the model. `doc` is one line for `selfloop plugins`,
     `paper` where the method comes from, and `prompts` a folder of prompt files that the component renders.
     """

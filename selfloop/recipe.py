@@ -38,13 +38,13 @@ class Spec(BaseModel):
 class SourceSpec(Spec):
     """A question source; `share` is its part of the questions, relative to the other sources' shares."""
 
-    share: Annotated[float, Field(gt=0)] = 1.0
+    share: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
 class ScorerSpec(Spec):
     """A scorer; a question below `minimum` is dropped before anything is spent on it."""
 
-    minimum: float | None = None
+    minimum: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
 class TunerSpec(Spec):
@@ -146,7 +146,8 @@ class Recipe(BaseModel):
             ("observer", ("observers",), self.observers),
         ]
         for kind, way, specs in lists:
-            yield from ((kind, (*way, i), spec) for i, spec in enumerate(specs))
+            for i, spec in enumerate(specs):
+                yield kind, (*way, i), spec
 
 
 @dataclass(frozen=True)
@@ -163,14 +164,16 @@ class Loaded:
         _complain(self.source, mistakes)
 
 
-def read(path: Path, overrides: tuple[str, ...] = (), base: Path | None = None) -> Loaded:
+def read(path: Path, overrides: tuple[str, ...] = (), base: Path | None = None, name: str | None = None) -> Loaded:
     """Read and check a recipe; `base` is the folder that its paths are relative to (default: the recipe's).
+
+    `name` is what it is called if it does not say so itself (default: its file's name).
 
     Raises RecipeError that lists every mistake, or PluginError for a plugin file it names.
     """
     source = Source(path, overrides)
     base = base or path.parent
-    source.data.setdefault("name", path.stem)
+    source.data.setdefault("name", name or path.stem)
     named = source.data.get("plugins")
     files = tuple(base / str(file) for file in named) if isinstance(named, list) else ()
     catalog = load(files)
@@ -192,10 +195,14 @@ def _complain(source: Source, mistakes: list[tuple[Loc, str]]) -> None:
 def _check_components(data: dict[str, Any], catalog: Catalog, mistakes: list[tuple[Loc, str]]) -> None:
     """Check every component on the raw data, so that a mistake elsewhere in the recipe hides none here."""
     ask = data.get("ask")
-    lists = {"source": ("ask", "sources"), "scorer": ("ask", "scorers")}
-    lists |= {"verifier": ("verifiers",), "observer": ("observers",)}
-    for kind, way in lists.items():
-        here = ask.get(way[1]) if way[0] == "ask" and isinstance(ask, dict) else data.get(way[0])
+    inner = ask if isinstance(ask, dict) else {}
+    lists: list[tuple[str, tuple[str, ...], Any]] = [
+        ("source", ("ask", "sources"), inner.get("sources")),
+        ("scorer", ("ask", "scorers"), inner.get("scorers")),
+        ("verifier", ("verifiers",), data.get("verifiers")),
+        ("observer", ("observers",), data.get("observers")),
+    ]
+    for kind, way, here in lists:
         for i, raw in enumerate(here if isinstance(here, list) else []):
             _check_component(kind, (*way, i), raw, catalog, mistakes)
     for kind in ("backend", "tuner"):
@@ -211,12 +218,12 @@ def _check_component(kind: str, loc: Loc, raw: Any, catalog: Catalog, mistakes: 
     if not isinstance(raw, dict) or not isinstance(raw.get("kind"), str):
         return  # the schema has said so already
     try:
-        component = catalog.find(kind, raw["kind"])
+        model = options_model(catalog.find(kind, raw["kind"]).build)
     except SelfloopError as error:
         mistakes.append(((*loc, "kind"), str(error)))
         return
     options = {key: value for key, value in raw.items() if key not in _RESERVED.get(kind, {"kind"})}
-    validated(options_model(component.build), options, loc, mistakes)
+    validated(model, options, loc, mistakes)
 
 
 def validated(model: type[M], data: Any, loc: Loc, mistakes: list[tuple[Loc, str]]) -> M | None:
@@ -242,7 +249,9 @@ def _explain(model: type[BaseModel], error: Any) -> str:
         return f"{context['error']}."
     if kind == "model_type":
         return f"must be a mapping of keys to values, not {json.dumps(given)}."
-    return f"{error['msg'].replace('Input should be', 'must be')}, not {_short(given)}."
+    said = error["msg"].removeprefix("Input ").replace("should be", "must be").replace(" should ", " must ")
+    said = said.replace("valid array", "list").replace(" after validation, not 0", "")
+    return f"{said}, not {_short(given)}."
 
 
 def _short(value: Any) -> str:

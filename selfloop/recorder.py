@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 
-from selfloop.errors import PluginError, RequestError
+from selfloop.errors import RequestError, StoreError
 from selfloop.events import CompletionDone
+from selfloop.guard import Blamed, blaming, sound
 from selfloop.protocols import Backend
 from selfloop.records import Adapter, AdapterProof, Completion, ModelInfo, Request
 from selfloop.store import Store
@@ -21,11 +22,14 @@ from selfloop.text import encodable
 class Recorder:
     """A `Backend` that stores every completion as it arrives and never asks for one that is stored."""
 
-    def __init__(self, backend: Backend, store: Store, notice: Callable[[CompletionDone], None]) -> None:
+    def __init__(
+        self, backend: Backend, store: Store, notice: Callable[[CompletionDone], None], name: str = "backend"
+    ) -> None:
         self._backend = backend
         self._store = store
         self._notice = notice
-        self._info = backend.describe()
+        self.name = name
+        self._info = blaming(name, lambda: sound(backend.describe(), ModelInfo))
         self._adapter: str | None = None
         self.step = ""
 
@@ -35,7 +39,7 @@ class Recorder:
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Swap the adapter; what is generated from now on is stored under its hash."""
-        proof = self._backend.load_adapter(adapter)
+        proof = blaming(self.name, lambda: sound(self._backend.load_adapter(adapter), AdapterProof))
         self._adapter = adapter.sha256 if adapter else None
         return proof
 
@@ -68,19 +72,33 @@ class Recorder:
     def _generate(
         self, requests: Sequence[Request], waiting: dict[str, list[int]], to_do: list[tuple[str, Request]]
     ) -> Iterator[tuple[int, Completion | RequestError]]:
-        wanted = [set(range(request.n)) - set(request.skip) for _, request in to_do]
-        for position, result in self._backend.generate([request for _, request in to_do]):
+        for position, result in self._checked([request for _, request in to_do]):
             key = to_do[position][0]
             if isinstance(result, RequestError):
                 yield from ((i, result) for i in waiting[key])
                 continue
-            if not isinstance(result, Completion) or result.sample not in wanted[position]:
-                raise PluginError(f"the backend gave {result!r:.80}, which nobody asked for (now).")
-            wanted[position].remove(result.sample)
             # cleaned here, so that later prompts are built from the same text now and after a resume
             result = replace(result, text=encodable(result.text))
             self._store.save_completion(key, self.step, result)
             yield from self._hand_out(requests, waiting[key], result, replayed=False)
+
+    def _checked(self, requests: list[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+        """Yield what the backend gives; what is wrong with it is `Blamed` on the backend, whoever is asking."""
+        wanted = [set(range(request.n)) - set(request.skip) for request in requests]
+        try:
+            for position, result in self._backend.generate(requests):
+                if not isinstance(position, int) or not 0 <= position < len(requests):
+                    raise ValueError(f"gave a completion for request {position!r:.40} of {len(requests)}")
+                if not isinstance(result, RequestError):
+                    result = sound(result, Completion)
+                    if result.sample not in wanted[position]:
+                        raise ValueError(f"gave sample {result.sample} of request {position}, which nobody asked for")
+                    wanted[position].remove(result.sample)
+                yield position, result
+        except (StoreError, MemoryError):
+            raise
+        except (Exception, SystemExit) as error:
+            raise Blamed(self.name, error) from error
 
     def _hand_out(
         self, requests: Sequence[Request], indices: list[int], completion: Completion, *, replayed: bool

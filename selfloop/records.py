@@ -41,7 +41,8 @@ class Request:
 
     `prompt` is plain text, or chat messages that the backend puts through the model's chat template. Text
     is data: what looks like a special token in it is never read as one. With `open_turn` the last message
-    is left open, so that the model goes on writing it (an empty open user turn makes a chat model ask).
+    is left open and the model goes on writing it: an empty user turn, and it asks; an assistant turn that
+    ends in "Answer:", and it answers in that form.
     Samples are numbered from 0; those in `skip` are not wanted, for they are there already.
     """
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from selfloop.assemble import Parts, assemble, check
-from selfloop.errors import ModelError, NothingAsked, StoreError
+from selfloop.errors import ModelError, NothingAsked, Stopped, StoreError
 from selfloop.events import RoundEnded, RunEnded, RunStarted
 from selfloop.loop import play
 from selfloop.recipe import Loaded, read
@@ -27,8 +27,8 @@ def run(path: Path, overrides: tuple[str, ...] = (), runs: Path = Path("runs"), 
     folder = _new_folder(runs, loaded.recipe.name)
     try:
         store = Store(folder, write=True)
-        store.save_file(RECIPE, loaded.source.text())
         store.pin(base=str(loaded.base.resolve()), name=loaded.recipe.name)
+        store.save_file(RECIPE, loaded.source.text())  # last: what has a recipe can be resumed
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # nothing was asked yet
         raise
@@ -48,7 +48,9 @@ def resume(folder: Path, *, quiet: bool = False) -> Path:
         raise StoreError(f"no run in {folder}. Give the folder of a run, as `selfloop run` printed it.")
     store = Store(folder, write=True)
     try:
-        loaded = _quieted(read(folder / RECIPE, base=Path(store.meta().get("base", "."))), quiet)
+        pinned = store.meta()
+        loaded = read(folder / RECIPE, base=Path(pinned.get("base", ".")), name=pinned.get("name"))
+        loaded = _quieted(loaded, quiet)
         check(loaded)
         _go_on(loaded, folder, store)
     finally:
@@ -83,11 +85,11 @@ def _new_folder(runs: Path, name: str) -> Path:
 def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
     """Play the rounds that are missing, each stored as it ends."""
     parts = assemble(loaded, folder, store)
-    with _told(parts, folder):
+    with _told(parts, folder, store):
         _pin_model(parts, store)
         past = store.past()
         if past.adapter:
-            parts.backend.load_adapter(past.adapter)
+            parts.load_adapter(past.adapter)
         info = parts.backend.describe()
         parts.notice(RunStarted(loaded.recipe.name, str(folder), loaded.recipe.rounds, past.rounds, info))
         for ended in play(loaded.recipe, parts, past):
@@ -97,19 +99,20 @@ def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
 
 
 @contextmanager
-def _told(parts: Parts, folder: Path) -> Iterator[None]:
+def _told(parts: Parts, folder: Path, store: Store) -> Iterator[None]:
     """Tell the observers how the run ended, whatever happens, and close everything."""
     try:
         yield
         parts.notice(RunEnded(str(folder), "done"))
     except KeyboardInterrupt:
         parts.notice(RunEnded(str(folder), "stopped"))
-        raise
+        raise Stopped(f"stopped; what was finished is stored. Go on with: selfloop resume {folder}") from None
     except BaseException as error:
         parts.notice(RunEnded(str(folder), "failed", str(error)))
         raise
     finally:
         parts.close()
+        store.save_failures(parts.notice.failures)
 
 
 def _pin_model(parts: Parts, store: Store) -> None:

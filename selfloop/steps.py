@@ -7,17 +7,18 @@ seeds that depend only on the run, the round and the question, so a step that ru
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import blake2b
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 from selfloop.answers import declines, normalise
 from selfloop.assemble import Parts
 from selfloop.errors import RequestError
 from selfloop.events import AttemptEnded, StepName, StepStarted, Trouble
-from selfloop.guard import Broken, guarded, guarded_each
-from selfloop.prompts import Prompt
-from selfloop.protocols import Asking, Verifier
+from selfloop.guard import Broken, guarded, guarded_each, sound
+from selfloop.prompts import Prompt, is_open
+from selfloop.protocols import Asking, QuestionSource, Scorer, Verifier
 from selfloop.recipe import Recipe
 from selfloop.records import (
     Adapter,
@@ -88,7 +89,8 @@ def ask(turn: Turn) -> list[Attempt]:
             break
         past = turn.past.and_asked(attempts)
         attempts += score(turn, [Attempt(q) for q in _draw(turn, past, number, missing, dry)], past)
-    return _cut(turn, attempts, wanted)
+    surplus = {id(attempt) for attempt in [a for a in attempts if a.live][wanted:]}
+    return [attempt for attempt in attempts if id(attempt) not in surplus]  # a later round may ask these
 
 
 def _draw(turn: Turn, past: Past, number: int, missing: int, dry: set[str]) -> list[Question]:
@@ -100,24 +102,22 @@ def _draw(turn: Turn, past: Past, number: int, missing: int, dry: set[str]) -> l
         count = max(1, round(missing * source.share / total))
         seed = turn.seed("ask", source.name, number)
         asking = Asking(count, turn.number, number, seed, turn.parts.backend, past, turn.prompt)
-        given = guarded("ask", source.name, lambda s=source, a=asking: list(s.part.ask(a)))  # type: ignore[misc]
+        given = guarded("ask", source.name, partial(_listed, source.part, asking))
         if isinstance(given, Broken):
             turn.trouble(given.failure)
             given = []
-        good = [q for q in given if isinstance(q, Question)]
-        if len(good) < len(given):
-            turn.trouble(Failure("ask", source.name, "TypeError", "gave something that is not a Question"))
+        checked = [guarded("ask", source.name, partial(sound, question, Question)) for question in given]
+        for lost in (one for one in checked if isinstance(one, Broken)):
+            turn.trouble(lost.failure)
+        good = [one for one in checked if not isinstance(one, Broken)]
         if not good:
             dry.add(source.name)
         drawn += [replace(q, text=encodable(q.text)) for q in good]
     return drawn
 
 
-def _cut(turn: Turn, attempts: list[Attempt], wanted: int) -> list[Attempt]:
-    """Drop what was asked beyond the number wanted."""
-    left = [a for a in attempts if a.live][wanted:]
-    surplus = {id(a) for a in left}
-    return [replace(a, decision="dropped", reason="more than were wanted") if id(a) in surplus else a for a in attempts]
+def _listed(source: QuestionSource, asking: Asking) -> list[Question]:
+    return list(islice(source.ask(asking), 100 + 10 * asking.n))  # a generator may have no end
 
 
 def score(turn: Turn, attempts: Sequence[Attempt], past: Past) -> list[Attempt]:
@@ -126,7 +126,7 @@ def score(turn: Turn, attempts: Sequence[Attempt], past: Past) -> list[Attempt]:
     for scorer in turn.parts.scorers:
         live = [i for i, a in enumerate(scored) if a.live]
         questions = [scored[i].question for i in live]
-        results = guarded_each("ask", scorer.name, lambda qs, s=scorer: s.part.score(qs, past), questions, Score)
+        results = guarded_each("ask", scorer.name, partial(_scores, scorer.part, past), questions, Score, turn.trouble)
         for i, result in zip(live, results, strict=True):
             if isinstance(result, Broken):
                 scored[i] = turn.end(scored[i].failed(result.failure))
@@ -136,6 +136,10 @@ def score(turn: Turn, attempts: Sequence[Attempt], past: Past) -> list[Attempt]:
                 reason = f"{scorer.name}: {result.reason or f'{result.value:.2f} is below {scorer.minimum}'}"
                 scored[i] = turn.end(replace(scored[i], decision="dropped", reason=reason))
     return scored
+
+
+def _scores(scorer: Scorer, past: Past, questions: Sequence[Question]) -> Sequence[Score]:
+    return scorer.score(questions, past)
 
 
 def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -148,7 +152,11 @@ def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     def requests(attempt: Attempt) -> list[Request]:
         prompt = turn.prompt("answer", question=attempt.question.text)
         seed = turn.seed("answer", attempt.question.id)
-        return [Request(prompt, greedy), Request(prompt, drawn, n=how.samples, seed=seed)]
+        left_open = is_open(prompt)
+        return [
+            Request(prompt, greedy, open_turn=left_open),
+            Request(prompt, drawn, n=how.samples, seed=seed, open_turn=left_open),
+        ]
 
     def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
         return replace(attempt, draft=found[0][0], samples=tuple(found[1]))
@@ -164,7 +172,7 @@ def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
 
     def requests(attempt: Attempt) -> list[Request]:
         prompt = turn.prompt("critique", question=attempt.question.text, draft=attempt.answer)
-        return [Request(prompt, Sampling(max_tokens=how.max_tokens, stop=("\n",)))]
+        return [Request(prompt, Sampling(max_tokens=how.max_tokens, stop=("\n",)), open_turn=is_open(prompt))]
 
     def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
         return replace(attempt, critique=found[0][0])
@@ -181,7 +189,8 @@ def revise(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     def requests(attempt: Attempt) -> list[Request]:
         noted = attempt.critique.text.strip() if attempt.critique else ""
         prompt = turn.prompt("revise", question=attempt.question.text, draft=attempt.answer, critique=noted)
-        return [Request(prompt, Sampling(max_tokens=how.max_tokens, stop=tuple(how.stop)))]
+        sampling = Sampling(max_tokens=how.max_tokens, stop=tuple(how.stop))
+        return [Request(prompt, sampling, open_turn=is_open(prompt))]
 
     def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
         return replace(attempt, revision=found[0][0])
@@ -239,7 +248,7 @@ def verify(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     turn.start("verify", sum(a.live for a in attempts))
     for verifier in turn.parts.verifiers:
         judge = _judge(verifier.part, turn)
-        results = guarded_each("verify", verifier.name, judge, [claim for _, claim in claims], Verdict)
+        results = guarded_each("verify", verifier.name, judge, [claim for _, claim in claims], Verdict, turn.trouble)
         for (i, claim), result in zip(claims, results, strict=True):
             if isinstance(result, Broken):
                 done[i] = done[i].failed(result.failure, fatal=False)
@@ -320,11 +329,13 @@ def _tuned(turn: Turn, attempts: Sequence[Attempt], folder: Path) -> Adapter | N
     assert turn.parts.tuner is not None
     folder.mkdir(parents=True, exist_ok=True)
     held = [*turn.past.beliefs, *Round(turn.number, tuple(attempts)).beliefs]
-    made: object = turn.parts.tuner.part.tune(turn.number, attempts, held, folder)
+    made = turn.parts.tuner.part.tune(turn.number, attempts, held, folder)
     if made is None:
         return None
-    if not isinstance(made, Adapter):
-        raise TypeError(f"gave a {type(made).__name__}, not an Adapter")
-    made = replace(made, round=turn.number)
-    turn.parts.backend.load_adapter(made)
+    made = turn.parts.at_home(replace(sound(made, Adapter), round=turn.number))
+    try:
+        turn.parts.load_adapter(made)
+    except Exception:
+        turn.parts.load_adapter(turn.past.adapter)  # the backend may be left with another, or with none
+        raise
     return made

@@ -2,14 +2,14 @@
 
 Completions are written as they arrive, a round in one transaction as it ends; so a killed run has lost
 nothing that was finished, and has no half round. Records are stored as JSON: whatever a model or a
-plugin wrote, NULs included, comes back as it was (but for lone surrogates, which no UTF-8 holds). Columns beside the JSON are for
-people who query.
+plugin wrote, NULs included, comes back as it was (but for lone surrogates, which no UTF-8 holds).
+Columns beside the JSON are for people who query.
 """
 
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -189,10 +189,17 @@ class Store:
         self._save_failures(db, number, row_id, attempt.failures)
 
     def _save_failures(
-        self, db: sqlite3.Connection, number: int, attempt: int | None, failures: tuple[Failure, ...]
+        self, db: sqlite3.Connection, number: int, attempt: int | None, failures: Sequence[Failure]
     ) -> None:
         rows = [(number, attempt, f.step, f.component, f.type, encodable(f.message)) for f in failures]
         db.executemany("INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?)", rows)
+
+    def save_failures(self, failures: Sequence[Failure]) -> None:
+        """Add what went wrong after the last round that is stored (number 0: before any)."""
+        if failures:
+            with self._transaction() as db:
+                last = db.execute("SELECT coalesce(max(number), 0) FROM rounds").fetchone()[0]
+                self._save_failures(db, last, None, failures)
 
     def rounds(self) -> Iterator[Round]:
         """Yield the rounds that have ended, in order."""

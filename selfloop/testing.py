@@ -96,7 +96,8 @@ class ScriptedBackend:
                 yield index, self._reply(request, prompt, sample)
 
     def _reply(self, request: Request, prompt: str, sample: int) -> Completion:
-        rng = blake2b(repr((prompt, request.seed, request.sampling, sample, self._adapter)).encode("utf-8", "replace"))
+        sha = self._adapter.sha256 if self._adapter else None
+        rng = blake2b(repr((prompt, request.seed, request.sampling, sample, sha)).encode("utf-8", "replace"))
         noise = rng.digest()
         for pattern, replies in self._script.items():
             if found := re.search(pattern, prompt):
@@ -110,7 +111,6 @@ class ScriptedBackend:
         words = text.split(" ")[: request.sampling.max_tokens]
         logprobs = tuple(-noise[i % 60 + 1] / 256 for i in range(len(words)))
         finish = "length" if len(words) == request.sampling.max_tokens else "stop"
-        sha = self._adapter.sha256 if self._adapter else None
         return Completion(" ".join(words), tuple(map(len, words)), logprobs, finish, sample, sha)  # type: ignore[arg-type]
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
@@ -164,7 +164,7 @@ class VerifierContract(_Contract):
     def test_claims_are_judged_apart(self) -> None:
         """Return the same verdict for a claim alone as among others."""
         together = list(self.build().verify(CLAIMS, ScriptedBackend()))
-        alone = [list(self.build().verify([claim], ScriptedBackend()))[0] for claim in CLAIMS]
+        alone = [next(iter(self.build().verify([claim], ScriptedBackend()))) for claim in CLAIMS]
         assert together == alone
 
 

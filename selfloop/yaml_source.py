@@ -25,7 +25,7 @@ class Source:
         self._set: dict[str, str] = {}
         for override in overrides:
             self._override(override)
-        self.data: dict[str, Any] = _plain(self._tree)
+        self.data: dict[str, Any] = _plain(self._tree, path)
 
     def _override(self, override: str) -> None:
         key, equals, value = override.partition("=")
@@ -54,7 +54,7 @@ class Source:
 
     @staticmethod
     def _number(name: str, here: CommentedSeq, key: str) -> int:
-        if not name.isdigit() or int(name) >= len(here):
+        if not name.isdecimal() or int(name) >= len(here):
             raise RecipeError(f"--set {key}: {name} is no position in a list of {len(here)} (the first is 0).")
         return int(name)
 
@@ -101,6 +101,9 @@ def _parse(text: str, path: Path) -> CommentedMap:
     return tree
 
 
-def _plain(tree: Any) -> Any:
+def _plain(tree: Any, path: Path) -> Any:
     """Return plain Python data; what YAML has and JSON lacks (dates, tags) becomes text."""
-    return json.loads(json.dumps(tree, default=str))
+    try:
+        return json.loads(json.dumps(tree, default=str))
+    except TypeError as error:  # only a key can do that: a list or a date, say
+        raise RecipeError(f"{path}: every key of a recipe must be plain text: {error}.") from error

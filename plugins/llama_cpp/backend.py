@@ -14,7 +14,7 @@ from selfloop.records import Adapter, AdapterProof, Completion, Message, ModelIn
 
 from .. import models
 from . import GIVES, chat, sampling
-from .engine import ROWS, SLACK, Cache, Job, Scheduler, Token
+from .engine import ROWS, SLACK, SPARE, Cache, Job, Scheduler, Token
 from .model import Model, lib, log
 
 PROBES = ("The capital of France is", "Question: How many legs has a spider?\nAnswer:", "Once upon a time")
@@ -72,7 +72,7 @@ class LlamaCpp:
                 jobs.append(Job(index, request, self._prompt(request)))
             except RequestError as error:
                 yield index, error
-        for result in self._scheduler().run(jobs):
+        for result in self._scheduler().run([job for job in jobs if job.numbers]):
             yield result
             if mine != self._calls:
                 raise RuntimeError("a later call of generate() or load_adapter() has taken the model over")
@@ -113,9 +113,7 @@ class LlamaCpp:
 
     def _scheduler(self) -> Scheduler:
         sha256 = self._adapter.sha256 if self._adapter else None
-        return Scheduler(
-            self._model, self._open_cache(), limit=self._n_ctx, sequences=self._sequences, adapter=sha256
-        )
+        return Scheduler(self._model, self._open_cache(), limit=self._n_ctx, sequences=self._sequences, adapter=sha256)
 
     def _prompt(self, request: Request) -> list[int]:
         """Return a request's prompt in tokens; raise RequestError where it can never be served."""
@@ -191,8 +189,9 @@ def _open(model: Model, *, n_ctx: int, sequences: int, threads: int | None) -> A
     if needed > free:  # the system might promise memory that it has not got, and kill the process later
         raise ModelError(f"a cache of {needed / 2**30:.1f} GiB does not fit the {free / 2**30:.1f} GiB free. {advice}")
     params = lib.llama_context_default_params()
-    params.n_ctx, params.n_seq_max, params.kv_unified, params.swa_full = cells, sequences + 2, True, True
+    params.n_ctx, params.n_seq_max, params.kv_unified, params.swa_full = cells, sequences + SPARE, True, True
     params.n_batch = params.n_ubatch = ROWS
+    params.n_outputs_max = max(ROWS, sequences + SPARE)  # llama.cpp aborts where it is below n_seq_max
     params.n_threads = params.n_threads_batch = threads or psutil.cpu_count(logical=False) or 1
     params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
     with log().listening() as said:

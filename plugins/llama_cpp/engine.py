@@ -12,6 +12,10 @@ that was not interrupted. On the CPU of llama.cpp four things make them independ
    no holes: the cells of what has finished go to a sequence called the *grave*, and new cells are only ever
    taken at the top. When the top reaches the end, or much below it is dead, the cache is *compacted*: the live
    sequences are saved byte by byte, the cache is cleared, and they are put back in order.
+
+What the prompts of a call have in common at their beginning (demonstrations, say) is read once, as the *trunk*
+that every prompt is grafted on; the samples of a prompt share the prompt. For the reasons above neither
+changes a bit of what comes out.
 """
 
 import ctypes
@@ -35,6 +39,9 @@ PREFILL_ROWS = 8  # kept for prompts while there are any, so that a full house o
 SLACK = 512  # dead cells that are not worth a compaction; attention looks at every cell up to the top
 
 
+SPARE = 3  # sequences beside those of the completions: ballast, grave, trunk
+
+
 def _up(n: int) -> int:
     return -(-n // STEP) * STEP
 
@@ -49,6 +56,16 @@ class Token:
     wanted: bool
 
 
+def _common(prompts: Sequence[list[int]]) -> list[int]:
+    """Return the tokens that two or more prompts all begin with; each has at least one more."""
+    if len(prompts) < 2:
+        return []
+    first, last = min(prompts), max(prompts)  # in lexical order: what these two share, all share
+    longest = min(map(len, prompts)) - 1
+    length = next((i for i in range(longest) if first[i] != last[i]), longest)
+    return first[:length]
+
+
 def fits(rows: int, wanted: int) -> bool:
     """Return whether so many rows, of which so many with logits, and their ballast go into one call."""
     return _up(rows + _up(wanted) - wanted) <= ROWS
@@ -59,8 +76,8 @@ class Cache:
 
     def __init__(self, context: Any, cells: int, sequences: int, vocab_size: int) -> None:
         self.context, self.cells, self.vocab_size = context, cells, vocab_size
-        self.top = 0
-        self._ballast, self._grave = sequences, sequences + 1
+        self.top = self.trunk = 0
+        self._ballast, self._grave, self._trunk = range(sequences, sequences + SPARE)
         self._memory = lib.llama_get_memory(context)
         self._batch = lib.llama_batch_init(ROWS, 0, 1)
 
@@ -71,7 +88,18 @@ class Cache:
     def clear(self) -> None:
         """Forget everything."""
         lib.llama_memory_clear(self._memory, False)
-        self.top = 0
+        self.top = self.trunk = 0
+
+    def plant(self, tokens: Sequence[int]) -> None:
+        """Read the tokens that all prompts begin with; `graft` gives them to a sequence."""
+        for start in range(0, len(tokens), ROWS):
+            part = tokens[start : start + ROWS]
+            self.decode([Token(token, start + i, self._trunk, False) for i, token in enumerate(part)])
+        self.trunk = len(tokens)
+
+    def graft(self, sequence: int) -> None:
+        """Let an empty sequence begin with the trunk."""
+        self.fork(self._trunk, sequence, self.trunk)
 
     def decode(self, tokens: Sequence[Token]) -> NDArray[np.float32]:
         """Run the model; return the logits of the wanted rows, (wanted, vocabulary), valid until the next call."""
@@ -114,22 +142,25 @@ class Cache:
 
     def compact(self, families: Iterable[tuple[int, Sequence[int]]]) -> None:
         """Keep only these (shared tokens, sequences that share them), in order and without holes."""
+        trunk, common = self.trunk, self._save(self._trunk, 0)
         saved = [(shared, self._save_shared(shared, members), members) for shared, members in families]
         tails = {q: self._save(q, shared) for shared, _, members in saved for q in members}
-        top = sum(shared + sum(max(0, self._length(q) - shared) for q in members) for shared, _, members in saved)
+        own = [shared - trunk + sum(max(0, self._length(q) - shared) for q in members) for shared, _, members in saved]
         self.clear()
+        self._restore(self._trunk, common)
+        self.trunk, self.top = trunk, trunk + sum(own)
         for shared, prompt, members in saved:
             self._restore(self._ballast, prompt)
             for q in members:
                 self._restore(q, tails[q])
+                self.graft(q)
                 self.fork(self._ballast, q, shared)
             lib.llama_memory_seq_rm(self._memory, self._ballast, -1, -1)
-        self.top = top
 
     def _save_shared(self, shared: int, members: Sequence[int]) -> NDArray[np.uint8] | None:
         # In a copy that ends with the prompt: a longer sequence would leave out what its own sliding window hides.
         self.fork(members[0], self._ballast, shared)
-        saved = self._save(self._ballast, 0)
+        saved = self._save(self._ballast, self.trunk)
         lib.llama_memory_seq_rm(self._memory, self._ballast, -1, -1)
         return saved
 
@@ -167,6 +198,11 @@ class Job:
     prompt: list[int]
 
     @property
+    def numbers(self) -> list[int]:
+        """Return which samples are wanted."""
+        return [number for number in range(self.request.n) if number not in self.request.skip]
+
+    @property
     def longest(self) -> int:
         """Return the cells that the prompt and one completion can take."""
         return len(self.prompt) + self.request.sampling.max_tokens
@@ -177,8 +213,10 @@ class Family:
     """A job at work: its prompt lies in the cache once, shared by the samples that are being written."""
 
     job: Job
+    numbers: list[int]  # of the samples that are wanted
     idle: list[int]  # sequences that hold the prompt (or will), and no sample
-    read: int = 0  # prompt tokens in the cache
+    trunk: int  # prompt tokens that it shares with all others
+    read: int  # prompt tokens in the cache, the trunk's among them
     started: int = 0
     row: Row | None = None  # the logits after the prompt: every sample's first token is drawn from them
     live: "list[Sample]" = field(default_factory=list)
@@ -191,17 +229,17 @@ class Family:
     @property
     def wanting(self) -> int:
         """Return how many more sequences it could use."""
-        return max(0, self.job.request.n - self.started - len(self.idle))
+        return max(0, len(self.numbers) - self.started - len(self.idle))
 
     @property
     def cells(self) -> int:
-        """Return the cells in use."""
-        return self.read + sum(sample.decoded for sample in self.live)
+        """Return the cells in use, without the trunk's."""
+        return self.read - self.trunk + sum(sample.decoded for sample in self.live)
 
     @property
     def reserved(self) -> int:
         """Return the cells in use when every sequence has got as long as it may."""
-        return len(self.job.prompt) + len(self.sequences) * self.job.request.sampling.max_tokens
+        return len(self.job.prompt) - self.trunk + len(self.sequences) * self.job.request.sampling.max_tokens
 
     def chunk(self, rows: int, wanted: int) -> list[Token]:
         """Return as many unread prompt tokens as go into a call beside `rows` others, `wanted` with logits."""
@@ -259,6 +297,7 @@ class Scheduler:
         """Yield (job's index, completion) as they finish. Every job must fit the limit by itself."""
         waiting = deque(jobs)
         self._cache.clear()
+        self._cache.plant(_common([job.prompt for job in waiting]))
         while waiting or self._families:
             self._admit(waiting)
             self._step()
@@ -271,13 +310,15 @@ class Scheduler:
     def _admit(self, waiting: deque[Job]) -> None:
         """Let jobs in, in their order, as long as there are sequences and cells that nobody else will want."""
         wanting = sum(family.wanting for family in self._families)
-        while waiting and len(self._free) > wanting and self._has_cells(waiting[0].longest):
-            family = Family(waiting.popleft(), idle=[self._free.pop()])
+        while waiting and len(self._free) > wanting and self._has_cells(waiting[0].longest - self._cache.trunk):
+            job, sequence, trunk = waiting.popleft(), self._free.pop(), self._cache.trunk
+            self._cache.graft(sequence)
+            family = Family(job, job.numbers, [sequence], trunk, read=trunk)
             self._families.append(family)
             wanting += family.wanting
 
     def _has_cells(self, n: int) -> bool:
-        return sum(family.reserved for family in self._families) + n <= self._limit
+        return self._cache.trunk + sum(family.reserved for family in self._families) + n <= self._limit
 
     def _step(self) -> None:
         """Run the model once: a token for each sample that gets a row, and as much of the prompts as fits."""
@@ -310,19 +351,19 @@ class Scheduler:
 
     def _make_room(self) -> None:
         """Compact the cache where the next call would not fit, or attention looks at too many dead cells."""
-        live = sum(family.cells for family in self._families)
+        live = self._cache.trunk + sum(family.cells for family in self._families)
         full = self._cache.top + ROWS > self._cache.cells and self._cache.top > live
         if full or self._cache.top > 2 * live + SLACK:
             self._cache.compact([(family.read, family.sequences) for family in self._families if family.read])
 
     def _settle(self, family: Family) -> None:
         """Start what samples of a read prompt there is room for; let go of what it has no more use for."""
-        request = family.job.request
-        while family.started < request.n and (family.idle or self._free):
+        wanted = len(family.numbers)
+        while family.started < wanted and (family.idle or self._free):
             if not family.idle and not self._fork(family):
                 break
             self._start(family)
-        if family.started == request.n:
+        if family.started == wanted:
             self._release(family.idle)
             family.idle = []
         if not family.sequences:
@@ -339,9 +380,9 @@ class Scheduler:
 
     def _start(self, family: Family) -> None:
         """Begin the family's next sample on a sequence which holds the prompt."""
-        request = family.job.request
-        sampler = Sampler(request.sampling, request.seed, family.started, self._scratch)
-        sample = Sample(family, family.started, family.idle.pop(), sampler)
+        request, number = family.job.request, family.numbers[family.started]
+        sampler = Sampler(request.sampling, request.seed, number, self._scratch)
+        sample = Sample(family, number, family.idle.pop(), sampler)
         family.started += 1
         family.live.append(sample)
         self._writing.append(sample)
@@ -391,7 +432,7 @@ class Scheduler:
         self._results.append((family.job.index, error))
         for sample in list(family.live):
             self._end(sample)
-        family.started = family.job.request.n
+        family.started = len(family.numbers)
 
     def _release(self, sequences: Sequence[int]) -> None:
         for sequence in sequences:

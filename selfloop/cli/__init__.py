@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -45,7 +46,7 @@ class Commands(click.Group):
 def _plugin_commands() -> dict[str, click.Command]:
     from selfloop.manager import load
 
-    return {str(command.name): command for command in load().commands}
+    return {str(command.name): command for _, command in reversed(load().commands)}  # the first of a name counts
 
 
 @click.group(cls=Commands)
@@ -56,6 +57,9 @@ def selfloop() -> None:
 
 def main(args: list[str] | None = None) -> Any:
     """Run the command line; the exit code says what went wrong (see `selfloop/errors.py`)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a character the terminal lacks must not end a run
     try:
         result = selfloop.main(args=args, prog_name="selfloop", standalone_mode=False)
     except SelfloopError as error:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from selfloop.cli import COMMANDS
 from selfloop.cli.options import as_json
 
 
@@ -13,10 +14,20 @@ from selfloop.cli.options import as_json
 @as_json
 def command(names: tuple[str, ...], as_json: bool) -> None:
     """List the installed components with their options; NAMES picks some of them."""
+    from selfloop.errors import PluginError
     from selfloop.manager import load
 
     catalog = load()
-    rows = [_row(kind, o.plugin, catalog.plugins[o.plugin], o.component) for kind, o in catalog]
+    rows = []
+    for kind, offer in catalog:
+        try:
+            rows.append(_row(kind, offer.plugin, catalog.plugins[offer.plugin], offer.component))
+        except PluginError as error:
+            catalog.broken[f"{offer.plugin}'s {offer.component.name}"] = str(error)
+    owners = dict.fromkeys(COMMANDS, "selfloop")
+    for plugin, added in catalog.commands:
+        if (owner := owners.setdefault(str(added.name), plugin)) != plugin:
+            catalog.broken[f"{plugin}'s command {added.name}"] = f"it is hidden by {owner}'s command of that name."
     rows = [row for row in rows if not names or row["name"] in names]
     if as_json:
         click.echo(json.dumps({"components": rows, "broken": catalog.broken}, indent=2))

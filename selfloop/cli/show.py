@@ -1,11 +1,11 @@
 """`selfloop show RUN`"""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+from pydantic_core import to_json
 
 from selfloop.cli.options import as_json, run_folder, runs_dir
 from selfloop.records import Attempt, Completion, Round
@@ -33,7 +33,8 @@ def command(run: str, only: tuple[str, ...], question: str | None, failures: boo
     picked = [(ended, _picked(ended, only, question)) for ended in rounds]
     if as_json:
         attempts = [{"round": ended.number, **asdict(a)} for ended, own in picked for a in own]
-        click.echo(json.dumps({"pinned": pinned, "sessions": sessions, "attempts": attempts}, indent=2))
+        found = {"pinned": pinned, "sessions": sessions, "attempts": attempts}
+        click.echo(to_json(found, indent=2, inf_nan_mode="null").decode())
     elif failures:
         _print_failures(rounds)
     elif question is not None:

@@ -66,8 +66,8 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
         table.add_row(*(str(row[column]) for column in columns))
     console.print(table)
     for belief in found["beliefs"][:5]:
-        line = f"  {belief['confidence']:.2f}  {belief['question']} — {belief['answer']}"
-        console.print(Text(printable(line, console.width - 2)), soft_wrap=True)
+        line = printable(f"{belief['question']} — {belief['answer']}", max(10, console.width - 8))
+        console.print(Text(f"  {belief['confidence']:.2f}  {line}"), soft_wrap=True)
     if found["failures"]:
         console.print(f"{found['failures']} failures: selfloop show {found['run']} --failures", markup=False)
     console.print(

@@ -1,0 +1,36 @@
+# `make run`: set up, then run the quickstart on a real model.  `make test`: set up, then pass every test.
+# `make check`: lint, types, docs.  All of them need Python 3.11+, pip and a C++ compiler (llama.cpp is built
+# once, about seven minutes; pip keeps the wheel).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := recipes/quickstart.yaml
+
+.PHONY: run test check docs clean
+
+run: $(VENV)/.ready
+	$(BIN)/selfloop run $(RUN)
+
+test: $(VENV)/.ready
+	$(BIN)/pytest
+
+check: $(VENV)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy selfloop
+	$(BIN)/python docs/generate.py --check
+
+docs: $(VENV)/.ready
+	$(BIN)/python docs/generate.py
+
+# The examples' plugin is installed too: a test drives it as the other package that it is.
+$(VENV)/.ready: pyproject.toml constraints.txt examples/selfloop-doubt/pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "selfloop needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps -e examples/selfloop-doubt
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

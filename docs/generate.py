@@ -1,0 +1,200 @@
+"""Writes docs/recipe.md and docs/cli.md from the code. `--check` only says which of them is stale.
+
+python docs/generate.py [--check]
+"""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from pydantic import BaseModel
+
+from selfloop.cli import COMMANDS, selfloop
+from selfloop.manager import HOOKS, Provided, load
+from selfloop.options import describe_options, describe_type, describe_value
+from selfloop.protocols import CAPABILITIES
+from selfloop.recipe import Answer, Ask, Critique, Decide, Recipe, ScorerSpec, SourceSpec, Spec, TunerSpec
+
+DOCS = Path(__file__).parent
+MADE = "<!-- Written by docs/generate.py from the code: change that, then `make docs`. -->\n"
+
+# type in the code -> what a recipe's author reads
+PARTS = {Ask: "see `ask`", Answer: "see `answer`", Critique: "see `critique`", Decide: "see `decide`"}
+SPECS = {Spec: "component", SourceSpec: "source", ScorerSpec: "scorer", TunerSpec: "tuner"}
+# what a key of the recipe means, where its type and name do not say so
+MEANING = {
+    "name": "the run's folder under `--runs`; default: the recipe's file name",
+    "seed": "what the model writes depends on it",
+    "rounds": "times through ask, answer, critique, revise, verify, decide, tune",
+    "plugins": "`.py` files with plugins, relative to the recipe ([tutorial](plugins.md))",
+    "backend": "what runs the model",
+    "ask": "where questions come from",
+    "answer": "how they are answered",
+    "critique": "whether the model criticises and revises its answers",
+    "verifiers": "who says how likely an answer is to be true; confidence is the mean of those that can tell",
+    "decide": "what is believed",
+    "tuner": "what feeds beliefs back into the weights",
+    "observers": "who shows and logs the run",
+    "prompts": "name of a prompt -> your own text file in its place, relative to the recipe",
+    "ask.questions": "questions a round",
+    "ask.sources": "question sources; each may have a `share`",
+    "ask.scorers": "what a question must pass before it is answered; each may have a `minimum`",
+    "ask.turns": "how often the sources are asked in one round until there are enough questions",
+    "answer.max_tokens": "tokens of an answer",
+    "answer.samples": "answers drawn for each question, beside the greedy draft",
+    "answer.temperature": "of the samples; the draft is greedy",
+    "answer.top_p": "of the samples",
+    "answer.stop": "an answer ends before the first of these",
+    "critique.mode": "`plain`: criticise and revise; `none`: neither",
+    "critique.max_tokens": "tokens of a critique",
+    "decide.belief": "confidence at or above this is kept",
+    "decide.declined": 'confidence at or below this becomes "I don\'t know"; between the two it is undecided',
+}
+
+
+def recipe() -> str:
+    """Return docs/recipe.md."""
+    lines = [
+        "# The recipe",
+        MADE,
+        "A recipe is a YAML file. Every key is checked before a model loads, every mistake is reported at once, and",
+        "`--set key.below=value` on the command line changes any of them.",
+        "",
+        "## Keys",
+        "",
+        *_table(_keys(Recipe)),
+    ]
+    for name, model in {"ask": Ask, "answer": Answer, "critique": Critique, "decide": Decide}.items():
+        lines += [f"### `{name}`", "", inspect.cleandoc(model.__doc__ or ""), "", *_table(_keys(model, f"{name}."))]
+    lines += [
+        "### Components",
+        "",
+        "Where a key wants a component, give its name, or its name as `kind` with its options beside it:",
+        "",
+        "```yaml",
+        "verifiers:",
+        "  - agreement",
+        "  - kind: sequence_probability",
+        "```",
+        "",
+    ]
+    beside = [(f"`{n}`", t, d, inspect.cleandoc(m.__doc__ or "")) for m in SPECS for n, t, d in _own(m)]
+    lines += ["Beside its own options, a component may have:", "", *_table(beside)]
+    by_kind: dict[str, list[Provided]] = {kind: [] for kind in HOOKS}
+    for kind, offer in load():
+        if offer.component.build.__module__.startswith(("selfloop.", "selfloop_plugins.")):
+            by_kind[kind].append(offer)
+    for kind, offers in by_kind.items():
+        lines += [f"## {kind.capitalize()}s", ""]
+        lines += ["None is built in.", ""] if not offers else []
+        for offer in sorted(offers, key=lambda o: o.component.name):
+            lines += _component(offer.component)
+    lines += ["## Capabilities", "", "What a backend can give, and what other components need of it:", ""]
+    lines += [f"* `{name}`: {what}" for name, what in CAPABILITIES.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _keys(model: type[BaseModel], way: str = "") -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        default = "(required)" if field.is_required() else f"`{_default(field.default)}`"
+        default = default if name != "name" else ""
+        yield f"`{name}`", _type(field.annotation, field.metadata), default, MEANING[way + name]
+
+
+def _own(model: type[Spec]) -> Iterator[tuple[str, str, str]]:
+    for name, field in model.model_fields.items():
+        if name != "kind":
+            yield name, _type(field.annotation, field.metadata), f"`{describe_value(field.default)}`"
+
+
+def _type(annotation: Any, metadata: Any) -> str:
+    if annotation in PARTS:
+        return PARTS[annotation]
+    text = describe_type(annotation, metadata)
+    for spec, name in SPECS.items():
+        text = text.replace(f"list of {spec.__name__.lower()}", f"list of {name}s")
+        text = text.replace(spec.__name__.lower(), name) if spec is not Spec else text
+    return "component" if text == "spec" else text
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, list) and value and isinstance(value[0], Spec):
+        return f"[{', '.join(_short(spec) for spec in value)}]"
+    if isinstance(value, BaseModel):
+        return "as below"
+    return "{}" if value == {} else describe_value(value)
+
+
+def _short(spec: Spec) -> str:
+    given = {key: value for key, value in spec.model_dump().items() if key in spec.model_fields_set}
+    if len(given) == 1:
+        return spec.kind
+    return f"{{{', '.join(f'{k}: {v}' for k, v in given.items())}}}"
+
+
+def _component(component: Any) -> list[str]:
+    lines = [f"### `{component.name}`", "", f"{component.doc[0].upper()}{component.doc[1:]}."]
+    if component.needs:
+        lines += [f"Needs of the backend: {', '.join(f'`{n}`' for n in sorted(component.needs))}."]
+    if component.gives:
+        lines += [f"Gives: {', '.join(f'`{n}`' for n in sorted(component.gives))}."]
+    if component.paper:
+        lines += [f"Source: <{component.paper}>."]
+    lines += ["", *_paragraphs(component.build), ""]
+    rows = [
+        (f"`{o['name']}`", o["type"], f"`{o['default'][3:]}`" if o["default"] else "(required)")
+        for o in describe_options(component.build)
+    ]
+    return lines + (_table(rows, "option", "type", "default") if rows else ["It has no options.", ""])
+
+
+def _paragraphs(build: Any) -> list[str]:
+    """Return what the class or function says of itself, less what it raises."""
+    text = inspect.cleandoc(build.__doc__ or "")
+    return [line for line in text.splitlines() if not line.startswith("Raises ")]
+
+
+def _table(rows: Any, *head: str) -> list[str]:
+    head = head or ("key", "type", "default", "meaning")
+    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    return [*(f"| {' | '.join(row)} |" for row in [list(head), ["---"] * len(head), *cells]), ""]
+
+
+def cli() -> str:
+    """Return docs/cli.md: the help of each command, as `selfloop COMMAND --help` prints it on 80 columns."""
+    group = click.Context(selfloop, info_name="selfloop", terminal_width=80, max_content_width=80)
+    lines = ["# The command line", MADE]
+    for name in COMMANDS:
+        command = selfloop.get_command(group, name)
+        assert command is not None
+        own = click.Context(command, info_name=name, parent=group, terminal_width=80, max_content_width=80)
+        lines += [f"## `selfloop {name}`", "", "```text", command.get_help(own), "```", ""]
+    lines += ["## Exit codes", "", "```text", _exit_codes(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _exit_codes() -> str:
+    import selfloop.errors
+
+    return inspect.cleandoc(selfloop.errors.__doc__ or "")
+
+
+def main(check: bool) -> int:
+    """Write the two files; with `check`, return 1 if one of them is not what would be written."""
+    stale = []
+    for name, text in {"recipe.md": recipe(), "cli.md": cli()}.items():
+        path = DOCS / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    for name in stale:
+        sys.stdout.write(f"docs/{name} {'is stale: run `make docs`' if check else 'written'}\n")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))

@@ -1,0 +1,275 @@
+"""The command line as a person sees it: what is printed where, and with which exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from conftest import RECIPE, Query, Selfloop
+
+from selfloop import __version__
+from selfloop.cli import COMMANDS
+
+Write = Callable[[Mapping[str, str]], Path]
+
+QUESTIONS = """\
+What is the capital of Egypt?
+Which planet is the largest one?
+Who painted the ceiling of the chapel?
+What is it?
+What is the capital of Egypt, then?
+"""
+# replies that decide: the draft and most samples agree, or none do, or there is no answer
+SCRIPT = {
+    r"Egypt\?\nAnswer:\s*$": ["Cairo"],
+    r"planet is the largest one\?\nAnswer:\s*$": ["I don't know"],
+    r"chapel\?\nAnswer:\s*$": [f"painter {i}" for i in range(200)],
+    r"": ["The answer is right."],
+}
+FIXED = """\
+rounds: 2
+backend: {kind: scripted, script: script.json}
+ask:
+  questions: 2
+  sources: [{kind: file, path: questions.txt}]
+  scorers: [{kind: well_formed, minimum: 1}, {kind: novelty, minimum: 0.25}]
+answer: {samples: 6}
+critique: {mode: none}
+verifiers: [agreement]
+"""
+
+
+@pytest.fixture
+def run(write: Write, selfloop: Selfloop) -> Path:
+    """A run whose every answer is known."""
+    folder = write({"questions.txt": QUESTIONS, "script.json": json.dumps(SCRIPT), "fixed.yaml": FIXED})
+    assert selfloop("run", "fixed.yaml").code == 0
+    return folder / "runs/fixed"
+
+
+def lines(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+
+
+# --- help
+
+
+def test_help_names_every_command(selfloop: Selfloop) -> None:
+    said = selfloop("--help")
+    assert (said.code, said.err) == (0, "")
+    assert [line.split()[0] for line in said.out.split("Commands:\n")[1].splitlines() if line[2:3] != " "] == [
+        *COMMANDS
+    ]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_it_does(name: str, selfloop: Selfloop) -> None:
+    said = selfloop(name, "--help")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith(f"Usage: selfloop {name} ")
+
+
+def test_version(selfloop: Selfloop) -> None:
+    assert selfloop("--version").out == f"selfloop, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "args", [("rum",), ("run",), ("run", "--no-such"), ("show", "x", "--only", "maybe"), ("show",)]
+)
+def test_wrong_use_is_said_with_the_usage(args: tuple[str, ...], selfloop: Selfloop) -> None:
+    said = selfloop(*args)
+    assert (said.code, said.out) == (2, "")
+    assert "Usage: selfloop" in said.err
+    assert "Error: " in said.err
+
+
+# --- run
+
+
+def test_run_ends_with_a_summary(run: Path, selfloop: Selfloop) -> None:
+    said = selfloop("run", "fixed.yaml")
+    shown = lines(said.out)
+    start = shown.index("what the model found out")
+    assert shown[start + 1] == "round asked belief undecided declined failed revised dropped"
+    assert shown[start + 3 : start + 5] == ["1 2 1 0 1 0 0 0", "2 1 0 0 1 0 0 2"]
+    assert shown[start + 5 :] == [
+        "1.00 What is the capital of Egypt? — Cairo",
+        "The run lies in runs/fixed-2. Look into it: selfloop show runs/fixed-2",
+    ]
+    assert said.err == ""
+
+
+def test_run_json_is_json_alone(run: Path, selfloop: Selfloop) -> None:
+    said = selfloop("run", "fixed.yaml", "--json")
+    found = json.loads(said.out)
+    assert said.err == ""
+    assert found["run"] == "runs/fixed-2"
+    assert [(r["asked"], r["belief"], r["declined"]) for r in found["rounds"]] == [(2, 1, 1), (1, 0, 1)]
+    assert found["beliefs"] == [{"question": "What is the capital of Egypt?", "answer": "Cairo", "confidence": 1.0}]
+    assert found["dropped"] == {"well_formed": 1, "novelty": 1}
+    assert found["failures"] == 0
+
+
+def test_a_run_never_writes_into_another(run: Path, selfloop: Selfloop) -> None:
+    before = (run / "run.sqlite").read_bytes()
+    for number in (2, 3):
+        assert f"runs/fixed-{number}" in selfloop("run", "fixed.yaml").out
+    assert (run / "run.sqlite").read_bytes() == before
+
+
+def test_the_same_recipe_gives_the_same_run(run: Path, selfloop: Selfloop, query: Query) -> None:
+    sql = "SELECT data FROM attempts ORDER BY id"
+    assert selfloop("run", "fixed.yaml").code == 0
+    assert query(run, sql) == query(run.with_name("fixed-2"), sql)
+
+
+def test_the_recipe_is_kept_as_run(write: Write, selfloop: Selfloop) -> None:
+    folder = write({"r.yaml": "# why\n" + RECIPE})
+    assert (
+        selfloop("run", "r.yaml", "--set", "answer.samples=3", "--set", "backend.delay=0", "--set", "name=x").code == 0
+    )
+    kept = (folder / "runs/x/recipe.yaml").read_text()
+    assert kept.startswith("# why\n")
+    assert "answer: {samples: 3}" in kept
+    assert "name: x" in kept
+    assert selfloop("check", "runs/x/recipe.yaml").code == 0
+
+
+def test_runs_can_lie_elsewhere(write: Write, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write({"r.yaml": RECIPE})
+    monkeypatch.setenv("SELFLOOP_RUNS", "a/b")
+    assert selfloop("run", "r.yaml").code == 0
+    assert selfloop("run", "r.yaml", "--runs", "c").code == 0
+    assert sorted(str(p.parent.relative_to(folder)) for p in folder.rglob("run.sqlite")) == ["a/b/r", "c/r"]
+    assert selfloop("show", "r").code == selfloop("resume", "r").code == selfloop("show", "c/r").code == 0
+
+
+def test_paths_are_relative_to_the_recipe_also_when_resumed(write: Write, selfloop: Selfloop, query: Query) -> None:
+    folder = write({"deep/questions.txt": QUESTIONS, "deep/script.json": json.dumps(SCRIPT), "deep/fixed.yaml": FIXED})
+    assert selfloop("run", "deep/fixed.yaml", "--set", "rounds=1").code == 0
+    recipe = folder / "runs/fixed/recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("rounds: 1", "rounds: 2"))
+    assert selfloop("resume", "fixed").code == 0
+    assert query(folder / "runs/fixed", "SELECT count(*) FROM rounds") == [(2,)]
+
+
+@pytest.mark.parametrize("chat", [True, False])
+def test_chat_and_base_models_run(chat: bool, write: Write, selfloop: Selfloop) -> None:
+    write({"r.yaml": RECIPE})
+    said = selfloop("run", "r.yaml", "--json", "--set", f"backend.chat={str(chat).lower()}")
+    assert said.code == 0
+    assert json.loads(said.out)["rounds"][0]["asked"] == 2
+
+
+# --- show
+
+
+def test_show_rounds(run: Path, selfloop: Selfloop) -> None:
+    shown = selfloop("show", "fixed").out.splitlines()
+    assert shown == [
+        "round 1: 1 belief, 1 declined, 0 undecided, 0 dropped, 0 failed",
+        "  1.00 belief    What is the capital of Egypt? — Cairo",
+        "       declined  Which planet is the largest one? — I don't know  (the model declined)",
+        "round 2: 0 belief, 1 declined, 0 undecided, 2 dropped, 0 failed",
+        shown[4],
+    ]
+    assert shown[4].startswith("  0.00 declined  Who painted the ceiling of the chapel? — painter ")
+    assert shown[4].endswith("  (confidence 0.00)")
+
+
+def test_show_only(run: Path, selfloop: Selfloop) -> None:
+    assert lines(selfloop("show", run, "--only", "dropped").out)[1:] == [
+        "round 2: 0 belief, 1 declined, 0 undecided, 2 dropped, 0 failed",
+        "dropped What is it? (well_formed: 3 words)",
+        "dropped What is the capital of Egypt, then? (novelty: like 'what is the capital of egypt')",
+    ]
+
+
+def test_show_a_question(run: Path, selfloop: Selfloop) -> None:
+    shown = lines(selfloop("show", run, "--question", "LARGEST").out)
+    assert shown[:2] == ["round 1", "question Which planet is the largest one? (from file)"]
+    assert "score well_formed 1.00" in shown
+    assert sum(line.startswith('sample "I don\'t know"') for line in shown) == 6
+    assert shown[-1] == "declined I don't know (draft; the model declined)"
+
+
+def test_show_json(run: Path, selfloop: Selfloop) -> None:
+    found = json.loads(selfloop("show", run, "--json", "--only", "belief").out)
+    (attempt,) = found["attempts"]
+    assert (attempt["round"], attempt["decision"], attempt["draft"]["text"]) == (1, "belief", "Cairo")
+    assert found["pinned"]["name"] == "fixed"
+    assert found["sessions"][0]["selfloop"] == __version__
+
+
+def test_show_failures(run: Path, selfloop: Selfloop) -> None:
+    assert selfloop("show", run, "--failures").out == "nothing failed\n"
+
+
+def test_text_of_a_model_moves_no_cursor(write: Write, selfloop: Selfloop) -> None:
+    """Escape sequences, line breaks and markup that a model writes are shown, and do nothing."""
+    evil = "\x1b[2J\x1b]0;pwned\x07[bold red]\u202eCairo\r"
+    write(
+        {
+            "r.yaml": FIXED.replace("samples: 6", "samples: 2"),
+            "script.json": json.dumps({"": [evil]}),
+            "questions.txt": QUESTIONS,
+        }
+    )
+    said = selfloop("run", "r.yaml")
+    shown = said.text + "".join(selfloop("show", "r", *args).text for args in ((), ("--question", "Egypt")))
+    assert said.code == 0
+    assert "[bold red]" in shown
+    assert not {"\x1b", "\x07", "\u202e", "\r"} & set(shown)
+
+
+# --- check, plugins
+
+
+def test_check(run: Path, selfloop: Selfloop) -> None:
+    assert selfloop("check", "fixed.yaml").out == "fixed.yaml can run: 2 rounds, 4 questions at most.\n"
+    found = json.loads(selfloop("check", "fixed.yaml", "--set", "rounds=3", "--json").out)
+    assert (found["name"], found["rounds"], found["answer"]["samples"]) == ("fixed", 3, 6)
+
+
+@pytest.mark.parametrize(
+    "recipe", sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_recipes_that_come_with_selfloop_can_run(recipe: Path, selfloop: Selfloop) -> None:
+    assert f"selfloop run recipes/{recipe.name}" in recipe.read_text().splitlines()[0]
+    said = selfloop("check", recipe, "--accept-license")
+    assert said.code == 0, said.err
+
+
+def test_plugins(selfloop: Selfloop) -> None:
+    said = selfloop("plugins", "agreement")
+    assert (said.code, said.err) == (0, "")
+    assert lines(said.out)[0] == "verifier agreement: share of the samples that say the same"
+    assert "https://arxiv.org/abs/2203.11171" in said.out
+    found = json.loads(selfloop("plugins", "--json").out)
+    rows = {(row["kind"], row["name"]): row for row in found["components"]}
+    assert ("backend", "llama_cpp") in rows
+    assert rows["verifier", "sequence_probability"]["needs"] == ["logprobs"]
+    assert {o["name"] for o in rows["backend", "scripted"]["options"]} == {"script", "chat", "context", "delay"}
+
+
+# --- as a process of its own
+
+
+def test_a_reader_that_goes_away_is_no_error(run: Path) -> None:
+    line = f"{sys.executable} -m selfloop.cli show {run} --json | head -c 5"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=30)
+    assert done.stdout == '{\n  "'
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_knows_few_characters(encoding: str, run: Path) -> None:
+    env = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"}
+    for command in (["show", str(run)], ["run", "fixed.yaml"], ["run", "fixed.yaml", "--json"]):
+        line = [sys.executable, "-m", "selfloop.cli", *command]
+        done = subprocess.run(line, capture_output=True, encoding=encoding, errors="replace", timeout=30, env=env)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "What is the capital of Egypt?" in done.stdout

@@ -1,0 +1,103 @@
+"""The contracts of `selfloop.testing`, held against every component that comes with selfloop."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from selfloop_plugins import agreement, llama_cpp, novelty, scripted, sequence_probability, well_formed
+
+from selfloop.manager import load
+from selfloop.testing import BackendContract, ScorerContract, ScriptedBackend, VerifierContract
+
+
+class TestAgreement(VerifierContract):
+    component = agreement.selfloop_verifiers()[0]
+
+
+class TestSequenceProbability(VerifierContract):
+    component = sequence_probability.selfloop_verifiers()[0]
+
+
+class TestWellFormed(ScorerContract):
+    component = well_formed.selfloop_scorers()[0]
+
+
+class TestWellFormedWithOptions(ScorerContract):
+    component = well_formed.selfloop_scorers()[0]
+    options = {"min_words": 1, "max_words": 2}  # noqa: RUF012  the contract declares it
+
+
+class TestNovelty(ScorerContract):
+    component = novelty.selfloop_scorers()[0]
+
+
+class TestScripted(BackendContract):
+    def backend(self) -> Any:
+        return scripted.selfloop_backends()[0].build()
+
+
+class TestScriptedChat(BackendContract):
+    def backend(self) -> Any:
+        return ScriptedBackend(chat=True)
+
+
+@pytest.fixture(scope="module")
+def smollm2() -> Iterator[Any]:
+    backend = llama_cpp.build(model="smollm2-135m-instruct", n_ctx=2048, sequences=8)
+    yield backend
+    backend.close()
+
+
+@pytest.mark.model
+class TestLlamaCpp(BackendContract):
+    model: Any
+
+    @pytest.fixture(autouse=True)
+    def _shared(self, smollm2: Any) -> None:
+        self.model = smollm2
+
+    def backend(self) -> Any:
+        return self.model
+
+
+def test_all_that_is_built_in_is_held_to_its_contract() -> None:
+    """Who adds a verifier, a scorer or a backend adds it above."""
+    held = {case.component.name for case in (TestAgreement, TestSequenceProbability, TestWellFormed, TestNovelty)}
+    ours = {p.component.name for kind, p in load() if kind in ("verifier", "scorer") and _is_ours(p.component.build)}
+    assert ours == held
+    backends = {p.component.name for kind, p in load() if kind == "backend" and _is_ours(p.component.build)}
+    assert backends == {"scripted", "llama_cpp"}
+
+
+def _is_ours(build: Any) -> bool:
+    return str(build.__module__).startswith("selfloop_plugins.")
+
+
+def test_every_component_says_what_it_is() -> None:
+    catalog = load()
+    assert catalog.broken == {}
+    for kind, offer in catalog:
+        if _is_ours(offer.component.build):
+            assert offer.component.doc, f"{kind} {offer.component.name} has no doc"
+            assert not offer.component.doc.endswith(".")
+            assert not offer.component.paper or offer.component.paper.startswith("https://")
+
+
+class _Broken:
+    """A verifier that looks at its neighbours, and forgets one of an odd number."""
+
+    def verify(self, claims: Any, backend: Any) -> list[Any]:
+        from selfloop import Verdict
+
+        return [Verdict("broken", 1 / len(claims)) for _ in claims][: len(claims) // 2 * 2]
+
+
+def test_the_contract_can_be_broken() -> None:
+    class Case(VerifierContract):
+        component = agreement.selfloop_verifiers()[0]
+
+        def build(self) -> Any:
+            return _Broken()
+
+    with pytest.raises((AssertionError, StopIteration, IndexError)):
+        Case().test_claims_are_judged_apart()

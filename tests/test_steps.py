@@ -1,0 +1,458 @@
+"""The steps of a round, one by one, on a scripted backend and with parts made here."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Query, Selfloop
+
+from selfloop import steps
+from selfloop.assemble import Named, Observers, Parts
+from selfloop.errors import ModelError
+from selfloop.events import AttemptEnded, Event
+from selfloop.prompts import Prompts
+from selfloop.protocols import Asking, Observer
+from selfloop.recipe import Recipe
+from selfloop.recorder import Recorder
+from selfloop.records import (
+    Adapter,
+    AdapterProof,
+    Attempt,
+    Claim,
+    Completion,
+    Past,
+    Question,
+    Round,
+    Sampling,
+    Score,
+    Verdict,
+)
+from selfloop.store import Store
+from selfloop.testing import ScriptedBackend
+
+Rates = Mapping[str, float | None]  # candidate -> confidence
+
+
+@dataclass
+class Judge:
+    """Rates draft and revision as told, and remembers what it was shown."""
+
+    rates: Rates
+    seen: list[Claim] = field(default_factory=list)
+
+    def verify(self, claims: Sequence[Claim], backend: object) -> list[Verdict]:
+        self.seen += claims
+        return [Verdict("", self.rates.get(c.candidate), "as told") for c in claims]
+
+
+@dataclass
+class Listed:
+    """Hands out what it has, so many at a time, and remembers how many it was asked for."""
+
+    texts: list[str]
+    at_once: int = 1000
+    asked: list[int] = field(default_factory=list)
+
+    def ask(self, asking: Asking) -> list[Question]:
+        self.asked.append(asking.n)
+        count = min(asking.n, self.at_once)
+        given, self.texts = self.texts[:count], self.texts[count:]
+        return [Question(text, "listed") for text in given]
+
+
+class Length:
+    """Scores a question by its words."""
+
+    def score(self, questions: Sequence[Question], past: Past) -> list[Score]:
+        return [Score("", float(len(q.text.split())), "by its words") for q in questions]
+
+
+@dataclass
+class Seen:
+    """An observer that keeps what it is told."""
+
+    events: list[Event] = field(default_factory=list)
+
+    def notice(self, event: Event) -> None:
+        self.events.append(event)
+
+    def close(self) -> None:
+        pass
+
+
+Make = Callable[..., steps.Turn]
+
+
+@pytest.fixture
+def turn(tmp_path: Path) -> Iterator[Make]:
+    """Make the turn of round 1 of a recipe; `parts` take the place of the recipe's."""
+    stores: list[Store] = []
+
+    def _turn(
+        recipe: Mapping[str, Any] | None = None,
+        *,
+        backend: ScriptedBackend | None = None,
+        past: Past | None = None,
+        observer: Observer | None = None,
+        **parts: Any,
+    ) -> steps.Turn:
+        said = {"name": "test", "backend": "scripted", "ask": {"sources": ["listed"]}, **(recipe or {})}
+        store = Store(tmp_path / f"run-{len(stores)}", write=True)
+        stores.append(store)
+        store.begin_session({})
+        notice = Observers([Named("seen", observer)] if observer else [])
+        recorder = Recorder(backend or ScriptedBackend(), store, notice)
+        given = {"sources": [], "scorers": [], "verifiers": [], "tuner": None, **parts}
+        made = Parts(recorder, notice=notice, prompts=Prompts(), folder=store.folder, plugins={}, **given)
+        past = past or Past()
+        return steps.Turn(past.rounds + 1, Recipe.model_validate(said), made, past)
+
+    yield _turn
+    for store in stores:
+        store.close()
+
+
+def answered(draft: str = "Cairo", revision: str | None = None) -> Attempt:
+    return Attempt(
+        Question("What is the capital of Egypt?", "test"),
+        draft=Completion(draft),
+        samples=(Completion("Cairo"), Completion("Giza", sample=1)),
+        revision=None if revision is None else Completion(revision),
+    )
+
+
+def decided(turn: steps.Turn, attempt: Attempt) -> Attempt:
+    (one,) = steps.decide(turn, steps.verify(turn, [attempt]))
+    return one
+
+
+def judges(*rates: Rates) -> list[Named[Judge]]:
+    return [Named(f"judge{i}", Judge(each)) for i, each in enumerate(rates)]
+
+
+# --- decide
+
+
+@pytest.mark.parametrize(
+    ("rates", "chosen", "confidence"),
+    [
+        ([{"draft": 0.5, "revision": 0.9}], "revision", 0.9),
+        ([{"draft": 0.9, "revision": 0.5}], "draft", 0.9),
+        ([{"draft": 0.7, "revision": 0.7}], "draft", 0.7),
+        ([{"draft": 0.2, "revision": None}], "draft", 0.2),
+        ([{"draft": None, "revision": 0.9}], "draft", None),
+        # only who judged both is heard; the confidence is that of all who judged the chosen one
+        ([{"draft": 0.5, "revision": 0.6}, {"draft": 1.0, "revision": None}], "revision", 0.6),
+        ([{"draft": 0.5, "revision": 0.4}, {"draft": None, "revision": 1.0}], "draft", 0.5),
+        ([{"draft": 0.2, "revision": 0.9}, {"draft": 0.9, "revision": 0.1}], "draft", 0.55),
+        ([{"draft": 0.2, "revision": 0.9}, {"draft": 0.4, "revision": 0.1}], "revision", 0.5),
+    ],
+)
+def test_a_revision_must_be_rated_higher(rates: list[Rates], chosen: str, confidence: float | None, turn: Make) -> None:
+    one = decided(turn(verifiers=judges(*rates)), answered("Giza", "Cairo"))
+    assert (one.chosen, one.confidence) == (chosen, pytest.approx(confidence))
+    assert one.answer == ("Cairo" if chosen == "revision" else "Giza")
+
+
+@pytest.mark.parametrize(
+    ("confidence", "decision"),
+    [(1.0, "belief"), (0.6, "belief"), (0.59, "undecided"), (0.31, "undecided"), (0.3, "declined"), (0.0, "declined")],
+)
+def test_thresholds(confidence: float, decision: str, turn: Make) -> None:
+    one = decided(turn(verifiers=judges({"draft": confidence})), answered())
+    assert (one.decision, one.confidence) == (decision, confidence)
+    assert f"{confidence:.2f}" in one.reason
+
+
+def test_undecided_when_all_abstain(turn: Make) -> None:
+    one = decided(turn(verifiers=judges({}, {})), answered())
+    assert (one.decision, one.confidence, one.reason) == ("undecided", None, "no verifier could tell")
+    assert [v.confidence for v in one.verdicts] == [None, None]
+
+
+@pytest.mark.parametrize("text", ["I don't know.", "", " I'm not sure", "unknown"])
+def test_an_answer_that_is_none_is_declined_however_sure(text: str, turn: Make) -> None:
+    one = decided(turn(verifiers=judges({"draft": 1.0})), answered(text))
+    assert (one.decision, one.reason) == ("declined", "the model declined")
+
+
+# --- verify
+
+
+def test_a_verifier_sees_a_revision_only_if_it_says_something_else(turn: Make) -> None:
+    same, other = Judge({}), Judge({})
+    steps.verify(turn(verifiers=[Named("same", same)]), [answered("Cairo", "The cairo!")])
+    steps.verify(turn(verifiers=[Named("other", other)]), [answered("Giza", "Cairo")])
+    assert [c.candidate for c in same.seen] == ["draft"]
+    assert [c.candidate for c in other.seen] == ["draft", "revision"]
+    assert [s.text for s in other.seen[1].samples] == ["Cairo", "Giza", "Giza"], "the draft is one more sample"
+
+
+def test_what_a_broken_verifier_says_is_a_failure_and_the_others_decide(turn: Make) -> None:
+    attempt = decided(turn(verifiers=judges({"draft": 1.5}, {"draft": float("nan")}, {"draft": 0.9})), answered())
+    assert (attempt.decision, attempt.confidence) == ("belief", 0.9)
+    assert [f.component for f in attempt.failures] == ["judge0", "judge1"]
+    assert len(attempt.verdicts) == 1
+
+
+# --- ask
+
+
+WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+QUESTIONS = [f"Question number {word}?" for word in WORDS]
+
+
+def test_shares_of_sources(turn: Make) -> None:
+    some, other = Listed(list(QUESTIONS)), Listed([q.upper() for q in QUESTIONS])
+    made = turn(
+        {"ask": {"sources": ["listed"], "questions": 8}}, sources=[Named("a", some, share=3), Named("b", other)]
+    )
+    assert len(steps.ask(made)) == 8
+    assert (some.asked, other.asked) == ([6], [2])
+
+
+def test_a_dry_source_is_left_alone_and_the_others_fill_up(turn: Make) -> None:
+    dry, full = Listed([]), Listed(list(QUESTIONS))
+    made = turn({"ask": {"sources": ["listed"], "questions": 6}}, sources=[Named("dry", dry), Named("full", full)])
+    assert [a.question.text for a in steps.ask(made)] == QUESTIONS[:6]
+    assert (dry.asked, full.asked) == ([3], [3, 3])
+
+
+def test_a_round_without_questions_is_empty(turn: Make) -> None:
+    dry = Listed([])
+    assert steps.ask(turn(sources=[Named("dry", dry)])) == []
+    assert len(dry.asked) == 1
+
+
+def test_a_source_is_asked_again_only_so_often(turn: Make) -> None:
+    slow = Listed(list(QUESTIONS), at_once=1)
+    made = turn({"ask": {"sources": ["listed"], "questions": 9, "turns": 4}}, sources=[Named("slow", slow)])
+    assert len(steps.ask(made)) == 4
+    assert slow.asked == [9, 8, 7, 6]
+
+
+def test_dropped_questions_stay_on_record_with_a_reason(turn: Make) -> None:
+    texts, seen = ["Too short?", "This one is long enough?", "So is this one here?"], Seen()
+    made = turn(
+        {"ask": {"sources": ["listed"], "questions": 2}},
+        sources=[Named("listed", Listed(texts))],
+        scorers=[Named("length", Length(), minimum=4.0)],
+        observer=seen,
+    )
+    attempts = steps.ask(made)
+    assert [a.decision for a in attempts] == ["dropped", None, None]
+    assert attempts[0].reason == "length: by its words"
+    assert attempts[0].scores == (Score("length", 2.0, "by its words"),)
+    assert [e.attempt for e in seen.events if isinstance(e, AttemptEnded)] == [attempts[0]]
+    assert Past().and_asked(attempts).dropped == ("Too short?",)
+
+
+def test_more_questions_than_wanted_are_left_for_later(turn: Make) -> None:
+    class Eager(Listed):
+        def ask(self, asking: Asking) -> list[Question]:
+            return [Question(text, "eager") for text in self.texts]
+
+    made = turn({"ask": {"sources": ["listed"], "questions": 3}}, sources=[Named("eager", Eager(QUESTIONS[:5]))])
+    attempts = steps.ask(made)
+    assert [a.question.text for a in attempts] == QUESTIONS[:3]
+    assert all(a.live for a in attempts)
+
+
+def test_two_sources_of_one_kind_are_two(turn: Make) -> None:
+    short, long = Listed(QUESTIONS[:1]), Listed(QUESTIONS[1:])
+    made = turn({"ask": {"sources": ["listed"], "questions": 6}}, sources=[Named("file", short), Named("file-2", long)])
+    assert len(steps.ask(made)) == 6
+
+
+def test_no_question_of_the_user_is_lost(
+    write: Callable[[Mapping[str, str]], Path], selfloop: Selfloop, query: Query
+) -> None:
+    recipe = (
+        "rounds: 4\nbackend: scripted\nask: {questions: 2, scorers: [], sources: [topics, {kind: file, path: q.txt}]}\n"
+    )
+    folder = write({"q.txt": "Who was the first?\nWho was the last?\n", "recipe.yaml": recipe})
+    assert selfloop("run", "recipe.yaml").code == 0
+    rows = query(
+        folder / "runs/recipe", "SELECT question FROM attempts WHERE source = 'file' AND decision != 'dropped'"
+    )
+    assert {question for (question,) in rows} == {"Who was the first?", "Who was the last?"}
+
+
+# --- answer, critique, revise
+
+
+def test_answer_draws_a_greedy_draft_and_samples(turn: Make) -> None:
+    made = turn({"answer": {"samples": 5}})
+    (one,) = steps.answer(made, [Attempt(Question("What is it?", "test"))])
+    assert one.draft is not None
+    assert [s.sample for s in one.samples] == [0, 1, 2, 3, 4]
+    assert steps.answer(made, [Attempt(Question("What is it?", "test"))]) == [one], "asked again, it is the same"
+
+
+def test_the_same_question_in_another_round_draws_other_samples(turn: Make) -> None:
+    ask = [Attempt(Question("What is it?", "test"))]
+    first, second = turn({"answer": {"samples": 12}}), turn({"answer": {"samples": 12}}, past=Past(rounds=1))
+    assert steps.answer(first, ask)[0].samples != steps.answer(second, ask)[0].samples
+
+
+def test_without_critique_nothing_is_criticised(turn: Make) -> None:
+    made = turn({"critique": {"mode": "none"}})
+    attempts = [answered()]
+    assert steps.revise(made, steps.critique(made, attempts)) == attempts
+
+
+def test_steps_leave_alone_what_has_ended(turn: Make) -> None:
+    gone = Attempt(Question("Gone?", "test"), decision="dropped", reason="x")
+    made = turn(verifiers=judges({"draft": 1.0}))
+    for step in (steps.answer, steps.critique, steps.revise, steps.verify, steps.decide):
+        assert step(made, [gone]) == [gone]
+
+
+def test_a_request_that_is_refused_fails_alone(turn: Make) -> None:
+    made = turn({"answer": {"samples": 2, "max_tokens": 5}}, backend=ScriptedBackend(context=80))
+    attempts = [Attempt(Question(text, "test")) for text in ("Who was it?", "who " * 90, "What was it?")]
+    done = steps.answer(made, attempts)
+    assert [a.decision for a in done] == [None, "failed", None]
+    assert done[1].failures[0].type == "RequestError"
+    assert "over the context of 80" in done[1].reason
+
+
+# --- tune
+
+
+@dataclass
+class Tuner:
+    """Makes an adapter of what it is given to learn."""
+
+    rounds: list[int] = field(default_factory=list)
+
+    def tune(self, round: int, attempts: object, beliefs: Sequence[object], folder: Path) -> Adapter | None:
+        self.rounds.append(round)
+        (folder / "weights").write_text(str(len(beliefs)))
+        return Adapter(str(folder / "weights"), f"sha-{round}")
+
+
+class Refusing(ScriptedBackend):
+    """Takes the first adapter and refuses others, with the bare model in effect, as llama_cpp does."""
+
+    def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
+        super().load_adapter(None)
+        if adapter and adapter.sha256 != "sha-1":
+            raise ModelError("the adapter changes nothing")
+        return super().load_adapter(adapter)
+
+
+def said_under(turn: steps.Turn) -> str | None:
+    request = steps.Request("Answer:", Sampling())
+    ((_, completion),) = turn.parts.backend.generate([request])
+    assert isinstance(completion, Completion)
+    return completion.adapter
+
+
+def test_tune_runs_every_so_many_rounds(turn: Make) -> None:
+    tuner = Tuner()
+    recipe = {"tuner": {"kind": "lora", "every": 2}}
+    for rounds in range(4):
+        made = turn(recipe, past=Past(rounds=rounds), tuner=Named("lora", tuner))
+        adapter = steps.tune(made, [])
+        assert (adapter is not None) == (made.number % 2 == 0)
+        assert said_under(made) == (adapter.sha256 if adapter else None)
+    assert tuner.rounds == [2, 4]
+
+
+def test_the_tuner_learns_from_this_round_too(turn: Make) -> None:
+    held = Past().after(Round(1, (decided(turn(verifiers=judges({"draft": 1.0})), answered()),)))
+    made = turn({"tuner": {"kind": "lora"}}, past=held, tuner=Named("lora", Tuner()))
+    adapter = steps.tune(made, [decided(turn(verifiers=judges({"draft": 1.0})), answered())])
+    assert adapter is not None
+    assert (made.parts.folder / adapter.path).read_text() == "2"
+    assert adapter.round == 2
+
+
+def test_an_adapter_that_is_refused_leaves_the_last_good_one(turn: Make) -> None:
+    made = turn({"tuner": {"kind": "lora"}}, backend=Refusing(), tuner=Named("lora", Tuner()))
+    first = steps.tune(made, [])
+    assert said_under(made) == "sha-1"
+    made.number, made.past = 2, Past(rounds=1, adapter=first)
+    assert steps.tune(made, []) is None
+    assert [f.type for f in made.failures] == ["ModelError"]
+    made.number = 3
+    request = steps.Request("Something else. Answer:", Sampling())
+    ((_, completion),) = made.parts.backend.generate([request])
+    assert isinstance(completion, Completion)
+    assert completion.adapter == "sha-1"
+
+
+TUNER = """
+import hashlib, json, os, signal
+from pathlib import Path
+from selfloop import Component, hookimpl
+from selfloop.records import Adapter
+
+class Tuner:
+    def tune(self, round, attempts, beliefs, folder):
+        text = json.dumps([round, len(attempts)])
+        (folder / "adapter").write_text(text)
+        if round == 2 and Path("kill").exists():
+            Path("kill").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Adapter(str(folder / "adapter"), hashlib.sha256(text.encode()).hexdigest())
+
+@hookimpl
+def selfloop_tuners():
+    return [Component("toy", Tuner)]
+"""
+TUNED = """
+rounds: 4
+plugins: [tuner.py]
+backend: scripted
+ask: {questions: 3, sources: [blank_slate, topics]}
+answer: {samples: 2}
+tuner: {kind: toy, every: 2}
+"""
+
+
+def tuned(run: Path, query: Query) -> tuple[list[tuple[int, str | None, str | None]], list[str]]:
+    """Return (round, adapter of its drafts, adapter it made), and all completions."""
+    rows = query(
+        run,
+        "SELECT DISTINCT r.number, json_extract(a.data, '$.draft.adapter'), json_extract(r.adapter, '$.sha256')"
+        " FROM rounds r JOIN attempts a ON a.round = r.number WHERE json_extract(a.data, '$.draft') IS NOT NULL"
+        " ORDER BY 1",
+    )
+    return rows, query(run, "SELECT key, sample, data FROM completions ORDER BY 1, 2")
+
+
+def test_what_follows_is_said_under_the_adapter_also_after_a_kill(
+    write: Callable[[Mapping[str, str]], Path], selfloop: Selfloop, query: Query
+) -> None:
+    folder = write({"tuner.py": TUNER, "recipe.yaml": TUNED})
+    assert selfloop("run", "recipe.yaml").code == 0
+    (folder / "runs").rename(folder / "whole")  # not --runs: the path of an adapter is part of what is replied
+    rounds, completions = tuned(folder / "whole/recipe", query)
+    made = rounds[1][2]
+    assert made is not None
+    assert [(under, adapter is not None) for _, under, adapter in rounds] == [
+        (None, False), (None, True), (made, False), (made, True),
+    ]  # fmt: skip
+
+    (folder / "kill").touch()  # in the middle of tuning
+    line = [sys.executable, "-m", "selfloop.cli", "run", "recipe.yaml"]
+    assert subprocess.run(line, capture_output=True, timeout=30).returncode == -signal.SIGKILL
+    text = (folder / "runs/recipe/recipe.yaml").read_text()
+    (folder / "runs/recipe/recipe.yaml").write_text(text.replace("rounds: 4", "rounds: 3"))
+    assert selfloop("resume", "recipe").code == 0  # tunes, and ends after round 3
+    (folder / "runs/recipe/recipe.yaml").write_text(text)
+    assert selfloop("resume", "recipe").code == 0  # loads the adapter that round 2 made, and plays round 4
+    assert tuned(folder / "runs/recipe", query) == (rounds, completions)
+    proof = query(
+        folder / "runs/recipe", "SELECT count(*) FROM completions WHERE json_extract(data, '$.adapter') = ?", made
+    )
+    assert proof[0][0] > 0
+    assert json.loads((folder / "runs/recipe/adapters/round-002/adapter").read_text())[0] == 2

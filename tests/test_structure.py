@@ -1,0 +1,170 @@
+"""What keeps the code small and readable: imports point one way, start-up is quick, nothing grows too long."""
+
+import ast
+import io
+import json
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = sorted((ROOT / "selfloop").rglob("*.py"))
+PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
+HEAVY = {"torch", "transformers", "peft", "gguf", "llama_cpp", "numpy", "pydantic", "rich", "ruamel"}
+
+# What each layer may import of selfloop. `protocols` and below are nouns; `steps` and above are verbs.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "text": set(),
+    "answers": set(),
+    "records": {"errors"},
+    "events": {"records"},
+    "prompts": {"errors", "records"},
+    "protocols": {"errors", "events", "prompts", "records"},
+    "hookspecs": {"protocols"},
+    "guard": {"errors", "records"},
+    "store": {"errors", "records", "text"},
+    "recorder": {"errors", "events", "guard", "protocols", "records", "store", "text"},
+    "loop": {"steps", "assemble", "recipe", "records"},
+}
+# What stands above the steps: nothing but the runner and the command line may know it.
+ABOVE = {"loop", "runner", "cli", "testing"}
+# What a plugin, ours or anybody's, may import.
+PUBLIC = {"", "answers", "errors", "events", "hookspecs", "prompts", "protocols", "records", "testing", "text"}
+
+
+def module(path: Path) -> str:
+    """Return a file's name within selfloop: `steps`, `cli.run`, or an empty string for the package itself."""
+    return ".".join(path.relative_to(ROOT / "selfloop").with_suffix("").parts).removesuffix("__init__").strip(".")
+
+
+def imports(path: Path, *, at_load: bool = False) -> Iterator[str]:
+    """Yield the full names of what a file imports, less what only type checkers see (and less lazy ones)."""
+    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        if at_load and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{name.name}" for name in node.names)
+        todo += ast.iter_child_nodes(node)
+
+
+@cache
+def names() -> set[str]:
+    return {module(path) for path in CORE}
+
+
+def used(path: Path) -> set[str]:
+    """Return the modules of selfloop that a file imports; an empty string is the package itself."""
+    own = [name.removeprefix("selfloop").lstrip(".") for name in imports(path) if name.split(".")[0] == "selfloop"]
+    return {max((m for m in names() if m == name or name.startswith(f"{m}.") or not m), key=len) for name in own}
+
+
+def modules(path: str, *, args: str) -> tuple[set[str], float]:
+    """Run a bit of Python elsewhere; return what it imported and the seconds of CPU it took."""
+    code = (
+        "import contextlib, io, json, os, sys\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        f"    from {path} import main\n    main({args})\n"
+        "print(json.dumps([list(sys.modules), sum(os.times()[:2])]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    found, seconds = json.loads(done.stdout)
+    return {name.split(".")[0] for name in found}, seconds
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    """CPU seconds, for the clock on the wall depends on who else is at work."""
+    runs = [modules("selfloop.cli", args="['--help']") for _ in range(3)]
+    assert runs[0][0] & HEAVY == set()
+    assert min(seconds for _, seconds in runs) < 0.3
+
+
+def test_listing_plugins_imports_no_model_library() -> None:
+    found, _ = modules("selfloop.cli", args="['plugins']")
+    assert found & {"torch", "transformers", "peft", "gguf", "llama_cpp"} == set()
+
+
+@pytest.mark.parametrize("path", CORE, ids=module)
+def test_core_imports_point_down(path: Path) -> None:
+    own = used(path)
+    if (name := module(path)) in MAY_IMPORT:
+        assert own - MAY_IMPORT[name] == set()
+    if not name.startswith("cli") and name not in ABOVE:
+        assert {m for m in own if m.split(".")[0] in ABOVE} == set()
+    assert not [i for i in imports(path) if i.split(".")[0] in {"selfloop_plugins", "plugins"}]
+    assert not [i for i in imports(path) if i.split(".")[0] in {"torch", "transformers", "peft", "llama_cpp"}]
+
+
+def test_no_cycles() -> None:
+    """The package itself stands above its public modules; nothing below may import from it."""
+    graph = {module(path): used(path) - {module(path)} for path in CORE}
+    del graph[""]
+    for own in graph.values():
+        own.discard("")
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the cycle
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_plugins_use_public_names_only(path: Path) -> None:
+    assert used(path) - PUBLIC == set()
+    private = [
+        name for name in imports(path) if name.startswith("selfloop.") and name.rpartition(".")[2].startswith("_")
+    ]
+    assert private == []
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield f"{path.name}:{node.lineno} {node.name}", (node.end_lineno or 0) - node.lineno + 1
+
+
+def test_no_function_is_long() -> None:
+    assert [(name, n) for path in (*CORE, *PLUGINS) for name, n in functions(path) if n > 60] == []
+
+
+def code_lines(path: Path) -> int:
+    """Count lines of code: not blank, not comment, not docstring."""
+    text = path.read_text(encoding="utf-8")
+    layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    lines = {n for t in tokens if t.type not in layout for n in range(t.start[0], t.end[0] + 1)}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines -= set(range(node.lineno, (node.end_lineno or 0) + 1))
+    return len(lines)
+
+
+def test_the_core_is_small() -> None:
+    core = [path for path in CORE if path.parent.name == "selfloop" and path.name != "testing.py"]
+    assert len(core) > 15
+    assert sum(map(code_lines, core)) <= 1800
+
+
+def test_the_program_fits_on_a_screen() -> None:
+    assert len((ROOT / "selfloop/loop.py").read_text(encoding="utf-8").splitlines()) <= 60
+
+
+def test_the_measures_measure(tmp_path: Path) -> None:
+    """A test of these tests: each must be able to fail."""
+    file = tmp_path / "some.py"
+    file.write_text(
+        '"""Doc."""\n\n# why\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n'
+        'def f():\n    """Doc\n    more."""\n    import peft\n    return """a\n    b"""\n'
+    )
+    assert code_lines(file) == 7
+    assert set(imports(file)) == {"typing.TYPE_CHECKING", "peft"}
+    assert set(imports(file, at_load=True)) == {"typing.TYPE_CHECKING"}
+    assert list(functions(file)) == [("some.py:7 f", 6)]
