@@ -4,7 +4,8 @@
     python benchmarks/batching.py --prompts 32 my.gguf
 
 Each round runs the contenders in turn, in alternating order, on the same 64 prompts of about 16 tokens, at
-most 24 tokens each. Tokens are those read and written. Only ratios travel between machines, and only if nothing else runs.
+most 24 tokens each. Tokens are those read and written. Only ratios travel
+between machines, and only if nothing else runs.
 """
 
 import argparse

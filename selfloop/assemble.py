@@ -116,8 +116,8 @@ def check(loaded: Loaded) -> None:
 
 def prompts(loaded: Loaded) -> Prompts:
     """Return the built-in prompts, the plugins' own, and the recipe's in their place."""
-    folders = {offer.component.prompts for _, offer in loaded.catalog if offer.component.prompts}
-    found = Prompts(sorted(folders))
+    used = (loaded.catalog.find(kind, spec.kind) for kind, _, spec in loaded.recipe.specs())
+    found = Prompts(sorted({component.prompts for component in used if component.prompts}))
     for name, file in loaded.recipe.prompts.items():
         found.replace(name, loaded.base / file)
     return found

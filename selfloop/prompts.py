@@ -1,7 +1,8 @@
 """Prompts are plain files. Filling one in is a single pass: what the model wrote is never expanded again.
 
 `NAME.chat.txt` serves models with a chat template: lines `=== system`, `=== user` and `=== assistant` begin
-its messages; a last message of the assistant is left open, and the model goes on with it. `NAME.base.txt` serves base models: the whole file is the text. `{word}` is filled in.
+its messages, and a last message of the assistant is left open, so that the model goes on with it.
+`NAME.base.txt` serves base models: the whole file is the text. `{word}` is filled in.
 """
 
 import re

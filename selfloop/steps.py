@@ -205,23 +205,27 @@ def _generated(
     requests: Callable[[Attempt], list[Request]],
     keep: Callable[[Attempt, list[list[Completion]]], Attempt],
 ) -> list[Attempt]:
-    """Send the requests of all live attempts as one batch, and `keep` for each attempt what came of its own."""
+    """Send the requests of all live attempts as one batch, and `keep` for each attempt what came of its own.
+
+    An attempt without an answer has failed; one that lacks only a critique or a revision goes on without.
+    """
     live = [i for i, attempt in enumerate(attempts) if attempt.live]
     turn.start(step, len(live))
     batch = [(i, request) for i in live for request in requests(attempts[i])]
     found: list[list[Completion]] = [[] for _ in batch]
     refused: dict[int, Failure] = {}
-    broken = guarded(step, turn.recipe.backend.kind, lambda: _collect(turn, step, batch, found, refused))
+    kind = turn.recipe.backend.kind
+    broken = guarded(step, kind, lambda: _collect(turn, step, batch, found, refused))
+    lost = Failure(step, kind, "IncompleteBatch", "the backend ended before all completions were there")
+    if isinstance(broken, Broken):
+        lost = broken.failure
     done = list(attempts)
     for i, own in groupby(range(len(batch)), key=lambda position: batch[position][0]):
         results = [(batch[p][1], sorted(found[p], key=lambda c: c.sample)) for p in own]
-        if i in refused:
-            done[i] = turn.end(done[i].failed(refused[i]))
-        elif any(len(got) != request.n for request, got in results):
-            lost = Failure(
-                step, turn.recipe.backend.kind, "IncompleteBatch", "the backend ended before all completions were there"
-            )
-            done[i] = turn.end(done[i].failed(broken.failure if isinstance(broken, Broken) else lost))
+        if i in refused or any(len(got) != request.n for request, got in results):
+            done[i] = done[i].failed(refused.get(i, lost), fatal=step == "answer")
+            if not done[i].live:
+                turn.end(done[i])
         else:
             done[i] = keep(done[i], [got for _, got in results])
     return done

@@ -1,6 +1,6 @@
 """A row of logits -> one token and its log-probability.
 
-The order is temperature, top-k, top-p, min-p, each over what the one before left (as transformers does it).
+The order is temperature, min-p, top-k, top-p, each over what the one before left.
 Everything here depends on the row and on the sample's own random stream alone: the same request gives the
 same tokens in any batch. A vocabulary may hold 262,144 tokens, so work that is not one pass over the row in a
 reused buffer is kept to the few candidates which have a chance.
@@ -94,7 +94,18 @@ def _choose_cut(row: Row, peak: float, s: Sampling, uniform: float) -> int:
     ids = np.flatnonzero(row >= np.float32(peak - s.temperature * span))
     if s.top_k and len(ids) > s.top_k:
         ids = ids[np.argpartition(row[ids], -s.top_k)[-s.top_k :]]
-    ids = ids[np.argsort(-row[ids], kind="stable")]
-    sums = np.exp((row[ids].astype(np.float64) - peak) / s.temperature).cumsum()
-    kept = int(np.searchsorted(sums, s.top_p * sums[-1])) + 1 if s.top_p < 1 else len(sums)
-    return int(ids[np.searchsorted(sums[:kept], uniform * sums[min(kept, len(sums)) - 1])])
+    weights = np.exp((row[ids] - np.float32(peak)) / np.float32(s.temperature))
+    kept = _nucleus(weights, s.top_p) if s.top_p < 1 else np.arange(len(ids))
+    return int(ids[kept[_choose_any(weights[kept], uniform)]])
+
+
+def _nucleus(weights: Row, top_p: float) -> NDArray[np.intp]:
+    """Return where the largest weights are which together hold `top_p` of all."""
+    enough = top_p * float(weights.sum(dtype=np.float64))
+    for reach in range(2, math.ceil(WINDOW) + 2, 2):  # most often a few are enough: sorting all of them is slow
+        likely = np.flatnonzero(weights >= np.float32(math.exp(-reach)))
+        if weights[likely].sum(dtype=np.float64) >= enough:
+            break
+    likely = likely[np.argsort(-weights[likely], kind="stable")]
+    sums = weights[likely].cumsum(dtype=np.float64)
+    return likely[: int(np.searchsorted(sums, enough)) + 1]

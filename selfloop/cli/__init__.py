@@ -70,6 +70,11 @@ def main(args: list[str] | None = None) -> Any:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
+    except MemoryError:
+        click.echo(
+            "selfloop: out of memory. Use a smaller model, or lower backend.n_ctx and backend.sequences.", err=True
+        )
+        code = 1
     except (click.Abort, KeyboardInterrupt):
         click.echo("selfloop: stopped. What was finished is stored: `selfloop resume RUN` goes on.", err=True)
         code = 130
