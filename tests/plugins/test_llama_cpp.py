@@ -83,12 +83,12 @@ def test_refills_and_compactions_change_nothing(alone, monkeypatch):
     compactions = []
     compact = engine.Cache.compact
     monkeypatch.setattr(engine.Cache, "compact", lambda self, f: (compactions.append(1), compact(self, f))[1])
-    monkeypatch.setattr(engine, "SLACK", 0)
+    monkeypatch.setattr(engine, "SLACK", -(10**6))  # before every call
     tight = build(model=MODEL, sequences=5, n_ctx=128)
     found = every(tight, mixed(12))
     tight.close()
     assert found == alone
-    assert len(compactions) >= 4
+    assert len(compactions) > 30
 
 
 def test_sample_k_is_the_same_whatever_n_is(backend):
