@@ -27,7 +27,7 @@ ACCEPT = "SELFLOOP_ACCEPT_LICENSE"
 CACHE = "SELFLOOP_CACHE"
 PATIENCE = 3600.0  # seconds to wait for another process that is fetching the same model
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("selfloop.models")
 
 
 @dataclass(frozen=True, slots=True)

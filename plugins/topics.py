@@ -8,6 +8,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, MinLen
 
 from selfloop import Asking, Component, Question, Sampling, hookimpl
+from selfloop.prompts import Prompt
 
 from .writing import draw, first_question
 
@@ -46,13 +47,18 @@ class Topics:
         rng = random.Random(asking.seed)
         wanted = min(len(self._topics), -(-count // self._per_topic))
         topics = rng.sample(self._topics, wanted)
-        lists = draw(asking, [asking.prompt("topics_entities", topic=topic) for topic in topics], self._listing, n=2)
-        found = {
-            t: list(dict.fromkeys(e for text in texts for e in entities(text)))
-            for t, texts in zip(topics, lists, strict=True)
-        }
+        prompts = [asking.prompt("topics_entities", topic=topic) for topic in topics]
+        found: dict[str, list[str]] = {}
+        for topic, prompt, texts in zip(topics, prompts, draw(asking, prompts, self._listing, n=2), strict=True):
+            shown = _text(prompt)  # a small model likes to say its examples over again
+            listed = dict.fromkeys(name for text in texts for name in entities(text))
+            found[topic] = [name for name in listed if name.lower() not in shown]
         ordered = [(topic, own[i]) for i in range(2 * count) for topic, own in found.items() if i < len(own)]
         return ordered[:count]
+
+
+def _text(prompt: Prompt) -> str:
+    return (prompt if isinstance(prompt, str) else " ".join(message.content for message in prompt)).lower()
 
 
 def entities(text: str) -> list[str]:

@@ -9,7 +9,6 @@ backend.py   the four above as a `selfloop.protocols.Backend`
 Only names and signatures are here, so that listing plugins imports neither numpy nor llama_cpp.
 """
 
-import os
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
@@ -39,14 +38,11 @@ def build(
     `model` is a .gguf file or a name (see `selfloop_plugins.models`); `threads` defaults to the physical cores.
     Raises MissingExtra without llama-cpp-python, ModelError for a file or a size that cannot be had.
     """
-    # Threads that spin at llama.cpp's many barriers halve its speed as soon as another program wants a core too.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        import llama_cpp  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("llama-cpp-python", "llamacpp", "The backend llama_cpp") from error
-    from .backend import LlamaCpp
-
+        from .backend import LlamaCpp
+    except ModuleNotFoundError as error:
+        package = "llama-cpp-python" if error.name == "llama_cpp" else str(error.name)
+        raise MissingExtra(package, "llamacpp", "The backend llama_cpp") from error
     return LlamaCpp(models.locate(model), n_ctx=n_ctx, sequences=sequences, threads=threads)
 
 

@@ -1,6 +1,7 @@
 """A GGUF file in llama.cpp's hands: loading it, its vocabulary, and what it says of itself."""
 
 import ctypes
+import os
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -9,13 +10,21 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import llama_cpp as _llama_cpp
-
 from selfloop.errors import ModelError, RequestError
 
 from .chat import Piece
 
-lib: Any = _llama_cpp  # the bindings' annotations and what ctypes really takes differ too often to check
+
+def _bindings() -> Any:
+    # Threads that spin at llama.cpp's many barriers halve its speed as soon as another program wants a core
+    # too. The OpenMP library reads this when it is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    import llama_cpp
+
+    return llama_cpp
+
+
+lib: Any = _bindings()  # Any: the bindings' annotations and what ctypes really takes differ too often to check
 
 WARN, CONTINUED = 3, 5  # ggml's log levels from which on a line may be the reason of a failure
 

@@ -1,6 +1,7 @@
 """The command line: one file a command, imported when it is called. Errors become one message and an exit code."""
 
 import importlib
+import logging
 import os
 import sys
 from io import TextIOWrapper
@@ -60,6 +61,8 @@ def main(args: list[str] | None = None) -> Any:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a character the terminal lacks must not end a run
+    logging.basicConfig(format="selfloop: %(message)s", level=logging.WARNING)
+    logging.getLogger("selfloop").setLevel(logging.INFO)  # what takes long is said: a model being fetched
     try:
         result = selfloop.main(args=args, prog_name="selfloop", standalone_mode=False)
     except SelfloopError as error:
