@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=list(models.KNOWN))
     for name in parser.parse_args().models:
         model = Model(models.locate(name))
-        print(f"**{name}**\n\n| setting | same bits, step 1 | step 4 | largest difference (step 1) |\n|---|---|---|---|")
+        print(f"**{name}**\n")
+        print("| setting | same bits, step 1 | step 4 | largest difference (step 1) |\n|---|---|---|---|")
         for setting in SETTINGS:
             print(row(model, *setting), flush=True)
         model.close()
