@@ -210,6 +210,8 @@ def test_a_missing_extra_says_the_pip_line(
     write: Callable[[Mapping[str, str | bytes]], Path], selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    for name in [name for name in sys.modules if name.startswith("selfloop_plugins.llama_cpp.")]:
+        monkeypatch.delitem(sys.modules, name)  # other tests may have imported it with the package there
     folder = write({"whole.gguf": GGUF, "recipe.yaml": model("whole.gguf")})
     said = selfloop("run", "recipe.yaml")
     assert said.code == 2
