@@ -45,31 +45,22 @@ def said(error: BaseException) -> str:
         return "(its message cannot be read)"
 
 
-def failure(step: str, component: str, error: BaseException) -> Failure:
-    """Return an exception as data, under the name of the component that raised it."""
-    if isinstance(error, Blamed):
-        component, error = error.component, error.error
-    return Failure(step, component, type(error).__name__, said(error))
-
-
-def guarded(step: str, component: str, call: Callable[[], T]) -> T | Broken:
-    """Return what `call` gives, or what went wrong, under the component's name."""
-    try:
-        return call()
-    except (StoreError, MemoryError):
-        raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin may raise anything; it is data from here on
-        return Broken(failure(step, component, error))
-
-
 def blaming(component: str, call: Callable[[], T]) -> T:
-    """Return what `call` gives; what it raises goes on as `Blamed`."""
+    """Return what `call` gives; what it raises goes on as `Blamed`, on whoever was blamed first."""
     try:
         return call()
-    except (StoreError, MemoryError):
+    except (StoreError, MemoryError, Blamed):
         raise
     except (Exception, SystemExit) as error:
         raise Blamed(component, error) from error
+
+
+def guarded(step: str, component: str, call: Callable[[], T]) -> T | Broken:
+    """Return what `call` gives, or what went wrong, under the name of the component that raised it."""
+    try:
+        return blaming(component, call)
+    except Blamed as blamed:
+        return Broken(Failure(step, blamed.component, type(blamed.error).__name__, said(blamed.error)))
 
 
 def guarded_each(

@@ -110,6 +110,15 @@ class Decide(BaseModel):
         return self
 
 
+# Where a recipe lists components of each kind; the backend and the tuner are one each.
+LISTS: dict[str, tuple[str, ...]] = {
+    "source": ("ask", "sources"),
+    "scorer": ("ask", "scorers"),
+    "verifier": ("verifiers",),
+    "observer": ("observers",),
+}
+
+
 class Recipe(BaseModel):
     """A run, as its recipe says it."""
 
@@ -139,14 +148,9 @@ class Recipe(BaseModel):
         yield "backend", ("backend",), self.backend
         if self.tuner:
             yield "tuner", ("tuner",), self.tuner
-        lists: list[tuple[str, tuple[str, ...], list[Any]]] = [
-            ("source", ("ask", "sources"), self.ask.sources),
-            ("scorer", ("ask", "scorers"), self.ask.scorers),
-            ("verifier", ("verifiers",), self.verifiers),
-            ("observer", ("observers",), self.observers),
-        ]
-        for kind, way, specs in lists:
-            for i, spec in enumerate(specs):
+        for kind, way in LISTS.items():
+            here = self.ask if len(way) > 1 else self
+            for i, spec in enumerate(getattr(here, way[-1])):
                 yield kind, (*way, i), spec
 
 
@@ -195,15 +199,10 @@ def _complain(source: Source, mistakes: list[tuple[Loc, str]]) -> None:
 def _check_components(data: dict[str, Any], catalog: Catalog, mistakes: list[tuple[Loc, str]]) -> None:
     """Check every component on the raw data, so that a mistake elsewhere in the recipe hides none here."""
     ask = data.get("ask")
-    inner = ask if isinstance(ask, dict) else {}
-    lists: list[tuple[str, tuple[str, ...], Any]] = [
-        ("source", ("ask", "sources"), inner.get("sources")),
-        ("scorer", ("ask", "scorers"), inner.get("scorers")),
-        ("verifier", ("verifiers",), data.get("verifiers")),
-        ("observer", ("observers",), data.get("observers")),
-    ]
-    for kind, way, here in lists:
-        for i, raw in enumerate(here if isinstance(here, list) else []):
+    for kind, way in LISTS.items():
+        here = (ask if isinstance(ask, dict) else {}) if len(way) > 1 else data
+        listed = here.get(way[-1])
+        for i, raw in enumerate(listed if isinstance(listed, list) else []):
             _check_component(kind, (*way, i), raw, catalog, mistakes)
     for kind in ("backend", "tuner"):
         if data.get(kind) is not None:
