@@ -10,7 +10,7 @@ lacks is refused before any model loads.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from selfloop.errors import RequestError
 from selfloop.events import Event
@@ -22,6 +22,7 @@ from selfloop.records import (
     Belief,
     Claim,
     Completion,
+    Continuation,
     ModelInfo,
     Past,
     Question,
@@ -29,6 +30,10 @@ from selfloop.records import (
     Score,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CAPABILITIES: Mapping[str, str] = {
     "logprobs": "the log-probability of every generated token",
@@ -52,6 +57,23 @@ class Backend(Protocol):
 
         A request that cannot be served yields one `RequestError` in place of its completions. The
         completion's `sample` says which of the n it is; sample k of a request is the same whatever n is.
+        """
+        ...
+
+    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+        """Return the natural-log probability of each token of each continuation. Capability `loglikelihood`.
+
+        With an empty prompt it is that of a text by itself; its first token counts only if the model has one
+        that begins a text. Nothing is generated.
+        """
+        ...
+
+    def hidden_states(
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
+    ) -> "list[NDArray[np.float32] | RequestError]":
+        """Return the last layer's states at tokens, (places, width). Capability `hidden_states`.
+
+        Place 0 is the last token of the prompt, i the i-th of the continuation, -1 the last of all.
         """
         ...
 

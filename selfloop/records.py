@@ -24,6 +24,8 @@ class Message:
 class Sampling:
     """How tokens are drawn. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 cut nothing.
 
+    `repetition_penalty` divides the logits of tokens that are in the prompt or the text already (CTRL, Keskar
+    et al. 2019); 1 is none. `grammar` (GBNF, from its rule `root`) or `json_schema` is what the text keeps to.
     A completion ends at a token that ends the text, before the first of `stop`, or after `max_tokens`.
     """
 
@@ -33,6 +35,9 @@ class Sampling:
     min_p: float = 0.0
     max_tokens: int = 64
     stop: tuple[str, ...] = ()
+    repetition_penalty: float = 1.0
+    grammar: str = ""
+    json_schema: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,8 @@ class Request:
     is data: what looks like a special token in it is never read as one. With `open_turn` the last message
     is left open and the model goes on writing it: an empty user turn, and it asks; an assistant turn that
     ends in "Answer:", and it answers in that form.
-    Samples are numbered from 0; those in `skip` are not wanted, for they are there already.
+    Samples are numbered from 0; those in `skip` are not wanted, for they are there already. With `entropy`
+    the completions have `entropies`.
     """
 
     prompt: str | tuple[Message, ...]
@@ -52,6 +58,19 @@ class Request:
     seed: int = 0
     open_turn: bool = False
     skip: tuple[int, ...] = ()
+    entropy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A prompt as in `Request`, and what is said to follow it: text, or tokens as a `Completion` has them.
+
+    Where a token of the whole text reaches over the prompt's end, it counts as the continuation's first.
+    """
+
+    prompt: str | tuple[Message, ...]
+    text: str | tuple[int, ...]
+    open_turn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +78,9 @@ class Completion:
     """One sample: its text, its token ids, and the natural-log probability of each token, in order.
 
     Log-probabilities are under the model's full softmax at temperature 1, whatever the sampling was.
-    `adapter` is the sha256 of the adapter that was loaded, None for the bare model.
+    `entropies` are those of the distributions that the tokens were drawn from, in nats, under the same softmax;
+    their mean is the mean token entropy. `adapter` is the sha256 of the adapter that was loaded, None for the
+    bare model.
     """
 
     text: str
@@ -68,6 +89,7 @@ class Completion:
     finish: Literal["stop", "length"] = "stop"
     sample: int = 0
     adapter: str | None = None
+    entropies: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +198,12 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """LoRA weights in a file; `sha256` of that file goes into every completion made with it."""
+    """LoRA weights in a file, added `scale` times; `sha256` of that file goes into every completion made with it."""
 
     path: str
     sha256: str
     round: int = 0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

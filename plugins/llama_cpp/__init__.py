@@ -3,8 +3,13 @@
 model.py     the file: loading it, its vocabulary, what it says of itself
 chat.py      chat messages -> pieces of text, of which only the template's own may hold special tokens
 sampling.py  a row of logits -> one token and its log-probability
-engine.py    the KV cache and the scheduler: which rows go into each call of llama_decode
-backend.py   the four above as a `selfloop.protocols.Backend`
+grammar.py   text that keeps to a grammar or a JSON schema
+cache.py     the KV cache: tokens in, logits out, the same bits in any batch
+tree.py      what prompts have in common is read once
+tasks.py     what is done with a sequence: write, score given tokens, look at hidden states
+scheduler.py which rows go into each call of llama_decode
+context.py   how large a cache, and whether there is memory for it
+backend.py   all of the above as a `selfloop.protocols.Backend`
 
 Only names and signatures are here, so that listing plugins imports neither numpy nor llama_cpp.
 """
@@ -22,20 +27,21 @@ from .. import models
 if TYPE_CHECKING:
     from .backend import LlamaCpp
 
-MAX_SEQUENCES = 254  # llama.cpp knows 256; the engine needs two for itself
-GIVES = frozenset({"logprobs", "chat", "adapters"})
+MAX_SEQUENCES = 192  # of the 254 that llama.cpp leaves us; the prompts need some too
+GIVES = frozenset({"logprobs", "chat", "loglikelihood", "hidden_states", "adapters"})
 
 
 def build(
     *,
     model: str,
-    n_ctx: Annotated[int, Ge(64), Le(2**30)] = 8192,
-    sequences: Annotated[int, Ge(1), Le(MAX_SEQUENCES)] = 32,
+    n_ctx: Annotated[int, Ge(64), Le(2**30)] | None = None,
+    sequences: Annotated[int, Ge(1), Le(MAX_SEQUENCES)] | None = None,
     threads: Annotated[int, Ge(1), Le(512)] | None = None,
 ) -> "LlamaCpp":
     """Load a model: `n_ctx` tokens of cache shared by up to `sequences` completions that are written at once.
 
-    `model` is a .gguf file or a name (see `selfloop_plugins.models`); `threads` defaults to the physical cores.
+    `model` is a .gguf file or a name (see `selfloop_plugins.models`). By default the cache is as large as the
+    requests want it and memory allows, 32 sequences are written at once, and `threads` are the physical cores.
     Raises MissingExtra without llama-cpp-python, ModelError for a file or a size that cannot be had.
     """
     try:
@@ -49,8 +55,8 @@ def build(
 def check(
     *,
     model: str,
-    n_ctx: int = 8192,
-    sequences: int = 32,
+    n_ctx: int | None = None,
+    sequences: int | None = None,
     threads: int | None = None,
 ) -> None:
     """Raise what can be seen without loading or fetching: no such file or name, not a GGUF, licence not accepted."""

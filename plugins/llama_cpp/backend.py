@@ -1,46 +1,61 @@
 """`LlamaCpp`: the model, the cache and the scheduler as one `selfloop.protocols.Backend`."""
 
 import ctypes
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
 from selfloop.errors import ModelError, RequestError
-from selfloop.records import Adapter, AdapterProof, Completion, Message, ModelInfo, Request
+from selfloop.records import Adapter, AdapterProof, Completion, Continuation, Message, ModelInfo, Request
 
 from .. import models
-from . import GIVES, chat, sampling
-from .engine import ROWS, SLACK, SPARE, Cache, Job, Scheduler, Token
+from . import GIVES, chat, context, sampling
+from .cache import ROWS, Cache, Token
+from .context import SPARE, Size
+from .grammar import Grammar
 from .model import Model, lib, log
+from .sampling import Sampler
+from .scheduler import Job, Scheduler
+from .tasks import Looking, Scoring, Task, Writing
 
 PROBES = ("The capital of France is", "Question: How many legs has a spider?\nAnswer:", "Once upon a time")
+
+Item = TypeVar("Item", Request, Continuation)
+Array = NDArray[np.float32]
 
 
 class LlamaCpp:
     """A GGUF model whose completions depend on their request alone: not on the batch, its order or its size.
 
-    One `generate` at a time: a second call ends the first. Arguments are those of the recipe; see `build`.
+    One call at a time: a second one ends a `generate` that is not done. Arguments are those of the recipe; see
+    `build`. The cache is opened at the first call, as large as that wants it, and again when a later one wants more.
     """
 
-    def __init__(self, path: Path, *, n_ctx: int = 8192, sequences: int = 32, threads: int | None = None) -> None:
-        self._n_ctx, self._sequences = n_ctx, sequences
+    def __init__(
+        self, path: Path, *, n_ctx: int | None = None, sequences: int | None = None, threads: int | None = None
+    ) -> None:
+        self._n_ctx, self._sequences, self._threads = n_ctx, sequences, threads
         self._model = Model(path)
-        self._context: Any = None
+        self._size = Size(0, 0)
         self._cache: Cache | None = None
+        self._scheduler: Scheduler | None = None
+        self._adapter: Adapter | None = None
+        self._lora: Any = None
+        self._bare: list[NDArray[np.float64]] | None = None
+        self._calls = 0
+        self._running: Iterator[Any] | None = None
+        self._info: ModelInfo | None = None
+        self._scratch = np.empty(self._model.vocab_size, np.float32)
         try:
-            self._context = _open(self._model, n_ctx=n_ctx, sequences=sequences, threads=threads)
+            if n_ctx:  # so that too large a one is told at once
+                self._open([])
         except ModelError:
             self.close()
             raise
-        self._cache = Cache(self._context, n_ctx + SLACK, sequences, self._model.vocab_size)
-        self._adapter: Adapter | None = None
-        self._bare: list[NDArray[np.float64]] | None = None
-        self._calls = 0
-        self._info: ModelInfo | None = None
 
     def describe(self) -> ModelInfo:
         """Return what the file says of itself, its sha256, and the versions that run it."""
@@ -65,17 +80,29 @@ class LlamaCpp:
         `tokens` and `logprobs` hold all that was drawn: the token that ended the text is among them, and so is
         the one that completed a stop string, whose text is cut off. Special tokens have no text.
         """
-        self._calls += 1
-        mine, jobs = self._calls, []
-        for index, request in enumerate(requests):
-            try:
-                jobs.append(Job(index, request, self._prompt(request)))
-            except RequestError as error:
-                yield index, error
-        for result in self._scheduler().run([job for job in jobs if job.numbers]):
-            yield result
-            if mine != self._calls:
-                raise RuntimeError("a later call of generate() or load_adapter() has taken the model over")
+        yield from self._run(requests, self._writing)
+
+    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+        """Return the log-probability of each token of each continuation; see `selfloop.protocols.Backend`."""
+        found = dict(self._run(pairs, self._scoring))
+        return [found.get(i, ()) for i in range(len(pairs))]
+
+    def hidden_states(
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
+    ) -> list[Array | RequestError]:
+        """Return the last layer's states, after its norm; see `selfloop.protocols.Backend`."""
+
+        def looking(index: int, pair: Continuation) -> Job:
+            prompt, tokens = self._split(pair)
+            chosen = [place if place >= 0 else len(tokens) + 1 + place for place in places]
+            if not chosen or not all(0 <= place <= len(tokens) for place in chosen):
+                raise RequestError(
+                    f"places must be from 0 to {len(tokens)}, the tokens that follow, not {list(places)}"
+                )
+            return prompt, [Looking(index, tokens, chosen)]
+
+        found = dict(self._run(pairs, looking, hidden=True))
+        return [found[i] for i in range(len(pairs))]
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Swap the adapter; `change` is the largest it made to a log-probability after three probe prompts, in nats.
@@ -83,7 +110,8 @@ class LlamaCpp:
         Raises ModelError, with the bare model in effect, for a file that is no adapter of this model and for
         one that changes nothing.
         """
-        self._calls += 1
+        self._take_over()
+        self._open([])
         self._set(None)
         if self._bare is None:
             self._bare = self._probe()
@@ -93,39 +121,113 @@ class LlamaCpp:
         change = self._change()
         if not change > 0:  # NaN as well
             self._set(None)
-            raise ModelError(f"the adapter {adapter.path} changes nothing: all its weights are zero, or not numbers")
+            raise ModelError(
+                f"the adapter {adapter.path} at scale {adapter.scale} changes nothing: "
+                "all its weights are zero, or not numbers"
+            )
         return AdapterProof(adapter, change)
 
     def close(self) -> None:
         """Free the cache and the model; calling it again does nothing."""
         if self._cache:
             self._cache.close()
-            self._cache = None
-        if self._context:
-            lib.llama_free(self._context)
-            self._context = None
+            self._cache = self._scheduler = None
         self._model.close()
 
-    def _open_cache(self) -> Cache:
-        if self._cache is None:
+    def _run(
+        self, items: Sequence[Item], job: Callable[[int, Item], Job], *, hidden: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (index, result) of the tasks that `job` makes of the items, or one RequestError for an item."""
+        mine, jobs = self._take_over(), dict[tuple[int, ...], Job]()
+        for index, item in enumerate(items):
+            try:
+                prompt, tasks = job(index, item)
+                self._refuse_too_long(len(prompt), max((task.room for task in tasks), default=0))
+            except RequestError as error:
+                yield index, error
+                continue
+            if tasks:  # the same prompt is read once
+                jobs.setdefault(tuple(prompt), (prompt, []))[1].extend(tasks)
+        if not jobs:
+            return
+        cache, scheduler = self._open([len(prompt) + max(t.room for t in tasks) for prompt, tasks in jobs.values()])
+        cache.hidden = hidden
+        self._running = scheduler.run(jobs.values())
+        for found in self._running:
+            yield found
+            if mine != self._calls:
+                raise RuntimeError("a later call of this backend has taken the model over")
+
+    def _take_over(self) -> int:
+        """End the call that may be under way; return the number of the new one."""
+        if self._running is not None:
+            self._running.close()  # type: ignore[attr-defined]
+            self._running = None
+        self._calls += 1
+        return self._calls
+
+    def _open(self, lengths: Sequence[int]) -> tuple[Cache, Scheduler]:
+        """Return a cache for requests of these lengths: the one there is, if it is large enough."""
+        if not self._model.pointer:
             raise ModelError(f"the model {self._model.path} has been closed")
-        return self._cache
+        wanted = context.size(self._model, lengths, n_ctx=self._n_ctx, sequences=self._sequences)
+        if self._cache is None or self._scheduler is None or wanted.cells > self._size.cells:
+            if self._cache:
+                self._cache.close()
+                self._cache = None
+            self._cache, self._size = context.open_cache(self._model, wanted, self._threads), wanted
+            self._scheduler = Scheduler(
+                self._cache, limit=wanted.cells, sequences=wanted.sequences, window=self._model.window
+            )
+            self._apply()
+        return self._cache, self._scheduler
 
-    def _scheduler(self) -> Scheduler:
-        sha256 = self._adapter.sha256 if self._adapter else None
-        return Scheduler(self._model, self._open_cache(), limit=self._n_ctx, sequences=self._sequences, adapter=sha256)
-
-    def _prompt(self, request: Request) -> list[int]:
-        """Return a request's prompt in tokens; raise RequestError where it can never be served."""
-        wrong = sampling.reject(request.sampling) or (f"n must be 1 or more, not {request.n}" if request.n < 1 else "")
+    def _writing(self, index: int, request: Request) -> Job:
+        settings = request.sampling
+        wrong = sampling.reject(settings) or (f"n must be 1 or more, not {request.n}" if request.n < 1 else "")
         if wrong:
             raise RequestError(wrong)
-        prompt = request.prompt
-        tokens = self._model.tokens(prompt if isinstance(prompt, str) else self._chat(prompt, request.open_turn))
+        prompt = self._prompt(request)
+        sha256 = self._adapter.sha256 if self._adapter else None
+        constrained = settings.grammar or settings.json_schema
+
+        def task(number: int) -> Task:
+            grammar = Grammar(self._model, settings) if constrained else None
+            sampler = Sampler(settings, request.seed, number, self._scratch, prompt, grammar)
+            return Writing(index, number, request, self._model, sampler, sha256)
+
+        return prompt, [task(number) for number in range(request.n) if number not in request.skip]
+
+    def _scoring(self, index: int, pair: Continuation) -> Job:
+        prompt, tokens = self._split(pair)
+        return prompt, [Scoring(index, tokens, self._scratch)] if tokens else []
+
+    def _prompt(self, asked: Request | Continuation) -> list[int]:
+        """Return a prompt in tokens, at least one."""
+        tokens = self._model.tokens(self._pieces(asked))
         if not tokens:
             raise RequestError("the prompt is empty, and this model has no token that begins a text; write something")
-        self._refuse_too_long(len(tokens), request.sampling.max_tokens)
         return tokens
+
+    def _split(self, pair: Continuation) -> tuple[list[int], list[int]]:
+        """Return the tokens before a continuation, at least one, and its own."""
+        model = self._model
+        if not isinstance(pair.text, str):
+            wrong = [token for token in pair.text if not 0 <= token < model.vocab_size]
+            if wrong:
+                raise RequestError(f"{wrong[0]} is no token of this model, which has {model.vocab_size}")
+            return self._prompt(pair), list(pair.text)
+        pieces = self._pieces(pair)
+        before, whole = model.tokens(pieces), model.tokens([*pieces, chat.Piece(pair.text, False)])
+        if not whole:
+            raise RequestError("there is no text, and this model has no token that begins one; write something")
+        same = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
+        return whole[: max(1, same)], whole[max(1, same) :]
+
+    def _pieces(self, asked: Request | Continuation) -> list[chat.Piece]:
+        if isinstance(asked.prompt, str):
+            return [chat.Piece(asked.prompt, False)]
+        return self._chat(asked.prompt, asked.open_turn)
 
     def _chat(self, messages: Sequence[Message], open_turn: bool) -> list[chat.Piece]:
         model = self._model
@@ -135,28 +237,43 @@ class LlamaCpp:
         return chat.render(model.template, messages, open_turn=open_turn, special=special)
 
     def _refuse_too_long(self, prompt: int, answer: int) -> None:
-        need = f"{prompt} prompt tokens + max_tokens {answer} = {prompt + answer}"
-        if prompt + answer > self._model.context:
+        total = prompt + answer
+        need = f"{prompt} prompt tokens + {answer} that may follow = {total}"
+        shorter = "shorten the prompt or lower max_tokens"
+        if total > self._model.context:
+            raise RequestError(f"{need}, but the model reads at most {self._model.context}: {shorter}")
+        if self._n_ctx and total > self._n_ctx:
             raise RequestError(
-                f"{need}, but the model reads at most {self._model.context}: shorten the prompt or lower max_tokens"
+                f"{need}, but the backend's n_ctx is {self._n_ctx}: raise n_ctx to {total} or more, {shorter}"
             )
-        if prompt + answer > self._n_ctx:
-            raise RequestError(
-                f"{need}, but the backend's n_ctx is {self._n_ctx}: "
-                f"raise n_ctx to {prompt + answer} or more, shorten the prompt or lower max_tokens"
-            )
+        if not self._n_ctx and total > self._size.cells + context.affordable(self._model) - SPARE:
+            raise RequestError(f"{need}, for which there is no memory: {shorter}, or close other programs")
 
     def _set(self, adapter: Adapter | None) -> None:
-        if adapter:
-            pointers, scales = (lib.llama_adapter_lora_p_ctypes * 1)(self._lora(adapter)), (ctypes.c_float * 1)(1.0)
-            status = lib.llama_set_adapters_lora(self._context, pointers, 1, scales)
-        else:
-            status = lib.llama_set_adapters_lora(self._context, None, 0, None)
-        if status:
-            raise ModelError(f"llama.cpp cannot use the adapter {adapter.path if adapter else None}: status {status}")
-        self._adapter = adapter
+        """Put an adapter into effect, and let go of the one before."""
+        if adapter and not math.isfinite(adapter.scale):
+            raise ModelError(f"an adapter's scale must be a number, not {adapter.scale}")
+        lora = self._load(adapter) if adapter else None
+        before, self._lora, self._adapter = self._lora, lora, adapter
+        self._apply()
+        if before:
+            lib.llama_adapter_lora_free(before)
 
-    def _lora(self, adapter: Adapter) -> Any:
+    def _apply(self) -> None:
+        assert self._cache and self._scheduler
+        self._scheduler.clear()  # what an adapter has not seen, it cannot have changed
+        if self._adapter:
+            pointers, scales = (
+                (lib.llama_adapter_lora_p_ctypes * 1)(self._lora),
+                (ctypes.c_float * 1)(self._adapter.scale),
+            )
+            status = lib.llama_set_adapters_lora(self._cache.context, pointers, 1, scales)
+        else:
+            status = lib.llama_set_adapters_lora(self._cache.context, None, 0, None)
+        if status:
+            raise ModelError(f"llama.cpp cannot use the adapter {self._adapter}: status {status}")
+
+    def _load(self, adapter: Adapter) -> Any:
         path = Path(adapter.path)
         models.check_gguf(path)
         with log().listening() as said:
@@ -171,45 +288,15 @@ class LlamaCpp:
 
     def _probe(self) -> list[NDArray[np.float64]]:
         """Return the log-probabilities of every possible next token after each probe prompt."""
-        cache, found = self._open_cache(), []
+        assert self._cache and self._scheduler
+        cache, found = self._cache, []
+        cache.hidden = False
         for probe in PROBES:
-            cache.clear()
-            tokens = self._model.tokens(probe)[:ROWS]
-            rows = [Token(token, i, 0, i + 1 == len(tokens)) for i, token in enumerate(tokens)]
-            row = cache.decode(rows)[0].astype(np.float64)
+            self._scheduler.clear()
+            sequence, tokens = cache.take(), self._model.tokens([chat.Piece(probe, False)])[:ROWS]
+            output = cache.decode([Token(token, i, sequence, i + 1 == len(tokens)) for i, token in enumerate(tokens)])
+            row = output[0].logits.astype(np.float64)
             found.append(row - row.max() - np.log(np.exp(row - row.max()).sum()))
+            cache.drop(sequence, 0)
+        self._scheduler.clear()
         return found
-
-
-def _open(model: Model, *, n_ctx: int, sequences: int, threads: int | None) -> Any:
-    """Return a llama.cpp context that meets the conditions in `engine.py`; ModelError if memory does not suffice."""
-    cells = n_ctx + SLACK
-    needed, free = cells * _bytes_a_cell(model), psutil.virtual_memory().available
-    advice = f"Lower n_ctx (now {n_ctx}) or sequences (now {sequences})."
-    if needed > free:  # the system might promise memory that it has not got, and kill the process later
-        raise ModelError(f"a cache of {needed / 2**30:.1f} GiB does not fit the {free / 2**30:.1f} GiB free. {advice}")
-    params = lib.llama_context_default_params()
-    params.n_ctx, params.n_seq_max, params.kv_unified, params.swa_full = cells, sequences + SPARE, True, True
-    params.n_batch = params.n_ubatch = ROWS
-    params.n_outputs_max = max(ROWS, sequences + SPARE)  # llama.cpp aborts where it is below n_seq_max
-    params.n_threads = params.n_threads_batch = threads or psutil.cpu_count(logical=False) or 1
-    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
-    with log().listening() as said:
-        context = lib.llama_init_from_model(model.pointer, params)
-    if not context:
-        raise ModelError(f"llama.cpp cannot make a context for {model.path}: {said.reason}. {advice}")
-    return context
-
-
-def _bytes_a_cell(model: Model) -> int:
-    """Return about how much one token takes in the cache: 16-bit keys and values of every layer."""
-    arch = model.meta("general.architecture")
-
-    def number(key: str, default: int) -> int:
-        text = model.meta(f"{arch}.{key}")
-        return int(text) if text.isdigit() else default
-
-    heads = number("attention.head_count", 1) or 1
-    head = number("embedding_length", 0) // heads
-    widths = number("attention.key_length", head) + number("attention.value_length", head)
-    return 2 * number("block_count", 0) * number("attention.head_count_kv", heads) * widths

@@ -127,6 +127,16 @@ class Model:
         return int(lib.llama_model_n_ctx_train(self.pointer))
 
     @property
+    def width(self) -> int:
+        """Return the size of a hidden state."""
+        return int(lib.llama_model_n_embd(self.pointer))
+
+    @property
+    def window(self) -> int:
+        """Return how far back its sliding-window layers look, 0 if it has none."""
+        return int(lib.llama_model_n_swa(self.pointer))
+
+    @property
     def parameters(self) -> int:
         """Return the number of weights."""
         return int(lib.llama_model_n_params(self.pointer))
@@ -147,15 +157,15 @@ class Model:
         names = sorted((name for name in self.controls if name), key=len, reverse=True)
         return re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")
 
-    def tokens(self, prompt: str | Sequence[Piece]) -> list[int]:
+    def tokens(self, pieces: Sequence[Piece]) -> list[int]:
         """Return a prompt's tokens, opened by BOS where the vocabulary wants that.
 
-        Plain text never becomes a control token. Of chat pieces only trusted ones do; plain text on both
-        sides of a piece's edge is read as one, as it would be in the whole rendered prompt.
+        Plain text never becomes a control token, only what is trusted does; plain text on both sides of a piece's
+        edge is read as one, as it would be in the whole rendered prompt.
         """
         found: list[int] = []
-        plain = prompt if isinstance(prompt, str) else ""
-        for piece in () if isinstance(prompt, str) else prompt:
+        plain = ""
+        for piece in pieces:
             parts = self._controls_pattern.split(piece.text) if piece.trusted else [piece.text]
             plain += parts[0]
             for control, after in zip(parts[1::2], parts[2::2], strict=True):

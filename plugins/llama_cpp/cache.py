@@ -1,0 +1,192 @@
+"""The KV cache of one llama.cpp context: tokens in, logits out, each row the same bits whatever is beside it.
+
+Results must not depend on what else is in the batch, or a run that is resumed would end elsewhere than one
+that was not interrupted. On the CPU of llama.cpp four things make them independent, down to the last bit:
+
+1. Flash attention walks a row's own cells in the order they lie in and skips the others.
+2. From 64 rows on it changes to another kernel, but only where keys and values have the same type. So keys are
+   kept in F16 and values in BF16, which costs no accuracy: F16 values would be summed up in F16, these are
+   summed up in F32 (`docs/experiments.md`).
+3. Matrix kernels change below 8 rows and treat a remainder of 8 differently. So each call is filled up with
+   *ballast*, tokens of a sequence of its own, to a multiple of 8 rows; the same goes for the rows whose
+   logits are wanted. Ballast comes last and is removed at once.
+4. The cells of a sequence must lie in the order of its tokens, but llama.cpp fills holes first. So there are
+   no holes: the cells of what has finished go to a sequence called the *grave*, and new cells are only ever
+   taken at the top. From time to time the cache is *compacted* (`scheduler.py`): the live sequences are saved
+   byte by byte, the cache is cleared, and they are put back in order.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfloop.errors import ModelError
+
+from .model import lib
+
+ROWS = 128  # of one llama_decode; more are hardly faster
+WANTED = 56  # rows with logits of one llama_decode; more take memory and are no faster
+STEP = 8
+SEQUENCES = 256  # the most that llama.cpp knows; two of them are ballast and grave
+
+Row = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One row of a batch."""
+
+    id: int
+    position: int
+    sequence: int
+    wanted: bool
+
+
+class Output(NamedTuple):
+    """What the model says after a token: a logit for every token that may follow, and the last hidden state."""
+
+    logits: Row
+    hidden: Row | None
+
+
+def _up(n: int) -> int:
+    return -(-n // STEP) * STEP
+
+
+class Cache:
+    """The cells of a context, which it owns, filled from below without holes.
+
+    Sequences are numbers that `take` gives out.
+
+    With `hidden` set, outputs have hidden states too, and all rows cost as much as wanted ones.
+    """
+
+    def __init__(self, context: Any, cells: int, sequences: int, vocab_size: int, width: int) -> None:
+        self.context, self.cells = context, cells
+        self.top, self.hidden = 0, False
+        self._vocab_size, self._width = vocab_size, width
+        self._memory = lib.llama_get_memory(context)
+        self._batch = lib.llama_batch_init(ROWS, 0, 1)
+        self._grave, self._ballast, *self._free = range(sequences - 1, -1, -1)
+        self.sequences = len(self._free)
+        # Python sees Ctrl-C only between two calls into C, and a call may take long: it runs on a thread of its
+        # own, and llama.cpp asks after every operation whether to stop. What it asks is libc's strlen about
+        # this buffer, 0 or 1: a function in Python would have to be called thousands of times a second.
+        self._abort = ctypes.create_string_buffer(2)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="llama_decode")
+        strlen = ctypes.cast(ctypes.CDLL(None).strlen, lib.ggml_abort_callback)
+        lib.llama_set_abort_callback(context, strlen, ctypes.cast(self._abort, ctypes.c_void_p))
+
+    def close(self) -> None:
+        """Free it, with its context."""
+        self._worker.shutdown()
+        lib.llama_batch_free(self._batch)
+        lib.llama_free(self.context)
+
+    def clear(self) -> None:
+        """Empty all cells; sequences stay taken."""
+        lib.llama_memory_clear(self._memory, False)
+        self.top = 0
+
+    def take(self) -> int:
+        """Return an empty sequence; `drop` gives it back."""
+        return self._free.pop()
+
+    def fits(self, rows: int, wanted: int) -> bool:
+        """Return whether so many rows, of which so many with logits, and their ballast go into one call."""
+        if self.hidden:
+            return _up(rows) <= WANTED
+        return _up(wanted) <= WANTED and _up(rows + _up(wanted) - wanted) <= ROWS
+
+    def decode(self, tokens: Sequence[Token]) -> list[Output]:
+        """Run the model; return the outputs of the wanted rows, valid until the next call.
+
+        Where it fails or is interrupted, what is in the cells is undefined: `top` is beyond them then.
+        """
+        wanted = sum(token.wanted for token in tokens)
+        extra = 0 if self.hidden else _up(wanted) - wanted
+        total = _up(len(tokens) + extra)
+        ballast = [Token(0, i, self._ballast, i < extra) for i in range(total - len(tokens))]
+        self._fill([*tokens, *ballast])
+        lib.llama_set_embeddings(self.context, self.hidden)
+        before, self.top = self.top, self.cells + 1
+        status = self._run()
+        if status:
+            raise ModelError(f"llama_decode failed with status {status} at {before} of {self.cells} cells")
+        if ballast:
+            lib.llama_memory_seq_rm(self._memory, self._ballast, -1, -1)
+        self.top = before + len(tokens)
+        return self._outputs(tokens, total if self.hidden else wanted)
+
+    @property
+    def broken(self) -> bool:
+        """Return whether a call has failed since the cache was cleared."""
+        return self.top > self.cells
+
+    def _run(self) -> int:
+        running = self._worker.submit(lib.llama_decode, self.context, self._batch)
+        try:
+            return int(running.result())
+        except BaseException:
+            self._abort.value = b"\1"
+            wait([running])
+            self._abort.value = b""
+            raise
+
+    def _fill(self, tokens: Sequence[Token]) -> None:
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i], batch.pos[i], batch.logits[i] = token.id, token.position, token.wanted
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, token.sequence
+
+    def _outputs(self, tokens: Sequence[Token], rows: int) -> list[Output]:
+        if not rows:
+            return []
+        logits = self._array(lib.llama_get_logits(self.context), rows, self._vocab_size)
+        if not self.hidden:  # llama.cpp gives the wanted rows only
+            return [Output(row, None) for row in logits]
+        hidden = self._array(lib.llama_get_embeddings(self.context), rows, self._width)
+        return [Output(logits[i], hidden[i]) for i, token in enumerate(tokens) if token.wanted]
+
+    def _array(self, pointer: Any, rows: int, columns: int) -> Row:
+        if not pointer:
+            raise ModelError("the model gives no logits: it is no language model")
+        return np.ctypeslib.as_array(pointer, shape=(rows, columns))
+
+    def fork(self, source: int, target: int, length: int) -> None:
+        """Let `target` share the first `length` tokens of `source`."""
+        if length:
+            lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def drop(self, sequence: int, start: int) -> None:
+        """Give a sequence back; its cells from position `start` on stay taken until the next compaction."""
+        lib.llama_memory_seq_cp(self._memory, sequence, self._grave, start, -1)
+        lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        self._free.append(sequence)
+
+    def save(self, sequence: int, start: int) -> NDArray[np.uint8]:
+        """Return a sequence's bytes from position `start` on; what lies before it is dropped from the sequence.
+
+        llama.cpp leaves out what its own sliding window hides from the sequence's next token.
+        """
+        lib.llama_memory_seq_rm(self._memory, sequence, 0, start)
+        buffer = np.empty(int(lib.llama_state_seq_get_size(self.context, sequence)), np.uint8)
+        if not lib.llama_state_seq_get_data(self.context, _bytes(buffer), buffer.size, sequence):
+            raise ModelError("llama.cpp cannot save a sequence")
+        return buffer
+
+    def restore(self, sequence: int, saved: NDArray[np.uint8], cells: int) -> None:
+        """Put bytes that `save` gave, of so many cells, at the top; the sequence's other cells are lost."""
+        if not lib.llama_state_seq_set_data(self.context, _bytes(saved), saved.size, sequence):
+            raise ModelError("llama.cpp cannot restore a sequence")
+        self.top += cells
+
+
+def _bytes(buffer: NDArray[np.uint8]) -> Any:
+    return buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

@@ -1,0 +1,84 @@
+"""How large a llama.cpp context must be, whether there is memory for it, and opening it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from selfloop.errors import ModelError
+
+from .cache import ROWS, SEQUENCES, WANTED, Cache
+from .model import Model, lib, log
+
+F16, BF16 = 1, 30  # ggml's numbers of the types
+LEAST, MOST = 1024, 16384  # cells that are chosen where the recipe does not say
+PROMPTS = 32  # sequences for what prompts have in common, beside one each for a strand and its prompt
+SPARE = 512 + ROWS  # cells beyond those given out: for the dead between two compactions, and for the next call
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Cells that may be in use at a time, and how many completions are written at once."""
+
+    cells: int
+    sequences: int
+
+
+def size(model: Model, lengths: Sequence[int], *, n_ctx: int | None, sequences: int | None) -> Size:
+    """Return what requests of these lengths (tokens of prompt and answer) want, as far as memory allows.
+
+    `n_ctx` and `sequences` are the recipe's; None leaves it to us.
+    """
+    strands = sequences or 32  # on two to eight cores more are no faster: attention passes by their cells
+    if n_ctx:
+        return Size(n_ctx, strands)
+    # Twice what a full house takes: half of it may be prompts that are kept for later.
+    wanted = 2 * sum(sorted(lengths, reverse=True)[:strands])
+    chosen = min(max(wanted, LEAST), MOST, affordable(model) // 2)
+    return Size(max([chosen, *lengths]), strands)
+
+
+def open_cache(model: Model, wanted: Size, threads: int | None) -> Cache:
+    """Return an empty cache. Raises ModelError if there is no memory for it."""
+    cells = wanted.cells + SPARE
+    needed, free = cells * bytes_a_cell(model), _free()
+    advice = f"Lower n_ctx (now {wanted.cells}), or shorten prompts and max_tokens where n_ctx is not set."
+    if needed > free:  # the system might promise memory that it has not got, and kill the process later
+        raise ModelError(f"a cache of {needed / 2**30:.1f} GiB does not fit the {free / 2**30:.1f} GiB free. {advice}")
+    params = lib.llama_context_default_params()
+    sequences = min(2 * wanted.sequences + PROMPTS, SEQUENCES)
+    params.n_ctx, params.n_seq_max, params.kv_unified, params.swa_full = cells, sequences, True, True
+    params.n_batch = params.n_ubatch = ROWS
+    params.n_outputs_max = max(WANTED, sequences)  # llama.cpp aborts below n_seq_max; memory is not touched for it
+    params.type_k, params.type_v = F16, BF16  # see cache.py
+    params.n_threads = params.n_threads_batch = threads or psutil.cpu_count(logical=False) or 1
+    params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    with log().listening() as said:
+        context: Any = lib.llama_init_from_model(model.pointer, params)
+    if not context:
+        raise ModelError(f"llama.cpp cannot make a context for {model.path}: {said.reason}. {advice}")
+    return Cache(context, cells, sequences, model.vocab_size, model.width)
+
+
+def affordable(model: Model) -> int:
+    """Return for how many cells there is memory now."""
+    return _free() // bytes_a_cell(model)
+
+
+def bytes_a_cell(model: Model) -> int:
+    """Return about how much one token takes in the cache: 16-bit keys and values of every layer."""
+    arch = model.meta("general.architecture")
+
+    def number(key: str, default: int) -> int:
+        text = model.meta(f"{arch}.{key}")
+        return int(text) if text.isdigit() else default
+
+    heads = number("attention.head_count", 1) or 1
+    head = number("embedding_length", 0) // heads
+    widths = number("attention.key_length", head) + number("attention.value_length", head)
+    return 2 * number("block_count", 0) * number("attention.head_count_kv", heads) * widths
+
+
+def _free() -> int:
+    return int(psutil.virtual_memory().available)
