@@ -136,7 +136,7 @@ def sha256(path: Path) -> str:
             return str(known["sha256"])
     found = _hash(path)
     with suppress(OSError):  # a stamp only saves time
-        _write(stamp, json.dumps({"file": size_and_time, "sha256": found}))
+        write(stamp, json.dumps({"file": size_and_time, "sha256": found}))
     return found
 
 
@@ -154,7 +154,7 @@ def cache() -> Path:
     return platformdirs.user_cache_path("selfloop")
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
     """Write a small file at once, so that no other process sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
@@ -198,7 +198,7 @@ def _check_accepted(name: str) -> None:
             f"If you accept them, say so once with --accept-license, or set {ACCEPT}=1."
         )
     with suppress(OSError):  # then it is asked again
-        _write(record, f"{known.license}: {known.terms}\n")
+        write(record, f"{known.license}: {known.terms}\n")
 
 
 def _fetch(name: str, path: Path) -> None:

@@ -9,14 +9,21 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
+from typing import TYPE_CHECKING, TypeVar
 
-from selfloop.errors import RequestError, StoreError
+from selfloop.errors import RequestError, SelfloopError, StoreError
 from selfloop.events import CompletionDone
 from selfloop.guard import Blamed, blaming, sound
 from selfloop.protocols import Backend
-from selfloop.records import Adapter, AdapterProof, Completion, ModelInfo, Request
+from selfloop.records import Adapter, AdapterProof, Completion, Continuation, ModelInfo, Request
 from selfloop.store import Store
 from selfloop.text import encodable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+T = TypeVar("T")
 
 
 class Recorder:
@@ -42,6 +49,29 @@ class Recorder:
         proof = blaming(self.name, lambda: sound(self._backend.load_adapter(adapter), AdapterProof))
         self._adapter = adapter.sha256 if adapter else None
         return proof
+
+    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+        """Ask the model; it generates nothing, so nothing is stored."""
+        return self._each("loglikelihood", pairs, lambda: self._backend.loglikelihood(pairs))
+
+    def hidden_states(
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
+    ) -> "list[NDArray[np.float32] | RequestError]":
+        """Ask the model; it generates nothing, so nothing is stored."""
+        return self._each("hidden_states", pairs, lambda: self._backend.hidden_states(pairs, places))
+
+    def _each(self, capability: str, pairs: Sequence[Continuation], call: Callable[[], list[T]]) -> list[T]:
+        """Return what the backend gives, one result a pair; what is wrong is blamed on the backend."""
+
+        def checked() -> list[T]:
+            if capability not in self._info.capabilities:
+                raise SelfloopError(f"the backend {self.name} has no {capability}")
+            found = call()
+            if len(found) != len(pairs):
+                raise ValueError(f"{capability} gave {len(found)} results for {len(pairs)} pairs")
+            return found
+
+        return blaming(self.name, checked)
 
     def close(self) -> None:
         """Free the model."""

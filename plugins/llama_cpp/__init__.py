@@ -8,13 +8,14 @@ cache.py     the KV cache: tokens in, logits out, the same bits in any batch
 tree.py      what prompts have in common is read once
 tasks.py     what is done with a sequence: write, score given tokens, look at hidden states
 scheduler.py which rows go into each call of llama_decode
+weights.py   the working copy: the same model in the format that is the fastest here
 context.py   how large a cache, and whether there is memory for it
 backend.py   all of the above as a `selfloop.protocols.Backend`
 
 Only names and signatures are here, so that listing plugins imports neither numpy nor llama_cpp.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
 
@@ -27,7 +28,7 @@ from .. import models
 if TYPE_CHECKING:
     from .backend import LlamaCpp
 
-MAX_SEQUENCES = 192  # of the 254 that llama.cpp leaves us; the prompts need some too
+MAX_SEQUENCES = 128  # of the 254 that llama.cpp leaves us; the prompts need some too
 GIVES = frozenset({"logprobs", "chat", "loglikelihood", "hidden_states", "adapters"})
 
 
@@ -37,19 +38,24 @@ def build(
     n_ctx: Annotated[int, Ge(64), Le(2**30)] | None = None,
     sequences: Annotated[int, Ge(1), Le(MAX_SEQUENCES)] | None = None,
     threads: Annotated[int, Ge(1), Le(512)] | None = None,
+    weights: Literal["shipped", "auto", "q4_0", "q8_0", "bf16", "f16"] = "shipped",
 ) -> "LlamaCpp":
     """Load a model: `n_ctx` tokens of cache shared by up to `sequences` completions that are written at once.
 
     `model` is a .gguf file or a name (see `selfloop_plugins.models`). By default the cache is as large as the
-    requests want it and memory allows, 32 sequences are written at once, and `threads` are the physical cores.
+    requests want it and memory allows, 64 sequences are written at once, and `threads` are the physical cores.
+    `weights` is the format that is computed with: a copy of the file is made once where it is not the shipped one.
+    `auto` takes what is measured, once, to be the fastest in a batch on this machine.
     Raises MissingExtra without llama-cpp-python, ModelError for a file or a size that cannot be had.
     """
     try:
         from .backend import LlamaCpp
+        from .weights import working
     except ModuleNotFoundError as error:
         package = "llama-cpp-python" if error.name == "llama_cpp" else str(error.name)
         raise MissingExtra(package, "llamacpp", "The backend llama_cpp") from error
-    return LlamaCpp(models.locate(model), n_ctx=n_ctx, sequences=sequences, threads=threads)
+    copy = working(models.locate(model), weights, threads)
+    return LlamaCpp(copy.path, n_ctx=n_ctx, sequences=sequences, threads=threads, about=copy.about)
 
 
 def check(
@@ -58,6 +64,7 @@ def check(
     n_ctx: int | None = None,
     sequences: int | None = None,
     threads: int | None = None,
+    weights: str = "shipped",
 ) -> None:
     """Raise what can be seen without loading or fetching: no such file or name, not a GGUF, licence not accepted."""
     models.check(model)

@@ -19,8 +19,8 @@ from .context import SPARE, Size
 from .grammar import Grammar
 from .model import Model, lib, log
 from .sampling import Sampler
-from .scheduler import Job, Scheduler
-from .tasks import Looking, Scoring, Task, Writing
+from .scheduler import Scheduler
+from .tasks import Job, Looking, Scoring, Task, Writing
 
 PROBES = ("The capital of France is", "Question: How many legs has a spider?\nAnswer:", "Once upon a time")
 
@@ -36,11 +36,18 @@ class LlamaCpp:
     """
 
     def __init__(
-        self, path: Path, *, n_ctx: int | None = None, sequences: int | None = None, threads: int | None = None
+        self,
+        path: Path,
+        *,
+        n_ctx: int | None = None,
+        sequences: int | None = None,
+        threads: int | None = None,
+        about: str = "shipped",
     ) -> None:
-        self._n_ctx, self._sequences, self._threads = n_ctx, sequences, threads
+        """Load a model; `about` is what to say of its weights. The other arguments are those of `build`."""
+        self._n_ctx, self._sequences, self._threads, self._about = n_ctx, sequences, threads, about
         self._model = Model(path)
-        self._size = Size(0, 0)
+        self._size = Size(0, 0, 0)
         self._cache: Cache | None = None
         self._scheduler: Scheduler | None = None
         self._adapter: Adapter | None = None
@@ -49,7 +56,6 @@ class LlamaCpp:
         self._calls = 0
         self._running: Iterator[Any] | None = None
         self._info: ModelInfo | None = None
-        self._scratch = np.empty(self._model.vocab_size, np.float32)
         try:
             if n_ctx:  # so that too large a one is told at once
                 self._open([])
@@ -70,7 +76,7 @@ class LlamaCpp:
                 capabilities=GIVES,
                 file=str(model.path),
                 sha256=models.sha256(model.path),
-                versions=(("llama-cpp-python", lib.__version__),),
+                versions=(("llama-cpp-python", lib.__version__), ("weights", self._about)),
             )
         return self._info
 
@@ -80,7 +86,7 @@ class LlamaCpp:
         `tokens` and `logprobs` hold all that was drawn: the token that ended the text is among them, and so is
         the one that completed a stop string, whose text is cut off. Special tokens have no text.
         """
-        yield from self._run(requests, self._writing)
+        yield from self._run(requests, self._writing, entropy=any(request.entropy for request in requests))
 
     def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
         """Return the log-probability of each token of each continuation; see `selfloop.protocols.Backend`."""
@@ -135,10 +141,10 @@ class LlamaCpp:
         self._model.close()
 
     def _run(
-        self, items: Sequence[Item], job: Callable[[int, Item], Job], *, hidden: bool = False
+        self, items: Sequence[Item], job: Callable[[int, Item], Job], *, hidden: bool = False, entropy: bool = False
     ) -> Iterator[tuple[int, Any]]:
         """Yield (index, result) of the tasks that `job` makes of the items, or one RequestError for an item."""
-        mine, jobs = self._take_over(), dict[tuple[int, ...], Job]()
+        mine, jobs = self._take_over(), list[Job]()
         for index, item in enumerate(items):
             try:
                 prompt, tasks = job(index, item)
@@ -146,13 +152,13 @@ class LlamaCpp:
             except RequestError as error:
                 yield index, error
                 continue
-            if tasks:  # the same prompt is read once
-                jobs.setdefault(tuple(prompt), (prompt, []))[1].extend(tasks)
+            if tasks:
+                jobs.append((prompt, tasks))
         if not jobs:
             return
-        cache, scheduler = self._open([len(prompt) + max(t.room for t in tasks) for prompt, tasks in jobs.values()])
-        cache.hidden = hidden
-        self._running = scheduler.run(jobs.values())
+        cache, scheduler = self._open(jobs)
+        cache.hidden, cache.entropy = hidden, entropy
+        self._running = scheduler.run(jobs)
         for found in self._running:
             yield found
             if mine != self._calls:
@@ -166,18 +172,18 @@ class LlamaCpp:
         self._calls += 1
         return self._calls
 
-    def _open(self, lengths: Sequence[int]) -> tuple[Cache, Scheduler]:
-        """Return a cache for requests of these lengths: the one there is, if it is large enough."""
+    def _open(self, jobs: Sequence[Job]) -> tuple[Cache, Scheduler]:
+        """Return a cache for these jobs: the one there is, if it is large enough."""
         if not self._model.pointer:
             raise ModelError(f"the model {self._model.path} has been closed")
-        wanted = context.size(self._model, lengths, n_ctx=self._n_ctx, sequences=self._sequences)
-        if self._cache is None or self._scheduler is None or wanted.cells > self._size.cells:
+        wanted = context.size(self._model, jobs, n_ctx=self._n_ctx, sequences=self._sequences)
+        if self._cache is None or self._scheduler is None or not self._size.covers(wanted):
             if self._cache:
                 self._cache.close()
                 self._cache = None
             self._cache, self._size = context.open_cache(self._model, wanted, self._threads), wanted
             self._scheduler = Scheduler(
-                self._cache, limit=wanted.cells, sequences=wanted.sequences, window=self._model.window
+                self._cache, limit=wanted.cells, sequences=wanted.strands, window=self._model.window
             )
             self._apply()
         return self._cache, self._scheduler
@@ -193,14 +199,14 @@ class LlamaCpp:
 
         def task(number: int) -> Task:
             grammar = Grammar(self._model, settings) if constrained else None
-            sampler = Sampler(settings, request.seed, number, self._scratch, prompt, grammar)
+            sampler = Sampler(settings, request.seed, number, prompt, grammar)
             return Writing(index, number, request, self._model, sampler, sha256)
 
         return prompt, [task(number) for number in range(request.n) if number not in request.skip]
 
     def _scoring(self, index: int, pair: Continuation) -> Job:
         prompt, tokens = self._split(pair)
-        return prompt, [Scoring(index, tokens, self._scratch)] if tokens else []
+        return prompt, [Scoring(index, tokens)] if tokens else []
 
     def _prompt(self, asked: Request | Continuation) -> list[int]:
         """Return a prompt in tokens, at least one."""
@@ -295,8 +301,7 @@ class LlamaCpp:
             self._scheduler.clear()
             sequence, tokens = cache.take(), self._model.tokens([chat.Piece(probe, False)])[:ROWS]
             output = cache.decode([Token(token, i, sequence, i + 1 == len(tokens)) for i, token in enumerate(tokens)])
-            row = output[0].logits.astype(np.float64)
-            found.append(row - row.max() - np.log(np.exp(row - row.max()).sum()))
+            found.append(output[0].logits.astype(np.float64) - output[0].total)
             cache.drop(sequence, 0)
         self._scheduler.clear()
         return found

@@ -20,7 +20,7 @@ import ctypes
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +28,12 @@ from numpy.typing import NDArray
 from selfloop.errors import ModelError
 
 from .model import lib
+from .sampling import Output, Row, read
 
-ROWS = 128  # of one llama_decode; more are hardly faster
-WANTED = 56  # rows with logits of one llama_decode; more take memory and are no faster
+ROWS = 256  # of one llama_decode; more are hardly faster
+WANTED = 64  # rows with logits of one llama_decode; more take memory and are no faster
 STEP = 8
 SEQUENCES = 256  # the most that llama.cpp knows; two of them are ballast and grave
-
-Row = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +46,6 @@ class Token:
     wanted: bool
 
 
-class Output(NamedTuple):
-    """What the model says after a token: a logit for every token that may follow, and the last hidden state."""
-
-    logits: Row
-    hidden: Row | None
-
-
 def _up(n: int) -> int:
     return -(-n // STEP) * STEP
 
@@ -63,12 +55,13 @@ class Cache:
 
     Sequences are numbers that `take` gives out.
 
-    With `hidden` set, outputs have hidden states too, and all rows cost as much as wanted ones.
+    With `hidden` set, outputs have hidden states too, and all rows cost as much as wanted ones; with `entropy`
+    they have entropies.
     """
 
-    def __init__(self, context: Any, cells: int, sequences: int, vocab_size: int, width: int) -> None:
+    def __init__(self, context: Any, cells: int, sequences: int, vocab_size: int, width: int, threads: int) -> None:
         self.context, self.cells = context, cells
-        self.top, self.hidden = 0, False
+        self.top, self.hidden, self.entropy = 0, False, False
         self._vocab_size, self._width = vocab_size, width
         self._memory = lib.llama_get_memory(context)
         self._batch = lib.llama_batch_init(ROWS, 0, 1)
@@ -79,12 +72,15 @@ class Cache:
         # this buffer, 0 or 1: a function in Python would have to be called thousands of times a second.
         self._abort = ctypes.create_string_buffer(2)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="llama_decode")
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="logits")
+        self._scratch = np.empty((threads, vocab_size), np.float32)
         strlen = ctypes.cast(ctypes.CDLL(None).strlen, lib.ggml_abort_callback)
         lib.llama_set_abort_callback(context, strlen, ctypes.cast(self._abort, ctypes.c_void_p))
 
     def close(self) -> None:
         """Free it, with its context."""
         self._worker.shutdown()
+        self._readers.shutdown()
         lib.llama_batch_free(self._batch)
         lib.llama_free(self.context)
 
@@ -121,7 +117,7 @@ class Cache:
         if ballast:
             lib.llama_memory_seq_rm(self._memory, self._ballast, -1, -1)
         self.top = before + len(tokens)
-        return self._outputs(tokens, total if self.hidden else wanted)
+        return self._outputs(tokens, total if self.hidden else _up(wanted))
 
     @property
     def broken(self) -> bool:
@@ -150,9 +146,21 @@ class Cache:
             return []
         logits = self._array(lib.llama_get_logits(self.context), rows, self._vocab_size)
         if not self.hidden:  # llama.cpp gives the wanted rows only
-            return [Output(row, None) for row in logits]
+            return self._read(list(logits[: sum(token.wanted for token in tokens)]))
+        wanted = [i for i, token in enumerate(tokens) if token.wanted]
         hidden = self._array(lib.llama_get_embeddings(self.context), rows, self._width)
-        return [Output(logits[i], hidden[i]) for i, token in enumerate(tokens) if token.wanted]
+        outputs = self._read([logits[i] for i in wanted])
+        return [output._replace(hidden=hidden[i]) for i, output in zip(wanted, outputs, strict=True)]
+
+    def _read(self, rows: Sequence[Row]) -> list[Output]:
+        """Read rows on all threads: numpy lets go of Python's lock, and a pass over a large vocabulary takes long."""
+
+        def every(start: int) -> list[Output]:
+            step, scratch = len(self._scratch), self._scratch[start]
+            return [read(rows[i], scratch, entropy=self.entropy) for i in range(start, len(rows), step)]
+
+        shares = list(self._readers.map(every, range(len(self._scratch))))
+        return [shares[i % len(shares)][i // len(shares)] for i in range(len(rows))]
 
     def _array(self, pointer: Any, rows: int, columns: int) -> Row:
         if not pointer:

@@ -1,7 +1,10 @@
 """How large a llama.cpp context must be, whether there is memory for it, and opening it."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from heapq import nlargest
+from itertools import pairwise
 from typing import Any
 
 import psutil
@@ -10,33 +13,48 @@ from selfloop.errors import ModelError
 
 from .cache import ROWS, SEQUENCES, WANTED, Cache
 from .model import Model, lib, log
+from .tasks import Job
+from .tree import common
 
 F16, BF16 = 1, 30  # ggml's numbers of the types
 LEAST, MOST = 1024, 16384  # cells that are chosen where the recipe does not say
-PROMPTS = 32  # sequences for what prompts have in common, beside one each for a strand and its prompt
+AHEAD = 8  # prompts that are read before there is a free strand for them
+PROMPTS = 16  # sequences for what prompts have in common; each costs llama.cpp a row of logits, one MiB in Gemma
 SPARE = 512 + ROWS  # cells beyond those given out: for the dead between two compactions, and for the next call
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Cells that may be in use at a time, and how many completions are written at once."""
+    """Cells that may be in use at a time, how many completions are written at once, and how many prompts lie ready."""
 
     cells: int
-    sequences: int
+    strands: int
+    prompts: int
+
+    def covers(self, other: "Size") -> bool:
+        """Return whether there is room for what wants the other size."""
+        return all(mine >= wanted for mine, wanted in zip(astuple(self), astuple(other), strict=True))
 
 
-def size(model: Model, lengths: Sequence[int], *, n_ctx: int | None, sequences: int | None) -> Size:
-    """Return what requests of these lengths (tokens of prompt and answer) want, as far as memory allows.
-
-    `n_ctx` and `sequences` are the recipe's; None leaves it to us.
-    """
-    strands = sequences or 32  # on two to eight cores more are no faster: attention passes by their cells
+def size(model: Model, jobs: Sequence[Job], *, n_ctx: int | None, sequences: int | None) -> Size:
+    """Return what jobs want, as far as memory allows. `n_ctx` and `sequences` are the recipe's."""
+    strands = sequences or WANTED  # more are no faster: attention passes by their cells
+    rooms = [task.room for _, tasks in jobs for task in tasks]
+    ready = min(len(jobs), strands * len(jobs) // max(1, len(rooms)) + AHEAD) + PROMPTS
     if n_ctx:
-        return Size(n_ctx, strands)
-    # Twice what a full house takes: half of it may be prompts that are kept for later.
-    wanted = 2 * sum(sorted(lengths, reverse=True)[:strands])
-    chosen = min(max(wanted, LEAST), MOST, affordable(model) // 2)
-    return Size(max([chosen, *lengths]), strands)
+        return Size(n_ctx, strands, ready)
+    prompts = sorted(prompt for prompt, _ in jobs)
+    shared = [common(a, b) for a, b in pairwise(prompts)]
+    own = [len(prompt) - length for prompt, length in zip(prompts, [0, *shared], strict=False)]
+    # A full house: a prompt and a task for each strand, and what prompts share. Twice that, for prompts of other calls.
+    house = sum(nlargest(strands, rooms)) + sum(nlargest(strands + AHEAD, own)) + max(shared, default=0)
+    chosen = min(max(2 * house, LEAST), MOST, affordable(model) // 2)
+    return Size(max([chosen, *longest(jobs)]), strands, ready)
+
+
+def longest(jobs: Sequence[Job]) -> list[int]:
+    """Return the most tokens that one sequence of each job comes to."""
+    return [len(prompt) + max(task.room for task in tasks) for prompt, tasks in jobs]
 
 
 def open_cache(model: Model, wanted: Size, threads: int | None) -> Cache:
@@ -47,18 +65,24 @@ def open_cache(model: Model, wanted: Size, threads: int | None) -> Cache:
     if needed > free:  # the system might promise memory that it has not got, and kill the process later
         raise ModelError(f"a cache of {needed / 2**30:.1f} GiB does not fit the {free / 2**30:.1f} GiB free. {advice}")
     params = lib.llama_context_default_params()
-    sequences = min(2 * wanted.sequences + PROMPTS, SEQUENCES)
+    sequences = min(wanted.strands + wanted.prompts + 2, SEQUENCES)
     params.n_ctx, params.n_seq_max, params.kv_unified, params.swa_full = cells, sequences, True, True
     params.n_batch = params.n_ubatch = ROWS
     params.n_outputs_max = max(WANTED, sequences)  # llama.cpp aborts below n_seq_max; memory is not touched for it
     params.type_k, params.type_v = F16, BF16  # see cache.py
-    params.n_threads = params.n_threads_batch = threads or psutil.cpu_count(logical=False) or 1
+    params.n_threads = params.n_threads_batch = threads or cores()
     params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
     with log().listening() as said:
         context: Any = lib.llama_init_from_model(model.pointer, params)
     if not context:
         raise ModelError(f"llama.cpp cannot make a context for {model.path}: {said.reason}. {advice}")
-    return Cache(context, cells, sequences, model.vocab_size, model.width)
+    return Cache(context, cells, sequences, model.vocab_size, model.width, params.n_threads)
+
+
+def cores() -> int:
+    """Return how many physical cores this process may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(psutil.cpu_count(logical=False) or 1, allowed)
 
 
 def affordable(model: Model) -> int:

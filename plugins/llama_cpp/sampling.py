@@ -3,12 +3,14 @@
 The order is repetition penalty, temperature, min-p, top-k, top-p, each over what the one before left. A grammar
 comes last: a token that it refuses is drawn again, from those of the whole row which it allows, by the same rules.
 Everything here depends on the row and on the sample's own random stream alone: the same request gives the
-same tokens in any batch. A vocabulary may hold 262,144 tokens, so work that is not one pass over the row in a
-reused buffer is kept to the few candidates which have a chance.
+same tokens in any batch. A vocabulary may hold 262,144 tokens: `read` passes over all of them once for what
+every use of a row needs, on as many threads as there are rows, and drawing then touches the few tokens that have
+a chance. `benchmarks/sampling.py` compares it with llama.cpp's samplers, numba and plain numpy.
 """
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +25,48 @@ Row = NDArray[np.float32]
 # With a cut, a token less than e^-20 as likely as the best is never a candidate: all of them together
 # hold under 0.06 % of the mass even in the flattest row of 262,144 tokens, and sorting them costs most.
 WINDOW = 20.0
-BLOCK = 512  # tokens whose probabilities are summed at once when the whole vocabulary is drawn from
+NEAR = 12.0  # without a cut, tokens down to e^-12 of the best are weighed one by one, the others as in `_choose_any`
+SAFE = 80.0  # e^80 times 262,144 is still a float32
+
+
+class Output(NamedTuple):
+    """What the model says after a token. `total` is the log of the sum of e^logit, NaN where one is not a number."""
+
+    logits: Row
+    best: int
+    total: float
+    entropy: float | None = None  # of the full softmax at temperature 1, in nats
+    hidden: Row | None = None
+
+    def logprob(self, token: int) -> float:
+        """Return the natural log of a token's probability under the full softmax at temperature 1."""
+        return float(self.logits[token]) - self.total
+
+    def checked(self) -> "Output":
+        """Return this. Raises RequestError where the model gave something that is not a number."""
+        if not math.isfinite(self.total):
+            raise RequestError("the model gave logits that are not numbers; the file is damaged, or the adapter is")
+        return self
+
+
+def read(logits: Row, scratch: Row, *, entropy: bool = False) -> Output:
+    """Return what there is to know of a row; `scratch` is a float32 buffer of its size.
+
+    numpy adds up in pairs: the sum is good to a millionth in float32, and float64 would take four times as long.
+    """
+    best = int(logits.argmax())  # the first NaN, if there is one
+    peak = float(logits[best])
+    if not math.isfinite(peak):
+        return Output(logits, best, math.nan)
+    offset = 0.0 if abs(peak) < SAFE else peak
+    each = np.exp(np.subtract(logits, np.float32(offset), out=scratch) if offset else logits, out=scratch)
+    total = offset + math.log(float(each.sum()))
+    return Output(logits, best, total, _entropy(logits, scratch, total) if entropy else None)
+
+
+def _entropy(logits: Row, scratch: Row, total: float) -> float:
+    logs = np.maximum(np.subtract(logits, np.float32(total), out=scratch), np.float32(-1e4))  # 0 log 0 is 0
+    return max(0.0, -float((np.exp(logs) * logs).sum()))
 
 
 def reject(sampling: Sampling) -> str:
@@ -47,72 +90,34 @@ def reject(sampling: Sampling) -> str:
     return ""
 
 
-def weights(row: Row, peak: float, temperature: float, out: Row) -> Row:
-    """Return exp((row - peak) / temperature) in `out`; the largest is 1 where `peak` is the row's maximum."""
-    np.subtract(row, np.float32(peak), out=out)
-    if temperature != 1.0:
-        np.maximum(out, np.float32(-100 * temperature), out=out)  # no overflow where the temperature is tiny
-        np.divide(out, np.float32(temperature), out=out)
-    return np.exp(out, out=out)
-
-
-def _sum(each: Row) -> float:
-    """Return the sum; numpy adds in pairs, so it is good to a millionth, and in float64 it would take four times as long."""
-    return float(each.sum())
-
-
-def logprob(row: Row, token: int, scratch: Row) -> float:
-    """Return the natural log of a token's probability under the full softmax at temperature 1."""
-    peak = _peak(row)
-    return float(row[token]) - peak - math.log(_sum(weights(row, peak, 1.0, scratch)))
-
-
-def _peak(row: Row) -> float:
-    peak = float(row.max())
-    if not math.isfinite(peak):
-        raise RequestError("the model gave logits that are not numbers; the file is damaged, or the adapter is")
-    return peak
-
-
 class Sampler:
-    """Draws one sample's tokens: its own random stream, one uniform number a token (two where a grammar refuses).
+    """Draws one sample's tokens from its own random stream.
 
-    `scratch` is a float32 buffer of the vocabulary's size; samplers may share it. `prompt` is what a repetition
-    penalty counts from the start, and `grammar` what the sample has to keep to.
+    `prompt` is what a repetition penalty counts from the start, and `grammar` what the sample has to keep to.
     """
 
     def __init__(
-        self,
-        sampling: Sampling,
-        seed: int,
-        sample: int,
-        scratch: Row,
-        prompt: Sequence[int] = (),
-        grammar: Grammar | None = None,
+        self, sampling: Sampling, seed: int, sample: int, prompt: Sequence[int] = (), grammar: Grammar | None = None
     ) -> None:
-        self.sampling, self._scratch, self._grammar = sampling, scratch, grammar
+        self.sampling, self._grammar = sampling, grammar
         self._seen = set(prompt) if sampling.repetition_penalty != 1 else None
         self._random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed % 2**64, sample])))
 
-    def draw(self, row: Row) -> tuple[int, float]:
-        """Return a token and the natural log of its probability under the full softmax at temperature 1.
-
-        Raises RequestError where the model gave something that is not a number.
-        """
-        peak = _peak(row)
-        token = self._choose(self._penalised(row)) if self._seen is not None else self._choose(row, peak)
-        # The row's own maximum and sum, whatever was penalised: greedy text has them from the same two passes.
-        total = _sum(weights(row, peak, 1.0, self._scratch))
-        return token, float(row[token]) - peak - math.log(total)
-
-    def entropy(self, row: Row) -> float:
-        """Return the entropy of the full softmax at temperature 1, in nats."""
-        peak = _peak(row)
-        each = weights(row, peak, 1.0, self._scratch)
-        total = _sum(each)
-        # x = log w, and w log w -> 0 where w is 0, also for logits of minus infinity.
-        mean = float(np.dot(each, np.maximum(row - np.float32(peak), np.float32(-1e4)))) / total
-        return max(0.0, math.log(total) - mean)
+    def draw(self, output: Output) -> int:
+        """Return a token. Raises RequestError where the model gave something that is not a number."""
+        row, best = output.checked().logits, output.best
+        if self._seen is not None:
+            row = self._penalised(row)
+            best = int(row.argmax())
+        token = self._pick(row, best)
+        if self._grammar and not self._grammar.allows(token):
+            masked = self._grammar.mask(row)
+            token = self._pick(masked, int(masked.argmax()))
+        if self._grammar:
+            self._grammar.accept(token)
+        if self._seen is not None:
+            self._seen.add(token)
+        return token
 
     def _penalised(self, row: Row) -> Row:
         """Return a row in which tokens that were there before are less likely (CTRL, Keskar et al. 2019, 4.1)."""
@@ -123,46 +128,55 @@ class Sampler:
         found[ids] = np.where(row[ids] > 0, row[ids] / penalty, row[ids] * penalty)
         return found
 
-    def _choose(self, row: Row, peak: float | None = None) -> int:
-        token = self._pick(row, _peak(row) if peak is None else peak)
-        if self._grammar and not self._grammar.allows(token):
-            masked = self._grammar.mask(row)
-            token = self._pick(masked, _peak(masked))
-        if self._grammar:
-            self._grammar.accept(token)
-        if self._seen is not None:
-            self._seen.add(token)
-        return token
-
-    def _pick(self, row: Row, peak: float) -> int:
+    def _pick(self, row: Row, best: int) -> int:
         s = self.sampling
         if s.temperature == 0:
-            return int(row.argmax())
-        uniform = 1.0 - self._random.random()  # in (0, 1], so that a token of probability 0 is never hit
+            return best
         if s.top_k or s.top_p < 1 or s.min_p > 0:
-            return _choose_cut(row, peak, s, uniform)
-        return _choose_any(weights(row, peak, s.temperature, self._scratch), uniform)
+            return _choose_cut(row, float(row[best]), s, self._random)
+        return _choose_any(row, float(row[best]), s.temperature, self._random)
 
 
-def _choose_any(each: Row, uniform: float) -> int:
-    """Return the index at `uniform` of the cumulated weights, found by blocks: summing all of them is slow."""
-    sums = np.add.reduceat(each, np.arange(0, len(each), BLOCK)).cumsum(dtype=np.float64)
-    target = uniform * sums[-1]
-    block = int(np.searchsorted(sums, target))
-    inside = each[block * BLOCK : (block + 1) * BLOCK].cumsum(dtype=np.float64)
-    rest = target - (sums[block - 1] if block else 0.0)
-    return block * BLOCK + int(np.searchsorted(inside, min(rest, inside[-1])))
+def _choose_any(row: Row, peak: float, temperature: float, random: np.random.Generator) -> int:
+    """Return a token out of the whole vocabulary, without weighing all of it (rejection sampling).
+
+    Tokens near the best have their weight, e^((logit - peak) / temperature). The others have together what they would
+    have if each were at the edge: where one of these is drawn, it is taken as often as it is likelier than
+    that, else all is drawn again. So each token comes out exactly as often as the softmax says.
+    """
+    edge = np.float32(peak - temperature * NEAR)
+    near = np.flatnonzero(row >= edge)
+    sums = _weights(row[near], peak, temperature).cumsum(dtype=np.float64)
+    while True:
+        target = _uniform(random) * (float(sums[-1]) + len(row) * math.exp(-NEAR))
+        if target <= sums[-1]:
+            return int(near[np.searchsorted(sums, target)])
+        token = int(random.integers(len(row)))
+        if row[token] < edge and _uniform(random) <= math.exp((float(row[token]) - peak) / temperature + NEAR):
+            return token
 
 
-def _choose_cut(row: Row, peak: float, s: Sampling, uniform: float) -> int:
+def _uniform(random: np.random.Generator) -> float:
+    return 1.0 - random.random()  # in (0, 1], so that a token of probability 0 is never hit
+
+
+def _weights(logits: Row, peak: float, temperature: float) -> Row:
+    each: Row = np.exp((logits - np.float32(peak)) / np.float32(temperature))
+    return each
+
+
+def _choose_cut(row: Row, peak: float, s: Sampling, random: np.random.Generator) -> int:
     """Return a token out of those that top-k, top-p and min-p leave."""
     span = min(WINDOW, -math.log(s.min_p)) if s.min_p > 0 else WINDOW
     ids = np.flatnonzero(row >= np.float32(peak - s.temperature * span))
     if s.top_k and len(ids) > s.top_k:
         ids = ids[np.argpartition(row[ids], -s.top_k)[-s.top_k :]]
-    each = np.exp((row[ids] - np.float32(peak)) / np.float32(s.temperature))
-    kept = _nucleus(each, s.top_p) if s.top_p < 1 else np.arange(len(ids))
-    return int(ids[kept[_choose_any(each[kept], uniform)]])
+    each = _weights(row[ids], peak, s.temperature)
+    if s.top_p < 1:
+        kept = _nucleus(each, s.top_p)
+        ids, each = ids[kept], each[kept]
+    sums = each.cumsum(dtype=np.float64)
+    return int(ids[np.searchsorted(sums, _uniform(random) * sums[-1])])
 
 
 def _nucleus(each: Row, top_p: float) -> NDArray[np.intp]:

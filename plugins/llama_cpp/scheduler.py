@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 
 from selfloop.errors import RequestError
 
-from .cache import ROWS, Cache, Output, Token
-from .tasks import Result, Task
+from .cache import ROWS, Cache, Token
+from .context import AHEAD
+from .sampling import Output
+from .tasks import Job, Result, Task
 from .tree import Node, Tree
 
 IDLE = 512  # cells of prompts which nobody shared that stay at the end of a run
-AHEAD = 8  # prompts that are read before there is a free strand for them
 PREFILL = 8  # rows kept for prompts while there are any, so that a full house of strands does not starve them
 PATIENCE = 2  # a compaction costs about as much as so many calls that pass by as many dead cells as are live
-
-Job = tuple[list[int], list[Task]]  # a prompt's tokens, and what is to be done with it
 
 
 @dataclass(eq=False, slots=True)
@@ -82,14 +81,17 @@ class Scheduler:
         self._strands: deque[Strand] = deque()  # the next call's rows are taken from the left
         self._results: list[tuple[int, Result]] = []
         self._waste = 0
+        self.sharing = True  # switched off only to measure what it gives
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
         """Yield (a task's index, its result) as they finish. Every job must fit the limit by itself.
 
         Where a task raises RequestError, that is the one result of all tasks with its index.
         """
-        # In lexical order prompts stand beside those which they share most with.
-        waiting = deque(sorted(jobs, key=lambda job: job[0]))
+        # In lexical order prompts stand beside those which they share most with; the same prompt is read once.
+        waiting = deque(
+            _merged(jobs) if self.sharing else [(prompt, [task]) for prompt, tasks in jobs for task in tasks]
+        )
         try:
             while waiting or self._families:
                 self._admit(waiting)
@@ -113,7 +115,7 @@ class Scheduler:
         while waiting and unstarted < self._sequences - len(self._strands) + AHEAD:
             prompt, tasks = waiting[0]
             room = max([task.room for family in self._families for task in family.tasks] + [t.room for t in tasks])
-            leaf = self._tree.plant(prompt, self._limit - self._promised - room)
+            leaf = self._tree.plant(prompt, self._limit - self._promised - room, share=self.sharing)
             if leaf is None:
                 return
             waiting.popleft()
@@ -247,6 +249,13 @@ class Scheduler:
             cache.fork(strand.family.leaf.sequence, strand.sequence, strand.start)
 
 
+def _merged(jobs: Iterable[Job]) -> list[Job]:
+    merged: dict[tuple[int, ...], Job] = {}
+    for prompt, tasks in sorted(jobs, key=lambda job: job[0]):
+        merged.setdefault(tuple(prompt), (prompt, []))[1].extend(tasks)
+    return list(merged.values())
+
+
 def _add_strand(call: Call, strand: Strand) -> None:
     count = 0
     for token, wanted in strand.task.unread:
@@ -258,4 +267,5 @@ def _add_strand(call: Call, strand: Strand) -> None:
 
 
 def _copy(output: Output) -> Output:
-    return Output(output.logits.copy(), None if output.hidden is None else output.hidden.copy())
+    hidden = None if output.hidden is None else output.hidden.copy()
+    return output._replace(logits=output.logits.copy(), hidden=hidden)

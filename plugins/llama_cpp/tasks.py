@@ -12,9 +12,8 @@ import numpy as np
 from selfloop.errors import RequestError
 from selfloop.records import Completion, Request
 
-from .cache import Output, Row
 from .model import Model
-from .sampling import Sampler, logprob
+from .sampling import Output, Row, Sampler
 
 Result = Completion | tuple[float, ...] | Row | RequestError
 
@@ -25,11 +24,18 @@ class Task(Protocol):
     index: int
     room: int  # the most cells it takes after the prompt
     unread: list[tuple[int, bool]]  # tokens to be read next, and whether their output is wanted
-    result: Result | None
+
+    @property
+    def result(self) -> Result | None:
+        """Return what came of it, None until it is done."""
+        ...
 
     def take(self, output: Output) -> None:
         """Use the output after the prompt or after a wanted token. Raises RequestError if it makes no sense."""
         ...
+
+
+Job = tuple[list[int], list[Task]]  # a prompt's tokens, at least one, and what is to be done with it, at least one
 
 
 class Writing:
@@ -52,11 +58,11 @@ class Writing:
 
     def take(self, output: Output) -> None:
         """Draw the next token, and end if that was the last."""
-        token, logprob = self._sampler.draw(output.logits)
+        token = self._sampler.draw(output)
         self._tokens.append(token)
-        self._logprobs.append(logprob)
-        if self._entropies is not None:
-            self._entropies.append(self._sampler.entropy(output.logits))
+        self._logprobs.append(output.logprob(token))
+        if self._entropies is not None and output.entropy is not None:
+            self._entropies.append(output.entropy)
         self.unread.append((token, True))
         finish, length = self._finish(token)
         if finish:
@@ -86,16 +92,16 @@ class Writing:
 class Scoring:
     """Reads given tokens; the result is the log-probability of each."""
 
-    def __init__(self, index: int, tokens: Sequence[int], scratch: Row) -> None:
+    def __init__(self, index: int, tokens: Sequence[int]) -> None:
         self.index, self.room = index, len(tokens)
         self.unread = [(token, True) for token in tokens[:-1]]
         self.result: tuple[float, ...] | None = None
-        self._tokens, self._scratch = tokens, scratch
+        self._tokens = tokens
         self._logprobs: list[float] = []
 
     def take(self, output: Output) -> None:
         """Look up the next token's log-probability."""
-        self._logprobs.append(logprob(output.logits, self._tokens[len(self._logprobs)], self._scratch))
+        self._logprobs.append(output.checked().logprob(self._tokens[len(self._logprobs)]))
         if len(self._logprobs) == len(self._tokens):
             self.result = tuple(self._logprobs)
 

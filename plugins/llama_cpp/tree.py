@@ -73,13 +73,13 @@ class Tree:
         """Return the cells that all nodes take when they are read."""
         return sum(len(node.tokens) for node in self.nodes())
 
-    def plant(self, prompt: list[int], cells: int) -> Node | None:
+    def plant(self, prompt: list[int], cells: int, *, share: bool = True) -> Node | None:
         """Return a new node at the end of a prompt, in use until `leave`; its last token is yet to be read.
 
         It may take `cells` new cells, some of them by evicting others. None where there is no room now.
         """
         while True:
-            parent, matched = self._match(prompt)
+            parent, matched = self._match(prompt) if share else (self._root, 0)
             at = parent.start + matched
             size = self._edge(len(prompt) - at)
             nodes = math.ceil((len(prompt) - at) / size) + (matched < len(parent.tokens))
@@ -126,9 +126,10 @@ class Tree:
 
     def _match(self, prompt: list[int]) -> tuple[Node, int]:
         """Return the node that a prompt leads to, and how much of its tokens; at least one token is left over."""
-        node, last = self._root, len(prompt) - 1
+        node = self._root
         while True:
-            shares = [(_common(child.tokens, prompt, node.end, last), child) for child in node.children]
+            rest = prompt[node.end : -1]
+            shares = [(common(child.tokens, rest), child) for child in node.children]
             share, child = max(shares, key=lambda found: found[0], default=(0, node))
             if share and share == len(child.tokens):
                 node = child
@@ -185,7 +186,7 @@ class Tree:
         return self._clock
 
 
-def _common(tokens: Sequence[int], prompt: Sequence[int], start: int, end: int) -> int:
-    """Return how many of `tokens` are what a prompt has from `start` on, before `end`."""
-    most = min(len(tokens), end - start)
-    return next((i for i in range(most) if tokens[i] != prompt[start + i]), max(0, most))
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two texts both begin with."""
+    most = min(len(one), len(other))
+    return next((i for i in range(most) if one[i] != other[i]), most)

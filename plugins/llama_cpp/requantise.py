@@ -1,0 +1,22 @@
+"""python -m selfloop_plugins.llama_cpp.requantise SOURCE TARGET FTYPE THREADS: write a model in another format.
+
+A process of its own: llama.cpp aborts on some broken files, cannot be interrupted, and takes memory meanwhile.
+"""
+
+import sys
+
+from .model import lib, log
+
+
+def main(source: str, target: str, ftype: str, threads: str) -> None:
+    """Write `target`; what went wrong is the last line of standard error, and the exit code is 1."""
+    params = lib.llama_model_quantize_default_params()
+    params.ftype, params.nthread, params.allow_requantize = int(ftype), int(threads), True
+    with log().listening() as said:
+        status = lib.llama_model_quantize(source.encode(), target.encode(), params)
+    if status:
+        sys.exit(said.reason)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
