@@ -129,6 +129,7 @@ class Scheduler:
 
     def _step(self) -> None:
         """Run the model once: on what strands have to read, and on as much of the prompts as fits beside it."""
+        self._make_room()  # first: it empties sequences that begin with what is not their own
         call = Call(self._cache)
         prompts = {family.leaf: family for family in self._families if not family.leaf.ready}
         for strand in list(self._strands):
@@ -138,7 +139,6 @@ class Scheduler:
             _add_strand(call, strand)
         for leaf in prompts:
             self._add_prompt(call, leaf, prompts)
-        self._make_room()
         outputs = iter(self._cache.decode(call.rows))
         for strand, count in call.strands:
             self._took(strand, count, outputs)

@@ -93,6 +93,8 @@ class Tree:
             parent = self._split(parent, matched)
         for node in parent.way():
             node.shared, node.used = True, self._tick()
+        for twin in [child for child in parent.children if child.idle and child.tokens == prompt[at:]]:
+            self._remove(twin)  # the same prompt again: its last token has to be read once more
         while at < len(prompt):
             parent = self._grow(parent, prompt[at : at + size])
             at = parent.end
