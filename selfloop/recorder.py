@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from selfloop.errors import RequestError, SelfloopError, StoreError
+from selfloop.errors import RequestError, StoreError
 from selfloop.events import CompletionDone
 from selfloop.guard import Blamed, blaming, sound
 from selfloop.protocols import Backend
@@ -22,8 +22,6 @@ from selfloop.text import encodable
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-T = TypeVar("T")
 
 
 class Recorder:
@@ -37,7 +35,7 @@ class Recorder:
         self._notice = notice
         self.name = name
         self._info = blaming(name, lambda: sound(backend.describe(), ModelInfo))
-        self._adapter: str | None = None
+        self._adapter: Adapter | None = None
         self.step = ""
 
     def describe(self) -> ModelInfo:
@@ -47,31 +45,18 @@ class Recorder:
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Swap the adapter; what is generated from now on is stored under its hash."""
         proof = blaming(self.name, lambda: sound(self._backend.load_adapter(adapter), AdapterProof))
-        self._adapter = adapter.sha256 if adapter else None
+        self._adapter = adapter
         return proof
 
     def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
         """Ask the model; it generates nothing, so nothing is stored."""
-        return self._each("loglikelihood", pairs, lambda: self._backend.loglikelihood(pairs))
+        return blaming(self.name, lambda: self._backend.loglikelihood(pairs))
 
     def hidden_states(
         self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
     ) -> "list[NDArray[np.float32] | RequestError]":
         """Ask the model; it generates nothing, so nothing is stored."""
-        return self._each("hidden_states", pairs, lambda: self._backend.hidden_states(pairs, places))
-
-    def _each(self, capability: str, pairs: Sequence[Continuation], call: Callable[[], list[T]]) -> list[T]:
-        """Return what the backend gives, one result a pair; what is wrong is blamed on the backend."""
-
-        def checked() -> list[T]:
-            if capability not in self._info.capabilities:
-                raise SelfloopError(f"the backend {self.name} has no {capability}")
-            found = call()
-            if len(found) != len(pairs):
-                raise ValueError(f"{capability} gave {len(found)} results for {len(pairs)} pairs")
-            return found
-
-        return blaming(self.name, checked)
+        return blaming(self.name, lambda: self._backend.hidden_states(pairs, places))
 
     def close(self) -> None:
         """Free the model."""
@@ -80,7 +65,8 @@ class Recorder:
     def key(self, request: Request) -> str:
         """Return the name under which a request's completions are stored; `n` and `skip` have no part in it."""
         asked = asdict(replace(request, n=1, skip=()))
-        asked |= {"model": self._info.sha256 or self._info.name, "adapter": self._adapter}
+        adapter = (self._adapter.sha256, self._adapter.scale) if self._adapter else None
+        asked |= {"model": self._info.sha256 or self._info.name, "adapter": adapter}
         return blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:

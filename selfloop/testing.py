@@ -9,8 +9,9 @@ class TestMine(VerifierContract):
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from selfloop.errors import RequestError
 from selfloop.options import options_model
@@ -20,6 +21,7 @@ from selfloop.records import (
     AdapterProof,
     Claim,
     Completion,
+    Continuation,
     ModelInfo,
     Past,
     Question,
@@ -28,6 +30,10 @@ from selfloop.records import (
     Score,
     Verdict,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # A small world: the first pattern found in the prompt picks the replies one of which is given.
 WORLD: Mapping[str, Sequence[str]] = {
@@ -74,7 +80,7 @@ class ScriptedBackend:
 
     def describe(self) -> ModelInfo:
         """Return a model that can do everything a script can."""
-        gives = frozenset({"logprobs", "chat", "adapters"})
+        gives = frozenset({"logprobs", "chat", "adapters", "loglikelihood", "hidden_states"})
         digest = blake2b(repr(sorted(self._script.items())).encode("utf-8", "replace"), digest_size=8).hexdigest()
         return ModelInfo(
             "scripted", "script", context=self._context, chat=self._chat, capabilities=gives, sha256=digest
@@ -97,8 +103,7 @@ class ScriptedBackend:
 
     def _reply(self, request: Request, prompt: str, sample: int) -> Completion:
         sha = self._adapter.sha256 if self._adapter else None
-        rng = blake2b(repr((prompt, request.seed, request.sampling, sample, sha)).encode("utf-8", "replace"))
-        noise = rng.digest()
+        noise = _noise(prompt, request.seed, request.sampling.temperature, sample, sha)
         for pattern, replies in self._script.items():
             if found := re.search(pattern, prompt):
                 text = replies[noise[0] % len(replies)]
@@ -111,7 +116,33 @@ class ScriptedBackend:
         words = text.split(" ")[: request.sampling.max_tokens]
         logprobs = tuple(-noise[i % 60 + 1] / 256 for i in range(len(words)))
         finish = "length" if len(words) == request.sampling.max_tokens else "stop"
-        return Completion(" ".join(words), tuple(map(len, words)), logprobs, finish, sample, sha)  # type: ignore[arg-type]
+        entropies = tuple(-2 * value for value in logprobs) if request.entropy else None
+        return Completion(" ".join(words), tuple(map(len, words)), logprobs, finish, sample, sha, entropies)  # type: ignore[arg-type]
+
+    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+        """Return numbers that depend on the pair and the adapter alone, one a token (or word)."""
+        return [tuple(-value / 256 for value in _noise(*seen)[: len(seen[1])]) for seen in map(self._seen, pairs)]
+
+    def hidden_states(
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
+    ) -> "list[NDArray[np.float32] | RequestError]":
+        """Return states of width 8 that depend on the pair up to the place, and the adapter, alone."""
+        import numpy as np
+
+        found: list[NDArray[np.float32] | RequestError] = []
+        for prompt, words, sha in map(self._seen, pairs):
+            ends = [place if place >= 0 else len(words) + 1 + place for place in places]
+            if not ends or not all(0 <= end <= len(words) for end in ends):
+                found.append(RequestError(f"places must be from 0 to {len(words)}, not {list(places)}"))
+                continue
+            states = [list(_noise(prompt, words[:end], sha)[:8]) for end in ends]
+            found.append(np.array(states, np.float32) / np.float32(256))
+        return found
+
+    def _seen(self, pair: Continuation) -> tuple[str, tuple[Any, ...], str | None]:
+        prompt = pair.prompt if isinstance(pair.prompt, str) else pair.prompt[-1].content
+        words = tuple(pair.text.split()) if isinstance(pair.text, str) else pair.text
+        return prompt, words, self._adapter.sha256 if self._adapter else None
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Take the adapter; replies differ under it."""
@@ -120,6 +151,10 @@ class ScriptedBackend:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def _noise(*what: object) -> bytes:
+    return blake2b(repr(what).encode("utf-8", "replace")).digest()
 
 
 CLAIMS = (
@@ -220,3 +255,36 @@ class BackendContract:
         for completion in self._all(self._requests(2)).values():
             assert len(completion.tokens) == len(completion.logprobs) <= 6
             assert all(value <= 1e-6 for value in completion.logprobs)
+
+    def test_entropies_come_where_they_are_asked_for(self) -> None:
+        """Return one entropy a token, none below 0, for a request that wants them, and none for one that does not."""
+        for completion in self._all([replace(request, entropy=True) for request in self._requests(2)]).values():
+            assert completion.entropies is not None and len(completion.entropies) == len(completion.tokens)
+            assert all(value >= 0 for value in completion.entropies)
+        assert all(completion.entropies is None for completion in self._all(self._requests(1)).values())
+
+    def _pairs(self, capability: str) -> list[Continuation]:
+        import pytest
+
+        if capability not in self.backend().describe().capabilities:
+            pytest.skip(f"the backend has no {capability}")
+        return [Continuation(prompt, text) for prompt in self.prompts for text in (" Cairo", " one two three", (3, 4))]
+
+    def test_loglikelihood_of_a_pair_depends_on_it_alone(self) -> None:
+        """Return one value at most 0 for each token, the same alone as among others."""
+        pairs = self._pairs("loglikelihood")
+        found = self.backend().loglikelihood(pairs)
+        assert [len(values) for values in found[2::3]] == [2] * len(self.prompts)
+        assert all(values and max(values) <= 1e-6 for values in found)
+        assert [self.backend().loglikelihood([pair])[0] for pair in pairs] == found
+        assert self.backend().loglikelihood([]) == []
+
+    def test_hidden_states_of_a_pair_depend_on_it_alone(self) -> None:
+        """Return a state for each place, the same alone as among others; refuse a place beyond the text."""
+        pairs = self._pairs("hidden_states")
+        found = self.backend().hidden_states(pairs, (0, 1, -1))
+        assert len({state.shape for state in found}) == 1 and found[0].shape[0] == 3
+        for pair, state in zip(pairs, found, strict=True):
+            assert (self.backend().hidden_states([pair], (0, 1, -1))[0] == state).all()
+        (refused,) = self.backend().hidden_states(pairs[:1], (99,))
+        assert isinstance(refused, RequestError)

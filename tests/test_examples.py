@@ -49,7 +49,7 @@ def test_the_package_works_in_a_run(selfloop: Selfloop, work: Path) -> None:
     verdicts = [v for attempt in shown["attempts"] for v in attempt["verdicts"] if v["verifier"] == "hedging"]
     assert {v["reason"] for v in verdicts} == {"no hedge words, which says nothing"}
     assert (
-        "answer budgeted: RequestError: the token budget of 330 is spent"
+        "answer budgeted: RequestError: the token budget of 250 is spent"
         in selfloop("show", work / "recipe", "--failures").out
     )
     assert "plugin doubt" in shown["sessions"][0]

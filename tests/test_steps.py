@@ -412,7 +412,7 @@ TUNED = """
 rounds: 4
 plugins: [tuner.py]
 backend: scripted
-ask: {questions: 3, sources: [blank_slate, topics]}
+ask: {questions: 2, sources: [blank_slate, topics]}
 answer: {samples: 2}
 tuner: {kind: toy, every: 2}
 """

@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt, Lt
 from selfloop import Claim, Completion, Component, Request, Verdict, hookimpl
 from selfloop.errors import RecipeError, RequestError
 from selfloop.protocols import Backend
-from selfloop.records import Adapter, AdapterProof, ModelInfo
+from selfloop.records import Adapter, AdapterProof, Continuation, ModelInfo
 
 GIVES = frozenset({"logprobs", "chat", "adapters"})
 HEDGES = ("maybe", "perhaps", "possibly", "probably", "might", "could be", "i think", "i guess", "not sure")
@@ -46,6 +46,14 @@ class Budgeted:
         if self._left <= 0:
             for index in (i for i, count in missing.items() if count):
                 yield index, RequestError(f"the token budget of {self._budget} is spent")
+
+    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+        """Ask the other backend, if it can: nothing is written."""
+        return self._inner.loglikelihood(pairs)
+
+    def hidden_states(self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)) -> list[Any]:
+        """Ask the other backend, if it can: nothing is written."""
+        return self._inner.hidden_states(pairs, places)
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Swap the other backend's adapter."""

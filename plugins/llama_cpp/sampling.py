@@ -168,7 +168,10 @@ def _weights(logits: Row, peak: float, temperature: float) -> Row:
 def _choose_cut(row: Row, peak: float, s: Sampling, random: np.random.Generator) -> int:
     """Return a token out of those that top-k, top-p and min-p leave."""
     span = min(WINDOW, -math.log(s.min_p)) if s.min_p > 0 else WINDOW
-    ids = np.flatnonzero(row >= np.float32(peak - s.temperature * span))
+    for reach in (4.0, 8.0, 12.0, WINDOW) if s.top_k else (WINDOW,):  # most often the first k are soon found
+        ids = np.flatnonzero(row >= np.float32(peak - s.temperature * min(reach, span)))
+        if len(ids) >= s.top_k > 0 or reach >= span:
+            break
     if s.top_k and len(ids) > s.top_k:
         ids = ids[np.argpartition(row[ids], -s.top_k)[-s.top_k :]]
     each = _weights(row[ids], peak, s.temperature)

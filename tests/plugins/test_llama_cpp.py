@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 from selfloop_plugins import models
 from selfloop_plugins.llama_cpp import build, cache, check, scheduler
-from selfloop_plugins.llama_cpp.sampling import Sampler, read
+from selfloop_plugins.llama_cpp.grammar import Grammar
+from selfloop_plugins.llama_cpp.sampling import Sampler, read, reject
+from selfloop_plugins.llama_cpp.yardstick import TEXT
 
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, Completion, Continuation, Message, Request, Sampling
@@ -60,6 +62,11 @@ def one(backend, request):
     return done
 
 
+def some(alone, count):
+    """Return what the first `count` of `mixed()` give."""
+    return {key: done for key, done in alone.items() if key[0] < count}
+
+
 def wanted(requests):
     """Return the keys that `every` must have."""
     return {(i, k) for i, request in enumerate(requests) for k in range(request.n)}
@@ -84,7 +91,7 @@ def mixed():
         Request(peru, Sampling(temperature=1.0, top_k=40, max_tokens=4), n=2, seed=3),
         Request("Rome", Sampling(max_tokens=7), entropy=True),
         Request((Message("user", "Name a colour."),), Sampling(1.0, min_p=0.05, max_tokens=4), seed=5),
-        Request(" well" * 290, Sampling(repetition_penalty=1.3, max_tokens=3)),
+        Request(" well" * 260, Sampling(repetition_penalty=1.3, max_tokens=3)),
         Request("Some words:", Sampling(temperature=1.0, grammar=words, max_tokens=5), n=2, seed=7),
         Request(RULES[:50] + " a loud voice", Sampling(0.9, max_tokens=5), seed=8),
         Request("Rome", Sampling(temperature=1.5, max_tokens=6, stop=("a", "e")), n=2, seed=9),
@@ -139,30 +146,22 @@ def test_what_earlier_calls_have_left_changes_nothing(backend, alone, calls):
     ]
     every(backend, others)
     backend.hidden_states([Continuation(RULES, "Question: What is")])
-    assert every(backend, mixed()) == alone
-    calls.clear()
-    assert every(backend, mixed()) == alone
-    cached = sum(calls)
+    assert rows(backend, alone, calls) > rows(backend, alone, calls)  # the second time more is there already
     backend._scheduler.clear()
-    calls.clear()
-    assert every(backend, mixed()) == alone
-    assert cached < sum(calls) - 30
-
-
-@real
-def test_sharing_beginnings_only_saves_work(backend, alone, calls):
-    every(backend, mixed()[:1])  # so that there is a cache
+    fresh = rows(backend, alone, calls, 6)
     backend._scheduler.clear()
-    calls.clear()
-    assert every(backend, mixed()) == alone
-    shared = sum(calls)
-    calls.clear()
     backend._scheduler.sharing = False
     try:
-        assert every(backend, mixed()) == alone
+        assert rows(backend, alone, calls, 6) > fresh + 100
     finally:
         backend._scheduler.sharing = True
-    assert sum(calls) > shared + 100
+
+
+def rows(backend, alone, calls, count=12):
+    """Return how many rows the first `count` of `mixed()` take; what comes out must be the same bits."""
+    calls.clear()
+    assert every(backend, mixed()[:count]) == some(alone, count)
+    return sum(calls)
 
 
 @real
@@ -181,14 +180,16 @@ def test_more_than_the_cache_holds_waits_for_its_turn(backend):
     luck = random.Random(0)
     requests = [
         Request(
-            f"{RULES[: 60 * (i % 2)]}{i}:" + " well" * luck.choice([0, 3, 20, 60]),
-            Sampling(temperature=i % 3 / 2, max_tokens=luck.choice([1, 3, 8, 20])),
+            f"{RULES[: 60 * (i % 2)]}{i}:" + " well" * luck.choice([0, 2, 8, 30]),
+            Sampling(temperature=i % 3 / 2, max_tokens=luck.choice([1, 3, 6, 10])),
             n=1 + (i % 8 == 3),
             seed=i,
         )
         for i in range(39)
     ]
-    requests.insert(20, Request(" well" * 290, Sampling(max_tokens=10)))  # 300: by itself it just fits
+    requests.insert(
+        20, Request(" well" * 260, Sampling(max_tokens=40, stop=("e", "a", "o")))
+    )  # 300: by itself it just fits
     tight = build(model=MODEL, sequences=64, n_ctx=300)
     found = every(tight, requests)
     tight.close()
@@ -199,8 +200,8 @@ def test_more_than_the_cache_holds_waits_for_its_turn(backend):
 @real
 def test_a_cache_that_was_opened_small_grows(backend):
     small = build(model=MODEL)
-    long = Request("One day" + " and then" * 700, Sampling(max_tokens=2))
     short = Request("One day", Sampling(max_tokens=2))
+    long = replace(short, sampling=Sampling(max_tokens=1900, stop=("e", "a", "o")))
     first = one(small, short)
     cells = small._cache.cells
     assert one(small, long) == one(backend, long)
@@ -298,15 +299,15 @@ def test_a_repetition_penalty_is_felt(backend):
 def test_log_probabilities_agree_with_the_high_level_class(backend):
     from llama_cpp import Llama
 
-    done = one(backend, Request("The capital of France is", Sampling(max_tokens=8)))
+    tokens = backend._prompt(Request(TEXT))[:160]
+    scores = backend.loglikelihood([Continuation(backend._model.piece(tokens[0]).decode(), tuple(tokens[1:]))])[0]
     plain = Llama(str(models.locate(MODEL)), n_ctx=256, logits_all=True, verbose=False)
-    prompt = backend._prompt(Request("The capital of France is"))
-    plain.eval([*prompt, *done.tokens])
-    rows = plain.scores[len(prompt) - 1 : len(prompt) + len(done.tokens) - 1].astype(np.float64)
+    plain.eval(tokens)
+    expected = [log_softmax(row)[token] for row, token in zip(plain.scores, tokens[1:], strict=False)]
     plain.close()
-    expected = [log_softmax(row)[token] for row, token in zip(rows, done.tokens, strict=True)]
-    assert np.abs(np.array(expected) - done.logprobs).max() < 0.15  # other kernels, 4-bit weights, 8-bit activations
-    assert all(p <= 0 for p in done.logprobs)
+    # Other kernels, 4-bit weights, 8-bit activations: it differs from itself by as much when it reads one by one.
+    assert np.abs(np.array(expected) - scores).mean() < 0.15
+    assert np.corrcoef(expected, scores)[0, 1] > 0.99
 
 
 # --- grammars ----------------------------------------------------------------------------------------------------
@@ -314,7 +315,7 @@ def test_log_probabilities_agree_with_the_high_level_class(backend):
 PERSON = json.dumps(
     {
         "type": "object",
-        "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer", "maximum": 99}},
+        "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"type": "integer"}},
         "required": ["name", "age"],
     }
 )
@@ -334,6 +335,23 @@ def test_text_keeps_to_a_grammar(backend, temperature):
         assert found[1, k].finish == "stop" and backend._model.ends(found[1, k].tokens[-1])
         assert set(json.loads(found[1, k].text)) == {"name", "age"}
     assert every(backend, [free]) == {(0, k): found[2, k] for k in range(2)}
+
+
+@real
+def test_a_string_in_json_has_no_control_characters(backend):
+    """JSON forbids them; a line break would be the first to come."""
+    grammar, tokens = Grammar(backend._model, Sampling(json_schema='{"type": "string"}')), backend._model._plain
+    grammar.accept(*tokens('"'))
+    assert grammar.allows(*tokens("a"))
+    assert not any(grammar.allows(*tokens(control)) for control in "\n\t\r")
+
+
+@real
+@pytest.mark.parametrize("schema", [{"type": "integer", "maximum": 9}, {"type": "integer", "minimum": 5000}], ids=str)
+def test_a_schema_is_kept_to_or_refused(backend, schema):
+    done = one(backend, Request("100 times 10 is ", Sampling(json_schema=json.dumps(schema), max_tokens=20)))
+    if isinstance(done, Completion):
+        assert schema.get("minimum", -math.inf) <= json.loads(done.text) <= schema.get("maximum", math.inf)
 
 
 BAD_GRAMMARS = [
@@ -460,10 +478,10 @@ def test_a_cache_beyond_memory_is_refused():
 
 
 @once
-def tensor(name):
-    """Return a tensor of the model's file."""
+def tensors():
+    """Return the tensors of the model's file by name."""
     gguf = pytest.importorskip("gguf")
-    return next(t for t in gguf.GGUFReader(models.locate(MODEL)).tensors if t.name == name)
+    return {tensor.name: tensor for tensor in gguf.GGUFReader(models.locate(MODEL)).tensors}
 
 
 @real
@@ -471,13 +489,14 @@ def test_weights_that_are_not_numbers_make_every_request_fail(tmp_path):
     path = tmp_path / "nan.gguf"
     shutil.copyfile(models.locate(MODEL), path)
     with path.open("r+b") as file:
-        file.seek(int(tensor("output_norm.weight").data_offset))
+        file.seek(int(tensors()["output_norm.weight"].data_offset))
         file.write(np.full(WIDTH, np.nan, np.float32).tobytes())
     damaged = build(model=str(path), sequences=8)
     path.unlink()
     try:
-        found = every(damaged, mixed())
-        assert set(found) == {(i, 0) for i in range(len(mixed()))}
+        asked = [request for request in mixed() if request.prompt != " well" * 260]
+        found = every(damaged, asked)
+        assert set(found) == {(i, 0) for i in range(len(asked))}
         scores = damaged.loglikelihood([Continuation("One", " two three"), Continuation("", "four five")])
         states = damaged.hidden_states([Continuation("One", " two three"), Continuation("four", "")])
         for error in [*found.values(), *scores, *states]:
@@ -504,7 +523,7 @@ def test_what_was_written_is_scored_as_when_it_was_written(backend, alone):
     assert backend.loglikelihood(said(alone)) == expected
     assert backend.loglikelihood(said(alone)[::-1]) == expected[::-1]
     backend._scheduler.clear()
-    assert [backend.loglikelihood([pair])[0] for pair in said(alone)[:6]] == expected[:6]
+    assert [backend.loglikelihood([pair])[0] for pair in said(alone)[:4]] == expected[:4]
 
 
 @real
@@ -679,7 +698,7 @@ def test_places_of_hidden_states(backend):
 @real
 def test_hidden_states_are_what_the_logits_are_made_of(backend):
     gguf = pytest.importorskip("gguf")
-    embedding = tensor("token_embd.weight")
+    embedding = tensors()["token_embd.weight"]
     table = gguf.quants.dequantize(embedding.data, embedding.tensor_type)
     tokens = tuple(backend._prompt(Request(" Paris, and that of Peru is Lima.")))
     pair = Continuation("The capital of France is", tokens)
@@ -691,8 +710,8 @@ def test_hidden_states_are_what_the_logits_are_made_of(backend):
 @real
 def test_hidden_states_leave_nothing_behind(backend, alone):
     backend._scheduler.clear()
-    backend.hidden_states([Continuation(request.prompt, "") for request in mixed()])
-    assert every(backend, mixed()) == alone
+    backend.hidden_states([Continuation(request.prompt, "") for request in mixed()[:6]])
+    assert every(backend, mixed()[:6]) == some(alone, 6)
 
 
 # --- adapters ----------------------------------------------------------------------------------------------------
@@ -725,7 +744,7 @@ def lora(folder, **options):
 @pytest.fixture
 def bare(backend):
     """A prompt, what the bare model says, and the same again at the end."""
-    ask = Request(RULES + "The capital of France is", Sampling(max_tokens=6))
+    ask = Request("A poem about the sea and all the rivers that", Sampling(max_tokens=4))
     before = one(backend, ask)
     assert before.adapter is None
     yield ask, before
@@ -789,7 +808,7 @@ def test_an_adapter_that_cannot_be_used_is_refused(backend, bare, tmp_path):
     for path, said in cases.values():
         with pytest.raises(ModelError, match=said):
             backend.load_adapter(Adapter(str(path), "0"))
-        assert one(backend, ask) == before
+    assert one(backend, ask) == before
     backend.load_adapter(lora(tmp_path))
     with pytest.raises(ModelError):
         backend.load_adapter(Adapter(str(tmp_path / "cut.gguf"), "0"))
@@ -798,7 +817,8 @@ def test_an_adapter_that_cannot_be_used_is_refused(backend, bare, tmp_path):
 @real
 def test_an_adapter_stays_when_the_cache_grows(tmp_path):
     small = build(model=MODEL, sequences=2)
-    short, long = Request("One day", Sampling(max_tokens=2)), Request("One day" + " and" * 1500, Sampling(max_tokens=2))
+    short = Request("One day", Sampling(max_tokens=2))
+    long = replace(short, sampling=Sampling(max_tokens=1900, stop=("e", "a", "o")))
     small.load_adapter(lora(tmp_path))
     tuned = one(small, short)
     cells = small._cache.cells
@@ -815,13 +835,13 @@ def test_a_generator_that_is_dropped_leaves_the_model_clean(backend, alone):
     started = backend.generate(mixed())
     next(started)
     started.close()
-    assert every(backend, mixed()) == alone
+    assert every(backend, mixed()[:6]) == some(alone, 6)
     next(backend.generate(mixed()))
-    assert backend.loglikelihood(said(alone)) == [done.logprobs for done in alone.values()]
+    assert backend.loglikelihood(said(some(alone, 6))) == [done.logprobs for done in some(alone, 6).values()]
 
 
 @real
-def test_a_second_call_takes_over(backend, alone, tmp_path):
+def test_a_second_call_takes_over(backend, alone):
     for take_over in (
         lambda: every(backend, mixed()[:2]),
         lambda: backend.loglikelihood(said(alone)[:1]),
@@ -833,7 +853,7 @@ def test_a_second_call_takes_over(backend, alone, tmp_path):
         take_over()
         with pytest.raises(RuntimeError, match="taken the model over"):
             next(first)
-    assert every(backend, mixed()) == alone
+    assert every(backend, mixed()[:6]) == some(alone, 6)
 
 
 @real
@@ -913,17 +933,17 @@ def ctrl_c(seconds):
 def test_after_ctrl_c_the_model_says_the_same(backend, alone):
     many = [Request(RULES + f"Write about {i}.", Sampling(temperature=1.0, max_tokens=50), n=4) for i in range(30)]
     long = Request(" and then" * 900, Sampling(max_tokens=2))
-    for asked, seconds in ((many, 0.05), (many, 0.3), (many, 0.8), ([long], 0.4)):
+    for asked, seconds in ((many, 0.05), (many, 0.3), (many, 0.7), ([long], 0.4)):
         with ctrl_c(seconds):
             list(backend.generate(asked))
-    assert every(backend, mixed()) == alone
+        assert every(backend, mixed()[:1]) == some(alone, 1)
     with ctrl_c(0.2):
         backend.loglikelihood([Continuation(long.prompt, " the end")])
     with ctrl_c(0.02):
         backend.load_adapter(None)
         backend.load_adapter(None)
         backend.load_adapter(None)
-    assert every(backend, mixed()[:6]) == {key: done for key, done in alone.items() if key[0] < 6}
+    assert every(backend, mixed()) == alone
 
 
 @real
@@ -942,7 +962,10 @@ def test_ctrl_c_in_a_compaction_does_no_harm(backend, alone, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         every(backend, mixed())
     monkeypatch.undo()
-    assert every(backend, mixed()) == alone
+    try:
+        assert every(backend, mixed()) == alone
+    finally:
+        backend._scheduler.clear()  # the other tests are about other things
 
 
 @real
@@ -959,7 +982,7 @@ def test_ctrl_c_twice_does_no_harm(alone, monkeypatch):
     with ctrl_c(0.3):
         list(own.generate(many))
     monkeypatch.undo()
-    assert every(own, mixed()[:3]) == {key: done for key, done in alone.items() if key[0] < 3}
+    assert every(own, mixed()[:3]) == some(alone, 3)
     own.close()
 
 
@@ -1161,8 +1184,6 @@ def test_penalised_tokens_come_as_often_as_they_should():
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_extreme_settings_are_refused_or_end(settings):
-    from selfloop_plugins.llama_cpp.sampling import reject
-
     if reject(Sampling(**settings)):
         return
 
@@ -1173,7 +1194,7 @@ def test_extreme_settings_are_refused_or_end(settings):
     row[::3] = -np.inf
     output = look(row)
     before = signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, 1)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
         found = [Sampler(Sampling(**settings), 0, sample, range(1, 300)).draw(output) for sample in range(20)]
     except RequestError:
