@@ -152,11 +152,7 @@ def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     def requests(attempt: Attempt) -> list[Request]:
         prompt = turn.prompt("answer", question=attempt.question.text)
         seed = turn.seed("answer", attempt.question.id)
-        left_open = is_open(prompt)
-        return [
-            Request(prompt, greedy, open_turn=left_open),
-            Request(prompt, drawn, n=how.samples, seed=seed, open_turn=left_open),
-        ]
+        return [_request(prompt, greedy), _request(prompt, drawn, n=how.samples, seed=seed)]
 
     def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
         return replace(attempt, draft=found[0][0], samples=tuple(found[1]))
@@ -172,7 +168,7 @@ def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
 
     def requests(attempt: Attempt) -> list[Request]:
         prompt = turn.prompt("critique", question=attempt.question.text, draft=attempt.answer)
-        return [Request(prompt, Sampling(max_tokens=how.max_tokens, stop=("\n",)), open_turn=is_open(prompt))]
+        return [_request(prompt, Sampling(max_tokens=how.max_tokens, stop=("\n",)))]
 
     def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
         return replace(attempt, critique=found[0][0])
@@ -190,12 +186,16 @@ def revise(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
         noted = attempt.critique.text.strip() if attempt.critique else ""
         prompt = turn.prompt("revise", question=attempt.question.text, draft=attempt.answer, critique=noted)
         sampling = Sampling(max_tokens=how.max_tokens, stop=tuple(how.stop))
-        return [Request(prompt, sampling, open_turn=is_open(prompt))]
+        return [_request(prompt, sampling)]
 
     def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
         return replace(attempt, revision=found[0][0])
 
     return _generated(turn, "revise", attempts, requests, keep)
+
+
+def _request(prompt: Prompt, sampling: Sampling, *, n: int = 1, seed: int = 0) -> Request:
+    return Request(prompt, sampling, n=n, seed=seed, open_turn=is_open(prompt))
 
 
 def _generated(
