@@ -21,6 +21,7 @@ from .model import Model, lib, log
 from .sampling import Sampler
 from .scheduler import Scheduler
 from .tasks import Job, Looking, Scoring, Task, Writing
+from .tree import common
 
 PROBES = ("The capital of France is", "Question: How many legs has a spider?\nAnswer:", "Once upon a time")
 
@@ -116,7 +117,7 @@ class LlamaCpp:
         Raises ModelError, with the bare model in effect, for a file that is no adapter of this model and for
         one that changes nothing.
         """
-        self._take_over()
+        self._begin()
         self._open([])
         self._set(None)
         if self._bare is None:
@@ -134,7 +135,8 @@ class LlamaCpp:
         return AdapterProof(adapter, change)
 
     def close(self) -> None:
-        """Free the cache and the model; calling it again does nothing."""
+        """Free the cache and the model, and end the call under way; calling it again does nothing."""
+        self._take_over()
         if self._cache:
             self._cache.close()
             self._cache = self._scheduler = None
@@ -144,13 +146,14 @@ class LlamaCpp:
         self, items: Sequence[Item], job: Callable[[int, Item], Job], *, hidden: bool = False, entropy: bool = False
     ) -> Iterator[tuple[int, Any]]:
         """Yield (index, result) of the tasks that `job` makes of the items, or one RequestError for an item."""
-        mine, jobs = self._take_over(), list[Job]()
+        mine, jobs = self._begin(), list[Job]()
         for index, item in enumerate(items):
             try:
                 prompt, tasks = job(index, item)
                 self._refuse_too_long(len(prompt), max((task.room for task in tasks), default=0))
             except RequestError as error:
                 yield index, error
+                self._still(mine)
                 continue
             if tasks:
                 jobs.append((prompt, tasks))
@@ -161,8 +164,17 @@ class LlamaCpp:
         self._running = scheduler.run(jobs)
         for found in self._running:
             yield found
-            if mine != self._calls:
-                raise RuntimeError("a later call of this backend has taken the model over")
+            self._still(mine)
+
+    def _still(self, call: int) -> None:
+        if call != self._calls:
+            raise RuntimeError("a later call of this backend has taken the model over")
+
+    def _begin(self) -> int:
+        """Take the model over for a new call; return its number."""
+        if not self._model.pointer:
+            raise ModelError(f"the model {self._model.path} has been closed")
+        return self._take_over()
 
     def _take_over(self) -> int:
         """End the call that may be under way; return the number of the new one."""
@@ -174,8 +186,6 @@ class LlamaCpp:
 
     def _open(self, jobs: Sequence[Job]) -> tuple[Cache, Scheduler]:
         """Return a cache for these jobs: the one there is, if it is large enough."""
-        if not self._model.pointer:
-            raise ModelError(f"the model {self._model.path} has been closed")
         wanted = context.size(self._model, jobs, n_ctx=self._n_ctx, sequences=self._sequences)
         if self._cache is None or self._scheduler is None or not self._size.covers(wanted):
             if self._cache:
@@ -217,18 +227,18 @@ class LlamaCpp:
 
     def _split(self, pair: Continuation) -> tuple[list[int], list[int]]:
         """Return the tokens before a continuation, at least one, and its own."""
-        model = self._model
-        if not isinstance(pair.text, str):
-            wrong = [token for token in pair.text if not 0 <= token < model.vocab_size]
-            if wrong:
-                raise RequestError(f"{wrong[0]} is no token of this model, which has {model.vocab_size}")
-            return self._prompt(pair), list(pair.text)
-        pieces = self._pieces(pair)
-        before, whole = model.tokens(pieces), model.tokens([*pieces, chat.Piece(pair.text, False)])
+        model, pieces = self._model, self._pieces(pair)
+        before = model.tokens(pieces)
+        if isinstance(pair.text, str):
+            whole = model.tokens([*pieces, chat.Piece(pair.text, False)])
+        elif wrong := [token for token in pair.text if not 0 <= token < model.vocab_size]:
+            raise RequestError(f"{wrong[0]} is no token of this model, which has {model.vocab_size}")
+        else:
+            whole = [*before, *pair.text]
         if not whole:
             raise RequestError("there is no text, and this model has no token that begins one; write something")
-        same = next((i for i, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), len(before))
-        return whole[: max(1, same)], whole[max(1, same) :]
+        same = max(1, common(before, whole))
+        return whole[:same], whole[same:]
 
     def _pieces(self, asked: Request | Continuation) -> list[chat.Piece]:
         if isinstance(asked.prompt, str):

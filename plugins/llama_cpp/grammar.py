@@ -3,6 +3,7 @@
 import ctypes
 import json
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,12 @@ class Grammar:
 
     def __init__(self, model: Model, sampling: Sampling) -> None:
         text = sampling.grammar or _from_schema(sampling.json_schema)
+        try:
+            rules = text.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(f"the grammar is no text: {error}") from error
         with log().listening() as said:
-            self._sampler: Any = lib.llama_sampler_init_grammar(model.vocab, text.encode(), b"root")
+            self._sampler: Any = lib.llama_sampler_init_grammar(model.vocab, rules, b"root")
         if not self._sampler:
             raise RequestError(f"llama.cpp cannot read the grammar (its start is `root`): {said.reason}")
         weakref.finalize(self, lib.llama_sampler_free, self._sampler)
@@ -54,9 +59,32 @@ class Grammar:
         lib.llama_sampler_apply(self._sampler, ctypes.byref(array))
 
 
+# What llama-cpp-python's converter turns into rules, and what says nothing about the text. It passes over the rest.
+_KEPT = {
+    "$ref", "additionalProperties", "allOf", "anyOf", "const", "enum", "format", "items", "maxItems", "maxLength",
+    "minItems", "minLength", "oneOf", "pattern", "prefixItems", "properties", "required", "type",
+    "$comment", "$defs", "$id", "$schema", "default", "definitions", "description", "examples", "title",
+}  # fmt: skip
+_CHARACTERS = ('[^"\\\\]', '[^"\\\\\\x00-\\x1F\\x7F]')  # its rule for strings allows line breaks, JSON does not
+
+
 def _from_schema(schema: str) -> str:
     try:
-        json.loads(schema)
-        return str(json_schema_to_gbnf(schema))
-    except (ValueError, KeyError, TypeError, AssertionError, AttributeError) as error:
+        parsed = json.loads(schema)
+        if passed_over := sorted(set(_keywords(parsed)) - _KEPT):
+            raise RequestError(f"the JSON schema has {', '.join(passed_over)}, which a grammar cannot be held to")
+        return str(json_schema_to_gbnf(schema)).replace(*_CHARACTERS)
+    except (ValueError, KeyError, TypeError, AssertionError, AttributeError, RecursionError) as error:
         raise RequestError(f"the JSON schema cannot be read: {error}") from error
+
+
+def _keywords(schema: Any) -> Iterator[str]:
+    """Yield the keywords of a schema and of those in it."""
+    for key, value in schema.items() if isinstance(schema, dict) else ():
+        yield key
+        if key in ("properties", "$defs", "definitions"):
+            for inner in value.values():
+                yield from _keywords(inner)
+        elif key in ("items", "additionalProperties", "oneOf", "anyOf", "allOf", "prefixItems"):
+            for inner in value if isinstance(value, list) else [value]:
+                yield from _keywords(inner)

@@ -100,17 +100,21 @@ def mixed():
     ]
 
 
-@pytest.fixture(scope="module")
-def alone():
-    """What each of `mixed()` gives when nothing else runs, or has run."""
-    single = build(model=MODEL, sequences=1)
-    found = {}
-    for i, request in enumerate(mixed()):
+def one_by_one(model, requests):
+    """Return what each request gives when nothing else runs, or has run."""
+    single, found = build(model=model, sequences=1), {}
+    for i, request in enumerate(requests):
         found |= {(i, k): done for (_, k), done in every(single, [request]).items()}
         single._scheduler.clear()
     single.close()
-    assert set(found) == wanted(mixed()) and all(isinstance(done, Completion) for done in found.values())
+    assert set(found) == wanted(requests) and all(isinstance(done, Completion) for done in found.values())
     return found
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """What each of `mixed()` gives by itself."""
+    return one_by_one(MODEL, mixed())
 
 
 @real
@@ -121,6 +125,21 @@ def test_a_completion_is_the_same_bits_in_any_batch_and_order(alone, sequences):
     found = every(batched, [requests[i] for i in order])
     batched.close()
     assert {(order[i], k): done for (i, k), done in found.items()} == alone
+
+
+@real
+@pytest.mark.parametrize(("name", "ftype"), [("q4_0", 2), ("bf16", 32)])
+def test_a_copy_in_another_format_gives_the_same_bits_too(tmp_path, name, ftype):
+    """Each format has kernels of its own, and those of BF16 do depend on the batch where it is not filled up."""
+    path, requests = tmp_path / f"{name}.gguf", mixed()[:6]
+    module = "selfloop_plugins.llama_cpp.requantise"
+    command = [sys.executable, "-m", module, str(models.locate(MODEL)), str(path), str(ftype), "2"]
+    subprocess.run(command, check=True, capture_output=True)
+    batched = build(model=str(path), sequences=64)
+    found = every(batched, requests)
+    batched.close()
+    assert found == one_by_one(str(path), requests)
+    path.unlink()
 
 
 @real
@@ -180,8 +199,8 @@ def test_more_than_the_cache_holds_waits_for_its_turn(backend):
     luck = random.Random(0)
     requests = [
         Request(
-            f"{RULES[: 60 * (i % 2)]}{i}:" + " well" * luck.choice([0, 2, 8, 30]),
-            Sampling(temperature=i % 3 / 2, max_tokens=luck.choice([1, 3, 6, 10])),
+            f"{RULES[: 60 * (i % 2)]}{i}:" + " well" * luck.choice([0, 2, 8, 24]),
+            Sampling(temperature=i % 3 / 2, max_tokens=luck.choice([1, 2, 4, 8])),
             n=1 + (i % 8 == 3),
             seed=i,
         )
@@ -1074,7 +1093,12 @@ def test_tokens_come_as_often_as_they_should(temperature, cut):
     expected = likely(row, Sampling(temperature, **cut))
     found = drawn(row, DRAWS, temperature=temperature, **cut)
     assert agrees(np.bincount(found, minlength=300), expected)
-    assert not agrees(np.bincount(drawn(row, DRAWS, temperature=1.2), minlength=300) * (expected > 0), expected)
+
+
+def test_chi_square_tells_one_temperature_from_another():
+    row = np.random.default_rng(1).normal(size=300) * 2
+    found = np.bincount(drawn(row, DRAWS, temperature=1.05), minlength=300)
+    assert agrees(found, likely(row, Sampling(1.05))) and not agrees(found, likely(row, Sampling(1.0)))
 
 
 def test_samples_are_independent_of_each_other():
@@ -1125,7 +1149,7 @@ def test_the_likeliest_token(settings):
 def test_what_is_impossible_is_never_drawn(temperature, cut):
     row = np.random.default_rng(3).normal(size=300)
     row[::2] = -np.inf
-    assert (drawn(row, 2000, temperature=temperature, **cut) % 2 == 1).all()
+    assert (drawn(row, 500, temperature=temperature, **cut) % 2 == 1).all()
     row[:-1] = -np.inf
     assert set(drawn(row, 50, temperature=temperature, **cut)) == {299}
 
