@@ -5,7 +5,7 @@
 
 24 prompts are decoded greedily for 4 tokens, each alone and then among 31 others, in one llama.cpp context per
 setting. Printed: how many of the prompts have the same bits in all logits at step 1 and 4, and the largest
-difference (in logits). The last setting is what `plugins/llama_cpp/engine.py` does.
+difference (in logits). The last setting is what `plugins/llama_cpp/cache.py` does.
 """
 
 import argparse
@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 from selfloop_plugins import models
 from selfloop_plugins.llama_cpp.model import Model, lib
 
-# name, flash attention, most rows of a call, rows are filled up to a multiple of
+F16, BF16 = 1, 30
+# name, flash attention, most rows of a call, rows are filled up to a multiple of, type of the cache's values
 SETTINGS = (
-    ("llama.cpp as it comes", 0, 512, 1),
-    ("+ flash attention", 1, 512, 1),
-    ("+ at most 56 rows a call", 1, 56, 1),
-    ("+ rows in fours", 1, 56, 4),
-    ("+ rows in eights (selfloop)", 1, 56, 8),
+    ("llama.cpp as it comes", 0, 512, 1, F16),
+    ("+ flash attention", 1, 512, 1, F16),
+    ("+ at most 56 rows a call", 1, 56, 1, F16),
+    ("+ rows in fours", 1, 56, 4, F16),
+    ("+ rows in eights", 1, 56, 8, F16),
+    ("256 rows in eights", 1, 256, 8, F16),
+    ("256 rows in eights, values in BF16 (selfloop)", 1, 256, 8, BF16),
 )
 STEPS, SEQUENCES, BALLAST = 4, 32, 32
 Logits = NDArray[np.float32]
@@ -42,9 +45,9 @@ def main() -> None:
         print()
 
 
-def row(model: Model, name: str, flash: int, rows: int, multiple: int) -> str:
+def row(model: Model, name: str, flash: int, rows: int, multiple: int, values: int) -> str:
     """Return a line of the table."""
-    context = Context(model, flash, rows, multiple)
+    context = Context(model, flash, rows, multiple, values)
     texts = [f"Question: What is the {a} of {b}?\nAnswer:" for a in TRAITS for b in PLACES][:SEQUENCES]
     prompts = [model.tokens(text + " well" * (i % 5)) for i, text in enumerate(texts)]
     together = context.greedy(prompts)
@@ -64,12 +67,13 @@ PLACES = ("France", "Peru", "Egypt", "Japan", "Spain", "Chile", "Cuba", "Kenya")
 class Context:
     """A llama.cpp context with the settings under test."""
 
-    def __init__(self, model: Model, flash: int, rows: int, multiple: int) -> None:
+    def __init__(self, model: Model, flash: int, rows: int, multiple: int, values: int) -> None:
         self.vocab, self.rows, self.multiple = model.vocab_size, rows, multiple
         params = lib.llama_context_default_params()
         params.n_ctx, params.n_seq_max, params.kv_unified, params.swa_full = 4096, SEQUENCES + 1, True, True
         params.n_batch, params.n_ubatch, params.flash_attn_type = rows, rows, flash
         params.n_threads = params.n_threads_batch = 2
+        params.type_v = values
         self.pointer: Any = lib.llama_init_from_model(model.pointer, params)
         self.memory: Any = lib.llama_get_memory(self.pointer)
         self.batch: Any = lib.llama_batch_init(rows, 0, 1)

@@ -1,17 +1,18 @@
 """How fast selfloop's llama.cpp engine is, against whom, where its time goes, and how its cost grows.
 
     python benchmarks/build_batched_bench.py              # once: llama.cpp's own benchmark, from the sdist's sources
-    pip install transformers                              # for its contender; left out, with a note, if missing
+    pip install transformers accelerate gguf torch==2.13.0       # for its contender; left out, with a note, if missing
     python benchmarks/generate.py contenders              # 64 prompts of 16 tokens, 24 tokens each
     python benchmarks/generate.py workload                # 500 questions behind five demonstrations, 1 + 8 answers
     python benchmarks/generate.py growth                  # the workload with 100 to 2,000 questions, 4 to 128 sequences
 
-All contenders of a table run in turn, in one process (batched-bench in one it starts), in alternating order; figures
+All contenders of a table run in turn (each in a process of its own), in alternating order; figures
 are medians of the rounds, with the least and the most. Tokens are those of prompts and answers. Machines drift:
 compare within a table. Measure alone: nothing else may run.
 """
 
 import importlib.util
+import os
 import platform
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from selfloop.records import Completion, Request, Sampling
 
 PROMPT, ANSWER, SEQUENCES = 16, 24, 64
 ALONE = 16  # prompts for contenders that run one at a time: their speed does not depend on how many there are
+HIGH_LEVEL = Path(__file__).with_name("high_level.py")
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 
 Run = Callable[[], float]
@@ -72,9 +75,11 @@ def contenders(names: tuple[str, ...], rounds: int) -> None:
         copy = working(shipped, "auto")
         print(f"\n**{name}**, shipped file {shipped.name}; the working copy is {copy.about}\n", flush=True)
         texts = prompts(name)
-        runs = {"llama_cpp.Llama in a loop, shipped": high_level(shipped, texts[:ALONE])}
+        runs = {
+            "llama_cpp.Llama in a loop, shipped": apart(HIGH_LEVEL, shipped, ANSWER, context.cores(), *texts[:ALONE])
+        }
         for label, path in {"shipped": shipped, "working copy": copy.path}.items():
-            runs[f"selfloop, {label}"] = ours(path, texts)
+            runs[f"selfloop, {label}"] = apart(__file__, "once", path, *texts)
             runs |= batched_bench(label, path)
         runs |= transformers(shipped, texts)
         report(measure(runs, rounds))
@@ -101,33 +106,27 @@ def tokens(backend: LlamaCpp, text: str) -> int:
     return len(backend._model.tokens([Piece(text, False)]))
 
 
-def ours(path: Path, texts: list[str]) -> Run:
-    """Return a run of selfloop's engine, which has forgotten all prompts."""
+def apart(*command: object) -> Run:
+    """Return a run in a process of its own: idle threads slow their neighbours, and so may our settings of OpenMP."""
+    bare = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
+
+    def run() -> float:
+        line = [sys.executable, *map(str, command)]
+        return float(subprocess.run(line, capture_output=True, text=True, check=True, env=bare).stdout.split()[-2])
+
+    return run
+
+
+@main.command(hidden=True)
+@click.argument("path", type=Path)
+@click.argument("texts", nargs=-1)
+def once(path: Path, texts: tuple[str, ...]) -> None:
+    """Print the tokens/s of selfloop, of prompts and answers and of answers alone, warmed up."""
     backend = LlamaCpp(path)
     requests = [Request(text, Sampling(max_tokens=ANSWER)) for text in texts]
-
-    def run() -> float:
-        if backend._scheduler:
-            backend._scheduler.clear()
-        start = time.perf_counter()
-        drawn = sum(len(c.tokens) for _, c in backend.generate(requests) if isinstance(c, Completion))
-        return (drawn + PROMPT * len(texts)) / (time.perf_counter() - start)
-
-    return run
-
-
-def high_level(path: Path, texts: list[str]) -> Run:
-    """Return a run of llama-cpp-python's own class."""
-    import llama_cpp
-
-    llama = llama_cpp.Llama(str(path), n_ctx=512, n_threads=context.cores(), verbose=False)
-
-    def run() -> float:
-        start = time.perf_counter()
-        answers: list[Any] = [llama(text, max_tokens=ANSWER, temperature=0) for text in texts]
-        return sum(a["usage"]["total_tokens"] for a in answers) / (time.perf_counter() - start)
-
-    return run
+    list(backend.generate([replace(request, sampling=Sampling(max_tokens=2)) for request in requests]))
+    seconds, drawn, _ = answer(backend, requests)
+    print((drawn + PROMPT * len(texts)) / seconds, drawn / seconds)
 
 
 def batched_bench(label: str, path: Path) -> dict[str, Run]:
@@ -152,8 +151,8 @@ def batched_bench(label: str, path: Path) -> dict[str, Run]:
 
 def transformers(path: Path, texts: list[str]) -> dict[str, Run]:
     """Return a run of transformers' generate on the same weights, in the type that its kernels have here."""
-    if not (importlib.util.find_spec("transformers") and importlib.util.find_spec("gguf")):
-        print("transformers is left out: pip install transformers gguf torch==2.13.0")
+    if not all(map(importlib.util.find_spec, ("transformers", "accelerate", "gguf"))):
+        print("transformers is left out: pip install transformers accelerate gguf torch==2.13.0")
         return {}
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -284,7 +283,7 @@ def answer(backend: LlamaCpp, requests: list[Request]) -> tuple[float, int, Cloc
 def workload(names: tuple[str, ...], rounds: int, count: int, weights: str) -> None:
     """Measure prefix sharing on the real workload, where the time goes, and memory."""
     requests = workload_of(count)
-    few = workload_of(max(1, count // 10))
+    few = workload_of(max(1, count // 50))
     for name in names or MODELS:
         path = working(models.locate(name), weights).path  # type: ignore[arg-type]
         print(f"\n**{name}**, {path.name}: {count} questions, 9 answers each\n", flush=True)
@@ -294,7 +293,7 @@ def workload(names: tuple[str, ...], rounds: int, count: int, weights: str) -> N
         answer(apart, few)
         assert apart._scheduler
         apart._scheduler.sharing = False
-        times: dict[str, list[float]] = {"sharing": [], "sharing off, a tenth of the questions, times ten": []}
+        times: dict[str, list[float]] = {"sharing": [], "sharing off (a fiftieth of the questions, times fifty)": []}
         shared, off = times
         for _ in range(rounds):
             seconds, drawn, clock = answer(sharing, requests)
@@ -361,9 +360,11 @@ def growth(names: tuple[str, ...], rounds: int, weights: str) -> None:
             f"\n**{name}**, {path.name}\n\n| questions | sequences | seconds, median | least | most | ms a question |"
         )
         print("|---|---|---|---|---|---|", flush=True)
-        sizes = [(count, 64) for count in (100, 500, 2000)] + [(500, number) for number in (4, 16, 128)]
+        sizes = [(count, 64) for count in (100, 500, 2000)] + [(100, number) for number in (4, 16, 128)]
         backends = {number: LlamaCpp(path, sequences=number) for number in (4, 16, 64, 128)}
         found: dict[tuple[int, int], list[float]] = {size: [] for size in sizes}
+        for backend in backends.values():
+            answer(backend, workload_of(100))
         for _ in range(rounds):
             for count, number in sizes:
                 found[count, number].append(answer(backends[number], workload_of(count))[0])

@@ -150,9 +150,8 @@ def test_refills_and_compactions_change_nothing(alone, monkeypatch):
     tight = build(model=MODEL, sequences=5, n_ctx=300)
     assert every(tight, mixed()) == alone
     assert len(compactions) > 15
-    scores = tight.loglikelihood(scored := said(alone))
+    assert tight.loglikelihood(said(alone)) == [done.logprobs for done in alone.values()]
     tight.close()
-    assert scores == [alone[key].logprobs for key in alone] and len(scored) == len(alone)
 
 
 @real
@@ -206,9 +205,9 @@ def test_more_than_the_cache_holds_waits_for_its_turn(backend):
         )
         for i in range(39)
     ]
-    requests.insert(
-        20, Request(" well" * 260, Sampling(max_tokens=40, stop=("e", "a", "o")))
-    )  # 300: by itself it just fits
+    just_fits = Request(" well" * 260, Sampling(max_tokens=40, stop=("e", "a", "o")))
+    requests.insert(20, just_fits)
+    assert len(backend._prompt(just_fits)) + 40 == 300
     tight = build(model=MODEL, sequences=64, n_ctx=300)
     found = every(tight, requests)
     tight.close()
@@ -269,7 +268,7 @@ def piece_with_specials(model):
 
 
 @real
-@pytest.mark.parametrize("text", ["a\0b", "\ud800", "\N{BOM}x", "🌟" * 20, "\x1b[0m\r\n\t", " "])
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "\N{BOM}x", "🌟" * 20, "\x1b[0m\r\n\t", " "], ids=range(6))
 def test_odd_text_is_served(backend, text):
     for prompt in (text, (Message("user", text),)):
         done = one(backend, Request(prompt, Sampling(max_tokens=1)))
@@ -568,10 +567,9 @@ def test_a_token_that_reaches_over_the_edge_is_the_continuations_first(backend):
 
 @real
 def test_nothing_to_score(backend):
-    assert backend.loglikelihood([Continuation("One", ""), Continuation("One", ()), Continuation("a", "b")])[:2] == [
-        (),
-        (),
-    ]
+    pairs = [Continuation("One", ""), Continuation("One", ()), Continuation("One", " two")]
+    *nothing, something = backend.loglikelihood(pairs)
+    assert nothing == [(), ()] and len(something) == 1
 
 
 @real
@@ -708,10 +706,11 @@ def test_places_of_hidden_states(backend):
     (ends,) = backend.hidden_states([replace(whole, text=tokens[:4])])
     assert (ends == every_place[[0, 4]]).all()
     for places in ((last + 1,), (0, -last - 2), ()):
-        good, bad = backend.hidden_states([replace(whole, text=(*tokens, *tokens)), whole], places or (0,))
-        assert places == () or isinstance(bad, RequestError)
-        assert not isinstance(good, RequestError) or places == (0, -last - 2)
-    assert isinstance(backend.hidden_states([whole], ())[0], RequestError)
+        (bad,) = backend.hidden_states([whole], places)
+        assert isinstance(bad, RequestError) and f"from 0 to {last}" in str(bad)
+    longer = replace(whole, text=(*tokens, *tokens))
+    bad, good = backend.hidden_states([whole, longer], (last + 1,))
+    assert isinstance(bad, RequestError) and good.shape == (1, WIDTH)
 
 
 @real
