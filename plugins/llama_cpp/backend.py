@@ -150,7 +150,8 @@ class LlamaCpp:
         for index, item in enumerate(items):
             try:
                 prompt, tasks = job(index, item)
-                self._refuse_too_long(len(prompt), max((task.room for task in tasks), default=0))
+                after = "max_tokens" if isinstance(item, Request) else "the text after it"
+                self._refuse_too_long(len(prompt), max((task.room for task in tasks), default=0), after)
             except RequestError as error:
                 yield index, error
                 self._still(mine)
@@ -252,10 +253,10 @@ class LlamaCpp:
         special = {"bos_token": model.bos, "eos_token": model.eos}
         return chat.render(model.template, messages, open_turn=open_turn, special=special)
 
-    def _refuse_too_long(self, prompt: int, answer: int) -> None:
+    def _refuse_too_long(self, prompt: int, answer: int, after: str) -> None:
         total = prompt + answer
         need = f"{prompt} prompt tokens + {answer} that may follow = {total}"
-        shorter = "shorten the prompt or lower max_tokens"
+        shorter = f"shorten the prompt or {'lower' if after == 'max_tokens' else 'shorten'} {after}"
         if total > self._model.context:
             raise RequestError(f"{need}, but the model reads at most {self._model.context}: {shorter}")
         if self._n_ctx and total > self._n_ctx:

@@ -19,6 +19,7 @@ that was not interrupted. On the CPU of llama.cpp four things make them independ
 import ctypes
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +66,9 @@ class Cache:
         self._vocab_size, self._width = vocab_size, width
         self._memory = lib.llama_get_memory(context)
         self._batch = lib.llama_batch_init(ROWS, 0, 1)
-        self._grave, self._ballast, *self._free = range(sequences - 1, -1, -1)
-        self.sequences = len(self._free)
+        self.sequences = sequences - 2
+        self._ballast, self._grave = self.sequences, self.sequences + 1
+        self._free = list(range(self.sequences - 1, -1, -1))
         # Python sees Ctrl-C only between two calls into C, and a call may take long: it runs on a thread of its
         # own, and llama.cpp asks after every operation whether to stop. What it asks is libc's strlen about
         # this buffer, 0 or 1: a function in Python would have to be called thousands of times a second.
@@ -89,6 +91,11 @@ class Cache:
         lib.llama_memory_clear(self._memory, False)
         self.top = 0
 
+    def reset(self) -> None:
+        """Empty all cells and take all sequences back."""
+        self.clear()
+        self._free = list(range(self.sequences - 1, -1, -1))
+
     def take(self) -> int:
         """Return an empty sequence; `drop` gives it back."""
         return self._free.pop()
@@ -102,7 +109,7 @@ class Cache:
     def decode(self, tokens: Sequence[Token]) -> list[Output]:
         """Run the model; return the outputs of the wanted rows, valid until the next call.
 
-        Where it fails or is interrupted, what is in the cells is undefined: `top` is beyond them then.
+        Where it fails or is interrupted, the cache is `broken`.
         """
         wanted = sum(token.wanted for token in tokens)
         extra = 0 if self.hidden else _up(wanted) - wanted
@@ -110,7 +117,8 @@ class Cache:
         ballast = [Token(0, i, self._ballast, i < extra) for i in range(total - len(tokens))]
         self._fill([*tokens, *ballast])
         lib.llama_set_embeddings(self.context, self.hidden)
-        before, self.top = self.top, self.cells + 1
+        before = self.top
+        self.spoil()
         status = self._run()
         if status:
             raise ModelError(f"llama_decode failed with status {status} at {before} of {self.cells} cells")
@@ -121,16 +129,22 @@ class Cache:
 
     @property
     def broken(self) -> bool:
-        """Return whether a call has failed since the cache was cleared."""
+        """Return whether what is in the cells is undefined."""
         return self.top > self.cells
 
+    def spoil(self) -> None:
+        """Note that what is in the cells is undefined, until `reset`."""
+        self.top = self.cells + 1
+
     def _run(self) -> int:
-        running = self._worker.submit(lib.llama_decode, self.context, self._batch)
         try:
-            return int(running.result())
+            return int(self._worker.submit(lib.llama_decode, self.context, self._batch).result())
         except BaseException:
             self._abort.value = b"\1"
-            wait([running])
+            ended = self._worker.submit(int)
+            while not ended.done():  # nothing may touch the memory before, not even a second Ctrl-C
+                with suppress(KeyboardInterrupt):
+                    wait([ended])
             self._abort.value = b""
             raise
 

@@ -71,8 +71,8 @@ def _entropy(logits: Row, scratch: Row, total: float) -> float:
 
 def reject(sampling: Sampling) -> str:
     """Return what is wrong with these settings, or an empty string."""
-    if not (math.isfinite(sampling.temperature) and sampling.temperature >= 0):
-        return f"temperature must be 0 or more, not {sampling.temperature}"
+    if sampling.temperature and not 1e-4 <= sampling.temperature <= 1e4:  # what float32 can divide by
+        return f"temperature must be 0 (greedy), or from 0.0001 to 10000, not {sampling.temperature}"
     if sampling.max_tokens < 1:
         return f"max_tokens must be 1 or more, not {sampling.max_tokens}"
     if sampling.top_k < 0:
@@ -81,8 +81,8 @@ def reject(sampling: Sampling) -> str:
         return f"top_p must be above 0 and at most 1, not {sampling.top_p}"
     if not 0 <= sampling.min_p <= 1:
         return f"min_p must be from 0 to 1, not {sampling.min_p}"
-    if not (math.isfinite(sampling.repetition_penalty) and sampling.repetition_penalty > 0):
-        return f"repetition_penalty must be above 0 (1: none), not {sampling.repetition_penalty}"
+    if not 1e-3 <= sampling.repetition_penalty <= 1e3:
+        return f"repetition_penalty must be from 0.001 to 1000 (1: none), not {sampling.repetition_penalty}"
     if "" in sampling.stop:
         return "a stop string is empty; every text contains it"
     if sampling.grammar and sampling.json_schema:

@@ -75,12 +75,11 @@ class Scheduler:
 
     def __init__(self, cache: Cache, *, limit: int, sequences: int, window: int) -> None:
         """Take a cache of more than `limit` + `ROWS` cells, of which `limit` are given out at a time."""
-        self._cache, self._limit, self._sequences = cache, limit, sequences
-        self._tree = Tree(cache, window=window, sequences=sequences)
+        self._cache, self._limit, self._sequences, self._window = cache, limit, sequences, window
         self._families: list[Family] = []
         self._strands: deque[Strand] = deque()  # the next call's rows are taken from the left
         self._results: list[tuple[int, Result]] = []
-        self._waste = 0
+        self.clear()
         self.sharing = True  # switched off only to measure what it gives
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
@@ -100,13 +99,20 @@ class Scheduler:
                     self._settle(family, last=not waiting)
                 yield from self._results
                 self._results.clear()
-        finally:
+        except GeneratorExit:  # only ever at the yield, where all is as it should be
             self._abandon()
+            raise
+        except BaseException:  # llama.cpp failed, or Ctrl-C came, who knows where
+            self.clear()
+            raise
 
     def clear(self) -> None:
-        """Forget all prompts."""
-        self._tree.clear()
-        self._cache.clear()
+        """Forget all prompts and all that is at work."""
+        self._families.clear()
+        self._strands.clear()
+        self._results.clear()
+        self._cache.reset()
+        self._tree = Tree(self._cache, window=self._window, sequences=self._sequences)
         self._waste = 0
 
     def _admit(self, waiting: deque[Job]) -> None:
@@ -224,8 +230,6 @@ class Scheduler:
             self._tree.leave(family.leaf)
         self._families.clear()
         self._results.clear()
-        if self._cache.broken:
-            self.clear()
 
     def _make_room(self) -> None:
         """Compact the cache where the next call would not fit, or passing by dead cells has cost more than that."""

@@ -115,12 +115,6 @@ class Tree:
         while self._idle_cells(fresh=True) > fresh or self._idle_cells(fresh=False) > limit:
             self._evict()
 
-    def clear(self) -> None:
-        """Forget all; no node may be in use any more. The cache's cells are the caller's to clear."""
-        for node in list(self.nodes()):
-            self._cache.drop(node.sequence, node.start)
-        self._root.children, self._count = [], 0
-
     def begin(self, node: Node) -> None:
         """Let a node's sequence hold what comes before its own tokens."""
         if node.parent is not None:

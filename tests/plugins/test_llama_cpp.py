@@ -958,15 +958,14 @@ def test_after_ctrl_c_the_model_says_the_same(backend, alone):
     with ctrl_c(0.2):
         backend.loglikelihood([Continuation(long.prompt, " the end")])
     with ctrl_c(0.02):
-        backend.load_adapter(None)
-        backend.load_adapter(None)
-        backend.load_adapter(None)
-    assert every(backend, mixed()) == alone
+        for _ in range(5):
+            backend.load_adapter(None)
+    assert every(backend, mixed()[:6]) == some(alone, 6)
 
 
 @real
 def test_ctrl_c_in_a_compaction_does_no_harm(backend, alone, monkeypatch):
-    every(backend, mixed())
+    every(backend, mixed()[:6])
     restore, restored = cache.Cache.restore, []
 
     def interrupted(self, *args):
@@ -978,10 +977,10 @@ def test_ctrl_c_in_a_compaction_does_no_harm(backend, alone, monkeypatch):
     monkeypatch.setattr(cache.Cache, "restore", interrupted)
     monkeypatch.setattr(scheduler, "PATIENCE", -(10**6))
     with pytest.raises(KeyboardInterrupt):
-        every(backend, mixed())
+        every(backend, mixed()[:6])
     monkeypatch.undo()
     try:
-        assert every(backend, mixed()) == alone
+        assert every(backend, mixed()[:6]) == some(alone, 6)
     finally:
         backend._scheduler.clear()  # the other tests are about other things
 

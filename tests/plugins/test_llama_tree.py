@@ -318,11 +318,11 @@ def test_trim_has_a_limit_for_the_fresh_and_one_for_all():
     check(tree, cells)
 
 
-def test_clear_gives_all_sequences_back():
+def test_trimming_all_gives_all_sequences_back():
     tree, cells = made(window=12)
     for kind in range(5):
         add(tree, [kind] * 30, stay=False)
-    tree.clear()
+    tree.trim(fresh=0, limit=0)
     assert not list(tree.nodes()) and len(cells.free) == cells.sequences
     check(tree, cells)
     add(tree, [1] * 30)
@@ -357,7 +357,7 @@ def test_soak(window, seed):
         elif what < 0.99:
             tree.trim(fresh=luck.choice([0, 50]), limit=luck.choice([0, 100, limit // 2]))
         elif not used:
-            tree.clear()
+            tree.trim(fresh=0, limit=0)
         check(tree, cells)
         assert tree.cells <= limit
     while used:
