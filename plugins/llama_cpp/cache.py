@@ -32,7 +32,7 @@ from .model import lib
 from .sampling import Output, Row, read
 
 ROWS = 256  # of one llama_decode; more are hardly faster
-WANTED = 64  # rows with logits of one llama_decode; more take memory and are no faster
+WANTED = 64  # rows with logits of one llama_decode; each takes memory, one MiB for a vocabulary of 262,144
 STEP = 8
 SEQUENCES = 256  # the most that llama.cpp knows; two of them are ballast and grave
 

@@ -38,7 +38,7 @@ class Size:
 
 def size(model: Model, jobs: Sequence[Job], *, n_ctx: int | None, sequences: int | None) -> Size:
     """Return what jobs want, as far as memory allows. `n_ctx` and `sequences` are the recipe's."""
-    strands = sequences or WANTED  # more are no faster: attention passes by their cells
+    strands = sequences or WANTED  # more would take turns
     rooms = [task.room for _, tasks in jobs for task in tasks]
     ready = min(len(jobs), strands * len(jobs) // max(1, len(rooms)) + AHEAD) + PROMPTS
     if n_ctx:
