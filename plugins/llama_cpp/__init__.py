@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 MAX_SEQUENCES = 128  # of the 254 that llama.cpp leaves us; the prompts need some too
 GIVES = frozenset({"logprobs", "chat", "loglikelihood", "hidden_states", "adapters"})
 
+Weights = Literal["shipped", "auto", "q4_0", "q8_0", "bf16", "f16"]
+
 
 def build(
     *,
@@ -38,7 +40,7 @@ def build(
     n_ctx: Annotated[int, Ge(64), Le(2**30)] | None = None,
     sequences: Annotated[int, Ge(1), Le(MAX_SEQUENCES)] | None = None,
     threads: Annotated[int, Ge(1), Le(512)] | None = None,
-    weights: Literal["shipped", "auto", "q4_0", "q8_0", "bf16", "f16"] = "shipped",
+    weights: Weights = "shipped",
 ) -> "LlamaCpp":
     """Load a model: `n_ctx` tokens of cache shared by up to `sequences` completions that are written at once.
 
@@ -64,7 +66,7 @@ def check(
     n_ctx: int | None = None,
     sequences: int | None = None,
     threads: int | None = None,
-    weights: str = "shipped",
+    weights: Weights = "shipped",
 ) -> None:
     """Raise what can be seen without loading or fetching: no such file or name, not a GGUF, licence not accepted."""
     models.check(model)

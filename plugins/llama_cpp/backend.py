@@ -308,11 +308,13 @@ class LlamaCpp:
         assert self._cache and self._scheduler
         cache, found = self._cache, []
         cache.hidden = False
-        for probe in PROBES:
+        try:
+            for probe in PROBES:
+                self._scheduler.clear()
+                sequence, tokens = cache.take(), self._model.tokens([chat.Piece(probe, False)])[:ROWS]
+                last = len(tokens) - 1
+                output = cache.decode([Token(token, i, sequence, i == last) for i, token in enumerate(tokens)])
+                found.append(output[0].logits.astype(np.float64) - output[0].total)
+        finally:  # also after Ctrl-C: the next call must not build on what is there now
             self._scheduler.clear()
-            sequence, tokens = cache.take(), self._model.tokens([chat.Piece(probe, False)])[:ROWS]
-            output = cache.decode([Token(token, i, sequence, i + 1 == len(tokens)) for i, token in enumerate(tokens)])
-            found.append(output[0].logits.astype(np.float64) - output[0].total)
-            cache.drop(sequence, 0)
-        self._scheduler.clear()
         return found

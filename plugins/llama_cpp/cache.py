@@ -109,7 +109,7 @@ class Cache:
     def decode(self, tokens: Sequence[Token]) -> list[Output]:
         """Run the model; return the outputs of the wanted rows, valid until the next call.
 
-        Where it fails or is interrupted, the cache is `broken`.
+        Where it fails or is interrupted, what is in the cells is undefined until `reset`.
         """
         wanted = sum(token.wanted for token in tokens)
         extra = 0 if self.hidden else _up(wanted) - wanted
@@ -117,24 +117,13 @@ class Cache:
         ballast = [Token(0, i, self._ballast, i < extra) for i in range(total - len(tokens))]
         self._fill([*tokens, *ballast])
         lib.llama_set_embeddings(self.context, self.hidden)
-        before = self.top
-        self.spoil()
         status = self._run()
         if status:
-            raise ModelError(f"llama_decode failed with status {status} at {before} of {self.cells} cells")
+            raise ModelError(f"llama_decode failed with status {status} at {self.top} of {self.cells} cells")
         if ballast:
             lib.llama_memory_seq_rm(self._memory, self._ballast, -1, -1)
-        self.top = before + len(tokens)
+        self.top += len(tokens)
         return self._outputs(tokens, total if self.hidden else _up(wanted))
-
-    @property
-    def broken(self) -> bool:
-        """Return whether what is in the cells is undefined."""
-        return self.top > self.cells
-
-    def spoil(self) -> None:
-        """Note that what is in the cells is undefined, until `reset`."""
-        self.top = self.cells + 1
 
     def _run(self) -> int:
         try:

@@ -68,7 +68,7 @@ def open_cache(model: Model, wanted: Size, threads: int | None) -> Cache:
     sequences = min(wanted.strands + wanted.prompts + 2, SEQUENCES)
     params.n_ctx, params.n_seq_max, params.kv_unified, params.swa_full = cells, sequences, True, True
     params.n_batch = params.n_ubatch = ROWS
-    params.n_outputs_max = max(WANTED, sequences)  # llama.cpp aborts below n_seq_max; memory is not touched for it
+    params.n_outputs_max = max(WANTED, sequences)  # llama.cpp aborts below n_seq_max, and clears them all
     params.type_k, params.type_v = F16, BF16  # see cache.py
     params.n_threads = params.n_threads_batch = threads or cores()
     params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED

@@ -4,7 +4,7 @@ The order is repetition penalty, temperature, min-p, top-k, top-p, each over wha
 comes last: a token that it refuses is drawn again, from those of the whole row which it allows, by the same rules.
 Everything here depends on the row and on the sample's own random stream alone: the same request gives the
 same tokens in any batch. A vocabulary may hold 262,144 tokens: `read` passes over all of them once for what
-every use of a row needs, on as many threads as there are rows, and drawing then touches the few tokens that have
+every use of a row needs (`cache.py` does it on all threads), and drawing then touches the few tokens that have
 a chance. `benchmarks/sampling.py` compares it with llama.cpp's samplers, numba and plain numpy.
 """
 

@@ -25,7 +25,6 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
 
 import filelock
 import psutil
@@ -34,13 +33,11 @@ from selfloop.errors import ModelError
 from selfloop.records import Completion, Continuation, Request, Sampling
 
 from .. import models
-from . import context
+from . import Weights, context
 from .backend import LlamaCpp
 from .cache import WANTED, Token
 from .model import Model, lib
 from .yardstick import QUESTIONS, TEXT
-
-Weights = Literal["shipped", "auto", "q4_0", "q8_0", "bf16", "f16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,6 @@ FORMATS: Mapping[str, Format] = {
 }
 GAIN = 1.1  # what a format must gain to be worth a copy, or to be preferred to a more faithful one
 CALLS, SECONDS, ROUNDS = 3, 1.0, 2  # of a measurement: each round at least so many calls and so long
-PATIENCE = 3600.0  # seconds to wait for another process that makes the same copy
 
 _log = logging.getLogger("selfloop.models")
 
@@ -107,7 +103,7 @@ def working(shipped: Path, weights: Weights, threads: int | None = None) -> Work
     copies = Copies(shipped, threads)
     try:
         copies.folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(copies.folder / "lock", timeout=PATIENCE):
+        with filelock.FileLock(copies.folder / "lock", timeout=models.PATIENCE):
             return copies.fastest() if weights == "auto" else copies.get(weights)
     except filelock.Timeout as error:
         raise ModelError(f"another process has been at work in {copies.folder} for an hour; end it first") from error
