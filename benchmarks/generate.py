@@ -3,6 +3,7 @@
     python benchmarks/build_batched_bench.py              # once: llama.cpp's own benchmark, from the sdist's sources
     pip install transformers accelerate gguf torch==2.13.0       # for its contender; left out, with a note, if missing
     python benchmarks/generate.py contenders              # 64 prompts of 16 tokens, 24 tokens each
+    python benchmarks/generate.py shared                  # one prompt of 120 tokens, 64 answers of 24 tokens
     python benchmarks/generate.py workload                # 500 questions behind five demonstrations, 1 + 8 answers
     python benchmarks/generate.py growth                  # the workload with 100 to 2,000 questions, 4 to 128 sequences
 
@@ -38,6 +39,7 @@ from selfloop_plugins.llama_cpp.weights import working
 from selfloop.records import Completion, Request, Sampling
 
 PROMPT, ANSWER, SEQUENCES = 16, 24, 64
+LONG = 120  # tokens of a prompt with demonstrations
 ALONE = 16  # prompts for contenders that run one at a time: their speed does not depend on how many there are
 HIGH_LEVEL = Path(__file__).with_name("high_level.py")
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
@@ -80,22 +82,39 @@ def contenders(names: tuple[str, ...], rounds: int) -> None:
         }
         for label, path in {"shipped": shipped, "working copy": copy.path}.items():
             runs[f"selfloop, {label}"] = apart(__file__, "once", path, *texts)
-            runs |= batched_bench(label, path)
+            runs |= batched_bench(label, path, PROMPT)
         runs |= transformers(shipped, texts)
         report(measure(runs, rounds))
 
 
-def prompts(name: str) -> list[str]:
-    """Return texts of exactly 16 tokens that share no more than the first few."""
+@main.command()
+@click.argument("names", nargs=-1)
+@click.option("--rounds", default=5, show_default=True)
+def shared(names: tuple[str, ...], rounds: int) -> None:
+    """Compare with C++ where all sequences share their prompt: the work that selfloop does most."""
+    for name in names or MODELS:
+        shipped = models.locate(name)
+        copy = working(shipped, "auto")
+        print(f"\n**{name}**, shipped file {shipped.name}; the working copy is {copy.about}\n", flush=True)
+        text = prompts(name, LONG, 1)[0]
+        runs: dict[str, Run] = {}
+        for label, path in {"shipped": shipped, "working copy": copy.path}.items():
+            runs[f"selfloop, {label}"] = apart(__file__, "once", path, *[text] * SEQUENCES)
+            runs |= batched_bench(label, path, LONG, "-pps")
+        report(measure(runs, rounds))
+
+
+def prompts(name: str, length: int = PROMPT, count: int = SEQUENCES) -> list[str]:
+    """Return texts of exactly so many tokens that share no more than the first few."""
     backend = build(model=name)
     found: list[str] = []
     for number in range(1000, 10**6, 7):
         text = f"{number} is the number of"
-        while (length := tokens(backend, text)) < PROMPT:
+        while (counted := tokens(backend, text)) < length:
             text += " most"
-        if length == PROMPT:
+        if counted == length:
             found.append(text)
-        if len(found) == SEQUENCES:
+        if len(found) == count:
             break
     backend.close()
     return found
@@ -126,20 +145,22 @@ def once(path: Path, texts: tuple[str, ...]) -> None:
     requests = [Request(text, Sampling(max_tokens=ANSWER)) for text in texts]
     list(backend.generate([replace(request, sampling=Sampling(max_tokens=2)) for request in requests]))
     seconds, drawn, _ = answer(backend, requests)
-    print((drawn + PROMPT * len(texts)) / seconds, drawn / seconds)
+    print((drawn + sum(tokens(backend, text) for text in set(texts))) / seconds, drawn / seconds)
 
 
-def batched_bench(label: str, path: Path) -> dict[str, Run]:
+def batched_bench(label: str, path: Path, prompt: int, *flags: str) -> dict[str, Run]:
     """Return runs of llama.cpp's benchmark: as it comes, and with one cache for all sequences, as sharing needs it."""
     file = program(default_folder())
     if not file.exists():
         print("llama-batched-bench is left out: python benchmarks/build_batched_bench.py builds it")
         return {}
-    command = [file, "-m", path, "-c", 4096, "-npp", PROMPT, "-ntg", ANSWER, "-npl", SEQUENCES, "-t", context.cores()]
+    cells = SEQUENCES * 256  # llama.cpp gives each at least so many
+    command = [file, "-m", path, "-c", cells, "-npp", prompt, "-ntg", ANSWER, "-npl", SEQUENCES, *flags]
+    command += ["-t", context.cores()]
 
     def run(*more: object) -> float:
         done = subprocess.run(list(map(str, [*command, *more])), capture_output=True, text=True, check=True)
-        row = next(line for line in done.stdout.splitlines() if line.startswith(f"|{PROMPT:6}"))
+        row = next(line for line in done.stdout.splitlines() if line.startswith(f"|{prompt:6}"))
         return float(row.split("|")[-2])
 
     shared = ("-kvu", "-fa", "on", "-ctv", "bf16")
