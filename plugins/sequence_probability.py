@@ -3,9 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from selfloop import Claim, Completion, Component, Verdict, hookimpl
-from selfloop.answers import normalise
+from selfloop import Claim, Component, Verdict, hookimpl
 from selfloop.protocols import Backend
+
+from .evidence import NAN, NOT_SAID, said, total
 
 
 class SequenceProbability:
@@ -20,20 +21,12 @@ class SequenceProbability:
         return [self._judge(claim) for claim in claims]
 
     def _judge(self, claim: Claim) -> Verdict:
-        said = self._said(claim)
-        if said is None or not said.logprobs:
-            return Verdict("sequence_probability", None, "not among what the model said to the bare question")
-        total = math.fsum(said.logprobs)
-        if math.isnan(total):
-            return Verdict("sequence_probability", None, "a log-probability is not a number")
-        return Verdict("sequence_probability", math.exp(min(total, 0.0)), f"log-probability {total:.2f}")
-
-    @staticmethod
-    def _said(claim: Claim) -> Completion | None:
-        if claim.candidate == "draft":
-            return claim.answer
-        same = [s for s in claim.samples if normalise(s.text) == normalise(claim.answer.text)]
-        return max(same, key=lambda s: math.fsum(s.logprobs), default=None)
+        answer = said(claim)
+        if answer is None:
+            return Verdict("sequence_probability", None, NOT_SAID)
+        if math.isnan(whole := total(answer)):
+            return Verdict("sequence_probability", None, NAN)
+        return Verdict("sequence_probability", math.exp(whole), f"log-probability {whole:.2f}")
 
 
 @hookimpl

@@ -4,7 +4,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from selfloop_plugins import agreement, llama_cpp, novelty, scripted, sequence_probability, well_formed
+from selfloop_plugins import (
+    agreement,
+    cocoa,
+    llama_cpp,
+    novelty,
+    perplexity,
+    scripted,
+    semantic_entropy,
+    sequence_probability,
+    well_formed,
+)
 
 from selfloop.manager import load
 from selfloop.testing import BackendContract, ScorerContract, ScriptedBackend, VerifierContract
@@ -16,6 +26,22 @@ class TestAgreement(VerifierContract):
 
 class TestSequenceProbability(VerifierContract):
     component = sequence_probability.selfloop_verifiers()[0]
+
+
+class TestPerplexity(VerifierContract):
+    component = perplexity.selfloop_verifiers()[0]
+
+
+class TestSemanticEntropy(VerifierContract):
+    component = semantic_entropy.selfloop_verifiers()[0]
+
+
+class TestDiscreteSemanticEntropy(VerifierContract):
+    component = semantic_entropy.selfloop_verifiers()[1]
+
+
+class TestCoCoA(VerifierContract):
+    component = cocoa.selfloop_verifiers()[0]
 
 
 class TestWellFormed(ScorerContract):
@@ -62,7 +88,8 @@ class TestLlamaCpp(BackendContract):
 
 def test_all_that_is_built_in_is_held_to_its_contract() -> None:
     """Who adds a verifier, a scorer or a backend adds it above."""
-    held = {case.component.name for case in (TestAgreement, TestSequenceProbability, TestWellFormed, TestNovelty)}
+    cases = [*VerifierContract.__subclasses__(), *ScorerContract.__subclasses__()]
+    held = {case.component.name for case in cases if case.__module__ == __name__}
     ours = {p.component.name for kind, p in load() if kind in ("verifier", "scorer") and _is_ours(p.component.build)}
     assert ours == held
     backends = {p.component.name for kind, p in load() if kind == "backend" and _is_ours(p.component.build)}

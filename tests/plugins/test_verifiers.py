@@ -3,8 +3,13 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.stats import entropy
 from selfloop_plugins.agreement import Agreement
+from selfloop_plugins.cocoa import CoCoA
+from selfloop_plugins.perplexity import Perplexity
+from selfloop_plugins.semantic_entropy import DiscreteSemanticEntropy, SemanticEntropy
 from selfloop_plugins.sequence_probability import SequenceProbability
 
 from selfloop import Claim, Completion, Question, Verdict
@@ -75,6 +80,108 @@ def test_sequence_probability(logprobs: tuple[float, ...], confidence: float | N
         assert verdict.reason
     else:
         assert verdict.confidence == pytest.approx(confidence, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "confidence"),
+    [
+        ((-0.5, -0.25), math.exp(-0.375)),
+        ((math.log(0.5), math.log(0.125)), 0.25),
+        ((0.0,), 1.0),
+        ((-0.5, -INF), 0.0),
+        ((-0.1,) * 10_000, math.exp(-0.1)),
+        ((NAN, -0.5), None),
+        ((INF, -INF), None),
+        ((), None),
+    ],
+)
+def test_perplexity(logprobs: tuple[float, ...], confidence: float | None) -> None:
+    verdict = judge(Perplexity(), Claim(QUESTION, said(*logprobs)))
+    assert verdict.confidence == (None if confidence is None else pytest.approx(confidence, rel=1e-9))
+    assert verdict.reason
+
+
+def pool(*samples: tuple[str, float], answer: tuple[str, float] = ("Cairo", -0.5)) -> Claim:
+    """A claim whose answer and samples are (text, log-probability)."""
+    texts = tuple(said(log, text=text, sample=i) for i, (text, log) in enumerate(samples))
+    return Claim(QUESTION, said(answer[1], text=answer[0]), texts)
+
+
+LN = math.log
+THREE_OF_FOUR = (("Cairo", LN(0.4)), ("the cairo!", LN(0.2)), ("Giza", LN(0.2)), ("CAIRO", LN(0.2)))
+
+
+def test_semantic_entropy_by_hand() -> None:
+    """Of p(Cairo) = .8 and p(Giza) = .2 out of 1, against log 4; counted, .75 and .25."""
+    weighed = 1 + (0.8 * LN(0.8) + 0.2 * LN(0.2)) / LN(4)
+    counted = 1 + (0.75 * LN(0.75) + 0.25 * LN(0.25)) / LN(4)
+    assert judge(SemanticEntropy(), pool(*THREE_OF_FOUR)).confidence == pytest.approx(weighed)
+    assert judge(DiscreteSemanticEntropy(), pool(*THREE_OF_FOUR)).confidence == pytest.approx(counted)
+
+
+def test_semantic_entropy_is_that_of_scipy() -> None:
+    """An independent implementation, in float64, on samples drawn at random."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        texts, logs = rng.choice(["Cairo", "Giza", "Luxor", ""], 8), -rng.exponential(20, 8)
+        if not texts.any():
+            continue
+        sums = [np.exp(logs[texts == text]).sum() for text in np.unique(texts)]
+        counts = np.unique(texts, return_counts=True)[1]
+        claim = pool(*zip(map(str, texts), map(float, logs), strict=True))
+        for verifier, weights in ((SemanticEntropy(), sums), (DiscreteSemanticEntropy(), counts)):
+            assert judge(verifier, claim).confidence == pytest.approx(1 - entropy(weights) / LN(8), abs=1e-9)
+
+
+@pytest.mark.parametrize("verifier", [SemanticEntropy(), DiscreteSemanticEntropy()])
+@pytest.mark.parametrize(
+    ("claim", "confidence"),
+    [
+        (pool(("Cairo", -1.0), ("Cairo.", -2.0)), 1.0),
+        (pool(("Cairo", -1.0), ("Giza", -1.0)), 0.0),
+        (pool(("Cairo", -5000.0), ("Giza", -5000.0)), 0.0),  # exp of either is 0
+        (pool(("Cairo", -1.0)), None),
+        (pool(), None),
+        (pool(("", -1.0), ("I don't know", -1.0), ("...", -3.0)), None),
+    ],
+)
+def test_semantic_entropy_at_the_edges(verifier: Any, claim: Claim, confidence: float | None) -> None:
+    verdict = judge(verifier, claim)
+    assert verdict.confidence == (None if confidence is None else pytest.approx(confidence, abs=1e-12))
+    assert verdict.reason
+
+
+def test_semantic_entropy_of_impossible_samples() -> None:
+    """One text of probability 0 takes nothing from the others; where all are impossible there is no telling."""
+    assert judge(SemanticEntropy(), pool(("Cairo", -1.0), ("Giza", -INF))).confidence == pytest.approx(1.0)
+    assert judge(SemanticEntropy(), pool(("Cairo", -INF), ("Giza", -INF))).confidence is None
+    assert judge(SemanticEntropy(), pool(("Cairo", NAN), ("Giza", -1.0))).confidence is None
+
+
+@pytest.mark.parametrize(
+    ("claim", "confidence"),
+    [
+        (pool(*THREE_OF_FOUR, answer=("Cairo", -2.0)), math.exp(-2.0 / 4)),
+        (pool(("Giza", -1.0), answer=("Cairo", -2.0)), math.exp(-2.0)),
+        (pool(("Cairo", -1.0), answer=("Cairo", -2.0)), 1.0),
+        (pool(("Cairo", -1.0), answer=("Cairo", -INF)), 1.0),
+        (pool(("Giza", -1.0), answer=("Cairo", -INF)), 0.0),
+        (pool(("", -1.0), ("I don't know", -1.0), ("Cairo", -1), answer=("Cairo", -3.0)), math.exp(-2)),
+        (pool(answer=("Cairo", -1.0)), None),
+        (pool(("Cairo", -1.0), answer=("I don't know", -1.0)), None),
+        (pool(("Giza", -1.0), answer=("Cairo", NAN)), None),
+    ],
+)
+def test_cocoa(claim: Claim, confidence: float | None) -> None:
+    verdict = judge(CoCoA(), claim)
+    assert verdict.confidence == (None if confidence is None else pytest.approx(confidence))
+    assert verdict.reason
+
+
+@pytest.mark.parametrize("verifier", [SequenceProbability(), Perplexity(), CoCoA()])
+def test_what_was_said_after_a_critique_is_not_judged_by_its_own_probability(verifier: Any) -> None:
+    revision = Claim(QUESTION, said(-0.01, text="Luxor"), (said(-0.1),), "revision")
+    assert judge(verifier, revision).confidence is None
 
 
 def test_a_broken_log_probability_is_no_confidence() -> None:
