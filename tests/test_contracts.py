@@ -9,6 +9,7 @@ from selfloop_plugins import (
     cocoa,
     llama_cpp,
     novelty,
+    p_true,
     perplexity,
     scripted,
     semantic_entropy,
@@ -30,6 +31,10 @@ class TestSequenceProbability(VerifierContract):
 
 class TestPerplexity(VerifierContract):
     component = perplexity.selfloop_verifiers()[0]
+
+
+class TestPTrue(VerifierContract):
+    component = p_true.selfloop_verifiers()[0]
 
 
 class TestSemanticEntropy(VerifierContract):

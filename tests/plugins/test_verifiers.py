@@ -8,12 +8,14 @@ import pytest
 from scipy.stats import entropy
 from selfloop_plugins.agreement import Agreement
 from selfloop_plugins.cocoa import CoCoA
+from selfloop_plugins.p_true import PTrue
 from selfloop_plugins.perplexity import Perplexity
 from selfloop_plugins.semantic_entropy import DiscreteSemanticEntropy, SemanticEntropy
 from selfloop_plugins.sequence_probability import SequenceProbability
 
 from selfloop import Claim, Completion, Question, Verdict
 from selfloop.answers import declines, normalise
+from selfloop.errors import RequestError
 from selfloop.testing import ScriptedBackend
 
 QUESTION = Question("What is the capital of Egypt?", "test")
@@ -235,3 +237,49 @@ def test_declines(text: str) -> None:
 )
 def test_answers(text: str) -> None:
     assert not declines(text)
+
+
+class Told(ScriptedBackend):
+    """Gives the log-probabilities it is told for " True" and " False", and keeps what it was asked."""
+
+    def __init__(self, true: Any, false: Any, *, chat: bool = False) -> None:
+        super().__init__(chat=chat)
+        self.told, self.asked = (true, false), []
+
+    def loglikelihood(self, pairs: Any) -> Any:
+        self.asked += pairs
+        return [self.told[i % 2] for i in range(len(pairs))]
+
+
+@pytest.mark.parametrize(
+    ("true", "false", "confidence"),
+    [
+        ((LN(0.6),), (LN(0.2),), 0.75),
+        ((LN(0.1), LN(0.5)), (LN(0.05),), 0.5),
+        ((-1.0,), (-2000.0,), 1.0),
+        ((-2000.0,), (-1.0,), 0.0),
+        ((-1.0,), (-INF,), 1.0),
+        ((-INF,), (-1.0,), 0.0),
+        ((-INF,), (-INF,), None),
+        ((NAN,), (-1.0,), None),
+        (RequestError("too long"), (-1.0,), None),
+        ((-1.0,), RequestError("too long"), None),
+    ],
+)
+def test_p_true(true: Any, false: Any, confidence: float | None) -> None:
+    (verdict,) = PTrue().verify([claim("Cairo")], Told(true, false))
+    assert verdict.confidence == (None if confidence is None else pytest.approx(confidence))
+    assert verdict.reason
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_p_true_asks_about_answers_only_and_in_one_form(chat: bool) -> None:
+    backend = Told((-1.0,), (-2.0,), chat=chat)
+    verdicts = PTrue().verify([claim("I don't know"), claim(" {question} "), claim("")], backend)
+    assert [v.confidence is None for v in verdicts] == [True, False, True]
+    assert [pair.text for pair in backend.asked] == [" True", " False"]
+    pair = backend.asked[0]
+    assert pair.open_turn is chat
+    text = pair.prompt[0].content if chat else pair.prompt
+    assert "Possible answer: {question}\n" in text  # an answer is data: it is not filled in again
+    assert QUESTION.text in text
