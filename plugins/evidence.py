@@ -11,17 +11,20 @@ NOT_SAID = "not among what the model said to the bare question"
 NAN = "a log-probability is not a number"
 
 
-def said(claim: Claim) -> Completion | None:
-    """Return the answer as the model said it to the bare question, with log-probabilities; None if it did not.
+def repeats(claim: Claim) -> list[Completion]:
+    """Return the answer as the model said it to the bare question: the draft, or what has the revision's text.
 
-    A revision was written after a critique, which makes anything likely; so it is judged by the likeliest draft or
-    sample of the same text.
+    A revision was written after a critique, which makes anything likely; what it repeats was not.
     """
     if claim.candidate == "draft":
-        return claim.answer if claim.answer.logprobs else None
+        return [claim.answer]
     text = normalise(claim.answer.text)
-    same = [s for s in claim.samples if s.logprobs and normalise(s.text) == text]
-    return max(same, key=total, default=None)
+    return [sample for sample in claim.samples if normalise(sample.text) == text]
+
+
+def said(claim: Claim) -> Completion | None:
+    """Return the likeliest of `repeats` that has log-probabilities, None if there is none."""
+    return max((one for one in repeats(claim) if one.logprobs), key=total, default=None)
 
 
 def total(completion: Completion) -> float:

@@ -40,5 +40,5 @@ def build(
 @hookimpl
 def selfloop_backends() -> list[Component]:
     """Offer the backend."""
-    gives = frozenset({"logprobs", "chat", "adapters", "loglikelihood", "hidden_states"})
+    gives = frozenset({"logprobs", "entropies", "chat", "adapters", "loglikelihood", "hidden_states"})
     return [Component("scripted", build, doc="no model: replies from a script, for tests and dry runs", gives=gives)]

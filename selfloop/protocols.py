@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 CAPABILITIES: Mapping[str, str] = {
     "logprobs": "the log-probability of every generated token",
+    "entropies": "the entropy of the distribution that each token was drawn from",
     "chat": "chat messages, where the model has a template",
     "loglikelihood": "log-probabilities of a given continuation",
     "hidden_states": "hidden states of the last layer",

@@ -49,7 +49,7 @@ class Request:
     is left open and the model goes on writing it: an empty user turn, and it asks; an assistant turn that
     ends in "Answer:", and it answers in that form.
     Samples are numbered from 0; those in `skip` are not wanted, for they are there already. With `entropy`
-    the completions have `entropies`.
+    the completions have `entropies` (capability `entropies`).
     """
 
     prompt: str | tuple[Message, ...]

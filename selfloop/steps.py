@@ -25,6 +25,7 @@ from selfloop.records import (
     Attempt,
     Claim,
     Completion,
+    Decision,
     Failure,
     Past,
     Question,
@@ -148,11 +149,13 @@ def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     stop = tuple(how.stop)
     greedy = Sampling(max_tokens=how.max_tokens, stop=stop)
     drawn = Sampling(how.temperature, top_p=how.top_p, max_tokens=how.max_tokens, stop=stop)
+    entropy = "entropies" in turn.parts.backend.describe().capabilities
 
     def requests(attempt: Attempt) -> list[Request]:
         prompt = turn.prompt("answer", question=attempt.question.text)
         seed = turn.seed("answer", attempt.question.id)
-        return [_request(prompt, greedy), _request(prompt, drawn, n=how.samples, seed=seed)]
+        draft = replace(_request(prompt, greedy), entropy=entropy)
+        return [draft, _request(prompt, drawn, n=how.samples, seed=seed)]
 
     def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
         return replace(attempt, draft=found[0][0], samples=tuple(found[1]))
@@ -259,9 +262,8 @@ def verify(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
                 continue
             verdict = replace(result, verifier=verifier.name, candidate=claim.candidate)
             if verdict.confidence is not None and not 0 <= verdict.confidence <= 1:
-                wrong = Failure(
-                    "verify", verifier.name, "ValueError", f"confidence {verdict.confidence} is not in [0, 1]"
-                )
+                message = f"confidence {verdict.confidence} is not in [0, 1]"
+                wrong = Failure("verify", verifier.name, "ValueError", message)
                 done[i] = done[i].failed(wrong, fatal=False)
             else:
                 done[i] = replace(done[i], verdicts=(*done[i].verdicts, verdict))
@@ -303,12 +305,9 @@ def _decided(recipe: Recipe, attempt: Attempt) -> Attempt:
     if not given:
         return replace(attempt, decision="undecided", reason="no verifier could tell")
     confidence = sum(given.values()) / len(given)
-    attempt = replace(attempt, confidence=confidence)
-    if confidence >= recipe.decide.belief:
-        return replace(attempt, decision="belief", reason=f"confidence {confidence:.2f}")
-    if confidence <= recipe.decide.declined:
-        return replace(attempt, decision="declined", reason=f"confidence {confidence:.2f}")
-    return replace(attempt, decision="undecided", reason=f"confidence {confidence:.2f}")
+    held, refused = confidence >= recipe.decide.belief, confidence <= recipe.decide.declined
+    decision: Decision = "belief" if held else "declined" if refused else "undecided"
+    return replace(attempt, confidence=confidence, decision=decision, reason=f"confidence {confidence:.2f}")
 
 
 def _confidences(attempt: Attempt, candidate: str) -> dict[str, float]:

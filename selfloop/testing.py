@@ -80,7 +80,7 @@ class ScriptedBackend:
 
     def describe(self) -> ModelInfo:
         """Return a model that can do everything a script can."""
-        gives = frozenset({"logprobs", "chat", "adapters", "loglikelihood", "hidden_states"})
+        gives = frozenset({"logprobs", "entropies", "chat", "adapters", "loglikelihood", "hidden_states"})
         digest = blake2b(repr(sorted(self._script.items())).encode("utf-8", "replace"), digest_size=8).hexdigest()
         return ModelInfo(
             "scripted", "script", context=self._context, chat=self._chat, capabilities=gives, sha256=digest

@@ -8,6 +8,7 @@ from selfloop_plugins import (
     agreement,
     cocoa,
     llama_cpp,
+    mean_token_entropy,
     novelty,
     p_true,
     perplexity,
@@ -31,6 +32,10 @@ class TestSequenceProbability(VerifierContract):
 
 class TestPerplexity(VerifierContract):
     component = perplexity.selfloop_verifiers()[0]
+
+
+class TestMeanTokenEntropy(VerifierContract):
+    component = mean_token_entropy.selfloop_verifiers()[0]
 
 
 class TestPTrue(VerifierContract):

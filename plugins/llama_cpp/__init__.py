@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .backend import LlamaCpp
 
 MAX_SEQUENCES = 128  # of the 254 that llama.cpp leaves us; the prompts need some too
-GIVES = frozenset({"logprobs", "chat", "loglikelihood", "hidden_states", "adapters"})
+GIVES = frozenset({"logprobs", "entropies", "chat", "loglikelihood", "hidden_states", "adapters"})
 
 Weights = Literal["shipped", "auto", "q4_0", "q8_0", "bf16", "f16"]
 

@@ -87,7 +87,7 @@ class LlamaCpp:
         `tokens` and `logprobs` hold all that was drawn: the token that ended the text is among them, and so is
         the one that completed a stop string, whose text is cut off. Special tokens have no text.
         """
-        yield from self._run(requests, self._writing, entropy=any(request.entropy for request in requests))
+        yield from self._run(requests, self._writing)
 
     def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
         """Return the log-probability of each token of each continuation; see `selfloop.protocols.Backend`."""
@@ -143,7 +143,7 @@ class LlamaCpp:
         self._model.close()
 
     def _run(
-        self, items: Sequence[Item], job: Callable[[int, Item], Job], *, hidden: bool = False, entropy: bool = False
+        self, items: Sequence[Item], job: Callable[[int, Item], Job], *, hidden: bool = False
     ) -> Iterator[tuple[int, Any]]:
         """Yield (index, result) of the tasks that `job` makes of the items, or one RequestError for an item."""
         mine, jobs = self._begin(), list[Job]()
@@ -161,7 +161,7 @@ class LlamaCpp:
         if not jobs:
             return
         cache, scheduler = self._open(jobs)
-        cache.hidden, cache.entropy = hidden, entropy
+        cache.hidden = hidden
         self._running = scheduler.run(jobs)
         for found in self._running:
             yield found

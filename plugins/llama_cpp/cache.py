@@ -56,13 +56,12 @@ class Cache:
 
     Sequences are numbers that `take` gives out.
 
-    With `hidden` set, outputs have hidden states too, and all rows cost as much as wanted ones; with `entropy`
-    they have entropies.
+    With `hidden` set, outputs have hidden states too, and all rows cost as much as wanted ones.
     """
 
     def __init__(self, context: Any, cells: int, sequences: int, vocab_size: int, width: int, threads: int) -> None:
         self.context, self.cells = context, cells
-        self.top, self.hidden, self.entropy = 0, False, False
+        self.top, self.hidden = 0, False
         self._vocab_size, self._width = vocab_size, width
         self._memory = lib.llama_get_memory(context)
         self._batch = lib.llama_batch_init(ROWS, 0, 1)
@@ -160,7 +159,7 @@ class Cache:
 
         def every(start: int) -> list[Output]:
             step, scratch = len(self._scratch), self._scratch[start]
-            return [read(rows[i], scratch, entropy=self.entropy) for i in range(start, len(rows), step)]
+            return [read(rows[i], scratch) for i in range(start, len(rows), step)]
 
         shares = list(self._readers.map(every, range(len(self._scratch))))
         return [shares[i % len(shares)][i // len(shares)] for i in range(len(rows))]

@@ -35,12 +35,17 @@ class Output(NamedTuple):
     logits: Row
     best: int
     total: float
-    entropy: float | None = None  # of the full softmax at temperature 1, in nats
     hidden: Row | None = None
 
     def logprob(self, token: int) -> float:
         """Return the natural log of a token's probability under the full softmax at temperature 1."""
         return float(self.logits[token]) - self.total
+
+    def entropy(self) -> float:
+        """Return that of the full softmax at temperature 1, in nats. It costs a pass over the vocabulary."""
+        logs = self.logits - np.float32(self.total)
+        np.maximum(logs, np.float32(-1e4), out=logs)  # 0 log 0 is 0
+        return max(0.0, -float((np.exp(logs) * logs).sum()))
 
     def checked(self) -> "Output":
         """Return this. Raises RequestError where the model gave something that is not a number."""
@@ -49,7 +54,7 @@ class Output(NamedTuple):
         return self
 
 
-def read(logits: Row, scratch: Row, *, entropy: bool = False) -> Output:
+def read(logits: Row, scratch: Row) -> Output:
     """Return what there is to know of a row; `scratch` is a float32 buffer of its size.
 
     numpy adds up in pairs: the sum is good to a millionth in float32, and float64 would take four times as long.
@@ -61,12 +66,7 @@ def read(logits: Row, scratch: Row, *, entropy: bool = False) -> Output:
     offset = 0.0 if abs(peak) < SAFE else peak
     each = np.exp(np.subtract(logits, np.float32(offset), out=scratch) if offset else logits, out=scratch)
     total = offset + math.log(float(each.sum()))
-    return Output(logits, best, total, _entropy(logits, scratch, total) if entropy else None)
-
-
-def _entropy(logits: Row, scratch: Row, total: float) -> float:
-    logs = np.maximum(np.subtract(logits, np.float32(total), out=scratch), np.float32(-1e4))  # 0 log 0 is 0
-    return max(0.0, -float((np.exp(logs) * logs).sum()))
+    return Output(logits, best, total)
 
 
 def reject(sampling: Sampling) -> str:

@@ -61,8 +61,8 @@ class Writing:
         token = self._sampler.draw(output)
         self._tokens.append(token)
         self._logprobs.append(output.logprob(token))
-        if self._entropies is not None and output.entropy is not None:
-            self._entropies.append(output.entropy)
+        if self._entropies is not None:
+            self._entropies.append(output.entropy())
         self.unread.append((token, True))
         finish, length = self._finish(token)
         if finish:

@@ -1,6 +1,7 @@
 """The verifiers, against values worked out by hand."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from scipy.stats import entropy
 from selfloop_plugins.agreement import Agreement
 from selfloop_plugins.cocoa import CoCoA
+from selfloop_plugins.mean_token_entropy import MeanTokenEntropy
 from selfloop_plugins.p_true import PTrue
 from selfloop_plugins.perplexity import Perplexity
 from selfloop_plugins.semantic_entropy import DiscreteSemanticEntropy, SemanticEntropy
@@ -19,6 +21,7 @@ from selfloop.errors import RequestError
 from selfloop.testing import ScriptedBackend
 
 QUESTION = Question("What is the capital of Egypt?", "test")
+LN = math.log
 INF, NAN = float("inf"), float("nan")
 
 
@@ -103,13 +106,36 @@ def test_perplexity(logprobs: tuple[float, ...], confidence: float | None) -> No
     assert verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("entropies", "confidence"),
+    [
+        ((0.5, 1.5), math.exp(-1)),
+        ((0.0,), 1.0),
+        ((LN(4),), 0.25),
+        ((2000.0,), 0.0),
+        ((NAN, 1.0), None),
+        ((), None),
+        (None, None),
+    ],
+)
+def test_mean_token_entropy(entropies: tuple[float, ...] | None, confidence: float | None) -> None:
+    verdict = judge(MeanTokenEntropy(), Claim(QUESTION, replace(said(-0.5), entropies=entropies)))
+    assert verdict.confidence == (None if confidence is None else pytest.approx(confidence))
+    assert verdict.reason
+
+
+def test_the_entropy_of_a_revision_is_that_of_the_draft_or_sample_it_repeats() -> None:
+    samples = (said(-0.1, text="Giza"), replace(said(-0.2, text="giza."), entropies=(1.0,)))
+    revision = Claim(QUESTION, replace(said(-0.01, text="Giza"), entropies=(0.0,)), samples, "revision")
+    assert judge(MeanTokenEntropy(), revision).confidence == pytest.approx(math.exp(-1))
+
+
 def pool(*samples: tuple[str, float], answer: tuple[str, float] = ("Cairo", -0.5)) -> Claim:
     """A claim whose answer and samples are (text, log-probability)."""
     texts = tuple(said(log, text=text, sample=i) for i, (text, log) in enumerate(samples))
     return Claim(QUESTION, said(answer[1], text=answer[0]), texts)
 
 
-LN = math.log
 THREE_OF_FOUR = (("Cairo", LN(0.4)), ("the cairo!", LN(0.2)), ("Giza", LN(0.2)), ("CAIRO", LN(0.2)))
 
 
