@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from selfloop_plugins import (
     agreement,
+    arithmetic,
     cocoa,
     llama_cpp,
     mean_token_entropy,
@@ -48,6 +49,10 @@ class TestSemanticEntropy(VerifierContract):
 
 class TestDiscreteSemanticEntropy(VerifierContract):
     component = semantic_entropy.selfloop_verifiers()[1]
+
+
+class TestArithmetic(VerifierContract):
+    component = arithmetic.selfloop_verifiers()[0]
 
 
 class TestCoCoA(VerifierContract):

@@ -1,6 +1,7 @@
 """The verifiers, against values worked out by hand."""
 
 import math
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy
 from selfloop_plugins.agreement import Agreement
+from selfloop_plugins.arithmetic import Arithmetic
 from selfloop_plugins.cocoa import CoCoA
 from selfloop_plugins.mean_token_entropy import MeanTokenEntropy
 from selfloop_plugins.p_true import PTrue
@@ -309,3 +311,47 @@ def test_p_true_asks_about_answers_only_and_in_one_form(chat: bool) -> None:
     text = pair.prompt[0].content if chat else pair.prompt
     assert "Possible answer: {question}\n" in text  # an answer is data: it is not filled in again
     assert QUESTION.text in text
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "confidence"),
+    [
+        ("What is 17 plus 25?", "42", 1.0),
+        ("What is 17 plus 25?", "43", 0.0),
+        ("17+25=", "17 + 25 = 42.", 1.0),
+        ("How much is 3 x 4?", "The answer is 12.", 1.0),
+        ("What is 12 multiplied  by 12?", "144 eggs", 1.0),
+        ("what's 5 − 8?", "-3", 1.0),
+        ("what's 5 - 8?", "3", 0.0),
+        ("Calculate 1,000 times 1,000", "1,000,000", 1.0),
+        ("What is 0.1 + 0.2?", "0.3", 1.0),
+        ("What is 1 divided by 4?", "0.25", 1.0),
+        ("What is 10 / 3?", "3.33", 1.0),
+        ("What is 10 / 3?", "3.34", 0.0),
+        ("What is 10 / 3?", "3", 0.0),
+        ("What is 99999999999999999999 + 1?", "100000000000000000000", 1.0),
+        ("What is 7 times 8?", "fifty-six", None),
+        ("What is 7 times 8?", "56 or 54", None),
+        ("What is 7 times 8?", "I don't know, 56?", None),
+        ("What is 7 times 8?", "", None),
+        ("What is 5 divided by 0?", "0", None),
+        ("What is 5 times the number of planets?", "40", None),
+        ("What is 2 plus 2 plus 2?", "6", None),
+        ("What is the capital of Egypt?", "Cairo", None),
+        ("__import__('os').getcwd()", "1", None),
+        ("What is 9**9**9?", "1", None),
+        ("What is " + "9" * 5000 + " times 2?", "1", None),
+    ],
+)
+def test_arithmetic(question: str, answer: str, confidence: float | None) -> None:
+    verdict = judge(Arithmetic(), Claim(Question(question, "test"), Completion(answer)))
+    assert verdict.confidence == confidence
+    assert verdict.reason
+
+
+def test_arithmetic_is_quick_on_hostile_text() -> None:
+    for text in ("1" * 100_000, "1," * 50_000, "what is " * 20_000, " " * 100_000 + "1 + 1", "1 +" + " " * 100_000):
+        start = time.perf_counter()
+        judge(Arithmetic(), Claim(Question(text, "test"), Completion(text)))
+        judge(Arithmetic(), Claim(Question("1 + 1", "test"), Completion(text)))
+        assert time.perf_counter() - start < 1
