@@ -68,7 +68,7 @@ def answered(backend: LlamaCpp, questions: list[Question]) -> list[Claim]:
     requests = []
     for seed, question in enumerate(questions):
         prompt = asked(question.text, chat=backend.describe().chat)
-        requests.append(Request(prompt, greedy, open_turn=is_open(prompt)))
+        requests.append(Request(prompt, greedy, open_turn=is_open(prompt), entropy=True))
         requests.append(Request(prompt, drawn, n=SAMPLES, seed=seed, open_turn=is_open(prompt)))
     found: list[dict[int, Completion]] = [{} for _ in requests]
     for index, completion in backend.generate(requests):
@@ -94,10 +94,10 @@ def judged(answer: str, row: dict[str, Any]) -> bool:
 
 
 def table(claims: list[Claim], right: NDArray[np.bool_], backend: LlamaCpp) -> Iterator[str]:
-    """Yield one row for each detector that is installed and needs no options."""
+    """Yield one row for each built-in detector."""
     yield "| detector | AUROC | AURC | ECE | Brier | abstains | s / 1,000 |\n|---|---|---|---|---|---|---|"
     for kind, offer in load():
-        if kind != "verifier":
+        if kind != "verifier" or not str(offer.component.build.__module__).startswith("selfloop_plugins."):
             continue
         start = time.perf_counter()
         verdicts = offer.component.build().verify(claims, backend)
@@ -108,6 +108,7 @@ def table(claims: list[Claim], right: NDArray[np.bool_], backend: LlamaCpp) -> I
             for metric in (metrics.auroc, metrics.aurc, metrics.ece, metrics.brier)
         ]
         silent = np.mean([v.confidence is None for v in verdicts])
+        cells = ["cannot be told"] * 4 if silent == 1 else cells
         yield f"| {offer.component.name} | {' | '.join(cells)} | {silent:.0%} | {1000 * seconds / len(claims):.2f} |"
 
 

@@ -112,7 +112,7 @@ CASES: list[Case] = [
     ("option out of bounds", backend("{kind: scripted, context: 0}"), (), 2, ("backend.context", "to 1", "0")),
     ("no model", backend("llama_cpp"), (), 2, ("line 2: backend.model: is missing",)),
     ("a capability that lacks", RECIPE + "plugins: [looker.py]\nverifiers: [looker]\n", (), 2,
-     ("line 6: verifiers.0", "looker needs attentions", "scripted lacks", "It has: adapters, chat, hidden")),
+     ("line 6: verifiers.0", "looker needs attentions", "scripted lacks", "It has: adapters, chat, entropies, hidden")),
     ("a tuner without adapters", backend("plain") + "plugins: [bare_backend.py]\nverifiers: [agreement]\ntuner: lora\n",
      (), 2, ("line 7: tuner", "lora needs adapters", "plain lacks", "It has: none")),
     ("script is no script", backend("{kind: scripted, script: bad.json}"), (), 2, ("bad.json", "{pattern: [reply")),
