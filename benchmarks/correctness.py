@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from generate import DEMONSTRATIONS, MODELS, cpu, questions
+from generate import MODELS, SHOWN, cpu, questions
 from numpy.typing import NDArray
 from scipy.stats import chisquare
 from selfloop_plugins import models
@@ -23,7 +23,6 @@ from selfloop_plugins.llama_cpp.weights import working
 from selfloop.records import Completion, Continuation, Request, Sampling
 
 COUNT, DRAWS = 200, 20_000
-SHOWN = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in DEMONSTRATIONS)
 
 
 def main() -> None:

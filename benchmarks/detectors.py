@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from generate import DEMONSTRATIONS, MODELS, cpu
+from generate import MODELS, SHOWN, cpu
 from numpy.typing import NDArray
 from selfloop_plugins import models
 from selfloop_plugins.llama_cpp.backend import LlamaCpp
@@ -33,6 +33,8 @@ from selfloop.records import Request, Sampling
 
 SETS = ("easy_facts", "popqa", "nq_open", "webquestions", "curatedtrec")
 SAMPLES, TEMPERATURE, TOKENS = 8, 0.7, 24
+PROMPTS = Prompts()
+UNTOLD = "cannot be told"
 
 
 def main() -> None:
@@ -81,9 +83,8 @@ def answered(backend: LlamaCpp, questions: list[Question]) -> list[Claim]:
 def asked(question: str, *, chat: bool) -> Prompt:
     """Return what a model is asked."""
     if chat:
-        return Prompts().render("answer", chat=True, question=question)
-    shots = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in DEMONSTRATIONS)
-    return f"{shots}Question: {question}\nAnswer:"
+        return PROMPTS.render("answer", chat=True, question=question)
+    return f"{SHOWN}Question: {question}\nAnswer:"
 
 
 def judged(answer: str, row: dict[str, Any]) -> bool:
@@ -103,19 +104,18 @@ def table(claims: list[Claim], right: NDArray[np.bool_], backend: LlamaCpp) -> I
         verdicts = offer.component.build().verify(claims, backend)
         seconds = time.perf_counter() - start
         given = np.array([v.confidence or 0.0 for v in verdicts])
+        silent = np.mean([v.confidence is None for v in verdicts])
         cells = [
-            shown(interval(partial(metric, given, right), len(right)))
+            UNTOLD if silent == 1 else shown(interval(partial(metric, given, right), len(right)))
             for metric in (metrics.auroc, metrics.aurc, metrics.ece, metrics.brier)
         ]
-        silent = np.mean([v.confidence is None for v in verdicts])
-        cells = ["cannot be told"] * 4 if silent == 1 else cells
         yield f"| {offer.component.name} | {' | '.join(cells)} | {silent:.0%} | {1000 * seconds / len(claims):.2f} |"
 
 
 def shown(found: Estimate) -> str:
     """Return a value with its interval."""
     if np.isnan(found.value):
-        return "cannot be told"
+        return UNTOLD
     return f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 

@@ -72,17 +72,12 @@ def cpu() -> str:
 @click.option("--rounds", default=5, show_default=True)
 def contenders(names: tuple[str, ...], rounds: int) -> None:
     """Compare with the high-level class, with C++ and with transformers."""
-    for name in names or MODELS:
-        shipped = models.locate(name)
-        copy = working(shipped, "auto")
-        print(f"\n**{name}**, shipped file {shipped.name}; the working copy is {copy.about}\n", flush=True)
-        texts = prompts(name)
+    for name, files in headed(names):
+        shipped, texts = files["shipped"], prompts(name)
         runs = {
             "llama_cpp.Llama in a loop, shipped": apart(HIGH_LEVEL, shipped, ANSWER, context.cores(), *texts[:ALONE])
         }
-        for label, path in {"shipped": shipped, "working copy": copy.path}.items():
-            runs[f"selfloop, {label}"] = apart(__file__, "once", path, *texts)
-            runs |= batched_bench(label, path, PROMPT)
+        runs |= batched(files, texts, PROMPT)
         runs |= transformers(shipped, texts)
         report(measure(runs, rounds))
 
@@ -92,16 +87,26 @@ def contenders(names: tuple[str, ...], rounds: int) -> None:
 @click.option("--rounds", default=5, show_default=True)
 def shared(names: tuple[str, ...], rounds: int) -> None:
     """Compare with C++ where all sequences share their prompt: the work that selfloop does most."""
+    for name, files in headed(names):
+        report(measure(batched(files, prompts(name, LONG, 1) * SEQUENCES, LONG, "-pps"), rounds))
+
+
+def headed(names: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Path]]]:
+    """Yield each model and its files, under a heading."""
     for name in names or MODELS:
         shipped = models.locate(name)
         copy = working(shipped, "auto")
         print(f"\n**{name}**, shipped file {shipped.name}; the working copy is {copy.about}\n", flush=True)
-        text = prompts(name, LONG, 1)[0]
-        runs: dict[str, Run] = {}
-        for label, path in {"shipped": shipped, "working copy": copy.path}.items():
-            runs[f"selfloop, {label}"] = apart(__file__, "once", path, *[text] * SEQUENCES)
-            runs |= batched_bench(label, path, LONG, "-pps")
-        report(measure(runs, rounds))
+        yield name, {"shipped": shipped, "working copy": copy.path}
+
+
+def batched(files: dict[str, Path], texts: list[str], length: int, *flags: str) -> dict[str, Run]:
+    """Return runs of selfloop and of C++ on each file; `flags` are for the latter."""
+    runs: dict[str, Run] = {}
+    for label, path in files.items():
+        runs[f"selfloop, {label}"] = apart(__file__, "once", path, *texts)
+        runs |= batched_bench(label, path, length, *flags)
+    return runs
 
 
 def prompts(name: str, length: int = PROMPT, count: int = SEQUENCES) -> list[str]:
@@ -225,6 +230,7 @@ DEMONSTRATIONS = (
     ("What is the chemical symbol for gold?", "Au"),
     ("How many legs does a spider have, and how many does an ant have?", "8 and 6"),
 )
+SHOWN = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in DEMONSTRATIONS)
 FORMS = (
     "What is the capital of {}?", "Which language is spoken in {}?", "Who was the first king of {}?",
     "What is the highest mountain in {}?", "What is the longest river of {}?", "Which animal is the symbol of {}?",
@@ -247,9 +253,8 @@ def questions(count: int) -> list[str]:
 
 def workload_of(count: int) -> list[Request]:
     """Return the requests of selfloop's commonest work: a greedy and eight sampled answers to each question."""
-    shown = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in DEMONSTRATIONS)
     greedy, drawn = Sampling(max_tokens=16, stop=("\n",)), Sampling(0.7, max_tokens=16, stop=("\n",))
-    texts = [f"{shown}Question: {question}\nAnswer:" for question in questions(count)]
+    texts = [f"{SHOWN}Question: {question}\nAnswer:" for question in questions(count)]
     return [r for i, text in enumerate(texts) for r in (Request(text, greedy), Request(text, drawn, n=8, seed=i))]
 
 
