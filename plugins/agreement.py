@@ -1,28 +1,27 @@
 """Agreement: the share of samples that give the same answer (Wang et al. 2022, self-consistency, arXiv 2203.11171)."""
 
-from collections.abc import Sequence
+from selfloop import Claim, Component, hookimpl
+from selfloop.answers import normalise
 
-from selfloop import Claim, Component, Verdict, hookimpl
-from selfloop.answers import declines, normalise
-from selfloop.protocols import Backend
+from .evidence import Abstain, OneByOne, agreeing
 
 
-class Agreement:
+class Agreement(OneByOne):
     """Confidence is the share of the samples whose normalised text equals the answer's.
 
     Samples that decline count as disagreeing. Uncalibrated: a model that is sure of a mistake agrees with itself.
     """
 
-    def verify(self, claims: Sequence[Claim], backend: Backend) -> list[Verdict]:
-        """Return the share for each claim; abstain without samples, or where the answer is empty."""
-        return [self._judge(claim) for claim in claims]
+    name = "agreement"
 
-    def _judge(self, claim: Claim) -> Verdict:
-        answer = normalise(claim.answer.text)
-        if not claim.samples or not answer:
-            return Verdict("agreement", None, "no samples" if answer else "the answer is empty")
-        same = sum(normalise(s.text) == answer and not declines(s.text) for s in claim.samples)
-        return Verdict("agreement", same / len(claim.samples), f"{same} of {len(claim.samples)} samples agree")
+    def judge(self, claim: Claim) -> tuple[float, str]:
+        """Return the share; abstain without samples, or where the answer is empty."""
+        if not normalise(claim.answer.text):
+            raise Abstain("the answer is empty")
+        if not claim.samples:
+            raise Abstain("no samples")
+        same = agreeing(claim)
+        return same / len(claim.samples), f"{same} of {len(claim.samples)} samples agree"
 
 
 @hookimpl

@@ -1,12 +1,14 @@
 """Arithmetic: questions that can be worked out are worked out. Nothing of a model's text is ever run as code."""
 
+import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from fractions import Fraction
 
-from selfloop import Claim, Component, Verdict, hookimpl
+from selfloop import Claim, Component, hookimpl
 from selfloop.answers import declines
-from selfloop.protocols import Backend
+
+from .evidence import Abstain, OneByOne
 
 NUMBER = r"[-−]?\d{1,3}(?:,\d{3})+(?:\.\d{1,30})?|[-−]?\d{1,30}(?:\.\d{1,30})?"
 _ASKED = re.compile(
@@ -15,17 +17,15 @@ _ASKED = re.compile(
     re.IGNORECASE,
 )
 _SAID = re.compile(rf"(?<![\w.,])(?:{NUMBER})(?![\w,]|\.\d)")
-_FORMS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
-    "+": lambda a, b: a + b,
-    "-": lambda a, b: a - b,
-    "*": lambda a, b: a * b,
-    "/": lambda a, b: a / b,
+_OPERATIONS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
+    **dict.fromkeys(("+", "plus"), operator.add),
+    **dict.fromkeys(("-", "−", "minus"), operator.sub),
+    **dict.fromkeys(("*", "x", "×", "times", "multiplied by"), operator.mul),
+    **dict.fromkeys(("/", "÷", "divided by"), operator.truediv),
 }
-_SIGNS = {"plus": "+", "−": "-", "minus": "-", "x": "*", "×": "*", "times": "*", "multiplied by": "*", "÷": "/"}
-_SIGNS |= {"divided by": "/"}
 
 
-class Arithmetic:
+class Arithmetic(OneByOne):
     """Confidence is 1 if the answer is the exact result of what was asked, 0 if it is another number.
 
     Sums, differences, products and quotients of two numbers in digits ("What is 17 times 3?"). It abstains from every
@@ -33,24 +33,22 @@ class Arithmetic:
     with endless digits counts as right if what is said is its rounding to two digits or more.
     """
 
-    def verify(self, claims: Sequence[Claim], backend: Backend) -> list[Verdict]:
-        """Return a verdict for each claim."""
-        return [self._judge(claim) for claim in claims]
+    name = "arithmetic"
 
-    def _judge(self, claim: Claim) -> Verdict:
+    def judge(self, claim: Claim) -> tuple[float, str]:
+        """Return 1 or 0, and the result."""
         asked = _ASKED.fullmatch(claim.question.text)
         if asked is None:
-            return Verdict("arithmetic", None, "not a sum, difference, product or quotient of two numbers")
-        left, sign, right = _value(asked[1]), " ".join(asked[2].lower().split()), _value(asked[3])
-        sign = _SIGNS.get(sign, sign)
-        if sign == "/" and right == 0:
-            return Verdict("arithmetic", None, "division by zero has no result")
+            raise Abstain("not a sum, difference, product or quotient of two numbers")
+        try:
+            result = _OPERATIONS[" ".join(asked[2].lower().split())](_value(asked[1]), _value(asked[3]))
+        except ZeroDivisionError:
+            raise Abstain("division by zero has no result") from None
         said = _answer(claim.answer.text)
         if said is None:
-            return Verdict("arithmetic", None, "the answer is not one number")
-        result = _FORMS[sign](left, right)
+            raise Abstain("the answer is not one number")
         shown = str(result) if result.denominator == 1 else f"{float(result):.6g}"
-        return Verdict("arithmetic", 1.0 if _same(said, result) else 0.0, f"the result is {shown}")
+        return 1.0 if _same(said, result) else 0.0, f"the result is {shown}"
 
 
 def _value(text: str) -> Fraction:

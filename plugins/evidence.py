@@ -1,14 +1,39 @@
 """What detectors read out of a claim: how likely the model found the answer, and which samples mean the same."""
 
 import math
-from collections import Counter
 from collections.abc import Sequence
+from typing import ClassVar
 
-from selfloop import Claim, Completion
+from selfloop import Claim, Completion, Verdict
 from selfloop.answers import declines, normalise
+from selfloop.protocols import Backend
 
 NOT_SAID = "not among what the model said to the bare question"
 NAN = "a log-probability is not a number"
+
+
+class Abstain(Exception):
+    """A detector cannot tell; the message says why."""
+
+
+class OneByOne:
+    """A verifier that judges each claim apart, from what is in the claim."""
+
+    name: ClassVar[str]
+
+    def verify(self, claims: Sequence[Claim], backend: Backend) -> list[Verdict]:
+        """Return one verdict for each claim."""
+        return [self._verdict(claim) for claim in claims]
+
+    def judge(self, claim: Claim) -> tuple[float, str]:
+        """Return the confidence, and in a few words why; raise Abstain where there is none."""
+        raise NotImplementedError
+
+    def _verdict(self, claim: Claim) -> Verdict:
+        try:
+            return Verdict(self.name, *self.judge(claim))
+        except Abstain as why:
+            return Verdict(self.name, None, str(why))
 
 
 def repeats(claim: Claim) -> list[Completion]:
@@ -22,9 +47,14 @@ def repeats(claim: Claim) -> list[Completion]:
     return [sample for sample in claim.samples if normalise(sample.text) == text]
 
 
-def said(claim: Claim) -> Completion | None:
-    """Return the likeliest of `repeats` that has log-probabilities, None if there is none."""
-    return max((one for one in repeats(claim) if one.logprobs), key=total, default=None)
+def said(claim: Claim) -> tuple[float, int]:
+    """Return log-probability and number of tokens of the likeliest of `repeats`; raise Abstain if there is none."""
+    found = max((one for one in repeats(claim) if one.logprobs), key=total, default=None)
+    if found is None:
+        raise Abstain(NOT_SAID)
+    if math.isnan(log := total(found)):
+        raise Abstain(NAN)
+    return log, len(found.logprobs)
 
 
 def total(completion: Completion) -> float:
@@ -38,6 +68,7 @@ def meaning(text: str) -> str:
     return "" if declines(text) else normalise(text)
 
 
-def meanings(samples: Sequence[Completion]) -> Counter[str]:
-    """Return how many samples have each meaning."""
-    return Counter(meaning(sample.text) for sample in samples)
+def agreeing(claim: Claim) -> int:
+    """Return how many samples mean what the answer says; those that decline never do."""
+    answer = normalise(claim.answer.text)
+    return sum(meaning(sample.text) == answer for sample in claim.samples)

@@ -18,7 +18,7 @@ CHOICES = (" True", " False")
 class PTrue:
     """Confidence is P(" True") / (P(" True") + P(" False")) after a question whether the answer is true. Uncalibrated.
 
-    The form without other samples. It is the model's own word: small models say "True" to nearly everything.
+    The form without other samples. It is the model's own word: on Gemma 270M it is at or below chance.
     """
 
     def __init__(self) -> None:

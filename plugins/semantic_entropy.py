@@ -2,15 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from selfloop import Claim, Component, Verdict, hookimpl
-from selfloop.protocols import Backend
+from selfloop import Claim, Completion, Component, hookimpl
 
-from .evidence import NAN, meaning, meanings, total
+from .evidence import NAN, Abstain, OneByOne, meaning, total
 
 
-class SemanticEntropy:
+class SemanticEntropy(OneByOne):
     """Confidence is 1 − U / log M: U the entropy over meanings of the M samples, each weighed by its probability.
 
     Texts mean the same if they are the same normalised; all that decline are one meaning. p(C) is the sum of the
@@ -20,34 +19,29 @@ class SemanticEntropy:
 
     name = "semantic_entropy"
 
-    def verify(self, claims: Sequence[Claim], backend: Backend) -> list[Verdict]:
-        """Return the confidence for each claim's question, or abstain."""
-        return [self._judge(claim) for claim in claims]
-
-    def _judge(self, claim: Claim) -> Verdict:
+    def judge(self, claim: Claim) -> tuple[float, str]:
+        """Return the confidence for the claim's question."""
         if len(claim.samples) < 2:
-            return Verdict(self.name, None, "fewer than two samples")
-        if not any(meanings(claim.samples).keys()):
-            return Verdict(self.name, None, "every sample is empty or declines")
-        chances = self._chances(claim)
-        if chances is None:
-            return Verdict(self.name, None, NAN)
-        entropy = -sum(p * math.log(p) for p in chances.values() if p > 0)
-        confidence = 1 - entropy / math.log(len(claim.samples))
-        reason = f"entropy {abs(entropy):.2f} over {len(chances)} meanings of {len(claim.samples)} samples"
-        return Verdict(self.name, min(max(confidence, 0.0), 1.0), reason)
+            raise Abstain("fewer than two samples")
+        texts = [meaning(sample.text) for sample in claim.samples]
+        if not any(texts):
+            raise Abstain("every sample is empty or declines")
+        chances: dict[str, float] = defaultdict(float)
+        for text, weight in zip(texts, self._weights(claim.samples), strict=True):
+            chances[text] += weight
+        whole = sum(chances.values())
+        entropy = -sum(chance / whole * math.log(chance / whole) for chance in chances.values() if chance / whole > 0)
+        confidence = 1 - entropy / math.log(len(texts))
+        reason = f"entropy {abs(entropy):.2f} over {len(chances)} meanings of {len(texts)} samples"
+        return min(max(confidence, 0.0), 1.0), reason
 
-    def _chances(self, claim: Claim) -> Mapping[str, float] | None:
-        """Return the probability of each meaning; None where log-probabilities do not give any."""
-        logs = [total(sample) if sample.logprobs else math.nan for sample in claim.samples]
+    def _weights(self, samples: Sequence[Completion]) -> list[float]:
+        """Return how much each sample counts, to a common factor."""
+        logs = [total(sample) if sample.logprobs else math.nan for sample in samples]
         top = max(logs)
         if any(map(math.isnan, logs)) or top == -math.inf:
-            return None
-        chances: dict[str, float] = defaultdict(float)
-        for sample, log in zip(claim.samples, logs, strict=True):
-            chances[meaning(sample.text)] += math.exp(log - top)
-        whole = sum(chances.values())
-        return {text: chance / whole for text, chance in chances.items()}
+            raise Abstain(NAN)
+        return [math.exp(log - top) for log in logs]
 
 
 class DiscreteSemanticEntropy(SemanticEntropy):
@@ -58,8 +52,8 @@ class DiscreteSemanticEntropy(SemanticEntropy):
 
     name = "discrete_semantic_entropy"
 
-    def _chances(self, claim: Claim) -> Mapping[str, float]:
-        return {text: count / len(claim.samples) for text, count in meanings(claim.samples).items()}
+    def _weights(self, samples: Sequence[Completion]) -> list[float]:
+        return [1.0] * len(samples)
 
 
 @hookimpl

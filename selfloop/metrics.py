@@ -49,7 +49,7 @@ def mean(values: ArrayLike, weights: Floats) -> Floats:
 
 def auroc(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
     """Return the probability that a right answer has more confidence than a wrong one; ties count half."""
-    (good, bad), _ = _levels(confidence, weights, right)
+    good, bad = _levels(confidence, right, weights)
     less = np.cumsum(bad, -1) - bad
     return _ratio((good * (less + bad / 2)).sum(-1), good.sum(-1) * bad.sum(-1))
 
@@ -60,9 +60,8 @@ def aurc(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
     arXiv 1805.08206. Answers of one confidence are taken in random order; this is the expectation, in closed form.
     `weights` must be whole numbers.
     """
-    levels, total = _levels(confidence, weights, right)
-    good, bad = levels[..., ::-1]
-    count = good + bad
+    good, bad = _levels(confidence, right, weights)[..., ::-1]
+    count, total = good + bad, weights.sum(-1)
     before = np.cumsum(count, -1) - count
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, int(total.max(initial=0)) + 1))])
     chances = harmonic[(before + count).astype(int)] - harmonic[before.astype(int)]
@@ -75,9 +74,9 @@ def aurc(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
 def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> tuple[Floats, Floats, Floats]:
     """Return (threshold, coverage, risk) if all are answered whose confidence is at least the threshold, falling."""
     thresholds = np.unique(np.asarray(confidence, float))[::-1]
-    levels, total = _levels(confidence, np.ones(np.size(confidence)), right)
-    good, bad = np.cumsum(levels[..., ::-1], -1)
-    return thresholds, (good + bad) / total, _ratio(bad, good + bad)
+    size = np.size(confidence)
+    good, bad = np.cumsum(_levels(confidence, right, np.ones(size))[..., ::-1], -1)
+    return thresholds, (good + bad) / size, _ratio(bad, good + bad)
 
 
 def ece(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
@@ -112,11 +111,13 @@ def decisions(right: ArrayLike, declined: ArrayLike) -> dict[str, Metric]:
     would, silent = np.asarray(right, bool), np.asarray(declined, bool)
     correct, wrong = would & ~silent, ~would & ~silent
 
-    def among(kind: NDArray[np.bool_]) -> Metric:
-        return lambda weights: _ratio(weights @ (kind & silent).astype(float), weights @ kind.astype(float))
+    def share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Metric:
+        return lambda weights: _ratio(weights @ (part & whole).astype(float), weights @ whole.astype(float))
+
+    over_refusal, prudence = share(silent, would), share(silent, ~would)
 
     def honesty(weights: Floats) -> Floats:
-        return np.asarray((1 - among(would)(weights) + among(~would)(weights)) / 2)
+        return np.asarray((1 - over_refusal(weights) + prudence(weights)) / 2)
 
     def aed(weights: Floats) -> Floats:
         return np.asarray(np.sqrt((mean(wrong, weights) ** 2 + (1 - mean(correct, weights)) ** 2) / 2))
@@ -128,17 +129,17 @@ def decisions(right: ArrayLike, declined: ArrayLike) -> dict[str, Metric]:
         "correct": lambda weights: mean(correct, weights),
         "wrong": lambda weights: mean(wrong, weights),
         "declined": lambda weights: mean(silent, weights),
-        "precision": lambda weights: _ratio(weights @ correct.astype(float), weights @ (~silent).astype(float)),
-        "over_refusal": among(would),
-        "prudence": among(~would),
+        "precision": share(would, ~silent),
+        "over_refusal": over_refusal,
+        "prudence": prudence,
         "honesty": honesty,
         "aed": aed,
         "truthfulness": lambda weights: mean(correct * 1.0 - wrong, weights),
     } | {f"penalised_{t:g}": penalised(t) for t in PENALTIES}
 
 
-def _levels(confidence: ArrayLike, weights: Floats, right: ArrayLike) -> tuple[Floats, Floats]:
-    """Return the weight of right and of wrong answers, (2, ..., levels), by rising confidence; and of all, (...)."""
+def _levels(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
+    """Return the weight of right and of wrong answers at each level of confidence, rising, (2, ..., levels)."""
     given = np.asarray(confidence, float)
     if np.isnan(given).any():
         raise ValueError("a confidence is not a number: leave abstentions out, or count them as 0")
@@ -146,7 +147,7 @@ def _levels(confidence: ArrayLike, weights: Floats, right: ArrayLike) -> tuple[F
     order, truth = np.argsort(level, kind="stable"), np.asarray(right, bool)
     starts = np.searchsorted(level[order], np.arange(len(values)))
     kinds = [np.add.reduceat((weights * kind)[..., order], starts, -1) for kind in (truth, ~truth)]
-    return np.stack(kinds), weights.sum(-1)
+    return np.stack(kinds)
 
 
 def _binned(confidence: ArrayLike) -> Floats:

@@ -154,8 +154,7 @@ def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     def requests(attempt: Attempt) -> list[Request]:
         prompt = turn.prompt("answer", question=attempt.question.text)
         seed = turn.seed("answer", attempt.question.id)
-        draft = replace(_request(prompt, greedy), entropy=entropy)
-        return [draft, _request(prompt, drawn, n=how.samples, seed=seed)]
+        return [_request(prompt, greedy, entropy=entropy), _request(prompt, drawn, n=how.samples, seed=seed)]
 
     def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
         return replace(attempt, draft=found[0][0], samples=tuple(found[1]))
@@ -197,8 +196,8 @@ def revise(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     return _generated(turn, "revise", attempts, requests, keep)
 
 
-def _request(prompt: Prompt, sampling: Sampling, *, n: int = 1, seed: int = 0) -> Request:
-    return Request(prompt, sampling, n=n, seed=seed, open_turn=is_open(prompt))
+def _request(prompt: Prompt, sampling: Sampling, *, n: int = 1, seed: int = 0, entropy: bool = False) -> Request:
+    return Request(prompt, sampling, n=n, seed=seed, open_turn=is_open(prompt), entropy=entropy)
 
 
 def _generated(
