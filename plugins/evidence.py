@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import ClassVar
 
-from selfloop import Claim, Completion, Verdict
+from selfloop import Claim, Completion, Judging, Verdict
 from selfloop.answers import declines, normalise
-from selfloop.protocols import Backend
 
 NOT_SAID = "not among what the model said to the bare question"
 NAN = "a log-probability is not a number"
@@ -21,7 +20,7 @@ class OneByOne:
 
     name: ClassVar[str]
 
-    def verify(self, claims: Sequence[Claim], backend: Backend) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim."""
         return [self._verdict(claim) for claim in claims]
 

@@ -4,15 +4,15 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from selfloop import Claim, Component, Verdict, hookimpl
+from selfloop import Claim, Component, Judging, Verdict, hookimpl
 from selfloop.errors import RequestError
-from selfloop.prompts import Prompts, is_open
-from selfloop.protocols import Backend
+from selfloop.prompts import is_open
 from selfloop.records import Continuation
 
 from .evidence import meaning
 
 CHOICES = (" True", " False")
+PROMPTS = Path(__file__).parent / "prompts"
 
 
 class PTrue:
@@ -21,23 +21,20 @@ class PTrue:
     The form without other samples. It is the model's own word: on Gemma 270M it is at or below chance.
     """
 
-    def __init__(self) -> None:
-        self._prompts = Prompts([Path(__file__).parent / "prompts"])
-
-    def verify(self, claims: Sequence[Claim], backend: Backend) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return the probability for each claim, in one call; abstain where the answer declines."""
         asked = [i for i, claim in enumerate(claims) if meaning(claim.answer.text)]
-        chat = backend.describe().chat
-        found = iter(backend.loglikelihood([pair for i in asked for pair in self._pairs(claims[i], chat=chat)]))
+        pairs = [pair for i in asked for pair in _pairs(claims[i], judging)]
+        found = iter(judging.backend.loglikelihood(pairs))
         verdicts = [Verdict("p_true", None, "the answer is empty or declines")] * len(claims)
         for i, true, false in zip(asked, found, found, strict=True):
             verdicts[i] = _judge(true, false)
         return verdicts
 
-    def _pairs(self, claim: Claim, *, chat: bool) -> list[Continuation]:
-        answer = claim.answer.text.strip()
-        prompt = self._prompts.render("p_true", chat=chat, question=claim.question.text, answer=answer)
-        return [Continuation(prompt, choice, is_open(prompt)) for choice in CHOICES]
+
+def _pairs(claim: Claim, judging: Judging) -> list[Continuation]:
+    prompt = judging.prompt("p_true", question=claim.question.text, answer=claim.answer.text.strip())
+    return [Continuation(prompt, choice, is_open(prompt)) for choice in CHOICES]
 
 
 def _judge(true: tuple[float, ...] | RequestError, false: tuple[float, ...] | RequestError) -> Verdict:
@@ -54,5 +51,6 @@ def _judge(true: tuple[float, ...] | RequestError, false: tuple[float, ...] | Re
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
+    paper = "https://arxiv.org/abs/2207.05221"
     doc, needs = "probability that the model calls the answer true", frozenset({"loglikelihood"})
-    return [Component("p_true", PTrue, doc=doc, needs=needs, paper="https://arxiv.org/abs/2207.05221")]
+    return [Component("p_true", PTrue, doc=doc, needs=needs, paper=paper, prompts=PROMPTS)]

@@ -2,7 +2,7 @@
 
 from selfloop.errors import SelfloopError
 from selfloop.hookspecs import hookimpl
-from selfloop.protocols import Asking, Component
+from selfloop.protocols import Asking, Component, Judging
 from selfloop.records import (
     Attempt,
     Belief,
@@ -27,6 +27,7 @@ __all__ = [
     "Claim",
     "Completion",
     "Component",
+    "Judging",
     "Message",
     "Past",
     "Question",

@@ -6,7 +6,7 @@ recipe picks by name. A whole plugin, in one file that a recipe names under `plu
     from selfloop import Component, Verdict, hookimpl
 
     class Terse:
-        def verify(self, claims, backend):
+        def verify(self, claims, judging):
             return [Verdict("terse", 1.0 if len(c.answer.tokens) < 4 else 0.3) for c in claims]
 
     @hookimpl

@@ -120,10 +120,22 @@ class Scorer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Judging:
+    """What a verifier is told beside the claims. All that the backend reads or writes here is stored.
+
+    `seed` depends on run, round and verifier; `prompt` gives the recipe's prompts by name, in the model's form.
+    """
+
+    backend: Backend
+    prompt: Callable[..., Prompt]
+    seed: int = 0
+
+
 class Verifier(Protocol):
     """A BS detector: says how likely an answer is to be true, without taking the model's word."""
 
-    def verify(self, claims: Sequence[Claim], backend: Backend) -> Sequence[Verdict]:
+    def verify(self, claims: Sequence[Claim], judging: Judging) -> Sequence[Verdict]:
         """Return one verdict for each claim; confidence None is to abstain, with a reason."""
         ...
 

@@ -1,4 +1,4 @@
-"""Wraps a backend: what was generated before is replayed, not generated again. This is all there is to resume.
+"""Wraps a backend: what the model said or read before is replayed, not done again. This is all there is to resume.
 
 A completion is found again by what was asked: prompt, sampling, seed, model file and adapter. So a step
 that runs once more after a kill asks for the same and gets what is stored; only the rest reaches the model.
@@ -8,8 +8,9 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selfloop.errors import RequestError, StoreError
 from selfloop.events import CompletionDone
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+AT_ONCE = 512  # texts that are read before what came of them is stored
+
+
 class Recorder:
-    """A `Backend` that stores every completion as it arrives and never asks for one that is stored."""
+    """A `Backend` that stores every completion and reading as it arrives and never asks for one that is stored."""
 
     def __init__(
         self, backend: Backend, store: Store, notice: Callable[[CompletionDone], None], name: str = "backend"
@@ -49,14 +53,36 @@ class Recorder:
         return proof
 
     def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
-        """Ask the model; it generates nothing, so nothing is stored."""
-        return blaming(self.name, lambda: self._backend.loglikelihood(pairs))
+        """Return what is stored, and ask the model for the rest."""
+        found = self._read(pairs, "loglikelihood", "float64", self._backend.loglikelihood)
+        return [one if isinstance(one, RequestError) else tuple(one.tolist()) for one in found]
 
     def hidden_states(
         self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Ask the model; it generates nothing, so nothing is stored."""
-        return blaming(self.name, lambda: self._backend.hidden_states(pairs, places))
+        """Return what is stored, and ask the model for the rest."""
+        what = f"hidden_states {list(places)}"
+        return self._read(pairs, what, "float32", lambda some: self._backend.hidden_states(some, places))
+
+    def _read(
+        self, pairs: Sequence[Continuation], what: str, form: str, ask: Callable[[list[Continuation]], Sequence[Any]]
+    ) -> list[Any]:
+        import numpy as np
+
+        def read(keys: list[str]) -> dict[str, Any]:
+            results = ask([missing[key] for key in keys])
+            made = [one if isinstance(one, RequestError) else np.asarray(list(one), form) for one in results]
+            return dict(zip(keys, made, strict=True))
+
+        keys = [self._name(pair, what) for pair in pairs]
+        found: dict[str, Any] = self._store.readings(keys)
+        missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
+        to_do = list(missing)
+        for start in range(0, len(to_do), AT_ONCE):
+            made = blaming(self.name, partial(read, to_do[start : start + AT_ONCE]))
+            self._store.save_readings(self.step, {k: v for k, v in made.items() if not isinstance(v, RequestError)})
+            found |= made
+        return [found[key] for key in keys]
 
     def close(self) -> None:
         """Free the model."""
@@ -64,10 +90,14 @@ class Recorder:
 
     def key(self, request: Request) -> str:
         """Return the name under which a request's completions are stored; `n` and `skip` have no part in it."""
-        asked = asdict(replace(request, n=1, skip=()))
+        return self._name(replace(request, n=1, skip=()))
+
+    def _name(self, asked: Request | Continuation, what: str = "") -> str:
         adapter = (self._adapter.sha256, self._adapter.scale) if self._adapter else None
-        asked |= {"model": self._info.sha256 or self._info.name, "adapter": adapter}
-        return blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).hexdigest()
+        text = asdict(asked) | {"model": self._info.sha256 or self._info.name, "adapter": adapter}
+        if what:
+            text["what"] = what
+        return blake2b(json.dumps(text, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield what is stored first, then what the model still has to do, as it finishes."""

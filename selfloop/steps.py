@@ -18,7 +18,7 @@ from selfloop.errors import RequestError
 from selfloop.events import AttemptEnded, StepName, StepStarted, Trouble
 from selfloop.guard import Broken, guarded, guarded_each, sound
 from selfloop.prompts import Prompt, is_open
-from selfloop.protocols import Asking, QuestionSource, Scorer, Verifier
+from selfloop.protocols import Asking, Judging, QuestionSource, Scorer, Verifier
 from selfloop.recipe import Recipe
 from selfloop.records import (
     Adapter,
@@ -253,7 +253,8 @@ def verify(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     claims = [(i, claim) for i, a in enumerate(attempts) if a.live for claim in _claims(a)]
     turn.start("verify", sum(a.live for a in attempts))
     for verifier in turn.parts.verifiers:
-        judge = _judge(verifier.part, turn)
+        judging = Judging(turn.parts.backend, turn.prompt, turn.seed("verify", verifier.name))
+        judge = partial(_judged, verifier.part, judging)
         results = guarded_each("verify", verifier.name, judge, [claim for _, claim in claims], Verdict, turn.trouble)
         for (i, claim), result in zip(claims, results, strict=True):
             if isinstance(result, Broken):
@@ -269,8 +270,8 @@ def verify(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     return done
 
 
-def _judge(verifier: Verifier, turn: Turn) -> Callable[[Sequence[Claim]], Sequence[Verdict]]:
-    return lambda claims: verifier.verify(claims, turn.parts.backend)
+def _judged(verifier: Verifier, judging: Judging, claims: Sequence[Claim]) -> Sequence[Verdict]:
+    return verifier.verify(claims, judging)
 
 
 def _claims(attempt: Attempt) -> Iterable[Claim]:

@@ -12,8 +12,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
@@ -21,6 +22,9 @@ from pydantic import TypeAdapter
 from selfloop.errors import RunLocked, StoreError
 from selfloop.records import Adapter, Attempt, Completion, Failure, Past, Round
 from selfloop.text import encodable
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 DATABASE = "run.sqlite"
 RECIPE = "recipe.yaml"
@@ -47,6 +51,11 @@ MIGRATIONS = (
     CREATE VIEW beliefs AS
         SELECT id AS attempt, round, question, answer, confidence FROM attempts WHERE decision = 'belief';
     """,
+    """
+    CREATE TABLE readings (
+        key TEXT PRIMARY KEY, session INTEGER NOT NULL REFERENCES sessions (id), step TEXT NOT NULL,
+        data BLOB NOT NULL) STRICT;
+    """,
 )
 
 T = TypeVar("T")
@@ -57,6 +66,20 @@ _ADAPTER = TypeAdapter(Adapter)
 
 def _dump(record: Any) -> str:
     return encodable(json.dumps(asdict(record), separators=(",", ":"), ensure_ascii=False))
+
+
+def _packed(value: "NDArray[Any]") -> bytes:
+    import numpy as np
+
+    np.save(file := BytesIO(), value, allow_pickle=False)
+    return file.getvalue()
+
+
+def _unpacked(data: bytes) -> "NDArray[Any]":
+    import numpy as np
+
+    found: NDArray[Any] = np.load(BytesIO(data), allow_pickle=False)
+    return found
 
 
 class Store:
@@ -162,6 +185,20 @@ class Store:
         with self._guarded() as db:
             rows = db.execute("SELECT sample, data FROM completions WHERE key = ?", (key,)).fetchall()
         return {sample: _COMPLETION.validate_json(data) for sample, data in rows}
+
+    def save_readings(self, step: str, readings: "dict[str, NDArray[Any]]") -> None:
+        """Store arrays of numbers that the model gave for texts it read, in numpy's own format, all or none."""
+        rows = [(key, self._session, step, _packed(value)) for key, value in readings.items()]
+        with self._transaction() as db:
+            db.executemany("INSERT INTO readings VALUES (?, ?, ?, ?)", rows)
+
+    def readings(self, keys: Sequence[str]) -> "dict[str, NDArray[Any]]":
+        """Return those of the arrays that are stored, by key."""
+        with self._guarded() as db:
+            rows = db.execute(
+                "SELECT key, data FROM readings WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(keys),)
+            )
+            return {key: _unpacked(data) for key, data in rows}
 
     def count(self, table: str) -> int:
         """Return the number of rows of a table."""

@@ -10,12 +10,15 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from selfloop.errors import RequestError
 from selfloop.options import options_model
-from selfloop.protocols import Component
+from selfloop.prompts import Prompts
+from selfloop.protocols import Backend, Component, Judging
 from selfloop.records import (
     Adapter,
     AdapterProof,
@@ -169,6 +172,13 @@ CLAIMS = (
 )
 
 
+def judging(backend: Backend | None = None, prompts: Path | None = None) -> Judging:
+    """Return what a verifier is told: a scripted backend, or the one given, and `prompts` beside the built-in ones."""
+    backend = backend or ScriptedBackend()
+    render = partial(Prompts([prompts] if prompts else []).render, chat=backend.describe().chat)
+    return Judging(backend, render)
+
+
 class _Contract:
     component: ClassVar[Component]
     options: ClassVar[dict[str, Any]] = {}
@@ -187,9 +197,9 @@ class VerifierContract(_Contract):
 
     def test_one_verdict_a_claim(self) -> None:
         """Return as many verdicts as claims, also for none, each in [0, 1] or abstaining with a reason."""
-        verifier = self.build()
-        assert list(verifier.verify([], ScriptedBackend())) == []
-        verdicts = list(verifier.verify(CLAIMS, ScriptedBackend()))
+        verifier, told = self.build(), judging(prompts=self.component.prompts)
+        assert list(verifier.verify([], told)) == []
+        verdicts = list(verifier.verify(CLAIMS, told))
         assert len(verdicts) == len(CLAIMS)
         for verdict in verdicts:
             assert isinstance(verdict, Verdict)
@@ -198,8 +208,9 @@ class VerifierContract(_Contract):
 
     def test_claims_are_judged_apart(self) -> None:
         """Return the same verdict for a claim alone as among others."""
-        together = list(self.build().verify(CLAIMS, ScriptedBackend()))
-        alone = [next(iter(self.build().verify([claim], ScriptedBackend()))) for claim in CLAIMS]
+        told = judging(prompts=self.component.prompts)
+        together = list(self.build().verify(CLAIMS, told))
+        alone = [next(iter(self.build().verify([claim], told))) for claim in CLAIMS]
         assert together == alone
 
 

@@ -128,7 +128,7 @@ def test_every_component_says_what_it_is() -> None:
 class _Broken:
     """A verifier that looks at its neighbours, and forgets one of an odd number."""
 
-    def verify(self, claims: Any, backend: Any) -> list[Any]:
+    def verify(self, claims: Any, judging: Any) -> list[Any]:
         from selfloop import Verdict
 
         return [Verdict("broken", 1 / len(claims)) for _ in claims][: len(claims) // 2 * 2]

@@ -41,7 +41,7 @@ SOUND = {
     "backend": {},
     "source": {"ask": "def ask(self, asking): return [Question('What is the capital of Chad?', 'bad')]"},
     "scorer": {"score": "def score(self, questions, past): return [Score('bad', 1.0) for q in questions]"},
-    "verifier": {"verify": "def verify(self, claims, backend): return [Verdict('bad', 0.5) for c in claims]"},
+    "verifier": {"verify": "def verify(self, claims, judging): return [Verdict('bad', 0.5) for c in claims]"},
     "tuner": {"tune": "def tune(self, round, attempts, beliefs, folder): return Adapter('a', 'f00')"},
     "observer": {"notice": "def notice(self, event): pass", "close": "def close(self): pass"},
 }
@@ -96,55 +96,55 @@ RUNS = {
         "def score(self, qs, past): return [Score('bad', 'high') for q in qs]",
         *("bad", "TypeError", "a Score whose value is 'high'"),
     ),
-    "verifier raises": ("verifier", f"def verify(self, claims, backend): {BOOM}", "bad", "RuntimeError", "boom"),
-    "verifier exits": ("verifier", "def verify(self, claims, backend): raise SystemExit(3)", "bad", "SystemExit", "3"),
+    "verifier raises": ("verifier", f"def verify(self, claims, judging): {BOOM}", "bad", "RuntimeError", "boom"),
+    "verifier exits": ("verifier", "def verify(self, claims, judging): raise SystemExit(3)", "bad", "SystemExit", "3"),
     "verifier cannot say what": (
         "verifier",
-        "def verify(self, claims, backend):\n    class Mute(Exception):\n        def __str__(self): raise ValueError\n"
+        "def verify(self, claims, judging):\n    class Mute(Exception):\n        def __str__(self): raise ValueError\n"
         "    raise Mute",
         *("bad", "Mute", "cannot be read"),
     ),
-    "verifier gives None": ("verifier", "def verify(self, cs, backend): return None", "bad", "TypeError", "NoneType"),
+    "verifier gives None": ("verifier", "def verify(self, cs, judging): return None", "bad", "TypeError", "NoneType"),
     "verifier gives too few": (
         "verifier",
-        "def verify(self, cs, backend): return []",
+        "def verify(self, cs, judging): return []",
         "bad",
         "ValueError",
         "0 results",
     ),
     "verifier gives one for all": (
         "verifier",
-        "def verify(self, claims, backend): return [Verdict('bad', 0.5)]",
+        "def verify(self, claims, judging): return [Verdict('bad', 0.5)]",
         *("bad", "ValueError", "gave 1 results for "),
     ),
     "verifier gives too many": (
         "verifier",
-        "def verify(self, cs, backend): return [Verdict('bad', 0.5)] * 99",
+        "def verify(self, cs, judging): return [Verdict('bad', 0.5)] * 99",
         *("bad", "ValueError", "99 results for 1"),
     ),
     "verifier gives floats": (
         "verifier",
-        "def verify(self, cs, backend): return [0.5 for c in cs]",
+        "def verify(self, cs, judging): return [0.5 for c in cs]",
         *("bad", "TypeError", "gave a float, not a Verdict"),
     ),
     "generator breaks midway": (
         "verifier",
-        f"def verify(self, cs, backend):\n    yield Verdict('bad', 0.5)\n    {BOOM}",
+        f"def verify(self, cs, judging):\n    yield Verdict('bad', 0.5)\n    {BOOM}",
         *("bad", "RuntimeError", "boom"),
     ),
     "confidence over 1": (
         "verifier",
-        "def verify(self, cs, backend): return [Verdict('bad', 1.5) for c in cs]",
+        "def verify(self, cs, judging): return [Verdict('bad', 1.5) for c in cs]",
         *("bad", "ValueError", "confidence 1.5 is not in [0, 1]"),
     ),
     "confidence is no number": (
         "verifier",
-        "def verify(self, cs, backend): return [Verdict('bad', float('nan')) for c in cs]",
+        "def verify(self, cs, judging): return [Verdict('bad', float('nan')) for c in cs]",
         *("bad", "ValueError", "confidence nan is not in [0, 1]"),
     ),
     "confidence is text": (
         "verifier",
-        "def verify(self, cs, backend): return [Verdict('bad', 'high') for c in cs]",
+        "def verify(self, cs, judging): return [Verdict('bad', 'high') for c in cs]",
         *("bad", "TypeError", "a Verdict whose confidence is 'high'"),
     ),
     "tuner raises": (
@@ -249,7 +249,7 @@ def test_a_fault_in_a_run_is_data(
 
 def test_the_verifier_that_broke_is_the_only_one_missing(write: Write, selfloop: Selfloop, query: Query) -> None:
     picky = (
-        "def verify(self, claims, backend):\n    if any('Egypt' in c.question.text for c in claims): raise KeyError\n"
+        "def verify(self, claims, judging):\n    if any('Egypt' in c.question.text for c in claims): raise KeyError\n"
         "    return [Verdict('bad', 0.5) for c in claims]"
     )
     run = write({"bad.py": plugin("verifier", picky), "recipe.yaml": USE["verifier"]}) / "runs" / "recipe"
@@ -266,7 +266,7 @@ def test_the_verifier_that_broke_is_the_only_one_missing(write: Write, selfloop:
 
 def test_numbers_of_numpy_are_numbers(write: Write, selfloop: Selfloop, query: Query) -> None:
     method = (
-        "def verify(self, claims, backend):\n    import numpy\n"
+        "def verify(self, claims, judging):\n    import numpy\n"
         "    return (Verdict('bad', numpy.float32(0.5)) for c in claims)"
     )
     run = write({"bad.py": plugin("verifier", method), "recipe.yaml": USE["verifier"]}) / "runs" / "recipe"

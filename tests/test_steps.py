@@ -46,7 +46,7 @@ class Judge:
     rates: Rates
     seen: list[Claim] = field(default_factory=list)
 
-    def verify(self, claims: Sequence[Claim], backend: object) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], judging: object) -> list[Verdict]:
         self.seen += claims
         return [Verdict("", self.rates.get(c.candidate), "as told") for c in claims]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Lt
 
-from selfloop import Claim, Completion, Component, Request, Verdict, hookimpl
+from selfloop import Claim, Completion, Component, Judging, Request, Verdict, hookimpl
 from selfloop.errors import RecipeError, RequestError
 from selfloop.protocols import Backend
 from selfloop.records import Adapter, AdapterProof, Continuation, ModelInfo
@@ -102,7 +102,7 @@ class Hedging:
         self._each = each
         self._words = re.compile(r"\b(" + "|".join(map(re.escape, words)) + r")\b", re.IGNORECASE)
 
-    def verify(self, claims: Sequence[Claim], backend: Backend) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim."""
         return [self._judge(claim.answer.text.strip()) for claim in claims]
 

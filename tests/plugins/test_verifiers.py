@@ -12,7 +12,7 @@ from selfloop_plugins.agreement import Agreement
 from selfloop_plugins.arithmetic import Arithmetic
 from selfloop_plugins.cocoa import CoCoA
 from selfloop_plugins.mean_token_entropy import MeanTokenEntropy
-from selfloop_plugins.p_true import PTrue
+from selfloop_plugins.p_true import PROMPTS, PTrue
 from selfloop_plugins.perplexity import Perplexity
 from selfloop_plugins.semantic_entropy import DiscreteSemanticEntropy, SemanticEntropy
 from selfloop_plugins.sequence_probability import SequenceProbability
@@ -20,7 +20,7 @@ from selfloop_plugins.sequence_probability import SequenceProbability
 from selfloop import Claim, Completion, Question, Verdict
 from selfloop.answers import declines, normalise
 from selfloop.errors import RequestError
-from selfloop.testing import ScriptedBackend
+from selfloop.testing import ScriptedBackend, judging
 
 QUESTION = Question("What is the capital of Egypt?", "test")
 LN = math.log
@@ -28,7 +28,7 @@ INF, NAN = float("inf"), float("nan")
 
 
 def judge(verifier: Any, claim: Claim) -> Verdict:
-    (verdict,) = verifier.verify([claim], ScriptedBackend())
+    (verdict,) = verifier.verify([claim], judging())
     assert isinstance(verdict, Verdict)
     return verdict
 
@@ -295,7 +295,7 @@ class Told(ScriptedBackend):
     ],
 )
 def test_p_true(true: Any, false: Any, confidence: float | None) -> None:
-    (verdict,) = PTrue().verify([claim("Cairo")], Told(true, false))
+    (verdict,) = PTrue().verify([claim("Cairo")], judging(Told(true, false), PROMPTS))
     assert verdict.confidence == (None if confidence is None else pytest.approx(confidence))
     assert verdict.reason
 
@@ -303,7 +303,7 @@ def test_p_true(true: Any, false: Any, confidence: float | None) -> None:
 @pytest.mark.parametrize("chat", [False, True])
 def test_p_true_asks_about_answers_only_and_in_one_form(chat: bool) -> None:
     backend = Told((-1.0,), (-2.0,), chat=chat)
-    verdicts = PTrue().verify([claim("I don't know"), claim(" {question} "), claim("")], backend)
+    verdicts = PTrue().verify([claim("I don't know"), claim(" {question} "), claim("")], judging(backend, PROMPTS))
     assert [v.confidence is None for v in verdicts] == [True, False, True]
     assert [pair.text for pair in backend.asked] == [" True", " False"]
     pair = backend.asked[0]

@@ -6,7 +6,7 @@ from selfloop_doubt import Budgeted, Hedging
 
 from selfloop import Claim, Completion, Question, Request, Sampling
 from selfloop.errors import RecipeError, RequestError
-from selfloop.testing import BackendContract, ScriptedBackend, VerifierContract
+from selfloop.testing import BackendContract, VerifierContract, judging
 
 
 class TestHedging(VerifierContract):
@@ -24,7 +24,7 @@ class TestBudgeted(BackendContract):
 )
 def test_each_hedge_halves_confidence(answer: str, confidence: float | None) -> None:
     claim = Claim(Question("What is the capital of Egypt?", "test"), Completion(answer))
-    (verdict,) = Hedging().verify([claim], ScriptedBackend())
+    (verdict,) = Hedging().verify([claim], judging())
     assert verdict.confidence == confidence
     assert verdict.reason
 

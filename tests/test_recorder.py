@@ -1,0 +1,92 @@
+"""What a model has read is stored like what it has said, and is not read again."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from selfloop import recorder
+from selfloop.errors import RequestError
+from selfloop.guard import Blamed
+from selfloop.recorder import Recorder
+from selfloop.records import Adapter, Continuation
+from selfloop.store import Store
+from selfloop.testing import ScriptedBackend
+
+PAIRS = [
+    Continuation("Question: What is the capital of Egypt?\nAnswer:", text) for text in (" Cairo", " Giza", "", (1,))
+]
+
+
+class Reads(ScriptedBackend):
+    """Counts the texts it reads; refuses long ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = 0
+
+    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+        self.read += len(pairs)
+        found = super().loglikelihood(pairs)
+        return [RequestError("too long") if len(p.prompt) > 100 else f for p, f in zip(pairs, found, strict=True)]
+
+    def hidden_states(self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)) -> Any:
+        self.read += len(pairs)
+        return super().hidden_states(pairs, places)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[tuple[Reads, Recorder]]:
+    store = Store(tmp_path / "run", write=True)
+    store.begin_session({})
+    backend = Reads()
+    yield backend, Recorder(backend, store, lambda event: None)
+    store.close()
+
+
+def test_what_was_read_is_not_read_again(made: tuple[Reads, Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "AT_ONCE", 3)
+    backend, recorded = made
+    first = recorded.loglikelihood([*PAIRS, PAIRS[0]])
+    assert first == backend.loglikelihood([*PAIRS, PAIRS[0]])
+    assert all(type(value) is float for values in first for value in values)  # type: ignore[union-attr]
+    backend.read = 0
+    assert recorded.loglikelihood(PAIRS[::-1]) == first[3::-1]
+    assert backend.read == 0
+    states = recorded.hidden_states(PAIRS, (0, -1))
+    assert backend.read == 4
+    again = recorded.hidden_states(PAIRS, (0, -1))
+    assert backend.read == 4
+    for one, same, right in zip(states, again, backend.hidden_states(PAIRS), strict=True):
+        assert one.dtype == same.dtype == np.float32  # type: ignore[union-attr]
+        assert np.array_equal(one, right) and np.array_equal(same, right)
+    recorded.hidden_states(PAIRS, (-1,))
+    assert backend.read == 12
+
+
+def test_a_refused_text_is_asked_again(made: tuple[Reads, Recorder]) -> None:
+    backend, recorded = made
+    pairs = [PAIRS[0], Continuation("x" * 200, "y")]
+    for read in (2, 3):
+        found = recorded.loglikelihood(pairs)
+        assert isinstance(found[0], tuple) and isinstance(found[1], RequestError)
+        assert backend.read == read
+
+
+def test_another_adapter_reads_anew(made: tuple[Reads, Recorder]) -> None:
+    backend, recorded = made
+    bare = recorded.loglikelihood(PAIRS[:1])
+    recorded.load_adapter(Adapter("a.gguf", "abc"))
+    assert recorded.loglikelihood(PAIRS[:1]) != bare
+    assert backend.read == 2
+
+
+@pytest.mark.parametrize("wrong", [[], [(0.0,)] * 5, [("x",)], [None], None])
+def test_a_backend_that_reads_wrongly_is_blamed(wrong: Any, made: tuple[Reads, Recorder]) -> None:
+    backend, recorded = made
+    backend.loglikelihood = lambda pairs: wrong  # type: ignore[method-assign]
+    with pytest.raises(Blamed) as caught:
+        recorded.loglikelihood(PAIRS[:1])
+    assert caught.value.component == "backend"
