@@ -49,7 +49,7 @@ class Request:
     is left open and the model goes on writing it: an empty user turn, and it asks; an assistant turn that
     ends in "Answer:", and it answers in that form.
     Samples are numbered from 0; those in `skip` are not wanted, for they are there already. With `entropy`
-    the completions have `entropies` (capability `entropies`).
+    the completions have `entropies` and a `margin` (capability `entropies`).
     """
 
     prompt: str | tuple[Message, ...]
@@ -79,7 +79,8 @@ class Completion:
 
     Log-probabilities are under the model's full softmax at temperature 1, whatever the sampling was.
     `entropies` are those of the distributions that the tokens were drawn from, in nats, under the same softmax;
-    their mean is the mean token entropy. `adapter` is the sha256 of the adapter that was loaded, None for the
+    their mean is the mean token entropy. `margin` is by how much the likeliest first token is more probable than the
+    second likeliest, and comes with the entropies. `adapter` is the sha256 of the adapter that was loaded, None for the
     bare model.
     """
 
@@ -90,16 +91,21 @@ class Completion:
     sample: int = 0
     adapter: str | None = None
     entropies: tuple[float, ...] | None = None
+    margin: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question's text, where it came from, and, if the user has them, answers that count as right."""
+    """A question's text, where it came from, and, if the user has them, answers that count as right.
+
+    `gold_pattern` is a regular expression that a right answer must match, in place of the list `gold`.
+    """
 
     text: str
     source: str
     topic: str = ""
     gold: tuple[str, ...] = ()
+    gold_pattern: str = ""
 
     @property
     def id(self) -> str:

@@ -6,6 +6,7 @@ class TestMine(VerifierContract):
     component = my_plugin.selfloop_verifiers()[0]
 """
 
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -120,7 +121,8 @@ class ScriptedBackend:
         logprobs = tuple(-noise[i % 60 + 1] / 256 for i in range(len(words)))
         finish = "length" if len(words) == request.sampling.max_tokens else "stop"
         entropies = tuple(-2 * value for value in logprobs) if request.entropy else None
-        return Completion(" ".join(words), tuple(map(len, words)), logprobs, finish, sample, sha, entropies)  # type: ignore[arg-type]
+        margin = 2 * math.exp(max(logprobs[0], math.log(0.5))) - 1 if request.entropy else None
+        return Completion(" ".join(words), tuple(map(len, words)), logprobs, finish, sample, sha, entropies, margin)  # type: ignore[arg-type]
 
     def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
         """Return numbers that depend on the pair and the adapter alone, one a token (or word)."""
@@ -272,7 +274,10 @@ class BackendContract:
         for completion in self._all([replace(request, entropy=True) for request in self._requests(2)]).values():
             assert completion.entropies is not None and len(completion.entropies) == len(completion.tokens)
             assert all(value >= 0 for value in completion.entropies)
-        assert all(completion.entropies is None for completion in self._all(self._requests(1)).values())
+            assert completion.margin is not None and -1e-6 <= completion.margin <= 1 + 1e-6
+        assert all(
+            completion.entropies is completion.margin is None for completion in self._all(self._requests(1)).values()
+        )
 
     def _pairs(self, capability: str) -> list[Continuation]:
         import pytest

@@ -8,6 +8,7 @@ from selfloop_plugins import (
     agreement,
     arithmetic,
     cocoa,
+    first_token_margin,
     llama_cpp,
     mean_token_entropy,
     novelty,
@@ -33,6 +34,10 @@ class TestSequenceProbability(VerifierContract):
 
 class TestPerplexity(VerifierContract):
     component = perplexity.selfloop_verifiers()[0]
+
+
+class TestFirstTokenMargin(VerifierContract):
+    component = first_token_margin.selfloop_verifiers()[0]
 
 
 class TestMeanTokenEntropy(VerifierContract):

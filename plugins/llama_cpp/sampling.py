@@ -47,6 +47,12 @@ class Output(NamedTuple):
         np.maximum(logs, np.float32(-1e4), out=logs)  # 0 log 0 is 0
         return max(0.0, -float((np.exp(logs) * logs).sum()))
 
+    def margin(self) -> float:
+        """Return how much more probable the likeliest token is than the second. It costs a pass over the vocabulary."""
+        around = self.logits[: self.best], self.logits[self.best + 1 :]
+        second = max((float(some.max()) for some in around if len(some)), default=-math.inf)
+        return math.exp(self.logprob(self.best)) - math.exp(second - self.total)
+
     def checked(self) -> "Output":
         """Return this. Raises RequestError where the model gave something that is not a number."""
         if not math.isfinite(self.total):

@@ -54,6 +54,7 @@ class Writing:
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
         self._entropies: list[float] | None = [] if request.entropy else None
+        self._margin: float | None = None
         self._text = bytearray()
 
     def take(self, output: Output) -> None:
@@ -62,6 +63,7 @@ class Writing:
         self._tokens.append(token)
         self._logprobs.append(output.logprob(token))
         if self._entropies is not None:
+            self._margin = output.margin() if not self._entropies else self._margin
             self._entropies.append(output.entropy())
         self.unread.append((token, True))
         finish, length = self._finish(token)
@@ -75,6 +77,7 @@ class Writing:
                 sample=self._number,
                 adapter=self._adapter,
                 entropies=None if self._entropies is None else tuple(self._entropies),
+                margin=self._margin,
             )
 
     def _finish(self, token: int) -> tuple[Literal["stop", "length"] | None, int]:

@@ -651,6 +651,8 @@ def test_the_entropy_of_a_row(offset, spread):
             assert found.entropy() == pytest.approx(entropy(row), abs=5e-4)
             assert found.total == pytest.approx(float(row[0]) - log_softmax(row)[0], abs=1e-5)
             assert found.logprob(found.best) == pytest.approx(log_softmax(row).max(), abs=1e-5)
+            first, second = np.exp(np.sort(np.append(log_softmax(row), -np.inf))[:-3:-1])
+            assert found.margin() == pytest.approx(first - second, abs=1e-5)
 
 
 @real
@@ -664,7 +666,7 @@ def test_entropies_are_those_of_the_models_rows(backend, monkeypatch):
     monkeypatch.undo()
     plain, other = replace(asked, entropy=False), replace(asked, n=3, seed=1)
     found = every(backend, [plain, asked, other])
-    assert found[0, 0] == replace(done, entropies=None) and found[1, 0] == done
+    assert found[0, 0] == replace(done, entropies=None, margin=None) and found[1, 0] == done
     assert len(found[2, 2].entropies) == len(found[2, 2].tokens)
     assert one(backend, plain).entropies is None
 

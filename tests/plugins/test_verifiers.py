@@ -11,6 +11,7 @@ from scipy.stats import entropy
 from selfloop_plugins.agreement import Agreement
 from selfloop_plugins.arithmetic import Arithmetic
 from selfloop_plugins.cocoa import CoCoA
+from selfloop_plugins.first_token_margin import FirstTokenMargin
 from selfloop_plugins.mean_token_entropy import MeanTokenEntropy
 from selfloop_plugins.p_true import PROMPTS, PTrue
 from selfloop_plugins.perplexity import Perplexity
@@ -161,6 +162,15 @@ def test_semantic_entropy_is_that_of_scipy() -> None:
         claim = pool(*zip(map(str, texts), map(float, logs), strict=True))
         for verifier, weights in ((SemanticEntropy(), sums), (DiscreteSemanticEntropy(), counts)):
             assert judge(verifier, claim).confidence == pytest.approx(1 - entropy(weights) / LN(8), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("margin", "confidence"), [(0.25, 0.25), (0.0, 0.0), (-1e-9, 0.0), (1 + 1e-9, 1.0), (NAN, None), (None, None)]
+)
+def test_first_token_margin(margin: float | None, confidence: float | None) -> None:
+    verdict = judge(FirstTokenMargin(), Claim(QUESTION, replace(said(-0.5), margin=margin)))
+    assert verdict.confidence == confidence
+    assert verdict.reason
 
 
 @pytest.mark.parametrize("verifier", [SemanticEntropy(), DiscreteSemanticEntropy()])
