@@ -1,19 +1,23 @@
 """How well detectors tell right answers from wrong ones, on question sets with gold answers.
 
-    python benchmarks/detectors.py DATA                    # a folder of JSONL files; both models, about ten minutes
+    python benchmarks/detectors.py DATA                    # a folder of JSONL files; both models
 
 Each question gets one greedy answer and eight samples at temperature 0.7, drawn once for all detectors. Gemma, a
-base model, sees five demonstrations; SmolLM2 gets the recipes' own prompt. Nothing is fitted here: confidences are as
-the detectors give them, uncalibrated. Where a detector abstains, its confidence counts as 0: the answer would not be
-believed. Seconds are the detector's own, for 1,000 questions, in addition to answering.
+base model, sees five demonstrations; SmolLM2 gets the recipes' own prompt. Gold answers are used for nothing but these
+tables: `combined`, over the verifiers of recipes/quickstart.yaml, fits itself on the set's answers without labels,
+as it does in a run. The others are as they are, uncalibrated. Where a detector abstains, its confidence counts as 0:
+the answer would not be believed. Seconds are a detector's own, for 1,000 questions, in addition to answering; what it
+asks of the model that another has asked before is read from the store, as in a run, and not asked again.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,15 +27,18 @@ from selfloop_plugins import models
 from selfloop_plugins.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.llama_cpp.weights import working
 
-from selfloop import Claim, Completion, Question, metrics
+from selfloop import Claim, Completion, Component, Judging, Question, Verdict, metrics
 from selfloop.answers import declines
 from selfloop.gold import correct, correct_by_regex
 from selfloop.manager import load
 from selfloop.metrics import Estimate, interval
 from selfloop.prompts import Prompt, Prompts, is_open
+from selfloop.recorder import Recorder
 from selfloop.records import Request, Sampling
+from selfloop.store import Store
 
 SETS = ("easy_facts", "popqa", "nq_open", "webquestions", "curatedtrec")
+DEFAULT = ("agreement", "sequence_probability", "meaning_probability", "pmi")  # as in recipes/quickstart.yaml
 SAMPLES, TEMPERATURE, TOKENS = 8, 0.7, 24
 PROMPTS = Prompts()
 UNTOLD = "cannot be told"
@@ -50,20 +57,30 @@ def main() -> None:
         backend = LlamaCpp(path)
         for label in SETS:
             rows = list(map(json.loads, (options.data / f"{label}.jsonl").read_text(encoding="utf-8").splitlines()))
-            start = time.perf_counter()
-            claims = answered(backend, [Question(row["question"], label) for row in rows])
-            seconds = time.perf_counter() - start
-            right = np.array([judged(claim.answer.text, row) for claim, row in zip(claims, rows, strict=True)])
-            silent = np.mean([declines(claim.answer.text) for claim in claims])
-            accuracy = shown(interval(partial(metrics.mean, right), len(right)))
-            print(f"\n**{name}** ({path.name}), **{label}**: {len(rows)} questions, accuracy {accuracy}, {silent:.0%}")
-            print(f"declined; answering took {1000 * seconds / len(rows):.0f} s for 1,000 questions\n")
-            for line in table(claims, right, backend):
-                print(line, flush=True)
+            with TemporaryDirectory() as folder:
+                for line in measured(f"{name}** ({path.name}), **{label}", rows, backend, Path(folder)):
+                    print(line, flush=True)
         backend.close()
 
 
-def answered(backend: LlamaCpp, questions: list[Question]) -> list[Claim]:
+def measured(label: str, rows: list[dict[str, Any]], backend: LlamaCpp, folder: Path) -> Iterator[str]:
+    """Yield the lines of one set's table; `folder` is where the run would be."""
+    store = Store(folder, write=True)
+    store.begin_session({})
+    recorder = Recorder(backend, store, lambda event: None)
+    start = time.perf_counter()
+    claims = answered(recorder, [Question(row["question"], "data") for row in rows])
+    seconds = time.perf_counter() - start
+    right = np.array([judged(claim.answer.text, row) for claim, row in zip(claims, rows, strict=True)])
+    silent = np.mean([declines(claim.answer.text) for claim in claims])
+    accuracy = shown(interval(partial(metrics.mean, right), len(right)))
+    yield f"\n**{label}**: {len(rows)} questions, accuracy {accuracy}, {silent:.0%}"
+    yield f"declined; answering took {1000 * seconds / len(rows):.0f} s for 1,000 questions\n"
+    yield from table(claims, right, recorder, folder)
+    store.close()
+
+
+def answered(backend: Recorder, questions: list[Question]) -> list[Claim]:
     """Return each question with its greedy answer and its samples."""
     greedy = Sampling(max_tokens=TOKENS, stop=("\n",))
     drawn = Sampling(TEMPERATURE, max_tokens=TOKENS, stop=("\n",))
@@ -94,22 +111,43 @@ def judged(answer: str, row: dict[str, Any]) -> bool:
     return correct(answer, row["answers"])
 
 
-def table(claims: list[Claim], right: NDArray[np.bool_], backend: LlamaCpp) -> Iterator[str]:
-    """Yield one row for each built-in detector."""
+def table(claims: list[Claim], right: NDArray[np.bool_], backend: Recorder, folder: Path) -> Iterator[str]:
+    """Yield one row for each built-in detector, and for the combination of those in DEFAULT."""
     yield "| detector | AUROC | AURC | ECE | Brier | abstains | s / 1,000 |\n|---|---|---|---|---|---|---|"
-    for kind, offer in load():
-        if kind != "verifier" or not str(offer.component.build.__module__).startswith("selfloop_plugins."):
-            continue
+    offers = {offer.component.name: offer.component for kind, offer in load() if kind == "verifier"}
+    ours = {name: one for name, one in offers.items() if str(one.build.__module__).startswith("selfloop_plugins.")}
+    used = [ours.pop(name) for name in DEFAULT]
+    combined, seconds = ours.pop("combined"), {one.name: 0.0 for one in used}
+    prompts = Prompts({one.prompts for one in (*used, *ours.values()) if one.prompts})
+
+    def judged(component: Component, claims: list[Claim], **options: Any) -> list[Verdict]:
+        before = lambda other: list(zip(*(judged(one, other) for one in used), strict=True))  # noqa: E731
+        render = partial(prompts.render, chat=backend.describe().chat)
+        verdicts = component.build(**options).verify(claims, Judging(backend, render, before, 1))
+        return [replace(verdict, verifier=component.name) for verdict in verdicts]
+
+    for component in (*used, *ours.values()):
         start = time.perf_counter()
-        verdicts = offer.component.build().verify(claims, backend)
-        seconds = time.perf_counter() - start
-        given = np.array([v.confidence or 0.0 for v in verdicts])
-        silent = np.mean([v.confidence is None for v in verdicts])
-        cells = [
-            UNTOLD if silent == 1 else shown(interval(partial(metric, given, right), len(right)))
-            for metric in (metrics.auroc, metrics.aurc, metrics.ece, metrics.brier)
-        ]
-        yield f"| {offer.component.name} | {' | '.join(cells)} | {silent:.0%} | {1000 * seconds / len(claims):.2f} |"
+        verdicts = judged(component, claims)
+        seconds[component.name] = time.perf_counter() - start
+        yield row(component.name, verdicts, right, seconds[component.name])
+        if component in used:
+            claims = [replace(c, verdicts=(*c.verdicts, v)) for c, v in zip(claims, verdicts, strict=True)]
+    start = time.perf_counter()
+    verdicts = judged(combined, claims, folder=folder)
+    taken = time.perf_counter() - start + sum(seconds[name] for name in DEFAULT)
+    yield row("**combined**", verdicts, right, taken)
+
+
+def row(name: str, verdicts: list[Verdict], right: NDArray[np.bool_], seconds: float) -> str:
+    """Return a detector's line of the table."""
+    given = np.array([v.confidence or 0.0 for v in verdicts])
+    silent = np.mean([v.confidence is None for v in verdicts])
+    cells = [
+        UNTOLD if silent == 1 else shown(interval(partial(metric, given, right), len(right)))
+        for metric in (metrics.auroc, metrics.aurc, metrics.ece, metrics.brier)
+    ]
+    return f"| {name} | {' | '.join(cells)} | {silent:.0%} | {1000 * seconds / len(verdicts):.2f} |"
 
 
 def shown(found: Estimate) -> str:

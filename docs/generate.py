@@ -51,6 +51,7 @@ MEANING = {
     "critique.mode": "`plain`: criticise and revise; `none`: neither",
     "critique.max_tokens": "tokens of a critique",
     "decide.belief": "confidence at or above this is kept",
+    "decide.risk": "in place of `belief`: at most this share of a round's beliefs is wrong, going by their confidence",
     "decide.declined": 'confidence at or below this becomes "I don\'t know"; between the two it is undecided',
 }
 

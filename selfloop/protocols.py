@@ -124,11 +124,14 @@ class Scorer(Protocol):
 class Judging:
     """What a verifier is told beside the claims. All that the backend reads or writes here is stored.
 
-    `seed` depends on run, round and verifier; `prompt` gives the recipe's prompts by name, in the model's form.
+    `prompt` gives the recipe's prompts by name, in the model's form. `before` lets the verifiers listed before this
+    one judge other claims, such as these with fewer samples; what they say of these is in the claims. `seed`
+    depends on run, round and verifier.
     """
 
     backend: Backend
     prompt: Callable[..., Prompt]
+    before: Callable[[Sequence[Claim]], Sequence[tuple[Verdict, ...]]]
     seed: int = 0
 
 

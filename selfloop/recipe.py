@@ -5,9 +5,11 @@ The fields below are the recipe's keys; the options of a component are the keywo
 """
 
 import json
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -95,11 +97,29 @@ class Critique(BaseModel):
 
 
 class Decide(BaseModel):
-    """Confidence at or above `belief` is kept, at or below `declined` becomes "I don't know"."""
+    """Confidence at or above `belief` is kept, at or below `declined` becomes "I don't know".
+
+    To answer pays off above a confidence of t if a wrong answer costs t/(1 - t) right ones (Kalai et al. 2025, arXiv
+    2509.04664): with calibrated confidence, `belief` is that t. With `risk` the threshold is instead the lowest at
+    which, going by their confidence, at most this share of a round's beliefs is wrong.
+    """
 
     model_config = STRICT
     belief: Unit = 0.6
     declined: Unit = 0.3
+    risk: Unit | None = None
+
+    def threshold(self, confidences: Iterable[float]) -> float:
+        """Return the least confidence that makes a belief, given those of all answers of a round."""
+        if self.risk is None:
+            return self.belief
+        found, doubt, count = math.inf, 0.0, 0
+        for confidence, same in groupby(sorted(confidences, reverse=True)):
+            count += (more := len(list(same)))
+            doubt += (1 - confidence) * more
+            if doubt <= self.risk * count + 1e-9:  # 1 - 0.8 is not quite 0.2
+                found = confidence
+        return found
 
     @model_validator(mode="after")
     def _in_order(self) -> "Decide":
@@ -109,6 +129,9 @@ class Decide(BaseModel):
             )
         return self
 
+
+# What a recipe has if it says nothing: three that any backend can serve, and one confidence out of them.
+DETECTORS = ("agreement", "sequence_probability", "meaning_probability", "combined")
 
 # Where a recipe lists components of each kind; the backend and the tuner are one each.
 LISTS: dict[str, tuple[str, ...]] = {
@@ -131,7 +154,7 @@ class Recipe(BaseModel):
     ask: Ask
     answer: Answer = Answer()
     critique: Critique = Critique()
-    verifiers: Annotated[list[Part], Field(min_length=1)] = [Spec(kind="agreement"), Spec(kind="sequence_probability")]
+    verifiers: Annotated[list[Part], Field(min_length=1)] = [Spec(kind=kind) for kind in DETECTORS]
     decide: Decide = Decide()
     tuner: TunerPart | None = None
     observers: list[Part] = [Spec(kind="console"), Spec(kind="jsonl")]

@@ -146,13 +146,15 @@ class Verdict:
 class Claim:
     """What a verifier judges: an answer to a question, and what else the model said to that question.
 
-    `candidate` is "revision" if the answer was written after a critique; samples never were.
+    `candidate` is "revision" if the answer was written after a critique; samples never were. `verdicts` are those of
+    the verifiers that came before.
     """
 
     question: Question
     answer: Completion
     samples: tuple[Completion, ...] = ()
     candidate: Literal["draft", "revision"] = "draft"
+    verdicts: tuple[Verdict, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from itertools import groupby, islice
 from pathlib import Path
 
 from selfloop.answers import declines, normalise
-from selfloop.assemble import Parts
+from selfloop.assemble import Named, Parts
 from selfloop.errors import RequestError
 from selfloop.events import AttemptEnded, StepName, StepStarted, Trouble
 from selfloop.guard import Broken, guarded, guarded_each, sound
@@ -252,26 +252,50 @@ def verify(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     done = list(attempts)
     claims = [(i, claim) for i, a in enumerate(attempts) if a.live for claim in _claims(a)]
     turn.start("verify", sum(a.live for a in attempts))
-    for verifier in turn.parts.verifiers:
-        judging = Judging(turn.parts.backend, turn.prompt, turn.seed("verify", verifier.name))
-        judge = partial(_judged, verifier.part, judging)
-        results = guarded_each("verify", verifier.name, judge, [claim for _, claim in claims], Verdict, turn.trouble)
-        for (i, claim), result in zip(claims, results, strict=True):
-            if isinstance(result, Broken):
-                done[i] = done[i].failed(result.failure, fatal=False)
-                continue
-            verdict = replace(result, verifier=verifier.name, candidate=claim.candidate)
-            if verdict.confidence is not None and not 0 <= verdict.confidence <= 1:
-                message = f"confidence {verdict.confidence} is not in [0, 1]"
-                wrong = Failure("verify", verifier.name, "ValueError", message)
-                done[i] = done[i].failed(wrong, fatal=False)
+    found = _judged(turn, turn.parts.verifiers, [claim for _, claim in claims])
+    for (i, _), results in zip(claims, found, strict=True):
+        for result in results:
+            if isinstance(result, Failure):
+                done[i] = done[i].failed(result, fatal=False)
             else:
-                done[i] = replace(done[i], verdicts=(*done[i].verdicts, verdict))
+                done[i] = replace(done[i], verdicts=(*done[i].verdicts, result))
     return done
 
 
-def _judged(verifier: Verifier, judging: Judging, claims: Sequence[Claim]) -> Sequence[Verdict]:
+def _judged(
+    turn: Turn, verifiers: Sequence[Named[Verifier]], claims: Sequence[Claim]
+) -> list[tuple[Verdict | Failure, ...]]:
+    """Return what each verifier says of each claim. Each is shown what those before it said."""
+    found = [tuple[Verdict | Failure, ...]() for _ in claims]
+    for k, verifier in enumerate(verifiers):
+        shown = [replace(c, verdicts=_verdicts(own)) for c, own in zip(claims, found, strict=True)]
+        before = partial(_rejudged, turn, verifiers[:k])
+        judging = Judging(turn.parts.backend, turn.prompt, before, turn.seed("verify", verifier.name))
+        judge = partial(_judge, verifier.part, judging)
+        results = guarded_each("verify", verifier.name, judge, shown, Verdict, turn.trouble)
+        checked = [_sound(verifier.name, c, r) for c, r in zip(claims, results, strict=True)]
+        found = [(*own, one) for own, one in zip(found, checked, strict=True)]
+    return found
+
+
+def _judge(verifier: Verifier, judging: Judging, claims: Sequence[Claim]) -> Sequence[Verdict]:
     return verifier.verify(claims, judging)
+
+
+def _rejudged(turn: Turn, verifiers: Sequence[Named[Verifier]], claims: Sequence[Claim]) -> list[tuple[Verdict, ...]]:
+    return [_verdicts(own) for own in _judged(turn, verifiers, claims)]
+
+
+def _verdicts(found: Iterable[Verdict | Failure]) -> tuple[Verdict, ...]:
+    return tuple(one for one in found if isinstance(one, Verdict))
+
+
+def _sound(name: str, claim: Claim, result: Verdict | Broken) -> Verdict | Failure:
+    if isinstance(result, Broken):
+        return result.failure
+    if result.confidence is not None and not 0 <= result.confidence <= 1:
+        return Failure("verify", name, "ValueError", f"confidence {result.confidence} is not in [0, 1]")
+    return replace(result, verifier=name, candidate=claim.candidate)
 
 
 def _claims(attempt: Attempt) -> Iterable[Claim]:
@@ -283,35 +307,40 @@ def _claims(attempt: Attempt) -> Iterable[Claim]:
 
 
 def decide(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Turn confidence into belief, declined or undecided."""
+    """Turn confidence into belief, declined or undecided. The last verifier that can tell has the say."""
     turn.start("decide", sum(attempt.live for attempt in attempts))
-    return [turn.end(_decided(turn.recipe, attempt)) if attempt.live else attempt for attempt in attempts]
+    chosen = [_chosen(attempt) if attempt.live else attempt for attempt in attempts]
+    how = turn.recipe.decide
+    belief = how.threshold([a.confidence for a in chosen if a.live and a.confidence is not None])
+    return [turn.end(_decided(a, belief, how.declined)) if a.live else a for a in chosen]
 
 
-def _decided(recipe: Recipe, attempt: Attempt) -> Attempt:
-    """Choose between draft and revision, then judge the chosen one.
+def _chosen(attempt: Attempt) -> Attempt:
+    """Choose between draft and revision; note how sure the verifiers are of the chosen one.
 
-    A revision takes the draft's place only if the verifiers that could judge both give it more: a critique
+    A revision takes the draft's place only if the last verifier that could judge both gives it more: a critique
     is pressure, not a signal (Sharma et al. 2023, arXiv 2310.13548; Huang et al. 2023, arXiv 2310.01798).
     """
     draft, revision = _confidences(attempt, "draft"), _confidences(attempt, "revision")
-    both = draft.keys() & revision.keys()
-    if both and sum(revision[v] for v in both) > sum(draft[v] for v in both):
-        attempt, given = replace(attempt, chosen="revision"), revision
-    else:
-        given = draft
+    last = next((name for name in reversed(draft) if name in revision), None)
+    if last is not None and revision[last] > draft[last]:
+        attempt, draft = replace(attempt, chosen="revision"), revision
     if declines(attempt.answer):
         return replace(attempt, decision="declined", reason="the model declined")
-    if not given:
-        return replace(attempt, decision="undecided", reason="no verifier could tell")
-    confidence = sum(given.values()) / len(given)
-    held, refused = confidence >= recipe.decide.belief, confidence <= recipe.decide.declined
-    decision: Decision = "belief" if held else "declined" if refused else "undecided"
-    return replace(attempt, confidence=confidence, decision=decision, reason=f"confidence {confidence:.2f}")
+    return replace(attempt, confidence=next(reversed(draft.values()), None))
 
 
 def _confidences(attempt: Attempt, candidate: str) -> dict[str, float]:
+    """Return the confidences given, by verifier, in the recipe's order."""
     return {v.verifier: v.confidence for v in attempt.verdicts if v.candidate == candidate and v.confidence is not None}
+
+
+def _decided(attempt: Attempt, belief: float, declined: float) -> Attempt:
+    if attempt.confidence is None:
+        return replace(attempt, decision="undecided", reason="no verifier could tell")
+    held, refused = attempt.confidence >= belief, attempt.confidence <= declined
+    decision: Decision = "belief" if held else "declined" if refused else "undecided"
+    return replace(attempt, decision=decision, reason=f"confidence {attempt.confidence:.2f}")
 
 
 def tune(turn: Turn, attempts: Sequence[Attempt]) -> Adapter | None:

@@ -178,7 +178,7 @@ def judging(backend: Backend | None = None, prompts: Path | None = None) -> Judg
     """Return what a verifier is told: a scripted backend, or the one given, and `prompts` beside the built-in ones."""
     backend = backend or ScriptedBackend()
     render = partial(Prompts([prompts] if prompts else []).render, chat=backend.describe().chat)
-    return Judging(backend, render)
+    return Judging(backend, render, lambda claims: [()] * len(claims))
 
 
 class _Contract:
@@ -276,7 +276,8 @@ class BackendContract:
             assert all(value >= 0 for value in completion.entropies)
             assert completion.margin is not None and -1e-6 <= completion.margin <= 1 + 1e-6
         assert all(
-            completion.entropies is completion.margin is None for completion in self._all(self._requests(1)).values()
+            completion.entropies is None and completion.margin is None
+            for completion in self._all(self._requests(1)).values()
         )
 
     def _pairs(self, capability: str) -> list[Continuation]:

@@ -1,19 +1,23 @@
 """The contracts of `selfloop.testing`, held against every component that comes with selfloop."""
 
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from selfloop_plugins import (
     agreement,
     arithmetic,
     cocoa,
+    combined,
     first_token_margin,
     llama_cpp,
     mean_token_entropy,
+    meaning_probability,
     novelty,
     p_true,
     perplexity,
+    pmi,
     scripted,
     semantic_entropy,
     sequence_probability,
@@ -30,6 +34,19 @@ class TestAgreement(VerifierContract):
 
 class TestSequenceProbability(VerifierContract):
     component = sequence_probability.selfloop_verifiers()[0]
+
+
+class TestMeaningProbability(VerifierContract):
+    component = meaning_probability.selfloop_verifiers()[0]
+
+
+class TestPmi(VerifierContract):
+    component = pmi.selfloop_verifiers()[0]
+
+
+class TestCombined(VerifierContract):
+    component = combined.selfloop_verifiers()[0]
+    options: ClassVar = {"folder": Path("nowhere")}  # four claims are too few to fit, and to store anything
 
 
 class TestPerplexity(VerifierContract):

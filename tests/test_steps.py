@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from selfloop.assemble import Named, Observers, Parts
 from selfloop.errors import ModelError
 from selfloop.events import AttemptEnded, Event
 from selfloop.prompts import Prompts
-from selfloop.protocols import Asking, Observer
-from selfloop.recipe import Recipe
+from selfloop.protocols import Asking, Judging, Observer
+from selfloop.recipe import Decide, Recipe
 from selfloop.recorder import Recorder
 from selfloop.records import (
     Adapter,
@@ -147,11 +147,11 @@ def judges(*rates: Rates) -> list[Named[Judge]]:
         ([{"draft": 0.7, "revision": 0.7}], "draft", 0.7),
         ([{"draft": 0.2, "revision": None}], "draft", 0.2),
         ([{"draft": None, "revision": 0.9}], "draft", None),
-        # only who judged both is heard; the confidence is that of all who judged the chosen one
+        # the last one that judged both is heard; the confidence is that of the last one that judged the chosen one
         ([{"draft": 0.5, "revision": 0.6}, {"draft": 1.0, "revision": None}], "revision", 0.6),
         ([{"draft": 0.5, "revision": 0.4}, {"draft": None, "revision": 1.0}], "draft", 0.5),
-        ([{"draft": 0.2, "revision": 0.9}, {"draft": 0.9, "revision": 0.1}], "draft", 0.55),
-        ([{"draft": 0.2, "revision": 0.9}, {"draft": 0.4, "revision": 0.1}], "revision", 0.5),
+        ([{"draft": 0.2, "revision": 0.9}, {"draft": 0.4, "revision": 0.3}], "draft", 0.4),
+        ([{"draft": 0.9, "revision": 0.2}, {"draft": 0.3, "revision": 0.4}], "revision", 0.4),
     ],
 )
 def test_a_revision_must_be_rated_higher(rates: list[Rates], chosen: str, confidence: float | None, turn: Make) -> None:
@@ -168,6 +168,36 @@ def test_thresholds(confidence: float, decision: str, turn: Make) -> None:
     one = decided(turn(verifiers=judges({"draft": confidence})), answered())
     assert (one.decision, one.confidence) == (decision, confidence)
     assert f"{confidence:.2f}" in one.reason
+
+
+@pytest.mark.parametrize(
+    ("risk", "confidences", "beliefs"),
+    [
+        (0.2, [0.9, 0.8, 0.7, 0.1], 3),  # 0.1, 0.15, 0.2 of them wrong
+        (0.19, [0.9, 0.8, 0.7, 0.1], 2),
+        (0.05, [0.9, 0.8], 0),
+        (0.25, [1.0, 0.6, 0.6], 1),  # what is equally sure stands or falls together
+        (0.27, [1.0, 0.6, 0.6], 3),
+        (0.0, [1.0, 0.99], 1),
+        (1.0, [0.5, 0.4], 2),
+        (0.2, [], 0),
+    ],
+)
+def test_a_risk_sets_the_threshold(risk: float, confidences: list[float], beliefs: int) -> None:
+    """The oracle tries every threshold there is."""
+    how = Decide(risk=risk)
+    threshold = how.threshold(confidences)
+    assert sum(c >= threshold for c in confidences) == beliefs
+    kept = [[c for c in confidences if c >= at] for at in confidences]
+    assert beliefs == max(
+        [len(some) for some in kept if sum(1 - c for c in some) <= (risk + 1e-9) * len(some)], default=0
+    )
+
+
+def test_a_risk_is_that_of_the_round(turn: Make) -> None:
+    told = turn({"decide": {"risk": 0.2}})
+    rated = [replace(answered(), verdicts=(Verdict("v", c),)) for c in (0.9, 0.8, 0.7, 0.5, 0.2)]
+    assert [a.decision for a in steps.decide(told, rated)] == ["belief"] * 3 + ["undecided", "declined"]
 
 
 def test_undecided_when_all_abstain(turn: Make) -> None:
@@ -192,6 +222,37 @@ def test_a_verifier_sees_a_revision_only_if_it_says_something_else(turn: Make) -
     assert [c.candidate for c in same.seen] == ["draft"]
     assert [c.candidate for c in other.seen] == ["draft", "revision"]
     assert [s.text for s in other.seen[1].samples] == ["Cairo", "Giza", "Giza"], "the draft is one more sample"
+
+
+@dataclass
+class Second:
+    """Has the verifiers before it judge the claim again without its samples."""
+
+    seen: list[Any] = field(default_factory=list)
+
+    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+        self.seen += [(claim.verdicts, judging.before([replace(claim, samples=())])) for claim in claims]
+        return [Verdict("", None, "listens")] * len(claims)
+
+
+@dataclass
+class Counts:
+    """Is as sure as there are samples; breaks at none if it is told to."""
+
+    breaks: bool = False
+
+    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+        return [Verdict("", len(c.samples) / (2 if c.samples or not self.breaks else 0)) for c in claims]
+
+
+def test_a_verifier_is_shown_what_those_before_it_say_and_may_ask_again(turn: Make) -> None:
+    second = Second()
+    judged = [Named("counts", Counts()), Named("fragile", Counts(breaks=True)), Named("second", second)]
+    attempt = decided(turn(verifiers=judged), answered())
+    own = (Verdict("counts", 1.0), Verdict("fragile", 1.0))
+    assert second.seen == [(own, [(Verdict("counts", 0.0),)])]
+    assert attempt.verdicts == (*own, Verdict("second", None, "listens"))
+    assert (attempt.confidence, attempt.failures) == (1.0, ()), "what broke was a question of the second's"
 
 
 def test_what_a_broken_verifier_says_is_a_failure_and_the_others_decide(turn: Make) -> None:
