@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable
 
-from selfloop.answers import normalise
+from selfloop.answers import declines, normalise
+from selfloop.records import Question
 
 
 def correct(answer: str, accepted: Iterable[str]) -> bool:
@@ -22,3 +23,13 @@ def correct_by_regex(answer: str, pattern: str) -> bool:
     Raises `re.error` for a pattern that is none.
     """
     return bool(answer.strip()) and re.search(pattern, answer, re.IGNORECASE) is not None
+
+
+def judged(question: Question, answer: str) -> bool | None:
+    """Return whether `answer` is right, by the question's pattern if it has one, else by its list; None with neither.
+
+    An answer that declines ("I don't know") is never right by a pattern, whatever the pattern finds in it.
+    """
+    if question.gold_pattern:
+        return not declines(answer) and correct_by_regex(answer, question.gold_pattern)
+    return correct(answer, question.gold) if question.gold else None

@@ -7,6 +7,7 @@ What cannot be told (AUROC with one class, a precision of no answers) is NaN, ne
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +35,7 @@ def interval(metric: Metric, questions: int, *, resamples: int = 1000, seed: int
     """
     if not questions:
         return Estimate(np.nan, np.nan, np.nan)
-    drawn = np.random.default_rng(seed).multinomial(questions, np.full(questions, 1 / questions), resamples)
-    value, found = float(metric(np.ones(questions))), metric(drawn.astype(float))
+    value, found = float(metric(np.ones(questions))), metric(_resampled(questions, resamples, seed))
     if np.isnan(value):
         return Estimate(np.nan, np.nan, np.nan)
     low, high = np.nanquantile(found, (0.025, 0.975))
@@ -136,6 +136,15 @@ def decisions(right: ArrayLike, declined: ArrayLike) -> dict[str, Metric]:
         "aed": aed,
         "truthfulness": lambda weights: mean(correct * 1.0 - wrong, weights),
     } | {f"penalised_{t:g}": penalised(t) for t in PENALTIES}
+
+
+@lru_cache(maxsize=1)
+def _resampled(questions: int, resamples: int, seed: int) -> Floats:
+    """Return how often each question counts in each resample; kept, for many metrics share one draw."""
+    drawn = np.random.default_rng(seed).multinomial(questions, np.full(questions, 1 / questions), resamples)
+    weights: Floats = drawn.astype(float)
+    weights.flags.writeable = False
+    return weights
 
 
 def _levels(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:

@@ -18,6 +18,7 @@ COMMANDS = {
     "resume": "Go on with a run that was stopped or killed.",
     "check": "Say what is wrong with a recipe, without loading a model.",
     "plugins": "List what is installed: components, options, where they come from.",
+    "eval": "Measure a model, a recipe or a finished run by gold answers.",
     "show": "Show a run: rounds, beliefs, what was declined, one question's history.",
 }
 

@@ -1,0 +1,254 @@
+"""`selfloop eval RECIPE|MODEL --data ...` and `selfloop eval RUN`"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from selfloop.cli.options import accept_license, as_json, overrides, run_folder, runs_dir
+
+if TYPE_CHECKING:
+    from selfloop.metrics import Estimate
+    from selfloop.rows import Row
+
+DEFAULT = Path(__file__).parent.parent / "recipes" / "default.yaml"
+HUB = "hf:"
+CHOICES = "truthful_qa"
+
+
+@click.command("eval")
+@click.argument("what", metavar="RECIPE|MODEL|RUN")
+@click.option("--data", metavar="FILE|hf:NAME[:SPLIT]", help="Questions with gold answers: a file, or a data set.")
+@click.option("--limit", type=click.IntRange(min=1), help="Ask so many: a file's first, a data set's at random.")
+@overrides
+@runs_dir
+@accept_license
+@as_json
+def command(
+    what: str, data: str | None, limit: int | None, overrides: tuple[str, ...], runs: Path, as_json: bool
+) -> None:
+    """Measure how well a model knows what it knows, by gold answers.
+
+    RECIPE (a .yaml file) or MODEL (a name or a .gguf file) answers the questions of --data, closed-book, in a new run;
+    RUN, the folder of a finished run, is measured as it is, without the model.
+    """
+    if data is None:
+        if overrides or limit:
+            raise click.UsageError("--set and --limit change what is asked, so they need --data.")
+        _report(_finished(what, runs), as_json)
+        return
+    recipe, given = _recipe(what)
+    rows = _rows(data)
+    if rows and "mc1_targets" in rows[0]:
+        _multiple_choice(recipe, (*given, *overrides), rows, limit, as_json)
+        return
+    from selfloop.runner import run
+
+    source = _source(data, rows, limit)
+    forced = {
+        "rounds": 1,
+        "tuner": None,
+        "ask.sources": [source],
+        "ask.scorers": [],
+        "ask.turns": 1,
+        "ask.questions": min(limit or 10**9, _count(source)),
+    }
+    made = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in forced.items()]
+    folder = run(recipe, (f"name={_name(data)}", *given, *overrides, *made), runs, quiet=as_json)
+    _report(folder, as_json)
+
+
+def _finished(what: str, runs: Path) -> Path:
+    from selfloop.errors import RecipeError
+    from selfloop.store import DATABASE
+
+    folder = run_folder(what, runs)
+    if not (folder / DATABASE).is_file():
+        raise RecipeError(f"no run {what}. To measure a recipe or a model, give --data FILE or --data {HUB}NAME too.")
+    return folder
+
+
+def _recipe(what: str) -> tuple[Path, tuple[str, ...]]:
+    """Return the recipe that `what` is, or the one that comes with selfloop, set to the model that it is."""
+    if what.lower().endswith((".yaml", ".yml")):
+        return Path(what), ()
+    model = str(Path(what).resolve()) if Path(what).is_file() else what
+    return DEFAULT, (f"backend.model={json.dumps(model, ensure_ascii=False)}",)
+
+
+def _rows(data: str) -> "list[Row]":
+    """Return the rows of a file, or of what the hub has in multiple choice; the others load themselves."""
+    from selfloop.rows import fetch, read
+
+    if not data.startswith(HUB):
+        return read(Path(data))
+    name, _, split = data.removeprefix(HUB).partition(":")
+    if name != CHOICES:
+        return []
+    from selfloop.multiple_choice import CONFIG, REPOSITORY, SPLIT
+
+    return fetch(REPOSITORY, CONFIG, split or SPLIT)
+
+
+def _source(data: str, rows: "list[Row]", limit: int | None) -> dict[str, Any]:
+    """Return the question source as a recipe has it."""
+    if data.startswith(HUB):
+        name, _, split = data.removeprefix(HUB).partition(":")
+        return {"kind": "dataset", "name": name, "split": split, "limit": limit}
+    path = str(Path(data).resolve())
+    if data.endswith(".jsonl") and any({"answers", "answer_regex"} & row.keys() for row in rows):
+        return {"kind": "file", "path": path}
+    return {"kind": "dataset", "path": path, "limit": limit}
+
+
+def _count(source: dict[str, Any]) -> int:
+    """Return how many questions there are, for a run says beforehand how many it will ask. Refuses what has no gold."""
+    from selfloop.errors import RecipeError
+    from selfloop.gold import judged
+    from selfloop.manager import load
+    from selfloop.prompts import Prompts
+    from selfloop.protocols import Asking
+    from selfloop.records import Past
+    from selfloop.testing import ScriptedBackend
+
+    options = {key: Path(value) if key == "path" else value for key, value in source.items() if key != "kind"}
+    found = load().find("source", source["kind"]).build(**options)
+    questions = list(found.ask(Asking(10**9, 1, 0, 0, ScriptedBackend(), Past(), Prompts().render)))
+    if all(judged(question, "") is None for question in questions):
+        raise RecipeError(f"{source['path']}: not one line has an answer in `answers`, or an `answer_regex`.")
+    return len(questions)
+
+
+def _name(data: str) -> str:
+    stem = Path(data.removeprefix(HUB)).stem
+    return f"eval-{re.sub('[^A-Za-z0-9._-]+', '-', stem)[:60]}"
+
+
+def _report(folder: Path, as_json: bool) -> None:
+    """Measure the run, leave the results in its folder, and print them."""
+    from pydantic_core import to_json
+
+    from selfloop.errors import MissingExtra, RecipeError
+    from selfloop.evaluate import evaluate
+    from selfloop.rows import save
+    from selfloop.store import Store
+
+    store = Store(folder, write=False)
+    try:
+        report, model = evaluate(store.rounds()), store.meta().get("model", {}).get("name", "")
+        if not report.questions:
+            raise RecipeError(_nothing(folder, report.failed))
+        found = {"run": str(folder), "model": model, **report.plain()}
+        text = to_json(found, indent=2).decode()
+        store.save_file("eval.json", text + "\n")
+    finally:
+        store.close()
+    files, missing = [folder / "eval.json"], ""
+    try:
+        save(folder / "eval.parquet", report.columns())
+        files.append(folder / "eval.parquet")
+    except MissingExtra as error:
+        missing = str(error)
+    if as_json:
+        click.echo(text)
+        return
+    _print(report, model)
+    click.echo(f"All intervals, and what to plot: {', '.join(map(str, files))}")
+    click.echo(missing, nl=bool(missing))
+
+
+def _nothing(folder: Path, failed: int) -> str:
+    if failed:
+        return f"all {failed} questions of {folder} failed. Why: selfloop show {folder} --failures"
+    return f"no question of {folder} that was answered has a gold answer. If it was stopped: selfloop resume {folder}"
+
+
+def _print(report: Any, model: str) -> None:
+    from selfloop.text import printable
+
+    left = [(report.failed, "failed"), (report.without_gold, "without gold answer, not counted")]
+    notes = "".join(f", {count} {what}" for count, what in left if count)
+    click.echo(f"{printable(model)}: {report.questions} questions{notes}")
+    draft, chosen = report.accuracy["draft"], report.accuracy["chosen"]
+    revised = f" (drafts {_shown(draft)})" if draft != chosen else ""
+    click.echo(f'accuracy {_shown(chosen)}{revised}, "I don\'t know" {report.silent:.0%}')
+    rows = [
+        (name, _shown(one.metrics["auroc"]), *_values(one.metrics, "aurc", "ece", "brier"), f"{one.abstains:.0%}")
+        for name, one in {"confidence": report.confidence, **report.verifiers}.items()
+    ]
+    _table("what tells right from wrong", ["", "AUROC", "AURC", "ECE", "Brier", "abstains"], rows)
+    policies = report.policies
+    rows = [
+        (name.replace("_", " "), _shown(own), *(f"{policies[other][name].value:.2f}" for other in [*policies][1:]))
+        for name, own in policies["run"].items()
+    ]
+    _table("what its decisions bring", ["", *policies], [[_untold(cell) for cell in row] for row in rows])
+
+
+def _values(metrics: "dict[str, Estimate]", *names: str) -> list[str]:
+    return [_untold(f"{metrics[name].value:.2f}") for name in names]
+
+
+def _shown(found: "Estimate") -> str:
+    return _untold(f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]")
+
+
+def _untold(text: str) -> str:
+    return "-" if text.startswith("nan") else text
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE, title=title, title_justify="left", padding=(0, 1, 0, 0))
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
+def _multiple_choice(
+    path: Path, overrides: tuple[str, ...], rows: "list[Row]", limit: int | None, as_json: bool
+) -> None:
+    """Read the choices; this is no run, and leaves nothing behind."""
+    import random
+    from tempfile import TemporaryDirectory
+
+    from pydantic_core import to_json
+
+    from selfloop.assemble import assemble, check
+    from selfloop.errors import RecipeError
+    from selfloop.multiple_choice import items, score
+    from selfloop.recipe import read
+    from selfloop.store import Store
+
+    wanted = items(rows if limit is None or limit >= len(rows) else random.Random(0).sample(rows, limit))
+    loaded = read(path, (*overrides, "observers=[]", "tuner=null"))
+    check(loaded)
+    kind = loaded.recipe.backend.kind
+    if "loglikelihood" not in loaded.catalog.find("backend", kind).gives:
+        raise RecipeError(f"multiple choice needs loglikelihood, which the backend {kind} lacks.")
+    with TemporaryDirectory() as folder:
+        store = Store(Path(folder), write=True)
+        parts = assemble(loaded, Path(folder), store)
+        try:
+            info = parts.backend.describe()
+            store.begin_session({})
+            report = score(wanted, parts.backend, lambda name, **v: parts.prompts.render(name, chat=info.chat, **v))
+        finally:
+            parts.close()
+            store.close()
+    if as_json:
+        figures = {"mc1": report.mc1._asdict(), "mc2": report.mc2._asdict()}
+        found = {"model": info.name, "questions": report.questions, "failed": report.failed, **figures}
+        click.echo(to_json(found, indent=2, inf_nan_mode="null"))
+        return
+    click.echo(f"{info.name}: {report.questions} questions" + (f", {report.failed} failed" if report.failed else ""))
+    click.echo(f"MC1 {_shown(report.mc1)}\nMC2 {_shown(report.mc2)}")
