@@ -39,6 +39,7 @@ from selfloop.store import Store
 
 SETS = ("easy_facts", "popqa", "nq_open", "webquestions", "curatedtrec")
 DEFAULT = ("agreement", "sequence_probability", "meaning_probability", "pmi")  # as in recipes/quickstart.yaml
+COMBINED = {"combined": DEFAULT, "combined, with prompt_stability": (*DEFAULT, "prompt_stability")}
 SAMPLES, TEMPERATURE, TOKENS = 8, 0.7, 24
 PROMPTS = Prompts()
 UNTOLD = "cannot be told"
@@ -112,31 +113,36 @@ def judged(answer: str, row: dict[str, Any]) -> bool:
 
 
 def table(claims: list[Claim], right: NDArray[np.bool_], backend: Recorder, folder: Path) -> Iterator[str]:
-    """Yield one row for each built-in detector, and for the combination of those in DEFAULT."""
+    """Yield one row for each built-in detector, and for each combination, its detectors' time included."""
     yield "| detector | AUROC | AURC | ECE | Brier | abstains | s / 1,000 |\n|---|---|---|---|---|---|---|"
     offers = {offer.component.name: offer.component for kind, offer in load() if kind == "verifier"}
     ours = {name: one for name, one in offers.items() if str(one.build.__module__).startswith("selfloop_plugins.")}
-    used = [ours.pop(name) for name in DEFAULT]
-    combined, seconds = ours.pop("combined"), {one.name: 0.0 for one in used}
-    prompts = Prompts({one.prompts for one in (*used, *ours.values()) if one.prompts})
+    prompts = Prompts({one.prompts for one in ours.values() if one.prompts})
+    render = partial(prompts.render, chat=backend.describe().chat)
 
-    def judged(component: Component, claims: list[Claim], **options: Any) -> list[Verdict]:
-        before = lambda other: list(zip(*(judged(one, other) for one in used), strict=True))  # noqa: E731
-        render = partial(prompts.render, chat=backend.describe().chat)
-        verdicts = component.build(**options).verify(claims, Judging(backend, render, before, 1))
-        return [replace(verdict, verifier=component.name) for verdict in verdicts]
+    def judged(name: str, claims: list[Claim], before: tuple[str, ...] = (), **options: Any) -> list[Verdict]:
+        again = lambda other: list(zip(*(judged(one, other) for one in before), strict=True))  # noqa: E731
+        verdicts = ours[name].build(**options).verify(claims, Judging(backend, render, again, 1))
+        return [replace(verdict, verifier=name) for verdict in verdicts]
 
-    for component in (*used, *ours.values()):
+    found: dict[str, list[Verdict]] = {}
+    seconds: dict[str, float] = {}
+    for name in (*DEFAULT, *(name for name in sorted(ours) if name not in (*DEFAULT, "combined"))):
         start = time.perf_counter()
-        verdicts = judged(component, claims)
-        seconds[component.name] = time.perf_counter() - start
-        yield row(component.name, verdicts, right, seconds[component.name])
-        if component in used:
-            claims = [replace(c, verdicts=(*c.verdicts, v)) for c, v in zip(claims, verdicts, strict=True)]
-    start = time.perf_counter()
-    verdicts = judged(combined, claims, folder=folder)
-    taken = time.perf_counter() - start + sum(seconds[name] for name in DEFAULT)
-    yield row("**combined**", verdicts, right, taken)
+        found[name] = judged(name, claims)
+        seconds[name] = time.perf_counter() - start
+        yield row(name, found[name], right, seconds[name])
+    for label, names in COMBINED.items():
+        own = folder / label
+        own.mkdir()
+        shown = [
+            replace(claim, verdicts=each)
+            for claim, each in zip(claims, zip(*(found[name] for name in names), strict=True), strict=True)
+        ]
+        start = time.perf_counter()
+        verdicts = judged("combined", shown, names, folder=own)
+        taken = time.perf_counter() - start + sum(seconds[name] for name in names)
+        yield row(f"**{label}**", verdicts, right, taken)
 
 
 def row(name: str, verdicts: list[Verdict], right: NDArray[np.bool_], seconds: float) -> str:

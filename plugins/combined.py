@@ -26,15 +26,16 @@ if TYPE_CHECKING:
     from .calibration import Calibration, Said
 
 FILE = "calibration.json"
+TARGET = "agreement"  # what the fit foretells is no evidence: it would foretell itself, and not truth
 
 
 class Combined:
-    """Confidence is a regularised logistic regression over the verdicts before it. List it after its detectors.
+    """Confidence is a regularised logistic regression over the verdicts before it, but for agreement's own.
 
-    It is fitted on the first batch with `least` answers that have samples, on the model's own agreement, and scaled to
-    the geometric mean of the `anchors`; then it is stored with the run, in calibration.json. Until then it is that
-    mean. `calibration` names such a file to use instead: of another run, or of `selfloop calibrate`, which fits it
-    on labels.
+    List it after its detectors. It is fitted on the first batch with `least` answers that have samples, on the
+    model's own agreement, and scaled to the geometric mean of the `anchors`; then it is stored with the run, in
+    calibration.json. Until then it is that mean. `calibration` names such a file to use instead: of another run, or
+    of `selfloop calibrate`, which fits it on labels.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Combined:
         return math.prod(told) ** (1 / len(told)) if told and len(told) == len(self._anchors) else None
 
     def _fitted(self, claims: Sequence[Claim], said: "Sequence[Said]", judging: Judging) -> "Calibration | None":
-        detectors = list(dict.fromkeys(name for each in said for name in each))
+        detectors = [name for name in dict.fromkeys(n for each in said for n in each) if name != TARGET]
         if self._file.is_file():
             stored = _read(self._file)
             if set(detectors) <= set(stored.detectors):

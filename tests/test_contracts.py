@@ -18,6 +18,7 @@ from selfloop_plugins import (
     p_true,
     perplexity,
     pmi,
+    prompt_stability,
     scripted,
     semantic_entropy,
     sequence_probability,
@@ -42,6 +43,10 @@ class TestMeaningProbability(VerifierContract):
 
 class TestPmi(VerifierContract):
     component = pmi.selfloop_verifiers()[0]
+
+
+class TestPromptStability(VerifierContract):
+    component = prompt_stability.selfloop_verifiers()[0]
 
 
 class TestCombined(VerifierContract):
