@@ -27,7 +27,7 @@ from selfloop_plugins import models
 from selfloop_plugins.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.llama_cpp.weights import working
 
-from selfloop import Claim, Completion, Component, Judging, Question, Verdict, metrics
+from selfloop import Claim, Completion, Judging, Question, Verdict, metrics
 from selfloop.answers import declines
 from selfloop.gold import correct, correct_by_regex
 from selfloop.manager import load

@@ -24,7 +24,10 @@ class MeaningProbability(OneByOne):
         if not answer:
             raise Abstain("the answer is empty or declines")
         same = [one for one in (*repeats(claim), *claim.samples) if one.logprobs and meaning(one.text) == answer]
-        wordings = {one.tokens: total(one) for one in same}
+        wordings = {one.tokens: total(one) for one in same if one.tokens}
+        drawn = {one.text.strip() for one in same if one.tokens}
+        # an answer that the user gave has no tokens; it may be one of those that were drawn
+        wordings |= {(): total(one) for one in same if not one.tokens and one.text.strip() not in drawn}
         if not wordings:
             raise Abstain(NOT_SAID)
         if any(math.isnan(log) for log in wordings.values()):

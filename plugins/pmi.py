@@ -22,7 +22,7 @@ class Pmi:
         """Return the confidence for each claim; the answers without their questions are read in one call."""
         said = [max((one for one in repeats(c) if one.logprobs), key=total, default=None) for c in claims]
         prompt = judging.prompt("answer", question="")
-        pairs = [Continuation(prompt, one.tokens, is_open(prompt)) for one in said if one]
+        pairs = [Continuation(prompt, one.tokens or one.text, is_open(prompt)) for one in said if one]
         alone = iter(judging.backend.loglikelihood(pairs))
         return [_judged(total(one), next(alone)) if one else Verdict("pmi", None, NOT_SAID) for one in said]
 

@@ -11,7 +11,8 @@ from selfloop.errors import RecipeError
 class QuestionFile:
     """Hands out the questions of `path` in order, each once in a run. A relative `path` is relative to the recipe.
 
-    A line of JSONL may have `answers`, all that count as right, or `answer_regex`, which a right answer must match.
+    A line of JSONL may have `answers`, all that count as right, or `answer_regex`, which a right answer must match; and
+    `answer`, one that is to be judged in place of the model's own.
     """
 
     def __init__(self, *, path: Path) -> None:
@@ -33,20 +34,20 @@ def _question(line: str, path: Path, number: int) -> Question:
     try:
         row = json.loads(line)
         text, topic, gold = row["question"], row.get("topic", ""), row.get("answers", [])
-        pattern = row.get("answer_regex", "")
+        pattern, answer = row.get("answer_regex", ""), row.get("answer", "")
         if not (isinstance(text, str) and text.strip() and isinstance(topic, str) and isinstance(gold, list)):
             raise ValueError("a question is text, and answers are a list")
         if not all(isinstance(answer, str) for answer in gold):
             raise ValueError("each answer is text")
-        if not isinstance(pattern, str):
-            raise ValueError("answer_regex is text")
+        if not (isinstance(pattern, str) and isinstance(answer, str)):
+            raise ValueError("answer_regex and answer are text")
         re.compile(pattern)
     except re.error as error:
         raise RecipeError(f"{path}, line {number}: answer_regex is no regular expression: {error}.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         form = '{"question": "...", "answers": ["..."]}'
         raise RecipeError(f"{path}, line {number}: each line is {form}: {error!r}.") from error
-    return Question(text.strip(), "file", topic, tuple(gold), pattern)
+    return Question(text.strip(), "file", topic, tuple(gold), pattern, answer.strip())
 
 
 def check(*, path: Path) -> None:

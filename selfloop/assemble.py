@@ -123,14 +123,12 @@ def prompts(loaded: Loaded) -> Prompts:
     return found
 
 
-def assemble(loaded: Loaded, folder: Path, store: Store) -> Parts:
-    """Build everything, the model last. Raises PluginError for a component that cannot be built."""
+def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None = None) -> Parts:
+    """Build everything, the model last, or take `backend`. Raises PluginError for what cannot be built."""
     recipe = loaded.recipe
 
     def build(kind: str, spec: Spec) -> Any:
-        component = loaded.catalog.find(kind, spec.kind)
-        part = _attributed(kind, component, component.build, _options(component, spec, loaded.base, folder))
-        return _shaped(kind, component, part)
+        return built(loaded, kind, spec, folder)
 
     sources = [Named(n, build("source", s), share=s.share) for n, s in _numbered(recipe.ask.sources)]
     scorers = [Named(n, build("scorer", s), minimum=s.minimum) for n, s in _numbered(recipe.ask.scorers)]
@@ -138,12 +136,18 @@ def assemble(loaded: Loaded, folder: Path, store: Store) -> Parts:
     tuner = Named(recipe.tuner.kind, build("tuner", recipe.tuner)) if recipe.tuner else None
     notice = Observers([Named(s.kind, build("observer", s)) for s in recipe.observers])
     try:
-        backend: Backend = build("backend", recipe.backend)
-        recorder = Recorder(backend, store, notice, recipe.backend.kind)
+        recorder = Recorder(backend or build("backend", recipe.backend), store, notice, recipe.backend.kind)
     except BaseException:
         notice.close()
         raise
     return Parts(recorder, sources, scorers, verifiers, tuner, notice, prompts(loaded), folder, loaded.catalog.plugins)
+
+
+def built(loaded: Loaded, kind: str, spec: Spec, folder: Path) -> Any:
+    """Build one component of a recipe. Raises PluginError."""
+    component = loaded.catalog.find(kind, spec.kind)
+    part = _attributed(kind, component, component.build, _options(component, spec, loaded.base, folder))
+    return _shaped(kind, component, part)
 
 
 def _numbered(specs: Sequence[S]) -> Iterator[tuple[str, S]]:

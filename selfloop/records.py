@@ -98,7 +98,8 @@ class Completion:
 class Question:
     """A question's text, where it came from, and, if the user has them, answers that count as right.
 
-    `gold_pattern` is a regular expression that a right answer must match, in place of the list `gold`.
+    `gold_pattern` is a regular expression that a right answer must match, in place of the list `gold`. `answer` is one
+    that is to be judged, in place of the model's own draft.
     """
 
     text: str
@@ -106,6 +107,7 @@ class Question:
     topic: str = ""
     gold: tuple[str, ...] = ()
     gold_pattern: str = ""
+    answer: str = ""
 
     @property
     def id(self) -> str:

@@ -4,7 +4,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def run(path: Path, overrides: tuple[str, ...] = (), runs: Path = Path("runs"), 
     """
     loaded = _quieted(read(path, overrides), quiet)
     check(loaded)
-    folder = _new_folder(runs, loaded.recipe.name)
+    folder = new_folder(runs, loaded.recipe.name)
     try:
         store = Store(folder, write=True)
         store.pin(base=str(loaded.base.resolve()), name=loaded.recipe.name)
@@ -65,7 +65,7 @@ def _quieted(loaded: Loaded, quiet: bool) -> Loaded:
     return replace(loaded, recipe=loaded.recipe.model_copy(update={"observers": observers}))
 
 
-def _new_folder(runs: Path, name: str) -> Path:
+def new_folder(runs: Path, name: str) -> Path:
     """Make and return `runs/name`, or `runs/name-2` and so on if that is taken."""
     number = 1
     while True:
@@ -120,7 +120,7 @@ def _pin_model(parts: Parts, store: Store) -> None:
     info = parts.backend.describe()
     pinned = store.meta().get("model")
     if pinned is None:
-        store.pin(model={"name": info.name, "file": info.file, "sha256": info.sha256})
+        store.pin(model=asdict(info) | {"capabilities": sorted(info.capabilities)})
     elif pinned["sha256"] != info.sha256:
         raise ModelError(
             f"this run was made with {pinned['file']} (sha256 {pinned['sha256'][:12]}), but the file is now another "

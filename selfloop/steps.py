@@ -25,6 +25,7 @@ from selfloop.records import (
     Attempt,
     Claim,
     Completion,
+    Continuation,
     Decision,
     Failure,
     Past,
@@ -36,6 +37,8 @@ from selfloop.records import (
     Verdict,
 )
 from selfloop.text import encodable
+
+ADAPTERS = "adapters"  # the folder in the run's own that tuners write into
 
 
 @dataclass
@@ -144,7 +147,7 @@ def _scores(scorer: Scorer, past: Past, questions: Sequence[Question]) -> Sequen
 
 
 def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Draw the greedy draft and the samples that the verifiers share."""
+    """Draw the greedy draft, unless the question came with an answer to judge, and the samples that verifiers share."""
     how = turn.recipe.answer
     stop = tuple(how.stop)
     greedy = Sampling(max_tokens=how.max_tokens, stop=stop)
@@ -154,12 +157,34 @@ def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     def requests(attempt: Attempt) -> list[Request]:
         prompt = turn.prompt("answer", question=attempt.question.text)
         seed = turn.seed("answer", attempt.question.id)
-        return [_request(prompt, greedy, entropy=entropy), _request(prompt, drawn, n=how.samples, seed=seed)]
+        draft = [] if attempt.draft else [_request(prompt, greedy, entropy=entropy)]
+        return [*draft, _request(prompt, drawn, n=how.samples, seed=seed)]
 
     def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
-        return replace(attempt, draft=found[0][0], samples=tuple(found[1]))
+        *draft, samples = found
+        return replace(attempt, draft=draft[0][0] if draft else attempt.draft, samples=tuple(samples))
 
-    return _generated(turn, "answer", attempts, requests, keep)
+    return _generated(turn, "answer", _given(turn, attempts), requests, keep)
+
+
+def _given(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Read the answers that came with questions, so that they have log-probabilities as if the model had said them."""
+    own = [i for i, attempt in enumerate(attempts) if attempt.live and attempt.question.answer]
+    pairs = [_as_read(turn, attempts[i].question) for i in own]
+    kind, done = turn.recipe.backend.kind, list(attempts)
+    found = guarded("answer", kind, lambda: turn.parts.backend.loglikelihood(pairs)) if own else []
+    for place, i in enumerate(own):
+        logprobs = RequestError(found.failure.message) if isinstance(found, Broken) else found[place]
+        if isinstance(logprobs, RequestError):
+            done[i] = turn.end(done[i].failed(Failure("answer", kind, type(logprobs).__name__, str(logprobs))))
+        else:
+            done[i] = replace(done[i], draft=Completion(str(pairs[place].text), logprobs=logprobs))
+    return done
+
+
+def _as_read(turn: Turn, question: Question) -> Continuation:
+    prompt, stop = turn.prompt("answer", question=question.text), turn.recipe.answer.stop
+    return Continuation(prompt, f" {question.answer.strip()}{stop[0] if stop else ''}", is_open(prompt))
 
 
 def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -349,7 +374,7 @@ def tune(turn: Turn, attempts: Sequence[Attempt]) -> Adapter | None:
     if spec is None or tuner is None or turn.number % spec.every:
         return None
     turn.start("tune", sum(attempt.decision == "belief" for attempt in attempts))
-    folder = turn.parts.folder / "adapters" / f"round-{turn.number:03d}"
+    folder = turn.parts.folder / ADAPTERS / f"round-{turn.number:03d}"
     made = guarded("tune", tuner.name, lambda: _tuned(turn, attempts, folder))
     if isinstance(made, Broken):
         turn.trouble(made.failure)

@@ -10,7 +10,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -199,6 +199,17 @@ class Store:
                 "SELECT key, data FROM readings WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(keys),)
             )
             return {key: _unpacked(data) for key, data in rows}
+
+    def copy(self, folder: Path) -> None:
+        """Copy the run's database into another folder, which must exist."""
+        with self._guarded() as db, closing(sqlite3.connect(folder / DATABASE)) as other:
+            db.backup(other)
+
+    def forget_rounds(self) -> None:
+        """Remove all rounds; what the model said and read stays."""
+        with self._transaction() as db:
+            for table in ("failures", "verdicts", "attempts", "rounds"):
+                db.execute(f"DELETE FROM {table}")
 
     def count(self, table: str) -> int:
         """Return the number of rows of a table."""

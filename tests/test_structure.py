@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "loop": {"steps", "assemble", "recipe", "records"},
 }
 # What stands above the steps: nothing but the runner and the command line may know it.
-ABOVE = {"loop", "runner", "cli", "testing"}
+ABOVE = {"loop", "runner", "rescore", "cli", "testing"}
 # What a plugin, ours or anybody's, may import.
 PUBLIC = {"", "answers", "errors", "events", "hookspecs", "prompts", "protocols", "records", "rows", "testing", "text"}
 
@@ -150,10 +150,18 @@ def code_lines(path: Path) -> int:
 
 
 def test_the_core_is_small() -> None:
-    aside = {"testing.py", "metrics.py", "gold.py", "evaluate.py", "multiple_choice.py", "rows.py"}  # no run needs them
+    aside = {
+        "testing.py",
+        "metrics.py",
+        "gold.py",
+        "evaluate.py",
+        "multiple_choice.py",
+        "rows.py",
+        "rescore.py",
+    }  # no run needs them
     core = [path for path in CORE if path.parent.name == "selfloop" and path.name not in aside]
     assert len(core) > 15
-    assert sum(map(code_lines, core)) <= 1900
+    assert sum(map(code_lines, core)) <= 1950
 
 
 def test_the_program_fits_on_a_screen() -> None:

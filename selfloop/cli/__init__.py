@@ -14,11 +14,14 @@ from selfloop.errors import SelfloopError
 
 # name -> what `selfloop --help` says; the module is selfloop.cli.<name>, its command is called `command`
 COMMANDS = {
+    "ask": 'Ask a model a question: its answer, how sure, or "I don\'t know".',
     "run": "Run a recipe in a new folder.",
     "resume": "Go on with a run that was stopped or killed.",
     "check": "Say what is wrong with a recipe, without loading a model.",
     "plugins": "List what is installed: components, options, where they come from.",
     "eval": "Measure a model, a recipe or a finished run by gold answers.",
+    "rescore": "Judge a finished run again, with other verifiers or thresholds, without the model.",
+    "score": "Say how likely answers that you have are true, going by a model.",
     "show": "Show a run: rounds, beliefs, what was declined, one question's history.",
 }
 

@@ -1,6 +1,5 @@
 """`selfloop eval RECIPE|MODEL --data ...` and `selfloop eval RUN`"""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from selfloop.cli.closed_book import closed_book, recipe_for
 from selfloop.cli.options import accept_license, as_json, overrides, run_folder, runs_dir
 
 if TYPE_CHECKING:
     from selfloop.metrics import Estimate
     from selfloop.rows import Row
 
-DEFAULT = Path(__file__).parent.parent / "recipes" / "default.yaml"
 HUB = "hf:"
 CHOICES = "truthful_qa"
 
@@ -40,25 +39,14 @@ def command(
             raise click.UsageError("--set and --limit change what is asked, so they need --data.")
         _report(_finished(what, runs), as_json)
         return
-    recipe, given = _recipe(what)
     rows = _rows(data)
     if rows and "mc1_targets" in rows[0]:
+        recipe, given = recipe_for(what)
         _multiple_choice(recipe, (*given, *overrides), rows, limit, as_json)
         return
-    from selfloop.runner import run
-
     source = _source(data, rows, limit)
-    forced = {
-        "rounds": 1,
-        "tuner": None,
-        "ask.sources": [source],
-        "ask.scorers": [],
-        "ask.turns": 1,
-        "ask.questions": min(limit or 10**9, _count(source)),
-    }
-    made = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in forced.items()]
-    folder = run(recipe, (f"name={_name(data)}", *given, *overrides, *made), runs, quiet=as_json)
-    _report(folder, as_json)
+    count = min(limit or 10**9, _count(source))
+    _report(closed_book(what, source, count, overrides, runs, name=_name(data), quiet=as_json), as_json)
 
 
 def _finished(what: str, runs: Path) -> Path:
@@ -69,14 +57,6 @@ def _finished(what: str, runs: Path) -> Path:
     if not (folder / DATABASE).is_file():
         raise RecipeError(f"no run {what}. To measure a recipe or a model, give --data FILE or --data {HUB}NAME too.")
     return folder
-
-
-def _recipe(what: str) -> tuple[Path, tuple[str, ...]]:
-    """Return the recipe that `what` is, or the one that comes with selfloop, set to the model that it is."""
-    if what.lower().endswith((".yaml", ".yml")):
-        return Path(what), ()
-    model = str(Path(what).resolve()) if Path(what).is_file() else what
-    return DEFAULT, (f"backend.model={json.dumps(model, ensure_ascii=False)}",)
 
 
 def _rows(data: str) -> "list[Row]":

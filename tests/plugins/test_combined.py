@@ -39,6 +39,8 @@ def said(text: str, *logprobs: float, tokens: tuple[int, ...] | None = None, sam
         (said("Cairo", math.log(0.25)), (), 0.25),
         (said("Cairo", math.log(0.25)), (said("Cairo", math.log(0.25)),) * 3, 0.25),  # how often does not count
         (said("Cairo", math.log(0.25)), (said("the cairo!", math.log(0.125)), said("Giza", math.log(0.5))), 0.375),
+        (Completion(" Cairo\n", (), (math.log(0.25),)), (said("Cairo", math.log(0.25)),), 0.25),  # a given answer
+        (Completion(" Cairo\n", (), (math.log(0.25),)), (said("cairo", math.log(0.125)),), 0.375),
         (said("Cairo", 0.0), (said("cairo", 0.0),), 1.0),  # rounding must not lift it above 1
         (said("Cairo", -INF), (), 0.0),
         (said("Cairo", *[-1.0] * 10_000), (), 0.0),

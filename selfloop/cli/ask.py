@@ -1,0 +1,96 @@
+"""`selfloop ask MODEL QUESTION`"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import click
+
+from selfloop.cli.closed_book import closed_book
+from selfloop.cli.options import accept_license, as_json, overrides
+from selfloop.records import Attempt
+from selfloop.text import printable
+
+UNKNOWN = "I don't know"
+
+
+@click.command("ask")
+@click.argument("what", metavar="MODEL|RECIPE")
+@click.argument("questions", metavar="QUESTION...", nargs=-1, required=True)
+@overrides
+@accept_license
+@as_json
+def command(what: str, questions: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
+    """Ask MODEL (a name, or a .gguf file) a QUESTION: its answer, how likely that is true, and what it said else.
+
+    It says "I don't know" where the answer would not become a belief. Set the threshold with --set decide.belief=0.8.
+    """
+    from selfloop.errors import Stopped
+
+    if blank := [question for question in questions if not question.strip()]:
+        raise click.UsageError(f"a question is empty: {blank[0]!r}")
+    try:
+        attempts = _answered(what, questions, overrides)
+    except Stopped:
+        raise Stopped("stopped; nothing was kept.") from None
+    found = [_plain(attempt) for attempt in attempts]
+    if as_json:
+        click.echo(json.dumps(found if len(found) > 1 else found[0], indent=2, ensure_ascii=False))
+        return
+    for number, one in enumerate(found):
+        if number:
+            click.echo()
+        _print(one, named=len(found) > 1)
+
+
+def _answered(what: str, questions: tuple[str, ...], overrides: tuple[str, ...]) -> list[Attempt]:
+    """Run one round over the questions in a folder that goes away; return what became of each, in order."""
+    from tempfile import TemporaryDirectory
+
+    from selfloop.store import Store
+
+    with TemporaryDirectory(prefix="selfloop-ask-") as home:
+        file = Path(home) / "questions.jsonl"
+        file.write_text("".join(json.dumps({"question": text}) + "\n" for text in questions), encoding="utf-8")
+        source = {"kind": "file", "path": str(file)}
+        quiet = ("observers=[]", *overrides)
+        folder = closed_book(what, source, len(questions), quiet, Path(home), name="ask", quiet=True)
+        store = Store(folder, write=False)
+        try:
+            return [attempt for ended in store.rounds() for attempt in ended.attempts]
+        finally:
+            store.close()
+
+
+def _plain(attempt: Attempt) -> dict[str, Any]:
+    known = attempt.decision == "belief"
+    return {
+        "question": attempt.question.text,
+        "answer": attempt.answer if known else UNKNOWN,
+        "known": known,
+        "guess": attempt.answer,
+        "confidence": attempt.confidence,
+        "decision": attempt.decision,
+        "reason": attempt.reason,
+        "samples": Counter(" ".join(sample.text.split()) for sample in attempt.samples),
+        "verdicts": {v.verifier: v.confidence for v in attempt.verdicts if v.candidate == attempt.chosen},
+    }
+
+
+def _print(one: dict[str, Any], *, named: bool) -> None:
+    if named:
+        click.echo(printable(one["question"], 200))
+    click.secho(printable(one["answer"], 200), bold=True)
+    if one["decision"] == "failed":
+        click.echo(f"  failed: {printable(one['reason'], 300)}")
+        return
+    if one["confidence"] is None:
+        click.echo(f"  {printable(one['reason'], 200)}")
+    elif one["known"]:
+        click.echo(f"  confidence {one['confidence']:.2f}")
+    else:
+        click.echo(f"  confidence {one['confidence']:.2f} in: {printable(one['guess'], 120)}")
+    said = one["samples"].most_common()
+    shown = [f"{printable(text or '(nothing)', 60)}{f' ×{count}' if count > 1 else ''}" for text, count in said]
+    click.echo(f"  asked {sum(one['samples'].values())} times more: {', '.join(shown)}")

@@ -1,0 +1,57 @@
+"""`selfloop score MODEL FILE`"""
+
+import json
+from pathlib import Path
+
+import click
+
+from selfloop.cli.closed_book import closed_book
+from selfloop.cli.options import accept_license, as_json, overrides, runs_dir
+from selfloop.text import printable
+
+
+@click.command("score")
+@click.argument("what", metavar="MODEL|RECIPE")
+@click.argument("file", type=click.Path(path_type=Path))
+@overrides
+@runs_dir
+@accept_license
+@as_json
+def command(what: str, file: Path, overrides: tuple[str, ...], runs: Path, as_json: bool) -> None:
+    """Say how likely the answers in FILE are true, going by MODEL (a name, or a .gguf file).
+
+    FILE is JSONL, a line {"question": "...", "answer": "..."}; who wrote the answers does not matter. The model reads
+    each, and answers the question itself some times to compare. It is a run like any other, in --runs.
+    """
+    from selfloop.store import Store
+
+    count = _count(file)
+    source = {"kind": "file", "path": str(file.resolve())}
+    plain = ("critique.mode=none", *overrides)
+    folder = closed_book(what, source, count, plain, runs, name="score", quiet=as_json)
+    store = Store(folder, write=False)
+    try:
+        attempts = [attempt for ended in store.rounds() for attempt in ended.attempts]
+    finally:
+        store.close()
+    for attempt in attempts:
+        verdicts = {v.verifier: v.confidence for v in attempt.verdicts}
+        told = {"question": attempt.question.text, "answer": attempt.question.answer, "confidence": attempt.confidence}
+        if as_json:
+            click.echo(json.dumps(told | {"reason": attempt.reason, "verdicts": verdicts}, ensure_ascii=False))
+            continue
+        sure = f"  ? ({attempt.reason})" if attempt.confidence is None else f"{attempt.confidence:.2f}"
+        click.echo(f"{printable(sure, 80)}  {printable(attempt.question.text, 100)} — {printable(attempt.answer, 60)}")
+
+
+def _count(file: Path) -> int:
+    """Return how many questions there are; refuse a file in which one has no answer."""
+    from selfloop.errors import RecipeError
+    from selfloop.rows import read
+
+    rows = read(file)
+    for number, row in enumerate(rows, start=1):
+        if not str(row.get("answer") or "").strip():
+            form = '{"question": "...", "answer": "..."}'
+            raise RecipeError(f"{file}, row {number}: there is no answer to score. Each line is {form}.")
+    return len(rows)

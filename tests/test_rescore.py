@@ -1,0 +1,146 @@
+"""`selfloop rescore`: a finished run is judged again out of what is stored."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Query, Selfloop
+
+Write = Callable[[Any], Path]
+
+PLUGIN = """\
+import os
+from selfloop import Component, Request, Sampling, Verdict, hookimpl
+from selfloop.records import Adapter, Continuation
+from selfloop.testing import ScriptedBackend
+
+class Closed(ScriptedBackend):
+    def __init__(self):
+        super().__init__()
+        if os.environ.get("NO_MODEL"):
+            raise RuntimeError("the model is opened")
+
+class Reads:
+    def verify(self, claims, judging):
+        pairs = [Continuation("x", claim.question.text) for claim in claims]
+        return [Verdict("", 2.0 ** (sum(found) / 10)) for found in judging.backend.loglikelihood(pairs)]
+
+class Asks:
+    def verify(self, claims, judging):
+        how, seed = Sampling(0.9, max_tokens=4), judging.seed
+        requests = [Request(f"More? {claim.question.text}", how, seed=seed) for claim in claims]
+        said = {i: one.text for i, one in judging.backend.generate(requests)}
+        return [Verdict("", len(said[i]) / 100, said[i]) for i in range(len(claims))]
+
+class Tunes:
+    def tune(self, round, attempts, beliefs, folder):
+        (folder / "adapter").write_text(str(round))
+        return Adapter(str(folder / "adapter"), f"sha-{round}")
+
+@hookimpl
+def selfloop_backends():
+    gives = frozenset({"logprobs", "loglikelihood", "adapters", "entropies"})
+    return [Component("closed", Closed, gives=gives)]
+
+@hookimpl
+def selfloop_verifiers():
+    return [Component("reads", Reads), Component("asks", Asks)]
+
+@hookimpl
+def selfloop_tuners():
+    return [Component("tunes", Tunes)]
+"""
+RECIPE = """\
+name: first
+rounds: 2
+plugins: [plugin.py]
+backend: closed
+ask: {questions: 6, sources: [blank_slate], scorers: []}
+answer: {samples: 4}
+verifiers: [agreement, reads, asks]
+tuner: tunes
+"""
+
+
+@pytest.fixture
+def run(write: Write, selfloop: Selfloop) -> Path:
+    folder = write({"recipe.yaml": RECIPE, "plugin.py": PLUGIN})
+    said = selfloop("run", "recipe.yaml")
+    assert said.code == 0, said.err
+    assert selfloop("show", "first", "--failures").out == "nothing failed\n"
+    return folder / "runs" / "first"
+
+
+def attempts(selfloop: Selfloop, name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(selfloop("show", name, "--json").out)["attempts"]
+    return found
+
+
+def test_the_same_recipe_gives_the_same_without_the_model(
+    run: Path, selfloop: Selfloop, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = attempts(selfloop, "first")
+    monkeypatch.setenv("NO_MODEL", "1")
+    said = selfloop("rescore", "first")
+    assert said.code == 0, said.err
+    assert attempts(selfloop, "first-rescored") == before == attempts(selfloop, "first")
+    other = run.parent / "first-rescored"
+    rows = "SELECT number, adapter FROM rounds ORDER BY number"
+    assert query(other, rows) == query(run, rows)
+    assert query(other, "SELECT count(*) FROM completions") == query(run, "SELECT count(*) FROM completions")
+    monkeypatch.delenv("NO_MODEL")
+    assert selfloop("resume", "runs/first-rescored").code == 0, "it is a run like any other, and it is done"
+
+
+def test_other_verifiers_and_thresholds(run: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_MODEL", "1")
+    said = selfloop("rescore", "runs/first", "--set", "verifiers=[cocoa]", "--set", "decide.belief=0.9", "--json")
+    assert said.code == 0, said.err
+    made = attempts(selfloop, Path(json.loads(said.out)["run"]).name)
+    judged = [a for a in made if a["decision"] not in ("dropped", "failed")]
+    assert judged and all(
+        [v["verifier"] for v in a["verdicts"] if v["candidate"] == "draft"] == ["cocoa"] for a in judged
+    )
+    assert all((a["decision"] == "belief") == (a["confidence"] >= 0.9) for a in judged if a["confidence"] is not None)
+    kept = [a["question"]["text"] for a in attempts(selfloop, "first")]
+    assert [a["question"]["text"] for a in made] == kept
+
+
+def test_the_model_is_opened_for_what_is_not_stored(
+    run: Path, selfloop: Selfloop, query: Query, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("rescore", "first", "--set", "verifiers=[agreement, pmi]")
+    with monkeypatch.context() as closed:
+        closed.setenv("NO_MODEL", "1")
+        assert selfloop(*more).code != 0 or selfloop("show", "first-rescored", "--failures").out != "nothing failed\n"
+    assert selfloop(*more).code == 0
+    made = attempts(selfloop, "first-rescored-2")
+    told = [v for a in made for v in a["verdicts"] if v["verifier"] == "pmi"]
+    assert told and all(v["confidence"] is not None for v in told if v["candidate"] == "draft")
+    adapters = {a["draft"]["adapter"] for a in made if a["draft"]}
+    assert adapters == {None, "sha-1"}, "the second round is judged under the first's adapter"
+
+
+def test_a_model_that_is_now_another_is_not_asked(run: Path, selfloop: Selfloop, write: Write) -> None:
+    write({"plugin.py": PLUGIN.replace("super().__init__()", "super().__init__({'': ['x']})")})
+    assert selfloop("rescore", "first").code == 0
+    said = selfloop("rescore", "first", "--set", "verifiers=[pmi]")
+    assert "is now another" in said.text
+    assert "Traceback" not in said.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing",), "no run"),
+        (("first", "--set", "verifiers=[nonsense]"), "nonsense"),
+        (("first", "--set", "verifiers=[]"), "verifiers"),
+    ],
+)
+def test_mistakes(arguments: tuple[str, ...], message: str, run: Path, selfloop: Selfloop) -> None:
+    said = selfloop("rescore", *arguments)
+    assert said.code == 2 or message == "no run"
+    assert said.code != 0 and message in said.err
+    assert [path.name for path in run.parent.iterdir()] == ["first"], "nothing is left of it"
