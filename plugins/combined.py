@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FILE = "calibration.json"
 TARGET = "agreement"  # what the fit foretells is no evidence: it would foretell itself, and not truth
+SEEN = "the calibration was fitted on this question's gold answer"
 
 
 class Combined:
@@ -55,8 +56,11 @@ class Combined:
         found = self._given or self._fitted(claims, said, judging)
         if found is None:
             return [self._unweighed(each) for each in said]
-        chances = found(said).tolist()
-        return [_verdict(each, chance, found) for each, chance in zip(said, chances, strict=True)]
+        seen, chances = frozenset(found.questions), found(said).tolist()
+        return [
+            Verdict("combined", None, SEEN) if claim.question.id in seen else _verdict(each, chance, found)
+            for claim, each, chance in zip(claims, said, chances, strict=True)
+        ]
 
     def _unweighed(self, said: "Said") -> Verdict:
         pooled, names = self._pool(said), " and ".join(self._anchors)

@@ -38,7 +38,9 @@ MAY_IMPORT: dict[str, set[str]] = {
 # What stands above the steps: nothing but the runner and the command line may know it.
 ABOVE = {"loop", "runner", "rescore", "cli", "testing"}
 # What a plugin, ours or anybody's, may import.
-PUBLIC = {"", "answers", "errors", "events", "hookspecs", "prompts", "protocols", "records", "rows", "testing", "text"}
+PUBLIC = {"", "answers", "errors", "events", "hookspecs", "prompts", "protocols", "records", "testing", "text"}
+# What commands and loaders may import too: they read runs and files, and measure.
+PUBLIC |= {"gold", "metrics", "rows", "store"}
 
 
 def module(path: Path) -> str:

@@ -1,0 +1,113 @@
+"""`selfloop calibrate RUN`: fits the combined verdict on a run's gold answers, for other runs to use."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from selfloop import hookimpl
+
+if TYPE_CHECKING:
+    from .calibration import Calibration, Said
+
+LEAST = 30  # labels; with fewer a fit says nothing
+ENOUGH = 1000  # for a line of free form; with fewer it follows the noise (Niculescu-Mizil & Caruana 2005)
+FOLDS = 10
+
+
+@click.command("calibrate")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: calibration-labels.json in RUN.")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "platt", "isotonic"]),
+    default="auto",
+    show_default=True,
+    help="auto: isotonic from 1,000 labels on.",
+)
+def command(run: Path, out: Path | None, method: Literal["auto", "platt", "isotonic"]) -> None:
+    """Fit the verifier `combined` on the gold answers of RUN, the folder of a run over questions that have some.
+
+    A recipe uses the result as {kind: combined, calibration: FILE}. It never judges a question that it was fitted on.
+    """
+    import numpy as np
+
+    from selfloop import metrics
+
+    said, right, questions = _labelled(run)
+    shaped = method == "isotonic" or (method == "auto" and len(said) >= ENOUGH)
+    what = f"{len(said)} labels of {run.name}, {'isotonic' if shaped else 'Platt'}"
+    found = _fitted(said, right, shaped, what, questions)
+    file = out or run / "calibration-labels.json"
+    _write(found, file)
+    held = np.empty(len(said))
+    for fold in range(FOLDS):
+        inside = [i for i in range(len(said)) if i % FOLDS != fold]
+        part = _fitted([said[i] for i in inside], [right[i] for i in inside], shaped, "", ())
+        held[fold::FOLDS] = part(said[fold::FOLDS])
+    for name, weight in sorted(zip(found.detectors, found.weights, strict=True), key=lambda one: -one[1]):
+        click.echo(f"  {weight:5.2f}  {name}")
+    every = np.ones(len(said))
+    click.echo(
+        f"fitted on {what}. On labels that a fit did not see ({FOLDS} folds): AUROC "
+        f"{float(metrics.auroc(held, right, every)):.3f}, ECE {float(metrics.ece(held, right, every)):.3f}"
+    )
+    click.echo(f"Use it in a recipe, last of the verifiers: {{kind: combined, calibration: {file}}}")
+
+
+def _labelled(run: Path) -> "tuple[list[Said], list[bool], tuple[str, ...]]":
+    """Return what was said of each answer that has gold answers, whether it was right, and the questions' ids."""
+    from selfloop.errors import RecipeError
+    from selfloop.gold import judged
+    from selfloop.store import Store
+
+    store = Store(run, write=False)
+    try:
+        attempts = [attempt for ended in store.rounds() for attempt in ended.attempts if attempt.draft]
+    finally:
+        store.close()
+    known = [(attempt, judged(attempt.question, attempt.answer)) for attempt in attempts]
+    labelled = [(attempt, bool(good)) for attempt, good in known if good is not None and attempt.verdicts]
+    if len({good for _, good in labelled}) < 2 or len(labelled) < LEAST:
+        right = sum(good for _, good in labelled)
+        raise RecipeError(
+            f"{run} has {len(labelled)} answers with gold answers beside them, {right} of them right. It takes "
+            f"{LEAST}, some right and some wrong: ask more questions, with `selfloop eval`."
+        )
+    said = [
+        {
+            v.verifier: v.confidence
+            for v in attempt.verdicts
+            if v.candidate == attempt.chosen and v.confidence is not None and v.verifier != "combined"
+        }
+        for attempt, _ in labelled
+    ]
+    return said, [good for _, good in labelled], tuple(attempt.question.id for attempt, _ in labelled)
+
+
+def _fitted(
+    said: "Sequence[Said]", right: Sequence[bool], shaped: bool, what: str, questions: tuple[str, ...]
+) -> "Calibration":
+    from dataclasses import replace
+
+    from .calibration import fit, isotonic
+
+    detectors = list(dict.fromkeys(name for each in said for name in each))
+    found = replace(fit(detectors, said, [float(good) for good in right], what), questions=questions)
+    return replace(found, steps=isotonic(found(said), right)) if shaped else found
+
+
+def _write(found: "Calibration", file: Path) -> None:
+    from selfloop.errors import StoreError
+
+    try:
+        found.write(file)
+    except OSError as error:
+        raise StoreError(f"cannot write {file}: {error.strerror}. Choose another with --out.") from error
+
+
+@hookimpl
+def selfloop_commands() -> list[click.Command]:
+    """Offer the command."""
+    return [command]
