@@ -41,7 +41,7 @@ CAPABILITIES: Mapping[str, str] = {
     "chat": "chat messages, where the model has a template",
     "loglikelihood": "log-probabilities of a given continuation",
     "hidden_states": "hidden states of the last layer",
-    "attentions": "attention weights",
+    "attentions": "how much each token attends to the one before it",
     "adapters": "loading a LoRA adapter at run time",
 }
 
@@ -75,6 +75,13 @@ class Backend(Protocol):
         """Return the last layer's states at tokens, (places, width). Capability `hidden_states`.
 
         Place 0 is the last token of the prompt, i the i-th of the continuation, -1 the last of all.
+        """
+        ...
+
+    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
+        """Return each head's attention from a token to the one before it, (layers, heads, tokens of the continuation).
+
+        Capability `attentions`.
         """
         ...
 

@@ -64,6 +64,10 @@ class Recorder:
         what = f"hidden_states {list(places)}"
         return self._read(pairs, what, "float32", lambda some: self._backend.hidden_states(some, places))
 
+    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
+        """Return what is stored, and ask the model for the rest."""
+        return self._read(pairs, "attentions", "float32", self._backend.attentions)
+
     def _read(
         self, pairs: Sequence[Continuation], what: str, form: str, ask: Callable[[list[Continuation]], Sequence[Any]]
     ) -> list[Any]:

@@ -124,6 +124,10 @@ class Unopened:
         """Open the model and ask it."""
         return self._opened.hidden_states(pairs, places)
 
+    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
+        """Open the model and ask it."""
+        return self._opened.attentions(pairs)
+
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Load it if the model is open; else remember it until it is."""
         self._adapter = adapter

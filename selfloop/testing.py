@@ -144,6 +144,17 @@ class ScriptedBackend:
             found.append(np.array(states, np.float32) / np.float32(256))
         return found
 
+    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
+        """Return weights of 3 layers of 2 heads that depend on the pair and the adapter alone."""
+        import numpy as np
+
+        tokens = [len(seen[1]) for seen in map(self._seen, pairs)]
+        seeds = [int.from_bytes(_noise(*seen)[:8], "big") for seen in map(self._seen, pairs)]
+        return [
+            np.random.default_rng(seed).random((3, 2, count), np.float32)
+            for seed, count in zip(seeds, tokens, strict=True)
+        ]
+
     def _seen(self, pair: Continuation) -> tuple[str, tuple[Any, ...], str | None]:
         prompt = pair.prompt if isinstance(pair.prompt, str) else pair.prompt[-1].content
         words = tuple(pair.text.split()) if isinstance(pair.text, str) else pair.text

@@ -8,18 +8,26 @@ import pytest
 from selfloop_plugins import (
     agreement,
     arithmetic,
+    bsdetector,
     cocoa,
     combined,
+    eigenscore,
     first_token_margin,
     llama_cpp,
     mean_token_entropy,
     meaning_probability,
     novelty,
     p_true,
+    paraphrase,
     perplexity,
     pmi,
+    probes,
     prompt_stability,
+    rauq,
+    reverse_question,
+    sar,
     scripted,
+    selfcheck,
     semantic_entropy,
     sequence_probability,
     well_formed,
@@ -43,6 +51,25 @@ class TestMeaningProbability(VerifierContract):
 
 class TestPmi(VerifierContract):
     component = pmi.selfloop_verifiers()[0]
+
+
+class TestRauq(VerifierContract):
+    component = rauq.selfloop_verifiers()[0]
+
+
+class TestQuestionProbe(VerifierContract):
+    component = probes.selfloop_verifiers()[0]
+    options: ClassVar = {"folder": Path("nowhere")}
+
+
+class TestAnswerProbe(VerifierContract):
+    component = probes.selfloop_verifiers()[1]
+    options: ClassVar = {"folder": Path("nowhere")}
+
+
+class TestSemanticEntropyProbe(VerifierContract):
+    component = probes.selfloop_verifiers()[2]
+    options: ClassVar = {"folder": Path("nowhere")}
 
 
 class TestPromptStability(VerifierContract):
@@ -84,6 +111,39 @@ class TestArithmetic(VerifierContract):
 
 class TestCoCoA(VerifierContract):
     component = cocoa.selfloop_verifiers()[0]
+
+
+class TestBSDetector(VerifierContract):
+    component = bsdetector.selfloop_verifiers()[0]
+
+
+class TestSelfCheckNgram(VerifierContract):
+    component = selfcheck.selfloop_verifiers()[0]
+
+
+class TestSelfCheckPrompt(VerifierContract):
+    component = selfcheck.selfloop_verifiers()[1]
+
+
+class TestSar(VerifierContract):
+    component = sar.selfloop_verifiers()[0]
+
+
+class TestParaphrase(VerifierContract):
+    component = paraphrase.selfloop_verifiers()[0]
+
+
+class TestReverseQuestion(VerifierContract):
+    component = reverse_question.selfloop_verifiers()[0]
+
+
+class TestReverseQuestionByOverlap(VerifierContract):
+    component = reverse_question.selfloop_verifiers()[0]
+    options: ClassVar = {"by": "overlap"}
+
+
+class TestEigenScore(VerifierContract):
+    component = eigenscore.selfloop_verifiers()[0]
 
 
 class TestWellFormed(ScorerContract):
