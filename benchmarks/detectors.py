@@ -11,6 +11,7 @@ asks of the model that another has asked before is read from the store, as in a 
 """
 
 import argparse
+import inspect
 import json
 import time
 from collections.abc import Iterator
@@ -116,20 +117,26 @@ def table(claims: list[Claim], right: NDArray[np.bool_], backend: Recorder, fold
     """Yield one row for each built-in detector, and for each combination, its detectors' time included."""
     yield "| detector | AUROC | AURC | ECE | Brier | abstains | s / 1,000 |\n|---|---|---|---|---|---|---|"
     offers = {offer.component.name: offer.component for kind, offer in load() if kind == "verifier"}
-    ours = {name: one for name, one in offers.items() if str(one.build.__module__).startswith("selfloop_plugins.")}
+    ours = {
+        name: one
+        for name, one in offers.items()
+        if str(one.build.__module__).startswith("selfloop_plugins.") and one.needs <= backend.describe().capabilities
+    }
     prompts = Prompts({one.prompts for one in ours.values() if one.prompts})
     render = partial(prompts.render, chat=backend.describe().chat)
 
-    def judged(name: str, claims: list[Claim], before: tuple[str, ...] = (), **options: Any) -> list[Verdict]:
-        again = lambda other: list(zip(*(judged(one, other) for one in before), strict=True))  # noqa: E731
-        verdicts = ours[name].build(**options).verify(claims, Judging(backend, render, again, 1))
+    def judged(name: str, claims: list[Claim], home: Path, before: tuple[str, ...] = ()) -> list[Verdict]:
+        again = lambda other: list(zip(*(judged(one, other, home) for one in before), strict=True))  # noqa: E731
+        build = ours[name].build
+        options = {"folder": home} if "folder" in inspect.signature(build).parameters else {}
+        verdicts = build(**options).verify(claims, Judging(backend, render, again, 1))
         return [replace(verdict, verifier=name) for verdict in verdicts]
 
     found: dict[str, list[Verdict]] = {}
     seconds: dict[str, float] = {}
     for name in (*DEFAULT, *(name for name in sorted(ours) if name not in (*DEFAULT, "combined"))):
         start = time.perf_counter()
-        found[name] = judged(name, claims)
+        found[name] = judged(name, claims, folder)
         seconds[name] = time.perf_counter() - start
         yield row(name, found[name], right, seconds[name])
     for label, names in COMBINED.items():
@@ -140,7 +147,7 @@ def table(claims: list[Claim], right: NDArray[np.bool_], backend: Recorder, fold
             for claim, each in zip(claims, zip(*(found[name] for name in names), strict=True), strict=True)
         ]
         start = time.perf_counter()
-        verdicts = judged("combined", shown, names, folder=own)
+        verdicts = judged("combined", shown, own, names)
         taken = time.perf_counter() - start + sum(seconds[name] for name in names)
         yield row(f"**{label}**", verdicts, right, taken)
 

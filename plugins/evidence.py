@@ -1,7 +1,8 @@
 """What detectors read out of a claim: how likely the model found the answer, and which samples mean the same."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 from selfloop import Claim, Completion, Judging, Verdict
@@ -22,17 +23,19 @@ class OneByOne:
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim."""
-        return [self._verdict(claim) for claim in claims]
+        return [abstaining(self.name, partial(self.judge, claim)) for claim in claims]
 
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the confidence, and in a few words why; raise Abstain where there is none."""
         raise NotImplementedError
 
-    def _verdict(self, claim: Claim) -> Verdict:
-        try:
-            return Verdict(self.name, *self.judge(claim))
-        except Abstain as why:
-            return Verdict(self.name, None, str(why))
+
+def abstaining(name: str, judge: Callable[[], tuple[float, str]]) -> Verdict:
+    """Return the verdict that `judge` gives, or an abstention where it raises Abstain."""
+    try:
+        return Verdict(name, *judge())
+    except Abstain as why:
+        return Verdict(name, None, str(why))
 
 
 def repeats(claim: Claim) -> list[Completion]:

@@ -27,7 +27,8 @@ class MeaningProbability(OneByOne):
         wordings = {one.tokens: total(one) for one in same if one.tokens}
         drawn = {one.text.strip() for one in same if one.tokens}
         # an answer that the user gave has no tokens; it may be one of those that were drawn
-        wordings |= {(): total(one) for one in same if not one.tokens and one.text.strip() not in drawn}
+        if given := [one for one in same if not one.tokens and one.text.strip() not in drawn]:
+            wordings[()] = total(given[0])
         if not wordings:
             raise Abstain(NOT_SAID)
         if any(math.isnan(log) for log in wordings.values()):

@@ -165,7 +165,7 @@ class EntropyProbe(Probe):
 
 def _unanimity(claim: Claim) -> float:
     try:
-        return DiscreteSemanticEntropy().judge(claim)[0]
+        return DiscreteSemanticEntropy().judge(claim, [meaning(sample.text) for sample in claim.samples])[0]
     except Abstain:
         return 0.0
 

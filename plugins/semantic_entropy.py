@@ -3,27 +3,39 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
-from selfloop import Claim, Completion, Component, hookimpl
+from selfloop import Claim, Completion, Component, Judging, Verdict, hookimpl
 
-from .evidence import NAN, Abstain, OneByOne, meaning, total
+from .evidence import NAN, Abstain, abstaining, total
+from .meanings import PROMPTS, Same, meanings
 
 
-class SemanticEntropy(OneByOne):
+class SemanticEntropy:
     """Confidence is 1 − U / log M: U the entropy over meanings of the M samples, each weighed by its probability.
 
-    Texts mean the same if they are the same normalised; all that decline are one meaning. p(C) is the sum of the
-    probabilities of the samples in C, divided by that of all. Uncalibrated, and about the question, not the answer: a
-    wrong answer among unanimous others has the confidence of the right one. With fewer than two samples it abstains.
+    What means the same is told by `same`: `text`, if the normalised texts are equal; `alias`, also if one holds the
+    other's words; `model`, if the model says so, asked about each two (capability `loglikelihood`). p(C) is the sum
+    of the probabilities of the samples in C, divided by that of all. Uncalibrated, and about the question, not the
+    answer: a wrong answer among unanimous others has the confidence of the right one. With fewer than two samples it
+    abstains.
     """
 
     name = "semantic_entropy"
 
-    def judge(self, claim: Claim) -> tuple[float, str]:
-        """Return the confidence for the claim's question."""
+    def __init__(self, *, same: Same = "text") -> None:
+        self._same: Same = same
+
+    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+        """Return one verdict for each claim."""
+        found = meanings(claims, judging, self._same)
+        return [abstaining(self.name, partial(self.judge, *both)) for both in zip(claims, found, strict=True)]
+
+    def judge(self, claim: Claim, texts: Sequence[str]) -> tuple[float, str]:
+        """Return the confidence for the claim's question, and why; `texts` are its samples' meanings."""
         if len(claim.samples) < 2:
             raise Abstain("fewer than two samples")
-        texts = [meaning(sample.text) for sample in claim.samples]
         if not any(texts):
             raise Abstain("every sample is empty or declines")
         chances: dict[str, float] = defaultdict(float)
@@ -63,7 +75,8 @@ def selfloop_verifiers() -> list[Component]:
     needs = frozenset({"logprobs"})
     weighed, counted = "weighed by their probability", "each counted once"
     doc = "over how few meanings the samples scatter, {}"
+    shared: dict[str, Any] = {"paper": paper, "prompts": PROMPTS}
     return [
-        Component("semantic_entropy", SemanticEntropy, doc=doc.format(weighed), needs=needs, paper=paper),
-        Component("discrete_semantic_entropy", DiscreteSemanticEntropy, doc=doc.format(counted), paper=paper),
+        Component("semantic_entropy", SemanticEntropy, doc=doc.format(weighed), needs=needs, **shared),
+        Component("discrete_semantic_entropy", DiscreteSemanticEntropy, doc=doc.format(counted), **shared),
     ]

@@ -13,6 +13,8 @@ from selfloop_plugins.arithmetic import Arithmetic
 from selfloop_plugins.cocoa import CoCoA
 from selfloop_plugins.first_token_margin import FirstTokenMargin
 from selfloop_plugins.mean_token_entropy import MeanTokenEntropy
+from selfloop_plugins.meanings import PROMPTS as semantic_entropy_prompts
+from selfloop_plugins.meanings import meanings
 from selfloop_plugins.p_true import PROMPTS, PTrue
 from selfloop_plugins.perplexity import Perplexity
 from selfloop_plugins.semantic_entropy import DiscreteSemanticEntropy, SemanticEntropy
@@ -365,3 +367,44 @@ def test_arithmetic_is_quick_on_hostile_text() -> None:
         judge(Arithmetic(), Claim(Question(text, "test"), Completion(text)))
         judge(Arithmetic(), Claim(Question("1 + 1", "test"), Completion(text)))
         assert time.perf_counter() - start < 1
+
+
+# --- which samples mean the same
+
+
+def test_a_name_that_holds_another_is_its_alias() -> None:
+    claim = pool(("Leonardo da Vinci", -1.0), ("da Vinci", -1.0), ("Leonard", -1.0), ("I don't know", -1.0), ("", -1.0))
+    assert meanings([claim], judging(), "alias") == [["leonardo da vinci", "leonardo da vinci", "leonard", "", ""]]
+    assert meanings([claim], judging(), "text") == [["leonardo da vinci", "da vinci", "leonard", "", ""]]
+    assert judge(SemanticEntropy(same="alias"), pool(("da Vinci", -1.0), ("Leonardo da Vinci.", -2.0))).confidence == 1
+
+
+class Equals(ScriptedBackend):
+    """Says that two answers are the same if they begin with the same letter; refuses those with a q."""
+
+    def __init__(self, *, chat: bool = False) -> None:
+        super().__init__(chat=chat)
+        self.asked: list[Any] = []
+
+    def loglikelihood(self, pairs: Any) -> Any:
+        self.asked += pairs
+        return [self._read(pair) for pair in pairs]
+
+    def _read(self, pair: Any) -> Any:
+        text = pair.prompt if isinstance(pair.prompt, str) else pair.prompt[-1].content
+        one, other = (text.split(f"{which} answer: ")[-1].split("\n")[0] for which in ("First", "Second"))
+        if "q" in one + other:
+            return RequestError("too long")
+        return (-0.1,) if (one[0] == other[0]) is (pair.text == " Yes") else (-3.0,)
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_model_is_asked_about_each_two_meanings_once(chat: bool) -> None:
+    backend = Equals(chat=chat)
+    some = [pool(("Cairo", -1.0), ("cairo!", -1.0), ("Cyro", -1.0), ("Giza", -1.0)), pool(("qa", -1.0), ("qb", -1.0))]
+    told = judging(backend, semantic_entropy_prompts)
+    assert meanings(some, told, "model") == [["cairo", "cairo", "cairo", "giza"], ["qa", "qb"]]
+    assert len(backend.asked) == 2 * (3 + 1)
+    (verdict, other) = DiscreteSemanticEntropy(same="model").verify(some, told)
+    assert verdict.confidence == pytest.approx(1 - entropy([3, 1]) / LN(4))
+    assert other.confidence == 0
