@@ -14,7 +14,7 @@ import argparse
 import inspect
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from selfloop_plugins import models
 from selfloop_plugins.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.llama_cpp.weights import working
 
-from selfloop import Claim, Completion, Judging, Question, Verdict, metrics
+from selfloop import Claim, Completion, Component, Judging, Question, Verdict, metrics
 from selfloop.answers import declines
 from selfloop.gold import correct, correct_by_regex
 from selfloop.manager import load
@@ -42,7 +42,13 @@ SETS = ("easy_facts", "popqa", "nq_open", "webquestions", "curatedtrec")
 DEFAULT = ("agreement", "sequence_probability", "meaning_probability", "pmi")  # as in recipes/quickstart.yaml
 COMBINED = {"combined": DEFAULT, "combined, with prompt_stability": (*DEFAULT, "prompt_stability")}
 SAMPLES, TEMPERATURE, TOKENS = 8, 0.7, 24
-PROMPTS = Prompts()
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "discrete_semantic_entropy, same: alias": ("discrete_semantic_entropy", {"same": "alias"}),
+    "discrete_semantic_entropy, same: model": ("discrete_semantic_entropy", {"same": "model"}),
+}
+# What these ask of the model costs more than the answers did; they judge only some of the questions.
+COSTLY = ("bsdetector", "paraphrase", "reverse_question", "selfcheck_prompt", "discrete_semantic_entropy, same: model")
+Render = Callable[..., Prompt]
 UNTOLD = "cannot be told"
 
 
@@ -52,43 +58,46 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("names", nargs="*", default=MODELS)
     parser.add_argument("--weights", default="auto")
+    parser.add_argument("--costly", type=int, default=200, help="how many questions the costliest detectors judge")
+    parser.add_argument("--sets", nargs="*", default=SETS)
     options = parser.parse_args()
     print(cpu(), flush=True)
     for name in options.names:
         path = working(models.locate(name), options.weights).path
         backend = LlamaCpp(path)
-        for label in SETS:
+        for label in options.sets:
             rows = list(map(json.loads, (options.data / f"{label}.jsonl").read_text(encoding="utf-8").splitlines()))
             with TemporaryDirectory() as folder:
-                for line in measured(f"{name}** ({path.name}), **{label}", rows, backend, Path(folder)):
+                for line in measured(f"{name}** ({path.name}), **{label}", rows, backend, Path(folder), options.costly):
                     print(line, flush=True)
         backend.close()
 
 
-def measured(label: str, rows: list[dict[str, Any]], backend: LlamaCpp, folder: Path) -> Iterator[str]:
+def measured(label: str, rows: list[dict[str, Any]], backend: LlamaCpp, folder: Path, costly: int) -> Iterator[str]:
     """Yield the lines of one set's table; `folder` is where the run would be."""
     store = Store(folder, write=True)
     store.begin_session({})
     recorder = Recorder(backend, store, lambda event: None)
     start = time.perf_counter()
-    claims = answered(recorder, [Question(row["question"], "data") for row in rows])
+    render = prompts(detectors(recorder).values(), recorder.describe().chat, folder)
+    claims = answered(recorder, [Question(row["question"], "data") for row in rows], render)
     seconds = time.perf_counter() - start
     right = np.array([judged(claim.answer.text, row) for claim, row in zip(claims, rows, strict=True)])
     silent = np.mean([declines(claim.answer.text) for claim in claims])
     accuracy = shown(interval(partial(metrics.mean, right), len(right)))
     yield f"\n**{label}**: {len(rows)} questions, accuracy {accuracy}, {silent:.0%}"
     yield f"declined; answering took {1000 * seconds / len(rows):.0f} s for 1,000 questions\n"
-    yield from table(claims, right, recorder, folder)
+    yield from table(claims, right, recorder, folder, render, costly)
     store.close()
 
 
-def answered(backend: Recorder, questions: list[Question]) -> list[Claim]:
+def answered(backend: Recorder, questions: list[Question], render: Render) -> list[Claim]:
     """Return each question with its greedy answer and its samples."""
     greedy = Sampling(max_tokens=TOKENS, stop=("\n",))
     drawn = Sampling(TEMPERATURE, max_tokens=TOKENS, stop=("\n",))
     requests = []
     for seed, question in enumerate(questions):
-        prompt = asked(question.text, chat=backend.describe().chat)
+        prompt = render("answer", question=question.text)
         requests.append(Request(prompt, greedy, open_turn=is_open(prompt), entropy=True))
         requests.append(Request(prompt, drawn, n=SAMPLES, seed=seed, open_turn=is_open(prompt)))
     found: list[dict[int, Completion]] = [{} for _ in requests]
@@ -99,11 +108,24 @@ def answered(backend: Recorder, questions: list[Question]) -> list[Claim]:
     return [Claim(q, samples[2 * i][0], samples[2 * i + 1]) for i, q in enumerate(questions)]
 
 
-def asked(question: str, *, chat: bool) -> Prompt:
-    """Return what a model is asked."""
-    if chat:
-        return PROMPTS.render("answer", chat=True, question=question)
-    return f"{SHOWN}Question: {question}\nAnswer:"
+def prompts(components: Iterable[Component], chat: bool, home: Path) -> Render:
+    """Return the prompts of a run; a base model sees five demonstrations before each question."""
+    found = Prompts({one.prompts for one in components if one.prompts})
+    if not chat:
+        (home / "answer.txt").write_text(f"{SHOWN}Question: {{question}}\nAnswer:", encoding="utf-8")
+        found.replace("answer", home / "answer.txt")
+    return partial(found.render, chat=chat)
+
+
+def detectors(backend: Recorder) -> dict[str, Component]:
+    """Return the built-in verifiers that the backend can serve, by name."""
+    offers = {offer.component.name: offer.component for kind, offer in load() if kind == "verifier"}
+    able = backend.describe().capabilities
+    return {
+        name: one
+        for name, one in sorted(offers.items())
+        if str(one.build.__module__).startswith("selfloop_plugins.") and one.needs <= able
+    }
 
 
 def judged(answer: str, row: dict[str, Any]) -> bool:
@@ -113,39 +135,34 @@ def judged(answer: str, row: dict[str, Any]) -> bool:
     return correct(answer, row["answers"])
 
 
-def table(claims: list[Claim], right: NDArray[np.bool_], backend: Recorder, folder: Path) -> Iterator[str]:
+def table(
+    claims: list[Claim], right: NDArray[np.bool_], backend: Recorder, folder: Path, render: Render, costly: int
+) -> Iterator[str]:
     """Yield one row for each built-in detector, and for each combination, its detectors' time included."""
     yield "| detector | AUROC | AURC | ECE | Brier | abstains | s / 1,000 |\n|---|---|---|---|---|---|---|"
-    offers = {offer.component.name: offer.component for kind, offer in load() if kind == "verifier"}
-    ours = {
-        name: one
-        for name, one in offers.items()
-        if str(one.build.__module__).startswith("selfloop_plugins.") and one.needs <= backend.describe().capabilities
-    }
-    prompts = Prompts({one.prompts for one in ours.values() if one.prompts})
-    render = partial(prompts.render, chat=backend.describe().chat)
+    ours = detectors(backend)
 
-    def judged(name: str, claims: list[Claim], home: Path, before: tuple[str, ...] = ()) -> list[Verdict]:
+    def judged(name: str, claims: list[Claim], home: Path, before: Sequence[str] = (), **own: Any) -> list[Verdict]:
         again = lambda other: list(zip(*(judged(one, other, home) for one in before), strict=True))  # noqa: E731
-        build = ours[name].build
-        options = {"folder": home} if "folder" in inspect.signature(build).parameters else {}
-        verdicts = build(**options).verify(claims, Judging(backend, render, again, 1))
+        options = {"folder": home} if "folder" in inspect.signature(ours[name].build).parameters else {}
+        verdicts = ours[name].build(**options, **own).verify(claims, Judging(backend, render, again, 1))
         return [replace(verdict, verifier=name) for verdict in verdicts]
 
     found: dict[str, list[Verdict]] = {}
     seconds: dict[str, float] = {}
-    for name in (*DEFAULT, *(name for name in sorted(ours) if name not in (*DEFAULT, "combined"))):
+    plain = {name: (name, {}) for name in (*DEFAULT, *ours) if name != "combined"}
+    for label, (name, options) in (plain | VARIANTS).items():
+        some = claims[:costly] if label in COSTLY else claims
         start = time.perf_counter()
-        found[name] = judged(name, claims, folder)
-        seconds[name] = time.perf_counter() - start
-        yield row(name, found[name], right, seconds[name])
+        found[label] = judged(name, some, folder, **options)
+        seconds[label] = time.perf_counter() - start
+        shown = f"{label} (first {len(some)})" if len(some) < len(claims) else label
+        yield row(shown, found[label], right[: len(some)], seconds[label])
     for label, names in COMBINED.items():
         own = folder / label
         own.mkdir()
-        shown = [
-            replace(claim, verdicts=each)
-            for claim, each in zip(claims, zip(*(found[name] for name in names), strict=True), strict=True)
-        ]
+        told = zip(*(found[name] for name in names), strict=True)
+        shown = [replace(claim, verdicts=each) for claim, each in zip(claims, told, strict=True)]
         start = time.perf_counter()
         verdicts = judged("combined", shown, own, names)
         taken = time.perf_counter() - start + sum(seconds[name] for name in names)
