@@ -1,51 +1,40 @@
 """P(True): does the model itself call its answer true (Kadavath et al. 2022, arXiv 2207.05221)."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from selfloop import Claim, Component, Judging, Verdict, hookimpl
-from selfloop.errors import RequestError
+from selfloop import Claim, Component, Judging, hookimpl
 from selfloop.prompts import is_open
 from selfloop.records import Continuation
 
-from .evidence import meaning
+from .asking import ByReading, line, shares
+from .evidence import Abstain, meaning
 
 CHOICES = (" True", " False")
 PROMPTS = Path(__file__).parent / "prompts"
 
 
-class PTrue:
+class PTrue(ByReading):
     """Confidence is P(" True") / (P(" True") + P(" False")) after a question whether the answer is true. Uncalibrated.
 
-    The form without other samples. It is the model's own word: on Gemma 270M it is at or below chance.
+    The form without other samples. It is the model's own word: on Gemma 270M it is at or below chance. It abstains
+    where the answer is empty or declines.
     """
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
-        """Return the probability for each claim, in one call; abstain where the answer declines."""
-        asked = [i for i, claim in enumerate(claims) if meaning(claim.answer.text)]
-        pairs = [pair for i in asked for pair in _pairs(claims[i], judging)]
-        found = iter(judging.backend.loglikelihood(pairs))
-        verdicts = [Verdict("p_true", None, "the answer is empty or declines")] * len(claims)
-        for i, true, false in zip(asked, found, found, strict=True):
-            verdicts[i] = _judge(true, false)
-        return verdicts
+    name = "p_true"
 
+    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+        """Return both choices after the question."""
+        if not meaning(claim.answer.text):
+            raise Abstain("the answer is empty or declines")
+        prompt = judging.prompt("p_true", question=line(claim.question.text), answer=line(claim.answer.text))
+        return [Continuation(prompt, choice, is_open(prompt)) for choice in CHOICES]
 
-def _pairs(claim: Claim, judging: Judging) -> list[Continuation]:
-    prompt = judging.prompt("p_true", question=claim.question.text, answer=claim.answer.text.strip())
-    return [Continuation(prompt, choice, is_open(prompt)) for choice in CHOICES]
-
-
-def _judge(true: tuple[float, ...] | RequestError, false: tuple[float, ...] | RequestError) -> Verdict:
-    for lost in (true, false):
-        if isinstance(lost, RequestError):
-            return Verdict("p_true", None, str(lost))
-    less = sum(false) - sum(true)  # type: ignore[arg-type]
-    if math.isnan(less):
-        return Verdict("p_true", None, "the log-probabilities of True and False cannot be compared")
-    confidence = 1 / (1 + math.exp(less)) if less < 700 else 0.0  # exp(710) is too large for a float
-    return Verdict("p_true", confidence, f"True is {-less:+.2f} nats likelier than False")
+    def judge(self, claim: Claim, found: Sequence[Any]) -> tuple[float, str]:
+        """Return the share of the first choice."""
+        true, false = shares(found)
+        return true, f"True {true:.2g}, False {false:.2g}"
 
 
 @hookimpl

@@ -2,39 +2,43 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from selfloop import Claim, Component, Judging, Verdict, hookimpl
-from selfloop.errors import RequestError
+from selfloop import Claim, Completion, Component, Judging, hookimpl
 from selfloop.prompts import is_open
 from selfloop.records import Continuation
 
-from .evidence import NAN, NOT_SAID, repeats, total
+from .asking import ByReading, logistic
+from .evidence import NAN, NOT_SAID, Abstain, repeats, total
 
 
-class Pmi:
+class Pmi(ByReading):
     """Confidence is p(y | x) / (p(y | x) + p(y | x₀)), x₀ being the answer prompt without a question. Uncalibrated.
 
     An answer that the model gives whatever the question is, is likely for no good reason. As a weight of evidence
     (log-odds) it is log p(y | x) − log p(y | x₀), the paper's PMI_DC. Weak alone; it is meant to be combined.
     """
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
-        """Return the confidence for each claim; the answers without their questions are read in one call."""
-        said = [max((one for one in repeats(c) if one.logprobs), key=total, default=None) for c in claims]
-        prompt = judging.prompt("answer", question="")
-        pairs = [Continuation(prompt, one.tokens or one.text, is_open(prompt)) for one in said if one]
-        alone = iter(judging.backend.loglikelihood(pairs))
-        return [_judged(total(one), next(alone)) if one else Verdict("pmi", None, NOT_SAID) for one in said]
+    name = "pmi"
+
+    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+        """Return the answer without its question."""
+        prompt, said = judging.prompt("answer", question=""), _said(claim)
+        return [Continuation(prompt, said.tokens or said.text, is_open(prompt))]
+
+    def judge(self, claim: Claim, found: Sequence[Any]) -> tuple[float, str]:
+        """Return the confidence."""
+        gain = total(_said(claim)) - min(sum(found[0]), 0.0)
+        if math.isnan(gain):
+            raise Abstain(NAN)
+        return logistic(gain), f"the question makes it {gain:+.1f} nats likelier"
 
 
-def _judged(given: float, alone: tuple[float, ...] | RequestError) -> Verdict:
-    if isinstance(alone, RequestError):
-        return Verdict("pmi", None, str(alone))
-    gain = given - min(sum(alone), 0.0)
-    if math.isnan(gain):
-        return Verdict("pmi", None, NAN)
-    confidence = 1 / (1 + math.exp(-gain)) if gain > -700 else 0.0  # exp(710) is too large for a float
-    return Verdict("pmi", confidence, f"the question makes it {gain:+.1f} nats likelier")
+def _said(claim: Claim) -> Completion:
+    found = max((one for one in repeats(claim) if one.logprobs), key=total, default=None)
+    if found is None:
+        raise Abstain(NOT_SAID)
+    return found
 
 
 @hookimpl
