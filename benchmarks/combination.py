@@ -29,12 +29,13 @@ from selfloop.store import Store
 
 SINGLE = (
     "sequence_probability", "meaning_probability", "agreement", "pmi", "perplexity", "mean_token_entropy", "cocoa",
-    "discrete_semantic_entropy",
+    "discrete_semantic_entropy", "sar", "selfcheck_ngram",
 )  # fmt: skip
 EVIDENCE = {
     "all": SINGLE,
     "all but pmi": tuple(name for name in SINGLE if name != "pmi"),
     "the default, and agreement": ("sequence_probability", "meaning_probability", "pmi", "agreement"),
+    "the default, and sar": ("sequence_probability", "meaning_probability", "pmi", "sar"),
     "the default": ("sequence_probability", "meaning_probability", "pmi"),
     "meaning_probability": ("meaning_probability",),
 }
