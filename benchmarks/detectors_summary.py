@@ -2,8 +2,9 @@
 
     python benchmarks/detectors_summary.py docs/benchmarks/detectors.txt
 
-AUROC with ECE below it, then the seconds for 1,000 questions, the median over the sets. The best AUROC of a single
-detector in a set is marked with a star, and a combination that has more than it in bold.
+AUROC with ECE in brackets, then the seconds for 1,000 questions, the median over the sets. The best AUROC of a single
+detector in a set is marked with a star (rows with † judged only some of the questions, and do not count), and a
+combination that has more than it is in bold.
 """
 
 import re
@@ -12,6 +13,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+PART = " †"  # judged only some of the questions
 HEAD = re.compile(
     r"\*\*(?P<model>[^*]+)\*\* \([^)]*\), \*\*(?P<set>[^*]+)\*\*: (?P<n>\d+) questions, accuracy (?P<acc>[\d.]+)"
 )
@@ -28,7 +30,7 @@ def main() -> None:
             accuracy[model, label] = found["acc"]
         elif line.startswith("| ") and "AUROC" not in line and model:
             name, *row = [cell.strip() for cell in line.strip("|").split("|")]
-            cells[model][re.sub(r" \(first.*", "", name)][label] = row
+            cells[model][re.sub(r" \(first.*", PART, name)][label] = row
     for model, rows in cells.items():
         sets = [label for known, label in accuracy if known == model]
         table(model, rows, sets, accuracy)
@@ -41,13 +43,16 @@ def table(model: str, rows: dict[str, dict[str, list[str]]], sets: list[str], ac
         end="",
     )
     print(" | s / 1,000\n|---" + "|---" * (len(sets) + 1) + "|")
-    best = {
-        s: max(number(row[s][0]) for name, row in rows.items() if s in row and "combined" not in name) for s in sets
-    }
+    best = {s: max(number(row[s][0]) for name, row in rows.items() if s in row and eligible(name)) for s in sets}
     for name, row in rows.items():
         shown = [cell(row.get(s), best[s], combined="combined" in name) for s in sets]
         seconds = statistics.median(float(each[-1]) for each in row.values())
         print(f"| {name} | {' | '.join(shown)} | {seconds:.1f} |")
+
+
+def eligible(name: str) -> bool:
+    """Return whether a row is a single detector's that judged all questions."""
+    return "combined" not in name and PART not in name
 
 
 def number(text: str) -> float:
