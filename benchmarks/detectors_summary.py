@@ -39,7 +39,7 @@ def main() -> None:
 def table(model: str, rows: dict[str, dict[str, list[str]]], sets: list[str], accuracy: dict) -> None:
     """Print one model's table."""
     print(
-        f"\n**{model}** | " + " | ".join(f"{label} ({float(accuracy[model, label]):.1%} right)" for label in sets),
+        f"\n| **{model}** | " + " | ".join(f"{label} ({float(accuracy[model, label]):.1%} right)" for label in sets),
         end="",
     )
     print(" | s / 1,000\n|---" + "|---" * (len(sets) + 1) + "|")
