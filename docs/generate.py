@@ -168,7 +168,8 @@ def cli() -> str:
     """Return docs/cli.md: the help of each command, as `selfloop COMMAND --help` prints it on 80 columns."""
     group = click.Context(selfloop, info_name="selfloop", terminal_width=80, max_content_width=80)
     lines = ["# The command line", MADE]
-    for name in COMMANDS:
+    more = [c.name for _, c in load().commands if c.callback and c.callback.__module__.startswith("selfloop_plugins.")]
+    for name in (*COMMANDS, *filter(None, more)):
         command = selfloop.get_command(group, name)
         assert command is not None
         own = click.Context(command, info_name=name, parent=group, terminal_width=80, max_content_width=80)
