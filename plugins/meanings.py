@@ -13,23 +13,28 @@ from selfloop.records import Continuation
 
 from .evidence import meaning
 
-Same = Literal["text", "alias", "model"]
+Same = Literal["text", "alias", "model", "nli"]
+Entails = Callable[[Sequence[tuple[str, str]]], list[bool]]
 PROMPTS = Path(__file__).parent / "prompts"
 CHOICES = (" Yes", " No")
 
 
-def meanings(claims: Sequence[Claim], judging: Judging, same: Same) -> list[list[str]]:
+def meanings(claims: Sequence[Claim], judging: Judging, same: Same, entails: Entails | None = None) -> list[list[str]]:
     """Return for each claim the meaning of each sample: the text of the first sample that means the same.
 
     `text`: the normalised texts are equal. `alias`: the words of one are found in the other, in order and side by
     side ("da Vinci", "Leonardo da Vinci"). `model`: the model finds " Yes" likelier than " No" when asked whether the
     two are the same answer to the question; all pairs are read in one call, and what it cannot read differs. Texts that
-    decline are one meaning, the empty text.
+    decline are one meaning, the empty text. `nli`: each follows from the other, both said after the question, by
+    `entails` (Kuhn et al. 2023, arXiv 2302.09664).
     """
     texts = [[meaning(sample.text) for sample in claim.samples] for claim in claims]
     if same == "text":
         return texts
-    alike = _alias if same == "alias" else _asked(claims, texts, judging)
+    if same == "alias":
+        alike = _alias
+    else:
+        alike = _following(claims, texts, entails) if entails else _asked(claims, texts, judging)
     return [_clustered(own, lambda a, b, k=k: alike(k, a, b)) for k, own in enumerate(texts)]  # type: ignore[misc]
 
 
@@ -48,11 +53,26 @@ def _alias(claim: int, one: str, other: str) -> bool:
     return f" {one} " in f" {other} " or f" {other} " in f" {one} "
 
 
+def _pairs(texts: Sequence[Sequence[str]]) -> list[tuple[int, str, str]]:
+    """Return each two distinct texts of a claim that say something, with the claim's number."""
+    distinct = [[text for text in dict.fromkeys(own) if text] for own in texts]
+    return [(k, one, other) for k, own in enumerate(distinct) for one, other in combinations(own, 2)]
+
+
+def _following(
+    claims: Sequence[Claim], texts: Sequence[Sequence[str]], entails: Entails
+) -> Callable[[int, str, str], bool]:
+    pairs = _pairs(texts)
+    said = [(f"{claims[k].question.text} {one}", f"{claims[k].question.text} {other}") for k, one, other in pairs]
+    there, back = entails(said), entails([(other, one) for one, other in said])
+    both = {pair: a and b for pair, a, b in zip(pairs, there, back, strict=True)}
+    return lambda k, one, other: both[k, one, other]
+
+
 def _asked(
     claims: Sequence[Claim], texts: Sequence[Sequence[str]], judging: Judging
 ) -> Callable[[int, str, str], bool]:
-    distinct = [[text for text in dict.fromkeys(own) if text] for own in texts]
-    pairs = [(k, *two) for k, own in enumerate(distinct) for two in combinations(own, 2)]
+    pairs = _pairs(texts)
     prompts = [judging.prompt("same_answer", question=claims[k].question.text, one=a, other=b) for k, a, b in pairs]
     read = iter(
         judging.backend.loglikelihood([Continuation(p, choice, is_open(p)) for p in prompts for choice in CHOICES])

@@ -4,10 +4,13 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from selfloop import Claim, Completion, Component, Judging, Verdict, hookimpl
+from selfloop.errors import RecipeError
 
+from .entailment import Entailment
 from .evidence import NAN, Abstain, abstaining, total
 from .meanings import PROMPTS, Same, meanings
 
@@ -16,7 +19,8 @@ class SemanticEntropy:
     """Confidence is 1 − U / log M: U the entropy over meanings of the M samples, each weighed by its probability.
 
     What means the same is told by `same`: `text`, if the normalised texts are equal; `alias`, also if one holds the
-    other's words; `model`, if the model says so, asked about each two (capability `loglikelihood`). p(C) is the sum
+    other's words; `model`, if the model says so, asked about each two (capability `loglikelihood`);
+    `nli`, if each follows from the other by the classifier in the folder `nli` (extra `hf`). p(C) is the sum
     of the probabilities of the samples in C, divided by that of all. Uncalibrated, and about the question, not the
     answer: a wrong answer among unanimous others has the confidence of the right one. With fewer than two samples it
     abstains.
@@ -24,12 +28,14 @@ class SemanticEntropy:
 
     name = "semantic_entropy"
 
-    def __init__(self, *, same: Same = "text") -> None:
+    def __init__(self, *, same: Same = "text", nli: Path | None = None) -> None:
+        _check(same, nli)
         self._same: Same = same
+        self._entails = Entailment(nli) if nli else None
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim."""
-        found = meanings(claims, judging, self._same)
+        found = meanings(claims, judging, self._same, self._entails)
         return [abstaining(self.name, partial(self.judge, *both)) for both in zip(claims, found, strict=True)]
 
     def judge(self, claim: Claim, texts: Sequence[str]) -> tuple[float, str]:
@@ -68,6 +74,16 @@ class DiscreteSemanticEntropy(SemanticEntropy):
         return [1.0] * len(samples)
 
 
+def _check(same: Same, nli: Path | None) -> None:
+    if (same == "nli") != (nli is not None):
+        raise RecipeError("same: nli goes with nli: FOLDER, the folder of a model for natural language inference.")
+
+
+def check(*, same: Same = "text", nli: Path | None = None) -> None:
+    """Raise for a way to tell meanings that lacks its model."""
+    _check(same, nli)
+
+
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer both forms."""
@@ -75,7 +91,7 @@ def selfloop_verifiers() -> list[Component]:
     needs = frozenset({"logprobs"})
     weighed, counted = "weighed by their probability", "each counted once"
     doc = "over how few meanings the samples scatter, {}"
-    shared: dict[str, Any] = {"paper": paper, "prompts": PROMPTS}
+    shared: dict[str, Any] = {"paper": paper, "prompts": PROMPTS, "check": check}
     return [
         Component("semantic_entropy", SemanticEntropy, doc=doc.format(weighed), needs=needs, **shared),
         Component("discrete_semantic_entropy", DiscreteSemanticEntropy, doc=doc.format(counted), **shared),

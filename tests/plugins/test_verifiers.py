@@ -1,8 +1,11 @@
 """The verifiers, against values worked out by hand."""
 
 import math
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +25,7 @@ from selfloop_plugins.sequence_probability import SequenceProbability
 
 from selfloop import Claim, Completion, Question, Verdict
 from selfloop.answers import declines, normalise
-from selfloop.errors import RequestError
+from selfloop.errors import MissingExtra, RecipeError, RequestError
 from selfloop.testing import ScriptedBackend, judging
 
 QUESTION = Question("What is the capital of Egypt?", "test")
@@ -408,3 +411,42 @@ def test_the_model_is_asked_about_each_two_meanings_once(chat: bool) -> None:
     (verdict, other) = DiscreteSemanticEntropy(same="model").verify(some, told)
     assert verdict.confidence == pytest.approx(1 - entropy([3, 1]) / LN(4))
     assert other.confidence == 0
+
+
+def test_two_meanings_are_one_if_each_follows_from_the_other() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def entails(pairs: Any) -> list[bool]:
+        """Say that a text follows from one that begins with it."""
+        asked.extend(pairs)
+        return [
+            premise.startswith(hypothesis) or premise == "What is the capital of Egypt? x"
+            for premise, hypothesis in pairs
+        ]
+
+    claim = pool(("Cairo", -1.0), ("Cairo city", -1.0), ("x", -1.0), ("I don't know", -1.0))
+    assert meanings([claim], judging(), "nli", entails) == [["cairo", "cairo city", "x", ""]]
+    assert len(asked) == 6 and all(QUESTION.text in text for pair in asked for text in pair)
+    assert meanings([claim], judging(), "nli", lambda pairs: [True] * len(pairs)) == [["cairo", "cairo", "cairo", ""]]
+
+
+@pytest.mark.parametrize("options", [{"same": "nli"}, {"nli": Path("some/folder")}])
+def test_meaning_by_entailment_takes_a_model(options: Any) -> None:
+    with pytest.raises(RecipeError, match="goes with"):
+        SemanticEntropy(**options)
+
+
+def test_a_missing_library_or_model_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Absent:
+        @staticmethod
+        def from_pretrained(folder: Path, **options: Any) -> Any:
+            assert options["local_files_only"] and not options["trust_remote_code"]
+            raise OSError("no such file")
+
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(MissingExtra, match="selfloop"):
+        SemanticEntropy(same="nli", nli=tmp_path)
+    stand_in = SimpleNamespace(AutoModelForSequenceClassification=Absent, AutoTokenizer=Absent)
+    monkeypatch.setitem(sys.modules, "transformers", stand_in)
+    with pytest.raises(RecipeError, match="safetensors"):
+        SemanticEntropy(same="nli", nli=tmp_path)

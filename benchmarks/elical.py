@@ -1,0 +1,76 @@
+"""What a thousand labels do for the probes (EliCal's second stage, arXiv 2510.17509), on and off the set they are of.
+
+    python benchmarks/elical.py trivia.jsonl places.jsonl [--model gemma-3-270m]     # see trivia.py; eight minutes
+
+Both probes learn from the model's agreement with itself on the trivia questions after the first thousand; then again
+with the first thousand's labels. They judge what they learnt from (each question by a head that has not seen it) and
+the other file, of which they have seen nothing.
+"""
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from detectors import answered, detectors, judged, prompts, shown
+from selfloop_plugins import models
+from selfloop_plugins.llama_cpp.backend import LlamaCpp
+from selfloop_plugins.llama_cpp.weights import working
+from selfloop_plugins.probes import AnswerProbe, QuestionProbe
+
+from selfloop import Claim, Judging, Question, metrics
+from selfloop.metrics import interval
+from selfloop.recorder import Recorder
+from selfloop.store import Store
+
+LABELS = 1000
+
+
+def main() -> None:
+    """Answer both files, and print one row for each probe, with labels and without."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs=2)
+    parser.add_argument("--model", default="gemma-3-270m")
+    options = parser.parse_args()
+    backend = LlamaCpp(working(models.locate(options.model), "auto").path)
+    with TemporaryDirectory() as folder:
+        home = Path(folder)
+        store = Store(home, write=True)
+        store.begin_session({})
+        recorder = Recorder(backend, store, lambda event: None)
+        render = prompts(detectors(recorder).values(), recorder.describe().chat, home)
+        told = Judging(recorder, render, lambda claims: [()] * len(claims))
+        (on, good), (off, right) = (asked(file, recorder, render) for file in options.files)
+        rows = [
+            json.dumps({"question": c.question.text, "answer": c.answer.text, "right": bool(known)})
+            for c, known in zip(on[:LABELS], good[:LABELS], strict=True)
+        ]
+        (home / "labels.jsonl").write_text("\n".join(rows), encoding="utf-8")
+        print("| probe | learns from | AUROC | ECE | off its set: AUROC | ECE |\n|---|---|---|---|---|---|")
+        for build in (QuestionProbe, AnswerProbe):
+            for what, labels in (("agreement", None), (f"and {LABELS} labels", home / "labels.jsonl")):
+                own = home / f"{build.name}-{labels is not None}"
+                own.mkdir()
+                probe = build(folder=own, labels=labels)
+                cells = [
+                    shown(interval(partial(metric, given, truth), len(truth)))
+                    for claims, truth in ((on[LABELS:], good[LABELS:]), (off, right))
+                    for given in [np.array([v.confidence or 0.0 for v in probe.verify(claims, told)])]
+                    for metric in (metrics.auroc, metrics.ece)
+                ]
+                print(f"| {build.name} | {what} | {' | '.join(cells)} |", flush=True)
+        store.close()
+    backend.close()
+
+
+def asked(file: Path, backend: Recorder, render: partial) -> tuple[list[Claim], np.ndarray]:
+    """Return the claims of a file and which answers are right."""
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
+    claims = answered(backend, [Question(row["question"], file.stem) for row in rows], render)
+    return claims, np.array([judged(claim.answer.text, row) for claim, row in zip(claims, rows, strict=True)])
+
+
+if __name__ == "__main__":
+    main()
