@@ -1,7 +1,6 @@
 """BSDetector: do the samples agree, and does the model stand by it (Chen & Mueller 2023, arXiv 2308.16175)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le
@@ -11,12 +10,11 @@ from selfloop.prompts import is_open
 from selfloop.records import Continuation
 
 from .asking import ByReading, line, shares
-from .evidence import Abstain, agreeing, meaning
+from .evidence import PROMPTS, Abstain, agreeing, meaning, stated
 from .likeness import alike
 
 QUESTIONS = ("bsdetector_correct", "bsdetector_sure")
 CHOICES = {" (A)": 1.0, " (B)": 0.0, " (C)": 0.5}  # correct, incorrect, I am not sure
-PROMPTS = Path(__file__).parent / "prompts"
 
 
 class BSDetector(ByReading):
@@ -40,8 +38,7 @@ class BSDetector(ByReading):
 
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return each choice after each question."""
-        if not meaning(claim.answer.text):
-            raise Abstain("the answer is empty or declines")
+        stated(claim)
         if not claim.samples:
             raise Abstain("no samples")
         said = {"question": line(claim.question.text), "answer": line(claim.answer.text)}

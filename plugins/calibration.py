@@ -96,21 +96,22 @@ def fit(detectors: Sequence[str], said: Sequence[Said], target: ArrayLike, fitte
     )
 
 
-def logistic(given: Floats, target: Floats, ridge: float = 1.0) -> tuple[Floats, float]:
-    """Return weights, none below 0, and intercept of least cross-entropy + ridge/2 · |weights|² (a normal prior)."""
+def logistic(
+    given: Floats, target: Floats, ridge: float = 1.0, *, prior: ArrayLike = 0.0, least: float = 0.0
+) -> tuple[Floats, float]:
+    """Return weights, none below `least`, and intercept of least cross-entropy + ridge/2 · |weights − prior|²."""
     from scipy.optimize import minimize
 
-    def loss(both: Floats) -> tuple[float, Floats]:
-        line = given @ both[1:] + both[0]
-        off = sigmoid(line) - target
-        value = np.sum(np.logaddexp(0, line) - target * line) + ridge / 2 * both[1:] @ both[1:]
-        return float(value), np.concatenate([[off.sum()], given.T @ off + ridge * both[1:]])
+    begun = np.broadcast_to(np.asarray(prior, float), given.shape[1])
 
-    bounds = [
-        (-50.0, 50.0),
-        *[(0.0, 50.0)] * given.shape[1],
-    ]  # labels that can be told apart would drive it to infinity
-    found = minimize(loss, np.zeros(given.shape[1] + 1), jac=True, bounds=bounds, method="L-BFGS-B").x
+    def loss(both: Floats) -> tuple[float, Floats]:
+        line, away = given @ both[1:] + both[0], both[1:] - begun
+        off = sigmoid(line) - target
+        value = np.sum(np.logaddexp(0, line) - target * line) + ridge / 2 * away @ away
+        return float(value), np.concatenate([[off.sum()], given.T @ off + ridge * away])
+
+    bounds = [(-50.0, 50.0), *[(least, 50.0)] * len(begun)]  # without a prior, labels may want an endless weight
+    found = minimize(loss, np.concatenate([[0.0], begun]), jac=True, bounds=bounds, method="L-BFGS-B").x
     return found[1:], float(found[0])
 
 

@@ -4,7 +4,7 @@ import math
 
 from selfloop import Claim, Component, hookimpl
 
-from .evidence import Abstain, OneByOne, agreeing, meaning, said
+from .evidence import Abstain, OneByOne, agreeing, said, stated
 
 
 class CoCoA(OneByOne):
@@ -19,8 +19,7 @@ class CoCoA(OneByOne):
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the confidence for the claim's answer."""
         log, _ = said(claim)
-        if not meaning(claim.answer.text):
-            raise Abstain("the answer is empty or declines")
+        stated(claim)
         if not claim.samples:
             raise Abstain("no samples")
         others = (len(claim.samples) - agreeing(claim)) / len(claim.samples)

@@ -9,7 +9,7 @@ from selfloop.protocols import Backend
 from selfloop.records import Continuation
 
 from .asking import ByReading, logistic
-from .evidence import Abstain, meaning
+from .evidence import Abstain, scattered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,10 +32,7 @@ class EigenScore(ByReading):
 
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return each sample after the question."""
-        if len(claim.samples) < 2:
-            raise Abstain("fewer than two samples")
-        if not any(meaning(sample.text) for sample in claim.samples):
-            raise Abstain("every sample is empty or declines")
+        scattered(claim)
         prompt = judging.prompt("answer", question=claim.question.text)
         return [Continuation(prompt, one.tokens or one.text, is_open(prompt)) for one in claim.samples]
 

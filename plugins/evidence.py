@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
 
 from selfloop import Claim, Completion, Judging, Verdict
@@ -10,6 +11,8 @@ from selfloop.answers import declines, normalise
 
 NOT_SAID = "not among what the model said to the bare question"
 NAN = "a log-probability is not a number"
+DECLINED = "the answer is empty or declines"
+PROMPTS = Path(__file__).parent / "prompts"
 
 
 class Abstain(Exception):
@@ -49,11 +52,18 @@ def repeats(claim: Claim) -> list[Completion]:
     return [sample for sample in claim.samples if normalise(sample.text) == text]
 
 
-def said(claim: Claim) -> tuple[float, int]:
-    """Return log-probability and number of tokens of the likeliest of `repeats`; raise Abstain if there is none."""
-    found = max((one for one in repeats(claim) if one.logprobs), key=total, default=None)
+def likeliest(claim: Claim, *, tokens: bool = False) -> Completion:
+    """Return the likeliest of `repeats`, with `tokens` of those whose tokens are known; raise Abstain without one."""
+    told = (one for one in repeats(claim) if one.logprobs and (one.tokens or not tokens))
+    found = max(told, key=total, default=None)
     if found is None:
         raise Abstain(NOT_SAID)
+    return found
+
+
+def said(claim: Claim) -> tuple[float, int]:
+    """Return log-probability and number of tokens of the likeliest of `repeats`; raise Abstain if there is none."""
+    found = likeliest(claim)
     if math.isnan(log := total(found)):
         raise Abstain(NAN)
     return log, len(found.logprobs)
@@ -68,6 +78,31 @@ def total(completion: Completion) -> float:
 def meaning(text: str) -> str:
     """Return what two texts that mean the same have in common: their normalised text; all that decline are one."""
     return "" if declines(text) else normalise(text)
+
+
+def stated(claim: Claim) -> str:
+    """Return the meaning of the claim's answer; raise Abstain where it is empty or declines."""
+    if found := meaning(claim.answer.text):
+        return found
+    raise Abstain(DECLINED)
+
+
+def scattered(claim: Claim) -> list[str]:
+    """Return the meanings of the claim's samples; raise Abstain with fewer than two, or where none says anything."""
+    if len(claim.samples) < 2:
+        raise Abstain("fewer than two samples")
+    found = [meaning(sample.text) for sample in claim.samples]
+    if not any(found):
+        raise Abstain("every sample is empty or declines")
+    return found
+
+
+def logs(samples: Sequence[Completion]) -> list[float]:
+    """Return the log-probability of each sample; raise Abstain where one has none, or none is possible."""
+    found = [total(sample) if sample.logprobs else math.nan for sample in samples]
+    if any(map(math.isnan, found)) or max(found) == -math.inf:
+        raise Abstain(NAN)
+    return found
 
 
 def agreeing(claim: Claim) -> int:

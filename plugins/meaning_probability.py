@@ -4,7 +4,7 @@ import math
 
 from selfloop import Claim, Component, hookimpl
 
-from .evidence import NAN, NOT_SAID, Abstain, OneByOne, meaning, repeats, total
+from .evidence import NAN, NOT_SAID, Abstain, OneByOne, meaning, repeats, stated, total
 
 
 class MeaningProbability(OneByOne):
@@ -20,9 +20,7 @@ class MeaningProbability(OneByOne):
 
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the probability of the claim's answer."""
-        answer = meaning(claim.answer.text)
-        if not answer:
-            raise Abstain("the answer is empty or declines")
+        answer = stated(claim)
         same = [one for one in (*repeats(claim), *claim.samples) if one.logprobs and meaning(one.text) == answer]
         wordings = {one.tokens: total(one) for one in same if one.tokens}
         drawn = {one.text.strip() for one in same if one.tokens}

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from itertools import combinations
-from pathlib import Path
 from typing import Literal
 
 from selfloop import Claim, Judging
@@ -15,7 +14,6 @@ from .evidence import meaning
 
 Same = Literal["text", "alias", "model", "nli"]
 Entails = Callable[[Sequence[tuple[str, str]]], list[bool]]
-PROMPTS = Path(__file__).parent / "prompts"
 CHOICES = (" Yes", " No")
 
 

@@ -1,7 +1,6 @@
 """P(True): does the model itself call its answer true (Kadavath et al. 2022, arXiv 2207.05221)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from selfloop import Claim, Component, Judging, hookimpl
@@ -9,10 +8,9 @@ from selfloop.prompts import is_open
 from selfloop.records import Continuation
 
 from .asking import ByReading, line, shares
-from .evidence import Abstain, meaning
+from .evidence import PROMPTS, stated
 
 CHOICES = (" True", " False")
-PROMPTS = Path(__file__).parent / "prompts"
 
 
 class PTrue(ByReading):
@@ -26,8 +24,7 @@ class PTrue(ByReading):
 
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return both choices after the question."""
-        if not meaning(claim.answer.text):
-            raise Abstain("the answer is empty or declines")
+        stated(claim)
         prompt = judging.prompt("p_true", question=line(claim.question.text), answer=line(claim.answer.text))
         return [Continuation(prompt, choice, is_open(prompt)) for choice in CHOICES]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge, Gt
@@ -13,9 +12,7 @@ from selfloop.errors import RequestError
 from selfloop.prompts import is_open
 
 from .asking import line, seed, write
-from .evidence import meaning
-
-PROMPTS = Path(__file__).parent / "prompts"
+from .evidence import DECLINED, PROMPTS, meaning
 
 
 class Paraphrase:
@@ -42,7 +39,7 @@ class Paraphrase:
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim; all are reworded in one call and answered in another."""
-        verdicts = [Verdict("paraphrase", None, "the answer is empty or declines")] * len(claims)
+        verdicts = [Verdict("paraphrase", None, DECLINED)] * len(claims)
         asked = [i for i, claim in enumerate(claims) if meaning(claim.answer.text)]
         worded = self._reword([claims[i] for i in asked], judging)
         wordings = [text for texts in worded if isinstance(texts, list) for text in texts]

@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from selfloop import Claim, Completion, Component, Judging, hookimpl
+from selfloop import Claim, Component, Judging, hookimpl
 from selfloop.prompts import is_open
 from selfloop.records import Continuation
 
 from .asking import ByReading, logistic
-from .evidence import NAN, NOT_SAID, Abstain, repeats, total
+from .evidence import NAN, Abstain, likeliest, total
 
 
 class Pmi(ByReading):
@@ -23,22 +23,15 @@ class Pmi(ByReading):
 
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return the answer without its question."""
-        prompt, said = judging.prompt("answer", question=""), _said(claim)
+        prompt, said = judging.prompt("answer", question=""), likeliest(claim)
         return [Continuation(prompt, said.tokens or said.text, is_open(prompt))]
 
     def judge(self, claim: Claim, found: Sequence[Any]) -> tuple[float, str]:
         """Return the confidence."""
-        gain = total(_said(claim)) - min(sum(found[0]), 0.0)
+        gain = total(likeliest(claim)) - min(sum(found[0]), 0.0)
         if math.isnan(gain):
             raise Abstain(NAN)
         return logistic(gain), f"the question makes it {gain:+.1f} nats likelier"
-
-
-def _said(claim: Claim) -> Completion:
-    found = max((one for one in repeats(claim) if one.logprobs), key=total, default=None)
-    if found is None:
-        raise Abstain(NOT_SAID)
-    return found
 
 
 @hookimpl

@@ -17,7 +17,7 @@ from selfloop.errors import RecipeError, RequestError
 from selfloop.prompts import is_open
 from selfloop.records import Continuation
 
-from .evidence import Abstain, agreeing, meaning
+from .evidence import DECLINED, Abstain, agreeing, meaning, scattered
 from .semantic_entropy import DiscreteSemanticEntropy
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Probe:
     def _states(self, claims: Sequence[Claim], judging: Judging) -> "list[Floats | str]":
         """Return the state of each claim, or why there is none."""
         asked = [i for i, claim in enumerate(claims) if meaning(claim.answer.text)]
-        found: list[Floats | str] = ["the answer is empty or declines"] * len(claims)
+        found: list[Floats | str] = [DECLINED] * len(claims)
         read = judging.backend.hidden_states([_pair(claims[i], judging) for i in asked], (self.place,))
         for i, state in zip(asked, read, strict=True):
             found[i] = str(state) if isinstance(state, RequestError) else state[0].astype("float64")
@@ -117,25 +117,16 @@ class Probe:
 
 
 def _head(states: "Floats", target: "Floats", ridge: float, prior: "Floats") -> "Floats":
-    """Return (intercept, weights) of least cross-entropy + ridge/2 · |weights − prior|², in standardised units."""
+    """Return (intercept, weights) of a logistic regression on standardised states; `prior` is such a head too."""
     import numpy as np
-    from scipy.optimize import minimize
 
-    from .calibration import sigmoid
+    from .calibration import logistic
 
     centre, spread = states.mean(0), np.maximum(states.std(0), 1e-6)
-    given, start = (states - centre) / spread, prior[1:] * spread
-
-    def loss(both: "Floats") -> "tuple[float, Floats]":
-        line, away = given @ both[1:] + both[0], both[1:] - start
-        off = sigmoid(line) - target
-        value = np.sum(np.logaddexp(0, line) - target * line) + ridge / 2 * away @ away
-        return float(value), np.concatenate([[off.sum()], given.T @ off + ridge * away])
-
-    begun = np.concatenate([[prior[0] + prior[1:] @ centre], start])
-    found = minimize(loss, begun, jac=True, method="L-BFGS-B", bounds=[(-50.0, 50.0)] * len(begun)).x
-    weights = found[1:] / spread
-    return np.concatenate([[found[0] - weights @ centre], weights])
+    given = (states - centre) / spread
+    found, intercept = logistic(given, target, ridge, prior=prior[1:] * spread, least=-50.0)
+    weights = found / spread
+    return np.concatenate([[intercept - weights @ centre], weights])
 
 
 class QuestionProbe(Probe):
@@ -165,7 +156,7 @@ class EntropyProbe(Probe):
 
 def _unanimity(claim: Claim) -> float:
     try:
-        return DiscreteSemanticEntropy().judge(claim, [meaning(sample.text) for sample in claim.samples])[0]
+        return DiscreteSemanticEntropy().judge(claim, scattered(claim))[0]
     except Abstain:
         return 0.0
 

@@ -1,15 +1,15 @@
 """Prompt stability: is the answer the same behind other demonstrations (cf. Zhao et al. 2021, arXiv 2102.09690)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from selfloop import Claim, Completion, Component, Judging, Request, Sampling, Verdict, hookimpl
+from selfloop import Claim, Component, Judging, Request, Sampling, Verdict, hookimpl
 from selfloop.errors import RequestError
 from selfloop.prompts import is_open
 
-from .evidence import meaning
+from .asking import write
+from .evidence import DECLINED, PROMPTS, meaning
 
-PROMPTS = ("answer_b", "answer_c", "answer_d")
+OTHERS = ("answer_b", "answer_c", "answer_d")
 
 
 class PromptStability:
@@ -26,27 +26,27 @@ class PromptStability:
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim; all questions are asked in one call."""
         asked = [i for i, claim in enumerate(claims) if meaning(claim.answer.text)]
-        prompts = [judging.prompt(name, question=claims[i].question.text) for i in asked for name in PROMPTS]
+        prompts = [judging.prompt(name, question=claims[i].question.text) for i in asked for name in OTHERS]
         requests = [Request(prompt, self._sampling, open_turn=is_open(prompt)) for prompt in prompts]
-        found: dict[int, list[Completion | RequestError]] = {i: [] for i in asked}
-        for position, answer in judging.backend.generate(requests):
-            found[asked[position // len(PROMPTS)]].append(answer)
+        answers = write(requests, judging.backend)
+        found = {i: answers[k * len(OTHERS) : (k + 1) * len(OTHERS)] for k, i in enumerate(asked)}
         return [_judged(claim, found.get(i)) for i, claim in enumerate(claims)]
 
 
-def _judged(claim: Claim, found: list[Completion | RequestError] | None) -> Verdict:
+def _judged(claim: Claim, found: list[list[str] | RequestError] | None) -> Verdict:
     if found is None:
-        return Verdict("prompt_stability", None, "the answer is empty or declines")
-    given = [one for one in found if isinstance(one, Completion)]
+        return Verdict("prompt_stability", None, DECLINED)
+    given = [text for texts in found if isinstance(texts, list) for text in texts]
     if not given:
-        return Verdict("prompt_stability", None, str(found[0]) if found else "no other answer came")
-    same = sum(meaning(one.text) == meaning(claim.answer.text) for one in given)
+        refused = [str(one) for one in found if isinstance(one, RequestError)]
+        return Verdict("prompt_stability", None, refused[0] if refused else "no other answer came")
+    same = sum(meaning(text) == meaning(claim.answer.text) for text in given)
     return Verdict("prompt_stability", same / len(given), f"{same} of {len(given)} say it behind other examples")
 
 
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
-    doc, folder = "share of answers behind other demonstrations that say the same", Path(__file__).parent / "prompts"
+    doc = "share of answers behind other demonstrations that say the same"
     paper = "https://arxiv.org/abs/2102.09690"
-    return [Component("prompt_stability", PromptStability, doc=doc, paper=paper, prompts=folder)]
+    return [Component("prompt_stability", PromptStability, doc=doc, paper=paper, prompts=PROMPTS)]

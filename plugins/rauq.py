@@ -5,23 +5,24 @@ arXiv 2505.20045. No backend of selfloop gives attentions yet; one that does mak
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 
-from selfloop import Claim, Component, Judging, Verdict, hookimpl
-from selfloop.errors import RequestError
+from selfloop import Claim, Component, Judging, hookimpl
 from selfloop.prompts import is_open
-from selfloop.records import Completion, Continuation
+from selfloop.protocols import Backend
+from selfloop.records import Continuation
 
-from .evidence import NAN, NOT_SAID, repeats, total
+from .asking import ByReading
+from .evidence import NAN, Abstain, likeliest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-class Rauq:
+class Rauq(ByReading):
     """Confidence is exp(−U), U the largest of −mean log c over the middle third of the layers. Uncalibrated.
 
     In each layer one head counts, the one that attends most to the token before, on average over the answer's tokens
@@ -29,29 +30,28 @@ class Rauq:
     attention, and α `alpha`. It abstains where an answer was not said to the bare question.
     """
 
+    name = "rauq"
+
     def __init__(self, *, alpha: Annotated[float, Ge(0), Le(1)] = 0.2) -> None:
         self._alpha = alpha
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
-        """Return one verdict for each claim; all answers are read in one call."""
-        said = [
-            max((one for one in repeats(c) if one.logprobs and one.tokens), key=total, default=None) for c in claims
-        ]
-        prompts = [judging.prompt("answer", question=claim.question.text) for claim in claims]
-        pairs = [
-            Continuation(prompt, one.tokens, is_open(prompt)) for prompt, one in zip(prompts, said, strict=True) if one
-        ]
-        read = iter(judging.backend.attentions(pairs))
-        return [self._judged(one, next(read)) if one else Verdict("rauq", None, NOT_SAID) for one in said]
+    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+        """Return the answer as the model said it."""
+        prompt = judging.prompt("answer", question=claim.question.text)
+        return [Continuation(prompt, likeliest(claim, tokens=True).tokens, is_open(prompt))]
 
-    def _judged(self, said: Completion, attention: "NDArray[np.float32] | RequestError") -> Verdict:
+    def read(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
+        """Return the attention of each text's tokens to the ones before."""
+        return backend.attentions(texts)
+
+    def judge(self, claim: Claim, found: Sequence[Any]) -> tuple[float, str]:
+        """Return the confidence."""
         import numpy as np
 
-        if isinstance(attention, RequestError):
-            return Verdict("rauq", None, str(attention))
-        chances, weights = np.exp(np.array(said.logprobs, float)), attention.astype(float)
+        (attention,) = found
+        chances, weights = np.exp(np.array(likeliest(claim, tokens=True).logprobs, float)), attention.astype(float)
         if attention.ndim != 3 or attention.shape[-1] != len(chances):
-            return Verdict("rauq", None, f"attentions of shape {attention.shape} for {len(chances)} tokens")
+            raise Abstain(f"attentions of shape {attention.shape} for {len(chances)} tokens")
         layers, count = np.arange(len(weights)), len(weights)
         picked = weights[:, :, 1:].mean(-1).argmax(-1) if len(chances) > 1 else np.zeros(count, int)
         middle = slice(count // 3, max(2 * count // 3, count // 3 + 1))
@@ -59,8 +59,8 @@ class Rauq:
         with np.errstate(divide="ignore"):
             doubt = float((-np.log(carried).mean(-1)).max())
         if math.isnan(doubt):
-            return Verdict("rauq", None, NAN)
-        return Verdict("rauq", math.exp(-max(doubt, 0.0)), f"doubt {doubt:.2f}, carried along {len(carried)} layers")
+            raise Abstain(NAN)
+        return math.exp(-max(doubt, 0.0)), f"doubt {doubt:.2f}, carried along {len(carried)} layers"
 
     def _carried(self, chances: "NDArray[np.float64]", attention: "NDArray[np.float64]") -> "NDArray[np.float64]":
         """Return c, (layers, tokens)."""

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
@@ -15,11 +14,9 @@ from selfloop.protocols import Verifier
 from selfloop.records import Continuation
 
 from .asking import ByReading, line, logistic, seed, write
-from .evidence import NAN, Abstain, meaning
+from .evidence import DECLINED, NAN, PROMPTS, Abstain, meaning, stated
 from .likeness import f1
 
-PROMPTS = Path(__file__).parent / "prompts"
-DECLINED = "the answer is empty or declines"
 # What any question may have: it tells nothing about which question it is.
 COMMON = """
     what which who whom whose when where why how is are was were be been do does did has have had can could will would
@@ -34,8 +31,7 @@ class ByLikelihood(ByReading):
 
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return the question after the answer, and after none."""
-        if not meaning(claim.answer.text):
-            raise Abstain(DECLINED)
+        stated(claim)
         prompts = [judging.prompt("reverse_question", answer=answer) for answer in (line(claim.answer.text), "")]
         return [Continuation(prompt, f" {line(claim.question.text)}", is_open(prompt)) for prompt in prompts]
 

@@ -9,7 +9,7 @@ from annotated_types import Gt, Le
 
 from selfloop import Claim, Component, hookimpl
 
-from .evidence import NAN, Abstain, OneByOne, meaning, total
+from .evidence import OneByOne, logs, scattered
 from .likeness import alike
 
 
@@ -30,20 +30,13 @@ class SentSar(OneByOne):
 
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the confidence for the claim's question."""
-        if len(claim.samples) < 2:
-            raise Abstain("fewer than two samples")
-        texts = [meaning(sample.text) for sample in claim.samples]
-        if not any(texts):
-            raise Abstain("every sample is empty or declines")
-        logs = [total(sample) if sample.logprobs else math.nan for sample in claim.samples]
-        if any(map(math.isnan, logs)) or max(logs) == -math.inf:
-            raise Abstain(NAN)
-        backed = [[math.log(self._t) + log] for log in logs]
-        for i, j in combinations(range(len(logs)), 2):
+        texts, given = scattered(claim), logs(claim.samples)
+        backed = [[math.log(self._t) + log] for log in given]
+        for i, j in combinations(range(len(given)), 2):
             if near := alike(texts[i], texts[j]):
-                backed[i].append(math.log(near) + logs[j])
-                backed[j].append(math.log(near) + logs[i])
-        level = sum(map(_log_of_sum, backed)) / len(logs) - math.log(self._t + len(logs) - 1)
+                backed[i].append(math.log(near) + given[j])
+                backed[j].append(math.log(near) + given[i])
+        level = sum(map(_log_of_sum, backed)) / len(given) - math.log(self._t + len(given) - 1)
         return min(math.exp(level), 1.0), f"like samples have a mean log-probability of {level:.2f}"
 
 

@@ -3,7 +3,6 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from selfloop import Claim, Component, Judging, hookimpl
@@ -12,11 +11,10 @@ from selfloop.prompts import is_open
 from selfloop.records import Continuation
 
 from .asking import ByReading, line, shares
-from .evidence import Abstain, OneByOne, meaning
+from .evidence import PROMPTS, Abstain, OneByOne, meaning, stated
 from .likeness import sentences
 
 CHOICES = (" Yes", " No")
-PROMPTS = Path(__file__).parent / "prompts"
 
 
 class SelfCheckNgram(OneByOne):
@@ -83,8 +81,7 @@ class SelfCheckPrompt(ByReading):
 
 
 def _sentences(claim: Claim) -> list[str]:
-    if not meaning(claim.answer.text):
-        raise Abstain("the answer is empty or declines")
+    stated(claim)
     if not claim.samples:
         raise Abstain("no samples")
     return sentences(claim.answer.text)

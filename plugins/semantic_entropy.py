@@ -11,8 +11,8 @@ from selfloop import Claim, Completion, Component, Judging, Verdict, hookimpl
 from selfloop.errors import RecipeError
 
 from .entailment import Entailment
-from .evidence import NAN, Abstain, abstaining, total
-from .meanings import PROMPTS, Same, meanings
+from .evidence import PROMPTS, abstaining, logs, scattered
+from .meanings import Same, meanings
 
 
 class SemanticEntropy:
@@ -29,7 +29,7 @@ class SemanticEntropy:
     name = "semantic_entropy"
 
     def __init__(self, *, same: Same = "text", nli: Path | None = None) -> None:
-        _check(same, nli)
+        check(same=same, nli=nli)
         self._same: Same = same
         self._entails = Entailment(nli) if nli else None
 
@@ -40,10 +40,7 @@ class SemanticEntropy:
 
     def judge(self, claim: Claim, texts: Sequence[str]) -> tuple[float, str]:
         """Return the confidence for the claim's question, and why; `texts` are its samples' meanings."""
-        if len(claim.samples) < 2:
-            raise Abstain("fewer than two samples")
-        if not any(texts):
-            raise Abstain("every sample is empty or declines")
+        scattered(claim)
         chances: dict[str, float] = defaultdict(float)
         for text, weight in zip(texts, self._weights(claim.samples), strict=True):
             chances[text] += weight
@@ -55,11 +52,8 @@ class SemanticEntropy:
 
     def _weights(self, samples: Sequence[Completion]) -> list[float]:
         """Return how much each sample counts, to a common factor."""
-        logs = [total(sample) if sample.logprobs else math.nan for sample in samples]
-        top = max(logs)
-        if any(map(math.isnan, logs)) or top == -math.inf:
-            raise Abstain(NAN)
-        return [math.exp(log - top) for log in logs]
+        found = logs(samples)
+        return [math.exp(log - max(found)) for log in found]
 
 
 class DiscreteSemanticEntropy(SemanticEntropy):
@@ -74,14 +68,10 @@ class DiscreteSemanticEntropy(SemanticEntropy):
         return [1.0] * len(samples)
 
 
-def _check(same: Same, nli: Path | None) -> None:
-    if (same == "nli") != (nli is not None):
-        raise RecipeError("same: nli goes with nli: FOLDER, the folder of a model for natural language inference.")
-
-
 def check(*, same: Same = "text", nli: Path | None = None) -> None:
     """Raise for a way to tell meanings that lacks its model."""
-    _check(same, nli)
+    if (same == "nli") != (nli is not None):
+        raise RecipeError("same: nli goes with nli: FOLDER, the folder of a model for natural language inference.")
 
 
 @hookimpl

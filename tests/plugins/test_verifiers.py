@@ -16,7 +16,6 @@ from selfloop_plugins.arithmetic import Arithmetic
 from selfloop_plugins.cocoa import CoCoA
 from selfloop_plugins.first_token_margin import FirstTokenMargin
 from selfloop_plugins.mean_token_entropy import MeanTokenEntropy
-from selfloop_plugins.meanings import PROMPTS as semantic_entropy_prompts
 from selfloop_plugins.meanings import meanings
 from selfloop_plugins.p_true import PROMPTS, PTrue
 from selfloop_plugins.perplexity import Perplexity
@@ -405,7 +404,7 @@ class Equals(ScriptedBackend):
 def test_the_model_is_asked_about_each_two_meanings_once(chat: bool) -> None:
     backend = Equals(chat=chat)
     some = [pool(("Cairo", -1.0), ("cairo!", -1.0), ("Cyro", -1.0), ("Giza", -1.0)), pool(("qa", -1.0), ("qb", -1.0))]
-    told = judging(backend, semantic_entropy_prompts)
+    told = judging(backend, PROMPTS)
     assert meanings(some, told, "model") == [["cairo", "cairo", "cairo", "giza"], ["qa", "qb"]]
     assert len(backend.asked) == 2 * (3 + 1)
     (verdict, other) = DiscreteSemanticEntropy(same="model").verify(some, told)
