@@ -8,24 +8,21 @@ meaning, or the geometric mean of the two. The last rows are what labels could d
 """
 
 import argparse
-import json
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from detectors import answered, detectors, judged, prompts, shown
+from detectors import Render, answered, detectors, questions, recorded, rights, shown
 from selfloop_plugins import models
 from selfloop_plugins.calibration import Calibration, fit
 from selfloop_plugins.evidence import agreeing
 from selfloop_plugins.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.llama_cpp.weights import working
 
-from selfloop import Claim, Judging, Question, metrics
+from selfloop import Claim, Judging, metrics
 from selfloop.metrics import interval
 from selfloop.recorder import Recorder
-from selfloop.store import Store
 
 SINGLE = (
     "sequence_probability", "meaning_probability", "agreement", "pmi", "perplexity", "mean_token_entropy", "cocoa",
@@ -50,23 +47,17 @@ def main() -> None:
     options = parser.parse_args()
     backend = LlamaCpp(working(models.locate(options.model), "auto").path)
     for file in options.files:
-        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-        with TemporaryDirectory() as home:
-            store = Store(Path(home), write=True)
-            store.begin_session({})
-            recorder = Recorder(backend, store, lambda event: None)
-            measure(file.stem, rows, recorder, Path(home))
-            store.close()
+        with recorded(backend) as (recorder, _, render):
+            measure(file, recorder, render)
     backend.close()
 
 
-def measure(label: str, rows: list[dict[str, Any]], backend: Recorder, home: Path) -> None:
+def measure(file: Path, backend: Recorder, render: Render) -> None:
     """Answer, and print."""
     ours = detectors(backend)
-    render = prompts(ours.values(), backend.describe().chat, home)
     judging = Judging(backend, render, lambda claims: [()] * len(claims))
-    claims = answered(backend, [Question(row["question"], label) for row in rows], render)
-    right = np.array([judged(claim.answer.text, row) for claim, row in zip(claims, rows, strict=True)])
+    claims = answered(backend, questions(file), render)
+    right = rights(claims)
 
     def told(some: list[Claim]) -> Told:
         said: Told = [{} for _ in some]
@@ -79,7 +70,7 @@ def measure(label: str, rows: list[dict[str, Any]], backend: Recorder, home: Pat
     halves = [[Claim(c.question, c.answer, c.samples[half::2]) for c in claims] for half in (0, 1)]
     shares = [agreeing(claim) / len(claim.samples) for half in (1, 0) for claim in halves[half]]
     seen = [each for half in halves for each in told(half)]
-    print(f"\n**{label}**: {len(rows)} questions, {right.mean():.1%} right\n")
+    print(f"\n**{file.stem}**: {len(claims)} questions, {right.mean():.1%} right\n")
     print("| evidence | scaled to | AUROC | ECE |\n|---|---|---|---|")
     for name in SINGLE:
         line(f"{name} alone", "-", np.array([each.get(name, 0.0) for each in whole]), right)

@@ -12,9 +12,9 @@ asks of the model that another has asked before is read from the store, as in a 
 
 import argparse
 import inspect
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,12 +30,13 @@ from selfloop_plugins.llama_cpp.weights import working
 
 from selfloop import Claim, Completion, Component, Judging, Question, Verdict, metrics
 from selfloop.answers import declines
-from selfloop.gold import correct, correct_by_regex
+from selfloop.gold import judged
 from selfloop.manager import load
 from selfloop.metrics import Estimate, interval
 from selfloop.prompts import Prompt, Prompts, is_open
 from selfloop.recorder import Recorder
 from selfloop.records import Request, Sampling
+from selfloop.rows import read
 from selfloop.store import Store
 
 SETS = ("easy_facts", "popqa", "nq_open", "webquestions", "curatedtrec")
@@ -66,29 +67,46 @@ def main() -> None:
         path = working(models.locate(name), options.weights).path
         backend = LlamaCpp(path)
         for label in options.sets:
-            rows = list(map(json.loads, (options.data / f"{label}.jsonl").read_text(encoding="utf-8").splitlines()))
-            with TemporaryDirectory() as folder:
-                for line in measured(f"{name}** ({path.name}), **{label}", rows, backend, Path(folder), options.costly):
-                    print(line, flush=True)
+            asked = questions(options.data / f"{label}.jsonl")
+            for line in measured(f"{name}** ({path.name}), **{label}", asked, backend, options.costly):
+                print(line, flush=True)
         backend.close()
 
 
-def measured(label: str, rows: list[dict[str, Any]], backend: LlamaCpp, folder: Path, costly: int) -> Iterator[str]:
-    """Yield the lines of one set's table; `folder` is where the run would be."""
-    store = Store(folder, write=True)
-    store.begin_session({})
-    recorder = Recorder(backend, store, lambda event: None)
-    start = time.perf_counter()
-    render = prompts(detectors(recorder).values(), recorder.describe().chat, folder)
-    claims = answered(recorder, [Question(row["question"], "data") for row in rows], render)
-    seconds = time.perf_counter() - start
-    right = np.array([judged(claim.answer.text, row) for claim, row in zip(claims, rows, strict=True)])
-    silent = np.mean([declines(claim.answer.text) for claim in claims])
-    accuracy = shown(interval(partial(metrics.mean, right), len(right)))
-    yield f"\n**{label}**: {len(rows)} questions, accuracy {accuracy}, {silent:.0%}"
-    yield f"declined; answering took {1000 * seconds / len(rows):.0f} s for 1,000 questions\n"
-    yield from table(claims, right, recorder, folder, render, costly)
-    store.close()
+def measured(label: str, asked: list[Question], backend: LlamaCpp, costly: int) -> Iterator[str]:
+    """Yield the lines of one set's table."""
+    with recorded(backend) as (recorder, folder, render):
+        start = time.perf_counter()
+        claims = answered(recorder, asked, render)
+        seconds = time.perf_counter() - start
+        right = rights(claims)
+        silent = np.mean([declines(claim.answer.text) for claim in claims])
+        accuracy = shown(interval(partial(metrics.mean, right), len(right)))
+        yield f"\n**{label}**: {len(asked)} questions, accuracy {accuracy}, {silent:.0%}"
+        yield f"declined; answering took {1000 * seconds / len(asked):.0f} s for 1,000 questions\n"
+        yield from table(claims, right, recorder, folder, render, costly)
+
+
+def questions(path: Path) -> list[Question]:
+    """Return the questions of a JSONL file, with what counts as right."""
+    return [
+        Question(row["question"], path.stem, gold=tuple(row["answers"]), gold_pattern=row.get("answer_regex", ""))
+        for row in read(path)
+    ]
+
+
+def rights(claims: Iterable[Claim]) -> NDArray[np.bool_]:
+    """Return which answers are right."""
+    return np.array([bool(judged(claim.question, claim.answer.text)) for claim in claims])
+
+
+@contextmanager
+def recorded(backend: LlamaCpp) -> Iterator[tuple[Recorder, Path, Render]]:
+    """Lend the backend as a run has it: recorded, in a folder that goes away, and with its prompts."""
+    with TemporaryDirectory() as folder, closing(Store(Path(folder), write=True)) as store:
+        store.begin_session({})
+        recorder = Recorder(backend, store, lambda event: None)
+        yield recorder, Path(folder), prompts(detectors(recorder).values(), recorder.describe().chat, Path(folder))
 
 
 def answered(backend: Recorder, questions: list[Question], render: Render) -> list[Claim]:
@@ -128,13 +146,6 @@ def detectors(backend: Recorder) -> dict[str, Component]:
     }
 
 
-def judged(answer: str, row: dict[str, Any]) -> bool:
-    """Return whether an answer counts as right."""
-    if "answer_regex" in row:
-        return not declines(answer) and correct_by_regex(answer, row["answer_regex"])
-    return correct(answer, row["answers"])
-
-
 def table(
     claims: list[Claim], right: NDArray[np.bool_], backend: Recorder, folder: Path, render: Render, costly: int
 ) -> Iterator[str]:
@@ -142,8 +153,8 @@ def table(
     yield "| detector | AUROC | AURC | ECE | Brier | abstains | s / 1,000 |\n|---|---|---|---|---|---|---|"
     ours = detectors(backend)
 
-    def judged(name: str, claims: list[Claim], home: Path, before: Sequence[str] = (), **own: Any) -> list[Verdict]:
-        again = lambda other: list(zip(*(judged(one, other, home) for one in before), strict=True))  # noqa: E731
+    def said(name: str, claims: list[Claim], home: Path, before: Sequence[str] = (), **own: Any) -> list[Verdict]:
+        again = lambda other: list(zip(*(said(one, other, home) for one in before), strict=True))  # noqa: E731
         options = {"folder": home} if "folder" in inspect.signature(ours[name].build).parameters else {}
         verdicts = ours[name].build(**options, **own).verify(claims, Judging(backend, render, again, 1))
         return [replace(verdict, verifier=name) for verdict in verdicts]
@@ -154,7 +165,7 @@ def table(
     for label, (name, options) in (plain | VARIANTS).items():
         some = claims[:costly] if label in COSTLY else claims
         start = time.perf_counter()
-        found[label] = judged(name, some, folder, **options)
+        found[label] = said(name, some, folder, **options)
         seconds[label] = time.perf_counter() - start
         shown = f"{label} (first {len(some)})" if len(some) < len(claims) else label
         yield row(shown, found[label], right[: len(some)], seconds[label])
@@ -164,7 +175,7 @@ def table(
         told = zip(*(found[name] for name in names), strict=True)
         shown = [replace(claim, verdicts=each) for claim, each in zip(claims, told, strict=True)]
         start = time.perf_counter()
-        verdicts = judged("combined", shown, own, names)
+        verdicts = said("combined", shown, own, names)
         taken = time.perf_counter() - start + sum(seconds[name] for name in names)
         yield row(f"**{label}**", verdicts, right, taken)
 

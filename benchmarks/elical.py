@@ -11,19 +11,16 @@ import argparse
 import json
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-from detectors import answered, detectors, judged, prompts, shown
+from detectors import answered, questions, recorded, rights, shown
 from selfloop_plugins import models
 from selfloop_plugins.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.llama_cpp.weights import working
 from selfloop_plugins.probes import AnswerProbe, QuestionProbe
 
-from selfloop import Claim, Judging, Question, metrics
+from selfloop import Judging, metrics
 from selfloop.metrics import interval
-from selfloop.recorder import Recorder
-from selfloop.store import Store
 
 LABELS = 1000
 
@@ -35,14 +32,10 @@ def main() -> None:
     parser.add_argument("--model", default="gemma-3-270m")
     options = parser.parse_args()
     backend = LlamaCpp(working(models.locate(options.model), "auto").path)
-    with TemporaryDirectory() as folder:
-        home = Path(folder)
-        store = Store(home, write=True)
-        store.begin_session({})
-        recorder = Recorder(backend, store, lambda event: None)
-        render = prompts(detectors(recorder).values(), recorder.describe().chat, home)
+    with recorded(backend) as (recorder, home, render):
         told = Judging(recorder, render, lambda claims: [()] * len(claims))
-        (on, good), (off, right) = (asked(file, recorder, render) for file in options.files)
+        on, off = (answered(recorder, questions(file), render) for file in options.files)
+        good, right = rights(on), rights(off)
         rows = [
             json.dumps({"question": c.question.text, "answer": c.answer.text, "right": bool(known)})
             for c, known in zip(on[:LABELS], good[:LABELS], strict=True)
@@ -61,15 +54,7 @@ def main() -> None:
                     for metric in (metrics.auroc, metrics.ece)
                 ]
                 print(f"| {build.name} | {what} | {' | '.join(cells)} |", flush=True)
-        store.close()
     backend.close()
-
-
-def asked(file: Path, backend: Recorder, render: partial) -> tuple[list[Claim], np.ndarray]:
-    """Return the claims of a file and which answers are right."""
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
-    claims = answered(backend, [Question(row["question"], file.stem) for row in rows], render)
-    return claims, np.array([judged(claim.answer.text, row) for claim, row in zip(claims, rows, strict=True)])
 
 
 if __name__ == "__main__":

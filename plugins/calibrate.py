@@ -60,14 +60,9 @@ def _labelled(run: Path) -> "tuple[list[Said], list[bool], tuple[str, ...]]":
     """Return what was said of each answer that has gold answers, whether it was right, and the questions' ids."""
     from selfloop.errors import RecipeError
     from selfloop.gold import judged
-    from selfloop.store import Store
+    from selfloop.store import attempts_of
 
-    store = Store(run, write=False)
-    try:
-        attempts = [attempt for ended in store.rounds() for attempt in ended.attempts if attempt.draft]
-    finally:
-        store.close()
-    known = [(attempt, judged(attempt.question, attempt.answer)) for attempt in attempts]
+    known = [(attempt, judged(attempt.question, attempt.answer)) for attempt in attempts_of(run) if attempt.draft]
     labelled = [(attempt, bool(good)) for attempt, good in known if good is not None and attempt.verdicts]
     if len({good for _, good in labelled}) < 2 or len(labelled) < LEAST:
         right = sum(good for _, good in labelled)
@@ -77,9 +72,9 @@ def _labelled(run: Path) -> "tuple[list[Said], list[bool], tuple[str, ...]]":
         )
     said = [
         {
-            v.verifier: v.confidence
-            for v in attempt.verdicts
-            if v.candidate == attempt.chosen and v.confidence is not None and v.verifier != "combined"
+            name: given
+            for name, given in attempt.confidences(attempt.chosen).items()
+            if given is not None and name != "combined"
         }
         for attempt, _ in labelled
     ]

@@ -157,7 +157,7 @@ def _answered(attempt: Attempt) -> Answered:
         draft_right=bool(judged(attempt.question, attempt.draft.text)),
         decision=str(attempt.decision),
         confidence=attempt.confidence,
-        verdicts={v.verifier: v.confidence for v in attempt.verdicts if v.candidate == attempt.chosen},
+        verdicts=attempt.confidences(attempt.chosen),
     )
 
 

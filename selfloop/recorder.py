@@ -94,13 +94,11 @@ class Recorder:
 
     def key(self, request: Request) -> str:
         """Return the name under which a request's completions are stored; `n` and `skip` have no part in it."""
-        return self._name(replace(request, n=1, skip=()))
+        return self._name(replace(request, n=1, skip=()), "completions")
 
-    def _name(self, asked: Request | Continuation, what: str = "") -> str:
+    def _name(self, asked: Request | Continuation, what: str) -> str:
         adapter = (self._adapter.sha256, self._adapter.scale) if self._adapter else None
-        text = asdict(asked) | {"model": self._info.sha256 or self._info.name, "adapter": adapter}
-        if what:
-            text["what"] = what
+        text = asdict(asked) | {"model": self._info.sha256 or self._info.name, "adapter": adapter, "what": what}
         return blake2b(json.dumps(text, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:

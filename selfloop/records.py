@@ -187,6 +187,10 @@ class Attempt:
         completion = self.draft if self.chosen == "draft" else self.revision
         return completion.text.strip() if completion else ""
 
+    def confidences(self, candidate: str) -> dict[str, float | None]:
+        """Return what each verifier gave to the draft or the revision, in the recipe's order; None: it abstained."""
+        return {v.verifier: v.confidence for v in self.verdicts if v.candidate == candidate}
+
     def failed(self, failure: Failure, *, fatal: bool = True) -> "Attempt":
         """Return this attempt with one more failure; a fatal one ends its way through the steps."""
         failures = (*self.failures, failure)

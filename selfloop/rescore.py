@@ -16,9 +16,9 @@ from pydantic import TypeAdapter
 from selfloop.assemble import assemble, built, check
 from selfloop.errors import StoreError
 from selfloop.protocols import Backend
-from selfloop.recipe import Loaded, read
+from selfloop.recipe import Loaded
 from selfloop.records import Adapter, AdapterProof, Attempt, Completion, Continuation, ModelInfo, Past, Request, Round
-from selfloop.runner import new_folder
+from selfloop.runner import new_folder, stored_recipe
 from selfloop.steps import ADAPTERS, Turn, decide, verify
 from selfloop.store import RECIPE, Store
 
@@ -36,11 +36,10 @@ def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("ru
     """
     old = Store(folder, write=False)
     try:
-        pinned = old.meta()
-        name = pinned.get("name", folder.name)
-        loaded = read(folder / RECIPE, overrides, base=Path(pinned.get("base", ".")), name=name)
+        loaded = stored_recipe(old, overrides)
         check(loaded)
-        if "model" not in pinned:
+        model, name = old.meta().get("model"), old.meta().get("name", folder.name)
+        if model is None:
             raise StoreError(f"the run in {folder} has not begun yet. Finish it first: selfloop resume {folder}")
         made = new_folder(runs, f"{name}-rescored")
         old.copy(made)
@@ -54,7 +53,7 @@ def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("ru
         store.forget_rounds()
         store.save_file(RECIPE, loaded.source.text())
         store.begin_session({"rescored": str(folder)})
-        for ended in _rejudged(loaded, made, store, TypeAdapter(ModelInfo).validate_python(pinned["model"]), rounds):
+        for ended in _rejudged(loaded, made, store, TypeAdapter(ModelInfo).validate_python(model), rounds):
             store.save_round(ended)
     finally:
         store.close()

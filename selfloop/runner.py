@@ -48,14 +48,19 @@ def resume(folder: Path, *, quiet: bool = False) -> Path:
         raise StoreError(f"no run in {folder}. Give the folder of a run, as `selfloop run` printed it.")
     store = Store(folder, write=True)
     try:
-        pinned = store.meta()
-        loaded = read(folder / RECIPE, base=Path(pinned.get("base", ".")), name=pinned.get("name"))
-        loaded = _quieted(loaded, quiet)
+        loaded = _quieted(stored_recipe(store), quiet)
         check(loaded)
         _go_on(loaded, folder, store)
     finally:
         store.close()
     return folder
+
+
+def stored_recipe(store: Store, overrides: tuple[str, ...] = ()) -> Loaded:
+    """Return the recipe of a run as it was run, under the name and from the folder it then had, with `overrides`."""
+    pinned = store.meta()
+    base, name = Path(pinned.get("base", ".")), pinned.get("name")
+    return read(store.folder / RECIPE, overrides, base=base, name=name)
 
 
 def _quieted(loaded: Loaded, quiet: bool) -> Loaded:

@@ -356,8 +356,7 @@ def _chosen(attempt: Attempt) -> Attempt:
 
 
 def _confidences(attempt: Attempt, candidate: str) -> dict[str, float]:
-    """Return the confidences given, by verifier, in the recipe's order."""
-    return {v.verifier: v.confidence for v in attempt.verdicts if v.candidate == candidate and v.confidence is not None}
+    return {name: given for name, given in attempt.confidences(candidate).items() if given is not None}
 
 
 def _decided(attempt: Attempt, belief: float, declined: float) -> Attempt:

@@ -273,6 +273,12 @@ class Store:
         return past
 
 
+def attempts_of(folder: Path) -> list[Attempt]:
+    """Return the attempts of all rounds of the run in `folder`, in order. Raises StoreError."""
+    with closing(Store(folder, write=False)) as store:
+        return [attempt for ended in store.rounds() for attempt in ended.attempts]
+
+
 def _disk(folder: Path, error: Exception) -> StoreError:
     """Say what the disk said, and what to do."""
     text = str(error)

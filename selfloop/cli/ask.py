@@ -48,7 +48,7 @@ def _answered(what: str, questions: tuple[str, ...], overrides: tuple[str, ...])
     """Run one round over the questions in a folder that goes away; return what became of each, in order."""
     from tempfile import TemporaryDirectory
 
-    from selfloop.store import Store
+    from selfloop.store import attempts_of
 
     with TemporaryDirectory(prefix="selfloop-ask-") as home:
         file = Path(home) / "questions.jsonl"
@@ -56,11 +56,7 @@ def _answered(what: str, questions: tuple[str, ...], overrides: tuple[str, ...])
         source = {"kind": "file", "path": str(file)}
         quiet = ("observers=[]", *overrides)
         folder = closed_book(what, source, len(questions), quiet, Path(home), name="ask", quiet=True)
-        store = Store(folder, write=False)
-        try:
-            return [attempt for ended in store.rounds() for attempt in ended.attempts]
-        finally:
-            store.close()
+        return attempts_of(folder)
 
 
 def _plain(attempt: Attempt) -> dict[str, Any]:
@@ -74,7 +70,7 @@ def _plain(attempt: Attempt) -> dict[str, Any]:
         "decision": attempt.decision,
         "reason": attempt.reason,
         "samples": Counter(" ".join(sample.text.split()) for sample in attempt.samples),
-        "verdicts": {v.verifier: v.confidence for v in attempt.verdicts if v.candidate == attempt.chosen},
+        "verdicts": attempt.confidences(attempt.chosen),
     }
 
 

@@ -23,22 +23,17 @@ def command(what: str, file: Path, overrides: tuple[str, ...], runs: Path, as_js
     FILE is JSONL, a line {"question": "...", "answer": "..."}; who wrote the answers does not matter. The model reads
     each, and answers the question itself some times to compare. It is a run like any other, in --runs.
     """
-    from selfloop.store import Store
+    from selfloop.store import attempts_of
 
     count = _count(file)
     source = {"kind": "file", "path": str(file.resolve())}
     plain = ("critique.mode=none", *overrides)
     folder = closed_book(what, source, count, plain, runs, name="score", quiet=as_json)
-    store = Store(folder, write=False)
-    try:
-        attempts = [attempt for ended in store.rounds() for attempt in ended.attempts]
-    finally:
-        store.close()
-    for attempt in attempts:
-        verdicts = {v.verifier: v.confidence for v in attempt.verdicts}
+    for attempt in attempts_of(folder):
         told = {"question": attempt.question.text, "answer": attempt.question.answer, "confidence": attempt.confidence}
         if as_json:
-            click.echo(json.dumps(told | {"reason": attempt.reason, "verdicts": verdicts}, ensure_ascii=False))
+            told |= {"reason": attempt.reason, "verdicts": attempt.confidences(attempt.chosen)}
+            click.echo(json.dumps(told, ensure_ascii=False))
             continue
         sure = f"  ? ({attempt.reason})" if attempt.confidence is None else f"{attempt.confidence:.2f}"
         click.echo(f"{printable(sure, 80)}  {printable(attempt.question.text, 100)} — {printable(attempt.answer, 60)}")
