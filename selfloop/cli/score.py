@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -30,9 +31,13 @@ def command(what: str, file: Path, overrides: tuple[str, ...], runs: Path, as_js
     plain = ("critique.mode=none", *overrides)
     folder = closed_book(what, source, count, plain, runs, name="score", quiet=as_json)
     for attempt in attempts_of(folder):
-        told = {"question": attempt.question.text, "answer": attempt.question.answer, "confidence": attempt.confidence}
+        told: dict[str, Any] = {"question": attempt.question.text, "answer": attempt.question.answer}
         if as_json:
-            told |= {"reason": attempt.reason, "verdicts": attempt.confidences(attempt.chosen)}
+            told |= {
+                "confidence": attempt.confidence,
+                "reason": attempt.reason,
+                "verdicts": attempt.confidences(attempt.chosen),
+            }
             click.echo(json.dumps(told, ensure_ascii=False))
             continue
         sure = f"  ? ({attempt.reason})" if attempt.confidence is None else f"{attempt.confidence:.2f}"
