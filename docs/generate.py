@@ -16,13 +16,13 @@ from selfloop.cli import COMMANDS, selfloop
 from selfloop.manager import HOOKS, Provided, load
 from selfloop.options import describe_options, describe_type, describe_value
 from selfloop.protocols import CAPABILITIES
-from selfloop.recipe import Answer, Ask, Critique, Decide, Recipe, ScorerSpec, SourceSpec, Spec, TunerSpec
+from selfloop.recipe import Answer, Ask, Decide, Recipe, ScorerSpec, SourceSpec, Spec, TunerSpec
 
 DOCS = Path(__file__).parent
 MADE = "<!-- Written by docs/generate.py from the code: change that, then `make docs`. -->\n"
 
 # type in the code -> what a recipe's author reads
-PARTS = {Ask: "see `ask`", Answer: "see `answer`", Critique: "see `critique`", Decide: "see `decide`"}
+PARTS = {Ask: "see `ask`", Answer: "see `answer`", Decide: "see `decide`"}
 SPECS = {Spec: "component", SourceSpec: "source", ScorerSpec: "scorer", TunerSpec: "tuner"}
 # what a key of the recipe means, where its type and name do not say so
 MEANING = {
@@ -33,7 +33,8 @@ MEANING = {
     "backend": "what runs the model",
     "ask": "where questions come from",
     "answer": "how they are answered",
-    "critique": "whether the model criticises and revises its answers",
+    "critique": "who criticises drafts, so that the model answers again; `none`: nobody",
+    "demonstrations": "who chooses what a question is shown with, in place of the prompt `answer`",
     "verifiers": "who says how likely an answer is to be true; confidence is the mean of those that can tell",
     "decide": "what is believed",
     "tuner": "what feeds beliefs back into the weights",
@@ -48,8 +49,6 @@ MEANING = {
     "answer.temperature": "of the samples; the draft is greedy",
     "answer.top_p": "of the samples",
     "answer.stop": "an answer ends before the first of these",
-    "critique.mode": "`plain`: criticise and revise; `none`: neither",
-    "critique.max_tokens": "tokens of a critique",
     "decide.belief": "confidence at or above this is kept",
     "decide.risk": "in place of `belief`: at most this share of a round's beliefs is wrong, going by their confidence",
     "decide.declined": 'confidence at or below this becomes "I don\'t know"; between the two it is undecided',
@@ -68,7 +67,7 @@ def recipe() -> str:
         "",
         *_table(_keys(Recipe)),
     ]
-    for name, model in {"ask": Ask, "answer": Answer, "critique": Critique, "decide": Decide}.items():
+    for name, model in {"ask": Ask, "answer": Answer, "decide": Decide}.items():
         lines += [f"### `{name}`", "", inspect.cleandoc(model.__doc__ or ""), "", *_table(_keys(model, f"{name}."))]
     lines += [
         "### Components",

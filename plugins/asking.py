@@ -69,6 +69,15 @@ def write(requests: Sequence[Request], backend: Backend) -> list[list[str] | Req
     return [refused.get(index, each) for index, each in enumerate(texts)]
 
 
+def first(requests: Sequence[Request], backend: Backend) -> list[str]:
+    """Return the one text of each request; a refusal is raised, and the claims are then tried one by one."""
+    found = write(requests, backend)
+    for texts in found:
+        if isinstance(texts, RequestError):
+            raise texts
+    return [text for (text,) in found]
+
+
 def seed(claim: Claim, judging: Judging) -> int:
     """Return a seed that depends on the run, the verifier and the question, and on no other claim."""
     return random.Random(f"{judging.seed} {claim.question.id}").getrandbits(32)

@@ -42,14 +42,11 @@ def abstaining(name: str, judge: Callable[[], tuple[float, str]]) -> Verdict:
 
 
 def repeats(claim: Claim) -> list[Completion]:
-    """Return the answer as the model said it to the bare question: the draft, or what has the revision's text.
-
-    A revision was written after a critique, which makes anything likely; what it repeats was not.
-    """
+    """Return the answer after the bare question: the draft; or the revision as it was read, and samples that say it."""
     if claim.candidate == "draft":
         return [claim.answer]
     text = normalise(claim.answer.text)
-    return [sample for sample in claim.samples if normalise(sample.text) == text]
+    return [claim.answer, *(sample for sample in claim.samples if normalise(sample.text) == text)]
 
 
 def likeliest(claim: Claim, *, tokens: bool = False) -> Completion:

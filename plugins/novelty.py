@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rapidfuzz import fuzz, process, utils
 
-from selfloop import Component, Past, Question, Score, hookimpl
+from selfloop import Asking, Component, Question, Score, hookimpl
 
 
 class Novelty:
@@ -13,9 +13,9 @@ class Novelty:
     Questions of the same batch count as earlier ones for those after them.
     """
 
-    def score(self, questions: Sequence[Question], past: Past) -> list[Score]:
+    def score(self, questions: Sequence[Question], asking: Asking) -> list[Score]:
         """Return the novelty of each question in [0, 1]; 0 is a repeat."""
-        asked = [utils.default_process(text) for text in past.questions]
+        asked = [utils.default_process(text) for text in asking.past.questions]
         scores = []
         for question in questions:
             text = utils.default_process(question.text)

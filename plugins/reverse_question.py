@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge
 
 from selfloop import Claim, Component, Judging, Request, Sampling, Verdict, hookimpl
-from selfloop.answers import normalise
+from selfloop.answers import content
 from selfloop.errors import RequestError
 from selfloop.prompts import is_open
 from selfloop.protocols import Verifier
@@ -16,12 +16,6 @@ from selfloop.records import Continuation
 from .asking import ByReading, line, logistic, seed, write
 from .evidence import DECLINED, NAN, PROMPTS, Abstain, meaning, stated
 from .likeness import f1
-
-# What any question may have: it tells nothing about which question it is.
-COMMON = """
-    what which who whom whose when where why how is are was were be been do does did has have had can could will would
-    in on at of to for from by with as and or it its he she his her they their there this that many much name called
-"""
 
 
 class ByLikelihood(ByReading):
@@ -63,11 +57,6 @@ class ByOverlap:
         ]
         written = dict(zip(asked, write(requests, judging.backend), strict=True))
         return [_judged(claim, written.get(i)) for i, claim in enumerate(claims)]
-
-
-def content(text: str) -> list[str]:
-    """Return the words of a question that say what it is about."""
-    return [word for word in normalise(text).split() if word not in COMMON.split()]
 
 
 def _judged(claim: Claim, written: list[str] | RequestError | None) -> Verdict:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from selfloop import Component, Past, Question, Score, hookimpl
+from selfloop import Asking, Component, Question, Score, hookimpl
 
 _ASKS = re.compile(
     r"^(in|on|at|for|of|to|from|by|with|during|about|after|before)?\s*\b(what|who|whom|whose|which|when|where|why|how|is|are"
@@ -27,7 +27,7 @@ class WellFormed:
     def __init__(self, *, min_words: Annotated[int, Ge(1)] = 4, max_words: Annotated[int, Ge(1)] = 30) -> None:
         self._words = range(min_words, max_words + 1)
 
-    def score(self, questions: Sequence[Question], past: Past) -> list[Score]:
+    def score(self, questions: Sequence[Question], asking: Asking) -> list[Score]:
         """Return 1 or 0 for each question."""
         faults = [self._fault(question.text.strip()) for question in questions]
         return [Score("well_formed", 0.0 if fault else 1.0, fault) for fault in faults]

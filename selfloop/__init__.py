@@ -2,6 +2,7 @@
 
 from selfloop.errors import SelfloopError
 from selfloop.hookspecs import hookimpl
+from selfloop.ledger import Past
 from selfloop.protocols import Asking, Component, Judging
 from selfloop.records import (
     Attempt,
@@ -9,7 +10,7 @@ from selfloop.records import (
     Claim,
     Completion,
     Message,
-    Past,
+    Outcome,
     Question,
     Request,
     Round,
@@ -29,6 +30,7 @@ __all__ = [
     "Component",
     "Judging",
     "Message",
+    "Outcome",
     "Past",
     "Question",
     "Request",

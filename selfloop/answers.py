@@ -3,6 +3,11 @@
 import re
 import string
 
+# What any question may have: it tells nothing about which question it is.
+_COMMON = re.compile(
+    r"what|which|who|whom|whose|when|where|why|how|is|are|was|were|be|been|do|does|did|has|have|had|can|could|will|would"
+    r"|in|on|at|of|to|for|from|by|with|as|and|or|it|its|he|she|his|her|they|their|there|this|that|many|much|name|called"
+)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _DECLINES = re.compile(
@@ -15,6 +20,11 @@ _DECLINES = re.compile(
 def normalise(text: str) -> str:
     """Return `text` as the SQuAD scorer compares it: lower case, no punctuation, no articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def content(text: str) -> list[str]:
+    """Return the words of a question that say what it is about, in order."""
+    return [word for word in normalise(text).split() if not _COMMON.fullmatch(word)]
 
 
 def declines(text: str) -> bool:

@@ -12,8 +12,18 @@ from selfloop.events import Event, Trouble
 from selfloop.guard import Broken, guarded, said
 from selfloop.options import options_model
 from selfloop.prompts import Prompts
-from selfloop.protocols import Backend, Component, Observer, QuestionSource, Scorer, Tuner, Verifier
-from selfloop.recipe import Loaded, Spec
+from selfloop.protocols import (
+    Backend,
+    Component,
+    Critic,
+    Demonstrator,
+    Observer,
+    QuestionSource,
+    Scorer,
+    Tuner,
+    Verifier,
+)
+from selfloop.recipe import ONES, Loaded, Spec
 from selfloop.recorder import Recorder
 from selfloop.records import Adapter, AdapterProof, Failure
 from selfloop.store import Store
@@ -68,6 +78,8 @@ class Parts:
     sources: list[Named[QuestionSource]]
     scorers: list[Named[Scorer]]
     verifiers: list[Named[Verifier]]
+    critic: Named[Critic] | None
+    demonstrator: Named[Demonstrator] | None
     tuner: Named[Tuner] | None
     notice: Observers
     prompts: Prompts
@@ -133,14 +145,26 @@ def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None
     sources = [Named(n, build("source", s), share=s.share) for n, s in _numbered(recipe.ask.sources)]
     scorers = [Named(n, build("scorer", s), minimum=s.minimum) for n, s in _numbered(recipe.ask.scorers)]
     verifiers = [Named(n, build("verifier", s)) for n, s in _numbered(recipe.verifiers)]
-    tuner = Named(recipe.tuner.kind, build("tuner", recipe.tuner)) if recipe.tuner else None
+    ones = {k: Named(s.kind, build(k, s)) for k, _, s in recipe.specs() if k in ONES and k != "backend"}
     notice = Observers([Named(s.kind, build("observer", s)) for s in recipe.observers])
     try:
         recorder = Recorder(backend or build("backend", recipe.backend), store, notice, recipe.backend.kind)
     except BaseException:
         notice.close()
         raise
-    return Parts(recorder, sources, scorers, verifiers, tuner, notice, prompts(loaded), folder, loaded.catalog.plugins)
+    return Parts(
+        recorder,
+        sources,
+        scorers,
+        verifiers,
+        critic=ones.get("critic"),
+        demonstrator=ones.get("demonstrator"),
+        tuner=ones.get("tuner"),
+        notice=notice,
+        prompts=prompts(loaded),
+        folder=folder,
+        plugins=loaded.catalog.plugins,
+    )
 
 
 def built(loaded: Loaded, kind: str, spec: Spec, folder: Path) -> Any:
@@ -191,6 +215,8 @@ METHODS = {
     "source": ("ask",),
     "scorer": ("score",),
     "verifier": ("verify",),
+    "critic": ("critique",),
+    "demonstrator": ("show",),
     "tuner": ("tune",),
     "observer": ("notice", "close"),
 }

@@ -51,6 +51,14 @@ class Hooks:
         """Return verifiers (`protocols.Verifier`); `needs` says what the backend must give."""
 
     @hookspec
+    def selfloop_critics(self) -> list[Component]:  # type: ignore[empty-body]
+        """Return critics of drafts (`protocols.Critic`)."""
+
+    @hookspec
+    def selfloop_demonstrators(self) -> list[Component]:  # type: ignore[empty-body]
+        """Return demonstrators (`protocols.Demonstrator`): what a question is shown with."""
+
+    @hookspec
     def selfloop_tuners(self) -> list[Component]:  # type: ignore[empty-body]
         """Return tuners (`protocols.Tuner`)."""
 

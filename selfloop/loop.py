@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 from selfloop import steps
 from selfloop.assemble import Parts
+from selfloop.ledger import Past
 from selfloop.recipe import Recipe
-from selfloop.records import Past, Round
+from selfloop.records import Round
 
 
 def play(recipe: Recipe, parts: Parts, past: Past) -> Iterator[Round]:

@@ -30,6 +30,8 @@ HOOKS = {
     "source": "selfloop_question_sources",
     "scorer": "selfloop_scorers",
     "verifier": "selfloop_verifiers",
+    "critic": "selfloop_critics",
+    "demonstrator": "selfloop_demonstrators",
     "tuner": "selfloop_tuners",
     "observer": "selfloop_observers",
 }

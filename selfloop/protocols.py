@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from selfloop.errors import RequestError
 from selfloop.events import Event
+from selfloop.ledger import Past
 from selfloop.prompts import Prompt
 from selfloop.records import (
     Adapter,
@@ -24,7 +25,6 @@ from selfloop.records import (
     Completion,
     Continuation,
     ModelInfo,
-    Past,
     Question,
     Request,
     Score,
@@ -96,7 +96,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Asking:
-    """What a question source is told: how many questions are still wanted, and what there is to work with.
+    """What a question source or a scorer is told: how many questions are still wanted, and what there is to work with.
 
     `turn` counts the calls of this round from 0, so that each call can draw with new seeds (`seed` already
     depends on run, round, source and turn). `prompts` gives the recipe's prompts by name (`prompts.py`).
@@ -122,24 +122,25 @@ class QuestionSource(Protocol):
 class Scorer(Protocol):
     """Says how good a question is to ask, before anything is spent on answering it."""
 
-    def score(self, questions: Sequence[Question], past: Past) -> Sequence[Score]:
-        """Return one score for each question; `past.questions` holds everything the run ever asked."""
+    def score(self, questions: Sequence[Question], asking: Asking) -> Sequence[Score]:
+        """Return one score for each question; `asking.past` holds everything the run ever asked."""
         ...
 
 
 @dataclass(frozen=True)
 class Judging:
-    """What a verifier is told beside the claims. All that the backend reads or writes here is stored.
+    """What verifiers, critics and demonstrators are told. All that the backend reads or writes here is stored.
 
     `prompt` gives the recipe's prompts by name, in the model's form. `before` lets the verifiers listed before this
     one judge other claims, such as these with fewer samples; what they say of these is in the claims. `seed`
-    depends on run, round and verifier.
+    depends on run, round and component. `past` is what the run knows of its earlier rounds.
     """
 
     backend: Backend
     prompt: Callable[..., Prompt]
     before: Callable[[Sequence[Claim]], Sequence[tuple[Verdict, ...]]]
     seed: int = 0
+    past: Past = field(default_factory=Past)
 
 
 class Verifier(Protocol):
@@ -147,6 +148,27 @@ class Verifier(Protocol):
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> Sequence[Verdict]:
         """Return one verdict for each claim; confidence None is to abstain, with a reason."""
+        ...
+
+
+class Critic(Protocol):
+    """Says of drafts what may make the model answer better. Whether it did is for verifiers that never saw it.
+
+    `revise` names the prompt with which the model answers again; it is given `question`, `draft` and `critique`.
+    """
+
+    revise: str
+
+    def critique(self, claims: Sequence[Claim], judging: Judging) -> Sequence[Completion]:
+        """Return one critique for each claim; an empty text where there is nothing to say, and the draft stays."""
+        ...
+
+
+class Demonstrator(Protocol):
+    """Chooses what a question is shown with, in place of the fixed demonstrations of the prompt `answer`."""
+
+    def show(self, questions: Sequence[str], judging: Judging) -> Sequence[Prompt]:
+        """Return the whole prompt for each question. Called again for questions that verifiers make up."""
         ...
 
 

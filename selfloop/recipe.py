@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -59,10 +59,15 @@ def _long(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
+def _unless_none(value: Any) -> Any:
+    return None if value == "none" else _long(value)
+
+
 Part = Annotated[Spec, BeforeValidator(_long)]
 SourcePart = Annotated[SourceSpec, BeforeValidator(_long)]
 ScorerPart = Annotated[ScorerSpec, BeforeValidator(_long)]
 TunerPart = Annotated[TunerSpec, BeforeValidator(_long)]
+CriticPart = Annotated[Spec | None, BeforeValidator(_unless_none)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -86,14 +91,6 @@ class Answer(BaseModel):
     temperature: Annotated[float, Field(gt=0, le=5)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     stop: list[str] = ["\n"]
-
-
-class Critique(BaseModel):
-    """`plain`: the model criticises its draft and writes a revision. `none`: neither."""
-
-    model_config = STRICT
-    mode: Literal["none", "plain"] = "plain"
-    max_tokens: Count = 48
 
 
 class Decide(BaseModel):
@@ -133,7 +130,8 @@ class Decide(BaseModel):
 # What a recipe has if it says nothing: three that any backend can serve, and one confidence out of them.
 DETECTORS = ("agreement", "sequence_probability", "meaning_probability", "combined")
 
-# Where a recipe lists components of each kind; the backend and the tuner are one each.
+# Where a recipe has the one component of a kind, and where it lists those of the others.
+ONES = {"backend": "backend", "critic": "critique", "demonstrator": "demonstrations", "tuner": "tuner"}
 LISTS: dict[str, tuple[str, ...]] = {
     "source": ("ask", "sources"),
     "scorer": ("ask", "scorers"),
@@ -153,7 +151,8 @@ class Recipe(BaseModel):
     backend: Part
     ask: Ask
     answer: Answer = Answer()
-    critique: Critique = Critique()
+    critique: CriticPart = None
+    demonstrations: Part | None = None
     verifiers: Annotated[list[Part], Field(min_length=1)] = [Spec(kind=kind) for kind in DETECTORS]
     decide: Decide = Decide()
     tuner: TunerPart | None = None
@@ -168,9 +167,9 @@ class Recipe(BaseModel):
 
     def specs(self) -> Iterator[tuple[str, tuple[str | int, ...], Spec]]:
         """Yield every component as (kind of component, where it stands in the recipe, what it says)."""
-        yield "backend", ("backend",), self.backend
-        if self.tuner:
-            yield "tuner", ("tuner",), self.tuner
+        for kind, key in ONES.items():
+            if spec := getattr(self, key):
+                yield kind, (key,), spec
         for kind, way in LISTS.items():
             here = self.ask if len(way) > 1 else self
             for i, spec in enumerate(getattr(here, way[-1])):
@@ -227,9 +226,9 @@ def _check_components(data: dict[str, Any], catalog: Catalog, mistakes: list[tup
         listed = here.get(way[-1])
         for i, raw in enumerate(listed if isinstance(listed, list) else []):
             _check_component(kind, (*way, i), raw, catalog, mistakes)
-    for kind in ("backend", "tuner"):
-        if data.get(kind) is not None:
-            _check_component(kind, (kind,), data[kind], catalog, mistakes)
+    for kind, key in ONES.items():
+        if data.get(key) is not None and (kind, data[key]) != ("critic", "none"):
+            _check_component(kind, (key,), data[key], catalog, mistakes)
 
 
 _RESERVED = {"source": {"kind", "share"}, "scorer": {"kind", "minimum"}, "tuner": {"kind", "every"}}

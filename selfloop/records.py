@@ -4,11 +4,11 @@ Three things are kept apart everywhere: the verifier broke (`Failure`), the veri
 (`Verdict.confidence is None`), the model declined (`Attempt.decision == "declined"`).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Literal
 
+Variant = Literal["", "reworded", "reversed", "swapped"]
 Decision = Literal["belief", "declined", "undecided", "dropped", "failed"]
 
 
@@ -99,7 +99,10 @@ class Question:
     """A question's text, where it came from, and, if the user has them, answers that count as right.
 
     `gold_pattern` is a regular expression that a right answer must match, in place of the list `gold`. `answer` is one
-    that is to be judged, in place of the model's own draft.
+    that is to be judged, in place of the model's own draft; `explanation` says in a sentence why it is right. `via` is
+    what in the source led to the question: a frame, an entity. `variant_of` is the text of an earlier question that
+    this one asks for again in other words (`reworded`), from the answer's side (`reversed`), or of something else of
+    the same kind (`swapped`).
     """
 
     text: str
@@ -108,6 +111,10 @@ class Question:
     gold: tuple[str, ...] = ()
     gold_pattern: str = ""
     answer: str = ""
+    explanation: str = ""
+    via: str = ""
+    variant_of: str = ""
+    variant: Variant = ""
 
     @property
     def id(self) -> str:
@@ -148,8 +155,9 @@ class Verdict:
 class Claim:
     """What a verifier judges: an answer to a question, and what else the model said to that question.
 
-    `candidate` is "revision" if the answer was written after a critique; samples never were. `verdicts` are those of
-    the verifiers that came before.
+    `candidate` is "revision" if the answer was written after a critique; samples never were, and the log-probabilities
+    of a revision are those that it has after the bare question, or none. `verdicts` are those of the verifiers that
+    came before.
     """
 
     question: Question
@@ -160,8 +168,35 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Belief:
+    """An answer that is kept: how sure, since which round, and under which adapter it was said."""
+
+    question: Question
+    answer: str
+    confidence: float
+    round: int
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a question in a round: an `Attempt` in short. Its last outcome is what holds."""
+
+    question: Question
+    decision: Decision
+    answer: str = ""
+    confidence: float | None = None
+    round: int = 0
+    adapter: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
-    """Everything that happened to one question in one round. Steps return changed copies of it."""
+    """Everything that happened to one question in one round. Steps return changed copies of it.
+
+    `lowers` is what becomes of an earlier belief that this answer contradicts.
+    """
 
     question: Question
     scores: tuple[Score, ...] = ()
@@ -175,6 +210,7 @@ class Attempt:
     reason: str = ""
     chosen: Literal["draft", "revision"] = "draft"
     confidence: float | None = None
+    lowers: Outcome | None = None
 
     @property
     def live(self) -> bool:
@@ -197,17 +233,6 @@ class Attempt:
         if fatal and self.live:
             return replace(self, failures=failures, decision="failed", reason=f"{failure.component}: {failure.message}")
         return replace(self, failures=failures)
-
-
-@dataclass(frozen=True, slots=True)
-class Belief:
-    """An answer that is kept: how sure, since which round, and under which adapter it was said."""
-
-    question: Question
-    answer: str
-    confidence: float
-    round: int
-    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +264,7 @@ class Round:
 
     @property
     def beliefs(self) -> tuple[Belief, ...]:
-        """Return what this round holds true, in the order asked."""
+        """Return what this round found true, in the order asked."""
         return tuple(
             Belief(a.question, a.answer, a.confidence or 0.0, self.number, a.draft.adapter if a.draft else None)
             for a in self.attempts
@@ -249,31 +274,6 @@ class Round:
     def count(self, decision: Decision) -> int:
         """Return how many attempts ended with this decision."""
         return sum(a.decision == decision for a in self.attempts)
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """What a run knows of what went before: what it must not ask again, and what it builds on.
-
-    `questions` are the texts that were asked, `dropped` the ones that were not, both in order.
-    """
-
-    rounds: int = 0
-    questions: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
-    beliefs: tuple[Belief, ...] = ()
-    adapter: Adapter | None = None
-
-    def after(self, ended: Round) -> "Past":
-        """Return the past as the round after `ended` sees it."""
-        held, adapter = self.beliefs + ended.beliefs, ended.adapter or self.adapter
-        return replace(self.and_asked(ended.attempts), rounds=ended.number, beliefs=held, adapter=adapter)
-
-    def and_asked(self, attempts: Sequence[Attempt]) -> "Past":
-        """Return the past with the questions of `attempts` in it too."""
-        asked = tuple(a.question.text for a in attempts if a.decision != "dropped")
-        dropped = tuple(a.question.text for a in attempts if a.decision == "dropped")
-        return replace(self, questions=self.questions + asked, dropped=self.dropped + dropped)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from pydantic import TypeAdapter
 
 from selfloop.assemble import assemble, built, check
 from selfloop.errors import StoreError
+from selfloop.ledger import Past
 from selfloop.protocols import Backend
 from selfloop.recipe import Loaded
-from selfloop.records import Adapter, AdapterProof, Attempt, Completion, Continuation, ModelInfo, Past, Request, Round
+from selfloop.records import Adapter, AdapterProof, Attempt, Completion, Continuation, ModelInfo, Request, Round
 from selfloop.runner import new_folder, stored_recipe
 from selfloop.steps import ADAPTERS, Turn, decide, verify
 from selfloop.store import RECIPE, Store

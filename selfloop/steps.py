@@ -16,9 +16,10 @@ from selfloop.answers import declines, normalise
 from selfloop.assemble import Named, Parts
 from selfloop.errors import RequestError
 from selfloop.events import AttemptEnded, StepName, StepStarted, Trouble
-from selfloop.guard import Broken, guarded, guarded_each, sound
+from selfloop.guard import Broken, blaming, guarded, guarded_each, sound
+from selfloop.ledger import Past, contradictions
 from selfloop.prompts import Prompt, is_open
-from selfloop.protocols import Asking, Judging, QuestionSource, Scorer, Verifier
+from selfloop.protocols import Asking, Critic, Demonstrator, Judging, QuestionSource, Scorer, Verifier
 from selfloop.recipe import Recipe
 from selfloop.records import (
     Adapter,
@@ -28,10 +29,8 @@ from selfloop.records import (
     Continuation,
     Decision,
     Failure,
-    Past,
     Question,
     Request,
-    Round,
     Sampling,
     Score,
     Verdict,
@@ -50,6 +49,7 @@ class Turn:
     parts: Parts
     past: Past
     failures: list[Failure] = field(default_factory=list)
+    shown: dict[str, Prompt] = field(default_factory=dict)
 
     def seed(self, *what: str | int) -> int:
         """Return a 32-bit seed that depends on the run's seed, the round, and `what`."""
@@ -57,8 +57,29 @@ class Turn:
         return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=4).digest(), "big")
 
     def prompt(self, name: str, **values: str) -> Prompt:
-        """Return a prompt of the recipe, filled in, in the form this model takes."""
+        """Return a prompt of the recipe, filled in, in the form this model takes; `answer` as demonstrators have it."""
+        if name == "answer" and self.parts.demonstrator:
+            return self.show([values["question"]])[0]
+        return self.plain(name, **values)
+
+    def plain(self, name: str, **values: str) -> Prompt:
+        """Return a prompt as the recipe's file has it."""
         return self.parts.prompts.render(name, chat=self.parts.backend.describe().chat, **values)
+
+    def show(self, questions: Sequence[str]) -> list[Prompt]:
+        """Return the prompt that the demonstrator gives each question, and ask it once for each. Raises Blamed."""
+        missing = [text for text in dict.fromkeys(questions) if text not in self.shown]
+        if missing and (chosen := self.parts.demonstrator):
+            judging = Judging(self.parts.backend, self.plain, lambda claims: [()] * len(claims), self.seed(), self.past)
+            found = blaming(chosen.name, lambda: _shown(chosen.part, missing, judging))
+            self.shown |= zip(missing, found, strict=True)
+        return [self.shown[text] for text in questions]
+
+    def judging(self, step: str, name: str, before: Sequence[Named[Verifier]] = ()) -> Judging:
+        """Return what a component that works on claims is told."""
+        return Judging(
+            self.parts.backend, self.prompt, partial(_rejudged, self, before), self.seed(step, name), self.past
+        )
 
     def start(self, step: StepName, attempts: int) -> None:
         """Tell the recorder and the observers that a step begins."""
@@ -92,21 +113,21 @@ def ask(turn: Turn) -> list[Attempt]:
         if missing <= 0 or len(dry) == len(turn.parts.sources):
             break
         past = turn.past.and_asked(attempts)
-        attempts += score(turn, [Attempt(q) for q in _draw(turn, past, number, missing, dry)], past)
+        asking = Asking(missing, turn.number, number, turn.seed("ask", number), turn.parts.backend, past, turn.prompt)
+        attempts += score(turn, [Attempt(q) for q in _draw(turn, asking, dry)], asking)
     surplus = {id(attempt) for attempt in [a for a in attempts if a.live][wanted:]}
     return [attempt for attempt in attempts if id(attempt) not in surplus]  # a later round may ask these
 
 
-def _draw(turn: Turn, past: Past, number: int, missing: int, dry: set[str]) -> list[Question]:
+def _draw(turn: Turn, asking: Asking, dry: set[str]) -> list[Question]:
     """Return new questions of all sources that still have some, by their shares."""
     ready = [s for s in turn.parts.sources if s.name not in dry]
     total = sum(source.share for source in ready)
     drawn: list[Question] = []
     for source in ready:
-        count = max(1, round(missing * source.share / total))
-        seed = turn.seed("ask", source.name, number)
-        asking = Asking(count, turn.number, number, seed, turn.parts.backend, past, turn.prompt)
-        given = guarded("ask", source.name, partial(_listed, source.part, asking))
+        count = max(1, round(asking.n * source.share / total))
+        told = replace(asking, n=count, seed=turn.seed("ask", source.name, asking.turn))
+        given = guarded("ask", source.name, partial(_listed, source.part, told))
         if isinstance(given, Broken):
             turn.trouble(given.failure)
             given = []
@@ -124,13 +145,15 @@ def _listed(source: QuestionSource, asking: Asking) -> list[Question]:
     return list(islice(source.ask(asking), 100 + 10 * asking.n))  # a generator may have no end
 
 
-def score(turn: Turn, attempts: Sequence[Attempt], past: Past) -> list[Attempt]:
+def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attempt]:
     """Score the questions; drop the ones below a scorer's minimum. Later scorers see only what is left."""
     scored = list(attempts)
     for scorer in turn.parts.scorers:
         live = [i for i, a in enumerate(scored) if a.live]
         questions = [scored[i].question for i in live]
-        results = guarded_each("ask", scorer.name, partial(_scores, scorer.part, past), questions, Score, turn.trouble)
+        results = guarded_each(
+            "ask", scorer.name, partial(_scores, scorer.part, asking), questions, Score, turn.trouble
+        )
         for i, result in zip(live, results, strict=True):
             if isinstance(result, Broken):
                 scored[i] = turn.end(scored[i].failed(result.failure))
@@ -142,13 +165,14 @@ def score(turn: Turn, attempts: Sequence[Attempt], past: Past) -> list[Attempt]:
     return scored
 
 
-def _scores(scorer: Scorer, past: Past, questions: Sequence[Question]) -> Sequence[Score]:
-    return scorer.score(questions, past)
+def _scores(scorer: Scorer, asking: Asking, questions: Sequence[Question]) -> Sequence[Score]:
+    return scorer.score(questions, asking)
 
 
 def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Draw the greedy draft, unless the question came with an answer to judge, and the samples that verifiers share."""
     how = turn.recipe.answer
+    attempts = _with_prompts(turn, attempts)
     stop = tuple(how.stop)
     greedy = Sampling(max_tokens=how.max_tokens, stop=stop)
     drawn = Sampling(how.temperature, top_p=how.top_p, max_tokens=how.max_tokens, stop=stop)
@@ -167,58 +191,115 @@ def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     return _generated(turn, "answer", _given(turn, attempts), requests, keep)
 
 
+def _shown(demonstrator: Demonstrator, questions: list[str], judging: Judging) -> list[Prompt]:
+    given = list(demonstrator.show(questions, judging))
+    if len(given) != len(questions) or not all(isinstance(one, str | tuple) for one in given):
+        raise ValueError(f"gave {len(given)} results for {len(questions)} questions, or what is no prompt")
+    return given
+
+
+def _with_prompts(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Let the demonstrator choose for all questions in one call; without a prompt an attempt fails."""
+    if (chosen := turn.parts.demonstrator) is None:
+        return list(attempts)
+    broken = guarded("answer", chosen.name, lambda: turn.show([a.question.text for a in attempts if a.live]))
+    if not isinstance(broken, Broken):
+        return list(attempts)
+    return [turn.end(a.failed(broken.failure)) if a.live else a for a in attempts]
+
+
 def _given(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Read the answers that came with questions, so that they have log-probabilities as if the model had said them."""
     own = [i for i, attempt in enumerate(attempts) if attempt.live and attempt.question.answer]
-    pairs = [_as_read(turn, attempts[i].question) for i in own]
-    kind, done = turn.recipe.backend.kind, list(attempts)
-    found = guarded("answer", kind, lambda: turn.parts.backend.loglikelihood(pairs)) if own else []
-    for place, i in enumerate(own):
-        logprobs = RequestError(found.failure.message) if isinstance(found, Broken) else found[place]
-        if isinstance(logprobs, RequestError):
-            done[i] = turn.end(done[i].failed(Failure("answer", kind, type(logprobs).__name__, str(logprobs))))
+    texts = [(attempts[i].question.text, attempts[i].question.answer) for i in own]
+    done = list(attempts)
+    for i, logprobs in zip(own, _read(turn, "answer", texts), strict=True):
+        if isinstance(logprobs, Failure):
+            done[i] = turn.end(done[i].failed(logprobs))
         else:
-            done[i] = replace(done[i], draft=Completion(str(pairs[place].text), logprobs=logprobs))
+            done[i] = replace(done[i], draft=Completion(_whole(turn, done[i].question.answer), logprobs=logprobs))
     return done
 
 
-def _as_read(turn: Turn, question: Question) -> Continuation:
-    prompt, stop = turn.prompt("answer", question=question.text), turn.recipe.answer.stop
-    return Continuation(prompt, f" {question.answer.strip()}{stop[0] if stop else ''}", is_open(prompt))
+def _read(turn: Turn, step: str, texts: Sequence[tuple[str, str]]) -> list[tuple[float, ...] | Failure]:
+    """Return the log-probabilities of each answer's tokens after its bare question; texts are (question, answer)."""
+
+    def read() -> list[tuple[float, ...] | RequestError]:
+        prompts = [turn.prompt("answer", question=question) for question, _ in texts]
+        pairs = [Continuation(p, _whole(turn, a), is_open(p)) for p, (_, a) in zip(prompts, texts, strict=True)]
+        return turn.parts.backend.loglikelihood(pairs)
+
+    kind = turn.recipe.backend.kind
+    found = guarded(step, kind, read) if texts else []
+    if isinstance(found, Broken):
+        return [found.failure] * len(texts)
+    return [Failure(step, kind, type(f).__name__, str(f)) if isinstance(f, RequestError) else f for f in found]
+
+
+def _whole(turn: Turn, answer: str) -> str:
+    """Return an answer as the model writes it: after a space, up to what ends it."""
+    stop = turn.recipe.answer.stop
+    return f" {answer.strip()}{stop[0] if stop else ''}"
 
 
 def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Let the model say what is wrong with its draft."""
-    how = turn.recipe.critique
-    if how.mode == "none":
+    """Let the critic say of each draft what may make the model answer better."""
+    if (critic := turn.parts.critic) is None:
         return list(attempts)
+    live = [i for i, attempt in enumerate(attempts) if attempt.live and not attempt.question.answer]
+    turn.start("critique", len(live))
+    claims = [_claim(attempts[i]) for i in live]
+    criticise = partial(_criticised, critic.part, turn.judging("critique", critic.name))
+    found = guarded_each("critique", critic.name, criticise, claims, Completion, turn.trouble)
+    done = list(attempts)
+    for i, one in zip(live, found, strict=True):
+        if isinstance(one, Broken):
+            done[i] = done[i].failed(one.failure, fatal=False)
+        elif one.text.strip():
+            done[i] = replace(done[i], critique=one)
+    return done
 
-    def requests(attempt: Attempt) -> list[Request]:
-        prompt = turn.prompt("critique", question=attempt.question.text, draft=attempt.answer)
-        return [_request(prompt, Sampling(max_tokens=how.max_tokens, stop=("\n",)))]
 
-    def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
-        return replace(attempt, critique=found[0][0])
-
-    return _generated(turn, "critique", attempts, requests, keep)
+def _criticised(critic: Critic, judging: Judging, claims: Sequence[Claim]) -> Sequence[Completion]:
+    return critic.critique(claims, judging)
 
 
 def revise(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Let the model answer again with the critique before it."""
-    if turn.recipe.critique.mode == "none":
+    """Let the model answer again with the critique before it, and read what it says after the bare question too."""
+    if (critic := turn.parts.critic) is None:
         return list(attempts)
     how = turn.recipe.answer
+    sampling = Sampling(max_tokens=how.max_tokens, stop=tuple(how.stop))
 
     def requests(attempt: Attempt) -> list[Request]:
-        noted = attempt.critique.text.strip() if attempt.critique else ""
-        prompt = turn.prompt("revise", question=attempt.question.text, draft=attempt.answer, critique=noted)
-        sampling = Sampling(max_tokens=how.max_tokens, stop=tuple(how.stop))
-        return [_request(prompt, sampling)]
+        if attempt.critique is None:
+            return []
+        noted = attempt.critique.text.strip()
+        values = {"question": attempt.question.text, "draft": attempt.answer, "critique": noted}
+        return [_request(turn.prompt(critic.part.revise, **values), sampling)]
 
     def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
         return replace(attempt, revision=found[0][0])
 
-    return _generated(turn, "revise", attempts, requests, keep)
+    return _read_back(turn, _generated(turn, "revise", attempts, requests, keep))
+
+
+def _read_back(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Give each revision its log-probabilities after the bare question: a critique makes anything likely."""
+    done, new = list(attempts), [i for i, a in enumerate(attempts) if a.live and a.revision and _differs(a)]
+    texts = [(attempts[i].question.text, attempts[i].revision.text) for i in new]  # type: ignore[union-attr]
+    for i, logprobs in zip(new, _read(turn, "revise", texts), strict=True):
+        known = () if isinstance(logprobs, Failure) else logprobs
+        revision = replace(done[i].revision, tokens=(), logprobs=known, entropies=None, margin=None)  # type: ignore[type-var]
+        done[i] = replace(done[i], revision=revision)
+        if isinstance(logprobs, Failure):
+            done[i] = done[i].failed(logprobs, fatal=False)
+    return done
+
+
+def _differs(attempt: Attempt) -> bool:
+    assert attempt.draft and attempt.revision
+    return normalise(attempt.revision.text) != normalise(attempt.draft.text)
 
 
 def _request(prompt: Prompt, sampling: Sampling, *, n: int = 1, seed: int = 0, entropy: bool = False) -> Request:
@@ -294,9 +375,7 @@ def _judged(
     found = [tuple[Verdict | Failure, ...]() for _ in claims]
     for k, verifier in enumerate(verifiers):
         shown = [replace(c, verdicts=_verdicts(own)) for c, own in zip(claims, found, strict=True)]
-        before = partial(_rejudged, turn, verifiers[:k])
-        judging = Judging(turn.parts.backend, turn.prompt, before, turn.seed("verify", verifier.name))
-        judge = partial(_judge, verifier.part, judging)
+        judge = partial(_judge, verifier.part, turn.judging("verify", verifier.name, verifiers[:k]))
         results = guarded_each("verify", verifier.name, judge, shown, Verdict, turn.trouble)
         checked = [_sound(verifier.name, c, r) for c, r in zip(claims, results, strict=True)]
         found = [(*own, one) for own, one in zip(found, checked, strict=True)]
@@ -323,10 +402,14 @@ def _sound(name: str, claim: Claim, result: Verdict | Broken) -> Verdict | Failu
     return replace(result, verifier=name, candidate=claim.candidate)
 
 
-def _claims(attempt: Attempt) -> Iterable[Claim]:
+def _claim(attempt: Attempt) -> Claim:
     assert attempt.draft is not None
-    yield Claim(attempt.question, attempt.draft, attempt.samples)
-    if attempt.revision and normalise(attempt.revision.text) != normalise(attempt.draft.text):
+    return Claim(attempt.question, attempt.draft, attempt.samples)
+
+
+def _claims(attempt: Attempt) -> Iterable[Claim]:
+    yield _claim(attempt)
+    if attempt.draft and attempt.revision and _differs(attempt):
         # the draft was said to the bare question too: it counts as a sample of what the model says to it
         yield Claim(attempt.question, attempt.revision, (*attempt.samples, attempt.draft), "revision")
 
@@ -335,6 +418,7 @@ def decide(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Turn confidence into belief, declined or undecided. The last verifier that can tell has the say."""
     turn.start("decide", sum(attempt.live for attempt in attempts))
     chosen = [_chosen(attempt) if attempt.live else attempt for attempt in attempts]
+    chosen = contradictions(turn.past.beliefs, chosen)
     how = turn.recipe.decide
     belief = how.threshold([a.confidence for a in chosen if a.live and a.confidence is not None])
     return [turn.end(_decided(a, belief, how.declined)) if a.live else a for a in chosen]
@@ -364,7 +448,12 @@ def _decided(attempt: Attempt, belief: float, declined: float) -> Attempt:
         return replace(attempt, decision="undecided", reason="no verifier could tell")
     held, refused = attempt.confidence >= belief, attempt.confidence <= declined
     decision: Decision = "belief" if held else "declined" if refused else "undecided"
-    return replace(attempt, decision=decision, reason=f"confidence {attempt.confidence:.2f}")
+    reason = f"confidence {attempt.confidence:.2f}"
+    if low := attempt.lowers:
+        reason += f", contradicts {low.question.text!r}: {low.answer}"
+        if low.confidence is not None and low.confidence >= belief:
+            attempt = replace(attempt, lowers=replace(low, decision="belief"))
+    return replace(attempt, decision=decision, reason=reason)
 
 
 def tune(turn: Turn, attempts: Sequence[Attempt]) -> Adapter | None:
@@ -384,7 +473,7 @@ def tune(turn: Turn, attempts: Sequence[Attempt]) -> Adapter | None:
 def _tuned(turn: Turn, attempts: Sequence[Attempt], folder: Path) -> Adapter | None:
     assert turn.parts.tuner is not None
     folder.mkdir(parents=True, exist_ok=True)
-    held = [*turn.past.beliefs, *Round(turn.number, tuple(attempts)).beliefs]
+    held = turn.past.and_asked(attempts).beliefs
     made = turn.parts.tuner.part.tune(turn.number, attempts, held, folder)
     if made is None:
         return None

@@ -20,7 +20,8 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from selfloop.errors import RunLocked, StoreError
-from selfloop.records import Adapter, Attempt, Completion, Failure, Past, Round
+from selfloop.ledger import Past
+from selfloop.records import Adapter, Attempt, Completion, Failure, Round
 from selfloop.text import encodable
 
 if TYPE_CHECKING:

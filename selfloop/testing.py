@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from selfloop.errors import RequestError
+from selfloop.ledger import Past
 from selfloop.options import options_model
 from selfloop.prompts import Prompts
-from selfloop.protocols import Backend, Component, Judging
+from selfloop.protocols import Asking, Backend, Component, Judging
 from selfloop.records import (
     Adapter,
     AdapterProof,
@@ -27,7 +28,7 @@ from selfloop.records import (
     Completion,
     Continuation,
     ModelInfo,
-    Past,
+    Outcome,
     Question,
     Request,
     Sampling,
@@ -192,6 +193,18 @@ def judging(backend: Backend | None = None, prompts: Path | None = None) -> Judg
     return Judging(backend, render, lambda claims: [()] * len(claims))
 
 
+def asking(backend: Backend | None = None, prompts: Path | None = None, asked: Sequence[str] = ()) -> Asking:
+    """Return what a source or a scorer is told in round 2, with `asked` asked in round 1."""
+    told, past = judging(backend, prompts), past_of(asked)
+    return Asking(6, 2, 0, 1, told.backend, past, told.prompt)
+
+
+def past_of(asked: Sequence[str] = (), dropped: Sequence[str] = ()) -> Past:
+    """Return what a run knows after a round in which these questions were asked, and these not."""
+    found = [Outcome(Question(text, "test"), "undecided", round=1) for text in asked]
+    return Past(1, (*found, *(Outcome(Question(text, "test"), "dropped", round=1) for text in dropped)))
+
+
 class _Contract:
     component: ClassVar[Component]
     options: ClassVar[dict[str, Any]] = {}
@@ -232,12 +245,40 @@ class ScorerContract(_Contract):
 
     def test_one_score_a_question(self) -> None:
         """Return as many scores as questions, also for none, each a number."""
-        scorer, past = self.build(), Past(questions=("What is the capital of Peru?",))
+        scorer, told = self.build(), asking(prompts=self.component.prompts, asked=["What is the capital of Peru?"])
         questions = [claim.question for claim in CLAIMS]
-        assert list(scorer.score([], past)) == []
-        scores = list(scorer.score(questions, past))
+        assert list(scorer.score([], told)) == []
+        scores = list(scorer.score(questions, told))
         assert len(scores) == len(questions)
         assert all(isinstance(s, Score) and s.value == s.value for s in scores)
+
+
+class CriticContract(_Contract):
+    """Subclass, set `component` (and `options`), run pytest."""
+
+    def test_one_critique_a_claim(self) -> None:
+        """Return as many critiques as claims, also for none; name a prompt that there is."""
+        critic, told = self.build(), judging(prompts=self.component.prompts)
+        assert list(critic.critique([], told)) == []
+        critiques = list(critic.critique(CLAIMS, told))
+        assert len(critiques) == len(CLAIMS)
+        assert all(isinstance(one, Completion) for one in critiques)
+        assert told.prompt(critic.revise, question="Q?", draft="A", critique="C")
+
+
+class DemonstratorContract(_Contract):
+    """Subclass, set `component` (and `options`), run pytest."""
+
+    def test_one_prompt_a_question(self) -> None:
+        """Return as many prompts as questions, also for none, each with its question and one that can be used."""
+        demonstrator, told = self.build(), judging(prompts=self.component.prompts)
+        assert list(demonstrator.show([], told)) == []
+        questions = [claim.question.text for claim in CLAIMS]
+        prompts = list(demonstrator.show(questions, told))
+        assert len(prompts) == len(questions)
+        for question, prompt in zip(questions, prompts, strict=True):
+            whole = prompt if isinstance(prompt, str) else "".join(message.content for message in prompt)
+            assert question in whole
 
 
 class BackendContract:

@@ -37,7 +37,7 @@ ask:
   sources: [{kind: file, path: questions.txt}]
   scorers: [{kind: well_formed, minimum: 1}, {kind: novelty, minimum: 0.25}]
 answer: {samples: 6}
-critique: {mode: none}
+critique: none
 verifiers: [agreement]
 """
 

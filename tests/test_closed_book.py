@@ -16,7 +16,7 @@ RECIPE = """\
 backend: {kind: scripted, script: world.json}
 ask: {sources: [blank_slate]}
 answer: {samples: 4}
-critique: {mode: none}
+critique: none
 verifiers: [agreement]
 """
 KNOWN, UNKNOWN = "What is the capital of France?", "What is the capital of Zorvania?"

@@ -98,7 +98,10 @@ def test_the_tutorial_has_every_hook_with_its_signature(hook: str) -> None:
     assert f"| `{hook}({taken})` | `{returned}` |" in text
 
 
-@pytest.mark.parametrize("kind", ["Backend", "QuestionSource", "Scorer", "Verifier", "Tuner", "Observer"])
+KINDS = ["Backend", "QuestionSource", "Scorer", "Verifier", "Critic", "Demonstrator", "Tuner", "Observer"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_tutorial_has_every_method_with_its_arguments(kind: str) -> None:
     text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
     row = next(line for line in text.splitlines() if f"`{kind}`: " in line)

@@ -152,7 +152,7 @@ backend: {kind: scripted, script: script.json}
 ask: {sources: [blank_slate]}
 answer: {samples: 4}
 rounds: 3
-critique: {mode: none}
+critique: none
 verifiers: [agreement]
 """
 SCRIPT = {r"Egypt\?\nAnswer:\s*$": ["Cairo"], r"legs\?\nAnswer:\s*$": ["eight legs"], "": ["I don't know"]}

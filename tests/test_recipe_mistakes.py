@@ -239,7 +239,7 @@ def test_a_prompt_over_the_context_fails_alone(
 ) -> None:
     questions = f"What is the capital of Egypt?\nWhat is {'very ' * 80}old?\nWho painted the ceiling?\n"
     recipe = (
-        "rounds: 1\nbackend: {kind: scripted, context: 120}\ncritique: {mode: none}\n"
+        "rounds: 1\nbackend: {kind: scripted, context: 120}\ncritique: none\n"
         "ask: {questions: 3, scorers: [], sources: [{kind: file, path: q.txt}]}\n"
     )
     folder = write({"q.txt": questions, "recipe.yaml": recipe})

@@ -18,6 +18,7 @@ rounds: 2
 backend: {kind: scripted, delay: 0.01}
 ask: {questions: 3, sources: [blank_slate, topics]}
 answer: {samples: 2}
+critique: plain
 """
 KILLS = 20
 MOST = 30.0  # seconds that anything here may take

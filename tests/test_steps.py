@@ -16,6 +16,7 @@ from selfloop import steps
 from selfloop.assemble import Named, Observers, Parts
 from selfloop.errors import ModelError
 from selfloop.events import AttemptEnded, Event
+from selfloop.ledger import Past
 from selfloop.prompts import Prompts
 from selfloop.protocols import Asking, Judging, Observer
 from selfloop.recipe import Decide, Recipe
@@ -26,7 +27,7 @@ from selfloop.records import (
     Attempt,
     Claim,
     Completion,
-    Past,
+    Continuation,
     Question,
     Round,
     Sampling,
@@ -69,7 +70,7 @@ class Listed:
 class Length:
     """Scores a question by its words."""
 
-    def score(self, questions: Sequence[Question], past: Past) -> list[Score]:
+    def score(self, questions: Sequence[Question], asking: Asking) -> list[Score]:
         return [Score("", float(len(q.text.split())), "by its words") for q in questions]
 
 
@@ -108,7 +109,15 @@ def turn(tmp_path: Path) -> Iterator[Make]:
         store.begin_session({})
         notice = Observers([Named("seen", observer)] if observer else [])
         recorder = Recorder(backend or ScriptedBackend(), store, notice)
-        given = {"sources": [], "scorers": [], "verifiers": [], "tuner": None, **parts}
+        given = {
+            "sources": [],
+            "scorers": [],
+            "verifiers": [],
+            "critic": None,
+            "demonstrator": None,
+            "tuner": None,
+            **parts,
+        }
         made = Parts(recorder, notice=notice, prompts=Prompts(), folder=store.folder, plugins={}, **given)
         past = past or Past()
         return steps.Turn(past.rounds + 1, Recipe.model_validate(said), made, past)
@@ -363,9 +372,100 @@ def test_the_same_question_in_another_round_draws_other_samples(turn: Make) -> N
 
 
 def test_without_critique_nothing_is_criticised(turn: Make) -> None:
-    made = turn({"critique": {"mode": "none"}})
+    made = turn({"critique": "none"})
     attempts = [answered()]
     assert steps.revise(made, steps.critique(made, attempts)) == attempts
+
+
+@dataclass
+class Critical:
+    """Says the same of every draft; the prompt that revises is the recipe's."""
+
+    text: str = "The answer is wrong."
+    revise: str = "revise"
+
+    def critique(self, claims: Sequence[Claim], judging: Judging) -> list[Completion]:
+        return [Completion(self.text) for _ in claims]
+
+
+def test_a_revision_has_the_log_probabilities_it_has_after_the_bare_question(turn: Make) -> None:
+    backend = ScriptedBackend({"Corrected answer:": ["Giza"], "": ["Cairo"]})
+    made = turn(critic=Named("plain", Critical()), backend=backend)
+    (one,) = steps.revise(made, steps.critique(made, [answered("Cairo")]))
+    assert one.critique is not None and one.critique.text == "The answer is wrong."
+    assert one.revision is not None and one.revision.text == "Giza"
+    bare = Continuation(made.prompt("answer", question=one.question.text), " Giza\n")
+    assert [one.revision.logprobs] == backend.loglikelihood([bare])
+    (claim,) = [c for c in steps._claims(one) if c.candidate == "revision"]
+    assert claim.answer == one.revision
+
+
+def test_a_critic_with_nothing_to_say_leaves_the_draft(turn: Make) -> None:
+    made = turn(critic=Named("plain", Critical(" ")))
+    attempts = [answered()]
+    assert steps.revise(made, steps.critique(made, attempts)) == attempts
+
+
+def test_a_critic_that_raises_costs_the_critique_only(turn: Make) -> None:
+    made = turn(critic=Named("plain", object()))
+    (one,) = steps.revise(made, steps.critique(made, [answered()]))
+    assert one.live and one.revision is None
+    assert [(f.step, f.component, f.type) for f in one.failures] == [("critique", "plain", "AttributeError")]
+
+
+class Shown:
+    """Shows each question with itself, and remembers what it was asked for."""
+
+    def __init__(self, short: int = 0) -> None:
+        self.asked, self.short = list[list[str]](), short
+
+    def show(self, questions: Sequence[str], judging: Judging) -> list[str]:
+        self.asked.append(list(questions))
+        return [f"Shown. {text} Answer:" for text in questions][self.short :]
+
+
+def test_a_demonstrator_makes_the_answer_prompts_in_one_call(turn: Make) -> None:
+    shown, backend = Shown(), ScriptedBackend({r"Shown\. Is (\w+)": ["yes {1}"]})
+    made = turn(demonstrator=Named("own", shown), backend=backend)
+    asked = [Attempt(Question(f"Is {name} it?", "test")) for name in ("Ada", "Bob")]
+    done = steps.answer(made, asked)
+    assert [one.answer for one in done] == ["yes Ada", "yes Bob"]
+    assert made.prompt("answer", question="Is Ada it?") == "Shown. Is Ada it? Answer:"
+    assert shown.asked == [["Is Ada it?", "Is Bob it?"]]
+    assert made.prompt("critique", question="Q?", draft="A") == made.plain("critique", question="Q?", draft="A")
+
+
+def test_without_prompts_nothing_is_answered(turn: Make) -> None:
+    made = turn(demonstrator=Named("own", Shown(short=1)))
+    (one,) = steps.answer(made, [Attempt(Question("Is it?", "test"))])
+    assert (one.decision, one.failures[0].component) == ("failed", "own")
+
+
+def believed(answer: str, confidence: float) -> Past:
+    said = replace(answered(answer), decision="belief", confidence=confidence)
+    return Past().after(Round(1, (said,)))
+
+
+def test_an_answer_that_contradicts_a_belief_lowers_both(turn: Make) -> None:
+    """p(1 - q) / (1 - pq) of .9 and .8: .18 / .28 and .08 / .28."""
+    asked = Question("Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded")
+    made = turn(past=believed("Cairo", 0.9), verifiers=judges({"draft": 0.8}))
+    (one,) = steps.decide(made, steps.verify(made, [replace(answered("Giza"), question=asked)]))
+    assert one.lowers is not None
+    assert (one.confidence, one.lowers.confidence) == (pytest.approx(0.08 / 0.28), pytest.approx(0.18 / 0.28))
+    assert (one.decision, one.lowers.decision) == ("declined", "belief"), "still above .6"
+    assert "contradicts 'What is the capital of Egypt?': Cairo" in one.reason
+    assert [b.confidence for b in made.past.and_asked([one]).beliefs] == [pytest.approx(0.18 / 0.28)]
+
+
+def test_a_belief_that_falls_below_the_threshold_is_none_any_more(turn: Make) -> None:
+    asked = Question("Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded")
+    made = turn(past=believed("Cairo", 0.8), verifiers=judges({"draft": 0.8}))
+    (one,) = steps.decide(made, steps.verify(made, [replace(answered("Giza"), question=asked)]))
+    assert one.lowers is not None and one.lowers.decision == "undecided"
+    after = made.past.after(Round(2, (one,)))
+    assert after.beliefs == ()
+    assert after.questions == ("What is the capital of Egypt?", "Egypt has which capital?")
 
 
 def test_steps_leave_alone_what_has_ended(turn: Make) -> None:
@@ -430,7 +530,8 @@ def test_tune_runs_every_so_many_rounds(turn: Make) -> None:
 def test_the_tuner_learns_from_this_round_too(turn: Make) -> None:
     held = Past().after(Round(1, (decided(turn(verifiers=judges({"draft": 1.0})), answered()),)))
     made = turn({"tuner": {"kind": "lora"}}, past=held, tuner=Named("lora", Tuner()))
-    adapter = steps.tune(made, [decided(turn(verifiers=judges({"draft": 1.0})), answered())])
+    other = replace(answered(), question=Question("Where is the Sphinx?", "test"))
+    adapter = steps.tune(made, [decided(turn(verifiers=judges({"draft": 1.0})), other)])
     assert adapter is not None
     assert (made.parts.folder / adapter.path).read_text() == "2"
     assert adapter.round == 2

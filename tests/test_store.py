@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from selfloop.errors import RunLocked, StoreError
+from selfloop.ledger import Past
 from selfloop.records import (
     Adapter,
     Attempt,
     Completion,
     Failure,
-    Past,
     Question,
     Round,
     Score,

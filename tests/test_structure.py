@@ -28,17 +28,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"errors"},
     "events": {"records"},
     "prompts": {"errors", "records"},
-    "protocols": {"errors", "events", "prompts", "records"},
+    "ledger": {"answers", "records"},
+    "protocols": {"errors", "events", "ledger", "prompts", "records"},
     "hookspecs": {"protocols"},
     "guard": {"errors", "records"},
-    "store": {"errors", "records", "text"},
+    "store": {"errors", "ledger", "records", "text"},
     "recorder": {"errors", "events", "guard", "protocols", "records", "store", "text"},
-    "loop": {"steps", "assemble", "recipe", "records"},
+    "loop": {"steps", "assemble", "ledger", "recipe", "records"},
 }
 # What stands above the steps: nothing but the runner and the command line may know it.
 ABOVE = {"loop", "runner", "rescore", "cli", "testing"}
 # What a plugin, ours or anybody's, may import.
-PUBLIC = {"", "answers", "errors", "events", "hookspecs", "prompts", "protocols", "records", "testing", "text"}
+PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "protocols", "records"}
+PUBLIC |= {"testing", "text"}
 # What commands and loaders may import too: they read runs and files, and measure.
 PUBLIC |= {"gold", "metrics", "rows", "store"}
 
@@ -163,7 +165,7 @@ def test_the_core_is_small() -> None:
     }  # no run needs them
     core = [path for path in CORE if path.parent.name == "selfloop" and path.name not in aside]
     assert len(core) > 15
-    assert sum(map(code_lines, core)) <= 1950
+    assert sum(map(code_lines, core)) <= 2150
 
 
 def test_the_program_fits_on_a_screen() -> None:

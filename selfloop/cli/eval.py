@@ -88,10 +88,10 @@ def _count(source: dict[str, Any]) -> int:
     """Return how many questions there are, for a run says beforehand how many it will ask. Refuses what has no gold."""
     from selfloop.errors import RecipeError
     from selfloop.gold import judged
+    from selfloop.ledger import Past
     from selfloop.manager import load
     from selfloop.prompts import Prompts
     from selfloop.protocols import Asking
-    from selfloop.records import Past
     from selfloop.testing import ScriptedBackend
 
     options = {key: Path(value) if key == "path" else value for key, value in source.items() if key != "kind"}

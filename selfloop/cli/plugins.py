@@ -33,14 +33,14 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps({"components": rows, "broken": catalog.broken}, indent=2))
         return
     for row in rows:
-        click.echo(f"{row['kind']:9} {row['name']}: {row['doc']}")
-        click.echo(f"          from {row['plugin']} ({row['version']})" + (f", {row['paper']}" if row["paper"] else ""))
+        click.echo(f"{row['kind']:12} {row['name']}: {row['doc']}")
+        click.echo(f"             from {row['plugin']} ({row['version']})" + (f", {row['paper']}" if row["paper"] else ""))
         if row["needs"]:
-            click.echo(f"          needs {', '.join(row['needs'])}")
+            click.echo(f"             needs {', '.join(row['needs'])}")
         for option in row["options"]:
-            click.echo(f"          {option['name']}: {option['type']}{option['default']}")
+            click.echo(f"             {option['name']}: {option['type']}{option['default']}")
     for plugin, why in catalog.broken.items():
-        click.echo(f"broken    {plugin}: {why}", err=True)
+        click.echo(f"broken       {plugin}: {why}", err=True)
 
 
 def _row(kind: str, plugin: str, version: str, component: Any) -> dict[str, Any]:

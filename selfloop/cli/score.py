@@ -28,7 +28,7 @@ def command(what: str, file: Path, overrides: tuple[str, ...], runs: Path, as_js
 
     count = _count(file)
     source = {"kind": "file", "path": str(file.resolve())}
-    plain = ("critique.mode=none", *overrides)
+    plain = ("critique=none", *overrides)
     folder = closed_book(what, source, count, plain, runs, name="score", quiet=as_json)
     for attempt in attempts_of(folder):
         told: dict[str, Any] = {"question": attempt.question.text, "answer": attempt.question.answer}

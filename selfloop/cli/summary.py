@@ -16,7 +16,7 @@ def summary(folder: Path) -> dict[str, Any]:
     """Return a run's counts: for each round and in all, and where it lies."""
     store = Store(folder, write=False)
     try:
-        rounds = list(store.rounds())
+        rounds, held = list(store.rounds()), store.past().beliefs
         return {
             "run": str(folder),
             "rounds": [_counts(ended) for ended in rounds],
@@ -24,7 +24,8 @@ def summary(folder: Path) -> dict[str, Any]:
             "failures": store.count("failures"),
             "dropped": Counter(a.reason.split(":")[0] for r in rounds for a in r.attempts if a.decision == "dropped"),
             "beliefs": [
-                {"question": b.question.text, "answer": b.answer, "confidence": b.confidence} for b in _best(rounds)
+                {"question": b.question.text, "answer": b.answer, "confidence": b.confidence}
+                for b in sorted(held, key=lambda belief: -belief.confidence)
             ],
         }
     finally:
@@ -40,10 +41,6 @@ def _counts(ended: Round) -> dict[str, int]:
         **{d: ended.count(d) for d in get_args(Decision)},
         "revised": revised,
     }
-
-
-def _best(rounds: list[Round]) -> list[Any]:
-    return sorted((b for ended in rounds for b in ended.beliefs), key=lambda b: -b.confidence)
 
 
 def print_summary(folder: Path, *, as_json: bool) -> None:

@@ -20,7 +20,7 @@ rounds: 1
 backend: scripted
 ask: {questions: 60, sources: [{kind: file, path: asked.txt}], scorers: []}
 answer: {samples: 4}
-critique: {mode: none}
+critique: none
 verifiers: [agreement, sequence_probability, {kind: combined, calibration: labels.json}]
 """
 

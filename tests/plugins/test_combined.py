@@ -57,7 +57,7 @@ def test_meaning_probability(answer: Completion, samples: Any, confidence: float
 
 
 def test_a_revision_has_the_probability_of_what_was_said_to_the_bare_question() -> None:
-    claim = Claim(QUESTION, said("Giza", -0.01), (said("Giza", math.log(0.5)), said("Cairo", -1.0)), "revision")
+    claim = Claim(QUESTION, said("Giza", math.log(0.5)), (said("Giza", math.log(0.5)), said("Cairo", -1.0)), "revision")
     (verdict,) = MeaningProbability().verify([claim], judging())
     assert verdict.confidence == pytest.approx(0.5)
 

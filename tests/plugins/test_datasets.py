@@ -15,7 +15,7 @@ from selfloop.errors import MissingExtra, RecipeError
 from selfloop.gold import judged
 from selfloop.prompts import Prompts
 from selfloop.rows import save
-from selfloop.testing import ScriptedBackend
+from selfloop.testing import ScriptedBackend, past_of
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "nq_open": [
@@ -127,7 +127,7 @@ def test_limit_draws_by_seed_and_keeps_the_order(tmp_path: Path) -> None:
 def test_each_question_once(tmp_path: Path) -> None:
     path = written(tmp_path, "jsonl", [{"question": f"Q{i}?", "answer": ["x"]} for i in range(5)])
     source = datasets.Dataset(path=path)
-    past = Past(questions=("Q0?",), dropped=("Q2?",))
+    past = past_of(["Q0?"], ["Q2?"])
     assert [q.text for q in source.ask(asking(2, past))] == ["Q1?", "Q3?"]
 
 

@@ -1,10 +1,13 @@
 """The scorers: which texts are questions, and which are new."""
 
+from dataclasses import replace
+
 import pytest
 from selfloop_plugins.novelty import Novelty
 from selfloop_plugins.well_formed import WellFormed
 
-from selfloop import Past, Question
+from selfloop import Question
+from selfloop.testing import asking, past_of
 
 GOOD = [
     "What is the capital of Egypt?",
@@ -42,7 +45,7 @@ BAD = [
 
 
 def well_formed(text: str, **options: int) -> tuple[float, str]:
-    (score,) = WellFormed(**options).score([Question(text, "test")], Past())
+    (score,) = WellFormed(**options).score([Question(text, "test")], asking())
     return score.value, score.reason
 
 
@@ -70,7 +73,9 @@ def test_bounds_count_words() -> None:
 
 
 def novelty(texts: list[str], asked: tuple[str, ...] = (), dropped: tuple[str, ...] = ()) -> list[float]:
-    scores = Novelty().score([Question(text, "test") for text in texts], Past(questions=asked, dropped=dropped))
+    scores = Novelty().score(
+        [Question(text, "test") for text in texts], replace(asking(), past=past_of(asked, dropped))
+    )
     return [round(score.value, 2) for score in scores]
 
 
@@ -103,7 +108,7 @@ def test_what_was_dropped_may_be_asked() -> None:
 
 
 def test_the_reason_names_the_nearest() -> None:
-    (score,) = Novelty().score([Question(EGYPT, "test")], Past(questions=("Who was it?", EGYPT)))
+    (score,) = Novelty().score([Question(EGYPT, "test")], asking(asked=["Who was it?", EGYPT]))
     assert score.reason == "like 'what is the capital of egypt'"
 
 

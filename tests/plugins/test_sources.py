@@ -11,7 +11,7 @@ from selfloop_plugins.writing import draw, first_question
 from selfloop import Asking, Message, Past, Question, Request, Sampling
 from selfloop.errors import RecipeError, RequestError
 from selfloop.prompts import Prompts
-from selfloop.testing import ScriptedBackend
+from selfloop.testing import ScriptedBackend, past_of
 
 
 class Heard(ScriptedBackend):
@@ -161,9 +161,9 @@ def test_file_gives_each_question_once(tmp_path: Path) -> None:
     source = file(tmp_path / "q.txt", "\n".join(f"Question {i}?" for i in range(5)))
     first = source.ask(asking(n=2))
     assert [q.text for q in first] == ["Question 0?", "Question 1?"]
-    past = Past(questions=("Question 0?", "Question 2?"), dropped=("Question 1?",))
+    past = past_of(["Question 0?", "Question 2?"], ["Question 1?"])
     assert [q.text for q in source.ask(asking(n=9, past=past))] == ["Question 3?", "Question 4?"]
-    assert source.ask(asking(past=Past(questions=tuple(f"Question {i}?" for i in range(5))))) == []
+    assert source.ask(asking(past=past_of([f"Question {i}?" for i in range(5)]))) == []
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_mean_token_entropy(entropies: tuple[float, ...] | None, confidence: flo
 
 def test_the_entropy_of_a_revision_is_that_of_the_draft_or_sample_it_repeats() -> None:
     samples = (said(-0.1, text="Giza"), replace(said(-0.2, text="giza."), entropies=(1.0,)))
-    revision = Claim(QUESTION, replace(said(-0.01, text="Giza"), entropies=(0.0,)), samples, "revision")
+    revision = Claim(QUESTION, said(-0.01, text="Giza"), samples, "revision")
     assert judge(MeanTokenEntropy(), revision).confidence == pytest.approx(math.exp(-1))
 
 
@@ -223,9 +223,11 @@ def test_cocoa(claim: Claim, confidence: float | None) -> None:
 
 
 @pytest.mark.parametrize("verifier", [SequenceProbability(), Perplexity(), CoCoA()])
-def test_what_was_said_after_a_critique_is_not_judged_by_its_own_probability(verifier: Any) -> None:
-    revision = Claim(QUESTION, said(-0.01, text="Luxor"), (said(-0.1),), "revision")
-    assert judge(verifier, revision).confidence is None
+def test_a_revision_that_could_not_be_read_is_not_judged(verifier: Any) -> None:
+    """It has no log-probabilities then, and was never said to the bare question."""
+    revision = Claim(QUESTION, Completion("Luxor"), (said(-0.1),), "revision")
+    verdict = judge(verifier, revision)
+    assert (verdict.confidence, verdict.reason) == (None, "not among what the model said to the bare question")
 
 
 def test_a_broken_log_probability_is_no_confidence() -> None:
@@ -234,17 +236,11 @@ def test_a_broken_log_probability_is_no_confidence() -> None:
     assert verdict.confidence == 0.0
 
 
-def test_a_revision_is_judged_by_what_was_said_to_the_bare_question() -> None:
+@pytest.mark.parametrize(("read", "log"), [(-3.0, -1.0), (-0.5, -0.5)])
+def test_a_revision_is_judged_by_the_likeliest_wording_after_the_bare_question(read: float, log: float) -> None:
     samples = (said(-2.0, text="giza"), said(-1.0, text="The Giza.", sample=1), said(-0.1, text="Cairo", sample=2))
-    revision = Claim(QUESTION, said(-0.01, text="Giza"), samples, "revision")
-    assert judge(SequenceProbability(), revision).confidence == pytest.approx(math.exp(-1.0))
-
-
-def test_a_revision_that_was_never_said_is_not_judged() -> None:
-    revision = Claim(QUESTION, said(-0.01, text="Luxor"), (said(-0.1),), "revision")
-    verdict = judge(SequenceProbability(), revision)
-    assert verdict.confidence is None
-    assert verdict.reason == "not among what the model said to the bare question"
+    revision = Claim(QUESTION, said(read, text="Giza"), samples, "revision")
+    assert judge(SequenceProbability(), revision).confidence == pytest.approx(math.exp(log))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""`answerable`: being written."""

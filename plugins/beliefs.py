@@ -1,0 +1,1 @@
+"""`beliefs`: being written."""

@@ -1,0 +1,1 @@
+"""`contrast`: being written."""

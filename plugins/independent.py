@@ -1,0 +1,1 @@
+"""`independent`: being written."""

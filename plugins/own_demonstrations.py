@@ -1,0 +1,1 @@
+"""`own_demonstrations`: being written."""
