@@ -83,7 +83,8 @@ def _unjudged(attempt: Attempt) -> Attempt:
     if attempt.decision in ("dropped", "failed"):
         return attempt
     kept = tuple(failure for failure in attempt.failures if failure.step != "verify")
-    return replace(attempt, verdicts=(), failures=kept, decision=None, reason="", chosen="draft", confidence=None)
+    bare = replace(attempt, verdicts=(), failures=kept, decision=None, reason="", confidence=None, lowers=None)
+    return replace(bare, chosen="draft")
 
 
 class Unopened:
