@@ -34,7 +34,8 @@ def command(names: tuple[str, ...], as_json: bool) -> None:
         return
     for row in rows:
         click.echo(f"{row['kind']:12} {row['name']}: {row['doc']}")
-        click.echo(f"             from {row['plugin']} ({row['version']})" + (f", {row['paper']}" if row["paper"] else ""))
+        paper = f", {row['paper']}" if row["paper"] else ""
+        click.echo(f"             from {row['plugin']} ({row['version']}){paper}")
         if row["needs"]:
             click.echo(f"             needs {', '.join(row['needs'])}")
         for option in row["options"]:
