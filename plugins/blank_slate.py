@@ -50,10 +50,10 @@ class BlankSlate:
     def __init__(
         self,
         *,
-        temperature: Annotated[float, Gt(0)] = 0.9,
+        temperature: Annotated[float, Gt(0)] = 0.8,
         top_p: Annotated[float, Gt(0)] = 0.95,
         max_tokens: Annotated[int, Ge(1)] = 32,
-        oversample: Annotated[float, Ge(1)] = 2.0,
+        oversample: Annotated[float, Ge(1)] = 1.7,
         frames: Annotated[tuple[str, ...], MinLen(1)] = FRAMES,
         openings: Annotated[tuple[str, ...], MinLen(1)] = OPENINGS,
         own: bool = True,
@@ -77,13 +77,14 @@ class BlankSlate:
         if asking.backend.describe().chat:
             frames = [o for o in self._openings for _ in range(drawn[_name(o)])]
             written = draw(asking, [(Message("user", o),) for o in frames], self._sampling, open_turn=True)
-            begun = list(frames)
+            begun = frames
         else:
             frames = [f for f in self._frames for _ in range(drawn[_name(f)])]
             written = draw(asking, frames, self._sampling)
             begun = [_begun(frame) for frame in frames]
-        texts = [(start + text, _name(f)) for start, f, got in zip(begun, frames, written, strict=True) for text in got]
-        return [Question(found, "blank_slate", via=via) for text, via in texts if (found := first_question(text))]
+        found = zip(begun, frames, written, strict=True)
+        texts = [(_question(start, text), _name(frame)) for start, frame, got in found for text in got]
+        return [Question(text, "blank_slate", via=via) for text, via in texts if text]
 
     def _owned(self, asking: Asking, good: Sequence[str], count: int, rng: random.Random) -> list[Question]:
         """Return what follows lists of four of the run's own questions; eight texts share a list, and its cost."""
@@ -100,6 +101,13 @@ def _name(frame: str) -> str:
 def _begun(frame: str) -> str:
     last = frame.rpartition("\n")[2]
     return last[found.end() :] if (found := _MARK.match(last)) else ""
+
+
+def _question(begun: str, text: str) -> str:
+    if not first_question(text):
+        return ""
+    fresh = text[:1].isupper()  # no space before it and a capital: it does not go on, it begins a question of its own
+    return first_question(text if fresh else begun + text)
 
 
 def _good(asking: Asking) -> list[str]:

@@ -37,8 +37,8 @@ class Frontier:
         easy: Annotated[float, Ge(0), Le(1)] = 0.2,
         impossible: Annotated[float, Ge(0), Le(1)] = 0.2,
         shown: Annotated[int, Ge(1)] = 4,
-        temperature: Annotated[float, Gt(0)] = 0.9,
-        oversample: Annotated[float, Ge(1)] = 2.0,
+        temperature: Annotated[float, Gt(0)] = 0.8,
+        oversample: Annotated[float, Ge(1)] = 2.5,
     ) -> None:
         self._shares = {"middling": max(0.0, 1 - easy - impossible), "easy": easy, "impossible": impossible}
         self._shown, self._oversample = shown, oversample

@@ -86,8 +86,8 @@ class Topics:
         topics_file: Path | None = None,
         per_topic: Annotated[int, Ge(1)] = 8,
         per_entity: Annotated[int, Ge(1)] = 2,
-        temperature: Annotated[float, Gt(0)] = 0.7,
-        oversample: Annotated[float, Ge(1)] = 3.0,
+        temperature: Annotated[float, Gt(0)] = 0.6,
+        oversample: Annotated[float, Ge(1)] = 2.2,
         more: bool = True,
     ) -> None:
         self._topics = _given(topics) if topics_file is None else _read(topics_file)
@@ -105,7 +105,7 @@ class Topics:
         found: dict[str, Question] = {}
         for (topic, entity), got in zip(wanted, draw(asking, prompts, self._asking), strict=True):
             for text in map(first_question, got):
-                if names(text, entity):
+                if names(text, entity, topic):
                     found.setdefault(text, Question(text, "topics", topic, via=entity))
         return list(found.values())
 
@@ -141,13 +141,14 @@ class Topics:
             asking.prompt("topics_entities", examples=examples, topic=line(topic), start=start)
             for topic, start in zip(topics, starts, strict=True)
         ]
-        found: dict[str, list[str]] = {topic: [] for topic in topics}
-        for topic, prompt, texts in zip(topics, prompts, draw(told, prompts, self._listing, n=4), strict=True):
+        found = dict[str, list[str]]()
+        for (topic, own), prompt, texts in zip(
+            topics.items(), prompts, draw(told, prompts, self._listing, 4), strict=True
+        ):
             shown = _text(prompt)  # a small model likes to say its examples over again
-            for name in (name for text in texts for name in entities(text)):
-                if name.lower() not in seen and name.lower() not in shown and len(found[topic]) < 3 * self._per_topic:
-                    seen.add(name.lower())
-                    found[topic].append(name)
+            new = [name for name in _agreed(texts) if name.lower() not in shown and name.lower() not in seen]
+            found[topic] = _apart(new, own)[: 3 * self._per_topic]
+            seen |= {name.lower() for name in found[topic]}
         return found
 
     def _new_topics(self, asking: Asking, known: Sequence[str]) -> list[str]:
@@ -179,7 +180,7 @@ def _read(path: Path) -> tuple[str, ...]:
 
 def _prompt(asking: Asking, shown: Sequence[tuple[str, str, str, str]], topic: str, entity: str) -> Prompt:
     others = [one for one in shown if one[0].lower() != entity.lower()]
-    examples = "\n\n".join(f"{e} ({t})\nQuestion: {q}\nAnswer: {a}" for e, t, q, a in others)
+    examples = "\n\n".join(f"Topic: {e} ({t})\nQuestion: {q}\nAnswer: {a}" for e, t, q, a in others)
     return asking.prompt("topics_question", examples=examples, topic=line(topic), entity=line(entity))
 
 
@@ -197,9 +198,35 @@ def entities(text: str) -> list[str]:
     return [part for part in whole if part and len(part.split()) <= 5 and part[0].isalnum() and "(" not in part]
 
 
-def names(question: str, entity: str) -> bool:
-    """Return whether a question says what it is about: half the words of the entity's name, in singular or plural."""
+def _agreed(texts: Sequence[str]) -> list[str]:
+    """Return the names in several lists, those in the most lists first: what is made up is in one."""
+    named = [dict.fromkeys(entities(text)) for text in texts]
+    times = Counter(name.lower() for own in named for name in own)
+    once = {name.lower(): name for own in reversed(named) for name in own}
+    order = dict.fromkeys(name.lower() for own in named for name in own)
+    return [once[key] for key in sorted(order, key=lambda key: -times[key])]
+
+
+def _apart(new: Sequence[str], own: Sequence[str]) -> list[str]:
+    """Return the names of which none has all the words of another, nor of one in `own`: "Nile", "Nile River"."""
+    taken = [set(normalise(name).split()) for name in own]
+    found = []
+    for name in new:
+        words = set(normalise(name).split())
+        if not any(words <= other or other <= words for other in taken if other):
+            found.append(name)
+            taken.append(words)
+    return found
+
+
+def names(question: str, entity: str, topic: str = "") -> bool:
+    """Return whether a question says what it is about: half the words of the entity's name, in singular or plural.
+
+    Words of the topic tell nothing: "Which tree is the tallest?" does not say "oak tree".
+    """
+    kinds = tuple(_stem(word)[:5] for word in content(topic))
     words = content(entity) or normalise(entity).split()
+    words = [word for word in words if not (kinds and word.startswith(kinds))] or words
     text = f" {normalise(question)}"
     said = sum(f" {stem}" in text or (not stem.isascii() and stem in text) for stem in map(_stem, words))
     return bool(words) and 2 * said >= len(words)

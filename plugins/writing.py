@@ -9,7 +9,7 @@ from selfloop import Asking, Completion, Outcome, Request, Sampling
 from selfloop.errors import RequestError
 from selfloop.prompts import Prompt, is_open
 
-_ENDS = re.compile(r"[?？؟]")  # noqa: RUF001 - the marks of other scripts end a question too
+_ENDS = re.compile(r"[?？؟]")
 
 
 def first_question(text: str) -> str:
