@@ -71,11 +71,12 @@ def write(requests: Sequence[Request], backend: Backend) -> list[list[str] | Req
 
 def first(requests: Sequence[Request], backend: Backend) -> list[str]:
     """Return the one text of each request; a refusal is raised, and the claims are then tried one by one."""
-    found = write(requests, backend)
-    for texts in found:
-        if isinstance(texts, RequestError):
-            raise texts
-    return [text for (text,) in found]
+    texts: list[str] = []
+    for found in write(requests, backend):
+        if isinstance(found, RequestError):
+            raise found
+        texts += found
+    return texts
 
 
 def seed(claim: Claim, judging: Judging) -> int:

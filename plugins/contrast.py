@@ -12,6 +12,7 @@ from annotated_types import Ge
 
 from selfloop import Claim, Completion, Component, Judging, Request, Sampling, hookimpl
 from selfloop.errors import RequestError
+from selfloop.ledger import agree
 from selfloop.prompts import is_open
 
 from .asking import line, seed, write
@@ -21,15 +22,22 @@ from .evidence import PROMPTS, meaning
 class Contrast:
     """Lets the model argue for each of its answers without seeing the others, and lists them for it to choose.
 
-    The answers are the draft's and the commonest other meanings of the samples, `candidates` in all, in an order drawn
-    anew for each question, for a small model likes the first or the last. There is nothing to say where the draft
-    declines, and where no sample says anything else.
+    The answers are the draft's and the samples' commonest others, those that at least `least` of them give,
+    `candidates` in all; of two that may be the same ("Rome", "Rome, Italy") only the commoner. Their order is drawn
+    for each question, for a small model likes the first or the last. There is nothing to say where the draft
+    declines, and where no other answer is left.
     """
 
     revise: ClassVar[str] = "contrast_revise"
 
-    def __init__(self, *, candidates: Annotated[int, Ge(2)] = 3, max_tokens: Annotated[int, Ge(1)] = 32) -> None:
-        self._candidates = candidates
+    def __init__(
+        self,
+        *,
+        candidates: Annotated[int, Ge(2)] = 3,
+        least: Annotated[int, Ge(1)] = 2,
+        max_tokens: Annotated[int, Ge(1)] = 32,
+    ) -> None:
+        self._candidates, self._least = candidates, least
         self._arguing = Sampling(max_tokens=max_tokens, stop=("\n",))
 
     def critique(self, claims: Sequence[Claim], judging: Judging) -> list[Completion]:
@@ -46,19 +54,23 @@ class Contrast:
 
     def _sides(self, claim: Claim, judging: Judging) -> list[str]:
         """Return the answers to choose from, in their order; none if there is only one."""
-        draft = meaning(claim.answer.text)
-        worded = {meaning(one.text): line(one.text) for one in (*reversed(claim.samples), claim.answer)}
-        counts = Counter(found for one in claim.samples if (found := meaning(one.text)) and found != draft)
-        if not draft or not counts:
+        if not (draft := meaning(claim.answer.text)):
             return []
-        sides = [draft, *(found for found, _ in counts.most_common(self._candidates - 1))]
+        worded = {meaning(one.text): line(one.text) for one in (*reversed(claim.samples), claim.answer)}
+        sides = [draft]
+        for found, count in Counter(meaning(one.text) for one in claim.samples).most_common():
+            # one that declines has no word that another lacks, so it is no side
+            if count >= self._least and not any(agree(found, side) for side in sides):
+                sides.append(found)
+        if len(sides := sides[: self._candidates]) < 2:
+            return []
         random.Random(seed(claim, judging)).shuffle(sides)
         return [worded[side] for side in sides]
 
 
 def _shown(side: str, argument: list[str] | RequestError) -> str:
     spoken = "" if isinstance(argument, RequestError) else line(argument[0])
-    return f"Candidate: {side.rstrip('.')}. {spoken}".strip()
+    return f"Candidate: {side}\nFor it: {spoken}".rstrip()
 
 
 @hookimpl

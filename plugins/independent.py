@@ -23,26 +23,30 @@ from .paraphrase import different
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A question whose answer speaks for the draft, or against it; `turned`: it asks from the answer's side."""
+    """A question about the draft; `turned`: it begins with the draft's answer, and asks for what the question names."""
 
     text: str
     turned: bool
 
-    def supports(self, claim: Claim, answer: str) -> bool:
-        """Return whether the check's answer fits the claim's."""
-        if not self.turned:
-            return agree(answer, claim.answer.text)
-        return bool(set(content(answer)) & (set(content(claim.question.text)) - set(content(self.text))))
+    def tells(self, claim: Claim, answer: str) -> bool | None:
+        """Return whether the check's answer speaks for the claim's or against it; None: it tells nothing."""
+        said, asked = set(content(answer)), set(content(self.text))
+        if declines(answer):
+            return None
+        if self.turned:
+            return bool(said & (set(content(claim.question.text)) - asked)) or None
+        return agree(answer, claim.answer.text) or (None if said <= asked else False)
 
 
 class Independent:
     """Plans checks of the draft, answers each alone in the recipe's `answer` prompt, and compares their words.
 
-    A check is the question in other words (up to `rewordings`), which must get the draft's answer; or the question
-    turned around (up to `reversals`), which names the draft's answer, and must get what the question names. A text
-    that is no such check is left out, and one whose answer declines tells nothing. There is something to say if at
-    least as many checks speak against the draft as for it. The paper's model plans freely and compares by itself; at
-    the size of a few hundred million parameters it can do neither.
+    A check is the question in other words (up to `rewordings`): it speaks for the draft if it gets the same answer,
+    else against it. Or it is the question turned around (up to `reversals`), from the draft's answer to what the
+    question names: it speaks for the draft if it gets that, and else tells nothing, for many an answer has several
+    questions. Texts that are no such check are left out; so are answers that decline, or echo their question. There
+    is something to say if not more checks speak for the draft than against it, and at least one against. The paper's
+    model plans freely and compares by itself; one of a few hundred million parameters can do neither.
     """
 
     revise: ClassVar[str] = "independent_revise"
@@ -65,15 +69,16 @@ class Independent:
         prompts = [judging.prompt("answer", question=text) for text in texts]
         requests = [Request(prompt, self._answering, open_turn=is_open(prompt)) for prompt in prompts]
         answers = dict(zip(texts, write(requests, judging.backend), strict=True))
-        told = [
-            [(check, line(found[0])) for check in plan if (found := _texts(answers[check.text]))] for plan in plans
-        ]
+        told = [[(check, line(text)) for check in plan for text in _texts(answers[check.text])] for plan in plans]
         return [Completion(_critique(claim, each)) for claim, each in zip(claims, told, strict=True)]
 
     def _plan(self, claims: Sequence[Claim], judging: Judging) -> list[list[Check]]:
         """Return the checks of each claim; none where it says nothing."""
-        kinds = [("paraphrase", self._rewordings, reworded), ("independent_reverse", self._reversals, turned)]
-        wanted = [(i, *kind) for i, claim in enumerate(claims) if meaning(claim.answer.text) for kind in kinds if kind[1]]
+        # the rewordings last: what the model reads last it likes to say, and theirs are answers to the question
+        kinds = [("independent_reverse", self._reversals, turned), ("paraphrase", self._rewordings, reworded)]
+        wanted = [
+            (i, *kind) for i, claim in enumerate(claims) if meaning(claim.answer.text) for kind in kinds if kind[1]
+        ]
         requests = [self._request(name, claims[i], count, judging) for i, name, count, _ in wanted]
         plans: list[list[Check]] = [[] for _ in claims]
         for (i, _, count, read), found in zip(wanted, write(requests, judging.backend), strict=True):
@@ -92,15 +97,23 @@ def _texts(found: list[str] | RequestError) -> list[str]:
 
 
 def reworded(claim: Claim, texts: Sequence[str]) -> list[Check]:
-    """Return those that ask for the same: they keep the names, the numbers and half of what the question is about."""
-    about, names = set(content(claim.question.text)), _names(claim.question.text)
-    found = [(text, set(content(text))) for text in different(claim, texts)]
-    return [Check(text, False) for text, own in found if names <= own and 2 * len(about & own) >= len(about)]
+    """Return those that ask for the same: all its names and no others, about half of its words, and no new "how"."""
+    question = claim.question.text
+    about, names, first = content(question), _names(question), set(question.lower().split())
+    return [
+        Check(text, False)
+        for text in different(claim, texts)
+        if names <= set(own := content(text))
+        and _names(text) <= set(about)
+        and len(own) >= len(about) <= 2 * len(set(about) & set(own))
+        and {"how", "why"}.isdisjoint(set(text.lower().split()) - first)
+        and _asks(text)
+    ]
 
 
 def turned(claim: Claim, texts: Sequence[str]) -> list[Check]:
     """Return those that ask, from the draft's answer on, for something that the question names and they do not."""
-    begun = [" ".join(f"{line(claim.answer.text)} {line(text)}".split()) for text in texts]
+    begun = [line(claim.answer.text + text) for text in texts]
     about = set(content(claim.question.text))
     return [
         Check(text, True)
@@ -113,17 +126,20 @@ def _asks(text: str) -> bool:
     return not {"what", "which", "who", "whom", "whose", "where", "when", "how"}.isdisjoint(text.lower().split())
 
 
-def _names(question: str) -> set[str]:
-    """Return the words of a question that must not change: with a capital, but for its first one, or a digit."""
-    words = question.split()[1:]
-    return set(content(" ".join(word for word in words if any(c.isupper() or c.isdigit() for c in word))))
+def _names(text: str) -> set[str]:
+    """Return the words that must not change: those with a digit, or, but for the first word, with a capital."""
+    first, *rest = text.split() or [""]
+    marked = (one for one in (first.lower(), *rest) if any(c.isupper() or c.isdigit() for c in one))
+    return {word for one in marked for word in content(one)}
 
 
-def _critique(claim: Claim, told: Sequence[tuple[Check, str]]) -> str:
-    """Return the checks that told something, with their answers; nothing if they support the claim."""
-    told = [(check, answer) for check, answer in told if not declines(answer)]
-    pro = sum(check.supports(claim, answer) for check, answer in told)
-    return "" if 2 * pro > len(told) else "\n".join(f"Check: {check.text} {answer}" for check, answer in told)
+def _critique(claim: Claim, answered: Sequence[tuple[Check, str]]) -> str:
+    """Return the checks that tell something, with their answers; nothing if they support the claim."""
+    told = [(check, answer, good) for check, answer in answered if (good := check.tells(claim, answer)) is not None]
+    pro = sum(good for *_, good in told)
+    if 2 * pro > len(told):
+        return ""
+    return "\n".join(f"Check: {check.text} {answer}" for check, answer, _ in told)
 
 
 @hookimpl

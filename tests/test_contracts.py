@@ -11,8 +11,10 @@ from selfloop_plugins import (
     bsdetector,
     cocoa,
     combined,
+    contrast,
     eigenscore,
     first_token_margin,
+    independent,
     llama_cpp,
     mean_token_entropy,
     meaning_probability,
@@ -27,6 +29,7 @@ from selfloop_plugins import (
     reverse_question,
     sar,
     scripted,
+    self_refine,
     selfcheck,
     semantic_entropy,
     sequence_probability,
@@ -34,7 +37,19 @@ from selfloop_plugins import (
 )
 
 from selfloop.manager import load
-from selfloop.testing import BackendContract, ScorerContract, ScriptedBackend, VerifierContract
+from selfloop.testing import BackendContract, CriticContract, ScorerContract, ScriptedBackend, VerifierContract
+
+
+class TestSelfRefine(CriticContract):
+    component = self_refine.selfloop_critics()[0]
+
+
+class TestIndependent(CriticContract):
+    component = independent.selfloop_critics()[0]
+
+
+class TestContrast(CriticContract):
+    component = contrast.selfloop_critics()[0]
 
 
 class TestAgreement(VerifierContract):

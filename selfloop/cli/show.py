@@ -8,6 +8,7 @@ import click
 from pydantic_core import to_json
 
 from selfloop.cli.options import as_json, run_folder, runs_dir
+from selfloop.flips import flip
 from selfloop.records import Attempt, Completion, Round
 from selfloop.text import printable
 
@@ -82,6 +83,7 @@ def _print_history(ended: Round, attempt: Attempt) -> None:
     rows += [(f"score {s.scorer}", f"{s.value:.2f} {s.reason}") for s in attempt.scores]
     rows += [("draft", _said(attempt.draft)), *(("sample", _said(s)) for s in attempt.samples)]
     rows += [("critique", _said(attempt.critique)), ("revision", _said(attempt.revision))]
+    rows.append(("flip", flip(attempt) or None))
     for v in attempt.verdicts:
         confidence = "abstains" if v.confidence is None else f"{v.confidence:.2f}"
         rows.append((f"{v.verifier} on {v.candidate}", f"{confidence} {v.reason}"))
