@@ -4,11 +4,16 @@ A belief does not outlast what contradicts it. Two answers that cannot both be r
 most one of two independent statements of probability p and q is true, the first is with p(1 − q)/(1 − pq).
 """
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from selfloop.answers import content, declines, normalise
 from selfloop.records import Adapter, Attempt, Belief, Outcome, Question, Round
+
+UNSAID = ("dropped", "failed")  # decisions that say nothing of an answer: what was held before is held after
+CERTAIN = 0.99  # no verdict counts as surer: that eight samples of eight agree is no proof
+_FILLING = frozenset(("what", "which", "is", "are", "was", "were", "do", "does", "did"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,8 @@ class Past:
 
     @property
     def beliefs(self) -> tuple[Belief, ...]:
-        """Return what is held true: the questions whose last outcome is a belief, in the order asked."""
-        last = {o.question.text: o for o in self.outcomes}
+        """Return what is held true: the questions whose last answer is a belief, in the order asked."""
+        last = {o.question.text: o for o in self.outcomes if o.decision not in UNSAID}
         held = (o for o in last.values() if o.decision == "belief")
         return tuple(Belief(o.question, o.answer, o.confidence or 0.0, o.round, o.adapter) for o in held)
 
@@ -54,52 +59,105 @@ def _outcomes(attempt: Attempt, number: int) -> Iterable[Outcome]:
         yield attempt.lowers
 
 
+def gist(question: str) -> tuple[str, ...]:
+    """Return the words that say what a question asks for, in order. Two of the same gist ask for the same.
+
+    "When" and "where", "by" and "from" are among them, and the order counts: who beat Ada is not whom Ada beat.
+    """
+    return tuple(word for word in normalise(question).split() if word not in _FILLING)
+
+
+def origin(question: Question, known: Mapping[str, Question], through: Sequence[str] = ("reworded",)) -> str:
+    """Return the text of the question that this one is a variant of in the end, over any number of the `known`."""
+    passed = {question.text}
+    while question.variant in through:
+        if question.variant_of in passed:
+            return min(passed)  # each rewords the other: it is the same for both
+        passed.add(question.variant_of)
+        question = known.get(question.variant_of) or Question(question.variant_of, "")
+    return question.text
+
+
 def agree(answer: str, other: str) -> bool:
     """Return whether two answers may be the same: one has all the words of the other ("Athens", "Athens, Greece")."""
-    one, two = set(normalise(answer).split()), set(normalise(other).split())
+    one, two = _words(answer), _words(other)
     return one <= two or two <= one
+
+
+def _words(text: str) -> set[str]:
+    return {word.removesuffix("s") or word for word in normalise(text).split()}  # a cat, cats
 
 
 def contradicts(question: Question, answer: str, belief: Belief) -> bool:
     """Return whether `answer` cannot be right beside `belief`.
 
     A question that asks for the same in other words must get the same answer; one that asks from the answer's side
-    must get something that the belief's question names. Two questions of the same words ask for the same.
+    must get something that the belief's question names, and it does not itself; an answer that only says its words over
+    tells nothing. Two questions of the same gist ask for the same.
     """
-    if declines(answer):
-        return False
-    linked = question.variant_of == belief.question.text
-    if linked and question.variant == "reversed":
-        return not set(normalise(answer).split()) & set(normalise(belief.question.text).split())
-    same = linked and question.variant == "reworded"
-    if not same and set(content(question.text)) != set(content(belief.question.text)):
-        return False
-    return not agree(answer, belief.answer)
+    linked = question.variant if question.variant_of == belief.question.text else ""
+    if linked == "reversed":
+        given, held = _words(question.text), _words(belief.answer)
+        named, told = _words(" ".join(content(belief.question.text))) - given - held, _words(answer) - given
+        return bool(named and told and held & given) and not declines(answer) and not named & told
+    same = linked == "reworded" or gist(question.text) == gist(belief.question.text) != ()
+    return same and not declines(answer) and not agree(answer, belief.answer)
 
 
 def contradictions(beliefs: Sequence[Belief], attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Return the attempts, each answer as unsure as the earlier belief it contradicts makes it, and that belief too.
+    """Return the attempts, each answer as unsure as the one it contradicts makes it, and that one too.
 
-    Whether either is held in spite of that is for who decides to say.
+    That is an earlier belief, or an answer of these attempts; of several the surest. A belief whose own question is
+    among them is not there any more. Whether an answer is held in spite of it is for who decides to say.
     """
-    held = {belief.question.text: belief for belief in beliefs}
-    about = {frozenset(content(text)): text for text in held}
-    done = list(attempts)
+    anew = {attempt.question.text for attempt in attempts if attempt.decision not in UNSAID}
+    questions = [*(attempt.question for attempt in attempts), *(belief.question for belief in beliefs)]
+    said = _Said({question.text: question for question in questions})
+    for belief in (one for one in beliefs if one.question.text not in anew):
+        said.add(belief)
+    done, places = list(attempts), dict[str, int]()
     for i, attempt in enumerate(attempts):
-        question, sure = attempt.question, attempt.confidence
-        belief = held.get(question.variant_of) or held.get(about.get(frozenset(content(question.text)), ""))
-        if belief is None or sure is None or not attempt.live or question.text == belief.question.text:
+        if attempt.confidence is None or not attempt.live:
             continue
-        if not contradicts(question, attempt.answer, belief):
-            continue
-        rest = 1 - belief.confidence * sure or 1.0  # of two certainties nothing is left
-        low = replace(belief, confidence=belief.confidence * (1 - sure) / rest)
-        held[belief.question.text] = low
-        done[i] = replace(attempt, confidence=sure * (1 - belief.confidence) / rest, lowers=_lowered(low, attempt))
+        mine = Belief(attempt.question, attempt.answer, attempt.confidence, 0)
+        if other := said.against(mine):
+            mine, low = _lowered(mine, other), _lowered(other, mine)
+            said.held[low.question.text] = low
+            why, lost = f"contradicted by {mine.question.text!r}: {mine.answer}", None
+            if (place := places.get(low.question.text)) is not None:
+                done[place] = replace(done[place], confidence=low.confidence, reason=why)
+            else:
+                lost = Outcome(low.question, "undecided", low.answer, low.confidence, low.round, low.adapter, why)
+            why = f"contradicts {low.question.text!r}: {low.answer}"
+            done[i] = replace(attempt, confidence=mine.confidence, reason=why, lowers=lost)
+        said.add(mine)
+        places[mine.question.text] = i
     return done
 
 
-def _lowered(belief: Belief, attempt: Attempt) -> Outcome:
-    why = f"contradicted by {attempt.question.text!r}: {attempt.answer}"
-    question, answer, sure = belief.question, belief.answer, belief.confidence
-    return Outcome(question, "undecided", answer, sure, belief.round, belief.adapter, why)
+class _Said:
+    """Answers by the texts of their questions, and those texts by what they ask for."""
+
+    def __init__(self, known: Mapping[str, Question]) -> None:
+        self.known, self.held = known, dict[str, Belief]()
+        self.about = defaultdict[object, list[str]](list)
+
+    def add(self, belief: Belief) -> None:
+        self.held[belief.question.text] = belief
+        for key in (origin(belief.question, self.known), gist(belief.question.text)):
+            self.about[key].append(belief.question.text)
+
+    def against(self, mine: Belief) -> Belief | None:
+        """Return the surest answer to another question that this one contradicts."""
+        question = replace(mine.question, variant="reworded")
+        back = mine.question.variant == "reversed"
+        same = self.about[origin(question if back else mine.question, self.known)]
+        asked = [(text, replace(mine.question if back else question, variant_of=text)) for text in same]
+        asked += [(text, mine.question) for text in self.about[gist(question.text)]]
+        found = [self.held[t] for t, q in asked if t != q.text and contradicts(q, mine.answer, self.held[t])]
+        return max(found, key=lambda belief: belief.confidence, default=None)
+
+
+def _lowered(one: Belief, other: Belief) -> Belief:
+    p, q = min(one.confidence, CERTAIN), min(other.confidence, CERTAIN)
+    return replace(one, confidence=p * (1 - q) / (1 - p * q))

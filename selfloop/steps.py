@@ -120,10 +120,10 @@ def ask(turn: Turn) -> list[Attempt]:
 
 
 def _draw(turn: Turn, asking: Asking, dry: set[str]) -> list[Question]:
-    """Return new questions of all sources that still have some, by their shares."""
+    """Return new questions of all sources that still have some, by their shares, in turns: the surplus is cut off."""
     ready = [s for s in turn.parts.sources if s.name not in dry]
     total = sum(source.share for source in ready)
-    drawn: list[Question] = []
+    drawn: list[tuple[float, Question]] = []
     for source in ready:
         count = max(1, round(asking.n * source.share / total))
         told = replace(asking, n=count, seed=turn.seed("ask", source.name, asking.turn))
@@ -137,8 +137,8 @@ def _draw(turn: Turn, asking: Asking, dry: set[str]) -> list[Question]:
         good = [one for one in checked if not isinstance(one, Broken)]
         if not good:
             dry.add(source.name)
-        drawn += [replace(q, text=encodable(q.text)) for q in good]
-    return drawn
+        drawn += [(i / source.share, replace(q, text=encodable(q.text))) for i, q in enumerate(good)]
+    return [question for _, question in sorted(drawn, key=lambda one: one[0])]
 
 
 def _listed(source: QuestionSource, asking: Asking) -> list[Question]:
@@ -448,11 +448,9 @@ def _decided(attempt: Attempt, belief: float, declined: float) -> Attempt:
         return replace(attempt, decision="undecided", reason="no verifier could tell")
     held, refused = attempt.confidence >= belief, attempt.confidence <= declined
     decision: Decision = "belief" if held else "declined" if refused else "undecided"
-    reason = f"confidence {attempt.confidence:.2f}"
-    if low := attempt.lowers:
-        reason += f", contradicts {low.question.text!r}: {low.answer}"
-        if low.confidence is not None and low.confidence >= belief:
-            attempt = replace(attempt, lowers=replace(low, decision="belief"))
+    reason = ", ".join(filter(None, (f"confidence {attempt.confidence:.2f}", attempt.reason)))
+    if (low := attempt.lowers) and low.confidence is not None and low.confidence >= belief:
+        attempt = replace(attempt, lowers=replace(low, decision="belief"))
     return replace(attempt, decision=decision, reason=reason)
 
 
