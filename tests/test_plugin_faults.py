@@ -510,7 +510,7 @@ def test_an_installed_plugin_that_is_broken_is_left_out_and_named(
     assert why in checked.err
     listed = selfloop("plugins")
     assert (listed.code, "from lost" in listed.out) == (0, False), "it is left out whole"
-    assert "broken    lost: plugin lost" in listed.err
+    assert "broken       lost: plugin lost" in listed.err
     assert selfloop("run", "recipe.yaml").code == 0, "who does not use it does not miss it"
     assert selfloop("--help").code == 0
     missed = selfloop("check", "recipe.yaml", "--set", "verifiers=[bad]")
@@ -551,4 +551,4 @@ def test_a_command_of_a_plugin_does_not_hide_a_built_in_one(
     install(command.format("show") + command.format("extra") + hook)
     assert selfloop("extra").out == "mine\n"
     assert "Show RUN" in selfloop("show", "--help").out
-    assert "broken    lost's command show: it is hidden by selfloop's command of that name." in selfloop("plugins").err
+    assert "broken       lost's command show: it is hidden by selfloop's command of that name." in selfloop("plugins").err
