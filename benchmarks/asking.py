@@ -71,7 +71,7 @@ def recipe(options: argparse.Namespace) -> dict[str, Any]:
         "answer": {"samples": options.samples, "max_tokens": 12},
         "critique": "none",
         "verifiers": ["agreement"],
-        "observers": ["jsonl"],
+        "observers": ["jsonl", "diversity"],
     }
 
 

@@ -4,6 +4,7 @@ python docs/generate.py [--check]
 """
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,7 +118,7 @@ def _type(annotation: Any, metadata: Any) -> str:
     for spec, name in SPECS.items():
         text = text.replace(f"list of {spec.__name__.lower()}", f"list of {name}s")
         text = text.replace(spec.__name__.lower(), name) if spec is not Spec else text
-    return "component" if text == "spec" else text
+    return re.sub(r"\bspec\b", "component", text)
 
 
 def _default(value: Any) -> str:

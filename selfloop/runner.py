@@ -17,12 +17,20 @@ from selfloop.records import Round
 from selfloop.store import RECIPE, Store
 
 
-def run(path: Path, overrides: tuple[str, ...] = (), runs: Path = Path("runs"), *, quiet: bool = False) -> Path:
+def run(
+    path: Path,
+    overrides: tuple[str, ...] = (),
+    runs: Path = Path("runs"),
+    *,
+    quiet: bool = False,
+    base: Path | None = None,
+) -> Path:
     """Run the recipe at `path` in a new folder of `runs`; return the folder. Raises SelfloopError.
 
-    `quiet` leaves the observer `console` out, for callers that own the standard output.
+    `quiet` leaves the observer `console` out, for callers that own the standard output. `base` is the folder that the
+    recipe's paths are relative to, in place of its own.
     """
-    loaded = _quieted(read(path, overrides), quiet)
+    loaded = _quieted(read(path, overrides, base), quiet)
     check(loaded)
     folder = new_folder(runs, loaded.recipe.name)
     try:

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 
 # A small world: the first pattern found in the prompt picks the replies one of which is given.
 WORLD: Mapping[str, Sequence[str]] = {
-    r"(Examples:|[|]|=== list)\s*$": ["Nile | Paris | Mars | Tea | Mozart | Ada Lovelace | Peru | Iron | Oslo | Chess |"],
+    r"(Examples:|[|]|=== list)\s*$": [
+        "Nile | Paris | Mars | Tea | Mozart | Ada Lovelace | Peru | Iron | Oslo | Chess |"
+    ],
     r"Corrected answer:\s*$": ["Cairo", "Jupiter", "forty two", "I don't know"],
     r"Check:\s*$": ["The answer is right.", "The answer is wrong: it is another."],
     r"Answer:\s*$": ["Cairo", "Cairo", "Cairo", "Jupiter", "forty two", "I don't know"],

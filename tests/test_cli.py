@@ -95,6 +95,7 @@ def test_run_ends_with_a_summary(run: Path, selfloop: Selfloop) -> None:
     assert shown[start + 1] == "round asked belief undecided declined failed revised dropped"
     assert shown[start + 3 : start + 5] == ["1 2 1 0 1 0 0 0", "2 1 0 0 1 0 0 2"]
     assert shown[start + 5 :] == [
+        "dropped: 1 novelty, 1 well_formed",
         "1.00 What is the capital of Egypt? — Cairo",
         "The run lies in runs/fixed-2. Look into it: selfloop show runs/fixed-2",
     ]
@@ -182,7 +183,7 @@ def test_show_rounds(run: Path, selfloop: Selfloop) -> None:
 def test_show_only(run: Path, selfloop: Selfloop) -> None:
     assert lines(selfloop("show", run, "--only", "dropped").out)[1:] == [
         "round 2: 0 belief, 1 declined, 0 undecided, 2 dropped, 0 failed",
-        "dropped What is it? (well_formed: 3 words)",
+        "dropped What is it? (well_formed: points at something unsaid ('it'))",
         "dropped What is the capital of Egypt, then? (novelty: like 'what is the capital of egypt')",
     ]
 

@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 import pytest
 from selfloop_plugins import (
     agreement,
+    answerable,
     arithmetic,
+    balance,
     bsdetector,
     cocoa,
     combined,
@@ -19,6 +21,7 @@ from selfloop_plugins import (
     mean_token_entropy,
     meaning_probability,
     novelty,
+    own_demonstrations,
     p_true,
     paraphrase,
     perplexity,
@@ -37,7 +40,14 @@ from selfloop_plugins import (
 )
 
 from selfloop.manager import load
-from selfloop.testing import BackendContract, CriticContract, ScorerContract, ScriptedBackend, VerifierContract
+from selfloop.testing import (
+    BackendContract,
+    CriticContract,
+    DemonstratorContract,
+    ScorerContract,
+    ScriptedBackend,
+    VerifierContract,
+)
 
 
 class TestSelfRefine(CriticContract):
@@ -50,6 +60,18 @@ class TestIndependent(CriticContract):
 
 class TestContrast(CriticContract):
     component = contrast.selfloop_critics()[0]
+
+
+class TestOwnDemonstrations(DemonstratorContract):
+    component = own_demonstrations.selfloop_demonstrators()[0]
+
+
+class TestAnswerable(ScorerContract):
+    component = answerable.selfloop_scorers()[0]
+
+
+class TestBalance(ScorerContract):
+    component = balance.selfloop_scorers()[0]
 
 
 class TestAgreement(VerifierContract):
@@ -205,9 +227,15 @@ class TestLlamaCpp(BackendContract):
 
 def test_all_that_is_built_in_is_held_to_its_contract() -> None:
     """Who adds a verifier, a scorer or a backend adds it above."""
-    cases = [*VerifierContract.__subclasses__(), *ScorerContract.__subclasses__()]
+    kinds = {
+        "verifier": VerifierContract,
+        "scorer": ScorerContract,
+        "critic": CriticContract,
+        "demonstrator": DemonstratorContract,
+    }
+    cases = [case for contract in kinds.values() for case in contract.__subclasses__()]
     held = {case.component.name for case in cases if case.__module__ == __name__}
-    ours = {p.component.name for kind, p in load() if kind in ("verifier", "scorer") and _is_ours(p.component.build)}
+    ours = {p.component.name for kind, p in load() if kind in kinds and _is_ours(p.component.build)}
     assert ours == held
     backends = {p.component.name for kind, p in load() if kind == "backend" and _is_ours(p.component.build)}
     assert backends == {"scripted", "llama_cpp"}

@@ -45,7 +45,7 @@ def test_the_package_works_in_a_run(selfloop: Selfloop, work: Path) -> None:
     assert selfloop("run", DOUBT / "recipe.yaml", "--runs", work).code == 0
     shown = json.loads(selfloop("show", work / "recipe", "--json").out)
     ended = {attempt["decision"] for attempt in shown["attempts"]}
-    assert {"failed", "undecided"} <= ended, "the budget is spent in the middle of the answers"
+    assert {"failed", "declined"} <= ended, "the budget is spent in the middle of the answers"
     verdicts = [v for attempt in shown["attempts"] for v in attempt["verdicts"] if v["verifier"] == "hedging"]
     assert {v["reason"] for v in verdicts} == {"no hedge words, which says nothing"}
     assert (

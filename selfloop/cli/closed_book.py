@@ -31,4 +31,5 @@ def closed_book(
         "ask.questions": count,
     }
     made = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in forced.items()]
-    return run(recipe, (f"name={name}", *given, *overrides, *made), runs, quiet=quiet)
+    base = Path.cwd() if given else None  # of a model alone there is no recipe whose folder could be meant
+    return run(recipe, (f"name={name}", *given, *overrides, *made), runs, quiet=quiet, base=base)

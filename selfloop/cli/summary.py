@@ -1,7 +1,9 @@
 """The summary that ends a run."""
 
 import json
-from collections import Counter
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,6 +12,9 @@ import click
 from selfloop.records import Decision, Round
 from selfloop.store import Store
 from selfloop.text import printable
+
+REASONS = 4  # named for each scorer
+_OWN = re.compile(r"\s*\([^()]*\)|'[^']{2,}'|\"[^\"]{2,}\"")
 
 
 def summary(folder: Path) -> dict[str, Any]:
@@ -23,6 +28,7 @@ def summary(folder: Path) -> dict[str, Any]:
             "completions": store.count("completions"),
             "failures": store.count("failures"),
             "dropped": Counter(a.reason.split(":")[0] for r in rounds for a in r.attempts if a.decision == "dropped"),
+            "dropped_for": dropped_for(rounds),
             "beliefs": [
                 {"question": b.question.text, "answer": b.answer, "confidence": b.confidence}
                 for b in sorted(held, key=lambda belief: -belief.confidence)
@@ -30,6 +36,36 @@ def summary(folder: Path) -> dict[str, Any]:
         }
     finally:
         store.close()
+
+
+def dropped_for(rounds: Iterable[Round]) -> dict[str, dict[str, int]]:
+    """Return for each scorer, the one that dropped most first, how many questions it dropped for which reason."""
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for attempt in (a for ended in rounds for a in ended.attempts if a.decision == "dropped"):
+        scorer, _, why = attempt.reason.partition(":")
+        found[scorer][_kind(why)] += 1
+    ordered = sorted(found.items(), key=lambda item: (-item[1].total(), item[0]))
+    return {scorer: dict(counts.most_common()) for scorer, counts in ordered}
+
+
+def _kind(why: str) -> str:
+    """Return a reason without what is this question's own: quoted words, brackets, numbers."""
+    if re.fullmatch(r"\s*\d+ words\s*", why):
+        return "too short or too long"
+    bare = _OWN.sub("", why.replace("\\'", "’"))
+    kind = " ".join(re.sub(r"\d+(?:\.\d+)?", "n", bare).split()).strip(" ,;:")
+    return "like an earlier one" if kind == "like" else kind
+
+
+def dropped_line(found: Mapping[str, Mapping[str, int]]) -> str:
+    """Return how many questions each scorer dropped, and for what where there is more than one reason."""
+    pieces = []
+    for scorer, counts in found.items():
+        named = [f"{count:,} {reason}" for reason, count in list(counts.items())[:REASONS] if reason]
+        more = ["..."] if len(counts) > REASONS else []
+        reasons = f" ({', '.join(named + more)})" if len(counts) > 1 and named else ""
+        pieces.append(f"{sum(counts.values()):,} {scorer}{reasons}")
+    return f"dropped: {', '.join(pieces)}" if pieces else ""
 
 
 def _counts(ended: Round) -> dict[str, int]:
@@ -62,6 +98,8 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
     for row in found["rounds"]:
         table.add_row(*(str(row[column]) for column in columns))
     console.print(table)
+    if line := dropped_line(found["dropped_for"]):
+        console.print(Text(f"  {printable(line)}"), soft_wrap=True)
     for belief in found["beliefs"][:5]:
         line = printable(f"{belief['question']} — {belief['answer']}", max(10, console.width - 8))
         console.print(Text(f"  {belief['confidence']:.2f}  {line}"), soft_wrap=True)
