@@ -17,13 +17,14 @@ class QuestionFile:
     """Hands out the questions of `path` in order, each once in a run. A relative `path` is relative to the recipe.
 
     A line of JSONL may have `answers`, all that count as right, or `answer_regex`, which a right answer must match; and
-    `answer`, one that is to be judged in place of the model's own. Of lines with the same question the first counts. A
+    `answer`, one that is to be judged in place of the model's own. Of lines with the same question (and
+    `answer`) the first counts. A
     file with broken lines is refused, or with `skip_broken` they are left out.
     """
 
     def __init__(self, *, path: Path, skip_broken: bool = False) -> None:
         rows, self.broken = _read(path, skip_broken), list[str]()
-        found: dict[str, Question] = {}
+        found: dict[tuple[str, str], Question] = {}
         self.lines = 0
         for number, row in rows:
             self.lines += 1
@@ -32,7 +33,7 @@ class QuestionFile:
             except RecipeError as error:
                 self.broken.append(str(error))
             else:
-                found.setdefault(question.text, question)
+                found.setdefault((question.text, question.answer), question)
         self.repeats = self.lines - len(self.broken) - len(found)
         self._questions = list(found.values())
         if self.broken and not (skip_broken and found):

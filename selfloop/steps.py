@@ -77,9 +77,8 @@ class Turn:
 
     def judging(self, step: str, name: str, before: Sequence[Named[Verifier]] = ()) -> Judging:
         """Return what a component that works on claims is told."""
-        return Judging(
-            self.parts.backend, self.prompt, partial(_rejudged, self, before), self.seed(step, name), self.past
-        )
+        again = partial(_rejudged, self, before)
+        return Judging(self.parts.backend, self.prompt, again, self.seed(step, name), self.past)
 
     def start(self, step: StepName, attempts: int) -> None:
         """Tell the recorder and the observers that a step begins."""

@@ -195,7 +195,8 @@ RUNS = {
     "backend says all twice": (
         "backend",
         "def generate(self, requests):\n    drafts = any(r.sampling.temperature == 0 for r in requests)\n"
-        "    for found in super().generate(requests):\n        yield from [found, found][:1 + drafts]",
+        "    for i, found in enumerate(super().generate(requests)):\n        yield found\n"
+        "        if drafts and i > 6: yield found",
         *("bad", "ValueError", "which nobody asked for"),
     ),
     "backend answers somebody else": (
