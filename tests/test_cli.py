@@ -113,6 +113,17 @@ def test_run_json_is_json_alone(run: Path, selfloop: Selfloop) -> None:
     assert found["failures"] == 0
 
 
+def test_the_summary_counts_what_revisions_change(write: Write, selfloop: Selfloop) -> None:
+    recipe = "rounds: 1\nbackend: scripted\ncritique: plain\nask: {questions: 6, sources: [blank_slate]}\n"
+    write({"revised.yaml": recipe})
+    found = json.loads(selfloop("run", "revised.yaml", "--json").out)
+    assert found["flips"] and all(n["accepted"] <= n["revisions"] for n in found["flips"].values())
+    flip, n = next(iter(found["flips"].items()))
+    shown = selfloop("run", "revised.yaml").out
+    assert f"revisions: {n['revisions']} {flip} ({n['accepted']} accepted)" in shown
+    assert f"flip {flip}" in " ".join(selfloop("show", "runs/revised", "--question", "?").out.split())
+
+
 def test_a_run_never_writes_into_another(run: Path, selfloop: Selfloop) -> None:
     before = (run / "run.sqlite").read_bytes()
     for number in (2, 3):

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 import click
 
+from selfloop import flips
 from selfloop.records import Decision, Round
 from selfloop.store import Store
 from selfloop.text import printable
@@ -29,6 +30,7 @@ def summary(folder: Path) -> dict[str, Any]:
             "failures": store.count("failures"),
             "dropped": Counter(a.reason.split(":")[0] for r in rounds for a in r.attempts if a.decision == "dropped"),
             "dropped_for": dropped_for(rounds),
+            "flips": _flips(rounds),
             "beliefs": [
                 {"question": b.question.text, "answer": b.answer, "confidence": b.confidence}
                 for b in sorted(held, key=lambda belief: -belief.confidence)
@@ -68,6 +70,19 @@ def dropped_line(found: Mapping[str, Mapping[str, int]]) -> str:
     return f"dropped: {', '.join(pieces)}" if pieces else ""
 
 
+def _flips(rounds: Iterable[Round]) -> dict[str, dict[str, int]]:
+    """Return how many revisions there are of each flip, and how many of them were accepted."""
+    attempts = [attempt for ended in rounds for attempt in ended.attempts]
+    taken = flips.counts(attempts, accepted=True)
+    return {flip: {"revisions": n, "accepted": taken[flip]} for flip, n in flips.counts(attempts).most_common()}
+
+
+def flips_line(found: Mapping[str, Mapping[str, int]]) -> str:
+    """Return how many revisions changed what, and how many of them the verifiers let pass."""
+    pieces = [f"{n['revisions']:,} {flip} ({n['accepted']:,} accepted)" for flip, n in found.items()]
+    return f"revisions: {', '.join(pieces)}" if pieces else ""
+
+
 def _counts(ended: Round) -> dict[str, int]:
     asked = [a for a in ended.attempts if a.decision != "dropped"]
     revised = sum(a.chosen == "revision" for a in asked)
@@ -98,7 +113,7 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
     for row in found["rounds"]:
         table.add_row(*(str(row[column]) for column in columns))
     console.print(table)
-    if line := dropped_line(found["dropped_for"]):
+    for line in filter(None, (dropped_line(found["dropped_for"]), flips_line(found["flips"]))):
         console.print(Text(f"  {printable(line)}"), soft_wrap=True)
     for belief in found["beliefs"][:5]:
         line = printable(f"{belief['question']} — {belief['answer']}", max(10, console.width - 8))
