@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from rapidfuzz import fuzz, utils
-
 from selfloop import Asking, Component, Outcome, Question, Score, hookimpl
 from selfloop.answers import content, normalise
 from selfloop.protocols import Backend
@@ -110,6 +108,8 @@ def likeness(one: Sketch, other: Sketch) -> float:
 
 def _typos(left: Iterable[str], right: Iterable[str]) -> int:
     """Return how many of the words are one word in two spellings; numbers never are."""
+    from rapidfuzz import fuzz  # a sixtieth of a second, which --help must not pay
+
     waiting, count = {word for word in right if _long(word)}, 0
     for word in sorted(left) if waiting else ():
         near = {o for o in waiting if abs(len(o) - len(word)) < 3 and fuzz.ratio(word, o) >= TYPO and _long(word)}
@@ -304,7 +304,7 @@ class Novelty:
         if dropped and not nearest:
             return "dropped before"
         by = f" (cosine {value:.2f})" if self._by == "embeddings" else ""
-        return f"like {utils.default_process(nearest)!r}{by}" if nearest else ""
+        return f"like {nearest!r}{by}" if nearest else ""
 
 
 def _for_good(outcome: Outcome) -> bool:

@@ -195,7 +195,7 @@ def test_show_only(run: Path, selfloop: Selfloop) -> None:
     assert lines(selfloop("show", run, "--only", "dropped").out)[1:] == [
         "round 2: 0 belief, 1 declined, 0 undecided, 2 dropped, 0 failed",
         "dropped What is it? (well_formed: points at something unsaid ('it'))",
-        "dropped What is the capital of Egypt, then? (novelty: like 'what is the capital of egypt')",
+        "dropped What is the capital of Egypt, then? (novelty: like 'What is the capital of Egypt?')",
     ]
 
 

@@ -396,7 +396,7 @@ def test_embeddings_give_the_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_reason_names_the_nearest() -> None:
     (score,) = Novelty().score([Question(EGYPT, "test")], asking(asked=["Who was it?", EGYPT]))
-    assert score.reason == "like 'what is the capital of egypt'"
+    assert score.reason == "like 'What is the capital of Egypt?'"
 
 
 @pytest.mark.parametrize("text", ["", "???", "\x1b[2J", "\udc80", "富士山はどこですか", "x" * 10_000])
