@@ -559,7 +559,7 @@ def test_long_answers_are_quick(verifier: Any) -> None:
         drawn = tuple(Completion(text, (1,), (-1.0,), sample=i) for i, text in enumerate(samples))
         start = time.process_time()
         judge(verifier, Claim(QUESTION, Completion(texts[0]), drawn))
-        assert time.process_time() - start < 1
+        assert time.process_time() - start < 5  # one comparison of each pair of words would take minutes
 
 
 @pytest.mark.parametrize("chat", [False, True])
