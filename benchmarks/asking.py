@@ -26,7 +26,7 @@ from selfloop.answers import content, normalise
 from selfloop.manager import load
 from selfloop.records import Attempt, Round
 from selfloop.runner import run
-from selfloop.store import Store
+from selfloop.store import rounds_of
 
 SOURCES = "topics:5,blank_slate:2,frontier:2,variants:1"
 SCORERS = "well_formed:1,answerable:0.5,novelty:0.25,balance:0.1"
@@ -84,15 +84,6 @@ def installed(kind: str, wanted: str) -> list[tuple[str, float]]:
         if name not in known:
             print(f"no {kind} {name}: left out")
     return [(name, number) for name, number in pairs if name in known]
-
-
-def rounds_of(folder: Path) -> list[Round]:
-    """Return the rounds of a run."""
-    store = Store(folder, write=False)
-    try:
-        return list(store.rounds())
-    finally:
-        store.close()
 
 
 def seconds(events: Path) -> dict[str, float]:

@@ -36,7 +36,7 @@ MEANING = {
     "answer": "how they are answered",
     "critique": "who criticises drafts, so that the model answers again; `none`: nobody",
     "demonstrations": "who chooses what a question is shown with, in place of the prompt `answer`",
-    "verifiers": "who says how likely an answer is to be true; confidence is the mean of those that can tell",
+    "verifiers": "who says how likely an answer is to be true; the last that can tell decides",
     "decide": "what is believed",
     "tuner": "what feeds beliefs back into the weights",
     "observers": "who shows and logs the run",

@@ -11,7 +11,7 @@ class CoCoA(OneByOne):
     """Confidence is exp(−U), U = (−log p(answer)) · (share of the samples that mean something else). Uncalibrated.
 
     Similarity of two texts is 1 if they are the same normalised, else 0; samples that decline are like no answer.
-    A revision that was never said to the bare question is not judged; an answer that declines is not either.
+    What counts is the probability after the bare question; an answer that declines is not judged.
     """
 
     name = "cocoa"

@@ -53,8 +53,10 @@ class Diversity:
         """Measure a round that ended; of a run that goes on, the rounds that are there already first."""
         match event:
             case RunStarted(done=done) if done:
+                from selfloop.store import rounds_of
+
                 written = _written(self._folder / FILE)
-                for ended in _stored(self._folder):
+                for ended in rounds_of(self._folder):
                     self._take(ended, write=ended.number not in written)
             case RoundEnded(round=ended):
                 for fault in self._faults(self._take(ended, write=ended.number not in _written(self._folder / FILE))):
@@ -149,16 +151,6 @@ def _spread(sketches: Sequence[Sketch], seed: int) -> float | None:
 def _distance(one: Sketch, other: Sketch) -> float:
     total = len(one.words) + len(other.words)
     return 1 - 2 * len(one.words & other.words) / total if total else 0.0
-
-
-def _stored(folder: Path) -> list[Round]:
-    from selfloop.store import Store
-
-    store = Store(folder, write=False)
-    try:
-        return list(store.rounds())
-    finally:
-        store.close()
 
 
 def _written(path: Path) -> set[int]:

@@ -10,8 +10,8 @@ from .evidence import OneByOne, said
 class Perplexity(OneByOne):
     """Confidence is one over the perplexity: exp(mean of the answer's token log-probabilities). Uncalibrated.
 
-    Unlike the sequence probability it does not fall with length. What counts is what was said to the bare question;
-    a revision that was never said there is not judged.
+    Unlike the sequence probability it does not fall with length. What counts is the probability after the
+    bare question, where a revision is read once more.
     """
 
     name = "perplexity"

@@ -23,7 +23,7 @@ from . import entities
 from .asking import line
 from .evidence import PROMPTS
 from .topics import names
-from .writing import again, first_question
+from .writing import again, first_question, prompt_text, topic_lines
 
 NAME = "self_prompting"
 # The paper's topics and quotas, 1,300 in all (its Table 9).
@@ -126,7 +126,8 @@ class SelfPrompting:
         passage_tokens: Annotated[int, Ge(1)] = 256,
         question_temperature: Annotated[float, Ge(0)] = 0.2,
     ) -> None:
-        self._quotas = _quotas(topics, "topics") if topics_file is None else _read(topics_file)
+        read = f"the topics file {topics_file}"
+        self._quotas = _quotas(topic_lines(topics_file), read) if topics_file else _quotas(topics, "topics")
         self._spans = entities.recogniser(ner, f"{NAME} (ner: spacy)")
         self._yields, self._per_passage, self._longest = yields, per_passage, answer_words
         self._replace, self._given = mismatch == "replace", judge == "passage"
@@ -191,7 +192,7 @@ class SelfPrompting:
         how = [replace(self._listing, max_tokens=tokens) for tokens in room]
         found: dict[str, list[str]] = {}
         for (topic, count), prompt, got in zip(wanted.items(), prompts, _written(asking, prompts, how), strict=True):
-            shown, found[topic] = _text(prompt), []  # the topic too: a small model says its prompt over again
+            shown, found[topic] = prompt_text(prompt), []  # the topic too: a small model says its prompt over again
             for name in _names(got) if got else []:
                 key = normalise(name) or name
                 if len(found[topic]) < count and key not in seen and name.lower() not in shown:
@@ -204,7 +205,7 @@ class SelfPrompting:
         prompts = [_passage_prompt(asking, topic, entity) for topic, entity in pairs]
         written = _written(asking, prompts, [self._passage] * len(prompts))
         found = [
-            Found(topic, entity, tuple(_new(entities.sentences(got.text if got else ""), _text(prompt))), "")
+            Found(topic, entity, tuple(_new(entities.sentences(got.text if got else ""), prompt_text(prompt))), "")
             for (topic, entity), prompt, got in zip(pairs, prompts, written, strict=True)
         ]
         return [one for one in found if names(one.text, one.entity)]
@@ -341,10 +342,6 @@ def _names(listed: Completion) -> list[str]:
     return [name for name in listed_names if name[:1].isalnum() and len(name.split()) <= 6 and "," not in name]
 
 
-def _text(prompt: Prompt) -> str:
-    return (prompt if isinstance(prompt, str) else " ".join(message.content for message in prompt)).lower()
-
-
 def _written(asking: Asking, prompts: Sequence[Prompt], how: Sequence[Sampling]) -> list[Completion | None]:
     """Return what the model wrote to each prompt, in one call; None where it refused. If it refused all, raise."""
     rng = random.Random(asking.seed)
@@ -387,14 +384,6 @@ def _quotas(lines: Sequence[str], where: str) -> dict[str, int]:
     if not found:
         raise RecipeError(f"ask.sources: {where} has no topics. Name one at least, or leave the option out.")
     return found
-
-
-def _read(path: Path) -> dict[str, int]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"ask.sources: cannot read the topics file {path}: {error}. Give UTF-8 text.") from error
-    return _quotas(lines, f"the topics file {path}")
 
 
 @hookimpl

@@ -10,8 +10,8 @@ from .evidence import OneByOne, said
 class SequenceProbability(OneByOne):
     """Confidence is exp(sum of the answer's token log-probabilities), the end of the answer included. Uncalibrated.
 
-    What counts is the probability after the bare question. A revision was written after a critique; so it is
-    judged by a draft or sample of the same text, and where there is none, this verifier abstains.
+    What counts is the probability after the bare question. A revision is read there once more, and judged by that or by
+    a likelier draft or sample of the same text; where it could not be read and was never said, this verifier abstains.
     """
 
     name = "sequence_probability"

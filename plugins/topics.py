@@ -16,7 +16,7 @@ from selfloop.prompts import Prompt
 
 from .asking import line
 from .evidence import PROMPTS
-from .writing import again, draw, first_question
+from .writing import again, draw, first_question, prompt_text, topic_lines
 
 TOPICS = (
     "rivers", "countries", "capital cities", "mountains", "animals", "plants", "chemical elements", "planets and moons",
@@ -90,7 +90,8 @@ class Topics:
         oversample: Annotated[float, Ge(1)] = 2.2,
         more: bool = True,
     ) -> None:
-        self._topics = _given(topics) if topics_file is None else _read(topics_file)
+        read = f"the topics file {topics_file}"
+        self._topics = _given(topic_lines(topics_file), read) if topics_file else _given(topics, "topics")
         self._per_topic, self._per_entity, self._oversample, self._more = per_topic, per_entity, oversample, more
         self._listing = Sampling(0.8, top_p=0.95, max_tokens=48, stop=("\n",))
         self._asking = Sampling(temperature, top_p=0.95, max_tokens=32, stop=("\n",))
@@ -145,7 +146,7 @@ class Topics:
         for (topic, own), prompt, texts in zip(
             topics.items(), prompts, draw(told, prompts, self._listing, 4), strict=True
         ):
-            shown = _text(prompt)  # a small model likes to say its examples over again
+            shown = prompt_text(prompt)  # a small model likes to say its examples over again
             new = [name for name in _agreed(texts) if name.lower() not in shown and name.lower() not in seen]
             found[topic] = _apart(new, own)[: 3 * self._per_topic]
             seen |= {name.lower() for name in found[topic]}
@@ -163,19 +164,11 @@ class Topics:
         return [topic for topic in listed if topic not in had]
 
 
-def _given(topics: Sequence[str], where: str = "topics") -> tuple[str, ...]:
+def _given(topics: Sequence[str], where: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(name for topic in topics if (name := line(topic))))
     if not found:
         raise RecipeError(f"ask.sources: {where} has no topics. Name one at least, or leave the option out.")
     return found
-
-
-def _read(path: Path) -> tuple[str, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"ask.sources: cannot read the topics file {path}: {error}. Give UTF-8 text.") from error
-    return _given(lines, f"the topics file {path}")
 
 
 def _prompt(asking: Asking, shown: Sequence[tuple[str, str, str, str]], topic: str, entity: str) -> Prompt:
@@ -186,10 +179,6 @@ def _prompt(asking: Asking, shown: Sequence[tuple[str, str, str, str]], topic: s
 
 def _lists(shown: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"Category: {category}\nExamples: {examples}" for category, examples in shown)
-
-
-def _text(prompt: Prompt) -> str:
-    return (prompt if isinstance(prompt, str) else " ".join(message.content for message in prompt)).lower()
 
 
 def entities(text: str) -> list[str]:

@@ -23,7 +23,7 @@ from selfloop.prompts import Prompt
 from .asking import line
 from .evidence import PROMPTS
 from .pairs import entity, form
-from .writing import again, draw, earlier, first_question
+from .writing import again, draw, earlier, first_question, prompt_text
 
 Kind = Literal["swapped", "reversed", "reworded"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -219,10 +219,10 @@ def _article(before: str, word: str) -> str:
 
 def _listed(texts: Sequence[str], prompt: Prompt) -> list[str]:
     """Return the names in lists, each once; the last may be cut off, and a small model says its examples over again."""
-    shown = normalise(prompt if isinstance(prompt, str) else " ".join(message.content for message in prompt))
+    told = normalise(prompt_text(prompt))
     parts = [part.strip(" .\"'*-") for text in texts for part in text.split("|")[:-1]]
     good = [part for part in parts if part and len(part.split()) <= 5 and part[0].isalnum() and part[-1] not in "(:"]
-    return [part for part in dict.fromkeys(good) if f" {normalise(part)} " not in f" {shown} "]
+    return [part for part in dict.fromkeys(good) if f" {normalise(part)} " not in f" {told} "]
 
 
 def turned(asking: Asking, outcomes: Sequence[Outcome], taken: set[str], source: str) -> list[Question]:

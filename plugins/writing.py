@@ -4,9 +4,10 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from selfloop import Asking, Completion, Outcome, Request, Sampling
-from selfloop.errors import RequestError
+from selfloop.errors import RecipeError, RequestError
 from selfloop.prompts import Prompt, is_open
 
 _ENDS = re.compile(r"[?？؟]")
@@ -41,6 +42,19 @@ def draw(
     if refused and not any(found):
         raise refused[0]
     return [[c.text for c in sorted(got, key=lambda c: c.sample)] for got in found]
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """Return all that a prompt shows, in lower case: a small model likes to say it over again."""
+    return (prompt if isinstance(prompt, str) else " ".join(message.content for message in prompt)).lower()
+
+
+def topic_lines(path: Path) -> list[str]:
+    """Return the lines of a topics file; raise RecipeError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"ask.sources: cannot read the topics file {path}: {error}. Give UTF-8 text.") from error
 
 
 def again(asking: Asking, *what: str | int) -> Asking:

@@ -7,6 +7,7 @@ most one of two independent statements of probability p and q is true, the first
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from selfloop.answers import content, declines, normalise
 from selfloop.records import Adapter, Attempt, Belief, Outcome, Question, Round
@@ -40,6 +41,11 @@ class Past:
         last = {o.question.text: o for o in self.outcomes if o.decision not in UNSAID}
         held = (o for o in last.values() if o.decision == "belief")
         return tuple(Belief(o.question, o.answer, o.confidence or 0.0, o.round, o.adapter) for o in held)
+
+    @classmethod
+    def of(cls, rounds: Iterable[Round]) -> "Past":
+        """Return the past as the round after all of these sees it."""
+        return reduce(cls.after, rounds, cls())
 
     def after(self, ended: Round) -> "Past":
         """Return the past as the round after `ended` sees it."""

@@ -59,15 +59,11 @@ def _long(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
-def _unless_none(value: Any) -> Any:
-    return None if value == "none" else _long(value)
-
-
 Part = Annotated[Spec, BeforeValidator(_long)]
 SourcePart = Annotated[SourceSpec, BeforeValidator(_long)]
 ScorerPart = Annotated[ScorerSpec, BeforeValidator(_long)]
 TunerPart = Annotated[TunerSpec, BeforeValidator(_long)]
-CriticPart = Annotated[Spec | None, BeforeValidator(_unless_none)]
+CriticPart = Annotated[Spec | None, BeforeValidator(lambda value: None if value == "none" else _long(value))]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 

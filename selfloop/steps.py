@@ -19,7 +19,7 @@ from selfloop.events import AttemptEnded, StepName, StepStarted, Trouble
 from selfloop.guard import Broken, blaming, guarded, guarded_each, sound
 from selfloop.ledger import Past, contradictions
 from selfloop.prompts import Prompt, is_open
-from selfloop.protocols import Asking, Critic, Demonstrator, Judging, QuestionSource, Scorer, Verifier
+from selfloop.protocols import Asking, Demonstrator, Judging, QuestionSource, Scorer, Verifier
 from selfloop.recipe import Recipe
 from selfloop.records import (
     Adapter,
@@ -248,8 +248,8 @@ def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     live = [i for i, attempt in enumerate(attempts) if attempt.live and not attempt.question.answer]
     turn.start("critique", len(live))
     claims = [_claim(attempts[i]) for i in live]
-    criticise = partial(_criticised, critic.part, turn.judging("critique", critic.name))
-    found = guarded_each("critique", critic.name, criticise, claims, Completion, turn.trouble)
+    part, judging = critic.part, turn.judging("critique", critic.name)
+    found = guarded_each("critique", critic.name, lambda c: part.critique(c, judging), claims, Completion, turn.trouble)
     done = list(attempts)
     for i, one in zip(live, found, strict=True):
         if isinstance(one, Broken):
@@ -257,10 +257,6 @@ def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
         elif one.text.strip():
             done[i] = replace(done[i], critique=one)
     return done
-
-
-def _criticised(critic: Critic, judging: Judging, claims: Sequence[Claim]) -> Sequence[Completion]:
-    return critic.critique(claims, judging)
 
 
 def revise(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:

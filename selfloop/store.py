@@ -268,16 +268,18 @@ class Store:
 
     def past(self) -> Past:
         """Return what the next round must know of the stored ones."""
-        past = Past()
-        for ended in self.rounds():
-            past = past.after(ended)
-        return past
+        return Past.of(self.rounds())
+
+
+def rounds_of(folder: Path) -> list[Round]:
+    """Return the rounds that have ended of the run in `folder`, in order. Raises StoreError."""
+    with closing(Store(folder, write=False)) as store:
+        return list(store.rounds())
 
 
 def attempts_of(folder: Path) -> list[Attempt]:
     """Return the attempts of all rounds of the run in `folder`, in order. Raises StoreError."""
-    with closing(Store(folder, write=False)) as store:
-        return [attempt for ended in store.rounds() for attempt in ended.attempts]
+    return [attempt for ended in rounds_of(folder) for attempt in ended.attempts]
 
 
 def _disk(folder: Path, error: Exception) -> StoreError:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import click
 
 from selfloop import flips
+from selfloop.ledger import Past
 from selfloop.records import Decision, Round
 from selfloop.store import Store
 from selfloop.text import printable
@@ -22,18 +23,19 @@ def summary(folder: Path) -> dict[str, Any]:
     """Return a run's counts: for each round and in all, and where it lies."""
     store = Store(folder, write=False)
     try:
-        rounds, held = list(store.rounds()), store.past().beliefs
+        rounds = list(store.rounds())
+        lost = dropped_for(rounds)
         return {
             "run": str(folder),
             "rounds": [_counts(ended) for ended in rounds],
             "completions": store.count("completions"),
             "failures": store.count("failures"),
-            "dropped": Counter(a.reason.split(":")[0] for r in rounds for a in r.attempts if a.decision == "dropped"),
-            "dropped_for": dropped_for(rounds),
+            "dropped": {scorer: sum(counts.values()) for scorer, counts in lost.items()},
+            "dropped_for": lost,
             "flips": _flips(rounds),
             "beliefs": [
                 {"question": b.question.text, "answer": b.answer, "confidence": b.confidence}
-                for b in sorted(held, key=lambda belief: -belief.confidence)
+                for b in sorted(Past.of(rounds).beliefs, key=lambda belief: -belief.confidence)
             ],
         }
     finally:
