@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from selfloop import Asking, Component, Question, Score, hookimpl
 
+from .patterns import pattern
+
 LONGEST = 1000  # characters that the rules look at
 _BE = r"(?:is|are|was|were)(?: |['’]s )"
 _MEASURES = (
@@ -40,17 +42,17 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"^what do(?:es)? (?:\w+ ){1,3}do\?$|^what (?:is|are|was|were) (?:\w+ ){1,4}about\?$", "asks for a description"),
     (rf"^what {_BE}an? (?!.*\b(?:called|named|known as|made of|made from|used for)\b)", "asks for a definition"),
 )
-_LONG = tuple((re.compile(pattern, re.IGNORECASE), reason) for pattern, reason in _RULES)
+_LONG = tuple((pattern(text, re.IGNORECASE), reason) for text, reason in _RULES)
 _SMALL = "van|von|de|der|la|le|al|bin|ibn|da|di"
 _NAME = rf"(?-i:(?:(?:[A-Z0-9][\w'’.&-]*)|(?:{_SMALL}|of|and|the))(?: (?:[A-Z0-9][\w'’.&-]*|{_SMALL}|of|and|the))*)"
 # Nothing but a name, or one or two words, after "who was": anything can be said.
-_DESCRIBES = re.compile(
+_DESCRIBES = pattern(
     rf"^(?:who|what)(?: (?:is|are|was|were)|['’]s) (?:the )?({_NAME}|[a-z-]+(?: [a-z-]+)?)\?$", re.IGNORECASE
 )
-_RELATION = re.compile(
+_RELATION = pattern(
     r"['’]s? |\b(?:of|in|on|at|to|for|by|first|second|last|only|plus|times|minus)\b|\d|\b\w+est\b", re.IGNORECASE
 )
-_OFFICE = re.compile(r"\b(?:CEO|CFO|PM|President|King of|Queen of|Prime Minister|Capital|Mayor|Pope)\b")
+_OFFICE = pattern(r"\b(?:CEO|CFO|PM|President|King of|Queen of|Prime Minister|Capital|Mayor|Pope)\b")
 
 
 class Answerable:
@@ -66,8 +68,8 @@ class Answerable:
 
 
 def _fault(text: str) -> str:
-    for pattern, reason in _LONG:
-        if pattern.search(text):
+    for rule, reason in _LONG:
+        if rule.search(text):
             return reason
     said = _DESCRIBES.match(text)
     if said and not _describes_by_relation(said[1]):

@@ -1,7 +1,6 @@
 """`balance`: no topic and no form takes more than its share of a round's questions."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated
@@ -11,8 +10,10 @@ from annotated_types import Ge, Gt, Le
 from selfloop import Asking, Component, Question, Score, hookimpl
 from selfloop.answers import content
 
+from .patterns import pattern
+
 Share = Annotated[float, Gt(0), Le(1)]
-_WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
+_WORD = pattern(r"[^\W_]+(?:['’.-][^\W_]+)*")
 _WIDE = 8  # words of a form at most: a question may be of common words alone
 
 

@@ -6,7 +6,6 @@ a list of the run's own questions is a frame too. Frames are drawn in proportion
 """
 
 import random
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated
@@ -17,6 +16,7 @@ from selfloop import Asking, Component, Message, Question, Sampling, hookimpl
 
 from .asking import line
 from .evidence import PROMPTS
+from .patterns import pattern
 from .writing import draw, earlier, first_question
 
 OWN = "own"
@@ -37,7 +37,7 @@ FRAMES = (
     "Numbers quiz\n\n1. How many",
 )
 OPENINGS = ("", "What", "Who", "Which", "Where", "When", "How many", "In which")
-_MARK = re.compile(r"^\W*(\d+[.)]|-|\w+:)\s*")
+_MARK = pattern(r"^\W*(\d+[.)]|-|\w+:)\s*")
 
 
 class BlankSlate:

@@ -4,7 +4,6 @@ Two questions are alike by the words that say what they are about, in any order.
 locality-sensitive index finds the few earlier ones that may be near, so that 100,000 of them cost no more than 100.
 """
 
-import re
 import unicodedata
 import zlib
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,8 @@ from selfloop import Asking, Component, Outcome, Question, Score, hookimpl
 from selfloop.answers import content, normalise
 from selfloop.protocols import Backend
 
+from .patterns import pattern
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -24,29 +25,27 @@ TYPO = 90  # of 100: words so alike by letters are one word, spelt twice
 # 28 bands of 4 hashes: a pair with 2/3 of its shingles in common (likeness 0.8) is missed in one of 500 cases.
 BANDS, ROWS = 28, 4
 
-_WORD = re.compile(r"[^\W_]+(?:['’.][^\W_]+)*")
-_WIDE = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]")  # scripts that put no spaces between words
-_FILLING = re.compile(
-    "then|today|now|currently|actually|exactly|located|situated|found|famous|known|usually|officially"
-)
+_WORD = pattern(r"[^\W_]+(?:['’.][^\W_]+)*")
+_WIDE = pattern(r"[\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]")  # scripts that put no spaces between words
+_FILLING = pattern("then|today|now|currently|actually|exactly|located|situated|found|famous|known|usually|officially")
 _SAME = {
     "biggest": "largest", "greatest": "largest", "author": "write", "wrote": "write", "written": "write",
     "writer": "write", "movie": "film", "nation": "country", "began": "begin", "begun": "begin", "start": "begin",
     "established": "found", "died": "die", "death": "die", "colour": "color",
 }  # fmt: skip
 # Words that tell two things of a kind apart, as numbers do.
-_ORDINAL = re.compile(
+_ORDINAL = pattern(
     r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|next|previous|two|three|four|five|six|seven"
     r"|eight|nine|ten|not|male|female|(north|south|east|west)(ern)?"
 )
-_POSSESSIVE = re.compile(r"['’]s\b")
-_ENDINGS = re.compile(r"(?:ations?|ions?|ings?|ers?|ors?|ed|es|s|e|y)$")
+_POSSESSIVE = pattern(r"['’]s\b")
+_ENDINGS = pattern(r"(?:ations?|ions?|ings?|ers?|ors?|ed|es|s|e|y)$")
 _KINDS = (
-    ("when", re.compile(r"\bwhen\b|\b(?:what|which) (?:year|date)\b")),
-    ("where", re.compile(r"\bwhere\b")),
-    ("why", re.compile(r"\bwhy\b")),
-    ("how many", re.compile(r"\bhow (?:many|much)\b|\bwhat number of\b")),
-    ("how", re.compile(r"\bhow\b(?! (?:many|much))")),
+    ("when", pattern(r"\bwhen\b|\b(?:what|which) (?:year|date)\b")),
+    ("where", pattern(r"\bwhere\b")),
+    ("why", pattern(r"\bwhy\b")),
+    ("how many", pattern(r"\bhow (?:many|much)\b|\bwhat number of\b")),
+    ("how", pattern(r"\bhow\b(?! (?:many|much))")),
 )
 By = Literal["words", "embeddings"]
 
@@ -72,8 +71,8 @@ def sketch(question: Question) -> Sketch:
     text = question.text
     plain = _plain(text).replace("capital city", "capital")
     kind = ""
-    for name, pattern in _KINDS:
-        if asks := pattern.search(plain):
+    for name, rule in _KINDS:
+        if asks := rule.search(plain):
             kind, plain = name, plain[: asks.start()] + plain[asks.end() :]
             break
     words = [_same(word) for word in content(plain) if not _FILLING.fullmatch(word)] or normalise(plain).split()

@@ -15,6 +15,7 @@ from selfloop import Attempt, Outcome
 from selfloop.answers import normalise
 
 from .asking import line
+from .patterns import pattern
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,17 +24,17 @@ if TYPE_CHECKING:
 Tried = TypeVar("Tried", Outcome, Attempt)
 
 # What a question may begin with that is no name, though it has a capital.
-_OPENERS = re.compile(
+_OPENERS = pattern(
     r"what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|can|could|has|have|had|will|would|should"
     r"|name|in|on|at|for|of|to|from|by|with|during|about|after|before|under|the|a|an|if|as|it|this|that|these|those"
     r"|among|since|until|according|between|i",
     re.IGNORECASE,
 )
-_JOINS = re.compile(r"of|the|de|la|le|van|von|der|den|da|di|du|del|el|al")
-_QUOTED = re.compile(r"[\"“]([^\"“”]{2,80})[\"”]")
-_WORD = re.compile(r"[^\W_](?:[\w'’.&-]*\w)?(?:\.(?=\s[A-Z]))?")
-_POSSESSIVE = re.compile(r"(?:['’]s)?$")
-_NUMBER = re.compile(r"\d[\d.,]*")
+_JOINS = pattern(r"of|the|de|la|le|van|von|der|den|da|di|du|del|el|al")
+_QUOTED = pattern(r"[\"“]([^\"“”]{2,80})[\"”]")
+_WORD = pattern(r"[^\W_](?:[\w'’.&-]*\w)?(?:\.(?=\s[A-Z]))?")
+_POSSESSIVE = pattern(r"(?:['’]s)?$")
+_NUMBER = pattern(r"\d[\d.,]*")
 
 
 def entity(text: str, via: str = "") -> tuple[int, int] | None:

@@ -22,6 +22,7 @@ from selfloop.prompts import Prompt, is_open
 from . import entities
 from .asking import line
 from .evidence import PROMPTS
+from .patterns import pattern
 from .topics import names
 from .writing import again, first_question, prompt_text, topic_lines
 
@@ -70,8 +71,8 @@ EXEMPLARS = (
      "Robert Gray."),
 )  # fmt: skip
 
-_PRONOUNS = re.compile(r"\b(he|him|his|she|her|hers|they|them|their|it|its)\b", re.IGNORECASE)
-_QUOTA = re.compile(r"^(.*\S)\s*(?:\t|:)\s*(\d+)$")
+_PRONOUNS = pattern(r"\b(he|him|his|she|her|hers|they|them|their|it|its)\b", re.IGNORECASE)
+_QUOTA = pattern(r"^(.*\S)\s*(?:\t|:)\s*(\d+)$")
 _LISTINGS = 4  # calls of the listing step: topics that give nothing new leave their share to the others
 
 

@@ -23,6 +23,7 @@ from selfloop.prompts import Prompt
 from .asking import line
 from .evidence import PROMPTS
 from .pairs import entity, form
+from .patterns import pattern
 from .writing import again, draw, earlier, first_question, prompt_text
 
 Kind = Literal["swapped", "reversed", "reworded"]
@@ -40,10 +41,8 @@ _ASKS_FOR = {
     "measure": (r"how (?:long|far|high|old|tall|big|large|deep|fast)", r"length|distance|height|age|size|depth|speed"),
     "reason": (r"why", r"reason|cause|purpose"),
 }
-_DULL = re.compile(r"yes|no|true|false|none|\d{1,2}|zero|one|two|three")  # too many questions have such an answer
-_ASKS = re.compile(
-    r"((in|on|at|of|to|from|by|for|with) )?(what|which|who|whom|whose|when|where|why|how)\b", re.IGNORECASE
-)
+_DULL = pattern(r"yes|no|true|false|none|\d{1,2}|zero|one|two|three")  # too many questions have such an answer
+_ASKS = pattern(r"((in|on|at|of|to|from|by|for|with) )?(what|which|who|whom|whose|when|where|why|how)\b", re.IGNORECASE)
 _TURNING, _REWORDING = (Sampling(t, top_p=0.95, max_tokens=40, stop=("\n",)) for t in (0.6, 0.9))
 _KNOWN = {"belief": 1, "declined": -1}
 _PARTNER = {"belief": "declined", "declined": "belief"}

@@ -13,9 +13,11 @@ from annotated_types import Ge
 
 from selfloop import Asking, Component, Question, Score, hookimpl
 
+from .patterns import pattern
+
 LONGEST = 1000  # characters of a question
 _LEAD = "in|on|at|for|of|to|from|by|with|during|about|after|before|under|into|through|since|until|against|near|over"
-_ASKS = re.compile(
+_ASKS = pattern(
     rf"^(?:(?:{_LEAD}|according|if|when|while|as) [^,]+, )?(?:(?:{_LEAD})\s+)?"
     r"(?:what|who|whom|whose|which|when|where|why|how|is|are|was|were|do|does|did|can|could|has|have|had|will|would"
     r"|should|name)(?:['’]s)?\b",
@@ -23,7 +25,7 @@ _ASKS = re.compile(
 )
 _AUX = "am|is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must"
 _WH = "what|who|whom|whose|which|when|where|why|how"
-_FUNCTION = re.compile(
+_FUNCTION = pattern(
     rf"{_AUX}|{_WH}|be|been|being|a|an|the|and|or|not|in|on|at|of|to|for|from|by|with|as|into|onto|over|under|between"
     r"|among|during|after|before|than|that|this|these|those|it|its|he|she|they|him|her|his|their|them|there|through"
     r"|about|against|near|since|until|within|without|around|across|along|inside|behind|beyond|per|via|if|because"
@@ -31,14 +33,14 @@ _FUNCTION = re.compile(
     re.IGNORECASE,
 )
 # What may follow a noun to say which one is meant.
-_RESTRICTS = re.compile(
+_RESTRICTS = pattern(
     r"of|in|on|at|to|for|from|by|with|that|which|who|whose|whom|where|when|between|among|during|under|near|over|into"
     r"|through|around|against|behind|inside|within|about|after|before|without|than|as|called|named|known|used|made"
     r"|born|across|along|beyond|since|per",
     re.IGNORECASE,
 )
 # Words that point at something the question does not say, wherever they stand.
-_POINTS = re.compile(
+_POINTS = pattern(
     r"\b(this|these|an? certain|those(?! (?:who|that|of|with|in|from|which|born))|that passage"
     r"|the (?:passage|text|article|following|above|below|picture|image|paragraph|excerpt|diagram|dialogue|conversation"
     r"|given|latter|former)(?! (?:of|by)\b| [‘'\"“]| (?-i:[A-Z]))"
@@ -49,41 +51,41 @@ _POINTS = re.compile(
     r"|(?<!are )(?<!is )(?<!was )(?<!were )there(?=\s*\?$))\b",
     re.IGNORECASE,
 )
-_PRONOUN = re.compile(r"\b(?:he|she|they|him|her|his|their|them|(?-i:it|It)|its|theirs|hers|one)\b", re.IGNORECASE)
-_EMPTY_IT = re.compile(  # "it" that stands for nothing: how long does it take, what time is it
+_PRONOUN = pattern(r"\b(?:he|she|they|him|her|his|their|them|(?-i:it|It)|its|theirs|hers|one)\b", re.IGNORECASE)
+_EMPTY_IT = pattern(  # "it" that stands for nothing: how long does it take, what time is it
     r"\bit (?:take|takes|took|cost|costs|rain|rains|snow|mean|means|called|possible|legal|illegal|common|said|to|that"
     r"|for|when|if|in|on|like to|safe|dangerous|important|necessary|necessarily|customary|traditional|believed|true)\b"
     r"|\btime is it\b|\bmakes? it\b|\bday is it\b"
 )
-_ME = re.compile(r"\b(?!war )[a-z]+,? I\b(?!['’]s)")  # "do I", not "Elizabeth I"
-_THAT = re.compile(
+_ME = pattern(r"\b(?!war )[a-z]+,? I\b(?!['’]s)")  # "do I", not "Elizabeth I"
+_THAT = pattern(
     r"\b(?:in|on|at|of|from|during|for|by|to|is|was|are|were|does|did|do) that (?!of\b)[a-z]+", re.IGNORECASE
 )
-_CHOICE = re.compile(
+_CHOICE = pattern(
     rf"^(?:{_AUX})\b.*\bor\b(?! (?:more|less|so|not)\b)|[,:] [^,]* or [^,]*\?$"
     r"|\b(?:[A-D]\)|\([a-d]\)|[a-d]\) )|\b(?:true or false|yes or no)\b",
     re.IGNORECASE,
 )
 _SECOND = rf"\s+(?:(?:in|on|at|by|for) )?(?:{_WH}) (?:{_AUX}|many|much|year)\b"
-_TWO = re.compile(
+_TWO = pattern(
     rf"\band (?:why|how|when|where|who|what)\s*\?$|(?:\b(?:and|or|but)|;){_SECOND}"
     rf"|^(?:{_WH}|{_AUX})\b.*,(?!\s+wh(?:ich|o)\b){_SECOND}",
     re.IGNORECASE,
 )
-_SENTENCES = re.compile(
+_SENTENCES = pattern(
     r"(?!\b(?:Mrs|Prof|Capt|Sgt|vols?|Inc|approx)\.)\b[^\W\d_]{3,}[.!;] +[^\W\d_]|\b\d{1,2}[.)] +(?:Wh|In|How)\w*"
 )
-_GAP = re.compile(r"_{2,}|\.{2,}|…|[\[\]{}<>|\\]|\b(?:of|in|by|for|is|does) [XYZ]\b(?!-)|\bX and Y\b")
-_TWICE = re.compile(r"\b((?!(?-i:[A-Z]))[\w']+) \1\b(?<!\bhad had)(?<!\bthat that)", re.IGNORECASE)
-_QUOTED = re.compile(r"[\"“][^\"”]{2,}[\"”]|(?<!\w)[‘'][^'’]{2,}[’'](?!\w)")
-_SUPERLATIVE = re.compile(
+_GAP = pattern(r"_{2,}|\.{2,}|…|[\[\]{}<>|\\]|\b(?:of|in|by|for|is|does) [XYZ]\b(?!-)|\bX and Y\b")
+_TWICE = pattern(r"\b((?!(?-i:[A-Z]))[\w']+) \1\b(?<!\bhad had)(?<!\bthat that)", re.IGNORECASE)
+_QUOTED = pattern(r"[\"“][^\"”]{2,}[\"”]|(?<!\w)[‘'][^'’]{2,}[’'](?!\w)")
+_SUPERLATIVE = pattern(
     r"\b(?:most|least|best|worst|only|last|(?!forest|west|east|rest|test|guest|interest|contest|harvest|request|priest"
     r"|protest|chest|nest|quest|invest|suggest|conquest|arrest|forrest|everest)[a-z]{2,}est|first|second|third|fourth"
     r"|fifth|sixth|seventh|eighth|ninth|tenth)\b",
     re.IGNORECASE,
 )
 # Nouns that say nothing until one knows whose, or which.
-_OPEN = re.compile(
+_OPEN = pattern(
     r"(?:vice|prime|main|current|former|original|real|full|true|new|old|other|same|whole|lead|title|head|team|home)s?"
     r"|presidents?|kings?|queens?|ministers?|governors?|mayors?|emperors?|leaders?|rulers?|captains?|coach(?:es)?|chiefs?"
     r"|players?|winners?|losers?|champions?|authors?|writers?|poets?|artists?|painters?|composers?|singers?|actors?"
@@ -106,34 +108,34 @@ _OPEN = re.compile(
     re.IGNORECASE,
 )
 # Roles that a superlative does not pin down either: the first president, of what?
-_ROLE = re.compile(
+_ROLE = pattern(
     r"(?:vice|prime)|presidents?|kings?|queens?|ministers?|governors?|mayors?|emperors?|captains?|coach|authors?|capitals?"
     r"|members?|episodes?|chapters?|seasons?|albums?|winners?|champions?|book|novel|film|movie|song|game|match|name|title",
     re.IGNORECASE,
 )
 # Roles in a text at hand: a name elsewhere in the question does not say whose.
-_AT_HAND = re.compile(
+_AT_HAND = pattern(
     r"(?:authors?|narrators?|speakers?|writers?|poets?|story|poem|protagonist|antagonist|reader|characters?)(?:['’]s)?",
     re.IGNORECASE,
 )
-_NOTHING = re.compile(r"^what (?:is|are|was|were) the (?:most \w+|\w{2,}est|best|worst)\s*\?$", re.IGNORECASE)
+_NOTHING = pattern(r"^what (?:is|are|was|were) the (?:most \w+|\w{2,}est|best|worst)\s*\?$", re.IGNORECASE)
 # Which river is the Indus? But: which planet is the Red Planet?
-_SAYS_ITSELF = re.compile(
+_SAYS_ITSELF = pattern(
     r"which (\w+) (?:is|was|are|were) (?:the )?(?!.*\b\1)(?-i:[A-Z])[\w'’.-]*(?: (?-i:[A-Z])[\w'’.-]*)*\?",
     re.IGNORECASE,
 )
-_HOW_MANY = re.compile(
+_HOW_MANY = pattern(
     r"how many (?!continents|planets|oceans|countries|chemical|zodiac|letters)[a-z]+(?: [a-z]+)? are there\?",
     re.IGNORECASE,
 )
 # There is one of them, or it stands for all of them.
-_ONE = re.compile(
+_ONE = pattern(
     r"(?:world|earth|sun|moon|sky|universe|bible|year|week|planet|internet|human|solar|olympic)s?(?:['’]s)?",
     re.IGNORECASE,
 )
-_NAME_OF = re.compile(r".*\bname of the ([\w-]+)(?: ([\w-]+))?\s*\?", re.IGNORECASE)
-_INVENTS = re.compile(r"\b(?:invent|patent|pioneer|domesticat|creat|develop|introduc)", re.IGNORECASE)
-_TOKEN = re.compile(r"[^\W_]+(?:[-'’.][^\W_]+)*|[,;:()\"“”?]")
+_NAME_OF = pattern(r".*\bname of the ([\w-]+)(?: ([\w-]+))?\s*\?", re.IGNORECASE)
+_INVENTS = pattern(r"\b(?:invent|patent|pioneer|domesticat|creat|develop|introduc)", re.IGNORECASE)
+_TOKEN = pattern(r"[^\W_]+(?:[-'’.][^\W_]+)*|[,;:()\"“”?]")
 
 
 class WellFormed:

@@ -1,7 +1,6 @@
 """What the sources that let the model write share: drawing texts, and reading questions out of them."""
 
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,9 @@ from selfloop import Asking, Completion, Outcome, Request, Sampling
 from selfloop.errors import RecipeError, RequestError
 from selfloop.prompts import Prompt, is_open
 
-_ENDS = re.compile(r"[?？؟]")
+from .patterns import pattern
+
+_ENDS = pattern(r"[?？؟]")
 
 
 def first_question(text: str) -> str:
