@@ -18,6 +18,7 @@ from selfloop import Asking, Component, Outcome, Question, Sampling, hookimpl
 from selfloop.prompts import Prompt
 
 from .asking import line
+from .echo import echoes
 from .evidence import PROMPTS
 from .writing import draw, earlier, first_question
 
@@ -70,6 +71,8 @@ def seeds(asking: Asking) -> dict[str, Weighed]:
     pools: dict[str, Weighed] = {"middling": [], "easy": [], "impossible": []}
     for outcome in earlier(asking):
         sure, question = outcome.confidence, outcome.question
+        if echoes(question.text, outcome.answer):  # undecided, but not for being half known
+            continue
         twice = 2.0 if question.text in flips or question.topic in near else 1.0
         if sure is not None and (weight := 4 * sure * (1 - sure)) > 0:
             pools["middling"].append((outcome, twice * weight))

@@ -14,6 +14,7 @@ from selfloop_plugins import (
     cocoa,
     combined,
     contrast,
+    echo,
     eigenscore,
     first_token_margin,
     independent,
@@ -144,6 +145,10 @@ class TestDiscreteSemanticEntropy(VerifierContract):
 
 class TestArithmetic(VerifierContract):
     component = arithmetic.selfloop_verifiers()[0]
+
+
+class TestEcho(VerifierContract):
+    component = echo.selfloop_verifiers()[0]
 
 
 class TestCoCoA(VerifierContract):

@@ -71,6 +71,12 @@ def test_kinds_by_their_shares() -> None:
     assert all(r.n == 4 for r in backend.requests)
 
 
+def test_an_answer_that_echoes_its_question_is_not_half_known() -> None:
+    echo = replace(became("What sport is baseball?", "undecided", 0.5), answer="Baseball")
+    pools = frontier.seeds(asking(echo, *SOME))
+    assert {kind: len(pool) for kind, pool in pools.items()} == {"middling": 6, "easy": 6, "impossible": 6}
+
+
 def test_via_says_which_kind() -> None:
     backend = ScriptedBackend({"Half": ["Is it half?"], "Well": ["Is it well?"], "Not": ["Is it not?"]})
     asked = frontier.Frontier().ask(asking(*SOME, backend=backend))

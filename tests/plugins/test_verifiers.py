@@ -14,6 +14,7 @@ from scipy.stats import entropy
 from selfloop_plugins.agreement import Agreement
 from selfloop_plugins.arithmetic import Arithmetic
 from selfloop_plugins.cocoa import CoCoA
+from selfloop_plugins.echo import Echo, echoes
 from selfloop_plugins.first_token_margin import FirstTokenMargin
 from selfloop_plugins.mean_token_entropy import MeanTokenEntropy
 from selfloop_plugins.meanings import meanings
@@ -65,6 +66,32 @@ def test_agreement(answer: str, samples: tuple[str, ...], confidence: float) -> 
 )
 def test_agreement_abstains(given: Claim, reason: str) -> None:
     assert judge(Agreement(), given) == Verdict("agreement", None, reason)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "echo"),
+    [
+        ("What sport is baseball?", "Baseball", True),
+        ("Who wrote the plays of William Shakespeare?", " William Shakespeare.", True),
+        ("What language do the Japanese speak?", "Japanese", True),
+        ("What is Romeo's play?", "Romeos", True),
+        ("What are planets?", "a planet", True),
+        ("What is the capital of Mexico?", "Mexico City", False),
+        ("Which is larger, Mars or Venus?", "Venus", False),
+        ("Which of Mars and Venus is larger?", "Venus", False),
+        ("Is Cairo in Egypt?", "yes", False),
+        ("What is the capital of Egypt?", "the", False),
+        ("What is the capital of Egypt?", "", False),
+        ("I don't know what?", "I don't know", False),
+        ("富士山?", "富士山", True),
+        ("What is a gas?", "Gas", True),
+    ],
+)
+def test_echo(question: str, answer: str, echo: bool) -> None:
+    assert echoes(question, answer) is echo
+    (verdict,) = Echo().verify([Claim(Question(question, "test"), Completion(answer))], judging())
+    assert verdict.confidence == (0.5 if echo else None)
+    assert verdict.reason
 
 
 def said(*logprobs: float, text: str = "Cairo", sample: int = 0) -> Completion:
