@@ -9,6 +9,7 @@ leans in any part against the rest. "half to half" does not: the pairs are split
 is learnt from and the other measured; a mean over ten splits, from pools of half the size, whose pairs were found
 in the whole. "on the rest": what was
 learnt from the whole pool, measured on the questions of the run that are not in it, as known or unknown as they come.
+"gap": there, by how much likelier it holds a known question known than an unknown one, on average.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from selfloop_plugins.pairs import balanced, believed, halves, matched, style_auroc, texts, transfer_auroc, unknown
+from selfloop_plugins.pairs import balanced, believed, halves, matched, style_auroc, texts, transfer_auroc, transfer_gap, unknown
 
 from selfloop import Attempt
 from selfloop.runner import run
@@ -46,7 +47,7 @@ def main() -> None:
     pairs = matched(attempts)
     even = balanced(pairs, sides[1])
     print(f"\n{len(attempts)} questions asked: {len(sides[0])} known, {len(sides[1])} unknown; {len(pairs)} pairs\n")
-    print("| pool | pairs | AUROC, cross-validated | half to half | on the rest |\n|---|---|---|---|---|")
+    print("| pool | pairs | AUROC, cross-validated | half to half | on the rest | gap |\n|---|---|---|---|---|---|")
     for size in dict.fromkeys((len(pairs), len(even))):
         pools = [drawn(sides, size, seed) for seed in SEEDS]
         print(row("unmatched, at random", pools, sides, evened=False, paired=False))
@@ -83,8 +84,9 @@ def row(name: str, pools: list[Pairs], sides: list[list[Attempt]], *, evened: bo
                 spare = [tried for tried in sides[1] if tried.question.text not in taken]
                 one, other = balanced(one, spare[::2]), balanced(other, spare[1::2])
             split += [transfer_auroc(texts(one), texts(other)), transfer_auroc(texts(other), texts(one))]
-    rest = [transfer_auroc(texts(pool), left(pool, sides)) for pool in pools]
-    return f"| {name} | {len(pools[0])} | {np.mean(folds):.2f} | {np.mean(split):.2f} | {np.mean(rest):.2f} |"
+    rest = [of(texts(pool), left(pool, sides)) for of in (transfer_auroc, transfer_gap) for pool in pools]
+    means = [np.mean(values) for values in (folds, split, rest[: len(pools)], rest[len(pools) :])]
+    return f"| {name} | {len(pools[0])} | {' | '.join(f'{mean:.2f}' for mean in means)} |"
 
 
 def left(pool: Pairs, sides: list[list[Attempt]]) -> tuple[list[str], list[str]]:

@@ -298,6 +298,20 @@ def transfer_auroc(train: tuple[Sequence[str], Sequence[str]], test: tuple[Seque
     return _auroc(_told(texts, labels, others), truth)
 
 
+def transfer_gap(train: tuple[Sequence[str], Sequence[str]], test: tuple[Sequence[str], Sequence[str]]) -> float:
+    """Return by how much likelier, on average, words learnt on one pool make a known question of another pool known.
+
+    A difference of probabilities, in [-1, 1]. A ranking (`transfer_auroc`) finds the slightest lean that two pools
+    share; this says how far whoever learns from the words goes by it.
+    """
+    import numpy as np
+
+    texts, labels = _labelled(*train)
+    others, truth = _labelled(*test)
+    likely, are_known = 1 / (1 + np.exp(-_told(texts, labels, others))), np.array(truth) == 1
+    return float(likely[are_known].mean() - likely[~are_known].mean())
+
+
 def halves(pairs: Sequence[tuple[Tried, Tried]], seed: int = 0) -> tuple[list[tuple[Tried, Tried]], ...]:
     """Return the pairs in two parts of the same size, at random."""
     shuffled = random.Random(seed).sample(list(pairs), len(pairs))

@@ -3,7 +3,17 @@
 import random
 
 import pytest
-from selfloop_plugins.pairs import balanced, entity, form, halves, matched, style_auroc, texts, transfer_auroc
+from selfloop_plugins.pairs import (
+    balanced,
+    entity,
+    form,
+    halves,
+    matched,
+    style_auroc,
+    texts,
+    transfer_auroc,
+    transfer_gap,
+)
 
 from selfloop import Attempt, Outcome, Question
 
@@ -140,3 +150,12 @@ def test_halves_and_transfer() -> None:
     one, other = halves(pairs)
     assert len(one) == 11 and len(other) == 10 and {*one, *other} == {*pairs}
     assert transfer_auroc(texts(one), texts(other)) == 1.0
+
+
+def test_a_gap_is_large_where_words_tell_and_small_where_they_hardly_lean() -> None:
+    told_apart, other = halves(told("Who ruled", "When was the fall", 40))
+    assert transfer_gap(texts(told_apart), texts(other)) > 0.8
+    mixed = [f"Who ruled {name}?" for name in NAMES[:22]], [f"When was the fall of {name}?" for name in NAMES[:18]]
+    leaning = [*mixed[0], *mixed[1]], [*mixed[0][:18], *mixed[1], *(f"{text} Now?" for text in mixed[1][:4])]
+    assert transfer_auroc(leaning, texts(other)) > 0.9
+    assert 0 < transfer_gap(leaning, texts(other)) < 0.4
