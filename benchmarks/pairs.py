@@ -18,7 +18,17 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from selfloop_plugins.pairs import balanced, believed, halves, matched, style_auroc, texts, transfer_auroc, transfer_gap, unknown
+from selfloop_plugins.pairs import (
+    balanced,
+    believed,
+    halves,
+    matched,
+    style_auroc,
+    texts,
+    transfer_auroc,
+    transfer_gap,
+    unknown,
+)
 
 from selfloop import Attempt
 from selfloop.runner import run

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import click
 
 from selfloop import Outcome, hookimpl
+from selfloop.cli.options import as_json, run_folder, runs_dir
 from selfloop.ledger import UNSAID, agree, gist, origin
 from selfloop.text import cells, encodable, printable
 
@@ -159,15 +160,8 @@ def merged(group: Sequence[Row]) -> Row:
     type=click.Choice(["plain", "chat", "prompt"]),
     help="Of a row of FILE: all columns (the default), chat messages, or prompt and completion.",
 )
-@click.option(
-    "--runs",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("runs"),
-    show_default=True,
-    envvar="SELFLOOP_RUNS",
-    help="The folder that holds the runs.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@runs_dir
+@as_json
 def command(
     names: tuple[str, ...],
     search: str | None,
@@ -230,7 +224,7 @@ def _library(names: Sequence[str], runs: Path) -> "tuple[list[Run], Exception | 
     """Return the runs' ledgers, and what to raise in the end: one run that cannot be read does not hide the others."""
     from selfloop.errors import StoreError
 
-    folders = list(dict.fromkeys(_folder(name, runs) for name in names)) or _all(runs)
+    folders = list(dict.fromkeys(run_folder(name, runs) for name in names)) or _all(runs)
     twice = len({folder.name for folder in folders}) < len(folders)
     found, broken = list[Run](), list[StoreError]()
     for folder in folders:
@@ -244,10 +238,6 @@ def _library(names: Sequence[str], runs: Path) -> "tuple[list[Run], Exception | 
         raise broken[0]
     left = f"{len(broken)} of {len(folders)} runs left out:\n" + "\n".join(map(str, broken))
     return found, StoreError(left) if broken else None
-
-
-def _folder(name: str, runs: Path) -> Path:
-    return given if (given := Path(name)).is_dir() else runs / name
 
 
 def _all(runs: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from selfloop import hookimpl
+from selfloop.cli.options import run_folder, runs_dir
 
 if TYPE_CHECKING:
     from .calibration import Calibration, Said
@@ -17,8 +18,9 @@ FOLDS = 10
 
 
 @click.command("calibrate")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: calibration-labels.json in RUN.")
+@runs_dir
 @click.option(
     "--method",
     type=click.Choice(["auto", "platt", "isotonic"]),
@@ -26,8 +28,8 @@ FOLDS = 10
     show_default=True,
     help="auto: isotonic from 1,000 labels on.",
 )
-def command(run: Path, out: Path | None, method: Literal["auto", "platt", "isotonic"]) -> None:
-    """Fit the verifier `combined` on the gold answers of RUN, the folder of a run over questions that have some.
+def command(run: str, out: Path | None, runs: Path, method: Literal["auto", "platt", "isotonic"]) -> None:
+    """Fit the verifier `combined` on the gold answers of RUN's questions; RUN is a folder, or a name in --runs.
 
     A recipe uses the result as {kind: combined, calibration: FILE}. It never judges a question that it was fitted on.
     """
@@ -35,11 +37,12 @@ def command(run: Path, out: Path | None, method: Literal["auto", "platt", "isoto
 
     from selfloop import metrics
 
-    said, right, questions = _labelled(run)
+    folder = run_folder(run, runs)
+    said, right, questions = _labelled(folder)
     shaped = method == "isotonic" or (method == "auto" and len(said) >= ENOUGH)
-    what = f"{len(said)} labels of {run.name}, {'isotonic' if shaped else 'Platt'}"
+    what = f"{len(said)} labels of {folder.name}, {'isotonic' if shaped else 'Platt'}"
     found = _fitted(said, right, shaped, what, questions)
-    file = out or run / "calibration-labels.json"
+    file = out or folder / "calibration-labels.json"
     _write(found, file)
     held = np.empty(len(said))
     for fold in range(FOLDS):
