@@ -18,10 +18,10 @@ import numpy as np
 from generate import MODELS, cpu
 from numpy.typing import NDArray
 from selfloop_plugins import models
+from selfloop_plugins.decoding.sampling import Sampler, read
 from selfloop_plugins.llama_cpp import context
 from selfloop_plugins.llama_cpp.cache import Token
 from selfloop_plugins.llama_cpp.model import Model, lib
-from selfloop_plugins.llama_cpp.sampling import Sampler, read
 
 from selfloop.records import Sampling
 

@@ -1,16 +1,13 @@
 """The backend `llama_cpp`: one GGUF file, many sequences in one batch, on the CPU.
 
 model.py     the file: loading it, its vocabulary, what it says of itself
-chat.py      chat messages -> pieces of text, of which only the template's own may hold special tokens
-sampling.py  a row of logits -> one token and its log-probability
 grammar.py   text that keeps to a grammar or a JSON schema
 cache.py     the KV cache: tokens in, logits out, the same bits in any batch
 tree.py      what prompts have in common is read once
-tasks.py     what is done with a sequence: write, score given tokens, look at hidden states
 scheduler.py which rows go into each call of llama_decode
 weights.py   the working copy: the same model in the format that is the fastest here
 context.py   how large a cache, and whether there is memory for it
-backend.py   all of the above as a `selfloop.protocols.Backend`
+backend.py   all of the above as a `selfloop.protocols.Backend` (most of which is in `decoding`)
 
 Only names and signatures are here, so that listing plugins imports neither numpy nor llama_cpp.
 """

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from selfloop.errors import ModelError
 
+from ..decoding.sampling import Output, Row, read
 from .model import lib
-from .sampling import Output, Row, read
 
 ROWS = 256  # of one llama_decode; more are hardly faster
 WANTED = 64  # rows with logits of one llama_decode; each takes memory, one MiB for a vocabulary of 262,144

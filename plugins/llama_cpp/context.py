@@ -11,10 +11,9 @@ import psutil
 
 from selfloop.errors import ModelError
 
+from ..decoding.tasks import Job, common
 from .cache import ROWS, SEQUENCES, WANTED, Cache
 from .model import Model, lib, log
-from .tasks import Job
-from .tree import common
 
 F16, BF16 = 1, 30  # ggml's numbers of the types
 LEAST, MOST = 1024, 16384  # cells that are chosen where the recipe does not say

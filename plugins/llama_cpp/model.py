@@ -12,7 +12,7 @@ from typing import Any
 
 from selfloop.errors import ModelError, RequestError
 
-from .chat import Piece
+from ..decoding.chat import Piece
 
 
 def _bindings() -> Any:
@@ -69,7 +69,7 @@ class Model:
     """A loaded model file and its vocabulary. Raises ModelError for a file that cannot be used."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.name = path, path.name
         params = lib.llama_model_default_params()
         params.n_gpu_layers = 0
         with log().listening() as said:

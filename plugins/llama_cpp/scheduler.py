@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from selfloop.errors import RequestError
 
+from ..decoding.sampling import Output
+from ..decoding.tasks import Job, Result, Task
 from .cache import ROWS, Cache, Token
 from .context import AHEAD
-from .sampling import Output
-from .tasks import Job, Result, Task
 from .tree import Node, Tree
 
 IDLE = 512  # cells of prompts which nobody shared that stay at the end of a run

@@ -8,9 +8,10 @@ et al. 2024, arXiv:2312.07104.)
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from ..decoding.tasks import common
 from .cache import Cache
 
 SPLIT = 8  # fewer tokens in common are not worth a node
@@ -180,9 +181,3 @@ class Tree:
     def _tick(self) -> int:
         self._clock += 1
         return self._clock
-
-
-def common(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many tokens two texts both begin with."""
-    most = min(len(one), len(other))
-    return next((i for i in range(most) if one[i] != other[i]), most)

@@ -17,9 +17,9 @@ from functools import cache as once
 import numpy as np
 import pytest
 from selfloop_plugins import models
+from selfloop_plugins.decoding.sampling import Sampler, read, reject
 from selfloop_plugins.llama_cpp import build, cache, check, scheduler
 from selfloop_plugins.llama_cpp.grammar import Grammar
-from selfloop_plugins.llama_cpp.sampling import Sampler, read, reject
 from selfloop_plugins.llama_cpp.yardstick import TEXT
 
 from selfloop.errors import ModelError, RequestError

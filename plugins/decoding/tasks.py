@@ -12,10 +12,36 @@ import numpy as np
 from selfloop.errors import RequestError
 from selfloop.records import Completion, Request
 
-from .model import Model
+from .chat import Piece
 from .sampling import Output, Row, Sampler
 
 Result = Completion | tuple[float, ...] | Row | RequestError
+
+
+class Vocabulary(Protocol):
+    """A model's tokens, and what it says of itself."""
+
+    name: str
+    vocab_size: int
+    bos: str
+    eos: str
+
+    @property
+    def template(self) -> str:
+        """Return what turns chat messages into a text; empty for a base model."""
+        ...
+
+    def tokens(self, pieces: Sequence[Piece]) -> list[int]:
+        """Return a prompt's tokens, opened by BOS where the vocabulary wants that; plain text becomes no control."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """Return a token's bytes, none for a special one; a character may be spread over tokens."""
+        ...
+
+    def ends(self, token: int) -> bool:
+        """Return whether a token ends the text."""
+        ...
 
 
 class Task(Protocol):
@@ -42,7 +68,7 @@ class Writing:
     """Writes one sample of a request."""
 
     def __init__(
-        self, index: int, number: int, request: Request, model: Model, sampler: Sampler, adapter: str | None
+        self, index: int, number: int, request: Request, model: Vocabulary, sampler: Sampler, adapter: str | None
     ) -> None:
         self.index, self.room = index, request.sampling.max_tokens
         self.unread: list[tuple[int, bool]] = []
@@ -132,3 +158,22 @@ class Looking:
         self._found[self._order[len(self._found)]] = output.hidden.copy()
         if len(self._found) == len(self._order):
             self.result = np.stack([self._found[place] for place in self._places])
+
+
+class Telling:
+    """Reads nothing; the result is the log-probability of every token that may come after the prompt."""
+
+    def __init__(self, index: int) -> None:
+        self.index, self.room = index, 0
+        self.unread: list[tuple[int, bool]] = []
+        self.result: Row | None = None
+
+    def take(self, output: Output) -> None:
+        """Keep the whole row, also where it has what is no number: that is for who asks to see."""
+        self.result = output.logits - np.float32(output.total)
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two texts both begin with."""
+    most = min(len(one), len(other))
+    return next((i for i in range(most) if one[i] != other[i]), most)

@@ -10,15 +10,13 @@ a chance. `benchmarks/sampling.py` compares it with llama.cpp's samplers, numba 
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from selfloop.errors import RequestError
 from selfloop.records import Sampling
-
-from .grammar import Grammar
 
 Row = NDArray[np.float32]
 
@@ -27,6 +25,22 @@ Row = NDArray[np.float32]
 WINDOW = 20.0
 NEAR = 12.0  # without a cut, tokens down to e^-12 of the best are weighed one by one, the others as in `_choose_any`
 SAFE = 80.0  # e^80 times 262,144 is still a float32
+
+
+class Grammar(Protocol):
+    """Where a sample stands in what its text has to keep to."""
+
+    def allows(self, token: int) -> bool:
+        """Return whether a token may come next."""
+        ...
+
+    def mask(self, row: Row) -> Row:
+        """Return a row of logits with minus infinity for every token that may not come next."""
+        ...
+
+    def accept(self, token: int) -> None:
+        """Go on by a token that is allowed."""
+        ...
 
 
 class Output(NamedTuple):

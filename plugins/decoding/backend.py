@@ -1,0 +1,216 @@
+"""`Decoding`: what a backend does around its engine, that is all but running the model on tokens."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfloop.errors import ModelError, RequestError
+from selfloop.records import Adapter, AdapterProof, Completion, Continuation, Message, Request, Sampling
+
+from . import chat, sampling
+from .sampling import Grammar, Row, Sampler
+from .tasks import Job, Looking, Result, Scoring, Task, Telling, Vocabulary, Writing, common
+
+PROBES = ("The capital of France is", "Question: How many legs has a spider?\nAnswer:", "Once upon a time")
+
+Item = TypeVar("Item", Request, Continuation)
+Array = NDArray[np.float32]
+
+
+class Decoding:
+    """A model whose results depend on their request alone: not on the batch, its order or its size.
+
+    One call at a time: a second one ends a `generate` that is not done. A subclass runs the model (`_decode`), says
+    what is too long for it (`_refuse_too_long`), and puts adapters into effect (`_set`).
+    """
+
+    def __init__(self, model: Vocabulary) -> None:
+        self._vocabulary = model
+        self._adapter: Adapter | None = None
+        self._bare: list[Row] | None = None
+        self._calls = 0
+        self._running: Iterator[Any] | None = None
+
+    def _decode(self, jobs: Sequence[Job], hidden: bool) -> Iterator[tuple[int, Result]]:
+        """Yield (index of the task, its result) as they end. With `hidden`, outputs have the last layer's states."""
+        raise NotImplementedError
+
+    def _refuse_too_long(self, prompt: int, answer: int, after: str) -> None:
+        """Raise RequestError where a prompt and what may follow it, in tokens, are too long."""
+        raise NotImplementedError
+
+    def _set(self, adapter: Adapter | None) -> None:
+        """Put an adapter into effect, or none. Raises ModelError for one that is not this model's."""
+        raise NotImplementedError
+
+    def _alive(self) -> None:
+        """Raise ModelError if the model has been closed."""
+        raise NotImplementedError
+
+    def _grammar(self, settings: Sampling) -> Grammar:
+        """Return what the text is held to. Raises RequestError for what cannot be read, or is not to be had."""
+        raise RequestError("this backend cannot hold a text to a grammar or a JSON schema; llama_cpp can")
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+        """Yield (index, completion) as they finish; see `selfloop.protocols.Backend`.
+
+        `tokens` and `logprobs` hold all that was drawn: the token that ended the text is among them, and so is
+        the one that completed a stop string, whose text is cut off. Special tokens have no text.
+        """
+        yield from self._run(requests, self._writing)
+
+    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+        """Return the log-probability of each token of each continuation; see `selfloop.protocols.Backend`."""
+        found = dict(self._run(pairs, self._scoring))
+        return [found.get(i, ()) for i in range(len(pairs))]
+
+    def hidden_states(
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
+    ) -> list[Array | RequestError]:
+        """Return the last layer's states, after its norm; see `selfloop.protocols.Backend`."""
+
+        def looking(index: int, pair: Continuation) -> Job:
+            prompt, tokens = self._split(pair)
+            chosen = [place if place >= 0 else len(tokens) + 1 + place for place in places]
+            if not chosen or not all(0 <= place <= len(tokens) for place in chosen):
+                raise RequestError(
+                    f"places must be from 0 to {len(tokens)}, the tokens that follow, not {list(places)}"
+                )
+            return prompt, [Looking(index, tokens, chosen)]
+
+        found = dict(self._run(pairs, looking, hidden=True))
+        return [found[i] for i in range(len(pairs))]
+
+    def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
+        """Swap the adapter; `change` is the largest it made to a log-probability after three probe prompts, in nats.
+
+        Raises ModelError, with the bare model in effect, for a file that is no adapter of this model and for
+        one that changes nothing.
+        """
+        self._begin()
+        self._put(None)
+        if self._bare is None:
+            self._bare = self._probe()
+        if adapter is None:
+            return AdapterProof(None, self._change())
+        self._put(adapter)
+        change = self._change()
+        if not change > 0:  # NaN as well
+            self._put(None)
+            raise ModelError(
+                f"the adapter {adapter.path} at scale {adapter.scale} changes nothing: "
+                "all its weights are zero, or not numbers"
+            )
+        return AdapterProof(adapter, change)
+
+    def _put(self, adapter: Adapter | None) -> None:
+        self._set(adapter)
+        self._adapter = adapter
+
+    def _change(self) -> float:
+        assert self._bare is not None
+        return float(max(np.abs(now - bare).max() for now, bare in zip(self._probe(), self._bare, strict=True)))
+
+    def _probe(self) -> list[Row]:
+        """Return the log-probabilities of every possible next token after each probe prompt."""
+        jobs: list[Job] = [
+            (self._vocabulary.tokens([chat.Piece(probe, False)]), [Telling(i)]) for i, probe in enumerate(PROBES)
+        ]
+        found = dict(self._decode(jobs, hidden=False))
+        return [np.asarray(found[i], np.float32) for i in range(len(PROBES))]
+
+    def _run(
+        self, items: Sequence[Item], job: Callable[[int, Item], Job], *, hidden: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield (index, result) of the tasks that `job` makes of the items, or one RequestError for an item."""
+        mine, jobs = self._begin(), list[Job]()
+        for index, item in enumerate(items):
+            try:
+                prompt, tasks = job(index, item)
+                after = "max_tokens" if isinstance(item, Request) else "the text after it"
+                self._refuse_too_long(len(prompt), max((task.room for task in tasks), default=0), after)
+            except RequestError as error:
+                yield index, error
+                self._still(mine)
+                continue
+            if tasks:
+                jobs.append((prompt, tasks))
+        if not jobs:
+            return
+        self._running = self._decode(jobs, hidden)
+        for found in self._running:
+            yield found
+            self._still(mine)
+
+    def _still(self, call: int) -> None:
+        if call != self._calls:
+            raise RuntimeError("a later call of this backend has taken the model over")
+
+    def _begin(self) -> int:
+        """Take the model over for a new call; return its number."""
+        self._alive()
+        return self._take_over()
+
+    def _take_over(self) -> int:
+        """End the call that may be under way; return the number of the new one."""
+        if self._running is not None:
+            self._running.close()  # type: ignore[attr-defined]
+            self._running = None
+        self._calls += 1
+        return self._calls
+
+    def _writing(self, index: int, request: Request) -> Job:
+        settings = request.sampling
+        wrong = sampling.reject(settings) or (f"n must be 1 or more, not {request.n}" if request.n < 1 else "")
+        if wrong:
+            raise RequestError(wrong)
+        prompt = self._prompt(request)
+        sha256 = self._adapter.sha256 if self._adapter else None
+        constrained = settings.grammar or settings.json_schema
+
+        def task(number: int) -> Task:
+            grammar = self._grammar(settings) if constrained else None
+            sampler = Sampler(settings, request.seed, number, prompt, grammar)
+            return Writing(index, number, request, self._vocabulary, sampler, sha256)
+
+        return prompt, [task(number) for number in range(request.n) if number not in request.skip]
+
+    def _scoring(self, index: int, pair: Continuation) -> Job:
+        prompt, tokens = self._split(pair)
+        return prompt, [Scoring(index, tokens)] if tokens else []
+
+    def _prompt(self, asked: Request | Continuation) -> list[int]:
+        """Return a prompt in tokens, at least one."""
+        tokens = self._vocabulary.tokens(self._pieces(asked))
+        if not tokens:
+            raise RequestError("the prompt is empty, and this model has no token that begins a text; write something")
+        return tokens
+
+    def _split(self, pair: Continuation) -> tuple[list[int], list[int]]:
+        """Return the tokens before a continuation, at least one, and its own."""
+        model, pieces = self._vocabulary, self._pieces(pair)
+        before = model.tokens(pieces)
+        if isinstance(pair.text, str):
+            whole = model.tokens([*pieces, chat.Piece(pair.text, False)])
+        elif wrong := [token for token in pair.text if not 0 <= token < model.vocab_size]:
+            raise RequestError(f"{wrong[0]} is no token of this model, which has {model.vocab_size}")
+        else:
+            whole = [*before, *pair.text]
+        if not whole:
+            raise RequestError("there is no text, and this model has no token that begins one; write something")
+        same = max(1, common(before, whole))
+        return whole[:same], whole[same:]
+
+    def _pieces(self, asked: Request | Continuation) -> list[chat.Piece]:
+        if isinstance(asked.prompt, str):
+            return [chat.Piece(asked.prompt, False)]
+        return self._chat(asked.prompt, asked.open_turn)
+
+    def _chat(self, messages: Sequence[Message], open_turn: bool) -> list[chat.Piece]:
+        model = self._vocabulary
+        if not model.template:
+            raise RequestError(f"{model.name} is a base model: it has no chat template. Use a text prompt")
+        special = {"bos_token": model.bos, "eos_token": model.eos}
+        return chat.render(model.template, messages, open_turn=open_turn, special=special)
