@@ -1,6 +1,6 @@
 """RAUQ: log-probabilities, carried on along the heads that attend to the token before (Vazhentsev et al. 2025).
 
-arXiv 2505.20045. No backend of selfloop gives attentions yet; one that does makes this available.
+arXiv 2505.20045. It needs a backend that gives attentions: `hf` does, llama.cpp has no way to.
 """
 
 import math

@@ -45,8 +45,8 @@ class Decoding:
         """Put an adapter into effect, or none. Raises ModelError for one that is not this model's."""
         raise NotImplementedError
 
-    def _alive(self) -> None:
-        """Raise ModelError if the model has been closed."""
+    def _alive(self) -> Any:
+        """Return the model, or raise ModelError if it has been closed."""
         raise NotImplementedError
 
     def _grammar(self, settings: Sampling) -> Grammar:

@@ -5,7 +5,7 @@ says "<|im_end|>" stays the ten characters it is. A template therefore cannot tr
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -53,6 +53,29 @@ def render(
         parts = parts[: last + 1]
     pieces = [Piece(messages[int(p)].content, False) if i % 2 else Piece(p, True) for i, p in enumerate(parts)]
     return [piece for piece in pieces if piece.text]
+
+
+def tokens(pieces: Sequence[Piece], controls: Mapping[str, int], plain: Callable[[str], list[int]]) -> list[int]:
+    """Return the tokens of pieces. `plain` reads a text that holds no special token, `controls` are those there are.
+
+    Plain text never becomes a control token, only what is trusted does; plain text on both sides of a piece's
+    edge is read as one, as it would be in the whole rendered prompt.
+    """
+    found: list[int] = []
+    text = ""
+    for piece in pieces:
+        parts = _pattern(tuple(controls)).split(piece.text) if piece.trusted else [piece.text]
+        text += parts[0]
+        for control, after in zip(parts[1::2], parts[2::2], strict=True):
+            found += [*(plain(text) if text else []), controls[control]]
+            text = after
+    return [*found, *(plain(text) if text else [])]
+
+
+@lru_cache(maxsize=8)
+def _pattern(controls: tuple[str, ...]) -> re.Pattern[str]:
+    names = sorted((name for name in controls if name), key=len, reverse=True)
+    return re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")
 
 
 def _all_there(messages: Sequence[Message], seen: set[int]) -> None:

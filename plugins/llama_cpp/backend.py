@@ -77,9 +77,10 @@ class LlamaCpp(Decoding):
             self._cache = self._scheduler = None
         self._model.close()
 
-    def _alive(self) -> None:
+    def _alive(self) -> Model:
         if not self._model.pointer:
             raise ModelError(f"the model {self._model.path} has been closed")
+        return self._model
 
     def _decode(self, jobs: Sequence[Job], hidden: bool) -> Iterator[tuple[int, Result]]:
         cache, scheduler = self._open(jobs)

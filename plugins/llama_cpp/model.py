@@ -12,6 +12,7 @@ from typing import Any
 
 from selfloop.errors import ModelError, RequestError
 
+from ..decoding import chat
 from ..decoding.chat import Piece
 
 
@@ -152,33 +153,14 @@ class Model:
         ids = [t for t in range(self.vocab_size) if lib.llama_vocab_get_attr(self.vocab, t) & hidden]
         return {lib.llama_vocab_get_text(self.vocab, t).decode("utf-8", "replace"): t for t in ids}
 
-    @cached_property
-    def _controls_pattern(self) -> re.Pattern[str]:
-        names = sorted((name for name in self.controls if name), key=len, reverse=True)
-        return re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")
-
     def tokens(self, pieces: Sequence[Piece]) -> list[int]:
-        """Return a prompt's tokens, opened by BOS where the vocabulary wants that.
-
-        Plain text never becomes a control token, only what is trusted does; plain text on both sides of a piece's
-        edge is read as one, as it would be in the whole rendered prompt.
-        """
-        found: list[int] = []
-        plain = ""
-        for piece in pieces:
-            parts = self._controls_pattern.split(piece.text) if piece.trusted else [piece.text]
-            plain += parts[0]
-            for control, after in zip(parts[1::2], parts[2::2], strict=True):
-                found += [*self._plain(plain), self.controls[control]]
-                plain = after
-        found += self._plain(plain)
+        """Return a prompt's tokens, opened by BOS where the vocabulary wants that; plain text becomes no control."""
+        found = chat.tokens(pieces, self.controls, self._plain)
         bos = int(lib.llama_vocab_bos(self.vocab))
         wants_bos = lib.llama_vocab_get_add_bos(self.vocab) and bos >= 0
         return [bos, *found] if wants_bos and found[:1] != [bos] else found
 
     def _plain(self, text: str) -> list[int]:
-        if not text:
-            return []
         data = text.encode("utf-8", "replace")
         size = len(data) + 8
         buffer = (ctypes.c_int32 * size)()

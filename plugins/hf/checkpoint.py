@@ -1,0 +1,161 @@
+"""What a recipe calls a model -> a folder that transformers loads. A GGUF file is converted once:
+
+    <cache>/converted/<sha256 of the file>-<transformers>/    config, tokenizer, weights in bfloat16 as safetensors
+
+The folder appears whole or not at all.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from selfloop.errors import MissingExtra, ModelError
+
+from .. import models
+
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_log = logging.getLogger("selfloop.models")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder, or a name on the hub; and the GGUF file that it was converted from."""
+
+    place: str
+    gguf: Path | None = None
+
+    def sha256(self) -> str:
+        """Return the hash of the GGUF file; of a folder, that of the names and hashes of what is loaded from it."""
+        if self.gguf:
+            return models.sha256(self.gguf)
+        kinds = (".safetensors", ".json", ".jinja", ".model", ".py")
+        own = sorted(path for path in Path(self.place).iterdir() if path.suffix in kinds)
+        return hashlib.sha256("\n".join(f"{path.name} {models.sha256(path)}" for path in own).encode()).hexdigest()
+
+
+def check(model: str) -> None:
+    """Raise ModelError for what can be seen to be wrong without fetching or converting anything."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        _refuse_other(path)
+    elif not _on_hub(model):
+        models.check(model)
+
+
+def locate(model: str) -> Checkpoint:
+    """Return where a model is, after converting it if it is a GGUF file that was not converted yet.
+
+    Raises ModelError for what is no model, and for a file that transformers cannot convert.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        _refuse_other(path)
+        return Checkpoint(str(path))
+    if _on_hub(model):
+        return Checkpoint(model)
+    shipped = models.locate(model)
+    return Checkpoint(str(converted(shipped)), shipped)
+
+
+def _on_hub(model: str) -> bool:
+    return model not in models.KNOWN and not Path(model).expanduser().exists() and bool(_HUB.fullmatch(model))
+
+
+def _refuse_other(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} has no config.json: it is no model of transformers. Name a folder that has one")
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{folder} has no .safetensors file. Other weights may hold programs (pickle) and are not loaded: "
+            "save the model with save_pretrained"
+        )
+
+
+def converted(shipped: Path) -> Path:
+    """Return the folder with a GGUF file's model, made now if it is not there yet."""
+    folder = models.cache() / "converted" / f"{models.sha256(shipped)[:16]}-{version('transformers')}"
+    if folder.is_dir():
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{folder}.lock", timeout=models.PATIENCE):
+            if not folder.is_dir():
+                _convert(shipped, folder)
+    except filelock.Timeout as error:
+        raise ModelError(f"another process has been converting {shipped} for an hour; end it first") from error
+    except OSError as error:
+        raise ModelError(
+            f"cannot keep the converted model in {folder.parent}: {error.strerror or error}. "
+            f"Free some space, or set {models.CACHE} to another folder"
+        ) from error
+    return folder
+
+
+def _convert(shipped: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    _log.info("converting %s for transformers, once", shipped.name)
+    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    try:
+        with quiet():
+            try:
+                where: dict[str, Any] = {"gguf_file": shipped.name, "local_files_only": True}
+                tokenizer = AutoTokenizer.from_pretrained(str(shipped.parent), **where)
+                model = AutoModelForCausalLM.from_pretrained(str(shipped.parent), dtype=torch.bfloat16, **where)
+            except ImportError as error:
+                raise MissingExtra("gguf", "tune", f"Converting {shipped.name}") from error
+            except Exception as error:  # it raises KeyError, ValueError and more for what it does not know
+                raise ModelError(
+                    f"transformers {version('transformers')} cannot convert {shipped}: {_first(error)}. "
+                    "Name a folder or a hub name of the same model instead"
+                ) from error
+            _unquantised(model)
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _unquantised(model: Any) -> None:
+    """Take off what says that the weights are packed: they are plain numbers by now, and could not be saved else."""
+    for name in ("hf_quantizer", "quantization_method"):
+        with suppress(AttributeError):
+            delattr(model, name)
+    model.is_quantized = False
+    with suppress(AttributeError):
+        del model.config.quantization_config
+
+
+def _first(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let transformers show neither bars nor warnings meanwhile. Some of its bars ask nobody, so they go nowhere."""
+    from transformers.utils import logging
+
+    theirs: Any = logging  # it has no types
+    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    try:
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        theirs.set_verbosity(level)
+        if bars:
+            theirs.enable_progress_bar()
