@@ -17,6 +17,7 @@ from selfloop_plugins import (
     echo,
     eigenscore,
     first_token_margin,
+    hf,
     independent,
     llama_cpp,
     mean_token_entropy,
@@ -230,6 +231,26 @@ class TestLlamaCpp(BackendContract):
         return self.model
 
 
+@pytest.fixture(scope="module")
+def transformed() -> Iterator[Any]:
+    backend = hf.build(model="smollm2-135m-instruct", batch=8)
+    yield backend
+    backend.close()
+
+
+@pytest.mark.model
+class TestTransformers(BackendContract):
+    prompts = ("Question: What is the capital of Egypt?\nAnswer:", "One, two, three,", "x " * 40)
+    model: Any
+
+    @pytest.fixture(autouse=True)
+    def _shared(self, transformed: Any) -> None:
+        self.model = transformed
+
+    def backend(self) -> Any:
+        return self.model
+
+
 def test_all_that_is_built_in_is_held_to_its_contract() -> None:
     """Who adds a verifier, a scorer or a backend adds it above."""
     kinds = {
@@ -243,7 +264,7 @@ def test_all_that_is_built_in_is_held_to_its_contract() -> None:
     ours = {p.component.name for kind, p in load() if kind in kinds and _is_ours(p.component.build)}
     assert ours == held
     backends = {p.component.name for kind, p in load() if kind == "backend" and _is_ours(p.component.build)}
-    assert backends == {"scripted", "llama_cpp"}
+    assert backends == {"scripted", "llama_cpp", "hf"}
 
 
 def _is_ours(build: Any) -> bool:

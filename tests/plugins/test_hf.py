@@ -18,7 +18,6 @@ from selfloop_plugins.llama_cpp import build as build_llama
 
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, Completion, Continuation, Message, Request, Sampling
-from selfloop.testing import BackendContract
 
 MODEL = "smollm2-135m-instruct"
 real = pytest.mark.model
@@ -201,18 +200,6 @@ def backend():
 
 def every(backend, requests):
     return {(i, getattr(done, "sample", 0)): done for i, done in backend.generate(requests)}
-
-
-@real
-class TestContract(BackendContract):
-    prompts = ("Question: What is the capital of Egypt?\nAnswer:", "One, two, three,", "x " * 40)
-
-    @pytest.fixture(autouse=True)
-    def _shared(self, backend):
-        self.shared = backend
-
-    def backend(self):
-        return self.shared
 
 
 @real
