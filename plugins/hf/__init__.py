@@ -3,6 +3,7 @@
 checkpoint.py what a recipe calls a model -> a folder that transformers loads; a GGUF file is converted once
 model.py      the loaded model and its vocabulary
 engine.py     tokens in, outputs out: batches of one shape, so that a result does not depend on the batch
+adapter.py    an adapter as peft saves it -> a GGUF file, for llama.cpp
 backend.py    all of the above as a `selfloop.protocols.Backend` (most of which is in `decoding`)
 
 Only names and signatures are here, so that listing plugins imports neither torch nor transformers.

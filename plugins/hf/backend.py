@@ -15,11 +15,11 @@ from selfloop.records import Adapter, Continuation, ModelInfo
 from ..decoding.backend import Array, Decoding
 from ..decoding.tasks import Job, Result
 from . import GIVES
+from .adapter import CONFIG, WEIGHTS
 from .checkpoint import locate, quiet
 from .engine import Engine, attentions
 from .model import Loaded, refuse_unknown_head
 
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"  # what peft calls an adapter's files
 NAME = "selfloop"
 ON_CPU, ON_GPU = 16, 64  # rows of a batch
 
