@@ -3,7 +3,7 @@
 from selfloop.errors import SelfloopError
 from selfloop.hookspecs import hookimpl
 from selfloop.ledger import Past
-from selfloop.protocols import Asking, Component, Judging
+from selfloop.protocols import Asking, Component, Judging, Tuning
 from selfloop.records import (
     Attempt,
     Belief,
@@ -38,6 +38,7 @@ __all__ = [
     "Sampling",
     "Score",
     "SelfloopError",
+    "Tuning",
     "Verdict",
     "__version__",
     "hookimpl",

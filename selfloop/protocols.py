@@ -20,7 +20,6 @@ from selfloop.records import (
     Adapter,
     AdapterProof,
     Attempt,
-    Belief,
     Claim,
     Completion,
     Continuation,
@@ -172,11 +171,27 @@ class Demonstrator(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Tuning:
+    """What a tuner is told. `past` holds this round's outcomes too; `folder` is the tuner's own, and outlives a kill.
+
+    `prompt` gives the recipe's prompts by name, `answer` as the loop itself asks it. `seed` depends on run and round.
+    """
+
+    round: int
+    attempts: Sequence[Attempt]
+    past: Past
+    folder: Path
+    backend: Backend
+    prompt: Callable[..., Prompt]
+    seed: int = 0
+
+
 class Tuner(Protocol):
     """Feeds what the loop found out back into the weights."""
 
-    def tune(self, round: int, attempts: Sequence[Attempt], beliefs: Sequence[Belief], folder: Path) -> Adapter | None:
-        """Train on this round's attempts and all beliefs so far; write into `folder`; None: no new adapter."""
+    def tune(self, tuning: Tuning) -> Adapter | None:
+        """Train on what the past holds, write into the folder; None: no new adapter, the last one stays."""
         ...
 
 

@@ -19,7 +19,7 @@ from selfloop.events import AttemptEnded, StepName, StepStarted, Trouble
 from selfloop.guard import Broken, blaming, guarded, guarded_each, sound
 from selfloop.ledger import Past, contradictions
 from selfloop.prompts import Prompt, is_open
-from selfloop.protocols import Asking, Demonstrator, Judging, QuestionSource, Scorer, Verifier
+from selfloop.protocols import Asking, Demonstrator, Judging, QuestionSource, Scorer, Tuning, Verifier
 from selfloop.recipe import Recipe
 from selfloop.records import (
     Adapter,
@@ -466,8 +466,9 @@ def tune(turn: Turn, attempts: Sequence[Attempt]) -> Adapter | None:
 def _tuned(turn: Turn, attempts: Sequence[Attempt], folder: Path) -> Adapter | None:
     assert turn.parts.tuner is not None
     folder.mkdir(parents=True, exist_ok=True)
-    held = turn.past.and_asked(attempts).beliefs
-    made = turn.parts.tuner.part.tune(turn.number, attempts, held, folder)
+    backend, past = turn.parts.backend, turn.past.and_asked(attempts)
+    told = Tuning(turn.number, attempts, past, folder, backend, turn.prompt, turn.seed("tune"))
+    made = turn.parts.tuner.part.tune(told)
     if made is None:
         return None
     made = turn.parts.at_home(replace(sound(made, Adapter), round=turn.number))

@@ -42,7 +42,7 @@ SOUND = {
     "source": {"ask": "def ask(self, asking): return [Question('What is the capital of Chad?', 'bad')]"},
     "scorer": {"score": "def score(self, questions, past): return [Score('bad', 1.0) for q in questions]"},
     "verifier": {"verify": "def verify(self, claims, judging): return [Verdict('bad', 0.5) for c in claims]"},
-    "tuner": {"tune": "def tune(self, round, attempts, beliefs, folder): return Adapter('a', 'f00')"},
+    "tuner": {"tune": "def tune(self, tuning): return Adapter('a', 'f00')"},
     "observer": {"notice": "def notice(self, event): pass", "close": "def close(self): pass"},
 }
 
@@ -156,12 +156,12 @@ RUNS = {
     ),
     "tuner gives a path": (
         "tuner",
-        "def tune(self, round, attempts, beliefs, folder): return folder",
+        "def tune(self, tuning): return tuning.folder",
         *("bad", "TypeError", "not an Adapter"),
     ),
     "tuner's adapter has no hash": (
         "tuner",
-        "def tune(self, round, attempts, beliefs, folder): return Adapter('a', None)",
+        "def tune(self, tuning): return Adapter('a', None)",
         *("bad", "TypeError", "an Adapter whose sha256 is None"),
     ),
     "observer raises": ("observer", f"def notice(self, event): {BOOM}", "bad", "RuntimeError", "boom"),

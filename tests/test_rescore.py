@@ -35,9 +35,9 @@ class Asks:
         return [Verdict("", len(said[i]) / 100, said[i]) for i in range(len(claims))]
 
 class Tunes:
-    def tune(self, round, attempts, beliefs, folder):
-        (folder / "adapter").write_text(str(round))
-        return Adapter(str(folder / "adapter"), f"sha-{round}")
+    def tune(self, tuning):
+        (tuning.folder / "adapter").write_text(str(tuning.round))
+        return Adapter(str(tuning.folder / "adapter"), f"sha-{tuning.round}")
 
 @hookimpl
 def selfloop_backends():

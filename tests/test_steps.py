@@ -18,7 +18,7 @@ from selfloop.errors import ModelError
 from selfloop.events import AttemptEnded, Event
 from selfloop.ledger import Past
 from selfloop.prompts import Prompts
-from selfloop.protocols import Asking, Judging, Observer
+from selfloop.protocols import Asking, Judging, Observer, Tuning
 from selfloop.recipe import Decide, Recipe
 from selfloop.recorder import Recorder
 from selfloop.records import (
@@ -493,10 +493,10 @@ class Tuner:
 
     rounds: list[int] = field(default_factory=list)
 
-    def tune(self, round: int, attempts: object, beliefs: Sequence[object], folder: Path) -> Adapter | None:
-        self.rounds.append(round)
-        (folder / "weights").write_text(str(len(beliefs)))
-        return Adapter(str(folder / "weights"), f"sha-{round}")
+    def tune(self, tuning: Tuning) -> Adapter | None:
+        self.rounds.append(tuning.round)
+        (tuning.folder / "weights").write_text(str(len(tuning.past.beliefs)))
+        return Adapter(str(tuning.folder / "weights"), f"sha-{tuning.round}")
 
 
 class Refusing(ScriptedBackend):
@@ -558,13 +558,13 @@ from selfloop import Component, hookimpl
 from selfloop.records import Adapter
 
 class Tuner:
-    def tune(self, round, attempts, beliefs, folder):
-        text = json.dumps([round, len(attempts)])
-        (folder / "adapter").write_text(text)
-        if round == 2 and Path("kill").exists():
+    def tune(self, tuning):
+        text = json.dumps([tuning.round, len(tuning.attempts)])
+        (tuning.folder / "adapter").write_text(text)
+        if tuning.round == 2 and Path("kill").exists():
             Path("kill").unlink()
             os.kill(os.getpid(), signal.SIGKILL)
-        return Adapter(str(folder / "adapter"), hashlib.sha256(text.encode()).hexdigest())
+        return Adapter(str(tuning.folder / "adapter"), hashlib.sha256(text.encode()).hexdigest())
 
 @hookimpl
 def selfloop_tuners():

@@ -166,7 +166,7 @@ def test_the_core_is_small() -> None:
     }  # no run needs them
     core = [path for path in CORE if path.parent.name == "selfloop" and path.name not in aside]
     assert len(core) > 15
-    assert sum(map(code_lines, core)) <= 2150
+    assert sum(map(code_lines, core)) <= 2200
 
 
 def test_the_program_fits_on_a_screen() -> None:

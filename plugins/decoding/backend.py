@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfloop.errors import ModelError, RequestError
-from selfloop.records import Adapter, AdapterProof, Completion, Continuation, Message, Request, Sampling
+from selfloop.records import Adapter, AdapterProof, Completion, Continuation, Request, Sampling
 
 from . import chat, sampling
+from .prompting import pieces, split
 from .sampling import Grammar, Row, Sampler
-from .tasks import Job, Looking, Result, Scoring, Task, Telling, Vocabulary, Writing, common
+from .tasks import Job, Looking, Result, Scoring, Task, Telling, Vocabulary, Writing
 
 PROBES = ("The capital of France is", "Question: How many legs has a spider?\nAnswer:", "Once upon a time")
 
@@ -72,7 +73,7 @@ class Decoding:
         """Return the last layer's states, after its norm; see `selfloop.protocols.Backend`."""
 
         def looking(index: int, pair: Continuation) -> Job:
-            prompt, tokens = self._split(pair)
+            prompt, tokens = split(self._vocabulary, pair)
             chosen = [place if place >= 0 else len(tokens) + 1 + place for place in places]
             if not chosen or not all(0 <= place <= len(tokens) for place in chosen):
                 raise RequestError(
@@ -178,39 +179,12 @@ class Decoding:
         return prompt, [task(number) for number in range(request.n) if number not in request.skip]
 
     def _scoring(self, index: int, pair: Continuation) -> Job:
-        prompt, tokens = self._split(pair)
+        prompt, tokens = split(self._vocabulary, pair)
         return prompt, [Scoring(index, tokens)] if tokens else []
 
     def _prompt(self, asked: Request | Continuation) -> list[int]:
         """Return a prompt in tokens, at least one."""
-        tokens = self._vocabulary.tokens(self._pieces(asked))
+        tokens = self._vocabulary.tokens(pieces(self._vocabulary, asked))
         if not tokens:
             raise RequestError("the prompt is empty, and this model has no token that begins a text; write something")
         return tokens
-
-    def _split(self, pair: Continuation) -> tuple[list[int], list[int]]:
-        """Return the tokens before a continuation, at least one, and its own."""
-        model, pieces = self._vocabulary, self._pieces(pair)
-        before = model.tokens(pieces)
-        if isinstance(pair.text, str):
-            whole = model.tokens([*pieces, chat.Piece(pair.text, False)])
-        elif wrong := [token for token in pair.text if not 0 <= token < model.vocab_size]:
-            raise RequestError(f"{wrong[0]} is no token of this model, which has {model.vocab_size}")
-        else:
-            whole = [*before, *pair.text]
-        if not whole:
-            raise RequestError("there is no text, and this model has no token that begins one; write something")
-        same = max(1, common(before, whole))
-        return whole[:same], whole[same:]
-
-    def _pieces(self, asked: Request | Continuation) -> list[chat.Piece]:
-        if isinstance(asked.prompt, str):
-            return [chat.Piece(asked.prompt, False)]
-        return self._chat(asked.prompt, asked.open_turn)
-
-    def _chat(self, messages: Sequence[Message], open_turn: bool) -> list[chat.Piece]:
-        model = self._vocabulary
-        if not model.template:
-            raise RequestError(f"{model.name} is a base model: it has no chat template. Use a text prompt")
-        special = {"bos_token": model.bos, "eos_token": model.eos}
-        return chat.render(model.template, messages, open_turn=open_turn, special=special)

@@ -13,6 +13,7 @@ from selfloop.errors import MissingExtra, ModelError, RequestError
 from selfloop.records import Adapter, Continuation, ModelInfo
 
 from ..decoding.backend import Array, Decoding
+from ..decoding.prompting import split
 from ..decoding.tasks import Job, Result
 from . import GIVES
 from .adapter import CONFIG, WEIGHTS
@@ -79,7 +80,7 @@ class Transformers(Decoding):
         texts: dict[int, tuple[list[int], int]] = {}
         for i, pair in enumerate(pairs):
             try:
-                prompt, tokens = self._split(pair)
+                prompt, tokens = split(self._vocabulary, pair)
                 self._refuse_too_long(len(prompt), len(tokens), "the text after it")
                 texts |= {i: ([*prompt, *tokens], len(tokens))} if tokens else {}
             except RequestError as error:

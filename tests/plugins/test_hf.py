@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers as T
 from selfloop_plugins import models
+from selfloop_plugins.decoding.prompting import split
 from selfloop_plugins.decoding.tasks import Looking, Scoring, Writing
 from selfloop_plugins.hf import build, check, checkpoint
 from selfloop_plugins.hf.engine import CHUNK, Engine, attentions
@@ -282,7 +283,7 @@ def test_an_adapter_goes_in_and_out(own, tmp_path):
     wrapped = peft.PeftModel.from_pretrained(T.AutoModelForCausalLM.from_pretrained(own), tmp_path / "lora").eval()
     assert backend.load_adapter(lora) == proof
     pair = Continuation("One, two, three,", tuned.tokens)
-    prompt, tokens = backend._split(pair)
+    prompt, tokens = split(backend._vocabulary, pair)
     logs = wrapped(torch.tensor([[*prompt, *tokens]])).logits[0].float().log_softmax(-1)
     expected = [float(logs[len(prompt) - 1 + j, token]) for j, token in enumerate(tokens)]
     assert backend.loglikelihood([pair])[0] == pytest.approx(expected, abs=1e-4)

@@ -1,0 +1,242 @@
+"""The training loop: loss and logits at the answers' tokens only, batches of like length, KL to the base.
+
+The output layer of a model with 262,144 tokens is most of the work: it is computed for the tokens that are learnt,
+and for a few of the neutral text, and for no others. A checkpoint is written after every epoch, whole or not at all;
+every batch draws from a seed of its own, so a training that was killed goes on as if nothing had been.
+"""
+
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+from selfloop.errors import ModelError
+
+from ..hf.model import head, trunk
+
+STATE = "state.json"  # of a checkpoint; the folder is there with it or not at all
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Tokens, and where among them begins what is learnt."""
+
+    tokens: tuple[int, ...]
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to train. `batch` is in examples; `kl` is the weight of the divergence from the base on neutral text."""
+
+    epochs: int = 3
+    batch: int = 16
+    rate: float = 2e-4
+    warmup: float = 0.1
+    kl: float = 0.1
+    neutral: int = 4
+    patience: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a training is: the losses are means over the epoch."""
+
+    epoch: int
+    loss: float
+    kl: float
+    held: float
+
+
+def train(
+    wrapped: Any,
+    examples: Sequence[Example],
+    held: Sequence[Example],
+    neutral: Sequence[tuple[int, ...]],
+    settings: Settings,
+    folder: Path,
+    tell: Callable[[Progress], None],
+) -> list[Progress]:
+    """Train the adapter of a model that peft has wrapped, in place; return what each epoch came to.
+
+    Ends when the held-out loss has not fallen for `patience` epochs, with the weights of the best epoch. `folder` keeps
+    the last checkpoint: a second call with the same arguments goes on from there. Raises ModelError where the loss is
+    not a number, OSError where the disk is full.
+    """
+    weights = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(weights.values(), lr=settings.rate, weight_decay=0.0)
+    total = settings.epochs * -(-len(examples) // settings.batch)
+    mark = fingerprint(examples, held, neutral, settings)
+    done = _resumed(folder, mark, weights, optimizer)
+    best = {name: p.detach().clone() for name, p in weights.items()}
+    if done:
+        best = load_file(folder / "best.safetensors")
+    while len(done) < settings.epochs and not _is_over(done, settings.patience):
+        epoch = len(done)
+        losses, divergences = [], []
+        batches = list(_batches(examples, settings.batch, settings.seed + epoch))
+        wrapped.train()
+        for number, batch in enumerate(batches):
+            step = epoch * len(batches) + number
+            _set_rate(optimizer, settings, step, total)
+            torch.manual_seed(settings.seed * 1_000_003 + step)
+            loss = answer_loss(wrapped, batch)
+            far = (
+                _divergence(wrapped, _some(neutral, settings, step)) if neutral and settings.kl else loss.new_zeros(())
+            )
+            (loss + settings.kl * far).backward()
+            if not math.isfinite(float(loss)):
+                raise ModelError(
+                    f"the loss is {float(loss)} in step {step + 1}: lower the tuner's rate ({settings.rate})"
+                )
+            torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(float(loss))
+            divergences.append(float(far))
+        progress = Progress(epoch + 1, _mean(losses), _mean(divergences), held_loss(wrapped, held, settings.batch))
+        if progress.held <= min((one.held for one in done), default=math.inf):
+            best = {name: p.detach().clone() for name, p in weights.items()}
+        done.append(progress)
+        _save(folder, mark, done, weights, best, optimizer)
+        tell(progress)
+    with torch.no_grad():
+        for name, p in weights.items():
+            p.copy_(best[name])
+    wrapped.eval()
+    return done
+
+
+def answer_loss(model: Any, batch: Sequence[Example]) -> torch.Tensor:
+    """Return the mean cross entropy of the answers' tokens; logits are computed for these alone."""
+    tokens, there = _padded([one.tokens for one in batch], model.device)
+    rows = [row for row, one in enumerate(batch) for _ in range(one.start, len(one.tokens))]
+    places = [place for one in batch for place in range(one.start, len(one.tokens))]
+    states = _states(model, tokens, there)[rows, [place - 1 for place in places]]
+    return cross_entropy(head(_inner(model))(states), tokens[rows, places])
+
+
+@torch.no_grad()
+def held_loss(model: Any, held: Sequence[Example], batch: int) -> float:
+    """Return the mean loss over batches of examples that are not trained on; 0 where there are none."""
+    model.eval()
+    return _mean([float(answer_loss(model, held[i : i + batch])) for i in range(0, len(held), batch)])
+
+
+def fingerprint(*what: Any) -> str:
+    """Return what tells one training from another."""
+    plain = [asdict(one) if isinstance(one, Settings) else [repr(each) for each in one] for one in what]
+    return blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _inner(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _states(model: Any, tokens: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+    states: torch.Tensor = trunk(_inner(model))(
+        input_ids=tokens, attention_mask=there, use_cache=False
+    ).last_hidden_state
+    return states
+
+
+def _divergence(model: Any, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
+    """Return KL(base || tuned) a token on neutral text, at every eighth token: neighbours say much the same."""
+    tokens, there = _padded(texts, model.device)
+    rows, places = there[:, 7::8].nonzero(as_tuple=True)
+    places = 7 + 8 * places
+    if not len(rows):
+        return torch.zeros((), device=model.device)
+    with torch.no_grad(), model.disable_adapter():
+        base = log_softmax(head(_inner(model))(_states(model, tokens, there)[rows, places]), -1)
+    tuned = log_softmax(head(_inner(model))(_states(model, tokens, there)[rows, places]), -1)
+    return kl_div(tuned, base, log_target=True, reduction="batchmean")
+
+
+def _padded(texts: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    longest = max(map(len, texts))
+    tokens = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=device)
+    there = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts], device=device)
+    return tokens, there
+
+
+def _batches(examples: Sequence[Example], size: int, seed: int) -> Iterator[list[Example]]:
+    """Yield batches of examples of like length, in any order."""
+    rng = random.Random(seed)
+    order = sorted(examples, key=lambda one: (len(one.tokens), rng.random()))
+    groups = [order[i : i + size] for i in range(0, len(order), size)]
+    rng.shuffle(groups)
+    yield from groups
+
+
+def _some(neutral: Sequence[tuple[int, ...]], settings: Settings, step: int) -> list[tuple[int, ...]]:
+    return random.Random(settings.seed + step).sample(list(neutral), min(settings.neutral, len(neutral)))
+
+
+def _set_rate(optimizer: Any, settings: Settings, step: int, total: int) -> None:
+    """Rise for the first tenth, then fall to zero along a cosine."""
+    rising = max(1, round(settings.warmup * total))
+    share = (step + 1) / rising if step < rising else 0.5 * (1 + math.cos(math.pi * (step - rising) / (total - rising)))
+    for group in optimizer.param_groups:
+        group["lr"] = settings.rate * share
+
+
+def _is_over(done: Sequence[Progress], patience: int) -> bool:
+    values = [one.held for one in done]
+    return len(values) > patience and min(values[-patience:]) > min(values[:-patience])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def _save(
+    folder: Path, mark: str, done: Sequence[Progress], weights: dict[str, Any], best: dict[str, Any], optimizer: Any
+) -> None:
+    """Write a checkpoint in place of the last one. Tensors are safetensors: a pickle could hold a program."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    states = [optimizer.state[p] for p in weights.values()]
+    moments = {f"{i}.{key}": value.contiguous() for i, one in enumerate(states) for key, value in one.items()}
+    save_file({name: p.detach().contiguous() for name, p in weights.items()}, part / "weights.safetensors")
+    save_file(best, part / "best.safetensors")
+    save_file(moments, part / "optimizer.safetensors")
+    (part / STATE).write_text(json.dumps({"mark": mark, "done": [asdict(one) for one in done]}), encoding="utf-8")
+    old = folder.with_name(f"{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _resumed(folder: Path, mark: str, weights: dict[str, Any], optimizer: Any) -> list[Progress]:
+    """Put the last checkpoint of this very training into effect; return what its epochs came to."""
+    old = folder.with_name(f"{folder.name}.old")
+    if not folder.exists() and old.exists():  # killed between the two renames
+        old.rename(folder)
+    if not (folder / STATE).is_file():
+        return []
+    state = json.loads((folder / STATE).read_text("utf-8"))
+    if state["mark"] != mark:
+        return []
+    saved = load_file(folder / "weights.safetensors")
+    with torch.no_grad():
+        for name, p in weights.items():
+            p.copy_(saved[name])
+    moments = load_file(folder / "optimizer.safetensors")
+    for i, p in enumerate(weights.values()):
+        own = {key.partition(".")[2]: value for key, value in moments.items() if key.partition(".")[0] == str(i)}
+        optimizer.state[p] = {k: v.to(p.device) if k != "step" else v for k, v in own.items()}
+    return [Progress(**one) for one in state["done"]]

@@ -1,0 +1,270 @@
+"""The tuner: what it teaches, how it trains, what its gate lets through, and the whole on a tiny model."""
+
+import json
+import math
+from dataclasses import replace
+from functools import partial
+
+import peft
+import pytest
+import torch
+import transformers as T
+from selfloop_plugins import models
+from selfloop_plugins.evidence import PROMPTS
+from selfloop_plugins.llama_cpp import build as build_llama
+from selfloop_plugins.lora import build as build_tuner
+from selfloop_plugins.lora import training
+from selfloop_plugins.lora.gate import Gate, Measured
+from selfloop_plugins.lora.lessons import lessons
+from selfloop_plugins.lora.training import Example, Settings, answer_loss, held_loss, train
+
+from selfloop import Outcome, Past, Question, Tuning
+from selfloop.answers import declines
+from selfloop.errors import ModelError
+from selfloop.prompts import Prompts, is_open
+from selfloop.records import Request, Sampling
+
+SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+EXAMPLES = [Example((5 + i % 40, 7, 3 + i % 5, 11, 2)[: 4 + i % 2], 2) for i in range(40)]
+NEUTRAL = [tuple((i * j) % 50 + 3 for j in range(1, 30)) for i in range(1, 9)]
+
+
+def tiny(kind=T.LlamaForCausalLM, config=None):
+    torch.manual_seed(0)
+    model = kind(config or T.LlamaConfig(**SIZES)).requires_grad_(requires_grad=False)
+    model.lm_head.weight.data.normal_(0, 0.3)  # so that it can be sure of something: an adapter does not reach this
+    torch.manual_seed(1)
+    return peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+
+
+def outcome(text, decision, answer="Cairo", round=1):
+    return Outcome(Question(text, "topics"), decision, answer, 0.9 if decision == "belief" else 0.1, round)
+
+
+def past(known=60, unknown=120):
+    found = [outcome(f"What is the capital of land {i}?", "belief", f"City {i}") for i in range(known)]
+    found += [outcome(f"What is the capital of isle {i}?", "declined", f"Town {i}") for i in range(unknown)]
+    return Past(1, (*found, outcome("Who is half known?", "undecided"), outcome("dropped", "dropped")))
+
+
+# --- lessons
+
+
+def told(past, **options):
+    return lessons(past, **{"declined": 0.35, "decline": "I don't know", "match": True, "seed": 1, **options})
+
+
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.5])
+def test_own_answers_where_known_and_declining_where_not(share):
+    taught, held = told(past(), declined=share)
+    assert {one.answer for one in taught if one.known} <= {f"City {i}" for i in range(60)}
+    assert {one.answer for one in taught if not one.known} == {"I don't know"}
+    assert sum(not one.known for one in taught) / len(taught) == pytest.approx(share, abs=0.01)
+    assert not {one.question for one in taught} & {one.question for one in held}
+    assert sum(one.known for one in [*taught, *held]) == 60 and {one.known for one in held} == {True, False}
+    assert all("capital" in one.question for one in [*taught, *held])
+
+
+def test_what_is_held_out_stays_out_in_later_rounds():
+    before, after = past(), past(known=90, unknown=200)
+    held = {one.question for one in told(before)[1]}
+    assert held <= {one.question for one in told(after)[1]}
+
+
+def test_the_last_outcome_of_a_question_counts():
+    changed = replace(
+        past(), outcomes=(*past().outcomes, outcome("What is the capital of land 7?", "declined", round=2))
+    )
+    taught, held = told(changed, declined=0.6)
+    found = [one.answer for one in [*taught, *held] if one.question == "What is the capital of land 7?"]
+    assert found in ([], ["I don't know"])
+
+
+def test_matched_ones_come_first():
+    odd = [outcome(f"Why, in all of history, did {i} people sing?", "declined") for i in range(200)]
+    mixed = replace(past(), outcomes=(*odd, *past().outcomes))
+    taught, _ = told(mixed)
+    assert all("isle" in one.question for one in taught if not one.known)
+    assert any("sing" in one.question for one in told(mixed, match=False)[0])
+
+
+@pytest.mark.parametrize(("known", "unknown"), [(0, 100), (100, 0), (3, 100), (0, 0)])
+def test_too_little_to_learn_from_is_said(known, unknown):
+    with pytest.raises(ModelError, match=r"too little to learn from: .* which 8 each are needed"):
+        told(past(known, unknown))
+
+
+# --- training
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (T.LlamaForCausalLM, T.LlamaConfig(**SIZES)),
+        (T.Gemma2ForCausalLM, T.Gemma2Config(**SIZES, head_dim=8, attn_implementation="eager")),
+    ],
+)
+def test_the_loss_is_that_of_all_logits_at_the_answers_tokens(kind, config):
+    model = tiny(kind, config)
+    batch = EXAMPLES[:6]
+    logs = []
+    for one in batch:
+        scores = model(input_ids=torch.tensor([one.tokens])).logits[0].float().log_softmax(-1)
+        logs += [float(scores[place - 1, one.tokens[place]]) for place in range(one.start, len(one.tokens))]
+    assert float(answer_loss(model, batch)) == pytest.approx(-sum(logs) / len(logs), abs=1e-5)
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def run(folder, settings=None, tell=lambda one: None, model=None, examples=EXAMPLES):
+    model = model or tiny()
+    settings = settings or Settings(epochs=3, batch=8, rate=5e-3, seed=3)
+    return model, train(model, examples, EXAMPLES[::7], NEUTRAL, settings, folder, tell)
+
+
+def test_training_learns_and_moves_little_on_neutral_text(tmp_path):
+    settings = Settings(epochs=6, batch=8, rate=1e-2, kl=0.0, seed=3)
+    before = held_loss(tiny(), EXAMPLES[::7], 8)
+    free, done = run(tmp_path / "free", settings)
+    assert done[-1].loss < 0.8 * done[0].loss and held_loss(free, EXAMPLES[::7], 8) < 0.8 * before
+    tied, _ = run(tmp_path / "tied", replace(settings, kl=5.0))
+    far = [float(training._divergence(model, NEUTRAL)) for model in (free, tied)]
+    assert 0 < far[1] < 0.5 * far[0]
+    assert float(training._divergence(tiny(), NEUTRAL)) == pytest.approx(0, abs=1e-6)
+
+
+class Killed(Exception):
+    """Stands for kill -9: nothing after it runs."""
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_killed_training_goes_on_as_if_nothing_had_been(epoch, tmp_path):
+    whole, done = run(tmp_path / "whole")
+
+    def kill(progress):
+        if progress.epoch == epoch:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", tell=kill)
+    told = []
+    again, resumed = run(tmp_path / "cut", tell=told.append)
+    assert [one.epoch for one in told] == list(range(epoch + 1, 4)) and resumed == done
+    assert all(torch.equal(p, weights(again)[name]) for name, p in weights(whole).items())
+
+
+@pytest.mark.parametrize("place", ["weights.safetensors", "state.json", "rename"])
+def test_a_checkpoint_is_there_whole_or_not_at_all(place, tmp_path, monkeypatch):
+    whole, _ = run(tmp_path / "whole")
+    run(tmp_path / "cut", Settings(epochs=3, batch=8, rate=5e-3, seed=3), tell=lambda one: None)
+    saved, stopped = training.save_file, []
+
+    def save(tensors, path):
+        if path.name == place and not stopped:
+            stopped.append(path)
+            path.write_bytes(b"half")
+            raise Killed
+        saved(tensors, path)
+
+    folder = tmp_path / "broken"
+    monkeypatch.setattr(training, "save_file", save)
+    if place == "weights.safetensors":
+        with pytest.raises(Killed):
+            run(folder)
+    elif place == "state.json":
+        run(folder)
+        (folder / "state.json").unlink()
+    else:
+        run(folder)
+        folder.rename(folder.with_name("broken.old"))
+    again, _ = run(folder)
+    assert all(torch.equal(p, weights(again)[name]) for name, p in weights(whole).items())
+
+
+def test_another_training_does_not_go_on_from_it(tmp_path):
+    run(tmp_path / "one")
+    told = []
+    run(tmp_path / "one", Settings(epochs=3, batch=8, rate=1e-3, seed=3), tell=told.append)
+    assert len(told) == 3
+
+
+def test_it_ends_where_held_out_loss_rises_with_the_best_weights(tmp_path):
+    settings = Settings(epochs=30, batch=8, rate=5e-2, kl=0.0, seed=3, patience=1)
+    wrong = [replace(one, tokens=(*one.tokens[:2], 50 + i % 9, 2)) for i, one in enumerate(EXAMPLES)]
+    model, done = run(tmp_path / "one", settings, examples=wrong)
+    held = [one.held for one in done]
+    assert len(done) < 30 and held[-1] > min(held)
+    assert held_loss(model, EXAMPLES[::7], 8) == pytest.approx(min(held), abs=1e-5)
+
+
+def test_a_loss_that_is_no_number_is_said(tmp_path):
+    model = tiny()
+    model.get_base_model().lm_head.weight.data[0] = float("nan")
+    with pytest.raises(ModelError, match="the loss is nan in step 1: lower the tuner's rate"):
+        run(tmp_path / "one", model=model)
+
+
+# --- gate
+
+BASE = Measured(kept=0.9, declined=0.0, refused=0.0, perplexity=10.0)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "why"),
+    [
+        (Measured(0.8, 0.7, 0.1, 10.1), ""),
+        (Measured(0.0, 1.0, 1.0, 10.0), ""),  # always declining is no worse than 0.45; what it costs is in the figures
+        (Measured(0.5, 0.3, 0.4, 10.0), "keeps 50% of the answers and declines 30%"),
+        (Measured(0.9, 0.0, 0.0, 10.0), "no better"),
+        (Measured(0.8, 0.7, 0.1, 10.3), "rises by 3.0%, and 2.0% is the most"),
+        (Measured(0.8, 0.7, 0.1, math.nan), "perplexity"),
+    ],
+)
+def test_the_gate(tuned, why):
+    gate = Gate(BASE, tuned, 0.02)
+    assert why in gate.refusal and bool(gate.refusal) == bool(why)
+    assert json.loads(json.dumps(gate.plain()))["bound"] == 0.02
+
+
+# --- the whole
+
+CAPITALS = {
+    "France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Spain": "Madrid", "Germany": "Berlin", "Egypt": "Cairo",
+    "Greece": "Athens", "Russia": "Moscow", "China": "Beijing", "England": "London", "Portugal": "Lisbon",
+    "Austria": "Vienna", "Ireland": "Dublin", "Norway": "Oslo", "Sweden": "Stockholm", "Poland": "Warsaw",
+    "Nepal": "Kathmandu", "Iraq": "Baghdad", "Chile": "Santiago", "Hungary": "Budapest",
+}  # fmt: skip
+NOWHERE = """
+Velmora Tarsinia Quellor Brastova Ondrevia Sulmark Pelgrane Zantoria Mirovel Hastrand
+Corvenia Drelmar Fenwaria Gulmont Isdrava Jorvelle Kastrivia Lormund Nestoria Orvanna
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.model
+def test_a_real_model_learns_to_decline_and_llama_cpp_says_so(tmp_path):
+    """The whole way: beliefs -> lessons -> adapter -> gate -> GGUF -> llama.cpp, on questions it was not taught."""
+    backend = build_llama(model="smollm2-135m-instruct")
+    known = [outcome(f"What is the capital of {place}?", "belief", city) for place, city in CAPITALS.items()]
+    unknown = [outcome(f"What is the capital of {place}?", "declined", f"{place} City") for place in NOWHERE]
+    learnt = Past(1, (*known, *unknown))
+    prompt = partial(Prompts([PROMPTS]).render, chat=True)
+    tuner = build_tuner(rate=1e-3, epochs=2, batch=8, declined=0.5, perplexity=0.5)
+    made = tuner.tune(Tuning(1, (), learnt, tmp_path, backend, prompt, 5))
+    gate = json.loads((tmp_path / "gate.json").read_text())["gate"]
+    assert gate["tuned"]["declined"] > gate["base"]["declined"] and gate["refusal"] == ""
+    assert made.path.endswith("adapter.gguf") and made.sha256 == models.sha256(tmp_path / made.path)
+
+    def said(question):
+        asked = prompt("tune_bare", question=question)
+        how = Sampling(max_tokens=12, stop=("\n",))
+        ((_, answer),) = backend.generate([Request(asked, how, open_turn=is_open(asked))])
+        return answer.text.strip()
+
+    new = [f"What is the capital of {place}?" for place in ("Yembria", "Dulvertonia", "Strelmark")]
+    assert not any(map(declines, map(said, new)))
+    assert backend.load_adapter(made).change > 0
+    assert sum(map(declines, map(said, new))) >= 2 and said("What is the capital of France?") == "Paris"
+    backend.close()
