@@ -27,7 +27,7 @@ FILES = {
     "    return [Component('looker', object, needs=frozenset({'attentions'}))]\n",
     "bare_backend.py": "from selfloop import Component, hookimpl\nclass Tuner:\n    pass\n@hookimpl\n"
     "def selfloop_backends():\n    return [Component('plain', object)]\n"
-    "@hookimpl\ndef selfloop_tuners():\n    return [Component('lora', Tuner)]\n",
+    "@hookimpl\ndef selfloop_tuners():\n    return [Component('tiny', Tuner)]\n",
     "text.gguf": "hello world",
     "short.gguf": GGUF[:8],
     "old.gguf": b"GGUF" + struct.pack("<IQQ", 1, 0, 0),
@@ -113,8 +113,8 @@ CASES: list[Case] = [
     ("no model", backend("llama_cpp"), (), 2, ("line 2: backend.model: is missing",)),
     ("a capability that lacks", RECIPE + "plugins: [looker.py]\nverifiers: [looker]\n", (), 2,
      ("line 6: verifiers.0", "looker needs attentions", "scripted lacks", "It has: adapters, chat, entropies, hidden")),
-    ("a tuner without adapters", backend("plain") + "plugins: [bare_backend.py]\nverifiers: [agreement]\ntuner: lora\n",
-     (), 2, ("line 7: tuner", "lora needs adapters", "plain lacks", "It has: none")),
+    ("a tuner without adapters", backend("plain") + "plugins: [bare_backend.py]\nverifiers: [agreement]\ntuner: tiny\n",
+     (), 2, ("line 7: tuner", "tiny needs adapters", "plain lacks", "It has: none")),
     ("script is no script", backend("{kind: scripted, script: bad.json}"), (), 2, ("bad.json", "{pattern: [reply")),
     # --set
     ("set without =", RECIPE, (SET, "rounds"), 2, ("--set rounds", "--set key=value")),
