@@ -95,15 +95,13 @@ def train(
                 _divergence(wrapped, _some(neutral, settings, step)) if neutral and settings.kl else loss.new_zeros(())
             )
             (loss + settings.kl * far).backward()
-            if not math.isfinite(float(loss)):
-                raise ModelError(
-                    f"the loss is {float(loss)} in step {step + 1}: lower the tuner's rate ({settings.rate})"
-                )
+            if not math.isfinite(value := loss.item()):
+                raise ModelError(f"the loss is {value} in step {step + 1}: lower the tuner's rate ({settings.rate})")
             torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(float(loss))
-            divergences.append(float(far))
+            losses.append(value)
+            divergences.append(far.item())
         progress = Progress(epoch + 1, _mean(losses), _mean(divergences), held_loss(wrapped, held, settings.batch))
         if progress.held <= min((one.held for one in done), default=math.inf):
             best = {name: p.detach().clone() for name, p in weights.items()}
@@ -130,7 +128,7 @@ def answer_loss(model: Any, batch: Sequence[Example]) -> torch.Tensor:
 def held_loss(model: Any, held: Sequence[Example], batch: int) -> float:
     """Return the mean loss over batches of examples that are not trained on; 0 where there are none."""
     model.eval()
-    return _mean([float(answer_loss(model, held[i : i + batch])) for i in range(0, len(held), batch)])
+    return _mean([answer_loss(model, held[i : i + batch]).item() for i in range(0, len(held), batch)])
 
 
 def fingerprint(*what: Any) -> str:

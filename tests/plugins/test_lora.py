@@ -111,8 +111,8 @@ def test_the_loss_is_that_of_all_logits_at_the_answers_tokens(kind, config):
     logs = []
     for one in batch:
         scores = model(input_ids=torch.tensor([one.tokens])).logits[0].float().log_softmax(-1)
-        logs += [float(scores[place - 1, one.tokens[place]]) for place in range(one.start, len(one.tokens))]
-    assert float(answer_loss(model, batch)) == pytest.approx(-sum(logs) / len(logs), abs=1e-5)
+        logs += [scores[place - 1, one.tokens[place]].item() for place in range(one.start, len(one.tokens))]
+    assert answer_loss(model, batch).item() == pytest.approx(-sum(logs) / len(logs), abs=1e-5)
 
 
 def weights(model):
@@ -131,9 +131,9 @@ def test_training_learns_and_moves_little_on_neutral_text(tmp_path):
     free, done = run(tmp_path / "free", settings)
     assert done[-1].loss < 0.8 * done[0].loss and held_loss(free, EXAMPLES[::7], 8) < 0.8 * before
     tied, _ = run(tmp_path / "tied", replace(settings, kl=5.0))
-    far = [float(training._divergence(model, NEUTRAL)) for model in (free, tied)]
+    far = [training._divergence(model, NEUTRAL).item() for model in (free, tied)]
     assert 0 < far[1] < 0.5 * far[0]
-    assert float(training._divergence(tiny(), NEUTRAL)) == pytest.approx(0, abs=1e-6)
+    assert training._divergence(tiny(), NEUTRAL).item() == pytest.approx(0, abs=1e-6)
 
 
 class Killed(Exception):
