@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--pool", action="append", default=[], metavar="MODEL=RUN", help="a run to take pairs from")
     parser.add_argument("--size", type=int, default=300, help="questions of a pool that is made here")
     parser.add_argument("--limit", type=int, help="questions of each set")
+    parser.add_argument("--rows", default="", metavar="TEXT", help="only rows that contain TEXT, beside the five fixed")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--runs", type=Path, help="keep the pools that are made in this folder")
     options = parser.parse_args()
@@ -61,7 +62,7 @@ def main() -> None:
         for name in options.names:
             pool = given.get(name) or made(name, options.size, options.threads, options.runs or Path(scratch))
             backend = LlamaCpp(working(models.locate(name), "bf16").path, threads=options.threads)
-            for line in table(name, backend, asked, pool):
+            for line in table(name, backend, asked, pool, options.rows):
                 print(line, flush=True)
             backend.close()
 
@@ -120,14 +121,15 @@ def _without_gap(prompt: Prompt) -> Prompt:
     return (*prompt[:-1], Message(prompt[-1].role, prompt[-1].content.lstrip("\n")))
 
 
-def table(name: str, backend: LlamaCpp, asked: dict[str, list[Question]], pool: Path) -> Iterator[str]:
+def table(name: str, backend: LlamaCpp, asked: dict[str, list[Question]], pool: Path, only: str) -> Iterator[str]:
     """Yield the lines of one model's table, one contender a line."""
     counts = ", ".join(f"{len(own)} of {label}" for label, own in asked.items())
     yield f"\n**{name}** ({backend.describe().file}): {counts}; {len(attempts_of(pool))} pairs\n"
     yield f"| shown | {' | '.join(asked)} | all | all, against five fixed | s |"
     yield f"|---|{'---|' * (len(asked) + 3)}"
     told, fixed = judging(backend, PROMPTS), np.zeros(0)
-    for label, (shows, explained) in contenders(pool).items():
+    chosen = {label: row for label, row in contenders(pool).items() if only in label or label == FIXED}
+    for label, (shows, explained) in chosen.items():
         start = time.perf_counter()
         by_set = [np.mean([rights(own, show, told, explained) for show in shows], axis=0) for own in asked.values()]
         seconds = (time.perf_counter() - start) / len(shows)
