@@ -5,7 +5,7 @@ says "<|im_end|>" stays the ten characters it is. A template therefore cannot tr
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -55,8 +55,11 @@ def render(
     return [piece for piece in pieces if piece.text]
 
 
-def tokens(pieces: Sequence[Piece], controls: Mapping[str, int], plain: Callable[[str], list[int]]) -> list[int]:
-    """Return the tokens of pieces. `plain` reads a text that holds no special token, `controls` are those there are.
+def tokens(
+    pieces: Sequence[Piece], controls: Mapping[str, int], found_by: re.Pattern[str], plain: Callable[[str], list[int]]
+) -> list[int]:
+    """Return the tokens of pieces. `controls` are the special ones, which `found_by` (see `finder`) cuts out of a text;
+    `plain` reads a text that holds none.
 
     Plain text never becomes a control token, only what is trusted does; plain text on both sides of a piece's
     edge is read as one, as it would be in the whole rendered prompt.
@@ -64,7 +67,7 @@ def tokens(pieces: Sequence[Piece], controls: Mapping[str, int], plain: Callable
     found: list[int] = []
     text = ""
     for piece in pieces:
-        parts = _pattern(tuple(controls)).split(piece.text) if piece.trusted else [piece.text]
+        parts = found_by.split(piece.text) if piece.trusted else [piece.text]
         text += parts[0]
         for control, after in zip(parts[1::2], parts[2::2], strict=True):
             found += [*(plain(text) if text else []), controls[control]]
@@ -72,8 +75,8 @@ def tokens(pieces: Sequence[Piece], controls: Mapping[str, int], plain: Callable
     return [*found, *(plain(text) if text else [])]
 
 
-@lru_cache(maxsize=8)
-def _pattern(controls: tuple[str, ...]) -> re.Pattern[str]:
+def finder(controls: Iterable[str]) -> re.Pattern[str]:
+    """Return what finds special tokens in a text, the longest first. There may be thousands: made once a vocabulary."""
     names = sorted((name for name in controls if name), key=len, reverse=True)
     return re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")
 

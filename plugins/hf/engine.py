@@ -66,7 +66,7 @@ class Engine:
     """Runs a causal model. Raises ModelError for one whose attention it does not know."""
 
     def __init__(self, model: Any, batch: int) -> None:
-        self._model, self._trunk, self._batch = model, trunk(model), batch
+        self._trunk, self._batch = trunk(model), batch
         self._head, self._cache_name = head(model), cache_argument(model)
         self._windows = windows(model.config.get_text_config())
         if strange := set(self._windows) - KINDS:

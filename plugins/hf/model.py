@@ -36,6 +36,7 @@ class Vocabulary:
         self.template: str = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
         self._added = {int(i): token for i, token in tokenizer.added_tokens_decoder.items()}
         self._controls = {token.content: i for i, token in self._added.items() if token.special}
+        self._control_finder = chat.finder(self._controls)
         self._ends = {*extra_ends, *(i for text, i in self._controls.items() if text in _ENDS)}
         if tokenizer.eos_token_id is not None:
             self._ends.add(tokenizer.eos_token_id)
@@ -46,7 +47,7 @@ class Vocabulary:
 
     def tokens(self, pieces: Sequence[Piece]) -> list[int]:
         """Return a prompt's tokens, opened by BOS where the vocabulary wants that; plain text becomes no control."""
-        found = chat.tokens(pieces, self._controls, self._plain)
+        found = chat.tokens(pieces, self._controls, self._control_finder, self._plain)
         return found if self._opens is None or found[:1] == [self._opens] else [self._opens, *found]
 
     def _plain(self, text: str) -> list[int]:

@@ -153,9 +153,13 @@ class Model:
         ids = [t for t in range(self.vocab_size) if lib.llama_vocab_get_attr(self.vocab, t) & hidden]
         return {lib.llama_vocab_get_text(self.vocab, t).decode("utf-8", "replace"): t for t in ids}
 
+    @cached_property
+    def _control_finder(self) -> re.Pattern[str]:
+        return chat.finder(self.controls)
+
     def tokens(self, pieces: Sequence[Piece]) -> list[int]:
         """Return a prompt's tokens, opened by BOS where the vocabulary wants that; plain text becomes no control."""
-        found = chat.tokens(pieces, self.controls, self._plain)
+        found = chat.tokens(pieces, self.controls, self._control_finder, self._plain)
         bos = int(lib.llama_vocab_bos(self.vocab))
         wants_bos = lib.llama_vocab_get_add_bos(self.vocab) and bos >= 0
         return [bos, *found] if wants_bos and found[:1] != [bos] else found

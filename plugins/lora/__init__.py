@@ -20,8 +20,6 @@ from ..evidence import PROMPTS
 if TYPE_CHECKING:
     from .tuner import Lora
 
-Share = Annotated[float, Ge(0), Lt(1)]
-
 
 def build(
     *,

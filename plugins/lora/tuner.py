@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -87,12 +88,12 @@ class Lora:
             examples,
             others,
             texts[TEXTS // 4 :],
-            Settings(**{**_plain(self._settings), "seed": seed % 2**31}),
+            replace(self._settings, seed=seed % 2**31),
             tuning.folder / "checkpoint",
             partial(_tell, self._settings.epochs),
         )
         gate = Gate(base, measure(engine, loaded.vocabulary, held, asking, apart), self._bound)
-        about = {"taught": len(taught), "held out": len(held), "epochs": [_plain(one) for one in done]}
+        about = {"taught": len(taught), "held out": len(held), "epochs": [asdict(one) for one in done]}
         models.write(tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1))
         if gate.refusal:
             raise ModelError(f"the adapter was refused, and the last good one stays: {gate.refusal}")
@@ -145,7 +146,3 @@ def _wrap(model: Any, rank: int, seed: int) -> Any:
 
 def _tell(epochs: int, one: Progress) -> None:
     _log.info("epoch %d/%d: loss %.3f, KL %.4f, held-out loss %.3f", one.epoch, epochs, one.loss, one.kl, one.held)
-
-
-def _plain(one: Any) -> dict[str, Any]:
-    return {name: getattr(one, name) for name in one.__slots__}
