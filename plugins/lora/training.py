@@ -1,8 +1,10 @@
 """The training loop: loss and logits at the answers' tokens only, batches of like length, KL to the base.
 
 The output layer of a model with 262,144 tokens is most of the work: it is computed for the tokens that are learnt,
-and for a few of the neutral text, and for no others. A checkpoint is written after every epoch, whole or not at all;
-every batch draws from a seed of its own, so a training that was killed goes on as if nothing had been.
+and for a few of the neutral text, and for no others. Tokens with which all texts of a batch begin, such as
+demonstrations, are read once for all of them, and what flows back to them is summed. A checkpoint is written after
+every epoch, whole or not at all; every batch draws from a seed of its own, so a training that was killed goes on as if
+nothing had been.
 """
 
 import json
@@ -21,17 +23,28 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from selfloop.errors import ModelError
 
-from ..hf.model import head, trunk
+from ..hf.model import cache_argument, head, trunk
 
 STATE = "state.json"  # of a checkpoint; the folder is there with it or not at all
+SHARED = 16  # tokens that a batch begins with are read apart only if there are so many
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Tokens, and where among them begins what is learnt."""
+    """Tokens, where among them begins what is learnt, and how much it counts beside others."""
 
     tokens: tuple[int, ...]
     start: int
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Neutral text, some places in it, and the base's last hidden states there: what a tuned model is held to."""
+
+    tokens: tuple[int, ...]
+    places: tuple[int, ...]
+    states: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +91,7 @@ def train(
     total = settings.epochs * -(-len(examples) // settings.batch)
     mark = fingerprint(examples, held, neutral, settings)
     done = _resumed(folder, mark, weights, optimizer)
+    held_to = anchors(wrapped, neutral if settings.kl else ())
     best = {name: p.detach().clone() for name, p in weights.items()}
     if done:
         best = load_file(folder / "best.safetensors")
@@ -91,9 +105,7 @@ def train(
             _set_rate(optimizer, settings, step, total)
             torch.manual_seed(settings.seed * 1_000_003 + step)
             loss = answer_loss(wrapped, batch)
-            far = (
-                _divergence(wrapped, _some(neutral, settings, step)) if neutral and settings.kl else loss.new_zeros(())
-            )
+            far = divergence(wrapped, _some(held_to, settings, step)) if held_to else loss.new_zeros(())
             (loss + settings.kl * far).backward()
             if not math.isfinite(value := loss.item()):
                 raise ModelError(f"the loss is {value} in step {step + 1}: lower the tuner's rate ({settings.rate})")
@@ -116,12 +128,14 @@ def train(
 
 
 def answer_loss(model: Any, batch: Sequence[Example]) -> torch.Tensor:
-    """Return the mean cross entropy of the answers' tokens; logits are computed for these alone."""
-    tokens, there = _padded([one.tokens for one in batch], model.device)
-    rows = [row for row, one in enumerate(batch) for _ in range(one.start, len(one.tokens))]
-    places = [place for one in batch for place in range(one.start, len(one.tokens))]
-    states = _states(model, tokens, there)[rows, [place - 1 for place in places]]
-    return cross_entropy(head(_inner(model))(states), tokens[rows, places])
+    """Return the mean cross entropy of the answers' tokens, by weight; logits are computed for these alone."""
+    places = [range(one.start - 1, len(one.tokens) - 1) for one in batch]
+    states = _states(model, [one.tokens for one in batch], places)
+    wanted = [token for one in batch for token in one.tokens[one.start :]]
+    weights = [one.weight for one, own in zip(batch, places, strict=True) for _ in own]
+    losses = cross_entropy(head(_inner(model))(states), torch.tensor(wanted, device=model.device), reduction="none")
+    weighed = torch.tensor(weights, device=model.device)
+    return (losses * weighed).sum() / weighed.sum()
 
 
 @torch.no_grad()
@@ -141,31 +155,51 @@ def _inner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _states(model: Any, tokens: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    states: torch.Tensor = trunk(_inner(model))(
-        input_ids=tokens, attention_mask=there, use_cache=False
-    ).last_hidden_state
-    return states
-
-
-def _divergence(model: Any, texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
-    """Return KL(base || tuned) a token on neutral text, at every eighth token: neighbours say much the same."""
-    tokens, there = _padded(texts, model.device)
-    rows, places = there[:, 7::8].nonzero(as_tuple=True)
-    places = 7 + 8 * places
-    if not len(rows):
-        return torch.zeros((), device=model.device)
-    with torch.no_grad(), model.disable_adapter():
-        base = log_softmax(head(_inner(model))(_states(model, tokens, there)[rows, places]), -1)
-    tuned = log_softmax(head(_inner(model))(_states(model, tokens, there)[rows, places]), -1)
-    return kl_div(tuned, base, log_target=True, reduction="batchmean")
-
-
-def _padded(texts: Sequence[Sequence[int]], device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _states(model: Any, texts: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return the last hidden states at some places of each text, (places of all texts, width)."""
+    inner = _inner(model)
+    shared = _common(texts, min(min(own) for own in places))
+    kept: dict[str, Any] = {"use_cache": False}
+    if shared:
+        first = torch.tensor([list(texts[0][:shared])], device=model.device)
+        cache = trunk(inner)(input_ids=first, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(len(texts))
+        kept = {"use_cache": True, cache_argument(inner): cache}
     longest = max(map(len, texts))
-    tokens = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=device)
-    there = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts], device=device)
-    return tokens, there
+    tokens = torch.tensor([[*text[shared:], *[0] * (longest - len(text))] for text in texts], device=model.device)
+    there = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts], device=model.device)
+    states: torch.Tensor = trunk(inner)(input_ids=tokens, attention_mask=there, **kept).last_hidden_state
+    rows = [row for row, own in enumerate(places) for _ in own]
+    return states[rows, [place - shared for own in places for place in own]]
+
+
+def _common(texts: Sequence[Sequence[int]], most: int) -> int:
+    """Return how many tokens all texts begin with, at most `most`; 0 where it is not worth a pass of its own."""
+    if len(texts) < 2:
+        return 0
+    least, greatest = min(texts), max(texts)  # in lexical order: what these share, all share
+    found = next((i for i in range(min(most, len(least))) if least[i] != greatest[i]), min(most, len(least)))
+    return found if found >= SHARED else 0
+
+
+@torch.no_grad()
+def anchors(model: Any, texts: Sequence[tuple[int, ...]]) -> list[Anchor]:
+    """Return neutral texts with what the base makes of them at every eighth token: neighbours say much the same."""
+    found = []
+    with model.disable_adapter():
+        for text in texts:
+            if places := range(7, len(text), 8):
+                found.append(Anchor(text, tuple(places), _states(model, [text], [places])))
+    return found
+
+
+def divergence(model: Any, some: Sequence[Anchor]) -> torch.Tensor:
+    """Return KL(base || tuned) a token, at the places of the anchors."""
+    logits = head(_inner(model))
+    with torch.no_grad(), model.disable_adapter():
+        base = log_softmax(logits(torch.cat([one.states for one in some])), -1)
+    tuned = log_softmax(logits(_states(model, [one.tokens for one in some], [one.places for one in some])), -1)
+    return kl_div(tuned, base, log_target=True, reduction="batchmean")
 
 
 def _batches(examples: Sequence[Example], size: int, seed: int) -> Iterator[list[Example]]:
@@ -177,8 +211,8 @@ def _batches(examples: Sequence[Example], size: int, seed: int) -> Iterator[list
     yield from groups
 
 
-def _some(neutral: Sequence[tuple[int, ...]], settings: Settings, step: int) -> list[tuple[int, ...]]:
-    return random.Random(settings.seed + step).sample(list(neutral), min(settings.neutral, len(neutral)))
+def _some(held_to: Sequence[Anchor], settings: Settings, step: int) -> list[Anchor]:
+    return random.Random(settings.seed + step).sample(list(held_to), min(settings.neutral, len(held_to)))
 
 
 def _set_rate(optimizer: Any, settings: Settings, step: int, total: int) -> None:

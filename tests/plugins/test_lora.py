@@ -16,7 +16,7 @@ from selfloop_plugins.lora import build as build_tuner
 from selfloop_plugins.lora import training
 from selfloop_plugins.lora.gate import Gate, Measured
 from selfloop_plugins.lora.lessons import lessons
-from selfloop_plugins.lora.training import Example, Settings, answer_loss, held_loss, train
+from selfloop_plugins.lora.training import Example, Settings, anchors, answer_loss, divergence, held_loss, train
 
 from selfloop import Outcome, Past, Question, Tuning
 from selfloop.answers import declines
@@ -131,9 +131,44 @@ def test_training_learns_and_moves_little_on_neutral_text(tmp_path):
     free, done = run(tmp_path / "free", settings)
     assert done[-1].loss < 0.8 * done[0].loss and held_loss(free, EXAMPLES[::7], 8) < 0.8 * before
     tied, _ = run(tmp_path / "tied", replace(settings, kl=5.0))
-    far = [training._divergence(model, NEUTRAL).item() for model in (free, tied)]
+    far = [divergence(model, anchors(model, NEUTRAL)).item() for model in (free, tied)]
     assert 0 < far[1] < 0.5 * far[0]
-    assert training._divergence(tiny(), NEUTRAL).item() == pytest.approx(0, abs=1e-6)
+    assert divergence(tiny(), anchors(tiny(), NEUTRAL)).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (T.LlamaForCausalLM, T.LlamaConfig(**SIZES)),
+        (T.Gemma3ForCausalLM, T.Gemma3TextConfig(**SIZES, head_dim=8, sliding_window=12)),
+    ],
+)
+def test_what_a_batch_begins_with_is_read_once_and_learns_the_same(kind, config, monkeypatch):
+    shown = tuple(3 + i * 7 % 50 for i in range(20))
+    batch = [Example(shown + one.tokens, 20 + one.start, 0.5 + i % 2) for i, one in enumerate(EXAMPLES[:6])]
+    found = []
+    for least in (16, 1000):
+        monkeypatch.setattr(training, "SHARED", least)
+        model = tiny(kind, config)
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(p, 0, 0.1)  # zero, as it begins, lets nothing flow back to the other half
+        loss = answer_loss(model, batch)
+        loss.backward()
+        found.append((loss.item(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
+    (once, ours), (each, theirs) = found
+    assert once == pytest.approx(each, abs=1e-5)
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+    assert any(p.abs().max() > 1e-3 for p in theirs.values())
+
+
+def test_an_example_counts_by_its_weight():
+    model = tiny()
+    one, other = (answer_loss(model, [example]).item() for example in EXAMPLES[:2])
+    both = [replace(EXAMPLES[0], weight=3.0), EXAMPLES[1]]
+    counts = 3 * (len(EXAMPLES[0].tokens) - 2), len(EXAMPLES[1].tokens) - 2
+    mean = (counts[0] * one + counts[1] * other) / sum(counts)
+    assert answer_loss(model, both).item() == pytest.approx(mean, abs=1e-5)
 
 
 class Killed(Exception):
