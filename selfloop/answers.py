@@ -3,6 +3,8 @@
 import re
 import string
 
+UNKNOWN = "I don't know"  # how it is said here that there is no answer
+
 # What any question may have: it tells nothing about which question it is.
 _COMMON = re.compile(
     r"what|which|who|whom|whose|when|where|why|how|is|are|was|were|be|been|do|does|did|has|have|had|can|could|will|would"

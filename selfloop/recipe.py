@@ -79,7 +79,7 @@ class Ask(BaseModel):
 
 
 class Answer(BaseModel):
-    """The greedy draft, and the samples that verifiers share."""
+    """The greedy draft, and the samples that verifiers share. `careful` nats make the draft decline more."""
 
     model_config = STRICT
     max_tokens: Count = 24
@@ -87,6 +87,7 @@ class Answer(BaseModel):
     temperature: Annotated[float, Field(gt=0, le=5)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     stop: list[str] = ["\n"]
+    careful: Annotated[float, Field(ge=-100, le=100)] = 0.0
 
 
 class Decide(BaseModel):

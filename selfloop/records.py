@@ -26,6 +26,7 @@ class Sampling:
 
     `repetition_penalty` divides the logits of tokens that are in the prompt or the text already (CTRL, Keskar
     et al. 2019); 1 is none. `grammar` (GBNF, from its rule `root`) or `json_schema` is what the text keeps to.
+    `careful` nats are added to the log-odds of declining, where the text begins: of the first token of "I don't know".
     A completion ends at a token that ends the text, before the first of `stop`, or after `max_tokens`.
     """
 
@@ -38,6 +39,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     grammar: str = ""
     json_schema: str = ""
+    careful: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,7 @@ def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     how = turn.recipe.answer
     attempts = _with_prompts(turn, attempts)
     stop = tuple(how.stop)
-    greedy = Sampling(max_tokens=how.max_tokens, stop=stop)
+    greedy = Sampling(max_tokens=how.max_tokens, stop=stop, careful=how.careful)
     drawn = Sampling(how.temperature, top_p=how.top_p, max_tokens=how.max_tokens, stop=stop)
     entropy = "entropies" in turn.parts.backend.describe().capabilities
 

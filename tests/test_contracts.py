@@ -17,6 +17,7 @@ from selfloop_plugins import (
     echo,
     eigenscore,
     first_token_margin,
+    flag,
     hf,
     independent,
     llama_cpp,
@@ -90,6 +91,10 @@ class TestMeaningProbability(VerifierContract):
 
 class TestPmi(VerifierContract):
     component = pmi.selfloop_verifiers()[0]
+
+
+class TestFlag(VerifierContract):
+    component = flag.selfloop_verifiers()[0]
 
 
 class TestRauq(VerifierContract):

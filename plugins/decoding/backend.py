@@ -10,7 +10,7 @@ from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, AdapterProof, Completion, Continuation, Request, Sampling
 
 from . import chat, sampling
-from .prompting import pieces, split
+from .prompting import declining, pieces, split
 from .sampling import Grammar, Row, Sampler
 from .tasks import Job, Looking, Result, Scoring, Task, Telling, Vocabulary, Writing
 
@@ -170,10 +170,11 @@ class Decoding:
         prompt = self._prompt(request)
         sha256 = self._adapter.sha256 if self._adapter else None
         constrained = settings.grammar or settings.json_schema
+        declines = declining(self._vocabulary, request) if settings.careful else None
 
         def task(number: int) -> Task:
             grammar = self._grammar(settings) if constrained else None
-            sampler = Sampler(settings, request.seed, number, prompt, grammar)
+            sampler = Sampler(settings, request.seed, number, prompt, grammar, declines)
             return Writing(index, number, request, self._vocabulary, sampler, sha256)
 
         return prompt, [task(number) for number in range(request.n) if number not in request.skip]

@@ -1,5 +1,6 @@
 """What is asked -> the tokens of its prompt, and of what follows it."""
 
+from selfloop.answers import UNKNOWN
 from selfloop.errors import RequestError
 from selfloop.records import Continuation, Request
 
@@ -15,6 +16,14 @@ def pieces(model: Vocabulary, asked: Request | Continuation) -> list[chat.Piece]
         raise RequestError(f"{model.name} is a base model: it has no chat template. Use a text prompt")
     special = {"bos_token": model.bos, "eos_token": model.eos}
     return chat.render(model.template, asked.prompt, open_turn=asked.open_turn, special=special)
+
+
+def declining(model: Vocabulary, request: Request) -> int:
+    """Return the token with which "I don't know" begins after a prompt."""
+    prompt = request.prompt
+    apart = not prompt[-1:].isspace() if isinstance(prompt, str) else request.open_turn
+    _, tokens = split(model, Continuation(prompt, f" {UNKNOWN}" if apart else UNKNOWN, request.open_turn))
+    return tokens[0]
 
 
 def split(model: Vocabulary, pair: Continuation) -> tuple[list[int], list[int]]:

@@ -1,7 +1,8 @@
 """A row of logits -> one token and its log-probability.
 
-The order is repetition penalty, temperature, min-p, top-k, top-p, each over what the one before left. A grammar
-comes last: a token that it refuses is drawn again, from those of the whole row which it allows, by the same rules.
+The order is what is added to the first token, repetition penalty, temperature, min-p, top-k, top-p, each over what the
+one before left. A grammar comes last: a token that it refuses is drawn again, from those of the whole row which it
+allows, by the same rules.
 Everything here depends on the row and on the sample's own random stream alone: the same request gives the
 same tokens in any batch. A vocabulary may hold 262,144 tokens: `read` passes over all of them once for what
 every use of a row needs (`cache.py` does it on all threads), and drawing then touches the few tokens that have
@@ -103,6 +104,8 @@ def reject(sampling: Sampling) -> str:
         return f"min_p must be from 0 to 1, not {sampling.min_p}"
     if not 1e-3 <= sampling.repetition_penalty <= 1e3:
         return f"repetition_penalty must be from 0.001 to 1000 (1: none), not {sampling.repetition_penalty}"
+    if not math.isfinite(sampling.careful):
+        return f"careful must be a number of nats, not {sampling.careful}"
     if "" in sampling.stop:
         return "a stop string is empty; every text contains it"
     if sampling.grammar and sampling.json_schema:
@@ -113,19 +116,30 @@ def reject(sampling: Sampling) -> str:
 class Sampler:
     """Draws one sample's tokens from its own random stream.
 
-    `prompt` is what a repetition penalty counts from the start, and `grammar` what the sample has to keep to.
+    `prompt` is what a repetition penalty counts from the start, `grammar` what the sample has to keep to, and
+    `declines` the token that `careful` makes likelier than the model has it: the first time, and only then.
     """
 
     def __init__(
-        self, sampling: Sampling, seed: int, sample: int, prompt: Sequence[int] = (), grammar: Grammar | None = None
+        self,
+        sampling: Sampling,
+        seed: int,
+        sample: int,
+        prompt: Sequence[int] = (),
+        grammar: Grammar | None = None,
+        declines: int | None = None,
     ) -> None:
-        self.sampling, self._grammar = sampling, grammar
+        self.sampling, self._grammar, self._declines = sampling, grammar, declines
         self._seen = set(prompt) if sampling.repetition_penalty != 1 else None
         self._random = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed % 2**64, sample])))
 
     def draw(self, output: Output) -> int:
         """Return a token. Raises RequestError where the model gave something that is not a number."""
         row, best = output.checked().logits, output.best
+        if self._declines is not None:
+            row = row.copy()
+            row[self._declines] += np.float32(self.sampling.careful)
+            best, self._declines = int(row.argmax()), None
         if self._seen is not None:
             row = self._penalised(row)
             best = int(row.argmax())

@@ -19,23 +19,31 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.functional import kl_div, log_softmax
 
 from selfloop.errors import ModelError
 
 from ..hf.model import cache_argument, head, trunk
 
 STATE = "state.json"  # of a checkpoint; the folder is there with it or not at all
+TURNS = 4  # times an epoch that the dial is set
 SHARED = 16  # tokens that a batch begins with are read apart only if there are so many
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Tokens, where among them begins what is learnt, and how much it counts beside others."""
+    """Tokens, and where among them begins what is learnt. `first` says what else might stand there, and how likely.
+
+    Probabilities of `first` sum to one; without it, it is the token that stands there.
+    """
 
     tokens: tuple[int, ...]
     start: int
-    weight: float = 1.0
+    first: tuple[tuple[int, float], ...] = ()
+
+    def chance(self, token: int) -> float:
+        """Return how likely a token is to be the first that is learnt."""
+        return dict(self.first or ((self.tokens[self.start], 1.0),)).get(token, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +57,32 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to train. `batch` is in examples; `kl` is the weight of the divergence from the base on neutral text."""
+    """How to train. `batch` is in examples; `kl` is the weight of the divergence from the base on neutral text.
+
+    `decline` is the first token of declining, and `keep` the share of right answers that must not give way to it.
+    """
 
     epochs: int = 3
     batch: int = 16
     rate: float = 2e-4
     warmup: float = 0.1
     kl: float = 0.1
-    neutral: int = 4
+    neutral: int = 2
     patience: int = 1
     seed: int = 0
+    decline: int = 0
+    keep: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a training is: the losses are means over the epoch."""
+    """Where a training is: the losses are means over the epoch. `dial` is what was added to declining in training."""
 
     epoch: int
     loss: float
     kl: float
     held: float
+    dial: float = 0.0
 
 
 def train(
@@ -95,6 +109,8 @@ def train(
     best = {name: p.detach().clone() for name, p in weights.items()}
     if done:
         best = load_file(folder / "best.safetensors")
+    dial = done[-1].dial if done else 0.0
+    chances = [1 - one.chance(settings.decline) for one in held]
     while len(done) < settings.epochs and not _is_over(done, settings.patience):
         epoch = len(done)
         losses, divergences = [], []
@@ -102,9 +118,12 @@ def train(
         wrapped.train()
         for number, batch in enumerate(batches):
             step = epoch * len(batches) + number
+            if settings.keep and held and step and not number % -(-len(batches) // TURNS):
+                dial += turned(ahead(wrapped, held, settings.decline, settings.batch), chances, settings.keep)
+                wrapped.train()
             _set_rate(optimizer, settings, step, total)
             torch.manual_seed(settings.seed * 1_000_003 + step)
-            loss = answer_loss(wrapped, batch)
+            loss = answer_loss(wrapped, batch, settings.decline, dial)
             far = divergence(wrapped, _some(held_to, settings, step)) if held_to else loss.new_zeros(())
             (loss + settings.kl * far).backward()
             if not math.isfinite(value := loss.item()):
@@ -114,7 +133,13 @@ def train(
             optimizer.zero_grad()
             losses.append(value)
             divergences.append(far.item())
-        progress = Progress(epoch + 1, _mean(losses), _mean(divergences), held_loss(wrapped, held, settings.batch))
+        progress = Progress(
+            epoch + 1,
+            _mean(losses),
+            _mean(divergences),
+            held_loss(wrapped, held, settings.batch, settings.decline, dial),
+            dial,
+        )
         if progress.held <= min((one.held for one in done), default=math.inf):
             best = {name: p.detach().clone() for name, p in weights.items()}
         done.append(progress)
@@ -127,22 +152,61 @@ def train(
     return done
 
 
-def answer_loss(model: Any, batch: Sequence[Example]) -> torch.Tensor:
-    """Return the mean cross entropy of the answers' tokens, by weight; logits are computed for these alone."""
+def answer_loss(model: Any, batch: Sequence[Example], decline: int = 0, dial: float = 0.0) -> torch.Tensor:
+    """Return the mean cross entropy of the answers' tokens; logits are computed for these alone.
+
+    `dial` is added to the logit of the token `decline` where an answer begins (logit adjustment, Menon et al. 2020,
+    arXiv 2007.07314): a model that is right with it declines the less without.
+    """
     places = [range(one.start - 1, len(one.tokens) - 1) for one in batch]
-    states = _states(model, [one.tokens for one in batch], places)
-    wanted = [token for one in batch for token in one.tokens[one.start :]]
-    weights = [one.weight for one, own in zip(batch, places, strict=True) for _ in own]
-    losses = cross_entropy(head(_inner(model))(states), torch.tensor(wanted, device=model.device), reduction="none")
-    weighed = torch.tensor(weights, device=model.device)
-    return (losses * weighed).sum() / weighed.sum()
+    logits = head(_inner(model))(_states(model, [one.tokens for one in batch], places))
+    begins = [sum(map(len, places[:i])) for i in range(len(batch))]
+    if dial:
+        where = torch.tensor(begins, device=logits.device), torch.full_like(logits[begins, 0], decline).long()
+        logits = logits.index_put(where, torch.tensor(dial, device=logits.device), accumulate=True)
+    wanted = [
+        (begin + i, token, chance)
+        for begin, one in zip(begins, batch, strict=True)
+        for i, firm in enumerate(one.tokens[one.start :])
+        for token, chance in (one.first if one.first and not i else ((firm, 1.0),))
+    ]
+    rows, tokens, chances = (torch.tensor(part, device=logits.device) for part in zip(*wanted, strict=True))
+    return logits.logsumexp(-1).mean() - (logits[rows, tokens] * chances).sum() / len(logits)
 
 
 @torch.no_grad()
-def held_loss(model: Any, held: Sequence[Example], batch: int) -> float:
+def ahead(model: Any, some: Sequence[Example], decline: int, batch: int) -> list[float]:
+    """Return by how much declining is likelier than any other beginning of an answer, in nats."""
+    model.eval()
+    found: list[float] = []
+    for i in range(0, len(some), batch):
+        texts = [one.tokens[: one.start] for one in some[i : i + batch]]
+        logits = head(_inner(model))(_states(model, texts, [[len(text) - 1] for text in texts]))
+        own = logits[:, decline].clone()
+        logits[:, decline] = -math.inf
+        found += (own - logits.max(-1).values).tolist()
+    return found
+
+
+def turned(margins: Sequence[float], chances: Sequence[float], keep: float) -> float:
+    """Return how much less likely declining must get, in nats, so that the share `keep` of right answers is given.
+
+    `chances` say how likely each answer is right: no label is needed.
+    """
+    order = sorted(zip(margins, chances, strict=True))
+    given = 0.0
+    for margin, chance in order:
+        given += chance
+        if given >= keep * sum(chances):
+            return margin
+    return 0.0
+
+
+@torch.no_grad()
+def held_loss(model: Any, held: Sequence[Example], batch: int, *bias: Any) -> float:
     """Return the mean loss over batches of examples that are not trained on; 0 where there are none."""
     model.eval()
-    return _mean([answer_loss(model, held[i : i + batch]).item() for i in range(0, len(held), batch)])
+    return _mean([answer_loss(model, held[i : i + batch], *bias).item() for i in range(0, len(held), batch)])
 
 
 def fingerprint(*what: Any) -> str:

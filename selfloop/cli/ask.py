@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
+from selfloop.answers import UNKNOWN
 from selfloop.cli.closed_book import closed_book
 from selfloop.cli.options import accept_license, as_json, overrides
 from selfloop.records import Attempt
 from selfloop.text import printable
-
-UNKNOWN = "I don't know"
 
 
 @click.command("ask")

@@ -314,6 +314,15 @@ def test_a_repetition_penalty_is_felt(backend):
 
 
 @real
+@pytest.mark.parametrize("prompt", ["Question: Who was Blorgo?\nAnswer:", "Blorgo was? ", (Message("user", "Who?"),)])
+def test_a_careful_answer_declines(backend, prompt):
+    sure, careful = (one(backend, Request(prompt, Sampling(max_tokens=2, careful=by))) for by in (0.0, 60.0))
+    assert not sure.text.strip().startswith("I") and careful.text.strip().startswith("I")
+    open_turn = isinstance(prompt, str)
+    assert backend.loglikelihood([Continuation(prompt, careful.tokens, open_turn)]) == [careful.logprobs]  # as it is
+
+
+@real
 def test_log_probabilities_agree_with_the_high_level_class(backend):
     from llama_cpp import Llama
 
@@ -413,6 +422,7 @@ BAD_SETTINGS = [
     ({"min_p": -0.1}, "min_p"),
     ({"min_p": 1.1}, "min_p"),
     ({"min_p": NAN}, "min_p"),
+    ({"careful": NAN}, "careful"),
     ({"repetition_penalty": 0.0}, "repetition_penalty"),
     ({"repetition_penalty": -1.0}, "repetition_penalty"),
     ({"repetition_penalty": NAN}, "repetition_penalty"),
@@ -1175,6 +1185,13 @@ def test_a_repetition_penalty_counts_prompt_and_text():
     keen = Sampler(Sampling(repetition_penalty=0.5), 0, 0, prompt=[2])
     assert keen.draw(look([2.0, 1.5, 1.25])) == 2
     assert output.logits[0] == 2.0  # the row itself is left as it is
+
+
+def test_declining_is_made_likelier_once():
+    sampler, output = Sampler(Sampling(careful=1.5), 0, 0, declines=2), look([2.0, 1.5, 1.25])
+    assert [sampler.draw(output) for _ in range(2)] == [2, 0] and output.logits[2] == 1.25
+    assert Sampler(Sampling(careful=0.5), 0, 0, declines=2).draw(output) == 0
+    assert Sampler(Sampling(careful=-2), 0, 0, declines=0).draw(output) == 1
 
 
 def test_penalised_tokens_come_as_often_as_they_should():

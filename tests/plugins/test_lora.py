@@ -16,7 +16,17 @@ from selfloop_plugins.lora import build as build_tuner
 from selfloop_plugins.lora import training
 from selfloop_plugins.lora.gate import Gate, Measured
 from selfloop_plugins.lora.lessons import lessons
-from selfloop_plugins.lora.training import Example, Settings, anchors, answer_loss, divergence, held_loss, train
+from selfloop_plugins.lora.training import (
+    Example,
+    Settings,
+    ahead,
+    anchors,
+    answer_loss,
+    divergence,
+    held_loss,
+    train,
+    turned,
+)
 
 from selfloop import Outcome, Past, Question, Tuning
 from selfloop.answers import declines
@@ -145,7 +155,7 @@ def test_training_learns_and_moves_little_on_neutral_text(tmp_path):
 )
 def test_what_a_batch_begins_with_is_read_once_and_learns_the_same(kind, config, monkeypatch):
     shown = tuple(3 + i * 7 % 50 for i in range(20))
-    batch = [Example(shown + one.tokens, 20 + one.start, 0.5 + i % 2) for i, one in enumerate(EXAMPLES[:6])]
+    batch = [Example(shown + one.tokens, 20 + one.start) for one in EXAMPLES[:6]]
     found = []
     for least in (16, 1000):
         monkeypatch.setattr(training, "SHARED", least)
@@ -162,13 +172,38 @@ def test_what_a_batch_begins_with_is_read_once_and_learns_the_same(kind, config,
     assert any(p.abs().max() > 1e-3 for p in theirs.values())
 
 
-def test_an_example_counts_by_its_weight():
+def test_the_first_token_may_be_unsure_and_declining_dialled():
+    model, one = tiny(), replace(EXAMPLES[0], first=((9, 0.25), (14, 0.75)))
+    scores = model(input_ids=torch.tensor([one.tokens])).logits[0].float()
+    for dial in (0.0, 2.0):
+        first = scores[one.start - 1] + dial * torch.nn.functional.one_hot(torch.tensor(14), 60)
+        logs = 0.25 * first.log_softmax(-1)[9] + 0.75 * first.log_softmax(-1)[14]
+        for place in range(one.start + 1, len(one.tokens)):
+            logs = logs + scores[place - 1].log_softmax(-1)[one.tokens[place]]
+        expected = -logs.item() / (len(one.tokens) - one.start)
+        assert answer_loss(model, [one], 14, dial).item() == pytest.approx(expected, abs=1e-5)
+    assert one.chance(14) == 0.75 and one.chance(3) == 0 and EXAMPLES[0].chance(EXAMPLES[0].tokens[2]) == 1
+
+
+def test_how_far_declining_is_ahead():
     model = tiny()
-    one, other = (answer_loss(model, [example]).item() for example in EXAMPLES[:2])
-    both = [replace(EXAMPLES[0], weight=3.0), EXAMPLES[1]]
-    counts = 3 * (len(EXAMPLES[0].tokens) - 2), len(EXAMPLES[1].tokens) - 2
-    mean = (counts[0] * one + counts[1] * other) / sum(counts)
-    assert answer_loss(model, both).item() == pytest.approx(mean, abs=1e-5)
+    for one, margin in zip(EXAMPLES[:5], ahead(model, EXAMPLES[:5], 14, 2), strict=True):
+        scores = model(input_ids=torch.tensor([one.tokens[: one.start]])).logits[0, -1]
+        others = scores[[i for i in range(60) if i != 14]].max()
+        assert margin == pytest.approx((scores[14] - others).item(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("margins", "chances", "keep", "turn"),
+    [
+        ([-1.0, 0.5, 2.0], [1.0, 1.0, 1.0], 0.66, 0.5),
+        ([-1.0, 0.5, 2.0], [1.0, 1.0, 0.0], 1.0, 0.5),  # what is not known need not be answered
+        ([-3.0, -2.0], [0.1, 0.9], 0.9, -2.0),  # more than wanted are answered: declining may get likelier
+        ([], [], 0.9, 0.0),
+    ],
+)
+def test_the_dial_is_turned_as_far_as_right_answers_ask_for(margins, chances, keep, turn):
+    assert turned(margins, chances, keep) == turn
 
 
 class Killed(Exception):
