@@ -102,46 +102,14 @@ def train(
     """
     weights = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=settings.rate, weight_decay=0.0)
-    total = settings.epochs * -(-len(examples) // settings.batch)
     mark = fingerprint(examples, held, neutral, settings)
     done = _resumed(folder, mark, weights, optimizer)
+    best = load_file(folder / "best.safetensors") if done else _copied(weights)
     held_to = anchors(wrapped, neutral if settings.kl else ())
-    best = {name: p.detach().clone() for name, p in weights.items()}
-    if done:
-        best = load_file(folder / "best.safetensors")
-    dial = done[-1].dial if done else 0.0
-    chances = [1 - one.chance(settings.decline) for one in held]
     while len(done) < settings.epochs and not _is_over(done, settings.patience):
-        epoch = len(done)
-        losses, divergences = [], []
-        batches = list(_batches(examples, settings.batch, settings.seed + epoch))
-        wrapped.train()
-        for number, batch in enumerate(batches):
-            step = epoch * len(batches) + number
-            if settings.keep and held and step and not number % -(-len(batches) // TURNS):
-                dial += turned(ahead(wrapped, held, settings.decline, settings.batch), chances, settings.keep)
-                wrapped.train()
-            _set_rate(optimizer, settings, step, total)
-            torch.manual_seed(settings.seed * 1_000_003 + step)
-            loss = answer_loss(wrapped, batch, settings.decline, dial)
-            far = divergence(wrapped, _some(held_to, settings, step)) if held_to else loss.new_zeros(())
-            (loss + settings.kl * far).backward()
-            if not math.isfinite(value := loss.item()):
-                raise ModelError(f"the loss is {value} in step {step + 1}: lower the tuner's rate ({settings.rate})")
-            torch.nn.utils.clip_grad_norm_(list(weights.values()), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
-            losses.append(value)
-            divergences.append(far.item())
-        progress = Progress(
-            epoch + 1,
-            _mean(losses),
-            _mean(divergences),
-            held_loss(wrapped, held, settings.batch, settings.decline, dial),
-            dial,
-        )
+        progress = _epoch(wrapped, optimizer, examples, held, held_to, settings, done)
         if progress.held <= min((one.held for one in done), default=math.inf):
-            best = {name: p.detach().clone() for name, p in weights.items()}
+            best = _copied(weights)
         done.append(progress)
         _save(folder, mark, done, weights, best, optimizer)
         tell(progress)
@@ -150,6 +118,45 @@ def train(
             p.copy_(best[name])
     wrapped.eval()
     return done
+
+
+def _epoch(
+    wrapped: Any,
+    optimizer: torch.optim.Optimizer,
+    examples: Sequence[Example],
+    held: Sequence[Example],
+    held_to: Sequence[Anchor],
+    settings: Settings,
+    done: Sequence[Progress],
+) -> Progress:
+    """Go through the examples once; `done` are the epochs before."""
+    losses, divergences = [], []
+    batches = list(_batches(examples, settings.batch, settings.seed + len(done)))
+    dial = done[-1].dial if done else 0.0
+    for number, batch in enumerate(batches):
+        step = len(done) * len(batches) + number
+        if settings.keep and step and not number % -(-len(batches) // TURNS):
+            chances = [1 - one.chance(settings.decline) for one in held]
+            dial += turned(ahead(wrapped, held, settings.decline, settings.batch), chances, settings.keep)
+        wrapped.train()
+        _set_rate(optimizer, settings, step, settings.epochs * len(batches))
+        torch.manual_seed(settings.seed * 1_000_003 + step)
+        loss = answer_loss(wrapped, batch, settings.decline, dial)
+        far = divergence(wrapped, _some(held_to, settings, step)) if held_to else loss.new_zeros(())
+        (loss + settings.kl * far).backward()
+        if not math.isfinite(value := loss.item()):
+            raise ModelError(f"the loss is {value} in step {step + 1}: lower the tuner's rate ({settings.rate})")
+        torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(value)
+        divergences.append(far.item())
+    apart = held_loss(wrapped, held, settings.batch, settings.decline, dial)
+    return Progress(len(done) + 1, _mean(losses), _mean(divergences), apart, dial)
+
+
+def _copied(weights: dict[str, Any]) -> dict[str, Any]:
+    return {name: p.detach().clone() for name, p in weights.items()}
 
 
 def answer_loss(model: Any, batch: Sequence[Example], decline: int = 0, dial: float = 0.0) -> torch.Tensor:
@@ -203,10 +210,11 @@ def turned(margins: Sequence[float], chances: Sequence[float], keep: float) -> f
 
 
 @torch.no_grad()
-def held_loss(model: Any, held: Sequence[Example], batch: int, *bias: Any) -> float:
+def held_loss(model: Any, held: Sequence[Example], batch: int, decline: int = 0, dial: float = 0.0) -> float:
     """Return the mean loss over batches of examples that are not trained on; 0 where there are none."""
     model.eval()
-    return _mean([answer_loss(model, held[i : i + batch], *bias).item() for i in range(0, len(held), batch)])
+    batches = [held[i : i + batch] for i in range(0, len(held), batch)]
+    return _mean([answer_loss(model, some, decline, dial).item() for some in batches])
 
 
 def fingerprint(*what: Any) -> str:
