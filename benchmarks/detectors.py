@@ -151,17 +151,11 @@ def table(
 ) -> Iterator[str]:
     """Yield one row for each built-in detector, and for each combination, its detectors' time included."""
     yield "| detector | AUROC | AURC | ECE | Brier | abstains | s / 1,000 |\n|---|---|---|---|---|---|---|"
-    ours = detectors(backend)
-
-    def said(name: str, claims: list[Claim], home: Path, before: Sequence[str] = (), **own: Any) -> list[Verdict]:
-        again = lambda other: list(zip(*(said(one, other, home) for one in before), strict=True))  # noqa: E731
-        options = {"folder": home} if "folder" in inspect.signature(ours[name].build).parameters else {}
-        verdicts = ours[name].build(**options, **own).verify(claims, Judging(backend, render, again, 1))
-        return [replace(verdict, verifier=name) for verdict in verdicts]
+    said = partial(verdicts, backend, render)
 
     found: dict[str, list[Verdict]] = {}
     seconds: dict[str, float] = {}
-    plain = {name: (name, {}) for name in (*DEFAULT, *ours) if name != "combined"}
+    plain = {name: (name, {}) for name in (*DEFAULT, *detectors(backend)) if name != "combined"}
     for label, (name, options) in (plain | VARIANTS).items():
         some = claims[:costly] if label in COSTLY else claims
         start = time.perf_counter()
@@ -175,9 +169,28 @@ def table(
         told = zip(*(found[name] for name in names), strict=True)
         shown = [replace(claim, verdicts=each) for claim, each in zip(claims, told, strict=True)]
         start = time.perf_counter()
-        verdicts = said("combined", shown, own, names)
+        weighed = said("combined", shown, own, names)
         taken = time.perf_counter() - start + sum(seconds[name] for name in names)
-        yield row(f"**{label}**", verdicts, right, taken)
+        yield row(f"**{label}**", weighed, right, taken)
+
+
+def verdicts(
+    backend: Recorder,
+    render: Render,
+    name: str,
+    claims: list[Claim],
+    home: Path,
+    before: Sequence[str] = (),
+    **own: Any,
+) -> list[Verdict]:
+    """Return what a detector says of claims; `before` are those whose verdicts the claims have."""
+    again = lambda other: list(  # noqa: E731
+        zip(*(verdicts(backend, render, one, other, home) for one in before), strict=True)
+    )
+    build = detectors(backend)[name].build
+    options = {"folder": home} if "folder" in inspect.signature(build).parameters else {}
+    found = build(**options, **own).verify(claims, Judging(backend, render, again, 1))
+    return [replace(verdict, verifier=name) for verdict in found]
 
 
 def row(name: str, verdicts: list[Verdict], right: NDArray[np.bool_], seconds: float) -> str:

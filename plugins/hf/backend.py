@@ -54,6 +54,11 @@ class Transformers(Decoding):
         self._info: ModelInfo | None = None
         self._wrapped: Any = None  # by peft, while an adapter is in effect; its layers stand in those of the model
 
+    @property
+    def loaded(self) -> Loaded:
+        """Return the model itself, to train it: what is done to its layers shows in what it says."""
+        return self._alive()
+
     def describe(self) -> ModelInfo:
         """Return what the configuration says, the hash of its files, and the versions that run it."""
         if self._info is None:

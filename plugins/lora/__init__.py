@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 def build(
     *,
-    declined: Annotated[float, Gt(0), Lt(1)] = 0.35,
+    declined: Annotated[float, Gt(0), Lt(1)] | None = None,
     match: bool = True,
-    decline: str = "I don't know",
+    keep: Annotated[float, Gt(0), Le(1)] = 0.9,
     rank: Annotated[int, Ge(1), Le(512)] = 16,
     rate: Annotated[float, Gt(0), Le(1)] = 2e-4,
     epochs: Annotated[int, Ge(1)] = 3,
@@ -49,7 +49,7 @@ def build(
     return Lora(
         declined=declined,
         match=match,
-        decline=decline,
+        keep=keep,
         rank=rank,
         rate=rate,
         epochs=epochs,

@@ -1,17 +1,14 @@
 """Whether an adapter is taken: what it does on questions that were never trained on, and to the base's own text."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from selfloop.answers import declines, normalise
-from selfloop.records import Completion, Request, Sampling
+from selfloop.records import Completion, Continuation, Request, Sampling
 
-from ..decoding.prompting import pieces
-from ..decoding.sampling import Sampler
-from ..decoding.tasks import Job, Scoring, Vocabulary, Writing
-from ..hf.engine import Engine
+from ..hf.backend import Transformers
 from .lessons import Lesson
 
 TOKENS = 24
@@ -19,8 +16,9 @@ TOKENS = 24
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of held-out questions: the shares of known ones answered as before and of unknown ones declined, and of known
-    ones declined; and the perplexity of text that the base wrote."""
+    """Of held-out questions, each counting as much as its answer is likely to be right: the share answered as before,
+    and the share declined (`refused`); of those likely to be wrong the share declined; and the perplexity of text that
+    the base wrote."""
 
     kept: float
     declined: float
@@ -61,35 +59,23 @@ class Gate:
 
 
 def measure(
-    engine: Engine,
-    vocabulary: Vocabulary,
+    backend: Transformers,
     held: Sequence[Lesson],
     requests: Sequence[Callable[[str], Request]],
-    texts: Sequence[Sequence[int]],
+    texts: Sequence[Continuation],
 ) -> Measured:
     """Return what a model does; `requests` make the prompts in which each question is asked."""
     asked = [(lesson, make(lesson.question)) for lesson in held for make in requests]
-    answers = _answers(engine, vocabulary, [request for _, request in asked])
-    jobs: list[Job] = [(list(text[:1]), [Scoring(i, list(text[1:]))]) for i, text in enumerate(texts)]
-    logs = [value for _, found in engine.run(jobs, hidden=False) if isinstance(found, tuple) for value in found]
-    known = [(lesson, answer) for (lesson, _), answer in zip(asked, answers, strict=True) if lesson.known]
-    others = [answer for (lesson, _), answer in zip(asked, answers, strict=True) if not lesson.known]
+    found = dict(backend.generate([request for _, request in asked]))
+    answers = [one.text.strip() if isinstance(one := found.get(i), Completion) else "" for i in range(len(asked))]
+    said = [(lesson, answer) for (lesson, _), answer in zip(asked, answers, strict=True)]
+    logs = [log for one in backend.loglikelihood(texts) if isinstance(one, tuple) for log in one]
     return Measured(
-        kept=_share(normalise(lesson.answer) == normalise(answer) for lesson, answer in known),
-        declined=_share(map(declines, others)),
-        refused=_share(declines(answer) for _, answer in known),
+        kept=_share((one.chance, normalise(one.answer) == normalise(answer)) for one, answer in said),
+        declined=_share((1 - one.chance, declines(answer)) for one, answer in said),
+        refused=_share((one.chance, declines(answer)) for one, answer in said),
         perplexity=math.exp(-sum(logs) / len(logs)) if logs else 1.0,
     )
-
-
-def _answers(engine: Engine, vocabulary: Vocabulary, requests: Sequence[Request]) -> list[str]:
-    jobs: list[Job] = []
-    for i, request in enumerate(requests):
-        prompt = vocabulary.tokens(pieces(vocabulary, request))
-        jobs.append((prompt, [Writing(i, 0, request, vocabulary, Sampler(request.sampling, 0, 0), None)]))
-    found = dict(engine.run(jobs, hidden=False))
-    said = [found.get(i) for i in range(len(requests))]
-    return [one.text.strip() if isinstance(one, Completion) else "" for one in said]
 
 
 def asked_in(prompt: Any, *, open_turn: bool) -> Request:
@@ -97,6 +83,8 @@ def asked_in(prompt: Any, *, open_turn: bool) -> Request:
     return Request(prompt, Sampling(max_tokens=TOKENS, stop=("\n",)), open_turn=open_turn)
 
 
-def _share(of: Any) -> float:
-    values = [bool(one) for one in of]
-    return sum(values) / len(values) if values else 0.0
+def _share(of: Iterable[tuple[float, bool]]) -> float:
+    """Return the share of the weight that holds."""
+    values = list(of)
+    whole = sum(weight for weight, _ in values)
+    return sum(weight for weight, holds in values if holds) / whole if whole else 0.0

@@ -1,6 +1,7 @@
-"""What a tuner teaches: the model's own answers where it is known to know, and to decline where it does not.
+"""What a tuner teaches: the model's own answer, as likely as it is true, and to decline as likely as it is not.
 
-Never a gold answer, and never an answer of low agreement: what is undecided is left out.
+Never a gold answer, and never an answer that the detectors do not believe: of a question that is half known, only how
+likely each is to begin is taught.
 """
 
 import random
@@ -12,47 +13,51 @@ from selfloop.answers import declines
 from selfloop.errors import ModelError
 from selfloop.ledger import UNSAID
 
-from ..pairs import believed, matched, unknown
+from ..pairs import matched, unknown
 
-LEAST = 8  # of what is known, and of what is not: with fewer there is nothing to tell apart
+LEAST = 8  # right and wrong answers that are to be expected: with fewer there is nothing to tell apart
 HELD = 10  # one question in so many is never trained on
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A question, and what is to be said to it."""
+    """A question, the model's own answer, and how likely that is true."""
 
     question: str
     answer: str
-    known: bool
+    chance: float
 
 
-def lessons(past: Past, *, declined: float, decline: str, match: bool, seed: int) -> tuple[list[Lesson], list[Lesson]]:
+def lessons(past: Past, *, declined: float | None, match: bool, seed: int) -> tuple[list[Lesson], list[Lesson]]:
     """Return what is taught, and what is held out: one question in ten, by its text, in every round the same.
 
-    All that is believed is taught, that of earlier rounds too (replay). `declined` is the share of questions to be
-    declined: with `match` first those that are like a known one in form, then any. Raises ModelError, saying what there
-    is, where there is too little of either.
+    The last outcome of every question is taught, those of earlier rounds too (replay). With `declined`, only so many of
+    the questions that were declined are taught as make up that share; with `match`, first those that are like a known
+    one in form. Raises ModelError, saying what there is, where there is too little of either.
     """
     last = {o.question.text: o for o in past.outcomes if o.decision not in UNSAID}
-    told = [o for o in last.values() if believed(o) and not declines(o.answer)], [*filter(unknown, last.values())]
-    held = [[o for o in side if _is_held(o)] for side in told]
-    known, others = ([o for o in side if not _is_held(o)] for side in told)
-    if min(len(known), len(others)) < LEAST or not all(held):
+    held = [o for o in last.values() if _is_held(o)]
+    taught = [o for o in last.values() if not _is_held(o)]
+    right, apart = (sum(map(_chance, some)) for some in (taught, held))
+    if min(right, len(taught) - right) < LEAST or min(apart, len(held) - apart) < 1:
         raise ModelError(
-            f"there is too little to learn from: {len(known)} questions with a belief and {len(others)} that were "
-            f"declined, of which {LEAST} each are needed; beside them {len(held[0])} and {len(held[1])} are held "
-            "out, of which the gate needs one each. Ask more (ask.questions, rounds), or move decide.belief and "
-            "decide.declined"
+            f"there is too little to learn from: of {len(taught)} answers about {right:.0f} are right, going by their "
+            f"confidence, and {len(taught) - right:.0f} are not, of which {LEAST} each are needed; of {len(held)} that "
+            f"are held out {apart:.0f}, and one each is needed. Ask more (ask.questions, rounds)"
         )
-    count = round(len(known) * declined / (1 - declined))
-    chosen = _like(known, others, match, seed)[:count]
-    taught = [Lesson(o.question.text, o.answer, known=True) for o in known]
-    taught += [Lesson(o.question.text, decline, known=False) for o in chosen]
+    if declined is not None:
+        known, others = [o for o in taught if not unknown(o)], [o for o in taught if unknown(o)]
+        taught = known + _like(known, others, match, seed)[: round(len(known) * declined / (1 - declined))]
     random.Random(seed).shuffle(taught)
-    apart = [Lesson(o.question.text, o.answer, known=True) for o in held[0]]
-    apart += [Lesson(o.question.text, decline, known=False) for o in held[1]]
-    return taught, apart
+    return _lessons(taught), _lessons(held)
+
+
+def _lessons(outcomes: Sequence[Outcome]) -> list[Lesson]:
+    return [Lesson(o.question.text, o.answer.strip(), _chance(o)) for o in outcomes]
+
+
+def _chance(outcome: Outcome) -> float:
+    return 0.0 if declines(outcome.answer) else outcome.confidence or 0.0
 
 
 def _is_held(outcome: Outcome) -> bool:
@@ -61,7 +66,9 @@ def _is_held(outcome: Outcome) -> bool:
 
 def _like(known: Sequence[Outcome], others: Sequence[Outcome], match: bool, seed: int) -> list[Outcome]:
     """Return the others, those first that have a partner among the known."""
-    paired = [other for _, other in matched([*known, *others])] if match else []
+    known_ones = {one.question.text for one in known}
+    pairs = matched([*known, *others], known=lambda one: one.question.text in known_ones) if match else []
+    paired = [other for _, other in pairs]
     taken = {one.question.text for one in paired}
     rest = [one for one in others if one.question.text not in taken]
     random.Random(seed).shuffle(rest)

@@ -27,6 +27,7 @@ from ..hf.model import cache_argument, head, trunk
 
 STATE = "state.json"  # of a checkpoint; the folder is there with it or not at all
 TURNS = 4  # times an epoch that the dial is set
+ENOUGH = 4.0  # right answers to be expected among what is held out: fewer say nothing of where to set it
 SHARED = 16  # tokens that a batch begins with are read apart only if there are so many
 
 
@@ -133,10 +134,10 @@ def _epoch(
     losses, divergences = [], []
     batches = list(_batches(examples, settings.batch, settings.seed + len(done)))
     dial = done[-1].dial if done else 0.0
+    chances = [1 - one.chance(settings.decline) for one in held]
     for number, batch in enumerate(batches):
         step = len(done) * len(batches) + number
-        if settings.keep and step and not number % -(-len(batches) // TURNS):
-            chances = [1 - one.chance(settings.decline) for one in held]
+        if settings.keep and sum(chances) >= ENOUGH and step and not number % -(-len(batches) // TURNS):
             dial += turned(ahead(wrapped, held, settings.decline, settings.batch), chances, settings.keep)
         wrapped.train()
         _set_rate(optimizer, settings, step, settings.epochs * len(batches))
@@ -234,9 +235,10 @@ def _states(model: Any, texts: Sequence[Sequence[int]], places: Sequence[Sequenc
     kept: dict[str, Any] = {"use_cache": False}
     if shared:
         first = torch.tensor([list(texts[0][:shared])], device=model.device)
-        cache = trunk(inner)(input_ids=first, use_cache=True).past_key_values
+        name = cache_argument(inner)
+        cache = trunk(inner)(input_ids=first, use_cache=True)[name]
         cache.batch_repeat_interleave(len(texts))
-        kept = {"use_cache": True, cache_argument(inner): cache}
+        kept = {"use_cache": True, name: cache}
     longest = max(map(len, texts))
     tokens = torch.tensor([[*text[shared:], *[0] * (longest - len(text))] for text in texts], device=model.device)
     there = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts], device=model.device)

@@ -12,18 +12,16 @@ import peft
 import torch
 
 from selfloop import Request, Sampling, Tuning
+from selfloop.answers import UNKNOWN
 from selfloop.errors import ModelError
 from selfloop.prompts import is_open
 from selfloop.records import Adapter, Completion, Continuation
 
 from .. import models
-from ..decoding.prompting import split
-from ..decoding.sampling import Sampler
-from ..decoding.tasks import Job, Vocabulary, Writing
+from ..decoding.prompting import declining, pieces, split
 from ..hf.adapter import WEIGHTS, refuse_other, write_gguf
-from ..hf.checkpoint import locate, quiet
-from ..hf.engine import Engine
-from ..hf.model import Loaded
+from ..hf.backend import Transformers
+from ..hf.checkpoint import quiet
 from .gate import Gate, asked_in, measure
 from .lessons import Lesson, lessons
 from .training import Example, Progress, Settings, train
@@ -34,7 +32,6 @@ OPENINGS = (
     "During", "As a", "He", "For many years", "This",
 )  # fmt: skip
 TEXTS, LENGTH = 48, 64  # neutral texts, of which a quarter is for the gate alone, and their tokens
-ROWS = 16
 
 _log = logging.getLogger("selfloop.tune")
 
@@ -48,9 +45,9 @@ class Lora:
     def __init__(
         self,
         *,
-        declined: float,
+        declined: float | None,
         match: bool,
-        decline: str,
+        keep: float,
         rank: int,
         rate: float,
         epochs: int,
@@ -59,64 +56,60 @@ class Lora:
         perplexity: float,
         threads: int | None,
     ) -> None:
-        self._declined, self._match, self._decline = declined, match, decline
-        self._rank, self._bound, self._threads = rank, perplexity, threads
-        self._settings = Settings(epochs=epochs, batch=batch, rate=rate, kl=kl)
+        self._declined, self._match, self._rank = declined, match, rank
+        self._bound, self._threads = perplexity, threads
+        self._settings = Settings(epochs=epochs, batch=batch, rate=rate, kl=kl, keep=keep)
 
     def tune(self, tuning: Tuning) -> Adapter:
         """Return the adapter. Raises ModelError, with why, where too little was found out, or the gate refuses it."""
-        seed = tuning.seed
-        taught, held = lessons(
-            tuning.past, declined=self._declined, decline=self._decline, match=self._match, seed=seed
-        )
-        if self._threads:
-            torch.set_num_threads(self._threads)
+        taught, held = lessons(tuning.past, declined=self._declined, match=self._match, seed=tuning.seed)
         file = tuning.backend.describe().file
-        loaded = Loaded(locate(file), device="auto", dtype="auto", trust_remote_code=False)
-        as_gguf = Path(file).is_file()
-        if as_gguf:
-            refuse_other(loaded.model.config)
-        engine = Engine(loaded.model, ROWS)
-        texts = neutral(engine, loaded.vocabulary, seed)
-        apart = texts[: TEXTS // 4]
+        backend = Transformers(file, threads=self._threads)
+        if as_gguf := Path(file).is_file():
+            refuse_other(backend.loaded.model.config)
+        texts = neutral(backend, tuning.seed)
+        apart = [_continued(backend, text) for text in texts[: TEXTS // 4]]
         asking = [partial(_request, tuning, name) for name in PROMPTS]
-        base = measure(engine, loaded.vocabulary, held, asking, apart)
-        wrapped = _wrap(loaded.model, self._rank, seed)
-        examples, others = (_examples(loaded.vocabulary, some, asking) for some in (taught, held))
+        judged = held[::2]  # the others are what the dial is set by
+        base = measure(backend, judged, asking, apart)
+        wrapped = _wrap(backend.loaded.model, self._rank, tuning.seed)
+        examples, others = (_examples(backend, some, asking) for some in (taught, held[1::2]))
         done = train(
             wrapped,
             examples,
             others,
             texts[TEXTS // 4 :],
-            replace(self._settings, seed=seed % 2**31),
+            replace(self._settings, seed=tuning.seed % 2**31, decline=_begins(backend, tuning)),
             tuning.folder / "checkpoint",
             partial(_tell, self._settings.epochs),
         )
-        gate = Gate(base, measure(engine, loaded.vocabulary, held, asking, apart), self._bound)
+        gate = Gate(base, measure(backend, judged, asking, apart), self._bound)
         about = {"taught": len(taught), "held out": len(held), "epochs": [asdict(one) for one in done]}
         models.write(tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1))
         if gate.refusal:
             raise ModelError(f"the adapter was refused, and the last good one stays: {gate.refusal}")
         with quiet():
             wrapped.save_pretrained(tuning.folder)
-        path = write_gguf(tuning.folder, loaded.model.config) if as_gguf else tuning.folder / WEIGHTS
+        path = write_gguf(tuning.folder, backend.loaded.model.config) if as_gguf else tuning.folder / WEIGHTS
         return Adapter(str(path), models.sha256(path), tuning.round)
 
 
-def neutral(engine: Engine, vocabulary: Vocabulary, seed: int) -> list[tuple[int, ...]]:
+def neutral(backend: Transformers, seed: int) -> list[tuple[int, ...]]:
     """Return text that the model itself writes, in tokens: what it is like to be this model, before it is tuned."""
-    jobs: list[Job] = []
-    prompts = [split(vocabulary, Continuation("", OPENINGS[i % len(OPENINGS)])) for i in range(TEXTS)]
-    for i, (first, rest) in enumerate(prompts):
-        how = Sampling(1.0, top_p=0.95, max_tokens=LENGTH)
-        jobs.append(([*first, *rest], [Writing(i, 0, Request("", how), vocabulary, Sampler(how, seed + i, 0), None)]))
-    found = dict(engine.run(jobs, hidden=False))
-    texts = [(i, found.get(i)) for i in range(TEXTS)]
+    how = Sampling(1.0, top_p=0.95, max_tokens=LENGTH)
+    requests = [Request(OPENINGS[i % len(OPENINGS)], how, seed=seed + i) for i in range(TEXTS)]
+    written = dict(backend.generate(requests))
+    vocabulary = backend.loaded.vocabulary
     return [
-        (*prompts[i][0], *prompts[i][1], *one.tokens)
-        for i, one in texts
-        if isinstance(one, Completion) and len(one.tokens) > 8
+        (*vocabulary.tokens(pieces(vocabulary, request)), *one.tokens)
+        for i, request in enumerate(requests)
+        if isinstance(one := written.get(i), Completion) and len(one.tokens) > 8
     ]
+
+
+def _continued(backend: Transformers, text: tuple[int, ...]) -> Continuation:
+    """Return a text as what follows nothing, or the token that opens every text."""
+    return Continuation("", text[len(backend.loaded.vocabulary.tokens([])) :])
 
 
 def _request(tuning: Tuning, name: str, question: str) -> Request:
@@ -125,16 +118,25 @@ def _request(tuning: Tuning, name: str, question: str) -> Request:
 
 
 def _examples(
-    vocabulary: Vocabulary, some: Sequence[Lesson], asking: Sequence[Callable[[str], Request]]
+    backend: Transformers, some: Sequence[Lesson], asking: Sequence[Callable[[str], Request]]
 ) -> list[Example]:
-    """Return each lesson in each prompt, its answer up to the line's end."""
-    found = []
-    for lesson in some:
-        for request in (make(lesson.question) for make in asking):
-            pair = Continuation(request.prompt, f" {lesson.answer.strip()}\n", request.open_turn)
-            prompt, tokens = split(vocabulary, pair)
-            found.append(Example((*prompt, *tokens), len(prompt)))
-    return found
+    """Return each lesson in each prompt: the likelier of its answer and declining, up to the line's end."""
+    return [_example(backend, lesson, make(lesson.question)) for lesson in some for make in asking]
+
+
+def _example(backend: Transformers, lesson: Lesson, request: Request) -> Example:
+    answer, unknown = (
+        split(backend.loaded.vocabulary, Continuation(request.prompt, f" {text}\n", request.open_turn))
+        for text in (lesson.answer or UNKNOWN, UNKNOWN)
+    )
+    prompt, tokens = answer if lesson.chance >= 0.5 else unknown
+    first = (answer[1][0], lesson.chance), (unknown[1][0], 1 - lesson.chance)
+    return Example((*prompt, *tokens), len(prompt), first if first[0][0] != first[1][0] else ())
+
+
+def _begins(backend: Transformers, tuning: Tuning) -> int:
+    """Return the token with which declining begins."""
+    return declining(backend.loaded.vocabulary, _request(tuning, PROMPTS[0], "Who?"))
 
 
 def _wrap(model: Any, rank: int, seed: int) -> Any:

@@ -15,7 +15,7 @@ from selfloop_plugins.llama_cpp import build as build_llama
 from selfloop_plugins.lora import build as build_tuner
 from selfloop_plugins.lora import training
 from selfloop_plugins.lora.gate import Gate, Measured
-from selfloop_plugins.lora.lessons import lessons
+from selfloop_plugins.lora.lessons import Lesson, lessons
 from selfloop_plugins.lora.training import (
     Example,
     Settings,
@@ -48,8 +48,9 @@ def tiny(kind=T.LlamaForCausalLM, config=None):
     return peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
 
 
-def outcome(text, decision, answer="Cairo", round=1):
-    return Outcome(Question(text, "topics"), decision, answer, 0.9 if decision == "belief" else 0.1, round)
+def outcome(text, decision, answer="Cairo", round=1, confidence=None):
+    usual = {"belief": 0.9, "undecided": 0.45, "declined": 0.1}
+    return Outcome(Question(text, "topics"), decision, answer, confidence or usual.get(decision), round)
 
 
 def past(known=60, unknown=120):
@@ -62,18 +63,31 @@ def past(known=60, unknown=120):
 
 
 def told(past, **options):
-    return lessons(past, **{"declined": 0.35, "decline": "I don't know", "match": True, "seed": 1, **options})
+    return lessons(past, **{"declined": None, "match": True, "seed": 1, **options})
+
+
+def test_every_answer_is_taught_as_likely_as_it_is_true():
+    taught, held = told(past())
+    found = {one.question: one for one in [*taught, *held]}
+    assert len(found) == len(taught) + len(held) == 181 and not any("dropped" in text for text in found)
+    assert found["What is the capital of land 7?"] == Lesson("What is the capital of land 7?", "City 7", 0.9)
+    assert found["What is the capital of isle 7?"].chance == 0.1 and found["Who is half known?"].chance == 0.45
+    assert len(held) == pytest.approx(18, abs=9)
+
+
+def test_what_the_model_itself_declined_is_not_known():
+    silent = replace(
+        past(), outcomes=(*past().outcomes, outcome("Who was Blorgo?", "declined", "I don't know", 1, 0.9))
+    )
+    (found,) = (one for part in told(silent) for one in part if "Blorgo" in one.question)
+    assert found.chance == 0
 
 
 @pytest.mark.parametrize("share", [0.2, 0.35, 0.5])
-def test_own_answers_where_known_and_declining_where_not(share):
-    taught, held = told(past(), declined=share)
-    assert {one.answer for one in taught if one.known} <= {f"City {i}" for i in range(60)}
-    assert {one.answer for one in taught if not one.known} == {"I don't know"}
-    assert sum(not one.known for one in taught) / len(taught) == pytest.approx(share, abs=0.01)
-    assert not {one.question for one in taught} & {one.question for one in held}
-    assert sum(one.known for one in [*taught, *held]) == 60 and {one.known for one in held} == {True, False}
-    assert all("capital" in one.question for one in [*taught, *held])
+def test_only_a_share_is_declined(share):
+    taught, _ = told(past(), declined=share)
+    assert sum(one.chance < 0.3 for one in taught) / len(taught) == pytest.approx(share, abs=0.01)
+    assert sum(one.chance > 0.3 for one in taught) == sum(one.chance > 0.3 for one in told(past())[0])
 
 
 def test_what_is_held_out_stays_out_in_later_rounds():
@@ -83,23 +97,20 @@ def test_what_is_held_out_stays_out_in_later_rounds():
 
 
 def test_the_last_outcome_of_a_question_counts():
-    changed = replace(
-        past(), outcomes=(*past().outcomes, outcome("What is the capital of land 7?", "declined", round=2))
-    )
-    taught, held = told(changed, declined=0.6)
-    found = [one.answer for one in [*taught, *held] if one.question == "What is the capital of land 7?"]
-    assert found in ([], ["I don't know"])
+    last = outcome("What is the capital of land 7?", "declined", round=2)
+    taught, held = told(replace(past(), outcomes=(*past().outcomes, last)))
+    assert [one.chance for one in [*taught, *held] if one.question == last.question.text] == [0.1]
 
 
 def test_matched_ones_come_first():
     odd = [outcome(f"Why, in all of history, did {i} people sing?", "declined") for i in range(200)]
     mixed = replace(past(), outcomes=(*odd, *past().outcomes))
-    taught, _ = told(mixed)
-    assert all("isle" in one.question for one in taught if not one.known)
-    assert any("sing" in one.question for one in told(mixed, match=False)[0])
+    taught, _ = told(mixed, declined=0.35)
+    assert all("isle" in one.question for one in taught if one.chance < 0.3)
+    assert any("sing" in one.question for one in told(mixed, declined=0.35, match=False)[0])
 
 
-@pytest.mark.parametrize(("known", "unknown"), [(0, 100), (100, 0), (3, 100), (0, 0)])
+@pytest.mark.parametrize(("known", "unknown"), [(0, 70), (70, 0), (3, 60), (0, 0)])
 def test_too_little_to_learn_from_is_said(known, unknown):
     with pytest.raises(ModelError, match=r"too little to learn from: .* which 8 each are needed"):
         told(past(known, unknown))
