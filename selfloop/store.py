@@ -11,7 +11,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -267,8 +267,12 @@ class Store:
                 )
 
     def past(self) -> Past:
-        """Return what the next round must know of the stored ones."""
-        return Past.of(self.rounds())
+        """Return what the next round must know of the stored ones. What was rolled back is not in effect."""
+        rounds = list(self.rounds())
+        past, back = Past.of(rounds), self.meta().get("rollback")
+        if back is None or past.adapter is None or past.adapter.round > back["after"]:
+            return past
+        return replace(past, adapter=Past.of(rounds[: back["to"]]).adapter)
 
 
 def rounds_of(folder: Path) -> list[Round]:

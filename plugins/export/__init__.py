@@ -1,0 +1,65 @@
+"""`selfloop export` and `selfloop rollback`: taking a run's tuned model along, and going back to an earlier one.
+
+merge.py    an adapter into the weights: a GGUF file, or a folder of transformers
+targets.py  what is written for each `--to`, whole or not at all
+
+Only the commands are here, so that listing plugins imports neither torch nor numpy.
+"""
+
+import json
+from pathlib import Path
+
+import click
+
+from selfloop import hookimpl
+from selfloop.cli.options import as_json, run_folder, runs_dir
+
+TARGETS = ("adapter", "gguf", "hf", "ollama")
+TYPES = ("f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0")
+
+
+@click.command("export")
+@click.argument("run")
+@click.option("--to", type=click.Choice(TARGETS), required=True, help="What to write.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where; by default RUN-TO in this folder.")
+@click.option("--type", "kind", type=click.Choice(TYPES), help="The weights' format in a GGUF; by default the base's.")
+@click.option("--round", "number", type=int, help="The adapter of this round; by default the one in effect.")
+@click.option("--force", is_flag=True, help="Replace what is there.")
+@runs_dir
+@as_json
+def export(
+    run: str, to: str, out: Path | None, kind: str | None, number: int | None, force: bool, runs: Path, as_json: bool
+) -> None:
+    """Write what RUN has tuned, to be used without selfloop.
+
+    adapter: the LoRA alone, for peft and for llama.cpp. gguf: one file, base and adapter in one. hf: the same as a
+    folder of transformers. ollama: a folder with that GGUF and a Modelfile.
+    """
+    from .targets import written
+
+    if kind and to not in ("gguf", "ollama"):
+        raise click.UsageError(f"--type is for --to gguf and ollama; --to {to} keeps the weights as they are")
+    path = written(run_folder(run, runs), to, out, kind=kind, number=number, force=force)
+    click.echo(json.dumps({"path": str(path), "to": to}) if as_json else f"Written: {path}")
+
+
+@click.command("rollback")
+@click.argument("run")
+@click.option("--to", "number", type=click.IntRange(min=0), required=True, metavar="ROUND", help="0 is the base.")
+@runs_dir
+@as_json
+def rollback(run: str, number: int, runs: Path, as_json: bool) -> None:
+    """Let RUN go on with the adapter it had after ROUND, until it makes a new one. Nothing is deleted."""
+    from .targets import rolled_back
+
+    adapter = rolled_back(run_folder(run, runs), number)
+    if as_json:
+        click.echo(json.dumps({"round": number, "adapter": adapter.path if adapter else None}))
+        return
+    click.echo(f"In effect: {f'the adapter of round {adapter.round}, {adapter.path}' if adapter else 'the base'}")
+
+
+@hookimpl
+def selfloop_commands() -> list[click.Command]:
+    """Offer the commands."""
+    return [export, rollback]
