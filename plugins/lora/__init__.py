@@ -25,22 +25,24 @@ def build(
     *,
     declined: Annotated[float, Gt(0), Lt(1)] | None = None,
     match: bool = True,
-    keep: Annotated[float, Gt(0), Le(1)] = 0.9,
+    keep: Annotated[float, Gt(0), Le(1)] = 0.95,
     rank: Annotated[int, Ge(1), Le(512)] = 16,
-    rate: Annotated[float, Gt(0), Le(1)] = 2e-4,
-    epochs: Annotated[int, Ge(1)] = 3,
+    rate: Annotated[float, Gt(0), Le(1)] = 3e-4,
+    epochs: Annotated[int, Ge(1)] = 1,
     batch: Annotated[int, Ge(1)] = 16,
-    kl: Annotated[float, Ge(0)] = 0.1,
+    kl: Annotated[float, Ge(0)] = 1.0,
     perplexity: Annotated[float, Gt(0)] = 0.02,
     threads: Annotated[int, Ge(1), Le(512)] | None = None,
 ) -> "Lora":
-    """Train a LoRA of `rank` on what is believed and what was declined, `declined` being the latter's share.
+    """Train a LoRA of `rank` on what was answered: each answer as likely as it is true, and declining as likely as not.
 
-    With `match` the declined questions are those like a known one in form, as far as there are such, so that style
-    tells nothing. Each question is taught behind the recipe's prompt and bare. `kl` weighs the divergence from the base
-    on text that it wrote itself. The adapter is taken if, on questions that were never trained on, it keeps more
-    answers and declines more than the base together, and if the perplexity of the base's own text rises by no more
-    than the share `perplexity`.
+    An answer that is likelier wrong is not taught; the base keeps for it what it had. Each question is taught behind
+    the recipe's prompt and bare. `keep` is the share of right answers, as the detectors expect them among questions
+    that are not trained on, which must not give way to declining. With `declined` only so many of the declined
+    questions are taught as make up that share, and with `match` first those like a known one in form. `kl` weighs the
+    divergence from the base on text that it wrote itself. The adapter is taken if, on questions that were never trained
+    on, it keeps more answers and declines more than the base together, and if the perplexity of the base's own text
+    rises by no more than the share `perplexity`.
     """
     try:
         from .tuner import Lora

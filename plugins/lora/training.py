@@ -35,12 +35,18 @@ SHARED = 16  # tokens that a batch begins with are read apart only if there are 
 class Example:
     """Tokens, and where among them begins what is learnt. `first` says what else might stand there, and how likely.
 
-    Probabilities of `first` sum to one; without it, it is the token that stands there.
+    What the probabilities of `first` leave over of one is shared out as the base does it; without `first`, it is the
+    token that stands there.
     """
 
     tokens: tuple[int, ...]
     start: int
     first: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def over(self) -> float:
+        """Return what is left for the base to share out."""
+        return max(0.0, 1.0 - sum(chance for _, chance in self.first)) if self.first else 0.0
 
     def chance(self, token: int) -> float:
         """Return how likely a token is to be the first that is learnt."""
@@ -179,7 +185,22 @@ def answer_loss(model: Any, batch: Sequence[Example], decline: int = 0, dial: fl
         for token, chance in (one.first if one.first and not i else ((firm, 1.0),))
     ]
     rows, tokens, chances = (torch.tensor(part, device=logits.device) for part in zip(*wanted, strict=True))
-    return logits.logsumexp(-1).mean() - (logits[rows, tokens] * chances).sum() / len(logits)
+    said = (logits[rows, tokens] * chances).sum()
+    over = [(begin, one) for begin, one in zip(begins, batch, strict=True) if one.over > 0]
+    if over:
+        base = _begun(model, [one for _, one in over]).softmax(-1)
+        shares = torch.tensor([one.over for _, one in over], device=logits.device)
+        said = said + ((logits[[begin for begin, _ in over]] * base).sum(-1) * shares).sum()
+    return logits.logsumexp(-1).mean() - said / len(logits)
+
+
+@torch.no_grad()
+def _begun(model: Any, some: Sequence[Example]) -> torch.Tensor:
+    """Return the base's logits where the answers begin."""
+    texts = [one.tokens[: one.start] for one in some]
+    with model.disable_adapter():
+        logits: torch.Tensor = head(_inner(model))(_states(model, texts, [[len(text) - 1] for text in texts]))
+    return logits
 
 
 @torch.no_grad()

@@ -31,7 +31,8 @@ OPENINGS = (
     "The", "In the", "It was", "A small", "When", "After the", "Most people", "My", "She", "One of the", "There are",
     "During", "As a", "He", "For many years", "This",
 )  # fmt: skip
-TEXTS, LENGTH = 48, 64  # neutral texts, of which a quarter is for the gate alone, and their tokens
+TEXTS, LENGTH = 160, 64  # neutral texts, of which some are for the gate alone, and their tokens
+APART = 16
 
 _log = logging.getLogger("selfloop.tune")
 
@@ -68,7 +69,7 @@ class Lora:
         if as_gguf := Path(file).is_file():
             refuse_other(backend.loaded.model.config)
         texts = neutral(backend, tuning.seed)
-        apart = [_continued(backend, text) for text in texts[: TEXTS // 4]]
+        apart = [_continued(backend, text) for text in texts[:APART]]
         asking = [partial(_request, tuning, name) for name in PROMPTS]
         judged = held[::2]  # the others are what the dial is set by
         base = measure(backend, judged, asking, apart)
@@ -78,7 +79,7 @@ class Lora:
             wrapped,
             examples,
             others,
-            texts[TEXTS // 4 :],
+            texts[APART:],
             replace(self._settings, seed=tuning.seed % 2**31, decline=_begins(backend, tuning)),
             tuning.folder / "checkpoint",
             partial(_tell, self._settings.epochs),
@@ -129,9 +130,12 @@ def _example(backend: Transformers, lesson: Lesson, request: Request) -> Example
         split(backend.loaded.vocabulary, Continuation(request.prompt, f" {text}\n", request.open_turn))
         for text in (lesson.answer or UNKNOWN, UNKNOWN)
     )
-    prompt, tokens = answer if lesson.chance >= 0.5 else unknown
-    first = (answer[1][0], lesson.chance), (unknown[1][0], 1 - lesson.chance)
-    return Example((*prompt, *tokens), len(prompt), first if first[0][0] != first[1][0] else ())
+    declines = unknown[1][0], 1 - lesson.chance
+    if lesson.chance < 0.5:  # what is likelier wrong than right is not taught: the base keeps what it had for it
+        prompt, tokens = unknown
+        return Example((*prompt, *tokens), len(prompt), (declines,))
+    prompt, tokens = answer
+    return Example((*prompt, *tokens), len(prompt), ((tokens[0], lesson.chance), declines))
 
 
 def _begins(backend: Transformers, tuning: Tuning) -> int:

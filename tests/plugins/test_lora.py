@@ -196,6 +196,20 @@ def test_the_first_token_may_be_unsure_and_declining_dialled():
     assert one.chance(14) == 0.75 and one.chance(3) == 0 and EXAMPLES[0].chance(EXAMPLES[0].tokens[2]) == 1
 
 
+def test_what_is_left_over_is_shared_out_as_the_base_does():
+    model, one = tiny(), replace(EXAMPLES[0], first=((14, 0.7),))
+    base = model(input_ids=torch.tensor([one.tokens])).logits[0, one.start - 1].float().softmax(-1)
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, 0, 0.1)
+    scores = model(input_ids=torch.tensor([one.tokens])).logits[0].float().log_softmax(-1)
+    logs = 0.7 * scores[one.start - 1][14] + 0.3 * (base * scores[one.start - 1]).sum()
+    logs = logs + sum(scores[place - 1][one.tokens[place]] for place in range(one.start + 1, len(one.tokens)))
+    expected = -logs.item() / (len(one.tokens) - one.start)
+    assert one.over == pytest.approx(0.3) and EXAMPLES[0].over == 0
+    assert answer_loss(model, [one]).item() == pytest.approx(expected, abs=1e-4)
+
+
 def test_how_far_declining_is_ahead():
     model = tiny()
     for one, margin in zip(EXAMPLES[:5], ahead(model, EXAMPLES[:5], 14, 2), strict=True):
