@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -25,7 +25,7 @@ from selfloop.errors import ModelError, did_you_mean
 
 ACCEPT = "SELFLOOP_ACCEPT_LICENSE"
 CACHE = "SELFLOOP_CACHE"
-PATIENCE = 3600.0  # seconds to wait for another process that is fetching the same model
+PATIENCE = 3600.0  # seconds to wait for another process that is making the same file
 
 _log = logging.getLogger("selfloop.models")
 
@@ -162,28 +162,43 @@ def write(path: Path, text: str) -> None:
     Path(file.name).replace(path)
 
 
-def _known(name: str) -> Path:
-    """Return a known model's file in the cache, whole and checked."""
+@contextmanager
+def making(what: str, lock: Path, advice: str = "") -> Iterator[None]:
+    """Let one process at a time make `what` in the folder of the file `lock`, which is made too.
+
+    Raises ModelError where another process does not let go of it, and for any OSError on the way: a full disk, say.
+    """
     import filelock
 
-    _check_accepted(name)
-    known, folder = KNOWN[name], cache() / "models"
-    path = folder / known.file
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not _is(path, known):
-            with filelock.FileLock(folder / f"{known.file}.lock", timeout=PATIENCE):
-                if not _is(path, known):  # another process may have fetched it meanwhile
-                    _fetch(name, path)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(lock, timeout=PATIENCE):
+            yield
     except filelock.Timeout as error:
-        raise ModelError(f"another process has been fetching {name} into {folder} for an hour; end it first") from error
+        raise ModelError(f"another process has been making {what} in {lock.parent} for an hour; end it") from error
     except OSError as error:
-        raise ModelError(f"cannot keep {name} in {folder}: {error.strerror}. Set {CACHE} to another folder") from error
+        raise ModelError(
+            f"cannot keep {what} in {lock.parent}: {error.strerror or error}. "
+            f"Free some space, or set {CACHE} to another folder{advice}"
+        ) from error
+
+
+def _known(name: str) -> Path:
+    """Return a known model's file in the cache, whole and checked."""
+    _check_accepted(name)
+    known = KNOWN[name]
+    path = cache() / "models" / known.file
+    if not _is(path, known):
+        with making(name, path.with_name(f"{known.file}.lock")):
+            if not _is(path, known):  # another process may have fetched it meanwhile
+                _fetch(name, path)
     return path
 
 
 def _is(path: Path, known: Known) -> bool:
-    return path.is_file() and sha256(path) == known.sha256
+    with suppress(OSError):  # what cannot be read is fetched anew
+        return path.is_file() and sha256(path) == known.sha256
+    return False
 
 
 def _check_accepted(name: str) -> None:

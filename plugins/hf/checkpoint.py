@@ -18,8 +18,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from selfloop.errors import MissingExtra, ModelError
 
 from .. import models
@@ -87,18 +85,9 @@ def converted(shipped: Path) -> Path:
     folder = models.cache() / "converted" / f"{models.sha256(shipped)[:16]}-{version('transformers')}"
     if folder.is_dir():
         return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(f"{folder}.lock", timeout=models.PATIENCE):
-            if not folder.is_dir():
-                _convert(shipped, folder)
-    except filelock.Timeout as error:
-        raise ModelError(f"another process has been converting {shipped} for an hour; end it first") from error
-    except OSError as error:
-        raise ModelError(
-            f"cannot keep the converted model in {folder.parent}: {error.strerror or error}. "
-            f"Free some space, or set {models.CACHE} to another folder"
-        ) from error
+    with models.making("the converted model", folder.with_name(f"{folder.name}.lock")):
+        if not folder.is_dir():  # another process may have converted it meanwhile
+            _convert(shipped, folder)
     return folder
 
 

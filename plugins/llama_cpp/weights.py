@@ -26,7 +26,6 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-import filelock
 import psutil
 
 from selfloop.errors import ModelError
@@ -101,17 +100,8 @@ def working(shipped: Path, weights: Weights, threads: int | None = None) -> Work
         return Working(shipped, "shipped")
     threads = threads or context.cores()
     copies = Copies(shipped, threads)
-    try:
-        copies.folder.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(copies.folder / "lock", timeout=models.PATIENCE):
-            return copies.fastest() if weights == "auto" else copies.get(weights)
-    except filelock.Timeout as error:
-        raise ModelError(f"another process has been at work in {copies.folder} for an hour; end it first") from error
-    except OSError as error:
-        raise ModelError(
-            f"cannot keep a working copy in {copies.folder}: {error.strerror}. "
-            f"Set {models.CACHE} to another folder, or weights: shipped"
-        ) from error
+    with models.making("a working copy", copies.folder / "lock", ", or weights: shipped"):
+        return copies.fastest() if weights == "auto" else copies.get(weights)
 
 
 class Copies:

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from selfloop_plugins import models
 
 from selfloop.errors import ModelError
@@ -103,6 +104,16 @@ def test_a_cache_that_cannot_be_written_is_said_so(tmp_path, fetched, cache, mon
     monkeypatch.setenv(models.CACHE, str(tmp_path / "file"))
     with pytest.raises(ModelError, match=r"cannot keep tiny in .*SELFLOOP_CACHE"):
         models.locate("tiny")
+
+
+def test_what_another_process_does_not_let_go_of_is_said(fetched, cache, monkeypatch):
+    monkeypatch.setenv(models.ACCEPT, "1")
+    monkeypatch.setattr(models, "PATIENCE", 0.01)
+    (cache / "models").mkdir(parents=True)
+    said = r"another process has been making tiny in .*models for an hour"
+    with FileLock(cache / "models" / "tiny.gguf.lock"), pytest.raises(ModelError, match=said):
+        models.locate("tiny")
+    assert fetched.calls == []
 
 
 @pytest.mark.parametrize(
