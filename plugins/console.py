@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, TextIO
 
 from selfloop.events import (
     AttemptEnded,
+    BatchLearnt,
     CompletionDone,
     Event,
     RoundEnded,
@@ -53,7 +54,7 @@ MESSAGE = 300  # cells of a failure's message
 
 @dataclass
 class Step:
-    """One step of the round at work: how many attempts it has, and what the model did for it so far."""
+    """One step of the round at work: how many attempts it has, and what the model did or learnt for it so far."""
 
     name: str
     attempts: int
@@ -63,6 +64,9 @@ class Step:
     completions: int = 0
     replayed: int = 0
     tokens: int = 0
+    learnt: BatchLearnt | None = None  # last, in a tune
+    loss: float = 0.0  # over about the last ten batches
+    began: tuple[int, float] = (0, 0.0)  # the first batch since the tune began or went on, and when it was learnt
 
     @property
     def seconds(self) -> float:
@@ -79,8 +83,24 @@ class Step:
         """Return how much of the step is done, in [0, 1]; None where that cannot be told."""
         if self.ended:
             return 1.0
+        if self.learnt:
+            return self.learnt.done / max(self.learnt.of, 1)
         done, wanted = self.completions + self.replayed, self.attempts * (self.usual or 1.0)
         return done / wanted if 0 < done < wanted else None
+
+    @property
+    def left(self) -> float | None:
+        """Return the seconds that learning still takes, if it goes on as it did; None where that cannot be told."""
+        first, at = self.began
+        if self.learnt is None or not first < self.learnt.done < self.learnt.of:
+            return None
+        return (monotonic() - at) / (self.learnt.done - first) * (self.learnt.of - self.learnt.done)
+
+    def learn(self, batch: BatchLearnt) -> None:
+        """Note that a batch was learnt."""
+        self.loss = 0.9 * self.loss + 0.1 * batch.loss if self.learnt else batch.loss
+        self.began = self.began if self.learnt else (batch.done, monotonic())
+        self.learnt = batch
 
 
 class Tally:
@@ -107,6 +127,9 @@ class Tally:
         match event:
             case CompletionDone():
                 self._take_completion(event)
+            case BatchLearnt():
+                if step := self.step:
+                    step.learn(event)
             case AttemptEnded(attempt=attempt):
                 self._take_attempt(attempt)
             case StepStarted():
@@ -191,6 +214,8 @@ class Lines(Quiet):
                 self._say(f"round {event.round}/{tally.run.rounds} {event.step}: {_many(event.attempts, 'question')}")
             case AttemptEnded(attempt=attempt) if self._is_among_first(attempt):
                 self._say(f"  {_attempt_line(attempt)}")
+            case BatchLearnt() if tally.step and _ends_a_tenth(event):
+                self._say(f"round {event.round}/{tally.run.rounds} {tally.step.name}: {_learnt_line(tally.step)}")
             case RoundEnded():
                 self._say(_round_line(event, tally))
             case RunEnded():
@@ -266,7 +291,7 @@ def _steps_table(steps: tuple[Step, ...], width: int) -> "Table":
 
     table, wide = Table.grid(padding=(0, 2, 0, 0)), width >= WIDE
     for step in steps:
-        bar = _bar(step, min(30, width - 73) if wide else width - 25)
+        bar = _bar(step, min(30, width - 73) if wide else width - 27)
         table.add_row(step.name, bar, *_step_cells(step, wide=wide))
     for column in table.columns:
         column.no_wrap = True
@@ -293,6 +318,11 @@ def _bar(step: Step, width: int) -> "ProgressBar":
 
 def _step_cells(step: Step, *, wide: bool) -> tuple[str, ...]:
     done = step.completions + step.replayed
+    if step.learnt:
+        if not wide:
+            return "", _left(step) or _duration(step.seconds)
+        batches = f"{step.learnt.done:,}/{step.learnt.of:,} batches"
+        return batches, _left(step), _duration(step.seconds), f"loss {step.loss:.3f}"
     if not wide:
         return str(done or ""), _duration(step.seconds)
     completions = _many(done, "completion") if done else ""
@@ -348,7 +378,26 @@ def _step_line(step: Step) -> str:
         pieces.append(f"{_many(step.completions, 'completion')} · {step.tokens:,} tokens · {step.rate:,.0f} tok/s")
     if step.replayed:
         pieces.append(f"{step.replayed:,} replayed")
+    if step.learnt:
+        pieces.append(_learnt_line(step))
     return f"{step.name} ended: {' · '.join(pieces)}"
+
+
+def _learnt_line(step: Step) -> str:
+    """Return how far a tune is."""
+    assert step.learnt
+    batches = f"{step.learnt.done:,} of {_many(step.learnt.of, 'batch')}"
+    return " · ".join(filter(None, (batches, f"loss {step.loss:.3f}", _left(step))))
+
+
+def _ends_a_tenth(batch: BatchLearnt) -> bool:
+    """Return whether a batch is worth a line: ten lines are enough for any tune."""
+    tenths = [10 * done // max(batch.of, 1) for done in (batch.done - 1, batch.done)]
+    return tenths[0] < tenths[1]
+
+
+def _left(step: Step) -> str:
+    return "" if step.ended or step.left is None else f"{_duration(step.left)} left"
 
 
 def _round_line(event: RoundEnded, tally: Tally) -> str:
@@ -400,7 +449,7 @@ def _counted(counts: Counter[Decision]) -> dict[Decision, str]:
 
 
 def _many(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('ch') else 's'}"
 
 
 def _magnitude(number: int) -> str:

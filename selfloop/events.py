@@ -38,6 +38,16 @@ class CompletionDone:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchLearnt:
+    """A tuner learnt from its batch number `done` of `of`, and this was the loss. Comes often: be quick."""
+
+    round: int
+    done: int
+    of: int
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptEnded:
     """One question went all the way and was decided, or was dropped or failed on the way."""
 
@@ -69,4 +79,4 @@ class RunEnded:
     error: str = ""
 
 
-Event = RunStarted | StepStarted | CompletionDone | AttemptEnded | RoundEnded | Trouble | RunEnded
+Event = RunStarted | StepStarted | CompletionDone | BatchLearnt | AttemptEnded | RoundEnded | Trouble | RunEnded

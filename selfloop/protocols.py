@@ -176,6 +176,7 @@ class Tuning:
     """What a tuner is told. `past` holds this round's outcomes too; `folder` is the tuner's own, and outlives a kill.
 
     `prompt` gives the recipe's prompts by name, `answer` as the loop itself asks it. `seed` depends on run and round.
+    `tell(done, of, loss)` is to be called after each batch that is learnt: it is what a person sees of the tune.
     """
 
     round: int
@@ -185,6 +186,7 @@ class Tuning:
     backend: Backend
     prompt: Callable[..., Prompt]
     seed: int = 0
+    tell: Callable[[int, int, float], None] = lambda done, of, loss: None
 
 
 class Tuner(Protocol):

@@ -15,7 +15,7 @@ from pathlib import Path
 from selfloop.answers import declines, normalise
 from selfloop.assemble import Named, Parts
 from selfloop.errors import RequestError
-from selfloop.events import AttemptEnded, StepName, StepStarted, Trouble
+from selfloop.events import AttemptEnded, BatchLearnt, StepName, StepStarted, Trouble
 from selfloop.guard import Broken, blaming, guarded, guarded_each, sound
 from selfloop.ledger import Past, contradictions
 from selfloop.prompts import Prompt, is_open
@@ -84,6 +84,10 @@ class Turn:
         """Tell the recorder and the observers that a step begins."""
         self.parts.backend.step = step
         self.parts.notice(StepStarted(self.number, step, attempts))
+
+    def learnt(self, done: int, of: int, loss: float) -> None:
+        """Tell the observers how far a tuner is."""
+        self.parts.notice(BatchLearnt(self.number, int(done), int(of), float(loss)))
 
     def trouble(self, failure: Failure) -> None:
         """Note something that failed outside any one attempt, once."""
@@ -467,7 +471,7 @@ def _tuned(turn: Turn, attempts: Sequence[Attempt], folder: Path) -> Adapter | N
     assert turn.parts.tuner is not None
     folder.mkdir(parents=True, exist_ok=True)
     backend, past = turn.parts.backend, turn.past.and_asked(attempts)
-    told = Tuning(turn.number, attempts, past, folder, backend, turn.prompt, turn.seed("tune"))
+    told = Tuning(turn.number, attempts, past, folder, backend, turn.prompt, turn.seed("tune"), turn.learnt)
     made = turn.parts.tuner.part.tune(told)
     if made is None:
         return None

@@ -164,6 +164,11 @@ RUNS = {
         "def tune(self, tuning): return Adapter('a', None)",
         *("bad", "TypeError", "an Adapter whose sha256 is None"),
     ),
+    "tuner tells no number": (
+        "tuner",
+        "def tune(self, tuning): tuning.tell(1, 2, 'low')",
+        *("bad", "ValueError", "could not convert string to float: 'low'"),
+    ),
     "observer raises": ("observer", f"def notice(self, event): {BOOM}", "bad", "RuntimeError", "boom"),
     "observer raises at a round's end": (
         "observer",

@@ -15,7 +15,7 @@ from conftest import Query, Selfloop
 from selfloop import steps
 from selfloop.assemble import Named, Observers, Parts
 from selfloop.errors import ModelError
-from selfloop.events import AttemptEnded, Event
+from selfloop.events import AttemptEnded, BatchLearnt, Event, StepStarted
 from selfloop.ledger import Past
 from selfloop.prompts import Prompts
 from selfloop.protocols import Asking, Judging, Observer, Tuning
@@ -495,6 +495,7 @@ class Tuner:
 
     def tune(self, tuning: Tuning) -> Adapter | None:
         self.rounds.append(tuning.round)
+        tuning.tell(1, 2, 0.5)
         (tuning.folder / "weights").write_text(str(len(tuning.past.beliefs)))
         return Adapter(str(tuning.folder / "weights"), f"sha-{tuning.round}")
 
@@ -525,6 +526,12 @@ def test_tune_runs_every_so_many_rounds(turn: Make) -> None:
         assert (adapter is not None) == (made.number % 2 == 0)
         assert said_under(made) == (adapter.sha256 if adapter else None)
     assert tuner.rounds == [2, 4]
+
+
+def test_what_a_tuner_tells_reaches_the_observers(turn: Make) -> None:
+    seen = Seen()
+    steps.tune(turn({"tuner": {"kind": "lora"}}, tuner=Named("lora", Tuner()), observer=seen), [])
+    assert seen.events == [StepStarted(1, "tune", 0), BatchLearnt(1, 1, 2, 0.5)]
 
 
 def test_the_tuner_learns_from_this_round_too(turn: Make) -> None:

@@ -100,12 +100,14 @@ def train(
     settings: Settings,
     folder: Path,
     tell: Callable[[Progress], None],
+    learnt: Callable[[int, int, float], None] = lambda done, of, loss: None,
 ) -> list[Progress]:
     """Train the adapter of a model that peft has wrapped, in place; return what each epoch came to.
 
     Ends when the held-out loss has not fallen for `patience` epochs, with the weights of the best epoch. `folder` keeps
-    the last checkpoint: a second call with the same arguments goes on from there. Raises ModelError where the loss is
-    not a number, OSError where the disk is full.
+    the last checkpoint: a second call with the same arguments goes on from there. `tell` hears of each epoch, `learnt`
+    of each batch: its number, how many there are in all epochs, its loss. Raises ModelError where the loss is not a
+    number, OSError where the disk is full.
     """
     weights = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=settings.rate, weight_decay=0.0)
@@ -114,7 +116,7 @@ def train(
     best = load_file(folder / "best.safetensors") if done else _copied(weights)
     held_to = anchors(wrapped, neutral if settings.kl else ())
     while len(done) < settings.epochs and not _is_over(done, settings.patience):
-        progress = _epoch(wrapped, optimizer, examples, held, held_to, settings, done)
+        progress = _epoch(wrapped, optimizer, examples, held, held_to, settings, done, learnt)
         if progress.held <= min((one.held for one in done), default=math.inf):
             best = _copied(weights)
         done.append(progress)
@@ -135,6 +137,7 @@ def _epoch(
     held_to: Sequence[Anchor],
     settings: Settings,
     done: Sequence[Progress],
+    learnt: Callable[[int, int, float], None],
 ) -> Progress:
     """Go through the examples once; `done` are the epochs before."""
     losses, divergences = [], []
@@ -158,6 +161,7 @@ def _epoch(
         optimizer.zero_grad()
         losses.append(value)
         divergences.append(far.item())
+        learnt(step + 1, settings.epochs * len(batches), value)
     apart = held_loss(wrapped, held, settings.batch, settings.decline, dial)
     return Progress(len(done) + 1, _mean(losses), _mean(divergences), apart, dial)
 

@@ -83,6 +83,7 @@ class Lora:
             replace(self._settings, seed=tuning.seed % 2**31, decline=_begins(backend, tuning)),
             tuning.folder / "checkpoint",
             partial(_tell, self._settings.epochs),
+            tuning.tell,
         )
         gate = Gate(base, measure(backend, judged, asking, apart), self._bound)
         about = {"taught": len(taught), "held out": len(held), "epochs": [asdict(one) for one in done]}

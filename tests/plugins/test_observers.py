@@ -15,6 +15,7 @@ from selfloop_plugins import console, jsonl
 
 from selfloop.events import (
     AttemptEnded,
+    BatchLearnt,
     CompletionDone,
     Event,
     RoundEnded,
@@ -211,6 +212,73 @@ def test_progress_learns_how_many_completions_a_step_takes() -> None:
     for _ in range(20):
         tally.take(CompletionDone("answer", 8, False))
     assert tally.steps[0].share == pytest.approx(0.4)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still; add to its only item to move it."""
+    now = [time.monotonic()]
+    monkeypatch.setattr(console, "monotonic", lambda: now[0])
+    return now
+
+
+def learning(clock: list[float], observer: Observer, first: int, last: int, of: int) -> None:
+    """Let a tune learn a batch every two seconds."""
+    observer.notice(RunStarted("first", "runs/first", 1, 0, MODEL))
+    observer.notice(StepStarted(1, "tune", 9))
+    for done in range(first, last + 1):
+        clock[0] += 2
+        observer.notice(BatchLearnt(1, done, of, 1.0 / done))
+
+
+def test_a_tune_tells_loss_and_time_left_ten_times(clock: list[float]) -> None:
+    stream = io.StringIO()
+    observer = console.Lines(stream, 3)
+    learning(clock, observer, 1, 2000, 2000)
+    observer.notice(RoundEnded(Round(1, ATTEMPTS)))
+    told = stream.getvalue().splitlines()
+    assert told[1:4] == [
+        "round 1/1 tune: 9 questions",
+        "round 1/1 tune: 200 of 2,000 batches · loss 0.005 · 1 h 00 min left",
+        "round 1/1 tune: 400 of 2,000 batches · loss 0.003 · 53 min 20 s left",
+    ]
+    assert told[11:13] == [
+        "round 1/1 tune: 2,000 of 2,000 batches · loss 0.001",
+        "round 1/1 tune ended: 1 h 06 min · 2,000 of 2,000 batches · loss 0.001",
+    ]
+
+
+def test_a_tune_that_goes_on_tells_the_time_left_by_what_it_learnt_itself(clock: list[float]) -> None:
+    stream = io.StringIO()
+    learning(clock, console.Lines(stream, 3), 51, 60, 100)
+    assert stream.getvalue().endswith("tune: 60 of 100 batches · loss 0.018 · 1 min 20 s left\n")
+
+
+@pytest.mark.parametrize(
+    ("width", "parts"), [(100, ["120/480 batches", "12 min 00 s left", "loss 0.0"]), (40, ["left"])]
+)
+def test_the_picture_shows_how_far_a_tune_is(width: int, parts: list[str], clock: list[float]) -> None:
+    stream = io.StringIO()
+    observer = console.Live(Console(force_terminal=True, file=stream, width=width, _environ={"TERM": "xterm"}), 3)
+    learning(clock, observer, 1, 120, 480)
+    observer._live.refresh()
+    observer.close()
+    (row,) = {line.strip() for line in RICH.sub("", stream.getvalue()).splitlines() if line.strip().startswith("tune ")}
+    assert all(part in row for part in parts) and len(row) <= width
+
+
+@pytest.mark.parametrize(
+    "batch", [BatchLearnt(1, 0, 0, float("nan")), BatchLearnt(1, 5, 2, 0.1), BatchLearnt(1, -1, 9, 1)]
+)
+def test_a_tuner_that_tells_nonsense_breaks_nothing(batch: BatchLearnt) -> None:
+    told = [StepStarted(1, "tune", 9), batch, batch, RoundEnded(Round(1, ATTEMPTS))]
+    terminal = Console(force_terminal=True, file=io.StringIO(), width=100, _environ={"TERM": "xterm"})
+    for observer in (console.Lines(io.StringIO(), 3), console.Live(terminal, 3)):
+        for event in (RunStarted("first", "runs/first", 1, 0, MODEL), *told):
+            observer.notice(event)
+            if isinstance(observer, console.Live):
+                observer._live.refresh()
+        observer.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a pseudo-terminal")
