@@ -23,7 +23,7 @@ class EigenScore(ByReading):
 
     Z (M samples × width d) holds the state at each sample's last token after the question, J = I − 1/d takes each
     state's own mean off. E is the mean log eigenvalue, in nats: the more alike the samples' states, the lower. Here
-    the state is the last layer's, after its norm, for that is what backends give; the paper takes a middle layer's. E
+    the state is the last layer's, after its norm, for every backend gives that; the paper takes a middle layer's. E
     has no unit: it depends on the model's scale and on M, so compare confidences of one model and one M. About the
     question, not the answer. It abstains with fewer than two samples, and where all are empty or decline.
     """

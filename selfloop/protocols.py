@@ -39,7 +39,7 @@ CAPABILITIES: Mapping[str, str] = {
     "entropies": "the entropy of the distribution that each token was drawn from",
     "chat": "chat messages, where the model has a template",
     "loglikelihood": "log-probabilities of a given continuation",
-    "hidden_states": "hidden states of the last layer",
+    "hidden_states": "hidden states of the last layer, or of any",
     "attentions": "how much each token attends to the one before it",
     "adapters": "loading a LoRA adapter at run time",
 }
@@ -69,11 +69,13 @@ class Backend(Protocol):
         ...
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Return the last layer's states at tokens, (places, width). Capability `hidden_states`.
+        """Return a layer's states at tokens, (places, width). Capability `hidden_states`.
 
-        Place 0 is the last token of the prompt, i the i-th of the continuation, -1 the last of all.
+        Place 0 is the last token of the prompt, i the i-th of the continuation, -1 the last of all. Layer 0 is what
+        the tokens themselves are turned into, i what the i-th layer makes of it, -1 the last, after its norm. A backend
+        that has not all of them gives a `RequestError` for the others.
         """
         ...
 

@@ -58,11 +58,11 @@ class Recorder:
         return [one if isinstance(one, RequestError) else tuple(one.tolist()) for one in found]
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
         """Return what is stored, and ask the model for the rest."""
-        what = f"hidden_states {list(places)}"
-        return self._read(pairs, what, "float32", lambda some: self._backend.hidden_states(some, places))
+        what = f"hidden_states {list(places)}{'' if layer == -1 else f' of layer {layer}'}"
+        return self._read(pairs, what, "float32", lambda some: self._backend.hidden_states(some, places, layer))
 
     def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
         """Return what is stored, and ask the model for the rest."""

@@ -120,10 +120,10 @@ class Unopened:
         return self._opened.loglikelihood(pairs)
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
         """Open the model and ask it."""
-        return self._opened.hidden_states(pairs, places)
+        return self._opened.hidden_states(pairs, places, layer)
 
     def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
         """Open the model and ask it."""

@@ -132,18 +132,22 @@ class ScriptedBackend:
         return [tuple(-value / 256 for value in _noise(*seen)[: len(seen[1])]) for seen in map(self._seen, pairs)]
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Return states of width 8 that depend on the pair up to the place, and the adapter, alone."""
+        """Return states of width 8 that depend on the pair up to the place, the layer, and the adapter, alone."""
         import numpy as np
 
         found: list[NDArray[np.float32] | RequestError] = []
         for prompt, words, sha in map(self._seen, pairs):
             ends = [place if place >= 0 else len(words) + 1 + place for place in places]
+            if not -4 <= layer <= 3:
+                found.append(RequestError(f"layer must be from 0 to 3, or -1 to -4 from the last, not {layer}"))
+                continue
             if not ends or not all(0 <= end <= len(words) for end in ends):
                 found.append(RequestError(f"places must be from 0 to {len(words)}, not {list(places)}"))
                 continue
-            states = [list(_noise(prompt, words[:end], sha)[:8]) for end in ends]
+            start = 8 * (3 - layer % 4)
+            states = [list(_noise(prompt, words[:end], sha)[start : start + 8]) for end in ends]
             found.append(np.array(states, np.float32) / np.float32(256))
         return found
 
@@ -359,3 +363,17 @@ class BackendContract:
             assert (self.backend().hidden_states([pair], (0, 1, -1))[0] == state).all()
         (refused,) = self.backend().hidden_states(pairs[:1], (99,))
         assert isinstance(refused, RequestError)
+
+    def test_hidden_states_of_a_layer(self) -> None:
+        """Return other states for another layer, the same alone as among others, or refuse it; refuse what is none."""
+        pairs = self._pairs("hidden_states")
+        last = self.backend().hidden_states(pairs)
+        for layer in (0, 1, -2):
+            found = self.backend().hidden_states(pairs, (0, -1), layer)
+            for pair, state, other in zip(pairs, found, last, strict=True):
+                if isinstance(state, RequestError):
+                    assert "layer" in str(state)
+                else:
+                    assert state.shape == other.shape and not (state == other).all()
+                    assert (self.backend().hidden_states([pair], (0, -1), layer)[0] == state).all()
+        assert all(isinstance(one, RequestError) for one in self.backend().hidden_states(pairs, (0,), 999))

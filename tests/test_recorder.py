@@ -32,9 +32,9 @@ class Reads(ScriptedBackend):
         found = super().loglikelihood(pairs)
         return [RequestError("too long") if len(p.prompt) > 100 else f for p, f in zip(pairs, found, strict=True)]
 
-    def hidden_states(self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)) -> Any:
+    def hidden_states(self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1) -> Any:
         self.read += len(pairs)
-        return super().hidden_states(pairs, places)
+        return super().hidden_states(pairs, places, layer)
 
 
 @pytest.fixture
@@ -64,6 +64,11 @@ def test_what_was_read_is_not_read_again(made: tuple[Reads, Recorder], monkeypat
         assert np.array_equal(one, right) and np.array_equal(same, right)
     recorded.hidden_states(PAIRS, (-1,))
     assert backend.read == 12
+    inner = recorded.hidden_states(PAIRS, (-1,), 1)
+    assert backend.read == 16
+    assert all(
+        np.array_equal(one, right) for one, right in zip(inner, backend.hidden_states(PAIRS, (-1,), 1), strict=True)
+    )
 
 
 def test_a_refused_text_is_asked_again(made: tuple[Reads, Recorder]) -> None:

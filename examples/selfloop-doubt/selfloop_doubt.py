@@ -51,9 +51,11 @@ class Budgeted:
         """Ask the other backend, if it can: nothing is written."""
         return self._inner.loglikelihood(pairs)
 
-    def hidden_states(self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)) -> list[Any]:
+    def hidden_states(
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+    ) -> list[Any]:
         """Ask the other backend, if it can: nothing is written."""
-        return self._inner.hidden_states(pairs, places)
+        return self._inner.hidden_states(pairs, places, layer)
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Swap the other backend's adapter."""

@@ -24,7 +24,8 @@ class Decoding:
     """A model whose results depend on their request alone: not on the batch, its order or its size.
 
     One call at a time: a second one ends a `generate` that is not done. A subclass runs the model (`_decode`), says
-    what is too long for it (`_refuse_too_long`), and puts adapters into effect (`_set`).
+    what is too long for it (`_refuse_too_long`), and puts adapters into effect (`_set`). One that gives the states of
+    other layers than the last says which it has (`_refuse_layer`).
     """
 
     def __init__(self, model: Vocabulary) -> None:
@@ -34,13 +35,20 @@ class Decoding:
         self._calls = 0
         self._running: Iterator[Any] | None = None
 
-    def _decode(self, jobs: Sequence[Job], hidden: bool) -> Iterator[tuple[int, Result]]:
-        """Yield (index of the task, its result) as they end. With `hidden`, outputs have the last layer's states."""
+    def _decode(self, jobs: Sequence[Job], layer: int | None) -> Iterator[tuple[int, Result]]:
+        """Yield (index of the task, its result) as they end. With a `layer`, outputs have its states."""
         raise NotImplementedError
 
     def _refuse_too_long(self, prompt: int, answer: int, after: str) -> None:
         """Raise RequestError where a prompt and what may follow it, in tokens, are too long."""
         raise NotImplementedError
+
+    def _refuse_layer(self, layer: int) -> None:
+        """Raise RequestError for a layer whose states cannot be had."""
+        if layer != -1:
+            raise RequestError(
+                f"this backend gives the states of the last layer (-1) only, not of layer {layer}; hf can"
+            )
 
     def _set(self, adapter: Adapter | None) -> None:
         """Put an adapter into effect, or none. Raises ModelError for one that is not this model's."""
@@ -68,11 +76,12 @@ class Decoding:
         return [found.get(i, ()) for i in range(len(pairs))]
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> list[Array | RequestError]:
-        """Return the last layer's states, after its norm; see `selfloop.protocols.Backend`."""
+        """Return a layer's states, those of the last after its norm; see `selfloop.protocols.Backend`."""
 
         def looking(index: int, pair: Continuation) -> Job:
+            self._refuse_layer(layer)
             prompt, tokens = split(self._vocabulary, pair)
             chosen = [place if place >= 0 else len(tokens) + 1 + place for place in places]
             if not chosen or not all(0 <= place <= len(tokens) for place in chosen):
@@ -81,7 +90,7 @@ class Decoding:
                 )
             return prompt, [Looking(index, tokens, chosen)]
 
-        found = dict(self._run(pairs, looking, hidden=True))
+        found = dict(self._run(pairs, looking, layer))
         return [found[i] for i in range(len(pairs))]
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
@@ -119,11 +128,11 @@ class Decoding:
         jobs: list[Job] = [
             (self._vocabulary.tokens([chat.Piece(probe, False)]), [Telling(i)]) for i, probe in enumerate(PROBES)
         ]
-        found = dict(self._decode(jobs, hidden=False))
+        found = dict(self._decode(jobs, None))
         return [np.asarray(found[i], np.float32) for i in range(len(PROBES))]
 
     def _run(
-        self, items: Sequence[Item], job: Callable[[int, Item], Job], *, hidden: bool = False
+        self, items: Sequence[Item], job: Callable[[int, Item], Job], layer: int | None = None
     ) -> Iterator[tuple[int, Any]]:
         """Yield (index, result) of the tasks that `job` makes of the items, or one RequestError for an item."""
         mine, jobs = self._begin(), list[Job]()
@@ -140,7 +149,7 @@ class Decoding:
                 jobs.append((prompt, tasks))
         if not jobs:
             return
-        self._running = self._decode(jobs, hidden)
+        self._running = self._decode(jobs, layer)
         for found in self._running:
             yield found
             self._still(mine)

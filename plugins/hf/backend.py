@@ -108,8 +108,15 @@ class Transformers(Decoding):
             raise ModelError(f"the model {self._vocabulary.name} has been closed")
         return self._loaded
 
-    def _decode(self, jobs: Sequence[Job], hidden: bool) -> Iterator[tuple[int, Result]]:
-        return self._engine.run(jobs, hidden)
+    def _decode(self, jobs: Sequence[Job], layer: int | None) -> Iterator[tuple[int, Result]]:
+        return self._engine.run(jobs, layer)
+
+    def _refuse_layer(self, layer: int) -> None:
+        last = int(self._alive().text_config.num_hidden_layers)
+        if not -last - 1 <= layer <= last:
+            raise RequestError(
+                f"layer must be from 0 (the tokens) to {last}, or from -1 down to {-last - 1}, not {layer}"
+            )
 
     def _refuse_too_long(self, prompt: int, answer: int, after: str) -> None:
         if (total := prompt + answer) > (most := self._alive().context):

@@ -76,17 +76,17 @@ class Engine:
         self._lowest = torch.tensor(torch.finfo(model.dtype).min, dtype=model.dtype, device=model.device)
 
     @torch.inference_mode()
-    def run(self, jobs: Sequence[Job], hidden: bool) -> Iterator[tuple[int, Result]]:
-        """Yield (index of the task, its result) as they end; with `hidden`, outputs hold states in place of logits."""
+    def run(self, jobs: Sequence[Job], layer: int | None) -> Iterator[tuple[int, Result]]:
+        """Yield (index of the task, its result) as they end; with a `layer`, outputs hold its states, and no logits."""
         texts = sorted((text for prompt, tasks in jobs for text in _texts(prompt, tasks)), key=lambda t: t.tokens)
         for some in _slices(texts):
-            yield from self._read(some, hidden)
+            yield from self._read(some, layer)
             still = sorted((t for t in some if t.task.unread), key=lambda t: (t.chunks, t.task.room))
             for _, group in groupby(still, key=lambda t: t.chunks):
                 for wave in _batches(group, self._batch):
                     yield from self._write(wave)
 
-    def _read(self, texts: Sequence[Text], hidden: bool) -> Iterator[tuple[int, Result]]:
+    def _read(self, texts: Sequence[Text], layer: int | None) -> Iterator[tuple[int, Result]]:
         """Read what is known of the texts, level by level, and feed the tasks."""
         for level in range(max(text.chunks for text in texts)):
             todo: dict[tuple[int, Way], tuple[Chunk, list[Text]]] = {}
@@ -96,11 +96,11 @@ class Engine:
                 own.append(text)
                 text.last = chunk
             for some in _batches(todo.values(), self._batch):
-                states = self._forward([chunk for chunk, _ in some], level)
-                yield from self._feed(states, [own for _, own in some], level, hidden)
+                states = self._forward([chunk for chunk, _ in some], level, layer)
+                yield from self._feed(states, [own for _, own in some], level, layer)
 
-    def _forward(self, chunks: Sequence[Chunk], level: int) -> torch.Tensor:
-        """Read one chunk a row; return its last states, (batch, CHUNK, width)."""
+    def _forward(self, chunks: Sequence[Chunk], level: int, layer: int | None) -> torch.Tensor:
+        """Read one chunk a row; return the states of `layer`, or the last, (batch, CHUNK, width)."""
         start, end = level * CHUNK, (level + 1) * CHUNK
         filled = [[*chunk.tokens, *[0] * (CHUNK - len(chunk.tokens))] for chunk in chunks]
         tokens = self._rows(torch.tensor(filled))
@@ -110,13 +110,13 @@ class Engine:
         seen = slots[None, :] <= queries[:, None]
         places = queries.expand(self._batch, -1)
         masks = self._masks(seen.expand(self._batch, -1, -1), slots.expand(self._batch, -1), places)
-        states = self._call(tokens, places, masks, cache)
+        states = self._call(tokens, places, masks, cache, layer)
         for row, chunk in enumerate(chunks):
             chunk.kept = [(k[row, :, start:].clone(), v[row, :, start:].clone()) for k, v in _held(cache)]
         return states
 
     def _feed(
-        self, states: torch.Tensor, texts: Sequence[Sequence[Text]], level: int, hidden: bool
+        self, states: torch.Tensor, texts: Sequence[Sequence[Text]], level: int, layer: int | None
     ) -> Iterator[tuple[int, Result]]:
         """Give the tasks what they want to know after the tokens of one chunk."""
         start = level * CHUNK
@@ -128,7 +128,7 @@ class Engine:
                         asked.setdefault((row, place - start), []).append(text.task)
         for some in _batches(sorted(asked), self._batch):
             rows, places = zip(*some, strict=True)
-            outputs = self._outputs(states[list(rows), list(places)], hidden)
+            outputs = self._outputs(states[list(rows), list(places)], layer)
             for key, output in zip(some, outputs, strict=True):
                 for task in asked[key]:
                     yield from _taken(task, output)
@@ -149,18 +149,22 @@ class Engine:
             now = (lengths + step)[:, None]
             there, places = torch.cat([there, torch.ones_like(now, dtype=torch.bool)], 1), torch.cat([places, now], 1)
             states = self._call(
-                self._rows(torch.tensor(told))[:, None], now, self._masks(there[:, None], places, now), cache
+                self._rows(torch.tensor(told))[:, None], now, self._masks(there[:, None], places, now), cache, None
             )
-            for row, output in enumerate(self._outputs(states[: len(wave), 0], hidden=False)):
+            for row, output in enumerate(self._outputs(states[: len(wave), 0], None)):
                 if row in live:
                     yield from _taken(live[row], output)
                     if live[row].result is not None or not live[row].unread:
                         del live[row]
             step += 1
 
-    def _call(self, tokens: torch.Tensor, places: torch.Tensor, masks: Any, cache: Any) -> torch.Tensor:
+    def _call(
+        self, tokens: torch.Tensor, places: torch.Tensor, masks: Any, cache: Any, layer: int | None
+    ) -> torch.Tensor:
         given = {"input_ids": tokens, "position_ids": places, "attention_mask": masks, self._cache_name: cache}
-        states: torch.Tensor = self._trunk(**given, use_cache=True).last_hidden_state
+        inner = layer not in (None, -1)
+        found = self._trunk(**given, use_cache=True, output_hidden_states=inner)
+        states: torch.Tensor = found.hidden_states[layer] if inner else found.last_hidden_state
         return states
 
     def _masks(self, seen: torch.Tensor, slots: torch.Tensor, queries: torch.Tensor) -> Any:
@@ -187,9 +191,9 @@ class Engine:
         idle = self._batch - len(some)
         return torch.cat([some, some[:1].expand(idle, *some.shape[1:])]) if idle else some
 
-    def _outputs(self, states: torch.Tensor, hidden: bool) -> Iterable[Output]:
+    def _outputs(self, states: torch.Tensor, layer: int | None) -> Iterable[Output]:
         """Return the output after each state, (rows, width)."""
-        if hidden:
+        if layer is not None:
             for state in states.float().cpu().numpy():
                 yield Output(np.empty(0, np.float32), 0, 0.0, state)
             return

@@ -82,9 +82,9 @@ class LlamaCpp(Decoding):
             raise ModelError(f"the model {self._model.path} has been closed")
         return self._model
 
-    def _decode(self, jobs: Sequence[Job], hidden: bool) -> Iterator[tuple[int, Result]]:
+    def _decode(self, jobs: Sequence[Job], layer: int | None) -> Iterator[tuple[int, Result]]:
         cache, scheduler = self._open(jobs)
-        cache.hidden = hidden
+        cache.hidden = layer is not None
         return scheduler.run(jobs)
 
     def _grammar(self, settings: Sampling) -> Grammar:

@@ -86,10 +86,10 @@ def test_the_engine_reads_what_a_plain_pass_reads(name):
     model = tiny(name)
     refuse_unknown_head(model)
     engine = Engine(model, 4)
-    found = dict(engine.run([(prompt, [Scoring(i, more)]) for i, (prompt, more) in enumerate(PAIRS)], hidden=False))
+    found = dict(engine.run([(prompt, [Scoring(i, more)]) for i, (prompt, more) in enumerate(PAIRS)], layer=None))
     places = {i: (0, len(more) // 2, len(more)) for i, (_, more) in enumerate(PAIRS)}
     jobs = [(prompt, [Looking(i, more, places[i])]) for i, (prompt, more) in enumerate(PAIRS)]
-    states = dict(engine.run(jobs, hidden=True))
+    states = dict(engine.run(jobs, layer=-1))
     for i, (prompt, more) in enumerate(PAIRS):
         with torch.inference_mode():
             plain = model(input_ids=torch.tensor([prompt + more]), output_hidden_states=True)
@@ -98,6 +98,35 @@ def test_the_engine_reads_what_a_plain_pass_reads(name):
         assert found[i] == pytest.approx(expected, abs=2e-5)
         last = plain.hidden_states[-1][0, [len(prompt) - 1 + place for place in places[i]]].numpy()
         assert states[i] == pytest.approx(last, abs=2e-5)
+
+
+def looked(engine, layer, pairs):
+    jobs = [(prompt, [Looking(i, more, (0, len(more)))]) for i, (prompt, more) in pairs]
+    return dict(engine.run(jobs, layer=layer))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_the_states_of_every_layer_are_those_of_a_plain_pass(name):
+    model = tiny(name)
+    layers = model.config.num_hidden_layers
+    engine = Engine(model, 4)
+    for layer in (*range(layers + 1), *range(-layers - 1, 0)):
+        found = looked(engine, layer, enumerate(PAIRS))
+        for i, (prompt, more) in enumerate(PAIRS):
+            with torch.inference_mode():
+                plain = model(input_ids=torch.tensor([prompt + more]), output_hidden_states=True).hidden_states
+            assert len(plain) == layers + 1
+            assert found[i] == pytest.approx(plain[layer][0, [len(prompt) - 1, -1]].numpy(), abs=2e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_states_of_every_layer_have_the_same_bits_in_any_batch(name, dtype):
+    engine = Engine(tiny(name).to(dtype), 8)
+    for layer in range(4):
+        together = looked(engine, layer, enumerate(PAIRS))
+        for one in enumerate(PAIRS):
+            assert (looked(engine, layer, [one])[one[0]] == together[one[0]]).all()
 
 
 class Letters:
@@ -114,7 +143,7 @@ class Letters:
 
 def written(engine, prompts, length=24):
     jobs = [(p, [Writing(i, 0, Request("", Sampling(max_tokens=length)), Letters(), Best(), None)]) for i, p in prompts]
-    return dict(engine.run(jobs, hidden=False))
+    return dict(engine.run(jobs, layer=None))
 
 
 class Best:
@@ -152,7 +181,7 @@ def test_what_prompts_begin_with_is_read_once(monkeypatch):
     model, read = tiny("llama"), []
     forward = Engine._forward
     monkeypatch.setattr(
-        Engine, "_forward", lambda self, chunks, level: read.extend(chunks) or forward(self, chunks, level)
+        Engine, "_forward", lambda self, chunks, *how: read.extend(chunks) or forward(self, chunks, *how)
     )
     start = PAIRS[4][0][: 2 * CHUNK]
     written(Engine(model, 4), [(i, [*start, 5 + i]) for i in range(10)], length=1)
@@ -180,7 +209,7 @@ def test_a_model_that_cannot_be_run_is_refused(name):
     model = tiny("gemma3")
     if name == "nan":
         model.model.embed_tokens.weight.data[:] = float("nan")
-        found = dict(Engine(model, 2).run([([3, 4], [Scoring(0, [5])])], hidden=False))
+        found = dict(Engine(model, 2).run([([3, 4], [Scoring(0, [5])])], layer=None))
         assert isinstance(found[0], RequestError) and "not numbers" in str(found[0])
     elif name == "head":
         model.lm_head.register_forward_hook(lambda module, given, made: made if given[0].dim() == 2 else made * 2)
@@ -318,6 +347,17 @@ def test_what_is_no_adapter_of_this_model_is_refused(own, tmp_path):
         with pytest.raises(ModelError, match=why):
             backend.load_adapter(wrong)
         assert every(backend, asked) == bare
+
+
+@real
+def test_a_layer_that_is_none_is_refused(own):
+    backend = build(model=str(own), dtype="float32", batch=4)
+    pair = Continuation("One, two,", " three")
+    named = {layer: backend.hidden_states([pair], layer=layer)[0] for layer in range(-4, 4)}
+    assert [layer for layer, one in named.items() if isinstance(one, RequestError)] == [-4, 3]
+    assert str(named[3]) == "layer must be from 0 (the tokens) to 2, or from -1 down to -3, not 3"
+    assert all((named[layer] == named[layer + 3]).all() for layer in (-3, -2, -1))
+    assert not (named[1] == named[2]).all()
 
 
 @real
