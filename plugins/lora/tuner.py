@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -90,9 +92,7 @@ class Lora:
         models.write(tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1))
         if gate.refusal:
             raise ModelError(f"the adapter was refused, and the last good one stays: {gate.refusal}")
-        with quiet():
-            wrapped.save_pretrained(tuning.folder)
-        path = write_gguf(tuning.folder, backend.loaded.model.config) if as_gguf else tuning.folder / WEIGHTS
+        path = _written(wrapped, tuning.folder, backend.loaded.model.config if as_gguf else None)
         return Adapter(str(path), models.sha256(path), tuning.round)
 
 
@@ -149,6 +149,21 @@ def _wrap(model: Any, rank: int, seed: int) -> Any:
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     with quiet():
         return peft.get_peft_model(model, config)
+
+
+def _written(wrapped: Any, folder: Path, config: Any) -> Path:
+    """Write the adapter, each file whole or not at all; return the one to load: a GGUF file, given a `config`."""
+    part = folder / "adapter.part"
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    with quiet():
+        wrapped.save_pretrained(part)
+    name = (part / WEIGHTS if config is None else write_gguf(part, config)).name
+    for file in part.iterdir():
+        with file.open("rb") as one:
+            os.fsync(one.fileno())
+        file.replace(folder / file.name)
+    part.rmdir()
+    return folder / name
 
 
 def _tell(epochs: int, one: Progress) -> None:

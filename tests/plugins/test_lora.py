@@ -4,7 +4,9 @@ import json
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+import gguf
 import peft
 import pytest
 import torch
@@ -13,7 +15,7 @@ from selfloop_plugins import models
 from selfloop_plugins.evidence import PROMPTS
 from selfloop_plugins.llama_cpp import build as build_llama
 from selfloop_plugins.lora import build as build_tuner
-from selfloop_plugins.lora import training
+from selfloop_plugins.lora import training, tuner
 from selfloop_plugins.lora.gate import Gate, Measured
 from selfloop_plugins.lora.lessons import Lesson, lessons
 from selfloop_plugins.lora.training import (
@@ -277,6 +279,33 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(place, tmp_path, monkeypatch)
         folder.rename(folder.with_name("broken.old"))
     again, _ = run(folder)
     assert all(torch.equal(p, weights(again)[name]) for name, p in weights(whole).items())
+
+
+@pytest.mark.parametrize("place", ["safetensors", "gguf", "moved"])
+def test_an_adapter_is_there_whole_or_not_at_all(place, tmp_path, monkeypatch):
+    model = tiny()
+    config = model.get_base_model().config
+    tuner._written(model, tmp_path / "whole", config)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "adapter.gguf"} <= set(whole)
+
+    def half(_, path=tmp_path / "nowhere", **how):
+        Path(path).write_bytes(b"half")
+        raise Killed
+
+    def moved(path, to):
+        path.rename(to)
+        if to.parent == tmp_path / "cut":
+            raise Killed
+
+    points = {"safetensors": (peft.peft_model, "safe_save_file", half), "gguf": (gguf.GGUFWriter, "close", half)}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(*points.get(place, (Path, "replace", moved)))
+        tuner._written(model, tmp_path / "cut", config)
+    left = {path.name: path.read_bytes() for path in (tmp_path / "cut").iterdir() if path.is_file()}
+    assert left.items() <= whole.items() and (place == "moved") == bool(left)
+    assert tuner._written(model, tmp_path / "cut", config) == tmp_path / "cut" / "adapter.gguf"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "cut").iterdir()} == whole
 
 
 def test_another_training_does_not_go_on_from_it(tmp_path):
