@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tokenize
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -129,6 +130,14 @@ def test_plugins_use_public_names_only(path: Path) -> None:
         name for name in imports(path) if name.startswith("selfloop.") and name.rpartition(".")[2].startswith("_")
     ]
     assert private == []
+
+
+def test_every_package_is_installed() -> None:
+    """An editable install has what was forgotten here; a wheel has not."""
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    there = {path.parent for path in (*CORE, *PLUGINS) if path.name == "__init__.py"}
+    names = {".".join(path.relative_to(ROOT).parts).replace("plugins", "selfloop_plugins") for path in there}
+    assert set(said) == names
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
