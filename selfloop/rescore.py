@@ -73,7 +73,7 @@ def _rejudged(loaded: Loaded, folder: Path, store: Store, info: ModelInfo, round
             kept = tuple(failure for failure in ended.failures if failure.step != "verify")
             made = replace(ended, attempts=tuple(attempts), failures=(*kept, *turn.all_failures()))
             yield made
-            past = past.after(made)
+            past = replace(past.after(made), adapter=store.in_effect(rounds[: ended.number]))
     finally:
         parts.close()
 

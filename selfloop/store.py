@@ -267,12 +267,19 @@ class Store:
                 )
 
     def past(self) -> Past:
-        """Return what the next round must know of the stored ones. What was rolled back is not in effect."""
+        """Return what the next round must know of the stored ones."""
         rounds = list(self.rounds())
-        past, back = Past.of(rounds), self.meta().get("rollback")
-        if back is None or past.adapter is None or past.adapter.round > back["after"]:
-            return past
-        return replace(past, adapter=Past.of(rounds[: back["to"]]).adapter)
+        return replace(Past.of(rounds), adapter=self.in_effect(rounds))
+
+    def in_effect(self, rounds: Sequence[Round]) -> Adapter | None:
+        """Return the adapter after these first rounds: the last one made, or what was gone back to since.
+
+        `rollbacks` in meta are pairs: after so many rounds, back to the adapter of that round (0: the base).
+        """
+        made = {0: None} | {one.number: one.adapter for one in rounds if one.adapter}
+        back = dict(self.meta().get("rollbacks", ()))
+        last = max(number for number in (*made, *back) if number <= len(rounds))
+        return made[back.get(last, last)]
 
 
 def rounds_of(folder: Path) -> list[Round]:

@@ -15,7 +15,7 @@ from selfloop import hookimpl
 from selfloop.cli.options import as_json, run_folder, runs_dir
 
 TARGETS = ("adapter", "gguf", "hf", "ollama")
-TYPES = ("f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0")
+TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0")
 
 
 @click.command("export")
@@ -24,7 +24,7 @@ TYPES = ("f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0")
 @click.option("--out", type=click.Path(path_type=Path), help="Where; by default RUN-TO in this folder.")
 @click.option("--type", "kind", type=click.Choice(TYPES), help="The weights' format in a GGUF; by default the base's.")
 @click.option("--round", "number", type=int, help="The adapter of this round; by default the one in effect.")
-@click.option("--force", is_flag=True, help="Replace what is there.")
+@click.option("--force", is_flag=True, help="Replace an earlier export.")
 @runs_dir
 @as_json
 def export(
@@ -39,8 +39,11 @@ def export(
 
     if kind and to not in ("gguf", "ollama"):
         raise click.UsageError(f"--type is for --to gguf and ollama; --to {to} keeps the weights as they are")
-    path = written(run_folder(run, runs), to, out, kind=kind, number=number, force=force)
-    click.echo(json.dumps({"path": str(path), "to": to}) if as_json else f"Written: {path}")
+    path, adapter = written(run_folder(run, runs), to, out, kind=kind, number=number, force=force)
+    if as_json:
+        click.echo(json.dumps({"path": str(path), "to": to, "round": adapter.round}))
+        return
+    click.echo(f"Written, with the adapter of round {adapter.round}: {path}")
 
 
 @click.command("rollback")
@@ -49,7 +52,7 @@ def export(
 @runs_dir
 @as_json
 def rollback(run: str, number: int, runs: Path, as_json: bool) -> None:
-    """Let RUN go on with the adapter it had after ROUND, until it makes a new one. Nothing is deleted."""
+    """Let RUN go on with the adapter that ROUND made, until it makes a new one. Nothing is deleted."""
     from .targets import rolled_back
 
     adapter = rolled_back(run_folder(run, runs), number)

@@ -1,12 +1,15 @@
 """An adapter into the weights: W + scale · B A, in the file that the model came in or as a folder of transformers."""
 
 import ctypes
+import errno
+import logging
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,29 +17,53 @@ from numpy.typing import NDArray
 from selfloop.errors import MissingExtra, ModelError
 from selfloop.records import Adapter
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 Array = NDArray[np.float32]
-FTYPES: "Mapping[str, int]" = {  # llama.cpp's numbers of formats
-    "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32,
+FTYPES: Mapping[str, int] = {  # llama.cpp's numbers of formats
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32,
 }  # fmt: skip
+COARSE = ("q2", "q3", "q4", "iq", "tq")  # measured in four bits: docs/tuning.md
+
+_log = logging.getLogger("selfloop.export")
 
 
-def merge_gguf(base: Path, adapter: Adapter, out: Path) -> None:
+def merge_gguf(base: Path, adapter: Adapter, out: Path, kind: str | None = None) -> None:
     """Write `base` with the adapter in its weights. Each tensor keeps its type, and all else its bytes.
 
     What the adapter does not touch is copied; the rest is unpacked, added to and packed again by llama.cpp's own
-    function, which rounds: with four bits a weight, small changes are partly lost. Raises ModelError for an adapter of
-    another model, and for a type that can only be written with data about its use (IQ1 to IQ2).
+    function, which rounds: with four bits a weight, small changes are partly lost. With a `kind` all weights are packed
+    in that, after the adapter was added to them in float32. Raises ModelError for an adapter of another model, and for
+    a type that can only be written with data about its use (IQ1 to IQ2); OSError for a full disk.
     """
+    if kind is None:
+        shutil.copyfile(base, out)
+        _warn(_add(adapter, out, base.name))
+        return
+    _warn({kind})
+    wide = out.with_name(f"{out.name}.f32")
+    try:
+        requantise(base, wide, "f32")
+        _add(adapter, wide, base.name)
+        requantise(wide, out, kind)
+    finally:
+        wide.unlink(missing_ok=True)
+
+
+def _warn(kinds: Set[str]) -> None:
+    if coarse := sorted(kind for kind in kinds if kind.lower().startswith(COARSE)):
+        _log.warning(
+            "packing weights in %s rounds away part of what was tuned; --type q6_k or q8_0 keeps it", ", ".join(coarse)
+        )
+
+
+def _add(adapter: Adapter, model: Path, name: str) -> set[str]:
+    """Add the adapter to the weights in the file `model`; return their types. Messages call the file `name`."""
     try:
         import gguf
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "tune", "Merging an adapter") from error
     halves, alpha = _halves(Path(adapter.path))
-    shutil.copyfile(base, out)
-    file = gguf.GGUFReader(out, "r+")
+    kinds = set[str]()
+    file = gguf.GGUFReader(model, "r+")
     for tensor in file.tensors:
         if (pair := halves.pop(tensor.name, None)) is None:
             continue
@@ -45,13 +72,15 @@ def merge_gguf(base: Path, adapter: Adapter, out: Path) -> None:
         if weights.shape != (up.shape[0], down.shape[1]):
             raise ModelError(
                 f"{adapter.path} is an adapter of another model: its {tensor.name} is {up.shape[0]} x {down.shape[1]}, "
-                f"that of {base.name} {' x '.join(map(str, weights.shape))}"
+                f"that of {name} {' x '.join(map(str, weights.shape))}"
             )
         merged = weights + np.float32(adapter.scale * alpha / len(down)) * (up @ down)
         tensor.data.reshape(-1).view(np.uint8)[:] = packed(merged, int(tensor.tensor_type))
+        kinds.add(tensor.tensor_type.name)
     if halves:
-        raise ModelError(f"{adapter.path} is an adapter of another model: {base.name} has no {min(halves)}")
+        raise ModelError(f"{adapter.path} is an adapter of another model: {name} has no {min(halves)}")
     file.data.flush()
+    return kinds
 
 
 def _halves(path: Path) -> tuple[dict[str, dict[str, Array]], float]:
@@ -72,9 +101,11 @@ def _halves(path: Path) -> tuple[dict[str, dict[str, Array]], float]:
 
 def packed(weights: Array, kind: int) -> NDArray[np.uint8]:
     """Return weights, (rows, columns), in one of ggml's types."""
-    from llama_cpp._ctypes_extensions import load_shared_library
-    from llama_cpp._ggml import libggml_base_path
-
+    try:
+        from llama_cpp._ctypes_extensions import load_shared_library
+        from llama_cpp._ggml import libggml_base_path
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "llamacpp", "Merging an adapter into a GGUF file") from error
     ggml = load_shared_library("ggml-base", libggml_base_path)
     ggml.ggml_row_size.restype = ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
     ggml.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
@@ -90,30 +121,52 @@ def packed(weights: Array, kind: int) -> NDArray[np.uint8]:
 
 
 def requantise(source: Path, target: Path, kind: str) -> None:
-    """Write a GGUF file in another format, by llama.cpp's own function in a process of its own."""
+    """Write a GGUF file in another format, by llama.cpp's own function in a process of its own.
+
+    Raises ModelError for what llama.cpp refuses, OSError for what the disk does.
+    """
     command = ["selfloop_plugins.llama_cpp.requantise", source, target, FTYPES[kind], os.cpu_count() or 1]
     done = subprocess.run(
         [sys.executable, "-m", *map(str, command)], capture_output=True, text=True, errors="replace", check=False
     )
     if done.returncode:
         said = [line for line in done.stderr.splitlines() if line.strip()] or [f"status {done.returncode}"]
+        if "iostream" in said[-1]:  # all that C++ says of a write that failed
+            raise OSError(errno.EIO, f"llama.cpp could not write all of the {kind} file; the disk may be full")
         raise ModelError(f"llama.cpp cannot write {source.name} in {kind}: {said[-1]}")
 
 
-def merge_hf(base: str, adapter: Adapter, out: Path) -> None:
-    """Write the model in folder `base` with the adapter in its weights, as safetensors with its tokenizer."""
+def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
+    """Write the model of a run with the adapter in its weights, as a folder of transformers, in its own dtype.
+
+    `model` is what the run pinned: `file` (a GGUF file, a folder, a name on the hub) and `sha256`.
+    """
     try:
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from peft.tuners.lora import LoraLayer
+        from safetensors import SafetensorError
+        from transformers import AutoConfig, AutoTokenizer
+
+        from ..hf.backend import Transformers
+        from ..hf.checkpoint import locate, quiet
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "tune", "Merging an adapter") from error
-    from ..hf.checkpoint import quiet
-
+    place = locate(str(model["file"])).place
     with quiet():
-        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype="auto", use_safetensors=True)
-        wrapped: Any = PeftModel.from_pretrained(model, str(Path(adapter.path).parent))
-        for layer in wrapped.modules():
-            if hasattr(layer, "scale_layer"):
-                layer.scale_layer(adapter.scale)
-        wrapped.merge_and_unload().save_pretrained(out)
-        AutoTokenizer.from_pretrained(base).save_pretrained(out)
+        dtype = AutoConfig.from_pretrained(place, trust_remote_code=False).dtype
+    backend = Transformers(str(model["file"]), device="cpu", dtype=str(dtype or "float32").removeprefix("torch."))
+    if backend.describe().sha256 != model["sha256"]:
+        raise ModelError(f"{model['file']} is another model than this run was made with; put the old one back")
+    backend.load_adapter(adapter)  # which refuses what does not belong to this model
+    whole = backend.loaded.model
+    for layer in list(whole.modules()):
+        if isinstance(layer, LoraLayer):
+            layer.merge()
+    backend.load_adapter(None)  # takes the adapter's layers off; what was merged stays
+    tokenizer: Any = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    try:
+        with quiet():
+            whole.save_pretrained(out)
+            tokenizer.save_pretrained(out)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, str(error)) from error
+    backend.close()

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,64 +12,82 @@ import click
 
 from selfloop.answers import UNKNOWN
 from selfloop.errors import ModelError, StoreError
-from selfloop.ledger import Past
 from selfloop.records import Adapter, Round
 from selfloop.store import RECIPE, Store
 
 from .. import models
-from .merge import merge_gguf, merge_hf, requantise
+from ..hf.adapter import CONFIG, GGUF, WEIGHTS
+from .merge import merge_gguf, merge_hf
 
 MODELFILE = "Modelfile"
-BASE = '''TEMPLATE """Question: {{ .Prompt }}
-Answer:"""
-PARAMETER stop "\\n"
-'''
+STOP = 'PARAMETER stop "\n"\n'  # a line's end itself: ollama reads no escapes
+BASE = f'TEMPLATE """Question: {{{{ .Prompt }}}}\nAnswer:"""\n{STOP}'
+MARKS = {"adapter": CONFIG, "hf": "config.json", "ollama": MODELFILE}  # by which an earlier export is known
 
 
-def written(folder: Path, to: str, out: Path | None, *, kind: str | None, number: int | None, force: bool) -> Path:
-    """Write what `to` names of the run in `folder`; return where. Raises SelfloopError."""
+def written(
+    folder: Path, to: str, out: Path | None, *, kind: str | None, number: int | None, force: bool
+) -> tuple[Path, Adapter]:
+    """Write what `to` names of the run in `folder`; return where, and what is in it. Raises SelfloopError."""
     with closing(_store(folder, write=False)) as store:
         model, rounds, held = store.meta().get("model", {}), list(store.rounds()), store.past().adapter
-    adapter = _found(folder, held if number is None else _of(rounds, number))
-    suffix = ".gguf" if to == "gguf" else ""
-    out = out or Path(f"{folder.resolve().name}-{to}{suffix}")
+    adapter = _found(folder, held if number is None else _of(folder, rounds, number))
+    out = out or Path(f"{folder.resolve().name}-{to}{'.gguf' if to == 'gguf' else ''}")
     making: dict[str, Callable[[Path], None]] = {
         "adapter": lambda part: _copy(adapter, part),
-        "gguf": lambda part: _gguf(model, adapter, part, kind),
-        "hf": lambda part: merge_hf(_place(model), adapter, part),
+        "gguf": lambda part: merge_gguf(_base(model, adapter), adapter, part, kind),
+        "hf": lambda part: merge_hf(_same(model), adapter, part),
         "ollama": lambda part: _ollama(model, adapter, part, kind),
     }
-    whole(out, making[to], force)
-    return out
+    _refuse_taken(out, to, force)
+    whole(out, making[to])
+    return out, adapter
 
 
 def rolled_back(folder: Path, number: int) -> Adapter | None:
-    """Note that the adapter after round `number` is in effect from now on; return it. Raises SelfloopError."""
+    """Note that the adapter of round `number` is in effect from now on; return it. Raises SelfloopError."""
     with closing(_store(folder, write=True)) as store:
         rounds = list(store.rounds())
-        if number > len(rounds):
-            raise StoreError(f"{folder} has {len(rounds)} rounds: there is no round {number} to go back to")
-        if adapter := Past.of(rounds[:number]).adapter:
+        adapter = _of(folder, rounds, number) if number else None
+        if adapter:
             _found(folder, adapter)
-        store.pin(rollback={"after": len(rounds), "to": number})
+        store.pin(rollbacks=[*store.meta().get("rollbacks", ()), (len(rounds), number)])
     return adapter
 
 
-def whole(out: Path, make: Callable[[Path], Any], force: bool) -> None:
-    """Let `make` write a file or folder beside `out`, and put it there once it is done."""
-    if out.exists() and not force:
+def _refuse_taken(out: Path, to: str, force: bool) -> None:
+    """Raise where something is in the way. `--force` replaces an earlier export, not any folder that was named."""
+    if not out.exists():
+        return
+    if not force:
         raise click.UsageError(f"{out} is there already; name another with --out, or replace it with --force")
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    if not ((out / MARKS[to]).is_file() if to in MARKS else out.is_file()):
+        raise click.UsageError(f"{out} is no earlier export --to {to}, which --force replaces; name another with --out")
+
+
+def whole(out: Path, make: Callable[[Path], Any]) -> None:
+    """Let `make` write a file or folder beside `out`, and put it there once it is done, in place of what was there."""
+    place = out.resolve()
+    part, old = (place.with_name(f"{place.name}.{os.getpid()}.{what}") for what in ("part", "old"))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         make(part)
-        if out.is_dir():
-            shutil.rmtree(out)
-        part.replace(out)
+        for path in (part, *part.rglob("*")):
+            _settle(path)
+        if place.is_dir():
+            place.replace(old)
+        part.replace(place)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise StoreError(f"cannot write {out}: {error.strerror or error}. Choose another place with --out") from error
     finally:
-        shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+
+
+def _settle(path: Path) -> None:
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def _store(folder: Path, *, write: bool) -> Store:
@@ -78,75 +96,62 @@ def _store(folder: Path, *, write: bool) -> Store:
     return Store(folder, write=write)
 
 
-def _of(rounds: list[Round], number: int) -> Adapter | None:
-    made = {one.adapter.round: one.adapter for one in rounds if one.adapter}
+def _of(folder: Path, rounds: Sequence[Round], number: int) -> Adapter:
+    made = {one.number: one.adapter for one in rounds if one.adapter}
     if number not in made:
         there = ", ".join(map(str, made)) or "none"
-        raise ModelError(f"round {number} made no adapter; rounds that did: {there}")
+        what = "made no adapter" if 0 < number <= len(rounds) else f"is none of the {len(rounds)} that {folder} has"
+        raise ModelError(f"round {number} {what}; rounds that made an adapter: {there}")
     return made[number]
 
 
 def _found(folder: Path, adapter: Adapter | None) -> Adapter:
-    """Return the adapter where it lies now, for runs get moved. Raises ModelError if it is gone or another."""
+    """Return the adapter with its path as it is now, for runs get moved. Raises ModelError if it is gone or another."""
     if adapter is None:
         raise ModelError(
             f"{folder} has no adapter in effect: no tuner of its recipe made one that was taken "
             f"(selfloop show {folder} --failures), or it was rolled back to the base"
         )
-    path = Path(adapter.path)
-    here = folder / "adapters" / path.parent.name / path.name
-    path = here if here.is_file() else path
+    path = folder / adapter.path
     if not path.is_file() or models.sha256(path) != adapter.sha256:
         raise ModelError(f"the adapter {path} is gone, or another than the run made; play the run again")
     return replace(adapter, path=str(path))
 
 
 def _copy(adapter: Adapter, part: Path) -> None:
-    home = Path(adapter.path).parent
+    """Copy what peft and llama.cpp read, and what the gate said of it."""
+    path = Path(adapter.path)
     part.mkdir()
-    for name in ("adapter_config.json", "adapter_model.safetensors", "adapter.gguf", "gate.json"):
-        if (home / name).is_file():
-            shutil.copyfile(home / name, part / name)
+    for name in dict.fromkeys((path.name, CONFIG, WEIGHTS, GGUF, "gate.json")):
+        if (path.parent / name).is_file():
+            shutil.copyfile(path.parent / name, part / name)
 
 
-def _base(model: dict[str, Any]) -> Path:
-    """Return the file that the run ran on."""
+def _base(model: dict[str, Any], adapter: Adapter) -> Path:
+    """Return the GGUF file that the run ran on. Raises ModelError if there is none, or another by now."""
     path = Path(model.get("file", ""))
-    if not path.exists():
+    if not adapter.path.endswith(".gguf"):
+        raise ModelError(f"the model of this run, {path}, did not come as GGUF, so none can be merged; take --to hf")
+    if not path.is_file():
         raise ModelError(f"the model of this run, {path}, is gone; put it back")
+    return Path(_same(model)["file"])
+
+
+def _same(model: dict[str, Any]) -> dict[str, Any]:
+    """Return what the run pinned of its model. Raises ModelError where its file is another by now."""
+    path = Path(model.get("file", ""))
     if path.is_file() and models.sha256(path) != model["sha256"]:
         raise ModelError(f"{path} is another file than this run was made with; put the old one back")
-    return path
-
-
-def _place(model: dict[str, Any]) -> str:
-    """Return the folder, or the name on the hub, that transformers loads."""
-    from ..hf.checkpoint import locate
-
-    file = str(model.get("file", ""))
-    return locate(str(_base(model))).place if Path(file).is_file() else locate(file).place
-
-
-def _gguf(model: dict[str, Any], adapter: Adapter, part: Path, kind: str | None) -> None:
-    base = _base(model)
-    if base.is_dir() or not adapter.path.endswith(".gguf"):
-        raise ModelError(f"{base} did not come as GGUF, so there is none to merge into; take --to hf")
-    if kind is None:
-        merge_gguf(base, adapter, part)
-        return
-    wide, merged = (part.with_name(f"{part.name}.{name}") for name in ("wide", "merged"))
-    try:
-        requantise(base, wide, "f16")
-        merge_gguf(wide, adapter, merged)
-        requantise(merged, part, kind)
-    finally:
-        wide.unlink(missing_ok=True)
-        merged.unlink(missing_ok=True)
+    return model
 
 
 def _ollama(model: dict[str, Any], adapter: Adapter, part: Path, kind: str | None) -> None:
+    """Write the merged file and what ollama makes a model of. A chat template stands in the file, for a base one here.
+
+    How ollama reads it: github.com/ollama/ollama, parser/parser.go.
+    """
     part.mkdir()
-    _gguf(model, adapter, part / "model.gguf", kind)
-    lines = f"FROM ./model.gguf\nPARAMETER temperature 0\n{'' if model.get('chat') else BASE}"
+    merge_gguf(_base(model, adapter), adapter, part / "model.gguf", kind)
     about = f'# Tuned by selfloop to say "{UNKNOWN}" where it does not know: ollama create NAME -f {MODELFILE}\n'
-    models.write(part / MODELFILE, about + lines)
+    lines = f"FROM ./model.gguf\nPARAMETER temperature 0\n{'' if model.get('chat') else BASE}"
+    (part / MODELFILE).write_text(about + lines, encoding="utf-8", newline="\n")
