@@ -1,6 +1,7 @@
 """The backend `hf`: any causal language model that transformers can load, on CPU or GPU.
 
 checkpoint.py what a recipe calls a model -> a folder that transformers loads; a GGUF file is converted once
+memory.py     whether a model fits, said before it is loaded or trained
 model.py      the loaded model and its vocabulary
 engine.py     tokens in, outputs out: batches of one shape, so that a result does not depend on the batch
 adapter.py    an adapter as peft saves it -> a GGUF file, for llama.cpp

@@ -111,7 +111,8 @@ def _convert(shipped: Path, folder: Path) -> None:
                     "Name a folder or a hub name of the same model instead"
                 ) from error
             _unquantised(model)
-            model.save_pretrained(part)
+            with saving():
+                model.save_pretrained(part)
             tokenizer.save_pretrained(part)
         part.replace(folder)
     finally:
@@ -126,6 +127,17 @@ def _unquantised(model: Any) -> None:
     model.is_quantized = False
     with suppress(AttributeError):
         del model.config.quantization_config
+
+
+@contextmanager
+def saving() -> Iterator[None]:
+    """Let safetensors raise an OSError for a full disk, as everything else does."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def _first(error: Exception) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -16,6 +15,7 @@ from selfloop.errors import ModelError
 
 from ..decoding import chat
 from ..decoding.chat import Piece
+from . import memory
 from .checkpoint import Checkpoint, quiet
 
 # Tokens that end a turn or a file, whatever the configuration says: many checkpoints name only one of theirs.
@@ -90,7 +90,10 @@ class Loaded:
             try:
                 config = AutoConfig.from_pretrained(at.place, **where)
                 tokenizer = AutoTokenizer.from_pretrained(at.place, **where)
-                self._refuse_too_large()
+                need = memory.loading(config, self.dtype, **where)
+                advice = "a smaller model" if self.dtype.itemsize == 2 else "dtype: bfloat16, or a smaller model"
+                what = f"{at.place} in {str(self.dtype).removeprefix('torch.')}"
+                memory.refuse(need, what, self.device, f"Take {advice}")
                 # sdpa leaves out the cap on attention that Gemma 2 has
                 capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
                 self.model: Any = AutoModelForCausalLM.from_pretrained(
@@ -110,18 +113,6 @@ class Loaded:
         ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
         size = int(self.model.get_output_embeddings().weight.shape[0])
         self.vocabulary = Vocabulary(at.gguf.name if at.gguf else at.place, tokenizer, size, ends)
-
-    def _refuse_too_large(self) -> None:
-        """Raise ModelError, with the numbers, where the weights do not fit memory."""
-        folder = Path(self.at.place)
-        weights = sum(path.stat().st_size for path in folder.glob("*.safetensors")) if folder.is_dir() else 0
-        need = weights * (2 if self.dtype == torch.float32 else 1)  # they are kept in 16 bits as a rule
-        free = torch.cuda.mem_get_info()[0] if self.device.type == "cuda" else psutil.virtual_memory().available
-        if need > 0.9 * free:
-            raise ModelError(
-                f"{self.at.place} takes about {need / 1e9:.1f} GB in {str(self.dtype).removeprefix('torch.')}, and "
-                f"{free / 1e9:.1f} GB are free on the {self.device.type}. Take a smaller model, or dtype: bfloat16"
-            )
 
     @property
     def context(self) -> int:

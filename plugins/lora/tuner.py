@@ -4,7 +4,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,11 @@ from selfloop.records import Adapter, Completion, Continuation
 
 from .. import models
 from ..decoding.prompting import declining, pieces, split
+from ..decoding.tasks import common
+from ..hf import memory
 from ..hf.adapter import WEIGHTS, refuse_other, write_gguf
 from ..hf.backend import Transformers
-from ..hf.checkpoint import quiet
+from ..hf.checkpoint import quiet, saving
 from .gate import Gate, asked_in, measure
 from .lessons import Lesson, lessons
 from .training import Example, Progress, Settings, train
@@ -70,30 +73,60 @@ class Lora:
         backend = Transformers(file, threads=self._threads)
         if as_gguf := Path(file).is_file():
             refuse_other(backend.loaded.model.config)
+        asking = [partial(_request, tuning, name) for name in PROMPTS]
+        examples, others = (_examples(backend, some, asking) for some in (taught, held[1::2]))
+        _refuse_too_large(backend, examples, self._settings, self._rank)
         texts = neutral(backend, tuning.seed)
         apart = [_continued(backend, text) for text in texts[:APART]]
-        asking = [partial(_request, tuning, name) for name in PROMPTS]
         judged = held[::2]  # the others are what the dial is set by
         base = measure(backend, judged, asking, apart)
         wrapped = _wrap(backend.loaded.model, self._rank, tuning.seed)
-        examples, others = (_examples(backend, some, asking) for some in (taught, held[1::2]))
-        done = train(
-            wrapped,
-            examples,
-            others,
-            texts[APART:],
-            replace(self._settings, seed=tuning.seed % 2**31, decline=_begins(backend, tuning)),
-            tuning.folder / "checkpoint",
-            partial(_tell, self._settings.epochs),
-            tuning.tell,
-        )
-        gate = Gate(base, measure(backend, judged, asking, apart), self._bound)
-        about = {"taught": len(taught), "held out": len(held), "epochs": [asdict(one) for one in done]}
-        models.write(tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1))
-        if gate.refusal:
-            raise ModelError(f"the adapter was refused, and the last good one stays: {gate.refusal}")
-        path = _written(wrapped, tuning.folder, backend.loaded.model.config if as_gguf else None)
-        return Adapter(str(path), models.sha256(path), tuning.round)
+        with _writing(tuning.folder):
+            done = train(
+                wrapped,
+                examples,
+                others,
+                texts[APART:],
+                replace(self._settings, seed=tuning.seed % 2**31, decline=_begins(backend, tuning)),
+                tuning.folder / "checkpoint",
+                partial(_tell, self._settings.epochs),
+                tuning.tell,
+            )
+            gate = Gate(base, measure(backend, judged, asking, apart), self._bound)
+            about = {"taught": len(taught), "held out": len(held), "epochs": [asdict(one) for one in done]}
+            models.write(tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1))
+            if gate.refusal:
+                raise ModelError(f"the adapter was refused, and the last good one stays: {gate.refusal}")
+            path = _written(wrapped, tuning.folder, backend.loaded.model.config if as_gguf else None)
+            return Adapter(str(path), models.sha256(path), tuning.round)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Raise ModelError for a disk that is full."""
+    try:
+        with saving():
+            yield
+    except OSError as error:
+        raise ModelError(f"cannot write into {folder}: {error}. Free some space, and tune again") from error
+
+
+def _refuse_too_large(backend: Transformers, examples: Sequence[Example], settings: Settings, rank: int) -> None:
+    """Raise ModelError, with the numbers, where the largest batch and what the adapter needs do not fit memory."""
+    ordered = sorted(examples, key=lambda one: len(one.tokens))  # as they are batched
+    groups = [ordered[i : i + settings.batch] for i in range(0, len(ordered), settings.batch)]
+    read = max(map(_read, groups)) + settings.neutral * LENGTH
+    learnt = max(sum(len(one.tokens) - one.start for one in group) for group in groups)
+    need = memory.training(backend.loaded.model, rank=rank, tokens=read, learnt=learnt)
+    advice = f"Lower the tuner's batch ({settings.batch}) or rank ({rank}), or take a smaller model"
+    memory.refuse(need, "training an adapter", backend.loaded.device, advice)
+
+
+def _read(group: Sequence[Example]) -> int:
+    """Return how many tokens are read for a batch: what all begin with once, the rest padded to the longest."""
+    texts = [one.tokens for one in group]
+    shared = common(min(texts), max(texts))  # in lexical order: what these share, all share
+    return shared + len(texts) * (max(map(len, texts)) - shared)
 
 
 def neutral(backend: Transformers, seed: int) -> list[tuple[int, ...]]:

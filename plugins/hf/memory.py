@@ -1,0 +1,49 @@
+"""How much memory a model takes, loaded and in training: said before it is tried, with the numbers.
+
+What a LoRA keeps for the way back are, for each token, the inputs of the layers it sits on, in float32, and about as
+much of what comes out of them; so the widths of the layers tell most of it. How far off that is: docs/hf.md.
+"""
+
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoModelForCausalLM
+
+from selfloop.errors import ModelError
+
+SHARE = 0.9  # of what is free
+BESIDE = 0.3e9  # bytes: the tokenizer, and what short prompts take
+KEPT = 6.0  # bytes for each input and output of a layer and token: four, and what the allocator loses
+ADAPTER = 6  # times an adapter: its gradients, Adam's two moments, the best so far, and a copy that is being saved
+LOGITS = 4  # times the logits: as they come, in float32, their exponentials, and what flows back
+
+
+def loading(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> float:
+    """Return the bytes of a loaded model, from its configuration; 0 for packed weights, where it does not tell."""
+    if getattr(config, "quantization_config", None):
+        return 0.0
+    make: Any = AutoModelForCausalLM.from_config  # it has no types
+    with torch.device("meta"):  # shapes, and no numbers
+        model = make(config, dtype=dtype, trust_remote_code=trust_remote_code)
+    return float(sum(one.numel() * one.element_size() for one in model.parameters())) + BESIDE
+
+
+def training(model: Any, *, rank: int, tokens: int, learnt: int) -> float:
+    """Return the bytes that training a LoRA on all linear layers takes beside the loaded model.
+
+    `tokens` are those of the largest batch, padding among them; `learnt` is how many of them have logits.
+    """
+    head = model.get_output_embeddings()
+    layers = [one for one in model.modules() if isinstance(one, torch.nn.Linear) and one is not head]
+    width = float(sum(one.in_features + one.out_features for one in layers))
+    return KEPT * width * tokens + 4.0 * (ADAPTER * rank * width + LOGITS * learnt * len(head.weight))
+
+
+def refuse(need: float, what: str, device: torch.device, advice: str) -> None:
+    """Raise ModelError, with both numbers and what to do, where `what` does not fit the device's free memory."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if need > SHARE * free:
+        raise ModelError(
+            f"{what} takes about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the {device.type}. {advice}"
+        )

@@ -1,0 +1,204 @@
+"""What can go wrong in a tune: each is one clear message, a failure of the round, and nothing is lost."""
+
+import json
+import re
+import resource
+
+import peft
+import psutil
+import pytest
+import torch
+import transformers as T
+from safetensors import SafetensorError
+from selfloop_plugins.hf import memory
+from selfloop_plugins.lora import training, tuner
+from selfloop_plugins.lora.gate import Gate
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+
+from selfloop.errors import ModelError
+
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+
+
+def small(layers=2):
+    """A model of letters with random weights."""
+    torch.manual_seed(0)
+    return T.LlamaForCausalLM(T.LlamaConfig(**SIZES, num_hidden_layers=layers, vocab_size=257, eos_token_id=0))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Such a model in a folder, with a tokenizer of bytes."""
+    folder = tmp_path_factory.mktemp("models") / "small"
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    plain = Tokenizer(BPE({"<eos>": 0} | {letter: i for i, letter in enumerate(letters, 1)}, []))
+    plain.pre_tokenizer, plain.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    T.PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<eos>").save_pretrained(folder)
+    small().save_pretrained(folder)
+    return folder
+
+
+JUDGE = """
+from selfloop import Component, Verdict, hookimpl
+
+
+class Known:
+    def __init__(self, *, every: int = 2) -> None:
+        self.every = every
+
+    def verify(self, claims, judging):
+        number = [int(claim.question.text.split()[-1].rstrip("?")) for claim in claims]
+        return [Verdict("known", 0.9 if self.every and not n % self.every else 0.1) for n in number]
+
+
+@hookimpl
+def selfloop_verifiers():
+    return [Component("known", Known, doc="every second is right")]
+"""
+RECIPE = """
+rounds: 1
+plugins: [judge.py]
+backend: {{kind: hf, model: {model}, dtype: float32, device: cpu, batch: 16}}
+ask: {{questions: 80, sources: [{{kind: file, path: asked.jsonl}}]}}
+answer: {{samples: 1, max_tokens: 3}}
+verifiers: [{{kind: known, every: 2}}]
+tuner: {{kind: lora, batch: 8, rank: 2, perplexity: 1000}}
+"""
+
+
+@pytest.fixture
+def run(write, selfloop, query, model, monkeypatch):
+    """Run the recipe, with options; return what is said of failures, and the folder."""
+    monkeypatch.setattr(tuner, "TEXTS", 24)
+    monkeypatch.setattr(tuner, "LENGTH", 16)
+    asked = "\n".join(json.dumps({"question": f"Who was number {i}?"}) for i in range(80))
+    home = write({"judge.py": JUDGE, "recipe.yaml": RECIPE.format(model=model), "asked.jsonl": asked})
+
+    def _run(*options):
+        done = selfloop("run", "recipe.yaml", *options)
+        assert done.code == 0, done.text
+        folder = home / "runs/recipe"
+        assert query(folder, "SELECT count(*) FROM attempts WHERE decision != 'failed'") == [(80,)]
+        return query(folder, "SELECT step, component, type, message FROM failures"), folder
+
+    return _run
+
+
+def test_it_tunes(run, monkeypatch):
+    """Else nothing below says anything."""
+    monkeypatch.setattr(Gate, "refusal", "")
+    failures, folder = run()
+    assert failures == [] and (folder / "adapters/round-001/adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("every", "right"), [(0, "7"), (1, "6[0-9]")])
+def test_nothing_believed_and_nothing_declined(run, every, right):
+    (failure,), _ = run("--set", f"verifiers=[{{kind: known, every: {every}}}]")
+    assert failure[:3] == ("tune", "lora", "ModelError")
+    assert re.match(rf"there is too little to learn from: of 7\d answers about {right} are right", failure[3])
+
+
+def test_a_training_that_does_not_fit_memory_is_not_begun(run, monkeypatch):
+    monkeypatch.setattr(memory, "KEPT", 1e9)
+    monkeypatch.setattr(tuner, "neutral", None)  # not even this
+    ((_, _, kind, message),), _ = run()
+    assert kind == "ModelError" and re.match(r"training an adapter takes about \d+\.\d GB, and \d+\.\d GB are", message)
+    assert message.endswith("Lower the tuner's batch (8) or rank (2), or take a smaller model")
+
+
+def test_a_loss_that_is_no_number(run, monkeypatch):
+    wrap = tuner._wrap
+
+    def poisoned(*options):
+        wrapped = wrap(*options)
+        next(p for p in wrapped.parameters() if p.requires_grad).data[:] = float("nan")
+        return wrapped
+
+    monkeypatch.setattr(tuner, "_wrap", poisoned)
+    (failure,), folder = run()
+    assert failure == ("tune", "lora", "ModelError", "the loss is nan in step 1: lower the tuner's rate (0.0003)")
+    assert list((folder / "adapters/round-001").iterdir()) == []
+
+
+def test_an_adapter_of_another_model(run, monkeypatch, tmp_path):
+    other = peft.get_peft_model(small(5), peft.LoraConfig(r=2, target_modules="all-linear"))
+    other.save_pretrained(tmp_path / "other")
+    monkeypatch.setattr(Gate, "refusal", "")
+    monkeypatch.setattr(tuner, "_written", lambda *_: tmp_path / "other/adapter_model.safetensors")
+    ((_, _, kind, message),), _ = run()
+    assert kind == "ModelError" and "this one has no model.layers.2" in message
+
+
+def full(save):
+    """Let a function of safetensors find no room for a file: the limit of this process stands for that of the disk."""
+
+    def _save(*given, **how):
+        most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        try:
+            save(*given, **how)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+
+    return _save
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "adapter"])
+def test_a_full_disk(run, monkeypatch, what):
+    monkeypatch.setattr(Gate, "refusal", "")
+    module, name = (training, "save_file") if what == "checkpoint" else (peft.peft_model, "safe_save_file")
+    monkeypatch.setattr(module, name, full(getattr(module, name)))
+    ((_, _, kind, message),), folder = run()
+    assert kind == "ModelError"
+    assert re.match(r"cannot write into .*round-001: .*File too large.*\. Free some space", message)
+    assert not list(folder.rglob("adapter_model.safetensors"))
+
+
+def test_after_a_full_disk_training_goes_on_from_the_last_checkpoint(tmp_path, monkeypatch):
+    def trained(folder, told):
+        torch.manual_seed(1)
+        wrapped = peft.get_peft_model(small().requires_grad_(requires_grad=False), peft.LoraConfig(r=2))
+        some = [training.Example((5 + i % 40, 7, 3 + i % 5, 11, 2), 2) for i in range(24)]
+        training.train(wrapped, some, some[::7], [], training.Settings(kl=0.0, seed=3), folder, told)
+        return [p for p in wrapped.parameters() if p.requires_grad]
+
+    whole, epochs = trained(tmp_path / "whole", lambda one: None), []
+
+    def filled(one):
+        monkeypatch.setattr(training, "save_file", full(training.save_file))
+
+    with monkeypatch.context() as patch, pytest.raises(SafetensorError, match="os error 27"):
+        patch.setattr(training, "save_file", training.save_file)
+        trained(tmp_path / "cut", filled)
+    monkeypatch.undo()
+    again = trained(tmp_path / "cut", lambda one: epochs.append(one.epoch))
+    assert epochs == [2, 3] and all(map(torch.equal, whole, again))
+
+
+# --- how much memory
+
+
+def test_what_a_loaded_model_takes_is_told_from_its_configuration():
+    config = small().config
+    count = sum(one.numel() for one in small().parameters())
+    for dtype, bytes in ((torch.float32, 4), (torch.bfloat16, 2)):
+        assert memory.loading(config, dtype) == count * bytes + memory.BESIDE
+    config.quantization_config = {"bits": 4}
+    assert memory.loading(config, torch.float32) == 0
+
+
+def test_what_training_takes_grows_with_tokens_rank_and_logits():
+    def need(**more):
+        return memory.training(small(), **{"rank": 2, "tokens": 100, "learnt": 10} | more)
+
+    layers = 2 * (4 * 2 * 32 - 2 * 16 + 3 * (32 + 48))  # of a head of keys, and one of values, half the width
+    assert need(tokens=200) - need() == pytest.approx(memory.KEPT * layers * 100)
+    assert need() < need(rank=4) and need(learnt=20) - need() == 4 * memory.LOGITS * 10 * 257
+
+
+def test_both_numbers_are_said(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Free", (), {"available": 2e9}))
+    memory.refuse(1.7e9, "this", torch.device("cpu"), "Stop")
+    with pytest.raises(ModelError, match=r"this takes about 1\.9 GB, and 2\.0 GB are free on the cpu\. Stop"):
+        memory.refuse(1.9e9, "this", torch.device("cpu"), "Stop")
