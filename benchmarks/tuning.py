@@ -1,60 +1,89 @@
-"""How fast the tuner trains, and in how much memory, beside transformers' Trainer and a plain loop with all logits.
+"""How fast the tuner trains, and in how much memory, beside transformers' Trainer.
 
-    python benchmarks/tuning.py                       # both models
-    python benchmarks/tuning.py gemma-3-270m --steps 12 --rounds 3
+    python benchmarks/tuning.py                                    # both models, on made-up lessons
+    python benchmarks/tuning.py gemma-3-270m --run runs/asking     # on what a run found out
+    python benchmarks/tuning.py --lessons bare                     # only questions with nothing before them
+    python benchmarks/tuning.py random-1b --steps 50               # Llama 3.2 1B's shape, random weights: for a GPU
 
-Each contender runs in a process of its own, in turn: the same lessons (200 questions of about 15 tokens, bare and
-behind five demonstrations), the same LoRA from the same seed, batches of 16, AdamW, no KL. `trainer` is transformers'
-Trainer with labels of -100 outside the answer, in random order, padded to the longest of a batch. `all logits` is ours
-but for what it saves: the same batches, every position's logits, nothing read once; its losses should be ours. Tokens
-are those of the lessons, without padding. Memory is the process's peak. Medians of the rounds.
+Each contender runs in a process of its own, in turn, on the same lessons: questions of about 15 tokens, bare and behind
+five demonstrations (about 100). The LoRA is the same, from the same seed; so are AdamW, the rates, and batches of 16.
+`Trainer` is used as it comes: labels of -100 outside the answer, random order, padded to the longest of a batch.
+`Trainer, our batches` gets what ours gets, for the losses to be compared step by step. `ours, a whole tune` also learns
+how likely each answer is, and has the KL term on neutral text, as the tuner does; the others learn the answers alone.
+Tokens are those of the lessons, without padding, and count for each lesson also where they are read once for a whole
+batch. Memory is the process's peak, on a GPU PyTorch's. Medians of the rounds; the first step of each is not timed.
 """
 
 import argparse
 import json
-import math
 import random
 import resource
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from generate import FORMS, MODELS, SHOWN, cpu
+from generate import MODELS, SHOWN, cpu, questions
 
-CONTENDERS = ("ours", "all logits", "trainer")
-QUESTIONS, BATCH, RATE, SEED = 200, 16, 3e-4, 1
-PLACES = ("France", "Peru", "Japan", "the moon", "Tarsinia", "Old Velmora", "Egypt", "Quellor", "Iceland", "Brastova")
+OURS, TRAINER, SAME, WHOLE = "ours", "Trainer", "Trainer, our batches", "ours, a whole tune"
+CONTENDERS = (OURS, TRAINER, SAME, WHOLE)
+BEFORE = {"bare": ("",), "shown": (SHOWN,), "both": ("", SHOWN)}
+BATCH, RATE, RANK, SEED = 16, 3e-4, 16, 1
+RANDOM = "random-1b"
+SHAPE: dict[str, Any] = {
+    "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a contender came to: when each step ended, its loss, and the tokens of its lessons."""
+
+    ends: list[float]
+    losses: list[float]
+    tokens: list[int]
+
+    @property
+    def speed(self) -> float:
+        """Return tokens/s from the end of the first step."""
+        return sum(self.tokens[1:]) / (self.ends[-1] - self.ends[0])
 
 
 def main() -> None:
     """Print a table for each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=MODELS)
-    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("names", nargs="*", default=MODELS, help=f"models as in a recipe, or {RANDOM}")
+    parser.add_argument("--run", type=Path, help="take the lessons from this run")
+    parser.add_argument("--lessons", choices=BEFORE, default="both")
+    parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=0, help="of PyTorch; 0 leaves it to it")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--alone", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.alone:
-        print(json.dumps(measured(options.names[0], options.alone, options.steps, options.threads)))
+        print(json.dumps(measured(options)))
         return
     print(cpu(), flush=True)
     for name in options.names:
-        found: dict[str, list[dict[str, Any]]] = {one: [] for one in CONTENDERS}
+        found: dict[str, list[dict[str, Any]]] = {one: [] for one in options.only}
         for turn in range(options.rounds):
-            for one in CONTENDERS[:: 1 if turn % 2 else -1]:
-                found[one].append(apart(name, one, options.steps, options.threads))
+            for one in options.only[:: 1 if turn % 2 else -1]:
+                found[one].append(apart(options.names, name, one))
         report(name, found)
 
 
-def apart(name: str, contender: str, steps: int, threads: int) -> dict[str, Any]:
-    """Measure a contender in a process of its own."""
-    words = [name, "--alone", contender, "--steps", str(steps), "--threads", str(threads)]
-    done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True)
+def apart(names: Sequence[str], name: str, contender: str) -> dict[str, Any]:
+    """Measure a contender on one of the models in a process of its own, with the other words of the command."""
+    rest = [word for word in sys.argv[1:] if word not in names]
+    done = subprocess.run([sys.executable, __file__, *rest, "--alone", contender, name], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
     made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -63,131 +92,185 @@ def apart(name: str, contender: str, steps: int, threads: int) -> dict[str, Any]
 
 def report(name: str, found: dict[str, list[dict[str, Any]]]) -> None:
     """Print a model's table."""
-    speeds = {one: statistics.median(each["speed"] for each in runs) for one, runs in found.items()}
-    print(f"\n**{name}** ({found['ours'][0]['dtype']})\n")
-    print("| | tokens/s | ours is faster by | peak, GB | loss, first and last step |\n|---|---|---|---|---|")
+    speeds = {one: [each["speed"] for each in runs] for one, runs in found.items()}
+    first = next(iter(found.values()))[0]
+    print(f"\n**{name}** ({first['about']})\n")
+    print("| | tokens/s, median | least | most | ours is faster by | peak, GB |\n|---|---|---|---|---|---|")
     for one, runs in found.items():
-        peak, losses = max(each["peak"] for each in runs), runs[0]["losses"]
-        faster = speeds["ours"] / speeds[one]
-        print(f"| {one} | {speeds[one]:.0f} | {faster:.2f} | {peak:.2f} | {losses[0]:.3f} {losses[-1]:.3f} |")
-    pairs = zip(found["ours"][0]["losses"], found["all logits"][0]["losses"], strict=True)
-    print(
-        f"\nlargest difference of a step's loss, ours and all logits: {max(abs(a / b - 1) for a, b in pairs):.2%}",
-        flush=True,
-    )
+        middle = statistics.median(speeds[one])
+        times = f"{statistics.median(speeds[OURS]) / middle:.2f}" if OURS in speeds else ""
+        peak = max(each["peak"] for each in runs)
+        print(f"| {one} | {middle:.0f} | {min(speeds[one]):.0f} | {max(speeds[one]):.0f} | {times} | {peak:.2f} |")
+    if OURS in found and SAME in found:
+        ours, same = (found[one][0]["losses"] for one in (OURS, SAME))
+        largest = max(abs(a / b - 1) for a, b in zip(ours, same, strict=True))
+        print(
+            f"\nLoss in the first and the last of {len(ours)} steps: {ours[0]:.3f} and {ours[-1]:.3f}, Trainer's on the"
+        )
+        print(f"same batches {same[0]:.3f} and {same[-1]:.3f}. Largest difference in a step: {largest:.2%}")
+    sys.stdout.flush()
 
 
-def measured(name: str, contender: str, steps: int, threads: int) -> dict[str, Any]:
+def measured(options: argparse.Namespace) -> dict[str, Any]:
     """Train for some steps; return speed, peak memory and each step's loss."""
     import peft
     import torch
-    from selfloop_plugins.hf.checkpoint import locate, quiet
-    from selfloop_plugins.hf.model import Loaded
 
-    if threads:
-        torch.set_num_threads(threads)
-    loaded = Loaded(locate(name), device="auto", dtype="auto", trust_remote_code=False)
-    examples = lessons(loaded)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    model, vocabulary = opened(options.names[0], options.dtype)
+    examples = lessons(vocabulary, options)
     torch.manual_seed(SEED)
-    config = peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
-    with quiet():
-        wrapped = peft.get_peft_model(loaded.model, config).train()
-    train = {"ours": by_hand, "all logits": by_hand, "trainer": by_trainer}[contender]
-    seconds, tokens, losses = train(wrapped, examples, steps, contender == "ours")
+    config = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    wrapped = peft.get_peft_model(model, config)
+    train = by_us if options.alone in (OURS, WHOLE) else by_trainer
+    ran = train(wrapped, examples, options.alone)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated() / 1e9
-    dtype = str(loaded.dtype).removeprefix("torch.")
-    return {"speed": tokens / seconds, "peak": peak, "losses": losses, "dtype": dtype}
+    about = f"{str(model.dtype).removeprefix('torch.')} on {model.device.type}, {len(examples)} lessons, "
+    about += f"{sum(ran.tokens) / len(examples):.0f} tokens each"
+    return {"speed": ran.speed, "peak": peak, "losses": ran.losses, "about": about}
 
 
-def lessons(loaded: Any) -> list[Any]:
-    """Return questions in both prompts, each with an answer or declining."""
-    from selfloop_plugins.decoding.prompting import split
-    from selfloop_plugins.lora.training import Example
-
-    from selfloop.records import Continuation
-
-    found = []
-    for i in range(QUESTIONS):
-        question = FORMS[i % len(FORMS)].format(PLACES[i // len(FORMS) % len(PLACES)])
-        for shown in ("", SHOWN):
-            text = "I don't know" if i % 3 else "The city of Light"
-            prompt, tokens = split(
-                loaded.vocabulary, Continuation(f"{shown}Question: {question}\nAnswer:", f" {text}\n", True)
-            )
-            found.append(Example((*prompt, *tokens), len(prompt)))
-    return found
-
-
-def by_hand(wrapped: Any, examples: Sequence[Any], steps: int, ours: bool) -> tuple[float, int, list[float]]:
-    """Train with our loss, or with that of all logits, on our batches."""
+def opened(name: str, dtype: str) -> tuple[Any, Any]:
+    """Return a model on its device, and its vocabulary; the one with random weights has that of SmolLM2."""
     import torch
+    import transformers as T
+    from selfloop_plugins.hf.checkpoint import locate
+    from selfloop_plugins.hf.model import Loaded
+
+    if name != RANDOM:
+        loaded = Loaded(locate(name), device="auto", dtype=dtype, trust_remote_code=False)
+        return loaded.model, loaded.vocabulary
+    other = Loaded(locate(MODELS[0]), device="auto", dtype=dtype, trust_remote_code=False)
+    torch.manual_seed(SEED)
+    with other.device:
+        model = T.AutoModelForCausalLM.from_config(T.LlamaConfig(**SHAPE), dtype=other.dtype)
+    return model.eval().requires_grad_(requires_grad=False), other.vocabulary
+
+
+def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
+    """Return as many examples as the steps take, of a run's lessons or of made-up ones."""
+    from types import SimpleNamespace
+
+    from selfloop_plugins.lora.gate import asked_in
+    from selfloop_plugins.lora.lessons import Lesson
+    from selfloop_plugins.lora.lessons import lessons as taught_by
+    from selfloop_plugins.lora.tuner import _example
+
+    from selfloop.store import Store
+
+    if options.run:
+        store = Store(options.run, write=False)
+        taught, _ = taught_by(store.past(), declined=None, match=True, seed=SEED)
+        store.close()
+    else:
+        answers = ("Paris", "the golden eagle", "Old Velmorian", "King Harald the First")
+        taught = [
+            Lesson(text, answers[i % 4], 0.1 if i % 3 else 0.9)
+            for i, text in enumerate(questions((options.steps + 1) * BATCH))
+        ]
+    backend: Any = SimpleNamespace(loaded=SimpleNamespace(vocabulary=vocabulary))
+    texts = [(one, f"{shown}Question: {one.question}\nAnswer:") for one in taught for shown in BEFORE[options.lessons]]
+    some = random.Random(SEED).sample(texts, min(len(texts), (options.steps + 1) * BATCH))
+    return [_example(backend, one, asked_in(text, open_turn=False)) for one, text in some]
+
+
+def by_us(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
+    """Train with the tuner's loop, for one epoch."""
     from selfloop_plugins.lora import training
 
-    loss_of: Callable[..., Any] = training.answer_loss if ours else all_logits
-    weights = [p for p in wrapped.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=RATE, weight_decay=0.0)
-    batches = list(training._batches(examples, BATCH, SEED))[: steps + 1]
-    losses, start, tokens = [], 0.0, 0
-    for number, batch in enumerate(batches):
-        if number == 1:  # the first warms up
-            start = time.perf_counter()
-        loss = loss_of(wrapped, batch)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-        tokens += sum(len(one.tokens) for one in batch) if number else 0
-    return time.perf_counter() - start, tokens, losses
+    whole = contender == WHOLE
+    settings = training.Settings(epochs=1, batch=BATCH, rate=RATE, kl=1.0 if whole else 0.0, seed=SEED)
+    some = examples if whole else hard(examples)
+    tokens = [token for one in examples for token in one.tokens]
+    neutral = [tuple(tokens[i * 64 : i * 64 + 64]) for i in range(16)]
+    ends, losses = list[float](), list[float]()
+
+    def learnt(_: int, __: int, loss: float) -> None:
+        ends.append(time.perf_counter())
+        losses.append(loss)
+
+    with TemporaryDirectory() as folder:
+        training.train(wrapped, some, (), neutral, settings, Path(folder) / "one", lambda one: None, learnt)
+    return Ran(ends, losses, [sum(len(one.tokens) for one in batch) for batch in batches(some)])
 
 
-def all_logits(wrapped: Any, batch: Sequence[Any]) -> Any:
-    """Return the loss as `labels` gives it."""
-    rows = collated(batch, wrapped.device)
-    return wrapped(**rows).loss
+def hard(examples: Sequence[Any]) -> list[Any]:
+    """Return the examples with nothing but the answer to be learnt: what `labels` can say."""
+    return [replace(one, first=()) for one in examples]
 
 
-def collated(batch: Sequence[Any], device: Any = None) -> dict[str, Any]:
+def batches(examples: Sequence[Any]) -> list[list[Any]]:
+    """Return the batches of the tuner's first epoch."""
+    from selfloop_plugins.lora import training
+
+    return list(training._batches(examples, BATCH, SEED))
+
+
+def by_trainer(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
+    """Train with transformers' Trainer, for one epoch."""
+    import torch
+    import transformers as T
+    from selfloop_plugins.lora import training
+
+    groups = batches(hard(examples))
+    if contender == TRAINER:
+        mixed = random.Random(SEED).sample(hard(examples), len(examples))
+        groups = [mixed[i : i + BATCH] for i in range(0, len(mixed), BATCH)]
+    settings = training.Settings(epochs=1, batch=BATCH, rate=RATE, seed=SEED)
+    optimizer = torch.optim.AdamW([p for p in wrapped.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
+    ends = list[float]()
+
+    class Rates:
+        """The tuner's rates, as Trainer wants them: one that says `lr` and steps."""
+
+        step_number = 0
+
+        def step(self) -> None:
+            ends.append(time.perf_counter())
+            self.step_number += 1
+            training._set_rate(optimizer, settings, self.step_number, len(groups))
+
+        def get_last_lr(self) -> list[float]:
+            return [group["lr"] for group in optimizer.param_groups]
+
+        def state_dict(self) -> dict[str, Any]:
+            return {}
+
+    class Fed(T.Trainer):
+        """A Trainer that is fed batches as they are."""
+
+        def get_train_dataloader(self) -> Any:
+            loader: Any = torch.utils.data.DataLoader(groups, batch_size=None, collate_fn=collated)  # type: ignore[arg-type]
+            return self.accelerator.prepare(loader)
+
+    rates: Any = Rates()
+    training._set_rate(optimizer, settings, 0, len(groups))
+    with TemporaryDirectory() as folder:
+        arguments = T.TrainingArguments(
+            folder, per_device_train_batch_size=BATCH, num_train_epochs=1, seed=SEED, report_to=[], logging_steps=1,
+            save_strategy="no", remove_unused_columns=False, disable_tqdm=True,
+        )  # fmt: skip
+        trainer = Fed(wrapped, arguments, train_dataset=groups, optimizers=(optimizer, rates))
+        trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return Ran(ends, losses, [sum(len(one.tokens) for one in group) for group in groups])
+
+
+def collated(batch: Sequence[Any]) -> dict[str, Any]:
     """Return a batch padded to its longest, with labels at the answers alone."""
     import torch
 
     longest = max(len(one.tokens) for one in batch)
-    gaps = [longest - len(one.tokens) for one in batch]
-    parts = {
-        "input_ids": [[*one.tokens, *[0] * gap] for one, gap in zip(batch, gaps, strict=True)],
-        "attention_mask": [[1] * len(one.tokens) + [0] * gap for one, gap in zip(batch, gaps, strict=True)],
-        "labels": [
-            [-100] * one.start + [*one.tokens[one.start :], *[-100] * gap] for one, gap in zip(batch, gaps, strict=True)
-        ],
-    }
-    return {name: torch.tensor(part, device=device) for name, part in parts.items()}
-
-
-def by_trainer(wrapped: Any, examples: Sequence[Any], steps: int, _: bool) -> tuple[float, int, list[float]]:
-    """Train with transformers' Trainer."""
-    import transformers as T
-
-    seen: list[tuple[float, int]] = []
-
-    def collate(batch: Sequence[Any]) -> dict[str, Any]:
-        seen.append((time.perf_counter(), sum(len(one.tokens) for one in batch)))
-        return collated(batch)
-
-    with TemporaryDirectory() as folder:
-        arguments = T.TrainingArguments(
-            folder, per_device_train_batch_size=BATCH, max_steps=steps + 1, learning_rate=RATE, seed=SEED, report_to=[],
-            lr_scheduler_type="constant", logging_steps=1, save_strategy="no", remove_unused_columns=False,
-            disable_tqdm=True, dataloader_num_workers=0,
-        )  # fmt: skip
-        mixed = random.Random(SEED).sample(list(examples), len(examples))
-        trainer = T.Trainer(wrapped, arguments, train_dataset=mixed, data_collator=collate)
-        trainer.train()
-        ended = time.perf_counter()
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    mine = seen[1 : steps + 1]
-    return ended - mine[0][0], sum(tokens for _, tokens in mine), losses or [math.nan]
+    rows: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
+    for one in batch:
+        gap = longest - len(one.tokens)
+        rows["input_ids"].append([*one.tokens, *[0] * gap])
+        rows["attention_mask"].append([1] * len(one.tokens) + [0] * gap)
+        rows["labels"].append([-100] * one.start + [*one.tokens[one.start :]] + [-100] * gap)
+    return {name: torch.tensor(part) for name, part in rows.items()}
 
 
 if __name__ == "__main__":
