@@ -13,7 +13,7 @@ asks of the model that another has asked before is read from the store, as in a 
 import argparse
 import inspect
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -151,11 +151,12 @@ def table(
 ) -> Iterator[str]:
     """Yield one row for each built-in detector, and for each combination, its detectors' time included."""
     yield "| detector | AUROC | AURC | ECE | Brier | abstains | s / 1,000 |\n|---|---|---|---|---|---|---|"
-    said = partial(verdicts, backend, render)
+    ours = detectors(backend)
+    said = partial(verdicts, ours, backend, render)
 
     found: dict[str, list[Verdict]] = {}
     seconds: dict[str, float] = {}
-    plain = {name: (name, {}) for name in (*DEFAULT, *detectors(backend)) if name != "combined"}
+    plain = {name: (name, {}) for name in (*DEFAULT, *ours) if name != "combined"}
     for label, (name, options) in (plain | VARIANTS).items():
         some = claims[:costly] if label in COSTLY else claims
         start = time.perf_counter()
@@ -175,6 +176,7 @@ def table(
 
 
 def verdicts(
+    ours: Mapping[str, Component],
     backend: Recorder,
     render: Render,
     name: str,
@@ -185,9 +187,9 @@ def verdicts(
 ) -> list[Verdict]:
     """Return what a detector says of claims; `before` are those whose verdicts the claims have."""
     again = lambda other: list(  # noqa: E731
-        zip(*(verdicts(backend, render, one, other, home) for one in before), strict=True)
+        zip(*(verdicts(ours, backend, render, one, other, home) for one in before), strict=True)
     )
-    build = detectors(backend)[name].build
+    build = ours[name].build
     options = {"folder": home} if "folder" in inspect.signature(build).parameters else {}
     found = build(**options, **own).verify(claims, Judging(backend, render, again, 1))
     return [replace(verdict, verifier=name) for verdict in found]

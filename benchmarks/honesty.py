@@ -16,11 +16,12 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectors import DEFAULT, answered, questions, recorded, shown, verdicts
+from detectors import DEFAULT, answered, detectors, questions, recorded, shown, verdicts
 from generate import SHOWN, cpu
 from numpy.typing import NDArray
 from selfloop_plugins import models
@@ -87,9 +88,9 @@ def main() -> None:
 def tuned(run: Path) -> Adapter:
     """Return the adapter that a run ended with."""
     with closing(Store(run, write=False)) as store:
-        found = [one.adapter for one in store.rounds() if one.adapter]
+        found = store.past().adapter
     assert found, f"{run} has no adapter"
-    return found[-1]
+    return found
 
 
 def said(backend: LlamaCpp, asked: Sequence[Question], form: str) -> Said:
@@ -136,9 +137,10 @@ def sure(backend: LlamaCpp, asked: list[Question]) -> Bools:
     """Return which of the base's answers its detectors, combined, find likelier true than not: eight samples each."""
     with recorded(backend) as (recorder, folder, render):
         claims = answered(recorder, asked, render)
-        told = zip(*(verdicts(recorder, render, name, claims, folder) for name in DEFAULT), strict=True)
+        said = partial(verdicts, detectors(recorder), recorder, render)
+        told = zip(*(said(name, claims, folder) for name in DEFAULT), strict=True)
         claims = [replace(claim, verdicts=each) for claim, each in zip(claims, told, strict=True)]
-        found = verdicts(recorder, render, "combined", claims, folder, DEFAULT)
+        found = said("combined", claims, folder, DEFAULT)
         return np.array([(one.confidence or 0.0) >= 0.5 for one in found])
 
 

@@ -152,12 +152,10 @@ def opened(name: str, dtype: str) -> tuple[Any, Any]:
 
 def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
     """Return as many examples as the steps take, of a run's lessons or of made-up ones."""
-    from types import SimpleNamespace
-
     from selfloop_plugins.lora.gate import asked_in
     from selfloop_plugins.lora.lessons import Lesson
     from selfloop_plugins.lora.lessons import lessons as taught_by
-    from selfloop_plugins.lora.tuner import _example
+    from selfloop_plugins.lora.tuner import example
 
     from selfloop.store import Store
 
@@ -171,10 +169,9 @@ def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
             Lesson(text, answers[i % 4], 0.1 if i % 3 else 0.9)
             for i, text in enumerate(questions((options.steps + 1) * BATCH))
         ]
-    backend: Any = SimpleNamespace(loaded=SimpleNamespace(vocabulary=vocabulary))
     texts = [(one, f"{shown}Question: {one.question}\nAnswer:") for one in taught for shown in BEFORE[options.lessons]]
     some = random.Random(SEED).sample(texts, min(len(texts), (options.steps + 1) * BATCH))
-    return [_example(backend, one, asked_in(text, open_turn=False)) for one, text in some]
+    return [example(vocabulary, one, asked_in(text, open_turn=False)) for one, text in some]
 
 
 def by_us(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
@@ -194,19 +191,12 @@ def by_us(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
 
     with TemporaryDirectory() as folder:
         training.train(wrapped, some, (), neutral, settings, Path(folder) / "one", lambda one: None, learnt)
-    return Ran(ends, losses, [sum(len(one.tokens) for one in batch) for batch in batches(some)])
+    return Ran(ends, losses, [sum(len(one.tokens) for one in batch) for batch in training.batches(some, BATCH, SEED)])
 
 
 def hard(examples: Sequence[Any]) -> list[Any]:
     """Return the examples with nothing but the answer to be learnt: what `labels` can say."""
     return [replace(one, first=()) for one in examples]
-
-
-def batches(examples: Sequence[Any]) -> list[list[Any]]:
-    """Return the batches of the tuner's first epoch."""
-    from selfloop_plugins.lora import training
-
-    return list(training._batches(examples, BATCH, SEED))
 
 
 def by_trainer(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
@@ -215,7 +205,7 @@ def by_trainer(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
     import transformers as T
     from selfloop_plugins.lora import training
 
-    groups = batches(hard(examples))
+    groups = training.batches(hard(examples), BATCH, SEED)
     if contender == TRAINER:
         mixed = random.Random(SEED).sample(hard(examples), len(examples))
         groups = [mixed[i : i + BATCH] for i in range(0, len(mixed), BATCH)]

@@ -6,11 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from selfloop import Claim, Completion, Judging, Request, Verdict
+from selfloop.answers import UNKNOWN
 from selfloop.errors import RequestError
+from selfloop.prompts import Prompt
 from selfloop.protocols import Backend
 from selfloop.records import Continuation
 
 from .evidence import Abstain
+
+
+def declined(prompt: Prompt, *, open_turn: bool) -> Continuation:
+    """Return "I don't know" as what follows a prompt: a word apart where the model is to go on with a line."""
+    apart = not prompt[-1:].isspace() if isinstance(prompt, str) else open_turn
+    return Continuation(prompt, f" {UNKNOWN}" if apart else UNKNOWN, open_turn)
 
 
 class ByReading:

@@ -9,11 +9,11 @@ from typing import Any, Literal, NamedTuple
 import click
 
 from selfloop import Outcome, hookimpl
+from selfloop.answers import UNKNOWN
 from selfloop.cli.options import as_json, run_folder, runs_dir
 from selfloop.ledger import UNSAID, agree, gist, origin
 from selfloop.text import cells, encodable, printable
 
-UNKNOWN = "I don't know"
 WIDE = 180  # cells of a line where it is no terminal that shows it
 LEAST, NARROW = 60, 100  # a terminal of fewer cells wraps; below that, what belongs to a row has a line of its own
 Change = Literal["lost", "found", "changed"]

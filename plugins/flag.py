@@ -9,7 +9,7 @@ from selfloop.answers import UNKNOWN
 from selfloop.prompts import is_open
 from selfloop.records import Continuation
 
-from .asking import ByReading
+from .asking import ByReading, declined
 from .evidence import NAN, Abstain
 
 
@@ -25,8 +25,7 @@ class Flag(ByReading):
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return declining, after the question."""
         prompt = judging.prompt("answer", question=claim.question.text)
-        apart = is_open(prompt) or isinstance(prompt, str)
-        return [Continuation(prompt, f" {UNKNOWN}" if apart else UNKNOWN, is_open(prompt))]
+        return [declined(prompt, open_turn=is_open(prompt))]
 
     def judge(self, claim: Claim, found: Sequence[Any]) -> tuple[float, str]:
         """Return the confidence."""

@@ -162,6 +162,12 @@ def write(path: Path, text: str) -> None:
     Path(file.name).replace(path)
 
 
+def settle(path: Path) -> None:
+    """Wait until a file is on the disk: what is moved to its place after that is whole, whatever happens."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def making(what: str, lock: Path, advice: str = "") -> Iterator[None]:
     """Let one process at a time make `what` in the folder of the file `lock`, which is made too.

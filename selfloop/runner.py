@@ -14,7 +14,7 @@ from selfloop.events import RoundEnded, RunEnded, RunStarted
 from selfloop.loop import play
 from selfloop.recipe import Loaded, read
 from selfloop.records import Round
-from selfloop.store import RECIPE, Store
+from selfloop.store import RECIPE, Store, opened
 
 
 def run(
@@ -52,9 +52,7 @@ def run(
 
 def resume(folder: Path, *, quiet: bool = False) -> Path:
     """Go on with the run in `folder` where it was stopped; do nothing if it is done. Raises SelfloopError."""
-    if not (folder / RECIPE).is_file():
-        raise StoreError(f"no run in {folder}. Give the folder of a run, as `selfloop run` printed it.")
-    store = Store(folder, write=True)
+    store = opened(folder, write=True)
     try:
         loaded = _quieted(stored_recipe(store), quiet)
         check(loaded)

@@ -282,6 +282,13 @@ class Store:
         return made[back.get(last, last)]
 
 
+def opened(folder: Path, *, write: bool) -> Store:
+    """Return the store of a run that is there. Raises StoreError."""
+    if not (folder / RECIPE).is_file():
+        raise StoreError(f"no run in {folder}. Give the folder of a run, as `selfloop run` printed it.")
+    return Store(folder, write=write)
+
+
 def rounds_of(folder: Path) -> list[Round]:
     """Return the rounds that have ended of the run in `folder`, in order. Raises StoreError."""
     with closing(Store(folder, write=False)) as store:

@@ -1,9 +1,9 @@
 """What is asked -> the tokens of its prompt, and of what follows it."""
 
-from selfloop.answers import UNKNOWN
 from selfloop.errors import RequestError
 from selfloop.records import Continuation, Request
 
+from ..asking import declined
 from . import chat
 from .tasks import Vocabulary, common
 
@@ -20,9 +20,7 @@ def pieces(model: Vocabulary, asked: Request | Continuation) -> list[chat.Piece]
 
 def declining(model: Vocabulary, request: Request) -> int:
     """Return the token with which "I don't know" begins after a prompt."""
-    prompt = request.prompt
-    apart = not prompt[-1:].isspace() if isinstance(prompt, str) else request.open_turn
-    _, tokens = split(model, Continuation(prompt, f" {UNKNOWN}" if apart else UNKNOWN, request.open_turn))
+    _, tokens = split(model, declined(request.prompt, open_turn=request.open_turn))
     return tokens[0]
 
 

@@ -5,8 +5,6 @@ import errno
 import logging
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,8 @@ from numpy.typing import NDArray
 
 from selfloop.errors import MissingExtra, ModelError
 from selfloop.records import Adapter
+
+from ..llama_cpp.requantise import rewritten
 
 Array = NDArray[np.float32]
 FTYPES: Mapping[str, int] = {  # llama.cpp's numbers of formats
@@ -125,15 +125,10 @@ def requantise(source: Path, target: Path, kind: str) -> None:
 
     Raises ModelError for what llama.cpp refuses, OSError for what the disk does.
     """
-    command = ["selfloop_plugins.llama_cpp.requantise", source, target, FTYPES[kind], os.cpu_count() or 1]
-    done = subprocess.run(
-        [sys.executable, "-m", *map(str, command)], capture_output=True, text=True, errors="replace", check=False
-    )
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or [f"status {done.returncode}"]
-        if "iostream" in said[-1]:  # all that C++ says of a write that failed
+    if wrong := rewritten(source, target, FTYPES[kind], os.cpu_count() or 1):
+        if "iostream" in wrong:  # all that C++ says of a write that failed
             raise OSError(errno.EIO, f"llama.cpp could not write all of the {kind} file; the disk may be full")
-        raise ModelError(f"llama.cpp cannot write {source.name} in {kind}: {said[-1]}")
+        raise ModelError(f"llama.cpp cannot write {source.name} in {kind}: {wrong}")
 
 
 def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
@@ -143,11 +138,10 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
     """
     try:
         from peft.tuners.lora import LoraLayer
-        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoTokenizer
 
         from ..hf.backend import Transformers
-        from ..hf.checkpoint import locate, quiet
+        from ..hf.checkpoint import locate, quiet, saving
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "tune", "Merging an adapter") from error
     place = locate(str(model["file"])).place
@@ -163,10 +157,7 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
             layer.merge()
     backend.load_adapter(None)  # takes the adapter's layers off; what was merged stays
     tokenizer: Any = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    try:
-        with quiet():
-            whole.save_pretrained(out)
-            tokenizer.save_pretrained(out)
-    except SafetensorError as error:
-        raise OSError(errno.EIO, str(error)) from error
+    with quiet(), saving():
+        whole.save_pretrained(out)
+        tokenizer.save_pretrained(out)
     backend.close()

@@ -13,7 +13,7 @@ import click
 from selfloop.answers import UNKNOWN
 from selfloop.errors import ModelError, StoreError
 from selfloop.records import Adapter, Round
-from selfloop.store import RECIPE, Store
+from selfloop.store import opened
 
 from .. import models
 from ..hf.adapter import CONFIG, GGUF, WEIGHTS
@@ -29,7 +29,7 @@ def written(
     folder: Path, to: str, out: Path | None, *, kind: str | None, number: int | None, force: bool
 ) -> tuple[Path, Adapter]:
     """Write what `to` names of the run in `folder`; return where, and what is in it. Raises SelfloopError."""
-    with closing(_store(folder, write=False)) as store:
+    with closing(opened(folder, write=False)) as store:
         model, rounds, held = store.meta().get("model", {}), list(store.rounds()), store.past().adapter
     adapter = _found(folder, held if number is None else _of(folder, rounds, number))
     out = out or Path(f"{folder.resolve().name}-{to}{'.gguf' if to == 'gguf' else ''}")
@@ -46,7 +46,7 @@ def written(
 
 def rolled_back(folder: Path, number: int) -> Adapter | None:
     """Note that the adapter of round `number` is in effect from now on; return it. Raises SelfloopError."""
-    with closing(_store(folder, write=True)) as store:
+    with closing(opened(folder, write=True)) as store:
         rounds = list(store.rounds())
         adapter = _of(folder, rounds, number) if number else None
         if adapter:
@@ -72,8 +72,8 @@ def whole(out: Path, make: Callable[[Path], Any]) -> None:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         make(part)
-        for path in (part, *part.rglob("*")):
-            _settle(path)
+        for path in filter(Path.is_file, (part, *part.rglob("*"))):
+            models.settle(path)
         if place.is_dir():
             place.replace(old)
         part.replace(place)
@@ -82,18 +82,6 @@ def whole(out: Path, make: Callable[[Path], Any]) -> None:
         raise StoreError(f"cannot write {out}: {error.strerror or error}. Choose another place with --out") from error
     finally:
         shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
-
-
-def _settle(path: Path) -> None:
-    if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def _store(folder: Path, *, write: bool) -> Store:
-    if not (folder / RECIPE).is_file():
-        raise StoreError(f"no run in {folder}. Give the folder of a run, as `selfloop run` printed it.")
-    return Store(folder, write=write)
 
 
 def _of(folder: Path, rounds: Sequence[Round], number: int) -> Adapter:

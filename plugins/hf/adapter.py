@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from selfloop.errors import MissingExtra, ModelError
 
+from .. import models
+
 CONFIG, WEIGHTS, GGUF = "adapter_config.json", "adapter_model.safetensors", "adapter.gguf"
 
 # transformers' name of an architecture -> llama.cpp's
@@ -69,8 +71,7 @@ def write_gguf(folder: Path, config: Any) -> Path:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
+        models.settle(part)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

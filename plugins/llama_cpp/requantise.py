@@ -3,13 +3,25 @@
 A process of its own: llama.cpp aborts on some broken files, cannot be interrupted, and takes memory meanwhile.
 """
 
+import subprocess
 import sys
+from pathlib import Path
 
-from .model import lib, log
+
+def rewritten(source: Path, target: Path, ftype: int, threads: int) -> str:
+    """Run this program; return what went wrong, or an empty string."""
+    command = [sys.executable, "-m", __name__, source, target, ftype, threads]
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
+    )
+    said = [line for line in done.stderr.splitlines() if line.strip()] or [f"status {done.returncode}"]
+    return said[-1] if done.returncode else ""
 
 
 def main(source: str, target: str, ftype: str, threads: str) -> None:
     """Write `target`; what went wrong is the last line of standard error, and the exit code is 1."""
+    from .model import lib, log
+
     params = lib.llama_model_quantize_default_params()
     params.ftype, params.nthread, params.allow_requantize = int(ftype), int(threads), True
     with log().listening() as said:

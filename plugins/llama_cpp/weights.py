@@ -17,8 +17,6 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -36,6 +34,7 @@ from . import Weights, context
 from .backend import LlamaCpp
 from .cache import WANTED, Token
 from .model import Model, lib
+from .requantise import rewritten
 from .yardstick import QUESTIONS, TEXT
 
 
@@ -209,22 +208,9 @@ class Copies:
         record.unlink(missing_ok=True)
         _log.info("writing a working copy of %s in %s", self.shipped.name, name)
         part = path.with_suffix(f".{os.getpid()}.part")
-        command = [
-            sys.executable,
-            "-m",
-            f"{__package__}.requantise",
-            self.shipped,
-            part,
-            FORMATS[name].ftype,
-            self.threads,
-        ]
         try:
-            done = subprocess.run(
-                list(map(str, command)), capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
-            )
-            if done.returncode:
-                said = [line for line in done.stderr.splitlines() if line.strip()] or [f"status {done.returncode}"]
-                raise ModelError(f"llama.cpp cannot write {self.shipped} in {name}: {said[-1]}. Set weights: shipped")
+            if wrong := rewritten(self.shipped, part, FORMATS[name].ftype, self.threads):
+                raise ModelError(f"llama.cpp cannot write {self.shipped} in {name}: {wrong}. Set weights: shipped")
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import json
 import math
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch.nn.functional import kl_div, log_softmax
 
 from selfloop.errors import ModelError
 
+from ..decoding.tasks import common
 from ..hf.model import cache_argument, head, trunk
 
 STATE = "state.json"  # of a checkpoint; the folder is there with it or not at all
@@ -141,15 +142,15 @@ def _epoch(
 ) -> Progress:
     """Go through the examples once; `done` are the epochs before."""
     losses, divergences = [], []
-    batches = list(_batches(examples, settings.batch, settings.seed + len(done)))
+    groups = batches(examples, settings.batch, settings.seed + len(done))
     dial = done[-1].dial if done else 0.0
     chances = [1 - one.chance(settings.decline) for one in held]
-    for number, batch in enumerate(batches):
-        step = len(done) * len(batches) + number
-        if settings.keep and sum(chances) >= ENOUGH and step and not number % -(-len(batches) // TURNS):
+    for number, batch in enumerate(groups):
+        step = len(done) * len(groups) + number
+        if settings.keep and sum(chances) >= ENOUGH and step and not number % -(-len(groups) // TURNS):
             dial += turned(ahead(wrapped, held, settings.decline, settings.batch), chances, settings.keep)
         wrapped.train()
-        _set_rate(optimizer, settings, step, settings.epochs * len(batches))
+        _set_rate(optimizer, settings, step, settings.epochs * len(groups))
         torch.manual_seed(settings.seed * 1_000_003 + step)
         loss = answer_loss(wrapped, batch, settings.decline, dial)
         far = divergence(wrapped, _some(held_to, settings, step)) if held_to else loss.new_zeros(())
@@ -161,7 +162,7 @@ def _epoch(
         optimizer.zero_grad()
         losses.append(value)
         divergences.append(far.item())
-        learnt(step + 1, settings.epochs * len(batches), value)
+        learnt(step + 1, settings.epochs * len(groups), value)
     apart = held_loss(wrapped, held, settings.batch, settings.decline, dial)
     return Progress(len(done) + 1, _mean(losses), _mean(divergences), apart, dial)
 
@@ -192,7 +193,8 @@ def answer_loss(model: Any, batch: Sequence[Example], decline: int = 0, dial: fl
     said = (logits[rows, tokens] * chances).sum()
     over = [(begin, one) for begin, one in zip(begins, batch, strict=True) if one.over > 0]
     if over:
-        base = _begun(model, [one for _, one in over]).softmax(-1)
+        with model.disable_adapter():
+            base = _begun(model, [one for _, one in over]).softmax(-1)
         shares = torch.tensor([one.over for _, one in over], device=logits.device)
         said = said + ((logits[[begin for begin, _ in over]] * base).sum(-1) * shares).sum()
     return logits.logsumexp(-1).mean() - said / len(logits)
@@ -200,11 +202,9 @@ def answer_loss(model: Any, batch: Sequence[Example], decline: int = 0, dial: fl
 
 @torch.no_grad()
 def _begun(model: Any, some: Sequence[Example]) -> torch.Tensor:
-    """Return the base's logits where the answers begin."""
+    """Return the logits where the answers begin."""
     texts = [one.tokens[: one.start] for one in some]
-    with model.disable_adapter():
-        logits: torch.Tensor = head(_inner(model))(_states(model, texts, [[len(text) - 1] for text in texts]))
-    return logits
+    return head(_inner(model))(_states(model, texts, [[len(text) - 1] for text in texts]))
 
 
 @torch.no_grad()
@@ -213,8 +213,7 @@ def ahead(model: Any, some: Sequence[Example], decline: int, batch: int) -> list
     model.eval()
     found: list[float] = []
     for i in range(0, len(some), batch):
-        texts = [one.tokens[: one.start] for one in some[i : i + batch]]
-        logits = head(_inner(model))(_states(model, texts, [[len(text) - 1] for text in texts]))
+        logits = _begun(model, some[i : i + batch])
         own = logits[:, decline].clone()
         logits[:, decline] = -math.inf
         found += (own - logits.max(-1).values).tolist()
@@ -239,8 +238,8 @@ def turned(margins: Sequence[float], chances: Sequence[float], keep: float) -> f
 def held_loss(model: Any, held: Sequence[Example], batch: int, decline: int = 0, dial: float = 0.0) -> float:
     """Return the mean loss over batches of examples that are not trained on; 0 where there are none."""
     model.eval()
-    batches = [held[i : i + batch] for i in range(0, len(held), batch)]
-    return _mean([answer_loss(model, some, decline, dial).item() for some in batches])
+    groups = [held[i : i + batch] for i in range(0, len(held), batch)]
+    return _mean([answer_loss(model, some, decline, dial).item() for some in groups])
 
 
 def fingerprint(*what: Any) -> str:
@@ -253,10 +252,12 @@ def _inner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _states(model: Any, texts: Sequence[Sequence[int]], places: Sequence[Sequence[int]]) -> torch.Tensor:
+def _states(model: Any, texts: Sequence[tuple[int, ...]], places: Sequence[Sequence[int]]) -> torch.Tensor:
     """Return the last hidden states at some places of each text, (places of all texts, width)."""
     inner = _inner(model)
-    shared = _common(texts, min(min(own) for own in places))
+    shared = min(begin_alike(texts), *(min(own) for own in places))
+    if len(texts) < 2 or shared < SHARED:  # not worth a pass of its own
+        shared = 0
     kept: dict[str, Any] = {"use_cache": False}
     if shared:
         first = torch.tensor([list(texts[0][:shared])], device=model.device)
@@ -272,13 +273,9 @@ def _states(model: Any, texts: Sequence[Sequence[int]], places: Sequence[Sequenc
     return states[rows, [place - shared for own in places for place in own]]
 
 
-def _common(texts: Sequence[Sequence[int]], most: int) -> int:
-    """Return how many tokens all texts begin with, at most `most`; 0 where it is not worth a pass of its own."""
-    if len(texts) < 2:
-        return 0
-    least, greatest = min(texts), max(texts)  # in lexical order: what these share, all share
-    found = next((i for i in range(min(most, len(least))) if least[i] != greatest[i]), min(most, len(least)))
-    return found if found >= SHARED else 0
+def begin_alike(texts: Sequence[tuple[int, ...]]) -> int:
+    """Return how many tokens all texts begin with."""
+    return common(min(texts), max(texts))  # in lexical order: what these share, all share
 
 
 @torch.no_grad()
@@ -301,13 +298,13 @@ def divergence(model: Any, some: Sequence[Anchor]) -> torch.Tensor:
     return kl_div(tuned, base, log_target=True, reduction="batchmean")
 
 
-def _batches(examples: Sequence[Example], size: int, seed: int) -> Iterator[list[Example]]:
-    """Yield batches of examples of like length, in any order."""
+def batches(examples: Sequence[Example], size: int, seed: int) -> list[list[Example]]:
+    """Return batches of examples of like length, in any order."""
     rng = random.Random(seed)
     order = sorted(examples, key=lambda one: (len(one.tokens), rng.random()))
     groups = [order[i : i + size] for i in range(0, len(order), size)]
     rng.shuffle(groups)
-    yield from groups
+    return groups
 
 
 def _some(held_to: Sequence[Anchor], settings: Settings, step: int) -> list[Anchor]:

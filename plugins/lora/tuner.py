@@ -2,9 +2,8 @@
 
 import json
 import logging
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,14 +21,14 @@ from selfloop.records import Adapter, Completion, Continuation
 
 from .. import models
 from ..decoding.prompting import declining, pieces, split
-from ..decoding.tasks import common
+from ..decoding.tasks import Vocabulary
 from ..hf import memory
 from ..hf.adapter import WEIGHTS, refuse_other, write_gguf
 from ..hf.backend import Transformers
 from ..hf.checkpoint import quiet, saving
 from .gate import Gate, asked_in, measure
 from .lessons import Lesson, lessons
-from .training import Example, Progress, Settings, train
+from .training import Example, Progress, Settings, batches, begin_alike, train
 
 PROMPTS = ("tune_bare", "answer")  # a question by itself, and as the loop asks it
 OPENINGS = (
@@ -74,8 +73,14 @@ class Lora:
         if as_gguf := Path(file).is_file():
             refuse_other(backend.loaded.model.config)
         asking = [partial(_request, tuning, name) for name in PROMPTS]
-        examples, others = (_examples(backend, some, asking) for some in (taught, held[1::2]))
-        _refuse_too_large(backend, examples, self._settings, self._rank)
+        vocabulary = backend.loaded.vocabulary
+        examples, others = (
+            [example(vocabulary, one, make(one.question)) for one in some for make in asking]
+            for some in (taught, held[1::2])
+        )
+        begins = declining(vocabulary, asking[0]("Who?"))
+        settings = replace(self._settings, seed=tuning.seed % 2**31, decline=begins)
+        _refuse_too_large(backend, examples, settings, self._rank)
         texts = neutral(backend, tuning.seed)
         apart = [_continued(backend, text) for text in texts[:APART]]
         judged = held[::2]  # the others are what the dial is set by
@@ -87,9 +92,9 @@ class Lora:
                 examples,
                 others,
                 texts[APART:],
-                replace(self._settings, seed=tuning.seed % 2**31, decline=_begins(backend, tuning)),
+                settings,
                 tuning.folder / "checkpoint",
-                partial(_tell, self._settings.epochs),
+                partial(_tell, settings.epochs),
                 tuning.tell,
             )
             gate = Gate(base, measure(backend, judged, asking, apart), self._bound)
@@ -113,8 +118,7 @@ def _writing(folder: Path) -> Iterator[None]:
 
 def _refuse_too_large(backend: Transformers, examples: Sequence[Example], settings: Settings, rank: int) -> None:
     """Raise ModelError, with the numbers, where the largest batch and what the adapter needs do not fit memory."""
-    ordered = sorted(examples, key=lambda one: len(one.tokens))  # as they are batched
-    groups = [ordered[i : i + settings.batch] for i in range(0, len(ordered), settings.batch)]
+    groups = batches(examples, settings.batch, settings.seed)
     read = max(map(_read, groups)) + settings.neutral * LENGTH
     learnt = max(sum(len(one.tokens) - one.start for one in group) for group in groups)
     need = memory.training(backend.loaded.model, rank=rank, tokens=read, learnt=learnt)
@@ -125,7 +129,7 @@ def _refuse_too_large(backend: Transformers, examples: Sequence[Example], settin
 def _read(group: Sequence[Example]) -> int:
     """Return how many tokens are read for a batch: what all begin with once, the rest padded to the longest."""
     texts = [one.tokens for one in group]
-    shared = common(min(texts), max(texts))  # in lexical order: what these share, all share
+    shared = begin_alike(texts)
     return shared + len(texts) * (max(map(len, texts)) - shared)
 
 
@@ -152,16 +156,10 @@ def _request(tuning: Tuning, name: str, question: str) -> Request:
     return asked_in(prompt, open_turn=is_open(prompt))
 
 
-def _examples(
-    backend: Transformers, some: Sequence[Lesson], asking: Sequence[Callable[[str], Request]]
-) -> list[Example]:
-    """Return each lesson in each prompt: the likelier of its answer and declining, up to the line's end."""
-    return [_example(backend, lesson, make(lesson.question)) for lesson in some for make in asking]
-
-
-def _example(backend: Transformers, lesson: Lesson, request: Request) -> Example:
+def example(vocabulary: Vocabulary, lesson: Lesson, request: Request) -> Example:
+    """Return a lesson in a prompt: the likelier of its answer and declining, up to the line's end."""
     answer, unknown = (
-        split(backend.loaded.vocabulary, Continuation(request.prompt, f" {text}\n", request.open_turn))
+        split(vocabulary, Continuation(request.prompt, f" {text}\n", request.open_turn))
         for text in (lesson.answer or UNKNOWN, UNKNOWN)
     )
     declines = unknown[1][0], 1 - lesson.chance
@@ -170,11 +168,6 @@ def _example(backend: Transformers, lesson: Lesson, request: Request) -> Example
         return Example((*prompt, *tokens), len(prompt), (declines,))
     prompt, tokens = answer
     return Example((*prompt, *tokens), len(prompt), ((tokens[0], lesson.chance), declines))
-
-
-def _begins(backend: Transformers, tuning: Tuning) -> int:
-    """Return the token with which declining begins."""
-    return declining(backend.loaded.vocabulary, _request(tuning, PROMPTS[0], "Who?"))
 
 
 def _wrap(model: Any, rank: int, seed: int) -> Any:
@@ -192,8 +185,7 @@ def _written(wrapped: Any, folder: Path, config: Any) -> Path:
         wrapped.save_pretrained(part)
     name = (part / WEIGHTS if config is None else write_gguf(part, config)).name
     for file in part.iterdir():
-        with file.open("rb") as one:
-            os.fsync(one.fileno())
+        models.settle(file)
         file.replace(folder / file.name)
     part.rmdir()
     return folder / name
