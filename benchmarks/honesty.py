@@ -5,17 +5,20 @@
 
 Each set is asked bare and behind five fixed demonstrations, greedily, and each row is compared with what the base says
 in the same prompt. `kept` is the share of the base's right answers that are still right, `wrong left` that of its wrong
-ones. Where an answer is declined, whether it would have been right is what the base said. `flag` is the AUROC of one
-minus the probability of "I don't know", read off before any answer, for "the base with five demonstrations is right".
+ones. Where an answer is declined, whether it would have been right is what the base said. `flag` is the AUROC of the
+detector of that name (plugins/flag.py), read off before any answer, for "the base with five demonstrations is right";
+`matched` the same on right and wrong questions in pairs of the same form (plugins/pairs.py), `alone` on all with the
+probability of "I don't know" alone. In the row of the detectors all are their confidence, from eight samples of an
+answer that is there.
 The base is also shown its own beliefs (five, at random), a demonstration that says "I don't know", and cut where its
 detectors are less sure than a half. Gold answers are for this table only. In brackets: 95 % intervals by bootstrap over
 the questions; the rows of several runs are followed by their mean.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,16 +28,19 @@ from detectors import DEFAULT, answered, detectors, questions, recorded, shown, 
 from generate import SHOWN, cpu
 from numpy.typing import NDArray
 from selfloop_plugins import models
+from selfloop_plugins.asking import declined
 from selfloop_plugins.evidence import PROMPTS
+from selfloop_plugins.flag import Flag
 from selfloop_plugins.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.llama_cpp.weights import working
 from selfloop_plugins.own_demonstrations import OwnDemonstrations
+from selfloop_plugins.pairs import matched
 
-from selfloop import Question, metrics
-from selfloop.answers import UNKNOWN, declines
+from selfloop import Outcome, Question, metrics
+from selfloop.answers import declines
 from selfloop.gold import judged
 from selfloop.metrics import interval
-from selfloop.records import Adapter, Completion, Continuation, Request, Sampling
+from selfloop.records import Adapter, Completion, Request, Sampling
 from selfloop.store import Store
 from selfloop.testing import judging
 
@@ -49,18 +55,40 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Said:
-    """What a model said to a set: which answers are right, which decline, and the log-probability of declining."""
+    """What a model said to a set: which answers are right, which decline, and how unsure it is, in any unit."""
 
     right: Bools
     silent: Bools
     flag: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    alone: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was said before, in files: measuring takes long, and may be stopped."""
+
+    folder: Path | None
+    limit: int | None
+
+    def said(self, name: str, make: Callable[[], Said]) -> Said:
+        """Return what is kept under a name, or make and keep it."""
+        if not self.folder:
+            return make()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / f"{name} {self.limit or 'all'}.npz"
+        if not file.exists():
+            np.savez(file, **asdict(make()))
+        with np.load(file) as found:
+            return Said(**found)
 
 
 def main() -> None:
     """Print a table for each set and prompt."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--own", type=Path, help="the run whose beliefs are shown to the base; else the first of RUN")
+    parser.add_argument("--kept", type=Path, help="a folder for what was said: nothing in it is asked again")
     parser.add_argument("--model", default="gemma-3-270m")
     parser.add_argument("--private", type=Path, help="one more set, of the same form")
     parser.add_argument("--sets", nargs="*", default=SETS)
@@ -71,18 +99,24 @@ def main() -> None:
     files = [options.data / f"{label}.jsonl" for label in options.sets] + [options.private] * bool(options.private)
     asked = {path.stem: questions(path)[: options.limit] for path in files}
     backend = LlamaCpp(working(models.locate(options.model), "bf16").path, threads=options.threads)
-    base = {(label, form): said(backend, own, form) for label, own in asked.items() for form in FORMS}
-    rows = policies(backend, asked, base, options.runs[0])
+    kept = Kept(options.kept, options.limit)
+    base = {
+        (label, form): kept.said(f"base {label} {form}", partial(said, backend, own, form))
+        for label, own in asked.items()
+        for form in FORMS
+    }
+    rows = policies(backend, asked, base, options.own or options.runs[0], kept)
     for run in options.runs:
         adapter = tuned(run)
         print(f"\n{run.name}: round {adapter.round}, {adapter.sha256[:12]}", flush=True)
         backend.load_adapter(adapter)
         for label, own in asked.items():
             for form in FORMS:
-                rows[label, form][f"tuned, {run.name}"] = said(backend, own, form)
+                name = f"{adapter.sha256[:12]} {label} {form}"
+                rows[label, form][f"tuned, {run.name}"] = kept.said(name, partial(said, backend, own, form, flag=True))
     backend.close()
     for (label, form), own in rows.items():
-        print("\n".join(table(label, form, own, base)), flush=True)
+        print("\n".join(table(label, form, own, base, asked[label])), flush=True)
 
 
 def tuned(run: Path) -> Adapter:
@@ -93,66 +127,83 @@ def tuned(run: Path) -> Adapter:
     return found
 
 
-def said(backend: LlamaCpp, asked: Sequence[Question], form: str) -> Said:
-    """Return what a model says to a set in one of the forms."""
-    return _said(backend, asked, [FORMS[form].replace("{}", question.text) for question in asked])
+def said(backend: Any, asked: Sequence[Question], form: str, *, flag: bool = False) -> Said:
+    """Return what a model says to a set in one of the forms, with `flag` also what it says of itself before that."""
+    prompts = [FORMS[form].replace("{}", question.text) for question in asked]
+    found = _said(backend, asked, prompts)
+    if not flag:
+        return found
+    read = Flag().read([declined(prompt, open_turn=True) for prompt in prompts], backend)
+    answers, silent = (np.array(part) for part in zip(*((a.logprobs[0], d) for a, d in read), strict=True))
+    return replace(found, flag=silent[:, 0] - answers, alone=silent.sum(-1))
 
 
-def _said(backend: LlamaCpp, asked: Sequence[Question], prompts: Sequence[Any]) -> Said:
+def _said(backend: Any, asked: Sequence[Question], prompts: Sequence[Any]) -> Said:
     how = Sampling(max_tokens=TOKENS, stop=("\n",))
     answers = [""] * len(asked)
     for index, found in backend.generate([Request(prompt, how, open_turn=True) for prompt in prompts]):
         assert isinstance(found, Completion), found
         answers[index] = found.text.strip()
-    read = backend.loglikelihood([Continuation(prompt, f" {UNKNOWN}", True) for prompt in prompts])
     right = np.array([bool(judged(q, answer)) for q, answer in zip(asked, answers, strict=True)])
-    return Said(right, np.array([declines(answer) for answer in answers]), np.array([sum(one) for one in read]))
+    return Said(right, np.array([declines(answer) for answer in answers]))
 
 
 def policies(
-    backend: LlamaCpp, asked: dict[str, list[Question]], base: dict[tuple[str, str], Said], run: Path
+    backend: LlamaCpp, asked: dict[str, list[Question]], base: dict[tuple[str, str], Said], run: Path, kept: Kept
 ) -> dict[tuple[str, str], dict[str, Said]]:
     """Return the rows that need no tuning, by set and prompt."""
-    own = OwnDemonstrations(run=run, count=5, choose="random", seed=1)
+    demonstrations = OwnDemonstrations(run=run, count=5, choose="random", seed=1)
     told = judging(backend, PROMPTS)
+
+    def own(questions: list[Question]) -> Said:
+        return _said(backend, questions, demonstrations.show([question.text for question in questions], told))
+
+    def unsure(questions: list[Question]) -> Said:
+        return _said(backend, questions, [f"{UNSURE}{SHOWN}Question: {one.text}\nAnswer:" for one in questions])
+
+    def cut(questions: list[Question], before: Said) -> Said:
+        chances = sure(backend, questions)
+        return Said(before.right, chances < 0.5, -chances, -chances)
+
     rows: dict[tuple[str, str], dict[str, Said]] = {}
     for (label, form), before in base.items():
         rows[label, form] = {
             "always decline": Said(before.right, np.ones_like(before.right)),
             "base, which always answers": before,
         }
-        if form == BARE:
-            continue
-        texts = [question.text for question in asked[label]]
-        unsure = [f"{UNSURE}{SHOWN}Question: {text}\nAnswer:" for text in texts]
-        rows[label, form] |= {
-            "base, five own demonstrations": _said(backend, asked[label], own.show(texts, told)),
-            "base, a demonstration declines": _said(backend, asked[label], unsure),
-            "base, cut where its detectors are below .5": Said(before.right, ~sure(backend, asked[label])),
-        }
+        if form == SHOWING:
+            some = asked[label]
+            rows[label, form] |= {
+                "base, five own demonstrations": kept.said(f"own {label}", partial(own, some)),
+                "base, a demonstration declines": kept.said(f"unsure {label}", partial(unsure, some)),
+                "base, cut where its detectors are below .5": kept.said(f"cut {label}", partial(cut, some, before)),
+            }
     return rows
 
 
-def sure(backend: LlamaCpp, asked: list[Question]) -> Bools:
-    """Return which of the base's answers its detectors, combined, find likelier true than not: eight samples each."""
+def sure(backend: LlamaCpp, asked: list[Question]) -> NDArray[np.float64]:
+    """Return how likely the base's answers are true by its detectors, combined: eight samples each."""
     with recorded(backend) as (recorder, folder, render):
         claims = answered(recorder, asked, render)
         said = partial(verdicts, detectors(recorder), recorder, render)
         told = zip(*(said(name, claims, folder) for name in DEFAULT), strict=True)
         claims = [replace(claim, verdicts=each) for claim, each in zip(claims, told, strict=True)]
         found = said("combined", claims, folder, DEFAULT)
-        return np.array([(one.confidence or 0.0) >= 0.5 for one in found])
+        return np.array([one.confidence or 0.0 for one in found])
 
 
-def table(label: str, form: str, rows: dict[str, Said], base: dict[tuple[str, str], Said]) -> Iterator[str]:
+def table(
+    label: str, form: str, rows: dict[str, Said], base: dict[tuple[str, str], Said], asked: list[Question]
+) -> Iterator[str]:
     """Yield the lines of one set and prompt."""
     before, wanted = base[label, form], base[label, SHOWING].right
-    yield f"\n**{label}, {form}**: {len(wanted)} questions\n"
-    yield f"| | {' | '.join(name.replace('_', ' ') for name in COLUMNS)} | kept | wrong left | flag |"
-    yield f"|---|{'---|' * (len(COLUMNS) + 3)}"
+    pairs = paired(asked, wanted)
+    yield f"\n**{label}, {form}**: {len(wanted)} questions, {len(pairs) // 2} matched pairs\n"
+    yield f"| | {' | '.join(name.replace('_', ' ') for name in COLUMNS)} | kept | wrong left | flag | matched | alone |"
+    yield f"|---|{'---|' * (len(COLUMNS) + 5)}"
     seeds = []
     for name, row in rows.items():
-        cells = figures(row, before, wanted)
+        cells = figures(row, before, wanted, pairs)
         seeds += [cells] if name.startswith("tuned") else []
         bounds = [shown(interval(metric, len(wanted))) for metric in list(measures(row, before).values())[:2]]
         yield f"| {name} | {' | '.join([*bounds, *map(_cell, cells[2:])])} |"
@@ -166,15 +217,30 @@ def measures(row: Said, before: Said) -> dict[str, metrics.Metric]:
     return {name: found[name] for name in COLUMNS}
 
 
-def figures(row: Said, before: Said, wanted: Bools) -> list[float]:
+def paired(asked: list[Question], right: Bools) -> list[int]:
+    """Return the places of the questions that are in pairs of the same form, one right and one wrong."""
+    told = [Outcome(q, "belief" if is_right else "declined", round=1) for q, is_right in zip(asked, right, strict=True)]
+    places = {id(one): i for i, one in enumerate(told)}
+    return [places[id(one)] for pair in matched(told) for one in pair]
+
+
+def figures(row: Said, before: Said, wanted: Bools, pairs: list[int]) -> list[float]:
     """Return the cells of a row."""
     once = np.ones((1, len(wanted)))
     answered = row.right & ~row.silent
     guessed = ~before.right & ~before.silent
     kept = (answered & before.right).sum() / max(before.right.sum(), 1)
     left = (~row.right & ~row.silent).sum() / max(guessed.sum(), 1)
-    flag = float(metrics.auroc(-row.flag, wanted, once)[0]) if len(row.flag) else np.nan
-    return [*(float(metric(once)[0]) for metric in measures(row, before).values()), kept, left, flag]
+    whole = range(len(wanted))
+    unsure = ((row.flag, whole), (row.flag, pairs), (row.alone, whole))
+    flags = [_auroc(each, wanted, some) for each, some in unsure]
+    return [*(float(metric(once)[0]) for metric in measures(row, before).values()), kept, left, *flags]
+
+
+def _auroc(unsure: NDArray[np.float64], wanted: Bools, some: Sequence[int]) -> float:
+    if not len(unsure) or not some:
+        return np.nan
+    return float(metrics.auroc(-unsure[some], wanted[some], np.ones((1, len(some))))[0])
 
 
 def _cell(value: float) -> str:

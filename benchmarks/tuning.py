@@ -152,11 +152,11 @@ def opened(name: str, dtype: str) -> tuple[Any, Any]:
 
 def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
     """Return as many examples as the steps take, of a run's lessons or of made-up ones."""
-    from selfloop_plugins.lora.gate import asked_in
     from selfloop_plugins.lora.lessons import Lesson
     from selfloop_plugins.lora.lessons import lessons as taught_by
     from selfloop_plugins.lora.tuner import example
 
+    from selfloop import Request
     from selfloop.store import Store
 
     if options.run:
@@ -171,7 +171,8 @@ def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
         ]
     texts = [(one, f"{shown}Question: {one.question}\nAnswer:") for one in taught for shown in BEFORE[options.lessons]]
     some = random.Random(SEED).sample(texts, min(len(texts), (options.steps + 1) * BATCH))
-    return [example(vocabulary, one, asked_in(text, open_turn=False)) for one, text in some]
+    asked = [(one, Request(text)) for one, text in some]
+    return [example(vocabulary, one, request, request, unknown=one.chance < 0.5) for one, request in asked]
 
 
 def by_us(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
@@ -196,7 +197,7 @@ def by_us(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
 
 def hard(examples: Sequence[Any]) -> list[Any]:
     """Return the examples with nothing but the answer to be learnt: what `labels` can say."""
-    return [replace(one, first=()) for one in examples]
+    return [replace(one, chance=None, own=0) for one in examples]
 
 
 def by_trainer(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:

@@ -31,18 +31,20 @@ def build(
     epochs: Annotated[int, Ge(1)] = 1,
     batch: Annotated[int, Ge(1)] = 16,
     kl: Annotated[float, Ge(0)] = 1.0,
+    preference: Annotated[float, Gt(0), Le(100)] | None = None,
     perplexity: Annotated[float, Gt(0)] = 0.02,
     threads: Annotated[int, Ge(1), Le(512)] | None = None,
 ) -> "Lora":
-    """Train a LoRA of `rank` on what was answered: each answer as likely as it is true, and declining as likely as not.
+    """Train a LoRA of `rank` to decline each question as likely as its answer is wrong, and else to answer as before.
 
-    An answer that is likelier wrong is not taught; the base keeps for it what it had. Each question is taught behind
-    the recipe's prompt and bare. `keep` is the share of right answers, as the detectors expect them among questions
+    What is answered is learnt as the base distributes it behind the recipe's prompt (self-distillation), in that prompt
+    and in the bare question alike. `keep` is the share of right answers, as the detectors expect them among questions
     that are not trained on, which must not give way to declining. With `declined` only so many of the declined
     questions are taught as make up that share, and with `match` first those like a known one in form. `kl` weighs the
-    divergence from the base on text that it wrote itself. The adapter is taken if, on questions that were never trained
-    on, it keeps more answers and declines more than the base together, and if the perplexity of the base's own text
-    rises by no more than the share `perplexity`.
+    divergence from the base on text that it wrote itself. With `preference` (DPO's beta) it is not learnt how likely
+    declining is, but whether it is preferred to answering. The adapter is taken if, on questions that were never
+    trained on, it keeps more answers and declines more than the base together, and if the perplexity of the base's own
+    text rises by no more than the share `perplexity`.
     """
     try:
         from .tuner import Lora
@@ -57,6 +59,7 @@ def build(
         epochs=epochs,
         batch=batch,
         kl=kl,
+        preference=preference,
         perplexity=perplexity,
         threads=threads,
     )

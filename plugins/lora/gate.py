@@ -1,24 +1,17 @@
 """Whether an adapter is taken: what it does on questions that were never trained on, and to the base's own text."""
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from selfloop.answers import declines, normalise
-from selfloop.records import Completion, Continuation, Request, Sampling
-
-from ..hf.backend import Transformers
-from .lessons import Lesson
-
-TOKENS = 24
+from .training import Example, greedy, perplexity
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """Of held-out questions, each counting as much as its answer is likely to be right: the share answered as before,
-    and the share declined (`refused`); of those likely to be wrong the share declined; and the perplexity of text that
-    the base wrote."""
+    token by token, and the share declined (`refused`); of those likely to be wrong the share declined; and the
+    perplexity of text that the base wrote."""
 
     kept: float
     declined: float
@@ -59,28 +52,16 @@ class Gate:
 
 
 def measure(
-    backend: Transformers,
-    held: Sequence[Lesson],
-    requests: Sequence[Callable[[str], Request]],
-    texts: Sequence[Continuation],
+    model: Any, held: Sequence[Example], texts: Sequence[tuple[int, ...]], *, decline: int, batch: int
 ) -> Measured:
-    """Return what a model does; `requests` make the prompts in which each question is asked."""
-    asked = [(lesson, make(lesson.question)) for lesson in held for make in requests]
-    found = dict(backend.generate([request for _, request in asked]))
-    answers = [one.text.strip() if isinstance(one := found.get(i), Completion) else "" for i in range(len(asked))]
-    said = [(lesson, answer) for (lesson, _), answer in zip(asked, answers, strict=True)]
-    logs = [log for one in backend.loglikelihood(texts) if isinstance(one, tuple) for log in one]
+    """Return what a model does, greedily; `held` are examples of whole answers, `decline` is as in `Settings`."""
+    said = list(zip((one.chance or 0.0 for one in held), greedy(model, held, decline, batch), strict=True))
     return Measured(
-        kept=_share((one.chance, normalise(one.answer) == normalise(answer)) for one, answer in said),
-        declined=_share((1 - one.chance, declines(answer)) for one, answer in said),
-        refused=_share((one.chance, declines(answer)) for one, answer in said),
-        perplexity=math.exp(-sum(logs) / len(logs)) if logs else 1.0,
+        kept=_share((chance, same) for chance, (_, same) in said),
+        declined=_share((1 - chance, silent) for chance, (silent, _) in said),
+        refused=_share((chance, silent) for chance, (silent, _) in said),
+        perplexity=perplexity(model, texts),
     )
-
-
-def asked_in(prompt: Any, *, open_turn: bool) -> Request:
-    """Return the request for a short greedy answer."""
-    return Request(prompt, Sampling(max_tokens=TOKENS, stop=("\n",)), open_turn=open_turn)
 
 
 def _share(of: Iterable[tuple[float, bool]]) -> float:

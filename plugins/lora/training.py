@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch.nn.functional import kl_div, log_softmax
+from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
 
 from selfloop.errors import ModelError
 
@@ -34,24 +34,19 @@ SHARED = 16  # tokens that a batch begins with are read apart only if there are 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Tokens, and where among them begins what is learnt. `first` says what else might stand there, and how likely.
+    """Tokens, and where among them begins what is learnt: that very text, or how the base would go on.
 
-    What the probabilities of `first` leave over of one is shared out as the base does it; without `first`, it is the
-    token that stands there.
+    With `chance`, how likely an answer is to be given here, and not declined. `source` is what the base reads in place
+    of what comes before, `own` how many of the tokens are learnt as it distributes them (self-distillation); with
+    `firm`, only those that it finds likeliest, and the others as they stand.
     """
 
     tokens: tuple[int, ...]
     start: int
-    first: tuple[tuple[int, float], ...] = ()
-
-    @property
-    def over(self) -> float:
-        """Return what is left for the base to share out."""
-        return max(0.0, 1.0 - sum(chance for _, chance in self.first)) if self.first else 0.0
-
-    def chance(self, token: int) -> float:
-        """Return how likely a token is to be the first that is learnt."""
-        return dict(self.first or ((self.tokens[self.start], 1.0),)).get(token, 0.0)
+    chance: float | None = None
+    source: tuple[int, ...] = ()
+    own: int = 0
+    firm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +75,7 @@ class Settings:
     seed: int = 0
     decline: int = 0
     keep: float | None = None
+    preference: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +140,7 @@ def _epoch(
     losses, divergences = [], []
     groups = batches(examples, settings.batch, settings.seed + len(done))
     dial = done[-1].dial if done else 0.0
-    chances = [1 - one.chance(settings.decline) for one in held]
+    chances = [one.chance or 0.0 for one in held]
     for number, batch in enumerate(groups):
         step = len(done) * len(groups) + number
         if settings.keep and sum(chances) >= ENOUGH and step and not number % -(-len(groups) // TURNS):
@@ -152,7 +148,7 @@ def _epoch(
         wrapped.train()
         _set_rate(optimizer, settings, step, settings.epochs * len(groups))
         torch.manual_seed(settings.seed * 1_000_003 + step)
-        loss = answer_loss(wrapped, batch, settings.decline, dial)
+        loss = answer_loss(wrapped, batch, settings.decline, dial, settings.preference)
         far = divergence(wrapped, _some(held_to, settings, step)) if held_to else loss.new_zeros(())
         (loss + settings.kl * far).backward()
         if not math.isfinite(value := loss.item()):
@@ -171,33 +167,68 @@ def _copied(weights: dict[str, Any]) -> dict[str, Any]:
     return {name: p.detach().clone() for name, p in weights.items()}
 
 
-def answer_loss(model: Any, batch: Sequence[Example], decline: int = 0, dial: float = 0.0) -> torch.Tensor:
-    """Return the mean cross entropy of the answers' tokens; logits are computed for these alone.
+def answer_loss(
+    model: Any, batch: Sequence[Example], decline: int = 0, dial: float = 0.0, preference: float | None = None
+) -> torch.Tensor:
+    """Return the mean loss of the answers' tokens; logits are computed for these alone.
 
-    `dial` is added to the logit of the token `decline` where an answer begins (logit adjustment, Menon et al. 2020,
-    arXiv 2007.07314): a model that is right with it declines the less without.
+    A token's loss is its cross entropy, or that to the base's own distribution. Where an answer begins, that is meant
+    of everything but the token `decline`, and how likely this one is is learnt beside it. `dial` is added to its logit
+    (logit adjustment, Menon et al. 2020, arXiv 2007.07314): a model that is right with it declines the less without.
+    With `preference`, not how likely it is, but whether it is preferred: `preference` times how much likelier it got
+    is the logit of that (DPO, Rafailov et al. 2023, arXiv 2305.18290, with the chance as a soft label).
     """
     places = [range(one.start - 1, len(one.tokens) - 1) for one in batch]
     logits = head(_inner(model))(_states(model, [one.tokens for one in batch], places))
-    begins = [sum(map(len, places[:i])) for i in range(len(batch))]
-    if dial:
-        where = torch.tensor(begins, device=logits.device), torch.full_like(logits[begins, 0], decline).long()
-        logits = logits.index_put(where, torch.tensor(dial, device=logits.device), accumulate=True)
-    wanted = [
-        (begin + i, token, chance)
-        for begin, one in zip(begins, batch, strict=True)
-        for i, firm in enumerate(one.tokens[one.start :])
-        for token, chance in (one.first if one.first and not i else ((firm, 1.0),))
-    ]
-    rows, tokens, chances = (torch.tensor(part, device=logits.device) for part in zip(*wanted, strict=True))
-    said = (logits[rows, tokens] * chances).sum()
-    over = [(begin, one) for begin, one in zip(begins, batch, strict=True) if one.over > 0]
-    if over:
-        with model.disable_adapter():
-            base = _begun(model, [one for _, one in over]).softmax(-1)
-        shares = torch.tensor([one.over for _, one in over], device=logits.device)
-        said = said + ((logits[[begin for begin, _ in over]] * base).sum(-1) * shares).sum()
-    return logits.logsumexp(-1).mean() - said / len(logits)
+    targets, before = _targets(model, batch, decline)
+    losses = logits.logsumexp(-1) - torch.linalg.vecdot(logits, targets)
+    begins = [sum(map(len, places[:i])) for i, one in enumerate(batch) if one.chance is not None]
+    if not begins:
+        return losses.mean()
+    some = logits[begins]
+    chances = torch.tensor([one.chance for one in batch if one.chance is not None], device=logits.device)
+    odds, others = _odds(some, decline)
+    odds = odds + dial if preference is None else preference * (odds - before)
+    declines = binary_cross_entropy_with_logits(odds, 1 - chances, reduction="sum")
+    among = (others - some.logsumexp(-1)).sum()  # what the answer's own loss is without declining
+    return (losses.sum() + among + declines) / len(logits)
+
+
+def _odds(logits: torch.Tensor, decline: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the log-odds of declining, and the logarithm of what all else has."""
+    out = torch.zeros_like(logits[0])
+    out[decline] = -math.inf
+    others = (logits + out).logsumexp(-1)
+    return logits[:, decline] - others, others
+
+
+@torch.no_grad()
+def _targets(model: Any, batch: Sequence[Example], decline: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what is learnt at each place, (places, vocabulary), and the base's log-odds of declining.
+
+    Where an answer begins, the base's probabilities leave declining out.
+    """
+    firm = [token for one in batch for token in one.tokens[one.start :]]
+    size = len(_inner(model).get_output_embeddings().weight)
+    targets = torch.zeros(len(firm), size, device=model.device)
+    targets[range(len(firm)), firm] = 1
+    odds = targets.new_zeros(sum(one.chance is not None for one in batch))
+    some = [one for one in batch if one.own]
+    if not some:
+        return targets, odds
+    texts = [(*one.source, *one.tokens[one.start : one.start + one.own - 1]) for one in some]
+    places = [range(len(one.source) - 1, len(text)) for one, text in zip(some, texts, strict=True)]
+    with model.disable_adapter():
+        base = head(_inner(model))(_states(model, texts, places))
+    begins = [sum(one.own for one in some[:i]) for i, one in enumerate(some) if one.chance is not None]
+    odds, _ = _odds(base[begins], decline) if begins else (odds, odds)
+    base[begins, decline] = -math.inf
+    starts = [sum(len(one.tokens) - one.start for one in batch[:i]) for i in range(len(batch))]
+    rows = [start + i for start, one in zip(starts, batch, strict=True) for i in range(one.own)]
+    follow = ~torch.tensor([one.firm for one in some for _ in range(one.own)], device=base.device)
+    follow |= base.argmax(-1) == targets[rows].argmax(-1)
+    targets[torch.tensor(rows, device=base.device)[follow]] = base.softmax(-1)[follow]
+    return targets, odds
 
 
 @torch.no_grad()
@@ -205,6 +236,31 @@ def _begun(model: Any, some: Sequence[Example]) -> torch.Tensor:
     """Return the logits where the answers begin."""
     texts = [one.tokens[: one.start] for one in some]
     return head(_inner(model))(_states(model, texts, [[len(text) - 1] for text in texts]))
+
+
+@torch.no_grad()
+def greedy(model: Any, some: Sequence[Example], decline: int, batch: int) -> list[tuple[bool, bool]]:
+    """Return whether greedy decoding declines, and whether it says an example's own tokens, for each."""
+    model.eval()
+    found: list[tuple[bool, bool]] = []
+    for i in range(0, len(some), batch):
+        group = some[i : i + batch]
+        places = [range(one.start - 1, len(one.tokens) - 1) for one in group]
+        best = iter(head(_inner(model))(_states(model, [one.tokens for one in group], places)).argmax(-1).tolist())
+        said = [[next(best) for _ in own] for own in places]
+        found += [(own[0] == decline, own == [*one.tokens[one.start :]]) for own, one in zip(said, group, strict=True)]
+    return found
+
+
+@torch.no_grad()
+def perplexity(model: Any, texts: Sequence[tuple[int, ...]]) -> float:
+    """Return the perplexity of texts, of each token but the first; 1 where there are none."""
+    model.eval()
+    logs: list[float] = []
+    for text in texts:
+        scores = head(_inner(model))(_states(model, [text], [range(len(text) - 1)])).log_softmax(-1)
+        logs += scores.gather(1, torch.tensor(text[1:], device=scores.device)[:, None])[:, 0].tolist()
+    return math.exp(-sum(logs) / len(logs)) if logs else 1.0
 
 
 @torch.no_grad()

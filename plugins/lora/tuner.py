@@ -2,8 +2,9 @@
 
 import json
 import logging
+import random
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -14,7 +15,7 @@ import peft
 import torch
 
 from selfloop import Request, Sampling, Tuning
-from selfloop.answers import UNKNOWN
+from selfloop.answers import UNKNOWN, declines
 from selfloop.errors import ModelError
 from selfloop.prompts import is_open
 from selfloop.records import Adapter, Completion, Continuation
@@ -26,7 +27,7 @@ from ..hf import memory
 from ..hf.adapter import WEIGHTS, refuse_other, write_gguf
 from ..hf.backend import Transformers
 from ..hf.checkpoint import quiet, saving
-from .gate import Gate, asked_in, measure
+from .gate import Gate, measure
 from .lessons import Lesson, lessons
 from .training import Example, Progress, Settings, batches, begin_alike, train
 
@@ -58,12 +59,13 @@ class Lora:
         epochs: int,
         batch: int,
         kl: float,
+        preference: float | None,
         perplexity: float,
         threads: int | None,
     ) -> None:
         self._declined, self._match, self._rank = declined, match, rank
         self._bound, self._threads = perplexity, threads
-        self._settings = Settings(epochs=epochs, batch=batch, rate=rate, kl=kl, keep=keep)
+        self._settings = Settings(epochs=epochs, batch=batch, rate=rate, kl=kl, keep=keep, preference=preference)
 
     def tune(self, tuning: Tuning) -> Adapter:
         """Return the adapter. Raises ModelError, with why, where too little was found out, or the gate refuses it."""
@@ -74,30 +76,27 @@ class Lora:
             refuse_other(backend.loaded.model.config)
         asking = [partial(_request, tuning, name) for name in PROMPTS]
         vocabulary = backend.loaded.vocabulary
-        examples, others = (
-            [example(vocabulary, one, make(one.question)) for one in some for make in asking]
-            for some in (taught, held[1::2])
-        )
+        examples = _examples(vocabulary, taught, asking, random.Random(tuning.seed))
+        judged, turning = (_examples(vocabulary, some, asking) for some in (held[::2], held[1::2]))
         begins = declining(vocabulary, asking[0]("Who?"))
         settings = replace(self._settings, seed=tuning.seed % 2**31, decline=begins)
         _refuse_too_large(backend, examples, settings, self._rank)
         texts = neutral(backend, tuning.seed)
-        apart = [_continued(backend, text) for text in texts[:APART]]
-        judged = held[::2]  # the others are what the dial is set by
-        base = measure(backend, judged, asking, apart)
         wrapped = _wrap(backend.loaded.model, self._rank, tuning.seed)
+        measured = partial(measure, wrapped, judged, texts[:APART], decline=begins, batch=settings.batch)
+        base = measured()  # an adapter changes nothing before it is trained
         with _writing(tuning.folder):
             done = train(
                 wrapped,
                 examples,
-                others,
+                turning,  # what the dial is turned by
                 texts[APART:],
                 settings,
                 tuning.folder / "checkpoint",
                 partial(_tell, settings.epochs),
                 tuning.tell,
             )
-            gate = Gate(base, measure(backend, judged, asking, apart), self._bound)
+            gate = Gate(base, measured(), self._bound)
             about = {"taught": len(taught), "held out": len(held), "epochs": [asdict(one) for one in done]}
             models.write(tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1))
             if gate.refusal:
@@ -146,28 +145,40 @@ def neutral(backend: Transformers, seed: int) -> list[tuple[int, ...]]:
     ]
 
 
-def _continued(backend: Transformers, text: tuple[int, ...]) -> Continuation:
-    """Return a text as what follows nothing, or the token that opens every text."""
-    return Continuation("", text[len(backend.loaded.vocabulary.tokens([])) :])
-
-
 def _request(tuning: Tuning, name: str, question: str) -> Request:
     prompt = tuning.prompt(name, question=question)
-    return asked_in(prompt, open_turn=is_open(prompt))
+    return Request(prompt, open_turn=is_open(prompt))
 
 
-def example(vocabulary: Vocabulary, lesson: Lesson, request: Request) -> Example:
-    """Return a lesson in a prompt: the likelier of its answer and declining, up to the line's end."""
-    answer, unknown = (
-        split(vocabulary, Continuation(request.prompt, f" {text}\n", request.open_turn))
-        for text in (lesson.answer or UNKNOWN, UNKNOWN)
+def _examples(
+    vocabulary: Vocabulary,
+    some: Sequence[Lesson],
+    asking: Sequence[Callable[[str], Request]],
+    luck: random.Random | None = None,
+) -> list[Example]:
+    """Return each lesson in each prompt. With `luck`, how to decline stands for half of what is likelier wrong."""
+    found = []
+    for lesson in some:
+        silent = not lesson.answer or declines(lesson.answer)
+        shown = asking[-1](lesson.question)
+        for make in asking:
+            unknown = silent or bool(luck and lesson.chance < 0.5 and luck.random() < 0.5)
+            found.append(example(vocabulary, lesson, make(lesson.question), shown, unknown=unknown))
+    return found
+
+
+def example(vocabulary: Vocabulary, lesson: Lesson, request: Request, shown: Request, *, unknown: bool) -> Example:
+    """Return a lesson in a prompt: how likely its answer is true, and the answer, or how to decline, to the line's end.
+
+    The answer is learnt as the base distributes it behind `shown`, the prompt in which it was given. Where it is
+    believed, and the base would say something else (it was revised), as it stands.
+    """
+    text = UNKNOWN if unknown else lesson.answer
+    (prompt, tokens), (source, _) = (
+        split(vocabulary, Continuation(one.prompt, f" {text}\n", one.open_turn)) for one in (request, shown)
     )
-    declines = unknown[1][0], 1 - lesson.chance
-    if lesson.chance < 0.5:  # what is likelier wrong than right is not taught: the base keeps what it had for it
-        prompt, tokens = unknown
-        return Example((*prompt, *tokens), len(prompt), (declines,))
-    prompt, tokens = answer
-    return Example((*prompt, *tokens), len(prompt), ((tokens[0], lesson.chance), declines))
+    own = 1 if unknown else len(tokens)
+    return Example((*prompt, *tokens), len(prompt), lesson.chance, source, own, firm=lesson.chance >= 0.5)
 
 
 def _wrap(model: Any, rank: int, seed: int) -> Any:

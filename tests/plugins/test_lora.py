@@ -25,7 +25,9 @@ from selfloop_plugins.lora.training import (
     anchors,
     answer_loss,
     divergence,
+    greedy,
     held_loss,
+    perplexity,
     train,
     turned,
 )
@@ -185,31 +187,95 @@ def test_what_a_batch_begins_with_is_read_once_and_learns_the_same(kind, config,
     assert any(p.abs().max() > 1e-3 for p in theirs.values())
 
 
-def test_the_first_token_may_be_unsure_and_declining_dialled():
-    model, one = tiny(), replace(EXAMPLES[0], first=((9, 0.25), (14, 0.75)))
-    scores = model(input_ids=torch.tensor([one.tokens])).logits[0].float()
-    for dial in (0.0, 2.0):
-        first = scores[one.start - 1] + dial * torch.nn.functional.one_hot(torch.tensor(14), 60)
-        logs = 0.25 * first.log_softmax(-1)[9] + 0.75 * first.log_softmax(-1)[14]
-        for place in range(one.start + 1, len(one.tokens)):
-            logs = logs + scores[place - 1].log_softmax(-1)[one.tokens[place]]
-        expected = -logs.item() / (len(one.tokens) - one.start)
-        assert answer_loss(model, [one], 14, dial).item() == pytest.approx(expected, abs=1e-5)
-    assert one.chance(14) == 0.75 and one.chance(3) == 0 and EXAMPLES[0].chance(EXAMPLES[0].tokens[2]) == 1
-
-
-def test_what_is_left_over_is_shared_out_as_the_base_does():
-    model, one = tiny(), replace(EXAMPLES[0], first=((14, 0.7),))
-    base = model(input_ids=torch.tensor([one.tokens])).logits[0, one.start - 1].float().softmax(-1)
+def moved(model):
     for name, p in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(p, 0, 0.1)
-    scores = model(input_ids=torch.tensor([one.tokens])).logits[0].float().log_softmax(-1)
-    logs = 0.7 * scores[one.start - 1][14] + 0.3 * (base * scores[one.start - 1]).sum()
-    logs = logs + sum(scores[place - 1][one.tokens[place]] for place in range(one.start + 1, len(one.tokens)))
+    return model
+
+
+def logits(model, tokens):
+    return model(input_ids=torch.tensor([tokens])).logits[0].float()
+
+
+@pytest.mark.parametrize("dial", [0.0, 2.0])
+def test_how_likely_declining_is_is_learnt_beside_the_answer(dial):
+    model, one = moved(tiny()), replace(EXAMPLES[0], chance=0.25)
+    scores = logits(model, one.tokens)
+    first = scores[one.start - 1] + dial * torch.nn.functional.one_hot(torch.tensor(14), 60)
+    decline = first.softmax(-1)[14]
+    others = scores[one.start - 1].index_fill(0, torch.tensor(14), -math.inf).log_softmax(-1)
+    logs = 0.75 * decline.log() + 0.25 * (1 - decline).log() + others[one.tokens[one.start]]
+    logs += sum(scores[i - 1].log_softmax(-1)[one.tokens[i]] for i in range(one.start + 1, len(one.tokens)))
     expected = -logs.item() / (len(one.tokens) - one.start)
-    assert one.over == pytest.approx(0.3) and EXAMPLES[0].over == 0
-    assert answer_loss(model, [one]).item() == pytest.approx(expected, abs=1e-4)
+    assert answer_loss(model, [one], 14, dial).item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("firm", [True, False])
+def test_the_base_is_followed_in_the_prompt_where_it_answered(firm):
+    model, plain = tiny(), EXAMPLES[0]
+    source, length = (31, 5, 8, 19), len(plain.tokens) - plain.start
+    at = len(source) - 1
+    best = logits(model, source)[-1].argmax().item()  # the first token is what the base would say, the others are not
+    one = replace(plain, tokens=(*plain.tokens[:2], best, *plain.tokens[3:]), source=source, own=length, firm=firm)
+    base = logits(model, (*source, *one.tokens[one.start : -1]))[at:].softmax(-1)
+    scores = logits(moved(model), one.tokens)[one.start - 1 : -1].log_softmax(-1)
+    logs = (base * scores).sum(-1)
+    for i, token in enumerate(one.tokens[one.start :]):
+        if firm and base[i].argmax() != token:
+            logs[i] = scores[i, token]
+    assert (base.argmax(-1) != torch.tensor(one.tokens[one.start :])).any()
+    assert answer_loss(model, [one, plain, one]).item() == pytest.approx(
+        (2 * -logs.sum().item() + answer_loss(model, [plain]).item() * length) / (3 * length), abs=1e-4
+    )
+
+
+def test_what_the_base_would_say_leaves_out_declining():
+    model = tiny()
+    one = replace(EXAMPLES[0], chance=0.5, source=EXAMPLES[0].tokens[:2], own=1)
+    targets, odds = training._targets(model, [one, EXAMPLES[1], one], 14)
+    length = len(one.tokens) - one.start
+    assert targets[0, 14] == 0 and targets.sum(-1).tolist() == pytest.approx([1.0] * len(targets))
+    assert targets[0].max() < 1 and all(row.max() == 1 for row in targets[1:-length])
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    answer_loss(moved(model), [one], 14).backward()
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if not p.requires_grad)
+    chance = logits(tiny(), one.source)[-1].softmax(-1)[14]
+    assert odds.tolist() == pytest.approx([torch.logit(chance).item()] * 2, abs=1e-4)
+
+
+def test_a_preference_is_for_what_got_likelier_than_it_was():
+    model = tiny()
+    one = replace(EXAMPLES[0], chance=0.2, source=EXAMPLES[0].tokens[:2], own=1)
+    by = lambda preference: answer_loss(model, [one], 14, 0.0, preference).item() * (len(one.tokens) - one.start)  # noqa: E731
+    assert by(0.5) == pytest.approx(by(0.1), abs=1e-5)  # nothing has changed yet: a half, whatever the weight
+    before = by(0.5)
+    _, odds = training._targets(model, [one], 14)
+    moved(model)
+    after = torch.logit(logits(model, one.source)[-1].softmax(-1)[14])
+    change = torch.nn.functional.binary_cross_entropy_with_logits(0.5 * (after - odds[0]), torch.tensor(0.8))
+    still = torch.nn.functional.binary_cross_entropy_with_logits(0.1 * (after - odds[0]), torch.tensor(0.8))
+    assert by(0.5) - by(0.1) == pytest.approx((change - still).item(), abs=1e-4) and before != by(0.5)
+
+
+def test_what_is_said_greedily_is_told_without_saying_it():
+    model, found = moved(tiny()), []
+    for one in EXAMPLES[:9]:
+        text = list(one.tokens[: one.start])
+        while len(text) < len(one.tokens):
+            text.append(logits(model, text)[-1].argmax().item())
+        found.append((one, replace(one, tokens=tuple(text))))
+    decline = found[0][1].tokens[2]
+    said = greedy(model, [each for both in found for each in both], decline, 4)
+    assert [same for _, same in said[1::2]] == [True] * 9 and not any(same for _, same in said[::2])
+    assert [silent for silent, _ in said[::2]] == [own.tokens[2] == decline for _, own in found]
+
+
+def test_perplexity_is_of_every_token_but_the_first():
+    model = tiny()
+    logs = [logits(model, text).log_softmax(-1)[i - 1, text[i]].item() for text in NEUTRAL for i in range(1, len(text))]
+    assert perplexity(model, NEUTRAL) == pytest.approx(math.exp(-sum(logs) / len(logs)), rel=1e-4)
+    assert perplexity(model, []) == 1
 
 
 def test_how_far_declining_is_ahead():

@@ -1,0 +1,98 @@
+"""Is it the same model, however it is run? A run's adapter through llama.cpp, through transformers, and merged.
+
+    python benchmarks/delivery.py DATA RUN --limit 150
+
+Questions of each set, bare and behind five demonstrations, greedily: the share that is answered rightly, wrongly and
+declined by the base with the adapter beside it (the file that the run ran on) in llama.cpp and in transformers, and by
+GGUF files that `selfloop export` writes. The last column is the largest difference of a share to the first row of its
+prompt. Merged files are read by llama.cpp alone: `untouched` goes through llama-cpp-python's own `Llama`, without any
+of selfloop, one question after the other.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from detectors import questions
+from generate import cpu
+from honesty import FORMS, TOKENS, said, tuned
+from llama_cpp import Llama
+from selfloop_plugins import models
+from selfloop_plugins.hf.backend import Transformers
+from selfloop_plugins.llama_cpp.backend import LlamaCpp
+from selfloop_plugins.llama_cpp.weights import working
+
+from selfloop import Question
+from selfloop.answers import declines
+from selfloop.gold import judged
+
+SETS = ("easy_facts", "popqa")
+TYPES = ("bf16", "q8_0", "q6_k", None)
+
+
+def main() -> None:
+    """Print a row for each way and prompt, as it is measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--model", default="gemma-3-270m")
+    parser.add_argument("--limit", type=int, help="questions of each set")
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args()
+    print(f"{cpu()}\n\n| way | prompt | right | wrong | declined | off by |\n|---|---|---|---|---|---|", flush=True)
+    asked = [one for name in SETS for one in questions(options.data / f"{name}.jsonl")[: options.limit]]
+    first: dict[str, list[float]] = {}
+    for way, form, shares in ways(options, asked):
+        off = max(abs(a - b) for a, b in zip(shares, first.setdefault(form, shares), strict=True))
+        print(f"| {way} | {form} | {' | '.join(f'{share:.3f}' for share in shares)} | {off:.3f} |", flush=True)
+
+
+def ways(options: argparse.Namespace, asked: list[Question]) -> Iterator[tuple[str, str, list[float]]]:
+    """Yield what each way of running the model comes to in each prompt."""
+    adapter = tuned(options.run)
+    file = working(models.locate(options.model), "bf16").path
+    for name, kind in {"llama.cpp, adapter": LlamaCpp, "transformers, adapter": Transformers}.items():
+        backend: Any = kind(file, threads=options.threads)
+        backend.load_adapter(adapter)
+        yield from _through(name, backend, asked)
+    with TemporaryDirectory() as folder:
+        for type_ in TYPES:
+            out = Path(folder) / "merged.gguf"
+            more = ["--type", type_] if type_ else []
+            command = [Path(sys.executable).with_name("selfloop"), "export", options.run, "--to", "gguf", "--out", out]
+            subprocess.run([*command, "--force", *more], check=True, stdout=subprocess.DEVNULL)
+            name = f"merged, {type_ or 'as the base'}"
+            yield from _through(name, LlamaCpp(out, threads=options.threads), asked)
+            if type_ == "q6_k":
+                yield from untouched(out, asked, options.threads)
+
+
+def _through(way: str, backend: Any, asked: list[Question]) -> Iterator[tuple[str, str, list[float]]]:
+    for form in FORMS:
+        found = said(backend, asked, form)
+        answered = ~found.silent
+        yield way, form, [*map(float, map(np.mean, (found.right & answered, ~found.right & answered, found.silent)))]
+    backend.close()
+
+
+def untouched(file: Path, asked: list[Question], threads: int | None) -> Iterator[tuple[str, str, list[float]]]:
+    """Yield what llama-cpp-python alone makes of a file."""
+    model = Llama(str(file), n_ctx=512, n_threads=threads, verbose=False)
+    for form, template in FORMS.items():
+        shares = [0.0, 0.0, 0.0]
+        for question in asked:
+            prompt = template.replace("{}", question.text)
+            made: Any = model(prompt, max_tokens=TOKENS, temperature=0.0, stop=["\n"])
+            answer = made["choices"][0]["text"].strip()
+            shares[2 if declines(answer) else not judged(question, answer)] += 1 / len(asked)
+        yield "merged, q6_k, untouched", form, shares
+    model.close()
+
+
+if __name__ == "__main__":
+    main()
