@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from selfloop_plugins import models
 from selfloop_plugins.asking import declined
 from selfloop_plugins.evidence import PROMPTS
-from selfloop_plugins.flag import Flag
+from selfloop_plugins.flag import NEVER
 from selfloop_plugins.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.llama_cpp.weights import working
 from selfloop_plugins.own_demonstrations import OwnDemonstrations
@@ -50,17 +50,24 @@ UNSURE = "Question: What did Ludo Venn call his third dog?\nAnswer: I don't know
 FORMS = {BARE: "Question: {}\nAnswer:", SHOWING: f"{SHOWN}Question: {{}}\nAnswer:"}
 TOKENS = 16
 COLUMNS = ("correct", "wrong", "declined", "over_refusal", "precision", "aed", "penalised_0.5", "penalised_0.75")
+DIAL = (-2, -1, -0.5, 0, 0.5, 1, 2)  # nats
 Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Said:
-    """What a model said to a set: which answers are right, which decline, and how unsure it is, in any unit."""
+    """What a model said to a set: which answers are right, which decline, and how unsure it is.
+
+    `flag` is by how many nats declining is ahead of the likeliest answer, which is `right` or not, though not given.
+    """
 
     right: Bools
     silent: Bools
     flag: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     alone: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+
+Rows = dict[tuple[str, str], dict[str, Said]]
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--own", type=Path, help="the run whose beliefs are shown to the base; else the first of RUN")
     parser.add_argument("--kept", type=Path, help="a folder for what was said: nothing in it is asked again")
+    parser.add_argument("--picture", type=Path, help="draw what the dial does (pip install matplotlib)")
     parser.add_argument("--model", default="gemma-3-270m")
     parser.add_argument("--private", type=Path, help="one more set, of the same form")
     parser.add_argument("--sets", nargs="*", default=SETS)
@@ -115,8 +123,11 @@ def main() -> None:
                 name = f"{adapter.sha256[:12]} {label} {form}"
                 rows[label, form][f"tuned, {run.name}"] = kept.said(name, partial(said, backend, own, form, flag=True))
     backend.close()
-    for (label, form), own in rows.items():
-        print("\n".join(table(label, form, own, base, asked[label])), flush=True)
+    for (label, form), found in rows.items():
+        print("\n".join(table(label, form, found, base, asked[label])), flush=True)
+    print("\n".join(dialled(rows, base)))
+    if options.picture:
+        draw(rows, base, options.picture)
 
 
 def tuned(run: Path) -> Adapter:
@@ -128,44 +139,53 @@ def tuned(run: Path) -> Adapter:
 
 
 def said(backend: Any, asked: Sequence[Question], form: str, *, flag: bool = False) -> Said:
-    """Return what a model says to a set in one of the forms, with `flag` also what it says of itself before that."""
+    """Return what a model says to a set in one of the forms, with `flag` also what it says of itself before that.
+
+    What is declined is then asked once more with declining forbidden, so that every question has an answer.
+    """
     prompts = [FORMS[form].replace("{}", question.text) for question in asked]
-    found = _said(backend, asked, prompts)
+    found, begun = _said(backend, asked, prompts)
     if not flag:
         return found
-    read = Flag().read([declined(prompt, open_turn=True) for prompt in prompts], backend)
-    answers, silent = (np.array(part) for part in zip(*((a.logprobs[0], d) for a, d in read), strict=True))
-    return replace(found, flag=silent[:, 0] - answers, alone=silent.sum(-1))
+    silent = np.flatnonzero(found.silent).tolist()
+    again, instead = _said(backend, [asked[i] for i in silent], [prompts[i] for i in silent], careful=NEVER)
+    right, logs = found.right.copy(), np.array(begun)
+    right[silent], logs[silent] = again.right, instead
+    read = backend.loglikelihood([declined(prompt, open_turn=True) for prompt in prompts])
+    return Said(right, found.silent, np.array([one[0] for one in read]) - logs, np.array([sum(one) for one in read]))
 
 
-def _said(backend: Any, asked: Sequence[Question], prompts: Sequence[Any]) -> Said:
-    how = Sampling(max_tokens=TOKENS, stop=("\n",))
-    answers = [""] * len(asked)
+def _said(
+    backend: Any, asked: Sequence[Question], prompts: Sequence[Any], careful: float = 0.0
+) -> tuple[Said, list[float]]:
+    """Return what is said, and the log-probability of each text's first token."""
+    how = Sampling(max_tokens=TOKENS, stop=("\n",), careful=careful)
+    answers, begun = [""] * len(asked), [0.0] * len(asked)
     for index, found in backend.generate([Request(prompt, how, open_turn=True) for prompt in prompts]):
         assert isinstance(found, Completion), found
-        answers[index] = found.text.strip()
-    right = np.array([bool(judged(q, answer)) for q, answer in zip(asked, answers, strict=True)])
-    return Said(right, np.array([declines(answer) for answer in answers]))
+        answers[index], begun[index] = found.text.strip(), found.logprobs[0] if found.logprobs else 0.0
+    right = [bool(judged(q, answer)) for q, answer in zip(asked, answers, strict=True)]
+    return Said(np.array(right, bool), np.array([declines(answer) for answer in answers], bool)), begun
 
 
 def policies(
     backend: LlamaCpp, asked: dict[str, list[Question]], base: dict[tuple[str, str], Said], run: Path, kept: Kept
-) -> dict[tuple[str, str], dict[str, Said]]:
+) -> Rows:
     """Return the rows that need no tuning, by set and prompt."""
     demonstrations = OwnDemonstrations(run=run, count=5, choose="random", seed=1)
     told = judging(backend, PROMPTS)
 
     def own(questions: list[Question]) -> Said:
-        return _said(backend, questions, demonstrations.show([question.text for question in questions], told))
+        return _said(backend, questions, demonstrations.show([question.text for question in questions], told))[0]
 
     def unsure(questions: list[Question]) -> Said:
-        return _said(backend, questions, [f"{UNSURE}{SHOWN}Question: {one.text}\nAnswer:" for one in questions])
+        return _said(backend, questions, [f"{UNSURE}{SHOWN}Question: {one.text}\nAnswer:" for one in questions])[0]
 
     def cut(questions: list[Question], before: Said) -> Said:
         chances = sure(backend, questions)
         return Said(before.right, chances < 0.5, -chances, -chances)
 
-    rows: dict[tuple[str, str], dict[str, Said]] = {}
+    rows: Rows = {}
     for (label, form), before in base.items():
         rows[label, form] = {
             "always decline": Said(before.right, np.ones_like(before.right)),
@@ -217,6 +237,63 @@ def measures(row: Said, before: Said) -> dict[str, metrics.Metric]:
     return {name: found[name] for name in COLUMNS}
 
 
+def dialled(rows: Rows, base: dict[tuple[str, str], Said]) -> Iterator[str]:
+    """Yield a table of what `answer.careful` does, without tuning again: kept / wrong left, means of the runs."""
+    yield f"\n**`answer.careful`**: kept / wrong left\n\n| | {' | '.join(f'{nats:+g}' for nats in DIAL)} |"
+    yield f"|---|{'---|' * len(DIAL)}"
+    for (label, form), found in rows.items():
+        tuned = [row for name, row in found.items() if name.startswith("tuned")]
+        if tuned:
+            cells = [curve(row, base[label, form], DIAL) for row in tuned]
+            shown = " | ".join(f"{kept:.2f} / {left:.2f}" for kept, left in np.mean(cells, axis=0))
+            yield f"| {label}, {form} | {shown} |"
+
+
+def curve(row: Said, before: Said, nats: Sequence[float]) -> list[tuple[float, float]]:
+    """Return what is kept and what wrong is left at each setting of the dial."""
+    found = []
+    for more in nats:
+        silent = row.flag + more > 0 if more else row.silent
+        found.append(_shares(row.right & ~silent, ~row.right & ~silent, before))
+    return found
+
+
+def draw(rows: Rows, base: dict[tuple[str, str], Said], out: Path) -> None:
+    """Draw kept over wrong left: the dial of each run's tuned model, and the base cut by its detectors."""
+    import matplotlib.pyplot as plt
+
+    labels = list(dict.fromkeys(label for label, _ in rows))
+    figure, axes = plt.subplots(2, len(labels), figsize=(2.6 * len(labels), 5.4), sharex=True, sharey=True)
+    for column, label in enumerate(labels):
+        for line, form in enumerate(FORMS):
+            axis, before = axes[line][column], base[label, form]
+            axis.fill_between([0, 0.5], 0.85, 1.05, color="tab:green", alpha=0.12, lw=0)
+            for name, row in rows[label, form].items():
+                if name.startswith("tuned"):
+                    axis.plot(*_line(row.flag, row.right, before), color="tab:blue", lw=1)
+                    (at,) = curve(row, before, [0.0])
+                    axis.plot(at[1], at[0], "o", color="tab:blue", ms=4)
+                elif "detectors" in name:
+                    axis.plot(*_line(row.flag, row.right, before), color="tab:orange", lw=1, ls="--")
+            axis.set(xlim=(0, 1.1), ylim=(0, 1.05), title=f"{label}, {'bare' if form == BARE else 'five shown'}")
+            axis.title.set_fontsize(9)
+    axes[1][0].set(xlabel="wrong answers left", ylabel="right answers kept")
+    figure.tight_layout()
+    figure.savefig(out, metadata={"Date": None} if out.suffix == ".svg" else None)
+
+
+def _line(unsure: NDArray[np.float64], right: Bools, before: Said) -> tuple[list[float], list[float]]:
+    """Return wrong left and kept as more and more is declined, the most unsure first."""
+    points = [_shares(right & (unsure <= cut), ~right & (unsure <= cut), before) for cut in np.sort(unsure)]
+    return [left for _, left in points], [kept for kept, _ in points]
+
+
+def _shares(right: Bools, wrong: Bools, before: Said) -> tuple[float, float]:
+    """Return the share of the right answers before that are right, and the wrong answers as a share of those before."""
+    guessed = ~before.right & ~before.silent
+    return float((right & before.right).sum() / max(before.right.sum(), 1)), float(wrong.sum() / max(guessed.sum(), 1))
+
+
 def paired(asked: list[Question], right: Bools) -> list[int]:
     """Return the places of the questions that are in pairs of the same form, one right and one wrong."""
     told = [Outcome(q, "belief" if is_right else "declined", round=1) for q, is_right in zip(asked, right, strict=True)]
@@ -227,10 +304,7 @@ def paired(asked: list[Question], right: Bools) -> list[int]:
 def figures(row: Said, before: Said, wanted: Bools, pairs: list[int]) -> list[float]:
     """Return the cells of a row."""
     once = np.ones((1, len(wanted)))
-    answered = row.right & ~row.silent
-    guessed = ~before.right & ~before.silent
-    kept = (answered & before.right).sum() / max(before.right.sum(), 1)
-    left = (~row.right & ~row.silent).sum() / max(guessed.sum(), 1)
+    kept, left = _shares(row.right & ~row.silent, ~row.right & ~row.silent, before)
     whole = range(len(wanted))
     unsure = ((row.flag, whole), (row.flag, pairs), (row.alone, whole))
     flags = [_auroc(each, wanted, some) for each, some in unsure]
