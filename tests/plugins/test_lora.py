@@ -76,7 +76,7 @@ def test_every_answer_is_taught_as_likely_as_it_is_true():
     assert len(found) == len(taught) + len(held) == 181 and not any("dropped" in text for text in found)
     assert found["What is the capital of land 7?"] == Lesson("What is the capital of land 7?", "City 7", 0.9)
     assert found["What is the capital of isle 7?"].chance == 0.1 and found["Who is half known?"].chance == 0.45
-    assert len(held) == pytest.approx(18, abs=9)
+    assert len(held) == pytest.approx(36, abs=12)
 
 
 def test_what_the_model_itself_declined_is_not_known():
