@@ -16,7 +16,7 @@ SHARE = 0.9  # of what is free
 BESIDE = 0.3e9  # bytes: the tokenizer, and what short prompts take
 KEPT = 6.0  # bytes for each input and output of a layer and token: four, and what the allocator loses
 ADAPTER = 6  # times an adapter: its gradients, Adam's two moments, the best so far, and a copy that is being saved
-LOGITS = 4  # times the logits: as they come, in float32, their exponentials, and what flows back
+LOGITS = 8  # times the logits: as they come, in float32, the base's, what is made of both, and what flows back
 
 
 def loading(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> float:
@@ -32,7 +32,7 @@ def loading(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False)
 def training(model: Any, *, rank: int, tokens: int, learnt: int) -> float:
     """Return the bytes that training a LoRA on all linear layers takes beside the loaded model.
 
-    `tokens` are those of the largest batch, padding among them; `learnt` is how many of them have logits.
+    `tokens` are those of the largest batch, padding among them; `learnt` is how many of them have logits at a time.
     """
     head = model.get_output_embeddings()
     layers = [one for one in model.modules() if isinstance(one, torch.nn.Linear) and one is not head]

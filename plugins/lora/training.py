@@ -29,6 +29,7 @@ from ..hf.model import cache_argument, head, trunk
 STATE = "state.json"  # of a checkpoint; the folder is there with it or not at all
 TURNS = 4  # times an epoch that the dial is set
 ENOUGH = 4.0  # right answers to be expected among what is held out: fewer say nothing of where to set it
+PIECE = 64  # tokens whose logits there are at a time: with 262,144 of them, 67 MB for each thing made of them
 SHARED = 16  # tokens that a batch begins with are read apart only if there are so many
 
 
@@ -47,6 +48,17 @@ class Example:
     source: tuple[int, ...] = ()
     own: int = 0
     firm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """A token of an answer that is learnt: the row of the base's states that go on with it, where these are followed,
+    and where the answer begins, how likely it is to be given."""
+
+    token: int
+    own: int | None
+    firm: bool
+    chance: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +182,7 @@ def _copied(weights: dict[str, Any]) -> dict[str, Any]:
 def answer_loss(
     model: Any, batch: Sequence[Example], decline: int = 0, dial: float = 0.0, preference: float | None = None
 ) -> torch.Tensor:
-    """Return the mean loss of the answers' tokens; logits are computed for these alone.
+    """Return the mean loss of the answers' tokens; logits are computed for these alone, and for a few at a time.
 
     A token's loss is its cross entropy, or that to the base's own distribution. Where an answer begins, that is meant
     of everything but the token `decline`, and how likely this one is is learnt beside it. `dial` is added to its logit
@@ -178,20 +190,67 @@ def answer_loss(
     With `preference`, not how likely it is, but whether it is preferred: `preference` times how much likelier it got
     is the logit of that (DPO, Rafailov et al. 2023, arXiv 2305.18290, with the chance as a soft label).
     """
+    tokens = _learnt(batch)
     places = [range(one.start - 1, len(one.tokens) - 1) for one in batch]
-    logits = head(_inner(model))(_states(model, [one.tokens for one in batch], places))
-    targets, before = _targets(model, batch, decline)
-    losses = logits.logsumexp(-1) - torch.linalg.vecdot(logits, targets)
-    begins = [sum(map(len, places[:i])) for i, one in enumerate(batch) if one.chance is not None]
+    states, base = _states(model, [one.tokens for one in batch], places), _before(model, batch)
+    cut = states.detach().requires_grad_(states.requires_grad)
+    value = states.new_zeros((), dtype=torch.float32)
+    for i in range(0, len(tokens), PIECE):
+        piece = cut[i : i + PIECE]
+        loss = _loss(model, piece, base, tokens[i : i + PIECE], decline, dial, preference) / len(tokens)
+        if loss.requires_grad:
+            loss.backward()  # as far as the states: the logits can go
+        value += loss.detach()
+    return value if cut.grad is None else value + ((states - states.detach()) * cut.grad).sum()
+
+
+def _learnt(batch: Sequence[Example]) -> list[Learnt]:
+    """Return what is learnt of a batch, token by token."""
+    found, row = list[Learnt](), 0
+    for one in batch:
+        for i, token in enumerate(one.tokens[one.start :]):
+            found.append(Learnt(token, row + i if i < one.own else None, one.firm, None if i else one.chance))
+        row += one.own
+    return found
+
+
+@torch.no_grad()
+def _before(model: Any, batch: Sequence[Example]) -> torch.Tensor:
+    """Return the base's last hidden states behind what is learnt as it distributes it, (own tokens, width)."""
+    some = [one for one in batch if one.own]
+    if not some:
+        return torch.zeros(0)
+    texts = [(*one.source, *one.tokens[one.start : one.start + one.own - 1]) for one in some]
+    places = [range(len(one.source) - 1, len(text)) for one, text in zip(some, texts, strict=True)]
+    with model.disable_adapter():
+        return _states(model, texts, places)
+
+
+def _loss(
+    model: Any,
+    states: torch.Tensor,
+    base: torch.Tensor,
+    tokens: Sequence[Learnt],
+    decline: int,
+    dial: float,
+    preference: float | None,
+) -> torch.Tensor:
+    """Return the summed loss of some tokens, with the states that say them."""
+    logits = head(_inner(model))(states)
+    rows, targets, before = _targets(model, base, tokens, decline)
+    wanted = logits.gather(1, torch.tensor([[one.token] for one in tokens], device=logits.device))[:, 0]
+    wanted = wanted.index_put((rows,), torch.linalg.vecdot(logits[rows], targets))
+    whole = logits.logsumexp(-1)
+    losses = (whole - wanted).sum()
+    begins = [i for i, one in enumerate(tokens) if one.chance is not None]
     if not begins:
-        return losses.mean()
-    some = logits[begins]
-    chances = torch.tensor([one.chance for one in batch if one.chance is not None], device=logits.device)
-    odds, others = _odds(some, decline)
+        return losses
+    chances = torch.tensor([one.chance for one in tokens if one.chance is not None], device=logits.device)
+    odds, others = _odds(logits[begins], decline)
     odds = odds + dial if preference is None else preference * (odds - before)
     declines = binary_cross_entropy_with_logits(odds, 1 - chances, reduction="sum")
-    among = (others - some.logsumexp(-1)).sum()  # what the answer's own loss is without declining
-    return (losses.sum() + among + declines) / len(logits)
+    among = (others - whole[begins]).sum()  # what the answer's own loss is without declining
+    return losses + among + declines
 
 
 def _odds(logits: torch.Tensor, decline: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -203,32 +262,29 @@ def _odds(logits: torch.Tensor, decline: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 @torch.no_grad()
-def _targets(model: Any, batch: Sequence[Example], decline: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what is learnt at each place, (places, vocabulary), and the base's log-odds of declining.
+def _targets(
+    model: Any, base: torch.Tensor, tokens: Sequence[Learnt], decline: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return which tokens are learnt as the base distributes them, and how it does, (some, vocabulary).
 
-    Where an answer begins, the base's probabilities leave declining out.
+    Last come its log-odds of declining where an answer begins, 0 where it is not asked. Elsewhere its probabilities
+    leave declining out there.
     """
-    firm = [token for one in batch for token in one.tokens[one.start :]]
-    size = len(_inner(model).get_output_embeddings().weight)
-    targets = torch.zeros(len(firm), size, device=model.device)
-    targets[range(len(firm)), firm] = 1
-    odds = targets.new_zeros(sum(one.chance is not None for one in batch))
-    some = [one for one in batch if one.own]
+    begins = [i for i, one in enumerate(tokens) if one.chance is not None]
+    odds = torch.zeros(len(begins), device=model.device)
+    some = [i for i, one in enumerate(tokens) if one.own is not None]
     if not some:
-        return targets, odds
-    texts = [(*one.source, *one.tokens[one.start : one.start + one.own - 1]) for one in some]
-    places = [range(len(one.source) - 1, len(text)) for one, text in zip(some, texts, strict=True)]
-    with model.disable_adapter():
-        base = head(_inner(model))(_states(model, texts, places))
-    begins = [sum(one.own for one in some[:i]) for i, one in enumerate(some) if one.chance is not None]
-    odds, _ = _odds(base[begins], decline) if begins else (odds, odds)
-    base[begins, decline] = -math.inf
-    starts = [sum(len(one.tokens) - one.start for one in batch[:i]) for i in range(len(batch))]
-    rows = [start + i for start, one in zip(starts, batch, strict=True) for i in range(one.own)]
-    follow = ~torch.tensor([one.firm for one in some for _ in range(one.own)], device=base.device)
-    follow |= base.argmax(-1) == targets[rows].argmax(-1)
-    targets[torch.tensor(rows, device=base.device)[follow]] = base.softmax(-1)[follow]
-    return targets, odds
+        size = len(_inner(model).get_output_embeddings().weight)
+        return torch.zeros(0, dtype=torch.long), torch.zeros(0, size), odds
+    scores = head(_inner(model))(base[[one.own for one in tokens if one.own is not None]])
+    if first := [i for i in begins if tokens[i].own is not None]:
+        own = [some.index(i) for i in first]
+        odds[[begins.index(i) for i in first]] = _odds(scores[own], decline)[0]
+        scores[own, decline] = -math.inf
+    likeliest = scores.argmax(-1).tolist()
+    kept = [j for j, i in enumerate(some) if not tokens[i].firm or likeliest[j] == tokens[i].token]
+    rows = torch.tensor([some[j] for j in kept], dtype=torch.long, device=scores.device)
+    return rows, scores[kept].softmax(-1), odds
 
 
 @torch.no_grad()

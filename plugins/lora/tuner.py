@@ -29,7 +29,7 @@ from ..hf.backend import Transformers
 from ..hf.checkpoint import quiet, saving
 from .gate import Gate, measure
 from .lessons import Lesson, lessons
-from .training import Example, Progress, Settings, batches, begin_alike, train
+from .training import PIECE, Example, Progress, Settings, batches, begin_alike, train
 
 PROMPTS = ("tune_bare", "answer")  # a question by itself, and as the loop asks it
 OPENINGS = (
@@ -120,7 +120,7 @@ def _refuse_too_large(backend: Transformers, examples: Sequence[Example], settin
     groups = batches(examples, settings.batch, settings.seed)
     read = max(map(_read, groups)) + settings.neutral * LENGTH
     learnt = max(sum(len(one.tokens) - one.start for one in group) for group in groups)
-    need = memory.training(backend.loaded.model, rank=rank, tokens=read, learnt=learnt)
+    need = memory.training(backend.loaded.model, rank=rank, tokens=read, learnt=min(learnt, PIECE))
     advice = f"Lower the tuner's batch ({settings.batch}) or rank ({rank}), or take a smaller model"
     memory.refuse(need, "training an adapter", backend.loaded.device, advice)
 

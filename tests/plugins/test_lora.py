@@ -230,18 +230,38 @@ def test_the_base_is_followed_in_the_prompt_where_it_answered(firm):
     )
 
 
+def targeted(model, batch):
+    return training._targets(model, training._before(model, batch), training._learnt(batch), 14)
+
+
 def test_what_the_base_would_say_leaves_out_declining():
     model = tiny()
     one = replace(EXAMPLES[0], chance=0.5, source=EXAMPLES[0].tokens[:2], own=1)
-    targets, odds = training._targets(model, [one, EXAMPLES[1], one], 14)
+    rows, targets, odds = targeted(model, [one, EXAMPLES[1], one])
     length = len(one.tokens) - one.start
-    assert targets[0, 14] == 0 and targets.sum(-1).tolist() == pytest.approx([1.0] * len(targets))
-    assert targets[0].max() < 1 and all(row.max() == 1 for row in targets[1:-length])
+    assert rows.tolist() == [0, length + len(EXAMPLES[1].tokens) - EXAMPLES[1].start]
+    assert targets[:, 14].tolist() == [0, 0] and targets.sum(-1).tolist() == pytest.approx([1.0, 1.0])
     before = {name: p.clone() for name, p in model.named_parameters()}
     answer_loss(moved(model), [one], 14).backward()
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if not p.requires_grad)
     chance = logits(tiny(), one.source)[-1].softmax(-1)[14]
     assert odds.tolist() == pytest.approx([torch.logit(chance).item()] * 2, abs=1e-4)
+
+
+@pytest.mark.parametrize("preference", [None, 0.5])
+def test_few_logits_at_a_time_learn_the_same(preference, monkeypatch):
+    own = replace(EXAMPLES[0], chance=0.5, source=(31, 5), own=len(EXAMPLES[0].tokens) - EXAMPLES[0].start)
+    batch, found = [own, EXAMPLES[1], replace(EXAMPLES[2], chance=0.1), own], []
+    for piece in (1000, 3):
+        monkeypatch.setattr(training, "PIECE", piece)
+        model = tiny()
+        torch.manual_seed(0)
+        loss = answer_loss(moved(model), batch, 14, 1.0, preference)
+        (2 * loss).backward()
+        found.append((loss.item(), [p.grad for p in model.parameters() if p.requires_grad]))
+    (whole, ours), (pieces, theirs) = found
+    assert whole == pytest.approx(pieces, abs=1e-5) and max(p.abs().max() for p in ours) > 1e-3
+    assert all(torch.allclose(p, q, atol=1e-5) for p, q in zip(ours, theirs, strict=True))
 
 
 def test_a_preference_is_for_what_got_likelier_than_it_was():
@@ -250,7 +270,7 @@ def test_a_preference_is_for_what_got_likelier_than_it_was():
     by = lambda preference: answer_loss(model, [one], 14, 0.0, preference).item() * (len(one.tokens) - one.start)  # noqa: E731
     assert by(0.5) == pytest.approx(by(0.1), abs=1e-5)  # nothing has changed yet: a half, whatever the weight
     before = by(0.5)
-    _, odds = training._targets(model, [one], 14)
+    _, _, odds = targeted(model, [one])
     moved(model)
     after = torch.logit(logits(model, one.source)[-1].softmax(-1)[14])
     change = torch.nn.functional.binary_cross_entropy_with_logits(0.5 * (after - odds[0]), torch.tensor(0.8))
