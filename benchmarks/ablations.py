@@ -1,6 +1,7 @@
 """What each part of the tuning step is good for: one run's questions, tuned on in several ways.
 
     python benchmarks/ablations.py DATA RUN --limit 150          # RUN: finished, at best three rounds
+    python benchmarks/ablations.py DATA RUN --rounds 1           # as if it had ended after its first round
 
 Every row is a LoRA from the same run and seed, without a gate, measured through llama.cpp on the first questions of
 each set, bare and behind five demonstrations: `kept / wrong left`, as in honesty.py, then the flag's AUROC for what the
@@ -28,7 +29,7 @@ from selfloop_plugins import models
 from selfloop_plugins.evidence import PROMPTS
 from selfloop_plugins.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.llama_cpp.weights import working
-from selfloop_plugins.lora import build
+from selfloop_plugins.lora import build, tuner
 
 from selfloop import Past, Tuning
 from selfloop.prompts import Prompts
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--model", default="gemma-3-270m")
     parser.add_argument("--limit", type=int, help="questions of each set")
+    parser.add_argument("--rounds", type=int, help="of the run; the others are left out")
     parser.add_argument("--only", nargs="*", help="rows whose name begins so")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int)
@@ -78,6 +80,10 @@ def main() -> None:
     file = str(working(models.locate(options.model), "bf16").path)
     with closing(Store(options.run, write=False)) as store:
         past = store.past()
+    if options.rounds:
+        few = tuple(one for one in past.outcomes if one.round <= options.rounds)
+        past = replace(past, rounds=options.rounds, outcomes=few)
+    tuner.neutral = cache_by_seed(tuner.neutral)
     backend = LlamaCpp(file, threads=options.threads)
     asked = {label: questions(options.data / f"{label}.jsonl")[: options.limit] for label in SETS}
     base = {(label, form): said(backend, own, form) for label, own in asked.items() for form in FORMS}
@@ -106,13 +112,25 @@ def main() -> None:
     backend.close()
 
 
+def cache_by_seed(write: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that has the base write its neutral text once for all rows: it is the same."""
+    kept: dict[int, Any] = {}
+
+    def neutral(backend: Any, seed: int) -> Any:
+        if seed not in kept:
+            kept[seed] = write(backend, seed)
+        return kept[seed]
+
+    return neutral
+
+
 def tune(variant: Variant, past: Past, file: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train an adapter of one kind into `folder`; return what the tuner says of it."""
     chosen = tuple(one for one in past.outcomes if variant.rounds(one.round, past.rounds))
-    tuner = build(threads=options.threads, **{"perplexity": 10.0, **variant.options})
+    made = build(threads=options.threads, **{"perplexity": 10.0, **variant.options})
     backend: Any = SimpleNamespace(describe=lambda: SimpleNamespace(file=file))  # all that the tuner asks of it
     prompt = partial(Prompts([PROMPTS]).render, chat=False)
-    tuner.tune(Tuning(1, (), replace(past, outcomes=chosen), folder, backend, prompt, options.seed))
+    made.tune(Tuning(1, (), replace(past, outcomes=chosen), folder, backend, prompt, options.seed))
     about: dict[str, Any] = json.loads((folder / "gate.json").read_text("utf-8"))
     return about
 
