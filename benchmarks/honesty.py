@@ -135,7 +135,7 @@ def tuned(run: Path) -> Adapter:
     with closing(Store(run, write=False)) as store:
         found = store.past().adapter
     assert found, f"{run} has no adapter"
-    return found
+    return replace(found, path=str(run / found.path))
 
 
 def said(backend: Any, asked: Sequence[Question], form: str, *, flag: bool = False) -> Said:

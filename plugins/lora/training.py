@@ -411,10 +411,16 @@ def divergence(model: Any, some: Sequence[Anchor]) -> torch.Tensor:
 
 
 def batches(examples: Sequence[Example], size: int, seed: int) -> list[list[Example]]:
-    """Return batches of examples of like length, in any order."""
+    """Return batches of examples of like length, in any order: none is more than twice as long as another beside it.
+
+    A bare question beside one with demonstrations would be padded to its length, and what these share read each time.
+    """
     rng = random.Random(seed)
-    order = sorted(examples, key=lambda one: (len(one.tokens), rng.random()))
-    groups = [order[i : i + size] for i in range(0, len(order), size)]
+    groups: list[list[Example]] = []
+    for one in sorted(examples, key=lambda one: (len(one.tokens), rng.random())):
+        if not groups or len(groups[-1]) == size or len(one.tokens) > 2 * len(groups[-1][0].tokens):
+            groups.append([])
+        groups[-1].append(one)
     rng.shuffle(groups)
     return groups
 

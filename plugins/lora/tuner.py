@@ -156,13 +156,16 @@ def _examples(
     asking: Sequence[Callable[[str], Request]],
     luck: random.Random | None = None,
 ) -> list[Example]:
-    """Return each lesson in each prompt. With `luck`, how to decline stands for half of what is likelier wrong."""
+    """Return each lesson in each prompt, by prompt: texts that begin alike are read together.
+
+    With `luck`, how to decline stands for half of what is likelier wrong.
+    """
     found = []
-    for lesson in some:
-        silent = not lesson.answer or declines(lesson.answer)
-        shown = asking[-1](lesson.question)
-        for make in asking:
+    for make in asking:
+        for lesson in some:
+            silent = not lesson.answer or declines(lesson.answer)
             unknown = silent or bool(luck and lesson.chance < 0.5 and luck.random() < 0.5)
+            shown = asking[-1](lesson.question)
             found.append(example(vocabulary, lesson, make(lesson.question), shown, unknown=unknown))
     return found
 

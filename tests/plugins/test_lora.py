@@ -319,6 +319,15 @@ def test_the_dial_is_turned_as_far_as_right_answers_ask_for(margins, chances, ke
     assert turned(margins, chances, keep) == turn
 
 
+def test_a_bare_question_is_not_read_beside_one_with_demonstrations():
+    short, long = [Example((1,) * (5 + i % 3), 2) for i in range(11)], [Example((1,) * (40 + i), 30) for i in range(6)]
+    groups = training.batches([*short, *long], 4, 1)
+    assert sorted(map(len, groups)) == [2, 3, 4, 4, 4]
+    lengths = [[len(one.tokens) for one in group] for group in groups]
+    assert all(max(some) <= 2 * min(some) for some in lengths)
+    assert {one for group in groups for one in group} == {*short, *long}
+
+
 class Killed(Exception):
     """Stands for kill -9: nothing after it runs."""
 
