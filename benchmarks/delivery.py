@@ -13,6 +13,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -56,8 +57,12 @@ def ways(options: argparse.Namespace, asked: list[Question]) -> Iterator[tuple[s
     """Yield what each way of running the model comes to in each prompt."""
     adapter = tuned(options.run)
     file = working(models.locate(options.model), "bf16").path
-    for name, kind in {"llama.cpp, adapter": LlamaCpp, "transformers, adapter": Transformers}.items():
-        backend: Any = kind(file, threads=options.threads)
+    backends: dict[str, Any] = {
+        "llama.cpp, adapter": partial(LlamaCpp, file),
+        "transformers, adapter": partial(Transformers, str(file)),
+    }
+    for name, opened in backends.items():
+        backend = opened(threads=options.threads)
         backend.load_adapter(adapter)
         yield from _through(name, backend, asked)
     with TemporaryDirectory() as folder:

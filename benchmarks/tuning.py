@@ -104,10 +104,12 @@ def report(name: str, found: dict[str, list[dict[str, Any]]]) -> None:
     if OURS in found and SAME in found:
         ours, same = (found[one][0]["losses"] for one in (OURS, SAME))
         largest = max(abs(a / b - 1) for a, b in zip(ours, same, strict=True))
+        whole = abs(sum(ours) / sum(same) - 1)
         print(
-            f"\nLoss in the first and the last of {len(ours)} steps: {ours[0]:.3f} and {ours[-1]:.3f}, Trainer's on the"
+            f"\nLoss in the first and the last of {len(ours)} steps: {ours[0]:.3f} and {ours[-1]:.3f}, Trainer's on\n"
+            f"the same batches {same[0]:.3f} and {same[-1]:.3f}. Largest difference in a step {largest:.2%},\n"
+            f"of the means {whole:.2%}"
         )
-        print(f"same batches {same[0]:.3f} and {same[-1]:.3f}. Largest difference in a step: {largest:.2%}")
     sys.stdout.flush()
 
 

@@ -29,7 +29,7 @@ from ..hf.model import cache_argument, head, trunk
 STATE = "state.json"  # of a checkpoint; the folder is there with it or not at all
 TURNS = 4  # times an epoch that the dial is set
 ENOUGH = 4.0  # right answers to be expected among what is held out: fewer say nothing of where to set it
-PIECE = 64  # tokens whose logits there are at a time: with 262,144 of them, 67 MB for each thing made of them
+PIECE = 32  # tokens whose logits there are at a time: with 262,144 of them, 34 MB for each thing made of them
 SHARED = 16  # tokens that a batch begins with are read apart only if there are so many
 
 
