@@ -32,7 +32,7 @@ name: tuned
 rounds: 2
 backend: {kind: llama_cpp, model: smollm2-135m-instruct}
 ask:
-  questions: 90
+  questions: 50
   sources: [{kind: file, path: questions.txt}]
 answer: {samples: 2, max_tokens: 8}
 verifiers: [sequence_probability]
@@ -147,6 +147,8 @@ def child(name: str, runs: str, point: str, after: str) -> None:
 
         return inner
 
+    tuner.TEXTS, tuner.LENGTH = 24, 16  # neutral text is most of a small tune, and is not what is killed
+    tuner.Gate.refusal = ""  # type: ignore[assignment,method-assign]  # so few lessons may teach nothing
     load, save = Parts.load_adapter, Store.save_round
 
     def swapped(self: Any, adapter: Any) -> Any:
