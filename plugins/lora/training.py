@@ -275,7 +275,7 @@ def _targets(
     some = [i for i, one in enumerate(tokens) if one.own is not None]
     if not some:
         size = len(_inner(model).get_output_embeddings().weight)
-        return torch.zeros(0, dtype=torch.long), torch.zeros(0, size), odds
+        return odds.new_zeros(0, dtype=torch.long), odds.new_zeros(0, size), odds
     scores = head(_inner(model))(base[[one.own for one in tokens if one.own is not None]])
     if first := [i for i in begins if tokens[i].own is not None]:
         own = [some.index(i) for i in first]
