@@ -13,6 +13,7 @@ from selfloop.answers import declines
 from selfloop.errors import ModelError
 from selfloop.ledger import UNSAID
 
+from ..echo import echoes
 from ..pairs import matched, unknown
 
 LEAST = 8  # right and wrong answers that are to be expected: with fewer there is nothing to tell apart
@@ -31,11 +32,13 @@ class Lesson:
 def lessons(past: Past, *, declined: float | None, match: bool, seed: int) -> tuple[list[Lesson], list[Lesson]]:
     """Return what is taught, and what is held out: one question in five, by its text, in every round the same.
 
-    The last outcome of every question is taught, those of earlier rounds too (replay). With `declined`, only so many of
-    the questions that were declined are taught as make up that share; with `match`, first those that are like a known
-    one in form. Raises ModelError, saying what there is, where there is too little of either.
+    The last outcome of every question is taught, those of earlier rounds too (replay), unless its answer only says
+    words of the question again, for nothing tells then whether the model knows. With `declined`, only so many of the
+    questions that were declined are taught as make up that share; with `match`, first those that are like a known one
+    in form. Raises ModelError, saying what there is, where there is too little of either.
     """
     last = {o.question.text: o for o in past.outcomes if o.decision not in UNSAID}
+    last = {text: o for text, o in last.items() if not echoes(text, o.answer)}
     held = [o for o in last.values() if _is_held(o)]
     taught = [o for o in last.values() if not _is_held(o)]
     right, apart = (sum(map(_chance, some)) for some in (taught, held))

@@ -49,6 +49,14 @@ class Example:
     own: int = 0
     firm: bool = False
 
+    @property
+    def followed(self) -> tuple[int, ...]:
+        """Return what the base reads where its distribution is learnt, or nothing."""
+        return (*self.source, *self.tokens[self.start : self.start + self.own - 1]) if self.own else ()
+
+
+Followed = dict[tuple[int, ...], torch.Tensor]  # the base's last hidden states behind what it reads, (own, width)
+
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
@@ -124,8 +132,9 @@ def train(
     done = _resumed(folder, mark, weights, optimizer)
     best = load_file(folder / "best.safetensors") if done else _copied(weights)
     held_to = anchors(wrapped, neutral if settings.kl else ())
+    base = followed(wrapped, [*examples, *held], settings.batch)
     while len(done) < settings.epochs and not _is_over(done, settings.patience):
-        progress = _epoch(wrapped, optimizer, examples, held, held_to, settings, done, learnt)
+        progress = _epoch(wrapped, optimizer, examples, held, base, held_to, settings, done, learnt)
         if progress.held <= min((one.held for one in done), default=math.inf):
             best = _copied(weights)
         done.append(progress)
@@ -143,6 +152,7 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     examples: Sequence[Example],
     held: Sequence[Example],
+    base: Followed,
     held_to: Sequence[Anchor],
     settings: Settings,
     done: Sequence[Progress],
@@ -160,7 +170,7 @@ def _epoch(
         wrapped.train()
         _set_rate(optimizer, settings, step, settings.epochs * len(groups))
         torch.manual_seed(settings.seed * 1_000_003 + step)
-        loss = answer_loss(wrapped, batch, settings.decline, dial, settings.preference)
+        loss = answer_loss(wrapped, batch, base, settings.decline, dial, settings.preference)
         far = divergence(wrapped, _some(held_to, settings, step)) if held_to else loss.new_zeros(())
         (loss + settings.kl * far).backward()
         if not math.isfinite(value := loss.item()):
@@ -171,7 +181,7 @@ def _epoch(
         losses.append(value)
         divergences.append(far.item())
         learnt(step + 1, settings.epochs * len(groups), value)
-    apart = held_loss(wrapped, held, settings.batch, settings.decline, dial)
+    apart = held_loss(wrapped, held, base, settings.batch, settings.decline, dial)
     return Progress(len(done) + 1, _mean(losses), _mean(divergences), apart, dial)
 
 
@@ -180,24 +190,31 @@ def _copied(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer_loss(
-    model: Any, batch: Sequence[Example], decline: int = 0, dial: float = 0.0, preference: float | None = None
+    model: Any,
+    batch: Sequence[Example],
+    base: Followed,
+    decline: int = 0,
+    dial: float = 0.0,
+    preference: float | None = None,
 ) -> torch.Tensor:
     """Return the mean loss of the answers' tokens; logits are computed for these alone, and for a few at a time.
 
-    A token's loss is its cross entropy, or that to the base's own distribution. Where an answer begins, that is meant
-    of everything but the token `decline`, and how likely this one is is learnt beside it. `dial` is added to its logit
-    (logit adjustment, Menon et al. 2020, arXiv 2007.07314): a model that is right with it declines the less without.
-    With `preference`, not how likely it is, but whether it is preferred: `preference` times how much likelier it got
-    is the logit of that (DPO, Rafailov et al. 2023, arXiv 2305.18290, with the chance as a soft label).
+    A token's loss is its cross entropy, or that to the distribution of the base, which is `followed` there. Where an
+    answer begins, that is meant of everything but the token `decline`, and how likely this one is is learnt beside it.
+    `dial` is added to its logit (logit adjustment, Menon et al. 2020, arXiv 2007.07314): a model that is right with it
+    declines the less without. With `preference`, not how likely it is, but whether it is preferred: `preference` times
+    how much likelier it got is the logit of that (DPO, Rafailov et al. 2023, arXiv 2305.18290, with the chance as a
+    soft label).
     """
     tokens = _learnt(batch)
     places = [range(one.start - 1, len(one.tokens) - 1) for one in batch]
-    states, base = _states(model, [one.tokens for one in batch], places), _before(model, batch)
+    states = _states(model, [one.tokens for one in batch], places)
+    before = torch.cat([base[one.followed] for one in batch if one.own] or [states.new_zeros(0)])
     cut = states.detach().requires_grad_(states.requires_grad)
     value = states.new_zeros((), dtype=torch.float32)
     for i in range(0, len(tokens), PIECE):
         piece = cut[i : i + PIECE]
-        loss = _loss(model, piece, base, tokens[i : i + PIECE], decline, dial, preference) / len(tokens)
+        loss = _loss(model, piece, before, tokens[i : i + PIECE], decline, dial, preference) / len(tokens)
         if loss.requires_grad:
             loss.backward()  # as far as the states: the logits can go
         value += loss.detach()
@@ -215,15 +232,18 @@ def _learnt(batch: Sequence[Example]) -> list[Learnt]:
 
 
 @torch.no_grad()
-def _before(model: Any, batch: Sequence[Example]) -> torch.Tensor:
-    """Return the base's last hidden states behind what is learnt as it distributes it, (own tokens, width)."""
-    some = [one for one in batch if one.own]
-    if not some:
-        return torch.zeros(0)
-    texts = [(*one.source, *one.tokens[one.start : one.start + one.own - 1]) for one in some]
-    places = [range(len(one.source) - 1, len(text)) for one, text in zip(some, texts, strict=True)]
+def followed(model: Any, examples: Sequence[Example], size: int) -> Followed:
+    """Return what the base makes of all that is learnt as it distributes it: once, for it does not change."""
+    texts = {one.followed: len(one.source) for one in examples if one.own}
+    alike = sorted(texts, key=lambda text: (len(text), text))
+    found = Followed()
     with model.disable_adapter():
-        return _states(model, texts, places)
+        for i in range(0, len(alike), size):
+            some = alike[i : i + size]
+            places = [range(texts[text] - 1, len(text)) for text in some]
+            states = torch.split(_states(model, some, places), [len(own) for own in places])
+            found |= zip(some, states, strict=True)
+    return found
 
 
 def _loss(
@@ -347,11 +367,13 @@ def turned(margins: Sequence[float], chances: Sequence[float], keep: float) -> f
 
 
 @torch.no_grad()
-def held_loss(model: Any, held: Sequence[Example], batch: int, decline: int = 0, dial: float = 0.0) -> float:
+def held_loss(
+    model: Any, held: Sequence[Example], base: Followed, batch: int, decline: int = 0, dial: float = 0.0
+) -> float:
     """Return the mean loss over batches of examples that are not trained on; 0 where there are none."""
     model.eval()
     groups = [held[i : i + batch] for i in range(0, len(held), batch)]
-    return _mean([answer_loss(model, some, decline, dial).item() for some in groups])
+    return _mean([answer_loss(model, some, base, decline, dial).item() for some in groups])
 
 
 def fingerprint(*what: Any) -> str:

@@ -25,6 +25,7 @@ from selfloop_plugins.lora.training import (
     anchors,
     answer_loss,
     divergence,
+    followed,
     greedy,
     held_loss,
     perplexity,
@@ -87,6 +88,11 @@ def test_what_the_model_itself_declined_is_not_known():
     assert found.chance == 0
 
 
+def test_nothing_is_taught_of_an_echo():
+    more = [outcome(f"What is mango {i} made of?", "undecided", f"mango {i}", 1, 0.5) for i in range(20)]
+    assert told(replace(past(), outcomes=(*past().outcomes, *more))) == told(past())
+
+
 @pytest.mark.parametrize("share", [0.2, 0.35, 0.5])
 def test_only_a_share_is_declined(share):
     taught, _ = told(past(), declined=share)
@@ -137,7 +143,7 @@ def test_the_loss_is_that_of_all_logits_at_the_answers_tokens(kind, config):
     for one in batch:
         scores = model(input_ids=torch.tensor([one.tokens])).logits[0].float().log_softmax(-1)
         logs += [scores[place - 1, one.tokens[place]].item() for place in range(one.start, len(one.tokens))]
-    assert answer_loss(model, batch).item() == pytest.approx(-sum(logs) / len(logs), abs=1e-5)
+    assert answer_loss(model, batch, {}).item() == pytest.approx(-sum(logs) / len(logs), abs=1e-5)
 
 
 def weights(model):
@@ -152,9 +158,9 @@ def run(folder, settings=None, tell=lambda one: None, model=None, examples=EXAMP
 
 def test_training_learns_and_moves_little_on_neutral_text(tmp_path):
     settings = Settings(epochs=6, batch=8, rate=1e-2, kl=0.0, seed=3)
-    before = held_loss(tiny(), EXAMPLES[::7], 8)
+    before = held_loss(tiny(), EXAMPLES[::7], {}, 8)
     free, done = run(tmp_path / "free", settings)
-    assert done[-1].loss < 0.8 * done[0].loss and held_loss(free, EXAMPLES[::7], 8) < 0.8 * before
+    assert done[-1].loss < 0.8 * done[0].loss and held_loss(free, EXAMPLES[::7], {}, 8) < 0.8 * before
     tied, _ = run(tmp_path / "tied", replace(settings, kl=5.0))
     far = [divergence(model, anchors(model, NEUTRAL)).item() for model in (free, tied)]
     assert 0 < far[1] < 0.5 * far[0]
@@ -178,7 +184,7 @@ def test_what_a_batch_begins_with_is_read_once_and_learns_the_same(kind, config,
         for name, p in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(p, 0, 0.1)  # zero, as it begins, lets nothing flow back to the other half
-        loss = answer_loss(model, batch)
+        loss = answer_loss(model, batch, {})
         loss.backward()
         found.append((loss.item(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
     (once, ours), (each, theirs) = found
@@ -208,7 +214,7 @@ def test_how_likely_declining_is_is_learnt_beside_the_answer(dial):
     logs = 0.75 * decline.log() + 0.25 * (1 - decline).log() + others[one.tokens[one.start]]
     logs += sum(scores[i - 1].log_softmax(-1)[one.tokens[i]] for i in range(one.start + 1, len(one.tokens)))
     expected = -logs.item() / (len(one.tokens) - one.start)
-    assert answer_loss(model, [one], 14, dial).item() == pytest.approx(expected, abs=1e-4)
+    assert answer_loss(model, [one], {}, 14, dial).item() == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("firm", [True, False])
@@ -225,13 +231,16 @@ def test_the_base_is_followed_in_the_prompt_where_it_answered(firm):
         if firm and base[i].argmax() != token:
             logs[i] = scores[i, token]
     assert (base.argmax(-1) != torch.tensor(one.tokens[one.start :])).any()
-    assert answer_loss(model, [one, plain, one]).item() == pytest.approx(
-        (2 * -logs.sum().item() + answer_loss(model, [plain]).item() * length) / (3 * length), abs=1e-4
+    alone = answer_loss(model, [plain], {}).item()
+    assert answer_loss(model, [one, plain, one], followed(model, [one], 8)).item() == pytest.approx(
+        (2 * -logs.sum().item() + alone * length) / (3 * length), abs=1e-4
     )
 
 
 def targeted(model, batch):
-    return training._targets(model, training._before(model, batch), training._learnt(batch), 14)
+    base = followed(model, batch, 8)
+    read = torch.cat([base[one.followed] for one in batch if one.own])
+    return training._targets(model, read, training._learnt(batch), 14)
 
 
 def test_what_the_base_would_say_leaves_out_declining():
@@ -242,7 +251,7 @@ def test_what_the_base_would_say_leaves_out_declining():
     assert rows.tolist() == [0, length + len(EXAMPLES[1].tokens) - EXAMPLES[1].start]
     assert targets[:, 14].tolist() == [0, 0] and targets.sum(-1).tolist() == pytest.approx([1.0, 1.0])
     before = {name: p.clone() for name, p in model.named_parameters()}
-    answer_loss(moved(model), [one], 14).backward()
+    answer_loss(moved(model), [one], followed(model, [one], 8), 14).backward()
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if not p.requires_grad)
     chance = logits(tiny(), one.source)[-1].softmax(-1)[14]
     assert odds.tolist() == pytest.approx([torch.logit(chance).item()] * 2, abs=1e-4)
@@ -256,7 +265,7 @@ def test_few_logits_at_a_time_learn_the_same(preference, monkeypatch):
         monkeypatch.setattr(training, "PIECE", piece)
         model = tiny()
         torch.manual_seed(0)
-        loss = answer_loss(moved(model), batch, 14, 1.0, preference)
+        loss = answer_loss(moved(model), batch, followed(model, batch, 8), 14, 1.0, preference)
         (2 * loss).backward()
         found.append((loss.item(), [p.grad for p in model.parameters() if p.requires_grad]))
     (whole, ours), (pieces, theirs) = found
@@ -267,7 +276,8 @@ def test_few_logits_at_a_time_learn_the_same(preference, monkeypatch):
 def test_a_preference_is_for_what_got_likelier_than_it_was():
     model = tiny()
     one = replace(EXAMPLES[0], chance=0.2, source=EXAMPLES[0].tokens[:2], own=1)
-    by = lambda preference: answer_loss(model, [one], 14, 0.0, preference).item() * (len(one.tokens) - one.start)  # noqa: E731
+    base, length = followed(model, [one], 8), len(one.tokens) - one.start
+    by = lambda preference: answer_loss(model, [one], base, 14, 0.0, preference).item() * length  # noqa: E731
     assert by(0.5) == pytest.approx(by(0.1), abs=1e-5)  # nothing has changed yet: a half, whatever the weight
     before = by(0.5)
     _, _, odds = targeted(model, [one])
@@ -416,7 +426,7 @@ def test_it_ends_where_held_out_loss_rises_with_the_best_weights(tmp_path):
     model, done = run(tmp_path / "one", settings, examples=wrong)
     held = [one.held for one in done]
     assert len(done) < 30 and held[-1] > min(held)
-    assert held_loss(model, EXAMPLES[::7], 8) == pytest.approx(min(held), abs=1e-5)
+    assert held_loss(model, EXAMPLES[::7], {}, 8) == pytest.approx(min(held), abs=1e-5)
 
 
 def test_a_loss_that_is_no_number_is_said(tmp_path):
