@@ -37,6 +37,7 @@ from selfloop.records import Adapter
 from selfloop.store import Store
 
 SETS = ("easy_facts", "popqa", "webquestions")
+RECIPE = {"rate": 1.5e-4, "keep": 0.9}  # recipes/honest-gemma.yaml, but for the bound of the gate
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,7 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("as it comes"),
-    Variant("keep 0.9", {"keep": 0.9}),
+    Variant("as in the recipe"),
     Variant("declining 20 %, matched", {"declined": 0.2}),
     Variant("declining 35 %, matched", {"declined": 0.35}),
     Variant("declining 50 %, matched", {"declined": 0.5}),
@@ -61,6 +61,7 @@ VARIANTS = (
     Variant("round 1", {}, lambda number, last: number == 1),
     Variant("rounds 1 and 2", {}, lambda number, last: number <= 2),
     Variant("the last round alone: no replay", {}, lambda number, last: number == last),
+    Variant("keep 0.95", {"keep": 0.95}),
 )
 
 
@@ -127,7 +128,7 @@ def cache_by_seed(write: Callable[..., Any]) -> Callable[..., Any]:
 def tune(variant: Variant, past: Past, file: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Train an adapter of one kind into `folder`; return what the tuner says of it."""
     chosen = tuple(one for one in past.outcomes if variant.rounds(one.round, past.rounds))
-    made = build(threads=options.threads, **{"perplexity": 10.0, **variant.options})
+    made = build(threads=options.threads, **{"perplexity": 10.0, **RECIPE, **variant.options})
     backend: Any = SimpleNamespace(describe=lambda: SimpleNamespace(file=file))  # all that the tuner asks of it
     prompt = partial(Prompts([PROMPTS]).render, chat=False)
     made.tune(Tuning(1, (), replace(past, outcomes=chosen), folder, backend, prompt, options.seed))
