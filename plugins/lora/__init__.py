@@ -8,12 +8,13 @@ tuner.py     all of the above as a `selfloop.protocols.Tuner`
 Only names and signatures are here, so that listing plugins imports neither torch nor peft.
 """
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 
 from selfloop import Component, hookimpl
-from selfloop.errors import MissingExtra
+from selfloop.errors import MissingExtra, RecipeError
 
 from ..evidence import PROMPTS
 
@@ -46,6 +47,11 @@ def build(
     trained on, it keeps more answers and declines more than the base together, and if the perplexity of the base's own
     text rises by no more than the share `perplexity`.
     """
+    if (many := os.environ.get("WORLD_SIZE", "1")) != "1":  # of accelerate and torchrun
+        raise RecipeError(
+            f"this process is one of {many}, and each would play a run of its own: the loop and its tuner run in one. "
+            f"Launch it by itself, or with: accelerate launch --num_processes 1"
+        )
     try:
         from .tuner import Lora
     except ModuleNotFoundError as error:

@@ -99,6 +99,15 @@ def test_nothing_believed_and_nothing_declined(run, every, right):
     assert re.match(rf"there is too little to learn from: of 6\d answers about {right} are right", failure[3])
 
 
+def test_two_processes_do_not_play_a_run_each(write, selfloop, model, monkeypatch):
+    """What `accelerate launch --num_processes 2` comes to."""
+    home = write({"judge.py": JUDGE, "recipe.yaml": RECIPE.format(model=model), "asked.jsonl": ""})
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = selfloop("run", "recipe.yaml")
+    assert done.code == 2 and "this process is one of 2" in done.text and "--num_processes 1" in done.text
+    assert not list((home / "runs").iterdir())
+
+
 def test_a_training_that_does_not_fit_memory_is_not_begun(run, monkeypatch):
     monkeypatch.setattr(memory, "KEPT", 1e9)
     monkeypatch.setattr(tuner, "neutral", None)  # not even this
