@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kill_resume import RECORDS, SELFLOOP, query, records, run_of
+from kill_resume import RECORDS, query, records, run_of
 
 KINDS = ("train", "write", "swap")
 RECIPE = """
@@ -68,8 +68,8 @@ def main() -> None:
         print(f"undisturbed: {time.time() - begun:.0f} s, seconds a round of each kind: {took}", flush=True)
         good = sum(
             one(folder, kind, 1 + i % 2, (i + 0.5) / options.kills * took[kind][i % 2], whole)
-            for kind in KINDS
             for i in range(options.kills)
+            for kind in KINDS
         )
     print(f"{good} of {len(KINDS) * options.kills} killed runs ended with the same records and adapters")
     sys.exit(good != len(KINDS) * options.kills)
@@ -83,7 +83,7 @@ def one(folder: Path, kind: str, turn: int, after: float, whole: Path) -> bool:
     run = run_of(runs)
     left = differing(run, whole, there=True)
     before = int(str(query(run, "SELECT count(*) FROM completions")[0][0]))
-    subprocess.run([SELFLOOP, "resume", run, "--json"], check=True, stdout=subprocess.DEVNULL)
+    play(folder, "killed", "none", 0.0)
     found, wanted = records(run), records(whole)
     different = [name for name in RECORDS if found[name] != wanted[name]] + differing(run, whole)
     second = int(str(query(run, "SELECT count(*) FROM completions WHERE session = 2")[0][0]))
@@ -119,7 +119,7 @@ def play(folder: Path, runs: str, point: str, after: float) -> int:
 
 
 def child(name: str, runs: str, point: str, after: str) -> None:
-    """Run the recipe, and die at the point; note how long each kind took."""
+    """Run the recipe, or go on with it, and die at the point; note how long each kind took."""
     from selfloop_plugins.lora import tuner
 
     from selfloop.assemble import Parts
@@ -161,8 +161,10 @@ def child(name: str, runs: str, point: str, after: str) -> None:
 
     tuner.train, tuner._written = timed("train", tuner.train), timed("write", tuner._written)
     Parts.load_adapter, Store.save_round = swapped, stored  # type: ignore[method-assign]
+    there = folder / runs / "tuned"
+    words = ["resume", there] if there.exists() else ["run", folder / "tuned.yaml", "--runs", folder / runs]
     try:
-        selfloop(["run", str(folder / "tuned.yaml"), "--runs", str(folder / runs), "--json"])
+        selfloop([*map(str, words), "--json"])
     finally:
         (folder / "took.json").write_text(json.dumps({k: [round(t, 3) for t in v] for k, v in took.items()}))
 
