@@ -85,7 +85,7 @@ def main() -> None:
         few = tuple(one for one in past.outcomes if one.round <= options.rounds)
         past = replace(past, rounds=options.rounds, outcomes=few)
     tuner.neutral = cache_by_seed(tuner.neutral)
-    backend = LlamaCpp(file, threads=options.threads)
+    backend = LlamaCpp(Path(file), threads=options.threads)
     asked = {label: questions(options.data / f"{label}.jsonl")[: options.limit] for label in SETS}
     base = {(label, form): said(backend, own, form) for label, own in asked.items() for form in FORMS}
     heads = [f"{label}, {'bare' if form == BARE else 'shown'}" for label, form in base]
