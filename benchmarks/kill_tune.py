@@ -30,13 +30,13 @@ KINDS = ("train", "write", "swap")
 RECIPE = """
 name: tuned
 rounds: 2
-backend: {kind: llama_cpp, model: smollm2-135m-instruct}
+backend: {kind: llama_cpp, model: smollm2-135m-instruct, threads: 1}
 ask:
   questions: 32
   sources: [{kind: file, path: questions.txt}]
 answer: {samples: 2, max_tokens: 8}
 verifiers: [sequence_probability]
-tuner: {kind: lora, rate: 1e-3, batch: 32, epochs: 2, keep: 0.9, perplexity: 10}
+tuner: {kind: lora, rate: 1e-3, batch: 32, epochs: 2, keep: 0.9, perplexity: 10, threads: 1}
 """
 PLACES = """
 France Italy Japan Spain Germany Egypt Greece Russia China England Portugal Austria Ireland Norway Sweden Poland Nepal

@@ -131,9 +131,10 @@ def train(
     mark = fingerprint(examples, held, neutral, settings)
     done = _resumed(folder, mark, weights, optimizer)
     best = load_file(folder / "best.safetensors") if done else _copied(weights)
-    held_to = anchors(wrapped, neutral if settings.kl else ())
-    base = followed(wrapped, [*examples, *held], settings.batch)
-    while len(done) < settings.epochs and not _is_over(done, settings.patience):
+    if _goes_on(done, settings):
+        held_to = anchors(wrapped, neutral if settings.kl else ())
+        base = followed(wrapped, [*examples, *held], settings.batch)
+    while _goes_on(done, settings):
         progress = _epoch(wrapped, optimizer, examples, held, base, held_to, settings, done, learnt)
         if progress.held <= min((one.held for one in done), default=math.inf):
             best = _copied(weights)
@@ -459,9 +460,10 @@ def _set_rate(optimizer: Any, settings: Settings, step: int, total: int) -> None
         group["lr"] = settings.rate * share
 
 
-def _is_over(done: Sequence[Progress], patience: int) -> bool:
-    values = [one.held for one in done]
-    return len(values) > patience and min(values[-patience:]) > min(values[:-patience])
+def _goes_on(done: Sequence[Progress], settings: Settings) -> bool:
+    values, patience = [one.held for one in done], settings.patience
+    risen = len(values) > patience and min(values[-patience:]) > min(values[:-patience])
+    return len(values) < settings.epochs and not risen
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -160,12 +160,11 @@ def _examples(
 
     With `luck`, how to decline stands for half of what is likelier wrong.
     """
+    rows = [(one, asking[-1](one.question), not one.answer or declines(one.answer)) for one in some]
     found = []
     for make in asking:
-        for lesson in some:
-            silent = not lesson.answer or declines(lesson.answer)
+        for lesson, shown, silent in rows:
             unknown = silent or bool(luck and lesson.chance < 0.5 and luck.random() < 0.5)
-            shown = asking[-1](lesson.question)
             found.append(example(vocabulary, lesson, make(lesson.question), shown, unknown=unknown))
     return found
 
