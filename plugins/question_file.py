@@ -35,14 +35,14 @@ class QuestionFile:
             else:
                 found.setdefault((question.text, question.answer), question)
         self.repeats = self.lines - len(self.broken) - len(found)
-        self._questions = list(found.values())
+        self.questions = list(found.values())
         if self.broken and not (skip_broken and found):
             raise RecipeError(_refusal(self.broken, self.lines))
 
     def ask(self, asking: Asking) -> list[Question]:
         """Return the next questions that were not asked yet."""
         had = {*asking.past.questions, *asking.past.dropped}
-        return list(islice((question for question in self._questions if question.text not in had), asking.n))
+        return list(islice((question for question in self.questions if question.text not in had), asking.n))
 
 
 def _read(path: Path, skip_broken: bool) -> list[tuple[int, str]]:
@@ -50,7 +50,7 @@ def _read(path: Path, skip_broken: bool) -> list[tuple[int, str]]:
     try:
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape" if skip_broken else "strict")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"ask.sources: cannot read the question file {path}: {error}.") from error
+        raise RecipeError(f"cannot read the question file {path}: {error}.") from error
     return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 

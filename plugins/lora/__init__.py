@@ -9,14 +9,16 @@ Only names and signatures are here, so that listing plugins imports neither torc
 """
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from selfloop import Component, hookimpl
+from selfloop import Component, Question, hookimpl
 from selfloop.errors import MissingExtra, RecipeError
 
 from ..evidence import PROMPTS
+from ..question_file import QuestionFile
 
 if TYPE_CHECKING:
     from .tuner import Lora
@@ -34,6 +36,7 @@ def build(
     kl: Annotated[float, Ge(0)] = 1.0,
     preference: Annotated[float, Gt(0), Le(100)] | None = None,
     perplexity: Annotated[float, Gt(0)] = 0.02,
+    gold: Path | None = None,
     threads: Annotated[int, Ge(1), Le(512)] | None = None,
 ) -> "Lora":
     """Train a LoRA of `rank` to decline each question as likely as its answer is wrong, and else to answer as before.
@@ -45,8 +48,11 @@ def build(
     divergence from the base on text that it wrote itself. With `preference` (DPO's beta) it is not learnt how likely
     declining is, but whether it is preferred to answering. The adapter is taken if, on questions that were never
     trained on, it keeps more answers and declines more than the base together, and if the perplexity of the base's own
-    text rises by no more than the share `perplexity`.
+    text rises by no more than the share `perplexity`. It is refused too if it does worse than the base on the questions
+    of the file `gold`, as the source `file` reads it (JSONL with `answers`), where a wrong answer costs what a right
+    one brings; nothing else is done with them.
     """
+    questions = gold_of(gold)
     if (many := os.environ.get("WORLD_SIZE", "1")) != "1":  # of accelerate and torchrun
         raise RecipeError(
             f"this process is one of {many}, and each would play a run of its own: the loop and its tuner run in one. "
@@ -67,12 +73,27 @@ def build(
         kl=kl,
         preference=preference,
         perplexity=perplexity,
+        gold=questions,
         threads=threads,
     )
+
+
+def gold_of(path: Path | None) -> list[Question]:
+    """Return the gate's questions. Raises RecipeError for a file that cannot be read, or has one without answers."""
+    found = QuestionFile(path=path).questions if path else []
+    if without := [one.text for one in found if not (one.gold or one.gold_pattern)]:
+        raise RecipeError(f"{path}: the gate needs answers to all gold questions, and {without[0]!r:.100} has none")
+    return found
+
+
+def check(*, gold: Path | None = None, **options: Any) -> None:
+    """Raise for gold questions that cannot be used, before the model is opened."""
+    gold_of(gold)
 
 
 @hookimpl
 def selfloop_tuners() -> list[Component]:
     """Offer the tuner."""
+    paper = "https://arxiv.org/abs/2106.09685"
     doc = "a LoRA on the model's own beliefs, and on what it declined"
-    return [Component("lora", build, doc=doc, prompts=PROMPTS, paper="https://arxiv.org/abs/2106.09685")]
+    return [Component("lora", build, doc=doc, prompts=PROMPTS, check=check, paper=paper)]

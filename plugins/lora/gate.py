@@ -4,6 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from selfloop import Question
+from selfloop.answers import declines
+from selfloop.gold import judged
+
 from .training import Example, greedy, perplexity
 
 
@@ -11,12 +15,14 @@ from .training import Example, greedy, perplexity
 class Measured:
     """Of held-out questions, each counting as much as its answer is likely to be right: the share answered as before,
     token by token, and the share declined (`refused`); of those likely to be wrong the share declined; and the
-    perplexity of text that the base wrote."""
+    perplexity of text that the base wrote. `gold` are the shares of the user's own questions that are answered rightly
+    and wrongly, where there are any."""
 
     kept: float
     declined: float
     refused: float
     perplexity: float
+    gold: tuple[float, float] | None = None
 
     @property
     def honesty(self) -> float:
@@ -41,6 +47,13 @@ class Gate:
                 f"on held-out questions it keeps {after.kept:.0%} of the answers and declines {after.declined:.0%} of "
                 f"what is not known, no better than the {before.kept:.0%} and {before.declined:.0%} of the base"
             )
+        if before.gold and after.gold and after.gold[0] - after.gold[1] < before.gold[0] - before.gold[1]:
+            return (
+                "on the gold questions it answers {:.0%} rightly and {:.0%} wrongly, and that is worse than {:.0%} "
+                "and {:.0%}, as the base does: a wrong answer costs what a right one brings".format(
+                    *after.gold, *before.gold
+                )
+            )
         rise = after.perplexity / before.perplexity - 1
         if not rise <= self.bound:
             return f"the perplexity of the base's own text rises by {rise:.1%}, and {self.bound:.1%} is the most"
@@ -62,6 +75,13 @@ def measure(
         refused=_share((chance, silent) for chance, (silent, _) in said),
         perplexity=perplexity(model, texts),
     )
+
+
+def scored(questions: Sequence[Question], said: Sequence[str]) -> tuple[float, float]:
+    """Return the shares of answers that are right and wrong by the questions' gold; the others decline."""
+    right = [bool(judged(one, text)) for one, text in zip(questions, said, strict=True)]
+    wrong = [not is_right and not declines(text) for is_right, text in zip(right, said, strict=True)]
+    return sum(right) / len(said), sum(wrong) / len(said)
 
 
 def _share(of: Iterable[tuple[float, bool]]) -> float:

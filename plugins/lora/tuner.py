@@ -14,7 +14,7 @@ from typing import Any
 import peft
 import torch
 
-from selfloop import Request, Sampling, Tuning
+from selfloop import Question, Request, Sampling, Tuning
 from selfloop.answers import UNKNOWN, declines
 from selfloop.errors import ModelError
 from selfloop.prompts import is_open
@@ -27,7 +27,7 @@ from ..hf import memory
 from ..hf.adapter import WEIGHTS, refuse_other, write_gguf
 from ..hf.backend import Transformers
 from ..hf.checkpoint import quiet, saving
-from .gate import Gate, measure
+from .gate import Gate, Measured, measure, scored
 from .lessons import Lesson, lessons
 from .training import PIECE, Example, Progress, Settings, batches, begin_alike, train
 
@@ -38,6 +38,7 @@ OPENINGS = (
 )  # fmt: skip
 TEXTS, LENGTH = 160, 64  # neutral texts, of which some are for the gate alone, and their tokens
 APART = 16
+ANSWERING = Sampling(max_tokens=32, stop=("\n",))
 
 _log = logging.getLogger("selfloop.tune")
 
@@ -61,10 +62,11 @@ class Lora:
         kl: float,
         preference: float | None,
         perplexity: float,
+        gold: Sequence[Question],
         threads: int | None,
     ) -> None:
         self._declined, self._match, self._rank = declined, match, rank
-        self._bound, self._threads = perplexity, threads
+        self._bound, self._gold, self._threads = perplexity, gold, threads
         self._settings = Settings(epochs=epochs, batch=batch, rate=rate, kl=kl, keep=keep, preference=preference)
 
     def tune(self, tuning: Tuning) -> Adapter:
@@ -83,7 +85,11 @@ class Lora:
         _refuse_too_large(backend, examples, settings, self._rank)
         texts = neutral(backend, tuning.seed)
         wrapped = _wrap(backend.loaded.model, self._rank, tuning.seed)
-        measured = partial(measure, wrapped, judged, texts[:APART], decline=begins, batch=settings.batch)
+
+        def measured() -> Measured:
+            own = measure(wrapped, judged, texts[:APART], decline=begins, batch=settings.batch)
+            return replace(own, gold=_scored(backend, asking, self._gold))
+
         base = measured()  # an adapter changes nothing before it is trained
         with _writing(tuning.folder):
             done = train(
@@ -148,6 +154,16 @@ def neutral(backend: Transformers, seed: int) -> list[tuple[int, ...]]:
 def _request(tuning: Tuning, name: str, question: str) -> Request:
     prompt = tuning.prompt(name, question=question)
     return Request(prompt, open_turn=is_open(prompt))
+
+
+def _scored(
+    backend: Transformers, asking: Sequence[Callable[[str], Request]], gold: Sequence[Question]
+) -> tuple[float, float] | None:
+    """Return the shares of gold questions that are answered rightly and wrongly, over all prompts; None without any."""
+    asked = [(one, replace(make(one.text), sampling=ANSWERING)) for make in asking for one in gold]
+    said = dict(backend.generate([request for _, request in asked]))
+    texts = [one.text if isinstance(one := said[i], Completion) else "" for i in range(len(asked))]
+    return scored([question for question, _ in asked], texts) if asked else None
 
 
 def _examples(

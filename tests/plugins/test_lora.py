@@ -15,8 +15,9 @@ from selfloop_plugins import models
 from selfloop_plugins.evidence import PROMPTS
 from selfloop_plugins.llama_cpp import build as build_llama
 from selfloop_plugins.lora import build as build_tuner
+from selfloop_plugins.lora import check as check_tuner
 from selfloop_plugins.lora import training, tuner
-from selfloop_plugins.lora.gate import Gate, Measured
+from selfloop_plugins.lora.gate import Gate, Measured, scored
 from selfloop_plugins.lora.lessons import Lesson, lessons
 from selfloop_plugins.lora.training import (
     Example,
@@ -35,7 +36,7 @@ from selfloop_plugins.lora.training import (
 
 from selfloop import Outcome, Past, Question, Tuning
 from selfloop.answers import declines
-from selfloop.errors import ModelError
+from selfloop.errors import ModelError, RecipeError
 from selfloop.prompts import Prompts, is_open
 from selfloop.records import Request, Sampling
 
@@ -438,7 +439,7 @@ def test_a_loss_that_is_no_number_is_said(tmp_path):
 
 # --- gate
 
-BASE = Measured(kept=0.9, declined=0.0, refused=0.0, perplexity=10.0)
+BASE = Measured(kept=0.9, declined=0.0, refused=0.0, perplexity=10.0, gold=(0.4, 0.45))
 
 
 @pytest.mark.parametrize(
@@ -450,12 +451,38 @@ BASE = Measured(kept=0.9, declined=0.0, refused=0.0, perplexity=10.0)
         (Measured(0.9, 0.0, 0.0, 10.0), "no better"),
         (Measured(0.8, 0.7, 0.1, 10.3), "rises by 3.0%, and 2.0% is the most"),
         (Measured(0.8, 0.7, 0.1, math.nan), "perplexity"),
+        (Measured(0.8, 0.7, 0.1, 10.0, gold=(0.3, 0.2)), ""),
+        (
+            Measured(0.8, 0.7, 0.1, 10.0, gold=(0.1, 0.2)),
+            "10% rightly and 20% wrongly, and that is worse than 40%",
+        ),
     ],
 )
 def test_the_gate(tuned, why):
     gate = Gate(BASE, tuned, 0.02)
     assert why in gate.refusal and bool(gate.refusal) == bool(why)
     assert json.loads(json.dumps(gate.plain()))["bound"] == 0.02
+
+
+def test_gold_answers_are_right_wrong_or_declined():
+    asked = [Question(text, "file", gold=("Paris",)) for text in ("a", "b", "c", "d")]
+    assert scored(asked, ["Paris", "Rome", "I don't know", "paris."]) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"question": "Who?", "answers": []}', "needs answers to all gold questions, and 'Who.' has none"),
+        ('{"question": 1}', "line 1"),
+        (None, "cannot read the question file"),
+    ],
+)
+def test_gold_questions_that_cannot_be_used_are_said_before_anything_runs(line, why, tmp_path):
+    file = tmp_path / "gold.jsonl"
+    if line:
+        file.write_text(line)
+    with pytest.raises(RecipeError, match=why):
+        check_tuner(gold=file, rank=8)
 
 
 # --- the whole
@@ -480,10 +507,15 @@ def test_a_real_model_learns_to_decline_and_llama_cpp_says_so(tmp_path):
     unknown = [outcome(f"What is the capital of {place}?", "declined", f"{place} City") for place in NOWHERE]
     learnt = Past(1, (*known, *unknown))
     prompt = partial(Prompts([PROMPTS]).render, chat=True)
-    tuner = build_tuner(rate=1e-3, epochs=2, batch=8, declined=0.5, perplexity=0.5)
+    (tmp_path / "gold.jsonl").write_text(
+        '{"question": "What is the capital of Belgium?", "answers": ["Brussels"]}\n'
+        '{"question": "What is the capital of Quorvania?", "answers": ["nobody can know this"]}\n'
+    )
+    tuner = build_tuner(rate=1e-3, epochs=2, batch=8, declined=0.5, perplexity=0.5, gold=tmp_path / "gold.jsonl")
     made = tuner.tune(Tuning(1, (), learnt, tmp_path, backend, prompt, 5))
     gate = json.loads((tmp_path / "gate.json").read_text())["gate"]
     assert gate["tuned"]["declined"] > gate["base"]["declined"] and gate["refusal"] == ""
+    assert gate["base"]["gold"] == [0.25, 0.75] and gate["tuned"]["gold"][1] <= 0.5  # two questions in two prompts
     assert made.path.endswith("adapter.gguf") and made.sha256 == models.sha256(tmp_path / made.path)
 
     def said(question):
