@@ -2,11 +2,13 @@
 
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from selfloop.assemble import Parts, assemble, check
 from selfloop.errors import ModelError, NothingAsked, Stopped, StoreError
@@ -24,18 +26,20 @@ def run(
     *,
     quiet: bool = False,
     base: Path | None = None,
+    pinned: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """Run the recipe at `path` in a new folder of `runs`; return the folder. Raises SelfloopError.
 
     `quiet` leaves the observer `console` out, for callers that own the standard output. `base` is the folder that the
-    recipe's paths are relative to, in place of its own.
+    recipe's paths are relative to, in place of its own. `pinned` is what must hold of the run from its beginning: the
+    `model`, and the `adapter` that is in effect until a round makes another.
     """
     loaded = _quieted(read(path, overrides, base), quiet)
     check(loaded)
     folder = new_folder(runs, loaded.recipe.name)
     try:
         store = Store(folder, write=True)
-        store.pin(base=str(loaded.base.resolve()), name=loaded.recipe.name)
+        store.pin(base=str(loaded.base.resolve()), name=loaded.recipe.name, **pinned)
         store.save_file(RECIPE, loaded.source.text())  # last: what has a recipe can be resumed
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # nothing was asked yet

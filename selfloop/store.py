@@ -274,10 +274,13 @@ class Store:
     def in_effect(self, rounds: Sequence[Round]) -> Adapter | None:
         """Return the adapter after these first rounds: the last one made, or what was gone back to since.
 
-        `rollbacks` in meta are pairs: after so many rounds, back to the adapter of that round (0: the base).
+        `rollbacks` in meta are pairs: after so many rounds, back to the adapter of that round (0: the base, or the
+        `adapter` in meta that the run began with).
         """
-        made = {0: None} | {one.number: one.adapter for one in rounds if one.adapter}
-        back = dict(self.meta().get("rollbacks", ()))
+        meta = self.meta()
+        first = _ADAPTER.validate_python(meta["adapter"]) if "adapter" in meta else None
+        made = {0: first} | {one.number: one.adapter for one in rounds if one.adapter}
+        back = dict(meta.get("rollbacks", ()))
         last = max(number for number in (*made, *back) if number <= len(rounds))
         return made[back.get(last, last)]
 

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Selfloop
+from conftest import Query, Selfloop
+from test_rescore import PLUGIN
+from test_rescore import RECIPE as TUNED
+
+from selfloop.store import Store
 
 Write = Callable[[Any], Path]
 
@@ -165,3 +169,51 @@ def test_a_real_model_knows_paris(work: Path, selfloop: Selfloop, monkeypatch: p
     )
     assert known["answer"] == "Paris" and known["confidence"] > 0.8
     assert unknown["answer"] == "I don't know"
+
+
+# --- the model of a run
+
+
+@pytest.fixture
+def tuned(write: Write, selfloop: Selfloop) -> Path:
+    gold = lines(("What is the capital of France?", "")).replace('"answer": ""', '"answers": ["Paris"]')
+    folder = write({"recipe.yaml": TUNED, "plugin.py": PLUGIN, "gold.jsonl": gold})
+    assert selfloop("run", "recipe.yaml").code == 0
+    return folder
+
+
+def adapters(query: Query, run: Path) -> set[str | None]:
+    return {row[0] and json.loads(str(row[0])) for row in query(run, "SELECT data -> '$.adapter' FROM completions")}
+
+
+def test_a_run_answers_as_it_was_tuned_last(tuned: Path, query: Query, selfloop: Selfloop) -> None:
+    evaluated = tuned / "runs" / "eval-gold"
+    assert selfloop("eval", "runs/first", "--data", "gold.jsonl").code == 0
+    assert adapters(query, evaluated) == {"sha-2"}
+    assert selfloop("rollback", "first", "--to", "0").code == 0
+    assert selfloop("eval", "runs/first", "--data", "gold.jsonl").code == 0
+    assert adapters(query, tuned / "runs" / "eval-gold-2") == {None}
+    assert selfloop("resume", "eval-gold").code == 0
+
+
+def test_a_run_is_asked(tuned: Path, selfloop: Selfloop) -> None:
+    bare = json.loads(selfloop("ask", "recipe.yaml", KNOWN, "--json").out)
+    one = json.loads(selfloop("ask", "runs/first", KNOWN, "--json").out)
+    assert one["question"] == KNOWN
+    assert one["samples"] != bare["samples"], "replies differ under an adapter"
+    assert [*map(str, Path("runs").iterdir())] == ["runs/first"]
+
+
+def test_a_run_whose_model_is_another_now_does_not_answer(tuned: Path, write: Write, selfloop: Selfloop) -> None:
+    write({"plugin.py": PLUGIN.replace("super().__init__()", 'super().__init__({".": ["no"]})')})
+    said = selfloop("ask", "runs/first", KNOWN)
+    assert said.code != 0 and "Put the old file back" in said.err
+
+
+def test_a_run_that_has_not_begun_does_not_answer(tuned: Path, selfloop: Selfloop) -> None:
+    folder = tuned / "runs" / "new"
+    store = Store(folder, write=True)
+    store.save_file("recipe.yaml", TUNED)
+    store.close()
+    said = selfloop("ask", "runs/new", KNOWN)
+    assert said.code != 0 and "has not begun yet" in said.err

@@ -15,7 +15,7 @@ from selfloop.text import printable
 
 
 @click.command("ask")
-@click.argument("what", metavar="MODEL|RECIPE")
+@click.argument("what", metavar="MODEL|RECIPE|RUN")
 @click.argument("questions", metavar="QUESTION...", nargs=-1, required=True)
 @overrides
 @accept_license
@@ -23,7 +23,8 @@ from selfloop.text import printable
 def command(what: str, questions: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Ask MODEL (a name, or a .gguf file) a QUESTION: its answer, how likely that is true, and what it said else.
 
-    It says "I don't know" where the answer would not become a belief. Set the threshold with --set decide.belief=0.8.
+    RUN, the folder of a run, is its model by its recipe, with the adapter that it was tuned to last. It says "I don't
+    know" where the answer would not become a belief. Set the threshold with --set decide.belief=0.8.
     """
     from selfloop.errors import Stopped
 

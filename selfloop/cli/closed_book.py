@@ -1,18 +1,53 @@
-"""What `ask`, `score` and `eval` share: one round over given questions, by a recipe or by a model alone."""
+"""What `ask`, `score` and `eval` share: one round over given questions, by a recipe, a model alone or a run's model."""
 
 import json
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 DEFAULT = Path(__file__).parent.parent / "recipes" / "default.yaml"
 
 
-def recipe_for(what: str) -> tuple[Path, tuple[str, ...]]:
-    """Return the recipe that `what` is, or the one that comes with selfloop, set to the model that it is."""
+@dataclass(frozen=True)
+class Answering:
+    """Who answers: a recipe with overrides, what its paths are relative to, and what is pinned of model and adapter."""
+
+    recipe: Path
+    overrides: tuple[str, ...] = ()
+    base: Path | None = None
+    pinned: Mapping[str, Any] = field(default_factory=dict)
+
+
+def answering(what: str) -> Answering:
+    """Return who `what` is: a recipe, a run as it was tuned last, or a model by the recipe that comes with selfloop.
+
+    Raises StoreError for a run that has not begun.
+    """
+    from selfloop.store import DATABASE
+
     if what.lower().endswith((".yaml", ".yml")):
-        return Path(what), ()
+        return Answering(Path(what))
+    if (Path(what) / DATABASE).is_file():
+        return _tuned(Path(what))
     model = str(Path(what).resolve()) if Path(what).is_file() else what
-    return DEFAULT, (f"backend.model={json.dumps(model, ensure_ascii=False)}",)
+    # of a model alone there is no recipe whose folder could be meant
+    return Answering(DEFAULT, (f"backend.model={json.dumps(model, ensure_ascii=False)}",), Path.cwd())
+
+
+def _tuned(folder: Path) -> Answering:
+    from selfloop.errors import StoreError
+    from selfloop.store import RECIPE, opened
+
+    with closing(opened(folder, write=False)) as store:
+        pinned, adapter = store.meta(), store.past().adapter
+    if "model" not in pinned:
+        raise StoreError(f"the run in {folder} has not begun yet. Go on with it first: selfloop resume {folder}")
+    kept = {"model": pinned["model"]}
+    if adapter:
+        kept["adapter"] = asdict(replace(adapter, path=str(folder.resolve() / adapter.path)))
+    return Answering(folder / RECIPE, (), Path(pinned.get("base", ".")), kept)
 
 
 def closed_book(
@@ -21,7 +56,7 @@ def closed_book(
     """Let `what` answer the `count` questions of `source` in a new run, and nothing else; return the run's folder."""
     from selfloop.runner import run
 
-    recipe, given = recipe_for(what)
+    who = answering(what)
     forced = {
         "rounds": 1,
         "tuner": None,
@@ -31,5 +66,5 @@ def closed_book(
         "ask.questions": count,
     }
     made = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in forced.items()]
-    base = Path.cwd() if given else None  # of a model alone there is no recipe whose folder could be meant
-    return run(recipe, (f"name={name}", *given, *overrides, *made), runs, quiet=quiet, base=base)
+    told = (f"name={name}", *who.overrides, *overrides, *made)
+    return run(who.recipe, told, runs, quiet=quiet, base=who.base, pinned=who.pinned)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfloop.cli.closed_book import closed_book, recipe_for
+from selfloop.cli.closed_book import Answering, answering, closed_book
 from selfloop.cli.options import accept_license, as_json, overrides, run_folder, runs_dir
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ def command(
     """Measure how well a model knows what it knows, by gold answers.
 
     RECIPE (a .yaml file) or MODEL (a name or a .gguf file) answers the questions of --data, closed-book, in a new run;
-    RUN, the folder of a finished run, is measured as it is, without the model.
+    so does RUN (the folder of a run) by its own recipe, with the adapter that it was tuned to last. Without --data, RUN
+    is measured as it is, without the model.
     """
     if data is None:
         if overrides or limit:
@@ -41,8 +42,7 @@ def command(
         return
     rows = _rows(data)
     if rows and "mc1_targets" in rows[0]:
-        recipe, given = recipe_for(what)
-        _multiple_choice(recipe, (*given, *overrides), rows, limit, as_json)
+        _multiple_choice(answering(what), overrides, rows, limit, as_json)
         return
     source = _source(data, rows, limit)
     count = min(limit or 10**9, _count(source))
@@ -195,7 +195,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def _multiple_choice(
-    path: Path, overrides: tuple[str, ...], rows: "list[Row]", limit: int | None, as_json: bool
+    who: Answering, overrides: tuple[str, ...], rows: "list[Row]", limit: int | None, as_json: bool
 ) -> None:
     """Read the choices; this is no run, and leaves nothing behind."""
     import random
@@ -210,17 +210,20 @@ def _multiple_choice(
     from selfloop.store import Store
 
     wanted = items(rows if limit is None or limit >= len(rows) else random.Random(0).sample(rows, limit))
-    loaded = read(path, (*overrides, "observers=[]", "tuner=null"))
+    loaded = read(who.recipe, (*who.overrides, *overrides, "observers=[]", "tuner=null"), who.base)
     check(loaded)
     kind = loaded.recipe.backend.kind
     if "loglikelihood" not in loaded.catalog.find("backend", kind).gives:
         raise RecipeError(f"multiple choice needs loglikelihood, which the backend {kind} lacks.")
     with TemporaryDirectory() as folder:
         store = Store(Path(folder), write=True)
+        store.pin(**who.pinned)
         parts = assemble(loaded, Path(folder), store)
         try:
             info = parts.backend.describe()
             store.begin_session({})
+            if adapter := store.in_effect([]):
+                parts.load_adapter(adapter)
             report = score(wanted, parts.backend, lambda name, **v: parts.prompts.render(name, chat=info.chat, **v))
         finally:
             parts.close()

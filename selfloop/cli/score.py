@@ -12,7 +12,7 @@ from selfloop.text import printable
 
 
 @click.command("score")
-@click.argument("what", metavar="MODEL|RECIPE")
+@click.argument("what", metavar="MODEL|RECIPE|RUN")
 @click.argument("file", type=click.Path(path_type=Path))
 @overrides
 @runs_dir
