@@ -60,6 +60,7 @@ def ways(options: argparse.Namespace, asked: list[Question]) -> Iterator[tuple[s
     backends: dict[str, Any] = {
         "llama.cpp, adapter": partial(LlamaCpp, file),
         "transformers, adapter": partial(Transformers, str(file)),
+        "transformers in float32, adapter": partial(Transformers, str(file), dtype="float32"),
     }
     for name, opened in backends.items():
         backend = opened(threads=options.threads)
