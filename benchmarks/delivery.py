@@ -34,6 +34,7 @@ from selfloop.gold import judged
 
 SETS = ("easy_facts", "popqa")
 TYPES = ("bf16", "q8_0", "q6_k", None)
+UNTOUCHED = ("bf16", "q6_k")
 
 
 def main() -> None:
@@ -74,8 +75,8 @@ def ways(options: argparse.Namespace, asked: list[Question]) -> Iterator[tuple[s
             subprocess.run([*command, "--force", *more], check=True, stdout=subprocess.DEVNULL)
             name = f"merged, {type_ or 'as the base'}"
             yield from _through(name, LlamaCpp(out, threads=options.threads), asked)
-            if type_ == "q6_k":
-                yield from untouched(out, asked, options.threads)
+            if type_ in UNTOUCHED:
+                yield from untouched(name, out, asked, options.threads)
 
 
 def _through(way: str, backend: Any, asked: list[Question]) -> Iterator[tuple[str, str, list[float]]]:
@@ -86,7 +87,9 @@ def _through(way: str, backend: Any, asked: list[Question]) -> Iterator[tuple[st
     backend.close()
 
 
-def untouched(file: Path, asked: list[Question], threads: int | None) -> Iterator[tuple[str, str, list[float]]]:
+def untouched(
+    way: str, file: Path, asked: list[Question], threads: int | None
+) -> Iterator[tuple[str, str, list[float]]]:
     """Yield what llama-cpp-python alone makes of a file."""
     model = Llama(str(file), n_ctx=512, n_threads=threads, verbose=False)
     for form, template in FORMS.items():
@@ -96,7 +99,7 @@ def untouched(file: Path, asked: list[Question], threads: int | None) -> Iterato
             made: Any = model(prompt, max_tokens=TOKENS, temperature=0.0, stop=["\n"])
             answer = made["choices"][0]["text"].strip()
             shares[2 if declines(answer) else not judged(question, answer)] += 1 / len(asked)
-        yield "merged, q6_k, untouched", form, shares
+        yield f"{way}, untouched", form, shares
     model.close()
 
 
