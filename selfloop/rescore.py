@@ -39,9 +39,7 @@ def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("ru
     try:
         loaded = stored_recipe(old, overrides)
         check(loaded)
-        model, name = old.meta().get("model"), old.meta().get("name", folder.name)
-        if model is None:
-            raise StoreError(f"the run in {folder} has not begun yet. Finish it first: selfloop resume {folder}")
+        model, name = old.model(), old.meta().get("name", folder.name)
         made = new_folder(runs, f"{name}-rescored")
         old.copy(made)
         if (folder / ADAPTERS).is_dir():

@@ -101,7 +101,7 @@ def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
     """Play the rounds that are missing, each stored as it ends."""
     parts = assemble(loaded, folder, store)
     with _told(parts, folder, store):
-        _pin_model(parts, store)
+        pin_model(parts, store)
         past = store.past()
         if past.adapter:
             parts.load_adapter(past.adapter)
@@ -130,7 +130,7 @@ def _told(parts: Parts, folder: Path, store: Store) -> Iterator[None]:
         store.save_failures(parts.notice.failures)
 
 
-def _pin_model(parts: Parts, store: Store) -> None:
+def pin_model(parts: Parts, store: Store) -> None:
     """Note what runs; refuse to mix two models in one run."""
     info = parts.backend.describe()
     pinned = store.meta().get("model")

@@ -158,6 +158,15 @@ class Store:
         with self._guarded() as db:
             return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
 
+    def model(self) -> dict[str, Any]:
+        """Return what was pinned of the model that runs. Raises StoreError where the run has not begun."""
+        found: dict[str, Any] | None = self.meta().get("model")
+        if found is None:
+            raise StoreError(
+                f"the run in {self.folder} has not begun yet. Finish it first: selfloop resume {self.folder}"
+            )
+        return found
+
     def pin(self, **values: Any) -> None:
         """Set what holds for the whole run."""
         with self._transaction() as db:

@@ -205,9 +205,15 @@ def test_a_run_is_asked(tuned: Path, selfloop: Selfloop) -> None:
 
 
 def test_a_run_whose_model_is_another_now_does_not_answer(tuned: Path, write: Write, selfloop: Selfloop) -> None:
+    targets = {"choices": ["Paris", "Rome"], "labels": [1, 0]}
+    row = json.dumps({"question": KNOWN, "mc1_targets": targets, "mc2_targets": targets})
+    write({"choices.jsonl": f"{row}\n"})
+    chosen = ("eval", "runs/first", "--data", "choices.jsonl")
+    assert selfloop(*chosen).code == 0
     write({"plugin.py": PLUGIN.replace("super().__init__()", 'super().__init__({".": ["no"]})')})
-    said = selfloop("ask", "runs/first", KNOWN)
-    assert said.code != 0 and "Put the old file back" in said.err
+    for arguments in (("ask", "runs/first", KNOWN), chosen):
+        said = selfloop(*arguments)
+        assert said.code != 0 and "Put the old file back" in said.err
 
 
 def test_a_run_that_has_not_begun_does_not_answer(tuned: Path, selfloop: Selfloop) -> None:

@@ -52,7 +52,6 @@ def build(
     of the file `gold`, as the source `file` reads it (JSONL with `answers`), where a wrong answer costs what a right
     one brings; nothing else is done with them.
     """
-    questions = gold_of(gold)
     if (many := os.environ.get("WORLD_SIZE", "1")) != "1":  # of accelerate and torchrun
         raise RecipeError(
             f"this process is one of {many}, and each would play a run of its own: the loop and its tuner run in one. "
@@ -73,7 +72,7 @@ def build(
         kl=kl,
         preference=preference,
         perplexity=perplexity,
-        gold=questions,
+        gold=gold_of(gold),
         threads=threads,
     )
 

@@ -37,17 +37,13 @@ def answering(what: str) -> Answering:
 
 
 def _tuned(folder: Path) -> Answering:
-    from selfloop.errors import StoreError
     from selfloop.store import RECIPE, opened
 
     with closing(opened(folder, write=False)) as store:
-        pinned, adapter = store.meta(), store.past().adapter
-    if "model" not in pinned:
-        raise StoreError(f"the run in {folder} has not begun yet. Go on with it first: selfloop resume {folder}")
-    kept = {"model": pinned["model"]}
+        base, pinned, adapter = store.meta().get("base", "."), {"model": store.model()}, store.past().adapter
     if adapter:
-        kept["adapter"] = asdict(replace(adapter, path=str(folder.resolve() / adapter.path)))
-    return Answering(folder / RECIPE, (), Path(pinned.get("base", ".")), kept)
+        pinned["adapter"] = asdict(replace(adapter, path=str(folder.resolve() / adapter.path)))
+    return Answering(folder / RECIPE, (), Path(base), pinned)
 
 
 def closed_book(

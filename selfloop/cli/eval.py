@@ -207,6 +207,7 @@ def _multiple_choice(
     from selfloop.errors import RecipeError
     from selfloop.multiple_choice import items, score
     from selfloop.recipe import read
+    from selfloop.runner import pin_model
     from selfloop.store import Store
 
     wanted = items(rows if limit is None or limit >= len(rows) else random.Random(0).sample(rows, limit))
@@ -221,7 +222,7 @@ def _multiple_choice(
         parts = assemble(loaded, Path(folder), store)
         try:
             info = parts.backend.describe()
-            store.begin_session({})
+            pin_model(parts, store)
             if adapter := store.in_effect([]):
                 parts.load_adapter(adapter)
             report = score(wanted, parts.backend, lambda name, **v: parts.prompts.render(name, chat=info.chat, **v))
