@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import click
 
-from selfloop import Outcome, hookimpl
+from selfloop import Outcome, Past, Round, hookimpl
 from selfloop.answers import UNKNOWN
 from selfloop.cli.options import as_json, run_folder, runs_dir
 from selfloop.ledger import UNSAID, agree, gist, origin
@@ -77,6 +77,12 @@ class Row(NamedTuple):
             "topic": question.topic,
             "decision": self.outcome.decision,
         }
+
+
+def entries_of(rounds: Iterable[Round]) -> list[Entry]:
+    """Return what became of the questions of these rounds, in the order in which it became so."""
+    became = ((ended.number, Past(ended.number - 1).and_asked(ended.attempts).outcomes) for ended in rounds)
+    return [Entry(number, outcome) for number, outcomes in became for outcome in outcomes]
 
 
 def flips(entries: Iterable[Entry]) -> Iterator[Flip]:
@@ -257,16 +263,12 @@ def _read(folder: Path, name: str) -> Run:
     from contextlib import closing
 
     from selfloop.errors import StoreError
-    from selfloop.ledger import Past
     from selfloop.store import DATABASE, Store
 
-    entries: list[Entry] = []
     with closing(Store(folder, write=False)) as store:
         try:
             model = store.meta().get("model", {}).get("name", "")
-            for ended in store.rounds():
-                became = Past(ended.number - 1).and_asked(ended.attempts).outcomes
-                entries += [Entry(ended.number, outcome) for outcome in became]
+            entries = entries_of(store.rounds())
         except ValueError as error:  # what is stored is not JSON, or no record
             raise StoreError(f"{folder / DATABASE} is damaged: {str(error).splitlines()[0]}.") from error
     return Run(encodable(name), encodable(str(model)), tuple(entries))

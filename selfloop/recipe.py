@@ -153,7 +153,7 @@ class Recipe(BaseModel):
     verifiers: Annotated[list[Part], Field(min_length=1)] = [Spec(kind=kind) for kind in DETECTORS]
     decide: Decide = Decide()
     tuner: TunerPart | None = None
-    observers: list[Part] = [Spec(kind="console"), Spec(kind="jsonl")]
+    observers: list[Part] = [Spec(kind="console"), Spec(kind="jsonl"), Spec(kind="report")]
     prompts: dict[str, str] = {}
 
     @model_validator(mode="after")

@@ -226,6 +226,12 @@ class Store:
         with self._guarded() as db:
             return int(db.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0])
 
+    def spent(self) -> dict[str, tuple[int, int]]:
+        """Return how many completions and tokens the model wrote for each step."""
+        sql = "SELECT step, count(*), sum(json_array_length(data, '$.tokens')) FROM completions GROUP BY step"
+        with self._guarded() as db:
+            return {step: (completions, tokens) for step, completions, tokens in db.execute(sql)}
+
     def save_round(self, ended: Round) -> None:
         """Store a round and all in it, or nothing of it."""
         adapter = _dump(ended.adapter) if ended.adapter else None

@@ -36,8 +36,18 @@ Query = Callable[..., list[Any]]
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, with no cache, no accepted licence and no runs elsewhere."""
+def reports() -> None:
+    """Let runs of this test write their `report.html`."""
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """An empty folder to work in, with no cache, no accepted licence and no runs elsewhere.
+
+    Runs draw no report unless a test asks for `reports`: a second each, of hundreds of runs.
+    """
+    if "reports" not in request.fixturenames:
+        monkeypatch.setattr("selfloop_plugins.report.observer.Reporter.notice", lambda self, event: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SELFLOOP_CACHE", str(tmp_path / "cache"))
     for name in ("SELFLOOP_ACCEPT_LICENSE", "SELFLOOP_RUNS"):

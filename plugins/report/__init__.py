@@ -1,1 +1,98 @@
-"""To be written."""
+"""`selfloop report` and `selfloop compare`, and the observer `report`: what runs look like at a glance.
+
+facts.py      what there is to tell of a run, read from its folder
+topics.py     what was asked, in groups
+pictures.py   the figures; canvas.py their style, as SVG in a page or as files
+questions.py  every question as data for the page's script
+page.py       the page of one run; comparison.py several side by side
+page/         templates, style and script
+
+Only the commands and the hook are here, so that listing plugins imports no plotting library.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from selfloop import Component, hookimpl
+from selfloop.cli.options import as_json, run_folder, runs_dir
+from selfloop.text import printable
+
+from .observer import Reporter
+
+_open = click.option("--open", "show", is_flag=True, help="Show the page in the browser.")
+
+
+@click.command("report")
+@click.argument("run")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The page; by default RUN/report.html.")
+@click.option("--pictures", type=click.Path(file_okay=False, path_type=Path), help="Write each picture here too.")
+@click.option(
+    "--format", "suffix", type=click.Choice(["svg", "png"]), default="svg", show_default=True, help="Of these."
+)
+@_open
+@runs_dir
+def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show: bool, runs: Path) -> None:
+    """Write RUN (a folder, or a name in --runs) as one HTML page, and say where it is.
+
+    The page needs no network and may be sent to anybody. It can be made while the run goes on.
+
+    Example: selfloop report quickstart --open
+    """
+    from .facts import read
+    from .page import REPORT, written
+
+    folder = run_folder(run, runs)
+    facts = read(folder)
+    path = written(facts, out or folder / REPORT)
+    if pictures:
+        from .pictures import saved
+
+        for one in saved(facts, pictures, suffix):
+            click.echo(printable(str(one)))
+    _tell(path, show)
+
+
+@click.command("compare")
+@click.argument("names", metavar="RUN RUN...", nargs=-1, required=True)
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the comparison as an HTML page too."
+)
+@_open
+@runs_dir
+@as_json
+def compare(names: Sequence[str], out: Path | None, show: bool, runs: Path, as_json: bool) -> None:
+    """Put two or more runs (folders, or names in --runs) side by side: what each found out, at what cost, and where
+    they differ on questions that more than one of them was asked.
+
+    Example: selfloop compare quickstart quickstart-2 --out comparison.html --open
+    """
+    from . import comparison
+    from .facts import read
+
+    if len(names) < 2:
+        raise click.UsageError("give two runs or more; `selfloop show RUN` is about one")
+    found = comparison.of([read(run_folder(name, runs)) for name in names])
+    comparison.tell(found, as_json=as_json)
+    if out or show:
+        _tell(comparison.written(found, out or Path("comparison.html")), show, quiet=as_json)
+
+
+def _tell(path: Path, show: bool, *, quiet: bool = False) -> None:
+    if not quiet:
+        click.echo(printable(str(path)))
+    if show and click.launch(str(path.resolve())):
+        click.echo("no browser could be started here: open the file in one", err=True)
+
+
+@hookimpl
+def selfloop_commands() -> list[click.Command]:
+    """Offer `report` and `compare`."""
+    return [report, compare]
+
+
+@hookimpl
+def selfloop_observers() -> list[Component]:
+    """Offer `report`."""
+    return [Component("report", Reporter, doc="writes the run as an HTML page into its folder, after each round")]

@@ -122,6 +122,5 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
         console.print(Text(f"  {belief['confidence']:.2f}  {line}"), soft_wrap=True)
     if found["failures"]:
         console.print(f"{found['failures']} failures: selfloop show {found['run']} --failures", markup=False)
-    console.print(
-        f"\nThe run lies in {found['run']}. Look into it: selfloop show {found['run']}", markup=False, soft_wrap=True
-    )
+    where = f"The run lies in {found['run']}. Look into it: selfloop show {found['run']}"
+    console.print(f"\n{where}, or as a page: selfloop report {found['run']} --open", markup=False, soft_wrap=True)

@@ -1,0 +1,34 @@
+"""The observer `report`: keeps `report.html` in the run's folder up to date."""
+
+from pathlib import Path
+from time import monotonic
+
+from selfloop.events import Event, RoundEnded, RunEnded
+
+SHARE = 0.05  # of the run's time that reports may take while it goes on
+
+
+class Reporter:
+    """Writes the report after each round, unless that would hold the run up, and at the end."""
+
+    def __init__(self, *, folder: Path) -> None:
+        self._folder = folder
+        self._took, self._last = 0.0, monotonic()
+
+    def notice(self, event: Event) -> None:
+        """Write the report where a round or the run has ended."""
+        due = self._took <= SHARE * (monotonic() - self._last)
+        if isinstance(event, RunEnded) or (isinstance(event, RoundEnded) and due):
+            self._write()
+
+    def close(self) -> None:
+        """Do nothing: what is written is whole."""
+
+    def _write(self) -> None:
+        from .facts import read
+        from .page import REPORT, written
+
+        start = monotonic()
+        written(read(self._folder), self._folder / REPORT)
+        self._last = monotonic()
+        self._took = self._last - start

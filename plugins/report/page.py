@@ -1,0 +1,146 @@
+"""A run as one HTML page that needs nothing else: no network, no font, no script but its own."""
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfloop import __version__
+from selfloop.errors import StoreError
+
+from .canvas import svg
+from .facts import Facts
+from .pictures import KINDS, Picture, drawn
+from .questions import embedded, questions, visible
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+REPORT = "report.html"
+FIRST = 12  # beliefs, and questions that were declined, that stand in the page itself
+# which pictures a section has
+SECTIONS = {
+    "glance": ("rounds", "growth"),
+    "asked": ("topics",),
+    "held": ("confidence", "changes"),
+    "truth": ("reliability", "risk"),
+    "tuning": ("gates", "losses"),
+    "cost": ("cost",),
+}
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture in a page."""
+
+    picture: Picture
+    svg: "Markup"
+
+
+def written(facts: Facts, path: Path) -> Path:
+    """Write the page of a run, whole or not at all. Raises StoreError for the disk."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        part.write_text(page(facts), "utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}. Give another place with --out.") from error
+    return path
+
+
+def page(facts: Facts, live: str = "") -> str:
+    """Return the page of a run. `live` is where the server `view` says how far it is."""
+    from markupsafe import Markup
+
+    shown = {picture.name: Shown(picture, Markup(svg(figure, picture.name))) for picture, figure in drawn(facts)}
+    return render(
+        "run.html",
+        "run.js",
+        facts=facts,
+        live=live,
+        sections={name: [shown[one] for one in own if one in shown] for name, own in SECTIONS.items()},
+        tiles=tiles(facts),
+        beliefs=sorted(facts.past.beliefs, key=lambda one: -one.confidence),
+        declined=[a for _, a in facts.last if a.decision == "declined"],
+        costs=costs(facts),
+        data=Markup(embedded(questions(facts.rounds))),
+        first=FIRST,
+        kinds=KINDS,
+    )
+
+
+def render(template: str, script: str, **values: Any) -> str:
+    """Return a template filled in, everything in it escaped, with its style, its script, and what else is forbidden."""
+    from markupsafe import Markup
+
+    source = _text(script)
+    digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; connect-src 'self'; "
+    policy += "img-src data:; base-uri 'none'; form-action 'self'"
+    return (
+        _environment()
+        .get_template(template)
+        .render(policy=policy, style=Markup(_text("page.css")), script=Markup(source), version=__version__, **values)
+    )
+
+
+def tiles(facts: Facts) -> list[tuple[str, str, str]]:
+    """Return the figures that say most: value, what it is, and the colour it has in pictures."""
+    kinds = {kind: sum(a.decision == kind for _, a in facts.last) for kind in KINDS}
+    words = {"belief": "believed", "undecided": "undecided", "declined": "declined"}
+    found = [(f"{len(facts.past.beliefs):,}", words["belief"], "belief")]
+    found += [(f"{kinds[kind]:,}", words[kind], kind) for kind in KINDS[1:]]
+    found.append((f"{len(facts.rounds)} of {facts.wanted}", "rounds", ""))
+    found.append((f"{sum(tokens for _, tokens in facts.spent.values()):,}", "tokens written", ""))
+    if facts.seconds:
+        found.append((duration(sum(facts.seconds.values())), "of work", ""))
+    return found
+
+
+def costs(facts: Facts) -> list[tuple[str, str, str, str, str]]:
+    """Return what each step cost: time, completions, tokens, tokens a second."""
+    seconds: dict[str, float] = {}
+    for (_, step), spent in facts.seconds.items():
+        seconds[step] = seconds.get(step, 0.0) + spent
+    rows = []
+    for step in dict.fromkeys([*seconds, *facts.spent]):
+        completions, tokens = facts.spent.get(step, (0, 0))
+        rate = f"{tokens / seconds[step]:,.0f}" if tokens and seconds.get(step) else ""
+        time = duration(seconds[step]) if step in seconds else ""
+        rows.append((step, time, f"{completions:,}" if completions else "", f"{tokens:,}" if tokens else "", rate))
+    return rows
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 4.2 s, 3 min 20 s, 2 h 5 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = timedelta(seconds=round(seconds))
+    minutes, rest = divmod(whole.seconds + whole.days * 86400, 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import DictLoader, Environment, StrictUndefined
+
+    names = ("base.html", "run.html", "compare.html", "runs.html", "wrong.html")
+    made = Environment(
+        loader=DictLoader({name: _text(name) for name in names}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"visible": visible}
+    return made
+
+
+@cache
+def _text(name: str) -> str:
+    return (files(__package__) / "page" / name).read_text("utf-8")

@@ -1,0 +1,147 @@
+"""The runs in a folder: listed, searched, and how far each is. Only reads, and asks the databases afresh each time."""
+
+import json
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from selfloop.store import DATABASE
+
+from ..report.facts import EVENTS, read
+from ..report.page import page
+
+QUIET = 120.0  # seconds without a sign of life after which a run that has not ended counts as stopped
+TAIL = 64_000  # bytes of a run's events that say how far it is
+HITS = 200  # questions that a search shows
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run in the list; `changed` is in seconds since the epoch, `trouble` says why it cannot be read."""
+
+    name: str
+    model: str = ""
+    rounds: int = 0
+    counts: Counter[str] | None = None
+    changed: float = 0.0
+    state: str = ""
+    trouble: str = ""
+
+    @property
+    def when(self) -> str:
+        """Return when something was written last, in local time."""
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(self.changed))
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A question that a search found, as it ended in one round."""
+
+    run: str
+    round: int
+    question: str
+    answer: str
+    decision: str
+    confidence: float | None
+
+
+class Library:
+    """The runs that lie in `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._kept: tuple[str, float, str] | None = None
+
+    def names(self) -> list[str]:
+        """Return the names of the runs. What is not among them is no run, whatever a request says."""
+        if not self._root.is_dir():
+            return []
+        return sorted(folder.name for folder in self._root.iterdir() if (folder / DATABASE).is_file())
+
+    def listed(self) -> list[Listed]:
+        """Return all runs, the one that changed last first; one that cannot be read says so."""
+        return sorted(map(self._listed, self.names()), key=lambda one: -one.changed)
+
+    def _listed(self, name: str) -> Listed:
+        try:
+            with closing(_open(self._root / name)) as db:
+                model = json.loads((db.execute("SELECT value FROM meta WHERE key = 'model'").fetchone() or ["{}"])[0])
+                rounds = db.execute("SELECT count(*) FROM rounds").fetchone()[0]
+                counts = Counter(dict(db.execute("SELECT decision, count(*) FROM attempts GROUP BY decision")))
+        except (sqlite3.Error, ValueError) as error:
+            return Listed(name, trouble=str(error))
+        state, _ = self._state(name)
+        return Listed(name, str(model.get("name", "")), rounds, counts, self._changed(name), state)
+
+    def _changed(self, name: str) -> float:
+        files = (self._root / name / DATABASE, self._root / name / f"{DATABASE}-wal", self._root / name / EVENTS)
+        return max(file.stat().st_mtime for file in files if file.is_file())
+
+    def search(self, text: str, decision: str) -> list[Hit]:
+        """Return questions that hold `text` in question or answer, and ended as `decision` if one is given."""
+        found: list[Hit] = []
+        for name in self.names():
+            with suppress(sqlite3.Error), closing(_open(self._root / name)) as db:
+                found += _hits(db, name, text, decision, HITS - len(found))
+        return found
+
+    def page(self, name: str) -> str:
+        """Return a run's page, made again only when something was written since. Raises StoreError."""
+        changed = self._changed(name)
+        if self._kept is None or self._kept[:2] != (name, changed):
+            made = page(read(self._root / name), live=f"/run/{quote(name, safe='')}/now")
+            self._kept = (name, changed, made)  # one is enough: a run may be large
+        return self._kept[2]
+
+    def now(self, name: str) -> dict[str, Any]:
+        """Return how many rounds have ended, and in a sentence what a run that is at work does."""
+        with closing(_open(self._root / name)) as db:
+            rounds = db.execute("SELECT count(*) FROM rounds").fetchone()[0]
+            written = db.execute("SELECT count(*) FROM completions").fetchone()[0]
+        state, step = self._state(name)
+        if state == "at work" and step:
+            about = f"At work: round {step['round']}, {step['step']}. {written:,} completions so far."
+        else:
+            about = "" if state == "done" else f"This run is {state}."
+        return {"rounds": rounds, "text": about}
+
+    def _state(self, name: str) -> tuple[str, dict[str, Any] | None]:
+        """Return whether a run is done, at work, stopped or failed, and the step that began last."""
+        step, ended = None, ""
+        for event in _tail(self._root / name / EVENTS):
+            if event.get("event") == "StepStarted":
+                step, ended = event, ""
+            elif event.get("event") == "RunEnded":
+                ended = str(event.get("outcome", "done"))
+        if ended:
+            return ended, step
+        return ("at work" if time.time() - self._changed(name) < QUIET else "stopped"), step
+
+
+def _open(folder: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)
+
+
+def _hits(db: sqlite3.Connection, name: str, text: str, decision: str, most: int) -> Iterator[Hit]:
+    sql = (
+        "SELECT round, question, answer, decision, confidence FROM attempts WHERE (instr(lower(question), ?) OR "
+        "instr(lower(answer), ?)) AND (decision = ? OR (? = '' AND decision != 'dropped')) ORDER BY id LIMIT ?"
+    )
+    rows = db.execute(sql, (text.lower(), text.lower(), decision, decision, max(0, most))).fetchall()
+    yield from (Hit(name, *row) for row in rows)
+
+
+def _tail(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the last events of a run; the first line may be half of one."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - TAIL))
+        for line in file.read().decode("utf-8", "replace").splitlines():
+            with suppress(ValueError):
+                if isinstance(found := json.loads(line), dict):
+                    yield found
