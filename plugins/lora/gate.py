@@ -59,6 +59,15 @@ class Gate:
             return f"the perplexity of the base's own text rises by {rise:.1%}, and {self.bound:.1%} is the most"
         return ""
 
+    @property
+    def told(self) -> str:
+        """Return what was found, in a line for people."""
+        after, rise = self.tuned, self.tuned.perplexity / self.base.perplexity - 1
+        return (
+            f"on held-out questions it keeps {after.kept:.0%} of the right answers and declines {after.declined:.0%} of "
+            f"the wrong ones; perplexity of the base's own text {rise:+.1%}"
+        )
+
     def plain(self) -> dict[str, Any]:
         """Return the figures as data."""
         return {"base": asdict(self.base), "tuned": asdict(self.tuned), "bound": self.bound, "refusal": self.refusal}

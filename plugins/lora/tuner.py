@@ -107,6 +107,7 @@ class Lora:
             models.write(tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1))
             if gate.refusal:
                 raise ModelError(f"the adapter was refused, and the last good one stays: {gate.refusal}")
+            _log.info("the adapter of round %d is taken: %s", tuning.round, gate.told)
             path = _written(wrapped, tuning.folder, backend.loaded.model.config if as_gguf else None)
             return Adapter(str(path), models.sha256(path), tuning.round)
 

@@ -5,11 +5,11 @@ import hashlib
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfloop import __version__
 from selfloop.errors import StoreError
 
 from .canvas import svg
@@ -85,7 +85,9 @@ def render(template: str, script: str, **values: Any) -> str:
     return (
         _environment()
         .get_template(template)
-        .render(policy=policy, style=Markup(_text("page.css")), script=Markup(source), version=__version__, **values)
+        .render(
+            policy=policy, style=Markup(_text("page.css")), script=Markup(source), version=version("selfloop"), **values
+        )
     )
 
 

@@ -464,6 +464,11 @@ def test_the_gate(tuned, why):
     assert json.loads(json.dumps(gate.plain()))["bound"] == 0.02
 
 
+def test_what_the_gate_found_is_told():
+    told = Gate(BASE, Measured(0.8, 0.7, 0.1, 10.1), 0.02).told
+    assert "keeps 80% of the right answers and declines 70% of the wrong" in told and told.endswith("+1.0%")
+
+
 def test_gold_answers_are_right_wrong_or_declined():
     asked = [Question(text, "file", gold=("Paris",)) for text in ("a", "b", "c", "d")]
     assert scored(asked, ["Paris", "Rome", "I don't know", "paris."]) == (0.5, 0.25)
