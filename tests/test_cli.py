@@ -98,8 +98,7 @@ def test_run_ends_with_a_summary(run: Path, selfloop: Selfloop) -> None:
     assert shown[start + 5 :] == [
         "dropped: 1 novelty, 1 well_formed",
         "1.00 What is the capital of Egypt? — Cairo",
-        "The run lies in runs/fixed-2. Look into it: selfloop show runs/fixed-2, "
-        "or as a page: selfloop report runs/fixed-2 --open",
+        "The run lies in runs/fixed-2. Look into it: selfloop show runs/fixed-2",
     ]
     assert said.err == ""
 

@@ -64,8 +64,8 @@ class Gate:
         """Return what was found, in a line for people."""
         after, rise = self.tuned, self.tuned.perplexity / self.base.perplexity - 1
         return (
-            f"on held-out questions it keeps {after.kept:.0%} of the right answers and declines {after.declined:.0%} of "
-            f"the wrong ones; perplexity of the base's own text {rise:+.1%}"
+            f"on held-out questions it keeps {after.kept:.0%} of the right answers and declines {after.declined:.0%} "
+            f"of the wrong ones; perplexity of the base's own text {rise:+.1%}"
         )
 
     def plain(self) -> dict[str, Any]:

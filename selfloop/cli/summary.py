@@ -122,5 +122,8 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
         console.print(Text(f"  {belief['confidence']:.2f}  {line}"), soft_wrap=True)
     if found["failures"]:
         console.print(f"{found['failures']} failures: selfloop show {found['run']} --failures", markup=False)
-    where = f"The run lies in {found['run']}. Look into it: selfloop show {found['run']}"
-    console.print(f"\n{where}, or as a page: selfloop report {found['run']} --open", markup=False, soft_wrap=True)
+    console.print(
+        f"\nThe run lies in {found['run']}. Look into it: selfloop show {found['run']}", markup=False, soft_wrap=True
+    )
+    for page in sorted(folder.glob("*.html")):  # what observers left there to be looked at
+        console.print(f"As a page: {page}", markup=False, soft_wrap=True)

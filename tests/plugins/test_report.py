@@ -180,3 +180,8 @@ def test_an_interval_of_a_share() -> None:
 
 def test_every_picture_has_its_own_name() -> None:
     assert len({picture.name for picture in PICTURES}) == len(PICTURES)
+
+
+def test_a_run_says_where_its_report_is(reports: None, write: Write, selfloop: Selfloop) -> None:
+    write({"r.yaml": RECIPE})
+    assert selfloop("run", "r.yaml").out.splitlines()[-1] == "As a page: runs/r/report.html"
