@@ -90,9 +90,11 @@ class Step:
 
     @property
     def left(self) -> float | None:
-        """Return the seconds that learning still takes, if it goes on as it did; None where that cannot be told."""
+        """Return the seconds that the step still takes, if it goes on as it did; None where that cannot be told."""
         first, at = self.began
-        if self.learnt is None or not first < self.learnt.done < self.learnt.of:
+        if self.learnt is None:
+            return self.seconds / self.share - self.seconds if self.share and self.share > 0.05 else None
+        if not first < self.learnt.done < self.learnt.of:
             return None
         return (monotonic() - at) / (self.learnt.done - first) * (self.learnt.of - self.learnt.done)
 
@@ -116,6 +118,15 @@ class Tally:
         self.total: Counter[Decision] = Counter()  # of all rounds since the run started or went on
         self.shown: tuple[Attempt, ...] = ()
         self._usual: dict[str, float] = {}
+        self._took: float | None = None  # the last round that ended
+
+    @property
+    def left(self) -> float | None:
+        """Return the seconds that the run still takes if each round takes as long as the last that ended."""
+        if self._took is None:
+            return None
+        to_come = self.run.rounds - self.round
+        return max(0.0, self._took - (monotonic() - self.round_started)) + to_come * self._took
 
     @property
     def step(self) -> Step | None:
@@ -137,7 +148,10 @@ class Tally:
                 self._take_step(event)
             case RunStarted():
                 self.run = event
-            case RoundEnded() | RunEnded():
+            case RoundEnded():
+                self.end_step()
+                self._took = monotonic() - self.round_started
+            case RunEnded():
                 self.end_step()
             case Trouble():
                 pass
@@ -281,8 +295,9 @@ def _rule(tally: Tally) -> "Rule":
     from rich.text import Text
 
     title = f"round {tally.round} of {tally.run.rounds}" if tally.round else "starting"
-    time = _duration(monotonic() - tally.round_started)
-    return Rule(Text(f"{title} · {time}"), align="left", style="bright_black")
+    pieces = [title, _duration(monotonic() - tally.round_started)]
+    pieces += [f"about {_duration(tally.left)} left in all"] if tally.left else []
+    return Rule(Text(" · ".join(pieces)), align="left", style="bright_black")
 
 
 def _steps_table(steps: tuple[Step, ...], width: int) -> "Table":
@@ -325,7 +340,7 @@ def _step_cells(step: Step, *, wide: bool) -> tuple[str, ...]:
         return batches, _left(step), _duration(step.seconds), f"loss {step.loss:.3f}"
     if not wide:
         return str(done or ""), _duration(step.seconds)
-    completions = _many(done, "completion") if done else ""
+    completions = " · ".join(filter(None, (_many(done, "completion") if done else "", _left(step))))
     speed = f"{step.rate:,.0f} tok/s" if step.tokens else "replayed" if step.replayed else ""
     return _many(step.attempts, "question"), completions, _duration(step.seconds), speed
 

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -48,6 +48,18 @@ class Commands(click.Group):
             formatter.write_dl(rows)
 
 
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is at the time: a live picture takes it over, so as to draw itself below the line."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:  # type: ignore[override]
+        """Return the standard error output."""
+        return sys.stderr
+
+
 def _plugin_commands() -> dict[str, click.Command]:
     from selfloop.manager import load
 
@@ -65,7 +77,7 @@ def main(args: list[str] | None = None) -> Any:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # a character the terminal lacks must not end a run
-    logging.basicConfig(format="selfloop: %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="selfloop: %(message)s", level=logging.WARNING, handlers=[_Stderr()])
     logging.getLogger("selfloop").setLevel(logging.INFO)  # what takes long is said: a model being fetched
     try:
         result = selfloop.main(args=args, prog_name="selfloop", standalone_mode=False)

@@ -1,7 +1,9 @@
 """The observers `console` and `jsonl`, driven by hand-made events whose text is hostile."""
 
+import contextlib
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -13,6 +15,7 @@ import pytest
 from rich.console import Console
 from selfloop_plugins import console, jsonl
 
+from selfloop.cli import _Stderr
 from selfloop.events import (
     AttemptEnded,
     BatchLearnt,
@@ -334,3 +337,37 @@ def test_jsonl_flushes_each_line(tmp_path: Path) -> None:
     observer.notice(StepStarted(1, "ask", 5))
     assert (tmp_path / "events.jsonl").read_text().endswith("}\n")
     observer.close()
+
+
+def test_the_time_left_goes_by_the_round_before(clock: list[float]) -> None:
+    stream = io.StringIO()
+    observer = console.Live(Console(force_terminal=True, file=stream, width=100, _environ={"TERM": "xterm"}), 3)
+    observer.notice(RunStarted("first", "runs/first", 3, 0, MODEL))
+    observer.notice(StepStarted(1, "answer", 10))
+    assert observer._tally.left is None  # nothing to go by
+    clock[0] += 60
+    observer.notice(RoundEnded(Round(1, ATTEMPTS)))
+    observer.notice(StepStarted(2, "answer", 10))
+    clock[0] += 15
+    assert observer._tally.left == pytest.approx(45 + 60)
+    observer._live.refresh()
+    observer.close()
+    assert "round 2 of 3 · 15.0 s · about 1 min 45 s left in all" in RICH.sub("", stream.getvalue())
+
+
+def test_a_step_says_what_is_left_once_it_can_tell(clock: list[float]) -> None:
+    step = console.Step("answer", 10, usual=4.0)
+    clock[0] += 10
+    step.completions = 1
+    assert step.left is None  # of 40: too few to go by
+    step.completions = 10
+    assert step.left == pytest.approx(30)
+
+
+def test_what_is_logged_stays_above_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    """The live picture takes over `sys.stderr`; a handler that kept the old one would write into the picture."""
+    handler = _Stderr()
+    taken = io.StringIO()
+    with contextlib.redirect_stderr(taken):
+        handler.emit(logging.LogRecord("selfloop.tune", logging.INFO, "", 0, "epoch 1/3", (), None))
+    assert taken.getvalue() == "epoch 1/3\n" and capsys.readouterr().err == ""
