@@ -356,7 +356,7 @@ def test_the_time_left_goes_by_the_round_before(clock: list[float]) -> None:
 
 
 def test_a_step_says_what_is_left_once_it_can_tell(clock: list[float]) -> None:
-    step = console.Step("answer", 10, usual=4.0)
+    step = console.Step("answer", 10, usual=4.0, started=clock[0])
     clock[0] += 10
     step.completions = 1
     assert step.left is None  # of 40: too few to go by
