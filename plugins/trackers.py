@@ -177,7 +177,9 @@ class TensorBoard:
     def begin(self, name: str, settings: Settings) -> None:
         """Open an event file, with the settings as a text: it has no other place for them."""
         place = self._path / name if self._path else self._folder / "tensorboard"
-        self._writer = import_module("tensorboardX").SummaryWriter(str(place), flush_secs=10)
+        apart = f".{uuid4().hex[:6]}"  # its names have the second alone, and a file of the same second is lost
+        made = import_module("tensorboardX").SummaryWriter
+        self._writer = made(str(place), flush_secs=10, filename_suffix=apart)
         lines = (f"    {key}: {str(value)[:LONGEST]!r}" for key, value in settings.items())  # Markdown's way of code
         self._writer.add_text("recipe", "\n".join(lines))
 
