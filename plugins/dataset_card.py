@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from selfloop import Run
 
 TASKS = {"qa": "question-answering", "sft": "text-generation", "preference": "text-generation"}
+LOADERS = {"hf": "load_from_disk"}
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 COLUMNS: Mapping[str, str] = {
     "question": "what the model asked itself, or was given to answer",
@@ -55,6 +56,7 @@ def card(run: "Run", form: str, to: str, rows: Sequence[Mapping[str, Any]]) -> s
         f"What a language model found out about what it knows, written by selfloop. Model: {made_with(model)}.",
         f"## Rows\n\n{len(rows):,} rows, one a question, as the run left it:",
         table(("column", "what it is"), [(code(column), COLUMNS[column]) for column in rows[0]]),
+        block(f'import datasets\n\ndatasets.{LOADERS.get(to, "load_dataset")}("THIS FOLDER")', "python"),
         f"## How it was made\n\nThe run {code(name)} had {len(run.rounds)} rounds. In the end its questions were:",
         table(("decision", "questions"), [(decision, f"{count:,}") for decision, count in counts.most_common()]),
         f"An answer with a confidence {chosen} is a belief, one of at most {decide.declined:g} was declined, and what "
@@ -67,13 +69,17 @@ def card(run: "Run", form: str, to: str, rows: Sequence[Mapping[str, Any]]) -> s
 
 
 def _about(name: str, form: str, to: str, count: int) -> dict[str, Any]:
-    """Return what the hub reads: `configs` says which file its loader takes."""
-    files = {"jsonl": "train.jsonl", "parquet": "train.parquet", "hf": "*.arrow"}
+    """Return what the hub reads."""
     size = next((words for most, words in SIZES if count < most), "n>1M")
     return {
         "pretty_name": f"{name}-{form}",
         "task_categories": [TASKS[form]],
         "size_categories": [size],
         "tags": ["selfloop", "synthetic"],
-        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": files[to]}]}],
-    }
+    } | _files(f"train.{to}" if to != "hf" else "")
+
+
+def _files(path: str) -> dict[str, Any]:
+    """Return which file a loader takes; what `save_to_disk` wrote says so itself."""
+    split = {"split": "train", "path": path}
+    return {"configs": [{"config_name": "default", "data_files": [split]}]} if path else {}

@@ -157,12 +157,16 @@ def test_the_library_datasets_is_given_the_rows(run: Path, selfloop: Selfloop, w
     assert selfloop("dataset", "first", "--to", "hf", "--out", "out").code == 0
     assert given == [rows(run)]
     assert {path.name for path in (work / "out").iterdir()} == {"README.md", "dataset_info.json"}
+    card = (work / "out" / "README.md").read_text(encoding="utf-8")
+    assert 'datasets.load_from_disk("THIS FOLDER")' in card and "configs" not in card
 
 
 def test_the_library_datasets_reads_it(run: Path, selfloop: Selfloop, work: Path) -> None:
     datasets = pytest.importorskip("datasets", reason="pip install 'selfloop[datasets]'")
     assert selfloop("dataset", "first", "--to", "hf", "--out", "out").code == 0
     assert list(datasets.load_from_disk(str(work / "out"))) == rows(run)
+    assert selfloop("dataset", "first", "--to", "jsonl", "--out", "lines").code == 0
+    assert list(datasets.load_dataset(str(work / "lines"), split="train")) == rows(run)
 
 
 # --- the card
