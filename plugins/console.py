@@ -1,16 +1,18 @@
 """The observer `console`: what a person sees while a run goes on.
 
 On a terminal, a live picture of the round at work, below the lines that stay: one for each round that
-ended and for each trouble. Elsewhere plain lines, which fit a log. The summary of the run is the CLI's.
+ended and for each trouble. In a notebook the same, in one output of the cell that is replaced. Elsewhere
+plain lines, which fit a log. The summary of the run is the CLI's.
 
-A `Tally` counts what the events say; `Lines` and `Live` show it. Rich is imported for `Live` alone.
+A `Tally` counts what the events say; `Lines`, `Live` and `Cell` show it. Rich is imported for the pictures alone.
 """
 
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import StringIO
 from time import monotonic
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -50,6 +52,8 @@ WIDE = 80  # columns from which a question and its answer share a line
 TALL = 24  # rows from which all steps of the round are shown, and not only the one at work
 VERDICT = 17  # cells of a confidence and a decision
 MESSAGE = 300  # cells of a failure's message
+OFTEN = 0.25  # seconds from one picture to the next
+PAGE = (100, TALL)  # cells and rows of a picture in a notebook
 
 
 @dataclass
@@ -250,7 +254,9 @@ class Live:
 
         self._console = console
         self._tally = Tally(questions)
-        self._live = live.Live(console=console, get_renderable=self._picture, refresh_per_second=4, transient=True)
+        self._live = live.Live(
+            console=console, get_renderable=self._picture, refresh_per_second=1 / OFTEN, transient=True
+        )
 
     def notice(self, event: Event) -> None:
         """Count the event; print what should stay when the picture is gone."""
@@ -280,14 +286,65 @@ class Live:
 
     def _picture(self) -> "RenderableType":
         """Return the picture. Rich's own thread calls this too, so it reads and never changes."""
-        from rich.console import Group
+        return _picture(self._tally, *self._console.size)
 
-        tally, (width, height) = self._tally, self._console.size
-        steps, shown, gap = tuple(tally.steps), tally.shown, [""]
-        if height < TALL:
-            steps, shown, gap = steps[-1:], shown[-1:], []
-        above = (_rule(tally), _steps_table(steps, width))
-        return Group(*above, *gap, _counts_table(tally), *gap, *_questions(shown, width), *gap)
+
+class Cell:
+    """The picture in a notebook: one output, replaced as events come; in the end only the lines that stay are in it.
+
+    `show` is given the whole output as HTML each time.
+    """
+
+    def __init__(self, show: Callable[[str], None], questions: int) -> None:
+        self._show = show
+        self._tally = Tally(questions)
+        self._lines: list[tuple[str, str]] = []
+        self._shown = 0.0
+
+    def notice(self, event: Event) -> None:
+        """Count the event; show what came of it, at once if it is a line that stays."""
+        self._tally.take(event)
+        told = len(self._lines)
+        match event:
+            case RunStarted():
+                self._lines.append((_heading(event), "bold"))
+            case RoundEnded():
+                self._lines.append((_round_line(event, self._tally), ""))
+            case Trouble():
+                self._lines.append((_trouble(event), "red"))
+            case RunEnded():
+                self._lines.append((_run_line(event, self._tally), ""))
+            case _:
+                pass
+        if len(self._lines) > told or monotonic() - self._shown >= OFTEN:
+            self._draw(at_work=not isinstance(event, RunEnded))
+
+    def close(self) -> None:
+        """Leave only the lines, also where the run's end was not told."""
+        self._draw(at_work=False)
+
+    def _draw(self, *, at_work: bool) -> None:
+        from rich.console import Console
+        from rich.text import Text
+
+        page = Console(file=StringIO(), record=True, force_jupyter=False, width=PAGE[0], highlight=False)
+        for line, style in self._lines:
+            page.print(Text(line, style=style), soft_wrap=True)
+        if at_work:
+            page.print(_picture(self._tally, *PAGE))
+        self._show(page.export_html(inline_styles=True, code_format='<pre style="line-height: normal">{code}</pre>'))
+        self._shown = monotonic()
+
+
+def _picture(tally: Tally, width: int, height: int) -> "RenderableType":
+    """Return the picture of the round at work."""
+    from rich.console import Group
+
+    steps, shown, gap = tuple(tally.steps), tally.shown, [""]
+    if height < TALL:
+        steps, shown, gap = steps[-1:], shown[-1:], []
+    above = (_rule(tally), _steps_table(steps, width))
+    return Group(*above, *gap, _counts_table(tally), *gap, *_questions(shown, width), *gap)
 
 
 def _rule(tally: Tally) -> "Rule":
@@ -484,15 +541,30 @@ def _duration(seconds: float) -> str:
 def build(*, questions: int = 3, mode: Mode = "auto") -> Observer:
     """Make the observer for stdout. `questions` are shown at a time; `quiet` leaves only trouble.
 
-    `auto` is `live` on a terminal that can draw it and `plain` elsewhere; `live` forces the picture.
+    `auto` is `live` on a terminal that can draw it and in a notebook, and `plain` elsewhere; `live` forces the picture.
     """
     if mode == "quiet":
         return Quiet(sys.stdout)
+    if mode != "plain" and _is_cell(sys.stdout):
+        return Cell(_output(), questions)
     if mode == "plain" or (mode == "auto" and not _can_draw(sys.stdout)):
         return Lines(sys.stdout, questions)
     from rich.console import Console
 
     return Live(Console(force_terminal=True, highlight=False), questions)
+
+
+def _is_cell(stream: TextIO) -> bool:
+    """Return whether what is printed goes into the cell of a notebook."""
+    return type(stream).__module__.partition(".")[0] == "ipykernel"
+
+
+def _output() -> Callable[[str], None]:
+    """Return what shows HTML in the cell at work, each time in place of the last."""
+    from IPython.display import HTML, display  # type: ignore[import-not-found,unused-ignore]
+
+    handle = display(HTML(""), display_id=True)
+    return lambda html: handle.update(HTML(html))
 
 
 def _can_draw(stream: TextIO) -> bool:
@@ -504,4 +576,6 @@ def _can_draw(stream: TextIO) -> bool:
 @hookimpl
 def selfloop_observers() -> list[Component]:
     """Offer `console`."""
-    return [Component("console", build, doc="shows the run: live on a terminal, as plain lines elsewhere")]
+    return [
+        Component("console", build, doc="shows the run: live on a terminal and in a notebook, as plain lines elsewhere")
+    ]

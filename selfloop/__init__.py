@@ -1,5 +1,8 @@
 """selfloop: a language model finds out what it knows. Read `selfloop/loop.py` first."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from selfloop.errors import SelfloopError
 from selfloop.hookspecs import hookimpl
 from selfloop.ledger import Past
@@ -19,27 +22,21 @@ from selfloop.records import (
     Verdict,
 )
 
+if TYPE_CHECKING:
+    from selfloop.library import Run, open, run
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Import what only notebooks and scripts need when they ask for it: the command line must start at once."""
+        if name in ("Run", "open", "run"):
+            return getattr(import_module("selfloop.library"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __version__ = "0.1.0"
 
 __all__ = [
-    "Asking",
-    "Attempt",
-    "Belief",
-    "Claim",
-    "Completion",
-    "Component",
-    "Judging",
-    "Message",
-    "Outcome",
-    "Past",
-    "Question",
-    "Request",
-    "Round",
-    "Sampling",
-    "Score",
-    "SelfloopError",
-    "Tuning",
-    "Verdict",
-    "__version__",
-    "hookimpl",
-]
+    "Asking", "Attempt", "Belief", "Claim", "Completion", "Component", "Judging", "Message", "Outcome", "Past",
+    "Question", "Request", "Round", "Run", "Sampling", "Score", "SelfloopError", "Tuning", "Verdict", "__version__",
+    "hookimpl", "open", "run",
+]  # fmt: skip

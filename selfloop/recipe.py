@@ -187,14 +187,20 @@ class Loaded:
         _complain(self.source, mistakes)
 
 
-def read(path: Path, overrides: tuple[str, ...] = (), base: Path | None = None, name: str | None = None) -> Loaded:
+def read(
+    path: Path,
+    overrides: tuple[str, ...] = (),
+    base: Path | None = None,
+    name: str | None = None,
+    text: str | None = None,
+) -> Loaded:
     """Read and check a recipe; `base` is the folder that its paths are relative to (default: the recipe's).
 
-    `name` is what it is called if it does not say so itself (default: its file's name).
+    `name` is what it is called if it does not say so itself (default: its file's name). With `text` there is no file.
 
     Raises RecipeError that lists every mistake, or PluginError for a plugin file it names.
     """
-    source = Source(path, overrides)
+    source = Source(path, overrides, text)
     base = base or path.parent
     source.data.setdefault("name", name or path.stem)
     named = source.data.get("plugins")

@@ -27,14 +27,16 @@ def run(
     quiet: bool = False,
     base: Path | None = None,
     pinned: Mapping[str, Any] = MappingProxyType({}),
+    text: str | None = None,
 ) -> Path:
     """Run the recipe at `path` in a new folder of `runs`; return the folder. Raises SelfloopError.
 
     `quiet` leaves the observer `console` out, for callers that own the standard output. `base` is the folder that the
     recipe's paths are relative to, in place of its own. `pinned` is what must hold of the run from its beginning: the
-    `model`, and the `adapter` that is in effect until a round makes another.
+    `model`, and the `adapter` that is in effect until a round makes another. With `text` there is no file at `path`:
+    that is what would be in it.
     """
-    loaded = _quieted(read(path, overrides, base), quiet)
+    loaded = _quieted(read(path, overrides, base, text=text), quiet)
     check(loaded)
     folder = new_folder(runs, loaded.recipe.name)
     try:

@@ -18,10 +18,13 @@ Loc = Sequence[str | int]
 class Source:
     """A recipe's text as read: plain `data`, and the line on which any part of it stands."""
 
-    def __init__(self, path: Path, overrides: Sequence[str] = ()) -> None:
-        """Read `path` and lay `overrides` (`dotted.key=value`) over it; raise RecipeError if it cannot be read."""
+    def __init__(self, path: Path, overrides: Sequence[str] = (), text: str | None = None) -> None:
+        """Read `path` and lay `overrides` (`dotted.key=value`) over it; raise RecipeError if it cannot be read.
+
+        With `text` there is no file: that is what would be in it, and `path` is what it is called.
+        """
         self.path = path
-        self._tree = _parse(_read(path), path)
+        self._tree = _parse(_read(path) if text is None else text, path)
         self._set: dict[str, str] = {}
         for override in overrides:
             self._override(override)

@@ -61,7 +61,7 @@ def test_help_names_every_command(selfloop: Selfloop) -> None:
     said = selfloop("--help")
     assert (said.code, said.err) == (0, "")
     named = [line.split()[0] for line in said.out.split("Commands:\n")[1].splitlines() if line[2:3] != " "]
-    more = ["beliefs", "calibrate", "compare", "export", "report", "rollback", "view"]
+    more = ["beliefs", "calibrate", "compare", "dataset", "export", "report", "rollback", "view"]
     assert named == [*COMMANDS, *more], "a plugin's come last"
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Selfloop
@@ -29,6 +30,18 @@ def test_as_a_library(work: Path) -> None:
         int(line.split()[2]) for line in out.splitlines() if line.startswith("round")
     )
     assert list(work.iterdir()) == [], "it leaves nothing behind"
+
+
+def test_the_notebook(work: Path) -> None:
+    """Its code runs from the first cell to the last, and nobody's outputs are in it."""
+    cells = json.loads((ROOT / "examples" / "notebook.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    names: dict[str, Any] = {}
+    for cell in code:
+        exec("".join(cell["source"]), names)
+    assert names["run"].folder == Path("runs/notebook")
+    assert len(names["run"].rounds) == 2 and names["run"].beliefs and names["run"].declined
 
 
 def test_the_package_passes_its_own_tests(work: Path) -> None:

@@ -2,6 +2,7 @@
 
 merge.py    an adapter into the weights: a GGUF file, or a folder of transformers
 targets.py  what is written for each `--to`, whole or not at all
+card.py     the card beside it, where that is a folder
 
 Only the commands are here, so that listing plugins imports neither torch nor numpy.
 """

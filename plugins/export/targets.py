@@ -1,6 +1,5 @@
 """What `selfloop export` writes, whole or not at all, and what `selfloop rollback` notes."""
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -8,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import click
-
 from selfloop.answers import UNKNOWN
-from selfloop.errors import ModelError, StoreError
+from selfloop.errors import ModelError
 from selfloop.records import Adapter, Round
-from selfloop.store import opened
+from selfloop.store import RECIPE, opened
 
-from .. import models
+from .. import cards, gated, models
 from ..hf.adapter import CONFIG, GGUF, WEIGHTS
+from ..output import refuse_taken, whole
+from .card import card
 from .merge import merge_gguf, merge_hf
 
 MODELFILE = "Modelfile"
@@ -33,14 +32,25 @@ def written(
         model, rounds, held = store.meta().get("model", {}), list(store.rounds()), store.past().adapter
     adapter = _found(folder, held if number is None else _of(folder, rounds, number))
     out = out or Path(f"{folder.resolve().name}-{to}{'.gguf' if to == 'gguf' else ''}")
+    recipe = (folder / RECIPE).read_text(encoding="utf-8")
+    about = card(folder.resolve().name, to, model, adapter, recipe) if to in MARKS else ""  # a single file has no card
     making: dict[str, Callable[[Path], None]] = {
         "adapter": lambda part: _copy(adapter, part),
         "gguf": lambda part: merge_gguf(_base(model, adapter), adapter, part, kind),
         "hf": lambda part: merge_hf(_same(model), adapter, part),
         "ollama": lambda part: _ollama(model, adapter, part, kind),
     }
-    _refuse_taken(out, to, force)
-    whole(out, making[to])
+
+    def ours(path: Path) -> bool:
+        return (path / MARKS[to]).is_file() if to in MARKS else path.is_file()
+
+    def make(part: Path) -> None:
+        making[to](part)
+        if about:
+            (part / cards.NAME).write_text(about, encoding="utf-8", newline="\n")
+
+    refuse_taken(out, f"export --to {to}", force=force, ours=ours)
+    whole(out, make)
     return out, adapter
 
 
@@ -53,35 +63,6 @@ def rolled_back(folder: Path, number: int) -> Adapter | None:
             _found(folder, adapter)
         store.pin(rollbacks=[*store.meta().get("rollbacks", ()), (len(rounds), number)])
     return adapter
-
-
-def _refuse_taken(out: Path, to: str, force: bool) -> None:
-    """Raise where something is in the way. `--force` replaces an earlier export, not any folder that was named."""
-    if not out.exists():
-        return
-    if not force:
-        raise click.UsageError(f"{out} is there already; name another with --out, or replace it with --force")
-    if not ((out / MARKS[to]).is_file() if to in MARKS else out.is_file()):
-        raise click.UsageError(f"{out} is no earlier export --to {to}, which --force replaces; name another with --out")
-
-
-def whole(out: Path, make: Callable[[Path], Any]) -> None:
-    """Let `make` write a file or folder beside `out`, and put it there once it is done, in place of what was there."""
-    place = out.resolve()
-    part, old = (place.with_name(f"{place.name}.{os.getpid()}.{what}") for what in ("part", "old"))
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        make(part)
-        for path in filter(Path.is_file, (part, *part.rglob("*"))):
-            models.settle(path)
-        if place.is_dir():
-            place.replace(old)
-        part.replace(place)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise StoreError(f"cannot write {out}: {error.strerror or error}. Choose another place with --out") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
 
 
 def _of(folder: Path, rounds: Sequence[Round], number: int) -> Adapter:
@@ -110,7 +91,7 @@ def _copy(adapter: Adapter, part: Path) -> None:
     """Copy what peft and llama.cpp read, and what the gate said of it."""
     path = Path(adapter.path)
     part.mkdir()
-    for name in dict.fromkeys((path.name, CONFIG, WEIGHTS, GGUF, "gate.json")):
+    for name in dict.fromkeys((path.name, CONFIG, WEIGHTS, GGUF, gated.FILE)):
         if (path.parent / name).is_file():
             shutil.copyfile(path.parent / name, part / name)
 

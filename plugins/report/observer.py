@@ -3,6 +3,7 @@
 from pathlib import Path
 from time import monotonic
 
+from selfloop.errors import StoreError
 from selfloop.events import Event, RoundEnded, RunEnded
 
 SHARE = 0.05  # of the run's time that reports may take while it goes on
@@ -29,6 +30,9 @@ class Reporter:
         from .page import REPORT, written
 
         start = monotonic()
-        written(read(self._folder), self._folder / REPORT)
+        try:
+            written(read(self._folder), self._folder / REPORT)
+        except StoreError as error:  # which would end the run: it is about the run's own records
+            raise OSError(f"no report is written any more: {error}") from error
         self._last = monotonic()
         self._took = self._last - start

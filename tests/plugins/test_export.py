@@ -16,6 +16,7 @@ import torch
 import transformers as T
 from selfloop_plugins import models
 from selfloop_plugins.export import merge, targets
+from selfloop_plugins.export.card import card
 from selfloop_plugins.hf import adapter as adapters
 from selfloop_plugins.hf import checkpoint
 from test_adapter_gguf import CONFIGS, saved
@@ -188,7 +189,10 @@ def test_a_merged_folder_says_what_base_and_adapter_say(made, run, tmp_path, mon
     assert merged.dtype == torch.bfloat16  # as in the folder it was made of, which rounds: eight bits of each number
     found = same_change(before, wanted, logs(merged.float()))
     assert found[0] > 0.99 and found[1] < 0.1, found
-    assert [path.name for path in out.iterdir() if path.suffix not in (".json", ".jinja")] == ["model.safetensors"]
+    assert {path.name for path in out.iterdir() if path.suffix not in (".json", ".jinja")} == {
+        "README.md", "model.safetensors"
+    }  # fmt: skip
+    assert "library_name: transformers\n" in (out / "README.md").read_text()
 
 
 def test_the_adapter_alone(made, run, tmp_path, selfloop):
@@ -196,8 +200,46 @@ def test_the_adapter_alone(made, run, tmp_path, selfloop):
     done = selfloop("export", run, "--to", "adapter", "--out", out, "--json")
     assert json.loads(done.out) == {"path": str(out), "to": "adapter", "round": 1}
     names = {"adapter.gguf", "adapter_config.json", "adapter_model.safetensors"}
-    assert {path.name for path in out.iterdir()} == names
+    assert {path.name for path in out.iterdir()} == names | {"README.md"}
     assert all((out / name).read_bytes() == (made / name).read_bytes() for name in names)
+
+
+def test_the_card_of_an_adapter(made, tmp_path, selfloop):
+    """What it is, how it came to be, what its gate measured, how to load it; and text from elsewhere stays text."""
+    folder = tmp_path / "run" / "adapters" / "round-001"
+    folder.mkdir(parents=True)
+    for path in made.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    before = {"kept": 1.0, "declined": 0.125, "refused": 0.0, "perplexity": 8.5, "gold": [0.5, 0.25]}
+    gate = {"base": before, "tuned": before | {"declined": 0.75, "gold": [0.5, 0.125]}, "refusal": ""}
+    (folder / "gate.json").write_text(json.dumps({"gate": gate}))
+    run = play(tmp_path / "run", Adapter("adapters/round-001/adapter.gguf", models.sha256(folder / "adapter.gguf"), 1))
+    name = "a|`b`\n# <script>"
+    with opened(run) as store:
+        store.save_file(RECIPE_FILE, "# ``` is no end\nbackend: scripted\n")
+        store.pin(model=store.meta()["model"] | {"name": name, "parameters": 134_515_008})
+    assert selfloop("export", run, "--to", "adapter", "--out", tmp_path / "alone").code == 0
+    text = (tmp_path / "alone" / "README.md").read_text()
+    _, top, body = text.split("---\n", 2)
+    assert top == "library_name: peft\npipeline_tag: text-generation\ntags:\n- selfloop\n- lora\n"
+    assert "Base: `` a\\|`b` # <script> `` (sha256 `" in body and "134,515,008 parameters" in body
+    assert "\n````yaml\n# ``` is no end\nbackend: scripted\n````\n" in body
+    assert "| wrong answers declined | 0.125 | 0.750 |" in body
+    assert "| gold questions answered wrongly | 0.250 | 0.125 |" in body
+    assert f'gguf_file="{shipped().name}"' in body and 'PeftModel.from_pretrained(base, "THIS FOLDER")' in body
+    assert f"llama-cli -m {shipped().name} --lora adapter.gguf" in body
+    assert "Nobody checked what it was taught" in body
+    (folder / "gate.json").write_text("{}")
+    why = refused(selfloop, run, "--to", "adapter", "--out", tmp_path / "other")
+    assert "gate.json cannot be read" in why and left(tmp_path) == {"alone"}
+
+
+def test_the_card_names_a_base_that_is_on_the_hub():
+    adapter = Adapter("adapters/round-001/adapter_model.safetensors", "ab", 1)
+    for file, named in (("org/model", True), ("models/model.gguf", False), ("/some/where", False)):
+        text = card("run", "adapter", {"name": "m", "file": file}, adapter, "rounds: 1")
+        assert (f"base_model: {file}\n" in text) is named
+        assert "no gate left its figures" in text
 
 
 def test_the_adapter_of_an_earlier_round_and_of_a_run_that_was_moved(made, tmp_path, selfloop):
@@ -207,7 +249,10 @@ def test_the_adapter_of_an_earlier_round_and_of_a_run_that_was_moved(made, tmp_p
     first = Adapter("adapters/round-001/adapter.gguf", models.sha256(made / "adapter.gguf"), 1)
     run = play(tmp_path / "run", first, held(made / "adapter.gguf", 2)).rename(tmp_path / "moved")
     done = selfloop("export", run, "--to", "adapter", "--round", "1", "--out", tmp_path / "alone")
-    assert done.out.startswith("Written, with the adapter of round 1") and left(tmp_path / "alone") == {"adapter.gguf"}
+    assert done.out.startswith("Written, with the adapter of round 1") and left(tmp_path / "alone") == {
+        "README.md",
+        "adapter.gguf",
+    }
 
 
 @pytest.mark.parametrize("chat", [True, False])
@@ -220,7 +265,8 @@ def test_a_folder_for_ollama(chat, run, tmp_path, monkeypatch, selfloop):
     assert lines[0].startswith("# Tuned by selfloop")
     template = 'TEMPLATE """Question: {{ .Prompt }}\nAnswer:"""\nPARAMETER stop "\n"\n'  # it reads no escapes
     assert lines[1] == f"FROM ./model.gguf\nPARAMETER temperature 0\n{'' if chat else template}"
-    assert left(tmp_path / "run-ollama") == {"Modelfile", "model.gguf"}
+    assert left(tmp_path / "run-ollama") == {"Modelfile", "README.md", "model.gguf"}
+    assert "ollama create NAME -f Modelfile" in (tmp_path / "run-ollama" / "README.md").read_text()
 
 
 @pytest.mark.parametrize("kind", [2, 3, 6, 8, 12, 14, 30, 1, 0])

@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -296,6 +298,78 @@ def test_auto_on_a_terminal(term: str, live: bool, monkeypatch: pytest.MonkeyPat
         observer.close()
     os.close(inner)
     assert isinstance(observer, console.Live) is live
+
+
+# --- in a notebook
+
+
+def pages(told: Iterator[Event]) -> list[str]:
+    """Return all that one output of a cell showed, one after the other, at each event."""
+    shown: list[str] = []
+    observer = console.Cell(shown.append, 3)
+    for event in told:
+        observer._shown = 0.0
+        observer.notice(event)
+    observer.close()
+    return shown
+
+
+def test_a_cell_shows_the_picture_while_the_run_is_at_work_and_then_what_stays() -> None:
+    shown = pages(events(2))
+    at_work = [re.sub(r"<[^>]*>", "", page) for page in shown]
+    assert any("round 2 of 2 ·" in page and "15 completions" in page for page in at_work)
+    assert any("0.97  belief     What is the capital of France?" in page for page in at_work)
+    last = [re.sub(r"[\d.]+ s$", "# s", line) for line in at_work[-1].strip().splitlines()]
+    assert last == [
+        "run first�]0;pwned� · SmolLM2 (llama, 135M) · runs/first",
+        "trouble in tune: lora: RuntimeError: out of memory�[2J",
+        "round 1/2 ended: 1 belief · 1 declined · 1 undecided · 1 dropped · 1 failed · # s",
+        "trouble in tune: lora: RuntimeError: out of memory�[2J",
+        "round 2/2 ended: 1 belief · 1 declined · 1 undecided · 1 dropped · 1 failed · # s",
+        "run done · # s",
+    ]
+
+
+def test_a_cell_shows_no_markup_of_a_model() -> None:
+    attack = attempt("Who <b>wrote</b> <script>alert(1)</script> & it?", "<img src=x>", "belief", 0.5)
+    shown = pages(
+        iter([RunStarted("<i>run</i>", "x", 1, 0, MODEL), StepStarted(1, "decide", 1), AttemptEnded(1, attack)])
+    )
+    whole = "".join(shown)
+    assert "&lt;script&gt;" in whole and "&lt;img" in whole and "&lt;i&gt;run" in whole
+    assert set(re.findall(r"</?(\w+)", whole)) == {"pre", "span"}
+    assert harmless(whole)
+
+
+def test_a_cell_is_drawn_four_times_a_second_at_most(clock: list[float]) -> None:
+    shown: list[str] = []
+    observer = console.Cell(shown.append, 3)
+    observer.notice(StepStarted(1, "answer", 10))
+    for _ in range(1000):
+        clock[0] += 0.001
+        observer.notice(CompletionDone("answer", 8, False))
+    assert 4 <= len(shown) <= 5
+
+
+def test_auto_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `print` writes to there is of ipykernel; IPython is played by a module of its name."""
+    shown: list[str] = []
+
+    def display(html: str, display_id: bool) -> Any:
+        shown.append(html)
+        return SimpleNamespace(update=shown.append)
+
+    module = SimpleNamespace(HTML=str, display=display)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(display=module))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr(sys, "stdout", stream)
+    for mode in ("auto", "live"):
+        play(console.build(mode=mode), events())
+        assert shown[0] == "" and "run done" in shown[-1]
+    assert stream.getvalue() == ""
+    play(console.build(mode="plain"), events())
+    assert "run done" in stream.getvalue()
 
 
 def test_jsonl_writes_one_object_a_line(tmp_path: Path) -> None:
