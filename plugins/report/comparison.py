@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from selfloop import Attempt
-from selfloop.errors import StoreError
 from selfloop.ledger import agree, gist
 from selfloop.text import printable
 
+from ..output import whole
 from .facts import Facts
 from .page import Shown, render, tiles
 from .pictures import KINDS, drawn
@@ -149,13 +149,9 @@ def _plain(found: Comparison) -> dict[str, Any]:
 
 
 def written(found: Comparison, path: Path) -> Path:
-    """Write the comparison as a page. Raises StoreError for the disk."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_text(_page(found), "utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}. Give another place with --out.") from error
+    """Write the comparison as a page, whole or not at all. Raises StoreError for the disk."""
+    text = _page(found)
+    whole(path, lambda part: part.write_text(text, "utf-8"))
     return path
 
 

@@ -10,8 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfloop.errors import StoreError
-
+from ..output import whole
 from .canvas import svg
 from .facts import Facts
 from .pictures import KINDS, Picture, drawn
@@ -44,12 +43,8 @@ class Shown:
 
 def written(facts: Facts, path: Path) -> Path:
     """Write the page of a run, whole or not at all. Raises StoreError for the disk."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_text(page(facts), "utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}. Give another place with --out.") from error
+    text = page(facts)
+    whole(path, lambda part: part.write_text(text, "utf-8"))
     return path
 
 

@@ -114,8 +114,8 @@ def test_what_cannot_be_shown_is_said(write: Write, selfloop: Selfloop) -> None:
     none = selfloop("report", "nowhere")
     assert none.code == 5 and "no run in" in none.err and "Give the folder" in none.err
     selfloop("run", "r.yaml")
-    lost = selfloop("report", "r", "--out", "missing/page.html")
-    assert lost.code == 5 and "Give another place with --out" in lost.err
+    lost = selfloop("report", "r", "--out", "r.yaml/page.html")
+    assert lost.code == 5 and "Choose another place with --out" in lost.err
     alone = selfloop("compare", "r")
     assert alone.code == 2 and "two runs or more" in alone.err
 
