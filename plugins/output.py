@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,4 +40,5 @@ def whole(out: Path, make: Callable[[Path], Any]) -> None:
     except OSError as error:
         raise StoreError(f"cannot write {out}: {error.strerror or error}. Choose another place with --out") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+        with suppress(OSError):  # what could not be made is not there to be removed
+            shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
