@@ -1,4 +1,4 @@
-"""Each recipe of the folder is right, says how it is run, and runs: on the script, for no model is needed to see that."""
+"""Each recipe of the folder is right, says how it is run, and runs: on the script, which is enough to see that."""
 
 from pathlib import Path
 
