@@ -209,7 +209,7 @@ def _detector(component: Any) -> list[str]:
     ]
     letters = "x is the prompt, y the answer, p_i the probability of its i-th token, s_1 … s_M the samples."
     lines = ["## At a glance", "", letters, "", *_table(facts, "", component.name)]
-    lines += ["## What the code says of itself", "", *_paragraphs(component.build), "", *_options(component)]
+    lines += ["## Formula and edges", "", *_paragraphs(component.build), "", *_options(component)]
     return [*lines, "## Measured", "", *_measured(component.name)]
 
 
