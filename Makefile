@@ -1,13 +1,13 @@
 # `make run`: set up, then run the quickstart on a real model.  `make test`: set up, then pass every test.
-# `make check`: lint, types, docs.  All of them need Python 3.11+, pip and a C++ compiler (llama.cpp is built
-# once, about seven minutes; pip keeps the wheel).
+# `make check`: lint, types, docs.  `make site`: the documents as pages, in build/site.  All of them need Python 3.11+,
+# pip and a C++ compiler (llama.cpp is built once, about seven minutes; pip keeps the wheel).
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := recipes/quickstart.yaml
 
-.PHONY: run test check docs clean
+.PHONY: run test check docs site clean
 
 run: $(VENV)/.ready
 	$(BIN)/selfloop run $(RUN)
@@ -23,6 +23,10 @@ check: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	$(BIN)/python docs/generate.py
+
+site: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo 'To read it, with search: $(BIN)/python -m http.server -d build/site'
 
 # The examples' plugin is installed too: a test drives it as the other package that it is.
 $(VENV)/.ready: pyproject.toml constraints.txt examples/selfloop-doubt/pyproject.toml

@@ -1,4 +1,5 @@
-"""Writes docs/recipe.md and docs/cli.md from the code. `--check` only says which of them is stale.
+"""Writes docs/recipe.md, docs/cli.md, and what follows a mark in each page of docs/detectors/, from the code and from
+the figures in docs/detectors.md. `--check` only says which of them is stale.
 
 python docs/generate.py [--check]
 """
@@ -21,6 +22,7 @@ from selfloop.recipe import Answer, Ask, Decide, Recipe, ScorerSpec, SourceSpec,
 
 DOCS = Path(__file__).parent
 MADE = "<!-- Written by docs/generate.py from the code: change that, then `make docs`. -->\n"
+BELOW = "<!-- From here on written by docs/generate.py from the code and docs/detectors.md: `make docs`. -->\n"
 
 # type in the code -> what a recipe's author reads
 PARTS = {Ask: "see `ask`", Answer: "see `answer`", Decide: "see `decide`"}
@@ -85,11 +87,7 @@ def recipe() -> str:
     ]
     beside = [(f"`{n}`", t, d, inspect.cleandoc(m.__doc__ or "")) for m in SPECS for n, t, d in _own(m)]
     lines += ["Beside its own options, a component may have:", "", *_table(beside)]
-    by_kind: dict[str, list[Provided]] = {kind: [] for kind in HOOKS}
-    for kind, offer in load():
-        if offer.component.build.__module__.startswith(("selfloop.", "selfloop_plugins.")):
-            by_kind[kind].append(offer)
-    for kind, offers in by_kind.items():
+    for kind, offers in _built_in().items():
         lines += [f"## {kind.capitalize()}s", ""]
         lines += ["None is built in.", ""] if not offers else []
         for offer in sorted(offers, key=lambda o: o.component.name):
@@ -97,6 +95,14 @@ def recipe() -> str:
     lines += ["## Capabilities", "", "What a backend can give, and what other components need of it:", ""]
     lines += [f"* `{name}`: {what}" for name, what in CAPABILITIES.items()]
     return "\n".join(lines) + "\n"
+
+
+def _built_in() -> dict[str, list[Provided]]:
+    by_kind: dict[str, list[Provided]] = {kind: [] for kind in HOOKS}
+    for kind, offer in load():
+        if offer.component.build.__module__.startswith(("selfloop.", "selfloop_plugins.")):
+            by_kind[kind].append(offer)
+    return by_kind
 
 
 def _keys(model: type[BaseModel], way: str = "") -> Iterator[tuple[str, ...]]:
@@ -145,12 +151,15 @@ def _component(component: Any) -> list[str]:
         lines += [f"Gives: {', '.join(f'`{n}`' for n in sorted(component.gives))}."]
     if component.paper:
         lines += [f"Source: <{component.paper}>."]
-    lines += ["", *_paragraphs(component.build), ""]
+    return [*lines, "", *_paragraphs(component.build), "", *_options(component)]
+
+
+def _options(component: Any) -> list[str]:
     rows = [
         (f"`{o['name']}`", o["type"], f"`{o['default'][3:]}`" if o["default"] else "(required)")
         for o in describe_options(component.build)
     ]
-    return lines + (_table(rows, "option", "type", "default") if rows else ["It has no options.", ""])
+    return _table(rows, "option", "type", "default") if rows else ["It has no options.", ""]
 
 
 def _paragraphs(build: Any) -> list[str]:
@@ -179,6 +188,59 @@ def cli() -> str:
     return "\n".join(lines) + "\n"
 
 
+def detectors() -> Iterator[tuple[str, str]]:
+    """Yield the name and text of each page of docs/detectors/: its own words, then what is known of its detector."""
+    by_name = {offer.component.name: offer.component for offer in _built_in()["verifier"]}
+    for path in sorted(DOCS.glob("detectors/*.md")):
+        own = path.read_text(encoding="utf-8").partition(BELOW)[0].rstrip()
+        lines = [own, "", BELOW, *_detector(by_name[path.stem])]
+        yield f"detectors/{path.name}", "\n".join(lines).rstrip() + "\n"
+
+
+def _detector(component: Any) -> list[str]:
+    listed = [row for row in _rows() if len(row) == 4 and f"`{component.name}`" in row[0]]
+    module = component.build.__module__.partition(".")[2].replace(".", "/")
+    facts = [
+        *[("confidence", row[1]) for row in listed],
+        ("source", f"<{component.paper}>" if component.paper else "none: it is selfloop's own"),
+        ("needs of the backend", ", ".join(f"`{need}`" for need in sorted(component.needs)) or "nothing special"),
+        *[("costs beside answering", row[2]) for row in listed],
+        ("module", f"[{module}.py](../../plugins/{module}.py)"),
+    ]
+    letters = "x is the prompt, y the answer, p_i the probability of its i-th token, s_1 … s_M the samples."
+    lines = ["## At a glance", "", letters, "", *_table(facts, "", component.name)]
+    lines += ["## Formula and edges", "", *_paragraphs(component.build), "", *_options(component)]
+    return [*lines, "## Measured", "", *_measured(component.name)]
+
+
+def _measured(name: str) -> list[str]:
+    """Return a detector's rows of the tables in docs/detectors.md, those of all models in one."""
+    found: list[tuple[str, ...]] = []
+    sets: list[str] = []
+    model, right = "", [""]
+    for first, *cells in (row for row in _rows() if len(row) == 7):
+        if re.fullmatch(r"\*\*[a-z0-9-]+-\d+m(-\w+)?\*\*", first):
+            sets, right = [cell.split(" ")[0] for cell in cells[:5]], [cell.partition("(")[2] for cell in cells[:5]]
+            model = first.strip("*")
+        elif first.strip("*").partition(",")[0].partition(" ")[0] == name:
+            found.append((model, "answers right", *(share.removesuffix(" right)") for share in right), ""))
+            found.append((model, first, *cells))
+    if not found:
+        return ["It stands in no table of [the overview](../detectors.md#how-good-they-are)."]
+    overview = "[the overview](../detectors.md#how-good-they-are)"
+    note = f"AUROC, in brackets ECE; {overview} has all detectors side by side and says how they were measured."
+    note += " \\* is the best of its column; † judged the first 200 questions of each set only. Seconds for a thousand"
+    note += " answers come on top of answering."
+    return [note, "", *_table(dict.fromkeys(found), "model", "", *sets, "s / 1,000")]
+
+
+def _rows() -> Iterator[list[str]]:
+    """Yield the cells of each row of the tables in docs/detectors.md."""
+    for line in (DOCS / "detectors.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("|"):
+            yield [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.removesuffix("|"))[1:]]
+
+
 def _exit_codes() -> str:
     import selfloop.errors
 
@@ -186,9 +248,9 @@ def _exit_codes() -> str:
 
 
 def main(check: bool) -> int:
-    """Write the two files; with `check`, return 1 if one of them is not what would be written."""
+    """Write the files; with `check`, return 1 if one of them is not what would be written."""
     stale = []
-    for name, text in {"recipe.md": recipe(), "cli.md": cli()}.items():
+    for name, text in [("recipe.md", recipe()), ("cli.md", cli()), *detectors()]:
         path = DOCS / name
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             stale.append(name)

@@ -2,29 +2,41 @@
 
 import inspect
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
+import click
 import pytest
 from conftest import Selfloop
+from ruamel.yaml import YAML
 
 from selfloop import protocols
+from selfloop.cli import selfloop as group
 from selfloop.hookspecs import Hooks
-from selfloop.recipe import read
+from selfloop.manager import load
 from selfloop.yaml_source import Source
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
-# ```python or ```yaml, and as its first line the name of the file it is: `# name.py`
-NAMED = re.compile(r"^```(?:python|yaml)\n# ([\w./-]+\.(?:py|yaml))\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+# ```python or ```yaml, and as its first line the name of the file it is: `# name.py`; or ```text title="name.txt"
+NAMED = re.compile(
+    r"^```(?:(?:python|yaml)\n# ([\w./-]+\.(?:py|yaml))|text title=\"([\w./-]+)\")\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 SNIPPET = re.compile(r"^```(python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)[^)]*\)")
+FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^(?:\$ )?(selfloop [a-z].*)$", re.MULTILINE)
+MENU = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 HOOKS = [name for name in dir(Hooks) if name.startswith("selfloop_")]
 
 
 def named(page: Path) -> dict[str, str]:
-    return {match[1]: match[2] for match in NAMED.finditer(page.read_text(encoding="utf-8"))}
+    return {match[1] or match[2]: match[3] for match in NAMED.finditer(page.read_text(encoding="utf-8"))}
 
 
 def name(page: Path) -> str:
@@ -65,12 +77,89 @@ def test_snippets_that_are_files_run(page: Path, work: Path, selfloop: Selfloop)
             assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("recipe", sorted(ROOT.glob("recipes/*.yaml")), ids=name)
-def test_recipes_can_be_read_and_open_with_their_command(recipe: Path) -> None:
-    loaded = read(recipe)
-    assert loaded.recipe.name == recipe.stem
-    first = recipe.read_text(encoding="utf-8").splitlines()[0]
-    assert first.startswith(f"# selfloop run {name(recipe)}"), first
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    """What a page says to type begins with a command that there is, and gives it options that it has."""
+    context = click.Context(group, info_name="selfloop")
+    fenced = FENCED.findall(page.read_text(encoding="utf-8"))
+    for line in COMMAND.findall("".join(text for language, text in fenced if language in ("", "text"))):
+        words = shlex.split(line, comments=True)
+        command = group.get_command(context, words[1])
+        assert command, line
+        options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        assert {word for word in words[2:] if word.startswith("--")} <= options, line
+
+
+def test_every_page_is_in_the_menu() -> None:
+    menu = YAML(typ="safe").load(MENU)["nav"]
+    listed = [
+        page for group in menu for pages in group.values() for page in ([pages] if isinstance(pages, str) else pages)
+    ]
+    assert listed[0] == "index.md", "README.md, which docs/hooks.py puts there"
+    assert sorted(listed[1:]) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+
+
+def test_every_detector_has_a_page() -> None:
+    offers = [offer.component for kind, offer in load() if kind == "verifier"]
+    own = {one.name for one in offers if one.build.__module__.startswith("selfloop_plugins.")}
+    assert {page.stem for page in DOCS.glob("detectors/*.md")} == own
+    for page in DOCS.glob("detectors/*.md"):
+        text = page.read_text(encoding="utf-8")
+        assert text.startswith(f"# {page.stem}\n\n**"), "what it asks comes first"
+        assert "## When it fails" in text
+        assert f"](detectors/{page.name})" in (DOCS / "detectors.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("picture", sorted(DOCS.glob("pictures/*.svg")), ids=name)
+def test_pictures_are_light_and_dark_and_whole(picture: Path) -> None:
+    text = picture.read_text(encoding="utf-8")
+    ElementTree.fromstring(text)
+    assert "prefers-color-scheme: dark" in text
+    assert "<title" in text
+    assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as `make site` builds it: whatever is warned of is refused."""
+    pytest.importorskip("material", reason="pip install 'selfloop[docs]'")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_the_site_has_the_readme_and_the_sources(site: Path) -> None:
+    first = (site / "index.html").read_text(encoding="utf-8")
+    assert 'href="tutorial.html"' in first
+    assert 'href="source/selfloop/loop.py.html"' in first
+    assert "def</span>" in (site / "source/selfloop/loop.py.html").read_text(encoding="utf-8")
+    assert not list(site.glob("*.py")), "what makes the site is not in it"
+
+
+def test_the_site_fetches_nothing(site: Path) -> None:
+    fetched = re.compile(
+        r"""<(?:script|img|iframe)[^>]+src=["']?https?:|<link[^>]+href=["']?https?:|url\(["']?https?:"""
+    )
+    for page in (*site.rglob("*.html"), *site.rglob("*.css")):
+        assert not fetched.search(page.read_text(encoding="utf-8")), page
+
+
+def test_links_to_the_sources_lead_to_the_repository_once_it_is_known(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="pip install 'selfloop[docs]'")
+    config = tmp_path / "mkdocs.yml"
+    named = MENU.replace('repo_url: ""', "repo_url: https://example.org/selfloop")
+    config.write_text(
+        f"{named}".replace("docs_dir: docs", f"docs_dir: {DOCS}").replace("docs/hooks.py", f"{DOCS}/hooks.py")
+    )
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(config)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'href="https://example.org/selfloop/blob/HEAD/selfloop/loop.py"' in (
+        tmp_path / "build/site/index.html"
+    ).read_text(encoding="utf-8")
+    assert not (tmp_path / "build/site/source").exists()
 
 
 def test_generated_pages_are_fresh() -> None:

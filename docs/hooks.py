@@ -1,0 +1,89 @@
+"""What mkdocs does for the site beside its own: README.md is the first page, and links to the sources lead somewhere.
+
+A page links to `../selfloop/loop.py`, which is right in a checkout and wherever a forge shows it. In the site that
+link leads to the same file under `repo_url`, or, while mkdocs.yml names none, to a page made of the file.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
+MADE = "source/"  # where the pages of files outside docs/ stand
+LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".md": "markdown", ".jsonl": "json", ".css": "css"}
+LANGUAGES |= {".html": "html", ".js": "javascript", ".csv": "text", ".txt": "text", "": "text"}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the first page, and a page for each file outside docs/ that some page links to."""
+    first = _rewritten((ROOT / "README.md").read_text(encoding="utf-8"), ROOT, DOCS, config)
+    files.append(File.generated(config, "index.md", content=first))
+    if not config.repo_url:
+        for path in sorted(_linked(files)):
+            files.append(File.generated(config, _page_of(path), content=_shown(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Let a page's links to files outside docs/ lead to where these are in the site."""
+    if page.file.generated_by:
+        return markdown
+    folder = (DOCS / page.file.src_uri).parent
+    return _rewritten(markdown, folder, folder, config)
+
+
+def _rewritten(markdown: str, base: Path, folder: Path, config: MkDocsConfig) -> str:
+    """Return a page whose links, relative to `base`, lead to the same from `folder`, where its page stands."""
+
+    def lead(link: re.Match[str]) -> str:
+        path = (base / link[1]).resolve()
+        if not path.exists():
+            return link[1]
+        if path.is_relative_to(DOCS):
+            return os.path.relpath(path, folder)
+        if config.repo_url:
+            kind = "tree" if path.is_dir() else "blob"
+            return f"{config.repo_url.rstrip('/')}/{kind}/HEAD/{path.relative_to(ROOT)}"
+        return os.path.relpath(DOCS / _page_of(path), folder)
+
+    return LINK.sub(lead, markdown)
+
+
+def _linked(files: Files) -> set[Path]:
+    """Return the files and folders outside docs/ that pages link to, and what is in these folders."""
+    pages = [ROOT / "README.md", *(DOCS / file.src_uri for file in files if file.is_documentation_page())]
+    found: set[Path] = set()
+    for page in filter(Path.is_file, pages):
+        for link in LINK.findall(page.read_text(encoding="utf-8")):
+            path = (page.parent / link).resolve()
+            if path.exists() and path.is_relative_to(ROOT) and not path.is_relative_to(DOCS):
+                found |= {path, *_within(path)}
+    return found
+
+
+def _within(path: Path) -> Iterator[Path]:
+    for one in sorted(path.iterdir()) if path.is_dir() else []:
+        if one.name[0] not in "._" or one.name == "__init__.py":
+            yield from _within(one)
+            if one.is_dir() or one.suffix in LANGUAGES:
+                yield one
+
+
+def _page_of(path: Path) -> str:
+    return f"{MADE}{path.relative_to(ROOT)}.md"
+
+
+def _shown(path: Path) -> str:
+    """Return the page of a file, or of a folder: what is in it."""
+    head = f"---\nsearch:\n  exclude: true\n---\n\n# {path.relative_to(ROOT)}\n\n"
+    if path.is_dir():
+        inside = [one for one in _within(path) if one.parent == path]
+        return head + "".join(f"* [{one.name}]({path.name}/{one.name}.md)\n" for one in inside)
+    return f"{head}`````{LANGUAGES[path.suffix]}\n{path.read_text(encoding='utf-8')}\n`````\n"

@@ -1,0 +1,58 @@
+"""Each recipe of the folder is right, says how it is run, and runs: on the script, which is enough to see that."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Selfloop
+
+from selfloop.recipe import read
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+COOKBOOK = (ROOT / "docs" / "cookbook.md").read_text(encoding="utf-8")
+SHORT = ("ask.questions=6", "rounds=2", "observers=[]", "tuner=null")
+
+each = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 8
+
+
+@each
+def test_it_opens_with_its_command_and_what_it_is_for(recipe: Path) -> None:
+    lines = recipe.read_text(encoding="utf-8").splitlines()
+    command, space, purpose = lines[:3]
+    assert command.startswith(f"# selfloop run recipes/{recipe.name}")
+    assert space == "#"
+    assert len(purpose) > 40
+    assert "" in lines[3:12], "the comment ends before the recipe begins"
+    assert read(recipe).recipe.name == recipe.stem
+
+
+@each
+def test_the_cookbook_has_it(recipe: Path) -> None:
+    assert f"](../recipes/{recipe.name})" in COOKBOOK
+
+
+@each
+def test_nothing_is_wrong_with_it(recipe: Path, selfloop: Selfloop) -> None:
+    """Its own backend is put off, for its model may not be here; every other option is checked as it stands."""
+    said = selfloop("check", recipe, "--set", "backend=scripted")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith(f"{recipe} can run: ")
+
+
+@each
+def test_it_runs_and_finds_something_out(recipe: Path, selfloop: Selfloop, work: Path) -> None:
+    changes = [part for change in ("backend=scripted", *SHORT) for part in ("--set", change)]
+    said = selfloop("run", recipe, *changes)
+    assert said.code == 0, said.text
+    assert f"The run lies in runs/{recipe.stem}." in said.out
+    assert "failures: selfloop show" not in said.out
+    assert "verdicts" in selfloop("show", recipe.stem, "--json").out
+
+
+def test_a_mistake_in_one_would_be_seen(selfloop: Selfloop, work: Path) -> None:
+    (work / "wrong.yaml").write_text(RECIPES[0].read_text(encoding="utf-8") + "verifierz: [agreement]\n")
+    assert selfloop("check", "wrong.yaml", "--set", "backend=scripted").code == 2
