@@ -18,7 +18,7 @@ ROOT = DOCS.parent
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 MADE = "source/"  # where the pages of files outside docs/ stand
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".md": "markdown", ".jsonl": "json", ".css": "css"}
-LANGUAGES |= {".html": "html", ".js": "javascript", ".csv": "text", ".txt": "text", "": "text"}
+LANGUAGES |= {".ipynb": "json", ".html": "html", ".js": "javascript", ".csv": "text", ".txt": "text", "": "text"}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
