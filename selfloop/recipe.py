@@ -59,11 +59,15 @@ def _long(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
+def _long_or_none(value: Any) -> Any:
+    return None if value == "none" else _long(value)
+
+
 Part = Annotated[Spec, BeforeValidator(_long)]
 SourcePart = Annotated[SourceSpec, BeforeValidator(_long)]
 ScorerPart = Annotated[ScorerSpec, BeforeValidator(_long)]
-TunerPart = Annotated[TunerSpec, BeforeValidator(_long)]
-CriticPart = Annotated[Spec | None, BeforeValidator(lambda value: None if value == "none" else _long(value))]
+OptionalPart = Annotated[Spec | None, BeforeValidator(_long_or_none)]
+OptionalTunerPart = Annotated[TunerSpec | None, BeforeValidator(_long_or_none)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -148,11 +152,11 @@ class Recipe(BaseModel):
     backend: Part
     ask: Ask
     answer: Answer = Answer()
-    critique: CriticPart = None
-    demonstrations: Part | None = None
+    critique: OptionalPart = None
+    demonstrations: OptionalPart = None
     verifiers: Annotated[list[Part], Field(min_length=1)] = [Spec(kind=kind) for kind in DETECTORS]
     decide: Decide = Decide()
-    tuner: TunerPart | None = None
+    tuner: OptionalTunerPart = None
     observers: list[Part] = [Spec(kind="console"), Spec(kind="jsonl"), Spec(kind="report")]
     prompts: dict[str, str] = {}
 
@@ -230,7 +234,7 @@ def _check_components(data: dict[str, Any], catalog: Catalog, mistakes: list[tup
         for i, raw in enumerate(listed if isinstance(listed, list) else []):
             _check_component(kind, (*way, i), raw, catalog, mistakes)
     for kind, key in ONES.items():
-        if data.get(key) is not None and (kind, data[key]) != ("critic", "none"):
+        if data.get(key) is not None and (kind == "backend" or data[key] != "none"):
             _check_component(kind, (key,), data[key], catalog, mistakes)
 
 

@@ -285,3 +285,9 @@ def test_a_terminal_that_knows_few_characters(encoding: str, run: Path) -> None:
         done = subprocess.run(line, capture_output=True, encoding=encoding, errors="replace", timeout=30, env=env)
         assert (done.returncode, done.stderr) == (0, "")
         assert "What is the capital of Egypt?" in done.stdout
+
+
+@pytest.mark.parametrize("key", ["tuner", "critique", "demonstrations"])
+def test_none_is_a_word_for_nobody(key: str, write: Write, selfloop: Selfloop) -> None:
+    write({"r.yaml": RECIPE + f"{key}: none\n"})
+    assert selfloop("check", "r.yaml").code == 0
