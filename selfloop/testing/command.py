@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import chdir
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,8 @@ def examples(command: click.Command, name: str = "") -> list[str]:
 
 def parse(command: click.Command, line: str, words: int = 2) -> None:
     """Read an example line as click would, less its first words `selfloop NAME`. Raises click.ClickException."""
-    command.make_context(str(command.name), shlex.split(line, comments=True)[words:])
+    typed = takewhile(lambda word: word not in (">", "|", "&&"), shlex.split(line, comments=True))
+    command.make_context(str(command.name), list(typed)[words:])
 
 
 class CommandContract:
