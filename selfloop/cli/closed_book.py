@@ -7,7 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-DEFAULT = Path(__file__).parent.parent / "recipes" / "default.yaml"
+from selfloop.cli.bundled import FOLDER, bundled, names, recipe_file
+
+DEFAULT = FOLDER / "default.yaml"
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,11 @@ def answering(what: str) -> Answering:
     from selfloop.store import DATABASE
 
     if what.lower().endswith((".yaml", ".yml")):
-        return Answering(Path(what))
+        return Answering(recipe_file(Path(what))[0])
     if (Path(what) / DATABASE).is_file():
         return _tuned(Path(what))
+    if what in names() and not Path(what).is_file():
+        return Answering(bundled(what), (), Path.cwd())
     model = str(Path(what).resolve()) if Path(what).is_file() else what
     # of a model alone there is no recipe whose folder could be meant
     return Answering(DEFAULT, (f"backend.model={json.dumps(model, ensure_ascii=False)}",), Path.cwd())
