@@ -42,8 +42,9 @@ ABOVE = {"loop", "runner", "rescore", "cli", "testing"}
 # What a plugin, ours or anybody's, may import.
 PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "protocols", "records"}
 PUBLIC |= {"testing", "text"}
-# What commands and loaders may import too: they read runs and files, and measure.
-PUBLIC |= {"cli.options", "flips", "gold", "metrics", "rows", "store"}
+# What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
+PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
+PUBLIC |= {"store"}
 
 
 def module(path: Path) -> str:
