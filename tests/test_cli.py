@@ -272,6 +272,25 @@ def test_plugins_of_a_kind(selfloop: Selfloop) -> None:
     assert {"beliefs", "new", "recipes"} <= {row["name"] for row in found}
 
 
+def test_plugins_of_one_plugin(selfloop: Selfloop) -> None:
+    shown = json.loads(selfloop("plugins", "question_file", "--json").out)["components"]
+    assert [row["name"] for row in shown] == ["file"]
+    shown = json.loads(selfloop("plugins", "export", "--json").out)["components"]
+    assert [row["name"] for row in shown] == ["export"], "a component's own name comes first"
+
+
+def test_a_run_that_is_none_is_said_with_those_that_are(run: Path, selfloop: Selfloop) -> None:
+    for command in (["show"], ["resume"], ["rescore"], ["beliefs"], ["calibrate"], ["export", "--to", "gguf"]):
+        said = selfloop(*command, "fixd")
+        assert (said.code, said.out) == (5, ""), command
+        assert said.err == "selfloop: no run in runs/fixd. Did you mean 'fixed'? Runs in runs: fixed.\n"
+    said = selfloop("show", "fixed", "--runs", "elsewhere")
+    assert said.err == (
+        "selfloop: no run in elsewhere/fixed. Give the folder of a run, as `selfloop run` printed it, or say by --runs "
+        "where runs are.\n"
+    )
+
+
 def test_plugins_say_what_they_need(selfloop: Selfloop) -> None:
     said = lines(selfloop("plugins", "llama_cpp", "sequence_probability", "beliefs").out)
     assert "extra llamacpp: installed" in said
@@ -293,8 +312,8 @@ def test_plugins_fit_the_terminal(width: int, selfloop: Selfloop, monkeypatch: p
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("agrement",), "no component or command named 'agrement'. Did you mean 'agreement'?"),
-        (("agreement", "nothing"), "no component or command named 'nothing'. All of them: selfloop plugins."),
+        (("agrement",), "no component, command or plugin named 'agrement'. Did you mean 'agreement'?"),
+        (("agreement", "nothing"), "no component, command or plugin named 'nothing'. All of them: selfloop plugins."),
         (("agreement", "--kind", "critic"), "no critic named 'agreement'. Installed: contrast, independent, plain."),
     ],
 )

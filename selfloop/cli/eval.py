@@ -64,10 +64,9 @@ def _finished(what: str, runs: Path) -> Path:
     from selfloop.errors import RecipeError
     from selfloop.store import DATABASE
 
-    folder = run_folder(what, runs)
-    if not (folder / DATABASE).is_file():
+    if not any((folder / DATABASE).is_file() for folder in (Path(what), runs / what)):
         raise RecipeError(f"no run {what}. To measure a recipe or a model, give --data FILE or --data {HUB}NAME too.")
-    return folder
+    return run_folder(what, runs)
 
 
 def _rows(data: str) -> "list[Row]":

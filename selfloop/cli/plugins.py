@@ -54,7 +54,7 @@ def command(names: tuple[str, ...], kind: str | None, as_json: bool) -> None:
     catalog = load()
     rows = [row for row in (*_components(catalog), *_commands(catalog)) if kind in (None, row["kind"])]
     _refuse_unknown(names, rows, kind, catalog)
-    picked = [row for row in rows if not names or row["name"] in names]
+    picked = [row for row in rows if not names or any(_is(row, name, rows) for name in names)]
     if as_json:
         click.echo(json.dumps({"components": picked, "broken": catalog.broken}, indent=2))
         return
@@ -110,17 +110,21 @@ def _commands(catalog: "Catalog") -> Iterator[Row]:
         yield {"kind": "command", "name": name, "doc": doc, "plugin": plugin, "version": version, "docs": page}
 
 
+def _is(row: Row, name: str, rows: list[Row]) -> bool:
+    """Return whether a name means this one: its own, or that of its plugin where nothing else is called so."""
+    return row["name"] == name or (row["plugin"] == name and all(other["name"] != name for other in rows))
+
+
 def _refuse_unknown(names: tuple[str, ...], rows: list[Row], kind: str | None, catalog: "Catalog") -> None:
     from selfloop.errors import RecipeError, did_you_mean
 
-    known = sorted({row["name"] for row in rows})
+    there = sorted({row["name"] for row in rows})
+    installed = f"Installed: {', '.join(there)}" if kind else "All of them: selfloop plugins"
+    lost = "".join(f" (The plugin {p} could not be used: {why})" for p, why in catalog.broken.items())
     for name in names:
-        if name not in known:
-            lost = "".join(f" (The plugin {p} could not be used: {why})" for p, why in catalog.broken.items())
-            there = f"Installed: {', '.join(known)}" if kind or len(known) < 20 else "All of them: selfloop plugins"
-            raise RecipeError(
-                f"no {kind or 'component or command'} named {name!r}.{did_you_mean(name, known)} {there}.{lost}"
-            )
+        if not any(_is(row, name, rows) for row in rows):
+            what = f"no {kind or 'component, command or plugin'} named {name!r}"
+            raise RecipeError(f"{what}.{did_you_mean(name, there)} {installed}.{lost}")
 
 
 def _print(row: Row) -> None:
