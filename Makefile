@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUN := recipes/quickstart.yaml
+RUN := quickstart
 
 .PHONY: run test check docs site clean
 

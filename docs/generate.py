@@ -151,6 +151,8 @@ def _component(component: Any) -> list[str]:
         lines += [f"Gives: {', '.join(f'`{n}`' for n in sorted(component.gives))}."]
     if component.paper:
         lines += [f"Source: <{component.paper}>."]
+    if component.extra:
+        lines += [f"Needs the extra `{component.extra}`: `pip install 'selfloop[{component.extra}]'`."]
     return [*lines, "", *_paragraphs(component.build), "", *_options(component)]
 
 
@@ -182,8 +184,7 @@ def cli() -> str:
     for name in (*COMMANDS, *filter(None, more)):
         command = selfloop.get_command(group, name)
         assert command is not None
-        own = click.Context(command, info_name=name, parent=group, terminal_width=80, max_content_width=80)
-        lines += [f"## `selfloop {name}`", "", "```text", command.get_help(own), "```", ""]
+        lines += _help(command, group)
     lines += ["## Exit codes", "", "```text", _exit_codes(), "```"]
     return "\n".join(lines) + "\n"
 
@@ -239,6 +240,14 @@ def _rows() -> Iterator[list[str]]:
     for line in (DOCS / "detectors.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("|"):
             yield [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.removesuffix("|"))[1:]]
+
+
+def _help(command: click.Command, parent: click.Context) -> list[str]:
+    """Return the help of a command, and of those below it."""
+    own = click.Context(command, info_name=command.name, parent=parent, terminal_width=80, max_content_width=80)
+    lines = [f"## `{own.command_path}`", "", "```text", command.get_help(own), "```", ""]
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    return lines + [line for one in below for line in _help(one, own)]
 
 
 def _exit_codes() -> str:

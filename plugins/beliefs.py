@@ -10,7 +10,7 @@ import click
 
 from selfloop import Outcome, Past, Round, hookimpl
 from selfloop.answers import UNKNOWN
-from selfloop.cli.options import as_json, run_folder, runs_dir
+from selfloop.cli.options import as_json, complete_run, run_folder, runs_dir
 from selfloop.ledger import UNSAID, agree, gist, origin
 from selfloop.text import cells, encodable, printable
 
@@ -148,7 +148,7 @@ def merged(group: Sequence[Row]) -> Row:
 
 
 @click.command("beliefs")
-@click.argument("names", metavar="[RUN]...", nargs=-1)
+@click.argument("names", metavar="[RUN]...", nargs=-1, shell_complete=complete_run)
 @click.option("--search", metavar="TEXT", help="Only questions and answers that contain TEXT.")
 @click.option("--least", type=click.FloatRange(0, 1), metavar="P", help="Only beliefs of at least this confidence.")
 @click.option("--declined", is_flag=True, help='Also what was declined, with "I don\'t know" as the answer.')
@@ -181,7 +181,15 @@ def command(
     runs: Path,
     as_json: bool,
 ) -> None:
-    """Show what models hold true after each RUN (a folder, or a name in --runs); without RUN, after all in --runs."""
+    """Show what models hold true after each RUN (a folder, or a name in --runs); without RUN, after all in --runs.
+
+    Each line is a belief: how sure the run is of it, the question, the answer and the round in which it was given.
+
+    \b
+    Examples:
+      selfloop beliefs
+      selfloop beliefs quickstart --least 0.8 --export beliefs.jsonl --form chat
+    """
     _check(history, flipped, export, form, as_json, rows_only=bool(least is not None or declined or merge), find=search)
     found, lost = _library(names, runs)
     if history is not None:
@@ -215,7 +223,7 @@ def _check(
     if len(chosen) > 1:
         raise click.UsageError(f"{' and '.join(chosen)} do not go together: run the command once for each.")
     if rows_only and (history is not None or flipped):
-        raise click.UsageError(f"--least, --declined and --merge choose beliefs, and {chosen[0]} shows what became.")
+        raise click.UsageError(f"--least, --declined and --merge choose beliefs: leave them out where {chosen[0]} is.")
     if find is not None and history is not None:
         raise click.UsageError("--history TEXT searches by itself: leave --search out.")
     if form and not export:
@@ -253,7 +261,7 @@ def _all(runs: Path) -> list[Path]:
     try:
         found = sorted(folder for folder in runs.iterdir() if (folder / DATABASE).is_file()) if runs.is_dir() else []
     except OSError as error:
-        raise StoreError(f"cannot read {runs}: {error.strerror}.") from error
+        raise StoreError(f"cannot read {runs}: {error.strerror}. Give another folder with --runs.") from error
     if not found:
         raise StoreError(f"no run in {runs}. Make one with `selfloop run RECIPE`, or say where they are with --runs.")
     return found
@@ -270,7 +278,9 @@ def _read(folder: Path, name: str) -> Run:
             model = store.meta().get("model", {}).get("name", "")
             entries = entries_of(store.rounds())
         except ValueError as error:  # what is stored is not JSON, or no record
-            raise StoreError(f"{folder / DATABASE} is damaged: {str(error).splitlines()[0]}.") from error
+            raise StoreError(
+                f"{folder / DATABASE} is damaged: {str(error).splitlines()[0]}. Restore the file, or name other runs."
+            ) from error
     return Run(encodable(name), encodable(str(model)), tuple(entries))
 
 

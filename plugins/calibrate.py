@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from selfloop import hookimpl
-from selfloop.cli.options import run_folder, runs_dir
+from selfloop.cli.options import run_argument, run_folder, runs_dir
 
 if TYPE_CHECKING:
     from .calibration import Calibration, Said
@@ -18,20 +18,30 @@ FOLDS = 10
 
 
 @click.command("calibrate")
-@click.argument("run")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Default: calibration-labels.json in RUN.")
+@run_argument
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write the fit; by default calibration-labels.json in RUN.",
+)
 @runs_dir
 @click.option(
     "--method",
     type=click.Choice(["auto", "platt", "isotonic"]),
     default="auto",
     show_default=True,
-    help="auto: isotonic from 1,000 labels on.",
+    help="The form of the fit; auto takes isotonic from 1,000 labels on, else platt.",
 )
 def command(run: str, out: Path | None, runs: Path, method: Literal["auto", "platt", "isotonic"]) -> None:
     """Fit the verifier `combined` on the gold answers of RUN's questions; RUN is a folder, or a name in --runs.
 
     A recipe uses the result as {kind: combined, calibration: FILE}. It never judges a question that it was fitted on.
+    Printed are the weight of each verifier, and how well the fit tells right from wrong on labels that it did not see.
+
+    \b
+    Examples:
+      selfloop eval smollm2-135m-instruct --data questions.jsonl
+      selfloop calibrate eval-questions --out calibration.json
     """
     import numpy as np
 

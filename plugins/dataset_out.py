@@ -13,7 +13,7 @@ import click
 
 from selfloop import hookimpl
 from selfloop.answers import UNKNOWN, declines
-from selfloop.cli.options import as_json, run_folder, runs_dir
+from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
 from selfloop.errors import MissingExtra, SelfloopError, did_you_mean
 from selfloop.records import Decision
 
@@ -134,7 +134,7 @@ def _decisions(ctx: click.Context, parameter: click.Parameter, value: str | None
 
 
 @click.command("dataset")
-@click.argument("run")
+@run_argument
 @click.option("--to", type=click.Choice(list(WRITERS)), required=True, help="What the rows are written as.")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder; by default RUN-FORM in this one.")
 @click.option("--form", type=click.Choice(list(HOLDS)), default="qa", show_default=True, help="What a row is.")
@@ -154,11 +154,17 @@ def command(
     runs: Path,
     as_json: bool,
 ) -> None:
-    """Write what RUN (a folder, or a name in --runs) found out as a data set: a folder with a card.
+    """Write what a run found out as a data set, with a card.
 
+    RUN is a folder, or a name in --runs.
     qa: a row a question, with all that is known of it. sft: prompt and completion, "I don't know" where it was
     declined. preference: prompt, chosen and rejected. jsonl and parquet are files that any loader takes; hf is what
     load_from_disk of the library datasets takes.
+
+    \b
+    Examples:
+      selfloop dataset quickstart --to jsonl
+      selfloop dataset quickstart --to parquet --form preference --only belief,declined
     """
     import selfloop
 

@@ -90,7 +90,7 @@ class Dataset:
         load = (hub or SETS[_form(rows[0], where)]).load
         questions = [q for q in (_loaded(load, row, n, where) for n, row in enumerate(rows, 1)) if q.gold]
         if not questions:
-            raise RecipeError(f"{where}: not one of its {len(rows)} rows has an answer to compare with.")
+            raise RecipeError(f"{where}: not one of its {len(rows)} rows has an answer to compare with. Give another.")
         if limit is not None and limit < len(questions):
             questions = [questions[i] for i in sorted(random.Random(seed).sample(range(len(questions)), limit))]
         self._questions = questions
@@ -107,7 +107,8 @@ def _loaded(load: Callable[[Row], Question], row: Row, number: int, where: str) 
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         columns = ", ".join(map(str, row))
         raise RecipeError(
-            f"{where}, row {number}: this is no row of {load.__name__}: {error!r}. Its columns: {columns}."
+            f"{where}, row {number}: this is no row of {load.__name__}: {error!r}. Its columns: {columns}. Mend it, or "
+            "name another data set."
         ) from error
 
 

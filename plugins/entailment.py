@@ -31,7 +31,7 @@ class Entailment:
         if "entailment" not in labels:
             known = ", ".join(sorted(labels))
             raise RecipeError(
-                f"nli: {folder} has no label named entailment, only {known}. It is no model for inference."
+                f"nli: {folder} has no label named entailment, only {known}. It is no model for inference; give one."
             )
         self._entails = labels["entailment"]
 

@@ -112,7 +112,7 @@ def check_gguf(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(24)
     except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+        raise ModelError(f"cannot read {path}: {error.strerror}; see who may read it, or name another file") from error
     if not head.startswith(b"GGUF"):
         raise ModelError(
             f"{path} is not a GGUF file, it begins with {head[:4]!r}; convert the model, or fetch it again"
@@ -121,7 +121,9 @@ def check_gguf(path: Path) -> None:
         raise ModelError(f"{path} is cut off after {len(head)} bytes; fetch it again")
     version = struct.unpack("<I", head[4:8])[0]
     if version not in (2, 3):
-        raise ModelError(f"{path} has GGUF version {version}; versions 2 and 3 (little-endian) can be read")
+        raise ModelError(
+            f"{path} has GGUF version {version}; versions 2 and 3 (little-endian) can be read; convert it anew"
+        )
 
 
 def sha256(path: Path) -> str:

@@ -50,7 +50,7 @@ def _read(path: Path, skip_broken: bool) -> list[tuple[int, str]]:
     try:
         text = path.read_bytes().decode("utf-8-sig", "surrogateescape" if skip_broken else "strict")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read the question file {path}: {error}.") from error
+        raise RecipeError(f"cannot read the question file {path}: {error}. Give UTF-8 text, or JSONL.") from error
     return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
 
 

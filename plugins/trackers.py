@@ -359,4 +359,7 @@ def selfloop_observers() -> list[Component]:
         (trackio, "trackio", "writes a run of trackio"),
         (wandb, "wandb", "writes a run of Weights & Biases, offline unless asked"),
     ]
-    return [Component(b.__name__, b, doc=doc, check=_needs(package, b.__name__)) for b, package, doc in offers]
+    return [
+        Component(b.__name__, b, doc=doc, check=_needs(package, b.__name__), extra=b.__name__)
+        for b, package, doc in offers
+    ]

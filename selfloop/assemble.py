@@ -227,5 +227,5 @@ def _shaped(kind: str, component: Component, part: Any) -> Any:
     missing = [name for name in METHODS[kind] if not callable(getattr(part, name, None))]
     if missing:
         lacks = " and ".join(f"{name}()" for name in missing)
-        raise PluginError(f"the {kind} {component.name} built a {type(part).__name__}, which has no {lacks}.")
+        raise PluginError(f"the {kind} {component.name} built a {type(part).__name__}, which has no {lacks}. Write it.")
     return part

@@ -62,7 +62,9 @@ def items(rows: Iterable[Row]) -> list[Item]:
         first = error.errors(include_url=False)[0]
         number, *way = first["loc"]
         where = ".".join(map(str, way))
-        raise RecipeError(f"row {int(number) + 1}: no TruthfulQA multiple choice: {where}: {first['msg']}.") from error
+        raise RecipeError(
+            f"row {int(number) + 1}: no TruthfulQA multiple choice: {where}: {first['msg']}. Mend it."
+        ) from error
 
 
 def score(items: Sequence[Item], backend: Backend, prompt: Callable[..., Prompt]) -> Report:

@@ -220,7 +220,8 @@ class Component:
     option: it gets the run's folder. `needs` are the capabilities it needs of the backend; `gives`, for a
     backend, the ones it has. `check` takes the same options as `build` and raises a
     `SelfloopError` for what can be seen without loading the model. `doc` is one line for `selfloop plugins`,
-    `paper` where the method comes from, and `prompts` a folder of prompt files that the component renders.
+    `paper` where the method comes from, and `prompts` a folder of prompt files that the component renders. `extra` is
+    the optional dependency of its own package without which it cannot be built, for `selfloop plugins` to say.
     """
 
     name: str
@@ -231,3 +232,4 @@ class Component:
     check: Callable[..., None] | None = None
     paper: str = ""
     prompts: Path | None = None
+    extra: str = ""

@@ -23,11 +23,13 @@ def read(path: Path) -> list[Row]:
     try:
         rows = reader(path)
     except (OSError, ValueError, csv.Error) as error:  # what is not UTF-8, JSON or Parquet is a ValueError too
-        raise RecipeError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from error
+        raise RecipeError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or error}. Give another file."
+        ) from error
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
-        raise RecipeError(f"{path}: each row must be a mapping of columns to values.")
+        raise RecipeError(f"{path}: each row must be a mapping of columns to values: mend it, or give another.")
     if not rows:
-        raise RecipeError(f"{path}: there is no row in it.")
+        raise RecipeError(f"{path}: there is no row in it. Give a file that has some.")
     return rows
 
 
@@ -56,7 +58,7 @@ def save(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         parquet.write_table(table(dict(columns)), part)
         part.replace(path)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}.") from error
+        raise StoreError(f"cannot write {path}: {error}. Choose another place.") from error
 
 
 def _jsonl(path: Path) -> list[Row]:

@@ -151,7 +151,9 @@ def _refuse_empty(store: Store) -> None:
     rounds = list(store.rounds())
     if any(a.decision != "dropped" for ended in rounds for a in ended.attempts):
         return
-    raise NothingAsked(f"not one question could be asked. {_why(rounds)} The run lies in {store.folder}.")
+    raise NothingAsked(
+        f"not one question could be asked. {_why(rounds)} Change ask.sources or ask.scorers. The run: {store.folder}"
+    )
 
 
 def _why(rounds: list[Round]) -> str:

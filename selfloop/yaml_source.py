@@ -52,7 +52,7 @@ class Source:
         if isinstance(below, str):  # `kind: x` written short as `x`
             below = here[name] = CommentedMap({"kind": below})
         if not isinstance(below, CommentedMap | CommentedSeq):
-            raise RecipeError(f"--set {key}: {name} is {below!r}, which has no parts.")
+            raise RecipeError(f"--set {key}: {name} is {below!r}, which has no parts. Set it whole.")
         return below
 
     @staticmethod
@@ -96,9 +96,9 @@ def _parse(text: str, path: Path) -> CommentedMap:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
-        raise RecipeError(f"{path}: {line}this is not YAML: {error.problem or error.context}.") from error
+        raise RecipeError(f"{path}: {line}this is not YAML: {error.problem or error.context}. Mend it.") from error
     except (YAMLError, ValueError) as error:
-        raise RecipeError(f"{path}: this is not YAML: {error}.") from error
+        raise RecipeError(f"{path}: this is not YAML: {error}. Give another file.") from error
     if not isinstance(tree, CommentedMap):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, as in `rounds: 2`.")
     return tree

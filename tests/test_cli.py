@@ -12,6 +12,7 @@ from conftest import RECIPE, Query, Selfloop
 
 from selfloop import __version__
 from selfloop.cli import COMMANDS
+from selfloop.cli.bundled import names
 
 Write = Callable[[Mapping[str, str]], Path]
 
@@ -61,7 +62,7 @@ def test_help_names_every_command(selfloop: Selfloop) -> None:
     said = selfloop("--help")
     assert (said.code, said.err) == (0, "")
     named = [line.split()[0] for line in said.out.split("Commands:\n")[1].splitlines() if line[2:3] != " "]
-    more = ["beliefs", "calibrate", "compare", "dataset", "export", "report", "rollback", "view"]
+    more = ["beliefs", "calibrate", "compare", "dataset", "export", "new", "recipes", "report", "rollback", "view"]
     assert named == [*COMMANDS, *more], "a plugin's come last"
 
 
@@ -246,12 +247,9 @@ def test_check(run: Path, selfloop: Selfloop) -> None:
     assert (found["name"], found["rounds"], found["answer"]["samples"]) == ("fixed", 3, 6)
 
 
-@pytest.mark.parametrize(
-    "recipe", sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml")), ids=lambda p: p.stem
-)
-def test_recipes_that_come_with_selfloop_can_run(recipe: Path, selfloop: Selfloop) -> None:
-    assert f"selfloop run recipes/{recipe.name}" in recipe.read_text().splitlines()[0]
-    said = selfloop("check", recipe, "--accept-license")
+@pytest.mark.parametrize("name", names())
+def test_recipes_that_come_with_selfloop_can_run(name: str, selfloop: Selfloop) -> None:
+    said = selfloop("check", name, "--accept-license")
     assert said.code == 0, said.err
 
 
@@ -265,6 +263,65 @@ def test_plugins(selfloop: Selfloop) -> None:
     assert ("backend", "llama_cpp") in rows
     assert rows["verifier", "sequence_probability"]["needs"] == ["logprobs"]
     assert {o["name"] for o in rows["backend", "scripted"]["options"]} == {"script", "chat", "context", "delay"}
+
+
+def test_plugins_of_a_kind(selfloop: Selfloop) -> None:
+    found = json.loads(selfloop("plugins", "--kind", "critic", "--json").out)["components"]
+    assert {row["kind"] for row in found} == {"critic"}
+    assert {row["name"] for row in found} >= {"plain", "independent", "contrast"}
+    found = json.loads(selfloop("plugins", "--kind", "command", "--json").out)["components"]
+    assert {"beliefs", "new", "recipes"} <= {row["name"] for row in found}
+
+
+def test_plugins_of_one_plugin(selfloop: Selfloop) -> None:
+    shown = json.loads(selfloop("plugins", "question_file", "--json").out)["components"]
+    assert [row["name"] for row in shown] == ["file"]
+    shown = json.loads(selfloop("plugins", "export", "--json").out)["components"]
+    assert [row["name"] for row in shown] == ["export"], "a component's own name comes first"
+
+
+def test_a_run_that_is_none_is_said_with_those_that_are(run: Path, selfloop: Selfloop) -> None:
+    for command in (["show"], ["resume"], ["rescore"], ["beliefs"], ["calibrate"], ["export", "--to", "gguf"]):
+        said = selfloop(*command, "fixd")
+        assert (said.code, said.out) == (5, ""), command
+        assert said.err == "selfloop: no run in runs/fixd. Did you mean 'fixed'? Runs in runs: fixed.\n"
+    said = selfloop("show", "fixed", "--runs", "elsewhere")
+    assert said.err == (
+        "selfloop: no run in elsewhere/fixed. Give the folder of a run, as `selfloop run` printed it, or say by --runs "
+        "where runs are.\n"
+    )
+
+
+def test_plugins_say_what_they_need(selfloop: Selfloop) -> None:
+    said = lines(selfloop("plugins", "llama_cpp", "sequence_probability", "beliefs").out)
+    assert "extra llamacpp: installed" in said
+    assert "option model: text (required)" in said
+    assert 'option weights: shipped | auto | q4_0 | q8_0 | bf16 | f16 = "shipped"' in said
+    assert "needs logprobs" in said
+    assert said.count("more in docs/engine.md") == said.count("more in docs/detectors.md") == 1
+    assert "help: selfloop beliefs --help" in said
+
+
+@pytest.mark.parametrize("width", [30, 50, 80, 140])
+def test_plugins_fit_the_terminal(width: int, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = selfloop("plugins").out.splitlines()
+    assert all(len(line) <= width or " " not in line.strip() for line in shown)
+    assert ("verifier agreement" in shown) == (width < 72)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("agrement",), "no component, command or plugin named 'agrement'. Did you mean 'agreement'?"),
+        (("agreement", "nothing"), "no component, command or plugin named 'nothing'. All of them: selfloop plugins."),
+        (("agreement", "--kind", "critic"), "no critic named 'agreement'. Installed: contrast, independent, plain."),
+    ],
+)
+def test_an_unknown_component_is_an_error(args: tuple[str, ...], message: str, selfloop: Selfloop) -> None:
+    said = selfloop("plugins", *args)
+    assert (said.code, said.out) == (2, "")
+    assert message in said.err
 
 
 # --- as a process of its own

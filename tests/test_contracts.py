@@ -1,25 +1,33 @@
 """The contracts of `selfloop.testing`, held against every component that comes with selfloop."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from selfloop_plugins import (
+    again,
     agreement,
     answerable,
     arithmetic,
     balance,
+    blank_slate,
     bsdetector,
     cocoa,
     combined,
+    console,
     contrast,
+    datasets,
+    diversity,
     echo,
     eigenscore,
     first_token_margin,
     flag,
+    frontier,
     hf,
     independent,
+    jsonl,
     llama_cpp,
     mean_token_entropy,
     meaning_probability,
@@ -31,14 +39,20 @@ from selfloop_plugins import (
     pmi,
     probes,
     prompt_stability,
+    question_file,
     rauq,
+    report,
     reverse_question,
     sar,
     scripted,
+    self_prompting,
     self_refine,
     selfcheck,
     semantic_entropy,
     sequence_probability,
+    topics,
+    trackers,
+    variants,
     well_formed,
 )
 
@@ -47,10 +61,14 @@ from selfloop.testing import (
     BackendContract,
     CriticContract,
     DemonstratorContract,
+    ObserverContract,
+    QuestionSourceContract,
     ScorerContract,
     ScriptedBackend,
     VerifierContract,
 )
+
+FACTS = Path(__file__).parent.parent / "recipes" / "facts.jsonl"
 
 
 class TestSelfRefine(CriticContract):
@@ -207,6 +225,92 @@ class TestNovelty(ScorerContract):
     component = novelty.selfloop_scorers()[0]
 
 
+class TestAgain(QuestionSourceContract):
+    component = again.selfloop_question_sources()[0]
+
+
+class TestBlankSlate(QuestionSourceContract):
+    component = blank_slate.selfloop_question_sources()[0]
+
+
+class TestDataset(QuestionSourceContract):
+    component = datasets.selfloop_question_sources()[0]
+
+    @pytest.fixture(autouse=True)
+    def _rows(self, tmp_path: Path) -> None:
+        rows = (
+            '{"question": "What is the capital of Peru?", "answers": ["Lima"]}\n{"question": "Who?", "answers": ["I"]}'
+        )
+        (tmp_path / "rows.jsonl").write_text(rows)
+        self.options = {"path": tmp_path / "rows.jsonl"}
+
+
+class TestFile(QuestionSourceContract):
+    component = question_file.selfloop_question_sources()[0]
+    options: ClassVar = {"path": FACTS}
+
+
+class TestFrontier(QuestionSourceContract):
+    component = frontier.selfloop_question_sources()[0]
+
+
+class TestSelfPrompting(QuestionSourceContract):
+    component = self_prompting.selfloop_question_sources()[0]
+
+
+class TestTopics(QuestionSourceContract):
+    component = topics.selfloop_question_sources()[0]
+
+
+class TestVariants(QuestionSourceContract):
+    component = variants.selfloop_question_sources()[0]
+
+
+class TestConsole(ObserverContract):
+    component = console.selfloop_observers()[0]
+
+
+class TestConsoleLive(ObserverContract):
+    component = console.selfloop_observers()[0]
+    options: ClassVar = {"mode": "live"}
+
+
+class TestDiversity(ObserverContract):
+    component = diversity.selfloop_observers()[0]
+
+
+class TestJsonl(ObserverContract):
+    component = jsonl.selfloop_observers()[0]
+    options: ClassVar = {"completions": True}
+
+
+class TestReport(ObserverContract):
+    component = report.selfloop_observers()[0]
+
+
+def tracker(name: str) -> Any:
+    return next(one for one in trackers.selfloop_observers() if one.name == name)
+
+
+class TestTensorboard(ObserverContract):
+    component = tracker("tensorboard")
+
+
+@pytest.mark.skipif(find_spec("mlflow") is None, reason="pip install 'selfloop[mlflow]'")
+class TestMlflow(ObserverContract):
+    component = tracker("mlflow")
+
+
+@pytest.mark.skipif(find_spec("trackio") is None, reason="pip install 'selfloop[trackio]'")
+class TestTrackio(ObserverContract):
+    component = tracker("trackio")
+
+
+@pytest.mark.skipif(find_spec("wandb") is None, reason="pip install 'selfloop[wandb]'")
+class TestWandb(ObserverContract):
+    component = tracker("wandb")
+
+
 class TestScripted(BackendContract):
     def backend(self) -> Any:
         return scripted.selfloop_backends()[0].build()
@@ -263,6 +367,8 @@ def test_all_that_is_built_in_is_held_to_its_contract() -> None:
         "scorer": ScorerContract,
         "critic": CriticContract,
         "demonstrator": DemonstratorContract,
+        "source": QuestionSourceContract,
+        "observer": ObserverContract,
     }
     cases = [case for contract in kinds.values() for case in contract.__subclasses__()]
     held = {case.component.name for case in cases if case.__module__ == __name__}

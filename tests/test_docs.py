@@ -86,6 +86,8 @@ def test_commands_and_their_options_exist(page: Path) -> None:
         words = shlex.split(line, comments=True)
         command = group.get_command(context, words[1])
         assert command, line
+        if isinstance(command, click.Group):
+            command = command.commands[words[2]]
         options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         assert {word for word in words[2:] if word.startswith("--")} <= options, line
 

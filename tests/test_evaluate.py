@@ -214,7 +214,7 @@ def test_eval_of_a_model_needs_no_recipe(folder: Path, selfloop: Selfloop) -> No
 
 def test_what_eval_sets_holds_against_the_recipe(folder: Path, selfloop: Selfloop) -> None:
     assert selfloop("eval", "r.yaml", "--data", "data.jsonl", "--set", "rounds=5").code == 0
-    assert selfloop("check", "runs/eval-data/recipe.yaml").out.endswith("1 rounds, 4 questions at most.\n")
+    assert selfloop("check", "runs/eval-data/recipe.yaml").out.endswith("1 round, 4 questions at most.\n")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])

@@ -51,7 +51,7 @@ def test_the_package_passes_its_own_tests(work: Path) -> None:
 def test_the_package_is_listed_with_where_it_comes_from(selfloop: Selfloop) -> None:
     said = selfloop("plugins", "budgeted", "hedging")
     assert said.text.count("from doubt (selfloop-doubt 0.1.0)") == 2
-    assert "budget: int >= 1\n" in said.out
+    assert "option budget: int >= 1 (required)\n" in said.out
 
 
 def test_the_package_works_in_a_run(selfloop: Selfloop, work: Path) -> None:

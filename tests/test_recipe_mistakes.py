@@ -186,7 +186,7 @@ def test_check_says_the_same(
     assert said.code == 0 or all(piece in said.err for piece in pieces)
 
 
-@pytest.mark.parametrize(("name", "piece"), [("nope.yaml", "No such file"), (".", "directory")])
+@pytest.mark.parametrize(("name", "piece"), [("nope.yaml", "there is no such file"), (".", "directory")])
 def test_no_recipe(name: str, piece: str, selfloop: Selfloop) -> None:
     said = selfloop("run", name)
     assert said.code == 2

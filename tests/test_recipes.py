@@ -23,7 +23,7 @@ def test_there_are_recipes() -> None:
 def test_it_opens_with_its_command_and_what_it_is_for(recipe: Path) -> None:
     lines = recipe.read_text(encoding="utf-8").splitlines()
     command, space, purpose = lines[:3]
-    assert command.startswith(f"# selfloop run recipes/{recipe.name}")
+    assert command.startswith(f"# selfloop run {recipe.stem}")
     assert space == "#"
     assert len(purpose) > 40
     assert "" in lines[3:12], "the comment ends before the recipe begins"

@@ -111,7 +111,7 @@ class Decoding:
             self._put(None)
             raise ModelError(
                 f"the adapter {adapter.path} at scale {adapter.scale} changes nothing: "
-                "all its weights are zero, or not numbers"
+                "all its weights are zero, or not numbers; tune again"
             )
         return AdapterProof(adapter, change)
 

@@ -71,7 +71,9 @@ class Output(NamedTuple):
     def checked(self) -> "Output":
         """Return this. Raises RequestError where the model gave something that is not a number."""
         if not math.isfinite(self.total):
-            raise RequestError("the model gave logits that are not numbers; the file is damaged, or the adapter is")
+            raise RequestError(
+                "the model gave logits that are not numbers: a damaged file or adapter; fetch or tune it again"
+            )
         return self
 
 

@@ -154,7 +154,9 @@ class Looking:
         """Keep a copy of a hidden state."""
         assert output.hidden is not None
         if not np.isfinite(output.hidden).all():
-            raise RequestError("the model gave hidden states that are not numbers: a damaged file or adapter")
+            raise RequestError(
+                "the model gave hidden states that are not numbers: a damaged file or adapter; fetch or tune it again"
+            )
         self._found[self._order[len(self._found)]] = output.hidden.copy()
         if len(self._found) == len(self._order):
             self.result = np.stack([self._found[place] for place in self._places])

@@ -13,14 +13,14 @@ from pathlib import Path
 import click
 
 from selfloop import hookimpl
-from selfloop.cli.options import as_json, run_folder, runs_dir
+from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
 
 TARGETS = ("adapter", "gguf", "hf", "ollama")
 TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0")
 
 
 @click.command("export")
-@click.argument("run")
+@run_argument
 @click.option("--to", type=click.Choice(TARGETS), required=True, help="What to write.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where; by default RUN-TO in this folder.")
 @click.option("--type", "kind", type=click.Choice(TYPES), help="The weights' format in a GGUF; by default the base's.")
@@ -35,6 +35,12 @@ def export(
 
     adapter: the LoRA alone, for peft and for llama.cpp. gguf: one file, base and adapter in one. hf: the same as a
     folder of transformers. ollama: a folder with that GGUF and a Modelfile.
+    RUN is a folder, or a name in --runs, of a recipe with a tuner.
+
+    \b
+    Examples:
+      selfloop export honest-gemma --to ollama --type q8_0
+      selfloop export runs/honest-gemma --to adapter --round 3 --out my-adapter
     """
     from .targets import written
 
@@ -48,12 +54,27 @@ def export(
 
 
 @click.command("rollback")
-@click.argument("run")
-@click.option("--to", "number", type=click.IntRange(min=0), required=True, metavar="ROUND", help="0 is the base.")
+@run_argument
+@click.option(
+    "--to",
+    "number",
+    type=click.IntRange(min=0),
+    required=True,
+    metavar="ROUND",
+    help="The round whose adapter is to be in effect; 0 is the base.",
+)
 @runs_dir
 @as_json
 def rollback(run: str, number: int, runs: Path, as_json: bool) -> None:
-    """Let RUN go on with the adapter that ROUND made, until it makes a new one. Nothing is deleted."""
+    """Let RUN go on with the adapter that ROUND made, until it makes a new one. Nothing is deleted.
+
+    RUN is a folder, or a name in --runs, of a recipe with a tuner. `selfloop ask RUN` and `selfloop export RUN` use
+    what is in effect.
+
+    \b
+    Example:
+      selfloop rollback honest-gemma --to 0
+    """
     from .targets import rolled_back
 
     adapter = rolled_back(run_folder(run, runs), number)

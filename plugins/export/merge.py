@@ -72,13 +72,15 @@ def _add(adapter: Adapter, model: Path, name: str) -> set[str]:
         if weights.shape != (up.shape[0], down.shape[1]):
             raise ModelError(
                 f"{adapter.path} is an adapter of another model: its {tensor.name} is {up.shape[0]} x {down.shape[1]}, "
-                f"that of {name} {' x '.join(map(str, weights.shape))}"
+                f"that of {name} {' x '.join(map(str, weights.shape))}. Put the run's own adapter back"
             )
         merged = weights + np.float32(adapter.scale * alpha / len(down)) * (up @ down)
         tensor.data.reshape(-1).view(np.uint8)[:] = packed(merged, int(tensor.tensor_type))
         kinds.add(tensor.tensor_type.name)
     if halves:
-        raise ModelError(f"{adapter.path} is an adapter of another model: {name} has no {min(halves)}")
+        raise ModelError(
+            f"{adapter.path} is an adapter of another model: {name} has no {min(halves)}. Put back the run's"
+        )
     file.data.flush()
     return kinds
 
@@ -91,7 +93,7 @@ def _halves(path: Path) -> tuple[dict[str, dict[str, Array]], float]:
         file = gguf.GGUFReader(path)
         alpha = float(file.fields["adapter.lora.alpha"].contents())
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} is no LoRA adapter in GGUF: {error}") from error
+        raise ModelError(f"{path} is no LoRA adapter in GGUF: {error}. Put the run's own back") from error
     found: dict[str, dict[str, Array]] = {}
     for tensor in file.tensors:
         name, _, side = tensor.name.rpartition(".")
@@ -128,7 +130,7 @@ def requantise(source: Path, target: Path, kind: str) -> None:
     if wrong := rewritten(source, target, FTYPES[kind], os.cpu_count() or 1):
         if "iostream" in wrong:  # all that C++ says of a write that failed
             raise OSError(errno.EIO, f"llama.cpp could not write all of the {kind} file; the disk may be full")
-        raise ModelError(f"llama.cpp cannot write {source.name} in {kind}: {wrong}")
+        raise ModelError(f"llama.cpp cannot write {source.name} in {kind}: {wrong}. Give another --type")
 
 
 def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:

@@ -102,7 +102,7 @@ def _tensors(weights: Mapping[str, Array], config: Any, architecture: str) -> It
         layer, _, side = key.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
         name = names.get_name(f"{layer}.weight", try_suffixes=(".weight",))
         if name is None or side not in ("lora_A", "lora_B"):
-            raise ModelError(f"llama.cpp has no name for {key} of an adapter of {architecture}")
+            raise ModelError(f"llama.cpp has no name for {key} of an adapter of {architecture}. Use it with hf")
         values = np.ascontiguousarray(values, np.float32)
         if architecture == "llama" and side == "lora_B" and layer.endswith(TURNED):
             values = turned(values, _heads(config, layer))

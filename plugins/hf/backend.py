@@ -172,9 +172,9 @@ def _refuse_other(model: Any, folder: Path) -> None:
 
     kind = json.loads((folder / CONFIG).read_text("utf-8")).get("peft_type")
     if kind != "LORA":
-        raise ModelError(f"{folder} holds an adapter of kind {kind}, not LORA")
+        raise ModelError(f"{folder} holds an adapter of kind {kind}, not LORA; make one of that kind")
     there = {name for name, _ in model.named_modules()}
     with safe_open(folder / WEIGHTS, "pt") as file:
         names = [name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in file.keys()]  # noqa: SIM118
     if lost := sorted({name for name in names if name and name not in there}):
-        raise ModelError(f"{folder} is an adapter of another model: this one has no {lost[0]}")
+        raise ModelError(f"{folder} is an adapter of another model: this one has no {lost[0]}. Name its own model")

@@ -70,7 +70,8 @@ class Engine:
         self._head, self._cache_name = head(model), cache_argument(model)
         self._windows = windows(model.config.get_text_config())
         if strange := set(self._windows) - KINDS:
-            raise ModelError(f"{model.config.model_type} has {', '.join(strange)}, which the backend hf cannot batch")
+            has = f"{model.config.model_type} has {', '.join(strange)}"
+            raise ModelError(f"{has}, which the backend hf cannot batch. Take another model, or its GGUF by llama_cpp")
         self._device = model.device
         self._added = model.config._attn_implementation == "eager"  # which adds its mask to the weights
         self._lowest = torch.tensor(torch.finfo(model.dtype).min, dtype=model.dtype, device=model.device)

@@ -163,7 +163,9 @@ def refuse_unknown_head(model: Any) -> None:
     theirs = model(input_ids=tokens).logits.float()[0]
     ours = head(model)(trunk(model)(input_ids=tokens).last_hidden_state[0])
     if not torch.allclose(ours, theirs, rtol=0.02, atol=0.02 * float(theirs.abs().max())):
-        raise ModelError(f"{model.config.model_type} makes logits in a way that selfloop does not know; it is refused")
+        raise ModelError(
+            f"{model.config.model_type} makes logits in a way that selfloop does not know. Take another model"
+        )
 
 
 def cache_argument(model: Any) -> str:

@@ -73,4 +73,4 @@ def check(
 def selfloop_backends() -> list[Component]:
     """Offer the backend."""
     doc = "a GGUF file on the CPU, many sequences in a batch; answers do not depend on the batch"
-    return [Component("llama_cpp", build, doc=doc, gives=GIVES, check=check)]
+    return [Component("llama_cpp", build, doc=doc, gives=GIVES, check=check, extra="llamacpp")]

@@ -140,7 +140,7 @@ class LlamaCpp(Decoding):
         else:
             status = lib.llama_set_adapters_lora(self._cache.context, None, 0, None)
         if status:
-            raise ModelError(f"llama.cpp cannot use the adapter {adapter}: status {status}")
+            raise ModelError(f"llama.cpp cannot use the adapter {adapter}: status {status}. Tune again")
 
     def _load(self, adapter: Adapter) -> Any:
         path = Path(adapter.path)

@@ -118,7 +118,8 @@ class Cache:
         lib.llama_set_embeddings(self.context, self.hidden)
         status = self._run()
         if status:
-            raise ModelError(f"llama_decode failed with status {status} at {self.top} of {self.cells} cells")
+            why = f"with status {status} at {self.top} of {self.cells} cells"
+            raise ModelError(f"llama_decode failed {why}. Lower backend.n_ctx or backend.sequences, and go on")
         if ballast:
             lib.llama_memory_seq_rm(self._memory, self._ballast, -1, -1)
         self.top += len(tokens)
@@ -188,13 +189,13 @@ class Cache:
         lib.llama_memory_seq_rm(self._memory, sequence, 0, start)
         buffer = np.empty(int(lib.llama_state_seq_get_size(self.context, sequence)), np.uint8)
         if not lib.llama_state_seq_get_data(self.context, _bytes(buffer), buffer.size, sequence):
-            raise ModelError("llama.cpp cannot save a sequence")
+            raise ModelError("llama.cpp cannot save a sequence. Lower backend.sequences, and go on")
         return buffer
 
     def restore(self, sequence: int, saved: NDArray[np.uint8], cells: int) -> None:
         """Put bytes that `save` gave, of so many cells, at the top; the sequence's other cells are lost."""
         if not lib.llama_state_seq_set_data(self.context, _bytes(saved), saved.size, sequence):
-            raise ModelError("llama.cpp cannot restore a sequence")
+            raise ModelError("llama.cpp cannot restore a sequence. Lower backend.sequences, and go on")
         self.top += cells
 
 

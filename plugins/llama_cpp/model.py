@@ -102,9 +102,11 @@ class Model:
         """Models without a cell of cache for each token cannot share prompts or forget one sequence of many."""
         for kind in ("recurrent", "hybrid", "diffusion"):
             if getattr(lib, f"llama_model_is_{kind}")(self.pointer):
-                raise ModelError(f"{self.path} is a {kind} model; the backend llama_cpp runs causal transformers only")
+                raise ModelError(
+                    f"{self.path} is a {kind} model; llama_cpp runs causal transformers only. Name another file"
+                )
         if lib.llama_model_has_encoder(self.pointer) or self.meta("general.type") == "adapter":
-            raise ModelError(f"{self.path} is no decoder-only language model, which the backend llama_cpp needs")
+            raise ModelError(f"{self.path} is no decoder-only language model, which llama_cpp needs. Name another file")
 
     def meta(self, key: str) -> str:
         """Return a value of the file's metadata, or an empty string."""

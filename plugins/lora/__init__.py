@@ -81,7 +81,9 @@ def gold_of(path: Path | None) -> list[Question]:
     """Return the gate's questions. Raises RecipeError for a file that cannot be read, or has one without answers."""
     found = QuestionFile(path=path).questions if path else []
     if without := [one.text for one in found if not (one.gold or one.gold_pattern)]:
-        raise RecipeError(f"{path}: the gate needs answers to all gold questions, and {without[0]!r:.100} has none")
+        raise RecipeError(
+            f"{path}: the gate needs answers to all gold questions, and {without[0]!r:.100} has none; add `answers`"
+        )
     return found
 
 
@@ -95,4 +97,4 @@ def selfloop_tuners() -> list[Component]:
     """Offer the tuner."""
     paper = "https://arxiv.org/abs/2106.09685"
     doc = "a LoRA on the model's own beliefs, and on what it declined"
-    return [Component("lora", build, doc=doc, prompts=PROMPTS, check=check, paper=paper)]
+    return [Component("lora", build, doc=doc, prompts=PROMPTS, check=check, paper=paper, extra="tune")]

@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from selfloop import Component, hookimpl
-from selfloop.cli.options import as_json, run_folder, runs_dir
+from selfloop.cli.options import as_json, complete_run, run_argument, run_folder, runs_dir
 from selfloop.text import printable
 
 from .observer import Reporter
@@ -25,7 +25,7 @@ _open = click.option("--open", "show", is_flag=True, help="Show the page in the 
 
 
 @click.command("report")
-@click.argument("run")
+@run_argument
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The page; by default RUN/report.html.")
 @click.option("--pictures", type=click.Path(file_okay=False, path_type=Path), help="Write each picture here too.")
 @click.option(
@@ -34,11 +34,15 @@ _open = click.option("--open", "show", is_flag=True, help="Show the page in the 
 @_open
 @runs_dir
 def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show: bool, runs: Path) -> None:
-    """Write RUN (a folder, or a name in --runs) as one HTML page, and say where it is.
+    """Write a run as one HTML page, and say where it is.
 
+    RUN is a folder, or a name in --runs.
     The page needs no network and may be sent to anybody. It can be made while the run goes on.
 
-    Example: selfloop report quickstart --open
+    \b
+    Examples:
+      selfloop report quickstart --open
+      selfloop report quickstart --pictures pictures --format png
     """
     from .facts import read
     from .page import REPORT, written
@@ -55,7 +59,7 @@ def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show:
 
 
 @click.command("compare")
-@click.argument("names", metavar="RUN RUN...", nargs=-1, required=True)
+@click.argument("names", metavar="RUN RUN...", nargs=-1, required=True, shell_complete=complete_run)
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the comparison as an HTML page too."
 )
@@ -63,10 +67,14 @@ def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show:
 @runs_dir
 @as_json
 def compare(names: Sequence[str], out: Path | None, show: bool, runs: Path, as_json: bool) -> None:
-    """Put two or more runs (folders, or names in --runs) side by side: what each found out, at what cost, and where
-    they differ on questions that more than one of them was asked.
+    """Put two or more runs side by side.
 
-    Example: selfloop compare quickstart quickstart-2 --out comparison.html --open
+    Shows what each found out, at what cost, and where they differ on questions that more than one of them was asked.
+    RUN is a folder, or a name in --runs.
+
+    \b
+    Example:
+      selfloop compare quickstart quickstart-2 --out comparison.html --open
     """
     from . import comparison
     from .facts import read

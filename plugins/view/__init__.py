@@ -22,12 +22,14 @@ PORT = 8765
 @click.option("--open", "show", is_flag=True, help="Show the page in the browser.")
 @runs_dir
 def view(folder: Path | None, port: int, show: bool, runs: Path) -> None:
-    """Show all runs in RUNS (by default --runs) in the browser: search them, follow a question through the rounds,
-    watch a run at work. Ends with Ctrl-C.
+    """Show all runs on a local page in the browser.
 
-    The page is for this machine alone, and changes nothing. Needs the extra `view`.
+    Search all runs in RUNS (by default --runs), follow a question through the rounds, watch a run at work. The page is
+    for this machine alone, and changes nothing. Ctrl-C ends it. Needs the extra `view`.
 
-    Example: selfloop view --open
+    \b
+    Example:
+      selfloop view --open
     """
     from .server import serve
 

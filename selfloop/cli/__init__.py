@@ -8,6 +8,7 @@ from io import TextIOWrapper
 from typing import Any, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from selfloop import __version__
 from selfloop.errors import SelfloopError
@@ -23,7 +24,9 @@ COMMANDS = {
     "rescore": "Judge a finished run again, with other verifiers or thresholds, without the model.",
     "score": "Say how likely answers that you have are true, going by a model.",
     "show": "Show a run: rounds, beliefs, what was declined, one question's history.",
+    "completion": "Let the Tab key complete commands, runs, recipes and components.",
 }
+WIDEST = 120  # characters of a plugin's command in the list; the rest stands in its own help
 
 
 class Commands(click.Group):
@@ -42,10 +45,19 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list without importing our commands, so that `--help` is quick."""
-        rows = list(COMMANDS.items())
-        rows += [(n, c.get_short_help_str()) for n, c in sorted(_plugin_commands().items()) if n not in COMMANDS]
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl(_listed())
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a name without importing our commands, so that the Tab key is quick."""
+        found = [CompletionItem(name, help=what) for name, what in _listed() if name.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+def _listed() -> list[tuple[str, str]]:
+    """Return each command and what it does, ours first."""
+    added = sorted((n, c.get_short_help_str(WIDEST)) for n, c in _plugin_commands().items() if n not in COMMANDS)
+    return [*COMMANDS.items(), *added]
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
@@ -69,7 +81,14 @@ def _plugin_commands() -> dict[str, click.Command]:
 @click.group(cls=Commands)
 @click.version_option(__version__, prog_name="selfloop")
 def selfloop() -> None:
-    """Let a language model find out what it knows."""
+    """Let a language model find out what it knows.
+
+    \b
+    To begin:
+      selfloop run quickstart      a first run, with a model that is fetched once
+      selfloop recipes             what else there is to run
+      selfloop new recipe          a recipe of your own
+    """
 
 
 def main(args: list[str] | None = None) -> Any:

@@ -9,13 +9,13 @@ import click
 
 from selfloop.answers import UNKNOWN
 from selfloop.cli.closed_book import closed_book
-from selfloop.cli.options import accept_license, as_json, overrides
+from selfloop.cli.options import accept_license, as_json, complete_asked, overrides
 from selfloop.records import Attempt
 from selfloop.text import printable
 
 
 @click.command("ask")
-@click.argument("what", metavar="MODEL|RECIPE|RUN")
+@click.argument("what", metavar="MODEL|RECIPE|RUN", shell_complete=complete_asked)
 @click.argument("questions", metavar="QUESTION...", nargs=-1, required=True)
 @overrides
 @accept_license
@@ -23,8 +23,14 @@ from selfloop.text import printable
 def command(what: str, questions: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
     """Ask MODEL (a name, or a .gguf file) a QUESTION: its answer, how likely that is true, and what it said else.
 
-    RUN, the folder of a run, is its model by its recipe, with the adapter that it was tuned to last. It says "I don't
-    know" where the answer would not become a belief. Set the threshold with --set decide.belief=0.8.
+    In place of MODEL, RECIPE (a .yaml file) is its model by its prompts and verifiers, and RUN (a run's folder) the
+    same with the adapter that it was tuned to last. It says "I don't know" where the answer would not become a belief.
+    Set the threshold with --set decide.belief=0.8. Nothing is kept.
+
+    \b
+    Examples:
+      selfloop ask smollm2-135m-instruct "What is the capital of France?"
+      selfloop ask runs/quickstart "Who wrote Hamlet?" "Who wrote Emma?" --json
     """
     from selfloop.errors import Stopped
 

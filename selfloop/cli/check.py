@@ -5,20 +5,31 @@ from pathlib import Path
 
 import click
 
-from selfloop.cli.options import accept_license, as_json, overrides
+from selfloop.cli.options import accept_license, as_json, complete_recipe, overrides
 
 
 @click.command("check")
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path), shell_complete=complete_recipe)
 @overrides
 @accept_license
 @as_json
 def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Say everything that is wrong with RECIPE, without loading a model."""
+    """Say everything that is wrong with RECIPE, without loading a model.
+
+    RECIPE is a .yaml file, or the name of one that comes with selfloop. Each mistake is listed with its line; where
+    there is none, how much would be asked. With --json the recipe is printed with all its defaults.
+
+    \b
+    Examples:
+      selfloop check my.yaml
+      selfloop check quickstart --set rounds=5 --json
+    """
     from selfloop.assemble import check
+    from selfloop.cli.bundled import recipe_file
     from selfloop.recipe import read
 
-    loaded = read(recipe, overrides)
+    file, base = recipe_file(recipe)
+    loaded = read(file, overrides, base)
     check(loaded)
     if as_json:
         click.echo(json.dumps(loaded.recipe.model_dump(mode="json"), indent=2))
@@ -26,4 +37,8 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     for plugin, why in loaded.catalog.broken.items():
         click.echo(f"warning: plugin {plugin} could not be used and is left out: {why}", err=True)
     asked = loaded.recipe.rounds * loaded.recipe.ask.questions
-    click.echo(f"{recipe} can run: {loaded.recipe.rounds} rounds, {asked} questions at most.")
+    click.echo(f"{recipe} can run: {_rounds(loaded.recipe.rounds)}, {asked} questions at most.")
+
+
+def _rounds(count: int) -> str:
+    return f"{count} round{'s' * (count != 1)}"

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from selfloop.cli.bundled import names, recipe_file
+
 DEFAULT = Path(__file__).parent.parent / "recipes" / "default.yaml"
 
 
@@ -28,9 +30,12 @@ def answering(what: str) -> Answering:
     from selfloop.store import DATABASE
 
     if what.lower().endswith((".yaml", ".yml")):
-        return Answering(Path(what))
+        return Answering(recipe_file(Path(what))[0])
     if (Path(what) / DATABASE).is_file():
         return _tuned(Path(what))
+    if what in names() and not Path(what).is_file():
+        file, base = recipe_file(Path(what))
+        return Answering(file, (), base)
     model = str(Path(what).resolve()) if Path(what).is_file() else what
     # of a model alone there is no recipe whose folder could be meant
     return Answering(DEFAULT, (f"backend.model={json.dumps(model, ensure_ascii=False)}",), Path.cwd())

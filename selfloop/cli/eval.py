@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selfloop.cli.closed_book import Answering, answering, closed_book
-from selfloop.cli.options import accept_license, as_json, overrides, run_folder, runs_dir
+from selfloop.cli.options import accept_license, as_json, complete_asked, overrides, run_folder, runs_dir
 
 if TYPE_CHECKING:
     from selfloop.metrics import Estimate
@@ -19,7 +19,7 @@ CHOICES = "truthful_qa"
 
 
 @click.command("eval")
-@click.argument("what", metavar="RECIPE|MODEL|RUN")
+@click.argument("what", metavar="RECIPE|MODEL|RUN", shell_complete=complete_asked)
 @click.option("--data", metavar="FILE|hf:NAME[:SPLIT]", help="Questions with gold answers: a file, or a data set.")
 @click.option("--limit", type=click.IntRange(min=1), help="Ask so many: a file's first, a data set's at random.")
 @overrides
@@ -34,6 +34,17 @@ def command(
     RECIPE (a .yaml file) or MODEL (a name or a .gguf file) answers the questions of --data, closed-book, in a new run;
     so does RUN (the folder of a run) by its own recipe, with the adapter that it was tuned to last. Without --data, RUN
     is measured as it is, without the model.
+
+    FILE is JSONL, a line {"question": "...", "answers": ["..."]}, or a file of a data set; hf:NAME is one of the hub:
+    nq_open, trivia_qa, web_questions, popqa, simpleqa, truthful_qa.
+
+    Printed are accuracy, how well each verifier tells right from wrong, and what the decisions bring, with intervals.
+
+    \b
+    Examples:
+      selfloop eval smollm2-135m-instruct --data questions.jsonl
+      selfloop eval quickstart --data hf:popqa --limit 500
+      selfloop eval runs/quickstart
     """
     if data is None:
         if overrides or limit:
@@ -53,10 +64,9 @@ def _finished(what: str, runs: Path) -> Path:
     from selfloop.errors import RecipeError
     from selfloop.store import DATABASE
 
-    folder = run_folder(what, runs)
-    if not (folder / DATABASE).is_file():
+    if not any((folder / DATABASE).is_file() for folder in (Path(what), runs / what)):
         raise RecipeError(f"no run {what}. To measure a recipe or a model, give --data FILE or --data {HUB}NAME too.")
-    return folder
+    return run_folder(what, runs)
 
 
 def _rows(data: str) -> "list[Row]":
@@ -98,7 +108,7 @@ def _count(source: dict[str, Any]) -> int:
     found = load().find("source", source["kind"]).build(**options)
     questions = list(found.ask(Asking(10**9, 1, 0, 0, ScriptedBackend(), Past(), Prompts().render)))
     if all(judged(question, "") is None for question in questions):
-        raise RecipeError(f"{source['path']}: not one line has an answer in `answers`, or an `answer_regex`.")
+        raise RecipeError(f"{source['path']}: not one line has an answer in `answers`, or an `answer_regex`. Add some.")
     return len(questions)
 
 
@@ -215,7 +225,11 @@ def _multiple_choice(
     check(loaded)
     kind = loaded.recipe.backend.kind
     if "loglikelihood" not in loaded.catalog.find("backend", kind).gives:
-        raise RecipeError(f"multiple choice needs loglikelihood, which the backend {kind} lacks.")
+        able = sorted(
+            p.component.name for k, p in loaded.catalog if k == "backend" and "loglikelihood" in p.component.gives
+        )
+        lacks = f"which the backend {kind} lacks. Take one that has it: {', '.join(able)}."
+        raise RecipeError(f"multiple choice needs loglikelihood, {lacks}")
     with TemporaryDirectory() as folder:
         store = Store(Path(folder), write=True)
         store.pin(**who.pinned)

@@ -1,9 +1,15 @@
-"""Options that several commands share."""
+"""Options and arguments that several commands share, and what a shell completes them to."""
 
 import os
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
+
+from selfloop.errors import StoreError, did_you_mean
+
+SHOWN = 8  # runs that a message names
+DATABASE = "run.sqlite"  # of `selfloop.store`, which takes too long to import each time somebody presses Tab
 
 runs_dir = click.option(
     "--runs",
@@ -39,6 +45,59 @@ accept_license = click.option(
 
 
 def run_folder(name: str, runs: Path) -> Path:
-    """Return the run that `name` means: a path, or a folder of `runs`."""
-    given = Path(name)
-    return given if given.is_dir() else runs / name
+    """Return the run that `name` means: a path, or a folder of `runs`. Raises StoreError where it is neither."""
+    found = next((folder for folder in (Path(name), runs / name) if folder.is_dir()), None)
+    if found is not None:
+        return found
+    there = _runs(runs)
+    shown = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
+    none = "Give the folder of a run, as `selfloop run` printed it, or say by --runs where runs are."
+    advice = f"Runs in {runs}: {shown}." if there else none
+    raise StoreError(f"no run in {runs / name}.{did_you_mean(name, there)} {advice}")
+
+
+def _runs(runs: Path) -> list[str]:
+    try:
+        return sorted(folder.parent.name for folder in runs.glob(f"*/{DATABASE}"))
+    except OSError:
+        return []
+
+
+def complete_run(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the names of the runs in --runs, or else the folders that the shell finds."""
+    runs = Path(ctx.params.get("runs") or os.environ.get("SELFLOOP_RUNS") or "runs")
+    return [
+        CompletionItem(incomplete, type="dir"),
+        *_starting(_runs(runs), incomplete),
+    ]  # first, for bash begins anew at it
+
+
+def complete_recipe(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the recipes that come with selfloop, or else the files that the shell finds."""
+    from selfloop.cli.bundled import names
+
+    return [CompletionItem(incomplete, type="file"), *_starting(names(), incomplete)]
+
+
+def complete_asked(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return what a model may be given as: a run, or a recipe."""
+    runs = complete_run(ctx, parameter, incomplete)[1:]
+    return [*complete_recipe(ctx, parameter, incomplete), *runs]
+
+
+def complete_component(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the names of the installed components and commands, of one kind with --kind."""
+    from selfloop.manager import load
+
+    catalog, kind = load(), ctx.params.get("kind")
+    found = {offer.component.name for own, offer in catalog if kind in (None, own)}
+    if kind in (None, "command"):
+        found |= {str(command.name) for _, command in catalog.commands}
+    return _starting(sorted(found), incomplete)
+
+
+def _starting(names: list[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+run_argument = click.argument("run", shell_complete=complete_run)

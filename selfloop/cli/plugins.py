@@ -1,52 +1,84 @@
 """`selfloop plugins`"""
 
 import json
-from typing import Any
+import shutil
+from collections.abc import Iterator
+from textwrap import TextWrapper
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from selfloop.cli import COMMANDS
-from selfloop.cli.options import as_json
+from selfloop.cli.options import as_json, complete_component
+
+if TYPE_CHECKING:
+    from selfloop.manager import Catalog
+    from selfloop.protocols import Component
+
+KINDS = ("backend", "source", "scorer", "verifier", "critic", "demonstrator", "tuner", "observer", "command")
+# where the built-in ones are described, with figures; all of them are in docs/recipe.md
+PAGES = {
+    "source": "docs/asking.md",
+    "scorer": "docs/asking.md",
+    "demonstrator": "docs/asking.md",
+    "verifier": "docs/detectors.md",
+    "critic": "docs/critique.md",
+    "tuner": "docs/tuning.md",
+    "command": "docs/cli.md",
+    "llama_cpp": "docs/engine.md",
+    "hf": "docs/hf.md",
+}
+NARROW = 72  # a terminal of fewer columns has the name on a line of its own
+PIPED = 1000  # columns of what is no terminal: nothing is wrapped, so that `grep` finds it
+
+Row = dict[str, Any]
 
 
 @click.command("plugins")
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=complete_component)
+@click.option("--kind", type=click.Choice(KINDS), help="Only components of this kind.")
 @as_json
-def command(names: tuple[str, ...], as_json: bool) -> None:
-    """List the installed components with their options; NAMES picks some of them."""
-    from selfloop.errors import PluginError
+def command(names: tuple[str, ...], kind: str | None, as_json: bool) -> None:
+    """List what is installed: components, their options, and what they need. NAMES picks some of them.
+
+    For each it says which plugin it comes from, its options with types and defaults, what the backend must give, the
+    extra that must be installed, and the paper.
+
+    \b
+    Examples:
+      selfloop plugins --kind verifier
+      selfloop plugins llama_cpp hf
+    """
     from selfloop.manager import load
 
     catalog = load()
-    rows = []
-    for kind, offer in catalog:
-        try:
-            rows.append(_row(kind, offer.plugin, catalog.plugins[offer.plugin], offer.component))
-        except PluginError as error:
-            catalog.broken[f"{offer.plugin}'s {offer.component.name}"] = str(error)
-    owners = dict.fromkeys(COMMANDS, "selfloop")
-    for plugin, added in catalog.commands:
-        if (owner := owners.setdefault(str(added.name), plugin)) != plugin:
-            catalog.broken[f"{plugin}'s command {added.name}"] = f"it is hidden by {owner}'s command of that name."
-    rows = [row for row in rows if not names or row["name"] in names]
+    rows = [row for row in (*_components(catalog), *_commands(catalog)) if kind in (None, row["kind"])]
+    _refuse_unknown(names, rows, kind, catalog)
+    picked = [row for row in rows if not names or any(_is(row, name, rows) for name in names)]
     if as_json:
-        click.echo(json.dumps({"components": rows, "broken": catalog.broken}, indent=2))
+        click.echo(json.dumps({"components": picked, "broken": catalog.broken}, indent=2))
         return
-    for row in rows:
-        click.echo(f"{row['kind']:12} {row['name']}: {row['doc']}")
-        paper = f", {row['paper']}" if row["paper"] else ""
-        click.echo(f"             from {row['plugin']} ({row['version']}){paper}")
-        if row["needs"]:
-            click.echo(f"             needs {', '.join(row['needs'])}")
-        for option in row["options"]:
-            click.echo(f"             {option['name']}: {option['type']}{option['default']}")
+    for row in picked:
+        _print(row)
     for plugin, why in catalog.broken.items():
         click.echo(f"broken       {plugin}: {why}", err=True)
 
 
-def _row(kind: str, plugin: str, version: str, component: Any) -> dict[str, Any]:
+def _components(catalog: "Catalog") -> Iterator[Row]:
+    from selfloop.errors import PluginError
+
+    for kind, offer in catalog:
+        try:
+            yield _row(kind, offer.plugin, catalog.plugins[offer.plugin], offer.component)
+        except PluginError as error:
+            catalog.broken[f"{offer.plugin}'s {offer.component.name}"] = str(error)
+
+
+def _row(kind: str, plugin: str, version: str, component: "Component") -> Row:
+    from selfloop.cli.extras import missing
     from selfloop.options import describe_options
 
+    package = version.partition(" ")[0]
     return {
         "kind": kind,
         "name": component.name,
@@ -56,5 +88,83 @@ def _row(kind: str, plugin: str, version: str, component: Any) -> dict[str, Any]
         "paper": component.paper,
         "needs": sorted(component.needs),
         "gives": sorted(component.gives),
+        "extra": component.extra,
+        "missing": missing(component.extra, package),
         "options": describe_options(component.build),
+        "docs": _page(kind, component.name, package),
     }
+
+
+def _page(kind: str, name: str, package: str) -> str:
+    return PAGES.get(name, PAGES.get(kind, "docs/recipe.md")) if package == "selfloop" else ""
+
+
+def _commands(catalog: "Catalog") -> Iterator[Row]:
+    owners = dict.fromkeys(COMMANDS, "selfloop")
+    for plugin, added in catalog.commands:
+        name, version = str(added.name), catalog.plugins[plugin]
+        if (owner := owners.setdefault(name, plugin)) != plugin:
+            catalog.broken[f"{plugin}'s command {name}"] = f"it is hidden by {owner}'s command of that name."
+            continue
+        doc, page = added.get_short_help_str(limit=200).rstrip("."), _page("command", name, version.partition(" ")[0])
+        yield {"kind": "command", "name": name, "doc": doc, "plugin": plugin, "version": version, "docs": page}
+
+
+def _is(row: Row, name: str, rows: list[Row]) -> bool:
+    """Return whether a name means this one: its own, or that of its plugin where nothing else is called so."""
+    return row["name"] == name or (row["plugin"] == name and all(other["name"] != name for other in rows))
+
+
+def _refuse_unknown(names: tuple[str, ...], rows: list[Row], kind: str | None, catalog: "Catalog") -> None:
+    from selfloop.errors import RecipeError, did_you_mean
+
+    there = sorted({row["name"] for row in rows})
+    installed = f"Installed: {', '.join(there)}" if kind else "All of them: selfloop plugins"
+    lost = "".join(f" (The plugin {p} could not be used: {why})" for p, why in catalog.broken.items())
+    for name in names:
+        if not any(_is(row, name, rows) for row in rows):
+            what = f"no {kind or 'component, command or plugin'} named {name!r}"
+            raise RecipeError(f"{what}.{did_you_mean(name, there)} {installed}.{lost}")
+
+
+def _print(row: Row) -> None:
+    width = shutil.get_terminal_size((PIPED, 24)).columns
+    wide = width >= NARROW
+    _wrapped(f"{row['kind']:12} {row['name']}: {row['doc']}" if wide else f"{row['kind']} {row['name']}", "", width)
+    for line in [*([] if wide else [row["doc"]]), *_told(row)]:
+        _wrapped(line, " " * (13 if wide else 2), width)
+
+
+def _told(row: Row) -> Iterator[str]:
+    """Yield what there is to say of a component, a line each."""
+    paper = f", {row['paper']}" if row.get("paper") else ""
+    yield f"from {row['plugin']} ({row['version']}){paper}"
+    if row.get("needs"):
+        yield f"needs {', '.join(row['needs'])}"
+    if row.get("gives"):
+        yield f"gives {', '.join(row['gives'])}"
+    if row.get("extra"):
+        yield f"extra {row['extra']}: {_extra(row)}"
+    for option in row.get("options", ()):
+        yield f"option {option['name']}: {option['type']}{option['default'] or ' (required)'}"
+    if row["kind"] == "command":
+        yield f"help: selfloop {row['name']} --help"
+    elif row["docs"]:
+        yield f"more in {row['docs']}"
+
+
+def _extra(row: Row) -> str:
+    from selfloop.cli.extras import pip
+
+    if not row["missing"]:
+        return "installed"
+    return f"{', '.join(row['missing'])} missing. Do: {pip(row['extra'], row['version'].partition(' ')[0])}"
+
+
+def _wrapped(line: str, indent: str, width: int) -> None:
+    from selfloop.text import printable
+
+    more = " " * (len(indent) + 2 if indent else 13)
+    text = printable(line) if indent else line  # the first line has its kind in a column
+    fill = TextWrapper(width, indent, more, break_long_words=False, break_on_hyphens=False)
+    click.echo(fill.fill(text))

@@ -4,16 +4,23 @@ from pathlib import Path
 
 import click
 
-from selfloop.cli.options import accept_license, as_json, run_folder, runs_dir
+from selfloop.cli.options import accept_license, as_json, run_argument, run_folder, runs_dir
 
 
 @click.command("resume")
-@click.argument("run")
+@run_argument
 @runs_dir
 @accept_license
 @as_json
 def command(run: str, runs: Path, as_json: bool) -> None:
-    """Go on with RUN (a folder, or a name in --runs) where it was stopped. Nothing is generated twice."""
+    """Go on with RUN (a folder, or a name in --runs) where it was stopped. Nothing is generated twice.
+
+    A run that is done is left as it is, and its summary printed again.
+
+    \b
+    Example:
+      selfloop resume quickstart
+    """
     from selfloop.cli.summary import print_summary
     from selfloop.runner import resume
 

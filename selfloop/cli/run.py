@@ -4,18 +4,30 @@ from pathlib import Path
 
 import click
 
-from selfloop.cli.options import accept_license, as_json, overrides, runs_dir
+from selfloop.cli.options import accept_license, as_json, complete_recipe, overrides, runs_dir
 
 
 @click.command("run")
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path), shell_complete=complete_recipe)
 @overrides
 @runs_dir
 @accept_license
 @as_json
 def command(recipe: Path, overrides: tuple[str, ...], runs: Path, as_json: bool) -> None:
-    """Run RECIPE in a new folder of --runs, and print a summary at its end."""
+    """Run RECIPE in a new folder of --runs, and print a summary at its end.
+
+    RECIPE is a .yaml file, or the name of one that comes with selfloop (`selfloop recipes` lists them). All that
+    happens is kept in the run's folder: stop it with Ctrl-C and go on with `selfloop resume`, look into it with
+    `selfloop show`.
+
+    \b
+    Examples:
+      selfloop run quickstart
+      selfloop run my.yaml --set rounds=3 --set backend.model=model.gguf
+    """
+    from selfloop.cli.bundled import recipe_file
     from selfloop.cli.summary import print_summary
     from selfloop.runner import run
 
-    print_summary(run(recipe, overrides, runs, quiet=as_json), as_json=as_json)
+    file, base = recipe_file(recipe)
+    print_summary(run(file, overrides, runs, quiet=as_json, base=base), as_json=as_json)

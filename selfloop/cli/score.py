@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from selfloop.cli.closed_book import closed_book
-from selfloop.cli.options import accept_license, as_json, overrides, runs_dir
+from selfloop.cli.options import accept_license, as_json, complete_asked, overrides, runs_dir
 from selfloop.text import printable
 
 
 @click.command("score")
-@click.argument("what", metavar="MODEL|RECIPE|RUN")
+@click.argument("what", metavar="MODEL|RECIPE|RUN", shell_complete=complete_asked)
 @click.argument("file", type=click.Path(path_type=Path))
 @overrides
 @runs_dir
@@ -23,6 +23,16 @@ def command(what: str, file: Path, overrides: tuple[str, ...], runs: Path, as_js
 
     FILE is JSONL, a line {"question": "...", "answer": "..."}; who wrote the answers does not matter. The model reads
     each, and answers the question itself some times to compare. It is a run like any other, in --runs.
+
+    In place of MODEL, RECIPE (a .yaml file) is its model by its prompts and verifiers, and RUN (a run's folder) the
+    same with the adapter that it was tuned to last.
+
+    Printed is a line for each answer: the confidence in it, from 0 to 1, the question and the answer.
+
+    \b
+    Examples:
+      selfloop score smollm2-135m-instruct answers.jsonl
+      selfloop score runs/quickstart answers.jsonl --json
     """
     from selfloop.store import attempts_of
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from pydantic_core import to_json
 
-from selfloop.cli.options import as_json, run_folder, runs_dir
+from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
 from selfloop.flips import flip
 from selfloop.records import Attempt, Completion, Round
 from selfloop.text import printable
@@ -16,14 +16,22 @@ DECISIONS = ["belief", "declined", "undecided", "dropped", "failed"]
 
 
 @click.command("show")
-@click.argument("run")
+@run_argument
 @click.option("--only", type=click.Choice(DECISIONS), multiple=True, help="Only attempts that ended so.")
 @click.option("--question", metavar="TEXT", help="The whole history of the questions that contain TEXT.")
 @click.option("--failures", is_flag=True, help="What went wrong, and whose it was.")
 @runs_dir
 @as_json
 def command(run: str, only: tuple[str, ...], question: str | None, failures: bool, runs: Path, as_json: bool) -> None:
-    """Show RUN (a folder, or a name in --runs): each round's beliefs, and what was declined and why."""
+    """Show RUN (a folder, or a name in --runs): each round's beliefs, and what was declined and why.
+
+    Each line is a question, the answer and how sure the verifiers are of it, under what was decided.
+
+    \b
+    Examples:
+      selfloop show quickstart --only declined
+      selfloop show runs/quickstart --question capital
+    """
     from selfloop.store import Store
 
     store = Store(run_folder(run, runs), write=False)

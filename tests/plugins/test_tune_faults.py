@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers as T
 from safetensors import SafetensorError
+from selfloop_plugins import hf, lora
 from selfloop_plugins.hf import memory
 from selfloop_plugins.lora import training, tuner
 from selfloop_plugins.lora.gate import Gate
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from selfloop.errors import ModelError
+from selfloop.testing import TunerContract, attempts, tuning
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
 
@@ -83,6 +85,21 @@ def run(write, selfloop, query, model, monkeypatch):
         return query(folder, "SELECT step, component, type, message FROM failures"), folder
 
     return _run
+
+
+class TestLora(TunerContract):
+    component = lora.selfloop_tuners()[0]
+    options = {"batch": 8, "rank": 2, "perplexity": 1000}  # noqa: RUF012  the contract declares it
+
+    @pytest.fixture(autouse=True)
+    def _small(self, model, monkeypatch):
+        for name, value in (("TEXTS", 24), ("LENGTH", 16)):
+            monkeypatch.setattr(tuner, name, value)
+        monkeypatch.setattr(Gate, "refusal", "")
+        self.backend = hf.build(model=str(model), dtype="float32", device="cpu", batch=16)
+
+    def tuning(self, folder):
+        return tuning(folder, self.backend, self.component.prompts, attempts(80))
 
 
 def test_it_tunes(run, monkeypatch):

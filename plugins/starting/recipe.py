@@ -1,0 +1,135 @@
+"""A recipe by two questions: which model, and what for."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from selfloop.cli.extras import missing, pip
+from selfloop.errors import RecipeError, SelfloopError, Stopped, did_you_mean
+from selfloop.text import printable
+
+from .. import models
+from . import PURPOSES
+from .writing import rendered, write_all
+
+DEFAULT = "smollm2-135m-instruct"
+SCRIPTED = "scripted"
+QUESTIONS = "questions.jsonl"
+EXAMPLES = """\
+{"question": "What is the capital of France?", "answers": ["Paris"]}
+{"question": "Which planet is the largest?", "answers": ["Jupiter", "the planet Jupiter"]}
+{"question": "Who wrote Hamlet?", "answers": ["William Shakespeare", "Shakespeare"]}
+"""
+T = TypeVar("T")
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What runs a model: the backend, the model as the recipe names it, and the extra that must be installed."""
+
+    kind: str
+    model: str
+    extra: str = ""
+    terms: str = ""
+
+
+def write(path: Path, model: str | None, purpose: str | None, questions: Path | None) -> None:
+    """Write the recipe, and with it an example question file where there is none; say how to go on."""
+    if questions and purpose not in (None, "questions"):
+        raise click.UsageError(f"--questions is a file to answer, which --for {purpose} does not.")
+    if path.exists():
+        write_all({path: ""})  # refuses, before anything is asked
+    home = path.parent
+    choice = chosen(model, home) if model is not None else _asked_model(home)
+    purpose = purpose or ("questions" if questions else _asked_purpose())
+    files = {path: ""}
+    if purpose == "questions":
+        questions = questions or home / QUESTIONS
+        files |= {} if questions.exists() else {questions: EXAMPLES}
+    count = _lines(questions) if questions and questions.exists() else EXAMPLES.count("\n")
+    where = _placed(questions, home) if questions else ""
+    files[path] = rendered("recipe.yaml", file=path.name, choice=choice, purpose=purpose, questions=where, count=count)
+    write_all(files)
+    _say(list(files), path, choice, purpose)
+
+
+def chosen(model: str, home: Path) -> Choice:
+    """Return what runs `model`, a name, file, folder or hub name. Raises RecipeError or ModelError."""
+    path = Path(model).expanduser()
+    if model == SCRIPTED:
+        return Choice(SCRIPTED, "")
+    if model in models.KNOWN:
+        return Choice("llama_cpp", model, "llamacpp", models.KNOWN[model].terms)
+    if path.suffix == ".gguf" or path.is_file():
+        models.check_gguf(path)
+        return Choice("llama_cpp", _placed(path, home), "llamacpp")
+    if path.is_dir():
+        return Choice("hf", str(path.resolve()), "hf")
+    if _HUB.fullmatch(model):
+        return Choice("hf", model, "hf")
+    known = [*models.KNOWN, SCRIPTED]
+    raise RecipeError(
+        f"no model {printable(model)!r}.{did_you_mean(model, known)} Give a name ({', '.join(models.KNOWN)}), a .gguf "
+        f"file, a folder or a hub name (OWNER/NAME) for transformers, or {SCRIPTED} for a dry run without a model."
+    )
+
+
+def _asked_model(home: Path) -> Choice:
+    def taken(text: str) -> Choice:
+        try:
+            return chosen(text.strip(), home)
+        except SelfloopError as error:
+            raise click.UsageError(str(error)) from error  # click says it, and asks again
+
+    click.echo(f"Which model? A name ({', '.join(models.KNOWN)}), a .gguf file, a folder or hub name for transformers,")
+    click.echo(f"or {SCRIPTED}: no model, a dry run.")
+    return _answered(lambda: click.prompt("model", default=DEFAULT, value_proc=taken))
+
+
+def _asked_purpose() -> str:
+    click.echo("\nWhat is it for?")
+    for name, what in PURPOSES.items():
+        click.echo(f"  {name:10} {what}")
+    return _answered(lambda: click.prompt("for", default="knowledge", type=click.Choice(list(PURPOSES))))
+
+
+def _answered(ask: Callable[[], T]) -> T:
+    try:
+        return ask()
+    except click.Abort:
+        raise Stopped(
+            "nothing was written. To answer without a terminal: selfloop new recipe --model MODEL --for knowledge"
+        ) from None
+
+
+def _placed(path: Path, home: Path) -> str:
+    """Return a path as the recipe in `home` names it: relative to it where both lie below this folder."""
+    here = Path.cwd()
+    if path.resolve().is_relative_to(here) and home.resolve().is_relative_to(here):
+        return Path(os.path.relpath(path.resolve(), home.resolve())).as_posix()
+    return str(path.resolve())
+
+
+def _lines(questions: Path) -> int:
+    try:
+        return max(1, sum(bool(line.strip()) for line in questions.read_bytes().splitlines()))
+    except OSError as error:
+        raise RecipeError(f"cannot read the question file {questions}: {error.strerror}. Give another.") from error
+
+
+def _say(files: list[Path], path: Path, choice: Choice, purpose: str) -> None:
+    terms = " --accept-license" if choice.terms else ""
+    click.echo(f"written: {', '.join(printable(str(file)) for file in files)}")
+    click.echo(f"  check it:  selfloop check {printable(str(path))}{terms}")
+    click.echo(f"  run it:    selfloop run {printable(str(path))}{terms}")
+    if choice.terms:
+        click.echo(f"The model comes under terms that --accept-license accepts, once: {choice.terms}")
+    for extra in [choice.extra, *(["tune"] if purpose == "decline" else [])]:
+        if lost := missing(extra):
+            click.echo(f"It needs {', '.join(lost)}, not installed yet. Do: {pip(extra)}")
