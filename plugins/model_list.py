@@ -152,7 +152,9 @@ def size(count: int) -> str:
 
 
 def _magnitude(number: int) -> str:
-    return f"{number / 1e9:.1f}B" if number >= 999.5e6 else f"{number / 1e6:.0f}M"
+    return (
+        f"{number / 1e9:.1f}B" if number >= 999.5e6 else f"{number / 1e6:.0f}M" if number >= 1e6 else str(number or "")
+    )
 
 
 @hookimpl
