@@ -43,7 +43,7 @@ ABOVE = {"loop", "runner", "rescore", "forecast", "cli", "testing"}
 PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "protocols", "records"}
 PUBLIC |= {"testing", "text"}
 # What commands and loaders may import too: they read runs and files, and measure.
-PUBLIC |= {"cli.options", "flips", "gold", "metrics", "rows", "store"}
+PUBLIC |= {"cli.options", "flips", "gold", "manager", "metrics", "rows", "store"}
 
 
 def module(path: Path) -> str:
