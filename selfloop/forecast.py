@@ -7,7 +7,7 @@ more token of the longest cost is fitted to the calls of the sample.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -37,11 +37,12 @@ TUNING = 24  # times what reading the lessons takes: a tune of Gemma 3 270M on t
 
 
 class Rates(NamedTuple):
-    """Seconds for a token of the longest completion of a call, for each token of all, and for a character read."""
+    """Seconds for a token of the longest completion of a call, for each token and completion, for a character read."""
 
-    step: float
-    token: float
-    read: float
+    step: float = 0.0
+    token: float = 0.0
+    completion: float = 0.0
+    read: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +57,10 @@ class Call:
     tokens: int = 0
     longest: int = 0
 
-    def work(self, times: float = 1.0) -> tuple[float, float, float]:
+    def work(self, times: float = 1.0) -> tuple[float, float, float, float]:
         """Return what `Rates` are for, of this call with so many times the requests."""
-        tokens = self.tokens * times
-        return max(self.longest, tokens / AT_ONCE), tokens, self.read - self.own + self.own * times
+        tokens, read = self.tokens * times, self.read - self.own + self.own * times
+        return max(self.longest, tokens / AT_ONCE), tokens, self.completions * times, read
 
 
 @dataclass
@@ -101,7 +102,7 @@ class Meter:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.steps: list[Step] = []
-        self.largest: tuple[float, list[Request]] = (0.0, [])
+        self.asked: list[list[Request]] = []
         self._began: float | None = None
 
     def notice(self, event: Event) -> None:
@@ -125,7 +126,7 @@ class Meter:
         took, counts = time.perf_counter() - start, (len(lengths), sum(lengths), max(lengths, default=0))
         texts = [_text(request.prompt) for request in requests]
         self._note(Call(took, *_read(texts), len(texts), *counts))
-        self.largest = max(self.largest, (_demand(requests, texts), list(requests)), key=lambda one: one[0])
+        self.asked.append(list(requests))
 
     def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
         """Pass on what the backend returns, and note it."""
@@ -167,27 +168,25 @@ def _text(prompt: str | tuple[Message, ...]) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(f"{m.role}: {m.content}" for m in prompt)
 
 
-def _begins(texts: Sequence[str]) -> list[int]:
-    """Return of each text how many characters it has in common with another one."""
-    order = sorted(range(len(texts)), key=lambda i: texts[i])
-    begins = [0] * len(texts)
-    for a, b in pairwise(order):
-        same = _alike(texts[a], texts[b])
-        begins[a], begins[b] = max(begins[a], same), max(begins[b], same)
-    return begins
-
-
-def _read(texts: Sequence[str]) -> tuple[int, int]:
+def _read(texts: Collection[str]) -> tuple[int, int]:
     """Return how many characters are read, what texts have in common once, and how many of those are one's own."""
-    read = sum(map(len, texts)) - sum(_alike(a, b) for a, b in pairwise(sorted(texts)))
-    return read, min(read, _own(texts) * len(texts))
+    ordered = sorted(set(texts))
+    read = sum(map(len, ordered)) - sum(_alike(a, b) for a, b in pairwise(ordered))
+    return read, min(read, _own(ordered) * len(ordered))
 
 
-def _own(texts: Sequence[str]) -> int:
+def _own(texts: Collection[str]) -> int:
     """Return how many characters at the end of a text are its own: the lower quartile, for of a few texts some may be
     alone with a beginning that of many others would have too."""
-    ends = sorted(len(text) - begin for text, begin in zip(texts, _begins(texts), strict=True))
+    ends = sorted(_ends(texts))
     return ends[len(ends) // 4] if ends else 0
+
+
+def _ends(texts: Collection[str]) -> list[int]:
+    """Return of each different text how many characters no other one begins with."""
+    ordered = sorted(set(texts))
+    same = [0, *(_alike(a, b) for a, b in pairwise(ordered)), 0]
+    return [len(text) - max(same[i : i + 2]) for i, text in enumerate(ordered)]
 
 
 def _alike(a: str, b: str) -> int:
@@ -195,11 +194,11 @@ def _alike(a: str, b: str) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _demand(requests: Sequence[Request], texts: Sequence[str]) -> float:
+def _demand(requests: Sequence[Request]) -> int:
     """Return about how much of its cache a backend needs for a call, in characters."""
+    texts = [_text(request.prompt) for request in requests]
     rooms = sorted((4 * r.sampling.max_tokens for r in requests for _ in range(r.n)), reverse=True)
-    own = sorted((len(t) - b for t, b in zip(texts, _begins(texts), strict=True)), reverse=True)
-    return sum(rooms[:AT_ONCE]) + sum(own[:AT_ONCE]) + max(map(len, texts), default=0)
+    return sum(rooms[:AT_ONCE]) + sum(sorted(_ends(texts), reverse=True)[:AT_ONCE]) + max(map(len, texts), default=0)
 
 
 @dataclass(frozen=True)
@@ -213,7 +212,7 @@ class Sample:
     steps: list[Step]
     bytes: int
     troubles: tuple[str, ...]
-    largest: list[Request]
+    calls: list[list[Request]]
 
 
 def played(loaded: Loaded, backend: Backend, questions: int, patience: float) -> Sample:
@@ -239,7 +238,7 @@ def played(loaded: Loaded, backend: Backend, questions: int, patience: float) ->
         )  # now that it is all in one file
     took = time.perf_counter() - start
     asked = sum(a.decision != "dropped" for r in ended for a in r.attempts)
-    return Sample(questions, len(ended), asked, took, meter.steps, size, _troubles(ended), meter.largest[1])
+    return Sample(questions, len(ended), asked, took, meter.steps, size, _troubles(ended), meter.asked)
 
 
 def _troubles(rounds: Sequence[Round]) -> tuple[str, ...]:
@@ -255,7 +254,7 @@ def rates(steps: Sequence[Step]) -> Rates:
 
     calls = [call for step in steps for call in step.calls]
     if not calls:
-        return Rates(0.0, 0.0, 0.0)
+        return Rates()
     work = np.array([call.work() for call in calls])
     scale = np.maximum(work.max(axis=0), 1.0)  # else the characters, which are many, would be all that counts
     found, _ = nnls(work / scale, np.array([call.seconds for call in calls]))
@@ -361,9 +360,10 @@ def _tune(recipe: Recipe, sample: Sample, cost: Rates) -> Part:
 
 def _stretch(backend: Backend, sample: Sample, questions: int) -> None:
     """Begin the largest call at the size that the run will have it, so that the backend makes all the room for it."""
-    if sample.largest and sample.questions < questions:
-        made = _stretched(sample.largest, round(len(sample.largest) * questions / sample.questions))
-        next(iter(backend.generate(made)), None)
+    times = questions / sample.questions
+    if times > 1 and sample.calls:
+        made = [_stretched(requests, round(len(requests) * times)) for requests in sample.calls]
+        next(iter(backend.generate(max(made, key=_demand))), None)
 
 
 def _stretched(requests: Sequence[Request], count: int) -> list[Request]:
