@@ -89,9 +89,9 @@ def _python(deep: bool) -> Iterator[Finding]:
 def _packages(deep: bool) -> Iterator[Finding]:
     """What selfloop always needs."""
     yield Finding("selfloop", f"{metadata.version('selfloop')}, {Path(__file__).parent}")
-    for one in _requirements(""):
-        if lack := _lack(one):
-            yield Finding("package", lack, "wrong", f"pip install '{one}'")
+    if lacking := [(lack, one) for one in _requirements("") if (lack := _lack(one))]:
+        line = " ".join(f"'{one}'" for _, one in lacking)
+        yield Finding("packages", "; ".join(lack for lack, _ in lacking), "wrong", f"pip install {line}")
 
 
 def _extras(deep: bool) -> Iterator[Finding]:
@@ -175,7 +175,11 @@ def _memory(deep: bool) -> Iterator[Finding]:
 
 def _llama(deep: bool) -> Iterator[Finding]:
     """Ask llama.cpp itself how it was built, in a process of its own: one built for another processor dies of it."""
-    version = metadata.version("llama-cpp-python")
+    try:
+        version = metadata.version("llama-cpp-python")
+    except metadata.PackageNotFoundError:
+        yield Finding("llama.cpp", "not installed", "note", "pip install 'selfloop[llamacpp]'")
+        return
     done = _elsewhere("import llama_cpp; print(llama_cpp.llama_print_system_info().decode())", deep)
     if done.returncode:
         why = (
@@ -287,8 +291,12 @@ def _plugins(deep: bool) -> Iterator[Finding]:
 
     catalog = load()
     yield Finding("plugins", f"{len(catalog.plugins)} (see: selfloop plugins)")
+    alike: dict[str, list[str]] = {}
     for name, why in catalog.broken.items():
-        yield Finding("plugins", f"{name}: {why}", "wrong", "update or uninstall its package")
+        alike.setdefault(why.removeprefix(f"plugin {name} "), []).append(name)
+    for why, names in alike.items():
+        mend = "install what is missing, or update or uninstall the package that this comes from"
+        yield Finding("plugins", f"{', '.join(names)}: {why}", "wrong", mend)
 
 
 CHECKS: dict[str, Callable[[bool], Iterator[Finding]]] = {

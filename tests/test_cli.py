@@ -61,7 +61,9 @@ def test_help_names_every_command(selfloop: Selfloop) -> None:
     said = selfloop("--help")
     assert (said.code, said.err) == (0, "")
     named = [line.split()[0] for line in said.out.split("Commands:\n")[1].splitlines() if line[2:3] != " "]
-    assert named == [*COMMANDS, "beliefs", "calibrate", "doctor", "export", "models", "rollback"], "a plugin's come last"
+    assert named == [*COMMANDS, "beliefs", "calibrate", "doctor", "export", "models", "rollback"], (
+        "a plugin's come last"
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from conftest import RECIPE, Selfloop
 
-from selfloop import forecast
-from selfloop.forecast import Call, Rates, Step, rates
+from selfloop import forecast, meter
+from selfloop.forecast import rates
+from selfloop.meter import Call, Rates, Step
 from selfloop.records import Message, Request, Sampling
 
 Write = Callable[[Mapping[str, str]], Path]
@@ -136,7 +137,7 @@ def test_the_rates_are_found_again() -> None:
 
     def call(longest: int, tokens: int, count: int, read: int) -> Call:
         seconds = sum(a * b for a, b in zip(true, (longest, tokens, count, read), strict=True))
-        return Call(seconds, read, read // 2, 4, count, tokens, longest)
+        return Call(seconds, read, read // 2, count, tokens, longest)
 
     calls = [call(48, 170, 4, 500), call(12, 80, 8, 7000), call(30, 40, 2, 20), call(9, 300, 56, 4000)]
     calls.append(call(20, 90, 30, 300))
@@ -145,7 +146,7 @@ def test_the_rates_are_found_again() -> None:
 
 
 def test_a_step_grows_by_what_is_not_in_common() -> None:
-    call = Call(seconds=2.0, read=1000, own=200, requests=4, completions=4, tokens=40, longest=10)
+    call = Call(seconds=2.0, read=1000, own=200, completions=4, tokens=40, longest=10)
     step = Step(1, "ask", seconds=3.0, calls=[call])
     cost = Rates(step=0.1, token=0.01, read=0.001)
     assert step.at(1, cost) == pytest.approx(3.0)
@@ -166,7 +167,7 @@ def test_a_step_grows_by_what_is_not_in_common() -> None:
     ],
 )
 def test_what_texts_have_in_common_is_read_once(texts: Sequence[str], read: tuple[int, int]) -> None:
-    assert forecast._read(texts) == read
+    assert meter.read(texts) == read
 
 
 def test_a_call_is_stretched_to_the_size_of_the_run() -> None:
