@@ -120,13 +120,10 @@ class Hub(Place):
                 f"{lacks} It is not fetched, for HF_HUB_OFFLINE is set: unset it, or where there is a way to the hub: "
                 f"{load}. {PATH_WORKS}."
             )
-        return (
-            self._download(f"{owner}/{repository}", file, f"{lacks} {{}} By hand: {load}. {PATH_WORKS}.")
-            if now
-            else None
-        )
+        by_hand = f"By hand: {load}. {PATH_WORKS}."
+        return self._download(f"{owner}/{repository}", file, lacks, by_hand) if now else None
 
-    def _download(self, repository: str, file: str, message: str) -> Path:
+    def _download(self, repository: str, file: str, lacks: str, by_hand: str) -> Path:
         from huggingface_hub import hf_hub_download
 
         _log.info("fetching %s of %s from the Hugging Face hub, once", file, repository)
@@ -137,7 +134,7 @@ class Hub(Place):
             return Path(hf_hub_download(repository, file))
         except Exception as error:  # the network, the hub, the disk: each has errors of its own
             why = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-            raise ModelError(message.replace("{}", f"It cannot be fetched: {why.rstrip('.')}.")) from error
+            raise ModelError(f"{lacks} It cannot be fetched: {why.rstrip('.')}. {by_hand}") from error
         finally:
             theirs.setLevel(before)
 
