@@ -1,6 +1,7 @@
 """`selfloop plan`: it foretells what a run takes, and says before anything runs what will go wrong."""
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from conftest import RECIPE, Selfloop
 
-from selfloop import forecast, meter
+from selfloop import forecast, machine, meter
 from selfloop.forecast import rates
 from selfloop.meter import Call, Rates, Step
 from selfloop.records import Message, Request, Sampling
@@ -178,3 +179,13 @@ def test_a_call_is_stretched_to_the_size_of_the_run() -> None:
     assert len({str(one.prompt) for one in made}) == 7
     assert str(made[3].prompt).startswith("Question: W") and made[3].n == 3
     assert made[5].prompt[0] == chat[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget its peak")
+def test_the_peak_of_memory_is_what_was_resident_since_it_was_forgotten() -> None:
+    large = bytearray(b"x" * 200_000_000)
+    high = machine.peak()
+    del large
+    machine.forget_peak()
+    low = machine.peak()
+    assert high and low and high - low > 150_000_000

@@ -89,11 +89,14 @@ def _warnings(loaded: "Loaded", found: "Forecast", runs: Path) -> Iterator[str]:
 
 
 def _tuner_warnings(loaded: "Loaded", tuner: Any) -> Iterator[str]:
+    from tempfile import TemporaryDirectory
+
     from selfloop.assemble import built
     from selfloop.errors import SelfloopError
 
     try:
-        built(loaded, "tuner", tuner, loaded.base)
+        with TemporaryDirectory() as folder:
+            built(loaded, "tuner", tuner, Path(folder))
     except SelfloopError as error:
         yield f"the run will not begin: {error}"
     yield "the tune's time is a rough guess. Its memory is not in the forecast: training takes several times as much."
