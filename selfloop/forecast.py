@@ -12,18 +12,20 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from selfloop.assemble import Named, Observers, assemble, built
 from selfloop.events import RoundEnded
 from selfloop.loop import play
 from selfloop.machine import forget_peak, peak
-from selfloop.meter import AT_ONCE, Meter, Rates, Step, own_part, own_parts, text_of
+from selfloop.meter import AT_ONCE, Meter, Rates, Step, own_part, own_parts, settled, text_of
 from selfloop.protocols import Backend
-from selfloop.recipe import Loaded, Recipe
+from selfloop.recipe import Decide, Loaded, Recipe
 from selfloop.records import Message, ModelInfo, Request, Round
 from selfloop.store import Store
 
 QUESTIONS, ROUNDS = 8, 2  # of a sample; the second round has sources that the first has not
+ANY = 1e-9  # a confidence that almost every answer has
 SLOW = 10.0  # seconds that loading takes if something is fetched or made on the way
 LARGER = 4  # times the questions of a sample that took no time to speak of
 TUNING = 24  # times what reading the lessons takes: a tune of Gemma 3 270M on two cores (docs/experiments.md)
@@ -44,9 +46,15 @@ class Sample:
 
 
 def played(loaded: Loaded, backend: Backend, questions: int, patience: float) -> Sample:
-    """Play a round or two of so many questions in a folder that goes away; none begins after `patience` seconds."""
+    """Play a round or two of so many questions in a folder that goes away; none begins after `patience` seconds.
+
+    A few questions leave too few beliefs for what the next round makes of them, such as demonstrations, so every answer
+    counts as one.
+    """
     ask = loaded.recipe.ask.model_copy(update={"questions": questions})
-    less = {"ask": ask, "rounds": min(ROUNDS, loaded.recipe.rounds), "observers": [], "tuner": None}
+    less: dict[str, Any] = {"ask": ask, "rounds": min(ROUNDS, loaded.recipe.rounds), "observers": [], "tuner": None}
+    if questions < loaded.recipe.ask.questions:
+        less["decide"] = Decide(belief=ANY, declined=0.0)
     small = replace(loaded, recipe=loaded.recipe.model_copy(update=less))
     meter, start = Meter(backend), time.perf_counter()
     with TemporaryDirectory(prefix="selfloop-plan-") as name:
@@ -54,7 +62,7 @@ def played(loaded: Loaded, backend: Backend, questions: int, patience: float) ->
         size = sum(file.stat().st_size for file in Path(name).rglob("*") if file.is_file())
     took = time.perf_counter() - start
     asked = sum(a.decision != "dropped" for r in ended for a in r.attempts)
-    return Sample(questions, len(ended), asked, took, meter.steps, size, _troubles(ended), meter.asked)
+    return Sample(questions, len(ended), asked, took, settled(meter.steps), size, _troubles(ended), meter.asked)
 
 
 def _rounds(loaded: Loaded, meter: Meter, folder: Path, until: float) -> list[Round]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 AT_ONCE = 64  # completions that a backend may be expected to write at a time
+FEW = 3  # texts; of fewer nobody can tell what they would have in common with others
 
 
 class Rates(NamedTuple):
@@ -30,9 +31,10 @@ class Rates(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of the backend. Of the characters `read`, `own` are those of one request alone."""
+    """One call of the backend. Of the characters `read`, `own` are those of one of the `texts` alone."""
 
     seconds: float
+    texts: int
     read: int
     own: int
     completions: int = 0
@@ -150,11 +152,24 @@ def text_of(prompt: str | tuple[Message, ...]) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(f"{m.role}: {m.content}" for m in prompt)
 
 
-def read(texts: Collection[str]) -> tuple[int, int]:
-    """Return how many characters are read, what texts have in common once, and how many of those are one's own."""
+def settled(steps: Sequence[Step]) -> list[Step]:
+    """Return the steps with calls of a few texts told apart as those of more are: by as much that is a text's own."""
+    calls = [call for step in steps for call in step.calls]
+    each = [call.own // call.texts for call in calls if call.texts >= FEW]
+    usual = sorted(each)[len(each) // 2] if each else None
+
+    def settle(call: Call) -> Call:
+        known = usual is None or call.texts >= FEW
+        return call if known else replace(call, own=min(call.own, (usual or 0) * call.texts))
+
+    return [replace(step, calls=list(map(settle, step.calls))) for step in steps]
+
+
+def read(texts: Collection[str]) -> tuple[int, int, int]:
+    """Return how many texts differ, the characters read, what is in common once, and those that are one's own."""
     ordered = sorted(set(texts))
     read = sum(map(len, ordered)) - sum(_alike(a, b) for a, b in pairwise(ordered))
-    return read, min(read, own_part(ordered) * len(ordered))
+    return len(ordered), read, min(read, own_part(ordered) * len(ordered))
 
 
 def own_part(texts: Collection[str]) -> int:

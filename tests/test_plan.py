@@ -138,7 +138,7 @@ def test_the_rates_are_found_again() -> None:
 
     def call(longest: int, tokens: int, count: int, read: int) -> Call:
         seconds = sum(a * b for a, b in zip(true, (longest, tokens, count, read), strict=True))
-        return Call(seconds, read, read // 2, count, tokens, longest)
+        return Call(seconds, 4, read, read // 2, count, tokens, longest)
 
     calls = [call(48, 170, 4, 500), call(12, 80, 8, 7000), call(30, 40, 2, 20), call(9, 300, 56, 4000)]
     calls.append(call(20, 90, 30, 300))
@@ -147,7 +147,7 @@ def test_the_rates_are_found_again() -> None:
 
 
 def test_a_step_grows_by_what_is_not_in_common() -> None:
-    call = Call(seconds=2.0, read=1000, own=200, completions=4, tokens=40, longest=10)
+    call = Call(seconds=2.0, texts=4, read=1000, own=200, completions=4, tokens=40, longest=10)
     step = Step(1, "ask", seconds=3.0, calls=[call])
     cost = Rates(step=0.1, token=0.01, read=0.001)
     assert step.at(1, cost) == pytest.approx(3.0)
@@ -161,14 +161,21 @@ def test_a_step_grows_by_what_is_not_in_common() -> None:
 @pytest.mark.parametrize(
     ("texts", "read"),
     [
-        ([], (0, 0)),
-        (["abc"], (3, 3)),
-        (["abc", "abc"], (3, 3)),
-        (["shared one", "shared two", "other"], (10 + 3 + 5, 9)),
+        ([], (0, 0, 0)),
+        (["abc"], (1, 3, 3)),
+        (["abc", "abc"], (1, 3, 3)),
+        (["shared one", "shared two", "other"], (3, 10 + 3 + 5, 9)),
     ],
 )
-def test_what_texts_have_in_common_is_read_once(texts: Sequence[str], read: tuple[int, int]) -> None:
+def test_what_texts_have_in_common_is_read_once(texts: Sequence[str], read: tuple[int, ...]) -> None:
     assert meter.read(texts) == read
+
+
+def test_a_text_alone_has_as_much_of_its_own_as_others() -> None:
+    many, alone = Call(1.0, 8, 900, 160), Call(1.0, 1, 700, 700)
+    (step,) = meter.settled([Step(1, "ask", 2.0, [many, alone])])
+    assert [call.own for call in step.calls] == [160, 20]
+    assert meter.settled([Step(1, "ask", 1.0, [alone])])[0].calls == [alone]
 
 
 def test_a_call_is_stretched_to_the_size_of_the_run() -> None:
