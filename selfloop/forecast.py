@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -18,7 +19,7 @@ from selfloop.assemble import Named, Observers, assemble, built
 from selfloop.events import RoundEnded
 from selfloop.loop import play
 from selfloop.machine import forget_peak, peak
-from selfloop.meter import AT_ONCE, Meter, Rates, Step, own_part, own_parts, settled, text_of
+from selfloop.meter import AT_ONCE, Meter, Rates, Step, own_parts, settled, text_of
 from selfloop.protocols import Backend
 from selfloop.recipe import Decide, Loaded, Recipe
 from selfloop.records import Message, ModelInfo, Request, Round
@@ -207,7 +208,7 @@ def _stretch(backend: Backend, sample: Sample, questions: int) -> None:
 
 def _stretched(requests: Sequence[Request], count: int) -> list[Request]:
     """Return so many requests that are like the given ones, each with an end of its own as theirs have."""
-    own = own_part([text_of(request.prompt) for request in requests])
+    own = int(median(own_parts([text_of(request.prompt) for request in requests])))  # rather too much than too little
     return [
         replace(request, seed=i, prompt=_varied(request.prompt, own, i // len(requests)))
         for i, request in ((i, requests[i % len(requests)]) for i in range(count))

@@ -184,7 +184,7 @@ def test_a_call_is_stretched_to_the_size_of_the_run() -> None:
     made = forecast._stretched(asked, 7)
     assert made[:3] == [forecast.replace(one, seed=i) for i, one in enumerate(asked)]
     assert len({str(one.prompt) for one in made}) == 7
-    assert str(made[3].prompt).startswith("Question: W") and made[3].n == 3
+    assert (made[3].prompt, made[3].n) == ("Question: 1 Who?", 3)
     assert made[5].prompt[0] == chat[0]
 
 
