@@ -1,8 +1,8 @@
 """Finding a model by what a recipe calls it: a path, or a name that is fetched once and kept.
 
 `LOCATORS` maps prefixes (`hf:`, say) to functions from what follows the prefix to a file; add one to add a
-kind of place. What is fetched lies in `<cache>/models/`; the cache is the user's, or the folder that
-`SELFLOOP_CACHE` names. Files appear there whole and checked, or not at all.
+kind of place (those that there are: `places.py`). What is fetched lies in `<cache>/models/`; the cache is the user's,
+or the folder that `SELFLOOP_CACHE` names. Files appear there whole and checked, or not at all.
 """
 
 import hashlib
@@ -15,13 +15,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from selfloop.errors import ModelError, did_you_mean
+
+from .places import PLACES
 
 ACCEPT = "SELFLOOP_ACCEPT_LICENSE"
 CACHE = "SELFLOOP_CACHE"
@@ -73,7 +75,16 @@ KNOWN: Mapping[str, Known] = {
     ),
 }
 
-LOCATORS: Mapping[str, Callable[[str], Path]] = {}
+
+class Locator(Protocol):
+    """Finds the file that is meant by what follows a prefix."""
+
+    def __call__(self, rest: str, *, fetch: bool = True) -> Path | None:
+        """Return it; not `fetch`: None where it would have to be fetched. Raises ModelError."""
+        ...
+
+
+LOCATORS: Mapping[str, Locator] = {place.prefix: place for place in PLACES}
 
 
 def locate(model: str) -> Path:
@@ -82,23 +93,26 @@ def locate(model: str) -> Path:
     Raises ModelError for what is neither a GGUF file nor a known name, for terms that were not accepted, and
     for a fetch that failed.
     """
-    prefix, colon, rest = model.partition(":")
-    if colon and prefix in LOCATORS:
-        return LOCATORS[prefix](rest)
     if model in KNOWN:
         return _known(model)
-    path = Path(model).expanduser()
+    path = _placed(model, fetch=True)
+    assert path
     check_gguf(path)
     return path
 
 
 def check(model: str) -> None:
     """Raise ModelError for what can be seen to be wrong without fetching anything."""
-    prefix, colon, _ = model.partition(":")
     if model in KNOWN:
         _check_accepted(model)
-    elif not (colon and prefix in LOCATORS):
-        check_gguf(Path(model).expanduser())
+    elif path := _placed(model, fetch=False):
+        check_gguf(path)
+
+
+def _placed(model: str, *, fetch: bool) -> Path | None:
+    """Return the file behind a prefix, or the path that `model` is."""
+    prefix, colon, rest = model.partition(":")
+    return LOCATORS[prefix](rest, fetch=fetch) if colon and prefix in LOCATORS else Path(model).expanduser()
 
 
 def check_gguf(path: Path) -> None:
@@ -106,8 +120,11 @@ def check_gguf(path: Path) -> None:
     if path.is_dir():
         raise ModelError(f"{path} is a folder; name a .gguf file in it")
     if not path.exists():
-        names = ", ".join(KNOWN)
-        raise ModelError(f"no such file: {path}.{did_you_mean(str(path), KNOWN)} Models known by name: {names}.")
+        names, prefixes = ", ".join(KNOWN), ", ".join(f"{prefix}:" for prefix in sorted(LOCATORS))
+        raise ModelError(
+            f"no such file: {path}.{did_you_mean(str(path), KNOWN)} Models known by name: {names}. "
+            f"With {prefixes} before it a name is one of another program. All that is here: selfloop models"
+        )
     try:
         with path.open("rb") as file:
             head = file.read(24)
@@ -128,18 +145,31 @@ def check_gguf(path: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Return the file's hash; read only when the file has changed since it was last hashed here."""
-    stat = path.stat()
-    size_and_time = [stat.st_size, stat.st_mtime_ns]
-    name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=16).hexdigest()
-    stamp = cache() / "stamps" / f"{name}.json"
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(stamp.read_text("utf-8"))
-        if known["file"] == size_and_time:
-            return str(known["sha256"])
-    found = _hash(path)
+    if known := known_sha256(path):
+        return known
+    before, found = _size_and_time(path), _hash(path)
     with suppress(OSError):  # a stamp only saves time
-        write(stamp, json.dumps({"file": size_and_time, "sha256": found}))
+        write(_stamp(path), json.dumps({"file": before, "sha256": found}))
     return found
+
+
+def known_sha256(path: Path) -> str | None:
+    """Return the file's hash if it was hashed here before, and has not changed since."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(_stamp(path).read_text("utf-8"))
+        if known["file"] == _size_and_time(path):
+            return str(known["sha256"])
+    return None
+
+
+def _stamp(path: Path) -> Path:
+    name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=16).hexdigest()
+    return cache() / "stamps" / f"{name}.json"
+
+
+def _size_and_time(path: Path) -> list[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def _hash(path: Path) -> str:

@@ -62,7 +62,8 @@ def test_help_names_every_command(selfloop: Selfloop) -> None:
     said = selfloop("--help")
     assert (said.code, said.err) == (0, "")
     named = [line.split()[0] for line in said.out.split("Commands:\n")[1].splitlines() if line[2:3] != " "]
-    more = ["beliefs", "calibrate", "compare", "dataset", "export", "new", "recipes", "report", "rollback", "view"]
+    more = ["beliefs", "calibrate", "compare", "dataset", "doctor", "export", "models"]
+    more += ["new", "recipes", "report", "rollback", "view"]
     assert named == [*COMMANDS, *more], "a plugin's come last"
 
 
@@ -102,6 +103,12 @@ def test_run_ends_with_a_summary(run: Path, selfloop: Selfloop) -> None:
         "The run lies in runs/fixed-2. Look into it: selfloop show runs/fixed-2",
     ]
     assert said.err == ""
+
+
+def test_a_quiet_run_says_where_it_lies_and_no_more(run: Path, selfloop: Selfloop) -> None:
+    said = selfloop("run", "fixed.yaml", "--quiet")
+    assert (said.code, said.out, said.err) == (0, "runs/fixed-2\n", "")
+    assert selfloop("resume", "fixed-2", "--quiet").out == "runs/fixed-2\n"
 
 
 def test_run_json_is_json_alone(run: Path, selfloop: Selfloop) -> None:

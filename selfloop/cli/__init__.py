@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "Run a recipe in a new folder.",
     "resume": "Go on with a run that was stopped or killed.",
     "check": "Say what is wrong with a recipe, without loading a model.",
+    "plan": "Say how long a recipe will take here, and how much memory, before anything runs.",
     "plugins": "List what is installed: components, options, where they come from.",
     "eval": "Measure a model, a recipe or a finished run by gold answers.",
     "rescore": "Judge a finished run again, with other verifiers or thresholds, without the model.",

@@ -26,6 +26,7 @@ overrides = click.option(
     metavar="KEY=VALUE",
     help="Change a value of the recipe, as in --set backend.n_ctx=4096. May be given more than once.",
 )
+quiet = click.option("--quiet", is_flag=True, help="Print only where the run lies, and whether something failed.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 

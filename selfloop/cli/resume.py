@@ -4,15 +4,16 @@ from pathlib import Path
 
 import click
 
-from selfloop.cli.options import accept_license, as_json, run_argument, run_folder, runs_dir
+from selfloop.cli.options import accept_license, as_json, quiet, run_argument, run_folder, runs_dir
 
 
 @click.command("resume")
 @run_argument
 @runs_dir
 @accept_license
+@quiet
 @as_json
-def command(run: str, runs: Path, as_json: bool) -> None:
+def command(run: str, runs: Path, quiet: bool, as_json: bool) -> None:
     """Go on with RUN (a folder, or a name in --runs) where it was stopped. Nothing is generated twice.
 
     A run that is done is left as it is, and its summary printed again.
@@ -24,4 +25,5 @@ def command(run: str, runs: Path, as_json: bool) -> None:
     from selfloop.cli.summary import print_summary
     from selfloop.runner import resume
 
-    print_summary(resume(run_folder(run, runs), quiet=as_json), as_json=as_json)
+    folder = resume(run_folder(run, runs), quiet=quiet or as_json)
+    print_summary(folder, as_json=as_json, quiet=quiet)

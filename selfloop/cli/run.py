@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from selfloop.cli.options import accept_license, as_json, complete_recipe, overrides, runs_dir
+from selfloop.cli.options import accept_license, as_json, complete_recipe, overrides, quiet, runs_dir
 
 
 @click.command("run")
@@ -12,8 +12,9 @@ from selfloop.cli.options import accept_license, as_json, complete_recipe, overr
 @overrides
 @runs_dir
 @accept_license
+@quiet
 @as_json
-def command(recipe: Path, overrides: tuple[str, ...], runs: Path, as_json: bool) -> None:
+def command(recipe: Path, overrides: tuple[str, ...], runs: Path, quiet: bool, as_json: bool) -> None:
     """Run RECIPE in a new folder of --runs, and print a summary at its end.
 
     RECIPE is a .yaml file, or the name of one that comes with selfloop (`selfloop recipes` lists them). All that
@@ -30,4 +31,5 @@ def command(recipe: Path, overrides: tuple[str, ...], runs: Path, as_json: bool)
     from selfloop.runner import run
 
     file, base = recipe_file(recipe)
-    print_summary(run(file, overrides, runs, quiet=as_json, base=base), as_json=as_json)
+    folder = run(file, overrides, runs, quiet=quiet or as_json, base=base)
+    print_summary(folder, as_json=as_json, quiet=quiet)

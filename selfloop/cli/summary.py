@@ -96,9 +96,15 @@ def _counts(ended: Round) -> dict[str, int]:
     }
 
 
-def print_summary(folder: Path, *, as_json: bool) -> None:
-    """Print the summary as JSON, or as a table with the surest beliefs and where the run lies."""
+def print_summary(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
+    """Print the summary as JSON, or as a table with the surest beliefs and where the run lies; `quiet`: that alone."""
     found = summary(folder)
+    failed = f"{found['failures']} failures: selfloop show {found['run']} --failures"
+    if quiet and not as_json:
+        click.echo(printable(found["run"]))
+        if found["failures"]:
+            click.echo(failed, err=True)
+        return
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -121,7 +127,7 @@ def print_summary(folder: Path, *, as_json: bool) -> None:
         line = printable(f"{belief['question']} — {belief['answer']}", max(10, console.width - 8))
         console.print(Text(f"  {belief['confidence']:.2f}  {line}"), soft_wrap=True)
     if found["failures"]:
-        console.print(f"{found['failures']} failures: selfloop show {found['run']} --failures", markup=False)
+        console.print(failed, markup=False)
     console.print(
         f"\nThe run lies in {found['run']}. Look into it: selfloop show {found['run']}", markup=False, soft_wrap=True
     )

@@ -1,0 +1,231 @@
+"""How long a recipe will take on this machine, and how much memory: a little of it is played, and counted up.
+
+A round or two of a few questions, with the recipe's own parts and prompts, say what is asked of the model. What each
+call would be with all questions is reckoned from its own counts: as many calls, each with so many times the requests,
+each of which goes on for as many tokens; what prompts have in common is still read once. What reading, writing and one
+more token of the longest cost is fitted to the calls of the sample.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from selfloop.assemble import Named, Observers, assemble, built
+from selfloop.events import RoundEnded
+from selfloop.loop import play
+from selfloop.machine import forget_peak, peak
+from selfloop.meter import AT_ONCE, Meter, Rates, Step, own_parts, settled, text_of
+from selfloop.protocols import Backend
+from selfloop.recipe import Decide, Loaded, Recipe
+from selfloop.records import Message, ModelInfo, Request, Round
+from selfloop.store import Store
+
+QUESTIONS, ROUNDS = 8, 2  # of a sample; the second round has sources that the first has not
+ANY = 1e-9  # a confidence that almost every answer has
+SLOW = 10.0  # seconds that loading takes if something is fetched or made on the way
+LARGER = 4  # times the questions of a sample that took no time to speak of
+TUNING = 24  # times what reading the lessons takes: a tune of Gemma 3 270M on two cores (docs/experiments.md)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A few questions as they were played: what the steps took, and what was left of them on the disk."""
+
+    questions: int
+    rounds: int
+    asked: int
+    seconds: float
+    steps: list[Step]
+    bytes: int
+    troubles: tuple[str, ...]
+    calls: list[list[Request]]
+
+
+def played(loaded: Loaded, backend: Backend, questions: int, patience: float) -> Sample:
+    """Play a round or two of so many questions in a folder that goes away; none begins after `patience` seconds.
+
+    A few questions leave too few beliefs for what the next round makes of them, such as demonstrations, so every answer
+    counts as one.
+    """
+    ask = loaded.recipe.ask.model_copy(update={"questions": questions})
+    less: dict[str, Any] = {"ask": ask, "rounds": min(ROUNDS, loaded.recipe.rounds), "observers": [], "tuner": None}
+    if questions < loaded.recipe.ask.questions:
+        less["decide"] = Decide(belief=ANY, declined=0.0)
+    small = replace(loaded, recipe=loaded.recipe.model_copy(update=less))
+    meter, start = Meter(backend), time.perf_counter()
+    with TemporaryDirectory(prefix="selfloop-plan-") as name:
+        ended = _rounds(small, meter, Path(name), start + patience)
+        size = sum(file.stat().st_size for file in Path(name).rglob("*") if file.is_file())
+    took = time.perf_counter() - start
+    asked = sum(a.decision != "dropped" for r in ended for a in r.attempts)
+    return Sample(questions, len(ended), asked, took, settled(meter.steps), size, _troubles(ended), meter.asked)
+
+
+def _rounds(loaded: Loaded, meter: Meter, folder: Path, until: float) -> list[Round]:
+    """Play the rounds of a recipe, each stored as it ends."""
+    ended: list[Round] = []
+    with closing(Store(folder, write=True)) as store:
+        parts = replace(assemble(loaded, folder, store, meter), notice=Observers([Named("plan", meter)]))
+        store.begin_session({})
+        for one in play(loaded.recipe, parts, store.past()):
+            store.save_round(one)
+            parts.notice(RoundEnded(one))
+            ended.append(one)
+            if time.perf_counter() > until:
+                break
+    return ended
+
+
+def _troubles(rounds: Sequence[Round]) -> tuple[str, ...]:
+    """Return what went wrong, each thing once."""
+    failures = [f for r in rounds for f in (*r.failures, *(f for a in r.attempts for f in a.failures))]
+    return tuple(dict.fromkeys(f"{f.step}: {f.component}: {f.message}" for f in failures))
+
+
+def rates(steps: Sequence[Step]) -> Rates:
+    """Fit what a call's work costs; no cost is below nothing."""
+    import numpy as np
+    from scipy.optimize import nnls  # type: ignore[import-untyped]
+
+    calls = [call for step in steps for call in step.calls]
+    if not calls:
+        return Rates()
+    work = np.array([call.work() for call in calls])
+    scale = np.maximum(work.max(axis=0), 1.0)  # else the characters, which are many, would be all that counts
+    found, _ = nnls(work / scale, np.array([call.seconds for call in calls]))
+    return Rates(*(float(one) for one in found / scale))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A step's seconds in the first round, in each later one, and in all rounds, and the tokens that it writes."""
+
+    name: str
+    first: float
+    later: float
+    seconds: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take. Memory and disk are in bytes; memory is None where the system does not tell."""
+
+    model: ModelInfo
+    loading: float
+    parts: tuple[Part, ...]
+    memory: int | None
+    disk: int
+    sample: Sample
+
+    @property
+    def seconds(self) -> float:
+        """Return how long the run will take."""
+        return self.loading + sum(part.seconds for part in self.parts)
+
+
+def forecast(loaded: Loaded, budget: float) -> Forecast:
+    """Play samples for about `budget` seconds, and count them up. Raises SelfloopError for what cannot be loaded."""
+    backend, loading = _opened(loaded)
+    try:
+        forget_peak()
+        sample = _sampled(loaded, backend, budget)
+        _stretch(backend, sample, loaded.recipe.ask.questions)
+        parts = tuple(_parts(loaded.recipe, sample))
+        disk = round(sample.bytes * loaded.recipe.rounds / sample.rounds * _times(loaded.recipe, sample))
+        return Forecast(backend.describe(), loading, parts, peak(), disk, sample)
+    finally:
+        backend.close()
+
+
+def _opened(loaded: Loaded) -> tuple[Backend, float]:
+    """Return the backend and how long loading takes: once more if it took long, for what is made once is there then."""
+    backend, took = _loaded(loaded)
+    if took > SLOW:
+        backend.close()
+        backend, took = _loaded(loaded)
+    return backend, took
+
+
+def _loaded(loaded: Loaded) -> tuple[Backend, float]:
+    start = time.perf_counter()
+    backend: Backend = built(loaded, "backend", loaded.recipe.backend, loaded.base)
+    backend.describe()
+    return backend, time.perf_counter() - start
+
+
+def _sampled(loaded: Loaded, backend: Backend, budget: float) -> Sample:
+    """Return the largest sample that there is time for."""
+    questions, start = min(QUESTIONS, loaded.recipe.ask.questions), time.perf_counter()
+    while True:
+        sample = played(loaded, backend, questions, budget)
+        spent = time.perf_counter() - start
+        if questions == loaded.recipe.ask.questions or spent + LARGER * sample.seconds > budget:
+            return sample
+        questions = min(LARGER * questions, loaded.recipe.ask.questions)
+
+
+def _times(recipe: Recipe, sample: Sample) -> float:
+    return recipe.ask.questions / sample.questions
+
+
+def _parts(recipe: Recipe, sample: Sample) -> Iterator[Part]:
+    """Yield the forecast of each step: later rounds are as the last one that was played."""
+    times, cost = _times(recipe, sample), rates(sample.steps)
+    for name in dict.fromkeys(step.name for step in sample.steps):
+        own = [step for step in sample.steps if step.name == name]
+        first, later = own[0].at(times, cost, own[-1].beside), own[-1].at(times, cost)
+        more = recipe.rounds - 1
+        tokens = round(times * (own[0].tokens + more * own[-1].tokens))
+        yield Part(name, first, later, first + more * later, tokens)
+    if recipe.tuner:
+        yield _tune(recipe, sample, cost)
+
+
+def _tune(recipe: Recipe, sample: Sample, cost: Rates) -> Part:
+    """Return about how long the tunes take, by what reading their lessons takes: all questions so far, and answers."""
+    assert recipe.tuner
+    calls = [call for step in sample.steps if step.name == "answer" for call in step.calls]
+    written = sum(call.completions for call in calls)
+    length = sum(call.own for call in calls) / max(sample.asked, 1) + 4 * sum(c.tokens for c in calls) / max(written, 1)
+    each = TUNING * cost.read * length * recipe.ask.questions * float(recipe.tuner.options.get("epochs", 1))
+    tunes = [number * each for number in range(recipe.tuner.every, recipe.rounds + 1, recipe.tuner.every)]
+    return Part("tune", 0.0, max(tunes, default=0.0), sum(tunes), 0)
+
+
+def _stretch(backend: Backend, sample: Sample, questions: int) -> None:
+    """Begin the largest call at the size that the run will have it, so that the backend makes all the room for it."""
+    times = questions / sample.questions
+    if times > 1 and sample.calls:
+        made = [_stretched(requests, round(len(requests) * times)) for requests in sample.calls]
+        next(iter(backend.generate(max(made, key=_demand))), None)
+
+
+def _stretched(requests: Sequence[Request], count: int) -> list[Request]:
+    """Return so many requests that are like the given ones, each with an end of its own as theirs have."""
+    own = int(median(own_parts([text_of(request.prompt) for request in requests])))  # rather too much than too little
+    return [
+        replace(request, seed=i, prompt=_varied(request.prompt, own, i // len(requests)))
+        for i, request in ((i, requests[i % len(requests)]) for i in range(count))
+    ]
+
+
+def _varied(prompt: str | tuple[Message, ...], own: int, number: int) -> str | tuple[Message, ...]:
+    if isinstance(prompt, str):
+        return f"{prompt[: len(prompt) - own]}{number} {prompt[len(prompt) - own :]}" if number else prompt
+    *before, last = prompt
+    return (*before, replace(last, content=str(_varied(last.content, min(own, len(last.content)), number))))
+
+
+def _demand(requests: Sequence[Request]) -> int:
+    """Return about how much of its cache a backend needs for a call, in characters."""
+    texts = [text_of(request.prompt) for request in requests]
+    rooms = sorted((4 * r.sampling.max_tokens for r in requests for _ in range(r.n)), reverse=True)
+    return (
+        sum(rooms[:AT_ONCE]) + sum(sorted(own_parts(texts), reverse=True)[:AT_ONCE]) + max(map(len, texts), default=0)
+    )

@@ -1,0 +1,198 @@
+"""`selfloop plan`: it foretells what a run takes, and says before anything runs what will go wrong."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import RECIPE, Selfloop
+
+from selfloop import forecast, machine, meter
+from selfloop.forecast import rates
+from selfloop.meter import Call, Rates, Step
+from selfloop.records import Message, Request, Sampling
+
+Write = Callable[[Mapping[str, str]], Path]
+SLOW = """\
+rounds: 2
+backend: {kind: scripted, delay: 0.006}
+ask: {questions: 32, sources: [blank_slate], scorers: []}
+answer: {samples: 4}
+verifiers: [agreement]
+observers: []
+"""
+
+
+def planned(selfloop: Selfloop, *args: str) -> dict[str, Any]:
+    said = selfloop("plan", *args, "--json")
+    assert (said.code, said.err) == (0, "")
+    found: dict[str, Any] = json.loads(said.out)
+    return found
+
+
+def test_a_plan_is_read_by_people(write: Write, selfloop: Selfloop) -> None:
+    write({"r.yaml": RECIPE})
+    said = selfloop("plan", "r.yaml")
+    lines = [" ".join(line.split()) for line in said.out.splitlines()]
+    assert (said.code, said.err) == (0, "")
+    assert lines[:2] == ["r: 1 round of 2 questions", "with scripted (script, base), by scripted"]
+    assert lines[2].startswith("measured on 1 round of 2 questions, which took ")
+    assert lines[4] == "step round 1 each later in all tokens"
+    assert [line.split()[0] for line in lines[5:11]] == ["loading", "ask", "answer", "verify", "decide", "in"]
+    assert lines[12].startswith("memory ")
+    assert "logprobs yes sequence_probability, meaning_probability" in lines
+    assert "attentions no" in lines
+
+
+def test_nothing_is_left_of_it(write: Write, selfloop: Selfloop) -> None:
+    folder = write({"r.yaml": RECIPE})
+    selfloop("plan", "r.yaml")
+    assert {path.name for path in folder.iterdir()} <= {"r.yaml", "cache"}
+
+
+def test_the_forecast_is_near_what_the_run_takes(write: Write, selfloop: Selfloop) -> None:
+    """A script takes as long for each completion as it is told to, and 24 of 32 questions are not played."""
+    write({"slow.yaml": SLOW})
+    selfloop("run", "slow.yaml", "--json", "--runs", "warm")  # what is imported once is not what is compared
+    found = planned(selfloop, "slow.yaml", "--seconds", "0")
+    assert found["sample"]["questions"] == 8
+    start = time.perf_counter()
+    selfloop("run", "slow.yaml", "--json")
+    took = time.perf_counter() - start
+    assert 0.6 < took / found["seconds"] < 1.6
+
+
+def test_a_sample_that_takes_no_time_is_made_larger(write: Write, selfloop: Selfloop) -> None:
+    write({"slow.yaml": SLOW})
+    fast = planned(selfloop, "slow.yaml", "--set", "backend.delay=0", "--seconds", "60")
+    assert (fast["sample"]["questions"], fast["sample"]["rounds"]) == (32, 2)
+
+
+def test_a_small_run_is_its_own_sample(write: Write, selfloop: Selfloop) -> None:
+    write({"r.yaml": RECIPE})
+    found = planned(selfloop, "r.yaml")
+    played = json.loads(selfloop("run", "r.yaml", "--json").out)
+    assert found["sample"]["asked"] == sum(one["asked"] for one in played["rounds"])
+
+
+def test_what_is_wrong_with_a_recipe_is_said_before_anything_is_measured(write: Write, selfloop: Selfloop) -> None:
+    write({"r.yaml": RECIPE.replace("questions: 2", "question: 2")})
+    said = selfloop("plan", "r.yaml")
+    assert (said.code, said.out) == (2, "")
+    assert "ask.question: unknown key. Did you mean 'questions'?" in said.err
+
+
+def test_prompts_that_do_not_fit_are_warned_of(write: Write, selfloop: Selfloop) -> None:
+    write({"r.yaml": RECIPE.replace("backend: scripted", "backend: {kind: scripted, context: 30}")})
+    warnings = planned(selfloop, "r.yaml")["warnings"]
+    assert any("over the context of 30" in warning for warning in warnings)
+
+
+def test_a_recipe_that_asks_nothing_is_warned_of(write: Write, selfloop: Selfloop) -> None:
+    write({"r.yaml": RECIPE, "script.json": '{"": ["no question"]}'})
+    found = planned(selfloop, "r.yaml", "--set", "backend={kind: scripted, script: script.json}")
+    assert any(warning.startswith("not one question of the sample") for warning in found["warnings"])
+
+
+def test_too_little_memory_and_disk_are_warned_of(
+    write: Write, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write({"r.yaml": RECIPE})
+    monkeypatch.setattr("selfloop.machine.free_memory", lambda: 1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    said = selfloop("plan", "r.yaml").out
+    assert "of memory, and 0.0 MB are free now. Take a smaller model." in said
+    assert "of disk, and 0.0 MB are free. Choose another with --runs." in said
+
+
+TUNER = """\
+from selfloop import Component, hookimpl
+from selfloop.errors import MissingExtra
+
+def build():
+    raise MissingExtra("peft", "tune", "The tuner")
+
+@hookimpl
+def selfloop_tuners():
+    return [Component("mine", build)]
+"""
+
+
+def test_a_tuner_that_cannot_be_built_is_warned_of(write: Write, selfloop: Selfloop) -> None:
+    write({"mine.py": TUNER, "r.yaml": f"{RECIPE}plugins: [mine.py]\ntuner: mine\n"})
+    found = planned(selfloop, "r.yaml")
+    assert any("will not begin: The tuner needs the package peft" in warning for warning in found["warnings"])
+    assert [step["name"] for step in found["steps"]][-1] == "tune"
+    adapters = next(one for one in found["capabilities"] if one["capability"] == "adapters")
+    assert adapters == {"capability": "adapters", "given": True, "needed_by": ["mine"]}
+
+
+# --- the reckoning
+
+
+def test_the_rates_are_found_again() -> None:
+    true = Rates(step=0.01, token=0.002, completion=0.03, read=0.0001)
+
+    def call(longest: int, tokens: int, count: int, read: int) -> Call:
+        seconds = sum(a * b for a, b in zip(true, (longest, tokens, count, read), strict=True))
+        return Call(seconds, 4, read, read // 2, count, tokens, longest)
+
+    calls = [call(48, 170, 4, 500), call(12, 80, 8, 7000), call(30, 40, 2, 20), call(9, 300, 56, 4000)]
+    calls.append(call(20, 90, 30, 300))
+    assert rates([Step(1, "ask", 1.0, calls)]) == pytest.approx(true)
+    assert rates([Step(1, "decide", 1.0)]) == (0, 0, 0, 0)
+
+
+def test_a_step_grows_by_what_is_not_in_common() -> None:
+    call = Call(seconds=2.0, texts=4, read=1000, own=200, completions=4, tokens=40, longest=10)
+    step = Step(1, "ask", seconds=3.0, calls=[call])
+    cost = Rates(step=0.1, token=0.01, read=0.001)
+    assert step.at(1, cost) == pytest.approx(3.0)
+    assert step.at(3, cost) == pytest.approx(3.0 + 2 * 1.0 + 0.01 * 80 + 0.001 * 400)
+    assert step.at(3, cost, usual=0.1) == pytest.approx(3.0 + 2 * 0.1 + 0.01 * 80 + 0.001 * 400), (
+        "imports are done once"
+    )
+    assert call.work(1000)[0] == pytest.approx(40_000 / 64), "a full batch goes on for longer"
+
+
+@pytest.mark.parametrize(
+    ("texts", "read"),
+    [
+        ([], (0, 0, 0)),
+        (["abc"], (1, 3, 3)),
+        (["abc", "abc"], (1, 3, 3)),
+        (["shared one", "shared two", "other"], (3, 10 + 3 + 5, 9)),
+    ],
+)
+def test_what_texts_have_in_common_is_read_once(texts: Sequence[str], read: tuple[int, ...]) -> None:
+    assert meter.read(texts) == read
+
+
+def test_a_text_alone_has_as_much_of_its_own_as_others() -> None:
+    many, alone = Call(1.0, 8, 900, 160), Call(1.0, 1, 700, 700)
+    (step,) = meter.settled([Step(1, "ask", 2.0, [many, alone])])
+    assert [call.own for call in step.calls] == [160, 20]
+    assert meter.settled([Step(1, "ask", 1.0, [alone])])[0].calls == [alone]
+
+
+def test_a_call_is_stretched_to_the_size_of_the_run() -> None:
+    chat = (Message("system", "Answer."), Message("user", "Question: Who?"))
+    asked = [Request("Question: Who?", Sampling(max_tokens=9), n=3), Request("Question: Where?"), Request(chat)]
+    made = forecast._stretched(asked, 7)
+    assert made[:3] == [forecast.replace(one, seed=i) for i, one in enumerate(asked)]
+    assert len({str(one.prompt) for one in made}) == 7
+    assert (made[3].prompt, made[3].n) == ("Question: 1 Who?", 3)
+    assert made[5].prompt[0] == chat[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget its peak")
+def test_the_peak_of_memory_is_what_was_resident_since_it_was_forgotten() -> None:
+    large = bytearray(b"x" * 200_000_000)
+    high = machine.peak()
+    del large
+    machine.forget_peak()
+    low = machine.peak()
+    assert high and low and high - low > 150_000_000
