@@ -16,19 +16,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from selfloop.assemble import Named, Observers, assemble, built
-from selfloop.events import RoundEnded
+from selfloop.events import RoundEnded, RunEnded
 from selfloop.loop import play
 from selfloop.machine import forget_peak, peak
 from selfloop.meter import AT_ONCE, Meter, Rates, Step, own_parts, settled, text_of
 from selfloop.protocols import Backend
 from selfloop.recipe import Decide, Loaded, Recipe
 from selfloop.records import Message, ModelInfo, Request, Round
-from selfloop.store import Store
+from selfloop.store import RECIPE, Store
 
 QUESTIONS, ROUNDS = 8, 2  # of a sample; the second round has sources that the first has not
 ANY = 1e-9  # a confidence that almost every answer has
 SLOW = 10.0  # seconds that loading takes if something is fetched or made on the way
 LARGER = 4  # times the questions of a sample that took no time to speak of
+LOCAL = ("jsonl", "report")  # observers that write into the run's folder alone; a tracker would show a run that is none
 TUNING = 24  # times what reading the lessons takes: a tune of Gemma 3 270M on two cores (docs/experiments.md)
 
 
@@ -53,7 +54,9 @@ def played(loaded: Loaded, backend: Backend, questions: int, patience: float) ->
     counts as one.
     """
     ask = loaded.recipe.ask.model_copy(update={"questions": questions})
-    less: dict[str, Any] = {"ask": ask, "rounds": min(ROUNDS, loaded.recipe.rounds), "observers": [], "tuner": None}
+    observers = [one for one in loaded.recipe.observers if one.kind in LOCAL]
+    less: dict[str, Any] = {"ask": ask, "rounds": min(ROUNDS, loaded.recipe.rounds), "tuner": None}
+    less["observers"] = observers
     if questions < loaded.recipe.ask.questions:
         less["decide"] = Decide(belief=ANY, declined=0.0)
     small = replace(loaded, recipe=loaded.recipe.model_copy(update=less))
@@ -70,7 +73,9 @@ def _rounds(loaded: Loaded, meter: Meter, folder: Path, until: float) -> list[Ro
     """Play the rounds of a recipe, each stored as it ends."""
     ended: list[Round] = []
     with closing(Store(folder, write=True)) as store:
-        parts = replace(assemble(loaded, folder, store, meter), notice=Observers([Named("plan", meter)]))
+        store.save_file(RECIPE, loaded.source.text())
+        watching = [Named(spec.kind, built(loaded, "observer", spec, folder)) for spec in loaded.recipe.observers]
+        parts = replace(assemble(loaded, folder, store, meter), notice=Observers([Named("plan", meter), *watching]))
         store.begin_session({})
         for one in play(loaded.recipe, parts, store.past()):
             store.save_round(one)
@@ -78,6 +83,9 @@ def _rounds(loaded: Loaded, meter: Meter, folder: Path, until: float) -> list[Ro
             ended.append(one)
             if time.perf_counter() > until:
                 break
+        observers = Observers(watching)  # without the meter, which is the backend too, and not done yet
+        observers(RunEnded(str(folder), "done"))
+        observers.close()
     return ended
 
 

@@ -82,7 +82,9 @@ def clean(browser: Any) -> None:
 
 
 def fits(browser: Any) -> bool:
-    wide, room = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    wide, room = browser.execute_script(
+        "const page = document.documentElement; return [page.scrollWidth, page.clientWidth]"
+    )
     return bool(wide <= room)
 
 

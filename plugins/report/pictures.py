@@ -276,12 +276,8 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Return the running mean over about twenty values."""
-    found, mean = list[float](), values[0]
-    for value in values:
-        mean = 0.95 * mean + 0.05 * value
-        found.append(mean)
-    return found
+    """Return the mean of each value and up to nine before it."""
+    return [sum(few) / len(few) for few in (values[max(0, k - 9) : k + 1] for k in range(len(values)))]
 
 
 def _repeated(roles: Sequence[str], count: int) -> list[str]:
