@@ -21,7 +21,7 @@ from selfloop.loop import play
 from selfloop.machine import forget_peak, peak
 from selfloop.meter import AT_ONCE, Meter, Rates, Step, own_parts, settled, text_of
 from selfloop.protocols import Backend
-from selfloop.recipe import Decide, Loaded, Recipe
+from selfloop.recipe import Decide, Loaded, Recipe, Spec
 from selfloop.records import Message, ModelInfo, Request, Round
 from selfloop.store import RECIPE, Store
 
@@ -54,28 +54,27 @@ def played(loaded: Loaded, backend: Backend, questions: int, patience: float) ->
     counts as one.
     """
     ask = loaded.recipe.ask.model_copy(update={"questions": questions})
-    observers = [one for one in loaded.recipe.observers if one.kind in LOCAL]
-    less: dict[str, Any] = {"ask": ask, "rounds": min(ROUNDS, loaded.recipe.rounds), "tuner": None}
-    less["observers"] = observers
+    less: dict[str, Any] = {"ask": ask, "rounds": min(ROUNDS, loaded.recipe.rounds), "observers": [], "tuner": None}
     if questions < loaded.recipe.ask.questions:
         less["decide"] = Decide(belief=ANY, declined=0.0)
     small = replace(loaded, recipe=loaded.recipe.model_copy(update=less))
+    watching = [one for one in loaded.recipe.observers if one.kind in LOCAL]
     meter, start = Meter(backend), time.perf_counter()
     with TemporaryDirectory(prefix="selfloop-plan-") as name:
-        ended = _rounds(small, meter, Path(name), start + patience)
+        ended = _rounds(small, watching, meter, Path(name), start + patience)
         size = sum(file.stat().st_size for file in Path(name).rglob("*") if file.is_file())
     took = time.perf_counter() - start
     asked = sum(a.decision != "dropped" for r in ended for a in r.attempts)
     return Sample(questions, len(ended), asked, took, settled(meter.steps), size, _troubles(ended), meter.asked)
 
 
-def _rounds(loaded: Loaded, meter: Meter, folder: Path, until: float) -> list[Round]:
-    """Play the rounds of a recipe, each stored as it ends."""
+def _rounds(loaded: Loaded, watching: Sequence[Spec], meter: Meter, folder: Path, until: float) -> list[Round]:
+    """Play the rounds of a recipe, each stored as it ends, while these observers and the meter watch."""
     ended: list[Round] = []
     with closing(Store(folder, write=True)) as store:
         store.save_file(RECIPE, loaded.source.text())
-        watching = [Named(spec.kind, built(loaded, "observer", spec, folder)) for spec in loaded.recipe.observers]
-        parts = replace(assemble(loaded, folder, store, meter), notice=Observers([Named("plan", meter), *watching]))
+        named = [Named(spec.kind, built(loaded, "observer", spec, folder)) for spec in watching]
+        parts = replace(assemble(loaded, folder, store, meter), notice=Observers([Named("plan", meter), *named]))
         store.begin_session({})
         for one in play(loaded.recipe, parts, store.past()):
             store.save_round(one)
@@ -83,7 +82,7 @@ def _rounds(loaded: Loaded, meter: Meter, folder: Path, until: float) -> list[Ro
             ended.append(one)
             if time.perf_counter() > until:
                 break
-        observers = Observers(watching)  # without the meter, which is the backend too, and not done yet
+        observers = Observers(named)  # without the meter, which is the backend too, and not done yet
         observers(RunEnded(str(folder), "done"))
         observers.close()
     return ended

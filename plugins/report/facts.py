@@ -10,9 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
+import selfloop
 from selfloop import Attempt, Past, Round
 from selfloop.evaluate import Report, evaluate
 from selfloop.gold import judged
@@ -92,16 +90,15 @@ def read(folder: Path) -> Facts:
 
 def _facts(folder: Path, store: Store) -> Facts:
     meta, rounds, events = store.meta(), tuple(store.rounds()), list(_events(folder / EVENTS))
-    text = (folder / RECIPE).read_text("utf-8", "replace")
-    recipe = _mapping(text)
+    recipe, decide = _recipe(folder)
     losses = _losses(events)
     tuned = sorted(losses.keys() | {int(path.name[6:]) for path in folder.glob("adapters/round-[0-9][0-9][0-9]")})
     return Facts(
         name=str(meta.get("name", folder.name)),
         folder=folder,
         model=UNKNOWN | meta.get("model", {}),
-        recipe=text,
-        decide=_decide(recipe.get("decide")),
+        recipe=(folder / RECIPE).read_text("utf-8", "replace"),
+        decide=decide,
         wanted=_whole(recipe.get("rounds"), len(rounds)),
         rounds=rounds,
         sessions=store.sessions(),
@@ -111,18 +108,12 @@ def _facts(folder: Path, store: Store) -> Facts:
     )
 
 
-def _mapping(text: str) -> Mapping[str, Any]:
-    """Return the recipe as data; it was checked when it was run, and a report does not depend on it."""
-    with suppress(YAMLError):
-        found = YAML(typ="safe", pure=True).load(text)
-        return found if isinstance(found, dict) else {}
-    return {}
-
-
-def _decide(given: object) -> Decide:
-    with suppress(ValueError):
-        return Decide.model_validate(given or {}, strict=False)
-    return Decide()
+def _recipe(folder: Path) -> tuple[Mapping[str, Any], Decide]:
+    """Return the recipe as data, and its thresholds; a report is made all the same if they cannot be read."""
+    run = selfloop.open(folder)
+    with suppress(selfloop.SelfloopError, ValueError):
+        return run.recipe, run.decide
+    return {}, Decide()
 
 
 def _whole(value: object, otherwise: int) -> int:

@@ -65,7 +65,6 @@ def page(facts: Facts, live: str = "") -> str:
         costs=costs(facts),
         data=Markup(embedded(questions(facts.rounds))),
         first=FIRST,
-        kinds=KINDS,
     )
 
 
@@ -89,9 +88,8 @@ def render(template: str, script: str, **values: Any) -> str:
 def tiles(facts: Facts) -> list[tuple[str, str, str]]:
     """Return the figures that say most: value, what it is, and the colour it has in pictures."""
     kinds = {kind: sum(a.decision == kind for _, a in facts.last) for kind in KINDS}
-    words = {"belief": "believed", "undecided": "undecided", "declined": "declined"}
-    found = [(f"{len(facts.past.beliefs):,}", words["belief"], "belief")]
-    found += [(f"{kinds[kind]:,}", words[kind], kind) for kind in KINDS[1:]]
+    found = [(f"{len(facts.past.beliefs):,}", "believed", "belief")]
+    found += [(f"{kinds[kind]:,}", kind, kind) for kind in KINDS[1:]]
     found.append((f"{len(facts.rounds)} of {facts.wanted}", "rounds", ""))
     found.append((f"{sum(tokens for _, tokens in facts.spent.values()):,}", "tokens written", ""))
     if facts.seconds:

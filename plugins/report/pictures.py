@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,15 +45,19 @@ def rounds(facts: Facts) -> "Figure | None":
     """Draw what each round came to."""
     if not facts.rounds:
         return None
-    figure, axes = canvas(height=1.3 + 0.42 * len(facts.rounds))
-    numbers = [one.number for one in facts.rounds]
-    left = [0] * len(numbers)
-    for kind in (*KINDS, "failed", "dropped"):
-        counts = [one.count(kind) for one in facts.rounds]  # type: ignore[arg-type]
-        if any(counts):
-            axes.barh(numbers, counts, left=left, color=COLOURS[kind], label=kind, height=0.7)
-        left = [a + b for a, b in zip(left, counts, strict=True)]
-    axes.set(xlabel="questions", ylabel="round", yticks=numbers)
+    kinds = (*KINDS, "failed", "dropped")
+    rows = [(kind, kind, [one.count(kind) for one in facts.rounds]) for kind in kinds]  # type: ignore[arg-type]
+    return _stacked([one.number for one in facts.rounds], [row for row in rows if any(row[2])], "questions")
+
+
+def _stacked(numbers: Sequence[int], rows: Sequence[tuple[str, str, Sequence[float]]], what: str) -> "Figure":
+    """Draw a bar for each round, made of rows: a label, a colour's role, and a length in each round."""
+    figure, axes = canvas(height=1.3 + 0.42 * len(numbers))
+    left = [0.0] * len(numbers)
+    for label, role, lengths in rows:
+        axes.barh(numbers, lengths, left=left, color=COLOURS[role], label=label, height=0.7)
+        left = [a + b for a, b in zip(left, lengths, strict=True)]
+    axes.set(xlabel=what, ylabel="round", yticks=numbers)
     axes.invert_yaxis()
     _legend(axes)
     return figure
@@ -236,7 +241,7 @@ def losses(facts: Facts) -> "Figure | None":
     if not tuned:
         return None
     figure, axes = canvas()
-    for tune, role in zip(tuned, _repeated(SHADES, len(tuned)), strict=True):
+    for tune, role in zip(tuned, cycle(SHADES), strict=False):
         done, loss = zip(*tune.losses, strict=True)
         axes.plot(done, loss, color=COLOURS[role], linewidth=0.6, alpha=0.4)
         axes.plot(done, smooth(loss), color=COLOURS[role], label=f"round {tune.round}")
@@ -255,17 +260,10 @@ def cost(facts: Facts) -> "Figure | None":
     if not facts.seconds:
         return None
     numbers = sorted({number for number, _ in facts.seconds})
-    figure, axes = canvas(height=1.3 + 0.42 * len(numbers))
-    left = [0.0] * len(numbers)
-    for step, role in zip(STEPS, SHADES, strict=True):
-        spent = [facts.seconds.get((number, step), 0.0) / 60 for number in numbers]
-        if sum(spent) > 0.005 * sum(facts.seconds.values()) / 60:
-            axes.barh(numbers, spent, left=left, color=COLOURS[role], label=step, height=0.7)
-            left = [a + b for a, b in zip(left, spent, strict=True)]
-    axes.set(xlabel="minutes", ylabel="round", yticks=numbers)
-    axes.invert_yaxis()
-    _legend(axes)
-    return figure
+    spent = [[facts.seconds.get((number, step), 0.0) / 60 for number in numbers] for step in STEPS]
+    least = 0.005 * sum(facts.seconds.values()) / 60
+    rows = [row for row in zip(STEPS, SHADES, spent, strict=True) if sum(row[2]) > least]
+    return _stacked(numbers, rows, "minutes")
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -278,10 +276,6 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 def smooth(values: Sequence[float]) -> list[float]:
     """Return the mean of each value and up to nine before it."""
     return [sum(few) / len(few) for few in (values[max(0, k - 9) : k + 1] for k in range(len(values)))]
-
-
-def _repeated(roles: Sequence[str], count: int) -> list[str]:
-    return [roles[k % len(roles)] for k in range(count)]
 
 
 def _legend(axes: "Axes") -> None:

@@ -7,24 +7,14 @@ from pathlib import Path
 
 import click
 
+from selfloop import manager
 from selfloop.cli import COMMANDS
 from selfloop.errors import SelfloopError
-from selfloop.manager import load
 from selfloop.text import printable
 
 from .writing import rendered, write_all
 
-HOOKS = {
-    "backend": "selfloop_backends",
-    "source": "selfloop_question_sources",
-    "scorer": "selfloop_scorers",
-    "verifier": "selfloop_verifiers",
-    "critic": "selfloop_critics",
-    "demonstrator": "selfloop_demonstrators",
-    "tuner": "selfloop_tuners",
-    "observer": "selfloop_observers",
-    "command": "selfloop_commands",
-}
+HOOKS = manager.HOOKS | {"command": "selfloop_commands"}
 
 
 def write(name: str, kind: str, out: Path | None) -> None:
@@ -71,7 +61,7 @@ def _refuse_odd(name: str) -> None:
 
 def _refuse_taken(name: str) -> None:
     """Raise for a name that is a component's, a command's, a plugin's or a module's already."""
-    catalog = load()
+    catalog = manager.load()
     owners = [(f"{kind}", offer.plugin) for kind, offer in catalog if offer.component.name == name]
     owners += [("command", plugin) for plugin, command in catalog.commands if command.name == name]
     owners += [("plugin", name)] if name in catalog.plugins or name in catalog.broken else []
