@@ -44,10 +44,10 @@ class Named(Generic[P]):
 
 
 class Observers:
-    """Passes events on. An observer that raises is noted, told to the others, and left out from then on."""
+    """Passes events on. An observer that raises is noted, told to the others, and told nothing more but to close."""
 
     def __init__(self, observers: list[Named[Observer]]) -> None:
-        self._observers = observers
+        self._observers = self._open = observers
         self.failures: list[Failure] = []
 
     def __call__(self, event: Event) -> None:
@@ -58,8 +58,8 @@ class Observers:
 
     def close(self) -> None:
         """Let every observer finish."""
-        observers, self._observers = self._observers, []
-        for named in observers:
+        still_open, self._open, self._observers = self._open, [], []
+        for named in still_open:
             self._guarded(named, lambda observer: observer.close())
 
     def _guarded(self, named: Named[Observer], call: Callable[[Observer], None]) -> None:

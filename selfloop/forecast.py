@@ -7,41 +7,50 @@ more token of the longest cost is fitted to the calls of the sample.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from selfloop.assemble import Named, Observers, assemble, built
+from selfloop.assemble import Named, Observers, Parts, assemble, built
 from selfloop.events import RoundEnded, RunEnded
 from selfloop.loop import play
 from selfloop.machine import forget_peak, peak
 from selfloop.meter import AT_ONCE, Meter, Rates, Step, own_parts, settled, text_of
-from selfloop.protocols import Backend
-from selfloop.recipe import Decide, Loaded, Recipe, Spec
+from selfloop.protocols import Backend, Observer
+from selfloop.recipe import Decide, Loaded, Recipe
 from selfloop.records import Message, ModelInfo, Request, Round
-from selfloop.store import RECIPE, Store
+from selfloop.store import DATABASE, RECIPE, Store
 
 QUESTIONS, ROUNDS = 8, 2  # of a sample; the second round has sources that the first has not
 ANY = 1e-9  # a confidence that almost every answer has
 SLOW = 10.0  # seconds that loading takes if something is fetched or made on the way
 LARGER = 4  # times the questions of a sample that took no time to speak of
 LOCAL = ("jsonl", "report")  # observers that write into the run's folder alone; a tracker would show a run that is none
+RECORDING = 0.05  # of a round's time that observers take at most while a run goes on, as `report` does
+MOST = 10_000  # attempts that observers are shown as those of a whole run
 TUNING = 24  # times what reading the lessons takes: a tune of Gemma 3 270M on two cores (docs/experiments.md)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A few questions as they were played: what the steps took, and what was left of them on the disk."""
+    """A few questions as they were played: what the steps took, and what a whole run would leave on the disk.
+
+    `recording` are the seconds that it took to store the first round and to tell observers that it has ended, `closing`
+    those to tell them of the end of a run as large as the recipe's.
+    """
 
     questions: int
     rounds: int
     asked: int
     seconds: float
     steps: list[Step]
+    recording: float
+    closing: float
     bytes: int
     troubles: tuple[str, ...]
     calls: list[list[Request]]
@@ -50,8 +59,9 @@ class Sample:
 def played(loaded: Loaded, backend: Backend, questions: int, patience: float) -> Sample:
     """Play a round or two of so many questions in a folder that goes away; none begins after `patience` seconds.
 
-    A few questions leave too few beliefs for what the next round makes of them, such as demonstrations, so every answer
-    counts as one.
+    But where a recipe has more than two rounds the second is always played: all later ones are taken to be like it, and
+    they have more sources and longer prompts than the first. A few questions leave too few beliefs for what is made of
+    them then, such as demonstrations, so every answer counts as one.
     """
     ask = loaded.recipe.ask.model_copy(update={"questions": questions})
     less: dict[str, Any] = {"ask": ask, "rounds": min(ROUNDS, loaded.recipe.rounds), "observers": [], "tuner": None}
@@ -61,31 +71,78 @@ def played(loaded: Loaded, backend: Backend, questions: int, patience: float) ->
     watching = [one for one in loaded.recipe.observers if one.kind in LOCAL]
     meter, start = Meter(backend), time.perf_counter()
     with TemporaryDirectory(prefix="selfloop-plan-") as name:
-        ended = _rounds(small, watching, meter, Path(name), start + patience)
-        size = sum(file.stat().st_size for file in Path(name).rglob("*") if file.is_file())
-    took = time.perf_counter() - start
+        folder = Path(name)
+        named = [Named(one.kind, built(loaded, "observer", one, folder)) for one in watching]
+        with closing(Store(folder, write=True)) as store:
+            store.save_file(RECIPE, loaded.source.text())
+        empty = _sizes(folder)
+        with closing(Store(folder, write=True)) as store:
+            parts = replace(assemble(small, folder, store, meter), notice=Observers([Named("plan", meter), *named]))
+            store.begin_session({})
+            until = start + patience if loaded.recipe.rounds <= ROUNDS else inf
+            ended, recording = _rounds(small.recipe, parts, store, until)
+        took, some = time.perf_counter() - start, _sizes(folder)
+        times = loaded.recipe.rounds / len(ended) * loaded.recipe.ask.questions / questions
+        finishing = _ending(folder, named, ended, times)
+        size = _left(empty, some, _sizes(folder), times)
     asked = sum(a.decision != "dropped" for r in ended for a in r.attempts)
-    return Sample(questions, len(ended), asked, took, settled(meter.steps), size, _troubles(ended), meter.asked)
+    return Sample(
+        questions,
+        len(ended),
+        asked,
+        took,
+        settled(meter.steps),
+        recording,
+        finishing,
+        size,
+        _troubles(ended),
+        meter.asked,
+    )
 
 
-def _rounds(loaded: Loaded, watching: Sequence[Spec], meter: Meter, folder: Path, until: float) -> list[Round]:
-    """Play the rounds of a recipe, each stored as it ends, while these observers and the meter watch."""
-    ended: list[Round] = []
+def _rounds(recipe: Recipe, parts: Parts, store: Store, until: float) -> tuple[list[Round], float]:
+    """Play the rounds of a recipe, each stored as it ends; return them, and what storing the first one took."""
+    ended, recording = list[Round](), 0.0
+    for one in play(recipe, parts, store.past()):
+        start = time.perf_counter()
+        store.save_round(one)
+        parts.notice(RoundEnded(one))
+        recording = recording or time.perf_counter() - start
+        ended.append(one)
+        if time.perf_counter() > until:
+            break
+    return ended, recording
+
+
+def _ending(folder: Path, observers: list[Named[Observer]], ended: Sequence[Round], times: float) -> float:
+    """Store what was played again and again, for there to be as much as in a whole run; tell observers of its end.
+
+    Returns the seconds that they take. A run has questions without a topic, for which they may look for one, even if
+    the sample has none.
+    """
+    attempts = [replace(a, question=replace(a.question, topic="")) for one in ended for a in one.attempts]
+    more = min(round((times - 1) * len(attempts)), MOST - len(attempts))
     with closing(Store(folder, write=True)) as store:
-        store.save_file(RECIPE, loaded.source.text())
-        named = [Named(spec.kind, built(loaded, "observer", spec, folder)) for spec in watching]
-        parts = replace(assemble(loaded, folder, store, meter), notice=Observers([Named("plan", meter), *named]))
-        store.begin_session({})
-        for one in play(loaded.recipe, parts, store.past()):
-            store.save_round(one)
-            parts.notice(RoundEnded(one))
-            ended.append(one)
-            if time.perf_counter() > until:
-                break
-        observers = Observers(named)  # without the meter, which is the backend too, and not done yet
-        observers(RunEnded(str(folder), "done"))
-        observers.close()
-    return ended
+        if more > 0:
+            store.save_round(Round(len(ended) + 1, tuple(attempts[i % len(attempts)] for i in range(more))))
+        start, told = time.perf_counter(), Observers(observers)  # without the meter, which is the backend too
+        told(RunEnded(str(folder), "done"))
+        told.close()
+        return time.perf_counter() - start
+
+
+def _left(empty: dict[Path, int], some: dict[Path, int], whole: dict[Path, int], times: float) -> int:
+    """Return the bytes that a whole run leaves, by the sizes of files before the sample, after it, and at the end.
+
+    What is written anew at the end is then as large as it will be; all else grows with what is played.
+    """
+    grown = {file: empty.get(file, 0) + (size - empty.get(file, 0)) * times for file, size in some.items()}
+    anew = {file: size for file, size in whole.items() if file.name != DATABASE and size > 1.1 * some.get(file, 0)}
+    return round(sum((grown | anew).values()))
+
+
+def _sizes(folder: Path) -> dict[Path, int]:
+    return {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
 
 
 def _troubles(rounds: Sequence[Round]) -> tuple[str, ...]:
@@ -144,8 +201,7 @@ def forecast(loaded: Loaded, budget: float) -> Forecast:
         sample = _sampled(loaded, backend, budget)
         _stretch(backend, sample, loaded.recipe.ask.questions)
         parts = tuple(_parts(loaded.recipe, sample))
-        disk = round(sample.bytes * loaded.recipe.rounds / sample.rounds * _times(loaded.recipe, sample))
-        return Forecast(backend.describe(), loading, parts, peak(), disk, sample)
+        return Forecast(backend.describe(), loading, parts, peak(), sample.bytes, sample)
     finally:
         backend.close()
 
@@ -177,21 +233,18 @@ def _sampled(loaded: Loaded, backend: Backend, budget: float) -> Sample:
         questions = min(LARGER * questions, loaded.recipe.ask.questions)
 
 
-def _times(recipe: Recipe, sample: Sample) -> float:
-    return recipe.ask.questions / sample.questions
-
-
-def _parts(recipe: Recipe, sample: Sample) -> Iterator[Part]:
-    """Yield the forecast of each step: later rounds are as the last one that was played."""
-    times, cost = _times(recipe, sample), rates(sample.steps)
+def _parts(recipe: Recipe, sample: Sample) -> list[Part]:
+    """Return the forecast of each step: later rounds are as the last one that was played."""
+    times, cost = recipe.ask.questions / sample.questions, rates(sample.steps)
+    made, more = list[Part](), recipe.rounds - 1
     for name in dict.fromkeys(step.name for step in sample.steps):
         own = [step for step in sample.steps if step.name == name]
         first, later = own[0].at(times, cost, own[-1].beside), own[-1].at(times, cost)
-        more = recipe.rounds - 1
         tokens = round(times * (own[0].tokens + more * own[-1].tokens))
-        yield Part(name, first, later, first + more * later, tokens)
-    if recipe.tuner:
-        yield _tune(recipe, sample, cost)
+        made.append(Part(name, first, later, first + more * later, tokens))
+    later = min(sample.closing, RECORDING * sum(part.later for part in made))
+    made.append(Part("record", sample.recording, later, sample.recording + more * later + sample.closing, 0))
+    return [*made, _tune(recipe, sample, cost)] if recipe.tuner else made
 
 
 def _tune(recipe: Recipe, sample: Sample, cost: Rates) -> Part:

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -82,7 +83,7 @@ def load(files: tuple[Path, ...] = ()) -> Catalog:
     catalog = Catalog()
     for entry in sorted(entry_points(group=PROJECT), key=lambda e: e.name):
         try:
-            _add(catalog, entry.name, _import(entry), _version(entry))
+            _add(catalog, entry.name, _import(entry), _version(entry.dist) or entry.value)
         except PluginError as error:
             catalog.broken[entry.name] = str(error)
     for path in files:
@@ -90,8 +91,9 @@ def load(files: tuple[Path, ...] = ()) -> Catalog:
     return catalog
 
 
-def _version(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
+@lru_cache(maxsize=16)  # each look into a distribution reads its file again, and many plugins come in one
+def _version(dist: Distribution | None) -> str:
+    return f"{dist.name} {dist.version}" if dist else ""
 
 
 def _import(entry: EntryPoint) -> Any:

@@ -207,7 +207,7 @@ class Observer(Protocol):
         ...
 
     def close(self) -> None:
-        """Called once at the end of the run, also when it failed or was stopped."""
+        """Called once at the end of the run, also when it failed or was stopped, or when `notice` has raised."""
         ...
 
 

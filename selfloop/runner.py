@@ -76,9 +76,7 @@ def stored_recipe(store: Store, overrides: tuple[str, ...] = ()) -> Loaded:
 
 
 def _quieted(loaded: Loaded, quiet: bool) -> Loaded:
-    if not quiet:
-        return loaded
-    observers = [o for o in loaded.recipe.observers if o.kind != "console"]
+    observers = [o for o in loaded.recipe.observers if not (quiet and o.kind == "console")]
     return replace(loaded, recipe=loaded.recipe.model_copy(update={"observers": observers}))
 
 

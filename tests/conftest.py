@@ -1,8 +1,13 @@
 """What the tests share: a folder of its own for each, and the command line, run in this process."""
 
+import json
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,36 @@ class Said:
 
 Selfloop = Callable[..., Said]
 Query = Callable[..., list[Any]]
+
+QUICK = 8  # times what Python takes to start and import click and pluggy: less than half a second where that is slow
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a bit of Python printed in a process of its own, what it imported, and the seconds of CPU it took."""
+
+    stdout: str
+    modules: set[str]
+    seconds: float
+
+
+def measured(code: str, **env: str) -> Measured:
+    """Run a bit of Python elsewhere. CPU seconds, for the clock on the wall depends on who else is at work."""
+    counting = (
+        f"import contextlib, json, os, sys\nwith contextlib.suppress(SystemExit):\n    {code}\n"
+        "print(json.dumps([list(sys.modules), sum(os.times()[:2])]), file=sys.stderr)"
+    )
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # as installed
+    command = [sys.executable, "-c", counting]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, env=given | env)
+    modules, seconds = json.loads(done.stderr)
+    return Measured(done.stdout, {name.split(".")[0] for name in modules}, seconds)
+
+
+@cache
+def bare() -> float:
+    """Return what Python takes here to start with two small libraries."""
+    return min(measured("import click, pluggy").seconds for _ in range(3))
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
 """The Tab key: what it completes, in what a shell reads; and that nobody waits for it."""
 
-import json
 import os
-import subprocess
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pexpect
 import pytest
-from conftest import RECIPE, Selfloop
+from conftest import QUICK, RECIPE, Selfloop, bare, measured
 from test_structure import HEAVY
 
 from selfloop.cli.completion import INSTALL
@@ -93,40 +93,43 @@ def test_an_unknown_shell_is_refused(selfloop: Selfloop) -> None:
     assert "'tcsh' is not one of 'bash', 'zsh', 'fish'" in said.err
 
 
-def test_bash_takes_it(runs: Path) -> None:
-    """The script as it is, in bash, with a `selfloop` on the path that is this one."""
+# The options of a shell without anybody's own settings, and how the script is switched on there.
+SHELLS: dict[str, tuple[Sequence[str], str]] = {
+    "bash": (["--norc", "--noprofile", "-i"], 'eval "$(selfloop completion bash)"'),
+    "zsh": (["-f", "-i"], 'autoload -U compinit && compinit -u -D && eval "$(selfloop completion zsh)"'),
+    "fish": (["--no-config", "-i"], "selfloop completion fish | source"),
+}
+
+
+@pytest.mark.parametrize("shell", INSTALL)
+def test_the_tab_key(shell: str, runs: Path) -> None:
+    """A person's shell, at a terminal, with a `selfloop` on the path that is this one, but shows what it was given."""
+    if not shutil.which(shell):
+        pytest.skip(f"there is no {shell} here; in CI there is")
     program = runs / "bin/selfloop"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m selfloop.cli "$@"\n')
-    program.chmod(0o755)
-    script = (
-        'eval "$(selfloop completion bash)"\n'
-        "compopt() { :; }\n"  # there is one only while something is completed
-        "COMP_WORDS=(selfloop show al) COMP_CWORD=2\n"
-        '_selfloop_completion selfloop; echo "${COMPREPLY[@]}"\n'
+    program.write_text(
+        f'#!/bin/sh\nif [ "$1" = show ] && [ -z "$_SELFLOOP_COMPLETE" ]; then echo "given: $2 $3."; exit; fi\n'
+        f'exec {sys.executable} -m selfloop.cli "$@"\n'
     )
-    env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, env=env)
-    assert (done.stdout, done.stderr) == ("alpha also\n", "")
-
-
-COUNTING = """
-import contextlib, json, os, sys
-with contextlib.suppress(SystemExit):
-    from selfloop.cli import main
-    main()
-print(json.dumps([list(sys.modules), sum(os.times()[:2])]), file=sys.stderr)
-"""
+    program.chmod(0o755)
+    options, switch_on = SHELLS[shell]
+    env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "HOME": str(runs), "TERM": "dumb"}
+    with pexpect.spawn(shell, list(options), env=env, encoding="utf-8", timeout=30) as typed:
+        typed.sendline(
+            f"{switch_on}; echo switched o''n"
+        )  # what is typed is shown too, and must not be what is waited for
+        typed.expect("switched on")
+        typed.sendline("selfloop show be\t")
+        typed.expect(r"given: beta *\.")
+        typed.sendline("selfloop show --only decl\t")
+        typed.expect(r"given: --only declined\.")
 
 
 @pytest.mark.parametrize("line", ["selfloop ", "selfloop show ", "selfloop run ", "selfloop plugins ", "selfloop new "])
 def test_nobody_waits_for_it(line: str, work: Path) -> None:
-    """CPU seconds, as in test_structure: half a second is felt."""
     asked = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_SELFLOOP_COMPLETE": "bash_complete"}
-    command, found = [sys.executable, "-c", COUNTING], []
-    for _ in range(3):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, env=os.environ | asked)
-        assert done.stdout.startswith(("plain,", "dir,", "file,"))
-        found.append(json.loads(done.stderr))
-    assert {name.split(".")[0] for name in found[0][0]} & HEAVY == set()
-    assert min(seconds for _, seconds in found) < 0.35
+    found = [measured("from selfloop.cli import main; main()", **asked) for _ in range(3)]
+    assert found[0].stdout.startswith(("plain,", "dir,", "file,"))
+    assert found[0].modules & HEAVY == set()
+    assert min(one.seconds for one in found) < QUICK * bare()

@@ -41,8 +41,8 @@ def test_a_plan_is_read_by_people(write: Write, selfloop: Selfloop) -> None:
     assert lines[:2] == ["r: 1 round of 2 questions", "with scripted (script, base), by scripted"]
     assert lines[2].startswith("measured on 1 round of 2 questions, which took ")
     assert lines[4] == "step round 1 each later in all tokens"
-    assert [line.split()[0] for line in lines[5:11]] == ["loading", "ask", "answer", "verify", "decide", "in"]
-    assert lines[12].startswith("memory ")
+    assert [line.split()[0] for line in lines[5:12]] == ["loading", "ask", "answer", "verify", "decide", "record", "in"]
+    assert lines[13].startswith("memory ")
     assert "logprobs yes sequence_probability, meaning_probability" in lines
     assert "attentions no" in lines
 
@@ -63,6 +63,25 @@ def test_the_forecast_is_near_what_the_run_takes(write: Write, selfloop: Selfloo
     selfloop("run", "slow.yaml", "--json")
     took = time.perf_counter() - start
     assert 0.6 < took / found["seconds"] < 1.6
+
+
+def test_of_more_than_two_rounds_the_second_is_always_played(write: Write, selfloop: Selfloop) -> None:
+    write({"slow.yaml": SLOW})
+    hasty = planned(selfloop, "slow.yaml", "--seconds", "0", "--set", "rounds=3")
+    assert (hasty["sample"]["questions"], hasty["sample"]["rounds"]) == (8, 2)
+    assert planned(selfloop, "slow.yaml", "--seconds", "0")["sample"]["rounds"] == 1
+
+
+@pytest.mark.usefixtures("reports")
+def test_what_observers_write_is_foretold_at_its_full_size(write: Write, selfloop: Selfloop) -> None:
+    """What is stored, and the report, are those of the whole run, though only 8 of 96 questions are played."""
+    write({"slow.yaml": SLOW.replace("observers: []", "observers: [jsonl, report]")})
+    found = planned(selfloop, "slow.yaml", "--seconds", "0", "--set", "rounds=3")
+    selfloop("run", "slow.yaml", "--json", "--set", "rounds=3")
+    left = sum(file.stat().st_size for file in Path("runs/slow").iterdir())
+    assert 0.8 < left / found["disk"] < 1.25
+    record = next(step for step in found["steps"] if step["name"] == "record")
+    assert 0 < record["first"] < record["seconds"]
 
 
 def test_a_sample_that_takes_no_time_is_made_larger(write: Write, selfloop: Selfloop) -> None:

@@ -324,6 +324,14 @@ def test_two_observers_that_raise_at_everything(write: Write, selfloop: Selfloop
     assert '"RunEnded"' in events
 
 
+def test_an_observer_that_raises_is_closed_once_at_the_end(write: Write, selfloop: Selfloop) -> None:
+    bad = plugin("observer", f"def notice(self, event): {BOOM}")
+    closing = "def close(self): print('closed', 'RunEnded' in __import__('io').open('runs/recipe/events.jsonl').read())"
+    write({"bad.py": bad.replace(SOUND["observer"]["close"], closing), "recipe.yaml": USE["observer"]})
+    said = selfloop("run", "recipe.yaml")
+    assert (said.code, said.out.count("closed"), said.out.count("closed True")) == (0, 1, 1), said.text
+
+
 def test_a_backend_that_cannot_say_a_word_asks_nothing(write: Write, selfloop: Selfloop, query: Query) -> None:
     for body in (BOOM, "return None", "return 7"):
         files = {"bad.py": plugin("backend", f"def generate(self, requests): {body}"), "recipe.yaml": USE["backend"]}

@@ -2,9 +2,6 @@
 
 import ast
 import io
-import json
-import subprocess
-import sys
 import tokenize
 import tomllib
 from collections.abc import Iterator
@@ -13,6 +10,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from conftest import QUICK, bare, measured
 
 ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "selfloop").rglob("*.py"))
@@ -79,28 +77,14 @@ def used(path: Path) -> set[str]:
     return {max((m for m in names() if m == name or name.startswith(f"{m}.") or not m), key=len) for name in own}
 
 
-def modules(path: str, *, args: str) -> tuple[set[str], float]:
-    """Run a bit of Python elsewhere; return what it imported and the seconds of CPU it took."""
-    code = (
-        "import contextlib, io, json, os, sys\n"
-        "with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
-        f"    from {path} import main\n    main({args})\n"
-        "print(json.dumps([list(sys.modules), sum(os.times()[:2])]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
-    found, seconds = json.loads(done.stdout)
-    return {name.split(".")[0] for name in found}, seconds
-
-
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
-    """CPU seconds, for the clock on the wall depends on who else is at work."""
-    runs = [modules("selfloop.cli", args="['--help']") for _ in range(3)]
-    assert runs[0][0] & HEAVY == set()
-    assert min(seconds for _, seconds in runs) < 0.3
+    found = [measured("from selfloop.cli import main; main(['--help'])") for _ in range(3)]
+    assert found[0].modules & HEAVY == set()
+    assert min(one.seconds for one in found) < QUICK * bare()
 
 
 def test_listing_plugins_imports_no_model_library() -> None:
-    found, _ = modules("selfloop.cli", args="['plugins']")
+    found = measured("from selfloop.cli import main; main(['plugins'])").modules
     assert found & {"torch", "transformers", "peft", "gguf", "llama_cpp"} == set()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     default=10.0,
     show_default=True,
-    help="How long to measure; a round that has begun is played to its end.",
+    help="How long to measure. A round that has begun is played to its end; of more than two, two are played.",
 )
 @accept_license
 @as_json
@@ -49,6 +50,8 @@ def command(recipe: Path, overrides: tuple[str, ...], runs: Path, seconds: float
     file, base = recipe_file(recipe)
     loaded = read(file, overrides, base)
     check(loaded)
+    if sys.stderr.isatty():
+        click.echo("playing a few questions, to measure ...", err=True)
     try:
         found = forecast(loaded, seconds)
     except KeyboardInterrupt:
