@@ -7,6 +7,7 @@ Columns beside the JSON are for people who query.
 """
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -104,9 +105,7 @@ class Store:
         path = self.folder / DATABASE
         if not write and not path.is_file():
             raise StoreError(f"no run in {self.folder}. Give the folder of a run, as `selfloop run` printed it.")
-        db = sqlite3.connect(
-            path if write else f"{path.resolve().as_uri()}?mode=ro", uri=not write, isolation_level=None
-        )
+        db = sqlite3.connect(path if write else reading(path), uri=not write, isolation_level=None)
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
             raise StoreError(f"{path} was written by a newer selfloop (schema {version}). Update selfloop to read it.")
@@ -274,12 +273,8 @@ class Store:
                 lost = db.execute(
                     "SELECT step, component, type, message FROM failures WHERE round = ? AND attempt IS NULL", (number,)
                 ).fetchall()
-                yield Round(
-                    number,
-                    attempts,
-                    _ADAPTER.validate_json(adapter) if adapter else None,
-                    tuple(Failure(*row) for row in lost),
-                )
+                made = _ADAPTER.validate_json(adapter) if adapter else None
+                yield Round(number, attempts, made, tuple(Failure(*row) for row in lost))
 
     def past(self) -> Past:
         """Return what the next round must know of the stored ones."""
@@ -298,6 +293,12 @@ class Store:
         back = dict(meta.get("rollbacks", ()))
         last = max(number for number in (*made, *back) if number <= len(rounds))
         return made[back.get(last, last)]
+
+
+def reading(database: Path) -> str:
+    """Return the URI that opens a database to read it, also where SQLite can make no files of its own beside it."""
+    still = not os.access(database.parent, os.W_OK) and not database.with_name(f"{database.name}-wal").exists()
+    return f"{database.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
 
 
 def opened(folder: Path, *, write: bool) -> Store:

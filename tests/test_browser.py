@@ -69,6 +69,7 @@ def opened(browser: Any, url: str, *, width: int = 1440, dark: bool = False) -> 
     scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+    browser.get("about:blank")  # the page before may still ask a server that has stopped
     browser.get_log("browser")
     browser.get(url)
 
@@ -164,6 +165,15 @@ def test_a_run_at_work_is_watched(browser: Any, write: Write, selfloop: Selfloop
         assert "3 of 2" in browser.find_element("css selector", ".tiles").text
         assert browser.execute_script("return window.before") is True
         clean(browser)
+
+
+def test_a_run_that_is_removed_says_so(browser: Any, write: Write, selfloop: Selfloop) -> None:
+    write({"r.yaml": RECIPE})
+    selfloop("run", "r.yaml")
+    with served(Path("runs")) as url:
+        opened(browser, f"{url}/run/r")
+        shutil.rmtree("runs/r")
+        _until(lambda: "it was removed" in browser.find_element("id", "now").text)
 
 
 def _until(holds: Callable[[], bool], seconds: float = 20.0) -> None:

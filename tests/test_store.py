@@ -4,6 +4,7 @@ import json
 import math
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,14 @@ def test_attempts_are_json_that_anybody_can_read(store: Store) -> None:
     with sqlite3.connect(store.folder / DATABASE) as db:
         ((data,),) = db.execute("SELECT data FROM attempts").fetchall()
     assert json.loads(data)["draft"]["text"] == "é"
+
+
+def test_a_run_is_read_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite makes files of its own beside a database in WAL mode, also to read it; on a CD it cannot."""
+    with closing(Store(tmp_path / "run", write=True)) as made:
+        made.save_round(whole())
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    before = set((tmp_path / "run").iterdir())
+    with closing(Store(tmp_path / "run", write=False)) as store:
+        assert list(store.rounds()) == [whole()]
+        assert set((tmp_path / "run").iterdir()) == before

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from selfloop.store import DATABASE
+import selfloop
+from selfloop.store import DATABASE, Store, reading
+from selfloop.text import encodable
 
 from ..report.facts import EVENTS, read
 from ..report.page import page
@@ -19,6 +21,8 @@ from ..report.page import page
 QUIET = 120.0  # seconds without a sign of life after which a run that has not ended counts as stopped
 TAIL = 64_000  # bytes of a run's events that say how far it is
 HITS = 200  # questions that a search shows
+# Each question as it was decided last, which is what its report counts: SQLite takes the row of the greatest id.
+LAST = "SELECT decision, max(id) FROM attempts WHERE decision NOT IN ('dropped', 'failed') GROUP BY question"
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,8 @@ class Library:
 
     def names(self) -> list[str]:
         """Return the names of the runs. What is not among them is no run, whatever a request says."""
-        if not self._root.is_dir():
-            return []
-        return sorted(folder.name for folder in self._root.iterdir() if (folder / DATABASE).is_file())
+        found = (path.parent.name for path in self._root.glob(f"*/{DATABASE}"))
+        return sorted(name for name in found if name == encodable(name))  # what is no UTF-8 has no address
 
     def listed(self) -> list[Listed]:
         """Return all runs, the one that changed last first; one that cannot be read says so."""
@@ -73,15 +76,15 @@ class Library:
             with closing(_open(self._root / name)) as db:
                 model = json.loads((db.execute("SELECT value FROM meta WHERE key = 'model'").fetchone() or ["{}"])[0])
                 rounds = db.execute("SELECT count(*) FROM rounds").fetchone()[0]
-                counts = Counter(dict(db.execute("SELECT decision, count(*) FROM attempts GROUP BY decision")))
+                counts = Counter(decision for (decision, _) in db.execute(LAST))
         except (sqlite3.Error, ValueError) as error:
             return Listed(name, trouble=str(error))
-        state, _ = self._state(name)
+        state, _ = self._state(name, rounds)
         return Listed(name, str(model.get("name", "")), rounds, counts, self._changed(name), state)
 
     def _changed(self, name: str) -> float:
         files = (self._root / name / DATABASE, self._root / name / f"{DATABASE}-wal", self._root / name / EVENTS)
-        return max(file.stat().st_mtime for file in files if file.is_file())
+        return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
     def search(self, text: str, decision: str) -> list[Hit]:
         """Return questions that hold `text` in question or answer, and ended as `decision` if one is given."""
@@ -101,17 +104,16 @@ class Library:
 
     def now(self, name: str) -> dict[str, Any]:
         """Return how many rounds have ended, and in a sentence what a run that is at work does."""
-        with closing(_open(self._root / name)) as db:
-            rounds = db.execute("SELECT count(*) FROM rounds").fetchone()[0]
-            written = db.execute("SELECT count(*) FROM completions").fetchone()[0]
-        state, step = self._state(name)
+        with closing(Store(self._root / name, write=False)) as store:
+            rounds, written = store.count("rounds"), store.count("completions")
+        state, step = self._state(name, rounds)
         if state == "at work" and step:
             about = f"At work: round {step['round']}, {step['step']}. {written:,} completions so far."
         else:
             about = "" if state == "done" else f"This run is {state}."
         return {"rounds": rounds, "text": about}
 
-    def _state(self, name: str) -> tuple[str, dict[str, Any] | None]:
+    def _state(self, name: str, rounds: int) -> tuple[str, dict[str, Any] | None]:
         """Return whether a run is done, at work, stopped or failed, and the step that began last."""
         step, ended = None, ""
         for event in _tail(self._root / name / EVENTS):
@@ -121,11 +123,21 @@ class Library:
                 ended = str(event.get("outcome", "done"))
         if ended:
             return ended, step
+        if step is None and self._whole(name, rounds):  # judged again, or logged by nobody
+            return "done", None
         return ("at work" if time.time() - self._changed(name) < QUIET else "stopped"), step
+
+    def _whole(self, name: str, rounds: int) -> bool:
+        """Return whether there are as many rounds as the recipe wants, by its own words."""
+        with suppress(selfloop.SelfloopError):
+            return rounds > 0 and rounds >= selfloop.open(self._root / name).recipe.get("rounds", rounds)
+        return False
 
 
 def _open(folder: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{(folder / DATABASE).resolve().as_uri()}?mode=ro", uri=True)
+    db = sqlite3.connect(reading(folder / DATABASE), uri=True)
+    db.create_function("lower", 1, str.lower, deterministic=True)  # SQLite's own knows ASCII alone
+    return db
 
 
 def _hits(db: sqlite3.Connection, name: str, text: str, decision: str, most: int) -> Iterator[Hit]:

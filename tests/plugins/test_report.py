@@ -1,7 +1,9 @@
 """`selfloop report` and `selfloop compare`, and the observer that keeps the report up to date."""
 
 import json
+import os
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from html import unescape
 from pathlib import Path
@@ -118,6 +120,15 @@ def test_what_cannot_be_shown_is_said(write: Write, selfloop: Selfloop) -> None:
     assert lost.code == 5 and "Choose another place with --out" in lost.err
     alone = selfloop("compare", "r")
     assert alone.code == 2 and "two runs or more" in alone.err
+
+
+def test_a_folder_whose_name_is_no_text_has_a_report(write: Write, selfloop: Selfloop) -> None:
+    write({"r.yaml": RECIPE})
+    selfloop("run", "r.yaml")
+    odd = Path(os.fsdecode(b"caf\xe9"))
+    shutil.copytree("runs/r", odd)
+    assert selfloop("report", odd).code == 0
+    assert "caf?" in (odd / "report.html").read_text("utf-8")
 
 
 def test_two_runs_side_by_side(write: Write, selfloop: Selfloop) -> None:

@@ -1,11 +1,14 @@
 """`selfloop view`: all runs in the browser, read-only, for this machine alone."""
 
+import os
+import shutil
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from conftest import RECIPE, Query, Selfloop
+from selfloop_plugins.report.facts import read
 from selfloop_plugins.view.library import Library
 from selfloop_plugins.view.server import application
 from starlette.testclient import TestClient
@@ -45,6 +48,40 @@ def test_a_run_is_its_report_and_says_how_far_it_is(client: TestClient) -> None:
     assert client.get("/run/r/now").json()["text"].startswith("At work: round 1, ")
 
 
+def test_a_search_knows_large_letters_of_other_scripts(write: Write, selfloop: Selfloop) -> None:
+    folder = one_question(write, selfloop, "Où est la grande École de Paris?")
+    found = Library(folder / "runs").search("GRANDE ÉCOLE", "")
+    assert {hit.question for hit in found} == {"Où est la grande École de Paris?"}
+
+
+def test_the_list_counts_as_the_report_does(write: Write, selfloop: Selfloop, query: Query) -> None:
+    """Each question once, as it was decided last, however often it was asked."""
+    folder = one_question(write, selfloop, "Where is it?")
+    assert query(folder / "runs/r", "SELECT count(*) FROM attempts")[0][0] > 1
+    (listed,) = Library(folder / "runs").listed()
+    assert listed.counts and listed.counts.total() == len(read(folder / "runs/r").last) == 1
+
+
+def one_question(write: Write, selfloop: Selfloop, text: str) -> Path:
+    """Return a folder with a run of two rounds, whose model says nothing but one question."""
+    recipe = "rounds: 2\nbackend: {kind: scripted, script: s.json}\nanswer: {samples: 2}\n"
+    asking = "ask: {questions: 1, scorers: [], sources: [blank_slate]}\n"
+    folder = write({"s.json": f'{{".": ["{text}"]}}', "r.yaml": recipe + asking})
+    assert selfloop("run", "r.yaml").code == 0
+    return folder
+
+
+def test_a_run_without_events_is_done_if_its_rounds_are_there(client: TestClient, selfloop: Selfloop) -> None:
+    assert selfloop("rescore", "r").code == 0
+    assert not Path("runs/r-rescored/events.jsonl").exists()
+    assert client.get("/run/r-rescored/now").json() == {"rounds": 1, "text": ""}
+
+
+def test_one_odd_folder_does_not_hide_the_others(client: TestClient) -> None:
+    shutil.copytree("runs/r", os.fsdecode(b"runs/caf\xe9"))
+    assert 'href="/run/r"' in client.get("/").text
+
+
 @pytest.mark.parametrize("path", ["/run/nothing", "/run/..%2f..%2fetc", "/run/broken%00", "/else", "/run/r/now/else"])
 def test_what_is_not_there(client: TestClient, path: str) -> None:
     answer = client.get(path)
@@ -54,6 +91,8 @@ def test_what_is_not_there(client: TestClient, path: str) -> None:
 def test_a_run_that_cannot_be_read_says_so(client: TestClient) -> None:
     answer = client.get("/run/broken")
     assert answer.status_code == 500 and "no run in" in answer.text
+    now = client.get("/run/broken/now")
+    assert now.status_code == 500 and "is damaged" in now.text
 
 
 def test_it_is_for_this_machine_and_reads_only(client: TestClient) -> None:

@@ -153,7 +153,7 @@
       now.hidden = !state.text;
       if (String(state.rounds) !== header.dataset.rounds) await fresh();
     } catch {
-      now.textContent = "The server that showed this page has stopped.";
+      now.textContent = "Nothing more is heard of this run: it was removed, or the server has stopped.";
       now.hidden = false;
     }
     setTimeout(ask, 2000);
