@@ -18,6 +18,7 @@ from .topics import Topic, topics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 KINDS = ("belief", "undecided", "declined")
@@ -29,6 +30,7 @@ CHANGES: Mapping[Change, tuple[str, str]] = {
     "lost": ("no longer believed", "failed"),
 }
 MANY = 40  # topics that the map shows
+ROUNDS = 20  # that are labelled one by one
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,25 @@ def rounds(facts: Facts) -> "Figure | None":
 
 def _stacked(numbers: Sequence[int], rows: Sequence[tuple[str, str, Sequence[float]]], what: str) -> "Figure":
     """Draw a bar for each round, made of rows: a label, a colour's role, and a length in each round."""
-    figure, axes = canvas(height=1.3 + 0.42 * len(numbers))
+    figure, axes = canvas(height=1.3 + 0.42 * min(len(numbers), ROUNDS))
     left = [0.0] * len(numbers)
     for label, role, lengths in rows:
         axes.barh(numbers, lengths, left=left, color=COLOURS[role], label=label, height=0.7)
         left = [a + b for a, b in zip(left, lengths, strict=True)]
-    axes.set(xlabel=what, ylabel="round", yticks=numbers)
-    axes.invert_yaxis()
+    axes.set(xlabel=what, ylabel="round", ylim=(max(numbers) + 0.5, min(numbers) - 0.5))
+    _whole(axes.yaxis, numbers)
     _legend(axes)
     return figure
+
+
+def _whole(axis: "Axis", numbers: Sequence[int] = ()) -> None:
+    """Label whole numbers alone: each of these, if there is room, or else as many as there is room for."""
+    from matplotlib.ticker import MaxNLocator
+
+    if 0 < len(numbers) <= ROUNDS:
+        axis.set_ticks(numbers)
+    else:
+        axis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
 
 
 def growth(facts: Facts) -> "Figure | None":
@@ -72,7 +84,9 @@ def growth(facts: Facts) -> "Figure | None":
     told = [_told(facts, number) for number in numbers]
     for kind in KINDS:
         axes.plot(numbers, [one[kind] for one in told], "o-", color=COLOURS[kind], label=kind)
-    axes.set(xlabel="after round", ylabel="questions", xticks=numbers, ylim=(0, None))
+    axes.set(xlabel="after round", ylabel="questions", ylim=(0, None))
+    _whole(axes.xaxis, numbers)
+    _whole(axes.yaxis)
     _legend(axes)
     return figure
 
@@ -101,7 +115,9 @@ def changes(facts: Facts) -> "Figure | None":
         base[:] = [a + b for a, b in zip(base, heights, strict=True)]
     axes.axhline(0, color=COLOURS["soft"], linewidth=0.8)
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
-    axes.set(xlabel="round", ylabel="earlier questions", xticks=numbers)
+    axes.set(xlabel="round", ylabel="earlier questions")
+    _whole(axes.xaxis, numbers)
+    _whole(axes.yaxis)
     _legend(axes)
     return figure
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,19 @@ def test_pictures_as_files(write: Write, selfloop: Selfloop) -> None:
     assert said.code == 0 and {file.stem for file in files} >= {"rounds", "growth", "confidence", "topics"}
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
     assert selfloop("report", "r", "--pictures", "r.yaml").code != 0
+
+
+def test_rounds_are_labelled_where_there_is_room(write: Write, selfloop: Selfloop) -> None:
+    """One by one if they are few; and a hundred make neither a page of their own nor labels over each other."""
+    folder = write({"r.yaml": TWO})
+    selfloop("run", "r.yaml")
+    facts = read(folder / "runs/r")
+    many = replace(facts, rounds=[replace(facts.rounds[0], number=k) for k in range(1, 101)])
+    few, hundred = ({one.name: figure for one, figure in drawn(told)} for told in (facts, many))
+    assert list(few["growth"].axes[0].get_xticks()) == list(few["rounds"].axes[0].get_yticks()) == [1, 2]
+    assert hundred["rounds"].get_size_inches()[1] < 10
+    for labels in (hundred["growth"].axes[0].get_xticks(), hundred["rounds"].axes[0].get_yticks()):
+        assert 4 < len(labels) < 16 and all(float(one).is_integer() for one in labels)
 
 
 def test_gold_answers_bring_what_is_true(write: Write, selfloop: Selfloop) -> None:
