@@ -331,6 +331,6 @@ def _disk(folder: Path, error: Exception) -> StoreError:
         )
     if isinstance(error, PermissionError) or "readonly" in text or "Read-only" in text or "unable to open" in text:
         return StoreError(f"cannot write in {folder}: {text}. Give a folder you may write to with --runs DIR.")
-    if "not a database" in text or "malformed" in text:
+    if any(one in text for one in ("not a database", "malformed", "no such table")):
         return StoreError(f"{folder / DATABASE} is damaged: {text}. Start the run anew, or restore the file.")
     return StoreError(f"{folder}: {text}.")
