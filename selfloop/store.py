@@ -270,11 +270,14 @@ class Store:
             for number, adapter in db.execute("SELECT number, adapter FROM rounds ORDER BY number").fetchall():
                 rows = db.execute("SELECT data FROM attempts WHERE round = ? ORDER BY position", (number,)).fetchall()
                 attempts = tuple(_ATTEMPT.validate_json(data) for (data,) in rows)
-                lost = db.execute(
-                    "SELECT step, component, type, message FROM failures WHERE round = ? AND attempt IS NULL", (number,)
-                ).fetchall()
                 made = _ADAPTER.validate_json(adapter) if adapter else None
-                yield Round(number, attempts, made, tuple(Failure(*row) for row in lost))
+                yield Round(number, attempts, made, self.lost(number))
+
+    def lost(self, number: int) -> tuple[Failure, ...]:
+        """Return what went wrong in a round, but in none of its attempts; in round 0, before any round had ended."""
+        sql = "SELECT step, component, type, message FROM failures WHERE round = ? AND attempt IS NULL"
+        with self._guarded() as db:
+            return tuple(Failure(*row) for row in db.execute(sql, (number,)))
 
     def past(self) -> Past:
         """Return what the next round must know of the stored ones."""
@@ -328,6 +331,6 @@ def _disk(folder: Path, error: Exception) -> StoreError:
         )
     if isinstance(error, PermissionError) or "readonly" in text or "Read-only" in text or "unable to open" in text:
         return StoreError(f"cannot write in {folder}: {text}. Give a folder you may write to with --runs DIR.")
-    if "not a database" in text or "malformed" in text:
+    if any(one in text for one in ("not a database", "malformed", "no such table")):
         return StoreError(f"{folder / DATABASE} is damaged: {text}. Start the run anew, or restore the file.")
     return StoreError(f"{folder}: {text}.")

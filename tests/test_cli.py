@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from conftest import RECIPE, Query, Selfloop
 from selfloop import __version__
 from selfloop.cli import COMMANDS
 from selfloop.cli.bundled import names
+from selfloop.records import Failure
+from selfloop.store import RECIPE as RECIPE_FILE
+from selfloop.store import Store
 
 Write = Callable[[Mapping[str, str]], Path]
 
@@ -103,6 +107,12 @@ def test_run_ends_with_a_summary(run: Path, selfloop: Selfloop) -> None:
         "The run lies in runs/fixed-2. Look into it: selfloop show runs/fixed-2",
     ]
     assert said.err == ""
+
+
+def test_no_figure_of_the_summary_is_cut(run: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    table, found, _ = selfloop("run", "fixed.yaml").out.partition("  dropped: ")
+    assert found and "…" not in table[table.index("what the model found out") :]
 
 
 def test_a_quiet_run_says_where_it_lies_and_no_more(run: Path, selfloop: Selfloop) -> None:
@@ -214,6 +224,7 @@ def test_show_a_question(run: Path, selfloop: Selfloop) -> None:
     assert "score well_formed 1.00" in shown
     assert sum(line.startswith('sample "I don\'t know"') for line in shown) == 6
     assert shown[-1] == "declined I don't know (draft; the model declined)"
+    assert selfloop("show", run, "--question", "no\nsuch").out == "none of these questions contains 'no such'\n"
 
 
 def test_show_json(run: Path, selfloop: Selfloop) -> None:
@@ -226,6 +237,18 @@ def test_show_json(run: Path, selfloop: Selfloop) -> None:
 
 def test_show_failures(run: Path, selfloop: Selfloop) -> None:
     assert selfloop("show", run, "--failures").out == "nothing failed\n"
+
+
+def test_a_run_that_was_stopped_in_its_first_round(work: Path, selfloop: Selfloop) -> None:
+    """It has nothing to show, and says so; what went wrong until then is not lost."""
+    folder = Path("runs/early")
+    with closing(Store(folder, write=True)) as store:
+        store.save_file(RECIPE_FILE, RECIPE)
+        store.save_failures([Failure("observe", "bad", "RuntimeError", "no server")])
+    assert selfloop("show", "early").out.endswith("go on with: selfloop resume runs/early\n")
+    assert selfloop("show", "early", "--failures").out == "round 0 observe bad: RuntimeError: no server\n"
+    assert selfloop("report", "early").code == 0
+    assert "observe bad: no server" in (folder / "report.html").read_text("utf-8")
 
 
 def test_text_of_a_model_moves_no_cursor(write: Write, selfloop: Selfloop) -> None:

@@ -202,3 +202,12 @@ def test_a_run_is_read_where_nothing_can_be_written(tmp_path: Path, monkeypatch:
     with closing(Store(tmp_path / "run", write=False)) as store:
         assert list(store.rounds()) == [whole()]
         assert set((tmp_path / "run").iterdir()) == before
+
+
+def test_an_empty_database_is_said_to_be_damaged(tmp_path: Path) -> None:
+    (tmp_path / DATABASE).touch()  # as a copy that was cut off leaves it
+    with (
+        closing(Store(tmp_path, write=False)) as store,
+        pytest.raises(StoreError, match=r"is damaged: .*Start the run"),
+    ):
+        list(store.rounds())

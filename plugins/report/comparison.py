@@ -88,7 +88,8 @@ def _figures(facts: Facts) -> dict[str, str]:
             "AUROC": sure["auroc"],
             "ECE": sure["ece"],
         }.items():
-            found[f"{name} by gold"] = f"{one.value:.2f} ({one.low:.2f}–{one.high:.2f})"
+            if one.value == one.value:  # of no right answer there is no AUROC
+                found[f"{name} by gold"] = f"{one.value:.2f} ({one.low:.2f}–{one.high:.2f})"
     return found
 
 
@@ -121,9 +122,9 @@ def tell(found: Comparison, *, as_json: bool) -> None:
 
     console = Console(highlight=False)
     table = Table(box=SIMPLE)
-    table.add_column("")
-    for name in found.names:
-        table.add_column(Text(printable(name, 40)), justify="right", overflow="fold")
+    table.add_column("", no_wrap=True)
+    for name in found.names:  # uncut: paths begin alike
+        table.add_column(Text(printable(name)), justify="right", overflow="fold")
     for label, values in found.rows:
         table.add_row(Text(printable(label)), *(Text(printable(value, 40)) for value in values))
     console.print(table)
@@ -135,7 +136,7 @@ def tell(found: Comparison, *, as_json: bool) -> None:
             sure = "    " if said.confidence is None else f"{said.confidence:.2f}"
             if said.decision:
                 console.print(
-                    Text(f"    {sure} {said.decision:9} {printable(name, 30)}: {printable(said.answer, 60)}"),
+                    Text(f"    {sure} {said.decision:9} {printable(name)}: {printable(said.answer, 60)}"),
                     soft_wrap=True,
                 )
 

@@ -15,6 +15,7 @@ from selfloop import Attempt, Past, Round
 from selfloop.evaluate import Report, evaluate
 from selfloop.gold import judged
 from selfloop.recipe import Decide
+from selfloop.records import Failure
 from selfloop.store import RECIPE, Store, opened
 
 from ..beliefs import Flip, entries_of, flips
@@ -41,7 +42,10 @@ class Tune:
 
 @dataclass(frozen=True)
 class Facts:
-    """A run as it lies in its folder. `seconds` are by round and step, `spent` completions and tokens by step."""
+    """A run as it lies in its folder. `seconds` are by round and step, `spent` completions and tokens by step.
+
+    `before` is what went wrong before the first round had ended, in a session that was stopped then.
+    """
 
     name: str
     folder: Path
@@ -50,6 +54,7 @@ class Facts:
     decide: Decide
     wanted: int
     rounds: tuple[Round, ...]
+    before: tuple[Failure, ...]
     sessions: Sequence[Mapping[str, str]]
     seconds: Mapping[tuple[int, str], float]
     spent: Mapping[str, tuple[int, int]]
@@ -101,6 +106,7 @@ def _facts(folder: Path, store: Store) -> Facts:
         decide=decide,
         wanted=_whole(recipe.get("rounds"), len(rounds)),
         rounds=rounds,
+        before=store.lost(0),
         sessions=store.sessions(),
         seconds=_seconds(events),
         spent=store.spent(),

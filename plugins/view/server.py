@@ -11,7 +11,7 @@ from selfloop.errors import MissingExtra, RecipeError, SelfloopError, StoreError
 from selfloop.text import printable
 
 from ..report.page import render
-from .library import Library
+from .library import HITS, Library
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -100,7 +100,7 @@ def application(library: Library) -> "Starlette":
         text, decision = request.query_params.get("text", ""), request.query_params.get("decision", "")
         searched = bool(text or decision in DECISIONS)
         hits = library.search(text, decision) if searched else []
-        filled = {"text": text, "decision": decision, "kinds": DECISIONS, "searched": searched}
+        filled = {"text": text, "decision": decision, "kinds": DECISIONS, "searched": searched, "most": HITS}
         made = render("runs.html", "none.js", runs=library.listed(), hits=hits, **filled)
         return HTMLResponse(made, headers=HEADERS)
 

@@ -9,7 +9,7 @@ from pydantic_core import to_json
 
 from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
 from selfloop.flips import flip
-from selfloop.records import Attempt, Completion, Round
+from selfloop.records import Attempt, Completion, Failure, Round
 from selfloop.text import printable
 
 DECISIONS = ["belief", "declined", "undecided", "dropped", "failed"]
@@ -34,9 +34,10 @@ def command(run: str, only: tuple[str, ...], question: str | None, failures: boo
     """
     from selfloop.store import Store
 
-    store = Store(run_folder(run, runs), write=False)
+    store = Store(folder := run_folder(run, runs), write=False)
     try:
         rounds, pinned, sessions = list(store.rounds()), store.meta(), store.sessions()
+        before = store.lost(0)
     finally:
         store.close()
     picked = [(ended, _picked(ended, only, question)) for ended in rounds]
@@ -45,8 +46,14 @@ def command(run: str, only: tuple[str, ...], question: str | None, failures: boo
         found = {"pinned": pinned, "sessions": sessions, "attempts": attempts}
         click.echo(to_json(found, indent=2, inf_nan_mode="null").decode())
     elif failures:
-        _print_failures(rounds)
+        _print_failures(before, rounds)
+    elif not rounds:
+        click.echo(
+            f"no round has ended yet; if the run was stopped, go on with: selfloop resume {printable(str(folder))}"
+        )
     elif question is not None:
+        if not any(own for _, own in picked):
+            click.echo(f"none of these questions contains {printable(question, 60)!r}")
         for ended, own in picked:
             for attempt in own:
                 _print_history(ended, attempt)
@@ -77,8 +84,8 @@ def _line(attempt: Attempt) -> None:
     click.echo(f"  {confidence} {attempt.decision or '':9} {printable(attempt.question.text, 100)}{answer}{why}")
 
 
-def _print_failures(rounds: list[Round]) -> None:
-    lost = [(r.number, "", f) for r in rounds for f in r.failures]
+def _print_failures(before: tuple[Failure, ...], rounds: list[Round]) -> None:
+    lost = [(0, "", f) for f in before] + [(r.number, "", f) for r in rounds for f in r.failures]
     lost += [(r.number, printable(a.question.text, 60), f) for r in rounds for a in r.attempts for f in a.failures]
     for number, question, f in lost:
         click.echo(f"round {number} {f.step} {f.component}: {f.type}: {printable(f.message, 200)}  {question}".rstrip())

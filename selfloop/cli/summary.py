@@ -117,7 +117,7 @@ def print_summary(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
     table = Table(box=SIMPLE, title="what the model found out", title_justify="left")
     columns = ["round", "asked", "belief", "undecided", "declined", "failed", "revised", "dropped"]
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")  # on a narrow terminal too, no figure is cut
     for row in found["rounds"]:
         table.add_row(*(str(row[column]) for column in columns))
     console.print(table)

@@ -167,6 +167,17 @@ def test_two_runs_side_by_side(write: Write, selfloop: Selfloop) -> None:
     assert len(ids) == len(set(ids))
 
 
+def test_runs_are_told_apart_by_the_end_of_a_long_path(write: Write, selfloop: Selfloop) -> None:
+    """And a figure that there is not, as the AUROC where nothing is right, has no row."""
+    write({"gold.jsonl": ASKED.replace("eight", "?").replace("Jupiter", "?").replace("Cairo", "?"), "a.yaml": GOLD})
+    deep = "one/folder/in/another/that/is/rather/deep/down"
+    selfloop("run", "a.yaml", "--runs", deep)
+    selfloop("run", "a.yaml", "--runs", deep, "--set", "decide={belief: 0.05, declined: 0.01}")
+    said = selfloop("compare", f"{deep}/a", f"{deep}/a-2").out
+    assert f"  {deep}/a: " in said and f"  {deep}/a-2: " in said
+    assert "wrong by gold" in said and "AUROC" not in said and "nan" not in said
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -54,6 +54,13 @@ def test_a_search_knows_large_letters_of_other_scripts(write: Write, selfloop: S
     assert {hit.question for hit in found} == {"Où est la grande École de Paris?"}
 
 
+def test_a_search_says_when_it_shows_no_more(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "No more than" not in client.get("/", params={"text": "?"}).text
+    for module in ("library", "server"):
+        monkeypatch.setattr(f"selfloop_plugins.view.{module}.HITS", 1)
+    assert "No more than 1 are shown" in client.get("/", params={"text": "?"}).text
+
+
 def test_the_list_counts_as_the_report_does(write: Write, selfloop: Selfloop, query: Query) -> None:
     """Each question once, as it was decided last, however often it was asked."""
     folder = one_question(write, selfloop, "Where is it?")
