@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from types import MappingProxyType
 from typing import Any
 
@@ -121,7 +122,7 @@ def _told(parts: Parts, folder: Path, store: Store) -> Iterator[None]:
         parts.notice(RunEnded(str(folder), "done"))
     except KeyboardInterrupt:
         parts.notice(RunEnded(str(folder), "stopped"))
-        raise Stopped(f"stopped; what was finished is stored. Go on with: selfloop resume {folder}") from None
+        raise Stopped(f"stopped; what is finished is stored. Go on: selfloop resume {quote(str(folder))}") from None
     except BaseException as error:
         parts.notice(RunEnded(str(folder), "failed", str(error)))
         raise

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from shlex import split
 
 import pytest
 from conftest import RECIPE, Query, Selfloop
@@ -113,6 +114,14 @@ def test_no_figure_of_the_summary_is_cut(run: Path, selfloop: Selfloop, monkeypa
     monkeypatch.setenv("COLUMNS", "40")
     table, found, _ = selfloop("run", "fixed.yaml").out.partition("  dropped: ")
     assert found and "…" not in table[table.index("what the model found out") :]
+
+
+def test_what_to_type_next_can_be_typed(write: Write, selfloop: Selfloop) -> None:
+    write({"r.yaml": RECIPE})
+    said = selfloop("run", "r.yaml", "--runs", "my runs")
+    command = next(line for line in said.out.splitlines() if "Look into it" in line).partition("Look into it: ")[2]
+    _, *words = split(command)
+    assert words == ["show", "my runs/r"] and selfloop(*words).code == 0
 
 
 def test_a_quiet_run_says_where_it_lies_and_no_more(run: Path, selfloop: Selfloop) -> None:

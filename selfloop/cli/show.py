@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import click
@@ -48,9 +49,8 @@ def command(run: str, only: tuple[str, ...], question: str | None, failures: boo
     elif failures:
         _print_failures(before, rounds)
     elif not rounds:
-        click.echo(
-            f"no round has ended yet; if the run was stopped, go on with: selfloop resume {printable(str(folder))}"
-        )
+        again = printable(f"selfloop resume {quote(str(folder))}")
+        click.echo(f"no round has ended yet; if the run was stopped, go on with: {again}")
     elif question is not None:
         if not any(own for _, own in picked):
             click.echo(f"none of these questions contains {printable(question, 60)!r}")

@@ -5,6 +5,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, get_args
 
 import click
@@ -99,7 +100,8 @@ def _counts(ended: Round) -> dict[str, int]:
 def print_summary(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
     """Print the summary as JSON, or as a table with the surest beliefs and where the run lies; `quiet`: that alone."""
     found = summary(folder)
-    failed = f"{found['failures']} failures: selfloop show {found['run']} --failures"
+    look = f"selfloop show {quote(found['run'])}"
+    failed = f"{found['failures']} failures: {look} --failures"
     if quiet and not as_json:
         click.echo(printable(found["run"]))
         if found["failures"]:
@@ -128,8 +130,6 @@ def print_summary(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
         console.print(Text(f"  {belief['confidence']:.2f}  {line}"), soft_wrap=True)
     if found["failures"]:
         console.print(failed, markup=False)
-    console.print(
-        f"\nThe run lies in {found['run']}. Look into it: selfloop show {found['run']}", markup=False, soft_wrap=True
-    )
+    console.print(f"\nThe run lies in {found['run']}. Look into it: {look}", markup=False, soft_wrap=True)
     for page in sorted(folder.glob("*.html")):  # what observers left there to be looked at
         console.print(f"As a page: {page}", markup=False, soft_wrap=True)
