@@ -126,6 +126,21 @@ def test_without_a_terminal_it_says_how_to_answer(work: Path) -> None:
     assert list(work.iterdir()) == []
 
 
+def test_without_any_standard_input_too(work: Path) -> None:
+    line = f"{sys.executable} -m selfloop.cli new recipe <&-"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130
+    assert done.stderr.startswith("selfloop: nothing was written. To answer without a terminal: ")
+
+
+def test_what_could_not_be_written_whole_is_not_left_in_the_way(work: Path) -> None:
+    for size, code in (("1", 5), ("unlimited", 0)):
+        line = f"ulimit -f {size}; {sys.executable} -m selfloop.cli recipes quickstart --out mine.yaml"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, done.stderr
+        assert (work / "mine.yaml").exists() == (code == 0)
+
+
 # --- new plugin
 
 
