@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -449,6 +450,9 @@ def _jsonl(file: Path, rows: Sequence[Plain]) -> None:
         part.replace(file)
     except OSError as error:
         raise StoreError(f"cannot write {file}: {error.strerror or error}. Give another with --export.") from error
+    finally:
+        with suppress(OSError):  # what could not be made is not there to be removed
+            part.unlink(missing_ok=True)
 
 
 def _parquet(file: Path, rows: Sequence[Plain]) -> None:

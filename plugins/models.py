@@ -125,6 +125,8 @@ def check_gguf(path: Path) -> None:
             f"no such file: {path}.{did_you_mean(str(path), KNOWN)} Models known by name: {names}. "
             f"With {prefixes} before it a name is one of another program. All that is here: selfloop models"
         )
+    if not path.is_file():
+        raise ModelError(f"{path} is no file but a device or a pipe, which may never end; name a .gguf file")
     try:
         with path.open("rb") as file:
             head = file.read(24)

@@ -90,12 +90,12 @@ def new_folder(runs: Path, name: str) -> Path:
             runs.mkdir(parents=True, exist_ok=True)
             folder.mkdir()
             return folder
-        except FileExistsError:
-            number += 1
         except OSError as error:
-            raise StoreError(
-                f"cannot make the run's folder {folder}: {error.strerror}. Choose another with --runs."
-            ) from error
+            if not (isinstance(error, FileExistsError) and runs.is_dir()):  # a file, or a link that leads nowhere
+                raise StoreError(
+                    f"cannot make the run's folder {folder}: {error.strerror}. Choose another with --runs."
+                ) from error
+            number += 1
 
 
 def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:

@@ -93,6 +93,28 @@ def test_wrong_use_is_said_with_the_usage(args: tuple[str, ...], selfloop: Selfl
     assert "Error: " in said.err
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("run", "LONG"),
+        ("check", "LONG.yaml"),
+        ("show", "LONG"),
+        ("ask", "LONG", "Who was it?"),
+        ("new", "recipe", "LONG", "--model", "scripted"),
+        ("new", "recipe", "--model", "LONG", "--for", "knowledge"),
+        ("new", "plugin", "LONG", "--kind", "source"),
+        ("recipes", "dry-run", "--out", "LONG"),
+    ],
+    ids=" ".join,
+)
+def test_what_the_system_refuses_is_said(args: tuple[str, ...], selfloop: Selfloop) -> None:
+    """A question in place of a model, for one, may be longer than any file's name."""
+    said = selfloop(*(arg.replace("LONG", "what" * 80) for arg in args))
+    assert (said.code, said.out) == (5, "")
+    assert said.err.startswith(f"selfloop: {'selfloop-' * ('plugin' in args)}whatwhat")
+    assert ": File name too long. Give another file or folder, or see who may use this one" in said.err
+
+
 # --- run
 
 
@@ -371,6 +393,15 @@ def test_a_reader_that_goes_away_is_no_error(run: Path) -> None:
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=30)
     assert done.stdout == '{\n  "'
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
+def test_no_room_for_what_is_printed_is_said(work: Path) -> None:
+    command = [sys.executable, "-m", "selfloop.cli", "recipes"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert done.returncode == 5
+    assert done.stderr.startswith("selfloop: No space left on device. Give another file or folder, or see")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

@@ -79,6 +79,16 @@ def test_mistakes_of_a_recipe(recipe: Any, message: str, work: Path) -> None:
     assert not (work / "runs").exists()
 
 
+@pytest.mark.parametrize("there", ["a file", "a link that leads nowhere"])
+def test_a_folder_for_runs_that_cannot_be(there: str, work: Path) -> None:
+    """Elsewhere, with a limit: it once tried run-2, run-3 and so on for ever."""
+    runs = work / "elsewhere"
+    runs.write_text("mine") if there == "a file" else runs.symlink_to(work / "gone")
+    code = f"import selfloop; selfloop.run({DATA!r}, runs='elsewhere', quiet=True)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "cannot make the run's folder elsewhere/recipe: File exists. Choose another with --runs." in done.stderr
+
+
 def test_a_run_tells_what_the_command_line_tells(run: library.Run, selfloop: Selfloop) -> None:
     shown = json.loads(selfloop("show", run.folder, "--json").out)["attempts"]
     assert asked(run) == [attempt["question"]["text"] for attempt in shown]

@@ -21,7 +21,7 @@ def write(name: str, kind: str, out: Path | None) -> None:
     """Write the package and say how to go on. Raises SelfloopError for a name that cannot be, or is taken."""
     _refuse_odd(name)
     _refuse_taken(name)
-    package, module = f"selfloop-{name.replace('_', '-')}", f"selfloop_{name}"
+    package, module = f"selfloop-{name.strip('_').replace('_', '-')}", f"selfloop_{name}"  # pip takes no - at an end
     folder = out or Path(package)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SelfloopError(f"{folder} is there already, and stays as it is. Give another folder with --out.")
@@ -30,7 +30,8 @@ def write(name: str, kind: str, out: Path | None) -> None:
         "kind": kind,
         "package": package,
         "module": module,
-        "cls": "".join(part.capitalize() for part in name.split("_") if part) or name.capitalize(),
+        # with its kind, for Verdict alone would hide selfloop's, and None is no name
+        "cls": "".join(part.capitalize() for part in [*name.split("_"), kind]),
         "hook": HOOKS[kind],
     }
     files = {
@@ -49,7 +50,7 @@ def write(name: str, kind: str, out: Path | None) -> None:
 
 
 def _refuse_odd(name: str) -> None:
-    if name.isidentifier() and name.isascii() and not keyword.iskeyword(name):
+    if name.strip("_").isidentifier() and name.isascii() and not keyword.iskeyword(name):
         return
     plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
     advice = f", as in {plain!r}" if plain.isidentifier() and not keyword.iskeyword(plain) else ""

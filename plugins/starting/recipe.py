@@ -102,7 +102,7 @@ def _asked_purpose() -> str:
 def _answered(ask: Callable[[], T]) -> T:
     try:
         return ask()
-    except click.Abort:
+    except (click.Abort, RuntimeError):  # the second is Python's, where there is no standard input at all
         raise Stopped(
             "nothing was written. To answer without a terminal: selfloop new recipe --model MODEL --for knowledge"
         ) from None

@@ -32,10 +32,14 @@ def write_all(files: Mapping[Path, str]) -> None:
     for path in files:
         if path.exists() or path.is_symlink():
             raise SelfloopError(f"{path} is there already, and stays as it is. Give another name, or move it away.")
+    made = []
     try:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("x", encoding="utf-8", newline="\n") as file:
+                made.append(path)
                 file.write(text)
     except OSError as error:
+        for half in made:  # or the next try would find them in its way
+            half.unlink()
         raise StoreError(f"cannot write {error.filename or path}: {error.strerror}. Choose another place.") from error

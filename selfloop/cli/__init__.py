@@ -11,7 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from selfloop import __version__
-from selfloop.errors import SelfloopError
+from selfloop.errors import SelfloopError, StoreError
 
 # name -> what `selfloop --help` says; the module is selfloop.cli.<name>, its command is called `command`
 COMMANDS = {
@@ -120,6 +120,13 @@ def main(args: list[str] | None = None) -> Any:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except OSError as error:  # a name too long, a folder that may not be looked into, no room for what is printed
+        from selfloop.text import printable
+
+        where = f"{printable(str(error.filename))}: " if error.filename else ""
+        advice = "Give another file or folder, or see who may use this one and how much room there is."
+        click.echo(f"selfloop: {where}{error.strerror or error}. {advice}", err=True)
+        code = StoreError.exit_code
     else:
         code = result if isinstance(result, int) else 0
     sys.exit(code)

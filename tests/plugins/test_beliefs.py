@@ -298,6 +298,20 @@ def test_parquet_without_pyarrow(library: Path, selfloop: Selfloop, monkeypatch:
     assert not (library / "out.parquet").exists()
 
 
+def test_a_file_that_could_not_be_written_whole_is_not_left(
+    library: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device", str(target))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    said = selfloop("beliefs", "--declined", "--export", "out.jsonl")
+    assert (said.code, said.err) == (
+        *(5, "selfloop: cannot write out.jsonl: No space left on device. Give another with --export.\n"),
+    )
+    assert not list(Path.cwd().glob("out.jsonl*"))
+
+
 def test_what_is_exported_can_be_asked_again(library: Path, selfloop: Selfloop) -> None:
     """`selfloop score` reads the plain form."""
     assert selfloop("beliefs", "one", "--export", "out.jsonl").code == 0

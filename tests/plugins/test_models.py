@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import struct
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -430,6 +431,13 @@ def test_a_broken_file_is_listed_with_why(home, selfloop):
         "b.gguf is not a GGUF",
     ):
         assert any(part in line for line in broken)
+
+
+def test_a_pipe_is_not_waited_for(home):
+    os.mkfifo(home / "pipe.gguf")
+    line = [sys.executable, "-m", "selfloop.cli", "models"]
+    done = subprocess.run(line, cwd=home, capture_output=True, text=True, timeout=60)
+    assert "broken: pipe.gguf is no file but a device or a pipe" in done.stdout
 
 
 def test_where_nothing_is_the_list_says_where_it_looked(home, selfloop):

@@ -126,6 +126,21 @@ def test_without_a_terminal_it_says_how_to_answer(work: Path) -> None:
     assert list(work.iterdir()) == []
 
 
+def test_without_any_standard_input_too(work: Path) -> None:
+    line = f"{sys.executable} -m selfloop.cli new recipe <&-"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130
+    assert done.stderr.startswith("selfloop: nothing was written. To answer without a terminal: ")
+
+
+def test_what_could_not_be_written_whole_is_not_left_in_the_way(work: Path) -> None:
+    for size, code in (("1", 5), ("unlimited", 0)):
+        line = f"ulimit -f {size}; {sys.executable} -m selfloop.cli recipes quickstart --out mine.yaml"
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, done.stderr
+        assert (work / "mine.yaml").exists() == (code == 0)
+
+
 # --- new plugin
 
 
@@ -144,6 +159,22 @@ def test_a_new_plugin_passes_its_tests_and_runs(kind: str, work: Path, selfloop:
     said = selfloop("run", folder / "recipe.yaml", *plugins)
     assert said.code == 0, said.err
     assert "failures" not in said.out
+
+
+@pytest.mark.parametrize(("name", "kind"), [("verdict", "verifier"), ("question", "source"), ("none", "critic")])
+def test_a_name_that_the_module_uses_itself_passes_too(name: str, kind: str, work: Path, selfloop: Selfloop) -> None:
+    selfloop("new", "plugin", name, "--kind", kind)
+    done = pytest_in(work / f"selfloop-{name}")
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_package_has_a_name_that_pip_takes(work: Path, selfloop: Selfloop) -> None:
+    from packaging.requirements import Requirement
+
+    for name in ("list_", "_own", "two__three"):
+        selfloop("new", "plugin", name, "--kind", "verifier", "--out", name)
+        (line,) = [line for line in (work / name / "pyproject.toml").read_text().splitlines() if line[:4] == "name"]
+        assert Requirement(line.split('"')[1]).name.startswith("selfloop-")
 
 
 def test_what_is_written_is_formatted(work: Path, selfloop: Selfloop) -> None:
@@ -185,6 +216,8 @@ def test_an_installed_plugin_is_found(work: Path, selfloop: Selfloop, monkeypatc
             "a plugin cannot be called 'my-thing', for its name is also that of a Python module: use",
         ),
         ("my-thing", "as in 'my_thing'."),
+        ("_", "a plugin cannot be called '_', for its name"),
+        ("_2fast", "a plugin cannot be called '_2fast', for its name"),
         ("2fast", "a plugin cannot be called '2fast'"),
         ("class", "a plugin cannot be called 'class'"),
         ("../up", "a plugin cannot be called '../up'"),
