@@ -4,6 +4,7 @@ import keyword
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -42,7 +43,7 @@ def write(name: str, kind: str, out: Path | None) -> None:
         f"tests/test_{name}.py": f"plugin-{kind}-test.py",
     }
     write_all({folder / file: rendered(template, **values) for file, template in files.items()})
-    shown = printable(str(folder))
+    shown = printable(quote(str(folder)))
     click.echo(f"written: {shown}, with the {kind} {name} in {module}.py")
     click.echo(f"  its tests:   python -m pytest {shown}")
     click.echo(f"  install it:  pip install -e {shown}")

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TypeVar
 
 import click
@@ -126,8 +127,8 @@ def _lines(questions: Path) -> int:
 def _say(files: list[Path], path: Path, choice: Choice, purpose: str) -> None:
     terms = " --accept-license" if choice.terms else ""
     click.echo(f"written: {', '.join(printable(str(file)) for file in files)}")
-    click.echo(f"  check it:  selfloop check {printable(str(path))}{terms}")
-    click.echo(f"  run it:    selfloop run {printable(str(path))}{terms}")
+    click.echo(f"  check it:  selfloop check {printable(quote(str(path)))}{terms}")
+    click.echo(f"  run it:    selfloop run {printable(quote(str(path)))}{terms}")
     if choice.terms:
         click.echo(f"The model comes under terms that --accept-license accepts, once: {choice.terms}")
     for extra in [choice.extra, *(["tune"] if purpose == "decline" else [])]:

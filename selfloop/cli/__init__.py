@@ -2,7 +2,6 @@
 
 import importlib
 import logging
-import os
 import sys
 from io import TextIOWrapper
 from typing import Any, TextIO
@@ -117,9 +116,6 @@ def main(args: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         click.echo("selfloop: stopped. What was finished is stored: `selfloop resume RUN` goes on.", err=True)
         code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
     except OSError as error:  # a name too long, a folder that may not be looked into, no room for what is printed
         from selfloop.text import printable
 
