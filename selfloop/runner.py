@@ -3,7 +3,7 @@
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -83,19 +83,19 @@ def _quieted(loaded: Loaded, quiet: bool) -> Loaded:
 
 def new_folder(runs: Path, name: str) -> Path:
     """Make and return `runs/name`, or `runs/name-2` and so on if that is taken."""
-    number = 1
-    while True:
-        folder = runs / (name if number == 1 else f"{name}-{number}")
-        try:
-            runs.mkdir(parents=True, exist_ok=True)
-            folder.mkdir()
-            return folder
-        except OSError as error:
-            if not (isinstance(error, FileExistsError) and runs.is_dir()):  # a file, or a link that leads nowhere
-                raise StoreError(
-                    f"cannot make the run's folder {folder}: {error.strerror}. Choose another with --runs."
-                ) from error
+    folder, number = runs / name, 1
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        while True:
+            with suppress(FileExistsError):
+                folder.mkdir()
+                return folder
             number += 1
+            folder = runs / f"{name}-{number}"
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the run's folder {folder}: {error.strerror}. Choose another with --runs."
+        ) from error
 
 
 def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
