@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -442,17 +441,13 @@ def _write(file: Path, rows: Sequence[Row], form: str, merge: bool) -> None:
 
 def _jsonl(file: Path, rows: Sequence[Plain]) -> None:
     from selfloop.errors import StoreError
+    from selfloop.rows import replacing
 
-    part = file.with_name(f"{file.name}.part")
     try:
-        with part.open("w", encoding="utf-8", newline="\n") as out:
+        with replacing(file) as part, part.open("w", encoding="utf-8", newline="\n") as out:
             out.writelines(encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
-        part.replace(file)
     except OSError as error:
         raise StoreError(f"cannot write {file}: {error.strerror or error}. Give another with --export.") from error
-    finally:
-        with suppress(OSError):  # what could not be made is not there to be removed
-            part.unlink(missing_ok=True)
 
 
 def _parquet(file: Path, rows: Sequence[Plain]) -> None:

@@ -310,6 +310,8 @@ def test_a_file_that_could_not_be_written_whole_is_not_left(
         *(5, "selfloop: cannot write out.jsonl: No space left on device. Give another with --export.\n"),
     )
     assert not list(Path.cwd().glob("out.jsonl*"))
+    assert selfloop("beliefs", "--declined", "--export", "out.parquet").code == 5
+    assert not list(Path.cwd().glob("out.parquet*"))
 
 
 def test_what_is_exported_can_be_asked_again(library: Path, selfloop: Selfloop) -> None:
