@@ -38,26 +38,41 @@ TUNING = 24  # times what reading the lessons takes: a tune of Gemma 3 270M on t
 
 @dataclass(frozen=True)
 class Sample:
-    """A few questions as they were played: what the steps took, and what a whole run would leave on the disk.
+    """A few questions as they were played: the rounds that ended, what the steps took, and the folder it lies in.
 
-    `recording` are the seconds that it took to store the first round and to tell observers that it has ended, `closing`
-    those to tell them of the end of a run as large as the recipe's.
+    `recording` are the seconds that it took to store the first round and to tell observers that it has ended. `empty`
+    and `left` are the sizes of the folder's files before anything was played and after.
     """
 
     questions: int
-    rounds: int
-    asked: int
     seconds: float
+    ended: list[Round]
     steps: list[Step]
-    recording: float
-    closing: float
-    bytes: int
-    troubles: tuple[str, ...]
     calls: list[list[Request]]
+    recording: float
+    folder: Path
+    empty: dict[Path, int]
+    left: dict[Path, int]
+
+    @property
+    def rounds(self) -> int:
+        """Return how many rounds were played."""
+        return len(self.ended)
+
+    @property
+    def asked(self) -> int:
+        """Return how many questions were not dropped."""
+        return sum(a.decision != "dropped" for r in self.ended for a in r.attempts)
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """Return what went wrong, each thing once."""
+        failures = [f for r in self.ended for f in (*r.failures, *(f for a in r.attempts for f in a.failures))]
+        return tuple(dict.fromkeys(f"{f.step}: {f.component}: {f.message}" for f in failures))
 
 
-def played(loaded: Loaded, backend: Backend, questions: int, patience: float) -> Sample:
-    """Play a round or two of so many questions in a folder that goes away; none begins after `patience` seconds.
+def played(loaded: Loaded, backend: Backend, questions: int, patience: float, folder: Path) -> Sample:
+    """Play a round or two of so many questions in a new folder; none begins after `patience` seconds.
 
     But where a recipe has more than two rounds the second is always played: all later ones are taken to be like it, and
     they have more sources and longer prompts than the first. A few questions leave too few beliefs for what is made of
@@ -68,36 +83,24 @@ def played(loaded: Loaded, backend: Backend, questions: int, patience: float) ->
     if questions < loaded.recipe.ask.questions:
         less["decide"] = Decide(belief=ANY, declined=0.0)
     small = replace(loaded, recipe=loaded.recipe.model_copy(update=less))
-    watching = [one for one in loaded.recipe.observers if one.kind in LOCAL]
     meter, start = Meter(backend), time.perf_counter()
-    with TemporaryDirectory(prefix="selfloop-plan-") as name:
-        folder = Path(name)
-        named = [Named(one.kind, built(loaded, "observer", one, folder)) for one in watching]
-        with closing(Store(folder, write=True)) as store:
-            store.save_file(RECIPE, loaded.source.text())
-        empty = _sizes(folder)
-        with closing(Store(folder, write=True)) as store:
-            parts = replace(assemble(small, folder, store, meter), notice=Observers([Named("plan", meter), *named]))
-            store.begin_session({})
-            until = start + patience if loaded.recipe.rounds <= ROUNDS else inf
-            ended, recording = _rounds(small.recipe, parts, store, until)
-        took, some = time.perf_counter() - start, _sizes(folder)
-        times = loaded.recipe.rounds / len(ended) * loaded.recipe.ask.questions / questions
-        finishing = _ending(folder, named, ended, times)
-        size = _left(empty, some, _sizes(folder), times)
-    asked = sum(a.decision != "dropped" for r in ended for a in r.attempts)
-    return Sample(
-        questions,
-        len(ended),
-        asked,
-        took,
-        settled(meter.steps),
-        recording,
-        finishing,
-        size,
-        _troubles(ended),
-        meter.asked,
-    )
+    with closing(Store(folder, write=True)) as store:
+        store.save_file(RECIPE, loaded.source.text())
+    empty = _sizes(folder)
+    watching = _watching(loaded, folder)
+    with closing(Store(folder, write=True)) as store:
+        parts = replace(assemble(small, folder, store, meter), notice=Observers([Named("plan", meter), *watching]))
+        store.begin_session({})
+        until = start + patience if loaded.recipe.rounds <= ROUNDS else inf
+        ended, recording = _rounds(small.recipe, parts, store, until)
+    took = time.perf_counter() - start
+    Observers(watching).close()  # without the meter, which is the backend too, and not done yet
+    return Sample(questions, took, ended, settled(meter.steps), meter.asked, recording, folder, empty, _sizes(folder))
+
+
+def _watching(loaded: Loaded, folder: Path) -> list[Named[Observer]]:
+    local = [one for one in loaded.recipe.observers if one.kind in LOCAL]
+    return [Named(one.kind, built(loaded, "observer", one, folder)) for one in local]
 
 
 def _rounds(recipe: Recipe, parts: Parts, store: Store, until: float) -> tuple[list[Round], float]:
@@ -114,41 +117,39 @@ def _rounds(recipe: Recipe, parts: Parts, store: Store, until: float) -> tuple[l
     return ended, recording
 
 
-def _ending(folder: Path, observers: list[Named[Observer]], ended: Sequence[Round], times: float) -> float:
-    """Store what was played again and again, for there to be as much as in a whole run; tell observers of its end.
+def _ending(loaded: Loaded, sample: Sample) -> tuple[float, int]:
+    """Return the seconds that observers take at the end of a run as large as the recipe's, and the bytes it leaves.
 
-    Returns the seconds that they take. A run has questions without a topic, for which they may look for one, even if
-    the sample has none.
+    What was played is stored again and again, for there to be as much as in that run. Such a run has questions without
+    a topic, for which observers may look for one, even if the sample has none.
     """
-    attempts = [replace(a, question=replace(a.question, topic="")) for one in ended for a in one.attempts]
+    times = loaded.recipe.rounds / sample.rounds * loaded.recipe.ask.questions / sample.questions
+    attempts = [replace(a, question=replace(a.question, topic="")) for one in sample.ended for a in one.attempts]
     more = min(round((times - 1) * len(attempts)), MOST - len(attempts))
-    with closing(Store(folder, write=True)) as store:
+    with closing(Store(sample.folder, write=True)) as store:
         if more > 0:
-            store.save_round(Round(len(ended) + 1, tuple(attempts[i % len(attempts)] for i in range(more))))
-        start, told = time.perf_counter(), Observers(observers)  # without the meter, which is the backend too
-        told(RunEnded(str(folder), "done"))
-        told.close()
-        return time.perf_counter() - start
+            store.save_round(Round(sample.rounds + 1, tuple(attempts[i % len(attempts)] for i in range(more))))
+        observers, start = Observers(_watching(loaded, sample.folder)), time.perf_counter()
+        observers(RunEnded(str(sample.folder), "done"))
+        observers.close()
+        took = time.perf_counter() - start
+    return took, _bytes(sample, times)
 
 
-def _left(empty: dict[Path, int], some: dict[Path, int], whole: dict[Path, int], times: float) -> int:
-    """Return the bytes that a whole run leaves, by the sizes of files before the sample, after it, and at the end.
+def _bytes(sample: Sample, times: float) -> int:
+    """Return what a run so many times as large leaves.
 
     What is written anew at the end is then as large as it will be; all else grows with what is played.
     """
-    grown = {file: empty.get(file, 0) + (size - empty.get(file, 0)) * times for file, size in some.items()}
-    anew = {file: size for file, size in whole.items() if file.name != DATABASE and size > 1.1 * some.get(file, 0)}
+    empty, left = sample.empty, sample.left
+    grown = {file: empty.get(file, 0) + (size - empty.get(file, 0)) * times for file, size in left.items()}
+    whole = _sizes(sample.folder).items()
+    anew = {file: size for file, size in whole if file.name != DATABASE and size > 1.1 * left.get(file, 0)}
     return round(sum((grown | anew).values()))
 
 
 def _sizes(folder: Path) -> dict[Path, int]:
     return {file: file.stat().st_size for file in folder.rglob("*") if file.is_file()}
-
-
-def _troubles(rounds: Sequence[Round]) -> tuple[str, ...]:
-    """Return what went wrong, each thing once."""
-    failures = [f for r in rounds for f in (*r.failures, *(f for a in r.attempts for f in a.failures))]
-    return tuple(dict.fromkeys(f"{f.step}: {f.component}: {f.message}" for f in failures))
 
 
 def rates(steps: Sequence[Step]) -> Rates:
@@ -197,11 +198,13 @@ def forecast(loaded: Loaded, budget: float) -> Forecast:
     """Play samples for about `budget` seconds, and count them up. Raises SelfloopError for what cannot be loaded."""
     backend, loading = _opened(loaded)
     try:
-        forget_peak()
-        sample = _sampled(loaded, backend, budget)
+        with TemporaryDirectory(prefix="selfloop-plan-") as folder:
+            forget_peak()
+            sample = _sampled(loaded, backend, budget, Path(folder))
+            ending, disk = _ending(loaded, sample)
         _stretch(backend, sample, loaded.recipe.ask.questions)
-        parts = tuple(_parts(loaded.recipe, sample))
-        return Forecast(backend.describe(), loading, parts, peak(), sample.bytes, sample)
+        parts = tuple(_parts(loaded.recipe, sample, ending))
+        return Forecast(backend.describe(), loading, parts, peak(), disk, sample)
     finally:
         backend.close()
 
@@ -222,18 +225,18 @@ def _loaded(loaded: Loaded) -> tuple[Backend, float]:
     return backend, time.perf_counter() - start
 
 
-def _sampled(loaded: Loaded, backend: Backend, budget: float) -> Sample:
-    """Return the largest sample that there is time for."""
+def _sampled(loaded: Loaded, backend: Backend, budget: float, folder: Path) -> Sample:
+    """Return the largest sample that there is time for; each lies in a folder of its own in `folder`."""
     questions, start = min(QUESTIONS, loaded.recipe.ask.questions), time.perf_counter()
     while True:
-        sample = played(loaded, backend, questions, budget)
+        sample = played(loaded, backend, questions, budget, folder / str(questions))
         spent = time.perf_counter() - start
         if questions == loaded.recipe.ask.questions or spent + LARGER * sample.seconds > budget:
             return sample
         questions = min(LARGER * questions, loaded.recipe.ask.questions)
 
 
-def _parts(recipe: Recipe, sample: Sample) -> list[Part]:
+def _parts(recipe: Recipe, sample: Sample, ending: float) -> list[Part]:
     """Return the forecast of each step: later rounds are as the last one that was played."""
     times, cost = recipe.ask.questions / sample.questions, rates(sample.steps)
     made, more = list[Part](), recipe.rounds - 1
@@ -242,8 +245,8 @@ def _parts(recipe: Recipe, sample: Sample) -> list[Part]:
         first, later = own[0].at(times, cost, own[-1].beside), own[-1].at(times, cost)
         tokens = round(times * (own[0].tokens + more * own[-1].tokens))
         made.append(Part(name, first, later, first + more * later, tokens))
-    later = min(sample.closing, RECORDING * sum(part.later for part in made))
-    made.append(Part("record", sample.recording, later, sample.recording + more * later + sample.closing, 0))
+    later = min(ending, RECORDING * sum(part.later for part in made))
+    made.append(Part("record", sample.recording, later, sample.recording + more * later + ending, 0))
     return [*made, _tune(recipe, sample, cost)] if recipe.tuner else made
 
 
