@@ -116,9 +116,7 @@ def test_the_tab_key(shell: str, runs: Path) -> None:
     options, switch_on = SHELLS[shell]
     env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "HOME": str(runs), "TERM": "dumb"}
     with pexpect.spawn(shell, list(options), env=env, encoding="utf-8", timeout=30) as typed:
-        typed.sendline(
-            f"{switch_on}; echo switched o''n"
-        )  # what is typed is shown too, and must not be what is waited for
+        typed.sendline(f"{switch_on}; echo switched o''n")  # what is typed is shown too, and is not what is waited for
         typed.expect("switched on")
         typed.sendline("selfloop show be\t")
         typed.expect(r"given: beta *\.")
