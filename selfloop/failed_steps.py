@@ -13,6 +13,7 @@ from selfloop.errors import NothingAnswered, StepFailed, TunerFailed
 from selfloop.records import Attempt, Failure, Round
 
 SHOWN = 300  # characters of a cause
+EMPTY = Failure("answer", "the model", "EmptyAnswer", "it wrote nothing; see answer.stop and the prompt")
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ def _of_round(ended: Round) -> Iterator[FailedStep]:
         yield FailedStep(ended.number, "ask", 0, _commonest(sources))
     asked = [attempt for attempt in ended.attempts if attempt.decision != "dropped"]
     answered = [attempt for attempt in asked if attempt.decision != "failed"]
-    if asked and not answered:
-        cause = _commonest(attempt.failures[-1] for attempt in asked)
+    if asked and all(map(unanswered, asked)):
+        cause = _commonest(map(_cause, asked))
         yield FailedStep(ended.number, cause.step, len(asked), cause)
     reached = {
         "critique": [attempt for attempt in answered if not attempt.question.answer],
@@ -59,6 +60,15 @@ def _of_round(ended: Round) -> Iterator[FailedStep]:
     tunes = [failure for failure in ended.failures if failure.step == "tune"]
     if tunes:
         yield FailedStep(ended.number, "tune", len(asked), tunes[0])
+
+
+def unanswered(attempt: Attempt) -> bool:
+    """Return whether a question that was asked has no answer: it failed, or the model wrote nothing at all."""
+    return attempt.decision == "failed" or not attempt.answer
+
+
+def _cause(attempt: Attempt) -> Failure:
+    return attempt.failures[-1] if attempt.decision == "failed" else EMPTY
 
 
 def _failed_in(attempt: Attempt, step: str) -> bool:
@@ -97,7 +107,7 @@ def refuse_failed(folder: Path, rounds: Sequence[Round], steps: Iterable[FailedS
     steps = list(steps)
     look = f"All failures: selfloop show {quote(str(folder))} --failures"
     asked = [a for ended in rounds for a in ended.attempts if a.decision != "dropped"]
-    if asked and all(attempt.decision == "failed" for attempt in asked):
+    if asked and all(map(unanswered, asked)):
         raise NothingAnswered(f"{nothing_answered(asked)} Mend that, and start a new run. {look}", folder)
     if not steps:
         return
@@ -109,8 +119,8 @@ def refuse_failed(folder: Path, rounds: Sequence[Round], steps: Iterable[FailedS
 
 
 def nothing_answered(attempts: Sequence[Attempt]) -> str:
-    """Return that all of these attempts failed, and why most of them did."""
-    cause = cause_text(_commonest(attempt.failures[-1] for attempt in attempts))
+    """Return that all of these attempts have no answer, and why most of them have none."""
+    cause = cause_text(_commonest(map(_cause, attempts)))
     which = "the question was not" if len(attempts) == 1 else f"not one of the {_questions(len(attempts))} was"
     return f"{which} answered: {cause}."
 

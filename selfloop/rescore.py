@@ -51,6 +51,10 @@ def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("ru
         loaded = stored_recipe(old, overrides)
         check(loaded)
         model, meta = old.model(), old.meta()
+        if not old.count("rounds"):
+            raise StoreError(
+                f"no round of {folder} has ended, so there is nothing to judge. First: selfloop resume {folder}"
+            )
         pinned = _inputs(loaded, meta.get("inputs", {}))
         made = new_folder(runs, f"{meta.get('name', folder.name)}-rescored")
         try:

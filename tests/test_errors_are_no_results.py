@@ -165,6 +165,16 @@ def test_a_resumed_run_and_its_evaluation_say_it_too(
     ]
 
 
+def test_a_model_that_writes_nothing_has_no_result(home: Path, write: Write, selfloop: Selfloop) -> None:
+    """`answer.stop: [" "]` ends every answer before it begins, where answers begin with a space."""
+    write({"script.json": '{"": [" Paris"]}'})
+    mute = ("--set", "backend={kind: scripted, script: script.json}", "--set", 'answer.stop=[" "]')
+    for command in ("run", "eval", "ask", "plan"):
+        said = selfloop(*COMMANDS[command], *mute)
+        assert said.code == 8 and "the model: EmptyAnswer: it wrote nothing; see answer.stop" in said.err
+        assert "I don't know" not in said.out
+
+
 def test_an_answered_question_beside_failed_ones_is_a_result(home: Path, selfloop: Selfloop) -> None:
     backend = "backend={kind: scripted, context: 300}"
     said = selfloop("ask", "recipe.yaml", QUESTION, "word " * 400, "--set", backend, "--json")

@@ -62,11 +62,12 @@ def _asked(question: str) -> str:
 def _refuse_unanswered(attempts: list[Attempt]) -> None:
     """Raise where not one question has a result, but errors."""
     from selfloop.errors import NothingAnswered
-    from selfloop.failed_steps import nothing_answered
+    from selfloop.failed_steps import nothing_answered, unanswered
 
     if attempts and all(_error(attempt) for attempt in attempts):
         advice = "See the model with `selfloop doctor`, and the recipe with `selfloop check`."
-        raise NothingAnswered(f"{nothing_answered(attempts)} {advice}", Path())
+        why = nothing_answered(attempts) if all(map(unanswered, attempts)) else f"{_error(attempts[0])}."
+        raise NothingAnswered(f"{why} {advice}", Path())
 
 
 def _answered(what: str, questions: tuple[str, ...], overrides: tuple[str, ...]) -> list[Attempt]:
@@ -92,6 +93,8 @@ def _error(attempt: Attempt) -> str:
     """Return why there is no result for a question, or an empty string where there is one."""
     if attempt.decision == "failed":
         return attempt.reason
+    if not attempt.answer:
+        return "the model wrote nothing; see answer.stop and the prompt"
     broke = [failure for failure in attempt.failures if failure.step == "verify"]
     if attempt.decision == "undecided" and attempt.confidence is None and broke:
         return f"no verifier could judge the answer: {broke[-1].component}: {broke[-1].message}"

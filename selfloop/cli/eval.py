@@ -163,8 +163,8 @@ def _report(folder: Path, as_json: bool, requirements: Sequence[Requirement] = (
     try:
         rounds = list(store.rounds())
         report, model = evaluate(rounds), store.meta().get("model", {}).get("name", "")
+        refuse_failed(folder, rounds, ())
         if not report.questions:
-            refuse_failed(folder, rounds, ())
             raise RecipeError(_nothing(folder))
         found = {"run": str(folder), "model": model, **report.plain()}
         told = figures(found)

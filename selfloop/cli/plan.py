@@ -69,10 +69,10 @@ def command(recipe: Path, overrides: tuple[str, ...], runs: Path, seconds: float
 def _refuse_unanswered(found: "Forecast") -> None:
     """Raise NothingAnswered where every question of the sample failed: errors take no time to speak of."""
     from selfloop.errors import NothingAnswered
-    from selfloop.failed_steps import nothing_answered
+    from selfloop.failed_steps import nothing_answered, unanswered
 
     asked = [attempt for ended in found.sample.ended for attempt in ended.attempts if attempt.decision != "dropped"]
-    if asked and all(attempt.decision == "failed" for attempt in asked):
+    if asked and all(map(unanswered, asked)):
         raise NothingAnswered(f"{nothing_answered(asked)} There is nothing to measure: mend that first.", Path())
 
 
