@@ -6,6 +6,7 @@ or folder which is there when the run begins. What a component writes (`Componen
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from selfloop.assemble import options_of
 from selfloop.errors import InputChanged, RecipeError
 from selfloop.recipe import Loaded
+from selfloop.store import DATABASE, Store
 
 Pinned = Mapping[str, Mapping[str, str]]
 
@@ -35,7 +37,13 @@ def refuse_changed(pinned: Pinned) -> None:
 
 
 def digest(path: Path) -> str:
-    """Return the sha256 of a file, or of a folder's files and their names. Raises OSError."""
+    """Return the sha256 of a file, of a folder's files and their names, or of a run's rounds.
+
+    Raises OSError, or StoreError for a run that cannot be read.
+    """
+    if (path / DATABASE).is_file():  # SQLite changes its files by reading them, and `eval` adds some
+        with closing(Store(path, write=False)) as store:
+            return store.digest()
     if path.is_dir():
         files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
         lines = [f"{digest(file)} {file.relative_to(path).as_posix()}\n" for file in files if file.is_file()]

@@ -471,6 +471,18 @@ def test_an_input_that_changed_is_refused_as_another_model_is(
     assert query(stopped / "runs/recipe", "SELECT count(*) FROM rounds") == [(2,)]
 
 
+def test_a_run_that_is_read_is_the_same_whatever_is_made_of_it(home: Path, selfloop: Selfloop) -> None:
+    from selfloop.inputs import digest
+
+    run = Path(json.loads(evaluated(selfloop, "--json").out)["run"])
+    before = digest(run)
+    for command in (("show", run), ("eval", run), ("report", run), ("resume", run)):
+        assert selfloop(*command).code == 0
+    assert digest(run) == before
+    assert selfloop("rescore", run, "--set", "verifiers=[sequence_probability]").code == 0
+    assert digest(run.with_name(f"{run.name}-rescored")) != before
+
+
 def test_what_a_component_writes_is_no_input(stopped: Path, selfloop: Selfloop) -> None:
     assert (stopped / "out.txt").read_text() == "written"
     assert selfloop("resume", "recipe").code == 0
