@@ -124,7 +124,8 @@ def load(files: tuple[Path, ...] = ()) -> Catalog:
                 add = partial(_add, catalog, name, module, package or entry.value)
                 _attributed(name, "could not be used", add, interrupted)
             except PluginError as error:
-                catalog.broken[name] = f"{error} It comes from {package}." if package else str(error)
+                why = str(error).rstrip(".")
+                catalog.broken[name] = f"{why}. It comes from {package}." if package else str(error)
         for path in files:
             module = import_file(path, interrupted)
             add = partial(_add, catalog, path.name, module, str(path))
