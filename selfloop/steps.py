@@ -5,7 +5,7 @@ on the attempts it was working on (`guard.py`), and the others go on. What the m
 seeds that depend only on the run, the round and the question, so a step that runs again asks the same.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
@@ -173,7 +173,9 @@ def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attem
     return scored
 
 
-def _scores(scorer: Scorer, asking: Asking, questions: Sequence[Question]) -> Sequence[Score]:
+def _scores(
+    scorer: Scorer, asking: Asking, questions: Sequence[Question]
+) -> Sequence[Score] | Mapping[Question, Score]:
     return scorer.score(questions, asking)
 
 
@@ -392,7 +394,9 @@ def _judged(
     return found
 
 
-def _judge(verifier: Verifier, judging: Judging, claims: Sequence[Claim]) -> Sequence[Verdict]:
+def _judge(
+    verifier: Verifier, judging: Judging, claims: Sequence[Claim]
+) -> Sequence[Verdict] | Mapping[Claim, Verdict]:
     return verifier.verify(claims, judging)
 
 
