@@ -5,22 +5,23 @@ on the attempts it was working on (`guard.py`), and the others go on. What the m
 seeds that depend only on the run, the round and the question, so a step that runs again asks the same.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 
 from selfloop.answers import declines, normalise
 from selfloop.assemble import Named, Parts
 from selfloop.errors import RequestError
 from selfloop.events import AttemptEnded, BatchLearnt, StepName, StepStarted, Trouble
-from selfloop.guard import Broken, blaming, guarded, guarded_each, sound
+from selfloop.guard import Broken, blaming, guarded, guarded_each, impossible, in_order, listed, sound
 from selfloop.ledger import Past, contradictions
 from selfloop.prompts import Prompt, is_open
 from selfloop.protocols import Asking, Demonstrator, Judging, QuestionSource, Scorer, Tuning, Verifier
 from selfloop.recipe import Recipe
+from selfloop.recorder import LentBackend, TunersBackend
 from selfloop.records import (
     Adapter,
     Attempt,
@@ -29,6 +30,7 @@ from selfloop.records import (
     Continuation,
     Decision,
     Failure,
+    Message,
     Question,
     Request,
     Sampling,
@@ -70,15 +72,16 @@ class Turn:
         """Return the prompt that the demonstrator gives each question, and ask it once for each. Raises Blamed."""
         missing = [text for text in dict.fromkeys(questions) if text not in self.shown]
         if missing and (chosen := self.parts.demonstrator):
-            judging = Judging(self.parts.backend, self.plain, lambda claims: [()] * len(claims), self.seed(), self.past)
-            found = blaming(chosen.name, lambda: _shown(chosen.part, missing, judging))
+            lent = LentBackend(self.parts.backend)
+            judging = Judging(lent, self.plain, lambda claims: [()] * len(claims), self.seed(), self.past)
+            found = blaming(chosen.name, lambda: _shown(chosen.part, tuple(missing), judging))
             self.shown |= zip(missing, found, strict=True)
         return [self.shown[text] for text in questions]
 
     def judging(self, step: str, name: str, before: Sequence[Named[Verifier]] = ()) -> Judging:
         """Return what a component that works on claims is told."""
         again = partial(_rejudged, self, before)
-        return Judging(self.parts.backend, self.prompt, again, self.seed(step, name), self.past)
+        return Judging(LentBackend(self.parts.backend), self.prompt, again, self.seed(step, name), self.past)
 
     def start(self, step: StepName, attempts: int) -> None:
         """Tell the recorder and the observers that a step begins."""
@@ -115,8 +118,8 @@ def ask(turn: Turn) -> list[Attempt]:
         missing = wanted - sum(attempt.live for attempt in attempts)
         if missing <= 0 or len(dry) == len(turn.parts.sources):
             break
-        past = turn.past.and_asked(attempts)
-        asking = Asking(missing, turn.number, number, turn.seed("ask", number), turn.parts.backend, past, turn.prompt)
+        past, lent = turn.past.and_asked(attempts), LentBackend(turn.parts.backend)
+        asking = Asking(missing, turn.number, number, turn.seed("ask", number), lent, past, turn.prompt)
         attempts += score(turn, [Attempt(q) for q in _draw(turn, asking, dry)], asking)
     surplus = {id(attempt) for attempt in [a for a in attempts if a.live][wanted:]}
     return [attempt for attempt in attempts if id(attempt) not in surplus]  # a later round may ask these
@@ -145,7 +148,7 @@ def _draw(turn: Turn, asking: Asking, dry: set[str]) -> list[Question]:
 
 
 def _listed(source: QuestionSource, asking: Asking) -> list[Question]:
-    return list(islice(source.ask(asking), 100 + 10 * asking.n))  # a generator may have no end
+    return listed(source.ask(asking), 100 + 10 * asking.n)
 
 
 def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attempt]:
@@ -158,8 +161,10 @@ def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attem
             "ask", scorer.name, partial(_scores, scorer.part, asking), questions, Score, turn.trouble
         )
         for i, result in zip(live, results, strict=True):
-            if isinstance(result, Broken):
-                scored[i] = turn.end(scored[i].failed(result.failure))
+            lost = result.failure if isinstance(result, Broken) else _impossible("ask", scorer.name, result)
+            if isinstance(result, Broken) or lost is not None:
+                assert lost is not None
+                scored[i] = turn.end(scored[i].failed(lost))
                 continue
             scored[i] = replace(scored[i], scores=(*scored[i].scores, replace(result, scorer=scorer.name)))
             if scorer.minimum is not None and not result.value >= scorer.minimum:
@@ -168,7 +173,9 @@ def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attem
     return scored
 
 
-def _scores(scorer: Scorer, asking: Asking, questions: Sequence[Question]) -> Sequence[Score]:
+def _scores(
+    scorer: Scorer, asking: Asking, questions: Sequence[Question]
+) -> Sequence[Score] | Mapping[Question, Score]:
     return scorer.score(questions, asking)
 
 
@@ -194,11 +201,17 @@ def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     return _generated(turn, "answer", _given(turn, attempts), requests, keep)
 
 
-def _shown(demonstrator: Demonstrator, questions: list[str], judging: Judging) -> list[Prompt]:
-    given = list(demonstrator.show(questions, judging))
-    if len(given) != len(questions) or not all(isinstance(one, str | tuple) for one in given):
-        raise ValueError(f"gave {len(given)} results for {len(questions)} questions, or what is no prompt")
-    return given
+def _shown(demonstrator: Demonstrator, questions: tuple[str, ...], judging: Judging) -> list[Prompt]:
+    return [_sound_prompt(prompt) for prompt in in_order(demonstrator.show(questions, judging), len(questions))]
+
+
+def _sound_prompt(prompt: object) -> Prompt:
+    """Return a prompt of exactly the types that it must have. Raises TypeError."""
+    if isinstance(prompt, str):
+        return str(prompt)
+    if not isinstance(prompt, tuple) or not prompt:
+        raise TypeError(f"gave {prompt!r:.60}, which is neither text nor a tuple of Message")
+    return tuple(sound(message, Message) for message in prompt)
 
 
 def _with_prompts(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -381,12 +394,15 @@ def _judged(
     return found
 
 
-def _judge(verifier: Verifier, judging: Judging, claims: Sequence[Claim]) -> Sequence[Verdict]:
+def _judge(
+    verifier: Verifier, judging: Judging, claims: Sequence[Claim]
+) -> Sequence[Verdict] | Mapping[Claim, Verdict]:
     return verifier.verify(claims, judging)
 
 
 def _rejudged(turn: Turn, verifiers: Sequence[Named[Verifier]], claims: Sequence[Claim]) -> list[tuple[Verdict, ...]]:
-    return [_verdicts(own) for own in _judged(turn, verifiers, claims)]
+    own_claims = [sound(claim, Claim) for claim in claims]
+    return [_verdicts(own) for own in _judged(turn, verifiers, own_claims)]
 
 
 def _verdicts(found: Iterable[Verdict | Failure]) -> tuple[Verdict, ...]:
@@ -396,9 +412,14 @@ def _verdicts(found: Iterable[Verdict | Failure]) -> tuple[Verdict, ...]:
 def _sound(name: str, claim: Claim, result: Verdict | Broken) -> Verdict | Failure:
     if isinstance(result, Broken):
         return result.failure
-    if result.confidence is not None and not 0 <= result.confidence <= 1:
-        return Failure("verify", name, "ValueError", f"confidence {result.confidence} is not in [0, 1]")
+    if failure := _impossible("verify", name, result):
+        return failure
     return replace(result, verifier=name, candidate=claim.candidate)
+
+
+def _impossible(step: StepName, name: str, record: Score | Verdict) -> Failure | None:
+    why = impossible(record)
+    return Failure(step, name, "ValueError", why) if why else None
 
 
 def _claim(attempt: Attempt) -> Claim:
@@ -461,23 +482,37 @@ def tune(turn: Turn, attempts: Sequence[Attempt]) -> Adapter | None:
     if spec is None or tuner is None or turn.number % spec.every:
         return None
     turn.start("tune", sum(attempt.decision == "belief" for attempt in attempts))
+    before = turn.parts.backend.adapter
     folder = turn.parts.folder / ADAPTERS / f"round-{turn.number:03d}"
-    made = guarded("tune", tuner.name, lambda: _tuned(turn, attempts, folder))
+    lent = TunersBackend(turn.parts.backend)
+    made = guarded("tune", tuner.name, lambda: _tuned(turn, attempts, folder, lent))
     if isinstance(made, Broken):
         turn.trouble(made.failure)
-        return None
+        made = None
+    if made is None and lent.swapped:
+        _load_again(turn, before)
     return made
 
 
-def _tuned(turn: Turn, attempts: Sequence[Attempt], folder: Path) -> Adapter | None:
+def _load_again(turn: Turn, before: Adapter | None) -> None:
+    """Load the adapter that was in effect before a tune that made none: a tuner may have loaded others."""
+    backend = turn.parts.backend
+    again = guarded("tune", backend.name, lambda: backend.load_adapter(before))
+    if isinstance(again, Broken):
+        turn.trouble(again.failure)
+
+
+def _tuned(turn: Turn, attempts: Sequence[Attempt], folder: Path, backend: TunersBackend) -> Adapter | None:
     assert turn.parts.tuner is not None
     folder.mkdir(parents=True, exist_ok=True)
-    backend, past = turn.parts.backend, turn.past.and_asked(attempts)
-    told = Tuning(turn.number, attempts, past, folder, backend, turn.prompt, turn.seed("tune"), turn.learnt)
+    past = turn.past.and_asked(attempts)
+    told = Tuning(turn.number, tuple(attempts), past, folder, backend, turn.prompt, turn.seed("tune"), turn.learnt)
     made = turn.parts.tuner.part.tune(told)
     if made is None:
         return None
     made = turn.parts.at_home(replace(sound(made, Adapter), round=turn.number))
+    if why := impossible(made):
+        raise ValueError(why)
     try:
         turn.parts.load_adapter(made)
     except Exception:

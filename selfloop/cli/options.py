@@ -7,6 +7,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from selfloop.errors import StoreError, did_you_mean
+from selfloop.isolation import output_for_programs
 
 SHOWN = 8  # runs that a message names
 DATABASE = "run.sqlite"  # of `selfloop.store`, which takes too long to import each time somebody presses Tab
@@ -27,7 +28,16 @@ overrides = click.option(
     help="Change a value of the recipe, as in --set backend.n_ctx=4096. May be given more than once.",
 )
 quiet = click.option("--quiet", is_flag=True, help="Print only where the run lies, and whether something failed.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def _for_programs(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    """Keep the standard output of the command clean of what plugins, C code and child processes print."""
+    if value and not ctx.resilient_parsing:
+        ctx.with_resource(output_for_programs())
+    return value
+
+
+as_json = click.option("--json", "as_json", is_flag=True, callback=_for_programs, help="Print JSON, for programs.")
 
 
 def _accept(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:

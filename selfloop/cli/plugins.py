@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfloop.cli import COMMANDS
+from selfloop.cli import commands_of_plugins, short_help
 from selfloop.cli.options import as_json, complete_component
 
 if TYPE_CHECKING:
@@ -54,14 +54,17 @@ def command(names: tuple[str, ...], kind: str | None, as_json: bool) -> None:
     catalog = load()
     rows = [row for row in (*_components(catalog), *_commands(catalog)) if kind in (None, row["kind"])]
     _refuse_unknown(names, rows, kind, catalog)
+    clashes = catalog.clashes()
     picked = [row for row in rows if not names or any(_is(row, name, rows) for name in names)]
     if as_json:
-        click.echo(json.dumps({"components": picked, "broken": catalog.broken}, indent=2))
+        click.echo(json.dumps({"components": picked, "broken": catalog.broken, "clashes": clashes}, indent=2))
         return
     for row in picked:
         _print(row)
     for plugin, why in catalog.broken.items():
         click.echo(f"broken       {plugin}: {why}", err=True)
+    for clash in clashes:
+        click.echo(f"broken       {clash}", err=True)
 
 
 def _components(catalog: "Catalog") -> Iterator[Row]:
@@ -100,13 +103,13 @@ def _page(kind: str, name: str, package: str) -> str:
 
 
 def _commands(catalog: "Catalog") -> Iterator[Row]:
-    owners = dict.fromkeys(COMMANDS, "selfloop")
+    commands, left_out = commands_of_plugins(catalog)
+    catalog.broken |= left_out
     for plugin, added in catalog.commands:
         name, version = str(added.name), catalog.plugins[plugin]
-        if (owner := owners.setdefault(name, plugin)) != plugin:
-            catalog.broken[f"{plugin}'s command {name}"] = f"it is hidden by {owner}'s command of that name."
+        if commands.get(name) is not added:
             continue
-        doc, page = added.get_short_help_str(limit=200).rstrip("."), _page("command", name, version.partition(" ")[0])
+        doc, page = short_help(added, 200).rstrip("."), _page("command", name, version.partition(" ")[0])
         yield {"kind": "command", "name": name, "doc": doc, "plugin": plugin, "version": version, "docs": page}
 
 
