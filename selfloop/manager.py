@@ -74,11 +74,10 @@ class Catalog:
             raise PluginError(_clash(kind, name, offers))
         return offers[0].component
 
-<<<<<<< HEAD
     def plugin_of(self, kind: str, name: str) -> str:
         """Return the name of the plugin that a component comes from."""
         return self.components[kind][name][0].plugin
-=======
+
     def clashes(self) -> list[str]:
         """Return a message for each name that two plugins use for components of one kind."""
         named = [(kind, name, offers) for kind, known in self.components.items() for name, offers in known.items()]
@@ -101,7 +100,6 @@ class Catalog:
                 owners[name] = f"{plugin} ({self.plugins[plugin]})"
                 commands[name] = command
         return commands, left_out
->>>>>>> step7-h5
 
     def __iter__(self) -> Iterator[tuple[str, Provided]]:
         return (
