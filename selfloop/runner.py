@@ -1,5 +1,6 @@
 """Runs a recipe in a folder, and goes on with one: what `selfloop run` and `selfloop resume` do."""
 
+import logging
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,10 @@ from selfloop.events import RoundEnded, RunEnded, RunStarted
 from selfloop.loop import play
 from selfloop.recipe import Loaded, read
 from selfloop.records import Round
+from selfloop.run_names import ALLOWED
 from selfloop.store import RECIPE, Store, opened
+
+_log = logging.getLogger("selfloop.runner")
 
 
 def run(
@@ -39,6 +43,8 @@ def run(
     """
     loaded = _quieted(read(path, overrides, base, text=text), quiet)
     check(loaded)
+    if loaded.file_name:
+        _log.info("the run is called %s, for a run's name has %s", loaded.recipe.name, ALLOWED)
     folder = new_folder(runs, loaded.recipe.name)
     try:
         store = Store(folder, write=True)
