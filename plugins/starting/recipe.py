@@ -12,6 +12,7 @@ import click
 
 from selfloop.cli.extras import missing, pip
 from selfloop.errors import RecipeError, SelfloopError, Stopped, did_you_mean
+from selfloop.run_names import fitting
 from selfloop.text import printable
 
 from .. import models
@@ -55,7 +56,8 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
         files |= {} if questions.exists() else {questions: EXAMPLES}
     count = _lines(questions) if questions and questions.exists() else EXAMPLES.count("\n")
     where = _placed(questions, home) if questions else ""
-    files[path] = rendered("recipe.yaml", file=path.name, choice=choice, purpose=purpose, questions=where, count=count)
+    values = {"choice": choice, "purpose": purpose, "questions": where, "count": count}
+    files[path] = rendered("recipe.yaml", file=quote(path.name), run=fitting(path.stem), **values)
     write_all(files)
     _say(list(files), path, choice, purpose)
 
@@ -113,7 +115,9 @@ def _placed(path: Path, home: Path) -> str:
     """Return a path as the recipe in `home` names it: relative to it where both lie below this folder."""
     here = Path.cwd()
     if path.resolve().is_relative_to(here) and home.resolve().is_relative_to(here):
-        return Path(os.path.relpath(path.resolve(), home.resolve())).as_posix()
+        relative = Path(os.path.relpath(path.resolve(), home.resolve())).as_posix()
+        if not relative.startswith("~") and ":" not in relative:  # they would be a home, or a prefix
+            return relative
     return str(path.resolve())
 
 
