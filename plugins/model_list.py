@@ -10,8 +10,9 @@ import click
 
 from selfloop import hookimpl
 from selfloop.cli.options import as_json
+from selfloop.cli.tables import print_table
 from selfloop.errors import ModelError
-from selfloop.text import cells, printable
+from selfloop.text import printable
 
 from . import models
 from .gguf_header import Header, header
@@ -19,6 +20,7 @@ from .places import PLACES, Found, Place, ggufs, is_there
 
 OWN = "selfloop"
 BLOB = re.compile(r"(?:sha256-)?([0-9a-f]{64})")  # the hub and Ollama name what they keep by its hash
+COLUMNS = ("", "size", "architecture", "weights", "kind", "license", "")
 MOST = 60  # cells of an architecture or a licence, which a stranger may have written
 
 
@@ -120,23 +122,20 @@ def _kind(about: Header) -> str:
 
 def _print(title: str, rows: Sequence[Row]) -> None:
     click.secho(printable(title), bold=True)
-    table = [_cells(row) for row in rows]
-    widths = [max(map(cells, column)) for column in zip(*table, strict=True)]
-    for row, line in zip(rows, table, strict=True):
-        padded = (text + " " * (width - cells(text)) for text, width in zip(line, widths, strict=True))
-        click.echo(f"  {'  '.join(padded)}".rstrip())
-        if row.wrong:
-            click.secho(f"    broken: {printable(row.wrong)}", fg="red")
-    click.echo()
+    whole = [row for row in rows if not row.wrong]
+    if whole:
+        print_table(COLUMNS, [_cells(row) for row in whole], left=len(COLUMNS), header=False)
+    for row in (row for row in rows if row.wrong):
+        click.echo(f"  {printable(row.name)}")
+        click.secho(f"    broken: {printable(row.wrong)}", fg="red")
+        click.echo()
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     """Return what stands in a row's columns: a name is never cut, for it is to be copied."""
-    if row.wrong:
-        return (printable(row.name), *[""] * 6)
     about = (row.architecture, _magnitude(row.parameters), row.kind if row.here else "not fetched yet", row.license)
     digest = f"sha256 {row.sha256[:12]}" if row.sha256 else ""
-    return (printable(row.name), size(row.bytes), *(printable(text, MOST) for text in about), digest)
+    return (row.name, size(row.bytes), *(printable(text, MOST) for text in about), digest)
 
 
 def _print_ending(rows: Sequence[Row]) -> None:

@@ -42,7 +42,7 @@ PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "
 PUBLIC |= {"testing", "text"}
 # What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
 PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
-PUBLIC |= {"evaluate", "store", "plain_json", "run_names"}
+PUBLIC |= {"evaluate", "store", "plain_json", "run_names", "cli.tables"}
 
 
 def module(path: Path) -> str:
