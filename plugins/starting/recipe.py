@@ -70,7 +70,7 @@ def chosen(model: str, home: Path) -> Choice:
     if model in models.KNOWN:
         return Choice("llama_cpp", model, "llamacpp", models.KNOWN[model].terms)
     if path.suffix == ".gguf" or path.is_file():
-        models.check_gguf(path)
+        models.check_model_file(path)
         return Choice("llama_cpp", _placed(path, home), "llamacpp")
     if path.is_dir():
         return Choice("hf", str(path.resolve()), "hf")
