@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from selfloop import hookimpl
-from selfloop.cli.options import as_json
+from selfloop.cli.options import FilePath, as_json
 from selfloop.cli.tables import print_table, print_wrapped
 from selfloop.errors import ModelError
 from selfloop.text import printable
@@ -47,7 +47,7 @@ class Row:
 
 @click.command("models")
 @click.argument(
-    "folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(exists=True, file_okay=False, path_type=Path)
+    "folders", nargs=-1, metavar="[FOLDER]...", type=FilePath(exists=True, file_okay=False, path_type=Path)
 )
 @click.option("--sha256", "hashed", is_flag=True, help="Read whole files for hashes that are not known yet.")
 @as_json

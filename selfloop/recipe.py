@@ -292,7 +292,7 @@ def _explain(model: type[BaseModel], error: Any) -> str:
         return f"{context['error']}."
     if kind == "model_type":
         return f"must be a mapping of keys to values, not {_short(given)}."
-    if kind == "string_type" and isinstance(given, bool | int | float):
+    if kind == "string_type" and (given is None or isinstance(given, bool | int | float)):
         return f"{IN_QUOTES}, not {_short(given)}."
     said = error["msg"].removeprefix("Input ").replace("should be", "must be").replace(" should ", " must ")
     said = said.replace("valid array", "list").replace(" after validation, not 0", "")

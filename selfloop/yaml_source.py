@@ -49,6 +49,15 @@ def _text_node(representer: _Representer, text: str) -> Any:
     return representer.represent_scalar(f"{TAGS}str", text, style=None if text.isprintable() else '"')
 
 
+def _exact_float(constructor: _Constructor, node: Any) -> float:
+    """Return the nearest number, which ruamel's own reader of `1e-3` misses by a bit."""
+    if "e" in node.value.lower():
+        return float(node.value.replace("_", ""))
+    value: float = constructor.construct_yaml_float(node)
+    return value
+
+
+_Constructor.add_constructor(f"{TAGS}float", _exact_float)
 _Constructor.add_constructor(f"{TAGS}timestamp", lambda _, node: node.value)
 _Representer.add_representer(str, _text_node)
 
@@ -256,7 +265,8 @@ def _scalar(text: str) -> Any:
         value = _yaml().load(text)
     except (YAMLError, ValueError):  # an integer of thousands of digits, say
         return text
-    return value if value is None or isinstance(value, bool | int | float) else text
+    is_none = value is None and text.lower() == "null"  # YAML has ~ for it, too, which is a home folder here
+    return value if is_none or isinstance(value, bool | int | float) else text
 
 
 def _whole(override: str, key: str, text: str) -> Any:

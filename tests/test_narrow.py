@@ -9,6 +9,7 @@ import pytest
 from conftest import RECIPE, Selfloop
 from hypothesis import given
 from hypothesis import strategies as st
+from selfloop_plugins import console
 
 from selfloop.cli.tables import print_table, wrapped
 from selfloop.text import cells
@@ -64,9 +65,7 @@ def test_the_table_of_an_evaluation_at_20_columns(
     assert any(re.fullmatch(r"  Brier \d\.\d\d|  Brier -", line) for line in lines)
 
 
-def test_what_is_no_terminal_wraps_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_terminal_wraps_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     print_table(["", "x" * 200], [["a", "1.25"]])
     assert len(capsys.readouterr().out.splitlines()[2]) == 2 + 1 + 3 + 200
@@ -94,3 +93,16 @@ def test_lines_break_at_spaces_by_the_width_of_glyphs(text: str, width: int) -> 
         lines = wrapped(text, more="  ")
     assert " ".join(lines).split() == text.split()
     assert all(cells(line) <= width or len(line.split()) == 1 for line in lines)
+
+
+def test_a_live_picture_is_drawn_only_where_it_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal:
+        encoding = "utf-8"
+
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm")
+    for width, is_live in {"20": False, "39": False, "40": True, "120": True}.items():
+        monkeypatch.setenv("COLUMNS", width)
+        assert console._can_draw(Terminal()) is is_live  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from selfloop.run_names import fitting
 from selfloop.text import printable
 
 from .. import models
+from ..hf.checkpoint import check as check_folder
 from . import PURPOSES
 from .writing import rendered, write_all
 
@@ -45,6 +46,8 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
     """Write the recipe, and with it an example question file where there is none; say how to go on."""
     if questions and purpose not in (None, "questions"):
         raise click.UsageError(f"--questions is a file to answer, which --for {purpose} does not.")
+    if questions and not questions.exists():
+        raise RecipeError(f"there is no question file {questions}. Without --questions one is written to begin with.")
     if path.exists():
         write_all({path: ""})  # refuses, before anything is asked
     home = path.parent
@@ -65,6 +68,8 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
 def chosen(model: str, home: Path) -> Choice:
     """Return what runs `model`, a name, file, folder or hub name. Raises RecipeError or ModelError."""
     path = Path(model).expanduser()
+    if not model.strip():
+        raise RecipeError(f"the name of the model is empty. Give one ({', '.join(models.KNOWN)}), or {SCRIPTED}.")
     if model == SCRIPTED:
         return Choice(SCRIPTED, "")
     if model in models.KNOWN:
@@ -73,6 +78,7 @@ def chosen(model: str, home: Path) -> Choice:
         models.check_model_file(path)
         return Choice("llama_cpp", _placed(path, home), "llamacpp")
     if path.is_dir():
+        check_folder(model)
         return Choice("hf", str(path.resolve()), "hf")
     if _HUB.fullmatch(model):
         return Choice("hf", model, "hf")

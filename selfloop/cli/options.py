@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -11,9 +12,23 @@ from selfloop.errors import StoreError, did_you_mean
 SHOWN = 8  # runs that a message names
 DATABASE = "run.sqlite"  # of `selfloop.store`, which takes too long to import each time somebody presses Tab
 
+
+class FilePath(click.Path):
+    """A path, in which `~` is the user's home. An empty one is a variable that was not set, and not this folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path. Raises click's BadParameter."""
+        if value == "":
+            self.fail("it is empty", param, ctx)
+        if "\0" in os.fspath(value):
+            self.fail("no path has a NUL", param, ctx)
+        is_home = os.fspath(value).startswith("~/")  # of a shell that does not know it behind --option=
+        return super().convert(os.fspath(Path(value).expanduser()) if is_home else value, param, ctx)
+
+
 runs_dir = click.option(
     "--runs",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FilePath(file_okay=False, path_type=Path),
     default=Path("runs"),
     show_default=True,
     envvar="SELFLOOP_RUNS",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfloop.cli.options import accept_license, as_json, complete_recipe, overrides, runs_dir
+from selfloop.cli.options import FilePath, accept_license, as_json, complete_recipe, overrides, runs_dir
 from selfloop.cli.tables import print_table
 from selfloop.text import printable
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("plan")
-@click.argument("recipe", type=click.Path(path_type=Path), shell_complete=complete_recipe)
+@click.argument("recipe", type=FilePath(path_type=Path), shell_complete=complete_recipe)
 @overrides
 @runs_dir
 @click.option(

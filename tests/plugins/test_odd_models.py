@@ -7,13 +7,15 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+import test_models
 from conftest import Selfloop
 from selfloop_plugins import models, places
 from selfloop_plugins.hf import checkpoint
-from test_models import BASE, gguf, home, put, text  # noqa: F401
+from test_models import BASE, gguf, put, text
 
 from selfloop.errors import ModelError
 
+home = test_models.home  # a fixture
 OLLAMA = "application/vnd.ollama.image."
 DEEP = b"[" * 200_000
 SHA = "a" * 64
@@ -36,9 +38,7 @@ def split(folder: Path, count: int, *, left_out: tuple[int, ...] = ()) -> list[P
 @pytest.mark.parametrize("ask", [models.check, models.locate])
 def test_an_adapter_layer_is_refused_by_name(ask, home):
     manifest(home, f"{OLLAMA}model", f"{OLLAMA}adapter")
-    with pytest.raises(
-        ModelError, match=rf"ollama:m:latest cannot be used: .* its layer sha256:0{{11}}0* is an adapter"
-    ):
+    with pytest.raises(ModelError, match=r"ollama:m:latest cannot be used: .* its layer sha256:0+ is an adapter"):
         ask("ollama:m")
 
 
@@ -96,9 +96,7 @@ def test_a_gguf_file_that_is_no_model_is_refused(values, said, home):
 
 def test_a_model_of_several_files_is_whole_or_refused(home):
     split(home, 3, left_out=(2,))
-    with pytest.raises(
-        ModelError, match=r"one of the 3 files of a model, and beside it lacks big-00002-of-00003\.gguf"
-    ):
+    with pytest.raises(ModelError, match=r"one of the 3 files .* lacks big-00002-of-00003\.gguf"):
         models.check("big-00001-of-00003.gguf")
     split(home, 3)
     models.check("big-00001-of-00003.gguf")

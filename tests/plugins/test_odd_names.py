@@ -1,4 +1,4 @@
-"""`selfloop new` and `selfloop recipes --out` write files that run, whatever names they are given (step 7, faults.md)."""
+"""What `selfloop new` and `selfloop recipes --out` write runs, whatever names they are given (step 7, faults.md)."""
 
 from pathlib import Path
 
