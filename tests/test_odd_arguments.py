@@ -1,6 +1,7 @@
 """Every command says in a line what is wrong with an odd argument: no traceback, and nothing done in its place."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -130,3 +131,60 @@ def test_an_odd_environment_changes_nothing(variables: Mapping[str, str | None],
             check=False,
         )
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+DEEP = "[" * 200_000
+READERS = [
+    ("show", "runs/x"),
+    ("resume", "runs/x"),
+    ("eval", "runs/x"),
+    ("report", "runs/x"),
+    ("beliefs", "runs/x"),
+    ("rescore", "runs/x", "--set", "decide.belief=0.9"),
+    ("dataset", "runs/x", "--to", "jsonl", "--out", "ds"),
+    ("ask", "runs/x", "Who was it?"),
+    ("compare", "runs/x", "runs/x"),
+]
+
+
+@pytest.mark.parametrize(
+    ("column", "content"),
+    [
+        *[("meta.value", content) for content in ("{", DEEP, "null", "3", '{"a": 1}')],
+        *[("sessions.versions", content) for content in ("{", DEEP)],
+        *[("attempts.data", content) for content in ("{", DEEP, "null", "3", '{"a": 1}')],
+        *[("completions.data", content) for content in ("{", "null", '{"a": 1}')],
+    ],
+    ids=lambda text: text[:16],
+)
+def test_a_damaged_record_of_a_run_is_one_message(column: str, content: str, write: Write, selfloop: Selfloop) -> None:
+    folder = write({"r.yaml": RECIPE})
+    assert selfloop("run", "r.yaml", "--quiet", "--set", "name=x").code == 0
+    table, _, name = column.partition(".")
+    with sqlite3.connect(folder / "runs/x/run.sqlite") as db:
+        db.execute(f"UPDATE {table} SET {name} = ?", (content,))
+    codes = []
+    for command in READERS:
+        said = selfloop(*command)  # a traceback fails here
+        codes.append(said.code)
+        assert said.err.count("\n") <= 1 or said.code == 0, said.err
+    assert 5 in codes or table == "completions"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        DEEP,
+        '{"event": "StepStarted", "time": "x"}',
+        '{"event": "StepStarted", "time": "2020-01-01T00:00:00"}\n{"event": "RunEnded", "time": "2020-01-01T00:00Z"}',
+        '{"event": 3, "time": 4}\n{"event": "BatchLearnt", "time": "2020-01-01T00:00:00Z", "round": [], "loss": {}}',
+    ],
+    ids=lambda text: text[:24],
+)
+def test_a_damaged_log_of_a_run_leaves_its_report(content: str, write: Write, selfloop: Selfloop) -> None:
+    folder = write({"r.yaml": RECIPE})
+    assert selfloop("run", "r.yaml", "--quiet").code == 0
+    (folder / "runs/r/events.jsonl").write_text(content)
+    assert selfloop("report", "r").code == 0
+    assert selfloop("compare", "r", "r").code == 0

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocols": {"errors", "events", "ledger", "prompts", "records"},
     "hookspecs": {"protocols"},
     "guard": {"errors", "records"},
-    "store": {"errors", "ledger", "records", "text"},
+    "store": {"errors", "ledger", "plain_json", "records", "text"},
     "recorder": {"errors", "events", "guard", "protocols", "records", "store", "text"},
     "loop": {"steps", "assemble", "ledger", "recipe", "records"},
 }
