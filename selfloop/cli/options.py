@@ -39,7 +39,8 @@ overrides = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a value of the recipe, as in --set backend.n_ctx=4096. May be given more than once.",
+    help="Change a value of the recipe, as in --set backend.n_ctx=4096. VALUE is a number, true, false, null, YAML in "
+    "quotes or brackets, and otherwise text as typed. May be given more than once.",
 )
 quiet = click.option("--quiet", is_flag=True, help="Print only where the run lies, and whether something failed.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
