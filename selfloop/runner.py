@@ -144,8 +144,9 @@ def pin_model(parts: Parts, store: Store) -> None:
     if pinned is None:
         store.pin(model=asdict(info) | {"capabilities": sorted(info.capabilities)})
     elif pinned.get("sha256") != info.sha256:
+        digest = str(pinned.get("sha256"))[:12]
         raise ModelError(
-            f"this run was made with {pinned.get('file')} (sha256 {str(pinned.get('sha256'))[:12]}), but the file is now another "
+            f"this run was made with {pinned.get('file')} (sha256 {digest}), but the file is now another "
             f"(sha256 {info.sha256[:12]}). Put the old file back, or start a new run."
         )
     versions = {"python": platform.python_version(), "selfloop": version("selfloop"), **dict(info.versions)}
