@@ -10,7 +10,7 @@ import click
 
 from selfloop import Outcome, Past, Round, hookimpl
 from selfloop.answers import UNKNOWN
-from selfloop.cli.options import as_json, complete_run, run_folder, runs_dir
+from selfloop.cli.options import FilePath, as_json, complete_run, run_folder, runs_dir
 from selfloop.ledger import UNSAID, agree, gist, origin
 from selfloop.text import cells, encodable, printable
 
@@ -157,7 +157,7 @@ def merged(group: Sequence[Row]) -> Row:
 @click.option("--flipped", is_flag=True, help="What was held and is not any more, or the reverse, and why.")
 @click.option(
     "--export",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write them to FILE, .jsonl or .parquet.",
 )

@@ -13,7 +13,7 @@ import click
 
 from selfloop import hookimpl
 from selfloop.answers import UNKNOWN, declines
-from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
+from selfloop.cli.options import FilePath, as_json, run_argument, run_folder, runs_dir
 from selfloop.errors import MissingExtra, SelfloopError, did_you_mean
 from selfloop.records import Decision
 
@@ -136,7 +136,7 @@ def _decisions(ctx: click.Context, parameter: click.Parameter, value: str | None
 @click.command("dataset")
 @run_argument
 @click.option("--to", type=click.Choice(list(WRITERS)), required=True, help="What the rows are written as.")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder; by default RUN-FORM in this one.")
+@click.option("--out", type=FilePath(path_type=Path), help="The folder; by default RUN-FORM in this one.")
 @click.option("--form", type=click.Choice(list(HOLDS)), default="qa", show_default=True, help="What a row is.")
 @click.option("--only", metavar="DECISION,...", callback=_decisions, help="Only questions that ended so.")
 @click.option("--chat", is_flag=True, help="Of sft and preference: chat messages in place of text.")

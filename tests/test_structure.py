@@ -20,6 +20,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "text": set(),
     "answers": set(),
+    "plain_json": set(),
+    "run_names": set(),
     "gold": {"answers", "records"},
     "metrics": set(),
     "records": {"errors"},
@@ -31,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hookspecs": {"protocols"},
     "isolation": {"text"},
     "guard": {"errors", "isolation", "records"},
-    "store": {"errors", "ledger", "records", "text"},
+    "store": {"errors", "ledger", "plain_json", "records", "text"},
     "recorder": {"errors", "events", "guard", "protocols", "records", "store", "text"},
     "loop": {"steps", "assemble", "ledger", "recipe", "records"},
 }
@@ -42,7 +44,7 @@ PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "
 PUBLIC |= {"testing", "text"}
 # What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
 PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
-PUBLIC |= {"evaluate", "store"}
+PUBLIC |= {"evaluate", "store", "plain_json", "run_names", "cli.tables"}
 
 
 def module(path: Path) -> str:

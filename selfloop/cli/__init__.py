@@ -29,6 +29,7 @@ COMMANDS = {
     "show": "Show a run: rounds, beliefs, what was declined, one question's history.",
     "completion": "Let the Tab key complete commands, runs, recipes and components.",
 }
+LONGEST = 2000  # characters of a line of a message, in which a name of any length may stand
 WIDEST = 120  # characters of a plugin's command in the list; the rest stands in its own help
 
 
@@ -152,7 +153,8 @@ def main(args: list[str] | None = None) -> Any:
     except SelfloopError as error:
         from selfloop.text import printable_block
 
-        click.echo(f"selfloop: {printable_block(str(error))}", err=True)
+        lines = printable_block(str(error)).split("\n")
+        click.echo("\n".join(line[:LONGEST] for line in [f"selfloop: {lines[0]}", *lines[1:]]), err=True)
         code = error.exit_code
     except click.ClickException as error:
         error.show()
@@ -168,9 +170,16 @@ def main(args: list[str] | None = None) -> Any:
     except OSError as error:  # a name too long, a folder that may not be looked into, no room for what is printed
         from selfloop.text import printable
 
-        where = f"{printable(str(error.filename))}: " if error.filename else ""
+        where = f"{printable(str(error.filename), LONGEST)}: " if error.filename else ""
         advice = "Give another file or folder, or see who may use this one and how much room there is."
         click.echo(f"selfloop: {where}{error.strerror or error}. {advice}", err=True)
+        code = StoreError.exit_code
+    except RuntimeError as error:  # of pathlib, in place of an OSError
+        if not str(error).startswith(("Symlink loop", "Could not determine home")):
+            raise
+        from selfloop.text import printable
+
+        click.echo(f"selfloop: {printable(str(error), LONGEST).rstrip('.')}. Give another file or folder.", err=True)
         code = StoreError.exit_code
     else:
         code = result if isinstance(result, int) else 0

@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 
 from selfloop.cli import commands_of_plugins
-from selfloop.cli.options import accept_license, as_json, complete_recipe, overrides
+from selfloop.cli.options import FilePath, accept_license, as_json, complete_recipe, overrides
 
 
 @click.command("check")
-@click.argument("recipe", type=click.Path(path_type=Path), shell_complete=complete_recipe)
+@click.argument("recipe", type=FilePath(path_type=Path), shell_complete=complete_recipe)
 @overrides
 @accept_license
 @as_json

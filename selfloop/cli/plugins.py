@@ -1,15 +1,15 @@
 """`selfloop plugins`"""
 
 import json
-import shutil
 from collections.abc import Iterator
-from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from selfloop.cli import commands_of_plugins, short_help
 from selfloop.cli.options import as_json, complete_component
+from selfloop.cli.tables import print_wrapped, terminal_width
+from selfloop.text import printable
 
 if TYPE_CHECKING:
     from selfloop.manager import Catalog
@@ -29,7 +29,6 @@ PAGES = {
     "hf": "docs/hf.md",
 }
 NARROW = 72  # a terminal of fewer columns has the name on a line of its own
-PIPED = 1000  # columns of what is no terminal: nothing is wrapped, so that `grep` finds it
 
 Row = dict[str, Any]
 
@@ -131,11 +130,14 @@ def _refuse_unknown(names: tuple[str, ...], rows: list[Row], kind: str | None, c
 
 
 def _print(row: Row) -> None:
-    width = shutil.get_terminal_size((PIPED, 24)).columns
-    wide = width >= NARROW
-    _wrapped(f"{row['kind']:12} {row['name']}: {row['doc']}" if wide else f"{row['kind']} {row['name']}", "", width)
-    for line in [*([] if wide else [row["doc"]]), *_told(row)]:
-        _wrapped(line, " " * (13 if wide else 2), width)
+    if terminal_width() >= NARROW:
+        print_wrapped(printable(f"{row['name']}: {row['doc']}"), first=f"{row['kind']:12} ", more=" " * 13)
+        lines, indent = list(_told(row)), " " * 13
+    else:
+        print_wrapped(printable(f"{row['kind']} {row['name']}"), more=" " * 13)
+        lines, indent = [row["doc"], *_told(row)], "  "
+    for line in lines:
+        print_wrapped(printable(line), first=indent, more=f"{indent}  ")
 
 
 def _told(row: Row) -> Iterator[str]:
@@ -162,12 +164,3 @@ def _extra(row: Row) -> str:
     if not row["missing"]:
         return "installed"
     return f"{', '.join(row['missing'])} missing. Do: {pip(row['extra'], row['version'].partition(' ')[0])}"
-
-
-def _wrapped(line: str, indent: str, width: int) -> None:
-    from selfloop.text import printable
-
-    more = " " * (len(indent) + 2 if indent else 13)
-    text = printable(line) if indent else line  # the first line has its kind in a column
-    fill = TextWrapper(width, indent, more, break_long_words=False, break_on_hyphens=False)
-    click.echo(fill.fill(text))
