@@ -46,9 +46,7 @@ class Row:
 
 
 @click.command("models")
-@click.argument(
-    "folders", nargs=-1, metavar="[FOLDER]...", type=FilePath(exists=True, file_okay=False, path_type=Path)
-)
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=FilePath(exists=True, file_okay=False, path_type=Path))
 @click.option("--sha256", "hashed", is_flag=True, help="Read whole files for hashes that are not known yet.")
 @as_json
 def command(folders: tuple[Path, ...], hashed: bool, as_json: bool) -> None:
