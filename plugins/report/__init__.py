@@ -60,9 +60,7 @@ def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show:
 
 @click.command("compare")
 @click.argument("names", metavar="RUN RUN...", nargs=-1, required=True, shell_complete=complete_run)
-@click.option(
-    "--out", type=FilePath(dir_okay=False, path_type=Path), help="Write the comparison as an HTML page too."
-)
+@click.option("--out", type=FilePath(dir_okay=False, path_type=Path), help="Write the comparison as an HTML page too.")
 @_open
 @runs_dir
 @as_json
