@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selfloop import events, records
-from selfloop.errors import NothingAnswered, StepFailed
+from selfloop.errors import NothingAnswered, NothingAsked, StepFailed, TunerFailed
 from selfloop.guard import Broken, guarded_each, impossible, matched
 from selfloop.isolation import attributed_output
 from selfloop.ledger import Past
@@ -134,18 +134,28 @@ def test_a_verifier_that_changes_its_input_spoils_nothing(
     assert kind in ("AttributeError", "TypeError", "FrozenInstanceError")
 
 
+# How a run ends whose only component of a kind failed every time; other kinds leave results without it.
+EXIT_CODES = {
+    "scorer": NothingAnswered.exit_code,
+    "demonstrator": NothingAnswered.exit_code,
+    "backend": NothingAsked.exit_code,
+    "critic": StepFailed.exit_code,
+    "tuner": TunerFailed.exit_code,
+}
+
+
 @pytest.mark.parametrize("kind", ["scorer", "critic", "demonstrator", "backend"])
 def test_every_component_gets_a_tuple(kind: str, write: Write, selfloop: Selfloop, query: Query) -> None:
     run = write({"bad.py": plugin("items.clear()\nyield", kind), "recipe.yaml": USE[kind]}) / "runs" / "recipe"
     said = selfloop("run", "recipe.yaml")
-    assert said.code == (StepFailed.exit_code if kind == "critic" else NothingAnswered.exit_code)
+    assert said.code == EXIT_CODES[kind]
     found = query(run, "SELECT DISTINCT component, type FROM failures")
     assert found == [("bad", "AttributeError")]
 
 
 def test_a_tuner_gets_a_tuple(write: Write, selfloop: Selfloop, query: Query) -> None:
     run = write({"bad.py": plugin("told.attempts.clear()", "tuner"), "recipe.yaml": USE["tuner"]}) / "runs" / "recipe"
-    assert selfloop("run", "recipe.yaml").code == 0
+    assert selfloop("run", "recipe.yaml").code == TunerFailed.exit_code
     assert query(run, "SELECT step, component, type FROM failures") == [("tune", "bad", "AttributeError")]
 
 
@@ -314,7 +324,7 @@ def test_a_tuner_that_fails_leaves_the_adapter_as_it_was(write: Write, selfloop:
     body = "told.backend.load_adapter(Adapter('a', 'f00'))\nraise RuntimeError('lost')"
     recipe = USE["tuner"].replace("rounds: 1", "rounds: 2")
     run = write({"bad.py": plugin(body, "tuner"), "recipe.yaml": recipe}) / "runs" / "recipe"
-    assert selfloop("run", "recipe.yaml").code == 0
+    assert selfloop("run", "recipe.yaml").code == TunerFailed.exit_code
     assert query(run, "SELECT count(*) FROM rounds") == [(2,)]
     assert query(run, "SELECT count(*) FROM completions WHERE data LIKE '%f00%'") == [(0,)]
     assert query(run, "SELECT count(*) FROM completions")[0][0] > 8, "the second round asked the model too"
@@ -342,7 +352,7 @@ def test_what_a_component_raises_is_a_failure(
 ) -> None:
     code, name = RAISED[raised]
     run = write({"bad.py": plugin(code, kind), "recipe.yaml": USE[kind]}) / "runs" / "recipe"
-    assert selfloop("run", "recipe.yaml").code == (7 if kind == "backend" else 0)
+    assert selfloop("run", "recipe.yaml").code == EXIT_CODES.get(kind, 0)
     assert query(run, "SELECT DISTINCT component, type FROM failures") == [("bad", name)]
 
 

@@ -136,7 +136,7 @@ CASES: list[Case] = [
     ("plugin hook bare", RECIPE + "plugins: [bare.py]\n", (), 4, ("bare.py", "not decorated with selfloop.hookimpl")),
     ("plugin offers a number", RECIPE + "plugins: [number.py]\n", (), 4, ("number.py", "must list Components", "int")),
     ("two of one name", RECIPE + "plugins: [twin.py]\nverifiers: [agreement]\n", (), 2,
-     ("two plugins offer", "agreement and twin.py", "Uninstall")),
+     ("two plugins offer", "agreement (selfloop", "and twin.py", "Uninstall")),
     ("no question file", swap("blank_slate", "{kind: file, path: q.txt}"), (), 2, ("cannot read", "q.txt")),
     ("bad line of JSON", swap("blank_slate", "{kind: file, path: bad.jsonl}"), (), 2,
      ("bad.jsonl, line 2", '"question"')),
