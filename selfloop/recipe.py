@@ -83,13 +83,18 @@ class Ask(BaseModel):
 
 
 class Answer(BaseModel):
-    """The greedy draft, and the samples that verifiers share. `careful` nats make the draft decline more."""
+    """The greedy draft, and the samples that verifiers share. `careful` nats make the draft decline more.
+
+    A model that begins with a marked thought ("<think>") gets up to `thought_tokens` to end it, and then answers.
+    Neither `stop` nor `max_tokens` applies within a thought. With 0 an opened thought stays a text without an answer.
+    """
 
     model_config = STRICT
     max_tokens: Count = 24
     samples: Count = 8
     temperature: Annotated[float, Field(gt=0, le=5)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    thought_tokens: Annotated[int, Field(ge=0)] = 512
     stop: list[str] = ["\n"]
     careful: Annotated[float, Field(ge=-100, le=100)] = 0.0
 

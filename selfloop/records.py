@@ -83,7 +83,7 @@ class Completion:
     `entropies` are those of the distributions that the tokens were drawn from, in nats, under the same softmax;
     their mean is the mean token entropy. `margin` is by how much the likeliest first token is more probable than the
     second likeliest, and comes with the entropies. `adapter` is the sha256 of the adapter that was loaded, None for the
-    bare model.
+    bare model. `thought` is the marked thought before the answer; all else is about the answer alone.
     """
 
     text: str
@@ -94,6 +94,7 @@ class Completion:
     adapter: str | None = None
     entropies: tuple[float, ...] | None = None
     margin: float | None = None
+    thought: str = ""
 
 
 @dataclass(frozen=True, slots=True)
