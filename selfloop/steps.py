@@ -17,7 +17,7 @@ from selfloop.assemble import Named, Parts
 from selfloop.errors import RequestError
 from selfloop.events import AttemptEnded, BatchLearnt, StepName, StepStarted, Trouble
 from selfloop.guard import Broken, blaming, guarded, guarded_each, sound
-from selfloop.ledger import Past, contradictions
+from selfloop.ledger import Past, contradictions, gist
 from selfloop.nonanswers import BOILERPLATE, REFUSAL, non_answer
 from selfloop.prompts import Prompt, is_open
 from selfloop.protocols import Asking, Demonstrator, Judging, QuestionSource, Scorer, Tuning, Verifier
@@ -151,7 +151,10 @@ def _listed(source: QuestionSource, asking: Asking) -> list[Question]:
 
 
 def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attempt]:
-    """Score the questions; drop the ones below a scorer's minimum. Later scorers see only what is left."""
+    """Score the questions; drop the ones below a scorer's minimum. Later scorers see only what is left.
+
+    Dropped is also what an earlier round asked in other words, without meaning to ask it again (`Question.variant`).
+    """
     scored = list(attempts)
     for scorer in turn.parts.scorers:
         live = [i for i, a in enumerate(scored) if a.live]
@@ -167,7 +170,19 @@ def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attem
             if scorer.minimum is not None and not result.value >= scorer.minimum:
                 reason = f"{scorer.name}: {result.reason or f'{result.value:.2f} is below {scorer.minimum}'}"
                 scored[i] = turn.end(replace(scored[i], decision="dropped", reason=reason))
-    return scored
+    return _asked_once(turn, scored)
+
+
+def _asked_once(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
+    earlier = {gist(text): text for text in reversed(turn.past.questions)}
+    done = list(attempts)
+    for i, attempt in enumerate(attempts):
+        question = attempt.question
+        before = earlier.get(gist(question.text)) if attempt.live and gist(question.text) else None
+        # The same text again is meant to replace its outcome; an answer to be judged is a matter of its own.
+        if before and before != question.text and not question.variant and not question.answer:
+            done[i] = turn.end(replace(attempt, decision="dropped", reason=f"asked before: like {before!r}"))
+    return done
 
 
 def _scores(scorer: Scorer, asking: Asking, questions: Sequence[Question]) -> Sequence[Score]:
