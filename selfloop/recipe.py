@@ -133,8 +133,9 @@ class Decide(BaseModel):
         return self
 
 
-# What a recipe has if it says nothing: three that any backend can serve, and one confidence out of them.
-DETECTORS = ("agreement", "sequence_probability", "meaning_probability", "combined")
+# The verifiers of a recipe that names none, less those that its backend cannot serve: one confidence out of four
+# detectors, and what leaves an answer undecided that only says the question's words again.
+DETECTORS = ("agreement", "sequence_probability", "meaning_probability", "pmi", "combined", "echo")
 
 # Where a recipe has the one component of a kind, and where it lists those of the others.
 ONES = {"backend": "backend", "critic": "critique", "demonstrator": "demonstrations", "tuner": "tuner"}
@@ -220,7 +221,15 @@ def read(
     _check_components(source.data, catalog, mistakes)
     _complain(source, mistakes)
     assert recipe is not None
+    if "verifiers" not in source.data:
+        recipe = recipe.model_copy(update={"verifiers": _served(recipe, catalog)})
     return Loaded(recipe, source, catalog, base)
+
+
+def _served(recipe: Recipe, catalog: Catalog) -> list[Spec]:
+    """Return the default verifiers that the recipe's backend can serve."""
+    gives = catalog.find("backend", recipe.backend.kind).gives
+    return [spec for spec in recipe.verifiers if catalog.find("verifier", spec.kind).needs <= gives]
 
 
 def _complain(source: Source, mistakes: list[tuple[Loc, str]]) -> None:
