@@ -27,7 +27,7 @@ PROMPT = "words of the prompt"
 # --- thoughts without marks
 
 # What a model that marks no thoughts writes before it answers. Lower-case verbs: a title would have capitals.
-_FILLER = r"\b(?:[Oo]kay|OK|Ok|[Aa]ll ?right|[Hh]mm+|[Ww]ell|[Ss]o|[Ff]irst(?:ly)?|[Nn]ow|[Ww]ait)\b"
+_FILLER = r"\b(?:[Oo]kay|OK|Ok|[Aa]l(?:l ?)?right|[Hh]mm+|[UuEe][mhr]m?|[Ww]ell|[Ss]o|[Ff]irst(?:ly)?|[Nn]ow|[Ww]ait)\b"
 _START = rf"(?:{_FILLER}[\s,.!…-]*)"
 _ALOUD = re.compile(
     rf"{_START}*(?:"
@@ -36,7 +36,14 @@ _ALOUD = re.compile(
     r"|(?:I|[Ww]e)(?:['’]ll| will)? (?:need|have|want|try|am going|are going) to (?:figure|find|think|determine|answer"
     r"|identify|recall|remember|work|solve|look|consider|analy[sz]e|provide|know)\b"
     r"|(?:I|[Ww]e)(?:['’]m|['’]re) (?:going|trying) to (?:figure|find|think|determine|answer|identify|work|solve)\b"
-    r"|[Tt]he (?:user|question|prompt|task) (?:is asking|asks|wants|seems|is about|says|here)\b"
+    r"|(?:I|[Ww]e)(?: think (?:I|we))? (?:should|must|can|will|shall)(?: now| first)? (?:figure|find|think|determine"
+    r"|answer|identify|recall|work|solve|look|consider|analy[sz]e|start|begin)\b"
+    r"|I think (?:I|we) (?:should|need|must)\b"
+    r"|[Ww]e(?:['’]re| are) (?:asked|given)\b|[Tt]o (?:answer|determine|find|figure out|solve|identify) (?:this|the"
+    r"|that|it|what|which|who|your)\b"
+    r"|(?:[Tt]he|[Tt]his) (?:user|question|prompt|task) (?:is asking|asks|wants|seems|is about|says|here)\b"
+    r"|[Tt]he user\W*$|[Tt]his is a question\b"
+    r"|(?:[Tt]hinking(?: [Pp]rocess)?|[Tt]houghts?|[Rr]easoning|[Aa]nalysis)[*_]*\s*:"
     r"|(?:[Tt]hink|[Rr]eason)(?:ing)? step by step|[Ss]tep 1\b)"
     rf"|{_START}{{2,}}$|{_FILLER}\s*(?:,|…|\.\.+)\s*$"
 )
@@ -65,14 +72,19 @@ _MODEL = (
 )
 _KIND = r"(?:large |text-based |helpful |virtual |digital |just |only |merely |advanced |neutral )*"
 _BOILERPLATE = re.compile(
-    rf"as an? {_KIND}(?:{_MODEL}|virtual assistant|(?:AI|artificial intelligence|assistant)(?:,| I\b))"
+    rf"as an? {_KIND}(?:{_MODEL}|virtual assistant|artificial intelligence"
+    r"|(?:AI|assistant)(?:,| (?:I|it|developed|created|trained|designed|built|made|by|that)\b))"
+    r"|you are an? (?:helpful|friendly|AI|language model|assistant)\b"
+    r"|(?:I(?:['’]m| am)|my name is) (?:ChatGPT|GPT|Claude|Qwen|Gemma|Gemini|Llama|Mistral|DeepSeek|SmolLM"
+    r"|Copilot|Grok)"
     rf"|(?:I['’]?m|I am|this is) {_KIND}an? {_KIND}(?:{_MODEL}|AI\b|artificial intelligence|virtual assistant)"
     r"|(?:as of )?my (?:training data|knowledge cut-?off|last (?:knowledge )?update)\b|as of my last\b"
     r"|I (?:was|am|have been) (?:trained|programmed|designed|created|developed) (?:by|on|to)\b"
     r"|I (?:do not|don['’]t) have (?:access|personal|real-?time|feelings|opinions|the ability|any (?:personal|specific)"
     r"|enough|sufficient|specific|information)\b"
     r"|(?:\w+[!,.] )?(?:how|what) (?:can|may) I (?:help|assist|do for)\b"
-    r"|I(?:['’]m| am|['’]d| would)(?: be)? (?:here|happy|glad|delighted|more than happy) to (?:help|assist|answer)\b"
+    r"|I(?:['’]m| am|['’]d| would)(?: be)? (?:here|happy|glad|delighted|more than happy) to(?: help| assist| answer|$)"
+    r"|(?:explanation|note|context|hint|instructions?|example)[*_]*\s*:"
     r"|(?:sure|certainly|of course|absolutely)[!,.]? (?:here|I(?:['’]|\b)|let me|below|thing[!,.])"
     r"|here(?:['’]s| is| are)\b.*:$|below (?:is|are)\b.*:$|the following\b.*:$"
     r"|(?:great|good|interesting|excellent) question\s*[!,.:-]"
@@ -90,8 +102,29 @@ _ASKS_BACK = re.compile(
     r"|(?:[Cc]ould|[Cc]an|[Ww]ould|[Ww]ill) you (?:please )?(?:provide|clarify|specify|rephrase|give|tell|repeat"
     r"|explain|share|be more)\b|[Ww]hat do you mean\b"
 )
-_GREETING = re.compile(r"(?:hello|hi|hey|greetings)(?: there)?[!,.]+(?:$| +(?:how|I\b|I['’]m|what)\b)", re.IGNORECASE)
-_ASSENT = re.compile(r"(?:sure|certainly|of course|absolutely|okay|got it|understood)\s*!+", re.IGNORECASE)
+_GREETING = re.compile(r"(?:hello|hi|hey|greetings)(?: there)?[!,.]+ +(?:how|I|I['’]m|what)\b", re.IGNORECASE)
+_ASSENT = re.compile(
+    r"(?:sure|certainly|of course|absolutely|okay|got it|understood|no problem|sure thing|you got it)\s*!+",
+    re.IGNORECASE,
+)
+# "I'm sorry, but I cannot" in those languages. An apology alone may be a translation that was asked for.
+_REFUSES_ELSEWHERE = re.compile(
+    r"(?:(?:je suis )?désolée?[, ]+(?:mais )?)?je ne (?:peux|puis) (?:pas|malheureusement)"
+    r"|(?:lo siento|perdón|disculpa)[, ]+(?:pero )?no (?:puedo|tengo)|no puedo (?:responder|ayudar|proporcionar|darte)"
+    r"|(?:es )?tut mir (?:sehr )?leid, |ich kann (?:diese|das|ihnen|dir|dazu|darauf|leider)\b.{0,60}\bnicht\b"
+    r"|(?:desculpe|lamento|sinto muito)[, ]+(?:mas )?(?:eu )?não (?:posso|consigo|tenho)|não posso (?:responder|ajudar)"
+    r"|mi dispiace[, ]+(?:ma )?non (?:posso|sono|ho)|non posso (?:rispondere|aiutar|fornire)"
+    r"|(?:извините|простите|к сожалению)[, ]+(?:но )?я не|я не могу (?:ответ|помо|предостав)"
+    r"|(?:przepraszam|przykro mi)[, ]+(?:ale )?(?:nie|jako)|nie mogę (?:odpowiedzieć|pomóc|udzielić)"
+    r"|(?:het spijt me|sorry)[, ]+maar|ik kan (?:deze|die|dat|u|je)\b.{0,60}\bniet\b|üzgünüm[, ]+\w+"
+    r"|maaf[, ]+(?:saya|tetapi|tapi)|xin lỗi[, ]+(?:tôi|nhưng)"
+    r"|(?:很?抱歉|对不起|對不起|不好意思)[,,。 ]*(?:但|我|作)|我(?:无法|不能|無法|没法)(?:回答|提供|帮|幫)"
+    r"|(?:大変)?申し訳(?:ありません|ございません|ない)(?:が|けど)|お答えできません|回答できません"
+    r"|죄송(?:하지만|합니다만|합니다[.,] )|답변(?:할|드릴) 수 없"
+    r"|(?:عذر[اً]+|آسف)[،, ]+(?:ولكن|لكن|لا)|لا (?:أستطيع|يمكنني)"
+    r"|(?:क्षमा करें|माफ़ करें|मुझे खेद है)[, ]+(?:लेकिन|मैं|कि)|متأسف(?:م|انه)[،, ]+",
+    re.IGNORECASE,
+)
 # "As an AI language model" in the languages that most is written in.
 _ELSEWHERE = re.compile(
     r"als (?:eine? )?(?:großes |ki[ -]|ai[ -]|groot |een )*(?:ki\b|ai\b|sprachmodell|taalmodel|assistent)"
@@ -130,7 +163,8 @@ _PLACEHOLDER = re.compile(
     r"\{+[a-z_]\w*\}+|[\[<(]\s*(?:(?:insert|enter|write|your|the|a|short|correct|final|add|type|fill in)\s+)*"
     r"(?:answer|question|response|blank|placeholder|draft|critique|name|text|word|words|value|here)"
     r"(?:\s+(?:goes )?here)?\s*[\]>)]|(?:insert|enter|write|type) (?:your |the |an )?answer(?: here)?\W*"
-    r"|your answer(?: here)?\W*",
+    r"|your answer(?: here)?\W*|\[[a-z][a-z' ]{1,40}\]|<(?:insert|enter|your|the) [\w ]+>"
+    r"|(?:answers?|response|output|result)\s*[^\w\s.!?'\"]+|lorem ipsum\b.*|(?-i:TODO|TBD|XXX+)\W*",
     re.IGNORECASE,
 )
 _LINE_LABEL = re.compile(r"\W*[^\W\d_][\w ]{0,24}:\s*")
@@ -181,6 +215,9 @@ _SMALL = frozenset(
         "re",
     )
 )
+_CONNECTIVES = frozenset(
+    ("so", "well", "okay", "ok", "thus", "hence", "therefore", "then", "now", "i", "think", "believe")
+)
 COVERED = 2 / 3  # the share of a question that an answer repeats which says nothing else
 
 
@@ -224,7 +261,7 @@ def _assistant(question: str, text: str) -> str | None:
     """Return why a text is what assistants say before, or in place of, an answer."""
     if _ALOUD.match(text):
         return THOUGHT
-    if _REFUSAL.match(text):
+    if _REFUSAL.match(text) or _REFUSES_ELSEWHERE.match(text):
         return REFUSAL
     if _BOILERPLATE.match(text) or _ELSEWHERE.match(text) or _ASKS_BACK.match(text) or _GREETING.match(text):
         return BOILERPLATE
@@ -236,15 +273,18 @@ def _assistant(question: str, text: str) -> str | None:
 def _repeated(question: str, text: str, quoted: str) -> str | None:
     """Return why a text says the question again, or asks another."""
     asked, said = _words(question), _words(text)
-    if asked and said == asked and (len(said) > 1 or "?" in text):
+    again = said == asked or (_within(asked, said) and set(said) <= set(asked))
+    if asked and again and (len(said) > 1 or "?" in text):
         return REPETITION
     if _WIDE.search(text):
         whole, part = "".join(asked), "".join(said)
         if part in whole and len(part) >= COVERED * len(whole):
             return REPETITION
     is_quoted = quoted[:1] in "\"“«‘'"
-    if not (is_quoted or _titled(text) or _ASKS_FOR_TITLE.search(question)) and (
-        _IS_QUESTION.match(text) or _BEGINS_QUESTION.match(text)
+    if (
+        len(said) > 1
+        and not (is_quoted or _titled(text) or _ASKS_FOR_TITLE.search(question))
+        and (_IS_QUESTION.match(text) or _BEGINS_QUESTION.match(text))
     ):
         return QUESTION
     if not _YES_NO.match(question) and not _CHOICE.search(question) and _restates(question, text):
@@ -254,7 +294,7 @@ def _repeated(question: str, text: str, quoted: str) -> str | None:
 
 def _restates(question: str, text: str) -> bool:
     """Return whether a text says most of a question, in its order, and nothing else ("The capital of Poland is")."""
-    asked, said = content(question), content(text)
+    asked, said = content(question), [word for word in content(text) if word not in _CONNECTIVES]
     return len(said) > 1 and len(said) >= COVERED * len(asked) and _within(said, asked)
 
 
