@@ -487,9 +487,11 @@ def _chosen(turn: Turn, attempt: Attempt) -> Attempt:
     better = last is not None and revision[last] > draft[last]
     if better and attempt.revision and not non_answer(question, attempt.revision.text, prompt):
         attempt, draft = replace(attempt, chosen="revision"), revision
-    if declines(attempt.answer):
+    candidate = attempt.draft if attempt.chosen == "draft" else attempt.revision
+    text = attempt.answer or (candidate.thought if candidate else "")  # it thought, and then said nothing
+    if declines(text):
         return replace(attempt, decision="declined", reason="the model declined")
-    if why := non_answer(question, attempt.answer, prompt):
+    if why := non_answer(question, text, prompt):
         refused = why in (REFUSAL, BOILERPLATE)
         return replace(attempt, decision="declined" if refused else "undecided", reason=f"no answer: {why}")
     return replace(attempt, confidence=next(reversed(draft.values()), None))
