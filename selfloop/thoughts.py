@@ -102,7 +102,11 @@ def answered(
     results = [completion for _, completion in drawn]
     begun = {i: found for i, completion in enumerate(results) if (found := thought(completion.text))}
     texts = _ended(begun, drawn, generate, seed, limit)
-    requests = [_after(*drawn[i], f"{text}\n\n", seed) for i, text in texts.items()] if limit else []
+    requests = list[Request]()
+    for i, text in texts.items() if limit else ():
+        request = _after(*drawn[i], text, seed)
+        # The model parts thought and answer by lines of its own: where a prompt ends in some, tokens are others.
+        requests.append(replace(request, sampling=replace(request.sampling, skip_blank=True)))
     answers = generate(requests) if requests else [None] * len(texts)
     for (i, text), answer in zip(texts.items(), answers, strict=True):
         completion = results[i]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import Selfloop
 from selfloop_plugins.dataset_out import rows
+from selfloop_plugins.decoding.tasks import Writing
 from selfloop_plugins.echo import echoes
 from selfloop_plugins.lora.lessons import lessons
 
@@ -20,8 +21,10 @@ from selfloop.answers import declines
 from selfloop.ledger import Past, gist
 from selfloop.nonanswers import THOUGHT, non_answer
 from selfloop.prompts import Prompt, Prompts, continued
+from selfloop.recorder import Recorder
 from selfloop.records import Attempt, Completion, Message, Question, Request, Round, Sampling
 from selfloop.store import Store, attempts_of, rounds_of
+from selfloop.testing import ScriptedBackend
 from selfloop.thoughts import answered, closing, thought, without_thought
 
 Write = Callable[[Mapping[str, str | bytes]], Path]
@@ -719,13 +722,63 @@ def test_an_answer_has_the_stops_and_the_thought_has_not() -> None:
     request = Request("A:", Sampling(0.7, max_tokens=24, stop=("\n",), careful=2.0), n=4, seed=3, entropy=True)
     opened = Completion(" <think>", (7, 8), (-0.1, -0.2), sample=2)
     seen: list[Request] = []
-    texts = {" <think>": "\nHm.\n", " <think>\nHm.\n</think>\n\n": "Paris"}
+    texts = {" <think>": "\nHm.\n", " <think>\nHm.\n</think>": "Paris"}
     (result,) = answered([(request, opened)], _draws(texts, seen), lambda request, sample: sample, 100)
     assert result == Completion("Paris", (1,), (-0.5,), sample=2, thought=" <think>\nHm.\n</think>")
     ending, answering = (one.sampling for one in seen)
     assert (ending.stop, ending.max_tokens, ending.careful) == (("</think>",), 100, 0.0)
-    assert answering == request.sampling
+    assert answering == replace(request.sampling, skip_blank=True)
     assert [one.entropy for one in seen] == [False, True]
+
+
+class Letters:
+    """A vocabulary of characters: token 0 ends a text."""
+
+    def ends(self, token: int) -> bool:
+        return token == 0
+
+    def piece(self, token: int) -> bytes:
+        return chr(token).encode()
+
+
+class Dictated:
+    """A sampler that draws the characters of a text, and an output that makes each as likely as its number."""
+
+    def __init__(self, text: str) -> None:
+        self.left = [*map(ord, text), 0]
+
+    def draw(self, output: Any) -> int:
+        return self.left.pop(0)
+
+    def logprob(self, token: int) -> float:
+        return -float(token)
+
+
+def written(text: str, **settings: Any) -> Completion:
+    said = Dictated(text)
+    request = Request("", Sampling(stop=("\n",), **settings))
+    task = Writing(0, 0, request, Letters(), said, None)  # type: ignore[arg-type]
+    while task.result is None:
+        task.take(said)  # type: ignore[arg-type]
+    return task.result
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "expected", "finish"),
+    [
+        ("\n\n ab\nc", {"skip_blank": True}, "ab\n", "stop"),
+        ("\n\nab", {"skip_blank": True, "max_tokens": 3}, "a", "length"),
+        ("\n\n\nab", {"skip_blank": True, "max_tokens": 3}, "\n", "length"),
+        ("\n\nab", {}, "\n", "stop"),
+    ],
+)
+def test_white_space_before_an_answer_is_no_part_of_it(
+    text: str, settings: dict[str, Any], expected: str, finish: str
+) -> None:
+    result = written(text, **settings)
+    assert (result.text.strip(), result.finish) == (expected.strip(), finish)
+    assert [chr(token) for token in result.tokens] == list(expected)
+    assert result.logprobs == tuple(-float(token) for token in result.tokens)
 
 
 @pytest.mark.parametrize("limit", [0, 100])
@@ -917,3 +970,16 @@ def test_no_answer_is_taught() -> None:
     taught, held = lessons(past, declined=None, match=False, seed=0)
     assert {lesson.answer.split()[0] for lesson in (*taught, *held)} == {"Author", "I"}
     assert len(taught) + len(held) == 120
+
+
+def test_what_is_stored_keeps_its_name_where_no_blank_is_skipped(work: Path) -> None:
+    """The keys of completions that earlier versions stored: a run of theirs goes on without the model."""
+    store = Store(work / "run", write=True)
+    recorder = Recorder(ScriptedBackend({"": ["x"]}), store, lambda event: None)
+    plain = Request("Answer:", Sampling(0.7, max_tokens=24, stop=("\n",)), seed=3)
+    assert recorder.key(plain) == "1f4b666f5e7444723a261f001b6d39b4"
+    assert (
+        recorder.key(replace(plain, sampling=replace(plain.sampling, skip_blank=True)))
+        != "1f4b666f5e7444723a261f001b6d39b4"
+    )
+    store.close()

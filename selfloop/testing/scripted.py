@@ -98,6 +98,7 @@ class ScriptedBackend:
                 break
         else:
             text = ""
+        text = text.lstrip() if request.sampling.skip_blank else text
         for stop in request.sampling.stop:
             text = text.partition(stop)[0]
         words = text.split(" ")[: request.sampling.max_tokens]
