@@ -51,6 +51,7 @@ MEANING = {
     "answer.samples": "answers drawn for each question, beside the greedy draft",
     "answer.temperature": "of the samples; the draft is greedy",
     "answer.top_p": "of the samples",
+    "answer.thought_tokens": 'for a marked thought ("<think>"), before `max_tokens` and `stop` count; 0: none',
     "answer.stop": "an answer ends before the first of these",
     "answer.careful": "nats added to the log-odds of declining in the draft; below 0 it declines less",
     "decide.belief": "confidence at or above this is kept",

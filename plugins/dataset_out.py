@@ -38,8 +38,9 @@ def rows(folder: Path | str, form: Form = "qa", *, only: Collection[Decision] = 
 
     `qa` has all columns of `selfloop.Run.rows`. `sft` has `prompt` and `completion`: the answer where it is believed,
     "I don't know" where it was declined. `preference` has `prompt`, `chosen` and `rejected`: the answer above "I don't
-    know" where it is believed, and the other way round where it was declined; where the model declined by itself there
-    is no pair. With `chat` each of them is a list of messages. `only` are the decisions that are wanted.
+    know" where it is believed, and the other way round where it was declined; where the model declined by itself, or
+    wrote a text that is no answer, there is no pair. With `chat` each of them is a list of messages. `only` are the
+    decisions that are wanted.
     """
     import selfloop
 
@@ -60,7 +61,9 @@ def _taught(row: Row) -> Iterator[Row]:
 
 
 def _preferred(row: Row) -> Iterator[Row]:
-    if not declines(row["drafted"]):
+    from selfloop.nonanswers import non_answer  # its patterns take a while to compile, which --help must not pay
+
+    if not declines(row["drafted"]) and non_answer(row["question"], row["drafted"]) is None:
         right, wrong = (row["answer"], UNKNOWN) if row["decision"] == "belief" else (UNKNOWN, row["drafted"])
         yield {"prompt": row["question"], "chosen": right, "rejected": wrong}
 

@@ -86,13 +86,18 @@ class Ask(BaseModel):
 
 
 class Answer(BaseModel):
-    """The greedy draft, and the samples that verifiers share. `careful` nats make the draft decline more."""
+    """The greedy draft, and the samples that verifiers share. `careful` nats make the draft decline more.
+
+    A model that begins with a marked thought ("<think>") gets up to `thought_tokens` to end it, and then answers.
+    Neither `stop` nor `max_tokens` applies within a thought. With 0 an opened thought stays a text without an answer.
+    """
 
     model_config = STRICT
     max_tokens: Count = 24
     samples: Count = 8
     temperature: Annotated[float, Field(gt=0, le=5)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    thought_tokens: Annotated[int, Field(ge=0)] = 512
     stop: list[Stop] = ["\n"]
     careful: Annotated[float, Field(ge=-100, le=100)] = 0.0
 
@@ -131,8 +136,9 @@ class Decide(BaseModel):
         return self
 
 
-# What a recipe has if it says nothing: three that any backend can serve, and one confidence out of them.
-DETECTORS = ("agreement", "sequence_probability", "meaning_probability", "combined")
+# The verifiers of a recipe that names none, less those that its backend cannot serve: one confidence out of four
+# detectors, and what leaves an answer undecided that only says the question's words again.
+DETECTORS = ("agreement", "sequence_probability", "meaning_probability", "pmi", "combined", "echo")
 
 # Where a recipe has the one component of a kind, and where it lists those of the others.
 ONES = {"backend": "backend", "critic": "critique", "demonstrator": "demonstrations", "tuner": "tuner"}
@@ -222,7 +228,15 @@ def read(
     _check_components(source.data, catalog, mistakes)
     _complain(source, mistakes)
     assert recipe is not None
+    if "verifiers" not in source.data:
+        recipe = recipe.model_copy(update={"verifiers": _served(recipe, catalog)})
     return Loaded(recipe, source, catalog, base, usual if is_renamed else "")
+
+
+def _served(recipe: Recipe, catalog: Catalog) -> list[Spec]:
+    """Return the default verifiers that the recipe's backend can serve."""
+    gives = catalog.find("backend", recipe.backend.kind).gives
+    return [spec for spec in recipe.verifiers if catalog.find("verifier", spec.kind).needs <= gives]
 
 
 def _complain(source: Source, mistakes: list[tuple[Loc, str]]) -> None:

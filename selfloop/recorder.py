@@ -112,7 +112,10 @@ class Recorder:
 
     def _name(self, asked: Request | Continuation, what: str) -> str:
         adapter = (self._adapter.sha256, self._adapter.scale) if self._adapter else None
-        text = asdict(asked) | {"model": self._info.sha256 or self._info.name, "adapter": adapter, "what": what}
+        plain = asdict(asked)
+        if "sampling" in plain and not plain["sampling"]["skip_blank"]:
+            del plain["sampling"]["skip_blank"]  # what was stored before there was such a setting keeps its name
+        text = plain | {"model": self._info.sha256 or self._info.name, "adapter": adapter, "what": what}
         return blake2b(json.dumps(text, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:

@@ -17,7 +17,8 @@ from selfloop.assemble import Named, Parts
 from selfloop.errors import RequestError
 from selfloop.events import AttemptEnded, BatchLearnt, StepName, StepStarted, Trouble
 from selfloop.guard import Broken, blaming, guarded, guarded_each, impossible, in_order, listed, sound
-from selfloop.ledger import Past, contradictions
+from selfloop.ledger import Past, contradictions, gist
+from selfloop.nonanswers import BOILERPLATE, REFUSAL, non_answer
 from selfloop.prompts import Prompt, is_open
 from selfloop.protocols import Asking, Demonstrator, Judging, QuestionSource, Scorer, Tuning, Verifier
 from selfloop.recipe import Recipe
@@ -38,6 +39,7 @@ from selfloop.records import (
     Verdict,
 )
 from selfloop.text import encodable
+from selfloop.thoughts import answered, thought, without_thought
 
 ADAPTERS = "adapters"  # the folder in the run's own that tuners write into
 
@@ -152,7 +154,10 @@ def _listed(source: QuestionSource, asking: Asking) -> list[Question]:
 
 
 def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attempt]:
-    """Score the questions; drop the ones below a scorer's minimum. Later scorers see only what is left."""
+    """Score the questions; drop the ones below a scorer's minimum. Later scorers see only what is left.
+
+    Dropped is also what an earlier round asked in other words, without meaning to ask it again (`Question.variant`).
+    """
     scored = list(attempts)
     for scorer in turn.parts.scorers:
         live = [i for i, a in enumerate(scored) if a.live]
@@ -170,7 +175,19 @@ def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attem
             if scorer.minimum is not None and not result.value >= scorer.minimum:
                 reason = f"{scorer.name}: {result.reason or f'{result.value:.2f} is below {scorer.minimum}'}"
                 scored[i] = turn.end(replace(scored[i], decision="dropped", reason=reason))
-    return scored
+    return _asked_once(turn, scored)
+
+
+def _asked_once(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
+    earlier = {gist(text): text for text in reversed(turn.past.questions)}
+    done = list(attempts)
+    for i, attempt in enumerate(attempts):
+        question = attempt.question
+        before = earlier.get(gist(question.text)) if attempt.live and gist(question.text) else None
+        # The same text again is meant to replace its outcome; an answer to be judged is a matter of its own.
+        if before and before != question.text and not question.variant and not question.answer:
+            done[i] = turn.end(replace(attempt, decision="dropped", reason=f"asked before: like {before!r}"))
+    return done
 
 
 def _scores(
@@ -255,7 +272,7 @@ def _read(turn: Turn, step: str, texts: Sequence[tuple[str, str]]) -> list[tuple
 def _whole(turn: Turn, answer: str) -> str:
     """Return an answer as the model writes it: after a space, up to what ends it."""
     stop = turn.recipe.answer.stop
-    return f" {answer.strip()}{stop[0] if stop else ''}"
+    return f" {without_thought(answer).strip()}{stop[0] if stop else ''}"
 
 
 def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -271,9 +288,15 @@ def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     for i, one in zip(live, found, strict=True):
         if isinstance(one, Broken):
             done[i] = done[i].failed(one.failure, fatal=False)
-        elif one.text.strip():
-            done[i] = replace(done[i], critique=one)
+        elif said := _thought_through(one):
+            done[i] = replace(done[i], critique=replace(one, text=said))
     return done
+
+
+def _thought_through(written: Completion) -> str:
+    """Return what a text says after its thought: nothing where the thought has not ended."""
+    begun = thought(written.text)
+    return (written.text if begun is None else begun.answer or "") if written.text.strip() else ""
 
 
 def revise(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -339,6 +362,7 @@ def _generated(
     lost = Failure(step, kind, "IncompleteBatch", "the backend ended before all completions were there")
     if isinstance(broken, Broken):
         lost = broken.failure
+    _answer_thoughts(turn, step, batch, found)
     done = list(attempts)
     for i, own in groupby(range(len(batch)), key=lambda position: batch[position][0]):
         results = [(batch[p][1], sorted(found[p], key=lambda c: c.sample)) for p in own]
@@ -363,6 +387,32 @@ def _collect(
             refused[batch[position][0]] = Failure(step, turn.recipe.backend.kind, type(result).__name__, str(result))
         else:
             found[position].append(result)
+
+
+def _answer_thoughts(
+    turn: Turn, step: StepName, batch: list[tuple[int, Request]], found: list[list[Completion]]
+) -> None:
+    """Put the answer in the place of each completion that begins with a thought."""
+    places = [(p, k) for p, completions in enumerate(found) for k in range(len(completions))]
+
+    def generate(requests: list[Request]) -> list[Completion | None]:
+        written: list[list[Completion]] = [[] for _ in requests]
+        refused: dict[int, Failure] = {}
+        numbered = list(enumerate(requests))
+        broken = guarded(step, turn.recipe.backend.kind, lambda: _collect(turn, step, numbered, written, refused))
+        if isinstance(broken, Broken):
+            turn.trouble(broken.failure)
+        for failure in refused.values():
+            turn.trouble(failure)
+        return [completions[0] if completions else None for completions in written]
+
+    def seed(request: Request, sample: int) -> int:
+        return turn.seed("thought", request.seed, sample)
+
+    drawn = [(batch[p][1], found[p][k]) for p, k in places]
+    results = answered(drawn, generate, seed, turn.recipe.answer.thought_tokens)
+    for (p, k), completion in zip(places, results, strict=True):
+        found[p][k] = completion
 
 
 def verify(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -437,25 +487,34 @@ def _claims(attempt: Attempt) -> Iterable[Claim]:
 def decide(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Turn confidence into belief, declined or undecided. The last verifier that can tell has the say."""
     turn.start("decide", sum(attempt.live for attempt in attempts))
-    chosen = [_chosen(attempt) if attempt.live else attempt for attempt in attempts]
+    chosen = [_chosen(turn, attempt) if attempt.live else attempt for attempt in attempts]
     chosen = contradictions(turn.past.beliefs, chosen)
     how = turn.recipe.decide
     belief = how.threshold([a.confidence for a in chosen if a.live and a.confidence is not None])
     return [turn.end(_decided(a, belief, how.declined)) if a.live else a for a in chosen]
 
 
-def _chosen(attempt: Attempt) -> Attempt:
+def _chosen(turn: Turn, attempt: Attempt) -> Attempt:
     """Choose between draft and revision; note how sure the verifiers are of the chosen one.
 
-    A revision takes the draft's place only if the last verifier that could judge both gives it more: a critique
-    is pressure, not a signal (Sharma et al. 2023, arXiv 2310.13548; Huang et al. 2023, arXiv 2310.01798).
+    A revision takes the draft's place only if it is an answer, and the last verifier that could judge both gives it
+    more: a critique is pressure, not a signal (Sharma et al. 2023, arXiv 2310.13548; Huang et al. 2023, arXiv
+    2310.01798). A text that is no answer has no confidence, whatever the verifiers say of it.
     """
+    question = attempt.question.text
+    prompt = turn.shown.get(question) or turn.plain("answer", question=question)
     draft, revision = _confidences(attempt, "draft"), _confidences(attempt, "revision")
     last = next((name for name in reversed(draft) if name in revision), None)
-    if last is not None and revision[last] > draft[last]:
+    better = last is not None and revision[last] > draft[last]
+    if better and attempt.revision and not non_answer(question, attempt.revision.text, prompt):
         attempt, draft = replace(attempt, chosen="revision"), revision
-    if declines(attempt.answer):
+    candidate = attempt.draft if attempt.chosen == "draft" else attempt.revision
+    text = attempt.answer or (candidate.thought if candidate else "")  # it thought, and then said nothing
+    if declines(text):
         return replace(attempt, decision="declined", reason="the model declined")
+    if why := non_answer(question, text, prompt):
+        refused = why in (REFUSAL, BOILERPLATE)
+        return replace(attempt, decision="declined" if refused else "undecided", reason=f"no answer: {why}")
     return replace(attempt, confidence=next(reversed(draft.values()), None))
 
 

@@ -23,12 +23,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plain_json": set(),
     "run_names": set(),
     "gold": {"answers", "records"},
+    "thoughts": {"prompts", "records"},
+    "nonanswers": {"answers", "records", "thoughts"},
     "metrics": set(),
     "records": {"errors"},
     "events": {"records"},
     "prompts": {"errors", "records"},
     "failed_steps": {"errors", "records"},
-    "ledger": {"answers", "records"},
+    "ledger": {"answers", "nonanswers", "records"},
     "protocols": {"errors", "events", "ledger", "prompts", "records"},
     "hookspecs": {"protocols"},
     "isolation": {"text"},
@@ -41,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 ABOVE = {"loop", "runner", "rescore", "forecast", "library", "cli", "testing"}
 # What a plugin, ours or anybody's, may import.
 PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "protocols", "records"}
-PUBLIC |= {"testing", "text"}
+PUBLIC |= {"nonanswers", "testing", "text", "thoughts"}
 # What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
 PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
 PUBLIC |= {"evaluate", "store", "plain_json", "run_names", "cli.tables"}
