@@ -19,6 +19,7 @@ HEAVY = {"torch", "transformers", "peft", "gguf", "llama_cpp", "numpy", "pydanti
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "text": set(),
+    "progress": {"text"},
     "answers": set(),
     "gold": {"answers", "records"},
     "metrics": set(),
@@ -28,16 +29,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ledger": {"answers", "records"},
     "protocols": {"errors", "events", "ledger", "prompts", "records"},
     "hookspecs": {"protocols"},
-    "guard": {"errors", "records"},
+    "guard": {"errors", "progress", "records"},
     "store": {"errors", "ledger", "records", "text"},
-    "recorder": {"errors", "events", "guard", "protocols", "records", "store", "text"},
+    "recorder": {"errors", "events", "guard", "progress", "protocols", "records", "store", "text"},
     "loop": {"steps", "assemble", "ledger", "recipe", "records"},
 }
 # What stands above the steps: nothing but the runner and the command line may know it.
 ABOVE = {"loop", "runner", "rescore", "forecast", "library", "cli", "testing"}
 # What a plugin, ours or anybody's, may import.
 PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "protocols", "records"}
-PUBLIC |= {"testing", "text"}
+PUBLIC |= {"progress", "testing", "text"}
 # What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
 PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
 PUBLIC |= {"evaluate", "store"}

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import click
 from click.shell_completion import CompletionItem
 
-from selfloop import __version__
+from selfloop import __version__, progress
 from selfloop.errors import SelfloopError, StoreError
 
 # name -> what `selfloop --help` says; the module is selfloop.cli.<name>, its command is called `command`
@@ -78,6 +78,16 @@ def _plugin_commands() -> dict[str, click.Command]:
     return {str(command.name): command for _, command in reversed(load().commands)}  # the first of a name counts
 
 
+def _line_for(stream: TextIO) -> progress.Show:
+    """Return what writes a line about long work to `stream`, whoever takes `sys.stderr` over meanwhile."""
+
+    def show(line: str) -> None:
+        stream.write(f"selfloop: {line}\n")
+        stream.flush()
+
+    return show
+
+
 @click.group(cls=Commands)
 @click.version_option(__version__, prog_name="selfloop")
 def selfloop() -> None:
@@ -99,7 +109,8 @@ def main(args: list[str] | None = None) -> Any:
     logging.basicConfig(format="selfloop: %(message)s", level=logging.WARNING, handlers=[_Stderr()])
     logging.getLogger("selfloop").setLevel(logging.INFO)  # what takes long is said: a model being fetched
     try:
-        result = selfloop.main(args=args, prog_name="selfloop", standalone_mode=False)
+        with progress.shown_by(_line_for(sys.stderr)):
+            result = selfloop.main(args=args, prog_name="selfloop", standalone_mode=False)
     except SelfloopError as error:
         from selfloop.text import printable_block
 

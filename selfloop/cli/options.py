@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from selfloop import progress
 from selfloop.errors import StoreError, did_you_mean
 
 SHOWN = 8  # runs that a message names
@@ -26,7 +27,20 @@ overrides = click.option(
     metavar="KEY=VALUE",
     help="Change a value of the recipe, as in --set backend.n_ctx=4096. May be given more than once.",
 )
-quiet = click.option("--quiet", is_flag=True, help="Print only where the run lies, and whether something failed.")
+
+
+def _silence(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    if value:
+        ctx.with_resource(progress.shown_by(None))
+    return value
+
+
+quiet = click.option(
+    "--quiet",
+    is_flag=True,
+    callback=_silence,
+    help="Print only where the run lies, and whether something failed.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 

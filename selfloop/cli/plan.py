@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from selfloop.cli.options import accept_license, as_json, complete_recipe, overrides, runs_dir
-from selfloop.text import printable
+from selfloop.text import duration, printable
 
 if TYPE_CHECKING:
     from selfloop.forecast import Forecast
@@ -144,7 +144,7 @@ def _print(loaded: "Loaded", found: "Forecast", capabilities: list[dict[str, Any
     click.echo(f"{printable(recipe.name)}: {_many(recipe.rounds, 'round')} of {recipe.ask.questions:,} questions")
     click.echo(f"with {printable(model.name, 60)} ({printable(about, 60)}), by {recipe.backend.kind}")
     played = f"{_many(sample.rounds, 'round')} of {_many(sample.questions, 'question')}"
-    click.echo(f"measured on {played}, which took {_duration(sample.seconds)}\n")
+    click.echo(f"measured on {played}, which took {duration(sample.seconds)}\n")
     _table(found, recipe.rounds)
     free = shutil.disk_usage(_there(runs)).free
     click.echo(f"\nmemory  {_bytes(found.memory) + ' at most' if found.memory else 'this system does not tell'}")
@@ -156,13 +156,13 @@ def _print(loaded: "Loaded", found: "Forecast", capabilities: list[dict[str, Any
 
 def _table(found: "Forecast", rounds: int) -> None:
     click.echo(f"{'step':10}{'round 1':>12}{'each later':>13}{'in all':>12}{'tokens':>12}")
-    click.echo(f"{'loading':10}{'':25}{_duration(found.loading):>12}")
+    click.echo(f"{'loading':10}{'':25}{duration(found.loading):>12}")
     for part in found.parts:
-        later = _duration(part.later) if rounds > 1 else ""
-        first, tokens = _duration(part.first), f"{part.tokens:,}" if part.tokens else ""
-        click.echo(f"{part.name:10}{first:>12}{later:>13}{_duration(part.seconds):>12}{tokens:>12}".rstrip())
+        later = duration(part.later) if rounds > 1 else ""
+        first, tokens = duration(part.first), f"{part.tokens:,}" if part.tokens else ""
+        click.echo(f"{part.name:10}{first:>12}{later:>13}{duration(part.seconds):>12}{tokens:>12}".rstrip())
     whole = f"{sum(part.tokens for part in found.parts):,}"
-    click.secho(f"{'in all':10}{'':25}{_duration(found.seconds):>12}{whole:>12}", bold=True)
+    click.secho(f"{'in all':10}{'':25}{duration(found.seconds):>12}{whole:>12}", bold=True)
 
 
 def _many(count: int, noun: str) -> str:
@@ -171,10 +171,3 @@ def _many(count: int, noun: str) -> str:
 
 def _bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 999.5e6 else f"{count / 1e6:.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
