@@ -9,11 +9,12 @@ short work is never shown. A thread asks for the lines: they come too while one 
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
+from typing import TypeVar
 
 from selfloop.text import duration, printable
 
@@ -26,6 +27,7 @@ NAME = 60  # cells of a task's name in a line
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 BYTES = "bytes"  # a unit that is shown as kB, MB, GB
 
+Item = TypeVar("Item")
 Clock = Callable[[], float]
 Show = Callable[[str], None]
 """Shows one line, without its end. It is called from a thread of its own."""
@@ -183,6 +185,14 @@ class Monitor:
             self._busy.wait()
             pause.wait(TICK)
             self.tick()
+
+
+def counted(name: str, items: Iterable[Item], unit: str, total: int) -> Iterator[Item]:
+    """Yield the items, and count them in a task of their own: each is done when the next one is asked for."""
+    with task(name, total, unit) as at_work:
+        for item in items:
+            yield item
+            at_work.advance()
 
 
 def described(tasks: Sequence[Task], now: float) -> str:
