@@ -8,6 +8,9 @@ tables: `combined`, over the verifiers of recipes/quickstart.yaml, fits itself o
 as it does in a run. The others are as they are, uncalibrated. Where a detector abstains, its confidence counts as 0:
 the answer would not be believed. Seconds are a detector's own, for 1,000 questions, in addition to answering; what it
 asks of the model that another has asked before is read from the store, as in a run, and not asked again.
+
+With --stored FOLDER the store is kept: a later call judges the same answers again, by the rule of the day for "the same
+answer", and asks the model for nothing that is there. Its seconds are then those of reading the store.
 """
 
 import argparse
@@ -61,6 +64,7 @@ def main() -> None:
     parser.add_argument("--weights", default="auto")
     parser.add_argument("--costly", type=int, default=200, help="how many questions the costliest detectors judge")
     parser.add_argument("--sets", nargs="*", default=SETS)
+    parser.add_argument("--stored", type=Path, help="a folder for what the models wrote and read: asked for once only")
     options = parser.parse_args()
     print(cpu(), flush=True)
     for name in options.names:
@@ -68,14 +72,18 @@ def main() -> None:
         backend = LlamaCpp(path)
         for label in options.sets:
             asked = questions(options.data / f"{label}.jsonl")
-            for line in measured(f"{name}** ({path.name}), **{label}", asked, backend, options.costly):
+            title = f"{name}** ({path.name}), **{label}"
+            store = options.stored / name / label if options.stored else None
+            for line in measured(title, asked, backend, options.costly, store):
                 print(line, flush=True)
         backend.close()
 
 
-def measured(label: str, asked: list[Question], backend: LlamaCpp, costly: int) -> Iterator[str]:
+def measured(
+    label: str, asked: list[Question], backend: LlamaCpp, costly: int, stored: Path | None = None
+) -> Iterator[str]:
     """Yield the lines of one set's table."""
-    with recorded(backend) as (recorder, folder, render):
+    with recorded(backend, stored) as (recorder, folder, render):
         start = time.perf_counter()
         claims = answered(recorder, asked, render)
         seconds = time.perf_counter() - start
@@ -101,12 +109,15 @@ def rights(claims: Iterable[Claim]) -> NDArray[np.bool_]:
 
 
 @contextmanager
-def recorded(backend: LlamaCpp) -> Iterator[tuple[Recorder, Path, Render]]:
-    """Lend the backend as a run has it: recorded, in a folder that goes away, and with its prompts."""
-    with TemporaryDirectory() as folder, closing(Store(Path(folder), write=True)) as store:
+def recorded(backend: LlamaCpp, stored: Path | None = None) -> Iterator[tuple[Recorder, Path, Render]]:
+    """Lend the backend as a run has it: its prompts, and recorded in `stored`, or in a folder that goes away.
+
+    The folder that is yielded always goes away: detectors write into it, and their fits belong to one call.
+    """
+    with TemporaryDirectory() as scratch, closing(Store(stored or Path(scratch), write=True)) as store:
         store.begin_session({})
         recorder = Recorder(backend, store, lambda event: None)
-        yield recorder, Path(folder), prompts(detectors(recorder).values(), recorder.describe().chat, Path(folder))
+        yield recorder, Path(scratch), prompts(detectors(recorder).values(), recorder.describe().chat, Path(scratch))
 
 
 def answered(backend: Recorder, questions: list[Question], render: Render) -> list[Claim]:

@@ -16,15 +16,16 @@ the questions; the rows of several runs are followed by their mean.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
-from detectors import DEFAULT, answered, detectors, questions, recorded, shown, verdicts
+from detectors import DEFAULT, Render, answered, detectors, questions, recorded, shown, verdicts
 from generate import SHOWN, cpu
 from numpy.typing import NDArray
 from selfloop_plugins import models
@@ -40,6 +41,7 @@ from selfloop import Outcome, Question, metrics
 from selfloop.answers import declines
 from selfloop.gold import judged
 from selfloop.metrics import interval
+from selfloop.recorder import Recorder
 from selfloop.records import Adapter, Completion, Request, Sampling
 from selfloop.store import Store
 from selfloop.testing import judging
@@ -70,23 +72,12 @@ class Said:
 Rows = dict[tuple[str, str], dict[str, Said]]
 
 
-@dataclass(frozen=True)
-class Kept:
-    """What was said before, in files: measuring takes long, and may be stopped."""
+class Lent(NamedTuple):
+    """A recorded model, the folder that detectors write into, and the prompts."""
 
-    folder: Path | None
-    limit: int | None
-
-    def said(self, name: str, make: Callable[[], Said]) -> Said:
-        """Return what is kept under a name, or make and keep it."""
-        if not self.folder:
-            return make()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / f"{name} {self.limit or 'all'}.npz"
-        if not file.exists():
-            np.savez(file, **asdict(make()))
-        with np.load(file) as found:
-            return Said(**found)
+    backend: Recorder
+    folder: Path
+    render: Render
 
 
 def main() -> None:
@@ -95,7 +86,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--own", type=Path, help="the run whose beliefs are shown to the base; else the first of RUN")
-    parser.add_argument("--kept", type=Path, help="a folder for what was said: nothing in it is asked again")
+    parser.add_argument("--stored", type=Path, help="a folder for the answers: none in it is asked for again")
     parser.add_argument("--picture", type=Path, help="draw what the dial does (pip install matplotlib)")
     parser.add_argument("--model", default="gemma-3-270m")
     parser.add_argument("--private", type=Path, help="one more set, of the same form")
@@ -106,23 +97,18 @@ def main() -> None:
     print(cpu(), flush=True)
     files = [options.data / f"{label}.jsonl" for label in options.sets] + [options.private] * bool(options.private)
     asked = {path.stem: questions(path)[: options.limit] for path in files}
-    backend = LlamaCpp(working(models.locate(options.model), "bf16").path, threads=options.threads)
-    kept = Kept(options.kept, options.limit)
-    base = {
-        (label, form): kept.said(f"base {label} {form}", partial(said, backend, own, form))
-        for label, own in asked.items()
-        for form in FORMS
-    }
-    rows = policies(backend, asked, base, options.own or options.runs[0], kept)
-    for run in options.runs:
-        adapter = tuned(run)
-        print(f"\n{run.name}: round {adapter.round}, {adapter.sha256[:12]}", flush=True)
-        backend.load_adapter(adapter)
-        for label, own in asked.items():
-            for form in FORMS:
-                name = f"{adapter.sha256[:12]} {label} {form}"
-                rows[label, form][f"tuned, {run.name}"] = kept.said(name, partial(said, backend, own, form, flag=True))
-    backend.close()
+    model = LlamaCpp(working(models.locate(options.model), "bf16").path, threads=options.threads)
+    with recorded(model, options.stored) as (backend, folder, render):
+        base = {(label, form): said(backend, own, form) for label, own in asked.items() for form in FORMS}
+        rows = policies(Lent(backend, folder, render), asked, base, options.own or options.runs[0])
+        for run in options.runs:
+            adapter = tuned(run)
+            print(f"\n{run.name}: round {adapter.round}, {adapter.sha256[:12]}", flush=True)
+            backend.load_adapter(adapter)
+            for label, own in asked.items():
+                for form in FORMS:
+                    rows[label, form][f"tuned, {run.name}"] = said(backend, own, form, flag=True)
+    model.close()
     for (label, form), found in rows.items():
         print("\n".join(table(label, form, found, base, asked[label])), flush=True)
     print("\n".join(dialled(rows, base)))
@@ -168,11 +154,10 @@ def _said(
     return Said(np.array(right, bool), np.array([declines(answer) for answer in answers], bool)), begun
 
 
-def policies(
-    backend: LlamaCpp, asked: dict[str, list[Question]], base: dict[tuple[str, str], Said], run: Path, kept: Kept
-) -> Rows:
+def policies(lent: Lent, asked: dict[str, list[Question]], base: dict[tuple[str, str], Said], run: Path) -> Rows:
     """Return the rows that need no tuning, by set and prompt."""
     demonstrations = OwnDemonstrations(run=run, count=5, choose="random", seed=1)
+    backend = lent.backend
     told = judging(backend, PROMPTS)
 
     def own(questions: list[Question]) -> Said:
@@ -182,7 +167,7 @@ def policies(
         return _said(backend, questions, [f"{UNSURE}{SHOWN}Question: {one.text}\nAnswer:" for one in questions])[0]
 
     def cut(questions: list[Question], before: Said) -> Said:
-        chances = sure(backend, questions)
+        chances = sure(lent, questions)
         return Said(before.right, chances < 0.5, -chances, -chances)
 
     rows: Rows = {}
@@ -194,22 +179,22 @@ def policies(
         if form == SHOWING:
             some = asked[label]
             rows[label, form] |= {
-                "base, five own demonstrations": kept.said(f"own {label}", partial(own, some)),
-                "base, a demonstration declines": kept.said(f"unsure {label}", partial(unsure, some)),
-                "base, cut where its detectors are below .5": kept.said(f"cut {label}", partial(cut, some, before)),
+                "base, five own demonstrations": own(some),
+                "base, a demonstration declines": unsure(some),
+                "base, cut where its detectors are below .5": cut(some, before),
             }
     return rows
 
 
-def sure(backend: LlamaCpp, asked: list[Question]) -> NDArray[np.float64]:
+def sure(lent: Lent, asked: list[Question]) -> NDArray[np.float64]:
     """Return how likely the base's answers are true by its detectors, combined: eight samples each."""
-    with recorded(backend) as (recorder, folder, render):
-        claims = answered(recorder, asked, render)
-        said = partial(verdicts, detectors(recorder), recorder, render)
-        told = zip(*(said(name, claims, folder) for name in DEFAULT), strict=True)
-        claims = [replace(claim, verdicts=each) for claim, each in zip(claims, told, strict=True)]
-        found = said("combined", claims, folder, DEFAULT)
-        return np.array([one.confidence or 0.0 for one in found])
+    claims = answered(lent.backend, asked, lent.render)
+    judge = partial(verdicts, detectors(lent.backend), lent.backend, lent.render)
+    by_claim = zip(*(judge(name, claims, lent.folder) for name in DEFAULT), strict=True)
+    claims = [replace(claim, verdicts=each) for claim, each in zip(claims, by_claim, strict=True)]
+    with TemporaryDirectory() as fits:  # a set's combination is fitted on that set alone
+        combined = judge("combined", claims, Path(fits), DEFAULT)
+    return np.array([verdict.confidence or 0.0 for verdict in combined])
 
 
 def table(

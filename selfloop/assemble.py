@@ -123,7 +123,7 @@ def check(loaded: Loaded) -> None:
     for kind, _, spec in recipe.specs():
         component = catalog.find(kind, spec.kind)
         if component.check is not None:
-            _attributed(kind, component, component.check, _options(component, spec, loaded.base))
+            _attributed(kind, component, component.check, options_of(component, spec, loaded.base))
 
 
 def prompts(loaded: Loaded) -> Prompts:
@@ -142,9 +142,9 @@ def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None
     def build(kind: str, spec: Spec) -> Any:
         return built(loaded, kind, spec, folder)
 
-    sources = [Named(n, build("source", s), share=s.share) for n, s in _numbered(recipe.ask.sources)]
-    scorers = [Named(n, build("scorer", s), minimum=s.minimum) for n, s in _numbered(recipe.ask.scorers)]
-    verifiers = [Named(n, build("verifier", s)) for n, s in _numbered(recipe.verifiers)]
+    sources = [Named(n, build("source", s), share=s.share) for n, s in numbered(recipe.ask.sources)]
+    scorers = [Named(n, build("scorer", s), minimum=s.minimum) for n, s in numbered(recipe.ask.scorers)]
+    verifiers = [Named(n, build("verifier", s)) for n, s in numbered(recipe.verifiers)]
     ones = {k: Named(s.kind, build(k, s)) for k, _, s in recipe.specs() if k in ONES and k != "backend"}
     notice = Observers([Named(s.kind, build("observer", s)) for s in recipe.observers])
     try:
@@ -170,11 +170,11 @@ def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None
 def built(loaded: Loaded, kind: str, spec: Spec, folder: Path) -> Any:
     """Build one component of a recipe. Raises PluginError."""
     component = loaded.catalog.find(kind, spec.kind)
-    part = _attributed(kind, component, component.build, _options(component, spec, loaded.base, folder))
+    part = _attributed(kind, component, component.build, options_of(component, spec, loaded.base, folder))
     return _shaped(kind, component, part)
 
 
-def _numbered(specs: Sequence[S]) -> Iterator[tuple[str, S]]:
+def numbered(specs: Sequence[S]) -> Iterator[tuple[str, S]]:
     """Yield each spec with a name of its own: `file`, `file-2`, ... where one kind is used more than once."""
     used: Counter[str] = Counter()
     for spec in specs:
@@ -182,7 +182,7 @@ def _numbered(specs: Sequence[S]) -> Iterator[tuple[str, S]]:
         yield spec.kind if used[spec.kind] == 1 else f"{spec.kind}-{used[spec.kind]}", spec
 
 
-def _options(component: Component, spec: Spec, base: Path, folder: Path | None = None) -> dict[str, Any]:
+def options_of(component: Component, spec: Spec, base: Path, folder: Path | None = None) -> dict[str, Any]:
     """Return the spec's options as `build` takes them, of the types its signature says.
 
     Paths are relative to the recipe, at `base`; so is an option `model`, if such a file is there.
@@ -197,6 +197,10 @@ def _options(component: Component, spec: Spec, base: Path, folder: Path | None =
 def _placed(name: str, value: Any, base: Path) -> Any:
     if isinstance(value, Path):
         return base / value
+    if isinstance(value, list | tuple):
+        return type(value)(_placed("", item, base) for item in value)
+    if isinstance(value, dict):
+        return {key: _placed("", item, base) for key, item in value.items()}
     return str(base / value) if name == "model" and (base / str(value)).is_file() else value
 
 

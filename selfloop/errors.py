@@ -7,8 +7,13 @@
     │   └── RequestError     3   the model cannot take this one request (too long, say); the others go on
     ├── PluginError          4   a plugin is broken; names the plugin, the hook or component, and the fact
     ├── StoreError           5   the run's folder cannot be read or written (disk full, read-only, newer schema)
-    │   └── RunLocked        6   another process is working on this run
+    │   ├── RunLocked        6   another process is working on this run
+    │   └── InputChanged    12   a file that the run reads is not what it was when the run began
     ├── NothingAsked         7   the run ended without one question that could be asked
+    ├── StepFailed           9   a step failed for every question of a round; the records are kept
+    │   ├── NothingAnswered  8   every question of the run failed
+    │   └── TunerFailed     10   a tuner made no adapter where it was asked for one
+    ├── BelowRequired       11   a figure of `eval` does not reach what --fail-under or --fail-over asks for
     └── Stopped            130   Ctrl-C; what was finished is stored
 
 A message says what was sought, what there is, and what to do. Tracebacks are for bugs.
@@ -16,6 +21,7 @@ A message says what was sought, what there is, and what to do. Tracebacks are fo
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class SelfloopError(Exception):
@@ -69,10 +75,44 @@ class RunLocked(StoreError):
     exit_code = 6
 
 
+class InputChanged(StoreError):
+    """A file that the run reads (questions, prompt, plugin, ...) is not what it was when the run began."""
+
+    exit_code = 12
+
+
 class NothingAsked(SelfloopError):
     """Not one question of the run could be asked."""
 
     exit_code = 7
+
+
+class StepFailed(SelfloopError):
+    """A step failed for every question of a round. The run was played to its end, and its records lie in `folder`."""
+
+    exit_code = 9
+
+    def __init__(self, message: str, folder: Path) -> None:
+        super().__init__(message)
+        self.folder = folder
+
+
+class NothingAnswered(StepFailed):
+    """Every question of the run failed: there is no result."""
+
+    exit_code = 8
+
+
+class TunerFailed(StepFailed):
+    """A tuner raised, or its adapter was refused. The rounds are whole, and the last good adapter stays."""
+
+    exit_code = 10
+
+
+class BelowRequired(SelfloopError):
+    """A figure of an evaluation does not reach what the user requires of it."""
+
+    exit_code = 11
 
 
 class Stopped(SelfloopError):

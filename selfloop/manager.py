@@ -70,6 +70,10 @@ class Catalog:
             )
         return offers[0].component
 
+    def plugin_of(self, kind: str, name: str) -> str:
+        """Return the name of the plugin that a component comes from."""
+        return self.components[kind][name][0].plugin
+
     def __iter__(self) -> Iterator[tuple[str, Provided]]:
         return (
             (kind, offer) for kind, named in self.components.items() for offers in named.values() for offer in offers
@@ -176,6 +180,8 @@ def _wrong(component: "Component") -> str:
         return f"build is a {type(component.build).__name__}, not a class or function"
     if not all(isinstance(words, frozenset | set) for words in (component.needs, component.gives)):
         return "needs and gives must be sets of words, as in frozenset({'logprobs'})"
+    if not isinstance(component.writes, frozenset | set):
+        return "writes must be a set of options, as in frozenset({'out'})"
     if component.check is not None and not callable(component.check):
         return f"check is a {type(component.check).__name__}, not a function"
     if component.prompts is not None and not isinstance(component.prompts, Path):

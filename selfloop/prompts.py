@@ -6,10 +6,10 @@ its messages, and a last message of the assistant is left open, so that the mode
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from selfloop.errors import RecipeError, did_you_mean
+from selfloop.errors import PluginError, RecipeError, did_you_mean
 from selfloop.records import Message
 
 Prompt = str | tuple[Message, ...]
@@ -38,11 +38,28 @@ def is_open(prompt: Prompt) -> bool:
     return not isinstance(prompt, str) and prompt[-1].role == "assistant"
 
 
+def _refuse_other_fields(path: Path, text: str, known: Collection[str]) -> None:
+    """Raise RecipeError unless `text` has each of the `known` fields, and no other, where the model will see it."""
+    fields = set(_FIELD.findall(text))
+    for field in sorted(fields - set(known)):
+        given = ", ".join(f"{{{name}}}" for name in sorted(known)) or "nothing"
+        raise RecipeError(f"{path} uses {{{field}}}, but this prompt is given {given}.")
+    missing = " and ".join(f"{{{name}}}" for name in sorted(set(known) - fields))
+    if missing:
+        raise RecipeError(f"{path} lacks {missing}, so the model would never see it. Write it where it belongs.")
+    before, *turns = _TURN.split(text)
+    if turns and before.strip():
+        raise RecipeError(
+            f"{path} has text before its first line `=== {turns[0]}`, which belongs to no message. Put it below one."
+        )
+
+
 class Prompts:
     """The prompts of one run: the built-in ones, the components' own, and the recipe's in their place."""
 
     def __init__(self, folders: Iterable[Path] = ()) -> None:
         paths = [path for folder in (BUILT_IN, *folders) for path in sorted(folder.glob("*.txt"))]
+        self.rendered: set[str] = set()  # the names of those that were asked for
         self._texts = {path.name.removesuffix(".txt"): path.read_text(encoding="utf-8") for path in paths}
 
     @property
@@ -58,17 +75,21 @@ class Prompts:
                 f"no prompt named {name!r}.{did_you_mean(name, self.names)} Known: {', '.join(self.names)}."
             )
         try:
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read {path}: {error}. Give a UTF-8 text file.") from error
-        fields = {field for key in variants for field in _FIELD.findall(self._texts[key])}
-        for field in sorted(set(_FIELD.findall(text)) - fields):
-            given = ", ".join(f"{{{f}}}" for f in sorted(fields)) or "nothing"
-            raise RecipeError(f"{path} uses {{{field}}}, but this prompt is given {given}.")
+        known = {field for key in variants for field in _FIELD.findall(self._texts[key])}
+        _refuse_other_fields(path, text, known)
         self._texts |= dict.fromkeys(variants, text)
 
     def render(self, name: str, *, chat: bool, **values: str) -> Prompt:
-        """Return the prompt `name` filled in: messages for a chat model, text for a base model."""
-        if chat:
-            return messages(self._texts[f"{name}.chat"], values)
-        return fill(self._texts[f"{name}.base"].rstrip("\n"), values)
+        """Return the prompt `name` filled in: messages for a chat model, text for a base model.
+
+        Raises PluginError where a field of the prompt has no value: the model would be shown its bare name.
+        """
+        self.rendered.add(name)
+        text = self._texts[f"{name}.chat"] if chat else self._texts[f"{name}.base"].rstrip("\n")
+        for field in _FIELD.findall(text):
+            if field not in values:
+                raise PluginError(f"the prompt {name} uses {{{field}}}, which its component does not give.")
+        return messages(text, values) if chat else fill(text, values)

@@ -222,6 +222,8 @@ class Component:
     `SelfloopError` for what can be seen without loading the model. `doc` is one line for `selfloop plugins`,
     `paper` where the method comes from, and `prompts` a folder of prompt files that the component renders. `extra` is
     the optional dependency of its own package without which it cannot be built, for `selfloop plugins` to say.
+    `writes` are the options of type `Path` that it writes to. All others are taken for inputs: a run keeps the hash of
+    what is there when it begins, and does not go on with another.
     """
 
     name: str
@@ -233,3 +235,4 @@ class Component:
     paper: str = ""
     prompts: Path | None = None
     extra: str = ""
+    writes: frozenset[str] = field(default_factory=frozenset[str])

@@ -70,6 +70,7 @@ OptionalPart = Annotated[Spec | None, BeforeValidator(_long_or_none)]
 OptionalTunerPart = Annotated[TunerSpec | None, BeforeValidator(_long_or_none)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Stop = Annotated[str, Field(min_length=1)]  # an empty one would end every answer before it begins
 
 
 class Ask(BaseModel):
@@ -90,7 +91,7 @@ class Answer(BaseModel):
     samples: Count = 8
     temperature: Annotated[float, Field(gt=0, le=5)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    stop: list[str] = ["\n"]
+    stop: list[Stop] = ["\n"]
     careful: Annotated[float, Field(ge=-100, le=100)] = 0.0
 
 

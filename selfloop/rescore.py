@@ -5,7 +5,8 @@ a run of its own, which `show`, `eval` and `resume` take like any other.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from selfloop.assemble import assemble, built, check
-from selfloop.errors import StoreError
+from selfloop.errors import RecipeError, StoreError
+from selfloop.failed_steps import failed_steps, refuse_failed
+from selfloop.inputs import Pinned, inputs
 from selfloop.ledger import Past
 from selfloop.protocols import Backend
 from selfloop.recipe import Loaded
@@ -22,6 +25,7 @@ from selfloop.records import Adapter, AdapterProof, Attempt, Completion, Continu
 from selfloop.runner import new_folder, stored_recipe
 from selfloop.steps import ADAPTERS, Turn, decide, verify
 from selfloop.store import RECIPE, Store
+from selfloop.yaml_source import key_of, refuse_overrides
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,40 +33,88 @@ if TYPE_CHECKING:
 
     from selfloop.errors import RequestError
 
+APPLIED = ("verifiers", "decide", "plugins", "prompts", "backend")
+DRAWN = ("backend.kind", "prompts.answer", "prompts.critique", "prompts.revise")  # what the stored texts came from
+REFUSED = (
+    "nothing is generated anew by `rescore`: it applies verifiers, decide, plugins, the options of the same backend, "
+    "and prompts of verifiers. For all else run the recipe again: selfloop run"
+)
+
 
 def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("runs")) -> Path:
     """Judge the run in `folder` again by its recipe with `overrides`; return the folder of the new run.
 
     Raises SelfloopError for what is wrong with the run or the recipe.
     """
-    old = Store(folder, write=False)
-    try:
+    _refuse_ignored(overrides)
+    with closing(Store(folder, write=False)) as old:
         loaded = stored_recipe(old, overrides)
         check(loaded)
-        model, name = old.model(), old.meta().get("name", folder.name)
-        made = new_folder(runs, f"{name}-rescored")
-        old.copy(made)
-        if (folder / ADAPTERS).is_dir():
-            shutil.copytree(folder / ADAPTERS, made / ADAPTERS)
-    finally:
-        old.close()
-    store = Store(made, write=True)
-    try:
+        model, meta = old.model(), old.meta()
+        if not old.count("rounds"):
+            raise StoreError(
+                f"no round of {folder} has ended, so there is nothing to judge. First: selfloop resume {folder}"
+            )
+        pinned = _inputs(loaded, meta.get("inputs", {}))
+        made = new_folder(runs, f"{meta.get('name', folder.name)}-rescored")
+        try:
+            old.copy(made)
+            if (folder / ADAPTERS).is_dir():
+                shutil.copytree(folder / ADAPTERS, made / ADAPTERS)
+            info = TypeAdapter(ModelInfo).validate_python(model)
+            rounds = _judged_in(made, loaded, info, pinned, str(folder))
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)  # half of it is no run, and nothing was generated
+            raise
+    judging = [step for step in failed_steps(rounds) if step.step == "verify"]
+    refuse_failed(made, rounds, judging)
+    return made
+
+
+def _refuse_ignored(overrides: Sequence[str]) -> None:
+    """Raise RecipeError for what would be written into the new run's recipe and not be done."""
+    refuse_overrides(overrides, APPLIED, only=True, because=REFUSED)
+    refuse_overrides(overrides, DRAWN, only=False, because=REFUSED)
+    for override in overrides:
+        if key_of(override) in ("backend", "prompts"):
+            raise RecipeError(f"--set {override}: set one part of it, as in backend.threads=4; {REFUSED}")
+
+
+def _refuse_unread(loaded: Loaded, rendered: Collection[str]) -> None:
+    """Raise RecipeError for a prompt that was set, and that no verifier has used."""
+    for override in loaded.source.overrides:
+        kind, _, name = key_of(override).partition(".")
+        if kind == "prompts" and name not in rendered:
+            raise RecipeError(f"--set {override}: no verifier has used this prompt; {REFUSED}")
+
+
+def _inputs(loaded: Loaded, before: Pinned) -> dict[str, Mapping[str, str]]:
+    """Return what is to be pinned: what was asked is as it was when the run began, what judges is as it is now."""
+    kept = {place: entry for place, entry in before.items() if place.startswith(("ask.", "tuner."))}
+    now = {place: entry for place, entry in inputs(loaded).items() if not place.startswith(("ask.", "tuner."))}
+    return kept | now
+
+
+def _judged_in(folder: Path, loaded: Loaded, info: ModelInfo, pinned: Pinned, before: str) -> list[Round]:
+    """Judge the rounds that were copied into `folder` again; return them as they are now."""
+    with closing(Store(folder, write=True)) as store:
         rounds = list(store.rounds())
         store.forget_rounds()
+        store.pin(inputs=pinned)
         store.save_file(RECIPE, loaded.source.text())
-        store.begin_session({"rescored": str(folder)})
-        for ended in _rejudged(loaded, made, store, TypeAdapter(ModelInfo).validate_python(model), rounds):
+        store.begin_session({"rescored": before})
+        for ended in _rejudged(loaded, folder, store, info, rounds):
             store.save_round(ended)
-    finally:
-        store.close()
-    return made
+        return list(store.rounds())
 
 
 def _rejudged(loaded: Loaded, folder: Path, store: Store, info: ModelInfo, rounds: Sequence[Round]) -> Iterator[Round]:
     silent = replace(loaded, recipe=loaded.recipe.model_copy(update={"observers": []}))
-    parts = assemble(silent, folder, store, Unopened(silent, folder, info))
+    backend = Unopened(silent, folder, info)
+    parts = assemble(silent, folder, store, backend)
     try:
+        if any(key_of(override).startswith("backend.") for override in loaded.source.overrides):
+            backend.open()  # what is set of it must be that of the same model
         past = Past()
         for ended in rounds:
             parts.load_adapter(past.adapter)
@@ -72,6 +124,7 @@ def _rejudged(loaded: Loaded, folder: Path, store: Store, info: ModelInfo, round
             made = replace(ended, attempts=tuple(attempts), failures=(*kept, *turn.all_failures()))
             yield made
             past = replace(past.after(made), adapter=store.in_effect(rounds[: ended.number]))
+        _refuse_unread(loaded, parts.prompts.rendered)
     finally:
         parts.close()
 
@@ -104,6 +157,10 @@ class Unopened:
         if self._adapter:
             backend.load_adapter(self._adapter)
         return backend
+
+    def open(self) -> None:
+        """Open the model. Raises StoreError if it is not the one that was stored."""
+        self._opened.describe()
 
     def describe(self) -> ModelInfo:
         """Return what was stored of the model."""

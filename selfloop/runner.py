@@ -14,10 +14,18 @@ from typing import Any
 from selfloop.assemble import Parts, assemble, check
 from selfloop.errors import ModelError, NothingAsked, Stopped, StoreError
 from selfloop.events import RoundEnded, RunEnded, RunStarted
+from selfloop.failed_steps import failed_steps, refuse_failed
+from selfloop.inputs import inputs, refuse_changed
 from selfloop.loop import play
 from selfloop.recipe import Loaded, read
 from selfloop.records import Round
 from selfloop.store import RECIPE, Store, opened
+
+NOT_BEGUN = "stopped before the first question was asked: nothing was begun, and nothing is left behind."
+
+
+def _resume(folder: Path) -> str:
+    return f"stopped; what is finished is stored. Go on: selfloop resume {quote(str(folder))}"
 
 
 def run(
@@ -37,18 +45,27 @@ def run(
     `model`, and the `adapter` that is in effect until a round makes another. With `text` there is no file at `path`:
     that is what would be in it.
     """
-    loaded = _quieted(read(path, overrides, base, text=text), quiet)
-    check(loaded)
-    folder = new_folder(runs, loaded.recipe.name)
+    try:
+        loaded = _quieted(read(path, overrides, base, text=text), quiet)
+        check(loaded)
+        read_from = inputs(loaded)
+        folder = new_folder(runs, loaded.recipe.name)
+    except KeyboardInterrupt:
+        raise Stopped(NOT_BEGUN) from None
     try:
         store = Store(folder, write=True)
-        store.pin(base=str(loaded.base.resolve()), name=loaded.recipe.name, **pinned)
+        store.pin(base=str(loaded.base.resolve()), name=loaded.recipe.name, inputs=read_from, **pinned)
         store.save_file(RECIPE, loaded.source.text())  # last: what has a recipe can be resumed
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise Stopped(NOT_BEGUN) from None
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # nothing was asked yet
         raise
     try:
         _go_on(loaded, folder, store)
+    except (KeyboardInterrupt, Stopped):
+        raise (Stopped(_resume(folder)) if store.sessions() else Stopped(NOT_BEGUN)) from None
     finally:
         begun = bool(store.sessions())
         store.close()
@@ -61,9 +78,12 @@ def resume(folder: Path, *, quiet: bool = False) -> Path:
     """Go on with the run in `folder` where it was stopped; do nothing if it is done. Raises SelfloopError."""
     store = opened(folder, write=True)
     try:
+        refuse_changed(store.meta().get("inputs", {}))  # before its plugins are imported
         loaded = _quieted(stored_recipe(store), quiet)
         check(loaded)
         _go_on(loaded, folder, store)
+    except KeyboardInterrupt:
+        raise Stopped(_resume(folder)) from None
     finally:
         store.close()
     return folder
@@ -111,7 +131,9 @@ def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
         for ended in play(loaded.recipe, parts, past):
             store.save_round(ended)
             parts.notice(RoundEnded(ended))
-        _refuse_empty(store)
+        rounds = list(store.rounds())
+        _refuse_empty(rounds, folder)
+        refuse_failed(folder, rounds, failed_steps(rounds))
 
 
 @contextmanager
@@ -122,7 +144,7 @@ def _told(parts: Parts, folder: Path, store: Store) -> Iterator[None]:
         parts.notice(RunEnded(str(folder), "done"))
     except KeyboardInterrupt:
         parts.notice(RunEnded(str(folder), "stopped"))
-        raise Stopped(f"stopped; what is finished is stored. Go on: selfloop resume {quote(str(folder))}") from None
+        raise Stopped(_resume(folder)) from None
     except BaseException as error:
         parts.notice(RunEnded(str(folder), "failed", str(error)))
         raise
@@ -146,12 +168,11 @@ def pin_model(parts: Parts, store: Store) -> None:
     store.begin_session(versions | {f"plugin {name}": v for name, v in parts.plugins.items()})
 
 
-def _refuse_empty(store: Store) -> None:
-    rounds = list(store.rounds())
+def _refuse_empty(rounds: list[Round], folder: Path) -> None:
     if any(a.decision != "dropped" for ended in rounds for a in ended.attempts):
         return
     raise NothingAsked(
-        f"not one question could be asked. {_why(rounds)} Change ask.sources or ask.scorers. The run: {store.folder}"
+        f"not one question could be asked. {_why(rounds)} Change ask.sources or ask.scorers. The run: {folder}"
     )
 
 

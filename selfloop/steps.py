@@ -482,7 +482,9 @@ def _confidences(attempt: Attempt, candidate: str) -> dict[str, float]:
 
 def _decided(attempt: Attempt, belief: float, declined: float) -> Attempt:
     if attempt.confidence is None:
-        return replace(attempt, decision="undecided", reason="no verifier could tell")
+        broke = [failure.component for failure in attempt.failures if failure.step == "verify"]
+        failed = f": {' and '.join(dict.fromkeys(broke))} failed" if broke else ""
+        return replace(attempt, decision="undecided", reason=f"no verifier could tell{failed}")
     held, refused = attempt.confidence >= belief, attempt.confidence <= declined
     decision: Decision = "belief" if held else "declined" if refused else "undecided"
     reason = ", ".join(filter(None, (f"confidence {attempt.confidence:.2f}", attempt.reason)))

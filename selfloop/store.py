@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -224,6 +225,16 @@ class Store:
         """Return the number of rows of a table."""
         with self._guarded() as db:
             return int(db.execute(f'SELECT count(*) FROM "{table}"').fetchone()[0])
+
+    def digest(self) -> str:
+        """Return a sha256 of what the rounds that have ended found out, and of no other file of the folder."""
+        found = sha256()
+        with self._guarded() as db:
+            for row in db.execute("SELECT round, position, data FROM attempts ORDER BY round, position"):
+                found.update(json.dumps(row).encode())
+            for row in db.execute("SELECT number, adapter FROM rounds ORDER BY number"):
+                found.update(json.dumps(row).encode())
+        return found.hexdigest()
 
     def spent(self) -> dict[str, tuple[int, int]]:
         """Return how many completions and tokens the model wrote for each step."""

@@ -15,6 +15,23 @@ from selfloop.errors import RecipeError
 Loc = Sequence[str | int]
 
 
+def key_of(override: str) -> str:
+    """Return the dotted key that an override (`dotted.key=value`) sets."""
+    return override.partition("=")[0].strip()
+
+
+def refuse_overrides(overrides: Sequence[str], keys: Sequence[str], *, only: bool, because: str) -> None:
+    """Raise RecipeError for an override of one of `keys` (with `only`, of any other): it would not be applied.
+
+    A key stands for all below it: `ask` for `ask.sources.0.path` too.
+    """
+    for override in overrides:
+        key = key_of(override)
+        listed = any(key == name or key.startswith(f"{name}.") for name in keys)
+        if listed != only:
+            raise RecipeError(f"--set {override}: {because}")
+
+
 class Source:
     """A recipe's text as read: plain `data`, and the line on which any part of it stands."""
 
@@ -26,6 +43,7 @@ class Source:
         self.path = path
         self._tree = _parse(_read(path) if text is None else text, path)
         self._set: dict[str, str] = {}
+        self.overrides = tuple(overrides)
         for override in overrides:
             self._override(override)
         self.data: dict[str, Any] = _plain(self._tree, path)

@@ -42,7 +42,7 @@ def test_ask_says_what_the_model_knows_and_that_it_does_not_know(world: Path, se
 
 
 def test_ask_in_json(world: Path, selfloop: Selfloop) -> None:
-    one = json.loads(selfloop("ask", "recipe.yaml", KNOWN, "--json").out)
+    (one,) = json.loads(selfloop("ask", "recipe.yaml", KNOWN, "--json").out)
     assert (one["answer"], one["known"], one["confidence"], one["samples"]) == ("Paris", True, 1.0, {"Paris": 4})
     both = json.loads(selfloop("ask", "recipe.yaml", KNOWN, UNKNOWN, "--json").out)
     assert [each["question"] for each in both] == [KNOWN, UNKNOWN]
@@ -51,7 +51,7 @@ def test_ask_in_json(world: Path, selfloop: Selfloop) -> None:
 
 
 def test_ask_goes_by_the_threshold(world: Path, selfloop: Selfloop) -> None:
-    said = json.loads(
+    (said,) = json.loads(
         selfloop("ask", "recipe.yaml", UNKNOWN, "--json", "--set", "decide={belief: 0.0001, declined: 0}").out
     )
     assert said["decision"] in ("belief", "declined")
@@ -61,7 +61,7 @@ def test_ask_goes_by_the_threshold(world: Path, selfloop: Selfloop) -> None:
 @pytest.mark.parametrize("question", ["{question}", "a\nQuestion: b\nAnswer: c", "\x1b[2J", "é\u2028x", "--", "None"])
 def test_a_question_is_data(question: str, world: Path, selfloop: Selfloop) -> None:
     arguments = ("ask", "--json", "recipe.yaml", "--", question)
-    assert json.loads(selfloop(*arguments).out)["question"] == question.strip()
+    assert json.loads(selfloop(*arguments).out)[0]["question"] == question.strip()
     assert "\x1b" not in selfloop("ask", "recipe.yaml", "--", question, KNOWN).out
 
 
@@ -155,9 +155,10 @@ def selfloop_backends():
     write({"deaf.py": plugin, "recipe.yaml": recipe, "given.jsonl": lines((KNOWN, "Paris"), (KNOWN, "London"))})
     said = selfloop("score", "recipe.yaml", "given.jsonl", "--json")
     rows = [json.loads(line) for line in said.out.splitlines()]
-    assert said.code == 0, said.err
+    assert said.code == 8, "not one answer was scored"
     assert [row["confidence"] for row in rows] == [None, None]
-    assert all("deaf" in row["reason"] for row in rows)
+    assert all("deaf" in row["error"] for row in rows)
+    assert "not one of the 2 questions was answered: deaf: " in said.err
 
 
 @pytest.mark.model
@@ -197,8 +198,8 @@ def test_a_run_answers_as_it_was_tuned_last(tuned: Path, query: Query, selfloop:
 
 
 def test_a_run_is_asked(tuned: Path, selfloop: Selfloop) -> None:
-    bare = json.loads(selfloop("ask", "recipe.yaml", KNOWN, "--json").out)
-    one = json.loads(selfloop("ask", "runs/first", KNOWN, "--json").out)
+    (bare,) = json.loads(selfloop("ask", "recipe.yaml", KNOWN, "--json").out)
+    (one,) = json.loads(selfloop("ask", "runs/first", KNOWN, "--json").out)
     assert one["question"] == KNOWN
     assert one["samples"] != bare["samples"], "replies differ under an adapter"
     assert [*map(str, Path("runs").iterdir())] == ["runs/first"]

@@ -213,7 +213,8 @@ def test_eval_of_a_model_needs_no_recipe(folder: Path, selfloop: Selfloop) -> No
 
 
 def test_what_eval_sets_holds_against_the_recipe(folder: Path, selfloop: Selfloop) -> None:
-    assert selfloop("eval", "r.yaml", "--data", "data.jsonl", "--set", "rounds=5").code == 0
+    assert "rounds: 3\n" in (folder / "r.yaml").read_text()
+    assert selfloop("eval", "r.yaml", "--data", "data.jsonl").code == 0
     assert selfloop("check", "runs/eval-data/recipe.yaml").out.endswith("1 round, 4 questions at most.\n")
 
 

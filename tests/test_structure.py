@@ -26,6 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": {"errors"},
     "events": {"records"},
     "prompts": {"errors", "records"},
+    "failed_steps": {"errors", "records"},
     "ledger": {"answers", "records"},
     "protocols": {"errors", "events", "ledger", "prompts", "records"},
     "hookspecs": {"protocols"},

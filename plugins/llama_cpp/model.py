@@ -66,6 +66,16 @@ def log() -> Log:
     return made
 
 
+@cache
+def built_for_amx() -> bool:
+    """Return whether llama.cpp would multiply quantised weights by AMX tiles.
+
+    Its AMX kernels are left out. Built by GCC 12 they crash: GCC takes the tile configuration to be 8 bytes long and
+    drops the stores of the other 56. Whether their results depend on the batch was never measured either.
+    """
+    return b"AMX_INT8 = 1" in lib.llama_print_system_info()
+
+
 class Model:
     """A loaded model file and its vocabulary. Raises ModelError for a file that cannot be used."""
 
@@ -73,6 +83,7 @@ class Model:
         self.path, self.name = path, path.name
         params = lib.llama_model_default_params()
         params.n_gpu_layers = 0
+        params.use_extra_bufts = not built_for_amx()
         with log().listening() as said:
             self.pointer = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:

@@ -125,7 +125,7 @@ def main(args: list[str] | None = None) -> Any:
         )
         code = 1
     except (click.Abort, KeyboardInterrupt):
-        click.echo("selfloop: stopped. What was finished is stored: `selfloop resume RUN` goes on.", err=True)
+        click.echo("selfloop: stopped. It leaves no run that could be resumed.", err=True)
         code = 130
     except OSError as error:  # a name too long, a folder that may not be looked into, no room for what is printed
         from selfloop.text import printable

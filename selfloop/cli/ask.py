@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from selfloop.answers import UNKNOWN
-from selfloop.cli.closed_book import closed_book
+from selfloop.cli.closed_book import closed_book, refuse_ignored
 from selfloop.cli.options import accept_license, as_json, complete_asked, overrides
 from selfloop.records import Attempt
-from selfloop.text import printable
+from selfloop.text import encodable, printable
 
 
 @click.command("ask")
@@ -25,7 +25,8 @@ def command(what: str, questions: tuple[str, ...], overrides: tuple[str, ...], a
 
     In place of MODEL, RECIPE (a .yaml file) is its model by its prompts and verifiers, and RUN (a run's folder) the
     same with the adapter that it was tuned to last. It says "I don't know" where the answer would not become a belief.
-    Set the threshold with --set decide.belief=0.8. Nothing is kept.
+    Set the threshold with --set decide.belief=0.8. Nothing is kept. With --json it prints a list, a result for each
+    QUESTION in order; one that failed has an error in place of an answer.
 
     \b
     Examples:
@@ -36,24 +37,44 @@ def command(what: str, questions: tuple[str, ...], overrides: tuple[str, ...], a
 
     if blank := [question for question in questions if not question.strip()]:
         raise click.UsageError(f"a question is empty: {blank[0]!r}")
+    refuse_ignored(overrides, "name", "observers")  # nothing of the run is kept
     try:
-        attempts = _answered(what, questions, overrides)
+        attempts = _answered(what, tuple(dict.fromkeys(map(_asked, questions))), overrides)
     except Stopped:
         raise Stopped("stopped; nothing was kept.") from None
-    found = [_plain(attempt) for attempt in attempts]
+    results = {attempt.question.text: _plain(attempt) for attempt in attempts}
+    found = [results.get(text, {"question": text, "error": "it was not asked"}) for text in map(_asked, questions)]
     if as_json:
-        click.echo(json.dumps(found if len(found) > 1 else found[0], indent=2, ensure_ascii=False))
-        return
-    for number, one in enumerate(found):
-        if number:
-            click.echo()
-        _print(one, named=len(found) > 1)
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        for number, one in enumerate(found):
+            if number:
+                click.echo()
+            _print(one, named=len(found) > 1)
+    _refuse_unanswered(attempts)
+
+
+def _asked(question: str) -> str:
+    """Return a question as it is asked: bytes of the command line that are no text are replaced."""
+    return encodable(question.strip())
+
+
+def _refuse_unanswered(attempts: list[Attempt]) -> None:
+    """Raise where not one question has a result, but errors."""
+    from selfloop.errors import NothingAnswered
+    from selfloop.failed_steps import nothing_answered, unanswered
+
+    if attempts and all(_error(attempt) for attempt in attempts):
+        advice = "See the model with `selfloop doctor`, and the recipe with `selfloop check`."
+        why = nothing_answered(attempts) if all(map(unanswered, attempts)) else f"{_error(attempts[0])}."
+        raise NothingAnswered(f"{why} {advice}", Path())
 
 
 def _answered(what: str, questions: tuple[str, ...], overrides: tuple[str, ...]) -> list[Attempt]:
     """Run one round over the questions in a folder that goes away; return what became of each, in order."""
     from tempfile import TemporaryDirectory
 
+    from selfloop.errors import StepFailed
     from selfloop.store import attempts_of
 
     with TemporaryDirectory(prefix="selfloop-ask-") as home:
@@ -61,11 +82,28 @@ def _answered(what: str, questions: tuple[str, ...], overrides: tuple[str, ...])
         file.write_text("".join(json.dumps({"question": text}) + "\n" for text in questions), encoding="utf-8")
         source = {"kind": "file", "path": str(file)}
         quiet = ("observers=[]", *overrides)
-        folder = closed_book(what, source, len(questions), quiet, Path(home), name="ask", quiet=True)
+        try:
+            folder = closed_book(what, source, len(questions), quiet, Path(home), name="ask", quiet=True)
+        except StepFailed as failed:
+            folder = failed.folder  # each question says its own error
         return attempts_of(folder)
 
 
+def _error(attempt: Attempt) -> str:
+    """Return why there is no result for a question, or an empty string where there is one."""
+    if attempt.decision == "failed":
+        return attempt.reason
+    if not attempt.answer:
+        return "the model wrote nothing; see answer.stop and the prompt"
+    broke = [failure for failure in attempt.failures if failure.step == "verify"]
+    if attempt.decision == "undecided" and attempt.confidence is None and broke:
+        return f"no verifier could judge the answer: {broke[-1].component}: {broke[-1].message}"
+    return ""
+
+
 def _plain(attempt: Attempt) -> dict[str, Any]:
+    if error := _error(attempt):
+        return {"question": attempt.question.text, "error": error, "decision": attempt.decision}
     known = attempt.decision == "belief"
     return {
         "question": attempt.question.text,
@@ -83,10 +121,10 @@ def _plain(attempt: Attempt) -> dict[str, Any]:
 def _print(one: dict[str, Any], *, named: bool) -> None:
     if named:
         click.echo(printable(one["question"], 200))
-    click.secho(printable(one["answer"], 200), bold=True)
-    if one["decision"] == "failed":
-        click.echo(f"  failed: {printable(one['reason'], 300)}")
+    if "error" in one:
+        click.secho(f"error: {printable(one['error'], 300)}", fg="red")
         return
+    click.secho(printable(one["answer"], 200), bold=True)
     if one["confidence"] is None:
         click.echo(f"  {printable(one['reason'], 200)}")
     elif one["known"]:

@@ -1,7 +1,7 @@
 """What `ask`, `score` and `eval` share: one round over given questions, by a recipe, a model alone or a run's model."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -51,13 +51,26 @@ def _tuned(folder: Path) -> Answering:
     return Answering(folder / RECIPE, (), Path(base), pinned)
 
 
+def refuse_ignored(overrides: Sequence[str], *keys: str) -> None:
+    """Raise RecipeError for settings that one round over given questions does not apply, and for `keys`."""
+    from selfloop.yaml_source import refuse_overrides
+
+    names = ("rounds", "ask", "tuner", *keys)
+    because = f"this command asks its questions in one round and does not tune, so it cannot apply {', '.join(names)}."
+    refuse_overrides(overrides, names, only=False, because=f"{because} Leave it out.")
+
+
 def closed_book(
     what: str, source: dict[str, Any], count: int, overrides: tuple[str, ...], runs: Path, *, name: str, quiet: bool
 ) -> Path:
-    """Let `what` answer the `count` questions of `source` in a new run, and nothing else; return the run's folder."""
+    """Let `what` answer the `count` questions of `source` in a new run, and nothing else; return the run's folder.
+
+    Raises RecipeError for overrides of what is given by the questions.
+    """
     from selfloop.runner import run
 
     who = answering(what)
+    refuse_ignored(overrides)
     forced = {
         "rounds": 1,
         "tuner": None,

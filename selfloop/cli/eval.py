@@ -1,14 +1,25 @@
 """`selfloop eval RECIPE|MODEL --data ...` and `selfloop eval RUN`"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfloop.cli.closed_book import Answering, answering, closed_book
+from selfloop.cli.closed_book import Answering, answering, closed_book, refuse_ignored
 from selfloop.cli.options import accept_license, as_json, complete_asked, overrides, run_folder, runs_dir
+from selfloop.cli.required import (
+    Requirement,
+    fail_over,
+    fail_under,
+    figures,
+    known_names,
+    refuse_short,
+    refuse_unknown,
+    required,
+)
+from selfloop.text import printable
 
 if TYPE_CHECKING:
     from selfloop.metrics import Estimate
@@ -16,6 +27,7 @@ if TYPE_CHECKING:
 
 HUB = "hf:"
 CHOICES = "truthful_qa"
+CHOICE_FIGURES = ("questions", "failed", "mc1", "mc1.low", "mc1.high", "mc2", "mc2.low", "mc2.high")
 
 
 @click.command("eval")
@@ -24,10 +36,19 @@ CHOICES = "truthful_qa"
 @click.option("--limit", type=click.IntRange(min=1), help="Ask so many: a file's first, a data set's at random.")
 @overrides
 @runs_dir
+@fail_under
+@fail_over
 @accept_license
 @as_json
 def command(
-    what: str, data: str | None, limit: int | None, overrides: tuple[str, ...], runs: Path, as_json: bool
+    what: str,
+    data: str | None,
+    limit: int | None,
+    overrides: tuple[str, ...],
+    runs: Path,
+    fail_under: tuple[str, ...],
+    fail_over: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Measure how well a model knows what it knows, by gold answers.
 
@@ -45,19 +66,25 @@ def command(
       selfloop eval smollm2-135m-instruct --data questions.jsonl
       selfloop eval quickstart --data hf:popqa --limit 500
       selfloop eval runs/quickstart
+      selfloop eval quickstart --data questions.jsonl --fail-under accuracy=0.6 --fail-over failed=0
     """
+    requirements = required(fail_under, fail_over)
     if data is None:
         if overrides or limit:
             raise click.UsageError("--set and --limit change what is asked, so they need --data.")
-        _report(_finished(what, runs), as_json)
+        _report(_finished(what, runs), as_json, requirements)
         return
+    refuse_ignored(overrides)
     rows = _rows(data)
     if rows and "mc1_targets" in rows[0]:
-        _multiple_choice(answering(what), overrides, rows, limit, as_json)
+        _multiple_choice(answering(what), overrides, rows, limit, as_json, requirements)
         return
+    if requirements:
+        refuse_unknown(requirements, known_names(answering(what), overrides))
     source = _source(data, rows, limit)
     count = min(limit or 10**9, _count(source))
-    _report(closed_book(what, source, count, overrides, runs, name=_name(data), quiet=as_json), as_json)
+    folder = played(closed_book, what, source, count, overrides, runs, name=_name(data), quiet=as_json)
+    _report(folder, as_json, requirements)
 
 
 def _finished(what: str, runs: Path) -> Path:
@@ -117,48 +144,73 @@ def _name(data: str) -> str:
     return f"eval-{re.sub('[^A-Za-z0-9._-]+', '-', stem)[:60]}"
 
 
-def _report(folder: Path, as_json: bool) -> None:
-    """Measure the run, leave the results in its folder, and print them."""
+def _report(folder: Path, as_json: bool, requirements: Sequence[Requirement] = ()) -> None:
+    """Measure the run, leave the results in its folder, and print them.
+
+    Raises StepFailed for a run in which a step failed throughout, BelowRequired if a figure does not reach what is
+    required of it; both when all is printed.
+    """
     from pydantic_core import to_json
 
-    from selfloop.errors import MissingExtra, RecipeError
+    from selfloop.errors import MissingExtra, RecipeError, StoreError
     from selfloop.evaluate import evaluate
+    from selfloop.failed_steps import failed_steps, refuse_failed
     from selfloop.rows import save
     from selfloop.store import Store
 
     store = Store(folder, write=False)
+    files, missing, unstored = list[Path](), "", ""
     try:
-        report, model = evaluate(store.rounds()), store.meta().get("model", {}).get("name", "")
+        rounds = list(store.rounds())
+        report, model = evaluate(rounds), store.meta().get("model", {}).get("name", "")
+        refuse_failed(folder, rounds, ())
         if not report.questions:
-            raise RecipeError(_nothing(folder, report.failed))
+            raise RecipeError(_nothing(folder))
         found = {"run": str(folder), "model": model, **report.plain()}
+        told = figures(found)
+        refuse_unknown(requirements, told)
         text = to_json(found, indent=2).decode()
-        store.save_file("eval.json", text + "\n")
+        try:
+            store.save_file("eval.json", text + "\n")
+            files.append(folder / "eval.json")
+            save(folder / "eval.parquet", report.columns())
+            files.append(folder / "eval.parquet")
+        except MissingExtra as error:
+            missing = str(error)
+        except StoreError as error:  # a run that may only be read
+            unstored = f"the results could not be stored in the run's folder: {error}"
     finally:
         store.close()
-    files, missing = [folder / "eval.json"], ""
-    try:
-        save(folder / "eval.parquet", report.columns())
-        files.append(folder / "eval.parquet")
-    except MissingExtra as error:
-        missing = str(error)
     if as_json:
         click.echo(text)
-        return
-    _print(report, model)
-    click.echo(f"All intervals, and what to plot: {', '.join(map(str, files))}")
-    click.echo(missing, nl=bool(missing))
+    else:
+        _print(report, model)
+        if files:
+            click.echo(f"All intervals, and what to plot: {', '.join(map(str, files))}")
+        click.echo(missing, nl=bool(missing))
+    if unstored:
+        click.echo(f"selfloop: {printable(unstored, 400)}", err=True)
+    refuse_failed(folder, rounds, [step for step in failed_steps(rounds) if step.step != "tune"])
+    refuse_short(requirements, told)
 
 
-def _nothing(folder: Path, failed: int) -> str:
-    if failed:
-        return f"all {failed} questions of {folder} failed. Why: selfloop show {folder} --failures"
+def played(play: Callable[..., Path], *arguments: Any, **options: Any) -> Path:
+    """Return the folder of the run that `play` plays, also where a step of it failed: `_report` says so."""
+    from selfloop.errors import NothingAnswered, StepFailed
+
+    try:
+        return play(*arguments, **options)
+    except NothingAnswered:
+        raise
+    except StepFailed as failed:
+        return failed.folder
+
+
+def _nothing(folder: Path) -> str:
     return f"no question of {folder} that was answered has a gold answer. If it was stopped: selfloop resume {folder}"
 
 
 def _print(report: Any, model: str) -> None:
-    from selfloop.text import printable
-
     left = [(report.failed, "failed"), (report.without_gold, "without gold answer, not counted")]
     notes = "".join(f", {count} {what}" for count, what in left if count)
     click.echo(f"{printable(model)}: {report.questions} questions{notes}")
@@ -205,7 +257,12 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def _multiple_choice(
-    who: Answering, overrides: tuple[str, ...], rows: "list[Row]", limit: int | None, as_json: bool
+    who: Answering,
+    overrides: tuple[str, ...],
+    rows: "list[Row]",
+    limit: int | None,
+    as_json: bool,
+    requirements: Sequence[Requirement],
 ) -> None:
     """Read the choices; this is no run, and leaves nothing behind."""
     import random
@@ -214,12 +271,16 @@ def _multiple_choice(
     from pydantic_core import to_json
 
     from selfloop.assemble import assemble, check
-    from selfloop.errors import RecipeError
+    from selfloop.errors import NothingAnswered, RecipeError
     from selfloop.multiple_choice import items, score
     from selfloop.recipe import read
     from selfloop.runner import pin_model
     from selfloop.store import Store
+    from selfloop.yaml_source import refuse_overrides
 
+    applied = "multiple choice applies only backend, plugins and the prompt `answer`: nothing is generated or judged."
+    refuse_overrides(overrides, ("backend", "plugins", "prompts.answer"), only=True, because=applied)
+    refuse_unknown(requirements, CHOICE_FIGURES)
     wanted = items(rows if limit is None or limit >= len(rows) else random.Random(0).sample(rows, limit))
     loaded = read(who.recipe, (*who.overrides, *overrides, "observers=[]", "tuner=null"), who.base)
     check(loaded)
@@ -243,10 +304,15 @@ def _multiple_choice(
         finally:
             parts.close()
             store.close()
+    if not report.questions:
+        why = f"not one of the {report.failed} questions was answered: the model could not read every choice of any."
+        raise NothingAnswered(f"{why} Raise backend.n_ctx, or see the model with `selfloop doctor`.", Path())
+    measured = {"mc1": report.mc1._asdict(), "mc2": report.mc2._asdict()}
+    found = {"model": info.name, "questions": report.questions, "failed": report.failed, **measured}
     if as_json:
-        figures = {"mc1": report.mc1._asdict(), "mc2": report.mc2._asdict()}
-        found = {"model": info.name, "questions": report.questions, "failed": report.failed, **figures}
         click.echo(to_json(found, indent=2, inf_nan_mode="null"))
-        return
-    click.echo(f"{info.name}: {report.questions} questions" + (f", {report.failed} failed" if report.failed else ""))
-    click.echo(f"MC1 {_shown(report.mc1)}\nMC2 {_shown(report.mc2)}")
+    else:
+        failed = f", {report.failed} failed" if report.failed else ""
+        click.echo(f"{info.name}: {report.questions} questions{failed}")
+        click.echo(f"MC1 {_shown(report.mc1)}\nMC2 {_shown(report.mc2)}")
+    refuse_short(requirements, figures(found))

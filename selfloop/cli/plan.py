@@ -56,6 +56,7 @@ def command(recipe: Path, overrides: tuple[str, ...], runs: Path, seconds: float
         found = forecast(loaded, seconds)
     except KeyboardInterrupt:
         raise Stopped("stopped; nothing was kept.") from None
+    _refuse_unanswered(found)
     capabilities, warnings = list(_capabilities(loaded, found)), list(_warnings(loaded, found, runs))
     if as_json:
         click.echo(json.dumps(_plain(found) | {"capabilities": capabilities, "warnings": warnings}, indent=2))
@@ -63,6 +64,16 @@ def command(recipe: Path, overrides: tuple[str, ...], runs: Path, seconds: float
     _print(loaded, found, capabilities, runs)
     for warning in warnings:
         click.secho(f"warning: {printable(warning, 400)}", fg="yellow")
+
+
+def _refuse_unanswered(found: "Forecast") -> None:
+    """Raise NothingAnswered where every question of the sample failed: errors take no time to speak of."""
+    from selfloop.errors import NothingAnswered
+    from selfloop.failed_steps import nothing_answered, unanswered
+
+    asked = [attempt for ended in found.sample.ended for attempt in ended.attempts if attempt.decision != "dropped"]
+    if asked and all(map(unanswered, asked)):
+        raise NothingAnswered(f"{nothing_answered(asked)} There is nothing to measure: mend that first.", Path())
 
 
 def _capabilities(loaded: "Loaded", found: "Forecast") -> Iterator[dict[str, Any]]:

@@ -23,7 +23,8 @@ def command(run: str, overrides: tuple[str, ...], runs: Path, as_json: bool) -> 
       selfloop rescore quickstart --set decide.belief=0.8
       selfloop rescore quickstart --set 'verifiers=[agreement, cocoa]'
     """
-    from selfloop.cli.summary import print_summary
+    from selfloop.cli.summary import summed_up
     from selfloop.rescore import rescore
 
-    print_summary(rescore(run_folder(run, runs), overrides, runs), as_json=as_json)
+    folder = run_folder(run, runs)
+    summed_up(lambda: rescore(folder, overrides, runs), as_json=as_json)

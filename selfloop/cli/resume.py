@@ -22,8 +22,8 @@ def command(run: str, runs: Path, quiet: bool, as_json: bool) -> None:
     Example:
       selfloop resume quickstart
     """
-    from selfloop.cli.summary import print_summary
+    from selfloop.cli.summary import summed_up
     from selfloop.runner import resume
 
-    folder = resume(run_folder(run, runs), quiet=quiet or as_json)
-    print_summary(folder, as_json=as_json, quiet=quiet)
+    folder = run_folder(run, runs)
+    summed_up(lambda: resume(folder, quiet=quiet or as_json), as_json=as_json, quiet=quiet)

@@ -27,9 +27,12 @@ def command(recipe: Path, overrides: tuple[str, ...], runs: Path, quiet: bool, a
       selfloop run my.yaml --set rounds=3 --set backend.model=model.gguf
     """
     from selfloop.cli.bundled import recipe_file
-    from selfloop.cli.summary import print_summary
+    from selfloop.cli.summary import summed_up
     from selfloop.runner import run
 
     file, base = recipe_file(recipe)
-    folder = run(file, overrides, runs, quiet=quiet or as_json, base=base)
-    print_summary(folder, as_json=as_json, quiet=quiet)
+    summed_up(
+        lambda: run(file, overrides, runs, quiet=quiet or as_json, base=base),
+        as_json=as_json,
+        quiet=quiet,
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from selfloop.cli.closed_book import closed_book
+from selfloop.cli.closed_book import closed_book, refuse_ignored
 from selfloop.cli.options import accept_license, as_json, complete_asked, overrides, runs_dir
 from selfloop.text import printable
 
@@ -34,12 +34,18 @@ def command(what: str, file: Path, overrides: tuple[str, ...], runs: Path, as_js
       selfloop score smollm2-135m-instruct answers.jsonl
       selfloop score runs/quickstart answers.jsonl --json
     """
+    from selfloop.errors import StepFailed
     from selfloop.store import attempts_of
 
     count = _count(file)
     source = {"kind": "file", "path": str(file.resolve())}
+    refuse_ignored(overrides, "critique", "answer.careful", "prompts.critique", "prompts.revise")  # no draft is written
     plain = ("critique=none", *overrides)
-    folder = closed_book(what, source, count, plain, runs, name="score", quiet=as_json)
+    failure: StepFailed | None = None
+    try:
+        folder = closed_book(what, source, count, plain, runs, name="score", quiet=as_json)
+    except StepFailed as failed:
+        folder, failure = failed.folder, failed
     for attempt in attempts_of(folder):
         told: dict[str, Any] = {"question": attempt.question.text, "answer": attempt.question.answer}
         if as_json:
@@ -48,10 +54,14 @@ def command(what: str, file: Path, overrides: tuple[str, ...], runs: Path, as_js
                 "reason": attempt.reason,
                 "verdicts": attempt.confidences(attempt.chosen),
             }
+            told |= {"error": attempt.reason} if attempt.decision == "failed" else {}
             click.echo(json.dumps(told, ensure_ascii=False))
             continue
-        sure = f"  ? ({attempt.reason})" if attempt.confidence is None else f"{attempt.confidence:.2f}"
+        unsure = "error" if attempt.decision == "failed" else "?"
+        sure = f"  {unsure} ({attempt.reason})" if attempt.confidence is None else f"{attempt.confidence:.2f}"
         click.echo(f"{printable(sure, 80)}  {printable(attempt.question.text, 100)} — {printable(attempt.answer, 60)}")
+    if failure:
+        raise failure
 
 
 def _count(file: Path) -> int:

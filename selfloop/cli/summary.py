@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import Any, get_args
@@ -11,6 +11,8 @@ from typing import Any, get_args
 import click
 
 from selfloop import flips
+from selfloop.errors import StepFailed
+from selfloop.failed_steps import FailedStep, cause_text, failed_steps, failed_verifiers
 from selfloop.ledger import Past
 from selfloop.records import Decision, Round
 from selfloop.store import Store
@@ -34,6 +36,8 @@ def summary(folder: Path) -> dict[str, Any]:
             "dropped": {scorer: sum(counts.values()) for scorer, counts in lost.items()},
             "dropped_for": lost,
             "flips": _flips(rounds),
+            "failed_steps": [_failed_step(step) for step in failed_steps(rounds)],
+            "failed_verifiers": [_failed_step(step) for step in failed_verifiers(rounds)],
             "beliefs": [
                 {"question": b.question.text, "answer": b.answer, "confidence": b.confidence}
                 for b in sorted(Past.of(rounds).beliefs, key=lambda belief: -belief.confidence)
@@ -86,6 +90,24 @@ def flips_line(found: Mapping[str, Mapping[str, int]]) -> str:
     return f"revisions: {', '.join(pieces)}" if pieces else ""
 
 
+def _failed_step(step: FailedStep) -> dict[str, Any]:
+    return {"round": step.round, "step": step.step, "questions": step.questions, "cause": cause_text(step.cause)}
+
+
+def failed_lines(found: Mapping[str, Any]) -> list[str]:
+    """Return a line for each step that failed throughout a round, and for each verifier that did."""
+    steps = [f"round {one['round']}: {_failed(one)}: {one['cause']}" for one in found["failed_steps"]]
+    verifiers = [
+        f"round {one['round']}: a verifier failed for every answer, others decided: {one['cause']}"
+        for one in found["failed_verifiers"]
+    ]
+    return steps + verifiers
+
+
+def _failed(step: Mapping[str, Any]) -> str:
+    return "the tuner made no adapter" if step["step"] == "tune" else f"{step['step']} failed for every question"
+
+
 def _counts(ended: Round) -> dict[str, int]:
     asked = [a for a in ended.attempts if a.decision != "dropped"]
     revised = sum(a.chosen == "revision" for a in asked)
@@ -128,8 +150,20 @@ def print_summary(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
     for belief in found["beliefs"][:5]:
         line = printable(f"{belief['question']} — {belief['answer']}", max(10, console.width - 8))
         console.print(Text(f"  {belief['confidence']:.2f}  {line}"), soft_wrap=True)
+    for line in failed_lines(found):
+        console.print(Text(f"  {printable(line)}", style="red"), soft_wrap=True)
     if found["failures"]:
         console.print(failed, markup=False)
     console.print(f"\nThe run lies in {found['run']}. Look into it: {look}", markup=False, soft_wrap=True)
     for page in sorted(folder.glob("*.html")):  # what observers left there to be looked at
         console.print(f"As a page: {page}", markup=False, soft_wrap=True)
+
+
+def summed_up(play: Callable[[], Path], *, as_json: bool, quiet: bool = False) -> None:
+    """Print the summary of the run that `play` returns, also where a step of it failed. Raises that StepFailed."""
+    try:
+        folder = play()
+    except StepFailed as failed:
+        print_summary(failed.folder, as_json=as_json, quiet=quiet)
+        raise
+    print_summary(folder, as_json=as_json, quiet=quiet)

@@ -347,9 +347,9 @@ def test_a_run_shows_what_it_found_true_itself(home: Path, selfloop: Selfloop, q
 
 def test_ask_and_eval_with_the_beliefs_of_a_run(home: Path, selfloop: Selfloop) -> None:
     own = f"demonstrations={{kind: own_demonstrations, run: '{home / 'runs' / 'pool'}', count: 6}}"
-    one = json.loads(selfloop("ask", home / "plain.yaml", PEOPLE, "--json", "--set", own).out)
+    (one,) = json.loads(selfloop("ask", home / "plain.yaml", PEOPLE, "--json", "--set", own).out)
     assert (one["answer"], one["samples"]) == ("shown Lima", {"shown Lima": 2})
-    assert json.loads(selfloop("ask", home / "plain.yaml", PEOPLE, "--json").out)["answer"] == "as fixed"
+    assert json.loads(selfloop("ask", home / "plain.yaml", PEOPLE, "--json").out)[0]["answer"] == "as fixed"
     data = ("--data", home / "asked.jsonl", "--json")
     right = [
         json.loads(selfloop("eval", home / "plain.yaml", *data, *more).out)["accuracy"]["draft"]["value"]
