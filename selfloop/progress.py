@@ -244,7 +244,8 @@ def _speed(rate: float, unit: str) -> str:
 def _size(count: float) -> str:
     for bound, scale, name in ((999.5, 1, "B"), (999.5e3, 1e3, "kB"), (999.95e6, 1e6, "MB")):
         if count < bound:
-            return f"{count / scale:,.0f} {name}"
+            digits = 1 if scale > 1 and count / scale < 9.95 else 0
+            return f"{count / scale:,.{digits}f} {name}"
     return f"{count / 1e9:,.1f} GB"
 
 

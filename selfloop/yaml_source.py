@@ -9,6 +9,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.scalarfloat import ScalarFloat
 
 from selfloop.errors import RecipeError
 
@@ -18,6 +19,14 @@ Loc = Sequence[str | int]
 def key_of(override: str) -> str:
     """Return the dotted key that an override (`dotted.key=value`) sets."""
     return override.partition("=")[0].strip()
+
+
+def override(key: str, value: Any) -> str:
+    """Return the override that sets `key` to a value; what neither JSON nor YAML has becomes text.
+
+    JSON is YAML but for one character, DEL, that only JSON has as it is.
+    """
+    return f"{key}={json.dumps(value, default=str)}".replace("\x7f", "\\u007f")
 
 
 def refuse_overrides(overrides: Sequence[str], keys: Sequence[str], *, only: bool, because: str) -> None:
@@ -64,11 +73,14 @@ class Source:
         self._set[key] = override
 
     def _step(self, here: Any, name: str, key: str) -> Any:
+        place: Any = name
         if isinstance(here, CommentedSeq):
-            return here[self._number(name, here, key)]
-        below = here.setdefault(name, CommentedMap())
+            place = self._number(name, here, key)
+            below = here[place]
+        else:
+            below = here.setdefault(name, CommentedMap())
         if isinstance(below, str):  # `kind: x` written short as `x`
-            below = here[name] = CommentedMap({"kind": below})
+            below = here[place] = CommentedMap({"kind": below})
         if not isinstance(below, CommentedMap | CommentedSeq):
             raise RecipeError(f"--set {key}: {name} is {below!r}, which has no parts. Set it whole.")
         return below
@@ -119,7 +131,26 @@ def _parse(text: str, path: Path) -> CommentedMap:
         raise RecipeError(f"{path}: this is not YAML: {error}. Give another file.") from error
     if not isinstance(tree, CommentedMap):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, as in `rounds: 2`.")
+    _write_exactly(tree)
     return tree
+
+
+def _write_exactly(tree: CommentedMap | CommentedSeq) -> None:
+    """Make plain floats of numbers with an exponent: ruamel writes its own with the last digit wrong."""
+    todo: list[CommentedMap | CommentedSeq] = [tree]
+    seen: set[int] = set()  # an alias may lead back to what it is part of
+    while todo:
+        here = todo.pop()
+        if id(here) in seen:
+            continue
+        seen.add(id(here))
+        places = list(here) if isinstance(here, CommentedMap) else range(len(here))
+        for place in places:
+            below = here[place]
+            if isinstance(below, ScalarFloat) and getattr(below, "_exp", None):
+                here[place] = float(below)
+            elif isinstance(below, CommentedMap | CommentedSeq):
+                todo.append(below)
 
 
 def _plain(tree: Any, path: Path) -> Any:

