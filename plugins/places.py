@@ -7,13 +7,14 @@ nothing is changed there.
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
+from selfloop import progress
 from selfloop.errors import ModelError, did_you_mean
 from selfloop.plain_json import read_object
 
@@ -141,16 +142,23 @@ class Hub(Place):
         from huggingface_hub import hf_hub_download
 
         _log.info("fetching %s of %s from the Hugging Face hub, once", file, repository)
+        blobs = self.folders()[0] / f"models--{repository.replace('/', '--')}" / "blobs"
         theirs = logging.getLogger("huggingface_hub")
         before = theirs.level
         theirs.setLevel(logging.ERROR)  # it warns of each try, and what comes of them is said below
         try:
-            return Path(hf_hub_download(repository, file))
+            with progress.task(f"fetching {file}", 0, progress.BYTES, _size_of_parts(blobs)):
+                return Path(hf_hub_download(repository, file))
         except Exception as error:  # the network, the hub, the disk: each has errors of its own
             why = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
             raise ModelError(f"{lacks} It cannot be fetched: {why.rstrip('.')}. {by_hand}") from error
         finally:
             theirs.setLevel(before)
+
+
+def _size_of_parts(blobs: Path) -> Callable[[], float]:
+    """Return what measures the files that the hub's own package is fetching."""
+    return lambda: sum(part.stat().st_size for part in blobs.glob("*.incomplete"))
 
 
 def _snapshots(home: Path) -> list[Path]:

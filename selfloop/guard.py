@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from selfloop import progress
 from selfloop.errors import PluginError, SelfloopError, StoreError
 from selfloop.isolation import attributed_output
 from selfloop.records import Adapter, AdapterProof, Completion, Failure, Score, Verdict
@@ -79,7 +80,8 @@ def blaming(component: str, call: Callable[[], T]) -> T:
 def guarded(step: str, component: str, call: Callable[[], T]) -> T | Broken:
     """Return what `call` gives, or what went wrong, under the name of the component that raised it."""
     try:
-        return blaming(component, call)
+        with progress.task(component):
+            return blaming(component, call)
     except Blamed as blamed:
         return Broken(failure_of(step, blamed))
 

@@ -21,7 +21,7 @@ from selfloop.recipe import Decide
 from selfloop.records import Attempt, Belief, Decision, Outcome, Round
 from selfloop.store import RECIPE, opened, rounds_of
 from selfloop.text import encodable, printable
-from selfloop.yaml_source import Source
+from selfloop.yaml_source import Source, override
 
 if TYPE_CHECKING:
     from pandas import DataFrame  # type: ignore[import-not-found,import-untyped,unused-ignore]
@@ -132,7 +132,7 @@ def run(
     """
     from selfloop import runner
 
-    overrides = tuple(f"{key}={json.dumps(value, default=str)}" for key, value in changes.items())
+    overrides = tuple(override(key, value) for key, value in changes.items())
     text = None if isinstance(recipe, Path) else _text(recipe)
     path = Path("recipe.yaml") if text is not None or isinstance(recipe, Mapping) else Path(recipe)
     return Run(runner.run(path, overrides, Path(runs), quiet=quiet, text=text))

@@ -20,14 +20,14 @@ from selfloop.records import Round
 def play(recipe: Recipe, parts: Parts, past: Past) -> Iterator[Round]:
     """Yield the rounds that `recipe` wants and `past` does not have yet, each as it ends."""
     while past.rounds < recipe.rounds:
-        turn = steps.Turn(past.rounds + 1, recipe, parts, past)
-        attempts = steps.ask(turn)
-        attempts = steps.answer(turn, attempts)
-        attempts = steps.critique(turn, attempts)
-        attempts = steps.revise(turn, attempts)
-        attempts = steps.verify(turn, attempts)
-        attempts = steps.decide(turn, attempts)
-        adapter = steps.tune(turn, attempts)
+        with steps.Turn(past.rounds + 1, recipe, parts, past) as turn:
+            attempts = steps.ask(turn)
+            attempts = steps.answer(turn, attempts)
+            attempts = steps.critique(turn, attempts)
+            attempts = steps.revise(turn, attempts)
+            attempts = steps.verify(turn, attempts)
+            attempts = steps.decide(turn, attempts)
+            adapter = steps.tune(turn, attempts)
         ended = Round(turn.number, tuple(attempts), adapter, turn.all_failures())
         yield ended
         past = past.after(ended)

@@ -13,6 +13,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from selfloop import progress
 from selfloop.errors import PluginError, RequestError
 from selfloop.events import CompletionDone
 from selfloop.guard import ROUNDING, blaming, impossible, in_order, sound
@@ -96,10 +97,13 @@ class Recorder:
         found: dict[str, Any] = self._store.readings(keys)
         missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
         to_do = list(missing)
-        for start in range(0, len(to_do), AT_ONCE):
-            made = blaming(self.name, partial(read, to_do[start : start + AT_ONCE]))
-            self._store.save_readings(self.step, {k: v for k, v in made.items() if not isinstance(v, RequestError)})
-            found |= made
+        with progress.task("", len(keys), "texts") as task:
+            task.skip(len(keys) - len(to_do))
+            for start in range(0, len(to_do), AT_ONCE):
+                made = blaming(self.name, partial(read, to_do[start : start + AT_ONCE]))
+                self._store.save_readings(self.step, {k: v for k, v in made.items() if not isinstance(v, RequestError)})
+                found |= made
+                task.advance(len(made))
         return [found[key] for key in keys]
 
     def close(self) -> None:
@@ -125,27 +129,37 @@ class Recorder:
         for index, request in enumerate(requests):
             waiting[self.key(request)].append(index)
         to_do: list[tuple[str, Request]] = []
-        for key, indices in waiting.items():
-            stored = self._store.completions(key)
-            most = max((requests[i] for i in indices), key=lambda request: request.n)
-            for completion in stored.values():
-                yield from self._hand_out(requests, indices, completion, replayed=True)
-            if missing := set(range(most.n)) - set(stored):
-                to_do.append((key, replace(most, skip=tuple(k for k in range(most.n) if k not in missing))))
-        if to_do:
-            yield from self._generate(requests, waiting, to_do)
+        total = sum(max(requests[i].n for i in indices) for indices in waiting.values())
+        with progress.task("", total, "completions") as task:
+            for key, indices in waiting.items():
+                stored = self._store.completions(key)
+                most = max((requests[i] for i in indices), key=lambda request: request.n)
+                for completion in stored.values():
+                    yield from self._hand_out(requests, indices, completion, replayed=True)
+                missing = set(range(most.n)) - set(stored)
+                task.skip(most.n - len(missing))
+                if missing:
+                    to_do.append((key, replace(most, skip=tuple(k for k in range(most.n) if k not in missing))))
+            if to_do:
+                yield from self._generate(requests, waiting, to_do, task)
 
     def _generate(
-        self, requests: Sequence[Request], waiting: dict[str, list[int]], to_do: list[tuple[str, Request]]
+        self,
+        requests: Sequence[Request],
+        waiting: dict[str, list[int]],
+        to_do: list[tuple[str, Request]],
+        task: progress.Task,
     ) -> Iterator[tuple[int, Completion | RequestError]]:
         for position, result in self._checked(tuple(request for _, request in to_do)):
-            key = to_do[position][0]
+            key, request = to_do[position]
             if isinstance(result, RequestError):
+                task.advance(request.n - len(request.skip))
                 yield from ((i, result) for i in waiting[key])
                 continue
             # cleaned here, so that later prompts are built from the same text now and after a resume
             result = replace(result, text=encodable(result.text))
             self._store.save_completion(key, self.step, result)
+            task.advance()
             yield from self._hand_out(requests, waiting[key], result, replayed=False)
 
     def _checked(self, requests: tuple[Request, ...]) -> Iterator[tuple[int, Completion | RequestError]]:

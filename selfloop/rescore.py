@@ -118,8 +118,8 @@ def _rejudged(loaded: Loaded, folder: Path, store: Store, info: ModelInfo, round
         past = Past()
         for ended in rounds:
             parts.load_adapter(past.adapter)
-            turn = Turn(ended.number, loaded.recipe, parts, past)
-            attempts = decide(turn, verify(turn, [_unjudged(attempt) for attempt in ended.attempts]))
+            with Turn(ended.number, loaded.recipe, parts, past) as turn:
+                attempts = decide(turn, verify(turn, [_unjudged(attempt) for attempt in ended.attempts]))
             kept = tuple(failure for failure in ended.failures if failure.step != "verify")
             made = replace(ended, attempts=tuple(attempts), failures=(*kept, *turn.all_failures()))
             yield made

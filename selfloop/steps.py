@@ -12,6 +12,7 @@ from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 
+from selfloop import progress
 from selfloop.answers import declines, normalise
 from selfloop.assemble import Named, Parts
 from selfloop.errors import RequestError
@@ -54,6 +55,13 @@ class Turn:
     past: Past
     failures: list[Failure] = field(default_factory=list)
     shown: dict[str, Prompt] = field(default_factory=dict)
+    at_work: progress.Task | None = None  # the step
+
+    def __enter__(self) -> "Turn":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end_step()
 
     def seed(self, *what: str | int) -> int:
         """Return a 32-bit seed that depends on the run's seed, the round, and `what`."""
@@ -87,12 +95,32 @@ class Turn:
 
     def start(self, step: StepName, attempts: int) -> None:
         """Tell the recorder and the observers that a step begins."""
+        self.end_step()
+        self.at_work = progress.begin(f"round {self.number}/{self.recipe.rounds} {step}")
         self.parts.backend.step = step
         self.parts.notice(StepStarted(self.number, step, attempts))
 
+    def end_step(self) -> None:
+        """Show the step as at work no longer; do nothing where none is."""
+        if self.at_work:
+            progress.end(self.at_work)
+            self.at_work = None
+
+    def count(self, done: float, total: float, unit: str, note: str = "") -> None:
+        """Note how far the step at work is."""
+        if self.at_work:
+            self.at_work.count(done, total, unit, note)
+
+    def advance(self, count: float) -> None:
+        """Note how much further the step at work is."""
+        if self.at_work:
+            self.at_work.advance(count)
+
     def learnt(self, done: int, of: int, loss: float) -> None:
         """Tell the observers how far a tuner is."""
-        self.parts.notice(BatchLearnt(self.number, int(done), int(of), float(loss)))
+        batch = BatchLearnt(self.number, int(done), int(of), float(loss))
+        self.count(batch.done, batch.of, "batches", f"loss {batch.loss:.3f}")
+        self.parts.notice(batch)
 
     def trouble(self, failure: Failure) -> None:
         """Note something that failed outside any one attempt, once."""
@@ -118,6 +146,7 @@ def ask(turn: Turn) -> list[Attempt]:
     dry: set[str] = set()
     for number in range(turn.recipe.ask.turns):
         missing = wanted - sum(attempt.live for attempt in attempts)
+        turn.count(wanted - max(missing, 0), wanted, "questions")
         if missing <= 0 or len(dry) == len(turn.parts.sources):
             break
         past, lent = turn.past.and_asked(attempts), LentBackend(turn.parts.backend)
@@ -420,7 +449,9 @@ def verify(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     done = list(attempts)
     claims = [(i, claim) for i, a in enumerate(attempts) if a.live for claim in _claims(a)]
     turn.start("verify", sum(a.live for a in attempts))
-    found = _judged(turn, turn.parts.verifiers, [claim for _, claim in claims])
+    verifiers = turn.parts.verifiers
+    turn.count(0, len(verifiers) * len(claims), "verdicts")
+    found = _judged(turn, verifiers, [claim for _, claim in claims], turn.advance)
     for (i, _), results in zip(claims, found, strict=True):
         for result in results:
             if isinstance(result, Failure):
@@ -431,9 +462,15 @@ def verify(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
 
 
 def _judged(
-    turn: Turn, verifiers: Sequence[Named[Verifier]], claims: Sequence[Claim]
+    turn: Turn,
+    verifiers: Sequence[Named[Verifier]],
+    claims: Sequence[Claim],
+    advance: Callable[[int], None] = lambda count: None,
 ) -> list[tuple[Verdict | Failure, ...]]:
-    """Return what each verifier says of each claim. Each is shown what those before it said."""
+    """Return what each verifier says of each claim. Each is shown what those before it said.
+
+    `advance` is told how many verdicts there are more.
+    """
     found = [tuple[Verdict | Failure, ...]() for _ in claims]
     for k, verifier in enumerate(verifiers):
         shown = [replace(c, verdicts=_verdicts(own)) for c, own in zip(claims, found, strict=True)]
@@ -441,6 +478,7 @@ def _judged(
         results = guarded_each("verify", verifier.name, judge, shown, Verdict, turn.trouble)
         checked = [_sound(verifier.name, c, r) for c, r in zip(claims, results, strict=True)]
         found = [(*own, one) for own, one in zip(found, checked, strict=True)]
+        advance(len(claims))
     return found
 
 

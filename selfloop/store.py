@@ -72,6 +72,11 @@ def _dump(record: Any) -> str:
     return encodable(json.dumps(asdict(record), separators=(",", ":"), ensure_ascii=False))
 
 
+def _row(*values: Any) -> tuple[Any, ...]:
+    """Return values as SQLite can hold them, whatever a plugin called itself or its errors."""
+    return tuple(encodable(value) if isinstance(value, str) else value for value in values)
+
+
 def _packed(value: "NDArray[Any]") -> bytes:
     import numpy as np
 
@@ -203,7 +208,7 @@ class Store:
 
     def save_completion(self, key: str, step: str, completion: Completion) -> None:
         """Store one completion; storing it twice raises sqlite3.IntegrityError."""
-        row = (key, completion.sample, self._session, step, encodable(completion.text), _dump(completion))
+        row = _row(key, completion.sample, self._session, step, completion.text, _dump(completion))
         with self._guarded() as db:
             db.execute("INSERT INTO completions VALUES (?, ?, ?, ?, ?, ?)", row)
 
@@ -271,20 +276,20 @@ class Store:
             self._save_failures(db, ended.number, None, ended.failures)
 
     def _save_attempt(self, db: sqlite3.Connection, number: int, position: int, attempt: Attempt) -> None:
-        question, answer = encodable(attempt.question.text), encodable(attempt.answer)
-        row = (number, position, question, attempt.question.source, answer, attempt.decision)
+        question = attempt.question
+        asked = _row(number, position, question.text, question.source)
+        became = _row(attempt.answer, attempt.decision, attempt.confidence, attempt.reason, _dump(attempt))
         row_id = db.execute(
-            "INSERT INTO attempts VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row, attempt.confidence, encodable(attempt.reason), _dump(attempt)),
+            "INSERT INTO attempts VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*asked, *became)
         ).lastrowid
-        verdicts = [(row_id, v.verifier, v.candidate, v.confidence, encodable(v.reason)) for v in attempt.verdicts]
+        verdicts = [_row(row_id, v.verifier, v.candidate, v.confidence, v.reason) for v in attempt.verdicts]
         db.executemany("INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)", verdicts)
         self._save_failures(db, number, row_id, attempt.failures)
 
     def _save_failures(
         self, db: sqlite3.Connection, number: int, attempt: int | None, failures: Sequence[Failure]
     ) -> None:
-        rows = [(number, attempt, f.step, f.component, f.type, encodable(f.message)) for f in failures]
+        rows = [_row(number, attempt, f.step, f.component, f.type, f.message) for f in failures]
         db.executemany("INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def save_failures(self, failures: Sequence[Failure]) -> None:

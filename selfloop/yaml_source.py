@@ -67,6 +67,14 @@ def key_of(override: str) -> str:
     return override.partition("=")[0].strip()
 
 
+def override(key: str, value: Any) -> str:
+    """Return the override that sets `key` to a value; what neither JSON nor YAML has becomes text.
+
+    JSON is YAML but for one character, DEL, that only JSON has as it is.
+    """
+    return f"{key}={json.dumps(value, default=str)}".replace("\x7f", "\\u007f")
+
+
 def refuse_overrides(overrides: Sequence[str], keys: Sequence[str], *, only: bool, because: str) -> None:
     """Raise RecipeError for an override of one of `keys` (with `only`, of any other): it would not be applied.
 

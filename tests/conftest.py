@@ -12,8 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from selfloop.cli import main
+
+# The same examples each time, so that a test that fails is one that somebody broke. To look for new ones:
+# HYPOTHESIS_PROFILE=search pytest tests/properties
+settings.register_profile(
+    "tests",
+    deadline=None,
+    derandomize=True,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.register_profile("search", settings.get_profile("tests"), derandomize=False, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 
 RECIPE = """\
 rounds: 1
@@ -68,6 +81,21 @@ def measured(code: str, **env: str) -> Measured:
 def bare() -> float:
     """Return what Python takes here to start with two small libraries."""
     return min(measured("import click, pluggy").seconds for _ in range(3))
+
+
+class Clock:
+    """A clock that begins at 0 and is moved by hand: no test depends on how long the machine has been up."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ HEAVY = {"torch", "transformers", "peft", "gguf", "llama_cpp", "numpy", "pydanti
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "text": set(),
+    "progress": {"text"},
     "answers": set(),
     "plain_json": set(),
     "run_names": set(),
@@ -34,16 +35,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocols": {"errors", "events", "ledger", "prompts", "records"},
     "hookspecs": {"protocols"},
     "isolation": {"text"},
-    "guard": {"errors", "isolation", "records"},
+    "guard": {"errors", "isolation", "progress", "records"},
     "store": {"errors", "ledger", "plain_json", "records", "text"},
-    "recorder": {"errors", "events", "guard", "protocols", "records", "store", "text"},
+    "recorder": {"errors", "events", "guard", "progress", "protocols", "records", "store", "text"},
     "loop": {"steps", "assemble", "ledger", "recipe", "records"},
 }
 # What stands above the steps: nothing but the runner and the command line may know it.
 ABOVE = {"loop", "runner", "rescore", "forecast", "library", "cli", "testing"}
 # What a plugin, ours or anybody's, may import.
 PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "protocols", "records"}
-PUBLIC |= {"nonanswers", "testing", "text", "thoughts"}
+PUBLIC |= {"nonanswers", "progress", "testing", "text", "thoughts"}
 # What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
 PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
 PUBLIC |= {"evaluate", "store", "plain_json", "run_names", "cli.tables"}

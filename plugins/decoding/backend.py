@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from selfloop import progress
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, AdapterProof, Completion, Continuation, Request, Sampling
 
@@ -72,7 +73,7 @@ class Decoding:
 
     def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
         """Return the log-probability of each token of each continuation; see `selfloop.protocols.Backend`."""
-        found = dict(self._run(pairs, self._scoring))
+        found = dict(progress.counted("", self._run(pairs, self._scoring), "texts", len(pairs)))
         return [found.get(i, ()) for i in range(len(pairs))]
 
     def hidden_states(
@@ -90,7 +91,7 @@ class Decoding:
                 )
             return prompt, [Looking(index, tokens, chosen)]
 
-        found = dict(self._run(pairs, looking, layer))
+        found = dict(progress.counted("", self._run(pairs, looking, layer), "texts", len(pairs)))
         return [found[i] for i in range(len(pairs))]
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:

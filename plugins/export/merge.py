@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from selfloop import progress
 from selfloop.errors import MissingExtra, ModelError
 from selfloop.records import Adapter
 
@@ -35,7 +36,9 @@ def merge_gguf(base: Path, adapter: Adapter, out: Path, kind: str | None = None)
     a type that can only be written with data about its use (IQ1 to IQ2); OSError for a full disk.
     """
     if kind is None:
-        shutil.copyfile(base, out)
+        size = base.stat().st_size
+        with progress.task(f"copying {base.name}", size, progress.BYTES, progress.size_of(out)):
+            shutil.copyfile(base, out)
         _warn(_add(adapter, out, base.name))
         return
     _warn({kind})
@@ -64,7 +67,7 @@ def _add(adapter: Adapter, model: Path, name: str) -> set[str]:
     halves, alpha = _halves(Path(adapter.path))
     kinds = set[str]()
     file = gguf.GGUFReader(model, "r+")
-    for tensor in file.tensors:
+    for tensor in progress.counted("adding the adapter", file.tensors, "tensors", len(file.tensors)):
         if (pair := halves.pop(tensor.name, None)) is None:
             continue
         down, up = pair["lora_a"], pair["lora_b"]
@@ -127,10 +130,31 @@ def requantise(source: Path, target: Path, kind: str) -> None:
 
     Raises ModelError for what llama.cpp refuses, OSError for what the disk does.
     """
-    if wrong := rewritten(source, target, FTYPES[kind], os.cpu_count() or 1):
+    expected = _weights(source) * _bytes_each(kind)
+    with progress.task(f"packing in {kind}"):
+        wrong = rewritten(source, target, FTYPES[kind], os.cpu_count() or 1, expected)
+    if wrong:
         if "iostream" in wrong:  # all that C++ says of a write that failed
             raise OSError(errno.EIO, f"llama.cpp could not write all of the {kind} file; the disk may be full")
         raise ModelError(f"llama.cpp cannot write {source.name} in {kind}: {wrong}. Give another --type")
+
+
+def _weights(file: Path) -> int:
+    """Return how many weights a GGUF file has; 0 for one that cannot be read, which llama.cpp then says."""
+    import gguf
+
+    try:
+        return sum(int(tensor.n_elements) for tensor in gguf.GGUFReader(file).tensors)
+    except (OSError, ValueError, KeyError, IndexError):
+        return 0
+
+
+def _bytes_each(kind: str) -> float:
+    """Return about how many bytes a weight takes; a mix of formats counts as the one it is named for."""
+    import gguf
+
+    weights, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind.removesuffix("_m").upper()]]
+    return float(size / weights)
 
 
 def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
@@ -143,7 +167,7 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
         from transformers import AutoConfig, AutoTokenizer
 
         from ..hf.backend import Transformers
-        from ..hf.checkpoint import locate, quiet, saving
+        from ..hf.checkpoint import locate, quiet, saving, writing
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "tune", "Merging an adapter") from error
     place = locate(str(model["file"])).place
@@ -159,7 +183,7 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
             layer.merge()
     backend.load_adapter(None)  # takes the adapter's layers off; what was merged stays
     tokenizer: Any = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    with quiet(), saving():
+    with quiet(), saving(), writing(whole, out):
         whole.save_pretrained(out)
         tokenizer.save_pretrained(out)
     backend.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from selfloop import progress
 from selfloop.errors import MissingExtra, ModelError, RequestError
 from selfloop.records import Adapter, Continuation, ModelInfo
 
@@ -90,8 +91,10 @@ class Transformers(Decoding):
                 texts |= {i: ([*prompt, *tokens], len(tokens))} if tokens else {}
             except RequestError as error:
                 found[i] = error
-        for i, weights in attentions(self._alive().model, texts):
-            found[i] = weights
+        with progress.task("", len(texts), "texts") as task:
+            for i, weights in attentions(self._alive().model, texts):
+                found[i] = weights
+                task.advance()
         return found
 
     def close(self) -> None:

@@ -10,14 +10,16 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from io import StringIO
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
+from selfloop import progress
 from selfloop.errors import MissingExtra, ModelError
 from selfloop.plain_json import read_object
 
@@ -132,11 +134,12 @@ def _convert(shipped: Path, folder: Path) -> None:
     _log.info("converting %s for transformers, once", shipped.name)
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
-        with quiet():
+        with quiet(), progress.task(f"converting {shipped.name} for transformers") as task:
             try:
                 where: dict[str, Any] = {"gguf_file": shipped.name, "local_files_only": True}
                 tokenizer = AutoTokenizer.from_pretrained(str(shipped.parent), **where)
-                model = AutoModelForCausalLM.from_pretrained(str(shipped.parent), dtype=torch.bfloat16, **where)
+                with _counted(task):
+                    model = AutoModelForCausalLM.from_pretrained(str(shipped.parent), dtype=torch.bfloat16, **where)
             except ImportError as error:
                 raise MissingExtra("gguf", "tune", f"Converting {shipped.name}") from error
             except Exception as error:  # it raises KeyError, ValueError and more for what it does not know
@@ -145,7 +148,7 @@ def _convert(shipped: Path, folder: Path) -> None:
                     "Name a folder or a hub name of the same model instead"
                 ) from error
             _unquantised(model)
-            with saving():
+            with saving(), writing(model, part):
                 model.save_pretrained(part)
             tokenizer.save_pretrained(part)
         part.replace(folder)
@@ -172,6 +175,32 @@ def saving() -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise OSError(str(error)) from error
+
+
+@contextmanager
+def _counted(task: progress.Task) -> Iterator[None]:
+    """Let `task` count the tensors that transformers unpacks: it shows them in a bar of tqdm, which goes nowhere."""
+    from transformers import modeling_gguf_pytorch_utils
+
+    def bar(tensors: Iterable[Any], **options: Any) -> Iterator[Any]:
+        total = length_hint(tensors)
+        for number, tensor in enumerate(tensors, start=1):
+            yield tensor
+            task.count(number, total, "tensors")
+
+    module: Any = modeling_gguf_pytorch_utils
+    theirs = module.tqdm
+    module.tqdm = bar
+    try:
+        yield
+    finally:
+        module.tqdm = theirs
+
+
+def writing(model: Any, folder: Path) -> AbstractContextManager[progress.Task]:
+    """Return a task of writing a model's weights into a folder."""
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    return progress.task(f"writing {folder.name}", weights, progress.BYTES, progress.size_of(folder))
 
 
 def _first(error: Exception) -> str:

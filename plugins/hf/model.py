@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from selfloop import progress
 from selfloop.errors import ModelError
 
 from ..decoding import chat
@@ -86,7 +87,7 @@ class Loaded:
         self.at, self.device = at, _device(device)
         self.dtype = _dtype(dtype, self.device)
         where: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-        with quiet():
+        with quiet(), progress.task(f"loading {Path(at.place).name}"):
             try:
                 config = AutoConfig.from_pretrained(at.place, **where)
                 tokenizer = AutoTokenizer.from_pretrained(at.place, **where)

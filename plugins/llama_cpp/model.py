@@ -10,6 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from selfloop import progress
 from selfloop.errors import ModelError, RequestError
 
 from ..decoding import chat
@@ -84,7 +85,7 @@ class Model:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = 0
         params.use_extra_bufts = not built_for_amx()
-        with log().listening() as said:
+        with log().listening() as said, progress.task(f"loading {self.name}"):
             self.pointer = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
             raise ModelError(

@@ -7,13 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from selfloop import progress
 
-def rewritten(source: Path, target: Path, ftype: int, threads: int) -> str:
-    """Run this program; return what went wrong, or an empty string."""
+
+def rewritten(source: Path, target: Path, ftype: int, threads: int, expected: float = 0) -> str:
+    """Run this program, which writes about `expected` bytes; return what went wrong, or an empty string."""
     command = [sys.executable, "-m", __name__, source, target, ftype, threads]
-    done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
-    )
+    with progress.task(f"writing {source.name} anew", expected, progress.BYTES, progress.size_of(target)):
+        done = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
+        )
     said = [line for line in done.stderr.splitlines() if line.strip()] or [f"status {done.returncode}"]
     return said[-1] if done.returncode else ""
 

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import psutil
 
+from selfloop import progress
 from selfloop.errors import ModelError
 from selfloop.plain_json import read_object
 from selfloop.records import Completion, Continuation, Request, Sampling
@@ -125,7 +126,8 @@ class Copies:
         if record.exists() or not path.exists():  # damaged, or not there
             self._refuse_too_large(name)
             self._make(name)
-        fidelity = compare(self.shipped, path, self.threads)
+        with progress.task(f"comparing the working copy in {name} with {self.shipped.name}"):
+            fidelity = compare(self.shipped, path, self.threads)
         models.write(record, json.dumps({"sha256": models.sha256(path), "fidelity": asdict(fidelity)}))
         _log.info("working copy %s: %s", path, fidelity)
         return Working(path, name, fidelity)
@@ -148,9 +150,11 @@ class Copies:
         there = {name for name in FORMATS if self._paths(name)[0].exists()}
         files = {"shipped": self.shipped} | self._candidates()
         found: dict[str, float] = {}
-        for _ in range(ROUNDS):
-            for name, path in files.items():
-                found[name] = max(found.get(name, 0.0), speed(path, self.threads))
+        with progress.task("measuring formats", ROUNDS * len(files), "measurements") as task:
+            for _ in range(ROUNDS):
+                for name, path in files.items():
+                    found[name] = max(found.get(name, 0.0), speed(path, self.threads))
+                    task.advance()
         best = pick(found)
         for name in set(files) - there - {"shipped", best}:
             self._paths(name)[0].unlink()
@@ -210,7 +214,9 @@ class Copies:
         _log.info("writing a working copy of %s in %s", self.shipped.name, name)
         part = path.with_suffix(f".{os.getpid()}.part")
         try:
-            if wrong := rewritten(self.shipped, part, FORMATS[name].ftype, self.threads):
+            with progress.task(f"a working copy in {name}"):
+                wrong = rewritten(self.shipped, part, FORMATS[name].ftype, self.threads, self._size(name))
+            if wrong:
                 raise ModelError(f"llama.cpp cannot write {self.shipped} in {name}: {wrong}. Set weights: shipped")
             part.replace(path)
         finally:

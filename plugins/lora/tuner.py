@@ -14,7 +14,7 @@ from typing import Any
 import peft
 import torch
 
-from selfloop import Question, Request, Sampling, Tuning
+from selfloop import Question, Request, Sampling, Tuning, progress
 from selfloop.answers import UNKNOWN, declines
 from selfloop.errors import ModelError
 from selfloop.prompts import is_open
@@ -86,11 +86,12 @@ class Lora:
         texts = neutral(backend, tuning.seed)
         wrapped = _wrap(backend.loaded.model, self._rank, tuning.seed)
 
-        def measured() -> Measured:
-            own = measure(wrapped, judged, texts[:APART], decline=begins, batch=settings.batch)
-            return replace(own, gold=_scored(backend, asking, self._gold))
+        def measured(which: str) -> Measured:
+            with progress.task(f"measuring {which}"):
+                own = measure(wrapped, judged, texts[:APART], decline=begins, batch=settings.batch)
+                return replace(own, gold=_scored(backend, asking, self._gold))
 
-        base = measured()  # an adapter changes nothing before it is trained
+        base = measured("the base")  # an adapter changes nothing before it is trained
         with _writing(tuning.folder):
             done = train(
                 wrapped,
@@ -102,7 +103,7 @@ class Lora:
                 partial(_tell, settings.epochs),
                 tuning.tell,
             )
-            gate = Gate(base, measured(), self._bound)
+            gate = Gate(base, measured("the adapter"), self._bound)
             about = {"taught": len(taught), "held out": len(held), "epochs": [asdict(one) for one in done]}
             models.write(tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1))
             if gate.refusal:
@@ -143,7 +144,7 @@ def neutral(backend: Transformers, seed: int) -> list[tuple[int, ...]]:
     """Return text that the model itself writes, in tokens: what it is like to be this model, before it is tuned."""
     how = Sampling(1.0, top_p=0.95, max_tokens=LENGTH)
     requests = [Request(OPENINGS[i % len(OPENINGS)], how, seed=seed + i) for i in range(TEXTS)]
-    written = dict(backend.generate(requests))
+    written = dict(progress.counted("writing neutral text", backend.generate(requests), "texts", len(requests)))
     vocabulary = backend.loaded.vocabulary
     return [
         (*vocabulary.tokens(pieces(vocabulary, request)), *one.tokens)
@@ -162,7 +163,8 @@ def _scored(
 ) -> tuple[float, float] | None:
     """Return the shares of gold questions that are answered rightly and wrongly, over all prompts; None without any."""
     asked = [(one, replace(make(one.text), sampling=ANSWERING)) for make in asking for one in gold]
-    said = dict(backend.generate([request for _, request in asked]))
+    requests = [request for _, request in asked]
+    said = dict(progress.counted("gold questions", backend.generate(requests), "answers", len(requests)))
     texts = [one.text if isinstance(one := said[i], Completion) else "" for i in range(len(asked))]
     return scored([question for question, _ in asked], texts) if asked else None
 

@@ -3,12 +3,13 @@
 import base64
 import hashlib
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from selfloop.text import duration
 
 from ..output import whole
 from .canvas import svg
@@ -109,15 +110,6 @@ def costs(facts: Facts) -> list[tuple[str, str, str, str, str]]:
         time = duration(seconds[step]) if step in seconds else ""
         rows.append((step, time, f"{completions:,}" if completions else "", f"{tokens:,}" if tokens else "", rate))
     return rows
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it: 4.2 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    whole = timedelta(seconds=round(seconds))
-    minutes, rest = divmod(whole.seconds + whole.days * 86400, 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @cache

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 from click.shell_completion import CompletionItem
 
-from selfloop import __version__
+from selfloop import __version__, progress
 from selfloop.errors import PluginError, SelfloopError, StoreError
 
 if TYPE_CHECKING:
@@ -128,6 +128,16 @@ def _owner(name: str) -> str:
     return "" if package.partition(" ")[0] == PROJECT else f"{plugin} ({package})"
 
 
+def _line_for(stream: TextIO) -> progress.Show:
+    """Return what writes a line about long work to `stream`, whoever takes `sys.stderr` over meanwhile."""
+
+    def show(line: str) -> None:
+        stream.write(f"selfloop: {line}\n")
+        stream.flush()
+
+    return show
+
+
 @click.group(cls=Commands)
 @click.version_option(__version__, prog_name="selfloop")
 def selfloop() -> None:
@@ -149,7 +159,8 @@ def main(args: list[str] | None = None) -> Any:
     logging.basicConfig(format="selfloop: %(message)s", level=logging.WARNING, handlers=[_Stderr()])
     logging.getLogger("selfloop").setLevel(logging.INFO)  # what takes long is said: a model being fetched
     try:
-        result = selfloop.main(args=args, prog_name="selfloop", standalone_mode=False)
+        with progress.shown_by(_line_for(sys.stderr)):
+            result = selfloop.main(args=args, prog_name="selfloop", standalone_mode=False)
     except SelfloopError as error:
         from selfloop.text import printable_block
 

@@ -1,6 +1,5 @@
 """What `ask`, `score` and `eval` share: one round over given questions, by a recipe, a model alone or a run's model."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -28,6 +27,7 @@ def answering(what: str) -> Answering:
     Raises StoreError for a run that has not begun.
     """
     from selfloop.store import DATABASE
+    from selfloop.yaml_source import override
 
     if what.lower().endswith((".yaml", ".yml")):
         return Answering(recipe_file(Path(what))[0])
@@ -38,7 +38,7 @@ def answering(what: str) -> Answering:
         return Answering(file, (), base)
     model = str(Path(what).resolve()) if Path(what).is_file() else what
     # of a model alone there is no recipe whose folder could be meant
-    return Answering(DEFAULT, (f"backend.model={json.dumps(model, ensure_ascii=False)}",), Path.cwd())
+    return Answering(DEFAULT, (override("backend.model", model),), Path.cwd())
 
 
 def _tuned(folder: Path) -> Answering:
@@ -68,6 +68,7 @@ def closed_book(
     Raises RecipeError for overrides of what is given by the questions.
     """
     from selfloop.runner import run
+    from selfloop.yaml_source import override
 
     who = answering(what)
     refuse_ignored(overrides)
@@ -79,6 +80,6 @@ def closed_book(
         "ask.turns": 1,
         "ask.questions": count,
     }
-    made = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in forced.items()]
+    made = [override(key, value) for key, value in forced.items()]
     told = (f"name={name}", *who.overrides, *overrides, *made)
     return run(who.recipe, told, runs, quiet=quiet, base=who.base, pinned=who.pinned)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from selfloop import progress
 from selfloop.errors import StoreError, did_you_mean
 from selfloop.isolation import output_for_programs
 
@@ -43,7 +44,20 @@ overrides = click.option(
     help="Change a value of the recipe, as in --set backend.n_ctx=4096. VALUE is a number, true, false, null, YAML in "
     "quotes or brackets, and otherwise text as typed. May be given more than once.",
 )
-quiet = click.option("--quiet", is_flag=True, help="Print only where the run lies, and whether something failed.")
+
+
+def _silence(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    if value:
+        ctx.with_resource(progress.shown_by(None))
+    return value
+
+
+quiet = click.option(
+    "--quiet",
+    is_flag=True,
+    callback=_silence,
+    help="Print only where the run lies, and whether something failed.",
+)
 
 
 def _for_programs(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:

@@ -12,7 +12,7 @@ import click
 
 from selfloop.cli.options import FilePath, accept_license, as_json, complete_recipe, overrides, runs_dir
 from selfloop.cli.tables import print_table
-from selfloop.text import printable
+from selfloop.text import duration, printable
 
 if TYPE_CHECKING:
     from selfloop.forecast import Forecast
@@ -156,7 +156,7 @@ def _print(loaded: "Loaded", found: "Forecast", capabilities: list[dict[str, Any
     click.echo(f"{printable(recipe.name)}: {_many(recipe.rounds, 'round')} of {recipe.ask.questions:,} questions")
     click.echo(f"with {printable(model.name, 60)} ({printable(about, 60)}), by {recipe.backend.kind}")
     played = f"{_many(sample.rounds, 'round')} of {_many(sample.questions, 'question')}"
-    click.echo(f"measured on {played}, which took {_duration(sample.seconds)}\n")
+    click.echo(f"measured on {played}, which took {duration(sample.seconds)}\n")
     _table(found, recipe.rounds)
     free = shutil.disk_usage(_there(runs)).free
     click.echo(f"memory  {_bytes(found.memory) + ' at most' if found.memory else 'this system does not tell'}")
@@ -166,13 +166,13 @@ def _print(loaded: "Loaded", found: "Forecast", capabilities: list[dict[str, Any
 
 
 def _table(found: "Forecast", rounds: int) -> None:
-    rows = [["loading", "", "", _duration(found.loading), ""]]
+    rows = [["loading", "", "", duration(found.loading), ""]]
     for part in found.parts:
-        later = _duration(part.later) if rounds > 1 else ""
+        later = duration(part.later) if rounds > 1 else ""
         tokens = f"{part.tokens:,}" if part.tokens else ""
-        rows.append([part.name, _duration(part.first), later, _duration(part.seconds), tokens])
+        rows.append([part.name, duration(part.first), later, duration(part.seconds), tokens])
     whole = f"{sum(part.tokens for part in found.parts):,}"
-    rows.append(["in all", "", "", _duration(found.seconds), whole])
+    rows.append(["in all", "", "", duration(found.seconds), whole])
     print_table(["step", "round 1", "each later", "in all", "tokens"], rows, last_is_bold=True)
 
 
@@ -182,10 +182,3 @@ def _many(count: int, noun: str) -> str:
 
 def _bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 999.5e6 else f"{count / 1e6:.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

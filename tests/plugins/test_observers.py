@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import Clock
 from rich.console import Console
 from selfloop_plugins import console, jsonl
 
@@ -102,7 +103,7 @@ def harmless(raw: str) -> bool:
 
 
 def test_lines_tell_steps_questions_trouble_and_counts() -> None:
-    told = [re.sub(r"[\d.,]+ (s|tok/s)\b", r"# \1", line) for line in lines()]
+    told = [re.sub(r"[\d.,]+ (tok/s|m?s)\b", r"# \1", line).replace("# ms", "# s") for line in lines()]
     shown = "[bold red]markup[/] �txet � -> [/]" + "x" * 56 + "…"
     assert told == [
         "run first�]0;pwned� · SmolLM2 (llama, 135M) · runs/first",
@@ -219,52 +220,44 @@ def test_progress_learns_how_many_completions_a_step_takes() -> None:
     assert tally.steps[0].share == pytest.approx(0.4)
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that stands still; add to its only item to move it."""
-    now = [time.monotonic()]
-    monkeypatch.setattr(console, "monotonic", lambda: now[0])
-    return now
-
-
-def learning(clock: list[float], observer: Observer, first: int, last: int, of: int) -> None:
+def learning(clock: Clock, observer: Observer, first: int, last: int, of: int) -> None:
     """Let a tune learn a batch every two seconds."""
     observer.notice(RunStarted("first", "runs/first", 1, 0, MODEL))
     observer.notice(StepStarted(1, "tune", 9))
     for done in range(first, last + 1):
-        clock[0] += 2
+        clock.now += 2
         observer.notice(BatchLearnt(1, done, of, 1.0 / done))
 
 
-def test_a_tune_tells_loss_and_time_left_ten_times(clock: list[float]) -> None:
+def test_a_tune_that_ended_tells_its_batches_and_loss(clock: Clock) -> None:
     stream = io.StringIO()
-    observer = console.Lines(stream, 3)
+    observer = console.Lines(stream, 3, clock)
     learning(clock, observer, 1, 2000, 2000)
     observer.notice(RoundEnded(Round(1, ATTEMPTS)))
     told = stream.getvalue().splitlines()
-    assert told[1:4] == [
+    assert told[1:3] == [
         "round 1/1 tune: 9 questions",
-        "round 1/1 tune: 200 of 2,000 batches · loss 0.005 · 1 h 00 min left",
-        "round 1/1 tune: 400 of 2,000 batches · loss 0.003 · 53 min 20 s left",
-    ]
-    assert told[11:13] == [
-        "round 1/1 tune: 2,000 of 2,000 batches · loss 0.001",
-        "round 1/1 tune ended: 1 h 06 min · 2,000 of 2,000 batches · loss 0.001",
+        "round 1/1 tune ended: 1 h 07 min · 2,000 of 2,000 batches · loss 0.001",
     ]
 
 
-def test_a_tune_that_goes_on_tells_the_time_left_by_what_it_learnt_itself(clock: list[float]) -> None:
+def test_a_tune_that_goes_on_tells_the_time_left_by_what_it_learnt_itself(clock: Clock) -> None:
     stream = io.StringIO()
-    learning(clock, console.Lines(stream, 3), 51, 60, 100)
-    assert stream.getvalue().endswith("tune: 60 of 100 batches · loss 0.018 · 1 min 20 s left\n")
+    terminal = Console(force_terminal=True, file=stream, width=100, _environ={"TERM": "xterm"})
+    observer = console.Live(terminal, 3, clock)
+    learning(clock, observer, 51, 60, 100)
+    observer._live.refresh()
+    observer.close()
+    assert "60/100 batches  1 min 20 s left" in RICH.sub("", stream.getvalue())
 
 
 @pytest.mark.parametrize(
     ("width", "parts"), [(100, ["120/480 batches", "12 min 00 s left", "loss 0.0"]), (40, ["left"])]
 )
-def test_the_picture_shows_how_far_a_tune_is(width: int, parts: list[str], clock: list[float]) -> None:
+def test_the_picture_shows_how_far_a_tune_is(width: int, parts: list[str], clock: Clock) -> None:
     stream = io.StringIO()
-    observer = console.Live(Console(force_terminal=True, file=stream, width=width, _environ={"TERM": "xterm"}), 3)
+    terminal = Console(force_terminal=True, file=stream, width=width, _environ={"TERM": "xterm"})
+    observer = console.Live(terminal, 3, clock)
     learning(clock, observer, 1, 120, 480)
     observer._live.refresh()
     observer.close()
@@ -308,7 +301,7 @@ def pages(told: Iterator[Event]) -> list[str]:
     shown: list[str] = []
     observer = console.Cell(shown.append, 3)
     for event in told:
-        observer._shown = 0.0
+        observer._shown = float("-inf")
         observer.notice(event)
     observer.close()
     return shown
@@ -319,7 +312,7 @@ def test_a_cell_shows_the_picture_while_the_run_is_at_work_and_then_what_stays()
     at_work = [re.sub(r"<[^>]*>", "", page) for page in shown]
     assert any("round 2 of 2 ·" in page and "15 completions" in page for page in at_work)
     assert any("0.97  belief     What is the capital of France?" in page for page in at_work)
-    last = [re.sub(r"[\d.]+ s$", "# s", line) for line in at_work[-1].strip().splitlines()]
+    last = [re.sub(r"[\d.]+ m?s$", "# s", line) for line in at_work[-1].strip().splitlines()]
     assert last == [
         "run first�]0;pwned� · SmolLM2 (llama, 135M) · runs/first",
         "trouble in tune: lora: RuntimeError: out of memory�[2J",
@@ -341,12 +334,12 @@ def test_a_cell_shows_no_markup_of_a_model() -> None:
     assert harmless(whole)
 
 
-def test_a_cell_is_drawn_four_times_a_second_at_most(clock: list[float]) -> None:
+def test_a_cell_is_drawn_four_times_a_second_at_most(clock: Clock) -> None:
     shown: list[str] = []
-    observer = console.Cell(shown.append, 3)
+    observer = console.Cell(shown.append, 3, clock)
     observer.notice(StepStarted(1, "answer", 10))
     for _ in range(1000):
-        clock[0] += 0.001
+        clock.now += 0.001
         observer.notice(CompletionDone("answer", 8, False))
     assert 4 <= len(shown) <= 5
 
@@ -413,25 +406,25 @@ def test_jsonl_flushes_each_line(tmp_path: Path) -> None:
     observer.close()
 
 
-def test_the_time_left_goes_by_the_round_before(clock: list[float]) -> None:
+def test_the_time_left_goes_by_the_round_before(clock: Clock) -> None:
     stream = io.StringIO()
-    observer = console.Live(Console(force_terminal=True, file=stream, width=100, _environ={"TERM": "xterm"}), 3)
+    observer = console.Live(Console(force_terminal=True, file=stream, width=100, _environ={"TERM": "xterm"}), 3, clock)
     observer.notice(RunStarted("first", "runs/first", 3, 0, MODEL))
     observer.notice(StepStarted(1, "answer", 10))
     assert observer._tally.left is None  # nothing to go by
-    clock[0] += 60
+    clock.now += 60
     observer.notice(RoundEnded(Round(1, ATTEMPTS)))
     observer.notice(StepStarted(2, "answer", 10))
-    clock[0] += 15
+    clock.now += 15
     assert observer._tally.left == pytest.approx(45 + 60)
     observer._live.refresh()
     observer.close()
     assert "round 2 of 3 · 15.0 s · about 1 min 45 s left in all" in RICH.sub("", stream.getvalue())
 
 
-def test_a_step_says_what_is_left_once_it_can_tell(clock: list[float]) -> None:
-    step = console.Step("answer", 10, usual=4.0, started=clock[0])
-    clock[0] += 10
+def test_a_step_says_what_is_left_once_it_can_tell(clock: Clock) -> None:
+    step = console.Step("answer", 10, usual=4.0, clock=clock)
+    clock.now += 10
     step.completions = 1
     assert step.left is None  # of 40: too few to go by
     step.completions = 10
