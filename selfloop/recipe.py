@@ -13,8 +13,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from selfloop.answers.bounded import checked
 from selfloop.errors import RecipeError, SelfloopError, did_you_mean
 from selfloop.manager import Catalog, load
 from selfloop.options import options_model
@@ -70,6 +71,7 @@ OptionalPart = Annotated[Spec | None, BeforeValidator(_long_or_none)]
 OptionalTunerPart = Annotated[TunerSpec | None, BeforeValidator(_long_or_none)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Regex = Annotated[str, Field(min_length=1), AfterValidator(checked)]
 
 
 class Ask(BaseModel):
@@ -83,7 +85,11 @@ class Ask(BaseModel):
 
 
 class Answer(BaseModel):
-    """The greedy draft, and the samples that verifiers share. `careful` nats make the draft decline more."""
+    """The greedy draft, and the samples that verifiers share. `careful` nats make the draft decline more.
+
+    An answer in which one of the patterns `declines` is found, ignoring case, says that there is none, beside those
+    that say so in their own words (docs/evaluation.md).
+    """
 
     model_config = STRICT
     max_tokens: Count = 24
@@ -92,6 +98,7 @@ class Answer(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     stop: list[str] = ["\n"]
     careful: Annotated[float, Field(ge=-100, le=100)] = 0.0
+    declines: list[Regex] = []
 
 
 class Decide(BaseModel):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
+from selfloop.answers import also_declining
 from selfloop.assemble import assemble, built, check
 from selfloop.errors import StoreError
 from selfloop.ledger import Past
@@ -52,8 +53,9 @@ def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("ru
         store.forget_rounds()
         store.save_file(RECIPE, loaded.source.text())
         store.begin_session({"rescored": str(folder)})
-        for ended in _rejudged(loaded, made, store, TypeAdapter(ModelInfo).validate_python(model), rounds):
-            store.save_round(ended)
+        with also_declining(loaded.recipe.answer.declines):
+            for ended in _rejudged(loaded, made, store, TypeAdapter(ModelInfo).validate_python(model), rounds):
+                store.save_round(ended)
     finally:
         store.close()
     return made

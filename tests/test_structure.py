@@ -19,8 +19,13 @@ HEAVY = {"torch", "transformers", "peft", "gguf", "llama_cpp", "numpy", "pydanti
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "text": set(),
-    "answers": set(),
-    "gold": {"answers", "records"},
+    "answers": {"answers.declining", "answers.same"},
+    "answers.folding": set(),
+    "answers.figures": set(),
+    "answers.bounded": {"errors"},
+    "answers.same": {"answers.figures", "answers.folding"},
+    "answers.declining": {"answers.bounded", "answers.folding", "answers.same"},
+    "gold": {"answers", "answers.bounded", "errors", "records"},
     "metrics": set(),
     "records": {"errors"},
     "events": {"records"},
@@ -29,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocols": {"errors", "events", "ledger", "prompts", "records"},
     "hookspecs": {"protocols"},
     "guard": {"errors", "records"},
-    "store": {"errors", "ledger", "records", "text"},
+    "store": {"answers", "errors", "ledger", "records", "text", "yaml_source"},
     "recorder": {"errors", "events", "guard", "protocols", "records", "store", "text"},
     "loop": {"steps", "assemble", "ledger", "recipe", "records"},
 }
@@ -40,7 +45,7 @@ PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "
 PUBLIC |= {"testing", "text"}
 # What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
 PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
-PUBLIC |= {"evaluate", "store"}
+PUBLIC |= {"answers.bounded", "evaluate", "store"}
 
 
 def module(path: Path) -> str:

@@ -11,6 +11,7 @@ from selfloop.cli.closed_book import Answering, answering, closed_book
 from selfloop.cli.options import accept_license, as_json, complete_asked, overrides, run_folder, runs_dir
 
 if TYPE_CHECKING:
+    from selfloop.gold import Match
     from selfloop.metrics import Estimate
     from selfloop.rows import Row
 
@@ -22,12 +23,19 @@ CHOICES = "truthful_qa"
 @click.argument("what", metavar="RECIPE|MODEL|RUN", shell_complete=complete_asked)
 @click.option("--data", metavar="FILE|hf:NAME[:SPLIT]", help="Questions with gold answers: a file, or a data set.")
 @click.option("--limit", type=click.IntRange(min=1), help="Ask so many: a file's first, a data set's at random.")
+@click.option(
+    "--match",
+    metavar="RULE",
+    default="exact",
+    show_default=True,
+    help="How an answer is compared with gold answers: exact, squad, contains, f1:0.5, numeric:0.01.",
+)
 @overrides
 @runs_dir
 @accept_license
 @as_json
 def command(
-    what: str, data: str | None, limit: int | None, overrides: tuple[str, ...], runs: Path, as_json: bool
+    what: str, data: str | None, limit: int | None, match: str, overrides: tuple[str, ...], runs: Path, as_json: bool
 ) -> None:
     """Measure how well a model knows what it knows, by gold answers.
 
@@ -38,6 +46,9 @@ def command(
     FILE is JSONL, a line {"question": "...", "answers": ["..."]}, or a file of a data set; hf:NAME is one of the hub:
     nq_open, trivia_qa, web_questions, popqa, simpleqa, truthful_qa.
 
+    RULE is exact (the same answer by the house rule), squad (by the published SQuAD rule), contains (a gold answer
+    stands in it), f1:T (token F1 of at least T) or numeric:T (its number is off by at most the share T).
+
     Printed are accuracy, how well each verifier tells right from wrong, and what the decisions bring, with intervals.
 
     \b
@@ -46,10 +57,13 @@ def command(
       selfloop eval quickstart --data hf:popqa --limit 500
       selfloop eval runs/quickstart
     """
+    from selfloop.gold import match_named
+
+    chosen = match_named(match)
     if data is None:
         if overrides or limit:
             raise click.UsageError("--set and --limit change what is asked, so they need --data.")
-        _report(_finished(what, runs), as_json)
+        _report(_finished(what, runs), chosen, as_json)
         return
     rows = _rows(data)
     if rows and "mc1_targets" in rows[0]:
@@ -57,7 +71,8 @@ def command(
         return
     source = _source(data, rows, limit)
     count = min(limit or 10**9, _count(source))
-    _report(closed_book(what, source, count, overrides, runs, name=_name(data), quiet=as_json), as_json)
+    folder = closed_book(what, source, count, overrides, runs, name=_name(data), quiet=as_json)
+    _report(folder, chosen, as_json)
 
 
 def _finished(what: str, runs: Path) -> Path:
@@ -117,18 +132,20 @@ def _name(data: str) -> str:
     return f"eval-{re.sub('[^A-Za-z0-9._-]+', '-', stem)[:60]}"
 
 
-def _report(folder: Path, as_json: bool) -> None:
+def _report(folder: Path, match: "Match", as_json: bool) -> None:
     """Measure the run, leave the results in its folder, and print them."""
     from pydantic_core import to_json
 
     from selfloop.errors import MissingExtra, RecipeError
     from selfloop.evaluate import evaluate
     from selfloop.rows import save
-    from selfloop.store import Store
+    from selfloop.store import Store, declining_as_in
 
     store = Store(folder, write=False)
     try:
-        report, model = evaluate(store.rounds()), store.meta().get("model", {}).get("name", "")
+        with declining_as_in(folder):
+            report = evaluate(store.rounds(), match)
+        model = store.meta().get("model", {}).get("name", "")
         if not report.questions:
             raise RecipeError(_nothing(folder, report.failed))
         found = {"run": str(folder), "model": model, **report.plain()}
@@ -145,7 +162,7 @@ def _report(folder: Path, as_json: bool) -> None:
     if as_json:
         click.echo(text)
         return
-    _print(report, model)
+    _print(report, model, match)
     click.echo(f"All intervals, and what to plot: {', '.join(map(str, files))}")
     click.echo(missing, nl=bool(missing))
 
@@ -156,7 +173,7 @@ def _nothing(folder: Path, failed: int) -> str:
     return f"no question of {folder} that was answered has a gold answer. If it was stopped: selfloop resume {folder}"
 
 
-def _print(report: Any, model: str) -> None:
+def _print(report: Any, model: str, match: "Match") -> None:
     from selfloop.text import printable
 
     left = [(report.failed, "failed"), (report.without_gold, "without gold answer, not counted")]
@@ -165,6 +182,7 @@ def _print(report: Any, model: str) -> None:
     draft, chosen = report.accuracy["draft"], report.accuracy["chosen"]
     revised = f" (drafts {_shown(draft)})" if draft != chosen else ""
     click.echo(f'accuracy {_shown(chosen)}{revised}, "I don\'t know" {report.silent:.0%}')
+    click.echo(f"right is what is {match.says} (--match {match.name})")
     rows = [
         (name, _shown(one.metrics["auroc"]), *_values(one.metrics, "aurc", "ece", "brier"), f"{one.abstains:.0%}")
         for name, one in {"confidence": report.confidence, **report.verifiers}.items()

@@ -13,7 +13,7 @@ import click
 from selfloop import flips
 from selfloop.ledger import Past
 from selfloop.records import Decision, Round
-from selfloop.store import Store
+from selfloop.store import Store, declining_as_in
 from selfloop.text import printable
 
 REASONS = 4  # named for each scorer
@@ -26,6 +26,8 @@ def summary(folder: Path) -> dict[str, Any]:
     try:
         rounds = list(store.rounds())
         lost = dropped_for(rounds)
+        with declining_as_in(folder):
+            revised = _flips(rounds)
         return {
             "run": str(folder),
             "rounds": [_counts(ended) for ended in rounds],
@@ -33,7 +35,7 @@ def summary(folder: Path) -> dict[str, Any]:
             "failures": store.count("failures"),
             "dropped": {scorer: sum(counts.values()) for scorer, counts in lost.items()},
             "dropped_for": lost,
-            "flips": _flips(rounds),
+            "flips": revised,
             "beliefs": [
                 {"question": b.question.text, "answer": b.answer, "confidence": b.confidence}
                 for b in sorted(Past.of(rounds).beliefs, key=lambda belief: -belief.confidence)
