@@ -1,5 +1,6 @@
 """One rule for the same answer and one for declining: the faults that made them, their properties, and their bounds."""
 
+import importlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from selfloop.errors import RecipeError
 from selfloop.gold import correct, judged, match_named, token_f1
 from selfloop.records import Question
 
+ROOT = Path(__file__).parent.parent
 Write = Callable[[Mapping[str, str]], Path]
 
 
@@ -192,6 +194,21 @@ def test_a_pattern_that_turns_out_slow_ends_too() -> None:
     with pytest.raises(RecipeError, match="takes longer than 1 s on an answer of 41 characters"):
         found(r"(b|bb)+$", "b" * 40 + "!")
     assert checked(r"\b70\s+years?\b") and found(r"\b70\s+years?\b", "about 70 Years")
+
+
+def test_the_measured_errors_stay_within_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    matching = importlib.import_module("matching")
+    pairs = [
+        matching.Pair(kind, same == "same", one, other) for kind, same, one, other in matching._rows("answer_pairs.tsv")
+    ]
+    wrong = [pair for pair in pairs if matching.agree(normalise, pair) != pair.same]
+    assert len(pairs) >= 300 and len(wrong) < 0.03 * len(pairs)
+    rows = list(matching._rows("declining.tsv"))
+    said_so = [truth for _, _, truth, text in rows if declines(text)]
+    hits = said_so.count("declines")
+    assert len(rows) >= 400
+    assert hits >= 0.98 * len(said_so) and hits >= 0.98 * sum(truth == "declines" for _, _, truth, _ in rows)
 
 
 RECIPE = """\
