@@ -95,7 +95,9 @@ def test_declining_never_raises_and_empty_declines(text: str) -> None:
     assert declines(text) or normalise(text)
 
 
-@pytest.mark.parametrize("piece", ["1,", "*a ", "'", "one ", "a.", "- 5 ", "(", "i do ", "_", "the ", "no "])
+@pytest.mark.parametrize(
+    "piece", ["1,", "*a ", "'", "one ", "a.", "- 5 ", "(", "i do ", "_", "the ", "no ", "1.5 x ", "one x "]
+)
 def test_a_long_text_costs_no_more_than_its_length(piece: str) -> None:
     text = piece * 20_000
     begun = time.perf_counter()

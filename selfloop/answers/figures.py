@@ -58,6 +58,7 @@ _HAS_CLOCK = re.compile(r"\d ?[ap]\.? ?m")
 _HAS_MONTH = re.compile("|".join(month[:3] for month in _MONTHS))
 _HAS_ERA = re.compile(r"b\. ?c|bc|a\. ?d|ad|c\. ?e|ce")
 _TO = re.compile(r"(?<=\d) to (?=\d)")
+_COLON = re.compile(r"(?<=\d)(?: : ?| ?: )(?=\d)")
 _DASH = re.compile(r"(?<=\d) ?- ?(?=\d)")
 _SHORT_END = re.compile(r"(?<![\w.,:/-])(\d\d)(\d\d)-(\d\d)(?![\w.,:/-])")
 _SINCE = re.compile(rf"^\W*(?:in|on|at) (?=\d|(?:{'|'.join(_MONTHS)}) \d)")
@@ -178,7 +179,7 @@ def figures(text: str) -> str:
 
 def _counted(match: re.Match[str]) -> str:
     """Return a run of number words in digits: "one hundred and five" 105, "twenty-first" 21st, "two thirds" 2/3."""
-    before = match.string[: match.start()]
+    before = _just_before(match)
     if before.endswith("per "):
         return match[0]  # metres per second
     counting = _Counting(behind_a_figure=_BEHIND_FIGURE.search(before) is not None)
@@ -278,7 +279,7 @@ def _dates(text: str) -> str:
         text = _MONTH_YEAR.sub(lambda m: f"{_MONTH_OF[m['month']]} ", text)
     if _HAS_ERA.search(text):
         text = _AFTER_CHRIST.sub("", _BEFORE_CHRIST.sub(" bc", text))
-    text = _DASH.sub("-", _TO.sub("-", text))
+    text = _COLON.sub(":", _DASH.sub("-", _TO.sub("-", text)))
     return _SHORT_END.sub(_whole_range, text) if "-" in text else text
 
 
@@ -346,12 +347,17 @@ def _number(match: re.Match[str]) -> str:
         return written.replace(",", " , ")  # 1,2,3 is a list
     if written.count(".") > 1:
         return written  # 1.2.3 and 192.168.1.1 are names
-    before = _BY_NAME.search(match.string[: match.start()])
+    before = _BY_NAME.search(_just_before(match))
     if "." not in written or (before and before[1] not in _NO_NAMES):
         return written
     whole, _, decimals = written.partition(".")
     decimals = decimals.rstrip("0")
     return (whole.lstrip("0") or "0") + (f".{decimals}" if decimals else "")
+
+
+def _just_before(match: re.Match[str]) -> str:
+    """Return the last characters before a match: never all, for a text of numbers would cost its square."""
+    return match.string[max(0, match.start() - 40) : match.start()]
 
 
 def _times(number: str, factor: int) -> str:

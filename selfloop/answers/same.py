@@ -14,7 +14,7 @@ from functools import lru_cache
 from selfloop.answers.figures import WORDS, figures
 from selfloop.answers.folding import folded
 
-CACHED = 256  # characters of the longest text whose result is remembered: answers and questions, not passages
+CACHED = 256  # characters of an answer or a question; of longer texts only the last few are remembered
 _ROUNDS = 8
 
 _ARTICLES = ("a", "an", "the")
@@ -61,7 +61,7 @@ _BLOOD = re.compile(r"(?<!\w)(a|b|ab|o)(?: |-)(positive|negative|pos|neg)(?!\w)"
 _SPACED_PLUS = re.compile(r"(?<=(?<!\w)[a-z]) (?=\+\+(?!\w))")
 _AFTER_LETTER = re.compile(rf"(?<={_LETTER})(\+{{1,2}}|#)(?![\w+#])")
 _AFTER_DIGIT = re.compile(r"(?<=\d)\+(?![\w+])")
-_MINUS_NAME = re.compile(r"(?<!\w)([a-z]{1,2}\d?)-(?![\w-])")
+_MINUS_NAME = re.compile(r"(?<!\w)([a-z]{1,2}\d?)(--?)(?![\w-])")
 _STAR_NAME = re.compile(r"(?<![\w*])([a-z]{1,2})\*(?![\w*])")
 _FACTORIAL = re.compile(r"(?<!\w)([nkmx])!(?!\w)")
 _DOT_NAME = re.compile(r"(?<![\w.])\.(?=[a-z]{2,4}(?!\w))")
@@ -111,7 +111,7 @@ def normalise(text: str) -> str:
 
     It is words with single spaces. `normalise(normalise(x)) == normalise(x)`; NFC and NFD give the same.
     """
-    return _remembered(text) if len(text) <= CACHED else _normalised(text)
+    return _remembered(text) if len(text) <= CACHED else _remembered_long(text)
 
 
 def squad_normalise(text: str) -> str:
@@ -129,6 +129,11 @@ _SQUAD_ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 @lru_cache(maxsize=2**16)
 def _remembered(text: str) -> str:
+    return _normalised(text)
+
+
+@lru_cache(maxsize=64)  # a detector asks for the same samples several times
+def _remembered_long(text: str) -> str:
     return _normalised(text)
 
 
@@ -184,7 +189,7 @@ def _hold_symbols(text: str) -> str:
     text = _SPACED_PLUS.sub("", text)
     text = _AFTER_LETTER.sub(lambda m: "".join(_HOLD[symbol] for symbol in m[1]), text)
     text = _AFTER_DIGIT.sub(_HOLD["+"], text)
-    text = _MINUS_NAME.sub(rf"\1{_HOLD['-']}", text)
+    text = _MINUS_NAME.sub(lambda m: m[1] + _HOLD["-"] * len(m[2]), text)
     text = _STAR_NAME.sub(rf"\1{_HOLD['*']}", text)
     text = _FACTORIAL.sub(rf"\1{_HOLD['!']}", text)
     text = _INSIDE.sub(_HOLD["!"], text)
@@ -228,7 +233,8 @@ def _without_articles(words: list[str]) -> list[str]:
         is_letter = word == "a" and ((kept and kept[-1] in _LETTERED) or following in _NO_NOUN)
         if word not in _ARTICLES or not following or is_letter:
             kept.append(word)
-    return kept if any(word not in _ARTICLES for word in kept) else words
+    says_more = kept == ["a"] or any(word not in _ARTICLES for word in kept)
+    return kept if says_more else words
 
 
 def _alone(text: str) -> str:
