@@ -54,6 +54,7 @@ MEANING = {
     "answer.thought_tokens": 'for a marked thought ("<think>"), before `max_tokens` and `stop` count; 0: none',
     "answer.stop": "an answer ends before the first of these",
     "answer.careful": "nats added to the log-odds of declining in the draft; below 0 it declines less",
+    "answer.declines": "regular expressions: an answer in which one is found declines",
     "decide.belief": "confidence at or above this is kept",
     "decide.risk": "in place of `belief`: at most this share of a round's beliefs is wrong, going by their confidence",
     "decide.declined": 'confidence at or below this becomes "I don\'t know"; between the two it is undecided',

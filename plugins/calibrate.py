@@ -73,9 +73,10 @@ def _labelled(run: Path) -> "tuple[list[Said], list[bool], tuple[str, ...]]":
     """Return what was said of each answer that has gold answers, whether it was right, and the questions' ids."""
     from selfloop.errors import RecipeError
     from selfloop.gold import judged
-    from selfloop.store import attempts_of
+    from selfloop.store import attempts_of, declining_as_in
 
-    known = [(attempt, judged(attempt.question, attempt.answer)) for attempt in attempts_of(run) if attempt.draft]
+    with declining_as_in(run):
+        known = [(attempt, judged(attempt.question, attempt.answer)) for attempt in attempts_of(run) if attempt.draft]
     labelled = [(attempt, bool(good)) for attempt, good in known if good is not None and attempt.verdicts]
     if len({good for _, good in labelled}) < 2 or len(labelled) < LEAST:
         right = sum(good for _, good in labelled)

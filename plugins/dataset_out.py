@@ -52,8 +52,11 @@ def _formed(run: "Run", form: Form, only: Collection[Decision], chat: bool) -> l
     found = run.rows(wanted)
     if form == "qa":
         return found
+    from selfloop.store import declining_as_in
+
     make = _taught if form == "sft" else _preferred
-    return [_messages(row) if chat else row for one in found for row in make(one)]
+    with declining_as_in(run.folder):
+        return [_messages(row) if chat else row for one in found for row in make(one)]
 
 
 def _taught(row: Row) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from selfloop import Asking, Component, Question, hookimpl
+from selfloop.answers.bounded import checked
 from selfloop.errors import RecipeError
 
 SHOWN = 5  # broken lines that a message names
@@ -69,12 +70,13 @@ def _question(line: str, path: Path, number: int) -> Question:
             raise ValueError("each answer is text")
         if not (isinstance(pattern, str) and isinstance(answer, str)):
             raise ValueError("answer_regex and answer are text")
-        re.compile(pattern)
-    except re.error as error:
-        raise RecipeError(f"{path}, line {number}: answer_regex is no regular expression: {error}.") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         form = '{"question": "...", "answers": ["..."]}'
         raise RecipeError(f"{path}, line {number}: each line is {form}: {error!r:.200}.") from error
+    try:
+        checked(pattern)
+    except ValueError as error:
+        raise RecipeError(f"{path}, line {number}: answer_regex {error}.") from error
     return Question(text.strip(), "file", topic, tuple(gold), pattern, answer.strip())
 
 

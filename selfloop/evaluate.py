@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from selfloop import metrics
 from selfloop.answers import declines
-from selfloop.gold import judged
+from selfloop.gold import EXACT, Match, judged
 from selfloop.metrics import Estimate, Floats, Metric, interval
 from selfloop.records import Attempt, Round
 
@@ -56,6 +56,7 @@ class Report:
 
     `policies` holds the run's own decisions ("run") and three that need no detector, see `policies`. `silent` is the
     share of questions to which the model itself said that it does not know; such an answer is none that is right.
+    `match` is how answers were compared with gold answers: a name as `gold.match_named` takes it.
     """
 
     questions: int
@@ -67,6 +68,7 @@ class Report:
     verifiers: dict[str, Detector]
     policies: dict[str, dict[str, Estimate]]
     answers: list[Answered]
+    match: str = EXACT.name
 
     def plain(self) -> dict[str, Any]:
         """Return all but the single answers as what JSON knows: an estimate is {value, low, high}, NaN is None."""
@@ -79,11 +81,14 @@ class Report:
         return table | {f"verifier_{name}": [one.verdicts.get(name) for one in self.answers] for name in self.verifiers}
 
 
-def evaluate(rounds: Iterable[Round]) -> Report:
-    """Measure the attempts of a run whose questions have gold answers; what was dropped was not asked."""
+def evaluate(rounds: Iterable[Round], match: Match = EXACT) -> Report:
+    """Measure the attempts of a run whose questions have gold answers; what was dropped was not asked.
+
+    `match` is how an answer is compared with gold answers.
+    """
     asked = [attempt for ended in rounds for attempt in ended.attempts if attempt.decision != "dropped"]
     known = [attempt for attempt in asked if judged(attempt.question, "") is not None]
-    answers = [_answered(attempt) for attempt in known if attempt.draft is not None]
+    answers = [_answered(attempt, match) for attempt in known if attempt.draft is not None]
     right = np.array([one.right for one in answers], bool)
     drafts = np.array([one.draft_right for one in answers], bool)
     silent = np.array([declines(one.answer) for one in answers], bool)
@@ -99,6 +104,7 @@ def evaluate(rounds: Iterable[Round]) -> Report:
         verifiers={name: detector([one.verdicts.get(name) for one in answers], right) for name in names},
         policies=policies(right, silent, held),
         answers=answers,
+        match=match.name,
     )
 
 
@@ -148,13 +154,13 @@ def policies(right: Bools, silent: Bools, held: Bools) -> dict[str, dict[str, Es
     }
 
 
-def _answered(attempt: Attempt) -> Answered:
+def _answered(attempt: Attempt, match: Match) -> Answered:
     assert attempt.draft is not None
     return Answered(
         question=attempt.question.text,
         answer=attempt.answer,
-        right=bool(judged(attempt.question, attempt.answer)),
-        draft_right=bool(judged(attempt.question, attempt.draft.text)),
+        right=bool(judged(attempt.question, attempt.answer, match)),
+        draft_right=bool(judged(attempt.question, attempt.draft.text, match)),
         decision=str(attempt.decision),
         confidence=attempt.confidence,
         verdicts=attempt.confidences(attempt.chosen),

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from selfloop.answers.bounded import checked
 from selfloop.errors import RecipeError, SelfloopError, did_you_mean
 from selfloop.manager import Catalog, load
 from selfloop.options import options_model
@@ -73,6 +74,7 @@ OptionalTunerPart = Annotated[TunerSpec | None, BeforeValidator(_long_or_none)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Stop = Annotated[str, Field(min_length=1)]  # an empty one would end every answer before it begins
+Regex = Annotated[str, Field(min_length=1), AfterValidator(checked)]
 
 
 class Ask(BaseModel):
@@ -90,6 +92,9 @@ class Answer(BaseModel):
 
     A model that begins with a marked thought ("<think>") gets up to `thought_tokens` to end it, and then answers.
     Neither `stop` nor `max_tokens` applies within a thought. With 0 an opened thought stays a text without an answer.
+
+    An answer in which one of the patterns `declines` is found, ignoring case, says that there is none, beside those
+    that say so in their own words (docs/evaluation.md).
     """
 
     model_config = STRICT
@@ -100,6 +105,7 @@ class Answer(BaseModel):
     thought_tokens: Annotated[int, Field(ge=0)] = 512
     stop: list[Stop] = ["\n"]
     careful: Annotated[float, Field(ge=-100, le=100)] = 0.0
+    declines: list[Regex] = []
 
 
 class Decide(BaseModel):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
+from selfloop.answers import also_declining
 from selfloop.assemble import assemble, built, check
 from selfloop.errors import RecipeError, StoreError
 from selfloop.failed_steps import failed_steps, refuse_failed
@@ -33,11 +34,11 @@ if TYPE_CHECKING:
 
     from selfloop.errors import RequestError
 
-APPLIED = ("verifiers", "decide", "plugins", "prompts", "backend")
+APPLIED = ("verifiers", "decide", "answer.declines", "plugins", "prompts", "backend")
 DRAWN = ("backend.kind", "prompts.answer", "prompts.critique", "prompts.revise")  # what the stored texts came from
 REFUSED = (
-    "nothing is generated anew by `rescore`: it applies verifiers, decide, plugins, the options of the same backend, "
-    "and prompts of verifiers. For all else run the recipe again: selfloop run"
+    "nothing is generated anew by `rescore`: it applies verifiers, decide, answer.declines, plugins, the options of the same "
+    "backend, and prompts of verifiers. For all else run the recipe again: selfloop run"
 )
 
 
@@ -103,8 +104,9 @@ def _judged_in(folder: Path, loaded: Loaded, info: ModelInfo, pinned: Pinned, be
         store.pin(inputs=pinned)
         store.save_file(RECIPE, loaded.source.text())
         store.begin_session({"rescored": before})
-        for ended in _rejudged(loaded, folder, store, info, rounds):
-            store.save_round(ended)
+        with also_declining(loaded.recipe.answer.declines):
+            for ended in _rejudged(loaded, folder, store, info, rounds):
+                store.save_round(ended)
         return list(store.rounds())
 
 

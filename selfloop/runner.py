@@ -12,6 +12,7 @@ from shlex import quote
 from types import MappingProxyType
 from typing import Any
 
+from selfloop.answers import also_declining
 from selfloop.assemble import Parts, assemble, check
 from selfloop.errors import ModelError, NothingAsked, Stopped, StoreError
 from selfloop.events import RoundEnded, RunEnded, RunStarted
@@ -127,7 +128,7 @@ def new_folder(runs: Path, name: str) -> Path:
 def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
     """Play the rounds that are missing, each stored as it ends."""
     parts = assemble(loaded, folder, store)
-    with _told(parts, folder, store):
+    with also_declining(loaded.recipe.answer.declines), _told(parts, folder, store):
         pin_model(parts, store)
         past = store.past()
         if past.adapter:

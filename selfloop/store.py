@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, replace
 from hashlib import sha256
 from io import BytesIO
@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
+from selfloop.answers import also_declining
 from selfloop.errors import RunLocked, StoreError
 from selfloop.ledger import Past
 from selfloop.plain_json import parsed
 from selfloop.records import Adapter, Attempt, Completion, Failure, Round
 from selfloop.text import encodable
+from selfloop.yaml_source import Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -346,6 +348,13 @@ def opened(folder: Path, *, write: bool) -> Store:
     if not (folder / RECIPE).is_file():
         raise StoreError(f"no run in {folder}. Give the folder of a run, as `selfloop run` printed it.")
     return Store(folder, write=write)
+
+
+def declining_as_in(folder: Path) -> AbstractContextManager[None]:
+    """Return a context in which answers decline by the run's own patterns too: `answer.declines` of its recipe."""
+    answering = Source(folder / RECIPE).data.get("answer") if (folder / RECIPE).is_file() else None
+    patterns = answering.get("declines") if isinstance(answering, dict) else None
+    return also_declining(patterns or [])
 
 
 def rounds_of(folder: Path) -> list[Round]:

@@ -174,19 +174,21 @@ def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
     said = selfloop("eval", "r.yaml", "--data", "data.jsonl")
     assert (said.code, said.err) == (0, "")
     shown = [" ".join(line.split()) for line in said.out.splitlines()]
-    start = shown.index("scripted: 4 questions")
-    assert shown[start + 1].startswith("accuracy 0.75 [") and shown[start + 1].endswith('"I don\'t know" 50%')
+    # a gold answer that declines counts as none
+    start = shown.index("scripted: 3 questions, 1 without gold answer, not counted")
+    assert shown[start + 1].startswith("accuracy 0.67 [") and shown[start + 1].endswith('"I don\'t know" 33%')
+    assert shown[start + 2] == "right is what is the same as a gold answer by the house rule (--match exact)"
     assert "AUROC AURC ECE Brier abstains" in shown
     assert "run always answer always decline random" in shown
     assert any(line.startswith("precision 1.00 [1.00, 1.00] 1.00 - 1.00") for line in shown)
     run = folder / "runs/eval-data"
     assert shown[-1] == "All intervals, and what to plot: runs/eval-data/eval.json, runs/eval-data/eval.parquet"
-    assert json.loads((run / "eval.json").read_text())["questions"] == 4
+    found = json.loads((run / "eval.json").read_text())
+    assert (found["questions"], found["match"]) == (3, "exact")
     table = rows.read(run / "eval.parquet")
     assert [(row["question"], row["right"], row["decision"]) for row in table] == [
         ("What is the capital of Egypt?", True, "belief"),
         ("How many legs?", True, "belief"),
-        ("What is it?", True, "declined"),
         ("Who knows?", False, "declined"),
     ]
     assert set(table[0]) == {"question", "answer", "right", "decision", "confidence", "verifier_agreement"}
@@ -206,7 +208,7 @@ def test_eval_json_is_json_alone_and_a_finished_run_gives_the_same(folder: Path,
 def test_eval_of_a_model_needs_no_recipe(folder: Path, selfloop: Selfloop) -> None:
     said = selfloop("eval", "whatever", "--data", "data.jsonl", "--set", "backend=scripted", "--json")
     assert said.code == 0, said.err
-    assert json.loads(said.out)["questions"] == 4
+    assert json.loads(said.out)["questions"] == 3
     missing = selfloop("eval", "no.gguf", "--data", "data.jsonl")
     assert missing.code == 3
     assert "no such file: no.gguf" in missing.err

@@ -20,10 +20,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "text": set(),
     "progress": {"text"},
-    "answers": set(),
+    "answers": {"answers.declining", "answers.same"},
+    "answers.folding": set(),
+    "answers.figures": set(),
+    "answers.bounded": {"errors"},
+    "answers.same": {"answers.figures", "answers.folding"},
+    "answers.declining": {"answers.bounded", "answers.folding", "answers.same"},
     "plain_json": set(),
     "run_names": set(),
-    "gold": {"answers", "records"},
+    "gold": {"answers", "answers.bounded", "errors", "records"},
     "thoughts": {"prompts", "records"},
     "nonanswers": {"answers", "records", "thoughts"},
     "metrics": set(),
@@ -36,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hookspecs": {"protocols"},
     "isolation": {"text"},
     "guard": {"errors", "isolation", "progress", "records"},
-    "store": {"errors", "ledger", "plain_json", "records", "text"},
+    "store": {"answers", "errors", "ledger", "plain_json", "records", "text", "yaml_source"},
     "recorder": {"errors", "events", "guard", "progress", "protocols", "records", "store", "text"},
     "loop": {"steps", "assemble", "ledger", "recipe", "records"},
 }
@@ -47,7 +52,7 @@ PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "
 PUBLIC |= {"nonanswers", "progress", "testing", "text", "thoughts"}
 # What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
 PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
-PUBLIC |= {"evaluate", "store", "plain_json", "run_names", "cli.tables"}
+PUBLIC |= {"answers.bounded", "evaluate", "store", "plain_json", "run_names", "cli.tables"}
 
 
 def module(path: Path) -> str:

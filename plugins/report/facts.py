@@ -16,7 +16,7 @@ from selfloop.gold import judged
 from selfloop.plain_json import parsed
 from selfloop.recipe import Decide
 from selfloop.records import Failure
-from selfloop.store import RECIPE, Store, opened
+from selfloop.store import RECIPE, Store, declining_as_in, opened
 
 from ..beliefs import Flip, entries_of, flips
 
@@ -83,8 +83,9 @@ class Facts:
     @cached_property
     def measured(self) -> Report | None:
         """Return the run's figures by gold answers; None where no question has any."""
-        known = any(judged(attempt.question, "") is not None for _, attempt in self.asked)
-        return evaluate(self.rounds) if known else None
+        with declining_as_in(self.folder):
+            known = any(judged(attempt.question, "") is not None for _, attempt in self.asked)
+            return evaluate(self.rounds) if known else None
 
 
 def read(folder: Path) -> Facts:

@@ -332,7 +332,7 @@ PICTURES = (
     Picture(
         "reliability",
         "Whether it is as sure as it is right",
-        "By gold answers; the bars are 95 % intervals.",
+        "By gold answers, compared by the house rule (`exact`); the bars are 95 % intervals.",
         reliability,
     ),
     Picture(

@@ -23,6 +23,7 @@ from selfloop.cli.tables import print_table
 from selfloop.text import printable
 
 if TYPE_CHECKING:
+    from selfloop.gold import Match
     from selfloop.metrics import Estimate
     from selfloop.rows import Row
 
@@ -35,6 +36,13 @@ CHOICE_FIGURES = ("questions", "failed", "mc1", "mc1.low", "mc1.high", "mc2", "m
 @click.argument("what", metavar="RECIPE|MODEL|RUN", shell_complete=complete_asked)
 @click.option("--data", metavar="FILE|hf:NAME[:SPLIT]", help="Questions with gold answers: a file, or a data set.")
 @click.option("--limit", type=click.IntRange(min=1), help="Ask so many: a file's first, a data set's at random.")
+@click.option(
+    "--match",
+    metavar="RULE",
+    default="exact",
+    show_default=True,
+    help="How an answer is compared with gold answers: exact, squad, contains, f1:0.5, numeric:0.01.",
+)
 @overrides
 @runs_dir
 @fail_under
@@ -45,6 +53,7 @@ def command(
     what: str,
     data: str | None,
     limit: int | None,
+    match: str,
     overrides: tuple[str, ...],
     runs: Path,
     fail_under: tuple[str, ...],
@@ -60,6 +69,9 @@ def command(
     FILE is JSONL, a line {"question": "...", "answers": ["..."]}, or a file of a data set; hf:NAME is one of the hub:
     nq_open, trivia_qa, web_questions, popqa, simpleqa, truthful_qa.
 
+    RULE is exact (the same answer by the house rule), squad (by the published SQuAD rule), contains (a gold answer
+    stands in it), f1:T (token F1 of at least T) or numeric:T (its number is off by at most the share T).
+
     Printed are accuracy, how well each verifier tells right from wrong, and what the decisions bring, with intervals.
 
     \b
@@ -69,11 +81,14 @@ def command(
       selfloop eval runs/quickstart
       selfloop eval quickstart --data questions.jsonl --fail-under accuracy=0.6 --fail-over failed=0
     """
+    from selfloop.gold import match_named
+
+    chosen = match_named(match)
     requirements = required(fail_under, fail_over)
     if data is None:
         if overrides or limit:
             raise click.UsageError("--set and --limit change what is asked, so they need --data.")
-        _report(_finished(what, runs), as_json, requirements)
+        _report(_finished(what, runs), chosen, as_json, requirements)
         return
     refuse_ignored(overrides)
     rows = _rows(data)
@@ -85,7 +100,7 @@ def command(
     source = _source(data, rows, limit)
     count = min(limit or 10**9, _count(source))
     folder = played(closed_book, what, source, count, overrides, runs, name=_name(data), quiet=as_json)
-    _report(folder, as_json, requirements)
+    _report(folder, chosen, as_json, requirements)
 
 
 def _finished(what: str, runs: Path) -> Path:
@@ -145,7 +160,7 @@ def _name(data: str) -> str:
     return f"eval-{re.sub('[^A-Za-z0-9._-]+', '-', stem)[:60]}"
 
 
-def _report(folder: Path, as_json: bool, requirements: Sequence[Requirement] = ()) -> None:
+def _report(folder: Path, match: "Match", as_json: bool, requirements: Sequence[Requirement] = ()) -> None:
     """Measure the run, leave the results in its folder, and print them.
 
     Raises StepFailed for a run in which a step failed throughout, BelowRequired if a figure does not reach what is
@@ -157,13 +172,15 @@ def _report(folder: Path, as_json: bool, requirements: Sequence[Requirement] = (
     from selfloop.evaluate import evaluate
     from selfloop.failed_steps import failed_steps, refuse_failed
     from selfloop.rows import save
-    from selfloop.store import Store
+    from selfloop.store import Store, declining_as_in
 
     store = Store(folder, write=False)
     files, missing, unstored = list[Path](), "", ""
     try:
         rounds = list(store.rounds())
-        report, model = evaluate(rounds), store.meta().get("model", {}).get("name", "")
+        with declining_as_in(folder):
+            report = evaluate(rounds, match)
+        model = store.meta().get("model", {}).get("name", "")
         refuse_failed(folder, rounds, ())
         if not report.questions:
             raise RecipeError(_nothing(folder))
@@ -185,7 +202,7 @@ def _report(folder: Path, as_json: bool, requirements: Sequence[Requirement] = (
     if as_json:
         click.echo(text)
     else:
-        _print(report, model)
+        _print(report, model, match)
         if files:
             click.echo(f"All intervals, and what to plot: {', '.join(map(str, files))}")
         click.echo(missing, nl=bool(missing))
@@ -211,13 +228,14 @@ def _nothing(folder: Path) -> str:
     return f"no question of {folder} that was answered has a gold answer. If it was stopped: selfloop resume {folder}"
 
 
-def _print(report: Any, model: str) -> None:
+def _print(report: Any, model: str, match: "Match") -> None:
     left = [(report.failed, "failed"), (report.without_gold, "without gold answer, not counted")]
     notes = "".join(f", {count} {what}" for count, what in left if count)
     click.echo(f"{printable(model)}: {report.questions} questions{notes}")
     draft, chosen = report.accuracy["draft"], report.accuracy["chosen"]
     revised = f" (drafts {_shown(draft)})" if draft != chosen else ""
     click.echo(f'accuracy {_shown(chosen)}{revised}, "I don\'t know" {report.silent:.0%}')
+    click.echo(f"right is what is {match.says} (--match {match.name})")
     rows = [
         (name, _shown(one.metrics["auroc"]), *_values(one.metrics, "aurc", "ece", "brier"), f"{one.abstains:.0%}")
         for name, one in {"confidence": report.confidence, **report.verifiers}.items()

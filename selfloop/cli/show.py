@@ -33,7 +33,7 @@ def command(run: str, only: tuple[str, ...], question: str | None, failures: boo
       selfloop show quickstart --only declined
       selfloop show runs/quickstart --question capital
     """
-    from selfloop.store import Store
+    from selfloop.store import Store, declining_as_in
 
     store = Store(folder := run_folder(run, runs), write=False)
     try:
@@ -54,9 +54,10 @@ def command(run: str, only: tuple[str, ...], question: str | None, failures: boo
     elif question is not None:
         if not any(own for _, own in picked):
             click.echo(f"none of these questions contains {printable(question, 60)!r}")
-        for ended, own in picked:
-            for attempt in own:
-                _print_history(ended, attempt)
+        with declining_as_in(folder):
+            for ended, own in picked:
+                for attempt in own:
+                    _print_history(ended, attempt)
     else:
         _print_rounds(picked, only)
 

@@ -16,7 +16,7 @@ from selfloop.errors import StepFailed
 from selfloop.failed_steps import FailedStep, cause_text, failed_steps, failed_verifiers
 from selfloop.ledger import Past
 from selfloop.records import Decision, Round
-from selfloop.store import Store
+from selfloop.store import Store, declining_as_in
 from selfloop.text import printable
 
 REASONS = 4  # named for each scorer
@@ -30,6 +30,8 @@ def summary(folder: Path) -> dict[str, Any]:
     try:
         rounds = list(store.rounds())
         lost = dropped_for(rounds)
+        with declining_as_in(folder):
+            revised = _flips(rounds)
         return {
             "run": str(folder),
             "rounds": [_counts(ended) for ended in rounds],
@@ -37,7 +39,7 @@ def summary(folder: Path) -> dict[str, Any]:
             "failures": store.count("failures"),
             "dropped": {scorer: sum(counts.values()) for scorer, counts in lost.items()},
             "dropped_for": lost,
-            "flips": _flips(rounds),
+            "flips": revised,
             "failed_steps": [_failed_step(step) for step in failed_steps(rounds)],
             "failed_verifiers": [_failed_step(step) for step in failed_verifiers(rounds)],
             "beliefs": [

@@ -32,7 +32,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "question_id": "tc_1",
             "entity_pages": {"title": []},
             "answer": {
-                "aliases": ["Ringo Starr", "Starr, Ringo", "The"],
+                "aliases": ["Ringo Starr", "Starr, Ringo", "..."],
                 "normalized_aliases": ["ringo starr", "starr ringo"],
                 "matched_wiki_entity_name": "",
                 "normalized_value": "ringo starr",

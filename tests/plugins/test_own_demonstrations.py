@@ -175,7 +175,7 @@ def test_beliefs_only_or_whatever_was_answered() -> None:
             *held(("Silent?", "I don't know"), decision="declined", confidence=0.9).attempts,
             *held(("Lost?", "no"), decision="failed").attempts,
             *held(("Never asked?", "no"), decision="dropped").attempts,
-            attempt("Untold?", "who knows", None, "", "undecided"),
+            attempt("Untold?", "someone", None, "", "undecided"),
         ),
     )
 

@@ -169,7 +169,12 @@ def test_two_runs_side_by_side(write: Write, selfloop: Selfloop) -> None:
 
 def test_runs_are_told_apart_by_the_end_of_a_long_path(write: Write, selfloop: Selfloop) -> None:
     """And a figure that there is not, as the AUROC where nothing is right, has no row."""
-    write({"gold.jsonl": ASKED.replace("eight", "?").replace("Jupiter", "?").replace("Cairo", "?"), "a.yaml": GOLD})
+    write(
+        {
+            "gold.jsonl": ASKED.replace("eight", "xyzzy").replace("Jupiter", "xyzzy").replace("Cairo", "xyzzy"),
+            "a.yaml": GOLD,
+        }
+    )
     deep = "one/folder/in/another/that/is/rather/deep/down"
     selfloop("run", "a.yaml", "--runs", deep)
     selfloop("run", "a.yaml", "--runs", deep, "--set", "decide={belief: 0.05, declined: 0.01}")

@@ -47,7 +47,7 @@ def claim(answer: str, *samples: str, candidate: Any = "draft") -> Claim:
     ("answer", "samples", "confidence"),
     [
         ("Cairo", ("Cairo", "Cairo", "Giza", "Cairo"), 0.75),
-        ("Cairo", (" the CAIRO!", "cairo.", "a Cairo", "Cai-ro"), 1.0),
+        ("Cairo", (" the CAIRO!", "cairo.", "a Cairo", "“Cairo”"), 1.0),
         ("Cairo", ("Giza",), 0.0),
         ("Cairo", ("Cairo, Egypt", "Cairo"), 0.5),
         ("Cairo", ("", "I don't know", "Cairo", ""), 0.25),
@@ -62,7 +62,7 @@ def test_agreement(answer: str, samples: tuple[str, ...], confidence: float) -> 
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"), [(claim("Cairo"), "no samples"), (claim("the!", "x"), "the answer is empty")]
+    ("given", "reason"), [(claim("Cairo"), "no samples"), (claim("...!", "x"), "the answer is empty")]
 )
 def test_agreement_abstains(given: Claim, reason: str) -> None:
     assert judge(Agreement(), given) == Verdict("agreement", None, reason)
@@ -274,11 +274,11 @@ def test_a_revision_is_judged_by_the_likeliest_wording_after_the_bare_question(r
     ("text", "same"),
     [
         ("The  Nile!", "nile"),
-        ("a an the", ""),
+        ("a an the", "a an the"),
         ("A.B.C.", "abc"),
         ("Theatre", "theatre"),
-        ("one\ntwo", "one two"),
-        ("é", "é"),
+        ("red\nblue", "red blue"),
+        ("é", "e"),
     ],
 )
 def test_normalise(text: str, same: str) -> None:
