@@ -15,6 +15,7 @@ CORE = sorted((ROOT / "selfloop").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 HEAVY = {"torch", "transformers", "peft", "gguf", "llama_cpp", "numpy", "pydantic", "rich", "ruamel"}
 
+DATA = {f"data.{path.stem}" for path in (ROOT / "selfloop" / "data").glob("[a-z]*.py")}
 # What each layer may import of selfloop. `protocols` and below are nouns; `steps` and above are verbs.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -30,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hookspecs": {"protocols"},
     "guard": {"errors", "records"},
     "store": {"errors", "ledger", "records", "text"},
+    "data": {"data", *DATA, "errors", "records", "text"},
     "recorder": {"errors", "events", "guard", "protocols", "records", "store", "text"},
     "loop": {"steps", "assemble", "ledger", "recipe", "records"},
 }
@@ -40,7 +42,7 @@ PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "
 PUBLIC |= {"testing", "text"}
 # What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
 PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
-PUBLIC |= {"evaluate", "store"}
+PUBLIC |= {"data", "data.hub", "evaluate", "store"}
 
 
 def module(path: Path) -> str:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import click
 
 from selfloop.cli.extras import missing, pip
+from selfloop.data import read
 from selfloop.errors import RecipeError, SelfloopError, Stopped, did_you_mean
 from selfloop.text import printable
 
@@ -53,7 +54,7 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
     if purpose == "questions":
         questions = questions or home / QUESTIONS
         files |= {} if questions.exists() else {questions: EXAMPLES}
-    count = _lines(questions) if questions and questions.exists() else EXAMPLES.count("\n")
+    count = len(read(questions).questions) if questions and questions.exists() else EXAMPLES.count("\n")
     where = _placed(questions, home) if questions else ""
     files[path] = rendered("recipe.yaml", file=path.name, choice=choice, purpose=purpose, questions=where, count=count)
     write_all(files)
@@ -115,13 +116,6 @@ def _placed(path: Path, home: Path) -> str:
     if path.resolve().is_relative_to(here) and home.resolve().is_relative_to(here):
         return Path(os.path.relpath(path.resolve(), home.resolve())).as_posix()
     return str(path.resolve())
-
-
-def _lines(questions: Path) -> int:
-    try:
-        return max(1, sum(bool(line.strip()) for line in questions.read_bytes().splitlines()))
-    except OSError as error:
-        raise RecipeError(f"cannot read the question file {questions}: {error.strerror}. Give another.") from error
 
 
 def _say(files: list[Path], path: Path, choice: Choice, purpose: str) -> None:

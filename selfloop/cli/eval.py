@@ -7,12 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfloop.cli.closed_book import Answering, answering, closed_book
-from selfloop.cli.options import accept_license, as_json, complete_asked, overrides, run_folder, runs_dir
+from selfloop.cli.closed_book import Answering, answering, closed_book, kept_input
+from selfloop.cli.options import (
+    accept_license,
+    answers_column,
+    as_json,
+    complete_asked,
+    overrides,
+    question_column,
+    run_folder,
+    runs_dir,
+    skip_broken,
+)
 
 if TYPE_CHECKING:
+    from selfloop.data import Table
+    from selfloop.data.raw import Cells
     from selfloop.metrics import Estimate
-    from selfloop.rows import Row
 
 HUB = "hf:"
 CHOICES = "truthful_qa"
@@ -21,13 +32,24 @@ CHOICES = "truthful_qa"
 @click.command("eval")
 @click.argument("what", metavar="RECIPE|MODEL|RUN", shell_complete=complete_asked)
 @click.option("--data", metavar="FILE|hf:NAME[:SPLIT]", help="Questions with gold answers: a file, or a data set.")
-@click.option("--limit", type=click.IntRange(min=1), help="Ask so many: a file's first, a data set's at random.")
+@click.option("--limit", type=click.IntRange(min=1), help="Ask so many, drawn at random, always the same.")
+@question_column
+@answers_column
+@skip_broken
 @overrides
 @runs_dir
 @accept_license
 @as_json
 def command(
-    what: str, data: str | None, limit: int | None, overrides: tuple[str, ...], runs: Path, as_json: bool
+    what: str,
+    data: str | None,
+    limit: int | None,
+    question_column: str,
+    answers_column: str,
+    skip_broken: bool,
+    overrides: tuple[str, ...],
+    runs: Path,
+    as_json: bool,
 ) -> None:
     """Measure how well a model knows what it knows, by gold answers.
 
@@ -35,8 +57,10 @@ def command(
     so does RUN (the folder of a run) by its own recipe, with the adapter that it was tuned to last. Without --data, RUN
     is measured as it is, without the model.
 
-    FILE is JSONL, a line {"question": "...", "answers": ["..."]}, or a file of a data set; hf:NAME is one of the hub:
-    nq_open, trivia_qa, web_questions, popqa, simpleqa, truthful_qa.
+    FILE has rows with a question and its gold answers: JSONL, JSON, CSV, TSV or Parquet, also as .gz, the file of a
+    data set as its authors give it out, a folder of `datasets`, or - for standard input. Which column was taken for
+    what is said on standard error. hf:NAME is a data set of the hub: nq_open, trivia_qa, web_questions, popqa,
+    simpleqa, truthful_qa.
 
     Printed are accuracy, how well each verifier tells right from wrong, and what the decisions bring, with intervals.
 
@@ -47,17 +71,28 @@ def command(
       selfloop eval runs/quickstart
     """
     if data is None:
-        if overrides or limit:
-            raise click.UsageError("--set and --limit change what is asked, so they need --data.")
+        if overrides or limit or question_column or answers_column or skip_broken:
+            raise click.UsageError(
+                "--set, --limit and the options for columns change what is asked, so they need --data."
+            )
         _report(_finished(what, runs), as_json)
         return
-    rows = _rows(data)
-    if rows and "mc1_targets" in rows[0]:
-        _multiple_choice(answering(what), overrides, rows, limit, as_json)
+    source: dict[str, Any] = {"kind": "dataset", "limit": limit}
+    path = None
+    if data.startswith(HUB):
+        name, _, split = data.removeprefix(HUB).partition(":")
+        source |= {"name": name, "split": split}
+    else:
+        path = kept_input(Path(data), runs)
+        source |= {"path": str(path.absolute()), "skip_broken": skip_broken}
+        source |= {"question_column": question_column, "answers_column": answers_column}
+    if choices := _choices(source, path):
+        _multiple_choice(answering(what), overrides, choices, limit, as_json)
         return
-    source = _source(data, rows, limit)
-    count = min(limit or 10**9, _count(source))
-    _report(closed_book(what, source, count, overrides, runs, name=_name(data), quiet=as_json), as_json)
+    table = _questions(source, path)
+    pinned = {"data": table.plain()}
+    count = len(table.questions)
+    _report(closed_book(what, source, count, overrides, runs, name=_name(data), quiet=as_json, pinned=pinned), as_json)
 
 
 def _finished(what: str, runs: Path) -> Path:
@@ -69,51 +104,38 @@ def _finished(what: str, runs: Path) -> Path:
     return run_folder(what, runs)
 
 
-def _rows(data: str) -> "list[Row]":
-    """Return the rows of a file, or of what the hub has in multiple choice; the others load themselves."""
-    from selfloop.rows import fetch, read
-
-    if not data.startswith(HUB):
-        return read(Path(data))
-    name, _, split = data.removeprefix(HUB).partition(":")
-    if name != CHOICES:
-        return []
-    from selfloop.multiple_choice import CONFIG, REPOSITORY, SPLIT
-
-    return fetch(REPOSITORY, CONFIG, split or SPLIT)
-
-
-def _source(data: str, rows: "list[Row]", limit: int | None) -> dict[str, Any]:
-    """Return the question source as a recipe has it."""
-    if data.startswith(HUB):
-        name, _, split = data.removeprefix(HUB).partition(":")
-        return {"kind": "dataset", "name": name, "split": split, "limit": limit}
-    path = str(Path(data).resolve())
-    if data.endswith(".jsonl") and any({"answers", "answer_regex"} & row.keys() for row in rows):
-        return {"kind": "file", "path": path}
-    return {"kind": "dataset", "path": path, "limit": limit}
-
-
-def _count(source: dict[str, Any]) -> int:
-    """Return how many questions there are, for a run says beforehand how many it will ask. Refuses what has no gold."""
+def _choices(source: dict[str, Any], path: Path | None) -> "list[Cells]":
+    """Return the rows of a data set in multiple choice; none of any other."""
+    from selfloop.data import fetch, rows
     from selfloop.errors import RecipeError
-    from selfloop.gold import judged
-    from selfloop.ledger import Past
-    from selfloop.manager import load
-    from selfloop.prompts import Prompts
-    from selfloop.protocols import Asking
-    from selfloop.testing import ScriptedBackend
 
-    options = {key: Path(value) if key == "path" else value for key, value in source.items() if key != "kind"}
-    found = load().find("source", source["kind"]).build(**options)
-    questions = list(found.ask(Asking(10**9, 1, 0, 0, ScriptedBackend(), Past(), Prompts().render)))
-    if all(judged(question, "") is None for question in questions):
-        raise RecipeError(f"{source['path']}: not one line has an answer in `answers`, or an `answer_regex`. Add some.")
-    return len(questions)
+    if source.get("name") == CHOICES:
+        from selfloop.multiple_choice import CONFIG, REPOSITORY, SPLIT
+
+        return fetch(REPOSITORY, CONFIG, source["split"] or SPLIT)
+    if path is None:
+        return []
+    try:
+        found: list[Cells] = [*rows(path)]
+    except RecipeError:
+        return []  # it is read again as questions, and refused then
+    return found if found and "mc1_targets" in found[0] else []
+
+
+def _questions(source: dict[str, Any], path: Path | None) -> "Table":
+    """Return the questions of a source, as the source itself takes them: a run says beforehand how many it will ask."""
+    from selfloop.data import Columns, read, read_hub
+
+    if path is not None:
+        wanted = Columns(source["question_column"], source["answers_column"])
+        table = read(path, "eval", wanted, skip_broken=source["skip_broken"])
+    else:
+        table = read_hub(source["name"], source["split"])
+    return table.sampled(source["limit"])
 
 
 def _name(data: str) -> str:
-    stem = Path(data.removeprefix(HUB)).stem
+    stem = "stdin" if data == "-" else Path(data.removeprefix(HUB)).stem
     return f"eval-{re.sub('[^A-Za-z0-9._-]+', '-', stem)[:60]}"
 
 
@@ -128,10 +150,11 @@ def _report(folder: Path, as_json: bool) -> None:
 
     store = Store(folder, write=False)
     try:
-        report, model = evaluate(store.rounds()), store.meta().get("model", {}).get("name", "")
+        meta = store.meta()
+        report, model, rows = evaluate(store.rounds()), meta.get("model", {}).get("name", ""), meta.get("data")
         if not report.questions:
             raise RecipeError(_nothing(folder, report.failed))
-        found = {"run": str(folder), "model": model, **report.plain()}
+        found = {"run": str(folder), "model": model, **({"data": rows} if rows else {}), **report.plain()}
         text = to_json(found, indent=2).decode()
         store.save_file("eval.json", text + "\n")
     finally:
@@ -146,6 +169,8 @@ def _report(folder: Path, as_json: bool) -> None:
         click.echo(text)
         return
     _print(report, model)
+    if rows:
+        click.echo(_account(rows))
     click.echo(f"All intervals, and what to plot: {', '.join(map(str, files))}")
     click.echo(missing, nl=bool(missing))
 
@@ -154,6 +179,17 @@ def _nothing(folder: Path, failed: int) -> str:
     if failed:
         return f"all {failed} questions of {folder} failed. Why: selfloop show {folder} --failures"
     return f"no question of {folder} that was answered has a gold answer. If it was stopped: selfloop resume {folder}"
+
+
+def _account(rows: dict[str, Any]) -> str:
+    """Return what became of the rows of the data, in a line."""
+    from selfloop.text import printable
+
+    lost = [f"{one['rows']:,} {one['reason']}" for one in rows["left_out"]]
+    merged = [f"{rows['merged']:,} merged with one that asks the same"] if rows["merged"] else []
+    drawn = [f"{rows['questions']:,} drawn at random"] if rows["limit"] else []
+    counts = ", ".join([*drawn, *(f"left out: {each}" for each in lost), *merged]) or "all asked"
+    return f"{printable(rows['file'])}: {rows['rows']:,} rows, {counts}"
 
 
 def _print(report: Any, model: str) -> None:
@@ -205,22 +241,22 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def _multiple_choice(
-    who: Answering, overrides: tuple[str, ...], rows: "list[Row]", limit: int | None, as_json: bool
+    who: Answering, overrides: tuple[str, ...], rows: "list[Cells]", limit: int | None, as_json: bool
 ) -> None:
     """Read the choices; this is no run, and leaves nothing behind."""
-    import random
     from tempfile import TemporaryDirectory
 
     from pydantic_core import to_json
 
     from selfloop.assemble import assemble, check
+    from selfloop.data import sample
     from selfloop.errors import RecipeError
     from selfloop.multiple_choice import items, score
     from selfloop.recipe import read
     from selfloop.runner import pin_model
     from selfloop.store import Store
 
-    wanted = items(rows if limit is None or limit >= len(rows) else random.Random(0).sample(rows, limit))
+    wanted = items(sample(rows, limit))
     loaded = read(who.recipe, (*who.overrides, *overrides, "observers=[]", "tuner=null"), who.base)
     check(loaded)
     kind = loaded.recipe.backend.kind

@@ -26,6 +26,18 @@ overrides = click.option(
     metavar="KEY=VALUE",
     help="Change a value of the recipe, as in --set backend.n_ctx=4096. May be given more than once.",
 )
+question_column = click.option(
+    "--question-column", default="", metavar="NAME", help="The column of the questions, if it is not found by itself."
+)
+answers_column = click.option(
+    "--answers-column",
+    default="",
+    metavar="NAME",
+    help="The column of the gold answers. A dotted name leads into a mapping: answers.text.",
+)
+skip_broken = click.option(
+    "--skip-broken", is_flag=True, help="Leave out lines that cannot be read, and say how many there are."
+)
 quiet = click.option("--quiet", is_flag=True, help="Print only where the run lies, and whether something failed.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
