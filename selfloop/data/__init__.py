@@ -44,6 +44,7 @@ __all__ = [
     "sample",
 ]
 
+MOST_REMEMBERED = 64 * 1024**2  # bytes of a file whose rows are kept while a model runs
 PACKED = (".gz", ".gzip")
 CSV = (".csv", ".tsv", ".tab")
 JSON = (".json", *json_rows.LINES)
@@ -106,7 +107,7 @@ def _raw(path: Path, split: str, question: str, skip_broken: bool) -> Raw:
         status = path.stat()
     except (OSError, ValueError):
         return _read_raw(path, split, question, skip_broken)
-    if is_stream(path):
+    if is_stream(path) or status.st_size > MOST_REMEMBERED:
         return _read_raw(path, split, question, skip_broken)
     stamp = (str(path.absolute()), status.st_ino, status.st_mtime_ns, status.st_size)
     return _remembered(path, stamp, split, question, skip_broken)
@@ -122,6 +123,8 @@ def _read_raw(path: Path, split: str, question: str, skip_broken: bool) -> Raw:
         if path.is_dir():
             return _folder(path, split)
         return _file(path, question, skip_broken)
+    except OSError as error:  # a name that is too long, a folder that nobody may look into
+        raise files.unreadable(path, error.strerror or str(error)) from error
     except ValueError as error:
         why = str(error)
         join = ", " if why.startswith("line ") else ": "

@@ -94,6 +94,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 
 def _rows(table: Any, form: str) -> Raw:
+    table.validate(full=True)  # offsets that point outside of a damaged file would end the process
     names = table.column_names
     for name in names:
         if names.count(name) > 1:

@@ -154,7 +154,7 @@ def listed_in(text: str) -> list[Any] | dict[Any, Any] | None:
 
 def is_cut_list(value: Any) -> bool:
     """Return whether a text begins as a list does and cannot be read as one: it may have been cut off."""
-    return isinstance(value, str) and value.strip()[:2] in ("['", '["', "{'", '{"') and listed_in(value.strip()) is None
+    return isinstance(value, str) and value.strip().startswith(("[", "{")) and listed_in(value.strip()) is None
 
 
 class _Notation:

@@ -75,6 +75,9 @@ def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
             if not any(cell.strip() for cell in record.cells):
                 raw.empty.append(number)
                 continue
+            if [cell.strip() for cell in record.cells] == header:
+                raw.headers.append(number)
+                continue
             if record.bare_quotes:
                 bare.append(number)
             cells = [cell if cell.strip() else None for cell in record.cells]

@@ -101,6 +101,8 @@ def _unpacked(path: Path, data: bytes) -> bytes:
         if not unpacker.eof:
             raise unreadable(path, "it is cut off: the .gz has no end")
         data = unpacker.unused_data.lstrip(b"\0")  # tapes are padded
+    if data:
+        raise unreadable(path, "there is something else after the end of the .gz")
     return b"".join(parts)
 
 

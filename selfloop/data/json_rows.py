@@ -48,7 +48,7 @@ def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
     if not lines:
         return Raw("JSONL" if suffix in LINES else "JSON", "line")
     first = _attempt(lines[0][1])
-    if isinstance(first, Mapping) and (len(lines) > 1 or _is_one_question(first, is_question)):
+    if isinstance(first, Mapping) and (len(lines) > 1 or not _holds_rows(first, is_question)):
         return _read_lines(lines)
     try:
         document = parsed(text)
@@ -65,8 +65,10 @@ def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
     return _rows_of(document, is_question)
 
 
-def _is_one_question(row: Mapping[str, Any], is_question: Callable[[str], bool]) -> bool:
-    return any(is_question(name) and not isinstance(value, list | Mapping) for name, value in row.items())
+def _holds_rows(document: Mapping[str, Any], is_question: Callable[[str], bool]) -> bool:
+    """Return whether an object is a whole document, not one row."""
+    raw = _rows_of(document, is_question)
+    return bool(raw.layout) or len(raw.rows) != 1 or raw.rows[0].cells is not document
 
 
 def _attempt(line: str) -> Any:
@@ -117,8 +119,7 @@ def _rows_of(document: Any, is_question: Callable[[str], bool]) -> Raw:
     objects = all(isinstance(value, Mapping) for value in document.values())
     if document and objects and any(is_question(name) for value in document.values() for name in value):
         return _array([{"id": name, **value} for name, value in document.items()])
-    names = ", ".join(map(str, document))
-    raise ValueError(f"there are no rows in it, only {names:.200}. Rows are a list of {FORM}")
+    return _array([document])
 
 
 def _is_rows(value: Any) -> bool:
@@ -143,7 +144,8 @@ def _question_object(document: Mapping[str, Any], is_question: Callable[[str], b
     """Return the one row that an object is, or the rows of an object that holds columns, as pandas writes them."""
     column = next(name for name in document if is_question(name))
     values = document[column]
-    if isinstance(values, str) or not isinstance(values, list | Mapping):
+    is_numbered = isinstance(values, Mapping) and all(key.isdecimal() for key in values)
+    if not (isinstance(values, list) or is_numbered):
         return _array([document])
     if any(type(value) is not type(values) or len(value) != len(values) for value in document.values()):
         raise ValueError(f"the column {column!r:.60} has {len(values)} values, and another has not as many")

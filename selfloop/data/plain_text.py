@@ -9,12 +9,16 @@ SUFFIXES = ("", ".txt", ".text", ".md", ".markdown", ".lst", ".list", ".question
 _MARKS = re.compile(r"(?:#{1,6}|>|[-*+•◦▪‣–—](?:[ \t]+\[[ xX]\])?)[ \t]+")
 _NUMBER = re.compile(r"\(?(\d{1,4})[.):][ \t]+")
 _FENCE = re.compile(r"(```|~~~)")
+_TABLE = re.compile(r"\n[ \t]*\|?[ \t:]*-{2,}[ \t:]*\|[-|: \t]*(\n|$)")  # the line below a table's head
 _RULE = re.compile(r"[-=*_~|: \t]+")  # lines across, and below titles and heads of tables
 
 
 def read(text: str) -> Raw:
-    """Return each line that is not empty as a row with a `question`."""
+    """Return each line that is not empty as a row with a `question`. Raises ValueError for a Markdown table."""
     raw = Raw("text", "line")
+    if underline := _TABLE.search(text):
+        place = text.count("\n", 0, underline.start()) + 2
+        raise ValueError(f"line {place}: this is a Markdown table. Save it as CSV")
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     texts, marked = list[tuple[int, str]](), list[int]()
     for number, line in lines:

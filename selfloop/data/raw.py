@@ -25,8 +25,9 @@ class Broken(NamedTuple):
 class Raw:
     """The rows of a file. `form` is its format for people, `unit` is what the numbers count: "line" or "row".
 
-    `layout` is the name of a data set whose own form this is. `notes` are facts that a person should know: how
-    something was read that could have been meant otherwise.
+    `empty` are the numbers of rows without a cell, and `headers` those of rows that name the columns again, as
+    files that were put together have them. `layout` is the name of a data set whose own form this is. `notes` are
+    facts that a person should know: how something was read that could have been meant otherwise.
     """
 
     form: str
@@ -34,6 +35,7 @@ class Raw:
     rows: list[Row] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     empty: list[int] = field(default_factory=list)
+    headers: list[int] = field(default_factory=list)
     layout: str = ""
     notes: list[str] = field(default_factory=list)
 

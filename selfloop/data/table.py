@@ -48,6 +48,7 @@ WITHOUT_QUESTION = "without a question"
 WITHOUT_GOLD = "without a gold answer"
 MARKED_IMPOSSIBLE = "marked as impossible to answer"
 EMPTY = "empty"
+HEADER_AGAIN = "the header again"
 BROKEN = "broken"
 
 
@@ -98,8 +99,10 @@ class Table:
         if lost:
             lines.append(f"  left out: {', '.join(lost)}")
         if self.merged:
-            merged = f"{len(self.merged):,} row{_s(len(self.merged))} ({places(self.unit, self.merged)})"
-            lines.append(f"  asked once, with the gold answers of all its rows: {merged}")
+            lines.append(
+                f"  merged into an earlier row that asks the same, gold answers united: {len(self.merged):,} "
+                f"({places(self.unit, self.merged)})"
+            )
         lines += [f"  {note}" for note in self.notes]
         return "\n".join(printable(line) if not line.startswith("  ") else f"  {printable(line)}" for line in lines)
 
@@ -242,7 +245,9 @@ def gathered(raw: Raw, where: str, use: Use, wanted: Columns, *, skip_broken: bo
     got.broken += raw.broken
     for number in raw.empty:
         got.leave_out(EMPTY, number)
-    count = len(raw.rows) + len(raw.broken) + len(raw.empty)
+    for number in raw.headers:
+        got.leave_out(HEADER_AGAIN, number)
+    count = len(raw.rows) + len(raw.broken) + len(raw.empty) + len(raw.headers)
     if not raw.rows:
         if raw.broken:
             raise RecipeError(_refusal(where, raw.unit, raw.broken, count))
@@ -308,7 +313,7 @@ def _take(got: _Gathered, row: Row, parts: _Parts, use: Use, source: str) -> Non
         got.leave_out(EMPTY, row.number)
         return
     text = encodable(text_of(cell(row.cells, parts.question)))
-    if not text:
+    if not any(map(str.isalnum, text)):
         got.leave_out(WITHOUT_QUESTION, row.number)
         return
     if parts.impossible and cell(row.cells, parts.impossible) in (True, "true", "True", "1", 1):

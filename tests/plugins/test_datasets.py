@@ -154,7 +154,7 @@ def test_rows_that_cannot_be_used(text: str, message: str, tmp_path: Path) -> No
 def test_files_that_are_not_what_they_are_called(name: str, tmp_path: Path) -> None:
     if name != "no.jsonl":
         (tmp_path / name).write_bytes(b"\xff\x00 no table")
-    with pytest.raises(RecipeError, match="cannot read |line 1: this is not UTF-8"):
+    with pytest.raises(RecipeError, match=r"cannot read |line 1: this is not UTF-8"):
         datasets.Dataset(path=tmp_path / name)
 
 

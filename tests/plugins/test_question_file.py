@@ -51,7 +51,7 @@ def test_a_large_file_with_skip_broken(tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == (
         f"{path}: JSONL, 100,000 rows, 89,900 questions. Columns: question (question), answers (gold answers)\n"
         "  left out: 100 broken (lines 1000, 2000, 3000, ...)\n"
-        "  asked once, with the gold answers of all its rows: 10,000 rows (lines 2, 12, 22, ...)\n"
+        "  merged into an earlier row that asks the same, gold answers united: 10,000 (lines 2, 12, 22, ...)\n"
     )
     source = QuestionFile(path=path, skip_broken=True)
     assert time.process_time() - start < 5
