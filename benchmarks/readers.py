@@ -351,7 +351,8 @@ def _outcome(path: Path, content: bytes, use: str) -> Outcome:
     lost = sum(one.count for one in table.left_out) + len(table.merged)
     asked = {mark for question in table.questions for mark in MARK.findall(question.text)}
     written = set(MARK.findall(content.decode("utf-8", "ignore")))
-    if table.rows != len(table.questions) + lost or len(written - asked) > lost:
+    accounted = len(table.questions) + lost
+    if table.rows != accounted or len(written - asked) > lost or len(written) > accounted:
         return Outcome("FAULT", f"of {len(written)} questions {len(asked)} are asked, {lost} accounted for")
     return Outcome("read", table.summary())
 

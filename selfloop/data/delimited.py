@@ -66,23 +66,29 @@ def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
     delimiter = delimiter_of(lines[start], suffix, is_question)
     header = _header(_names(lines[start], delimiter))
     kind = "one column" if delimiter == ALONE else f"separated by {DELIMITERS[delimiter]}"
-    raw, bare = Raw(f"CSV, {kind}", "line"), list[int]()
+    raw = Raw(f"CSV, {kind}", "line")
     with _long_cells():
-        for number, record in _records(lines, start + 1, delimiter, len(header)):
-            if isinstance(record, BrokenRecord):
-                raw.broken.append(Broken(number, str(record)))
-                continue
-            if not any(cell.strip() for cell in record.cells):
-                raw.empty.append(number)
-                continue
-            if [cell.strip() for cell in record.cells] == header:
-                raw.headers.append(number)
-                continue
-            if record.bare_quotes:
-                bare.append(number)
-            cells = [cell if cell.strip() else None for cell in record.cells]
-            cells += [None] * (len(header) - len(cells))
-            raw.rows.append(Row(number, dict(zip(header, cells, strict=False))))
+        records = _sound_records(lines, start + 1, delimiter, len(header))
+        if records is None:
+            records = list(_mended_records(lines, start + 1, delimiter, len(header)))
+        else:
+            raw.notes += _doubtful(lines, records, delimiter, len(header))
+    bare = list[int]()
+    for number, record in records:
+        if isinstance(record, BrokenRecord):
+            raw.broken.append(Broken(number, str(record)))
+            continue
+        cells = [cell if cell.strip() else None for cell in record.cells]
+        if not any(cells):
+            raw.empty.append(number)
+            continue
+        if [cell.strip() for cell in record.cells] == header:
+            raw.headers.append(number)
+            continue
+        if record.bare_quotes:
+            bare.append(number)
+        cells += [None] * (len(header) - len(cells))
+        raw.rows.append(Row(number, dict(zip(header, cells, strict=False))))
     if bare:
         raw.notes.append(f"quotes that do not pair are read as they stand ({places('line', bare)})")
     return raw
@@ -99,7 +105,44 @@ def _header(names: Sequence[str]) -> list[str]:
     return header
 
 
-def _records(lines: list[str], start: int, delimiter: str, width: int) -> Iterator[tuple[int, Record | BrokenRecord]]:
+Numbered = tuple[int, Record | BrokenRecord]
+
+
+def _sound_records(lines: list[str], start: int, delimiter: str, width: int) -> list[Numbered] | None:
+    """Return all records with the numbers of their lines, None if the file breaks the rules of quotes anywhere."""
+    reader = csv.reader((f"{line}\n" for line in lines[start:]), delimiter=delimiter, strict=True)
+    records, number = list[Numbered](), start + 1
+    try:
+        for cells in reader:
+            following = start + reader.line_num + 1
+            if cells and (len(cells) < width or _surplus(cells, width)):
+                return None
+            if cells:
+                records.append((number, Record(cells, following - number)))
+            number = following
+    except csv.Error:
+        return None
+    return records
+
+
+def _doubtful(lines: list[str], records: Sequence[Numbered], delimiter: str, width: int) -> list[str]:
+    """Return a note on quoted texts over several lines, each of which could be a row if the quotes were strays."""
+    doubtful = [
+        number
+        for number, record in records
+        if isinstance(record, Record)
+        and _could_be_rows(lines[number - 1 : number - 1 + record.lines], delimiter, width)
+    ]
+    if not doubtful:
+        return []
+    return [f"lines within quotes are one text, though each could be a row ({places('line', doubtful)})"]
+
+
+def _could_be_rows(spanned: Sequence[str], delimiter: str, width: int) -> bool:
+    return len(spanned) > 1 < width and all(len(line.split(delimiter)) == width for line in spanned)
+
+
+def _mended_records(lines: list[str], start: int, delimiter: str, width: int) -> Iterator[Numbered]:
     """Yield each record with the number of its first line; blank lines are none."""
     place = start
     while place < len(lines):
@@ -127,7 +170,7 @@ def _record(lines: list[str], place: int, delimiter: str, width: int) -> Record:
         spanned = lines[place : place + quoted.lines]
         if len(quoted.cells) < width:
             continue  # a quote that swallows rows comes out with too few cells
-        if width == 1 or any(len(each.split(delimiter)) != width for each in spanned):
+        if not _could_be_rows(spanned, delimiter, width):
             return quoted
         if delimiter != "\t":
             last = place + quoted.lines

@@ -313,7 +313,7 @@ def _take(got: _Gathered, row: Row, parts: _Parts, use: Use, source: str) -> Non
         got.leave_out(EMPTY, row.number)
         return
     text = encodable(text_of(cell(row.cells, parts.question)))
-    if not any(map(str.isalnum, text)):
+    if not text:
         got.leave_out(WITHOUT_QUESTION, row.number)
         return
     if parts.impossible and cell(row.cells, parts.impossible) in (True, "true", "True", "1", 1):
