@@ -167,8 +167,8 @@ def _parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
     question = chosen(names, wanted.question, where) if wanted.question else named(names, QUESTION)
     if not question:
         raise RecipeError(
-            f"{where}: no column of questions is known among {', '.join(names):.300}. Name it: question_column in the "
-            "source of a recipe, --question-column for eval and score."
+            f"{where}: no column of questions is known among {', '.join(names):.300}. Call it `question`, or "
+            "name it: question_column in the source of a recipe, --question-column for eval and score."
         )
     answer_names = ANSWERED if use == "score" else ANSWER
     answer = chosen(names, wanted.answer, where) if wanted.answer else named(names, answer_names)
@@ -189,8 +189,8 @@ def _parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
     parts = _Parts(question, tuple(gold), answer, pattern, named(names, TOPIC), named(names, IMPOSSIBLE), semicolons)
     if use == "eval" and not gold and not pattern:
         raise RecipeError(
-            f"{where}: there are no gold answers in it, only {', '.join(names):.300}. Name their column: "
-            "answers_column in the source of a recipe, --answers-column for eval."
+            f"{where}: there are no gold answers in it, only {', '.join(names):.300}. Call their column "
+            "`answers`, or name it: answers_column in the source of a recipe, --answers-column for eval."
         )
     if use == "score" and not answer:
         raise RecipeError(
