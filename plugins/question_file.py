@@ -62,7 +62,7 @@ def check(
         answers_column=answers_column,
         answer_column=answer_column,
     )
-    if not quiet:
+    if not (quiet or source.table.is_plain):
         click.echo(source.table.summary(), err=True)
 
 

@@ -89,6 +89,11 @@ class Table:
         questions = tuple(sample(self.questions, limit, seed))
         return self if len(questions) == len(self.questions) else replace(self, questions=questions, limit=limit)
 
+    @property
+    def is_plain(self) -> bool:
+        """Return whether there is nothing to say: the file is text, and each of its lines is asked as it stands."""
+        return self.form == "text" and self.rows == len(self.questions) and not self.notes
+
     def summary(self) -> str:
         """Return an account of the rows in one to three lines, without a line feed at the end."""
         asked = len(self.questions)

@@ -69,11 +69,13 @@ def test_a_repeated_question_is_given_once_and_the_first_line_counts(tmp_path: P
 
 
 def test_it_says_what_it_took_unless_it_is_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "q.txt"
-    path.write_text("Q?\nR?\n\n")
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"question": "Q?"}\n{"question": "R?"}\n\n')
     question_file.check(path=path)
-    assert capsys.readouterr() == ("", f"{path}: text, 2 rows, 2 questions. Columns: question (question)\n")
+    assert capsys.readouterr() == ("", f"{path}: JSONL, 2 rows, 2 questions. Columns: question (question)\n")
     question_file.check(path=path, quiet=True)
+    (tmp_path / "q.txt").write_text("Q?\nR?\n\n")
+    question_file.check(path=tmp_path / "q.txt")
     assert capsys.readouterr() == ("", "")
 
 
