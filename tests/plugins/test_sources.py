@@ -380,9 +380,7 @@ def test_file_gives_each_question_once(tmp_path: Path) -> None:
     assert source.ask(asking(past=past_of([f"Question {i}?" for i in range(5)]))) == []
 
 
-@pytest.mark.parametrize(
-    "line", ["{oops", "[1]", '"Q?"', '{"question": 1, "question": 2}', "null", "1"]
-)
+@pytest.mark.parametrize("line", ["{oops", "[1]", '"Q?"', '{"question": 1, "question": 2}', "null", "1"])
 def test_a_bad_line_is_named(line: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r'q\.jsonl, line 3: each line is \{"question"'):
         file(tmp_path / "q.jsonl", f'{{"question": "Q?"}}\n\n{line}\n')
