@@ -33,13 +33,13 @@ from selfloop_plugins.llama_cpp.weights import working
 
 from selfloop import Claim, Completion, Component, Judging, Question, Verdict, metrics
 from selfloop.answers import declines
+from selfloop.data import rows
 from selfloop.gold import judged
 from selfloop.manager import load
 from selfloop.metrics import Estimate, interval
 from selfloop.prompts import Prompt, Prompts, is_open
 from selfloop.recorder import Recorder
 from selfloop.records import Request, Sampling
-from selfloop.rows import read
 from selfloop.store import Store
 
 SETS = ("easy_facts", "popqa", "nq_open", "webquestions", "curatedtrec")
@@ -99,7 +99,7 @@ def questions(path: Path) -> list[Question]:
     """Return the questions of a JSONL file, with what counts as right."""
     return [
         Question(row["question"], path.stem, gold=tuple(row["answers"]), gold_pattern=row.get("answer_regex", ""))
-        for row in read(path)
+        for row in rows(path)
     ]
 
 

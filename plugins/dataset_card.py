@@ -27,6 +27,7 @@ COLUMNS: Mapping[str, str] = {
     "topic": "what the source asked about",
     "samples": "other answers to the same question, drawn at random",
     "verdicts": "each verifier's confidence; none where it could not tell",
+    "columns": "the other columns of the data that the questions came from",
     "adapter": "the sha256 of the LoRA adapter that answered; none for the model as it is",
     "model": "the model's name",
     "prompt": "the question",

@@ -8,13 +8,12 @@ there (EliCal's second stage).
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from selfloop import Claim, Completion, Component, Judging, Question, Verdict, hookimpl
+from selfloop import Claim, Completion, Component, Judging, Question, Verdict, data, hookimpl
 from selfloop.errors import RecipeError, RequestError
-from selfloop.plain_json import parsed
 from selfloop.prompts import is_open
 from selfloop.records import Continuation
 
@@ -186,11 +185,10 @@ def _fold(question: Question) -> int:
 def _labelled(path: Path) -> list[tuple[Claim, bool]]:
     """Return the claims of a file of labels, and whether each is right."""
     try:
-        rows: list[Any] = [parsed(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-        told = [(str(row["question"]).strip(), str(row["answer"]).strip(), row["right"]) for row in rows]
+        told = [(str(row["question"]).strip(), str(row["answer"]).strip(), row["right"]) for row in data.rows(path)]
         if not told or not all(right in (True, False) for *_, right in told):
             raise ValueError("`right` is true or false")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         form = '{"question": "...", "answer": "...", "right": true}'
         raise RecipeError(f"the labels in {path} cannot be read ({error!r}). Each line is {form}.") from error
     return [(Claim(Question(text, "labels"), Completion(f" {answer}\n")), bool(right)) for text, answer, right in told]

@@ -5,7 +5,7 @@ counted apart and stands in no metric. All intervals are those of `metrics.inter
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from selfloop import metrics
 from selfloop.answers import declines
+from selfloop.data.cells import evened
 from selfloop.gold import EXACT, Match, judged
 from selfloop.metrics import Estimate, Floats, Metric, interval
 from selfloop.records import Attempt, Round
@@ -25,7 +26,10 @@ DETECTION = {"auroc": metrics.auroc, "aurc": metrics.aurc, "ece": metrics.ece, "
 
 @dataclass(frozen=True)
 class Answered:
-    """One question and what became of it; `verdicts` are the verifiers' confidences in the answer, None: abstained."""
+    """One question and what became of it; `verdicts` are the verifiers' confidences in the answer, None: abstained.
+
+    `columns` are the other columns of the question's row in the data.
+    """
 
     question: str
     answer: str
@@ -34,6 +38,7 @@ class Answered:
     decision: str
     confidence: float | None
     verdicts: dict[str, float | None]
+    columns: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,13 +77,18 @@ class Report:
 
     def plain(self) -> dict[str, Any]:
         """Return all but the single answers as what JSON knows: an estimate is {value, low, high}, NaN is None."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "answers"}
+        return {part.name: _plain(getattr(self, part.name)) for part in fields(self) if part.name != "answers"}
 
     def columns(self) -> dict[str, list[Any]]:
-        """Return the single answers as a table, with a column `verifier_NAME` for each verifier."""
+        """Return the single answers as a table, with a column `verifier_NAME` for each verifier.
+
+        The data's own columns follow; one whose name is taken is called `data_NAME`.
+        """
         names = ("question", "answer", "right", "decision", "confidence")
         table = {name: [getattr(one, name) for one in self.answers] for name in names}
-        return table | {f"verifier_{name}": [one.verdicts.get(name) for one in self.answers] for name in self.verifiers}
+        table |= {f"verifier_{name}": [one.verdicts.get(name) for one in self.answers] for name in self.verifiers}
+        own = evened([one.columns for one in self.answers])
+        return table | {f"data_{name}" if name in table else name: values for name, values in own.items()}
 
 
 def evaluate(rounds: Iterable[Round], match: Match = EXACT) -> Report:
@@ -164,6 +174,7 @@ def _answered(attempt: Attempt, match: Match) -> Answered:
         decision=str(attempt.decision),
         confidence=attempt.confidence,
         verdicts=attempt.confidences(attempt.chosen),
+        columns=attempt.question.other_columns,
     )
 
 
@@ -175,7 +186,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Estimate):
         return _plain(value._asdict())
     if is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, list):

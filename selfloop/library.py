@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from ruamel.yaml import YAML
 
 from selfloop.answers import UNKNOWN
+from selfloop.data.cells import evened
 from selfloop.errors import MissingExtra, RecipeError
 from selfloop.ledger import UNSAID, Past
 from selfloop.recipe import Decide
@@ -80,7 +81,8 @@ class Run:
         """Return a row for each question, as its run left it, in the order first asked.
 
         `answer` is what holds: "I don't know" where it was declined. `drafted` is what the model said, and `confidence`
-        is about that. `verdicts` has the confidence of each verifier, None where it could not tell.
+        is about that. `verdicts` has the confidence of each verifier, None where it could not tell. `columns` are the
+        other columns of the data that the questions came from, `id` among them, where there are any.
         """
         rounds, model = self.rounds, str(self.model.get("name", ""))
         attempts = _attempts(rounds)
@@ -89,6 +91,10 @@ class Run:
         names = dict.fromkeys(name for row in rows for name in row["verdicts"])
         for row in rows:  # every row has every verifier, for a table has the same columns in all its rows
             row["verdicts"] = {name: row["verdicts"].get(name) for name in names} or None
+        own = evened([outcome.question.other_columns for outcome in chosen])
+        if own:
+            for place, row in enumerate(rows):
+                row["columns"] = {name: values[place] for name, values in own.items()}
         return rows
 
     def frame(self, only: Collection[Decision] = ANSWERED) -> "DataFrame":

@@ -13,12 +13,12 @@ import numpy as np
 from pydantic import BaseModel, TypeAdapter, ValidationError, model_validator
 
 from selfloop import metrics
+from selfloop.data.raw import Cells
 from selfloop.errors import RecipeError, RequestError
 from selfloop.metrics import Estimate, interval
 from selfloop.prompts import Prompt, is_open
 from selfloop.protocols import Backend
 from selfloop.records import Continuation
-from selfloop.rows import Row
 
 REPOSITORY, CONFIG, SPLIT = "truthfulqa/truthful_qa", "multiple_choice", "validation"
 
@@ -54,7 +54,7 @@ class Report:
     mc2: Estimate
 
 
-def items(rows: Iterable[Row]) -> list[Item]:
+def items(rows: Iterable[Cells]) -> list[Item]:
     """Return the rows as items. Raises RecipeError for one that is none."""
     try:
         return TypeAdapter(list[Item]).validate_python(list(rows))

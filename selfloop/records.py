@@ -4,9 +4,10 @@ Three things are kept apart everywhere: the verifier broke (`Failure`), the veri
 (`Verdict.confidence is None`), the model declined (`Attempt.decision == "declined"`).
 """
 
+import json
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import Literal
+from typing import Any, Literal
 
 Variant = Literal["", "reworded", "reversed", "swapped"]
 Decision = Literal["belief", "declined", "undecided", "dropped", "failed"]
@@ -107,7 +108,7 @@ class Question:
     that is to be judged, in place of the model's own draft; `explanation` says in a sentence why it is right. `via` is
     what in the source led to the question: a frame, an entity. `variant_of` is the text of an earlier question that
     this one asks for again in other words (`reworded`), from the answer's side (`reversed`), or of something else of
-    the same kind (`swapped`).
+    the same kind (`swapped`). `columns` are the other columns of the row that it was read from, as a JSON object.
     """
 
     text: str
@@ -120,6 +121,12 @@ class Question:
     via: str = ""
     variant_of: str = ""
     variant: Variant = ""
+    columns: str = ""
+
+    @property
+    def other_columns(self) -> dict[str, Any]:
+        """Return the columns of its row that are not the question's own, `id` among them, by name."""
+        return dict(json.loads(self.columns)) if self.columns else {}
 
     @property
     def id(self) -> str:

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 APPLIED = ("verifiers", "decide", "answer.declines", "plugins", "prompts", "backend")
 DRAWN = ("backend.kind", "prompts.answer", "prompts.critique", "prompts.revise")  # what the stored texts came from
 REFUSED = (
-    "nothing is generated anew by `rescore`: it applies verifiers, decide, answer.declines, plugins, the options of the same "
-    "backend, and prompts of verifiers. For all else run the recipe again: selfloop run"
+    "nothing is generated anew by `rescore`: it applies verifiers, decide, answer.declines, plugins, "
+    "the options of the same backend, and prompts of verifiers. For all else run the recipe again: selfloop run"
 )
 
 

@@ -74,8 +74,8 @@ def test_a_question_is_data(question: str, world: Path, selfloop: Selfloop) -> N
         (("ask", "no-such-model", "Who?"), 3, "no-such-model"),
         (("score", "recipe.yaml", "nothing.jsonl"), 2, "nothing.jsonl"),
         (("score", "recipe.yaml", "empty.jsonl"), 2, "no row in it"),
-        (("score", "recipe.yaml", "bare.jsonl"), 2, "row 2: there is no answer"),
-        (("score", "recipe.yaml", "wrong.jsonl"), 2, "text"),
+        (("score", "recipe.yaml", "bare.jsonl"), 2, "line 2: there is no answer to score"),
+        (("score", "recipe.yaml", "wrong.jsonl"), 2, "there is no column of answers to score"),
     ],
 )
 def test_mistakes(arguments: Any, code: int, message: str, world: Path, write: Write, selfloop: Selfloop) -> None:
@@ -83,7 +83,7 @@ def test_mistakes(arguments: Any, code: int, message: str, world: Path, write: W
         {
             "empty.jsonl": "",
             "bare.jsonl": '{"question": "a?", "answer": "b"}\n{"question": "c?"}\n',
-            "wrong.jsonl": '{"question": "a?", "answer": 7}\n',
+            "wrong.jsonl": '{"question": "a?", "answers": [7]}\n',
         }
     )
     said = selfloop(*arguments)

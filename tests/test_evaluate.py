@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import Selfloop
 
-from selfloop import multiple_choice, rows
+from selfloop import data, multiple_choice
 from selfloop.errors import MissingExtra, RecipeError, RequestError
 from selfloop.evaluate import Report, evaluate, policies
 from selfloop.prompts import Prompts
@@ -172,7 +172,8 @@ def folder(write: Write) -> Path:
 
 def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
     said = selfloop("eval", "r.yaml", "--data", "data.jsonl")
-    assert (said.code, said.err) == (0, "")
+    assert said.code == 0
+    assert said.err.endswith("Columns: question (question), answers (gold answers), answer_regex (gold pattern)\n")
     shown = [" ".join(line.split()) for line in said.out.splitlines()]
     # a gold answer that declines counts as none
     start = shown.index("scripted: 3 questions, 1 without gold answer, not counted")
@@ -185,7 +186,7 @@ def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
     assert shown[-1] == "All intervals, and what to plot: runs/eval-data/eval.json, runs/eval-data/eval.parquet"
     found = json.loads((run / "eval.json").read_text())
     assert (found["questions"], found["match"]) == (3, "exact")
-    table = rows.read(run / "eval.parquet")
+    table = data.rows(run / "eval.parquet")
     assert [(row["question"], row["right"], row["decision"]) for row in table] == [
         ("What is the capital of Egypt?", True, "belief"),
         ("How many legs?", True, "belief"),
@@ -197,7 +198,7 @@ def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
 def test_eval_json_is_json_alone_and_a_finished_run_gives_the_same(folder: Path, selfloop: Selfloop) -> None:
     said = selfloop("eval", "r.yaml", "--data", "data.jsonl", "--limit", 2, "--json", "--set", "name=mine")
     found = json.loads(said.out)
-    assert (said.code, said.err, found["run"], found["questions"]) == (0, "", "runs/mine", 2)
+    assert (said.code, found["run"], found["questions"], found["data"]["rows"]) == (0, "runs/mine", 2, 4)
     assert set(found["policies"]) == {"run", "always answer", "always decline", "random"}
     assert set(found["policies"]["run"]["correct"]) == {"value", "low", "high"}
     assert selfloop("resume", "mine").code == 0
@@ -236,10 +237,11 @@ def test_eval_of_a_data_sets_own_form(suffix: str, folder: Path, selfloop: Selfl
     ("args", "code", "message"),
     [
         (["r.yaml", "--data", "no.jsonl"], 2, "cannot read no.jsonl: No such file or directory."),
-        (["r.yaml", "--data", "none.jsonl"], 2, "not one line has an answer in `answers`, or an `answer_regex`."),
-        (["r.yaml", "--data", "bare.jsonl"], 2, "there are no answers in it, only question. What counts as right"),
+        (["r.yaml", "--data", "none.jsonl"], 2, "1 without a gold answer (line 1)"),
+        (["r.yaml", "--data", "bare.jsonl"], 2, "there are no gold answers in it, only question."),
         (["r.yaml", "--data", "bad.jsonl"], 2, "bad.jsonl, line 1: answer_regex is no regular expression"),
-        (["r.yaml", "--data", "script.txt"], 2, "files of these kinds: .jsonl, .json, .csv, .tsv, .parquet."),
+        (["r.yaml", "--data", "r.yaml"], 2, "files of the kind .yaml are not read. Give text (.txt, .md), JSONL"),
+        (["r.yaml", "--question-column", "q"], 2, "so they need --data"),
         (["r.yaml", "--data", "hf:popqs"], 2, "no data set named 'popqs'. Did you mean 'popqa'?"),
         (["r.yaml", "--data", "hf:popqa"], 2, "pip install 'selfloop[datasets]'"),
         (["no.yaml", "--data", "data.jsonl"], 2, "cannot read the recipe no.yaml"),
@@ -278,9 +280,10 @@ def test_without_pyarrow_there_is_json_and_a_hint(folder: Path, selfloop: Selflo
     assert said.code == 0
     assert said.out.rstrip().endswith("Do: pip install 'selfloop[parquet]'")
     assert not (folder / "runs/eval-data/eval.parquet").exists()
+    (folder / "x.parquet").write_bytes(b"PAR1")
     assert (folder / "runs/eval-data/eval.json").exists()
     with pytest.raises(MissingExtra, match="pyarrow"):
-        rows.read(folder / "x.parquet")
+        data.rows(folder / "x.parquet")
 
 
 # --- multiple choice

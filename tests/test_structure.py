@@ -15,6 +15,7 @@ CORE = sorted((ROOT / "selfloop").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
 HEAVY = {"torch", "transformers", "peft", "gguf", "llama_cpp", "numpy", "pydantic", "rich", "ruamel"}
 
+DATA = {f"data.{path.stem}" for path in (ROOT / "selfloop" / "data").glob("[a-z]*.py")}
 # What each layer may import of selfloop. `protocols` and below are nouns; `steps` and above are verbs.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -42,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "isolation": {"text"},
     "guard": {"errors", "isolation", "progress", "records"},
     "store": {"answers", "errors", "ledger", "plain_json", "records", "text", "yaml_source"},
+    "data": {"answers.bounded", "data", *DATA, "errors", "records", "text"},
     "recorder": {"errors", "events", "guard", "progress", "protocols", "records", "store", "text"},
     "loop": {"steps", "assemble", "ledger", "recipe", "records"},
 }
@@ -52,7 +54,7 @@ PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "
 PUBLIC |= {"nonanswers", "progress", "testing", "text", "thoughts"}
 # What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
 PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
-PUBLIC |= {"answers.bounded", "evaluate", "store", "plain_json", "run_names", "cli.tables"}
+PUBLIC |= {"answers.bounded", "data", "data.hub", "evaluate", "store", "plain_json", "run_names", "cli.tables"}
 
 
 def module(path: Path) -> str:

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from selfloop import Component, Question, hookimpl
+from selfloop import Component, Question, data, hookimpl
 from selfloop.errors import MissingExtra, RecipeError
 
 from ..evidence import PROMPTS
-from ..question_file import QuestionFile
 
 if TYPE_CHECKING:
     from .tuner import Lora
@@ -49,7 +48,7 @@ def build(
     declining is, but whether it is preferred to answering. The adapter is taken if, on questions that were never
     trained on, it keeps more answers and declines more than the base together, and if the perplexity of the base's own
     text rises by no more than the share `perplexity`. It is refused too if it does worse than the base on the questions
-    of the file `gold`, as the source `file` reads it (JSONL with `answers`), where a wrong answer costs what a right
+    of the file `gold`, as the source `dataset` reads it, where a wrong answer costs what a right
     one brings; nothing else is done with them.
     """
     if (many := os.environ.get("WORLD_SIZE", "1")) != "1":  # of accelerate and torchrun
@@ -79,12 +78,16 @@ def build(
 
 def gold_of(path: Path | None) -> list[Question]:
     """Return the gate's questions. Raises RecipeError for a file that cannot be read, or has one without answers."""
-    found = QuestionFile(path=path).questions if path else []
-    if without := [one.text for one in found if not (one.gold or one.gold_pattern)]:
-        raise RecipeError(
-            f"{path}: the gate needs answers to all gold questions, and {without[0]!r:.100} has none; add `answers`"
-        )
-    return found
+    if path is None:
+        return []
+    table = data.read(path, "eval")
+    for rows in table.left_out:
+        if rows.reason == data.WITHOUT_GOLD:
+            raise RecipeError(
+                f"{path}, {table.unit} {rows.first[0]}: the gate needs answers to all gold questions, and this has "
+                "none; add `answers`"
+            )
+    return list(table.questions)
 
 
 def check(*, gold: Path | None = None, **options: Any) -> None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import click
 
 from selfloop.cli.extras import missing, pip
+from selfloop.data import read
 from selfloop.errors import RecipeError, SelfloopError, Stopped, did_you_mean
 from selfloop.run_names import fitting
 from selfloop.text import printable
@@ -57,7 +58,7 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
     if purpose == "questions":
         questions = questions or home / QUESTIONS
         files |= {} if questions.exists() else {questions: EXAMPLES}
-    count = _lines(questions) if questions and questions.exists() else EXAMPLES.count("\n")
+    count = len(read(questions).questions) if questions and questions.exists() else EXAMPLES.count("\n")
     where = _placed(questions, home) if questions else ""
     values = {"choice": choice, "purpose": purpose, "questions": where, "count": count}
     files[path] = rendered("recipe.yaml", file=quote(path.name), run=fitting(path.stem), **values)
@@ -125,13 +126,6 @@ def _placed(path: Path, home: Path) -> str:
         if not relative.startswith("~") and ":" not in relative:  # they would be a home, or a prefix
             return relative
     return str(path.resolve())
-
-
-def _lines(questions: Path) -> int:
-    try:
-        return max(1, sum(bool(line.strip()) for line in questions.read_bytes().splitlines()))
-    except OSError as error:
-        raise RecipeError(f"cannot read the question file {questions}: {error.strerror}. Give another.") from error
 
 
 def _say(files: list[Path], path: Path, choice: Choice, purpose: str) -> None:

@@ -80,7 +80,7 @@ def _answered(what: str, questions: tuple[str, ...], overrides: tuple[str, ...])
     with TemporaryDirectory(prefix="selfloop-ask-") as home:
         file = Path(home) / "questions.jsonl"
         file.write_text("".join(json.dumps({"question": text}) + "\n" for text in questions), encoding="utf-8")
-        source = {"kind": "file", "path": str(file)}
+        source = {"kind": "file", "path": str(file), "quiet": True}
         quiet = ("observers=[]", *overrides)
         try:
             folder = closed_book(what, source, len(questions), quiet, Path(home), name="ask", quiet=True)

@@ -1,9 +1,11 @@
 """What `ask`, `score` and `eval` share: one round over given questions, by a recipe, a model alone or a run's model."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from selfloop.cli.bundled import names, recipe_file
@@ -60,11 +62,41 @@ def refuse_ignored(overrides: Sequence[str], *keys: str) -> None:
     refuse_overrides(overrides, names, only=False, because=f"{because} Leave it out.")
 
 
+def kept_input(file: Path, runs: Path) -> Path:
+    """Return the file that a command reads; what can be read only once, a pipe say, is kept in `runs`.
+
+    A run reads its questions again when it goes on. Raises RecipeError for what cannot be read, and StoreError
+    for the disk.
+    """
+    from selfloop.data import files
+    from selfloop.errors import StoreError
+
+    if not files.is_stream(file):
+        return file
+    data = files.content(file)
+    kept = runs / f"stdin-{hashlib.sha256(data).hexdigest()[:12]}"
+    try:
+        runs.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(data)
+    except OSError as error:
+        raise StoreError(f"cannot write {kept}: {error.strerror}. Choose another place with --runs.") from error
+    return kept
+
+
 def closed_book(
-    what: str, source: dict[str, Any], count: int, overrides: tuple[str, ...], runs: Path, *, name: str, quiet: bool
+    what: str,
+    source: dict[str, Any],
+    count: int,
+    overrides: tuple[str, ...],
+    runs: Path,
+    *,
+    name: str,
+    quiet: bool,
+    pinned: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
     """Let `what` answer the `count` questions of `source` in a new run, and nothing else; return the run's folder.
 
+    `pinned` goes into the run's `meta`, beside the model.
     Raises RecipeError for overrides of what is given by the questions.
     """
     from selfloop.runner import run
@@ -82,4 +114,4 @@ def closed_book(
     }
     made = [override(key, value) for key, value in forced.items()]
     told = (f"name={name}", *who.overrides, *overrides, *made)
-    return run(who.recipe, told, runs, quiet=quiet, base=who.base, pinned=who.pinned)
+    return run(who.recipe, told, runs, quiet=quiet, base=who.base, pinned={**who.pinned, **pinned})

@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfloop.cli.closed_book import Answering, answering, closed_book, refuse_ignored
-from selfloop.cli.options import accept_license, as_json, complete_asked, overrides, run_folder, runs_dir
+from selfloop.cli.closed_book import Answering, answering, closed_book, kept_input, refuse_ignored
+from selfloop.cli.options import (
+    accept_license,
+    answers_column,
+    as_json,
+    complete_asked,
+    overrides,
+    question_column,
+    run_folder,
+    runs_dir,
+    skip_broken,
+)
 from selfloop.cli.required import (
     Requirement,
     fail_over,
@@ -23,9 +33,10 @@ from selfloop.cli.tables import print_table
 from selfloop.text import printable
 
 if TYPE_CHECKING:
+    from selfloop.data import Table
+    from selfloop.data.raw import Cells
     from selfloop.gold import Match
     from selfloop.metrics import Estimate
-    from selfloop.rows import Row
 
 HUB = "hf:"
 CHOICES = "truthful_qa"
@@ -35,7 +46,7 @@ CHOICE_FIGURES = ("questions", "failed", "mc1", "mc1.low", "mc1.high", "mc2", "m
 @click.command("eval")
 @click.argument("what", metavar="RECIPE|MODEL|RUN", shell_complete=complete_asked)
 @click.option("--data", metavar="FILE|hf:NAME[:SPLIT]", help="Questions with gold answers: a file, or a data set.")
-@click.option("--limit", type=click.IntRange(min=1), help="Ask so many: a file's first, a data set's at random.")
+@click.option("--limit", type=click.IntRange(min=1), help="Ask so many, drawn at random, always the same.")
 @click.option(
     "--match",
     metavar="RULE",
@@ -43,6 +54,9 @@ CHOICE_FIGURES = ("questions", "failed", "mc1", "mc1.low", "mc1.high", "mc2", "m
     show_default=True,
     help="How an answer is compared with gold answers: exact, squad, contains, f1:0.5, numeric:0.01.",
 )
+@question_column
+@answers_column
+@skip_broken
 @overrides
 @runs_dir
 @fail_under
@@ -54,6 +68,9 @@ def command(
     data: str | None,
     limit: int | None,
     match: str,
+    question_column: str,
+    answers_column: str,
+    skip_broken: bool,
     overrides: tuple[str, ...],
     runs: Path,
     fail_under: tuple[str, ...],
@@ -66,8 +83,10 @@ def command(
     so does RUN (the folder of a run) by its own recipe, with the adapter that it was tuned to last. Without --data, RUN
     is measured as it is, without the model.
 
-    FILE is JSONL, a line {"question": "...", "answers": ["..."]}, or a file of a data set; hf:NAME is one of the hub:
-    nq_open, trivia_qa, web_questions, popqa, simpleqa, truthful_qa.
+    FILE has rows with a question and its gold answers: JSONL, JSON, CSV, TSV or Parquet, also as .gz, the file of a
+    data set as its authors give it out, a folder of `datasets`, or - for standard input. Which column was taken for
+    what is said on standard error. hf:NAME is a data set of the hub: nq_open, trivia_qa, web_questions, popqa,
+    simpleqa, truthful_qa.
 
     RULE is exact (the same answer by the house rule), squad (by the published SQuAD rule), contains (a gold answer
     stands in it), f1:T (token F1 of at least T) or numeric:T (its number is off by at most the share T).
@@ -86,20 +105,30 @@ def command(
     chosen = match_named(match)
     requirements = required(fail_under, fail_over)
     if data is None:
-        if overrides or limit:
-            raise click.UsageError("--set and --limit change what is asked, so they need --data.")
+        if overrides or limit or question_column or answers_column or skip_broken:
+            raise click.UsageError(
+                "--set, --limit and the options for columns change what is asked, so they need --data."
+            )
         _report(_finished(what, runs), chosen, as_json, requirements)
         return
     refuse_ignored(overrides)
-    rows = _rows(data)
-    if rows and "mc1_targets" in rows[0]:
-        _multiple_choice(answering(what), overrides, rows, limit, as_json, requirements)
+    source: dict[str, Any] = {"kind": "dataset", "limit": limit}
+    path = None
+    if data.startswith(HUB):
+        name, _, split = data.removeprefix(HUB).partition(":")
+        source |= {"name": name, "split": split}
+    else:
+        path = kept_input(Path(data), runs)
+        source |= {"path": str(path.absolute()), "skip_broken": skip_broken}
+        source |= {"question_column": question_column, "answers_column": answers_column}
+    if choices := _choices(source, path):
+        _multiple_choice(answering(what), overrides, choices, limit, as_json, requirements)
         return
     if requirements:
         refuse_unknown(requirements, known_names(answering(what), overrides))
-    source = _source(data, rows, limit)
-    count = min(limit or 10**9, _count(source))
-    folder = played(closed_book, what, source, count, overrides, runs, name=_name(data), quiet=as_json)
+    table = _questions(source, path)
+    count, pinned = len(table.questions), {"data": table.plain()}
+    folder = played(closed_book, what, source, count, overrides, runs, name=_name(data), quiet=as_json, pinned=pinned)
     _report(folder, chosen, as_json, requirements)
 
 
@@ -112,51 +141,38 @@ def _finished(what: str, runs: Path) -> Path:
     return run_folder(what, runs)
 
 
-def _rows(data: str) -> "list[Row]":
-    """Return the rows of a file, or of what the hub has in multiple choice; the others load themselves."""
-    from selfloop.rows import fetch, read
-
-    if not data.startswith(HUB):
-        return read(Path(data))
-    name, _, split = data.removeprefix(HUB).partition(":")
-    if name != CHOICES:
-        return []
-    from selfloop.multiple_choice import CONFIG, REPOSITORY, SPLIT
-
-    return fetch(REPOSITORY, CONFIG, split or SPLIT)
-
-
-def _source(data: str, rows: "list[Row]", limit: int | None) -> dict[str, Any]:
-    """Return the question source as a recipe has it."""
-    if data.startswith(HUB):
-        name, _, split = data.removeprefix(HUB).partition(":")
-        return {"kind": "dataset", "name": name, "split": split, "limit": limit}
-    path = str(Path(data).resolve())
-    if data.endswith(".jsonl") and any({"answers", "answer_regex"} & row.keys() for row in rows):
-        return {"kind": "file", "path": path}
-    return {"kind": "dataset", "path": path, "limit": limit}
-
-
-def _count(source: dict[str, Any]) -> int:
-    """Return how many questions there are, for a run says beforehand how many it will ask. Refuses what has no gold."""
+def _choices(source: dict[str, Any], path: Path | None) -> "list[Cells]":
+    """Return the rows of a data set in multiple choice; none of any other."""
+    from selfloop.data import fetch, rows
     from selfloop.errors import RecipeError
-    from selfloop.gold import judged
-    from selfloop.ledger import Past
-    from selfloop.manager import load
-    from selfloop.prompts import Prompts
-    from selfloop.protocols import Asking
-    from selfloop.testing import ScriptedBackend
 
-    options = {key: Path(value) if key == "path" else value for key, value in source.items() if key != "kind"}
-    found = load().find("source", source["kind"]).build(**options)
-    questions = list(found.ask(Asking(10**9, 1, 0, 0, ScriptedBackend(), Past(), Prompts().render)))
-    if all(judged(question, "") is None for question in questions):
-        raise RecipeError(f"{source['path']}: not one line has an answer in `answers`, or an `answer_regex`. Add some.")
-    return len(questions)
+    if source.get("name") == CHOICES:
+        from selfloop.multiple_choice import CONFIG, REPOSITORY, SPLIT
+
+        return fetch(REPOSITORY, CONFIG, source["split"] or SPLIT)
+    if path is None:
+        return []
+    try:
+        found: list[Cells] = [*rows(path)]
+    except RecipeError:
+        return []  # it is read again as questions, and refused then
+    return found if found and "mc1_targets" in found[0] else []
+
+
+def _questions(source: dict[str, Any], path: Path | None) -> "Table":
+    """Return the questions of a source, as the source itself takes them: a run says beforehand how many it will ask."""
+    from selfloop.data import Columns, read, read_hub
+
+    if path is not None:
+        wanted = Columns(source["question_column"], source["answers_column"])
+        table = read(path, "eval", wanted, skip_broken=source["skip_broken"])
+    else:
+        table = read_hub(source["name"], source["split"])
+    return table.sampled(source["limit"])
 
 
 def _name(data: str) -> str:
-    stem = Path(data.removeprefix(HUB)).stem
+    stem = "stdin" if data == "-" else Path(data.removeprefix(HUB)).stem
     return f"eval-{re.sub('[^A-Za-z0-9._-]+', '-', stem)[:60]}"
 
 
@@ -177,14 +193,15 @@ def _report(folder: Path, match: "Match", as_json: bool, requirements: Sequence[
     store = Store(folder, write=False)
     files, missing, unstored = list[Path](), "", ""
     try:
-        rounds = list(store.rounds())
+        meta, rounds = store.meta(), list(store.rounds())
         with declining_as_in(folder):
             report = evaluate(rounds, match)
-        model = store.meta().get("model", {}).get("name", "")
+        model, account = meta.get("model", {}).get("name", ""), meta.get("data")
         refuse_failed(folder, rounds, ())
         if not report.questions:
             raise RecipeError(_nothing(folder))
-        found = {"run": str(folder), "model": model, **report.plain()}
+        data = {"data": account} if account else {}
+        found = {"run": str(folder), "model": model, **data, **report.plain()}
         told = figures(found)
         refuse_unknown(requirements, told)
         text = to_json(found, indent=2).decode()
@@ -203,6 +220,8 @@ def _report(folder: Path, match: "Match", as_json: bool, requirements: Sequence[
         click.echo(text)
     else:
         _print(report, model, match)
+        if account:
+            click.echo(_account(account))
         if files:
             click.echo(f"All intervals, and what to plot: {', '.join(map(str, files))}")
         click.echo(missing, nl=bool(missing))
@@ -226,6 +245,15 @@ def played(play: Callable[..., Path], *arguments: Any, **options: Any) -> Path:
 
 def _nothing(folder: Path) -> str:
     return f"no question of {folder} that was answered has a gold answer. If it was stopped: selfloop resume {folder}"
+
+
+def _account(rows: dict[str, Any]) -> str:
+    """Return what became of the rows of the data, in a line."""
+    lost = [f"{one['rows']:,} {one['reason']}" for one in rows["left_out"]]
+    merged = [f"{rows['merged']:,} merged with one that asks the same"] if rows["merged"] else []
+    drawn = [f"{rows['questions']:,} drawn at random"] if rows["limit"] else []
+    counts = ", ".join([*drawn, *(f"left out: {each}" for each in lost), *merged]) or "all asked"
+    return f"{printable(rows['file'])}: {rows['rows']:,} rows, {counts}"
 
 
 def _print(report: Any, model: str, match: "Match") -> None:
@@ -266,18 +294,18 @@ def _untold(text: str) -> str:
 def _multiple_choice(
     who: Answering,
     overrides: tuple[str, ...],
-    rows: "list[Row]",
+    rows: "list[Cells]",
     limit: int | None,
     as_json: bool,
     requirements: Sequence[Requirement],
 ) -> None:
     """Read the choices; this is no run, and leaves nothing behind."""
-    import random
     from tempfile import TemporaryDirectory
 
     from pydantic_core import to_json
 
     from selfloop.assemble import assemble, check
+    from selfloop.data import sample
     from selfloop.errors import NothingAnswered, RecipeError
     from selfloop.multiple_choice import items, score
     from selfloop.recipe import read
@@ -288,7 +316,7 @@ def _multiple_choice(
     applied = "multiple choice applies only backend, plugins and the prompt `answer`: nothing is generated or judged."
     refuse_overrides(overrides, ("backend", "plugins", "prompts.answer"), only=True, because=applied)
     refuse_unknown(requirements, CHOICE_FIGURES)
-    wanted = items(rows if limit is None or limit >= len(rows) else random.Random(0).sample(rows, limit))
+    wanted = items(sample(rows, limit))
     loaded = read(who.recipe, (*who.overrides, *overrides, "observers=[]", "tuner=null"), who.base)
     check(loaded)
     kind = loaded.recipe.backend.kind

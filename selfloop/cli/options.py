@@ -44,6 +44,18 @@ overrides = click.option(
     help="Change a value of the recipe, as in --set backend.n_ctx=4096. VALUE is a number, true, false, null, YAML in "
     "quotes or brackets, and otherwise text as typed. May be given more than once.",
 )
+question_column = click.option(
+    "--question-column", default="", metavar="NAME", help="The column of the questions, if it is not found by itself."
+)
+answers_column = click.option(
+    "--answers-column",
+    default="",
+    metavar="NAME",
+    help="The column of the gold answers. A dotted name leads into a mapping: answers.text.",
+)
+skip_broken = click.option(
+    "--skip-broken", is_flag=True, help="Leave out lines that cannot be read, and say how many there are."
+)
 
 
 def _silence(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:

@@ -96,6 +96,7 @@ def _print_failures(before: tuple[Failure, ...], rounds: list[Round]) -> None:
 
 def _print_history(ended: Round, attempt: Attempt) -> None:
     rows: list[tuple[str, Any]] = [("question", f"{attempt.question.text} (from {attempt.question.source})")]
+    rows += [(f"column {printable(name, 20)}", value) for name, value in attempt.question.other_columns.items()]
     rows += [(f"score {s.scorer}", f"{s.value:.2f} {s.reason}") for s in attempt.scores]
     rows += [("draft", _said(attempt.draft)), *(("sample", _said(s)) for s in attempt.samples)]
     rows += [("critique", _said(attempt.critique)), ("revision", _said(attempt.revision))]

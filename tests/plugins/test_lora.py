@@ -477,9 +477,13 @@ def test_gold_answers_are_right_wrong_or_declined():
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ('{"question": "Who?", "answers": []}', "needs answers to all gold questions, and 'Who.' has none"),
-        ('{"question": 1}', "line 1"),
-        (None, "cannot read the question file"),
+        ('{"question": "Who?", "answers": []}', "1 without a gold answer"),
+        (
+            '{"question": "Who?", "answers": []}\n{"question": "When?", "answers": ["x"]}',
+            "line 1: the gate needs answers to all gold questions",
+        ),
+        ('{"question": 1}', "there are no gold answers in it"),
+        (None, "cannot read .*gold.jsonl: No such file"),
     ],
 )
 def test_gold_questions_that_cannot_be_used_are_said_before_anything_runs(line, why, tmp_path):

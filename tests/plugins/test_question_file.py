@@ -40,7 +40,8 @@ def test_a_large_file_names_the_first_broken_lines_and_their_count(tmp_path: Pat
     ]
     assert (more, last) == (
         "... and 95 more.",
-        "Broken: 100 of 100,000 lines. Mend them, or set skip_broken: true to leave them out.",
+        "Broken: 100 of 100,000 lines. Mend them, or leave them out: skip_broken: true in the source of a recipe, "
+        "--skip-broken for eval and score.",
     )
 
 
@@ -48,8 +49,9 @@ def test_a_large_file_with_skip_broken(tmp_path: Path, capsys: pytest.CaptureFix
     path, start = large(tmp_path / "q.jsonl"), time.process_time()
     question_file.check(path=path, skip_broken=True)
     assert capsys.readouterr().err == (
-        f"{path}: 89,900 questions; left out: 10,000 repeated, 100 broken"
-        " (the first: line 1000, line 2000, line 3000, line 4000, line 5000).\n"
+        f"{path}: JSONL, 100,000 rows, 89,900 questions. Columns: question (question), answers (gold answers)\n"
+        "  left out: 100 broken (lines 1000, 2000, 3000, ...)\n"
+        "  merged into an earlier row that asks the same, gold answers united: 10,000 (lines 2, 12, 22, ...)\n"
     )
     source = QuestionFile(path=path, skip_broken=True)
     assert time.process_time() - start < 5
@@ -66,7 +68,12 @@ def test_a_repeated_question_is_given_once_and_the_first_line_counts(tmp_path: P
     assert [(q.text, q.gold) for q in QuestionFile(path=path).ask(told(9))] == [("Q?", ("a",)), ("R?", ())]
 
 
-def test_a_sound_file_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_says_what_it_took_unless_it_is_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"question": "Q?"}\n{"question": "R?"}\n\n')
+    question_file.check(path=path)
+    assert capsys.readouterr() == ("", f"{path}: JSONL, 2 rows, 2 questions. Columns: question (question)\n")
+    question_file.check(path=path, quiet=True)
     (tmp_path / "q.txt").write_text("Q?\nR?\n\n")
     question_file.check(path=tmp_path / "q.txt")
     assert capsys.readouterr() == ("", "")
@@ -95,14 +102,14 @@ def test_broken_lines_of_every_kind_are_left_out(line: bytes, tmp_path: Path) ->
     path.write_bytes(b'\xef\xbb\xbf{"question": "Q?"}\n' + line + b"\n")
     source = QuestionFile(path=path, skip_broken=True)
     assert [q.text for q in source.ask(told(9))] == ["Q?"]
-    assert len(source.broken) == 1
+    assert [(one.reason, one.first) for one in source.table.left_out] == [("broken", (2,))]
     with pytest.raises(RecipeError):
         QuestionFile(path=path)
 
 
 def test_a_line_of_text_that_is_not_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "q.txt").write_bytes(b"Who?\nWh\xe9?\nWhen?\n")
-    with pytest.raises(RecipeError, match="cannot read the question file"):
+    with pytest.raises(RecipeError, match="line 2: this is not UTF-8, byte 0xe9"):
         question_file.check(path=tmp_path / "q.txt")
     question_file.check(path=tmp_path / "q.txt", skip_broken=True)
-    assert "2 questions; left out: 1 broken (the first: line 2)." in capsys.readouterr().err
+    assert "left out: 1 broken (line 2)" in capsys.readouterr().err

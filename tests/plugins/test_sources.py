@@ -380,23 +380,21 @@ def test_file_gives_each_question_once(tmp_path: Path) -> None:
     assert source.ask(asking(past=past_of([f"Question {i}?" for i in range(5)]))) == []
 
 
-@pytest.mark.parametrize(
-    "line", ["{oops", "[1]", '"Q?"', "{}", '{"q": "Q?"}', '{"question": "Q?", "answers": 3}', "null", "1"]
-)
+@pytest.mark.parametrize("line", ["{oops", "[1]", '"Q?"', '{"question": 1, "question": 2}', "null", "1"])
 def test_a_bad_line_is_named(line: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r'q\.jsonl, line 3: each line is \{"question"'):
         file(tmp_path / "q.jsonl", f'{{"question": "Q?"}}\n\n{line}\n')
 
 
-@pytest.mark.parametrize("line", ['{"question": "Q?", "answers": "Cairo"}', '{"question": null}', '{"question": ""}'])
+@pytest.mark.parametrize("line", ['{"question": ["Q?"]}\n{}', '{"question": null}', '{"question": ""}'])
 def test_a_line_that_means_something_else_is_named_too(line: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="line 1"):
         file(tmp_path / "q.jsonl", line)
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="cannot read the question file"):
+    with pytest.raises(RecipeError, match="it is a folder, and none that `datasets` saved"):
         question_file.QuestionFile(path=tmp_path)
     (tmp_path / "q.txt").write_bytes(b"\xff\xfe")
-    with pytest.raises(RecipeError, match="cannot read the question file"):
+    with pytest.raises(RecipeError, match="there is no row in it"):
         question_file.QuestionFile(path=tmp_path / "q.txt")

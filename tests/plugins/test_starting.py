@@ -54,7 +54,8 @@ def test_every_answer_makes_a_recipe_that_can_run(model: str, purpose: str, work
     made = selfloop("new", "recipe", "deep/mine.yaml", "--model", model, "--for", purpose)
     assert made.code == 0, made.err
     said = selfloop("check", "deep/mine.yaml", "--accept-license")
-    assert (said.code, said.err) == (0, ""), made.out
+    assert said.code == 0, made.out
+    assert ("deep/questions.jsonl: JSONL, 3 rows, 3 questions" in said.err) == (purpose == "questions")
     data = Source(work / "deep/mine.yaml").data
     assert data["backend"].get("model", "scripted") in (model, "../a b.gguf")
     assert ("tuner" in data) == (purpose == "decline")
