@@ -542,6 +542,7 @@ def build(*, questions: int = 3, mode: Mode = "auto") -> Observer:
     """Make the observer for stdout. `questions` are shown at a time; `quiet` leaves only trouble.
 
     `auto` is `live` on a terminal that can draw it and in a notebook, and `plain` elsewhere; `live` forces the picture.
+    Plain lines say of what takes longer than half a minute, now and then, how far it is.
     """
     if mode == "quiet":
         return Quiet(sys.stdout)

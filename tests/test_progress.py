@@ -130,6 +130,13 @@ def test_a_file_that_grows_is_measured(monitor: Monitor, clock: Clock, tmp_path:
         assert (monitor.line() or "").startswith("a working copy: 1.0 MB of 4.0 MB")
 
 
+def test_items_are_counted_as_they_are_done(lines: list[str], clock: Clock) -> None:
+    for _ in progress.counted("reading pages", "abc", "pages", 3):
+        Monitor.tick(progress.MONITOR)
+        clock.now += 15
+    assert lines == ["reading pages: 2 of 3 pages · 4.0 pages/min · 15.0 s left; 30.0 s so far"]
+
+
 def test_text_of_models_and_files_is_harmless_in_a_line(monitor: Monitor, clock: Clock) -> None:
     with monitor.task("hashing \x1b[2J\u202e" + "x" * 1000, 1, "files"):
         clock.now = 30

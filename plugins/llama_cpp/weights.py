@@ -126,7 +126,7 @@ class Copies:
         if record.exists() or not path.exists():  # damaged, or not there
             self._refuse_too_large(name)
             self._make(name)
-        with progress.task(f"comparing the working copy in {name} with {self.shipped.name}"):
+        with progress.task(f"comparing the working copy in {name}"):
             fidelity = compare(self.shipped, path, self.threads)
         models.write(record, json.dumps({"sha256": models.sha256(path), "fidelity": asdict(fidelity)}))
         _log.info("working copy %s: %s", path, fidelity)
@@ -263,7 +263,8 @@ def _sayings(path: Path, threads: int) -> tuple[tuple[float, ...], list[str]]:
             raise logs
         short = Sampling(max_tokens=12, stop=("\n",))
         requests = [Request(f"Question: {question}\nAnswer:", short) for question in QUESTIONS]
-        answers = {i: c.text.strip() for i, c in backend.generate(requests) if isinstance(c, Completion)}
+        generated = progress.counted(f"answers of {path.name}", backend.generate(requests), "answers", len(requests))
+        answers = {i: c.text.strip() for i, c in generated if isinstance(c, Completion)}
     finally:
         backend.close()
     return logs, [answers.get(i, "") for i in range(len(requests))]

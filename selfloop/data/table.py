@@ -5,9 +5,11 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 from unicodedata import normalize
 
+from selfloop.answers.bounded import checked
 from selfloop.data import layouts
 from selfloop.data.cells import is_cut_list, is_list, is_nothing, text_of, texts
 from selfloop.data.columns import (
@@ -326,7 +328,8 @@ def _take(got: _Gathered, row: Row, parts: _Parts, use: Use, source: str) -> Non
         return
     gold, answer = _answers(got, row, parts)
     pattern = text_of(cell(row.cells, parts.pattern)) if parts.pattern else ""
-    _refuse_bad_pattern(pattern)
+    if pattern:
+        _check_pattern(pattern)
     if use == "score" and not answer:
         raise ValueError('there is no answer to score. Each row is {"question": "...", "answer": "..."}')
     if use == "eval" and not gold and not pattern:
@@ -361,11 +364,12 @@ def _semicolons(value: str) -> list[str]:
     return [part.strip() for part in value.split(";") if part.strip()]
 
 
-def _refuse_bad_pattern(pattern: str) -> None:
+@lru_cache(maxsize=4096)  # the same pattern stands in many rows, and each takes a while to try
+def _check_pattern(pattern: str) -> None:
     try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"answer_regex is no regular expression: {error}") from error
+        checked(pattern)
+    except ValueError as error:
+        raise ValueError(f"answer_regex {error}") from error
 
 
 def _refusal(where: str, unit: str, broken: Sequence[Broken], count: int) -> str:
