@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
-from selfloop.errors import PluginError, SelfloopError, StoreError
+from selfloop.errors import PluginError, SelfloopError, StoreError, disk_full
 from selfloop.records import Failure
 
 T = TypeVar("T")
@@ -52,6 +52,8 @@ def blaming(component: str, call: Callable[[], T]) -> T:
     except (StoreError, MemoryError, Blamed):
         raise
     except (Exception, SystemExit) as error:
+        if full := disk_full(error):
+            raise full from error  # without its file a component would decide otherwise than after a resume
         raise Blamed(component, error) from error
 
 

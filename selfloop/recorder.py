@@ -12,7 +12,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from selfloop.errors import RequestError, StoreError
+from selfloop.errors import RequestError, StoreError, disk_full
 from selfloop.events import CompletionDone
 from selfloop.guard import Blamed, blaming, sound
 from selfloop.protocols import Backend
@@ -146,6 +146,8 @@ class Recorder:
         except (StoreError, MemoryError):
             raise
         except (Exception, SystemExit) as error:
+            if full := disk_full(error):
+                raise full from error
             raise Blamed(self.name, error) from error
 
     def _hand_out(

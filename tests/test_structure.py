@@ -18,6 +18,7 @@ HEAVY = {"torch", "transformers", "peft", "gguf", "llama_cpp", "numpy", "pydanti
 # What each layer may import of selfloop. `protocols` and below are nouns; `steps` and above are verbs.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "atomic": {"errors"},
     "text": set(),
     "answers": set(),
     "gold": {"answers", "records"},
@@ -29,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "protocols": {"errors", "events", "ledger", "prompts", "records"},
     "hookspecs": {"protocols"},
     "guard": {"errors", "records"},
-    "store": {"errors", "ledger", "records", "text"},
+    "store": {"atomic", "errors", "ledger", "records", "text"},
     "recorder": {"errors", "events", "guard", "protocols", "records", "store", "text"},
     "loop": {"steps", "assemble", "ledger", "recipe", "records"},
 }
@@ -37,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 ABOVE = {"loop", "runner", "rescore", "forecast", "library", "cli", "testing"}
 # What a plugin, ours or anybody's, may import.
 PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "protocols", "records"}
-PUBLIC |= {"testing", "text"}
+PUBLIC |= {"atomic", "testing", "text"}
 # What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
 PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
 PUBLIC |= {"evaluate", "store"}

@@ -7,9 +7,7 @@ The folder appears whole or not at all.
 
 import hashlib
 import logging
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from selfloop import atomic
 from selfloop.errors import MissingExtra, ModelError
 
 from .. import models
@@ -96,27 +95,22 @@ def _convert(shipped: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     _log.info("converting %s for transformers, once", shipped.name)
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    try:
-        with quiet():
-            try:
-                where: dict[str, Any] = {"gguf_file": shipped.name, "local_files_only": True}
-                tokenizer = AutoTokenizer.from_pretrained(str(shipped.parent), **where)
-                model = AutoModelForCausalLM.from_pretrained(str(shipped.parent), dtype=torch.bfloat16, **where)
-            except ImportError as error:
-                raise MissingExtra("gguf", "tune", f"Converting {shipped.name}") from error
-            except Exception as error:  # it raises KeyError, ValueError and more for what it does not know
-                raise ModelError(
-                    f"transformers {version('transformers')} cannot convert {shipped}: {_first(error)}. "
-                    "Name a folder or a hub name of the same model instead"
-                ) from error
-            _unquantised(model)
-            with saving():
-                model.save_pretrained(part)
-            tokenizer.save_pretrained(part)
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with atomic.replacing_folder(folder) as part, quiet():
+        try:
+            where: dict[str, Any] = {"gguf_file": shipped.name, "local_files_only": True}
+            tokenizer = AutoTokenizer.from_pretrained(str(shipped.parent), **where)
+            model = AutoModelForCausalLM.from_pretrained(str(shipped.parent), dtype=torch.bfloat16, **where)
+        except ImportError as error:
+            raise MissingExtra("gguf", "tune", f"Converting {shipped.name}") from error
+        except Exception as error:  # it raises KeyError, ValueError and more for what it does not know
+            raise ModelError(
+                f"transformers {version('transformers')} cannot convert {shipped}: {_first(error)}. "
+                "Name a folder or a hub name of the same model instead"
+            ) from error
+        _unquantised(model)
+        with saving():
+            model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
 
 
 def _unquantised(model: Any) -> None:
