@@ -8,11 +8,13 @@ from typing import Any, Literal, NamedTuple
 
 import click
 
-from selfloop import Outcome, Past, Round, hookimpl
+from selfloop import Outcome, Past, Round, atomic, hookimpl
 from selfloop.answers import UNKNOWN
 from selfloop.cli.options import FilePath, as_json, complete_run, run_folder, runs_dir
 from selfloop.ledger import UNSAID, agree, gist, origin, surest
 from selfloop.text import cells, encodable, printable
+
+from .output import force_option, is_noted, note_written, refuse_taken, writing
 
 WIDE = 180  # cells of a line where it is no terminal that shows it
 LEAST, NARROW = 60, 100  # a terminal of fewer cells wraps; below that, what belongs to a row has a line of its own
@@ -170,6 +172,7 @@ def merged(group: Sequence[Row]) -> Row:
     type=click.Choice(["plain", "chat", "prompt"]),
     help="Of a row of FILE: all columns (the default), chat messages, or prompt and completion.",
 )
+@force_option
 @runs_dir
 @as_json
 def command(
@@ -182,6 +185,7 @@ def command(
     flipped: bool,
     export: Path | None,
     form: str | None,
+    force: bool,
     runs: Path,
     as_json: bool,
 ) -> None:
@@ -195,6 +199,8 @@ def command(
       selfloop beliefs quickstart --least 0.8 --export beliefs.jsonl --form chat
     """
     _check(history, flipped, export, form, as_json, rows_only=bool(least is not None or declined or merge), find=search)
+    if export:
+        refuse_taken(export, "export of beliefs", force=force, ours=_is_earlier, option="--export")
     found, lost = _library(names, runs)
     if history is not None:
         _show_histories(found, history, as_json)
@@ -438,20 +444,20 @@ def _write(file: Path, rows: Sequence[Row], form: str, merge: bool) -> None:
     if not rows:
         raise SelfloopError(f"no belief to write, so there is no {file}. What there is: selfloop beliefs --declined")
     WRITERS[file.suffix.lower()](file, [FORMS[form](row, merge) for row in rows])
+    note_written(file, "beliefs")
     known = sum(row.known for row in rows)
     declined = f' and {len(rows) - known} "{UNKNOWN}"' if known < len(rows) else ""
     click.echo(f"wrote {_many(known, 'belief')}{declined} to {printable(str(file))}")
 
 
-def _jsonl(file: Path, rows: Sequence[Plain]) -> None:
-    from selfloop.errors import StoreError
-    from selfloop.rows import replacing
+def _is_earlier(file: Path) -> bool:
+    return is_noted(file, "beliefs")
 
-    try:
-        with replacing(file) as part, part.open("w", encoding="utf-8", newline="\n") as out:
-            out.writelines(encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
-    except OSError as error:
-        raise StoreError(f"cannot write {file}: {error.strerror or error}. Give another with --export.") from error
+
+def _jsonl(file: Path, rows: Sequence[Plain]) -> None:
+    lines = [encodable(json.dumps(row, ensure_ascii=False)) + "\n" for row in rows]
+    with writing(file, "--export"):
+        atomic.write_text(file, "".join(lines))
 
 
 def _parquet(file: Path, rows: Sequence[Plain]) -> None:

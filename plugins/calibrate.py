@@ -9,6 +9,8 @@ import click
 from selfloop import hookimpl
 from selfloop.cli.options import FilePath, run_argument, run_folder, runs_dir
 
+from .output import force_option, refuse_taken, writing
+
 if TYPE_CHECKING:
     from .calibration import Calibration, Said
 
@@ -24,6 +26,7 @@ FOLDS = 10
     type=FilePath(dir_okay=False, path_type=Path),
     help="Where to write the fit; by default calibration-labels.json in RUN.",
 )
+@force_option
 @runs_dir
 @click.option(
     "--method",
@@ -32,7 +35,7 @@ FOLDS = 10
     show_default=True,
     help="The form of the fit; auto takes isotonic from 1,000 labels on, else platt.",
 )
-def command(run: str, out: Path | None, runs: Path, method: Literal["auto", "platt", "isotonic"]) -> None:
+def command(run: str, out: Path | None, force: bool, runs: Path, method: Literal["auto", "platt", "isotonic"]) -> None:
     """Fit the verifier `combined` on the gold answers of RUN's questions; RUN is a folder, or a name in --runs.
 
     A recipe uses the result as {kind: combined, calibration: FILE}. It never judges a question that it was fitted on.
@@ -48,12 +51,14 @@ def command(run: str, out: Path | None, runs: Path, method: Literal["auto", "pla
     from selfloop import metrics
 
     folder = run_folder(run, runs)
+    file = out or folder / "calibration-labels.json"
+    refuse_taken(file, "calibration on labels", force=force, ours=_is_earlier)
     said, right, questions = _labelled(folder)
     shaped = method == "isotonic" or (method == "auto" and len(said) >= ENOUGH)
     what = f"{len(said)} labels of {folder.name}, {'isotonic' if shaped else 'Platt'}"
     found = _fitted(said, right, shaped, what, questions)
-    file = out or folder / "calibration-labels.json"
-    _write(found, file)
+    with writing(file):
+        found.write(file)
     held = np.empty(len(said))
     for fold in range(FOLDS):
         inside = [i for i in range(len(said)) if i % FOLDS != fold]
@@ -107,13 +112,16 @@ def _fitted(
     return replace(found, steps=isotonic(found(said), right)) if shaped else found
 
 
-def _write(found: "Calibration", file: Path) -> None:
-    from selfloop.errors import StoreError
+def _is_earlier(file: Path) -> bool:
+    """Return whether a file is a fit on labels; the one that `combined` keeps with its run is not."""
+    from selfloop.errors import RecipeError
+
+    from .calibration import read
 
     try:
-        found.write(file)
-    except OSError as error:
-        raise StoreError(f"cannot write {file}: {error.strerror}. Choose another with --out.") from error
+        return bool(read(file).questions)
+    except RecipeError:
+        return False
 
 
 @hookimpl

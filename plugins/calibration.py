@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from selfloop import atomic
 from selfloop.errors import RecipeError
 
 Floats = NDArray[np.float64]
@@ -56,8 +57,8 @@ class Calibration:
         return replace(self, scale=float(scale), shift=shift)
 
     def write(self, path: Path) -> None:
-        """Store it as JSON."""
-        path.write_bytes(_JSON.dump_json(self, indent=1))
+        """Store it as JSON, whole or not at all. Raises OSError, and DiskFullError where there is no room."""
+        atomic.write_bytes(path, _JSON.dump_json(self, indent=1))
 
 
 _JSON = TypeAdapter(Calibration)

@@ -19,8 +19,10 @@ from annotated_types import Ge
 
 from selfloop import Claim, Component, Judging, Verdict, hookimpl
 from selfloop.answers import declines
+from selfloop.errors import RecipeError
 
 from .evidence import agreeing
+from .state import damaged
 
 if TYPE_CHECKING:
     from .calibration import Calibration, Said
@@ -76,7 +78,7 @@ class Combined:
     def _fitted(self, claims: Sequence[Claim], said: "Sequence[Said]", judging: Judging) -> "Calibration | None":
         detectors = [name for name in dict.fromkeys(n for each in said for n in each) if name != TARGET]
         if self._file.is_file():
-            stored = _read(self._file)
+            stored = _stored(self._file)
             if set(detectors) <= set(stored.detectors):
                 return stored
         good = [i for i, claim in enumerate(claims) if _tells(claim) and said[i]]
@@ -124,6 +126,14 @@ def _read(path: Path) -> "Calibration":
     from .calibration import read  # numpy is not for those who only want to see what there is
 
     return read(path)
+
+
+def _stored(path: Path) -> "Calibration":
+    """Return the run's own fit. Raises StoreError, which stops the run: without it the run would decide otherwise."""
+    try:
+        return _read(path)
+    except RecipeError as error:
+        raise damaged(path, "the verifier combined") from error
 
 
 def check(*, calibration: Path | None = None, anchors: tuple[str, ...] = (), least: int = 0) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
-from selfloop import hookimpl
+from selfloop import atomic, hookimpl
 from selfloop.answers import UNKNOWN, declines
 from selfloop.cli.options import FilePath, as_json, run_argument, run_folder, runs_dir
 from selfloop.errors import MissingExtra, SelfloopError, did_you_mean
@@ -108,27 +108,23 @@ WRITERS: Mapping[str, Callable[[Path, Sequence[Row]], None]] = {"jsonl": _jsonl,
 
 def _is_earlier(out: Path) -> bool:
     """Return whether a folder is a data set that was written before: it has a card and rows."""
-    from .cards import NAME
+    from .output import has_card
 
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    return NAME in names and bool(names & {f"{SPLIT}.jsonl", f"{SPLIT}.parquet", "dataset_info.json"})
+    return bool(names & {f"{SPLIT}.jsonl", f"{SPLIT}.parquet", "dataset_info.json"}) and has_card(out)
 
 
 def written(run: "Run", to: str, out: Path, found: Sequence[Row], form: Form, *, force: bool) -> None:
     """Write rows and their card as the folder `out`, whole or not at all. Raises SelfloopError."""
     from .cards import NAME
     from .dataset_card import card
-    from .output import refuse_taken, whole
+    from .output import refuse_taken_folder, writing
 
     about = card(run, form, to, found)
-    refuse_taken(out, "data set", force=force, ours=_is_earlier)
-
-    def make(part: Path) -> None:
-        part.mkdir()
+    refuse_taken_folder(out, "data set", force=force, ours=_is_earlier)
+    with writing(out), atomic.replacing_folder(out) as part:
         WRITERS[to](part, found)
         (part / NAME).write_text(about, encoding="utf-8", newline="\n")
-
-    whole(out, make)
 
 
 def _decisions(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Decision, ...]:

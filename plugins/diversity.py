@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt, Le
 
 from selfloop import Attempt, Component, Round, hookimpl
+from selfloop.atomic import appending
 from selfloop.events import Event, RoundEnded, RunStarted
 from selfloop.plain_json import parsed
 from selfloop.text import printable
@@ -167,12 +168,7 @@ def _written(path: Path) -> set[int]:
 
 
 def _append(path: Path, found: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        if file.tell():
-            file.seek(-1, 2)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
+    with appending(path) as file:
         file.write(json.dumps(found).encode("ascii") + b"\n")
 
 

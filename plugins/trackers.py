@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol, get_args
 from uuid import uuid4
 
 import selfloop
-from selfloop import Component, Round, hookimpl
+from selfloop import Component, Round, atomic, hookimpl
 from selfloop.errors import MissingExtra
 from selfloop.events import BatchLearnt, Event, RoundEnded, RunEnded, RunStarted, StepStarted
 from selfloop.records import Decision
@@ -34,6 +34,8 @@ MOST = 100  # parameters that MLflow takes at once
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # or it tries for minutes
 OUTCOMES = {"done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}  # in MLflow's words
 Settings = Mapping[str, str | int | float | bool]
+
+_log = logging.getLogger("selfloop.trackers")
 
 
 class Figure(NamedTuple):
@@ -159,11 +161,18 @@ class Tracker:
             self._sink.end(outcome)
 
 
-def _same_again(path: Path, make: Callable[[], str]) -> tuple[str, bool]:
-    """Return by what a tracker knows this run, and whether it is new there: a run that is resumed goes on in it."""
+def _same_again(path: Path, form: str, make: Callable[[], str]) -> tuple[str, bool]:
+    """Return by what a tracker knows this run, and whether it is new there: a run that is resumed goes on in it.
+
+    A file that does not hold an id of this `form`, a regular expression, was cut off: the tracker gets a new run.
+    """
     if path.is_file():
-        return path.read_text(encoding="utf-8"), False
-    path.write_text(made := make(), encoding="utf-8")
+        stored = path.read_text(encoding="utf-8", errors="replace").strip()
+        if re.fullmatch(form, stored):
+            return stored, False
+        _log.warning("%s is damaged: the tracker gets a new run, and the old one stays as it is", path)
+    made = make()
+    atomic.write_text(path, f"{made}\n")
     return made, True
 
 
@@ -211,7 +220,7 @@ class MLflow:
         if self._uri.startswith("file:"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow-skinny has no other store
         self._client = import_module("mlflow").MlflowClient(tracking_uri=self._uri)
-        self._run, new = _same_again(self._folder / "mlflow.id", lambda: self._made(name))
+        self._run, new = _same_again(self._folder / "mlflow.id", r"[\w-]+", lambda: self._made(name))
         if not new:
             self._client.update_run(self._run, status="RUNNING")
             return
@@ -249,7 +258,7 @@ class Trackio:
 
     def begin(self, name: str, settings: Settings) -> None:
         """Begin a run, or go on with the one that this run began."""
-        own, _ = _same_again(self._folder / "trackio.id", lambda: f"{name}-{uuid4().hex[:6]}")
+        own, _ = _same_again(self._folder / "trackio.id", r".+-[0-9a-f]{6}", lambda: f"{name}-{uuid4().hex[:6]}")
         apart = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
         with redirect_stdout(io.StringIO()):
             self._run = import_module("trackio").init(
@@ -281,7 +290,7 @@ class Wandb:
     def begin(self, name: str, settings: Settings) -> None:
         """Begin a run, or go on with the one that this run began. Nothing but the figures is looked at or sent."""
         wandb = import_module("wandb")
-        own, _ = _same_again(self._folder / "wandb.id", lambda: uuid4().hex[:8])
+        own, _ = _same_again(self._folder / "wandb.id", r"[0-9a-f]{8}", lambda: uuid4().hex[:8])
         apart = {"silent": True, "console": "off", "disable_git": True, "save_code": False, "x_disable_stats": True}
         self._run = wandb.init(
             project=self._project,

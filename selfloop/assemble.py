@@ -3,11 +3,12 @@
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from selfloop.errors import PluginError, RecipeError, SelfloopError
+from selfloop.errors import DiskFullError, PluginError, RecipeError, SelfloopError
 from selfloop.events import Event, Trouble
 from selfloop.guard import Broken, guarded, said, stops_the_run
 from selfloop.isolation import attributed_output, observer_output
@@ -52,7 +53,7 @@ class Observers:
         self.failures: list[Failure] = []
 
     def __call__(self, event: Event) -> None:
-        """Tell every observer."""
+        """Tell every observer. Raises DiskFullError where one has no room for its file: a resumed run writes it."""
         for named in list(self._observers):
             if named in self._observers:  # it may have been left out meanwhile, for raising at another's Trouble
                 self._guarded(named, lambda observer: observer.notice(event))
@@ -61,7 +62,8 @@ class Observers:
         """Let every observer finish."""
         still_open, self._open, self._observers = self._open, [], []
         for named in still_open:
-            self._guarded(named, lambda observer: observer.close())
+            with suppress(DiskFullError):  # the run has ended, or is being stopped for that very reason
+                self._guarded(named, lambda observer: observer.close())
 
     def _guarded(self, named: Named[Observer], call: Callable[[Observer], None]) -> None:
         lost = guarded("observe", named.name, lambda: _showing(named, call))

@@ -7,6 +7,7 @@
     │   └── RequestError     3   the model cannot take this one request (too long, say); the others go on
     ├── PluginError          4   a plugin is broken; names the plugin, the hook or component, and the fact
     ├── StoreError           5   the run's folder cannot be read or written (disk full, read-only, newer schema)
+    │   ├── DiskFullError    5   there is no room for what is to be written; nothing is lost
     │   ├── RunLocked        6   another process is working on this run
     │   └── InputChanged    12   a file that the run reads is not what it was when the run began
     ├── NothingAsked         7   the run ended without one question that could be asked
@@ -19,6 +20,7 @@
 A message says what was sought, what there is, and what to do. Tracebacks are for bugs.
 """
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -67,6 +69,14 @@ class StoreError(SelfloopError):
     """The run's folder or database cannot be read or written."""
 
     exit_code = 5
+
+
+class DiskFullError(StoreError):
+    """There is no room on the disk: what was to be written is not there, and all else is as it was."""
+
+    def __init__(self, fact: str, path: object, advice: str = "Free some space, and try again.") -> None:
+        super().__init__(f"{fact}: {path}. {advice}")
+        self.fact, self.path = fact, path
 
 
 class RunLocked(StoreError):
@@ -125,3 +135,48 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` Did you mean 'x'?` for the known name closest to `name`, or an empty string."""
     close = get_close_matches(name, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+FULL = "the disk is full"
+_NO_ROOM = {  # what the system says -> what a person is told
+    errno.ENOSPC: FULL,
+    getattr(errno, "EDQUOT", errno.ENOSPC): "the disk quota is used up",
+    errno.EFBIG: "the file is larger than the system lets it be",
+}
+# what libraries written in other languages make of it
+_NO_ROOM_WORDS = {
+    "no space left on device": FULL,
+    "disk is full": FULL,
+    "os error 28": FULL,
+    "disk quota exceeded": "the disk quota is used up",
+    "file too large": "the file is larger than the system lets it be",
+}
+_FOREIGN = ("safetensors", "safetensors_rust", "sqlite3")  # libraries whose errors have no number of the system
+_DEEPEST = 10  # errors that led to one another
+
+
+def disk_full(error: BaseException, path: object = None) -> DiskFullError | None:
+    """Return DiskFullError if `error`, or an error that led to it, means that there was no room; else None.
+
+    `path` is where it was to be written, unless the error knows better.
+    """
+    cause: BaseException | None = error
+    for _ in range(_DEEPEST):
+        if cause is None:
+            return None
+        if isinstance(cause, DiskFullError):
+            return cause
+        if fact := _no_room(cause):
+            return DiskFullError(fact, getattr(cause, "filename", None) or path or "a file that a component writes")
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _no_room(error: BaseException) -> str | None:
+    """Return what a person is told; the words of an error count only where no model's text can stand in them."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return _NO_ROOM.get(error.errno)
+    if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _FOREIGN:
+        return None
+    text = str(error).lower()
+    return next((fact for words, fact in _NO_ROOM_WORDS.items() if words in text), None)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from selfloop import progress
-from selfloop.errors import PluginError, SelfloopError, StoreError
+from selfloop.errors import PluginError, SelfloopError, StoreError, disk_full
 from selfloop.isolation import attributed_output
 from selfloop.records import Adapter, AdapterProof, Completion, Failure, Score, Verdict
 
@@ -74,6 +74,8 @@ def blaming(component: str, call: Callable[[], T]) -> T:
     except BaseException as error:
         if isinstance(error, Blamed) or stops_the_run(error):
             raise
+        if full := disk_full(error):
+            raise full from error  # without its file a component would decide otherwise than after a resume
         raise Blamed(component, error) from error
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from selfloop.answers import also_declining
 from selfloop.assemble import Parts, assemble, check
-from selfloop.errors import ModelError, NothingAsked, Stopped, StoreError
+from selfloop.errors import DiskFullError, ModelError, NothingAsked, Stopped, StoreError
 from selfloop.events import RoundEnded, RunEnded, RunStarted
 from selfloop.failed_steps import failed_steps, refuse_failed
 from selfloop.inputs import inputs, refuse_changed
@@ -59,41 +59,55 @@ def run(
         folder = new_folder(runs, loaded.recipe.name)
     except KeyboardInterrupt:
         raise Stopped(NOT_BEGUN) from None
-    try:
-        store = Store(folder, write=True)
-        store.pin(base=str(loaded.base.resolve()), name=loaded.recipe.name, inputs=read_from, **pinned)
-        store.save_file(RECIPE, loaded.source.text())  # last: what has a recipe can be resumed
-    except KeyboardInterrupt:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise Stopped(NOT_BEGUN) from None
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # nothing was asked yet
-        raise
-    try:
-        _go_on(loaded, folder, store)
-    except (KeyboardInterrupt, Stopped):
-        raise (Stopped(_resume(folder)) if store.sessions() else Stopped(NOT_BEGUN)) from None
-    finally:
-        begun = bool(store.sessions())
-        store.close()
-        if not begun:
+    with _advising(folder):
+        try:
+            store = Store(folder, write=True)
+            store.pin(base=str(loaded.base.resolve()), name=loaded.recipe.name, inputs=read_from, **pinned)
+            store.save_file(RECIPE, loaded.source.text())  # last: what has a recipe can be resumed
+        except KeyboardInterrupt:
             shutil.rmtree(folder, ignore_errors=True)
+            raise Stopped(NOT_BEGUN) from None
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)  # nothing was asked yet
+            raise
+        try:
+            _go_on(loaded, folder, store)
+        except (KeyboardInterrupt, Stopped):
+            raise (Stopped(_resume(folder)) if store.sessions() else Stopped(NOT_BEGUN)) from None
+        finally:
+            begun = bool(store.sessions())
+            store.close()
+            if not begun:
+                shutil.rmtree(folder, ignore_errors=True)
     return folder
 
 
 def resume(folder: Path, *, quiet: bool = False) -> Path:
     """Go on with the run in `folder` where it was stopped; do nothing if it is done. Raises SelfloopError."""
-    store = opened(folder, write=True)
-    try:
-        refuse_changed(store.meta().get("inputs", {}))  # before its plugins are imported
-        loaded = _quieted(stored_recipe(store), quiet)
-        check(loaded)
-        _go_on(loaded, folder, store)
-    except KeyboardInterrupt:
-        raise Stopped(_resume(folder)) from None
-    finally:
-        store.close()
+    with _advising(folder):
+        store = opened(folder, write=True)
+        try:
+            refuse_changed(store.meta().get("inputs", {}))  # before its plugins are imported
+            loaded = _quieted(stored_recipe(store), quiet)
+            check(loaded)
+            _go_on(loaded, folder, store)
+        except KeyboardInterrupt:
+            raise Stopped(_resume(folder)) from None
+        finally:
+            store.close()
     return folder
+
+
+@contextmanager
+def _advising(folder: Path) -> Iterator[None]:
+    """Say of a full disk how the run in `folder` goes on after it."""
+    try:
+        yield
+    except DiskFullError as error:
+        advice = f"Free some space, then `selfloop resume {quote(str(folder))}`; nothing is lost."
+        if not (folder / RECIPE).is_file():
+            advice = "Free some space, and run it again; nothing was asked yet."
+        raise DiskFullError(error.fact, error.path, advice) from error
 
 
 def stored_recipe(store: Store, overrides: tuple[str, ...] = ()) -> Loaded:
@@ -152,6 +166,10 @@ def _told(parts: Parts, folder: Path, store: Store) -> Iterator[None]:
     except KeyboardInterrupt:
         parts.notice(RunEnded(str(folder), "stopped"))
         raise Stopped(_resume(folder)) from None
+    except DiskFullError as error:
+        with suppress(DiskFullError):  # there may be no room for this either
+            parts.notice(RunEnded(str(folder), "failed", str(error)))
+        raise
     except BaseException as error:
         parts.notice(RunEnded(str(folder), "failed", str(error)))
         raise

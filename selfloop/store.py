@@ -8,6 +8,7 @@ Columns beside the JSON are for people who query.
 
 import json
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,8 +22,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
+from selfloop import atomic
 from selfloop.answers import also_declining
-from selfloop.errors import RunLocked, StoreError
+from selfloop.errors import FULL, DiskFullError, RunLocked, StoreError, disk_full
 from selfloop.ledger import Past
 from selfloop.plain_json import parsed
 from selfloop.records import Adapter, Attempt, Completion, Failure, Round
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 DATABASE = "run.sqlite"
 RECIPE = "recipe.yaml"
+SMALLEST_ROOM = 1 << 16  # bytes; with less on the disk SQLite cannot work
 
 # Step N takes a database from schema version N to N + 1; append, never edit.
 MIGRATIONS = (
@@ -107,6 +110,7 @@ class Store:
             if self._lock:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire(timeout=0)
+                atomic.remove_leftovers(folder)
             self._db = self._open(write)
         except Timeout:
             raise RunLocked(f"another process is working on {folder}. Wait for it, or stop it first.") from None
@@ -167,9 +171,7 @@ class Store:
     def save_file(self, name: str, text: str) -> None:
         """Write a small file of the run, whole or not at all."""
         try:
-            part = self.folder / f"{name}.part"
-            part.write_text(text, encoding="utf-8")
-            part.replace(self.folder / name)
+            atomic.write_text(self.folder / name, text)
         except OSError as error:
             raise _disk(self.folder, error) from error
 
@@ -372,13 +374,21 @@ def _damaged(folder: Path, text: str) -> StoreError:
     return StoreError(f"{folder / DATABASE} is damaged: {text}. Start the run anew, or restore the file.")
 
 
+def _free(folder: Path) -> int:
+    """Return the bytes that there is room for, or plenty where the system does not tell."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return SMALLEST_ROOM
+
+
 def _disk(folder: Path, error: Exception) -> StoreError:
     """Say what the disk said, and what to do."""
     text = str(error)
-    if "full" in text or "No space left" in text:
-        return StoreError(
-            f"the disk is full: {folder}. Free some space, then `selfloop resume {folder}`; nothing is lost."
-        )
+    if full := disk_full(error, folder):
+        return full
+    if text == "disk I/O error" and _free(folder) < SMALLEST_ROOM:  # SQLite had no room for an index of its own
+        return DiskFullError(FULL, folder)
     if isinstance(error, PermissionError) or "readonly" in text or "Read-only" in text or "unable to open" in text:
         return StoreError(f"cannot write in {folder}: {text}. Give a folder you may write to with --runs DIR.")
     if any(one in text for one in ("not a database", "malformed", "no such table")):

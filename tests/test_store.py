@@ -176,7 +176,7 @@ def test_what_a_disk_can_do_is_said_with_what_to_do(
     def fail(*args: object, **kwargs: object) -> None:
         raise error
 
-    monkeypatch.setattr(Path, "write_text", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     if isinstance(error, OSError):
         with pytest.raises(StoreError, match=piece) as said:
             store.save_file("x", "y")

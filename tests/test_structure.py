@@ -19,6 +19,7 @@ DATA = {f"data.{path.stem}" for path in (ROOT / "selfloop" / "data").glob("[a-z]
 # What each layer may import of selfloop. `protocols` and below are nouns; `steps` and above are verbs.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "atomic": {"errors"},
     "text": set(),
     "progress": {"text"},
     "answers": {"answers.declining", "answers.same"},
@@ -42,7 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "hookspecs": {"protocols"},
     "isolation": {"text"},
     "guard": {"errors", "isolation", "progress", "records"},
-    "store": {"answers", "errors", "ledger", "plain_json", "records", "text", "yaml_source"},
+    "store": {"answers", "atomic", "errors", "ledger", "plain_json", "records", "text", "yaml_source"},
     "data": {"answers.bounded", "data", *DATA, "errors", "records", "text"},
     "recorder": {"errors", "events", "guard", "progress", "protocols", "records", "store", "text"},
     "loop": {"steps", "assemble", "ledger", "recipe", "records"},
@@ -51,7 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 ABOVE = {"loop", "runner", "rescore", "forecast", "library", "cli", "testing"}
 # What a plugin, ours or anybody's, may import.
 PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "protocols", "records"}
-PUBLIC |= {"nonanswers", "progress", "testing", "text", "thoughts"}
+PUBLIC |= {"atomic", "nonanswers", "progress", "testing", "text", "thoughts"}
 # What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
 PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
 PUBLIC |= {"answers.bounded", "data", "data.hub", "evaluate", "store", "plain_json", "run_names", "cli.tables"}

@@ -4,9 +4,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from selfloop import atomic
 from selfloop.answers import UNKNOWN
 from selfloop.errors import ModelError
 from selfloop.records import Adapter, Round
@@ -14,7 +16,7 @@ from selfloop.store import RECIPE, opened
 
 from .. import cards, gated, models
 from ..hf.adapter import CONFIG, GGUF, WEIGHTS
-from ..output import refuse_taken, whole
+from ..output import has_card, is_noted, note_written, refuse_taken, refuse_taken_folder, writing
 from .card import card
 from .merge import merge_gguf, merge_hf
 
@@ -41,17 +43,23 @@ def written(
         "ollama": lambda part: _ollama(model, adapter, part, kind),
     }
 
-    def ours(path: Path) -> bool:
-        return (path / MARKS[to]).is_file() if to in MARKS else path.is_file()
-
-    def make(part: Path) -> None:
-        making[to](part)
-        if about:
+    if to in MARKS:
+        ours = partial(_is_earlier, mark=MARKS[to])
+        refuse_taken_folder(out, f"export --to {to}", force=force, ours=ours)
+        with writing(out), atomic.replacing_folder(out) as part:
+            making[to](part)
             (part / cards.NAME).write_text(about, encoding="utf-8", newline="\n")
-
-    refuse_taken(out, f"export --to {to}", force=force, ours=ours)
-    whole(out, make)
+        return out, adapter
+    refuse_taken(out, f"export --to {to}", force=force, ours=lambda path: is_noted(path, "export"))
+    with writing(out), atomic.replacing(out, parents=True) as part:
+        making[to](part)
+    note_written(out, "export")
     return out, adapter
+
+
+def _is_earlier(path: Path, mark: str) -> bool:
+    """Return whether a folder is an export that was written before."""
+    return (path / mark).is_file() and has_card(path)
 
 
 def rolled_back(folder: Path, number: int) -> Adapter | None:
@@ -90,7 +98,6 @@ def _found(folder: Path, adapter: Adapter | None) -> Adapter:
 def _copy(adapter: Adapter, part: Path) -> None:
     """Copy what peft and llama.cpp read, and what the gate said of it."""
     path = Path(adapter.path)
-    part.mkdir()
     for name in dict.fromkeys((path.name, CONFIG, WEIGHTS, GGUF, gated.FILE)):
         if (path.parent / name).is_file():
             shutil.copyfile(path.parent / name, part / name)
@@ -119,7 +126,6 @@ def _ollama(model: dict[str, Any], adapter: Adapter, part: Path, kind: str | Non
 
     How ollama reads it: github.com/ollama/ollama, parser/parser.go.
     """
-    part.mkdir()
     merge_gguf(_base(model, adapter), adapter, part / "model.gguf", kind)
     about = f'# Tuned by selfloop to say "{UNKNOWN}" where it does not know: ollama create NAME -f {MODELFILE}\n'
     lines = f"FROM ./model.gguf\nPARAMETER temperature 0\n{'' if model.get('chat') else BASE}"

@@ -6,7 +6,6 @@ that are turned together stand side by side), so the rows of their `lora_b` go t
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from selfloop import atomic
 from selfloop.errors import MissingExtra, ModelError
-
-from .. import models
 
 CONFIG, WEIGHTS, GGUF = "adapter_config.json", "adapter_model.safetensors", "adapter.gguf"
 
@@ -59,9 +57,9 @@ def write_gguf(folder: Path, config: Any) -> Path:
     made = json.loads((folder / CONFIG).read_text("utf-8"))
     _refuse_unheld(made)
     architecture = ARCHITECTURES[text.model_type]
-    path, part = folder / GGUF, folder / f"{GGUF}.{os.getpid()}.part"
-    writer = gguf.GGUFWriter(part, architecture)
-    try:
+    path = folder / GGUF
+    with atomic.replacing(path) as part:
+        writer = gguf.GGUFWriter(part, architecture)
         writer.add_type("adapter")
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", _alpha(made))
@@ -71,10 +69,6 @@ def write_gguf(folder: Path, config: Any) -> Path:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        models.settle(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 

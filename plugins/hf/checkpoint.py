@@ -7,9 +7,7 @@ The folder appears whole or not at all.
 
 import hashlib
 import logging
-import os
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from operator import length_hint
 from pathlib import Path
 from typing import Any
 
-from selfloop import progress
+from selfloop import atomic, progress
 from selfloop.errors import MissingExtra, ModelError
 from selfloop.plain_json import read_object
 
@@ -132,28 +130,27 @@ def _convert(shipped: Path, folder: Path) -> None:
             "llama-gguf-split --merge, or name a folder or a hub name of the same model"
         )
     _log.info("converting %s for transformers, once", shipped.name)
-    part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    try:
-        with quiet(), progress.task(f"converting {shipped.name} for transformers") as task:
-            try:
-                where: dict[str, Any] = {"gguf_file": shipped.name, "local_files_only": True}
-                tokenizer = AutoTokenizer.from_pretrained(str(shipped.parent), **where)
-                with _counted(task):
-                    model = AutoModelForCausalLM.from_pretrained(str(shipped.parent), dtype=torch.bfloat16, **where)
-            except ImportError as error:
-                raise MissingExtra("gguf", "tune", f"Converting {shipped.name}") from error
-            except Exception as error:  # it raises KeyError, ValueError and more for what it does not know
-                raise ModelError(
-                    f"transformers {version('transformers')} cannot convert {shipped}: {_first(error)}. "
-                    "Name a folder or a hub name of the same model instead"
-                ) from error
-            _unquantised(model)
-            with saving(), writing(model, part):
-                model.save_pretrained(part)
-            tokenizer.save_pretrained(part)
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with (
+        atomic.replacing_folder(folder) as part,
+        quiet(),
+        progress.task(f"converting {shipped.name} for transformers") as task,
+    ):
+        try:
+            where: dict[str, Any] = {"gguf_file": shipped.name, "local_files_only": True}
+            tokenizer = AutoTokenizer.from_pretrained(str(shipped.parent), **where)
+            with _counted(task):
+                model = AutoModelForCausalLM.from_pretrained(str(shipped.parent), dtype=torch.bfloat16, **where)
+        except ImportError as error:
+            raise MissingExtra("gguf", "tune", f"Converting {shipped.name}") from error
+        except Exception as error:  # it raises KeyError, ValueError and more for what it does not know
+            raise ModelError(
+                f"transformers {version('transformers')} cannot convert {shipped}: {_first(error)}. "
+                "Name a folder or a hub name of the same model instead"
+            ) from error
+        _unquantised(model)
+        with saving(), writing(model, part):
+            model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
 
 
 def _unquantised(model: Any) -> None:

@@ -13,7 +13,6 @@ What a copy costs in fidelity is measured when it is made, by `Fidelity`.
 
 import json
 import logging
-import os
 import platform
 import shutil
 import statistics
@@ -26,7 +25,7 @@ from pathlib import Path
 
 import psutil
 
-from selfloop import progress
+from selfloop import atomic, progress
 from selfloop.errors import ModelError
 from selfloop.plain_json import read_object
 from selfloop.records import Completion, Continuation, Request, Sampling
@@ -128,7 +127,7 @@ class Copies:
             self._make(name)
         with progress.task(f"comparing the working copy in {name}"):
             fidelity = compare(self.shipped, path, self.threads)
-        models.write(record, json.dumps({"sha256": models.sha256(path), "fidelity": asdict(fidelity)}))
+        atomic.write_text(record, json.dumps({"sha256": models.sha256(path), "fidelity": asdict(fidelity)}))
         _log.info("working copy %s: %s", path, fidelity)
         return Working(path, name, fidelity)
 
@@ -160,7 +159,7 @@ class Copies:
             self._paths(name)[0].unlink()
         _log.info("tokens/s: %s; taking %s", ", ".join(f"{n} {s:.0f}" for n, s in found.items()), best)
         working = self._chosen({"format": best, "speeds": found})
-        models.write(choice, json.dumps({"format": best, "speeds": found}))
+        atomic.write_text(choice, json.dumps({"format": best, "speeds": found}))
         return working
 
     def _chosen(self, choice: dict[str, object]) -> Working:
@@ -212,15 +211,11 @@ class Copies:
         path, record = self._paths(name)
         record.unlink(missing_ok=True)
         _log.info("writing a working copy of %s in %s", self.shipped.name, name)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        try:
+        with atomic.replacing(path) as part:
             with progress.task(f"a working copy in {name}"):
                 wrong = rewritten(self.shipped, part, FORMATS[name].ftype, self.threads, self._size(name))
             if wrong:
                 raise ModelError(f"llama.cpp cannot write {self.shipped} in {name}: {wrong}. Set weights: shipped")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def pick(speeds: Mapping[str, float]) -> str:

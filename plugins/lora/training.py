@@ -8,9 +8,9 @@ nothing had been.
 """
 
 import json
+import logging
 import math
 import random
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -18,19 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
 
+from selfloop import atomic
 from selfloop.errors import ModelError
 
 from ..decoding.tasks import common
 from ..hf.model import cache_argument, head, trunk
 
-STATE = "state.json"  # of a checkpoint; the folder is there with it or not at all
+CHECKPOINT = "last.safetensors"
+STATE = "state"  # the checkpoint's metadata: which training it is of, and what its epochs came to
+WEIGHTS, BEST, MOMENTS = "weights/", "best/", "optimizer/"  # what the names of its tensors begin with
 TURNS = 4  # times an epoch that the dial is set
 ENOUGH = 4.0  # right answers to be expected among what is held out: fewer say nothing of where to set it
 PIECE = 32  # tokens whose logits there are at a time: with 262,144 of them, 34 MB for each thing made of them
 SHARED = 16  # tokens that a batch begins with are read apart only if there are so many
+
+_log = logging.getLogger("selfloop.tune")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +135,7 @@ def train(
     weights = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=settings.rate, weight_decay=0.0)
     mark = fingerprint(examples, held, neutral, settings)
-    done = _resumed(folder, mark, weights, optimizer)
-    best = load_file(folder / "best.safetensors") if done else _copied(weights)
+    done, best = _resumed(folder, mark, weights, optimizer)
     if _goes_on(done, settings):
         held_to = anchors(wrapped, neutral if settings.kl else ())
         base = followed(wrapped, [*examples, *held], settings.batch)
@@ -471,42 +476,55 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _save(
-    folder: Path, mark: str, done: Sequence[Progress], weights: dict[str, Any], best: dict[str, Any], optimizer: Any
+    folder: Path,
+    mark: str,
+    done: Sequence[Progress],
+    weights: dict[str, Any],
+    best: dict[str, Any],
+    optimizer: Any,
 ) -> None:
-    """Write a checkpoint in place of the last one. Tensors are safetensors: a pickle could hold a program."""
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    states = [optimizer.state[p] for p in weights.values()]
-    moments = {f"{i}.{key}": value.contiguous() for i, one in enumerate(states) for key, value in one.items()}
-    save_file({name: p.detach().contiguous() for name, p in weights.items()}, part / "weights.safetensors")
-    save_file(best, part / "best.safetensors")
-    save_file(moments, part / "optimizer.safetensors")
-    (part / STATE).write_text(json.dumps({"mark": mark, "done": [asdict(one) for one in done]}), encoding="utf-8")
-    old = folder.with_name(f"{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    """Write a checkpoint in place of the last one: one file of safetensors, for a pickle could hold a program."""
+    moments = {}
+    for i, parameter in enumerate(weights.values()):
+        for key, value in optimizer.state[parameter].items():
+            moments[f"{i}.{key}"] = value
+    parts = {WEIGHTS: weights, BEST: best, MOMENTS: moments}
+    tensors = {}
+    for part, named in parts.items():
+        for name, tensor in named.items():
+            tensors[f"{part}{name}"] = tensor.detach().clone().contiguous()
+    state = json.dumps({"mark": mark, "done": [asdict(progress) for progress in done]})
+    with atomic.replacing(folder / CHECKPOINT, parents=True) as file:
+        save_file(tensors, file, metadata={STATE: state})
 
 
-def _resumed(folder: Path, mark: str, weights: dict[str, Any], optimizer: Any) -> list[Progress]:
-    """Put the last checkpoint of this very training into effect; return what its epochs came to."""
-    old = folder.with_name(f"{folder.name}.old")
-    if not folder.exists() and old.exists():  # killed between the two renames
-        old.rename(folder)
-    if not (folder / STATE).is_file():
-        return []
-    state = json.loads((folder / STATE).read_text("utf-8"))
+def _resumed(folder: Path, mark: str, weights: dict[str, Any], optimizer: Any) -> tuple[list[Progress], dict[str, Any]]:
+    """Put the last checkpoint of this very training into effect; return what its epochs came to, and the best weights.
+
+    Without one, or with one that is damaged, training begins anew, and comes to the same.
+    """
+    file = folder / CHECKPOINT
+    if not file.is_file():
+        return [], _copied(weights)
+    try:
+        with safe_open(file, "pt") as opened:
+            state = json.loads((opened.metadata() or {})[STATE])
+        tensors = load_file(file)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        _log.warning("%s is damaged, so training begins anew: %s", file, error)
+        return [], _copied(weights)
     if state["mark"] != mark:
-        return []
-    saved = load_file(folder / "weights.safetensors")
+        return [], _copied(weights)
     with torch.no_grad():
         for name, p in weights.items():
-            p.copy_(saved[name])
-    moments = load_file(folder / "optimizer.safetensors")
+            p.copy_(tensors[f"{WEIGHTS}{name}"])
+    moments = _named(tensors, MOMENTS)
     for i, p in enumerate(weights.values()):
-        own = {key.partition(".")[2]: value for key, value in moments.items() if key.partition(".")[0] == str(i)}
-        optimizer.state[p] = {k: v.to(p.device) if k != "step" else v for k, v in own.items()}
-    return [Progress(**one) for one in state["done"]]
+        own = _named(moments, f"{i}.")
+        optimizer.state[p] = {key: value.to(p.device) if key != "step" else value for key, value in own.items()}
+    return [Progress(**progress) for progress in state["done"]], _named(tensors, BEST)
+
+
+def _named(tensors: dict[str, Any], begin: str) -> dict[str, Any]:
+    """Return the tensors whose names begin so, by the rest of their names."""
+    return {name.removeprefix(begin): tensor for name, tensor in tensors.items() if name.startswith(begin)}

@@ -3,7 +3,6 @@
 import json
 import logging
 import random
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -14,7 +13,7 @@ from typing import Any
 import peft
 import torch
 
-from selfloop import Question, Request, Sampling, Tuning, progress
+from selfloop import Question, Request, Sampling, Tuning, atomic, progress
 from selfloop.answers import UNKNOWN, declines
 from selfloop.errors import ModelError
 from selfloop.prompts import is_open
@@ -105,7 +104,7 @@ class Lora:
             )
             gate = Gate(base, measured("the adapter"), self._bound)
             about = {"taught": len(taught), "held out": len(held), "epochs": [asdict(one) for one in done]}
-            models.write(tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1))
+            atomic.write_text(tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1))
             if gate.refusal:
                 raise ModelError(f"the adapter was refused, and the last good one stays: {gate.refusal}")
             _log.info("the adapter of round %d is taken: %s", tuning.round, gate.told)
@@ -211,15 +210,12 @@ def _wrap(model: Any, rank: int, seed: int) -> Any:
 
 def _written(wrapped: Any, folder: Path, config: Any) -> Path:
     """Write the adapter, each file whole or not at all; return the one to load: a GGUF file, given a `config`."""
-    part = folder / "adapter.part"
-    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-    with quiet():
-        wrapped.save_pretrained(part)
-    name = (part / WEIGHTS if config is None else write_gguf(part, config)).name
-    for file in part.iterdir():
-        models.settle(file)
-        file.replace(folder / file.name)
-    part.rmdir()
+    with atomic.scratch_folder(folder / "adapter") as scratch:
+        with quiet():
+            wrapped.save_pretrained(scratch)
+        name = (scratch / WEIGHTS if config is None else write_gguf(scratch, config)).name
+        for file in sorted(scratch.iterdir()):
+            atomic.move(file, folder / file.name)
     return folder / name
 
 

@@ -19,6 +19,7 @@ from selfloop import Component, hookimpl
 from selfloop.cli.options import FilePath, as_json, complete_run, run_argument, run_folder, runs_dir
 from selfloop.text import printable
 
+from ..output import force_option, has_mark, refuse_taken
 from .observer import Reporter
 
 _open = click.option("--open", "show", is_flag=True, help="Show the page in the browser.")
@@ -32,8 +33,9 @@ _open = click.option("--open", "show", is_flag=True, help="Show the page in the 
     "--format", "suffix", type=click.Choice(["svg", "png"]), default="svg", show_default=True, help="Of these."
 )
 @_open
+@force_option
 @runs_dir
-def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show: bool, runs: Path) -> None:
+def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show: bool, force: bool, runs: Path) -> None:
     """Write a run as one HTML page, and say where it is.
 
     RUN is a folder, or a name in --runs.
@@ -45,11 +47,18 @@ def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show:
       selfloop report quickstart --pictures pictures --format png
     """
     from .facts import read
-    from .page import REPORT, written
+    from .page import REPORT, is_report, written
 
     folder = run_folder(run, runs)
+    page = out or folder / REPORT
+    refuse_taken(page, "report", force=force, ours=is_report)
     facts = read(folder)
-    path = written(facts, out or folder / REPORT)
+    if pictures:
+        from .pictures import files_of, is_picture
+
+        for path in files_of(pictures, suffix):
+            refuse_taken(path, "picture of a report", force=force, ours=is_picture, option="--pictures")
+    path = written(facts, page)
     if pictures:
         from .pictures import saved
 
@@ -62,9 +71,10 @@ def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show:
 @click.argument("names", metavar="RUN RUN...", nargs=-1, required=True, shell_complete=complete_run)
 @click.option("--out", type=FilePath(dir_okay=False, path_type=Path), help="Write the comparison as an HTML page too.")
 @_open
+@force_option
 @runs_dir
 @as_json
-def compare(names: Sequence[str], out: Path | None, show: bool, runs: Path, as_json: bool) -> None:
+def compare(names: Sequence[str], out: Path | None, show: bool, force: bool, runs: Path, as_json: bool) -> None:
     """Put two or more runs side by side.
 
     Shows what each found out, at what cost, and where they differ on questions that more than one of them was asked.
@@ -79,10 +89,13 @@ def compare(names: Sequence[str], out: Path | None, show: bool, runs: Path, as_j
 
     if len(names) < 2:
         raise click.UsageError("give two runs or more; `selfloop show RUN` is about one")
+    page = out or (Path("comparison.html") if show else None)
+    if page:
+        refuse_taken(page, "comparison", force=force, ours=lambda path: has_mark(path, "compare"))
     found = comparison.of([read(run_folder(name, runs)) for name in names])
     comparison.tell(found, as_json=as_json)
-    if out or show:
-        _tell(comparison.written(found, out or Path("comparison.html")), show, quiet=as_json)
+    if page:
+        _tell(comparison.written(found, page), show, quiet=as_json)
 
 
 def _tell(path: Path, show: bool, *, quiet: bool = False) -> None:

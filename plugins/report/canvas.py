@@ -13,7 +13,9 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfloop.errors import StoreError
+from selfloop import atomic
+
+from ..output import MARK, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -93,8 +95,7 @@ def _written(figure: "Figure", name: str) -> str:
 
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure as a file of its own, PNG or SVG by its suffix, on white. Raises StoreError for the disk."""
-    try:
-        with styled():
-            figure.savefig(path, dpi=200, facecolor=COLOURS["paper"])
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}. Choose another folder.") from error
+    suffix = path.suffix.removeprefix(".")
+    mark = {"Creator" if suffix == "svg" else "Software": MARK.format(command="picture")}
+    with writing(path, "--pictures"), atomic.replacing(path, parents=True) as part, styled():
+        figure.savefig(part, format=suffix, dpi=200, facecolor=COLOURS["paper"], metadata=mark)

@@ -8,12 +8,12 @@ from typing import Any
 
 import click
 
-from selfloop import Attempt
+from selfloop import Attempt, atomic
 from selfloop.cli.tables import print_table
 from selfloop.ledger import agree, gist
 from selfloop.text import printable
 
-from ..output import whole
+from ..output import writing
 from .facts import Facts
 from .page import Shown, render, tiles
 from .pictures import KINDS, drawn
@@ -140,7 +140,8 @@ def _plain(found: Comparison) -> dict[str, Any]:
 def written(found: Comparison, path: Path) -> Path:
     """Write the comparison as a page, whole or not at all. Raises StoreError for the disk."""
     text = _page(found)
-    whole(path, lambda part: part.write_text(text, "utf-8"))
+    with writing(path):
+        atomic.write_text(path, text, parents=True)
     return path
 
 
@@ -157,6 +158,7 @@ def _page(found: Comparison) -> str:
     return render(
         "compare.html",
         "none.js",
+        "compare",
         found=found,
         pictures=[row for row in pictures if any(row)],
         shared=found.shared[:SHOWN],

@@ -3,7 +3,7 @@
 from pathlib import Path
 from time import monotonic
 
-from selfloop.errors import StoreError
+from selfloop.errors import DiskFullError, StoreError
 from selfloop.events import Event, RoundEnded, RunEnded
 
 SHARE = 0.05  # of the run's time that reports may take while it goes on
@@ -32,6 +32,8 @@ class Reporter:
         start = monotonic()
         try:
             written(read(self._folder), self._folder / REPORT)
+        except DiskFullError:
+            raise  # it ends the run, which is resumed when there is room
         except StoreError as error:  # which would end the run: it is about the run's own records
             raise OSError(f"no report is written any more: {error}") from error
         self._last = monotonic()

@@ -9,9 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selfloop import atomic
 from selfloop.text import duration
 
-from ..output import whole
+from ..output import HEAD, MARK, has_mark, writing
 from .canvas import svg
 from .facts import Facts
 from .pictures import KINDS, Picture, drawn
@@ -45,7 +46,8 @@ class Shown:
 def written(facts: Facts, path: Path) -> Path:
     """Write the page of a run, whole or not at all. Raises StoreError for the disk."""
     text = page(facts)
-    whole(path, lambda part: part.write_text(text, "utf-8"))
+    with writing(path):
+        atomic.write_text(path, text, parents=True)
     return path
 
 
@@ -57,6 +59,7 @@ def page(facts: Facts, live: str = "") -> str:
     return render(
         "run.html",
         "run.js",
+        "report",
         facts=facts,
         live=live,
         sections={name: [shown[one] for one in own if one in shown] for name, own in SECTIONS.items()},
@@ -69,8 +72,19 @@ def page(facts: Facts, live: str = "") -> str:
     )
 
 
-def render(template: str, script: str, **values: Any) -> str:
-    """Return a template filled in, everything in it escaped, with its style, its script, and what else is forbidden."""
+def is_report(path: Path) -> bool:
+    """Return whether a file is a page that `written` made; the first ones had no mark, and lie beside their run."""
+    if has_mark(path, "report"):
+        return True
+    with path.open("rb") as file:
+        return path.name == REPORT and b" \xc2\xb7 selfloop</title>" in file.read(HEAD)
+
+
+def render(template: str, script: str, command: str, **values: Any) -> str:
+    """Return a template filled in, everything in it escaped, with its style, its script, and what else is forbidden.
+
+    `command` is the one whose output it is, by which a later call knows it.
+    """
     from markupsafe import Markup
 
     source = _text(script)
@@ -81,7 +95,12 @@ def render(template: str, script: str, **values: Any) -> str:
         _environment()
         .get_template(template)
         .render(
-            policy=policy, style=Markup(_text("page.css")), script=Markup(source), version=version("selfloop"), **values
+            policy=policy,
+            style=Markup(_text("page.css")),
+            script=Markup(source),
+            version=version("selfloop"),
+            generator=MARK.format(command=command),
+            **values,
         )
     )
 

@@ -8,10 +8,10 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfloop.errors import StoreError
 from selfloop.ledger import Past
 
 from ..beliefs import Change
+from ..output import has_mark
 from .canvas import COLOURS, canvas, save, styled
 from .facts import Facts
 from .topics import Topic, topics
@@ -361,12 +361,18 @@ def drawn(facts: Facts) -> "list[tuple[Picture, Figure]]":
     return [(picture, figure) for picture, figure in found if figure is not None]
 
 
+def files_of(folder: Path, suffix: str) -> list[Path]:
+    """Return where each picture would be written, also those for which there is nothing to draw."""
+    return [folder / f"{picture.name}.{suffix}" for picture in PICTURES]
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a file is a picture that `saved` wrote."""
+    return has_mark(path, "picture")
+
+
 def saved(facts: Facts, folder: Path, suffix: str) -> list[Path]:
-    """Write each picture as a file into a folder; return the files. Raises StoreError for the disk."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make {folder}: {error.strerror or error}. Choose another folder.") from error
+    """Write each picture as a file into a folder, whole; return the files. Raises StoreError for the disk."""
     paths = [(figure, folder / f"{picture.name}.{suffix}") for picture, figure in drawn(facts)]
     for figure, path in paths:
         save(figure, path)

@@ -6,7 +6,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from selfloop.errors import RecipeError, SelfloopError, StoreError
+from selfloop import atomic
+from selfloop.errors import DiskFullError, RecipeError, SelfloopError, StoreError
 from selfloop.text import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -60,11 +61,11 @@ def write_all(files: Mapping[Path, str]) -> None:
     made = []
     try:
         for path, text in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8", newline="\n") as file:
-                made.append(path)
-                file.write(text)
-    except OSError as error:
-        for half in made:  # or the next try would find them in its way
-            half.unlink()
+            atomic.write_new(path, text)
+            made.append(path)
+    except (OSError, DiskFullError) as error:
+        for earlier in made:  # or the next try would find them in its way
+            earlier.unlink()
+        if isinstance(error, DiskFullError):
+            raise
         raise StoreError(f"cannot write {error.filename or path}: {error.strerror}. Choose another place.") from error

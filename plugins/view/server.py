@@ -74,7 +74,7 @@ def application(library: Library) -> "Starlette":
         raise MissingExtra("starlette", "view", "selfloop view") from error
 
     def wrong(text: str, status: int) -> "Response":
-        return HTMLResponse(render("wrong.html", "none.js", text=text), status, HEADERS)
+        return HTMLResponse(render("wrong.html", "none.js", "view", text=text), status, HEADERS)
 
     def answered(about: Callable[[str], "Response"]) -> "Callable[[Request], Response]":
         """Return what answers a request about one run: a page that says so if it is none, or cannot be read."""
@@ -101,7 +101,7 @@ def application(library: Library) -> "Starlette":
         searched = bool(text or decision in DECISIONS)
         hits = library.search(text, decision) if searched else []
         filled = {"text": text, "decision": decision, "kinds": DECISIONS, "searched": searched, "most": HITS}
-        made = render("runs.html", "none.js", runs=library.listed(), hits=hits, **filled)
+        made = render("runs.html", "none.js", "view", runs=library.listed(), hits=hits, **filled)
         return HTMLResponse(made, headers=HEADERS)
 
     async def lost(request: "Request", error: Exception) -> "Response":

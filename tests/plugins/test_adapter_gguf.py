@@ -11,7 +11,7 @@ from selfloop_plugins import models
 from selfloop_plugins.hf import adapter, build, checkpoint
 from selfloop_plugins.llama_cpp import build as build_llama
 
-from selfloop.errors import ModelError
+from selfloop.errors import DiskFullError, ModelError
 from selfloop.records import Adapter, Continuation
 
 MODEL = "smollm2-135m-instruct"
@@ -111,7 +111,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFullError, match="the disk is full"):
         adapter.write_gguf(tmp_path, config)
     assert not list(tmp_path.glob("*.gguf*"))
 

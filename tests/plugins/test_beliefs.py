@@ -327,9 +327,8 @@ def test_a_file_that_could_not_be_written_whole_is_not_left(
 
     monkeypatch.setattr(Path, "replace", refuse)
     said = selfloop("beliefs", "--declined", "--export", "out.jsonl")
-    assert (said.code, said.err) == (
-        *(5, "selfloop: cannot write out.jsonl: No space left on device. Give another with --export.\n"),
-    )
+    advice = "Free some space, or choose another place with --export."
+    assert (said.code, said.err) == (5, f"selfloop: the disk is full: {library / 'out.jsonl'}. {advice}\n")
     assert not list(Path.cwd().glob("out.jsonl*"))
     assert selfloop("beliefs", "--declined", "--export", "out.parquet").code == 5
     assert not list(Path.cwd().glob("out.parquet*"))

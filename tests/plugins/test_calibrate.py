@@ -90,4 +90,4 @@ def test_what_cannot_be_read_or_written(work: Path, selfloop: Selfloop) -> None:
     assert "no run in" in selfloop("calibrate", "nowhere").err
     made(work / "run", *drawn(100))
     said = selfloop("calibrate", "run", "--out", "no/such/folder/labels.json")
-    assert said.code != 0 and "Choose another with --out" in said.err
+    assert said.code != 0 and "Choose another place with --out" in said.err
