@@ -68,6 +68,7 @@ def kept_input(file: Path, runs: Path) -> Path:
     A run reads its questions again when it goes on. Raises RecipeError for what cannot be read, and StoreError
     for the disk.
     """
+    from selfloop import atomic
     from selfloop.data import files
     from selfloop.errors import StoreError
 
@@ -76,8 +77,7 @@ def kept_input(file: Path, runs: Path) -> Path:
     data = files.content(file)
     kept = runs / f"stdin-{hashlib.sha256(data).hexdigest()[:12]}"
     try:
-        runs.mkdir(parents=True, exist_ok=True)
-        kept.write_bytes(data)
+        atomic.write_bytes(kept, data, parents=True)
     except OSError as error:
         raise StoreError(f"cannot write {kept}: {error.strerror}. Choose another place with --runs.") from error
     return kept
