@@ -29,7 +29,7 @@ PARTS = {Ask: "see `ask`", Answer: "see `answer`", Decide: "see `decide`"}
 SPECS = {Spec: "component", SourceSpec: "source", ScorerSpec: "scorer", TunerSpec: "tuner"}
 # what a key of the recipe means, where its type and name do not say so
 MEANING = {
-    "name": "the run's folder under `--runs`; default: the recipe's file name",
+    "name": "the run's folder under `--runs`; default: the recipe's file name, made fit for a folder",
     "seed": "what the model writes depends on it",
     "rounds": "times through ask, answer, critique, revise, verify, decide, tune",
     "plugins": "`.py` files with plugins, relative to the recipe ([tutorial](plugins.md))",
@@ -51,12 +51,42 @@ MEANING = {
     "answer.samples": "answers drawn for each question, beside the greedy draft",
     "answer.temperature": "of the samples; the draft is greedy",
     "answer.top_p": "of the samples",
+    "answer.thought_tokens": 'for a marked thought ("<think>"), before `max_tokens` and `stop` count; 0: none',
     "answer.stop": "an answer ends before the first of these",
     "answer.careful": "nats added to the log-odds of declining in the draft; below 0 it declines less",
     "decide.belief": "confidence at or above this is kept",
     "decide.risk": "in place of `belief`: at most this share of a round's beliefs is wrong, going by their confidence",
     "decide.declined": 'confidence at or below this becomes "I don\'t know"; between the two it is undecided',
 }
+
+# how a value of --set is read, and how large a recipe may be
+SET = [
+    "A recipe has at most 500 kB, 60 levels of keys and lists, one document and no tags. Anchors",
+    "and aliases may be used.",
+    "",
+    "## Changing a value on the command line",
+    "",
+    "In `--set KEY=VALUE` the KEY has a dot before each part, and the number of a place in a list:",
+    "`ask.sources.0.path`.",
+    "Spaces around KEY and VALUE do not count. VALUE is read by one rule:",
+    "",
+    "| VALUE | is |",
+    "| --- | --- |",
+    "| a number, `true`, `false` or `null`, by itself | that, as in the recipe |",
+    "| what begins with `[`, `{`, `\"` or `'` | YAML or JSON, which must end where VALUE ends |",
+    '| nothing | refused; write `null` for none, and `""` for an empty text |',
+    "| all else | text as typed: `a #1.txt`, `a: b`, `yes`, `12:30`, `*` |",
+    "",
+    "Text that looks like a number goes in quotes, inside those of the shell: `--set 'name=\"007\"'`. What cannot be",
+    "taken as it was typed is refused, and the message says how to write it.",
+    "",
+    "A run has the name of the recipe's file: accents are taken off, other characters than letters,",
+    "digits, `.`, `_` and",
+    "`-` become `-`, and what is left over 80 characters is cut. Where that changes the name, `run`",
+    "says so. A `name` in",
+    "the recipe is taken as it is, or refused.",
+    "",
+]
 
 
 def recipe() -> str:
@@ -67,6 +97,7 @@ def recipe() -> str:
         "A recipe is a YAML file. Every key is checked before a model loads, every mistake is reported at once, and",
         "`--set key.below=value` on the command line changes any of them.",
         "",
+        *SET,
         "## Keys",
         "",
         *_table(_keys(Recipe)),

@@ -10,8 +10,8 @@ import click
 
 from selfloop import Outcome, Past, Round, hookimpl
 from selfloop.answers import UNKNOWN
-from selfloop.cli.options import as_json, complete_run, run_folder, runs_dir
-from selfloop.ledger import UNSAID, agree, gist, origin
+from selfloop.cli.options import FilePath, as_json, complete_run, run_folder, runs_dir
+from selfloop.ledger import UNSAID, agree, gist, origin, surest
 from selfloop.text import cells, encodable, printable
 
 WIDE = 180  # cells of a line where it is no terminal that shows it
@@ -121,10 +121,14 @@ def histories(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
 
 
 def held(run: Run, declined: bool = False) -> list[Row]:
-    """Return what a run holds true after its last round, and with `declined` what it does not know."""
+    """Return what a run holds true after its last round, and with `declined` what it does not know.
+
+    Of beliefs whose questions ask for the same in other words, the surest stands for all.
+    """
     last = {e.outcome.question.text: e.outcome for e in run.entries if e.outcome.decision not in UNSAID}
-    kept = ("belief", "declined") if declined else ("belief",)
-    return [Row(run, outcome) for outcome in last.values() if outcome.decision in kept]
+    once = {outcome.question.text for outcome in surest(o for o in last.values() if o.decision == "belief")}
+    kept = ("declined",) if declined else ()
+    return [Row(run, o) for text, o in last.items() if text in once or o.decision in kept]
 
 
 def grouped(rows: Iterable[Row]) -> list[list[Row]]:
@@ -157,7 +161,7 @@ def merged(group: Sequence[Row]) -> Row:
 @click.option("--flipped", is_flag=True, help="What was held and is not any more, or the reverse, and why.")
 @click.option(
     "--export",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write them to FILE, .jsonl or .parquet.",
 )

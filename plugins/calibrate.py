@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from selfloop import hookimpl
-from selfloop.cli.options import run_argument, run_folder, runs_dir
+from selfloop.cli.options import FilePath, run_argument, run_folder, runs_dir
 
 if TYPE_CHECKING:
     from .calibration import Calibration, Said
@@ -21,7 +21,7 @@ FOLDS = 10
 @run_argument
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False, path_type=Path),
     help="Where to write the fit; by default calibration-labels.json in RUN.",
 )
 @runs_dir

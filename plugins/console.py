@@ -9,6 +9,7 @@ A `Tally` counts what the events say; `Lines`, `Live` and `Cell` show it. Rich i
 """
 
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -52,6 +53,7 @@ COLOURS: dict[Decision, str] = {
     "failed": "red",
 }
 WIDE = 80  # columns from which a question and its answer share a line
+NARROWEST = 40  # columns of a terminal that shows the picture with no figure cut
 TALL = 24  # rows from which all steps of the round are shown, and not only the one at work
 VERDICT = 17  # cells of a confidence and a decision
 MESSAGE = 300  # cells of a failure's message
@@ -567,7 +569,9 @@ def _output() -> Callable[[str], None]:
 
 
 def _can_draw(stream: TextIO) -> bool:
-    """Return whether `stream` is a terminal that moves its cursor and shows the picture's characters."""
+    """Return whether `stream` is a terminal that moves its cursor, and shows the picture and its characters."""
+    if shutil.get_terminal_size().columns < NARROWEST:
+        return False
     utf = (stream.encoding or "").lower().startswith("utf")
     return utf and stream.isatty() and os.environ.get("TERM") not in {"dumb", "unknown"}
 

@@ -13,7 +13,7 @@ import click
 
 from selfloop import hookimpl
 from selfloop.answers import UNKNOWN, declines
-from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
+from selfloop.cli.options import FilePath, as_json, run_argument, run_folder, runs_dir
 from selfloop.errors import MissingExtra, SelfloopError, did_you_mean
 from selfloop.records import Decision
 
@@ -38,8 +38,9 @@ def rows(folder: Path | str, form: Form = "qa", *, only: Collection[Decision] = 
 
     `qa` has all columns of `selfloop.Run.rows`. `sft` has `prompt` and `completion`: the answer where it is believed,
     "I don't know" where it was declined. `preference` has `prompt`, `chosen` and `rejected`: the answer above "I don't
-    know" where it is believed, and the other way round where it was declined; where the model declined by itself there
-    is no pair. With `chat` each of them is a list of messages. `only` are the decisions that are wanted.
+    know" where it is believed, and the other way round where it was declined; where the model declined by itself, or
+    wrote a text that is no answer, there is no pair. With `chat` each of them is a list of messages. `only` are the
+    decisions that are wanted.
     """
     import selfloop
 
@@ -60,7 +61,9 @@ def _taught(row: Row) -> Iterator[Row]:
 
 
 def _preferred(row: Row) -> Iterator[Row]:
-    if not declines(row["drafted"]):
+    from selfloop.nonanswers import non_answer  # its patterns take a while to compile, which --help must not pay
+
+    if not declines(row["drafted"]) and non_answer(row["question"], row["drafted"]) is None:
         right, wrong = (row["answer"], UNKNOWN) if row["decision"] == "belief" else (UNKNOWN, row["drafted"])
         yield {"prompt": row["question"], "chosen": right, "rejected": wrong}
 
@@ -136,7 +139,7 @@ def _decisions(ctx: click.Context, parameter: click.Parameter, value: str | None
 @click.command("dataset")
 @run_argument
 @click.option("--to", type=click.Choice(list(WRITERS)), required=True, help="What the rows are written as.")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder; by default RUN-FORM in this one.")
+@click.option("--out", type=FilePath(path_type=Path), help="The folder; by default RUN-FORM in this one.")
 @click.option("--form", type=click.Choice(list(HOLDS)), default="qa", show_default=True, help="What a row is.")
 @click.option("--only", metavar="DECISION,...", callback=_decisions, help="Only questions that ended so.")
 @click.option("--chat", is_flag=True, help="Of sft and preference: chat messages in place of text.")

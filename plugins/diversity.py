@@ -12,6 +12,7 @@ from annotated_types import Ge, Gt, Le
 
 from selfloop import Attempt, Component, Round, hookimpl
 from selfloop.events import Event, RoundEnded, RunStarted
+from selfloop.plain_json import parsed
 from selfloop.text import printable
 
 from .balance import form
@@ -159,7 +160,7 @@ def _written(path: Path) -> set[int]:
     if path.is_file():
         for line in path.read_bytes().splitlines():
             try:
-                found.add(json.loads(line)["round"])
+                found.add(parsed(line)["round"])
             except (ValueError, KeyError, TypeError):
                 continue  # a killed run left it half written
     return found

@@ -19,6 +19,7 @@ import click
 
 from selfloop import hookimpl
 from selfloop.cli.options import as_json
+from selfloop.cli.tables import print_wrapped, terminal_width, wrapped
 from selfloop.text import printable
 
 from . import computer, models
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 Level = Literal["ok", "note", "slow", "wrong"]
 COLOURS: dict[Level, str] = {"ok": "green", "note": "bright_black", "slow": "yellow", "wrong": "red"}
 LEAST_MEMORY, LEAST_DISK = 10**9, 2 * 10**9  # bytes free, below which little can be done
+COLUMN = 22  # where a finding's text begins
+NARROW = 72  # a terminal of fewer columns has it on a line of its own
+LONGEST = 400  # cells of a finding
 PATIENCE = {False: 20.0, True: 180.0}  # seconds for another Python, without and with --deep
 REBUILD = (
     "CMAKE_ARGS=-DGGML_NATIVE=on pip install --force-reinstall --no-deps --no-cache-dir "
@@ -67,12 +71,23 @@ def command(deep: bool, as_json: bool) -> int:
         click.echo(json.dumps({"wrong": wrong, "findings": [asdict(one) for one in found]}, indent=2))
         return int(wrong > 0)
     for one in found:
-        click.echo(f"{click.style(f'{one.level:6}', fg=COLOURS[one.level])}{one.topic:16}{printable(one.said, 400)}")
-        if one.mend:
-            click.echo(f"{'':22}-> {printable(one.mend, 400)}")
+        _print(one)
     slow = sum(one.level == "slow" for one in found)
     click.echo(f"\nwrong: {wrong or 'nothing'}. Slow: {slow or 'nothing'}.")
     return int(wrong > 0)
+
+
+def _print(finding: Finding) -> None:
+    """Print a finding in columns, or on a narrow terminal as lines."""
+    is_wide = terminal_width() >= NARROW
+    column = " " * (COLUMN if is_wide else 2)
+    level = click.style(f"{finding.level:6}" if is_wide else finding.level, fg=COLOURS[finding.level])
+    text, *more = wrapped(printable(finding.said, LONGEST), first=column, more=column)
+    click.echo(f"{level}{finding.topic:16}{text[COLUMN:]}" if is_wide else f"{level} {finding.topic}\n{text}")
+    for line in more:
+        click.echo(line)
+    if finding.mend:
+        print_wrapped(f"-> {printable(finding.mend, LONGEST)}", first=column, more=column)
 
 
 def examined(deep: bool) -> Iterator[Finding]:

@@ -1,11 +1,11 @@
 """What a tuner's gate measured, as it left it beside the adapter: for whoever shows it later."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfloop.errors import ModelError
+from selfloop.plain_json import read_object
 
 FILE = "gate.json"
 
@@ -25,7 +25,7 @@ def gated(folder: Path) -> Gated | None:
     if not path.is_file():
         return None
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))["gate"]
+        said = read_object(path)["gate"]
         return Gated(_figures(said["base"]), _figures(said["tuned"]), str(said["refusal"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} cannot be read: {error}. Put it back as the tuner wrote it, or remove it.") from error

@@ -6,6 +6,7 @@ vocabulary's tokens) are passed over; every length is held against what is left 
 
 import math
 import mmap
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ Value = str | int | float | bool
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 TEXT, LIST = 8, 9
 DIMENSIONS = 4  # of a tensor, at most
+LONGEST = 1 << 24  # bytes of a text; a chat template has some thousand
+MOST = 1 << 24  # texts of a list; the largest vocabularies have a million
+OF_SEVERAL = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +47,24 @@ class Header:
         return bool(self.text("tokenizer.chat_template"))
 
     @property
+    def files(self) -> int:
+        """Return of how many files the model is: llama.cpp splits large ones."""
+        count = self.values.get("split.count", 1)
+        return count if isinstance(count, int) and count > 1 else 1
+
+    @property
     def language_model(self) -> bool:
         """Return whether this is a model by itself: neither an adapter nor the part of one that sees or hears."""
         return self.text("general.type") in ("", "model") and self.architecture not in ("", "clip")
+
+
+def parts(path: Path) -> list[Path]:
+    """Return the files of the model that a name belongs to, the first one first: of most it is the file alone."""
+    named = OF_SEVERAL.fullmatch(path.name)
+    if not named or int(named[3]) < 2:
+        return [path]
+    stem, count, suffix = named[1], named[3], named[4]
+    return [path.with_name(f"{stem}-{number:05}-of-{count}{suffix}") for number in range(1, int(count) + 1)]
 
 
 def header(path: Path) -> Header:
@@ -96,6 +115,8 @@ class _Reader:
     def _text(self) -> str:
         size = self._number("Q")
         start = self._skip(size)
+        if size > LONGEST:
+            raise _Wrong(f"a text in its header has {size:,} bytes")
         return self._data[start : start + size].decode("utf-8", "replace")
 
     def _value(self, kind: int) -> Value | None:
@@ -116,6 +137,8 @@ class _Reader:
         if kind != TEXT:
             raise _Wrong(f"a list is of type {kind}, which there is not")
         self._refuse_many(count, 8, "texts in a list")
+        if count > MOST:
+            raise _Wrong(f"a list in its header has {count:,} texts")
         for _ in range(count):
             self._skip(self._number("Q"))
 

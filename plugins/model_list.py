@@ -9,22 +9,27 @@ from pathlib import Path
 import click
 
 from selfloop import hookimpl
-from selfloop.cli.options import as_json
+from selfloop.cli.options import FilePath, as_json
+from selfloop.cli.tables import print_table, print_wrapped
 from selfloop.errors import ModelError
-from selfloop.text import cells, printable
+from selfloop.text import printable
 
 from . import models
-from .gguf_header import Header, header
-from .places import PLACES, Found, Place, ggufs, is_there
+from .gguf_header import Header, header, parts
+from .places import PLACES, Found, Place, file_identity, ggufs, is_there
 
 OWN = "selfloop"
 BLOB = re.compile(r"(?:sha256-)?([0-9a-f]{64})")  # the hub and Ollama name what they keep by its hash
+COLUMNS = ("", "size", "architecture", "weights", "kind", "license", "")
 MOST = 60  # cells of an architecture or a licence, which a stranger may have written
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model. `here`: it is on this disk; `wrong`: why it cannot be used; `kind`: chat, base, or neither."""
+    """One model. `here`: it is on this disk; `wrong`: why it cannot be used; `kind`: chat, base, or neither.
+
+    `unused`: the parts of it that selfloop does not use.
+    """
 
     name: str
     place: str
@@ -37,12 +42,11 @@ class Row:
     license: str = ""
     sha256: str | None = None
     wrong: str = ""
+    unused: str = ""
 
 
 @click.command("models")
-@click.argument(
-    "folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(exists=True, file_okay=False, path_type=Path)
-)
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=FilePath(exists=True, file_okay=False, path_type=Path))
 @click.option("--sha256", "hashed", is_flag=True, help="Read whole files for hashes that are not known yet.")
 @as_json
 def command(folders: tuple[Path, ...], hashed: bool, as_json: bool) -> None:
@@ -85,9 +89,14 @@ def _others(hashed: bool) -> Iterator[Row]:
 
 
 def _given(folders: Sequence[Path], hashed: bool) -> Iterator[Row]:
+    """Yield the models in this folder and below those named, each once."""
     files = {"this folder": sorted(Path().glob("*.gguf"))} | {str(folder): ggufs(folder) for folder in folders}
-    for title, own in files.items():
-        yield from (_row(Found(str(path), path), title, hashed) for path in own)
+    listed: set[object] = set()
+    for title, paths in files.items():
+        for path in paths:
+            if (identity := file_identity(path)) not in listed:
+                listed.add(identity)
+                yield _row(Found(str(path), path), title, hashed)
 
 
 def _row(found: Found, place: str, hashed: bool, license: str = "") -> Row:
@@ -96,19 +105,21 @@ def _row(found: Found, place: str, hashed: bool, license: str = "") -> Row:
     if row.wrong:
         return row
     try:
-        models.check_gguf(found.path)
-        about, size = header(found.path), found.path.stat().st_size
+        models.check_parts(found.path)
+        files = parts(found.path)
+        about, size = header(found.path), sum(file.stat().st_size for file in files)
+        weights = about.parameters + sum(header(file).parameters for file in files[1:])
         digest = models.sha256(found.path) if hashed else _known(found.path)
     except (ModelError, OSError) as error:
         return Row(found.name, place, str(found.path), wrong=str(error))
     told = license or about.text("general.license")
     arch = about.architecture
-    return Row(found.name, place, row.path, True, size, arch, about.parameters, _kind(about), told, digest)
+    return Row(found.name, place, row.path, True, size, arch, weights, _kind(about), told, digest, unused=found.unused)
 
 
 def _known(path: Path) -> str | None:
     """Return a hash that needs no reading: one that was made before, or that the file is named by."""
-    named = BLOB.fullmatch(path.resolve().name)
+    named = BLOB.fullmatch(path.resolve().name) if len(parts(path)) == 1 else None
     return models.known_sha256(path) or (named[1] if named else None)
 
 
@@ -120,23 +131,22 @@ def _kind(about: Header) -> str:
 
 def _print(title: str, rows: Sequence[Row]) -> None:
     click.secho(printable(title), bold=True)
-    table = [_cells(row) for row in rows]
-    widths = [max(map(cells, column)) for column in zip(*table, strict=True)]
-    for row, line in zip(rows, table, strict=True):
-        padded = (text + " " * (width - cells(text)) for text, width in zip(line, widths, strict=True))
-        click.echo(f"  {'  '.join(padded)}".rstrip())
-        if row.wrong:
-            click.secho(f"    broken: {printable(row.wrong)}", fg="red")
-    click.echo()
+    whole = [row for row in rows if not row.wrong]
+    if whole:
+        print_table(COLUMNS, [_cells(row) for row in whole], left=len(COLUMNS), header=False)
+    for row in (row for row in whole if row.unused):
+        print_wrapped(f"of {printable(row.name)} not used: {printable(row.unused)}", first="  ", more="    ")
+    for row in (row for row in rows if row.wrong):
+        click.echo(f"  {printable(row.name)}")
+        click.secho(f"    broken: {printable(row.wrong)}", fg="red")
+        click.echo()
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     """Return what stands in a row's columns: a name is never cut, for it is to be copied."""
-    if row.wrong:
-        return (printable(row.name), *[""] * 6)
     about = (row.architecture, _magnitude(row.parameters), row.kind if row.here else "not fetched yet", row.license)
     digest = f"sha256 {row.sha256[:12]}" if row.sha256 else ""
-    return (printable(row.name), size(row.bytes), *(printable(text, MOST) for text in about), digest)
+    return (row.name, size(row.bytes), *(printable(text, MOST) for text in about), digest)
 
 
 def _print_ending(rows: Sequence[Row]) -> None:

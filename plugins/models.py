@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +23,16 @@ from typing import IO, Protocol
 
 from selfloop import progress
 from selfloop.errors import ModelError, did_you_mean
+from selfloop.plain_json import read_object
+from selfloop.text import printable
 
+from .gguf_header import header, parts
 from .places import PLACES
 
 ACCEPT = "SELFLOOP_ACCEPT_LICENSE"
 CACHE = "SELFLOOP_CACHE"
+NAMED = 5  # files that a message lists
+STAMP = 10_000  # bytes of the note of a hash, at most
 BLOCK = 1 << 20  # bytes that are read at a time
 PATIENCE = 3600.0  # seconds to wait for another process that is making the same file
 
@@ -99,7 +104,7 @@ def locate(model: str) -> Path:
         return _known(model)
     path = _placed(model, fetch=True)
     assert path
-    check_gguf(path)
+    check_model_file(path)
     return path
 
 
@@ -108,13 +113,53 @@ def check(model: str) -> None:
     if model in KNOWN:
         _check_accepted(model)
     elif path := _placed(model, fetch=False):
-        check_gguf(path)
+        check_model_file(path)
 
 
 def _placed(model: str, *, fetch: bool) -> Path | None:
     """Return the file behind a prefix, or the path that `model` is."""
     prefix, colon, rest = model.partition(":")
     return LOCATORS[prefix](rest, fetch=fetch) if colon and prefix in LOCATORS else Path(model).expanduser()
+
+
+def check_model_file(path: Path) -> None:
+    """Raise ModelError unless this is a GGUF file of a whole model that can be asked by itself."""
+    check_parts(path)
+    try:
+        about = header(path)
+    except ModelError:  # the backend says what is wrong with a damaged file
+        return
+    if about.text("general.type") == "adapter":
+        raise ModelError(
+            f"{path} is an adapter (LoRA), which is no model by itself; name its model, or merge the two with "
+            "llama-export-lora and name what comes of it"
+        )
+    if about.text("general.type") == "mmproj" or about.architecture == "clip":
+        raise ModelError(
+            f"{path} is the part of a model that sees or hears, which cannot be asked by itself; name the file of the "
+            "language model"
+        )
+    if (kind := about.text("general.type")) not in ("", "model"):
+        raise ModelError(f"{path} says that it is no model but {printable(kind, 40)}; name the file of a model")
+    if about.files > 1 and len(parts(path)) != about.files:
+        raise ModelError(
+            f"{path} is one of the {about.files} files of a model, but its name does not say which; give them back "
+            f"the names that end with -00001-of-{about.files:05}.gguf and so on"
+        )
+
+
+def check_parts(path: Path) -> None:
+    """Raise ModelError unless this is a GGUF file, and the first of several that are all there if it is one of them."""
+    check_gguf(path)
+    files = parts(path)
+    if path != files[0]:
+        raise ModelError(f"{path} is not the first of the {len(files)} files of a model; name {files[0].name}")
+    if missing := [file.name for file in files if not file.is_file()]:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        names = ", ".join(missing[:NAMED]) + more
+        raise ModelError(f"{path} is one of the {len(files)} files of a model, and beside it lacks {names}; fetch them")
+    for file in files[1:]:
+        check_gguf(file)
 
 
 def check_gguf(path: Path) -> None:
@@ -148,8 +193,22 @@ def check_gguf(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Return the file's hash; read only when the file has changed since it was last hashed here."""
-    if known := known_sha256(path):
+    """Return the hash of a file, of a model of several files that of their hashes.
+
+    A file is read only when it has changed since it was last hashed here.
+    """
+    files = parts(path)
+    if len(files) == 1:
+        return _sha256(path)
+    return _joined([_sha256(file) for file in files])
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    if known := _known_sha256(path):
         return known
     before, found = _size_and_time(path), _hash(path)
     with suppress(OSError):  # a stamp only saves time
@@ -158,9 +217,17 @@ def sha256(path: Path) -> str:
 
 
 def known_sha256(path: Path) -> str | None:
-    """Return the file's hash if it was hashed here before, and has not changed since."""
+    """Return what `sha256` returns if all was hashed here before, and has not changed since."""
+    files = parts(path)
+    hashes = [known for file in files if (known := _known_sha256(file))]
+    if len(hashes) < len(files):
+        return None
+    return hashes[0] if len(files) == 1 else _joined(hashes)
+
+
+def _known_sha256(path: Path) -> str | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(_stamp(path).read_text("utf-8"))
+        known = read_object(_stamp(path), STAMP)
         if known["file"] == _size_and_time(path):
             return str(known["sha256"])
     return None

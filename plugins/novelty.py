@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from selfloop import Asking, Component, Outcome, Question, Score, hookimpl
 from selfloop.answers import content, normalise
+from selfloop.ledger import gist
 from selfloop.protocols import Backend
 
 from .patterns import pattern
@@ -38,6 +39,7 @@ _ORDINAL = pattern(
     r"first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|last|next|previous|two|three|four|five|six|seven"
     r"|eight|nine|ten|not|male|female|(north|south|east|west)(ern)?"
 )
+_SIGNED = pattern(r"[+#*/×÷=<>^%&@$€£√]|-\d|^-$|\d[.,:/]\d")  # C++, -5, 1.5, the plus of 5 + 3
 _POSSESSIVE = pattern(r"['’]s\b")
 _ENDINGS = pattern(r"(?:ations?|ions?|ings?|ers?|ors?|ed|es|s|e|y)$")
 _KINDS = (
@@ -76,11 +78,12 @@ def sketch(question: Question) -> Sketch:
             kind, plain = name, plain[: asks.start()] + plain[asks.end() :]
             break
     words = [_same(word) for word in content(plain) if not _FILLING.fullmatch(word)] or normalise(plain).split()
-    found = frozenset(part for word in words for part in _parts(word))
+    signed = frozenset(word for word in gist(text) if _SIGNED.search(word))
+    found = frozenset(part for word in words for part in _parts(word)) | signed
     first, *others = _WORD.findall(text) or [""]
     named = {_plain(word) for word in others if word[0].isupper()} | {w for w in (first, *others) if w[-1:].isdigit()}
     marked = {_same(word) for name in named for word in content(name)}
-    marked |= {word for word in found if _counts(word)}
+    marked |= {word for word in found if _counts(word)} | signed
     long = frozenset(filter(_long, found))
     return Sketch(text, found, found & marked, long, kind, question.variant_of if question.variant else "")
 
@@ -293,10 +296,17 @@ class Novelty:
         return near
 
     def _key(self, text: str) -> tuple[str, str]:
-        """Return a text without case, articles and punctuation, and its words in no order; kept, for they are many."""
+        """Return a text without case, articles and punctuation, and the words of its gist in no order; kept.
+
+        Where there are numbers and signs these and the order count: 5 - 3 is not 3 - 5, nor 5 + 3.
+        """
         if text not in self._keys:
             plain = normalise(text) or text
-            self._keys[text] = plain, " ".join(sorted(plain.split()))
+            words = gist(text) or tuple(plain.split())
+            if any(map(_SIGNED.search, words)) or any(char.isdigit() for char in text):
+                self._keys[text] = " ".join(words), " ".join(words)
+            else:
+                self._keys[text] = plain, " ".join(sorted(words))
         return self._keys[text]
 
     def _reason(self, nearest: str, value: float, dropped: bool) -> str:

@@ -14,6 +14,7 @@ from annotated_types import Ge
 
 from selfloop import Claim, Completion, Component, Judging, Question, Verdict, hookimpl
 from selfloop.errors import RecipeError, RequestError
+from selfloop.plain_json import parsed
 from selfloop.prompts import is_open
 from selfloop.records import Continuation
 
@@ -185,7 +186,7 @@ def _fold(question: Question) -> int:
 def _labelled(path: Path) -> list[tuple[Claim, bool]]:
     """Return the claims of a file of labels, and whether each is right."""
     try:
-        rows: list[Any] = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+        rows: list[Any] = [parsed(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
         told = [(str(row["question"]).strip(), str(row["answer"]).strip(), row["right"]) for row in rows]
         if not told or not all(right in (True, False) for *_, right in told):
             raise ValueError("`right` is true or false")

@@ -1,6 +1,5 @@
 """`scripted`: no model, replies from a script. For trying recipes and testing plugins: quick, the same every time."""
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +8,7 @@ from annotated_types import Ge
 
 from selfloop import Component, hookimpl
 from selfloop.errors import RecipeError
+from selfloop.plain_json import parsed
 from selfloop.protocols import Backend
 
 
@@ -25,7 +25,7 @@ def build(
     if script is None:
         return ScriptedBackend(WORLD, chat=chat, context=context, delay=delay)
     try:
-        rules = json.loads(script.read_text(encoding="utf-8"))
+        rules = parsed(script.read_text(encoding="utf-8"))
         for pattern in rules:
             re.compile(pattern)
         return ScriptedBackend(

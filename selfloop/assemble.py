@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from selfloop.errors import PluginError, RecipeError, SelfloopError
 from selfloop.events import Event, Trouble
-from selfloop.guard import Broken, guarded, said
+from selfloop.guard import Broken, guarded, said, stops_the_run
+from selfloop.isolation import attributed_output, observer_output
 from selfloop.options import options_model
 from selfloop.prompts import Prompts
 from selfloop.protocols import (
@@ -63,11 +64,17 @@ class Observers:
             self._guarded(named, lambda observer: observer.close())
 
     def _guarded(self, named: Named[Observer], call: Callable[[Observer], None]) -> None:
-        lost = guarded("observe", named.name, lambda: call(named.part))
+        lost = guarded("observe", named.name, lambda: _showing(named, call))
         if isinstance(lost, Broken):
             self._observers = [other for other in self._observers if other is not named]
             self.failures.append(lost.failure)
             self(Trouble(0, lost.failure))
+
+
+def _showing(named: Named[Observer], call: Callable[[Observer], None]) -> None:
+    """Tell an observer, which may write to the standard output."""
+    with observer_output(named.name):
+        call(named.part)
 
 
 @dataclass(frozen=True)
@@ -205,11 +212,13 @@ def _placed(name: str, value: Any, base: Path) -> Any:
 
 
 def _attributed(kind: str, component: Component, call: Callable[..., Any], options: dict[str, Any]) -> Any:
+    output = observer_output if kind == "observer" else attributed_output
     try:
-        return call(**options)
-    except SelfloopError:
-        raise
-    except (Exception, SystemExit) as error:
+        with output(component.name):
+            return call(**options)
+    except BaseException as error:
+        if isinstance(error, SelfloopError) or stops_the_run(error):
+            raise
         why = f"{type(error).__name__}: {said(error)}"
         raise PluginError(f"the {kind} {component.name} cannot be built: {why}") from error
 

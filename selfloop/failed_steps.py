@@ -13,7 +13,9 @@ from selfloop.errors import NothingAnswered, StepFailed, TunerFailed
 from selfloop.records import Attempt, Failure, Round
 
 SHOWN = 300  # characters of a cause
-EMPTY = Failure("answer", "the model", "EmptyAnswer", "it wrote nothing; see answer.stop and the prompt")
+EMPTY = Failure(
+    "answer", "the model", "EmptyAnswer", "it wrote nothing; see answer.stop, answer.thought_tokens and the prompt"
+)
 
 
 @dataclass(frozen=True)

@@ -68,4 +68,7 @@ class Hooks:
 
     @hookspec
     def selfloop_commands(self) -> list[click.Command]:  # type: ignore[empty-body]
-        """Return click commands to add to `selfloop`; they keep heavy imports inside their functions."""
+        """Return click commands to add to `selfloop`; they keep heavy imports inside their functions.
+
+        A command that is called like one of selfloop's own is left out, and `selfloop plugins` says so.
+        """

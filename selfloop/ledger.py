@@ -4,6 +4,8 @@ A belief does not outlast what contradicts it. Two answers that cannot both be r
 most one of two independent statements of probability p and q is true, the first is with p(1 − q)/(1 − pq).
 """
 
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +16,31 @@ from selfloop.records import Adapter, Attempt, Belief, Outcome, Question, Round
 
 UNSAID = ("dropped", "failed")  # decisions that say nothing of an answer: what was held before is held after
 CERTAIN = 0.99  # no verdict counts as surer: that eight samples of eight agree is no proof
-_FILLING = frozenset(("what", "which", "is", "are", "was", "were", "do", "does", "did"))
+
+# What a question may open with that says nothing of what it asks for.
+_OPENINGS = re.compile(
+    r"(?:(?:please|so|well|okay|ok|hey|hi|hello|now|question|quiz|q)\b[\s,:.!-]+"
+    r"|(?:can|could|would|will|do|does) (?:you|anyone|anybody|someone) (?:please |kindly )?"
+    r"(?:tell|say|give|name|know|remind|state)\b(?: (?:me|us))?[\s,:]+"
+    r"|(?:tell|give|remind) (?:me|us)\b[\s,:]+|(?:name|identify|specify)\s+|(?:state|say|list)\s+(?=the\b)"
+    r"|i(?:'d| would) like to know[\s,:]+|i (?:want|need|wish) to know[\s,:]+|i wonder[\s,:]+|may i ask[\s,:]+"
+    r"|let me (?:know|ask)(?: you)?[\s,:]+)+"
+)
+_CLOSINGS = re.compile(r"[\s,]*\b(?:please|thanks|thank you)?[\s?!.]*$")
+_CONTRACTED = re.compile(r"\b(what|which|who|whom|where|when|why|how|that|there)'(?:s|re)\b")
+_INITIALS = re.compile(r"\b(?:[^\W\d_]\.){2,}")
+_WORDS = re.compile(
+    r"[^\W\d_]+(?:'[^\W\d_]+)*'?[+#]*"  # Utah, O'Neill, C++
+    r"|-?\d+(?:[.,:/]\d+)*\w*"  # 5, -5, 1.5, 10:30, 5th
+    r"|[-+*/×÷=<>^%&@$€£√]"
+)
+_DASHES = str.maketrans({**dict.fromkeys("‐‑‒–—―−", "-"), **dict.fromkeys("‘’ʼ`´", "'")})
+_ASKING = frozenset(
+    ("who", "whom", "whose", "when", "where", "why", "how", "in", "on", "at", "of", "for", "to", "from")
+)
+_ARTICLES = frozenset(("a", "an", "the"))
+_PRESENT = frozenset(("what", "which", "is", "are", "do", "does"))
+_PAST = frozenset(("was", "were", "did"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +63,12 @@ class Past:
 
     @property
     def beliefs(self) -> tuple[Belief, ...]:
-        """Return what is held true: the questions whose last answer is a belief, in the order asked."""
+        """Return what is held true: the questions whose last answer is a belief, in the order asked.
+
+        Of questions that ask for the same in other words, the surest stands for all.
+        """
         last = {o.question.text: o for o in self.outcomes if o.decision not in UNSAID}
-        held = (o for o in last.values() if o.decision == "belief")
+        held = surest(o for o in last.values() if o.decision == "belief")
         return tuple(Belief(o.question, o.answer, o.confidence or 0.0, o.round, o.adapter) for o in held)
 
     @classmethod
@@ -60,17 +89,58 @@ class Past:
 def _outcomes(attempt: Attempt, number: int) -> Iterable[Outcome]:
     adapter = attempt.draft.adapter if attempt.draft else None
     decision = attempt.decision or "undecided"
-    yield Outcome(attempt.question, decision, attempt.answer, attempt.confidence, number, adapter, attempt.reason)
+    became = Outcome(attempt.question, decision, attempt.answer, attempt.confidence, number, adapter, attempt.reason)
+    yield _tenable(became)
     if attempt.lowers:
-        yield attempt.lowers
+        yield _tenable(attempt.lowers)
+
+
+def _tenable(outcome: Outcome) -> Outcome:
+    """Return an outcome as it may stand: a run of an earlier version may have held for true what is no answer."""
+    if outcome.decision != "belief":
+        return outcome
+    from selfloop.nonanswers import non_answer  # its patterns take a while to compile, which --help must not pay
+
+    if why := non_answer(outcome.question.text, outcome.answer):
+        return replace(outcome, decision="undecided", reason=f"no answer: {why}")
+    return outcome
+
+
+def surest(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Return the outcomes, of those whose questions have the same gist the surest alone, in the order given."""
+    kept: dict[object, Outcome] = {}
+    for outcome in outcomes:
+        key = gist(outcome.question.text) or outcome.question.text
+        held = kept.get(key)
+        if held is None or (outcome.confidence or 0.0) > (held.confidence or 0.0):
+            kept[key] = outcome
+    return list(kept.values())
 
 
 def gist(question: str) -> tuple[str, ...]:
     """Return the words that say what a question asks for, in order. Two of the same gist ask for the same.
 
-    "When" and "where", "by" and "from" are among them, and the order counts: who beat Ada is not whom Ada beat.
+    "When" and "where", "by" and "from" are among them, and the order counts: who beat Ada is not whom Ada beat. Signs
+    and numbers count as they are written: 5 + 3 is not 5 - 3. The tense counts, present or past; the verb's place
+    does not. "Name", "tell me", "what's" and the like say nothing.
     """
-    return tuple(word for word in normalise(question).split() if word not in _FILLING)
+    text = unicodedata.normalize("NFKC", question).casefold().translate(_DASHES).strip(" \t\r\n\"“”«»'")
+    text = _CLOSINGS.sub("", _OPENINGS.sub("", text, count=1) if _OPENINGS.match(text) else text)
+    text = _INITIALS.sub(lambda initials: initials[0].replace(".", ""), _CONTRACTED.sub(r"\1 is", text))
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", re.sub(r"(?<=[^\W\d_])-(?=[^\W\d_])", " ", text))
+    words = [word.strip("'") for word in _WORDS.findall(text)]
+    said = [word for word in words if word not in _PRESENT | _PAST | _ARTICLES]
+    said = said[2:] if said[:2] == ["name", "of"] else said
+    return (*_of_form(said), "(past)") if said and not _PAST.isdisjoint(words) else tuple(_of_form(said))
+
+
+def _of_form(words: list[str]) -> list[str]:
+    """Return "Utah's capital" as "capital of Utah"; words with no such genitive at their beginning stay as they are."""
+    owners = [place for place, word in enumerate(words) if word.endswith("'s")]
+    if len(owners) != 1 or "of" in words or words[0] in _ASKING or owners[0] == len(words) - 1:
+        return words
+    (place,) = owners
+    return [*words[place + 1 :], "of", *words[:place], words[place].removesuffix("'s")]
 
 
 def origin(question: Question, known: Mapping[str, Question], through: Sequence[str] = ("reworded",)) -> str:

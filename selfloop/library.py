@@ -82,7 +82,7 @@ class Run:
         `answer` is what holds: "I don't know" where it was declined. `drafted` is what the model said, and `confidence`
         is about that. `verdicts` has the confidence of each verifier, None where it could not tell.
         """
-        rounds, model = self.rounds, self.model["name"]
+        rounds, model = self.rounds, str(self.model.get("name", ""))
         attempts = _attempts(rounds)
         chosen = [outcome for outcome in _last(rounds) if outcome.decision in only]
         rows = [_row(outcome, attempts[outcome.question.text, outcome.round], model) for outcome in chosen]

@@ -7,10 +7,11 @@ and nobody learns which it was.
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +21,7 @@ import pluggy
 
 from selfloop.errors import PluginError, RecipeError, did_you_mean
 from selfloop.hookspecs import PROJECT, Hooks
+from selfloop.isolation import imports_of_plugins, unchanged_process
 
 if TYPE_CHECKING:
     import click
@@ -40,15 +42,20 @@ HOOKS = {
 
 @dataclass(frozen=True)
 class Provided:
-    """A component and the plugin it comes from."""
+    """A component, the plugin it comes from, and that plugin with its package: `doubt (selfloop-doubt 1.0)`."""
 
     component: "Component"
     plugin: str
+    origin: str = ""
 
 
 @dataclass
 class Catalog:
-    """What is installed: components by kind and name, commands by plugin, and the plugins that could not be used."""
+    """What is installed: components by kind and name, commands by plugin, and the plugins that could not be used.
+
+    `plugins` has the package and version of each plugin, or the path of its file. The commands of selfloop's own
+    plugins come first.
+    """
 
     components: dict[str, dict[str, list[Provided]]] = field(default_factory=lambda: {kind: {} for kind in HOOKS})
     commands: list[tuple[str, "click.Command"]] = field(default_factory=list)
@@ -64,15 +71,35 @@ class Catalog:
             raise RecipeError(f"no {kind} named {name!r}.{did_you_mean(name, known)} Installed: {installed}.{lost}")
         offers = known[name]
         if len(offers) > 1:
-            raise PluginError(
-                f"two plugins offer a {kind} named {name!r}: {' and '.join(o.plugin for o in offers)}. "
-                "Uninstall one of them, or rename its component."
-            )
+            raise PluginError(_clash(kind, name, offers))
         return offers[0].component
 
     def plugin_of(self, kind: str, name: str) -> str:
         """Return the name of the plugin that a component comes from."""
         return self.components[kind][name][0].plugin
+
+    def clashes(self) -> list[str]:
+        """Return a message for each name that two plugins use for components of one kind."""
+        named = [(kind, name, offers) for kind, known in self.components.items() for name, offers in known.items()]
+        return [_clash(kind, name, offers) for kind, name, offers in named if len(offers) > 1]
+
+    def commands_beside(self, own: Mapping[str, str]) -> tuple[dict[str, "click.Command"], dict[str, str]]:
+        """Return the commands of plugins by name, and which are left out and why.
+
+        `own` are the commands that stay whatever plugins offer; after them those of selfloop's own plugins do.
+        """
+        commands: dict[str, click.Command] = {}
+        owners = dict.fromkeys(own, PROJECT)
+        left_out: dict[str, str] = {}
+        for plugin, command in self.commands:
+            name = str(command.name)
+            if name in owners:
+                why = f"{owners[name]} has a command of that name, which stays. Rename this one, or uninstall"
+                left_out[f"{plugin}'s command {name}"] = f"{why} {self.plugins[plugin]}."
+            else:
+                owners[name] = f"{plugin} ({self.plugins[plugin]})"
+                commands[name] = command
+        return commands, left_out
 
     def __iter__(self) -> Iterator[tuple[str, Provided]]:
         return (
@@ -80,46 +107,79 @@ class Catalog:
         )
 
 
+def _clash(kind: str, name: str, offers: list[Provided]) -> str:
+    origins = " and ".join(offer.origin for offer in offers)
+    return f"two plugins offer a {kind} named {name!r}: {origins}. Uninstall one of them, or rename its component."
+
+
 def load(files: tuple[Path, ...] = ()) -> Catalog:
     """Return what all plugins offer. An installed plugin that is broken is left out and noted in `broken`;
     a file that the recipe names raises PluginError, for the run cannot be right without it.
     """
     catalog = Catalog()
-    for entry in sorted(entry_points(group=PROJECT), key=lambda e: e.name):
-        try:
-            _add(catalog, entry.name, _import(entry), _version(entry.dist) or entry.value)
-        except PluginError as error:
-            catalog.broken[entry.name] = str(error)
-    for path in files:
-        _add(catalog, path.name, import_file(path), str(path))
+    with imports_of_plugins() as interrupted:
+        for entry in sorted(entry_points(group=PROJECT), key=_ours_first):
+            package = _package(entry.dist)
+            name = entry.name
+            if name in catalog.plugins or name in catalog.broken:
+                name = f"{entry.name} of {package or entry.value}"
+            try:
+                module = _attributed(name, "could not be imported", entry.load, interrupted)
+                add = partial(_add, catalog, name, module, package or entry.value)
+                _attributed(name, "could not be used", add, interrupted)
+            except PluginError as error:
+                why = str(error).rstrip(".")
+                catalog.broken[name] = f"{why}. It comes from {package}." if package else str(error)
+        for path in files:
+            module = import_file(path, interrupted)
+            add = partial(_add, catalog, path.name, module, str(path))
+            _attributed(path.name, "could not be used", add, interrupted)
     return catalog
 
 
+def _ours_first(entry: EntryPoint) -> tuple[bool, str, str]:
+    """Sort selfloop's own plugins first: of two commands of one name the first stays."""
+    package = _package(entry.dist)
+    return package.partition(" ")[0] != PROJECT, entry.name, package
+
+
 @lru_cache(maxsize=16)  # each look into a distribution reads its file again, and many plugins come in one
-def _version(dist: Distribution | None) -> str:
+def _package(dist: Distribution | None) -> str:
     return f"{dist.name} {dist.version}" if dist else ""
 
 
-def _import(entry: EntryPoint) -> Any:
-    return _attributed(entry.name, "could not be imported", entry.load)
-
-
-def import_file(path: Path) -> ModuleType:
+def import_file(path: Path, interrupted: Callable[[], bool] = bool) -> ModuleType:
     """Import one `.py` file as a plugin."""
     spec = importlib.util.spec_from_file_location(f"selfloop_file_plugin_{path.stem}", path)
     if path.suffix != ".py" or not path.is_file() or spec is None or spec.loader is None:
         raise PluginError(f"plugin {path}: no such .py file. Paths are relative to the recipe.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    _attributed(path.name, "could not be imported", lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
+    _attributed(path.name, "could not be imported", partial(spec.loader.exec_module, module), interrupted)
     return module
 
 
-def _attributed(plugin: str, what: str, call: Callable[[], Any]) -> Any:
+def _attributed(plugin: str, what: str, call: Callable[[], Any], interrupted: Callable[[], bool] = bool) -> Any:
+    """Return what `call` gives; whatever it raises becomes a PluginError, Ctrl-C apart.
+
+    `interrupted` returns whether the user pressed Ctrl-C: else a plugin that raises KeyboardInterrupt is just broken.
+    """
     try:
-        return call()
-    except (Exception, SystemExit) as error:
-        raise PluginError(f"plugin {plugin} {what}: {type(error).__name__}: {error}") from error
+        with unchanged_process(plugin):
+            return call()
+    except BaseException as error:
+        ctrl_c = isinstance(error, KeyboardInterrupt) and interrupted()
+        named = isinstance(error, PluginError) and str(error).startswith(f"plugin {plugin}")
+        if ctrl_c or named:
+            raise
+        raise PluginError(f"plugin {plugin} {what}: {type(error).__name__}: {_message(error)}") from error
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)[:500]
+    except Exception:  # noqa: BLE001  a `__str__` may raise too
+        return "(its message cannot be read)"
 
 
 def _add(catalog: Catalog, name: str, plugin: Any, version: str) -> None:
@@ -131,11 +191,18 @@ def _add(catalog: Catalog, name: str, plugin: Any, version: str) -> None:
     _refuse_misspelt(name, plugin, manager, known)
     offers = {kind: _offers(name, manager, hook) for kind, hook in HOOKS.items()}
     commands = _offers(name, manager, "selfloop_commands")  # every hook has answered: it is taken whole or not at all
+    origin = name if name.endswith(version) else f"{name} ({version})"
     for kind, components in offers.items():
+        _refuse_twice(name, HOOKS[kind], [component.name for component in components])
         for component in components:
-            catalog.components[kind].setdefault(component.name, []).append(Provided(component, name))
+            catalog.components[kind].setdefault(component.name, []).append(Provided(component, name, origin))
     catalog.commands += [(name, command) for command in commands]
     catalog.plugins[name] = version
+
+
+def _refuse_twice(plugin: str, hook: str, names: list[str]) -> None:
+    for name in (name for name, times in Counter(names).items() if times > 1):
+        raise PluginError(f"plugin {plugin}: {hook} lists two Components named {name!r}. Rename one of them.")
 
 
 def _refuse_misspelt(name: str, plugin: Any, manager: pluggy.PluginManager, known: list[str]) -> None:
@@ -174,8 +241,10 @@ def _offers(name: str, manager: pluggy.PluginManager, hook: str) -> list[Any]:
 
 def _wrong(component: "Component") -> str:
     """Return what is wrong with the fields of a component, or an empty string."""
-    if not isinstance(component.name, str) or not component.name:
+    if not isinstance(component.name, str) or not component.name.strip() or not component.name.isprintable():
         return "name is not text"
+    if not all(isinstance(text, str) for text in (component.doc, component.paper, component.extra)):
+        return "doc, paper and extra must be text"
     if not callable(component.build):
         return f"build is a {type(component.build).__name__}, not a class or function"
     if not all(isinstance(words, frozenset | set) for words in (component.needs, component.gives)):

@@ -54,6 +54,16 @@ def _refuse_other_fields(path: Path, text: str, known: Collection[str]) -> None:
         )
 
 
+def continued(prompt: Prompt, text: str) -> Prompt:
+    """Return a prompt after which the model has already written `text`, and goes on with it."""
+    if isinstance(prompt, str):
+        return prompt + text
+    *before, last = prompt
+    if last.role == "assistant":
+        return (*before, Message("assistant", last.content + text))
+    return (*prompt, Message("assistant", text))
+
+
 class Prompts:
     """The prompts of one run: the built-in ones, the components' own, and the recipe's in their place."""
 

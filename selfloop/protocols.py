@@ -1,7 +1,9 @@
 """What each kind of component must do. Components need not inherit from these; the shapes count.
 
-Batch first everywhere: lists in, lists of the same length and order out. A component that raises, or
-returns the wrong thing, is a `Failure` on the attempts it was working on; the others go on.
+Batch first everywhere: a tuple in, as many results in the same order out. Verifiers, scorers and critics may return a
+mapping from the items to the results instead, whose order does not matter; a set is refused. All that a component gets
+is frozen. A component that raises, whatever the class, or returns the wrong thing, is a `Failure` on the attempts it
+was working on; the others go on. Ctrl-C alone (`KeyboardInterrupt` itself) passes through.
 
 Capabilities are words that a backend gives and others need; a recipe that asks for one the backend
 lacks is refused before any model loads.
@@ -123,14 +125,17 @@ class QuestionSource(Protocol):
 class Scorer(Protocol):
     """Says how good a question is to ask, before anything is spent on answering it."""
 
-    def score(self, questions: Sequence[Question], asking: Asking) -> Sequence[Score]:
-        """Return one score for each question; `asking.past` holds everything the run ever asked."""
+    def score(self, questions: Sequence[Question], asking: Asking) -> Sequence[Score] | Mapping[Question, Score]:
+        """Return one finite score for each question; `asking.past` holds everything the run ever asked."""
         ...
 
 
 @dataclass(frozen=True)
 class Judging:
     """What verifiers, critics and demonstrators are told. All that the backend reads or writes here is stored.
+
+    The backend is lent: `load_adapter` raises PluginError, and `close` does nothing. So it is in `Asking`; a tuner may
+    load adapters, and the one before is loaded again if it fails.
 
     `prompt` gives the recipe's prompts by name, in the model's form. `before` lets the verifiers listed before this
     one judge other claims, such as these with fewer samples; what they say of these is in the claims. `seed`
@@ -147,7 +152,7 @@ class Judging:
 class Verifier(Protocol):
     """A BS detector: says how likely an answer is to be true, without taking the model's word."""
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> Sequence[Verdict]:
+    def verify(self, claims: Sequence[Claim], judging: Judging) -> Sequence[Verdict] | Mapping[Claim, Verdict]:
         """Return one verdict for each claim; confidence None is to abstain, with a reason."""
         ...
 
@@ -160,7 +165,7 @@ class Critic(Protocol):
 
     revise: str
 
-    def critique(self, claims: Sequence[Claim], judging: Judging) -> Sequence[Completion]:
+    def critique(self, claims: Sequence[Claim], judging: Judging) -> Sequence[Completion] | Mapping[Claim, Completion]:
         """Return one critique for each claim; an empty text where there is nothing to say, and the draft stays."""
         ...
 

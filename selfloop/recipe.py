@@ -6,23 +6,25 @@ The fields below are the recipe's keys; the options of a component are the keywo
 
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from selfloop.errors import RecipeError, SelfloopError, did_you_mean
 from selfloop.manager import Catalog, load
 from selfloop.options import options_model
+from selfloop.run_names import LONGEST, fitting, mistake
 from selfloop.yaml_source import Loc, Source
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 M = TypeVar("M", bound=BaseModel)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LISTED = 40  # mistakes that a message lists
+SHORT = 60  # characters of a value or a key that a message shows
+IN_QUOTES = "must be text"
 
 
 class Spec(BaseModel):
@@ -84,13 +86,18 @@ class Ask(BaseModel):
 
 
 class Answer(BaseModel):
-    """The greedy draft, and the samples that verifiers share. `careful` nats make the draft decline more."""
+    """The greedy draft, and the samples that verifiers share. `careful` nats make the draft decline more.
+
+    A model that begins with a marked thought ("<think>") gets up to `thought_tokens` to end it, and then answers.
+    Neither `stop` nor `max_tokens` applies within a thought. With 0 an opened thought stays a text without an answer.
+    """
 
     model_config = STRICT
     max_tokens: Count = 24
     samples: Count = 8
     temperature: Annotated[float, Field(gt=0, le=5)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    thought_tokens: Annotated[int, Field(ge=0)] = 512
     stop: list[Stop] = ["\n"]
     careful: Annotated[float, Field(ge=-100, le=100)] = 0.0
 
@@ -129,8 +136,9 @@ class Decide(BaseModel):
         return self
 
 
-# What a recipe has if it says nothing: three that any backend can serve, and one confidence out of them.
-DETECTORS = ("agreement", "sequence_probability", "meaning_probability", "combined")
+# The verifiers of a recipe that names none, less those that its backend cannot serve: one confidence out of four
+# detectors, and what leaves an answer undecided that only says the question's words again.
+DETECTORS = ("agreement", "sequence_probability", "meaning_probability", "pmi", "combined", "echo")
 
 # Where a recipe has the one component of a kind, and where it lists those of the others.
 ONES = {"backend": "backend", "critic": "critique", "demonstrator": "demonstrations", "tuner": "tuner"}
@@ -142,11 +150,17 @@ LISTS: dict[str, tuple[str, ...]] = {
 }
 
 
+def _fit_for_a_folder(name: str) -> str:
+    if why := mistake(name):
+        raise ValueError(f"{name!r} {why}")
+    return name
+
+
 class Recipe(BaseModel):
     """A run, as its recipe says it."""
 
     model_config = STRICT
-    name: Annotated[str, Field(max_length=80)]
+    name: Annotated[str, Field(max_length=LONGEST), AfterValidator(_fit_for_a_folder)]
     seed: int = 0
     rounds: Count = 2
     plugins: list[str] = []
@@ -160,12 +174,6 @@ class Recipe(BaseModel):
     tuner: OptionalTunerPart = None
     observers: list[Part] = [Spec(kind="console"), Spec(kind="jsonl"), Spec(kind="report")]
     prompts: dict[str, str] = {}
-
-    @model_validator(mode="after")
-    def _name_is_a_folder(self) -> "Recipe":
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(f"name {self.name!r} becomes a folder: use letters, digits, '.', '_' and '-'")
-        return self
 
     def specs(self) -> Iterator[tuple[str, tuple[str | int, ...], Spec]]:
         """Yield every component as (kind of component, where it stands in the recipe, what it says)."""
@@ -186,6 +194,7 @@ class Loaded:
     source: Source
     catalog: Catalog
     base: Path
+    file_name: str = ""  # that of the recipe's file, where the run's name had to differ from it
 
     def complain(self, mistakes: list[tuple[Loc, str]]) -> None:
         """Raise RecipeError listing the mistakes; do nothing if there are none."""
@@ -201,13 +210,16 @@ def read(
 ) -> Loaded:
     """Read and check a recipe; `base` is the folder that its paths are relative to (default: the recipe's).
 
-    `name` is what it is called if it does not say so itself (default: its file's name). With `text` there is no file.
+    `name` is what it is called if it does not say so itself (default: its file's name, made fit for a folder). With
+    `text` there is no file.
 
     Raises RecipeError that lists every mistake, or PluginError for a plugin file it names.
     """
     source = Source(path, overrides, text)
     base = base or path.parent
-    source.data.setdefault("name", name or path.stem)
+    usual = name or path.stem
+    source.data.setdefault("name", fitting(usual))
+    is_renamed = "name" not in source.written and fitting(usual) != usual
     named = source.data.get("plugins")
     files = tuple(base / str(file) for file in named) if isinstance(named, list) else ()
     catalog = load(files)
@@ -216,14 +228,31 @@ def read(
     _check_components(source.data, catalog, mistakes)
     _complain(source, mistakes)
     assert recipe is not None
-    return Loaded(recipe, source, catalog, base)
+    if "verifiers" not in source.data:
+        recipe = recipe.model_copy(update={"verifiers": _served(recipe, catalog)})
+    return Loaded(recipe, source, catalog, base, usual if is_renamed else "")
+
+
+def _served(recipe: Recipe, catalog: Catalog) -> list[Spec]:
+    """Return the default verifiers that the recipe's backend can serve."""
+    gives = catalog.find("backend", recipe.backend.kind).gives
+    return [spec for spec in recipe.verifiers if catalog.find("verifier", spec.kind).needs <= gives]
 
 
 def _complain(source: Source, mistakes: list[tuple[Loc, str]]) -> None:
     if mistakes:
-        lines = [f"  {source.where(loc)}: {'.'.join(map(str, loc))}{': ' if loc else ''}{why}" for loc, why in mistakes]
-        count = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        lines = [_line(source, loc, why) for loc, why in mistakes[:LISTED]]
+        if len(mistakes) > LISTED:
+            lines.append(f"  and {len(mistakes) - LISTED} more")
+        count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise RecipeError("\n".join([f"{source.path}: {count}", *lines]))
+
+
+def _line(source: Source, loc: Loc, why: str) -> str:
+    """Return one mistake with its place; text that YAML reads as something else comes with its quotes."""
+    key = ".".join(_cut(str(part)) for part in loc)
+    advice = f" In quotes it is text: {source.in_quotes(loc)}" if why.startswith(IN_QUOTES) else ""
+    return f"  {source.where(loc)}: {key}{': ' if key else ''}{why}{advice}"
 
 
 def _check_components(data: dict[str, Any], catalog: Catalog, mistakes: list[tuple[Loc, str]]) -> None:
@@ -277,15 +306,20 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     if kind == "value_error":
         return f"{context['error']}."
     if kind == "model_type":
-        return f"must be a mapping of keys to values, not {json.dumps(given)}."
+        return f"must be a mapping of keys to values, not {_short(given)}."
+    if kind == "string_type" and (given is None or isinstance(given, bool | int | float)):
+        return f"{IN_QUOTES}, not {_short(given)}."
     said = error["msg"].removeprefix("Input ").replace("should be", "must be").replace(" should ", " must ")
     said = said.replace("valid array", "list").replace(" after validation, not 0", "")
     return f"{said}, not {_short(given)}."
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return _cut(json.dumps(value))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHORT else text[: SHORT - 3] + "..."
 
 
 def _known_keys(model: type[BaseModel], way: tuple[str | int, ...]) -> list[str]:

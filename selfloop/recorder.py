@@ -5,6 +5,7 @@ that runs once more after a kill asks for the same and gets what is stored; only
 """
 
 import json
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -13,9 +14,9 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from selfloop import progress
-from selfloop.errors import RequestError, StoreError
+from selfloop.errors import PluginError, RequestError
 from selfloop.events import CompletionDone
-from selfloop.guard import Blamed, blaming, sound
+from selfloop.guard import ROUNDING, blaming, impossible, in_order, sound
 from selfloop.protocols import Backend
 from selfloop.records import Adapter, AdapterProof, Completion, Continuation, ModelInfo, Request
 from selfloop.store import Store
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 
 AT_ONCE = 512  # texts that are read before what came of them is stored
+AXES = {"loglikelihood": 1, "hidden_states": 2, "attentions": 3}  # of the array that is read of one text
 
 
 class Recorder:
@@ -49,9 +51,14 @@ class Recorder:
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Swap the adapter; what is generated from now on is stored under its hash."""
-        proof = blaming(self.name, lambda: sound(self._backend.load_adapter(adapter), AdapterProof))
+        proof = blaming(self.name, lambda: _proven(self._backend.load_adapter(adapter)))
         self._adapter = adapter
         return proof
+
+    @property
+    def adapter(self) -> Adapter | None:
+        """Return the adapter that is in effect."""
+        return self._adapter
 
     def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
         """Return what is stored, and ask the model for the rest."""
@@ -62,21 +69,28 @@ class Recorder:
         self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
         """Return what is stored, and ask the model for the rest."""
-        what = f"hidden_states {list(places)}{'' if layer == -1 else f' of layer {layer}'}"
-        return self._read(pairs, what, "float32", lambda some: self._backend.hidden_states(some, places, layer))
+        own_places = tuple(places)
+        what = f"hidden_states {list(own_places)}{'' if layer == -1 else f' of layer {layer}'}"
+        return self._read(pairs, what, "float32", lambda some: self._backend.hidden_states(some, own_places, layer))
 
     def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
         """Return what is stored, and ask the model for the rest."""
         return self._read(pairs, "attentions", "float32", self._backend.attentions)
 
     def _read(
-        self, pairs: Sequence[Continuation], what: str, form: str, ask: Callable[[list[Continuation]], Sequence[Any]]
+        self,
+        pairs: Sequence[Continuation],
+        what: str,
+        form: str,
+        ask: Callable[[tuple[Continuation, ...]], Sequence[Any]],
     ) -> list[Any]:
         import numpy as np
 
         def read(keys: list[str]) -> dict[str, Any]:
-            results = ask([missing[key] for key in keys])
-            made = [one if isinstance(one, RequestError) else np.asarray(list(one), form) for one in results]
+            results = in_order(ask(tuple(missing[key] for key in keys)), len(keys))
+            made = [one if isinstance(one, RequestError) else np.array(list(one), form) for one in results]
+            for array in (one for one in made if not isinstance(one, RequestError)):
+                _refuse_impossible_reading(array, what.split()[0])
             return dict(zip(keys, made, strict=True))
 
         keys = [self._name(pair, what) for pair in pairs]
@@ -102,11 +116,15 @@ class Recorder:
 
     def _name(self, asked: Request | Continuation, what: str) -> str:
         adapter = (self._adapter.sha256, self._adapter.scale) if self._adapter else None
-        text = asdict(asked) | {"model": self._info.sha256 or self._info.name, "adapter": adapter, "what": what}
+        plain = asdict(asked)
+        if "sampling" in plain and not plain["sampling"]["skip_blank"]:
+            del plain["sampling"]["skip_blank"]  # what was stored before there was such a setting keeps its name
+        text = plain | {"model": self._info.sha256 or self._info.name, "adapter": adapter, "what": what}
         return blake2b(json.dumps(text, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield what is stored first, then what the model still has to do, as it finishes."""
+        requests = tuple(requests)  # whoever asks may change the list while the completions come
         waiting: dict[str, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             waiting[self.key(request)].append(index)
@@ -132,7 +150,7 @@ class Recorder:
         to_do: list[tuple[str, Request]],
         task: progress.Task,
     ) -> Iterator[tuple[int, Completion | RequestError]]:
-        for position, result in self._checked([request for _, request in to_do]):
+        for position, result in self._checked(tuple(request for _, request in to_do)):
             key, request = to_do[position]
             if isinstance(result, RequestError):
                 task.advance(request.n - len(request.skip))
@@ -144,23 +162,13 @@ class Recorder:
             task.advance()
             yield from self._hand_out(requests, waiting[key], result, replayed=False)
 
-    def _checked(self, requests: list[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+    def _checked(self, requests: tuple[Request, ...]) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield what the backend gives; what is wrong with it is `Blamed` on the backend, whoever is asking."""
         wanted = [set(range(request.n)) - set(request.skip) for request in requests]
-        try:
-            for position, result in self._backend.generate(requests):
-                if not isinstance(position, int) or not 0 <= position < len(requests):
-                    raise ValueError(f"gave a completion for request {position!r:.40} of {len(requests)}")
-                if not isinstance(result, RequestError):
-                    result = sound(result, Completion)
-                    if result.sample not in wanted[position]:
-                        raise ValueError(f"gave sample {result.sample} of request {position}, which nobody asked for")
-                    wanted[position].remove(result.sample)
-                yield position, result
-        except (StoreError, MemoryError):
-            raise
-        except (Exception, SystemExit) as error:
-            raise Blamed(self.name, error) from error
+        refused: set[int] = set()
+        results = blaming(self.name, lambda: iter(self._backend.generate(requests)))
+        while (found := blaming(self.name, lambda: _next(results, wanted, refused))) is not None:
+            yield found
 
     def _hand_out(
         self, requests: Sequence[Request], indices: list[int], completion: Completion, *, replayed: bool
@@ -168,3 +176,93 @@ class Recorder:
         """Give one completion to every request that asked the same and wants this sample."""
         self._notice(CompletionDone(self.step, len(completion.tokens), replayed))
         yield from ((i, completion) for i in indices if completion.sample < requests[i].n)
+
+
+def _next(
+    results: Iterator[Any], wanted: list[set[int]], refused: set[int]
+) -> tuple[int, Completion | RequestError] | None:
+    """Return what a backend gives next, None at the end. Raises what it raises, and ValueError for what is not asked.
+
+    What `wanted` of each request has come is taken away; `refused` are the requests that got a RequestError.
+    """
+    try:
+        pair: Any = next(results)
+    except StopIteration:
+        return None
+    position, result = operator.index(pair[0]), pair[1]
+    if not 0 <= position < len(wanted):
+        raise ValueError(f"gave a completion for request {position!r:.40} of {len(wanted)}")
+    if isinstance(result, RequestError):
+        if position in refused:
+            raise ValueError(f"refused request {position} twice")
+        refused.add(position)
+        return position, result
+    result = sound(result, Completion)
+    if result.sample not in wanted[position]:
+        raise ValueError(f"gave sample {result.sample} of request {position}, which nobody asked for")
+    if why := impossible(result):
+        raise ValueError(f"gave sample {result.sample} of request {position}: {why}")
+    wanted[position].remove(result.sample)
+    return position, result
+
+
+def _proven(proof: Any) -> AdapterProof:
+    made = sound(proof, AdapterProof)
+    if why := impossible(made):
+        raise ValueError(why)
+    return made
+
+
+def _refuse_impossible_reading(array: "NDArray[Any]", what: str) -> None:
+    """Raise ValueError for numbers that cannot be what was asked for; hidden states of a model may be NaN."""
+    if array.ndim != AXES[what]:
+        raise ValueError(f"{what} gave an array of {array.ndim} axes for a text, not {AXES[what]}")
+    if what == "loglikelihood" and not (array <= ROUNDING).all():
+        raise ValueError("loglikelihood gave log-probabilities above 0, or that are no numbers")
+
+
+class LentBackend:
+    """A run's backend as its components have it: it answers, but one component does not change it for the others."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def describe(self) -> ModelInfo:
+        """Return what the backend says of its model."""
+        return self._backend.describe()
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+        """Ask the backend."""
+        return self._backend.generate(requests)
+
+    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+        """Ask the backend."""
+        return self._backend.loglikelihood(pairs)
+
+    def hidden_states(
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+    ) -> "list[NDArray[np.float32] | RequestError]":
+        """Ask the backend."""
+        return self._backend.hidden_states(pairs, places, layer)
+
+    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
+        """Ask the backend."""
+        return self._backend.attentions(pairs)
+
+    def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
+        """Raise PluginError: what the others are told would come of another model."""
+        raise PluginError("only a tuner may change the adapter that is in effect")
+
+    def close(self) -> None:
+        """Do nothing: the run closes its backend at its end."""
+
+
+class TunersBackend(LentBackend):
+    """The same for a tuner, which may load adapters; after it has failed, the run loads the one before again."""
+
+    swapped = False  # whether it has tried to
+
+    def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
+        """Swap the adapter."""
+        self.swapped = True
+        return self._backend.load_adapter(adapter)

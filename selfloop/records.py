@@ -27,7 +27,8 @@ class Sampling:
     `repetition_penalty` divides the logits of tokens that are in the prompt or the text already (CTRL, Keskar
     et al. 2019); 1 is none. `grammar` (GBNF, from its rule `root`) or `json_schema` is what the text keeps to.
     `careful` nats are added to the log-odds of declining, where the text begins: of the first token of "I don't know".
-    A completion ends at a token that ends the text, before the first of `stop`, or after `max_tokens`.
+    A completion ends at a token that ends the text, before the first of `stop`, or after `max_tokens`. White space that
+    it begins with is no part of it with `skip_blank`: its tokens are left out, and no stop is looked for in it.
     """
 
     temperature: float = 0.0
@@ -40,6 +41,7 @@ class Sampling:
     grammar: str = ""
     json_schema: str = ""
     careful: float = 0.0
+    skip_blank: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Completion:
     `entropies` are those of the distributions that the tokens were drawn from, in nats, under the same softmax;
     their mean is the mean token entropy. `margin` is by how much the likeliest first token is more probable than the
     second likeliest, and comes with the entropies. `adapter` is the sha256 of the adapter that was loaded, None for the
-    bare model.
+    bare model. `thought` is the marked thought before the answer; all else is about the answer alone.
     """
 
     text: str
@@ -94,6 +96,7 @@ class Completion:
     adapter: str | None = None
     entropies: tuple[float, ...] | None = None
     margin: float | None = None
+    thought: str = ""
 
 
 @dataclass(frozen=True, slots=True)

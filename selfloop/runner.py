@@ -1,5 +1,6 @@
 """Runs a recipe in a folder, and goes on with one: what `selfloop run` and `selfloop resume` do."""
 
+import logging
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
@@ -19,9 +20,12 @@ from selfloop.inputs import inputs, refuse_changed
 from selfloop.loop import play
 from selfloop.recipe import Loaded, read
 from selfloop.records import Round
+from selfloop.run_names import ALLOWED
 from selfloop.store import RECIPE, Store, opened
 
 NOT_BEGUN = "stopped before the first question was asked: nothing was begun, and nothing is left behind."
+
+_log = logging.getLogger("selfloop.runner")
 
 
 def _resume(folder: Path) -> str:
@@ -49,6 +53,8 @@ def run(
         loaded = _quieted(read(path, overrides, base, text=text), quiet)
         check(loaded)
         read_from = inputs(loaded)
+        if loaded.file_name:
+            _log.info("the run is called %s, for a run's name has %s", loaded.recipe.name, ALLOWED)
         folder = new_folder(runs, loaded.recipe.name)
     except KeyboardInterrupt:
         raise Stopped(NOT_BEGUN) from None
@@ -159,9 +165,10 @@ def pin_model(parts: Parts, store: Store) -> None:
     pinned = store.meta().get("model")
     if pinned is None:
         store.pin(model=asdict(info) | {"capabilities": sorted(info.capabilities)})
-    elif pinned["sha256"] != info.sha256:
+    elif pinned.get("sha256") != info.sha256:
+        digest = str(pinned.get("sha256"))[:12]
         raise ModelError(
-            f"this run was made with {pinned['file']} (sha256 {pinned['sha256'][:12]}), but the file is now another "
+            f"this run was made with {pinned.get('file')} (sha256 {digest}), but the file is now another "
             f"(sha256 {info.sha256[:12]}). Put the old file back, or start a new run."
         )
     versions = {"python": platform.python_version(), "selfloop": version("selfloop"), **dict(info.versions)}

@@ -5,11 +5,11 @@ on the attempts it was working on (`guard.py`), and the others go on. What the m
 seeds that depend only on the run, the round and the question, so a step that runs again asks the same.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import blake2b
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 
 from selfloop import progress
@@ -17,11 +17,13 @@ from selfloop.answers import declines, normalise
 from selfloop.assemble import Named, Parts
 from selfloop.errors import RequestError
 from selfloop.events import AttemptEnded, BatchLearnt, StepName, StepStarted, Trouble
-from selfloop.guard import Broken, blaming, guarded, guarded_each, sound
-from selfloop.ledger import Past, contradictions
+from selfloop.guard import Broken, blaming, guarded, guarded_each, impossible, in_order, listed, sound
+from selfloop.ledger import Past, contradictions, gist
+from selfloop.nonanswers import BOILERPLATE, REFUSAL, non_answer
 from selfloop.prompts import Prompt, is_open
 from selfloop.protocols import Asking, Demonstrator, Judging, QuestionSource, Scorer, Tuning, Verifier
 from selfloop.recipe import Recipe
+from selfloop.recorder import LentBackend, TunersBackend
 from selfloop.records import (
     Adapter,
     Attempt,
@@ -30,6 +32,7 @@ from selfloop.records import (
     Continuation,
     Decision,
     Failure,
+    Message,
     Question,
     Request,
     Sampling,
@@ -37,6 +40,7 @@ from selfloop.records import (
     Verdict,
 )
 from selfloop.text import encodable
+from selfloop.thoughts import answered, thought, without_thought
 
 ADAPTERS = "adapters"  # the folder in the run's own that tuners write into
 
@@ -78,15 +82,16 @@ class Turn:
         """Return the prompt that the demonstrator gives each question, and ask it once for each. Raises Blamed."""
         missing = [text for text in dict.fromkeys(questions) if text not in self.shown]
         if missing and (chosen := self.parts.demonstrator):
-            judging = Judging(self.parts.backend, self.plain, lambda claims: [()] * len(claims), self.seed(), self.past)
-            found = blaming(chosen.name, lambda: _shown(chosen.part, missing, judging))
+            lent = LentBackend(self.parts.backend)
+            judging = Judging(lent, self.plain, lambda claims: [()] * len(claims), self.seed(), self.past)
+            found = blaming(chosen.name, lambda: _shown(chosen.part, tuple(missing), judging))
             self.shown |= zip(missing, found, strict=True)
         return [self.shown[text] for text in questions]
 
     def judging(self, step: str, name: str, before: Sequence[Named[Verifier]] = ()) -> Judging:
         """Return what a component that works on claims is told."""
         again = partial(_rejudged, self, before)
-        return Judging(self.parts.backend, self.prompt, again, self.seed(step, name), self.past)
+        return Judging(LentBackend(self.parts.backend), self.prompt, again, self.seed(step, name), self.past)
 
     def start(self, step: StepName, attempts: int) -> None:
         """Tell the recorder and the observers that a step begins."""
@@ -144,8 +149,8 @@ def ask(turn: Turn) -> list[Attempt]:
         turn.count(wanted - max(missing, 0), wanted, "questions")
         if missing <= 0 or len(dry) == len(turn.parts.sources):
             break
-        past = turn.past.and_asked(attempts)
-        asking = Asking(missing, turn.number, number, turn.seed("ask", number), turn.parts.backend, past, turn.prompt)
+        past, lent = turn.past.and_asked(attempts), LentBackend(turn.parts.backend)
+        asking = Asking(missing, turn.number, number, turn.seed("ask", number), lent, past, turn.prompt)
         attempts += score(turn, [Attempt(q) for q in _draw(turn, asking, dry)], asking)
     surplus = {id(attempt) for attempt in [a for a in attempts if a.live][wanted:]}
     return [attempt for attempt in attempts if id(attempt) not in surplus]  # a later round may ask these
@@ -174,11 +179,14 @@ def _draw(turn: Turn, asking: Asking, dry: set[str]) -> list[Question]:
 
 
 def _listed(source: QuestionSource, asking: Asking) -> list[Question]:
-    return list(islice(source.ask(asking), 100 + 10 * asking.n))  # a generator may have no end
+    return listed(source.ask(asking), 100 + 10 * asking.n)
 
 
 def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attempt]:
-    """Score the questions; drop the ones below a scorer's minimum. Later scorers see only what is left."""
+    """Score the questions; drop the ones below a scorer's minimum. Later scorers see only what is left.
+
+    Dropped is also what an earlier round asked in other words, without meaning to ask it again (`Question.variant`).
+    """
     scored = list(attempts)
     for scorer in turn.parts.scorers:
         live = [i for i, a in enumerate(scored) if a.live]
@@ -187,17 +195,33 @@ def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attem
             "ask", scorer.name, partial(_scores, scorer.part, asking), questions, Score, turn.trouble
         )
         for i, result in zip(live, results, strict=True):
-            if isinstance(result, Broken):
-                scored[i] = turn.end(scored[i].failed(result.failure))
+            lost = result.failure if isinstance(result, Broken) else _impossible("ask", scorer.name, result)
+            if isinstance(result, Broken) or lost is not None:
+                assert lost is not None
+                scored[i] = turn.end(scored[i].failed(lost))
                 continue
             scored[i] = replace(scored[i], scores=(*scored[i].scores, replace(result, scorer=scorer.name)))
             if scorer.minimum is not None and not result.value >= scorer.minimum:
                 reason = f"{scorer.name}: {result.reason or f'{result.value:.2f} is below {scorer.minimum}'}"
                 scored[i] = turn.end(replace(scored[i], decision="dropped", reason=reason))
-    return scored
+    return _asked_once(turn, scored)
 
 
-def _scores(scorer: Scorer, asking: Asking, questions: Sequence[Question]) -> Sequence[Score]:
+def _asked_once(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
+    earlier = {gist(text): text for text in reversed(turn.past.questions)}
+    done = list(attempts)
+    for i, attempt in enumerate(attempts):
+        question = attempt.question
+        before = earlier.get(gist(question.text)) if attempt.live and gist(question.text) else None
+        # The same text again is meant to replace its outcome; an answer to be judged is a matter of its own.
+        if before and before != question.text and not question.variant and not question.answer:
+            done[i] = turn.end(replace(attempt, decision="dropped", reason=f"asked before: like {before!r}"))
+    return done
+
+
+def _scores(
+    scorer: Scorer, asking: Asking, questions: Sequence[Question]
+) -> Sequence[Score] | Mapping[Question, Score]:
     return scorer.score(questions, asking)
 
 
@@ -223,11 +247,17 @@ def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     return _generated(turn, "answer", _given(turn, attempts), requests, keep)
 
 
-def _shown(demonstrator: Demonstrator, questions: list[str], judging: Judging) -> list[Prompt]:
-    given = list(demonstrator.show(questions, judging))
-    if len(given) != len(questions) or not all(isinstance(one, str | tuple) for one in given):
-        raise ValueError(f"gave {len(given)} results for {len(questions)} questions, or what is no prompt")
-    return given
+def _shown(demonstrator: Demonstrator, questions: tuple[str, ...], judging: Judging) -> list[Prompt]:
+    return [_sound_prompt(prompt) for prompt in in_order(demonstrator.show(questions, judging), len(questions))]
+
+
+def _sound_prompt(prompt: object) -> Prompt:
+    """Return a prompt of exactly the types that it must have. Raises TypeError."""
+    if isinstance(prompt, str):
+        return str(prompt)
+    if not isinstance(prompt, tuple) or not prompt:
+        raise TypeError(f"gave {prompt!r:.60}, which is neither text nor a tuple of Message")
+    return tuple(sound(message, Message) for message in prompt)
 
 
 def _with_prompts(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -271,7 +301,7 @@ def _read(turn: Turn, step: str, texts: Sequence[tuple[str, str]]) -> list[tuple
 def _whole(turn: Turn, answer: str) -> str:
     """Return an answer as the model writes it: after a space, up to what ends it."""
     stop = turn.recipe.answer.stop
-    return f" {answer.strip()}{stop[0] if stop else ''}"
+    return f" {without_thought(answer).strip()}{stop[0] if stop else ''}"
 
 
 def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -287,9 +317,15 @@ def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     for i, one in zip(live, found, strict=True):
         if isinstance(one, Broken):
             done[i] = done[i].failed(one.failure, fatal=False)
-        elif one.text.strip():
-            done[i] = replace(done[i], critique=one)
+        elif said := _thought_through(one):
+            done[i] = replace(done[i], critique=replace(one, text=said))
     return done
+
+
+def _thought_through(written: Completion) -> str:
+    """Return what a text says after its thought: nothing where the thought has not ended."""
+    begun = thought(written.text)
+    return (written.text if begun is None else begun.answer or "") if written.text.strip() else ""
 
 
 def revise(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -355,6 +391,7 @@ def _generated(
     lost = Failure(step, kind, "IncompleteBatch", "the backend ended before all completions were there")
     if isinstance(broken, Broken):
         lost = broken.failure
+    _answer_thoughts(turn, step, batch, found)
     done = list(attempts)
     for i, own in groupby(range(len(batch)), key=lambda position: batch[position][0]):
         results = [(batch[p][1], sorted(found[p], key=lambda c: c.sample)) for p in own]
@@ -379,6 +416,32 @@ def _collect(
             refused[batch[position][0]] = Failure(step, turn.recipe.backend.kind, type(result).__name__, str(result))
         else:
             found[position].append(result)
+
+
+def _answer_thoughts(
+    turn: Turn, step: StepName, batch: list[tuple[int, Request]], found: list[list[Completion]]
+) -> None:
+    """Put the answer in the place of each completion that begins with a thought."""
+    places = [(p, k) for p, completions in enumerate(found) for k in range(len(completions))]
+
+    def generate(requests: list[Request]) -> list[Completion | None]:
+        written: list[list[Completion]] = [[] for _ in requests]
+        refused: dict[int, Failure] = {}
+        numbered = list(enumerate(requests))
+        broken = guarded(step, turn.recipe.backend.kind, lambda: _collect(turn, step, numbered, written, refused))
+        if isinstance(broken, Broken):
+            turn.trouble(broken.failure)
+        for failure in refused.values():
+            turn.trouble(failure)
+        return [completions[0] if completions else None for completions in written]
+
+    def seed(request: Request, sample: int) -> int:
+        return turn.seed("thought", request.seed, sample)
+
+    drawn = [(batch[p][1], found[p][k]) for p, k in places]
+    results = answered(drawn, generate, seed, turn.recipe.answer.thought_tokens)
+    for (p, k), completion in zip(places, results, strict=True):
+        found[p][k] = completion
 
 
 def verify(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -419,12 +482,15 @@ def _judged(
     return found
 
 
-def _judge(verifier: Verifier, judging: Judging, claims: Sequence[Claim]) -> Sequence[Verdict]:
+def _judge(
+    verifier: Verifier, judging: Judging, claims: Sequence[Claim]
+) -> Sequence[Verdict] | Mapping[Claim, Verdict]:
     return verifier.verify(claims, judging)
 
 
 def _rejudged(turn: Turn, verifiers: Sequence[Named[Verifier]], claims: Sequence[Claim]) -> list[tuple[Verdict, ...]]:
-    return [_verdicts(own) for own in _judged(turn, verifiers, claims)]
+    own_claims = [sound(claim, Claim) for claim in claims]
+    return [_verdicts(own) for own in _judged(turn, verifiers, own_claims)]
 
 
 def _verdicts(found: Iterable[Verdict | Failure]) -> tuple[Verdict, ...]:
@@ -434,9 +500,14 @@ def _verdicts(found: Iterable[Verdict | Failure]) -> tuple[Verdict, ...]:
 def _sound(name: str, claim: Claim, result: Verdict | Broken) -> Verdict | Failure:
     if isinstance(result, Broken):
         return result.failure
-    if result.confidence is not None and not 0 <= result.confidence <= 1:
-        return Failure("verify", name, "ValueError", f"confidence {result.confidence} is not in [0, 1]")
+    if failure := _impossible("verify", name, result):
+        return failure
     return replace(result, verifier=name, candidate=claim.candidate)
+
+
+def _impossible(step: StepName, name: str, record: Score | Verdict) -> Failure | None:
+    why = impossible(record)
+    return Failure(step, name, "ValueError", why) if why else None
 
 
 def _claim(attempt: Attempt) -> Claim:
@@ -454,25 +525,34 @@ def _claims(attempt: Attempt) -> Iterable[Claim]:
 def decide(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Turn confidence into belief, declined or undecided. The last verifier that can tell has the say."""
     turn.start("decide", sum(attempt.live for attempt in attempts))
-    chosen = [_chosen(attempt) if attempt.live else attempt for attempt in attempts]
+    chosen = [_chosen(turn, attempt) if attempt.live else attempt for attempt in attempts]
     chosen = contradictions(turn.past.beliefs, chosen)
     how = turn.recipe.decide
     belief = how.threshold([a.confidence for a in chosen if a.live and a.confidence is not None])
     return [turn.end(_decided(a, belief, how.declined)) if a.live else a for a in chosen]
 
 
-def _chosen(attempt: Attempt) -> Attempt:
+def _chosen(turn: Turn, attempt: Attempt) -> Attempt:
     """Choose between draft and revision; note how sure the verifiers are of the chosen one.
 
-    A revision takes the draft's place only if the last verifier that could judge both gives it more: a critique
-    is pressure, not a signal (Sharma et al. 2023, arXiv 2310.13548; Huang et al. 2023, arXiv 2310.01798).
+    A revision takes the draft's place only if it is an answer, and the last verifier that could judge both gives it
+    more: a critique is pressure, not a signal (Sharma et al. 2023, arXiv 2310.13548; Huang et al. 2023, arXiv
+    2310.01798). A text that is no answer has no confidence, whatever the verifiers say of it.
     """
+    question = attempt.question.text
+    prompt = turn.shown.get(question) or turn.plain("answer", question=question)
     draft, revision = _confidences(attempt, "draft"), _confidences(attempt, "revision")
     last = next((name for name in reversed(draft) if name in revision), None)
-    if last is not None and revision[last] > draft[last]:
+    better = last is not None and revision[last] > draft[last]
+    if better and attempt.revision and not non_answer(question, attempt.revision.text, prompt):
         attempt, draft = replace(attempt, chosen="revision"), revision
-    if declines(attempt.answer):
+    candidate = attempt.draft if attempt.chosen == "draft" else attempt.revision
+    text = attempt.answer or (candidate.thought if candidate else "")  # it thought, and then said nothing
+    if declines(text):
         return replace(attempt, decision="declined", reason="the model declined")
+    if why := non_answer(question, text, prompt):
+        refused = why in (REFUSAL, BOILERPLATE)
+        return replace(attempt, decision="declined" if refused else "undecided", reason=f"no answer: {why}")
     return replace(attempt, confidence=next(reversed(draft.values()), None))
 
 
@@ -499,23 +579,37 @@ def tune(turn: Turn, attempts: Sequence[Attempt]) -> Adapter | None:
     if spec is None or tuner is None or turn.number % spec.every:
         return None
     turn.start("tune", sum(attempt.decision == "belief" for attempt in attempts))
+    before = turn.parts.backend.adapter
     folder = turn.parts.folder / ADAPTERS / f"round-{turn.number:03d}"
-    made = guarded("tune", tuner.name, lambda: _tuned(turn, attempts, folder))
+    lent = TunersBackend(turn.parts.backend)
+    made = guarded("tune", tuner.name, lambda: _tuned(turn, attempts, folder, lent))
     if isinstance(made, Broken):
         turn.trouble(made.failure)
-        return None
+        made = None
+    if made is None and lent.swapped:
+        _load_again(turn, before)
     return made
 
 
-def _tuned(turn: Turn, attempts: Sequence[Attempt], folder: Path) -> Adapter | None:
+def _load_again(turn: Turn, before: Adapter | None) -> None:
+    """Load the adapter that was in effect before a tune that made none: a tuner may have loaded others."""
+    backend = turn.parts.backend
+    again = guarded("tune", backend.name, lambda: backend.load_adapter(before))
+    if isinstance(again, Broken):
+        turn.trouble(again.failure)
+
+
+def _tuned(turn: Turn, attempts: Sequence[Attempt], folder: Path, backend: TunersBackend) -> Adapter | None:
     assert turn.parts.tuner is not None
     folder.mkdir(parents=True, exist_ok=True)
-    backend, past = turn.parts.backend, turn.past.and_asked(attempts)
-    told = Tuning(turn.number, attempts, past, folder, backend, turn.prompt, turn.seed("tune"), turn.learnt)
+    past = turn.past.and_asked(attempts)
+    told = Tuning(turn.number, tuple(attempts), past, folder, backend, turn.prompt, turn.seed("tune"), turn.learnt)
     made = turn.parts.tuner.part.tune(told)
     if made is None:
         return None
     made = turn.parts.at_home(replace(sound(made, Adapter), round=turn.number))
+    if why := impossible(made):
+        raise ValueError(why)
     try:
         turn.parts.load_adapter(made)
     except Exception:

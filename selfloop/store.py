@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from hashlib import sha256
@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 
 from selfloop.errors import RunLocked, StoreError
 from selfloop.ledger import Past
+from selfloop.plain_json import parsed
 from selfloop.records import Adapter, Attempt, Completion, Failure, Round
 from selfloop.text import encodable
 
@@ -90,6 +91,9 @@ def _unpacked(data: bytes) -> "NDArray[Any]":
     return found
 
 
+META: Mapping[str, type] = {"model": dict, "adapter": dict, "base": str, "name": str}  # the form of what is pinned
+
+
 class Store:
     """The run in `folder`. Raises StoreError for what a disk can do, RunLocked if another process has it."""
 
@@ -138,6 +142,15 @@ class Store:
             raise _disk(self.folder, error) from error
 
     @contextmanager
+    def _decoding(self) -> Iterator[None]:
+        """Turn what cannot be read of a record into a StoreError: the file may come from a stranger."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+            raise _damaged(self.folder, reason.rstrip(".")) from error
+
+    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         with self._guarded() as db:
             db.execute("BEGIN")
@@ -160,8 +173,12 @@ class Store:
 
     def meta(self) -> dict[str, Any]:
         """Return what was pinned when the run began."""
-        with self._guarded() as db:
-            return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM meta")}
+        with self._guarded() as db, self._decoding():
+            meta = {key: parsed(value) for key, value in db.execute("SELECT key, value FROM meta")}
+            for key, kind in META.items():
+                if key in meta and not isinstance(meta[key], kind):
+                    raise ValueError(f"what it says of {key} is of another form")
+            return meta
 
     def model(self) -> dict[str, Any]:
         """Return what was pinned of the model that runs. Raises StoreError where the run has not begun."""
@@ -186,8 +203,8 @@ class Store:
 
     def sessions(self) -> list[dict[str, str]]:
         """Return the versions of each process that worked on the run."""
-        with self._guarded() as db:
-            return [json.loads(v) for (v,) in db.execute("SELECT versions FROM sessions ORDER BY id")]
+        with self._guarded() as db, self._decoding():
+            return [parsed(v) for (v,) in db.execute("SELECT versions FROM sessions ORDER BY id")]
 
     def save_completion(self, key: str, step: str, completion: Completion) -> None:
         """Store one completion; storing it twice raises sqlite3.IntegrityError."""
@@ -199,7 +216,8 @@ class Store:
         """Return the stored completions of one request by sample."""
         with self._guarded() as db:
             rows = db.execute("SELECT sample, data FROM completions WHERE key = ?", (key,)).fetchall()
-        return {sample: _COMPLETION.validate_json(data) for sample, data in rows}
+        with self._decoding():
+            return {sample: _COMPLETION.validate_json(data) for sample, data in rows}
 
     def save_readings(self, step: str, readings: "dict[str, NDArray[Any]]") -> None:
         """Store arrays of numbers that the model gave for texts it read, in numpy's own format, all or none."""
@@ -209,7 +227,7 @@ class Store:
 
     def readings(self, keys: Sequence[str]) -> "dict[str, NDArray[Any]]":
         """Return those of the arrays that are stored, by key."""
-        with self._guarded() as db:
+        with self._guarded() as db, self._decoding():
             rows = db.execute(
                 "SELECT key, data FROM readings WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(keys),)
             )
@@ -243,7 +261,8 @@ class Store:
 
     def spent(self) -> dict[str, tuple[int, int]]:
         """Return how many completions and tokens the model wrote for each step."""
-        sql = "SELECT step, count(*), sum(json_array_length(data, '$.tokens')) FROM completions GROUP BY step"
+        tokens = "sum(coalesce(json_array_length(data, '$.tokens'), 0))"
+        sql = f"SELECT step, count(*), {tokens} FROM completions GROUP BY step"
         with self._guarded() as db:
             return {step: (completions, tokens) for step, completions, tokens in db.execute(sql)}
 
@@ -285,8 +304,9 @@ class Store:
         with self._guarded() as db:
             for number, adapter in db.execute("SELECT number, adapter FROM rounds ORDER BY number").fetchall():
                 rows = db.execute("SELECT data FROM attempts WHERE round = ? ORDER BY position", (number,)).fetchall()
-                attempts = tuple(_ATTEMPT.validate_json(data) for (data,) in rows)
-                made = _ADAPTER.validate_json(adapter) if adapter else None
+                with self._decoding():
+                    attempts = tuple(_ATTEMPT.validate_json(data) for (data,) in rows)
+                    made = _ADAPTER.validate_json(adapter) if adapter else None
                 yield Round(number, attempts, made, self.lost(number))
 
     def lost(self, number: int) -> tuple[Failure, ...]:
@@ -307,11 +327,12 @@ class Store:
         `adapter` in meta that the run began with).
         """
         meta = self.meta()
-        first = _ADAPTER.validate_python(meta["adapter"]) if "adapter" in meta else None
-        made = {0: first} | {one.number: one.adapter for one in rounds if one.adapter}
-        back = dict(meta.get("rollbacks", ()))
-        last = max(number for number in (*made, *back) if number <= len(rounds))
-        return made[back.get(last, last)]
+        with self._decoding():
+            first = _ADAPTER.validate_python(meta["adapter"]) if "adapter" in meta else None
+            made = {0: first} | {one.number: one.adapter for one in rounds if one.adapter}
+            back = dict(meta.get("rollbacks", ()))
+            last = max(number for number in (*made, *back) if number <= len(rounds))
+            return made[back.get(last, last)]
 
 
 def reading(database: Path) -> str:
@@ -338,6 +359,10 @@ def attempts_of(folder: Path) -> list[Attempt]:
     return [attempt for ended in rounds_of(folder) for attempt in ended.attempts]
 
 
+def _damaged(folder: Path, text: str) -> StoreError:
+    return StoreError(f"{folder / DATABASE} is damaged: {text}. Start the run anew, or restore the file.")
+
+
 def _disk(folder: Path, error: Exception) -> StoreError:
     """Say what the disk said, and what to do."""
     text = str(error)
@@ -348,5 +373,5 @@ def _disk(folder: Path, error: Exception) -> StoreError:
     if isinstance(error, PermissionError) or "readonly" in text or "Read-only" in text or "unable to open" in text:
         return StoreError(f"cannot write in {folder}: {text}. Give a folder you may write to with --runs DIR.")
     if any(one in text for one in ("not a database", "malformed", "no such table")):
-        return StoreError(f"{folder / DATABASE} is damaged: {text}. Start the run anew, or restore the file.")
+        return _damaged(folder, text)
     return StoreError(f"{folder}: {text}.")

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -550,7 +551,8 @@ def test_ctrl_c_before_there_is_a_run(backend: str, home: Path, write: Write, se
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there Ctrl-C is no signal that can be sent to one process")
 def test_ctrl_c_while_the_recipe_is_read(home: Path, write: Write) -> None:
-    write({"plugin.py": "import time\nprint('reading', flush=True)\ntime.sleep(30)\n"})
+    reading = home / "reading"
+    write({"plugin.py": f"import pathlib, time\npathlib.Path({str(reading)!r}).touch()\ntime.sleep(30)\n"})
     process = subprocess.Popen(
         [sys.executable, "-m", "selfloop.cli", "run", "recipe.yaml"],
         stdout=subprocess.PIPE,
@@ -558,7 +560,8 @@ def test_ctrl_c_while_the_recipe_is_read(home: Path, write: Write) -> None:
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    assert process.stdout and process.stdout.readline() == "reading\n"
+    while process.poll() is None and not reading.exists():
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130 and "nothing was begun" in err and "resume" not in err

@@ -119,7 +119,7 @@ def test_quiet_is_quiet_and_else_there_is_progress(work: Path, capsys: pytest.Ca
 def test_every_row_has_every_verifier(run: library.Run) -> None:
     rows = run.rows()
     assert len(rows) == len({row["question"] for row in rows})
-    names = ["agreement", "sequence_probability", "meaning_probability", "combined"]
+    names = ["agreement", "sequence_probability", "meaning_probability", "pmi", "combined", "echo"]
     assert all(list(row["verdicts"]) == names for row in rows)
 
 

@@ -41,9 +41,9 @@ def test_a_plan_is_read_by_people(write: Write, selfloop: Selfloop) -> None:
     assert lines[:2] == ["r: 1 round of 2 questions", "with scripted (script, base), by scripted"]
     assert lines[2].startswith("measured on 1 round of 2 questions, which took ")
     assert lines[4] == "step round 1 each later in all tokens"
-    assert [line.split()[0] for line in lines[5:12]] == ["loading", "ask", "answer", "verify", "decide", "record", "in"]
-    assert lines[13].startswith("memory ")
-    assert "logprobs yes sequence_probability, meaning_probability" in lines
+    assert [line.split()[0] for line in lines[6:13]] == ["loading", "ask", "answer", "verify", "decide", "record", "in"]
+    assert lines[14].startswith("memory ")
+    assert "logprobs yes sequence_probability, meaning_probability, pmi" in lines
     assert "attentions no" in lines
 
 

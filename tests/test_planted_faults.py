@@ -108,8 +108,9 @@ VERIFIERS: dict[str, tuple[Any, str]] = {
     ),
     "depends on batch mates": (lambda claims, told: [answer(c, 1 / len(claims)) for c in claims], "claims beside it"),
     "raises on empty text": (lambda claims, told: [answer(c, 1 / len(c.answer.text)) for c in claims], "ZeroDivision"),
-    "changes its list": (lambda claims, told: changing(claims), "changed the list it was given"),
-    "changes a record": (lambda claims, told: writing_into(claims), "or what is in it"),
+    "changes its list": (lambda claims, told: changing(claims), "changed what it was given"),
+    "changes a record": (lambda claims, told: writing_into(claims), "changed what is in the tuple"),
+    "a set, which has no order": (lambda claims, told: {answer(c, 0.5) for c in claims}, "not a list"),
     "abstains without reason": (lambda claims, told: [Verdict("planted", None) for _ in claims], "without a reason"),
     "wrong record": (lambda claims, told: [0.5 for _ in claims], "gave a float, not a Verdict"),
     "at random": (lambda claims, told: [answer(c, random.random()) for c in claims], "depends on the claims beside"),
@@ -154,8 +155,8 @@ SCORERS: dict[str, tuple[Any, str]] = {
     ),
     "raises on empty text": (lambda qs, told: [Score(q.text[0], 1.0) for q in qs], "IndexError"),
     "changes its list": (
-        lambda qs, told: [Score("planted", 1.0) for _ in iter(lambda: qs and qs.pop(), [])],
-        "changed",
+        lambda qs, told: [Score("planted", 1.0) for _ in list(qs) if qs.pop()],
+        "changed what it was given",
     ),
     "at random": (lambda qs, told: [Score("planted", random.random()) for _ in qs], "order of the questions"),
     "capability that it does not need": (
@@ -210,7 +211,7 @@ CRITICS: dict[str, tuple[Any, str]] = {
     "depends on batch mates": (lambda claims, told: [Completion(str(len(claims))) for _ in claims], "claims beside it"),
     "raises on empty text": (lambda claims, told: [Completion(c.answer.text.split()[0]) for c in claims], "IndexError"),
     "raises without samples": (lambda claims, told: [c.samples[0] for c in claims], "IndexError"),
-    "changes its list": (lambda claims, told: [claims.pop().answer for _ in list(claims)], "changed the list"),
+    "changes its list": (lambda claims, told: [claims.pop().answer for _ in list(claims)], "changed what"),
     "no revise": (Mute, "it has no `revise`"),
     "a prompt that there is not": (Misnamed, "there is no prompt 'revize'"),
     "state between calls": (Growing, "another critique the second time"),
@@ -246,7 +247,8 @@ DEMONSTRATORS: dict[str, tuple[Any, str]] = {
     "order changed": (lambda qs, told: sorted(qs), "does not have it"),
     "depends on batch mates": (lambda qs, told: ["\n".join((*qs, q)) for q in qs], "questions beside it"),
     "raises on odd text": (lambda qs, told: [q.split()[1] + q for q in qs], "IndexError"),
-    "changes its list": (lambda qs, told: [qs.pop(0) for _ in list(qs)], "changed the list"),
+    "changes its list": (lambda qs, told: [qs.pop(0) for _ in list(qs)], "changed what"),
+    "takes it for a list": (lambda qs, told: qs.copy(), "took it for a list"),
     "at random": (lambda qs, told: [f"{random.random()} {q}" for q in qs], "beside it, or on their order"),
     "state between calls": (Alternating, "another prompt the second time"),
 }
@@ -583,7 +585,7 @@ BACKENDS: dict[str, tuple[Any, str]] = {
     "an unknown capability": (Vague, "no capability is called logits"),
     "changes its list": (
         batched(lambda asked, found: [asked.pop() for _ in list(asked)] and found),
-        "changed the requ",
+        "changed what it was given",
     ),
     "likelihood depends on batch mates": (Shared, "depend on the pairs beside it"),
 }

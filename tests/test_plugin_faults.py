@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from textwrap import indent
 
@@ -404,7 +405,7 @@ STOPS = {
             plugin(kind, name=name),
             USE[kind].replace("bad,", f"{name},").replace(", bad", f", {name}").replace(": bad\n", f": {name}\n"),
             2,
-            f"two plugins offer a {kind} named {name!r}: {owner} and bad.py.",
+            f"two plugins offer a {kind} named {name!r}: {owner} (selfloop {version('selfloop')}) and bad.py.",
         )
         for kind, name, owner in [
             ("backend", "scripted", "scripted"),
@@ -556,7 +557,8 @@ def test_two_installed_plugins_with_one_name_for_a_verifier(
     write({"recipe.yaml": recipe, "other.yaml": recipe + "verifiers: [sequence_probability]\n"})
     said = selfloop("run", "recipe.yaml", "--set", "verifiers=[agreement]")
     assert (said.code, said.out) == (2, "")
-    assert "two plugins offer a verifier named 'agreement': agreement and lost." in said.err
+    assert "two plugins offer a verifier named 'agreement': agreement (selfloop " in said.err
+    assert ") and lost (lost 1.0). Uninstall one of them, or rename its component." in said.err
     assert selfloop("run", "other.yaml").code == 0
 
 
@@ -568,6 +570,5 @@ def test_a_command_of_a_plugin_does_not_hide_a_built_in_one(
     install(command.format("show") + command.format("extra") + hook)
     assert selfloop("extra").out == "mine\n"
     assert "Show RUN" in selfloop("show", "--help").out
-    assert (
-        "broken       lost's command show: it is hidden by selfloop's command of that name." in selfloop("plugins").err
-    )
+    left_out = "lost's command show: selfloop has a command of that name, which stays. Rename this one, or uninstall"
+    assert f"broken       {left_out} lost 1.0." in selfloop("plugins").err

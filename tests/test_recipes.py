@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import Selfloop
 
-from selfloop.recipe import read
+from selfloop.recipe import DETECTORS, read
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -28,6 +28,27 @@ def test_it_opens_with_its_command_and_what_it_is_for(recipe: Path) -> None:
     assert len(purpose) > 40
     assert "" in lines[3:12], "the comment ends before the recipe begins"
     assert read(recipe).recipe.name == recipe.stem
+
+
+@each
+def test_it_judges_by_the_default_verifiers_or_by_others_on_purpose(recipe: Path) -> None:
+    """One list: what ends in `echo` is what a recipe has that names no verifiers."""
+    kinds = tuple(spec.kind for spec in read(recipe, ("backend=scripted",)).recipe.verifiers)
+    assert kinds == DETECTORS or "echo" not in kinds
+
+
+def test_a_recipe_that_names_no_verifiers_has_those_that_its_backend_can_serve(work: Path) -> None:
+    plain = "rounds: 1\nbackend: {0}\nask: {{sources: [blank_slate]}}\n"
+    plugin = (
+        "from selfloop import Component, hookimpl\nfrom selfloop.testing import Limited\n@hookimpl\n"
+        "def selfloop_backends():\n    return [Component('poor', lambda: Limited(['logprobs']), gives={'logprobs'})]\n"
+    )
+    (work / "poor.py").write_text(plugin)
+    (work / "full.yaml").write_text(plain.format("scripted"))
+    (work / "less.yaml").write_text(plain.format("poor") + "plugins: [poor.py]\n")
+    full, less = (read(work / name).recipe for name in ("full.yaml", "less.yaml"))
+    assert [spec.kind for spec in full.verifiers] == list(DETECTORS)
+    assert [spec.kind for spec in less.verifiers] == [kind for kind in DETECTORS if kind != "pmi"]
 
 
 @each

@@ -21,17 +21,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text": set(),
     "progress": {"text"},
     "answers": set(),
+    "plain_json": set(),
+    "run_names": set(),
     "gold": {"answers", "records"},
+    "thoughts": {"prompts", "records"},
+    "nonanswers": {"answers", "records", "thoughts"},
     "metrics": set(),
     "records": {"errors"},
     "events": {"records"},
     "prompts": {"errors", "records"},
     "failed_steps": {"errors", "records"},
-    "ledger": {"answers", "records"},
+    "ledger": {"answers", "nonanswers", "records"},
     "protocols": {"errors", "events", "ledger", "prompts", "records"},
     "hookspecs": {"protocols"},
-    "guard": {"errors", "progress", "records"},
-    "store": {"errors", "ledger", "records", "text"},
+    "isolation": {"text"},
+    "guard": {"errors", "isolation", "progress", "records"},
+    "store": {"errors", "ledger", "plain_json", "records", "text"},
     "recorder": {"errors", "events", "guard", "progress", "protocols", "records", "store", "text"},
     "loop": {"steps", "assemble", "ledger", "recipe", "records"},
 }
@@ -39,10 +44,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 ABOVE = {"loop", "runner", "rescore", "forecast", "library", "cli", "testing"}
 # What a plugin, ours or anybody's, may import.
 PUBLIC = {"", "answers", "errors", "events", "hookspecs", "ledger", "prompts", "protocols", "records"}
-PUBLIC |= {"progress", "testing", "text"}
+PUBLIC |= {"nonanswers", "progress", "testing", "text", "thoughts"}
 # What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
 PUBLIC |= {"cli", "cli.bundled", "cli.extras", "cli.options", "flips", "gold", "manager", "metrics", "recipe", "rows"}
-PUBLIC |= {"evaluate", "store"}
+PUBLIC |= {"evaluate", "store", "plain_json", "run_names", "cli.tables"}
 
 
 def module(path: Path) -> str:

@@ -82,10 +82,12 @@ class Writing:
         self._entropies: list[float] | None = [] if request.entropy else None
         self._margin: float | None = None
         self._text = bytearray()
+        self._drawn = 0
 
     def take(self, output: Output) -> None:
         """Draw the next token, and end if that was the last."""
         token = self._sampler.draw(output)
+        self._drawn += 1
         self._tokens.append(token)
         self._logprobs.append(output.logprob(token))
         if self._entropies is not None:
@@ -93,6 +95,8 @@ class Writing:
             self._entropies.append(output.entropy())
         self.unread.append((token, True))
         finish, length = self._finish(token)
+        if not finish and self._is_blank():
+            self._forget()
         if finish:
             text = self._text[:length].decode("utf-8", "replace")
             self.result = Completion(
@@ -112,10 +116,24 @@ class Writing:
         if self._model.ends(token):
             return "stop", before
         self._text += self._model.piece(token)
+        if self._is_blank():
+            return "length" if self._drawn == self.room else None, len(self._text)
         found = [self._text.find(stop, max(0, before - len(stop) + 1)) for stop in self._stops]
         if any(at >= 0 for at in found):
             return "stop", min(at for at in found if at >= 0)
-        return "length" if len(self._tokens) == self.room else None, len(self._text)
+        return "length" if self._drawn == self.room else None, len(self._text)
+
+    def _is_blank(self) -> bool:
+        """Return whether there is nothing yet but white space, which is no part of the text."""
+        return self._settings.skip_blank and not self._text.strip()
+
+    def _forget(self) -> None:
+        """Leave out what was written so far."""
+        self._text.clear()
+        self._tokens.clear()
+        self._logprobs.clear()
+        if self._entropies is not None:
+            self._entropies.clear()
 
 
 class Scoring:

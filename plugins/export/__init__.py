@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from selfloop import hookimpl
-from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
+from selfloop.cli.options import FilePath, as_json, run_argument, run_folder, runs_dir
 
 TARGETS = ("adapter", "gguf", "hf", "ollama")
 TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0")
@@ -22,7 +22,7 @@ TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0
 @click.command("export")
 @run_argument
 @click.option("--to", type=click.Choice(TARGETS), required=True, help="What to write.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where; by default RUN-TO in this folder.")
+@click.option("--out", type=FilePath(path_type=Path), help="Where; by default RUN-TO in this folder.")
 @click.option("--type", "kind", type=click.Choice(TYPES), help="The weights' format in a GGUF; by default the base's.")
 @click.option("--round", "number", type=int, help="The adapter of this round; by default the one in effect.")
 @click.option("--force", is_flag=True, help="Replace an earlier export.")

@@ -1,6 +1,5 @@
 """The card of an exported model: what it is, how it was made, what its gate measured, how to load it, what to mind."""
 
-import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -86,9 +85,9 @@ def _loading(to: str, model: Mapping[str, Any], folder: Path) -> list[str]:
         return [block(_lines('model = AutoModelForCausalLM.from_pretrained("THIS FOLDER", dtype="auto")'), "python")]
     ways = []
     if (folder / WEIGHTS).is_file():
-        place = json.dumps(str(file))
+        place = repr(str(file))
         if file.suffix == ".gguf":
-            place = f'"FOLDER OF THE BASE", gguf_file={json.dumps(file.name)}'
+            place = f'"FOLDER OF THE BASE", gguf_file={file.name!r}'
         base = f"base = AutoModelForCausalLM.from_pretrained({place})"
         tuned = 'model = PeftModel.from_pretrained(base, "THIS FOLDER")'
         ways.append(block("from peft import PeftModel\n" + _lines(base, tuned), "python"))

@@ -21,8 +21,14 @@ from typing import Any
 
 from selfloop import progress
 from selfloop.errors import MissingExtra, ModelError
+from selfloop.plain_json import read_object
 
 from .. import models
+from ..gguf_header import parts
+
+ADAPTER = "adapter_config.json"
+INDEX = "model.safetensors.index.json"
+SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", INDEX)
 
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _log = logging.getLogger("selfloop.models")
@@ -73,13 +79,36 @@ def _on_hub(model: str) -> bool:
 
 
 def _refuse_other(folder: Path) -> None:
+    """Raise ModelError for a folder that is no model, or holds more than a model."""
+    if (folder / ADAPTER).is_file():  # transformers would load the model that it names, and the adapter
+        raise ModelError(
+            f"{folder} has an {ADAPTER}: an adapter is not applied here. Merge it into its model "
+            "(merge_and_unload of peft) and name that folder, or move the adapter's files away"
+        )
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} has no config.json: it is no model of transformers. Name a folder that has one")
+    for name in SETTINGS:
+        _read_settings(folder / name)
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
             f"{folder} has no .safetensors file. Other weights may hold programs (pickle) and are not loaded: "
             "save the model with save_pretrained"
         )
+    files = _read_settings(folder / INDEX).get("weight_map", {})
+    names = sorted(set(map(str, files.values()))) if isinstance(files, dict) else []
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise ModelError(f"{folder} lacks {missing[0]} ({len(missing)} of {len(names)} files). Fetch all of them")
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Return what one of a model's JSON files says, nothing where there is none. Raises ModelError."""
+    if not path.exists():
+        return {}
+    try:
+        return read_object(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{path} cannot be read: {reason}. Fetch it again") from error
 
 
 def converted(shipped: Path) -> Path:
@@ -97,6 +126,11 @@ def _convert(shipped: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if len(parts(shipped)) > 1:
+        raise ModelError(
+            f"{shipped} is one of several files, of which transformers would read this one alone; merge them with "
+            "llama-gguf-split --merge, or name a folder or a hub name of the same model"
+        )
     _log.info("converting %s for transformers, once", shipped.name)
     part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:

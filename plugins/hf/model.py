@@ -108,6 +108,11 @@ class Loaded:
                 raise
             except Exception as error:  # the hub, the disk, the configuration: each has errors of its own
                 raise ModelError(f"transformers cannot load {at.place}: {_explained(error)}") from error
+        if getattr(self.model, "_hf_peft_config_loaded", False):
+            raise ModelError(
+                f"{at.place} is an adapter, which transformers put onto a model of its own choice. Name that model, or "
+                "a folder in which both are merged"
+            )
         self.model.to(self.device).eval().requires_grad_(requires_grad=False)
         self.text_config = config.get_text_config()
         ends = getattr(self.model.generation_config, "eos_token_id", None)

@@ -28,6 +28,7 @@ import psutil
 
 from selfloop import progress
 from selfloop.errors import ModelError
+from selfloop.plain_json import read_object
 from selfloop.records import Completion, Continuation, Request, Sampling
 
 from .. import models
@@ -135,7 +136,7 @@ class Copies:
         """Return what a copy costs, if it is there and whole."""
         path, record = self._paths(name)
         with suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(record.read_text("utf-8"))
+            known = read_object(record)
             if models.sha256(path) == known["sha256"]:
                 return Fidelity(**known["fidelity"])
         return None
@@ -144,7 +145,7 @@ class Copies:
         """Return the shipped file or the copy that is the fastest in a batch, as measured once on this machine."""
         choice = self.folder / f"choice-{_machine(self.threads)}.json"
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return self._chosen(json.loads(choice.read_text("utf-8")))
+            return self._chosen(read_object(choice))
         _log.info("measuring once which format is the fastest here for %s", self.shipped.name)
         there = {name for name in FORMATS if self._paths(name)[0].exists()}
         files = {"shipped": self.shipped} | self._candidates()

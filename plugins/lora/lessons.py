@@ -35,10 +35,11 @@ def lessons(past: Past, *, declined: float | None, match: bool, seed: int) -> tu
     The last outcome of every question is taught, those of earlier rounds too (replay), unless its answer only says
     words of the question again, for nothing tells then whether the model knows. With `declined`, only so many of the
     questions that were declined are taught as make up that share; with `match`, first those that are like a known one
-    in form. Raises ModelError, saying what there is, where there is too little of either.
+    in form. Nothing is taught of a text that is no answer (`selfloop.nonanswers`) and does not decline. Raises
+    ModelError, saying what there is, where there is too little of either.
     """
     last = {o.question.text: o for o in past.outcomes if o.decision not in UNSAID}
-    last = {text: o for text, o in last.items() if not echoes(text, o.answer)}
+    last = {text: o for text, o in last.items() if _tells(text, o.answer)}
     held = [o for o in last.values() if _is_held(o)]
     taught = [o for o in last.values() if not _is_held(o)]
     right, apart = (sum(map(_chance, some)) for some in (taught, held))
@@ -53,6 +54,13 @@ def lessons(past: Past, *, declined: float | None, match: bool, seed: int) -> tu
         taught = known + _like(known, others, match, seed)[: round(len(known) * declined / (1 - declined))]
     random.Random(seed).shuffle(taught)
     return _lessons(taught), _lessons(held)
+
+
+def _tells(question: str, answer: str) -> bool:
+    """Return whether an answer tells if the model knows: it is one, or declines, and no echo."""
+    from selfloop.nonanswers import non_answer  # its patterns take a while to compile, which --help must not pay
+
+    return not echoes(question, answer) and (declines(answer) or non_answer(question, answer) is None)
 
 
 def _lessons(outcomes: Sequence[Outcome]) -> list[Lesson]:

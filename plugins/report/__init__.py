@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 
 from selfloop import Component, hookimpl
-from selfloop.cli.options import as_json, complete_run, run_argument, run_folder, runs_dir
+from selfloop.cli.options import FilePath, as_json, complete_run, run_argument, run_folder, runs_dir
 from selfloop.text import printable
 
 from .observer import Reporter
@@ -26,8 +26,8 @@ _open = click.option("--open", "show", is_flag=True, help="Show the page in the 
 
 @click.command("report")
 @run_argument
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The page; by default RUN/report.html.")
-@click.option("--pictures", type=click.Path(file_okay=False, path_type=Path), help="Write each picture here too.")
+@click.option("--out", type=FilePath(dir_okay=False, path_type=Path), help="The page; by default RUN/report.html.")
+@click.option("--pictures", type=FilePath(file_okay=False, path_type=Path), help="Write each picture here too.")
 @click.option(
     "--format", "suffix", type=click.Choice(["svg", "png"]), default="svg", show_default=True, help="Of these."
 )
@@ -60,9 +60,7 @@ def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show:
 
 @click.command("compare")
 @click.argument("names", metavar="RUN RUN...", nargs=-1, required=True, shell_complete=complete_run)
-@click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), help="Write the comparison as an HTML page too."
-)
+@click.option("--out", type=FilePath(dir_okay=False, path_type=Path), help="Write the comparison as an HTML page too.")
 @_open
 @runs_dir
 @as_json

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from selfloop import Attempt
+from selfloop.cli.tables import print_table
 from selfloop.ledger import agree, gist
 from selfloop.text import printable
 
@@ -20,6 +21,7 @@ from .pictures import KINDS, drawn
 SIDE_BY_SIDE = ("rounds", "growth", "confidence", "risk", "reliability", "gates")
 SHOWN = 200  # questions of a page, those that differ first
 FEW = 8  # questions on a terminal
+VALUE = 40  # cells of a model's or a recipe's name in a table
 
 
 @dataclass(frozen=True)
@@ -115,30 +117,16 @@ def tell(found: Comparison, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_plain(found), indent=2))
         return
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    table = Table(box=SIMPLE)
-    table.add_column("", no_wrap=True)
-    for name in found.names:  # uncut: paths begin alike
-        table.add_column(Text(printable(name)), justify="right", overflow="fold")
-    for label, values in found.rows:
-        table.add_row(Text(printable(label)), *(Text(printable(value, 40)) for value in values))
-    console.print(table)
+    rows = [[label, *(printable(value, VALUE) for value in values)] for label, values in found.rows]
+    print_table(["", *found.names], rows)
     differ = [one for one in found.shared if one.differs]
-    console.print(f"{len(found.shared):,} questions were asked in more than one run; on {len(differ):,} they differ.")
+    click.echo(f"{len(found.shared):,} questions were asked in more than one run; on {len(differ):,} they differ.")
     for one in differ[:FEW]:
-        console.print(Text(f"  {printable(one.question, 100)}"), soft_wrap=True)
+        click.echo(f"  {printable(one.question, 100)}")
         for name, said in zip(found.names, one.answers, strict=True):
             sure = "    " if said.confidence is None else f"{said.confidence:.2f}"
             if said.decision:
-                console.print(
-                    Text(f"    {sure} {said.decision:9} {printable(name)}: {printable(said.answer, 60)}"),
-                    soft_wrap=True,
-                )
+                click.echo(f"    {sure} {said.decision:9} {printable(name)}: {printable(said.answer, 60)}")
 
 
 def _plain(found: Comparison) -> dict[str, Any]:

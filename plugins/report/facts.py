@@ -1,6 +1,5 @@
 """What a report tells of a run, read from its folder: rounds, tunes, what it cost. Nothing is computed twice later."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -14,6 +13,7 @@ import selfloop
 from selfloop import Attempt, Past, Round
 from selfloop.evaluate import Report, evaluate
 from selfloop.gold import judged
+from selfloop.plain_json import parsed
 from selfloop.recipe import Decide
 from selfloop.records import Failure
 from selfloop.store import RECIPE, Store, opened
@@ -131,9 +131,18 @@ def _events(path: Path) -> Iterator[dict[str, Any]]:
     with suppress(OSError):
         for line in path.read_text("utf-8", "replace").splitlines():
             with suppress(ValueError):
-                found = json.loads(line)
-                if isinstance(found, dict) and {"event", "time"} <= found.keys():
+                found = parsed(line)
+                if isinstance(found, dict) and _is_event(found):
                     yield found
+
+
+def _is_event(found: Mapping[str, Any]) -> bool:
+    """Return whether a line of the log has what is read of its kind. Raises ValueError for a time that is none."""
+    when = found.get("time")
+    if not isinstance(found.get("event"), str) or not isinstance(when, str):
+        return False
+    wanted = {"StepStarted": ("round",), "BatchLearnt": ("round", "done")}.get(found["event"], ())
+    return datetime.fromisoformat(when).tzinfo is not None and all(isinstance(found.get(key), int) for key in wanted)
 
 
 def _seconds(events: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], float]:
@@ -146,7 +155,7 @@ def _seconds(events: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], float
             until = before if kind == "RunStarted" else now
             if step and began and until:
                 found[step] += (until - began).total_seconds()
-            step = (int(event["round"]), str(event["step"])) if kind == "StepStarted" else None
+            step = (int(event["round"]), str(event.get("step"))) if kind == "StepStarted" else None
             began = now
         before = now
     return dict(found)
@@ -156,13 +165,13 @@ def _losses(events: Sequence[Mapping[str, Any]]) -> dict[int, tuple[tuple[int, f
     """Return the loss of each batch by round; a batch that a resumed tune learns again counts as it was last."""
     found: defaultdict[int, dict[int, float]] = defaultdict(dict)
     for event in events:
-        if event["event"] == "BatchLearnt" and event.get("loss") is not None:
+        if event["event"] == "BatchLearnt" and isinstance(event.get("loss"), int | float):
             found[event["round"]][event["done"]] = event["loss"]
     return {number: tuple(sorted(own.items())) for number, own in found.items()}
 
 
 def _about(path: Path) -> Mapping[str, Any]:
     with suppress(OSError, ValueError):
-        found = json.loads(path.read_text("utf-8"))
+        found = parsed(path.read_text("utf-8"))
         return found if isinstance(found, dict) else {}
     return {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from selfloop import hookimpl
-from selfloop.cli.options import as_json, complete_recipe
+from selfloop.cli.options import FilePath, as_json, complete_recipe
 
 PURPOSES = {
     "knowledge": "find out what it knows",
@@ -35,14 +35,14 @@ def new() -> None:
 
 
 @new.command("recipe", short_help="A commented recipe, by two questions.")
-@click.argument("path", type=click.Path(dir_okay=False, path_type=Path), default=Path("recipe.yaml"))
+@click.argument("path", type=FilePath(dir_okay=False, path_type=Path), default=Path("recipe.yaml"))
 @click.option(
     "--model", metavar="MODEL", help="A name, a .gguf file, a folder or hub name for transformers, or scripted."
 )
 @click.option("--for", "purpose", type=click.Choice(list(PURPOSES)), help="What the recipe is for.")
 @click.option(
     "--questions",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Your question file, for --for questions; without it one with examples is written beside PATH.",
 )
@@ -68,7 +68,7 @@ def recipe(path: Path, model: str | None, purpose: str | None, questions: Path |
 @click.option("--kind", type=click.Choice(KINDS), required=True, help="What the plugin offers.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(path_type=Path),
     metavar="FOLDER",
     help="The folder to write it into; by default selfloop-NAME in this one.",
 )
@@ -92,7 +92,7 @@ def plugin(name: str, kind: str, out: Path | None) -> None:
 @click.argument("name", required=False, shell_complete=complete_recipe)
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FilePath(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write the recipe NAME to FILE, to be edited.",
 )

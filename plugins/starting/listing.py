@@ -40,7 +40,7 @@ def copy(name: str, out: Path | None) -> None:
     if out.is_dir():
         raise StoreError(f"{out} is a folder. Give the file to write, as in --out {out / path.name}")
     own = {out.parent / file.name: file.read_text(encoding="utf-8") for file in beside(path)}
-    write_all({out: text.replace(f"selfloop run {name}", f"selfloop run {out}", 1), **own})
+    write_all({out: text.replace(f"selfloop run {name}", f"selfloop run {printable(quote(str(out)))}", 1), **own})
     click.echo(f"written: {printable(str(out))}\nRun it: selfloop run {printable(quote(str(out)))}")
 
 

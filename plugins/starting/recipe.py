@@ -12,9 +12,11 @@ import click
 
 from selfloop.cli.extras import missing, pip
 from selfloop.errors import RecipeError, SelfloopError, Stopped, did_you_mean
+from selfloop.run_names import fitting
 from selfloop.text import printable
 
 from .. import models
+from ..hf.checkpoint import check as check_folder
 from . import PURPOSES
 from .writing import rendered, write_all
 
@@ -44,6 +46,8 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
     """Write the recipe, and with it an example question file where there is none; say how to go on."""
     if questions and purpose not in (None, "questions"):
         raise click.UsageError(f"--questions is a file to answer, which --for {purpose} does not.")
+    if questions and not questions.exists():
+        raise RecipeError(f"there is no question file {questions}. Without --questions one is written to begin with.")
     if path.exists():
         write_all({path: ""})  # refuses, before anything is asked
     home = path.parent
@@ -55,7 +59,8 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
         files |= {} if questions.exists() else {questions: EXAMPLES}
     count = _lines(questions) if questions and questions.exists() else EXAMPLES.count("\n")
     where = _placed(questions, home) if questions else ""
-    files[path] = rendered("recipe.yaml", file=path.name, choice=choice, purpose=purpose, questions=where, count=count)
+    values = {"choice": choice, "purpose": purpose, "questions": where, "count": count}
+    files[path] = rendered("recipe.yaml", file=quote(path.name), run=fitting(path.stem), **values)
     write_all(files)
     _say(list(files), path, choice, purpose)
 
@@ -63,14 +68,17 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
 def chosen(model: str, home: Path) -> Choice:
     """Return what runs `model`, a name, file, folder or hub name. Raises RecipeError or ModelError."""
     path = Path(model).expanduser()
+    if not model.strip():
+        raise RecipeError(f"the name of the model is empty. Give one ({', '.join(models.KNOWN)}), or {SCRIPTED}.")
     if model == SCRIPTED:
         return Choice(SCRIPTED, "")
     if model in models.KNOWN:
         return Choice("llama_cpp", model, "llamacpp", models.KNOWN[model].terms)
     if path.suffix == ".gguf" or path.is_file():
-        models.check_gguf(path)
+        models.check_model_file(path)
         return Choice("llama_cpp", _placed(path, home), "llamacpp")
     if path.is_dir():
+        check_folder(model)
         return Choice("hf", str(path.resolve()), "hf")
     if _HUB.fullmatch(model):
         return Choice("hf", model, "hf")
@@ -113,7 +121,9 @@ def _placed(path: Path, home: Path) -> str:
     """Return a path as the recipe in `home` names it: relative to it where both lie below this folder."""
     here = Path.cwd()
     if path.resolve().is_relative_to(here) and home.resolve().is_relative_to(here):
-        return Path(os.path.relpath(path.resolve(), home.resolve())).as_posix()
+        relative = Path(os.path.relpath(path.resolve(), home.resolve())).as_posix()
+        if not relative.startswith("~") and ":" not in relative:  # they would be a home, or a prefix
+            return relative
     return str(path.resolve())
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import click
 
 from selfloop import hookimpl
-from selfloop.cli.options import runs_dir
+from selfloop.cli.options import FilePath, runs_dir
 
 PORT = 8765
 
 
 @click.command("view")
-@click.argument("folder", metavar="[RUNS]", required=False, type=click.Path(path_type=Path))
+@click.argument("folder", metavar="[RUNS]", required=False, type=FilePath(path_type=Path))
 @click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes any free one.")
 @click.option("--open", "show", is_flag=True, help="Show the page in the browser.")
 @runs_dir

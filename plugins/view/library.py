@@ -1,6 +1,5 @@
 """The runs in a folder: listed, searched, and how far each is. Only reads, and asks the databases afresh each time."""
 
-import json
 import sqlite3
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import selfloop
+from selfloop.plain_json import parsed
 from selfloop.store import DATABASE, Store, reading
 from selfloop.text import encodable
 
@@ -74,13 +74,14 @@ class Library:
     def _listed(self, name: str) -> Listed:
         try:
             with closing(_open(self._root / name)) as db:
-                model = json.loads((db.execute("SELECT value FROM meta WHERE key = 'model'").fetchone() or ["{}"])[0])
+                model = parsed((db.execute("SELECT value FROM meta WHERE key = 'model'").fetchone() or ["{}"])[0])
+                name_of_model = str(model.get("name", "")) if isinstance(model, dict) else ""
                 rounds = db.execute("SELECT count(*) FROM rounds").fetchone()[0]
                 counts = Counter(decision for (decision, _) in db.execute(LAST))
         except (sqlite3.Error, ValueError) as error:
             return Listed(name, trouble=str(error))
         state, _ = self._state(name, rounds)
-        return Listed(name, str(model.get("name", "")), rounds, counts, self._changed(name), state)
+        return Listed(name, name_of_model, rounds, counts, self._changed(name), state)
 
     def _changed(self, name: str) -> float:
         files = (self._root / name / DATABASE, self._root / name / f"{DATABASE}-wal", self._root / name / EVENTS)
@@ -155,5 +156,5 @@ def _tail(path: Path) -> Iterator[dict[str, Any]]:
         file.seek(max(0, path.stat().st_size - TAIL))
         for line in file.read().decode("utf-8", "replace").splitlines():
             with suppress(ValueError):
-                if isinstance(found := json.loads(line), dict):
+                if isinstance(found := parsed(line), dict):
                     yield found

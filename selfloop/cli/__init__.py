@@ -4,13 +4,16 @@ import importlib
 import logging
 import sys
 from io import TextIOWrapper
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 from click.shell_completion import CompletionItem
 
 from selfloop import __version__, progress
-from selfloop.errors import SelfloopError, StoreError
+from selfloop.errors import PluginError, SelfloopError, StoreError
+
+if TYPE_CHECKING:
+    from selfloop.manager import Catalog
 
 # name -> what `selfloop --help` says; the module is selfloop.cli.<name>, its command is called `command`
 COMMANDS = {
@@ -26,6 +29,7 @@ COMMANDS = {
     "show": "Show a run: rounds, beliefs, what was declined, one question's history.",
     "completion": "Let the Tab key complete commands, runs, recipes and components.",
 }
+LONGEST = 2000  # characters of a line of a message, in which a name of any length may stand
 WIDEST = 120  # characters of a plugin's command in the list; the rest stands in its own help
 
 
@@ -34,7 +38,7 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all names, ours first."""
-        return [*COMMANDS, *sorted(set(_plugin_commands()) - set(COMMANDS))]
+        return [*COMMANDS, *sorted(_plugin_commands())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return one command; only this imports its module."""
@@ -45,19 +49,48 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list without importing our commands, so that `--help` is quick."""
+        commands, left_out = commands_of_plugins()
         with formatter.section("Commands"):
-            formatter.write_dl(_listed())
+            formatter.write_dl(_listed(commands))
+        for name, why in left_out.items():
+            click.echo(f"warning: {name} is left out: {why}", err=True)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what a plugin's raises that no user can mend is named with its package."""
+        try:
+            return super().invoke(ctx)
+        except (SelfloopError, click.ClickException, click.exceptions.Exit, click.Abort, OSError, MemoryError):
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            raise  # Ctrl-C, and a command that gives its own exit code
+        except BaseException as error:
+            if owner := _owner(str(ctx.invoked_subcommand)):
+                from selfloop.guard import said
+
+                broken = f"the command {ctx.invoked_subcommand} of the plugin {owner} is broken"
+                raise PluginError(f"{broken}: {type(error).__name__}: {said(error)}") from error
+            raise
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete a name without importing our commands, so that the Tab key is quick."""
-        found = [CompletionItem(name, help=what) for name, what in _listed() if name.startswith(incomplete)]
+        found = [
+            CompletionItem(name, help=what) for name, what in _listed(_plugin_commands()) if name.startswith(incomplete)
+        ]
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-def _listed() -> list[tuple[str, str]]:
+def _listed(commands: dict[str, click.Command]) -> list[tuple[str, str]]:
     """Return each command and what it does, ours first."""
-    added = sorted((n, c.get_short_help_str(WIDEST)) for n, c in _plugin_commands().items() if n not in COMMANDS)
+    added = sorted((name, short_help(command, WIDEST)) for name, command in commands.items())
     return [*COMMANDS.items(), *added]
+
+
+def short_help(command: click.Command, limit: int) -> str:
+    """Return what a command does, as it says itself; an empty string where it cannot."""
+    try:
+        return command.get_short_help_str(limit)
+    except Exception:  # noqa: BLE001  a plugin's command: `selfloop --help` is there whatever it does
+        return ""
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
@@ -72,10 +105,27 @@ class _Stderr(logging.StreamHandler[TextIO]):
         return sys.stderr
 
 
-def _plugin_commands() -> dict[str, click.Command]:
+def commands_of_plugins(catalog: "Catalog | None" = None) -> tuple[dict[str, click.Command], dict[str, str]]:
+    """Return the commands of plugins by name, and those that are left out, for their names are taken, and why."""
     from selfloop.manager import load
 
-    return {str(command.name): command for _, command in reversed(load().commands)}  # the first of a name counts
+    return (catalog or load()).commands_beside(COMMANDS)
+
+
+def _plugin_commands() -> dict[str, click.Command]:
+    return commands_of_plugins()[0]
+
+
+def _owner(name: str) -> str:
+    """Return the plugin and package that a command comes from; an empty string for those of selfloop."""
+    from selfloop.hookspecs import PROJECT
+    from selfloop.manager import load
+
+    catalog = load()
+    command = commands_of_plugins(catalog)[0].get(name)
+    plugin = next((plugin for plugin, offered in catalog.commands if offered is command), "")
+    package = catalog.plugins.get(plugin, PROJECT)
+    return "" if package.partition(" ")[0] == PROJECT else f"{plugin} ({package})"
 
 
 def _line_for(stream: TextIO) -> progress.Show:
@@ -114,7 +164,8 @@ def main(args: list[str] | None = None) -> Any:
     except SelfloopError as error:
         from selfloop.text import printable_block
 
-        click.echo(f"selfloop: {printable_block(str(error))}", err=True)
+        lines = printable_block(str(error)).split("\n")
+        click.echo("\n".join(line[:LONGEST] for line in [f"selfloop: {lines[0]}", *lines[1:]]), err=True)
         code = error.exit_code
     except click.ClickException as error:
         error.show()
@@ -130,9 +181,16 @@ def main(args: list[str] | None = None) -> Any:
     except OSError as error:  # a name too long, a folder that may not be looked into, no room for what is printed
         from selfloop.text import printable
 
-        where = f"{printable(str(error.filename))}: " if error.filename else ""
+        where = f"{printable(str(error.filename), LONGEST)}: " if error.filename else ""
         advice = "Give another file or folder, or see who may use this one and how much room there is."
         click.echo(f"selfloop: {where}{error.strerror or error}. {advice}", err=True)
+        code = StoreError.exit_code
+    except RuntimeError as error:  # of pathlib, in place of an OSError
+        if not str(error).startswith(("Symlink loop", "Could not determine home")):
+            raise
+        from selfloop.text import printable
+
+        click.echo(f"selfloop: {printable(str(error), LONGEST).rstrip('.')}. Give another file or folder.", err=True)
         code = StoreError.exit_code
     else:
         code = result if isinstance(result, int) else 0

@@ -94,7 +94,7 @@ def _error(attempt: Attempt) -> str:
     if attempt.decision == "failed":
         return attempt.reason
     if not attempt.answer:
-        return "the model wrote nothing; see answer.stop and the prompt"
+        return "the model wrote nothing; see answer.stop, answer.thought_tokens and the prompt"
     broke = [failure for failure in attempt.failures if failure.step == "verify"]
     if attempt.decision == "undecided" and attempt.confidence is None and broke:
         return f"no verifier could judge the answer: {broke[-1].component}: {broke[-1].message}"

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import click
 
-from selfloop.cli.options import accept_license, as_json, complete_recipe, overrides
+from selfloop.cli import commands_of_plugins
+from selfloop.cli.options import FilePath, accept_license, as_json, complete_recipe, overrides
 
 
 @click.command("check")
-@click.argument("recipe", type=click.Path(path_type=Path), shell_complete=complete_recipe)
+@click.argument("recipe", type=FilePath(path_type=Path), shell_complete=complete_recipe)
 @overrides
 @accept_license
 @as_json
@@ -31,11 +32,15 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     file, base = recipe_file(recipe)
     loaded = read(file, overrides, base)
     check(loaded)
+    for plugin, why in loaded.catalog.broken.items():
+        click.echo(f"warning: plugin {plugin} could not be used and is left out: {why}", err=True)
+    for name, why in commands_of_plugins(loaded.catalog)[1].items():
+        click.echo(f"warning: {name} is left out: {why}", err=True)
+    for clash in loaded.catalog.clashes():
+        click.echo(f"warning: {clash}", err=True)
     if as_json:
         click.echo(json.dumps(loaded.recipe.model_dump(mode="json"), indent=2))
         return
-    for plugin, why in loaded.catalog.broken.items():
-        click.echo(f"warning: plugin {plugin} could not be used and is left out: {why}", err=True)
     asked = loaded.recipe.rounds * loaded.recipe.ask.questions
     click.echo(f"{recipe} can run: {_rounds(loaded.recipe.rounds)}, {asked} questions at most.")
 

@@ -19,6 +19,7 @@ from selfloop.cli.required import (
     refuse_unknown,
     required,
 )
+from selfloop.cli.tables import print_table
 from selfloop.text import printable
 
 if TYPE_CHECKING:
@@ -221,13 +222,15 @@ def _print(report: Any, model: str) -> None:
         (name, _shown(one.metrics["auroc"]), *_values(one.metrics, "aurc", "ece", "brier"), f"{one.abstains:.0%}")
         for name, one in {"confidence": report.confidence, **report.verifiers}.items()
     ]
-    _table("what tells right from wrong", ["", "AUROC", "AURC", "ECE", "Brier", "abstains"], rows)
+    columns = ["", "AUROC", "AURC", "ECE", "Brier", "abstains"]
+    print_table(columns, rows, title="what tells right from wrong")
     policies = report.policies
     rows = [
         (name.replace("_", " "), _shown(own), *(f"{policies[other][name].value:.2f}" for other in [*policies][1:]))
         for name, own in policies["run"].items()
     ]
-    _table("what its decisions bring", ["", *policies], [[_untold(cell) for cell in row] for row in rows])
+    table = [[_untold(cell) for cell in row] for row in rows]
+    print_table(["", *policies], table, title="what its decisions bring")
 
 
 def _values(metrics: "dict[str, Estimate]", *names: str) -> list[str]:
@@ -240,20 +243,6 @@ def _shown(found: "Estimate") -> str:
 
 def _untold(text: str) -> str:
     return "-" if text.startswith("nan") else text
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE, title=title, title_justify="left", padding=(0, 1, 0, 0))
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
 
 
 def _multiple_choice(

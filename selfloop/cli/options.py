@@ -2,19 +2,35 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from selfloop import progress
 from selfloop.errors import StoreError, did_you_mean
+from selfloop.isolation import output_for_programs
 
 SHOWN = 8  # runs that a message names
 DATABASE = "run.sqlite"  # of `selfloop.store`, which takes too long to import each time somebody presses Tab
 
+
+class FilePath(click.Path):
+    """A path, in which `~` is the user's home. An empty one is a variable that was not set, and not this folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path. Raises click's BadParameter."""
+        if value == "":
+            self.fail("it is empty", param, ctx)
+        if "\0" in os.fspath(value):
+            self.fail("no path has a NUL", param, ctx)
+        is_home = os.fspath(value).startswith("~/")  # of a shell that does not know it behind --option=
+        return super().convert(os.fspath(Path(value).expanduser()) if is_home else value, param, ctx)
+
+
 runs_dir = click.option(
     "--runs",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FilePath(file_okay=False, path_type=Path),
     default=Path("runs"),
     show_default=True,
     envvar="SELFLOOP_RUNS",
@@ -25,7 +41,8 @@ overrides = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a value of the recipe, as in --set backend.n_ctx=4096. May be given more than once.",
+    help="Change a value of the recipe, as in --set backend.n_ctx=4096. VALUE is a number, true, false, null, YAML in "
+    "quotes or brackets, and otherwise text as typed. May be given more than once.",
 )
 
 
@@ -41,7 +58,16 @@ quiet = click.option(
     callback=_silence,
     help="Print only where the run lies, and whether something failed.",
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def _for_programs(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
+    """Keep the standard output of the command clean of what plugins, C code and child processes print."""
+    if value and not ctx.resilient_parsing:
+        ctx.with_resource(output_for_programs())
+    return value
+
+
+as_json = click.option("--json", "as_json", is_flag=True, callback=_for_programs, help="Print JSON, for programs.")
 
 
 def _accept(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfloop.cli.options import accept_license, as_json, complete_recipe, overrides, runs_dir
+from selfloop.cli.options import FilePath, accept_license, as_json, complete_recipe, overrides, runs_dir
+from selfloop.cli.tables import print_table
 from selfloop.text import duration, printable
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("plan")
-@click.argument("recipe", type=click.Path(path_type=Path), shell_complete=complete_recipe)
+@click.argument("recipe", type=FilePath(path_type=Path), shell_complete=complete_recipe)
 @overrides
 @runs_dir
 @click.option(
@@ -158,22 +159,21 @@ def _print(loaded: "Loaded", found: "Forecast", capabilities: list[dict[str, Any
     click.echo(f"measured on {played}, which took {duration(sample.seconds)}\n")
     _table(found, recipe.rounds)
     free = shutil.disk_usage(_there(runs)).free
-    click.echo(f"\nmemory  {_bytes(found.memory) + ' at most' if found.memory else 'this system does not tell'}")
+    click.echo(f"memory  {_bytes(found.memory) + ' at most' if found.memory else 'this system does not tell'}")
     click.echo(f"disk    {_bytes(found.disk)} in {printable(str(runs))} ({_bytes(free)} free)\n")
-    click.echo("capability      given  needed by")
-    for row in capabilities:
-        click.echo(f"{row['capability']:16}{'yes' if row['given'] else 'no':7}{', '.join(row['needed_by'])}".rstrip())
+    rows = [[row["capability"], "yes" if row["given"] else "no", ", ".join(row["needed_by"])] for row in capabilities]
+    print_table(["capability", "given", "needed by"], rows, left=3)
 
 
 def _table(found: "Forecast", rounds: int) -> None:
-    click.echo(f"{'step':10}{'round 1':>12}{'each later':>13}{'in all':>12}{'tokens':>12}")
-    click.echo(f"{'loading':10}{'':25}{duration(found.loading):>12}")
+    rows = [["loading", "", "", duration(found.loading), ""]]
     for part in found.parts:
         later = duration(part.later) if rounds > 1 else ""
-        first, tokens = duration(part.first), f"{part.tokens:,}" if part.tokens else ""
-        click.echo(f"{part.name:10}{first:>12}{later:>13}{duration(part.seconds):>12}{tokens:>12}".rstrip())
+        tokens = f"{part.tokens:,}" if part.tokens else ""
+        rows.append([part.name, duration(part.first), later, duration(part.seconds), tokens])
     whole = f"{sum(part.tokens for part in found.parts):,}"
-    click.secho(f"{'in all':10}{'':25}{duration(found.seconds):>12}{whole:>12}", bold=True)
+    rows.append(["in all", "", "", duration(found.seconds), whole])
+    print_table(["step", "round 1", "each later", "in all", "tokens"], rows, last_is_bold=True)
 
 
 def _many(count: int, noun: str) -> str:

@@ -1,15 +1,15 @@
 """`selfloop plugins`"""
 
 import json
-import shutil
 from collections.abc import Iterator
-from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfloop.cli import COMMANDS
+from selfloop.cli import commands_of_plugins, short_help
 from selfloop.cli.options import as_json, complete_component
+from selfloop.cli.tables import print_wrapped, terminal_width
+from selfloop.text import printable
 
 if TYPE_CHECKING:
     from selfloop.manager import Catalog
@@ -29,7 +29,6 @@ PAGES = {
     "hf": "docs/hf.md",
 }
 NARROW = 72  # a terminal of fewer columns has the name on a line of its own
-PIPED = 1000  # columns of what is no terminal: nothing is wrapped, so that `grep` finds it
 
 Row = dict[str, Any]
 
@@ -54,14 +53,17 @@ def command(names: tuple[str, ...], kind: str | None, as_json: bool) -> None:
     catalog = load()
     rows = [row for row in (*_components(catalog), *_commands(catalog)) if kind in (None, row["kind"])]
     _refuse_unknown(names, rows, kind, catalog)
+    clashes = catalog.clashes()
     picked = [row for row in rows if not names or any(_is(row, name, rows) for name in names)]
     if as_json:
-        click.echo(json.dumps({"components": picked, "broken": catalog.broken}, indent=2))
+        click.echo(json.dumps({"components": picked, "broken": catalog.broken, "clashes": clashes}, indent=2))
         return
     for row in picked:
         _print(row)
     for plugin, why in catalog.broken.items():
         click.echo(f"broken       {plugin}: {why}", err=True)
+    for clash in clashes:
+        click.echo(f"broken       {clash}", err=True)
 
 
 def _components(catalog: "Catalog") -> Iterator[Row]:
@@ -100,13 +102,13 @@ def _page(kind: str, name: str, package: str) -> str:
 
 
 def _commands(catalog: "Catalog") -> Iterator[Row]:
-    owners = dict.fromkeys(COMMANDS, "selfloop")
+    commands, left_out = commands_of_plugins(catalog)
+    catalog.broken |= left_out
     for plugin, added in catalog.commands:
         name, version = str(added.name), catalog.plugins[plugin]
-        if (owner := owners.setdefault(name, plugin)) != plugin:
-            catalog.broken[f"{plugin}'s command {name}"] = f"it is hidden by {owner}'s command of that name."
+        if commands.get(name) is not added:
             continue
-        doc, page = added.get_short_help_str(limit=200).rstrip("."), _page("command", name, version.partition(" ")[0])
+        doc, page = short_help(added, 200).rstrip("."), _page("command", name, version.partition(" ")[0])
         yield {"kind": "command", "name": name, "doc": doc, "plugin": plugin, "version": version, "docs": page}
 
 
@@ -128,11 +130,14 @@ def _refuse_unknown(names: tuple[str, ...], rows: list[Row], kind: str | None, c
 
 
 def _print(row: Row) -> None:
-    width = shutil.get_terminal_size((PIPED, 24)).columns
-    wide = width >= NARROW
-    _wrapped(f"{row['kind']:12} {row['name']}: {row['doc']}" if wide else f"{row['kind']} {row['name']}", "", width)
-    for line in [*([] if wide else [row["doc"]]), *_told(row)]:
-        _wrapped(line, " " * (13 if wide else 2), width)
+    if terminal_width() >= NARROW:
+        print_wrapped(printable(f"{row['name']}: {row['doc']}"), first=f"{row['kind']:12} ", more=" " * 13)
+        lines, indent = list(_told(row)), " " * 13
+    else:
+        print_wrapped(printable(f"{row['kind']} {row['name']}"), more=" " * 13)
+        lines, indent = [row["doc"], *_told(row)], "  "
+    for line in lines:
+        print_wrapped(printable(line), first=indent, more=f"{indent}  ")
 
 
 def _told(row: Row) -> Iterator[str]:
@@ -159,12 +164,3 @@ def _extra(row: Row) -> str:
     if not row["missing"]:
         return "installed"
     return f"{', '.join(row['missing'])} missing. Do: {pip(row['extra'], row['version'].partition(' ')[0])}"
-
-
-def _wrapped(line: str, indent: str, width: int) -> None:
-    from selfloop.text import printable
-
-    more = " " * (len(indent) + 2 if indent else 13)
-    text = printable(line) if indent else line  # the first line has its kind in a column
-    fill = TextWrapper(width, indent, more, break_long_words=False, break_on_hyphens=False)
-    click.echo(fill.fill(text))

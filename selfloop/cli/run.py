@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 
-from selfloop.cli.options import accept_license, as_json, complete_recipe, overrides, quiet, runs_dir
+from selfloop.cli.options import FilePath, accept_license, as_json, complete_recipe, overrides, quiet, runs_dir
 
 
 @click.command("run")
-@click.argument("recipe", type=click.Path(path_type=Path), shell_complete=complete_recipe)
+@click.argument("recipe", type=FilePath(path_type=Path), shell_complete=complete_recipe)
 @overrides
 @runs_dir
 @accept_license

@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from selfloop.cli.closed_book import closed_book, refuse_ignored
-from selfloop.cli.options import accept_license, as_json, complete_asked, overrides, runs_dir
+from selfloop.cli.options import FilePath, accept_license, as_json, complete_asked, overrides, runs_dir
 from selfloop.text import printable
 
 
 @click.command("score")
 @click.argument("what", metavar="MODEL|RECIPE|RUN", shell_complete=complete_asked)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FilePath(path_type=Path))
 @overrides
 @runs_dir
 @accept_license

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import click
 
 from selfloop import flips
+from selfloop.cli.tables import print_table, terminal_width
 from selfloop.errors import StepFailed
 from selfloop.failed_steps import FailedStep, cause_text, failed_steps, failed_verifiers
 from selfloop.ledger import Past
@@ -19,6 +20,7 @@ from selfloop.store import Store
 from selfloop.text import printable
 
 REASONS = 4  # named for each scorer
+LEAST, LONGEST = 40, 160  # cells of a belief, however wide the terminal is
 _OWN = re.compile(r"\s*\([^()]*\)|'[^']{2,}'|\"[^\"]{2,}\"")
 
 
@@ -132,31 +134,21 @@ def print_summary(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
-    from rich.box import SIMPLE
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(highlight=False)
-    table = Table(box=SIMPLE, title="what the model found out", title_justify="left")
     columns = ["round", "asked", "belief", "undecided", "declined", "failed", "revised", "dropped"]
-    for column in columns:
-        table.add_column(column, justify="right", overflow="fold")  # on a narrow terminal too, no figure is cut
-    for row in found["rounds"]:
-        table.add_row(*(str(row[column]) for column in columns))
-    console.print(table)
+    rows = [[str(row[column]) for column in columns] for row in found["rounds"]]
+    print_table(columns, rows, title="what the model found out", left=0)
     for line in filter(None, (dropped_line(found["dropped_for"]), flips_line(found["flips"]))):
-        console.print(Text(f"  {printable(line)}"), soft_wrap=True)
+        click.echo(f"  {printable(line)}")
     for belief in found["beliefs"][:5]:
-        line = printable(f"{belief['question']} — {belief['answer']}", max(10, console.width - 8))
-        console.print(Text(f"  {belief['confidence']:.2f}  {line}"), soft_wrap=True)
+        line = printable(f"{belief['question']} — {belief['answer']}", max(LEAST, min(LONGEST, terminal_width() - 8)))
+        click.echo(f"  {belief['confidence']:.2f}  {line}")
     for line in failed_lines(found):
-        console.print(Text(f"  {printable(line)}", style="red"), soft_wrap=True)
+        click.secho(f"  {printable(line)}", fg="red")
     if found["failures"]:
-        console.print(failed, markup=False)
-    console.print(f"\nThe run lies in {found['run']}. Look into it: {look}", markup=False, soft_wrap=True)
+        click.echo(printable(failed))
+    click.echo("\n" + printable(f"The run lies in {found['run']}. Look into it: {look}"))
     for page in sorted(folder.glob("*.html")):  # what observers left there to be looked at
-        console.print(f"As a page: {page}", markup=False, soft_wrap=True)
+        click.echo(printable(f"As a page: {page}"))
 
 
 def summed_up(play: Callable[[], Path], *, as_json: bool, quiet: bool = False) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from selfloop.errors import RequestError
 from selfloop.protocols import CAPABILITIES
 from selfloop.records import Completion, Continuation, ModelInfo, Request, Sampling
-from selfloop.testing.contract import checked
+from selfloop.testing.contract import checked, taking_tuples
 
 Found = dict[tuple[int, int], Completion]
 
@@ -29,9 +29,11 @@ class BackendContract:
 
     def _all(self, requests: Sequence[Request]) -> Found:
         found: Found = {}
-        given = list(requests)
+        given = tuple(requests)  # as a run hands them over
         before = deepcopy(given)
-        for index, result in self.backend().generate(given):
+        with taking_tuples("generate()"):
+            results = list(self.backend().generate(given))
+        for index, result in results:
             assert not isinstance(result, RequestError), f"request {index} was refused: {result}"
             completion = checked("generate()", result, Completion)
             assert index in range(len(requests)), f"generate() gave index {index} for {len(requests)} requests"
@@ -118,9 +120,10 @@ class BackendContract:
         if capability not in self.backend().describe().capabilities:
             pytest.skip(f"the backend has no {capability}")
 
-    def _pairs(self, capability: str) -> list[Continuation]:
+    def _pairs(self, capability: str) -> tuple[Continuation, ...]:
         self._needed(capability)
-        return [Continuation(prompt, text) for prompt in self.prompts for text in (" Cairo", " one two three", (3, 4))]
+        texts: tuple[str | tuple[int, ...], ...] = (" Cairo", " one two three", (3, 4))
+        return tuple(Continuation(prompt, text) for prompt in self.prompts for text in texts)
 
     def test_loglikelihood_of_a_pair_depends_on_it_alone(self) -> None:
         """Return one value at most 0 for each token, the same alone as among others."""
@@ -131,9 +134,9 @@ class BackendContract:
         assert lengths == [2] * len(self.prompts), f"two tokens have {lengths} log-probabilities"
         good = all(values and all(-math.inf <= value <= 1e-6 for value in values) for values in found)
         assert good, f"log-probabilities are above 0, or no numbers: {found}"
-        alone = [self.backend().loglikelihood([pair])[0] for pair in pairs]
-        assert alone == found, "a pair's log-probabilities depend on the pairs beside it, or on their order"
-        assert self.backend().loglikelihood([]) == []
+        alone = [self.backend().loglikelihood((pair,))[0] for pair in pairs]
+        assert alone == list(found), "a pair's log-probabilities depend on the pairs beside it, or on their order"
+        assert list(self.backend().loglikelihood(())) == []
 
     def test_hidden_states_of_a_pair_depend_on_it_alone(self) -> None:
         """Return a state for each place, the same alone as among others; refuse a place beyond the text."""

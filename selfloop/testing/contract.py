@@ -1,7 +1,9 @@
 """What every component must be, and how a contract looks at what one gives."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -56,17 +58,39 @@ class Contract:
 def each(method: Callable[..., Any], items: Sequence[A], told: Any, wanted: type[T]) -> list[T]:
     """Return what a method gives for `items`; fail unless it is one `wanted` for each, and the items are unchanged."""
     name = f"{method.__name__}()"
-    given = list(items)
-    before = deepcopy(given)
-    found = listed(name, method(given, told))
-    assert given == before, f"{name} changed the list it was given, or what is in it; others work with them too"
+    results = called(method, items, told)
+    found = [results[item] for item in items] if isinstance(results, Mapping) else listed(name, results)
     assert len(found) == len(items), f"{name} gave {len(found)} results for {len(items)}; give one for each, in order"
     return [checked(name, one, wanted) for one in found]
 
 
+def called(method: Callable[..., Any], items: Sequence[A], told: Any) -> Any:
+    """Return what a method gives for a tuple of items, as a run hands them over; fail where it wants to change it."""
+    name, given = f"{method.__name__}()", tuple(items)
+    before = deepcopy(given)
+    with taking_tuples(name):
+        results = method(given, told)
+        results = list(results) if isinstance(results, Iterator) else results
+    assert given == before, f"{name} changed what is in the tuple it was given; others work with it too"
+    return results
+
+
+@contextmanager
+def taking_tuples(name: str) -> Iterator[None]:
+    """Fail where a component raises because the tuple that it gets is no list."""
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
+        if "'tuple' object" not in str(error) and '(not "tuple") to list' not in str(error):
+            raise
+        wrong = f"{name} changed what it was given, or took it for a list: {error}"
+        raise AssertionError(f"{wrong}. It gets a tuple: make a list of it first") from error
+
+
 def listed(name: str, found: Any) -> list[Any]:
     """Return the results as a list; fail where there are none to list."""
-    assert isinstance(found, Iterable) and not isinstance(found, str), f"{name} gave {found!r:.60}, not a list"
+    ordered = isinstance(found, Iterable) and not isinstance(found, str | bytes | AbstractSet | Mapping)
+    assert ordered, f"{name} gave {found!r:.60}, not a list"
     return list(found)
 
 

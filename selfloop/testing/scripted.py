@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfloop.errors import RequestError
 from selfloop.records import Adapter, AdapterProof, Completion, Continuation, ModelInfo, Request
+from selfloop.thoughts import trailing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +45,8 @@ class ScriptedBackend:
     """A `Backend` that answers from a script: pattern -> replies. Quick, and the same every time.
 
     Which reply is given depends on the prompt, the sample and, of what is drawn, the seed; `{2}` in a reply is the
-    pattern's second group. A token is a word. `context` is in words; a longer prompt is refused.
+    pattern's second group. A token is a word. `context` is in words; a longer prompt is refused. Where a prompt ends in
+    a thought ("<think>"), the script is asked for what is before it, and a reply that begins with the thought goes on.
     """
 
     def __init__(
@@ -85,15 +87,18 @@ class ScriptedBackend:
 
     def _reply(self, request: Request, prompt: str, sample: int) -> Completion:
         sha = self._adapter.sha256 if self._adapter else None
+        asked, begun = _before_thought(request, prompt)
         seed = request.seed if request.sampling.temperature else 0  # what is greedy depends on no seed
         noise = _noise(prompt, seed, request.sampling.temperature, sample, sha)
         for pattern, replies in self._script.items():
-            if found := re.search(pattern, prompt):
-                text = replies[noise[0] % len(replies)]
+            if found := re.search(pattern, asked):
+                rests = [reply.removeprefix(begun) for reply in replies if reply.startswith(begun)] or [""]
+                text = rests[noise[0] % len(rests)]
                 text = re.sub(r"\{(\d)\}", lambda m, f=found: f[int(m[1])] or "", text)  # type: ignore[misc]
                 break
         else:
             text = ""
+        text = text.lstrip() if request.sampling.skip_blank else text
         for stop in request.sampling.stop:
             text = text.partition(stop)[0]
         words = text.split(" ")[: request.sampling.max_tokens]
@@ -150,6 +155,17 @@ class ScriptedBackend:
 
     def close(self) -> None:
         """Do nothing."""
+
+
+def _before_thought(request: Request, prompt: str) -> tuple[str, str]:
+    """Return a prompt's last message without the thought that it ends in, and that thought, or an empty string."""
+    start = trailing(prompt)
+    if start is None or prompt.rstrip().endswith(":"):  # the prompt's own "Answer:" comes after it
+        return prompt, ""
+    asked, begun = prompt[:start], prompt[start:]
+    if not asked and not isinstance(request.prompt, str) and len(request.prompt) > 1:
+        asked = request.prompt[-2].content  # the thought is a message of its own
+    return asked, begun
 
 
 def _noise(*what: object) -> bytes:

@@ -1,7 +1,8 @@
 """What a question source must do."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -32,7 +33,8 @@ class QuestionSourceContract(Contract):
     def ask(self, told: Asking, source: Any = None) -> list[Question]:
         """Return the questions of a new source, or the one given, as a run would take them."""
         found = (source or self.build()).ask(told)
-        assert hasattr(found, "__iter__") and not isinstance(found, str), f"ask() gave {found!r:.60}, not a list"
+        ordered = isinstance(found, Iterable) and not isinstance(found, str | AbstractSet | Mapping)
+        assert ordered, f"ask() gave {found!r:.60}, not a list"
         return [checked("ask()", question, Question) for question in islice(found, MOST)]
 
     def test_it_gives_questions(self) -> None:

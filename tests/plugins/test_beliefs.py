@@ -21,13 +21,30 @@ from selfloop.store import Store
 Write = Callable[[Mapping[str, str]], Path]
 
 ACTS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-QUESTIONS = """\
-What is the capital of Egypt?
-Who wrote Hamlet?
-Which is the capital of Egypt?
-What did nobody ever say?
-How many legs has a spider?
-Which planet is the largest?
+# Two questions a round; the third asks for the first again, and says so: else it would be dropped.
+SOURCE = """\
+from selfloop import Component, Question, hookimpl
+
+TEXTS = (
+    "What is the capital of Egypt?", "Who wrote Hamlet?", "Which is the capital of Egypt?",
+    "What did nobody ever say?", "How many legs has a spider?", "Which planet is the largest?",
+)
+
+
+class Listed:
+    def ask(self, asking):
+        new = [text for text in TEXTS if text not in asking.past.questions][:asking.n]
+        return [self.question(text) for text in new]
+
+    def question(self, text):
+        if text.startswith("Which is"):
+            return Question(text, "listed", variant="reworded", variant_of=TEXTS[0])
+        return Question(text, "listed")
+
+
+@hookimpl
+def selfloop_question_sources():
+    return [Component("listed", Listed)]
 """
 ANSWERS = {
     r"What is the capital of Egypt\?\nAnswer:\s*$": ["Cairo"],
@@ -39,8 +56,9 @@ ANSWERS = {
 }
 RECIPE = """\
 rounds: 3
+plugins: [listed.py]
 backend: {kind: scripted, script: script.json}
-ask: {questions: 2, sources: [{kind: file, path: questions.txt}], scorers: []}
+ask: {questions: 2, sources: [listed], scorers: []}
 answer: {samples: 4}
 critique: none
 verifiers: [agreement]
@@ -50,7 +68,7 @@ verifiers: [agreement]
 @pytest.fixture
 def library(write: Write, selfloop: Selfloop) -> Path:
     """Two runs: `one` contradicts itself in round 2, `two` has other answers and ends after round 1."""
-    folder = write({"script.json": json.dumps(ANSWERS), "questions.txt": QUESTIONS, "one.yaml": RECIPE})
+    folder = write({"script.json": json.dumps(ANSWERS), "listed.py": SOURCE, "one.yaml": RECIPE})
     assert selfloop("run", "one.yaml").code == 0
     other = json.dumps({r"Hamlet\?\nAnswer:\s*$": ["Marlowe"], "": ["Cairo, Egypt"]})
     write({"script.json": other, "two.yaml": RECIPE.replace("rounds: 3", "rounds: 1")})
@@ -168,6 +186,9 @@ def test_history_of_a_belief_that_was_contradicted(library: Path, selfloop: Self
     assert said.out == (
         "What is the capital of Egypt?\n"
         "  one, round 1  1.00 belief    Cairo\n"
+        "  one, round 2  0.50 undecided Giza\n"
+        "      asked: Which is the capital of Egypt?\n"
+        "      confidence 0.50, contradicts 'What is the capital of Egypt?': Cairo\n"
         "  one, round 2  0.50 undecided Cairo  <- no longer held\n"
         "      contradicted by 'Which is the capital of Egypt?': Giza\n"
         "  two, round 1  1.00 belief    Cairo, Egypt\n"
@@ -408,7 +429,7 @@ def test_text_that_acts_on_a_terminal(text: str, work: Path, selfloop: Selfloop)
     )
     made(
         work / "runs/r",
-        [attempt(question, f"it {text}"), attempt(f"{text} and?", f"{text}!")],
+        [attempt(question, f"told {text}"), attempt(f"{text} and?", f"told {text}!")],
         [replace(attempt(other, text, "undecided"), lowers=lowers, reason=text)],
         model=text.encode("utf-8", "replace").decode(),
     )

@@ -54,7 +54,7 @@ ROUNDS = (
     Round(2, (
         attempt("Again?", "other", "undecided", 0.4, lowers=lowered("Lowered?", "once")),
         Attempt(Question("Held?", "topics"), decision="dropped", reason="novelty: seen"),
-        attempt(HOSTILE, HOSTILE, "belief", 0.7),
+        attempt(HOSTILE, f"Told: {HOSTILE}", "belief", 0.7),
     )),
 )  # fmt: skip
 

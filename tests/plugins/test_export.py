@@ -226,7 +226,7 @@ def test_the_card_of_an_adapter(made, tmp_path, selfloop):
     assert "\n````yaml\n# ``` is no end\nbackend: scripted\n````\n" in body
     assert "| wrong answers declined | 0.125 | 0.750 |" in body
     assert "| gold questions answered wrongly | 0.250 | 0.125 |" in body
-    assert f'gguf_file="{shipped().name}"' in body and 'PeftModel.from_pretrained(base, "THIS FOLDER")' in body
+    assert f"gguf_file={shipped().name!r}" in body and 'PeftModel.from_pretrained(base, "THIS FOLDER")' in body
     assert f"llama-cli -m {shipped().name} --lora adapter.gguf" in body
     assert "Nobody checked what it was taught" in body
     (folder / "gate.json").write_text("{}")

@@ -411,7 +411,8 @@ def test_hashes_are_read_when_asked_for_and_kept(home, selfloop):
     assert row("--sha256")["sha256"] == digest
     assert row() == {
         "name": "here.gguf", "place": "this folder", "path": "here.gguf", "here": True, "bytes": len(gguf(BASE)),
-        "architecture": "gemma3", "parameters": 32, "kind": "base", "license": "mit", "sha256": digest, "wrong": "",
+        "architecture": "gemma3", "parameters": 32, "kind": "base", "license": "mit",
+        "sha256": digest, "wrong": "", "unused": "",
     }  # fmt: skip
 
 
