@@ -49,7 +49,8 @@ WORDS = st.one_of(
         ]
     ),
 )
-PLAIN = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), WORDS)
+WHOLE = st.integers(-(2**63), 2**64 - 1)  # what a recipe may hold
+PLAIN = st.one_of(st.none(), st.booleans(), WHOLE, st.floats(allow_nan=False), WORDS)
 VALUES = st.recursive(
     PLAIN, lambda part: st.one_of(st.lists(part, max_size=3), st.dictionaries(WORDS, part, max_size=3)), max_leaves=5
 )
