@@ -26,7 +26,7 @@ HEAD = 1 << 16  # bytes of a file that are looked at
 MARK = "selfloop {command}"  # stands within the first bytes of what a command writes
 MODELS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".npz", ".pkl")
 RECIPES = (".yaml", ".yml")
-_RECIPE_KEY = re.compile(r"^\s*[\"']?(backend|rounds|verifiers)[\"']?\s*:", re.MULTILINE)
+_KEY = re.compile(r"[\"']?([\w-]+)[\"']?\s*:")
 
 force_option = click.option("--force", is_flag=True, help="Replace a file that this command did not write.")
 
@@ -101,8 +101,10 @@ def _is_recipe(text: str) -> bool:
     with suppress(ValueError):
         data = json.loads(text)
         return isinstance(data, dict) and "backend" in data
-    keys = {match[1] for match in _RECIPE_KEY.finditer(text) if not match[0].lstrip("\n").startswith((" ", "\t"))}
-    return "backend" in keys
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("#", "---", "%"))]
+    keys = [match[1] for match in map(_KEY.match, lines) if match]
+    begins_with_key = bool(lines and _KEY.match(lines[0]))  # a page or a card may quote a recipe further down
+    return begins_with_key and "backend" in keys
 
 
 def has_mark(path: Path, command: str) -> bool:
