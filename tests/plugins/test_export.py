@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as T
+from conftest import high_level_llama
 from selfloop_plugins import models
 from selfloop_plugins.export import merge, targets
 from selfloop_plugins.export.card import card
@@ -84,8 +85,7 @@ def left(folder):
 
 def said(path, lora=None):
     """The log-probabilities of a text's tokens, by llama.cpp alone."""
-    from llama_cpp import Llama
-
+    Llama = high_level_llama()
     model = Llama(str(path), lora_path=lora and str(lora), logits_all=True, n_ctx=64, n_threads=2, verbose=False)
     tokens = model.tokenize(TEXT.encode())
     model.eval(tokens)

@@ -16,6 +16,7 @@ from functools import cache as once
 
 import numpy as np
 import pytest
+from conftest import high_level_llama
 from selfloop_plugins import models
 from selfloop_plugins.decoding.sampling import Sampler, read, reject
 from selfloop_plugins.llama_cpp import build, cache, check, scheduler
@@ -324,8 +325,7 @@ def test_a_careful_answer_declines(backend, prompt):
 
 @real
 def test_log_probabilities_agree_with_the_high_level_class(backend):
-    from llama_cpp import Llama
-
+    Llama = high_level_llama()
     tokens = backend._prompt(Request(TEXT))[:160]
     scores = backend.loglikelihood([Continuation(backend._model.piece(tokens[0]).decode(), tuple(tokens[1:]))])[0]
     plain = Llama(str(models.locate(MODEL)), n_ctx=256, logits_all=True, verbose=False)
