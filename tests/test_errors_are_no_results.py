@@ -339,7 +339,7 @@ def test_rescore_refuses_what_it_cannot_apply(setting: str, home: Path, selfloop
     assert selfloop("run", "recipe.yaml").code == 0
     said = selfloop("rescore", "recipe", "--set", "decide.belief=0.9", "--set", setting)
     assert said.code == 2 and f"--set {setting}: " in said.err
-    assert "verifiers, decide, plugins" in said.err, "it says what it can apply"
+    assert "verifiers, decide, answer.declines, plugins" in said.err, "it says what it can apply"
     assert [path.name for path in (home / "runs").iterdir()] == ["recipe"]
 
 
