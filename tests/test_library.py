@@ -143,7 +143,8 @@ def test_what_a_notebook_shows_of_a_run_is_text(work: Path) -> None:
     store = Store(work / hostile.replace("/", ""), write=True)
     store.save_file("recipe.yaml", "backend: scripted\n")
     many = [Question(f"{hostile} {i}", "x") for i in range(12)]
-    attempts = [Attempt(q, draft=Completion(hostile), decision="belief", confidence=0.5) for q in many]
+    answer = Completion(f"Marie Curie of Warsaw {hostile}")  # more than the question again, which is no answer
+    attempts = [Attempt(q, draft=answer, decision="belief", confidence=0.5) for q in many]
     store.save_round(Round(1, tuple(attempts)))
     store.close()
     shown = library.open(store.folder)._repr_html_()

@@ -148,7 +148,6 @@ NO_ANSWERS = [
     "-",
     "•",
     "*",
-    "(a)",
     "<|endoftext|>",
     "<think>\n\n</think>",
     "<think>The user wants",
@@ -517,6 +516,7 @@ ANSWERS_TO = [
     ("Who said 'I have a dream'?", "Martin Luther King Jr."),
 ]
 ECHOES = [
+    ("What is the capital of Egypt?", "the"),
     ("Which king of England and Scotland died in 1625?", "England"),
     ("Which treaty ended the war between England and France?", "France"),
     ("What is Hermes's name?", "Hermes"),
@@ -588,7 +588,6 @@ NO_ECHOES = [
     ("What do you call a person who paints?", "painter"),
     ("What is the opposite of hot?", "cold"),
     ("I don't know what?", "I don't know"),
-    ("What is the capital of Egypt?", "the"),
     ("What is the capital of Egypt?", ""),
     ("What is the largest state of the United States?", "Alaska"),
 ]
@@ -864,8 +863,8 @@ def test_fault_every_sample_is_a_thought(work: Path, selfloop: Selfloop) -> None
         ("<think>\nThe user asks", "undecided", f"no answer: {THOUGHT}"),
         (POLAND, "undecided", "no answer: the question again"),
         ("The capital of Poland is", "undecided", "no answer: the question again"),
-        ("As an AI language model, I cannot say", "declined", "no answer: boilerplate of an assistant"),
-        ("I cannot assist with that request.", "declined", "no answer: a refusal"),
+        ("As an AI language model, I cannot say", "declined", "the model declined"),
+        ("I cannot assist with that request.", "declined", "the model declined"),
         ("Answer:", "undecided", "no answer: words of the prompt"),
         ("Question: Who wrote Emma?", "undecided", "no answer: words of the prompt"),
     ],
