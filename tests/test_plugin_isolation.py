@@ -563,7 +563,7 @@ def test_one_item_that_breaks_a_component_leaves_the_others(kind: str, raised: s
 
     def score(items: Any) -> Any:
         if ASKED[place] in items:
-            exec(f"import sys\n{code}", {})
+            exec(f"import sys\n{code}", {"__name__": "a_plugin"})
         return [Score(kind, 1.0) for _ in items]
 
     found = guarded_each("ask", kind, score, ASKED, Score, lambda failure: None)

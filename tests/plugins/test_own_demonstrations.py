@@ -273,7 +273,7 @@ def test_a_run_of_another_version_or_a_damaged_one(tmp_path: Path) -> None:
     with closing(sqlite3.connect(strange / "run.sqlite")) as db:
         db.execute("""UPDATE attempts SET data = '{"asked": "?"}'""")
         db.commit()
-    fails(StoreError, "another version of selfloop", run=strange)
+    fails(StoreError, "is damaged", run=strange)
     (damaged / "run.sqlite").write_bytes(b"no database" * 1000)
     fails(StoreError, "damaged", run=damaged)
 
