@@ -15,7 +15,7 @@ from annotated_types import Ge, Le
 
 from selfloop import Component, Judging, hookimpl
 from selfloop.answers import declines, normalise
-from selfloop.errors import RecipeError, StoreError
+from selfloop.errors import RecipeError
 from selfloop.ledger import Past, gist
 from selfloop.prompts import Prompt
 
@@ -188,15 +188,8 @@ def clusters(vectors: "NDArray[np.float32]", count: int, seed: int) -> tuple[int
 def _past(run: Path) -> Past:
     from selfloop.store import Store
 
-    try:
-        with closing(Store(run, write=False)) as store:
-            return store.past()
-    except StoreError:
-        raise
-    except ValueError as error:  # the records of another version, as pydantic finds
-        raise StoreError(
-            f"the run {run} was written by another version of selfloop: its rounds cannot be read. Make it anew."
-        ) from error
+    with closing(Store(run, write=False)) as store:
+        return store.past()
 
 
 def _pairs(past: Past, only: Only, least: float) -> tuple[Pair, ...]:
