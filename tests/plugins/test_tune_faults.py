@@ -73,7 +73,9 @@ def run(write, selfloop, query, model, monkeypatch):
     """Run the recipe, with options; return what is said of failures, and the folder."""
     monkeypatch.setattr(tuner, "TEXTS", 24)
     monkeypatch.setattr(tuner, "LENGTH", 16)
-    asked = "\n".join(json.dumps({"question": f"Who was number {i}?"}) for i in range(80))
+    asked = "\n".join(
+        json.dumps({"question": f"Who was number {i}?", "answer": f"Marie Curie the {i}th"}) for i in range(80)
+    )
     home = write({"judge.py": JUDGE, "recipe.yaml": RECIPE.format(model=model), "asked.jsonl": asked})
 
     def _run(*options, code=0):
@@ -119,7 +121,9 @@ def test_nothing_believed_and_nothing_declined(run, every, right):
 
 def test_two_processes_do_not_play_a_run_each(write, selfloop, model, monkeypatch):
     """What `accelerate launch --num_processes 2` comes to."""
-    home = write({"judge.py": JUDGE, "recipe.yaml": RECIPE.format(model=model), "asked.jsonl": ""})
+    home = write(
+        {"judge.py": JUDGE, "recipe.yaml": RECIPE.format(model=model), "asked.jsonl": json.dumps({"question": "Who?"})}
+    )
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = selfloop("run", "recipe.yaml")
     assert done.code == 2 and "this process is one of 2" in done.text and "--num_processes 1" in done.text

@@ -80,7 +80,7 @@ def test_agreement_abstains(given: Claim, reason: str) -> None:
         ("Which is larger, Mars or Venus?", "Venus", False),
         ("Which of Mars and Venus is larger?", "Venus", False),
         ("Is Cairo in Egypt?", "yes", False),
-        ("What is the capital of Egypt?", "the", False),
+        ("What is the capital of Egypt?", "the", True),
         ("What is the capital of Egypt?", "", False),
         ("I don't know what?", "I don't know", False),
         ("富士山?", "富士山", True),
