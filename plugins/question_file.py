@@ -2,6 +2,7 @@
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -43,27 +44,14 @@ class QuestionFile:
         return list(islice((question for question in self.questions if question.text not in asked), asking.n))
 
 
-def check(
-    *,
-    path: Path,
-    judge: bool = False,
-    skip_broken: bool = False,
-    question_column: str = "",
-    answers_column: str = "",
-    answer_column: str = "",
-    quiet: bool = False,
-) -> None:
-    """Raise for a file that cannot be read; say on standard error which rows and columns were taken."""
-    source = QuestionFile(
-        path=path,
-        judge=judge,
-        skip_broken=skip_broken,
-        question_column=question_column,
-        answers_column=answers_column,
-        answer_column=answer_column,
-    )
-    if not (quiet or source.table.is_plain):
-        click.echo(source.table.summary(), err=True)
+def check(*, quiet: bool = False, **options: Any) -> None:
+    """Raise for a file that cannot be read; say on standard error which rows and columns were taken.
+
+    `options` are those of `QuestionFile`.
+    """
+    table = QuestionFile(**options).table
+    if not (quiet or table.is_plain):
+        click.echo(table.summary(), err=True)
 
 
 @hookimpl
