@@ -25,16 +25,16 @@ import numpy as np
 from detectors import questions
 from generate import cpu
 from honesty import BARE, FORMS, SHOWING, figures, paired, said
-from selfloop_plugins import models
-from selfloop_plugins.evidence import PROMPTS
-from selfloop_plugins.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.llama_cpp.weights import working
-from selfloop_plugins.lora import build, tuner
+from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
+from selfloop_plugins.backends.llama_cpp.weights import working
+from selfloop_plugins.detectors._claims import PROMPTS
+from selfloop_plugins.models import locate as models
+from selfloop_plugins.tuners.lora import build, tuner
 
 from selfloop import Past, Tuning
-from selfloop.prompts import Prompts
+from selfloop.config.prompts import Prompts
 from selfloop.records import Adapter
-from selfloop.store import Store
+from selfloop.storage.store import Store
 
 SETS = ("easy_facts", "popqa", "webquestions")
 RECIPE = {"rate": 1.5e-4, "keep": 0.9}  # recipes/honest-gemma.yaml, but for the bound of the gate

@@ -22,11 +22,11 @@ from typing import Any
 
 from rapidfuzz import fuzz, process
 
-from selfloop.answers import content, normalise
-from selfloop.manager import load
 from selfloop.records import Attempt, Round
+from selfloop.registry.manager import load
 from selfloop.runner import run
-from selfloop.store import rounds_of
+from selfloop.storage.store import rounds_of
+from selfloop.text.answers import content, normalise
 
 SOURCES = "topics:5,blank_slate:2,frontier:2,variants:1"
 SCORERS = "well_formed:1,answerable:0.5,novelty:0.25,balance:0.1"

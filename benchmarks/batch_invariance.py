@@ -5,7 +5,7 @@
 
 24 prompts are decoded greedily for 4 tokens, each alone and then among 31 others, in one llama.cpp context per
 setting. Printed: how many of the prompts have the same bits in all logits at step 1 and 4, and the largest
-difference (in logits). The last setting is what `plugins/llama_cpp/cache.py` does.
+difference (in logits). The last setting is what `plugins/backends/llama_cpp/cache.py` does.
 """
 
 import argparse
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from selfloop_plugins import models
-from selfloop_plugins.llama_cpp.model import Model, lib
+from selfloop_plugins.backends.llama_cpp.model import Model, lib
+from selfloop_plugins.models import locate as models
 
 F16, BF16 = 1, 30
 # name, flash attention, most rows of a call, rows are filled up to a multiple of, type of the cache's values

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 from detectors import Render, answered, detectors, questions, recorded, rights, shown
-from selfloop_plugins import models
-from selfloop_plugins.calibration import Calibration, fit
-from selfloop_plugins.evidence import agreeing
-from selfloop_plugins.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.llama_cpp.weights import working
+from selfloop_plugins._shared.calibration import Calibration, fit
+from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
+from selfloop_plugins.backends.llama_cpp.weights import working
+from selfloop_plugins.detectors._claims import agreeing
+from selfloop_plugins.models import locate as models
 
-from selfloop import Claim, Judging, metrics
-from selfloop.metrics import interval
-from selfloop.recorder import Recorder
+from selfloop import Claim, Judging
+from selfloop.evaluation import metrics
+from selfloop.evaluation.metrics import interval
+from selfloop.storage.recorder import Recorder
 
 SINGLE = (
     "sequence_probability", "meaning_probability", "agreement", "pmi", "perplexity", "mean_token_entropy", "cocoa",

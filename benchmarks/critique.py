@@ -23,14 +23,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from generate import MODELS, cpu
 
-from selfloop import metrics
 from selfloop.cli.closed_book import closed_book
-from selfloop.flips import counts, flip
-from selfloop.gold import judged
-from selfloop.metrics import Estimate, interval
+from selfloop.evaluation import metrics
+from selfloop.evaluation.flips import counts, flip
+from selfloop.evaluation.gold import judged
+from selfloop.evaluation.metrics import Estimate, interval
 from selfloop.records import Attempt
 from selfloop.runner import new_folder, resume, stored_recipe
-from selfloop.store import RECIPE, Store, attempts_of
+from selfloop.storage.store import RECIPE, Store, attempts_of
 
 SETS = ("nq_open", "popqa", "easy_facts")
 MODES = ("none", "plain", "independent", "contrast")

@@ -23,14 +23,14 @@ from detectors import questions
 from generate import cpu
 from honesty import FORMS, TOKENS, said, tuned
 from llama_cpp import Llama
-from selfloop_plugins import models
-from selfloop_plugins.hf.backend import Transformers
-from selfloop_plugins.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.llama_cpp.weights import working
+from selfloop_plugins.backends.hf.backend import Transformers
+from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
+from selfloop_plugins.backends.llama_cpp.weights import working
+from selfloop_plugins.models import locate as models
 
 from selfloop import Question
-from selfloop.answers import declines
-from selfloop.gold import judged
+from selfloop.evaluation.gold import judged
+from selfloop.text.answers import declines
 
 SETS = ("easy_facts", "popqa")
 TYPES = ("bf16", "q8_0", "q6_k", None)

@@ -27,20 +27,21 @@ from typing import Any
 import numpy as np
 from generate import MODELS, SHOWN, cpu
 from numpy.typing import NDArray
-from selfloop_plugins import models
-from selfloop_plugins.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.llama_cpp.weights import working
+from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
+from selfloop_plugins.backends.llama_cpp.weights import working
+from selfloop_plugins.models import locate as models
 
-from selfloop import Claim, Completion, Component, Judging, Question, Verdict, metrics
-from selfloop.answers import declines
+from selfloop import Claim, Completion, Component, Judging, Question, Verdict
+from selfloop.config.prompts import Prompt, Prompts, is_open
 from selfloop.data import rows
-from selfloop.gold import judged
-from selfloop.manager import load
-from selfloop.metrics import Estimate, interval
-from selfloop.prompts import Prompt, Prompts, is_open
-from selfloop.recorder import Recorder
+from selfloop.evaluation import metrics
+from selfloop.evaluation.gold import judged
+from selfloop.evaluation.metrics import Estimate, interval
 from selfloop.records import Request, Sampling
-from selfloop.store import Store
+from selfloop.registry.manager import load
+from selfloop.storage.recorder import Recorder
+from selfloop.storage.store import Store
+from selfloop.text.answers import declines
 
 SETS = ("easy_facts", "popqa", "nq_open", "webquestions", "curatedtrec")
 DEFAULT = ("agreement", "sequence_probability", "meaning_probability", "pmi")  # as in recipes/quickstart.yaml

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 from detectors import answered, questions, recorded, rights, shown
-from selfloop_plugins import models
-from selfloop_plugins.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.llama_cpp.weights import working
-from selfloop_plugins.probes import AnswerProbe, QuestionProbe
+from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
+from selfloop_plugins.backends.llama_cpp.weights import working
+from selfloop_plugins.detectors.probes import AnswerProbe, QuestionProbe
+from selfloop_plugins.models import locate as models
 
-from selfloop import Judging, metrics
-from selfloop.metrics import interval
+from selfloop import Judging
+from selfloop.evaluation import metrics
+from selfloop.evaluation.metrics import interval
 
 LABELS = 1000
 

@@ -149,7 +149,7 @@ def helps(folder: Path, command: tuple[str, ...]) -> Iterator[tuple[str, str]]:
 
 def schema() -> str:
     """Return the JSON schema of a recipe."""
-    from selfloop.recipe import Recipe
+    from selfloop.config.recipe import Recipe
 
     described: dict[str, Any] = Recipe.model_json_schema()
     return json.dumps(described, indent=1, sort_keys=True)

@@ -6,9 +6,10 @@
 Each set is asked bare and behind five fixed demonstrations, greedily, and each row is compared with what the base says
 in the same prompt. `kept` is the share of the base's right answers that are still right, `wrong left` that of its wrong
 ones. Where an answer is declined, whether it would have been right is what the base said. `flag` is the AUROC of the
-detector of that name (plugins/flag.py), read off before any answer, for "the base with five demonstrations is right";
-`matched` the same on right and wrong questions in pairs of the same form (plugins/pairs.py), `alone` on all with the
-probability of "I don't know" alone. In the row of the detectors all are their confidence, from eight samples of an
+detector of that name (plugins/detectors/flag.py), read off before any answer, for "the base with five demonstrations is
+right"; `matched` the same on right and wrong questions in pairs of the same form (plugins/_shared/pairs.py), `alone` on
+all with the probability of "I don't know" alone. In the row of the detectors all are their confidence, from eight
+samples of an
 answer that is there.
 The base is also shown its own beliefs (five, at random), a demonstration that says "I don't know", and cut where its
 detectors are less sure than a half. Gold answers are for this table only. In brackets: 95 % intervals by bootstrap over
@@ -28,23 +29,24 @@ import numpy as np
 from detectors import DEFAULT, Render, answered, detectors, questions, recorded, shown, verdicts
 from generate import SHOWN, cpu
 from numpy.typing import NDArray
-from selfloop_plugins import models
-from selfloop_plugins.asking import declined
-from selfloop_plugins.evidence import PROMPTS
-from selfloop_plugins.flag import NEVER
-from selfloop_plugins.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.llama_cpp.weights import working
-from selfloop_plugins.own_demonstrations import OwnDemonstrations
-from selfloop_plugins.pairs import matched
+from selfloop_plugins._shared.pairs import matched
+from selfloop_plugins._shared.queries import declined
+from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
+from selfloop_plugins.backends.llama_cpp.weights import working
+from selfloop_plugins.detectors._claims import PROMPTS
+from selfloop_plugins.detectors.flag import NEVER
+from selfloop_plugins.few_shot.own_demonstrations import OwnDemonstrations
+from selfloop_plugins.models import locate as models
 
-from selfloop import Outcome, Question, metrics
-from selfloop.answers import declines
-from selfloop.gold import judged
-from selfloop.metrics import interval
-from selfloop.recorder import Recorder
+from selfloop import Outcome, Question
+from selfloop.evaluation import metrics
+from selfloop.evaluation.gold import judged
+from selfloop.evaluation.metrics import interval
 from selfloop.records import Adapter, Completion, Request, Sampling
-from selfloop.store import Store
+from selfloop.storage.recorder import Recorder
+from selfloop.storage.store import Store
 from selfloop.testing import judging
+from selfloop.text.answers import declines
 
 SETS = ("easy_facts", "popqa", "webquestions", "nq_open")
 BARE, SHOWING = "bare", "five demonstrations"

@@ -120,11 +120,11 @@ def play(folder: Path, runs: str, point: str, after: float) -> int:
 
 def child(name: str, runs: str, point: str, after: str) -> None:
     """Run the recipe, or go on with it, and die at the point; note how long each kind took."""
-    from selfloop_plugins.lora import tuner
+    from selfloop_plugins.tuners.lora import tuner
 
-    from selfloop.assemble import Parts
     from selfloop.cli import main as selfloop
-    from selfloop.store import Store
+    from selfloop.config.assembly import Parts
+    from selfloop.storage.store import Store
 
     folder, begun = Path(name), dict[str, float]()
     took: dict[str, list[float]] = {kind: [] for kind in KINDS}

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfloop.answers import declines, normalise, squad_normalise
-from selfloop.answers.same import CACHED, _normalised
+from selfloop.text.answers import declines, normalise, squad_normalise
+from selfloop.text.answers.same import CACHED, _normalised
 
 DATA = Path(__file__).parent / "data"
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})|\\n")

@@ -3,7 +3,7 @@
     python benchmarks/pairs.py                 # makes a run: gemma-3-270m, three rounds of 300 questions
     python benchmarks/pairs.py runs/NAME ...   # reads finished ones; several count as one pool
 
-AUROC of a bag-of-words classifier (`plugins/pairs.py`); .5 is chance, and nothing here has gold answers.
+AUROC of a bag-of-words classifier (`plugins/_shared/pairs.py`); .5 is chance, and nothing here has gold answers.
 "cross-validated": five folds, the two of a pair in one. It flatters a pool that was evened out: what is even as a whole
 leans in any part against the rest. "half to half" does not: the pairs are split, each half is evened out by itself, one
 is learnt from and the other measured; a mean over ten splits, from pools of half the size, whose pairs were found
@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from selfloop_plugins.pairs import (
+from selfloop_plugins._shared.pairs import (
     balanced,
     believed,
     halves,
@@ -32,7 +32,7 @@ from selfloop_plugins.pairs import (
 
 from selfloop import Attempt
 from selfloop.runner import run
-from selfloop.store import attempts_of
+from selfloop.storage.store import attempts_of
 
 RECIPE = """
 name: pairs

@@ -23,19 +23,20 @@ import numpy as np
 from detectors import questions, shown
 from generate import DEMONSTRATIONS, MODELS, cpu
 from numpy.typing import NDArray
-from selfloop_plugins import models
-from selfloop_plugins.evidence import PROMPTS
-from selfloop_plugins.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.llama_cpp.weights import working
-from selfloop_plugins.own_demonstrations import OwnDemonstrations
+from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
+from selfloop_plugins.backends.llama_cpp.weights import working
+from selfloop_plugins.detectors._claims import PROMPTS
+from selfloop_plugins.few_shot.own_demonstrations import OwnDemonstrations
+from selfloop_plugins.models import locate as models
 
-from selfloop import Completion, Judging, Question, metrics
-from selfloop.gold import judged
-from selfloop.metrics import interval
-from selfloop.prompts import Prompt, is_open
+from selfloop import Completion, Judging, Question
+from selfloop.config.prompts import Prompt, is_open
+from selfloop.evaluation import metrics
+from selfloop.evaluation.gold import judged
+from selfloop.evaluation.metrics import interval
 from selfloop.records import Message, Request, Sampling
 from selfloop.runner import run
-from selfloop.store import attempts_of
+from selfloop.storage.store import attempts_of
 from selfloop.testing import judging
 
 SETS = ("webquestions", "nq_open", "popqa")

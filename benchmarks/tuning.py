@@ -139,8 +139,8 @@ def opened(name: str, dtype: str) -> tuple[Any, Any]:
     """Return a model on its device, and its vocabulary; the one with random weights has that of SmolLM2."""
     import torch
     import transformers as T
-    from selfloop_plugins.hf.checkpoint import locate
-    from selfloop_plugins.hf.model import Loaded
+    from selfloop_plugins.backends.hf.checkpoint import locate
+    from selfloop_plugins.backends.hf.model import Loaded
 
     if name != RANDOM:
         loaded = Loaded(locate(name), device="auto", dtype=dtype, trust_remote_code=False)
@@ -154,12 +154,12 @@ def opened(name: str, dtype: str) -> tuple[Any, Any]:
 
 def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
     """Return as many examples as the steps take, of a run's lessons or of made-up ones."""
-    from selfloop_plugins.lora.lessons import Lesson
-    from selfloop_plugins.lora.lessons import lessons as taught_by
-    from selfloop_plugins.lora.tuner import example
+    from selfloop_plugins.tuners.lora.lessons import Lesson
+    from selfloop_plugins.tuners.lora.lessons import lessons as taught_by
+    from selfloop_plugins.tuners.lora.tuner import example
 
     from selfloop import Request
-    from selfloop.store import Store
+    from selfloop.storage.store import Store
 
     if options.run:
         store = Store(options.run, write=False)
@@ -179,7 +179,7 @@ def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
 
 def by_us(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
     """Train with the tuner's loop, for one epoch."""
-    from selfloop_plugins.lora import training
+    from selfloop_plugins.tuners.lora import training
 
     whole = contender == WHOLE
     settings = training.Settings(epochs=1, batch=BATCH, rate=RATE, kl=1.0 if whole else 0.0, seed=SEED)
@@ -206,7 +206,7 @@ def by_trainer(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
     """Train with transformers' Trainer, for one epoch."""
     import torch
     import transformers as T
-    from selfloop_plugins.lora import training
+    from selfloop_plugins.tuners.lora import training
 
     groups = training.batches(hard(examples), BATCH, SEED)
     if contender == TRAINER:

@@ -15,10 +15,10 @@ import click
 from pydantic import BaseModel
 
 from selfloop.cli import COMMANDS, selfloop
-from selfloop.manager import HOOKS, Provided, load
-from selfloop.options import describe_options, describe_type, describe_value
+from selfloop.config.options import describe_options, describe_type, describe_value
+from selfloop.config.recipe import Answer, Ask, Decide, Recipe, ScorerSpec, SourceSpec, Spec, TunerSpec
 from selfloop.protocols import CAPABILITIES
-from selfloop.recipe import Answer, Ask, Decide, Recipe, ScorerSpec, SourceSpec, Spec, TunerSpec
+from selfloop.registry.manager import HOOKS, Provided, load
 
 DOCS = Path(__file__).parent
 MADE = "<!-- Written by docs/generate.py from the code: change that, then `make docs`. -->\n"

@@ -3,9 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from selfloop._version import __version__
 from selfloop.errors import SelfloopError
-from selfloop.hookspecs import hookimpl
-from selfloop.ledger import Past
+from selfloop.history import Past
 from selfloop.protocols import Asking, Component, Judging, Tuning
 from selfloop.records import (
     Attempt,
@@ -21,6 +21,7 @@ from selfloop.records import (
     Score,
     Verdict,
 )
+from selfloop.registry.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from selfloop.library import Run, open, run
@@ -32,8 +33,6 @@ else:
             return getattr(import_module("selfloop.library"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Asking", "Attempt", "Belief", "Claim", "Completion", "Component", "Judging", "Message", "Outcome", "Past",

@@ -16,8 +16,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from selfloop import progress
 from selfloop.errors import PluginError, SelfloopError, StoreError, disk_full
-from selfloop.isolation import attributed_output
 from selfloop.records import Adapter, AdapterProof, Completion, Failure, Score, Verdict
+from selfloop.registry.isolation import attributed_output
 
 T = TypeVar("T")
 A = TypeVar("A")

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ruamel.yaml import YAML
 
-from selfloop.answers import UNKNOWN
+from selfloop.config.recipe import Decide
+from selfloop.config.yaml_source import Source, override
 from selfloop.data.cells import evened
 from selfloop.errors import MissingExtra, RecipeError
-from selfloop.ledger import UNSAID, Past
-from selfloop.recipe import Decide
+from selfloop.history import UNSAID, Past
 from selfloop.records import Attempt, Belief, Decision, Outcome, Round
-from selfloop.store import RECIPE, opened, rounds_of
-from selfloop.text import encodable, printable
-from selfloop.yaml_source import Source, override
+from selfloop.storage.store import RECIPE, opened, rounds_of
+from selfloop.text.answers import UNKNOWN
+from selfloop.text.display import encodable, printable
 
 if TYPE_CHECKING:
     from pandas import DataFrame  # type: ignore[import-not-found,import-untyped,unused-ignore]

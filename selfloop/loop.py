@@ -11,9 +11,9 @@ Then read `steps.py` (each step), `records.py` (the nouns) and `protocols.py` (w
 from collections.abc import Iterator
 
 from selfloop import steps
-from selfloop.assemble import Parts
-from selfloop.ledger import Past
-from selfloop.recipe import Recipe
+from selfloop.config.assembly import Parts
+from selfloop.config.recipe import Recipe
+from selfloop.history import Past
 from selfloop.records import Round
 
 

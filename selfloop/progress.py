@@ -16,7 +16,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeVar
 
-from selfloop.text import duration, printable
+from selfloop.text.display import duration, printable
 
 FIRST = 30.0  # seconds from the beginning of the outermost task to its first line, and between lines at first
 GROWTH = 0.1  # of the time so far: between lines later

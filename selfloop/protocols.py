@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from selfloop.config.prompts import Prompt
 from selfloop.errors import RequestError
 from selfloop.events import Event
-from selfloop.ledger import Past
-from selfloop.prompts import Prompt
+from selfloop.history import Past
 from selfloop.records import (
     Adapter,
     AdapterProof,

@@ -12,17 +12,17 @@ from shlex import quote
 from types import MappingProxyType
 from typing import Any
 
-from selfloop.answers import also_declining
-from selfloop.assemble import Parts, assemble, check
+from selfloop.config.assembly import Parts, assemble, check
+from selfloop.config.inputs import inputs, refuse_changed
+from selfloop.config.recipe import Loaded, read
 from selfloop.errors import DiskFullError, ModelError, NothingAsked, Stopped, StoreError
 from selfloop.events import RoundEnded, RunEnded, RunStarted
 from selfloop.failed_steps import failed_steps, refuse_failed
-from selfloop.inputs import inputs, refuse_changed
 from selfloop.loop import play
-from selfloop.recipe import Loaded, read
 from selfloop.records import Round
-from selfloop.run_names import ALLOWED
-from selfloop.store import RECIPE, Store, opened
+from selfloop.storage.run_names import ALLOWED
+from selfloop.storage.store import RECIPE, Store, opened
+from selfloop.text.answers import also_declining
 
 NOT_BEGUN = "stopped before the first question was asked: nothing was begun, and nothing is left behind."
 

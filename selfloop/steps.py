@@ -13,17 +13,14 @@ from itertools import groupby
 from pathlib import Path
 
 from selfloop import progress
-from selfloop.answers import declines, normalise
-from selfloop.assemble import Named, Parts
+from selfloop.config.assembly import Named, Parts
+from selfloop.config.prompts import Prompt, is_open
+from selfloop.config.recipe import Recipe
 from selfloop.errors import RequestError
 from selfloop.events import AttemptEnded, BatchLearnt, StepName, StepStarted, Trouble
 from selfloop.guard import Broken, blaming, guarded, guarded_each, impossible, in_order, listed, sound
-from selfloop.ledger import Past, contradictions, gist
-from selfloop.nonanswers import BOILERPLATE, REFUSAL, non_answer
-from selfloop.prompts import Prompt, is_open
+from selfloop.history import Past, contradictions, gist
 from selfloop.protocols import Asking, Demonstrator, Judging, QuestionSource, Scorer, Tuning, Verifier
-from selfloop.recipe import Recipe
-from selfloop.recorder import LentBackend, TunersBackend
 from selfloop.records import (
     Adapter,
     Attempt,
@@ -39,8 +36,11 @@ from selfloop.records import (
     Score,
     Verdict,
 )
-from selfloop.text import encodable
-from selfloop.thoughts import answered, thought, without_thought
+from selfloop.storage.recorder import LentBackend, TunersBackend
+from selfloop.text.answers import declines, normalise
+from selfloop.text.display import encodable
+from selfloop.text.nonanswers import BOILERPLATE, REFUSAL, non_answer
+from selfloop.text.thoughts import answered, thought, without_thought
 
 ADAPTERS = "adapters"  # the folder in the run's own that tuners write into
 

@@ -164,7 +164,7 @@ def query() -> Query:
 def high_level_llama() -> Any:
     """Return llama-cpp-python's own class, kept from the AMX kernels as our models are (`built_for_amx`)."""
     from llama_cpp import Llama, llama_cpp
-    from selfloop_plugins.llama_cpp.model import built_for_amx
+    from selfloop_plugins.backends.llama_cpp.model import built_for_amx
 
     class PlainLlama(Llama):
         def __init__(self, *arguments: Any, **options: Any) -> None:

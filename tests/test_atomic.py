@@ -1,4 +1,4 @@
-"""`selfloop.atomic`: a file is there whole, or as it was; and nothing in the source writes one in another way."""
+"""`selfloop.storage.atomic`: a file is there whole, or as it was; nothing in the source writes one in another way."""
 
 import ast
 import errno
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from selfloop import atomic
 from selfloop.errors import DiskFullError, disk_full
-from selfloop.store import Store
+from selfloop.storage import atomic
+from selfloop.storage.store import Store
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((*(ROOT / "selfloop").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")))
@@ -204,26 +204,29 @@ WRITERS = {
 }  # fmt: skip
 # file: the calls that may stand in it, and why
 ALLOWED = {
-    "selfloop/atomic.py": (
+    "selfloop/storage/atomic.py": (
         {"write_bytes", "open ab+", "open rb+", "touch", "rename", "move", "replace", "link"},
         "the helper",
     ),
-    "selfloop/machine.py": ({"write_text"}, "a switch of the kernel in /proc"),
+    "selfloop/forecast/machine.py": ({"write_text"}, "a switch of the kernel in /proc"),
     "selfloop/cli/ask.py": ({"write_text"}, "a file in a temporary folder that goes away with the command"),
-    "selfloop/rescore.py": ({"copytree"}, "into a new run, which is none before its recipe is written"),
-    "selfloop/store.py": ({"np.save"}, "into memory"),
-    "selfloop/rows.py": ({"write_table"}, "into atomic.replacing"),
+    "selfloop/evaluation/rescoring.py": ({"copytree"}, "into a new run, which is none before its recipe is written"),
+    "selfloop/storage/store.py": ({"np.save"}, "into memory"),
+    "selfloop/storage/parquet.py": ({"write_table"}, "into atomic.replacing"),
     "plugins/report/canvas.py": ({"savefig"}, "into atomic.replacing, or into memory"),
-    "plugins/dataset_out.py": ({"open w", "write_text", "save_to_disk"}, "into atomic.replacing_folder"),
+    "plugins/export/dataset.py": ({"open w", "write_text", "save_to_disk"}, "into atomic.replacing_folder"),
     "plugins/export/targets.py": ({"copyfile", "write_text"}, "into atomic.replacing_folder"),
     "plugins/export/merge.py": ({"copyfile", "save_pretrained", "rewritten"}, "into what targets.py gives"),
-    "plugins/hf/adapter.py": ({"GGUFWriter"}, "into atomic.replacing"),
-    "plugins/hf/checkpoint.py": ({"save_pretrained"}, "into atomic.replacing_folder"),
-    "plugins/llama_cpp/grammar.py": ({"replace"}, "a token in a grammar"),
-    "plugins/llama_cpp/weights.py": ({"rewritten"}, "into atomic.replacing"),
-    "plugins/lora/training.py": ({"save_file"}, "into atomic.replacing"),
-    "plugins/lora/tuner.py": ({"save_pretrained"}, "into atomic.scratch_folder"),
-    "plugins/models.py": ({"open wb", "ZipFile", "copyfileobj", "download"}, "into atomic.replacing; a wheel is read"),
+    "plugins/backends/hf/adapter.py": ({"GGUFWriter"}, "into atomic.replacing"),
+    "plugins/backends/hf/checkpoint.py": ({"save_pretrained"}, "into atomic.replacing_folder"),
+    "plugins/backends/llama_cpp/grammar.py": ({"replace"}, "a token in a grammar"),
+    "plugins/backends/llama_cpp/weights.py": ({"rewritten"}, "into atomic.replacing"),
+    "plugins/tuners/lora/training.py": ({"save_file"}, "into atomic.replacing"),
+    "plugins/tuners/lora/tuner.py": ({"save_pretrained"}, "into atomic.scratch_folder"),
+    "plugins/models/locate.py": (
+        {"open wb", "ZipFile", "copyfileobj", "download"},
+        "into atomic.replacing; a wheel is read",
+    ),
 }
 
 
@@ -256,7 +259,7 @@ def _mode(call: ast.Call) -> str:
 def test_files_are_written_by_the_helper_alone(path: Path) -> None:
     allowed, _ = ALLOWED.get(str(path.relative_to(ROOT)), (set(), ""))
     found = set(writes(path.read_text(encoding="utf-8")))
-    assert found - allowed == set(), "write with selfloop.atomic, or say above why not"
+    assert found - allowed == set(), "write with selfloop.storage.atomic, or say above why not"
 
 
 def test_what_is_allowed_is_needed() -> None:

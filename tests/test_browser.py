@@ -21,8 +21,8 @@ from selfloop_plugins.report.facts import read
 from selfloop_plugins.report.page import written
 
 from selfloop import Attempt, Completion, Question, Round, Score, Verdict
-from selfloop.store import RECIPE as RECIPE_FILE
-from selfloop.store import Store
+from selfloop.storage.store import RECIPE as RECIPE_FILE
+from selfloop.storage.store import Store
 
 Write = Callable[[Mapping[str, str | bytes]], Path]
 

@@ -16,8 +16,8 @@ from selfloop import __version__
 from selfloop.cli import COMMANDS
 from selfloop.cli.bundled import names
 from selfloop.records import Failure
-from selfloop.store import RECIPE as RECIPE_FILE
-from selfloop.store import Store
+from selfloop.storage.store import RECIPE as RECIPE_FILE
+from selfloop.storage.store import Store
 
 Write = Callable[[Mapping[str, str]], Path]
 

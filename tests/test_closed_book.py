@@ -11,7 +11,7 @@ from conftest import Query, Selfloop
 from test_rescore import PLUGIN
 from test_rescore import RECIPE as TUNED
 
-from selfloop.store import Store
+from selfloop.storage.store import Store
 
 Write = Callable[[Any], Path]
 
@@ -121,7 +121,7 @@ def test_answers_are_judged_whoever_gave_them(world: Path, write: Write, selfloo
 def test_a_given_answer_is_read_as_if_the_model_had_said_it(world: Path, write: Write, selfloop: Selfloop) -> None:
     """The log-probabilities of the given answer are those of the text that the model would have written."""
     from selfloop.records import Continuation
-    from selfloop.store import Store
+    from selfloop.storage.store import Store
     from selfloop.testing import ScriptedBackend
 
     write({"given.jsonl": lines((KNOWN, "Paris"))})

@@ -6,57 +6,42 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from selfloop_plugins import (
-    again,
+from selfloop_plugins import report
+from selfloop_plugins.backends import hf, llama_cpp, scripted
+from selfloop_plugins.critics import contrast, independent, self_refine
+from selfloop_plugins.detectors import (
     agreement,
-    answerable,
     arithmetic,
-    balance,
-    blank_slate,
     bsdetector,
     cocoa,
     combined,
-    console,
-    contrast,
-    datasets,
-    diversity,
     echo,
     eigenscore,
     first_token_margin,
     flag,
-    frontier,
-    hf,
-    independent,
-    jsonl,
-    llama_cpp,
     mean_token_entropy,
     meaning_probability,
-    novelty,
-    own_demonstrations,
     p_true,
     paraphrase,
     perplexity,
     pmi,
     probes,
     prompt_stability,
-    question_file,
     rauq,
-    report,
     reverse_question,
     sar,
-    scripted,
-    self_prompting,
-    self_refine,
     selfcheck,
     semantic_entropy,
     sequence_probability,
-    topics,
-    trackers,
-    variants,
-    well_formed,
 )
+from selfloop_plugins.few_shot import own_demonstrations
+from selfloop_plugins.observers import console, diversity, jsonl, trackers
+from selfloop_plugins.scorers import answerable, balance, novelty, well_formed
+from selfloop_plugins.sources import blank_slate, datasets, frontier, self_prompting, topics, variants
+from selfloop_plugins.sources import file as question_file
+from selfloop_plugins.sources import recheck as again
 
-from selfloop.manager import load
+from selfloop.registry.manager import load
 from selfloop.testing import (
     BackendContract,
     CriticContract,

@@ -253,8 +253,8 @@ def test_a_limit_is_a_random_sample_in_every_format(tmp_path: Path) -> None:
         ("a.yaml", "a: 1", "files of the kind .yaml are not read"),
         ("a.xlsx", b"PK\x03\x04...", "zip archive, as spreadsheets are too"),
         ("a.csv", "<html>", "web page"),
-        ("a.csv.gz", gzip.compress(b"question\nWho?\n")[:-9], "the .gz has no end"),
-        ("a.csv.gz", gzip.compress(b"question\nWho?\n") + b"more", "something else after the end of the .gz"),
+        ("a.csv.gz", gzip.compress(b"question\nWho?\n", mtime=0)[:-9], "the .gz has no end"),
+        ("a.csv.gz", gzip.compress(b"question\nWho?\n", mtime=0) + b"more", "something else after the end of the .gz"),
     ],
 )
 def test_refusals_name_the_line_and_what_to_do(name: str, content: str | bytes, message: str, tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_refusals_name_the_line_and_what_to_do(name: str, content: str | bytes, 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MOST_BYTES", 1000)
     with pytest.raises(RecipeError, match="holds more than"):
-        read(tmp_path, "a.csv.gz", gzip.compress(b"a" * 100_000))
+        read(tmp_path, "a.csv.gz", gzip.compress(b"a" * 100_000, mtime=0))
 
 
 def test_long_cells_are_read_and_the_limit_of_csv_is_left_as_it_was(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_score_scores_the_rows_of_every_format(name: str, folder: Path, write: W
         "q.JSONL": "\n".join(map(json.dumps, rows)),
         "q.ndjson": "\n".join(map(json.dumps, rows)),
         "q.parquet": READERS.parquet_bytes(READERS.pa.Table.from_pylist(rows)),
-        "q.csv.gz": gzip.compress(comma.encode()),
+        "q.csv.gz": gzip.compress(comma.encode(), mtime=0),
     }
     write({name: content[name]})
     said = selfloop("score", "s.yaml", name, "--json")

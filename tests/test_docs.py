@@ -15,9 +15,9 @@ from ruamel.yaml import YAML
 
 from selfloop import protocols
 from selfloop.cli import selfloop as group
-from selfloop.hookspecs import Hooks
-from selfloop.manager import load
-from selfloop.yaml_source import Source
+from selfloop.config.yaml_source import Source
+from selfloop.registry.hookspecs import Hooks
+from selfloop.registry.manager import load
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

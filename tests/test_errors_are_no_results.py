@@ -473,7 +473,7 @@ def test_an_input_that_changed_is_refused_as_another_model_is(
 
 
 def test_a_run_that_is_read_is_the_same_whatever_is_made_of_it(home: Path, selfloop: Selfloop) -> None:
-    from selfloop.inputs import digest
+    from selfloop.config.inputs import digest
 
     run = Path(json.loads(evaluated(selfloop, "--json").out)["run"])
     before = digest(run)
@@ -492,7 +492,7 @@ def test_what_a_component_writes_is_no_input(stopped: Path, selfloop: Selfloop) 
 def test_a_run_from_before_there_were_hashes_is_resumed(stopped: Path, selfloop: Selfloop) -> None:
     from contextlib import closing
 
-    from selfloop.store import Store
+    from selfloop.storage.store import Store
 
     with closing(Store(stopped / "runs/recipe", write=True)) as store, store._transaction() as db:
         assert "asked.txt" in json.dumps(store.meta()["inputs"])

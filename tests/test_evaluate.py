@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from conftest import Selfloop
 
-from selfloop import data, multiple_choice
+from selfloop import data
+from selfloop.config.prompts import Prompts
 from selfloop.errors import MissingExtra, RecipeError, RequestError
-from selfloop.evaluate import Report, evaluate, policies
-from selfloop.prompts import Prompts
+from selfloop.evaluation import multiple_choice
+from selfloop.evaluation.evaluate import Report, evaluate, policies
 from selfloop.records import Attempt, Completion, Continuation, Failure, Question, Round, Verdict
 from selfloop.testing import ScriptedBackend
 
@@ -108,7 +109,7 @@ def test_random_is_the_mean_over_random_choices() -> None:
 
 
 def policies_of(right: np.ndarray, chosen: np.ndarray) -> dict[str, tuple[float, float, float]]:
-    from selfloop import metrics
+    from selfloop.evaluation import metrics
 
     return {n: (float(m(np.ones(len(right)))), 0, 0) for n, m in metrics.decisions(right, ~chosen).items()}
 

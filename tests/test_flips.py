@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from selfloop.flips import counts, flip
+from selfloop.evaluation.flips import counts, flip
 from selfloop.records import Attempt, Completion, Question
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from selfloop.ledger import Past, agree, contradictions, contradicts, gist, origin
+from selfloop.history import Past, agree, contradictions, contradicts, gist, origin
 from selfloop.records import Adapter, Attempt, Belief, Completion, Failure, Outcome, Question, Round
 
 CAPITAL = "What is the capital of Egypt?"

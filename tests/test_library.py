@@ -14,7 +14,7 @@ from conftest import RECIPE, Selfloop
 import selfloop as library
 from selfloop.errors import MissingExtra, RecipeError, StoreError
 from selfloop.records import Attempt, Completion, Question, Round
-from selfloop.store import Store
+from selfloop.storage.store import Store
 
 DATA: dict[str, Any] = {
     "rounds": 2,

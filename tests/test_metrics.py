@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
-from selfloop import metrics
-from selfloop.gold import correct, correct_by_regex
+from selfloop.evaluation import metrics
+from selfloop.evaluation.gold import correct, correct_by_regex
 
 ONE = np.ones
 

@@ -9,10 +9,10 @@ import pytest
 from conftest import RECIPE, Selfloop
 from hypothesis import given
 from hypothesis import strategies as st
-from selfloop_plugins import console
+from selfloop_plugins.observers import console
 
 from selfloop.cli.tables import print_table, wrapped
-from selfloop.text import cells
+from selfloop.text.display import cells
 
 Write = Callable[[Mapping[str, str | bytes]], Path]
 WIDTHS = (1, 10, 20, 40, 79, 200)

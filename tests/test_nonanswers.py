@@ -12,21 +12,21 @@ from typing import Any
 
 import pytest
 from conftest import Selfloop
-from selfloop_plugins.dataset_out import rows
-from selfloop_plugins.decoding.tasks import Writing
-from selfloop_plugins.echo import echoes
-from selfloop_plugins.lora.lessons import lessons
+from selfloop_plugins.backends._decoding.tasks import Writing
+from selfloop_plugins.detectors.echo import echoes
+from selfloop_plugins.export.dataset import rows
+from selfloop_plugins.tuners.lora.lessons import lessons
 
-from selfloop.answers import declines
+from selfloop.config.prompts import Prompt, Prompts, continued
 from selfloop.errors import NothingAnswered
-from selfloop.ledger import Past, gist
-from selfloop.nonanswers import THOUGHT, non_answer
-from selfloop.prompts import Prompt, Prompts, continued
-from selfloop.recorder import Recorder
+from selfloop.history import Past, gist
 from selfloop.records import Attempt, Completion, Message, Question, Request, Round, Sampling
-from selfloop.store import Store, attempts_of, rounds_of
+from selfloop.storage.recorder import Recorder
+from selfloop.storage.store import Store, attempts_of, rounds_of
 from selfloop.testing import ScriptedBackend
-from selfloop.thoughts import answered, closing, thought, without_thought
+from selfloop.text.answers import declines
+from selfloop.text.nonanswers import THOUGHT, non_answer
+from selfloop.text.thoughts import answered, closing, thought, without_thought
 
 Write = Callable[[Mapping[str, str | bytes]], Path]
 POLAND = "What is the capital of Poland?"

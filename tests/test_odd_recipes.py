@@ -11,9 +11,9 @@ from conftest import RECIPE, Selfloop
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from selfloop.config.yaml_source import Source
 from selfloop.errors import RecipeError
-from selfloop.run_names import LONGEST, fitting, mistake
-from selfloop.yaml_source import Source
+from selfloop.storage.run_names import LONGEST, fitting, mistake
 
 Write = Callable[[Mapping[str, str | bytes]], Path]
 BASE = Path("r.yaml")

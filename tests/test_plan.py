@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from conftest import RECIPE, Selfloop
 
-from selfloop import forecast, machine, meter
-from selfloop.forecast import rates
-from selfloop.meter import Call, Rates, Step
+from selfloop.forecast import estimate as forecast
+from selfloop.forecast import machine, meter
+from selfloop.forecast.estimate import rates
+from selfloop.forecast.meter import Call, Rates, Step
 from selfloop.records import Message, Request, Sampling
 
 Write = Callable[[Mapping[str, str]], Path]
@@ -120,7 +121,7 @@ def test_too_little_memory_and_disk_are_warned_of(
     write: Write, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write({"r.yaml": RECIPE})
-    monkeypatch.setattr("selfloop.machine.free_memory", lambda: 1000)
+    monkeypatch.setattr("selfloop.forecast.machine.free_memory", lambda: 1000)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     said = selfloop("plan", "r.yaml").out
     assert "of memory, and 0.0 MB are free now. Take a smaller model." in said

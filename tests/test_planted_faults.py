@@ -476,7 +476,7 @@ OBSERVERS: dict[str, tuple[Any, str]] = {
     "leaves a thread": (observing(start_a_thread), "planted-thread"),
     "prints what the model wrote": (
         observing(lambda self, e: print(getattr(e, "attempt", None) and e.attempt.question.text)),
-        "use selfloop.text.printable",
+        "use selfloop.text.display.printable",
     ),
     "writes where it was called": (
         observing(lambda self, e: Path("log.txt").write_text("event")),
@@ -602,7 +602,7 @@ def command(callback: Callable[..., Any] | None = None, *, help: str = HELP, nam
     """Return a command; sound, if nothing else is said."""
 
     def sound(file: Path, twice: bool) -> None:
-        from selfloop.text import printable
+        from selfloop.text.display import printable
 
         if not file.is_file():
             raise RecipeError(f"no file {printable(str(file))}. Give the path of a text file.")
@@ -642,7 +642,7 @@ COMMANDS: dict[str, tuple[click.Command, str]] = {
     "example without its argument": (command(help=HELP.replace("notes.txt", "")), "is refused: Missing argument"),
     "traceback for a file that is not there": (command(lambda file, twice: file.read_text()), "ends in a traceback"),
     "traceback for an odd value": (command(lambda file, twice: {"notes.txt": 1}[file.name]), "KeyError"),
-    "prints what it was given": (command(lambda file, twice: print(file)), "use selfloop.text.printable"),
+    "prints what it was given": (command(lambda file, twice: print(file)), "use selfloop.text.display.printable"),
     "hides a command": (command(name="run", help=HELP.replace("planted", "run")), "a command run of its own"),
     "a name that is none": (command(name="Count Lines"), "is not of small letters"),
     "takes any option": (lax(), "takes any option"),

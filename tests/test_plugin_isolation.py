@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from selfloop import events, records
 from selfloop.errors import NothingAnswered, NothingAsked, StepFailed, TunerFailed
 from selfloop.guard import Broken, guarded_each, impossible, matched
-from selfloop.isolation import attributed_output
-from selfloop.ledger import Past
-from selfloop.manager import load
+from selfloop.history import Past
 from selfloop.records import AdapterProof, Completion, Failure, Question, Score, Verdict
+from selfloop.registry.isolation import attributed_output
+from selfloop.registry.manager import load
 
 Write = Callable[[dict[str, str]], Path]
 Install = Callable[..., None]

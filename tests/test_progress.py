@@ -13,16 +13,17 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import Clock
-from selfloop_plugins import console, models
+from selfloop_plugins.models import locate as models
+from selfloop_plugins.observers import console
 
 from selfloop import progress
 from selfloop.events import RunStarted, StepStarted
-from selfloop.ledger import Past
+from selfloop.history import Past
 from selfloop.progress import Monitor
-from selfloop.recorder import Recorder
 from selfloop.records import Completion, ModelInfo, Request
 from selfloop.steps import Turn
-from selfloop.store import Store
+from selfloop.storage.recorder import Recorder
+from selfloop.storage.store import Store
 from selfloop.testing import ScriptedBackend
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from selfloop.config.prompts import Prompts, fill, messages
 from selfloop.errors import RecipeError
-from selfloop.prompts import Prompts, fill, messages
 from selfloop.records import Message
 
 

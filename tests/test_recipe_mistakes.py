@@ -10,7 +10,7 @@ import pytest
 from conftest import RECIPE, Query, Selfloop
 from filelock import FileLock
 
-from selfloop.store import Store
+from selfloop.storage.store import Store
 
 GGUF = b"GGUF" + struct.pack("<IQQ", 3, 0, 0)
 CUT_OFF = b"GGUF" + struct.pack("<IQQ", 3, 5, 9) + b"\0" * 100
@@ -210,7 +210,7 @@ def test_a_missing_extra_says_the_pip_line(
     write: Callable[[Mapping[str, str | bytes]], Path], selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    for name in [name for name in sys.modules if name.startswith("selfloop_plugins.llama_cpp.")]:
+    for name in [name for name in sys.modules if name.startswith("selfloop_plugins.backends.llama_cpp.")]:
         monkeypatch.delitem(sys.modules, name)  # other tests may have imported it with the package there
     folder = write({"whole.gguf": GGUF, "recipe.yaml": model("whole.gguf")})
     said = selfloop("run", "recipe.yaml")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import Selfloop
 
-from selfloop.recipe import DETECTORS, read
+from selfloop.config.recipe import DETECTORS, read
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

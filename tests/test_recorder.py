@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfloop import recorder
 from selfloop.errors import RequestError
 from selfloop.guard import Blamed
-from selfloop.recorder import Recorder
 from selfloop.records import Adapter, Continuation
-from selfloop.store import Store
+from selfloop.storage import recorder
+from selfloop.storage.recorder import Recorder
+from selfloop.storage.store import Store
 from selfloop.testing import ScriptedBackend
 
 PAIRS = [

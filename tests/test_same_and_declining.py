@@ -12,11 +12,11 @@ from conftest import Selfloop
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from selfloop.answers import also_declining, declines, normalise, squad_normalise
-from selfloop.answers.bounded import checked, found
 from selfloop.errors import RecipeError
-from selfloop.gold import correct, judged, match_named, token_f1
+from selfloop.evaluation.gold import correct, judged, match_named, token_f1
 from selfloop.records import Question
+from selfloop.text.answers import also_declining, declines, normalise, squad_normalise
+from selfloop.text.answers.bounded import checked, found
 
 ROOT = Path(__file__).parent.parent
 Write = Callable[[Mapping[str, str]], Path]

@@ -13,14 +13,13 @@ import pytest
 from conftest import Query, Selfloop
 
 from selfloop import steps
-from selfloop.assemble import Named, Observers, Parts
+from selfloop.config.assembly import Named, Observers, Parts
+from selfloop.config.prompts import Prompts
+from selfloop.config.recipe import Decide, Recipe
 from selfloop.errors import ModelError
 from selfloop.events import AttemptEnded, BatchLearnt, Event, StepStarted
-from selfloop.ledger import Past
-from selfloop.prompts import Prompts
+from selfloop.history import Past
 from selfloop.protocols import Asking, Judging, Observer, Tuning
-from selfloop.recipe import Decide, Recipe
-from selfloop.recorder import Recorder
 from selfloop.records import (
     Adapter,
     AdapterProof,
@@ -34,7 +33,8 @@ from selfloop.records import (
     Score,
     Verdict,
 )
-from selfloop.store import Store
+from selfloop.storage.recorder import Recorder
+from selfloop.storage.store import Store
 from selfloop.testing import ScriptedBackend
 
 Rates = Mapping[str, float | None]  # candidate -> confidence

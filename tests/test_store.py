@@ -10,18 +10,9 @@ from pathlib import Path
 import pytest
 
 from selfloop.errors import RunLocked, StoreError
-from selfloop.ledger import Past
-from selfloop.records import (
-    Adapter,
-    Attempt,
-    Completion,
-    Failure,
-    Question,
-    Round,
-    Score,
-    Verdict,
-)
-from selfloop.store import DATABASE, Store
+from selfloop.history import Past
+from selfloop.records import Adapter, Attempt, Completion, Failure, Question, Round, Score, Verdict
+from selfloop.storage.store import DATABASE, Store
 
 HOSTILE = [
     "",

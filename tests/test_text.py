@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from selfloop.text import ELLIPSIS, REPLACEMENT, cells, printable, printable_block
+from selfloop.text.display import ELLIPSIS, REPLACEMENT, cells, printable, printable_block
 
 HOSTILE = [
     "\x1b]0;pwned\x07",

@@ -81,9 +81,9 @@ def check(*, budget: int, inner: str = "scripted", options: dict[str, Any] | Non
 
 def _inner(name: str, options: dict[str, Any]) -> tuple[Component, dict[str, Any]]:
     """Return the inner backend and its options, checked as selfloop checks a recipe's own."""
-    from selfloop.manager import load
-    from selfloop.options import options_model
-    from selfloop.recipe import validated
+    from selfloop.config.options import options_model
+    from selfloop.config.recipe import validated
+    from selfloop.registry.manager import load
 
     component = load().find("backend", name)
     mistakes: list[Any] = []

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selfloop.answers import UNKNOWN
-from selfloop.records import Adapter
+from selfloop_plugins._shared.cards import block, code, front, made_with, table
+from selfloop_plugins._shared.gate_report import Gated, gated
+from selfloop_plugins.backends.hf.adapter import GGUF, WEIGHTS
 
-from ..cards import block, code, front, made_with, table
-from ..gated import Gated, gated
-from ..hf.adapter import GGUF, WEIGHTS
+from selfloop.records import Adapter
+from selfloop.text.answers import UNKNOWN
 
 KINDS = {
     "adapter": "A LoRA adapter",

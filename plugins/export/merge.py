@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from selfloop_plugins.backends.llama_cpp.requantise import rewritten
 
 from selfloop import progress
 from selfloop.errors import MissingExtra, ModelError
 from selfloop.records import Adapter
-
-from ..llama_cpp.requantise import rewritten
 
 Array = NDArray[np.float32]
 FTYPES: Mapping[str, int] = {  # llama.cpp's numbers of formats
@@ -164,10 +163,9 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
     """
     try:
         from peft.tuners.lora import LoraLayer
+        from selfloop_plugins.backends.hf.backend import Transformers
+        from selfloop_plugins.backends.hf.checkpoint import locate, quiet, saving, writing
         from transformers import AutoConfig, AutoTokenizer
-
-        from ..hf.backend import Transformers
-        from ..hf.checkpoint import locate, quiet, saving, writing
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "tune", "Merging an adapter") from error
     place = locate(str(model["file"])).place

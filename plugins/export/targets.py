@@ -8,15 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfloop import atomic
-from selfloop.answers import UNKNOWN
+from selfloop_plugins._shared import cards
+from selfloop_plugins._shared import gate_report as gated
+from selfloop_plugins._shared.output import has_card, is_noted, note_written, refuse_taken, refuse_taken_folder, writing
+from selfloop_plugins.backends.hf.adapter import CONFIG, GGUF, WEIGHTS
+from selfloop_plugins.models import locate as models
+
 from selfloop.errors import ModelError
 from selfloop.records import Adapter, Round
-from selfloop.store import RECIPE, opened
+from selfloop.storage import atomic
+from selfloop.storage.store import RECIPE, opened
+from selfloop.text.answers import UNKNOWN
 
-from .. import cards, gated, models
-from ..hf.adapter import CONFIG, GGUF, WEIGHTS
-from ..output import has_card, is_noted, note_written, refuse_taken, refuse_taken_folder, writing
 from .card import card
 from .merge import merge_gguf, merge_hf
 

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from selfloop_plugins._shared.output import force_option, has_mark, refuse_taken
 
 from selfloop import Component, hookimpl
 from selfloop.cli.options import FilePath, as_json, complete_run, run_argument, run_folder, runs_dir
-from selfloop.text import printable
+from selfloop.text.display import printable
 
-from ..output import force_option, has_mark, refuse_taken
 from .observer import Reporter
 
 _open = click.option("--open", "show", is_flag=True, help="Show the page in the browser.")

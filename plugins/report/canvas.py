@@ -13,9 +13,9 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfloop import atomic
+from selfloop_plugins._shared.output import MARK, writing
 
-from ..output import MARK, writing
+from selfloop.storage import atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from selfloop_plugins._shared.output import writing
 
-from selfloop import Attempt, atomic
+from selfloop import Attempt
 from selfloop.cli.tables import print_table
-from selfloop.ledger import agree, gist
-from selfloop.text import printable
+from selfloop.history import agree, gist
+from selfloop.storage import atomic
+from selfloop.text.display import printable
 
-from ..output import writing
 from .facts import Facts
 from .page import Shown, render, tiles
 from .pictures import KINDS, drawn

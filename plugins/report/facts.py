@@ -9,16 +9,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from selfloop_plugins.commands.beliefs import Flip, entries_of, flips
+
 import selfloop
 from selfloop import Attempt, Past, Round
-from selfloop.evaluate import Report, evaluate
-from selfloop.gold import judged
-from selfloop.plain_json import parsed
-from selfloop.recipe import Decide
+from selfloop.config.recipe import Decide
+from selfloop.evaluation.evaluate import Report, evaluate
+from selfloop.evaluation.gold import judged
 from selfloop.records import Failure
-from selfloop.store import RECIPE, Store, declining_as_in, opened
-
-from ..beliefs import Flip, entries_of, flips
+from selfloop.storage.plain_json import parsed
+from selfloop.storage.store import RECIPE, Store, declining_as_in, opened
 
 EVENTS = "events.jsonl"
 UNASKED = ("dropped", "failed")

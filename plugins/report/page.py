@@ -9,10 +9,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfloop import atomic
-from selfloop.text import duration
+from selfloop_plugins._shared.output import HEAD, MARK, has_mark, writing
 
-from ..output import HEAD, MARK, has_mark, writing
+from selfloop.storage import atomic
+from selfloop.text.display import duration
+
 from .canvas import svg
 from .facts import Facts
 from .pictures import KINDS, Picture, drawn

@@ -8,10 +8,11 @@ from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfloop.ledger import Past
+from selfloop_plugins._shared.output import has_mark
+from selfloop_plugins.commands.beliefs import Change
 
-from ..beliefs import Change
-from ..output import has_mark
+from selfloop.history import Past
+
 from .canvas import COLOURS, canvas, save, styled
 from .facts import Facts
 from .topics import Topic, topics

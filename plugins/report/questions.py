@@ -7,7 +7,7 @@ from typing import Any
 from unicodedata import category
 
 from selfloop import Attempt, Completion, Round
-from selfloop.text import encodable
+from selfloop.text.display import encodable
 
 Plain = dict[str, Any]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from math import sqrt
 
 from selfloop import Attempt, Question
-from selfloop.answers import content
-from selfloop.text import printable
+from selfloop.text.answers import content
+from selfloop.text.display import printable
 
 FEW, MOST = 3, 20  # questions without a topic for which groups are sought, and how many groups at most
 

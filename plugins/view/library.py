@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import selfloop
-from selfloop.plain_json import parsed
-from selfloop.store import DATABASE, Store, reading
-from selfloop.text import encodable
+from selfloop_plugins.report.facts import EVENTS, read
+from selfloop_plugins.report.page import page
 
-from ..report.facts import EVENTS, read
-from ..report.page import page
+import selfloop
+from selfloop.storage.plain_json import parsed
+from selfloop.storage.store import DATABASE, Store, reading
+from selfloop.text.display import encodable
 
 QUIET = 120.0  # seconds without a sign of life after which a run that has not ended counts as stopped
 TAIL = 64_000  # bytes of a run's events that say how far it is

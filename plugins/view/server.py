@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from selfloop_plugins.report.page import render
 
 from selfloop.errors import MissingExtra, RecipeError, SelfloopError, StoreError
-from selfloop.text import printable
+from selfloop.text.display import printable
 
-from ..report.page import render
 from .library import HITS, Library
 
 if TYPE_CHECKING:

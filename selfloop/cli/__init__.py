@@ -13,7 +13,7 @@ from selfloop import __version__, progress
 from selfloop.errors import PluginError, SelfloopError, StoreError
 
 if TYPE_CHECKING:
-    from selfloop.manager import Catalog
+    from selfloop.registry.manager import Catalog
 
 # name -> what `selfloop --help` says; the module is selfloop.cli.<name>, its command is called `command`
 COMMANDS = {
@@ -107,7 +107,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
 
 def commands_of_plugins(catalog: "Catalog | None" = None) -> tuple[dict[str, click.Command], dict[str, str]]:
     """Return the commands of plugins by name, and those that are left out, for their names are taken, and why."""
-    from selfloop.manager import load
+    from selfloop.registry.manager import load
 
     return (catalog or load()).commands_beside(COMMANDS)
 
@@ -118,8 +118,8 @@ def _plugin_commands() -> dict[str, click.Command]:
 
 def _owner(name: str) -> str:
     """Return the plugin and package that a command comes from; an empty string for those of selfloop."""
-    from selfloop.hookspecs import PROJECT
-    from selfloop.manager import load
+    from selfloop.registry.hookspecs import PROJECT
+    from selfloop.registry.manager import load
 
     catalog = load()
     command = commands_of_plugins(catalog)[0].get(name)
@@ -162,7 +162,7 @@ def main(args: list[str] | None = None) -> Any:
         with progress.shown_by(_line_for(sys.stderr)):
             result = selfloop.main(args=args, prog_name="selfloop", standalone_mode=False)
     except SelfloopError as error:
-        from selfloop.text import printable_block
+        from selfloop.text.display import printable_block
 
         lines = printable_block(str(error)).split("\n")
         click.echo("\n".join(line[:LONGEST] for line in [f"selfloop: {lines[0]}", *lines[1:]]), err=True)
@@ -179,7 +179,7 @@ def main(args: list[str] | None = None) -> Any:
         click.echo("selfloop: stopped. It leaves no run that could be resumed.", err=True)
         code = 130
     except OSError as error:  # a name too long, a folder that may not be looked into, no room for what is printed
-        from selfloop.text import printable
+        from selfloop.text.display import printable
 
         where = f"{printable(str(error.filename), LONGEST)}: " if error.filename else ""
         advice = "Give another file or folder, or see who may use this one and how much room there is."
@@ -188,7 +188,7 @@ def main(args: list[str] | None = None) -> Any:
     except RuntimeError as error:  # of pathlib, in place of an OSError
         if not str(error).startswith(("Symlink loop", "Could not determine home")):
             raise
-        from selfloop.text import printable
+        from selfloop.text.display import printable
 
         click.echo(f"selfloop: {printable(str(error), LONGEST).rstrip('.')}. Give another file or folder.", err=True)
         code = StoreError.exit_code

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from selfloop.answers import UNKNOWN
 from selfloop.cli.closed_book import closed_book, refuse_ignored
 from selfloop.cli.options import accept_license, as_json, complete_asked, overrides
 from selfloop.records import Attempt
-from selfloop.text import encodable, printable
+from selfloop.text.answers import UNKNOWN
+from selfloop.text.display import encodable, printable
 
 
 @click.command("ask")
@@ -75,7 +75,7 @@ def _answered(what: str, questions: tuple[str, ...], overrides: tuple[str, ...])
     from tempfile import TemporaryDirectory
 
     from selfloop.errors import StepFailed
-    from selfloop.store import attempts_of
+    from selfloop.storage.store import attempts_of
 
     with TemporaryDirectory(prefix="selfloop-ask-") as home:
         file = Path(home) / "questions.jsonl"

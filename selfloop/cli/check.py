@@ -25,9 +25,9 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
       selfloop check my.yaml
       selfloop check quickstart --set rounds=5 --json
     """
-    from selfloop.assemble import check
     from selfloop.cli.bundled import recipe_file
-    from selfloop.recipe import read
+    from selfloop.config.assembly import check
+    from selfloop.config.recipe import read
 
     file, base = recipe_file(recipe)
     loaded = read(file, overrides, base)

@@ -28,8 +28,8 @@ def answering(what: str) -> Answering:
 
     Raises StoreError for a run that has not begun.
     """
-    from selfloop.store import DATABASE
-    from selfloop.yaml_source import override
+    from selfloop.config.yaml_source import override
+    from selfloop.storage.store import DATABASE
 
     if what.lower().endswith((".yaml", ".yml")):
         return Answering(recipe_file(Path(what))[0])
@@ -44,7 +44,7 @@ def answering(what: str) -> Answering:
 
 
 def _tuned(folder: Path) -> Answering:
-    from selfloop.store import RECIPE, opened
+    from selfloop.storage.store import RECIPE, opened
 
     with closing(opened(folder, write=False)) as store:
         base, pinned, adapter = store.meta().get("base", "."), {"model": store.model()}, store.past().adapter
@@ -55,7 +55,7 @@ def _tuned(folder: Path) -> Answering:
 
 def refuse_ignored(overrides: Sequence[str], *keys: str) -> None:
     """Raise RecipeError for settings that one round over given questions does not apply, and for `keys`."""
-    from selfloop.yaml_source import refuse_overrides
+    from selfloop.config.yaml_source import refuse_overrides
 
     names = ("rounds", "ask", "tuner", *keys)
     because = f"this command asks its questions in one round and does not tune, so it cannot apply {', '.join(names)}."
@@ -68,9 +68,9 @@ def kept_input(file: Path, runs: Path) -> Path:
     A run reads its questions again when it goes on. Raises RecipeError for what cannot be read, and StoreError
     for the disk.
     """
-    from selfloop import atomic
     from selfloop.data import files
     from selfloop.errors import StoreError
+    from selfloop.storage import atomic
 
     if not files.is_stream(file):
         return file
@@ -99,8 +99,8 @@ def closed_book(
     `pinned` goes into the run's `meta`, beside the model.
     Raises RecipeError for overrides of what is given by the questions.
     """
+    from selfloop.config.yaml_source import override
     from selfloop.runner import run
-    from selfloop.yaml_source import override
 
     who = answering(what)
     refuse_ignored(overrides)

@@ -30,13 +30,13 @@ from selfloop.cli.required import (
     required,
 )
 from selfloop.cli.tables import print_table
-from selfloop.text import printable
+from selfloop.text.display import printable
 
 if TYPE_CHECKING:
     from selfloop.data import Table
     from selfloop.data.raw import Cells
-    from selfloop.gold import Match
-    from selfloop.metrics import Estimate
+    from selfloop.evaluation.gold import Match
+    from selfloop.evaluation.metrics import Estimate
 
 HUB = "hf:"
 CHOICES = "truthful_qa"
@@ -100,7 +100,7 @@ def command(
       selfloop eval runs/quickstart
       selfloop eval quickstart --data questions.jsonl --fail-under accuracy=0.6 --fail-over failed=0
     """
-    from selfloop.gold import match_named
+    from selfloop.evaluation.gold import match_named
 
     chosen = match_named(match)
     requirements = required(fail_under, fail_over)
@@ -134,7 +134,7 @@ def command(
 
 def _finished(what: str, runs: Path) -> Path:
     from selfloop.errors import RecipeError
-    from selfloop.store import DATABASE
+    from selfloop.storage.store import DATABASE
 
     if not any((folder / DATABASE).is_file() for folder in (Path(what), runs / what)):
         raise RecipeError(f"no run {what}. To measure a recipe or a model, give --data FILE or --data {HUB}NAME too.")
@@ -147,7 +147,7 @@ def _choices(source: dict[str, Any], path: Path | None) -> "list[Cells]":
     from selfloop.errors import RecipeError
 
     if source.get("name") == CHOICES:
-        from selfloop.multiple_choice import CONFIG, REPOSITORY, SPLIT
+        from selfloop.evaluation.multiple_choice import CONFIG, REPOSITORY, SPLIT
 
         return fetch(REPOSITORY, CONFIG, source["split"] or SPLIT)
     if path is None:
@@ -185,10 +185,10 @@ def _report(folder: Path, match: "Match", as_json: bool, requirements: Sequence[
     from pydantic_core import to_json
 
     from selfloop.errors import MissingExtra, RecipeError, StoreError
-    from selfloop.evaluate import evaluate
+    from selfloop.evaluation.evaluate import evaluate
     from selfloop.failed_steps import failed_steps, refuse_failed
-    from selfloop.rows import save
-    from selfloop.store import Store, declining_as_in
+    from selfloop.storage.parquet import save
+    from selfloop.storage.store import Store, declining_as_in
 
     store = Store(folder, write=False)
     files, missing, unstored = list[Path](), "", ""
@@ -304,14 +304,14 @@ def _multiple_choice(
 
     from pydantic_core import to_json
 
-    from selfloop.assemble import assemble, check
+    from selfloop.config.assembly import assemble, check
+    from selfloop.config.recipe import read
+    from selfloop.config.yaml_source import refuse_overrides
     from selfloop.data import sample
     from selfloop.errors import NothingAnswered, RecipeError
-    from selfloop.multiple_choice import items, score
-    from selfloop.recipe import read
+    from selfloop.evaluation.multiple_choice import items, score
     from selfloop.runner import pin_model
-    from selfloop.store import Store
-    from selfloop.yaml_source import refuse_overrides
+    from selfloop.storage.store import Store
 
     applied = "multiple choice applies only backend, plugins and the prompt `answer`: nothing is generated or judged."
     refuse_overrides(overrides, ("backend", "plugins", "prompts.answer"), only=True, because=applied)

@@ -9,10 +9,10 @@ from click.shell_completion import CompletionItem
 
 from selfloop import progress
 from selfloop.errors import StoreError, did_you_mean
-from selfloop.isolation import output_for_programs
+from selfloop.registry.isolation import output_for_programs
 
 SHOWN = 8  # runs that a message names
-DATABASE = "run.sqlite"  # of `selfloop.store`, which takes too long to import each time somebody presses Tab
+DATABASE = "run.sqlite"  # of `selfloop.storage.store`, which takes too long to import each time somebody presses Tab
 
 
 class FilePath(click.Path):
@@ -140,7 +140,7 @@ def complete_asked(ctx: click.Context, parameter: click.Parameter, incomplete: s
 
 def complete_component(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the names of the installed components and commands, of one kind with --kind."""
-    from selfloop.manager import load
+    from selfloop.registry.manager import load
 
     catalog, kind = load(), ctx.params.get("kind")
     found = {offer.component.name for own, offer in catalog if kind in (None, own)}

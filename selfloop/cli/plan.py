@@ -12,11 +12,11 @@ import click
 
 from selfloop.cli.options import FilePath, accept_license, as_json, complete_recipe, overrides, runs_dir
 from selfloop.cli.tables import print_table
-from selfloop.text import duration, printable
+from selfloop.text.display import duration, printable
 
 if TYPE_CHECKING:
-    from selfloop.forecast import Forecast
-    from selfloop.recipe import Loaded
+    from selfloop.config.recipe import Loaded
+    from selfloop.forecast.estimate import Forecast
 
 
 @click.command("plan")
@@ -42,11 +42,11 @@ def command(recipe: Path, overrides: tuple[str, ...], runs: Path, seconds: float
     Example:
       selfloop plan quickstart
     """
-    from selfloop.assemble import check
     from selfloop.cli.bundled import recipe_file
+    from selfloop.config.assembly import check
+    from selfloop.config.recipe import read
     from selfloop.errors import Stopped
-    from selfloop.forecast import forecast
-    from selfloop.recipe import read
+    from selfloop.forecast.estimate import forecast
 
     file, base = recipe_file(recipe)
     loaded = read(file, overrides, base)
@@ -94,7 +94,7 @@ def _capabilities(loaded: "Loaded", found: "Forecast") -> Iterator[dict[str, Any
 
 
 def _warnings(loaded: "Loaded", found: "Forecast", runs: Path) -> Iterator[str]:
-    from selfloop.machine import free_memory
+    from selfloop.forecast.machine import free_memory
 
     free, disk = free_memory(), shutil.disk_usage(_there(runs)).free
     if found.memory and free is not None and found.memory > free:
@@ -113,7 +113,7 @@ def _warnings(loaded: "Loaded", found: "Forecast", runs: Path) -> Iterator[str]:
 def _tuner_warnings(loaded: "Loaded", tuner: Any) -> Iterator[str]:
     from tempfile import TemporaryDirectory
 
-    from selfloop.assemble import built
+    from selfloop.config.assembly import built
     from selfloop.errors import SelfloopError
 
     try:
@@ -125,7 +125,7 @@ def _tuner_warnings(loaded: "Loaded", tuner: Any) -> Iterator[str]:
 
 
 def _options(loaded: "Loaded") -> set[str]:
-    from selfloop.options import options_model
+    from selfloop.config.options import options_model
 
     return set(options_model(loaded.catalog.find("backend", loaded.recipe.backend.kind).build).model_fields)
 

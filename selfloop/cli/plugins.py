@@ -9,11 +9,11 @@ import click
 from selfloop.cli import commands_of_plugins, short_help
 from selfloop.cli.options import as_json, complete_component
 from selfloop.cli.tables import print_wrapped, terminal_width
-from selfloop.text import printable
+from selfloop.text.display import printable
 
 if TYPE_CHECKING:
-    from selfloop.manager import Catalog
     from selfloop.protocols import Component
+    from selfloop.registry.manager import Catalog
 
 KINDS = ("backend", "source", "scorer", "verifier", "critic", "demonstrator", "tuner", "observer", "command")
 # where the built-in ones are described, with figures; all of them are in docs/recipe.md
@@ -48,7 +48,7 @@ def command(names: tuple[str, ...], kind: str | None, as_json: bool) -> None:
       selfloop plugins --kind verifier
       selfloop plugins llama_cpp hf
     """
-    from selfloop.manager import load
+    from selfloop.registry.manager import load
 
     catalog = load()
     rows = [row for row in (*_components(catalog), *_commands(catalog)) if kind in (None, row["kind"])]
@@ -78,7 +78,7 @@ def _components(catalog: "Catalog") -> Iterator[Row]:
 
 def _row(kind: str, plugin: str, version: str, component: "Component") -> Row:
     from selfloop.cli.extras import missing
-    from selfloop.options import describe_options
+    from selfloop.config.options import describe_options
 
     package = version.partition(" ")[0]
     return {

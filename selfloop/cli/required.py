@@ -103,9 +103,9 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float | None]]:
 
 def known_names(who: Answering, overrides: tuple[str, ...]) -> set[str]:
     """Return the names of the figures that an evaluation by `who` will have, without asking the model."""
-    from selfloop.assemble import numbered
-    from selfloop.evaluate import evaluate
-    from selfloop.recipe import read
+    from selfloop.config.assembly import numbered
+    from selfloop.config.recipe import read
+    from selfloop.evaluation.evaluate import evaluate
 
     recipe = read(who.recipe, (*who.overrides, *overrides), who.base).recipe
     report = evaluate([]).plain()

@@ -24,7 +24,7 @@ def command(run: str, overrides: tuple[str, ...], runs: Path, as_json: bool) -> 
       selfloop rescore quickstart --set 'verifiers=[agreement, cocoa]'
     """
     from selfloop.cli.summary import summed_up
-    from selfloop.rescore import rescore
+    from selfloop.evaluation.rescoring import rescore
 
     folder = run_folder(run, runs)
     summed_up(lambda: rescore(folder, overrides, runs), as_json=as_json)

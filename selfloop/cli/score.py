@@ -18,7 +18,7 @@ from selfloop.cli.options import (
     runs_dir,
     skip_broken,
 )
-from selfloop.text import printable
+from selfloop.text.display import printable
 
 
 @click.command("score")
@@ -62,7 +62,7 @@ def command(
     """
     from selfloop import data
     from selfloop.errors import StepFailed
-    from selfloop.store import attempts_of
+    from selfloop.storage.store import attempts_of
 
     refuse_ignored(overrides, "critique", "answer.careful", "prompts.critique", "prompts.revise")  # no draft is written
     path = kept_input(file, runs)

@@ -9,9 +9,9 @@ import click
 from pydantic_core import to_json
 
 from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
-from selfloop.flips import flip
+from selfloop.evaluation.flips import flip
 from selfloop.records import Attempt, Completion, Failure, Round
-from selfloop.text import printable
+from selfloop.text.display import printable
 
 DECISIONS = ["belief", "declined", "undecided", "dropped", "failed"]
 
@@ -33,7 +33,7 @@ def command(run: str, only: tuple[str, ...], question: str | None, failures: boo
       selfloop show quickstart --only declined
       selfloop show runs/quickstart --question capital
     """
-    from selfloop.store import Store, declining_as_in
+    from selfloop.storage.store import Store, declining_as_in
 
     store = Store(folder := run_folder(run, runs), write=False)
     try:

@@ -10,14 +10,14 @@ from typing import Any, get_args
 
 import click
 
-from selfloop import flips
 from selfloop.cli.tables import print_table, terminal_width
 from selfloop.errors import StepFailed
+from selfloop.evaluation import flips
 from selfloop.failed_steps import FailedStep, cause_text, failed_steps, failed_verifiers
-from selfloop.ledger import Past
+from selfloop.history import Past
 from selfloop.records import Decision, Round
-from selfloop.store import Store, declining_as_in
-from selfloop.text import printable
+from selfloop.storage.store import Store, declining_as_in
+from selfloop.text.display import printable
 
 REASONS = 4  # named for each scorer
 LEAST, LONGEST = 40, 160  # cells of a belief, however wide the terminal is

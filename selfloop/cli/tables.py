@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from selfloop.text import cells, printable
+from selfloop.text.display import cells, printable
 
 PIPED = 1000  # columns of what is no terminal: nothing is wrapped, so that `grep` finds it
 GAP = "   "  # between columns

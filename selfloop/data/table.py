@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 from unicodedata import normalize
 
-from selfloop.answers.bounded import checked
 from selfloop.data import layouts
 from selfloop.data.cells import is_cut_list, is_list, is_nothing, text_of, texts
 from selfloop.data.columns import (
@@ -30,7 +29,8 @@ from selfloop.data.columns import (
 from selfloop.data.raw import Broken, Raw, Row, places
 from selfloop.errors import RecipeError
 from selfloop.records import Question
-from selfloop.text import encodable, printable
+from selfloop.text.answers.bounded import checked
+from selfloop.text.display import encodable, printable
 
 # What the rows are for. "ask": the model answers, unless a row has an `answer`, which is judged in its place.
 # "eval": the model answers, and each row needs a gold answer. "score": each row has an answer to be judged.

@@ -89,7 +89,9 @@ class CommandContract:
         told, error = " ".join([str(command.name), *map(repr, args)]), result.exception
         if error and not isinstance(error, SystemExit | SelfloopError | click.ClickException):
             raise AssertionError(f"`{told}` ends in a traceback: {type(error).__name__}: {error}") from error
-        assert "\x1b" not in result.output, f"`{told}` prints what it was given as it is; use selfloop.text.printable"
+        assert "\x1b" not in result.output, (
+            f"`{told}` prints what it was given as it is; use selfloop.text.display.printable"
+        )
         return error.exit_code if isinstance(error, SelfloopError) else result.exit_code
 
 

@@ -8,8 +8,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from selfloop.config.options import options_model
 from selfloop.guard import sound
-from selfloop.options import options_model
 from selfloop.protocols import CAPABILITIES, Component, Judging
 from selfloop.testing.scripted import Limited
 from selfloop.testing.told import judging

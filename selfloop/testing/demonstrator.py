@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from selfloop.prompts import Prompt
+from selfloop.config.prompts import Prompt
 from selfloop.protocols import Judging
 from selfloop.records import Message
 from selfloop.testing.contract import Contract, called, listed, same

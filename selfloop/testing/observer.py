@@ -11,7 +11,7 @@ from typing import Any
 
 from selfloop.events import Event, RoundEnded, RunEnded
 from selfloop.records import Round
-from selfloop.store import RECIPE, Store
+from selfloop.storage.store import RECIPE, Store
 from selfloop.testing.contract import Contract
 from selfloop.testing.scripted import ScriptedBackend
 from selfloop.testing.told import events
@@ -47,7 +47,7 @@ class ObserverContract(Contract):
         """Raise at none, whatever a model wrote; and print nothing that a terminal would act on."""
         out = self.watch(tmp_path)
         acts = [ascii(text) for text in ACTS if text in out]
-        assert not acts, f"it prints {', '.join(acts)} as the model wrote it; use selfloop.text.printable"
+        assert not acts, f"it prints {', '.join(acts)} as the model wrote it; use selfloop.text.display.printable"
 
     def test_a_run_may_end_anywhere(self, tmp_path: Path) -> None:
         """Be closed after any event: a run may be stopped, and may fail before it begins."""

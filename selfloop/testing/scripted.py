@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfloop.errors import RequestError
 from selfloop.records import Adapter, AdapterProof, Completion, Continuation, ModelInfo, Request
-from selfloop.thoughts import trailing
+from selfloop.text.thoughts import trailing
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from selfloop.config.prompts import Prompts
 from selfloop.events import (
     AttemptEnded,
     BatchLearnt,
@@ -15,8 +16,7 @@ from selfloop.events import (
     StepStarted,
     Trouble,
 )
-from selfloop.ledger import Past
-from selfloop.prompts import Prompts
+from selfloop.history import Past
 from selfloop.protocols import Asking, Backend, Judging, Tuning
 from selfloop.records import Attempt, Claim, Completion, Failure, Outcome, Question, Round, Verdict
 from selfloop.testing.scripted import ScriptedBackend

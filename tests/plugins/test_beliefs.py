@@ -16,7 +16,7 @@ import pytest
 from conftest import Selfloop
 
 from selfloop.records import Attempt, Completion, Outcome, Question, Round
-from selfloop.store import Store
+from selfloop.storage.store import Store
 
 Write = Callable[[Mapping[str, str]], Path]
 
@@ -449,7 +449,7 @@ def test_a_line_fits_the_terminal(columns: int, work: Path) -> None:
     wide = "世界で一番長い川は何ですか" * 9
     made(work / "runs/a-run", [attempt(long, "the Nile " * 30), attempt(wide, wide), attempt("Short?", "yes")])
     made(work / "runs/b-run", [attempt(long, "no")], [attempt(long, "no", "undecided")])
-    from selfloop.text import cells
+    from selfloop.text.display import cells
 
     for args in ([], ["--merge"], ["--flipped"], ["--history", "r"]):
         shown = on_terminal(["beliefs", *args], columns, work)
@@ -485,7 +485,7 @@ def test_ten_thousand_are_quick(work: Path, selfloop: Selfloop) -> None:
 
 def test_nothing_heavy_is_imported_for_help() -> None:
     code = (
-        "import sys; import selfloop_plugins.beliefs; "
+        "import sys; import selfloop_plugins.commands.beliefs; "
         "print([m for m in ('numpy', 'pyarrow', 'rich', 'pydantic', 'sqlite3') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

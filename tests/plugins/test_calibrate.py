@@ -10,7 +10,7 @@ import pytest
 from conftest import Selfloop
 
 from selfloop.records import Attempt, Completion, Question, Round, Verdict
-from selfloop.store import Store
+from selfloop.storage.store import Store
 
 Write = Callable[[Any], Path]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from selfloop_plugins import calibration
-from selfloop_plugins.calibration import Calibration, fit, isotonic, logistic, odds
-from selfloop_plugins.combined import FILE, Combined, check
-from selfloop_plugins.meaning_probability import MeaningProbability
-from selfloop_plugins.pmi import Pmi
+from selfloop_plugins._shared import calibration
+from selfloop_plugins._shared.calibration import Calibration, fit, isotonic, logistic, odds
+from selfloop_plugins.detectors.combined import FILE, Combined, check
+from selfloop_plugins.detectors.meaning_probability import MeaningProbability
+from selfloop_plugins.detectors.pmi import Pmi
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-from selfloop_plugins.contrast import Contrast
-from selfloop_plugins.evidence import PROMPTS
-from selfloop_plugins.independent import Check, Independent, reworded, turned
-from selfloop_plugins.self_refine import SelfRefine
+from selfloop_plugins.critics.contrast import Contrast
+from selfloop_plugins.critics.independent import Check, Independent, reworded, turned
+from selfloop_plugins.critics.self_refine import SelfRefine
+from selfloop_plugins.detectors._claims import PROMPTS
 
 from selfloop import Claim, Completion, Question
+from selfloop.config.prompts import Prompt
 from selfloop.errors import RequestError
-from selfloop.prompts import Prompt
 from selfloop.records import Request
 from selfloop.testing import ScriptedBackend, judging
 

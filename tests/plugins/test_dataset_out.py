@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from conftest import Selfloop
 from ruamel.yaml import YAML
-from selfloop_plugins import cards, dataset_out
-from selfloop_plugins.dataset_out import rows
+from selfloop_plugins._shared import cards
+from selfloop_plugins.export import dataset as dataset_out
+from selfloop_plugins.export.dataset import rows
 
 from selfloop.errors import StoreError
 from selfloop.records import Attempt, Completion, Decision, Outcome, Question, Round, Verdict
-from selfloop.store import Store
+from selfloop.storage.store import Store
 
 Write = Callable[[Mapping[str, str]], Path]
 HOSTILE = "Who wrote ```it``` |\n---\n# <script>alert(1)</script>\x1b[2J \u202e{x}\udc80?"

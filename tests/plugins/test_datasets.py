@@ -8,13 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from selfloop_plugins import datasets
+from selfloop_plugins.sources import datasets
 
 from selfloop import Asking, Past, Question
+from selfloop.config.prompts import Prompts
 from selfloop.errors import MissingExtra, RecipeError
-from selfloop.gold import judged
-from selfloop.prompts import Prompts
-from selfloop.rows import save
+from selfloop.evaluation.gold import judged
+from selfloop.storage.parquet import save
 from selfloop.testing import ScriptedBackend, past_of
 
 ROWS: dict[str, list[dict[str, Any]]] = {

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selfloop_plugins import diversity
-from selfloop_plugins.diversity import Diversity
+from selfloop_plugins.observers import diversity
+from selfloop_plugins.observers.diversity import Diversity
 
 from selfloop import Attempt, Question, Round, Score
 from selfloop.events import RoundEnded, RunStarted
 from selfloop.records import ModelInfo
-from selfloop.store import Store
+from selfloop.storage.store import Store
 
 NAMES = ["Ada", "Bel", "Cid", "Dora", "Eva", "Finn", "Gil", "Hal", "Ida", "Jon", "Kay", "Lea"]
 FORMS = ["Who painted {}?", "When was {} born?", "Where did {} live?", "Which river flows by {}?", "How old is {}?"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Selfloop
-from selfloop_plugins import computer, doctor
+from selfloop_plugins.commands import _computer as computer
+from selfloop_plugins.commands import doctor
 
 TOPICS = {"python", "selfloop", "plugins", "processor", "cores", "memory", "llama.cpp", "gpu", "cache", "runs"}
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from selfloop_plugins import embedding
-from selfloop_plugins.embedding import NEUTRAL, embed
+from selfloop_plugins._shared import embedding
+from selfloop_plugins._shared.embedding import NEUTRAL, embed
 
 from selfloop.errors import MissingExtra, RecipeError, RequestError
 from selfloop.records import Continuation

@@ -15,17 +15,17 @@ import pytest
 import torch
 import transformers as T
 from conftest import high_level_llama
-from selfloop_plugins import models
+from selfloop_plugins.backends.hf import adapter as adapters
+from selfloop_plugins.backends.hf import checkpoint
 from selfloop_plugins.export import merge, targets
 from selfloop_plugins.export.card import card
-from selfloop_plugins.hf import adapter as adapters
-from selfloop_plugins.hf import checkpoint
+from selfloop_plugins.models import locate as models
 from test_adapter_gguf import CONFIGS, saved
 from test_rescore import PLUGIN, RECIPE, attempts
 
 from selfloop.records import Adapter, Round
-from selfloop.store import RECIPE as RECIPE_FILE
-from selfloop.store import Store
+from selfloop.storage.store import RECIPE as RECIPE_FILE
+from selfloop.storage.store import Store
 
 MODEL = "smollm2-135m-instruct"
 TEXT = "The capital of France is Paris, a large city on the river Seine, and the capital of Peru is Lima."

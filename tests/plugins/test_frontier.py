@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from selfloop_plugins import frontier
-from selfloop_plugins.evidence import PROMPTS
+from selfloop_plugins.detectors._claims import PROMPTS
+from selfloop_plugins.sources import frontier
 
 from selfloop import Asking, Outcome, Past, Question
 from selfloop.errors import RequestError

@@ -9,13 +9,13 @@ import peft
 import pytest
 import torch
 import transformers as T
-from selfloop_plugins import models
-from selfloop_plugins.decoding.prompting import split
-from selfloop_plugins.decoding.tasks import Looking, Scoring, Writing
-from selfloop_plugins.hf import build, check, checkpoint
-from selfloop_plugins.hf.engine import CHUNK, Engine, attentions
-from selfloop_plugins.hf.model import refuse_unknown_head
-from selfloop_plugins.llama_cpp import build as build_llama
+from selfloop_plugins.backends._decoding.prompting import split
+from selfloop_plugins.backends._decoding.tasks import Looking, Scoring, Writing
+from selfloop_plugins.backends.hf import build, check, checkpoint
+from selfloop_plugins.backends.hf.engine import CHUNK, Engine, attentions
+from selfloop_plugins.backends.hf.model import refuse_unknown_head
+from selfloop_plugins.backends.llama_cpp import build as build_llama
+from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, Completion, Continuation, Message, Request, Sampling

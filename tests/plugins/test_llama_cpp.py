@@ -17,11 +17,11 @@ from functools import cache as once
 import numpy as np
 import pytest
 from conftest import high_level_llama
-from selfloop_plugins import models
-from selfloop_plugins.decoding.sampling import Sampler, read, reject
-from selfloop_plugins.llama_cpp import build, cache, check, scheduler
-from selfloop_plugins.llama_cpp.grammar import Grammar
-from selfloop_plugins.llama_cpp.yardstick import TEXT
+from selfloop_plugins.backends._decoding.sampling import Sampler, read, reject
+from selfloop_plugins.backends.llama_cpp import build, cache, check, scheduler
+from selfloop_plugins.backends.llama_cpp.grammar import Grammar
+from selfloop_plugins.backends.llama_cpp.yardstick import TEXT
+from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, Completion, Continuation, Message, Request, Sampling
@@ -133,7 +133,7 @@ def test_a_completion_is_the_same_bits_in_any_batch_and_order(alone, sequences):
 def test_a_copy_in_another_format_gives_the_same_bits_too(tmp_path, name, ftype):
     """Each format has kernels of its own, and those of BF16 do depend on the batch where it is not filled up."""
     path, requests = tmp_path / f"{name}.gguf", mixed()[:6]
-    module = "selfloop_plugins.llama_cpp.requantise"
+    module = "selfloop_plugins.backends.llama_cpp.requantise"
     command = [sys.executable, "-m", module, str(models.locate(MODEL)), str(path), str(ftype), "2"]
     subprocess.run(command, check=True, capture_output=True)
     batched = build(model=str(path), sequences=64)
@@ -249,7 +249,7 @@ def test_text_is_data_and_only_the_template_has_special_tokens(backend):
 
 def raw_tokens(model, text):
     """Return what llama.cpp itself makes of a whole rendered prompt, special tokens read."""
-    from selfloop_plugins.llama_cpp.model import lib
+    from selfloop_plugins.backends.llama_cpp.model import lib
 
     buffer = (ctypes.c_int32 * 500)()
     count = lib.llama_tokenize(model.vocab, text.encode(), len(text.encode()), buffer, 500, False, True)

@@ -4,7 +4,7 @@ import random
 from itertools import count
 
 import pytest
-from selfloop_plugins.llama_cpp.tree import EDGES, SPLIT, Tree, common
+from selfloop_plugins.backends.llama_cpp.tree import EDGES, SPLIT, Tree, common
 
 ROOM = 10**6
 

@@ -11,15 +11,15 @@ import peft
 import pytest
 import torch
 import transformers as T
-from selfloop_plugins import models
-from selfloop_plugins.evidence import PROMPTS
-from selfloop_plugins.llama_cpp import build as build_llama
-from selfloop_plugins.lora import build as build_tuner
-from selfloop_plugins.lora import check as check_tuner
-from selfloop_plugins.lora import training, tuner
-from selfloop_plugins.lora.gate import Gate, Measured, scored
-from selfloop_plugins.lora.lessons import Lesson, lessons
-from selfloop_plugins.lora.training import (
+from selfloop_plugins.backends.llama_cpp import build as build_llama
+from selfloop_plugins.detectors._claims import PROMPTS
+from selfloop_plugins.models import locate as models
+from selfloop_plugins.tuners.lora import build as build_tuner
+from selfloop_plugins.tuners.lora import check as check_tuner
+from selfloop_plugins.tuners.lora import training, tuner
+from selfloop_plugins.tuners.lora.gate import Gate, Measured, scored
+from selfloop_plugins.tuners.lora.lessons import Lesson, lessons
+from selfloop_plugins.tuners.lora.training import (
     Example,
     Settings,
     ahead,
@@ -35,10 +35,10 @@ from selfloop_plugins.lora.training import (
 )
 
 from selfloop import Outcome, Past, Question, Tuning
-from selfloop.answers import declines
+from selfloop.config.prompts import Prompts, is_open
 from selfloop.errors import ModelError, RecipeError
-from selfloop.prompts import Prompts, is_open
 from selfloop.records import Request, Sampling
+from selfloop.text.answers import declines
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from selfloop_plugins import models
-from selfloop_plugins.gguf_header import header
+from selfloop_plugins.models import locate as models
+from selfloop_plugins.models.gguf_header import header
 
 from selfloop.errors import ModelError
 

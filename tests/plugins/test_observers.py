@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from conftest import Clock
 from rich.console import Console
-from selfloop_plugins import console, jsonl
+from selfloop_plugins.observers import console, jsonl
 
 from selfloop.cli import _Stderr
 from selfloop.events import (

@@ -9,8 +9,9 @@ from time import monotonic
 import pytest
 import test_models
 from conftest import Selfloop
-from selfloop_plugins import models, places
-from selfloop_plugins.hf import checkpoint
+from selfloop_plugins.backends.hf import checkpoint
+from selfloop_plugins.models import locate as models
+from selfloop_plugins.models import stores as places
 from test_models import BASE, gguf, put, text
 
 from selfloop.errors import ModelError

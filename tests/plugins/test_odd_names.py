@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from conftest import Selfloop
 
-from selfloop.yaml_source import Source
+from selfloop.config.yaml_source import Source
 
 QUESTIONS = "What is the capital of Egypt?\nWho wrote Emma?\n"
 NAMES = [

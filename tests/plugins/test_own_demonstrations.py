@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Query, Selfloop
-from selfloop_plugins import embedding
-from selfloop_plugins.evidence import PROMPTS
-from selfloop_plugins.own_demonstrations import OwnDemonstrations, Pair, clusters, selfloop_demonstrators
+from selfloop_plugins._shared import embedding
+from selfloop_plugins.detectors._claims import PROMPTS
+from selfloop_plugins.few_shot.own_demonstrations import OwnDemonstrations, Pair, clusters, selfloop_demonstrators
 
+from selfloop.config.prompts import Prompt
 from selfloop.errors import MissingExtra, RecipeError, RequestError, StoreError
-from selfloop.ledger import Past
-from selfloop.prompts import Prompt
+from selfloop.history import Past
 from selfloop.records import Adapter, Attempt, Completion, Continuation, Decision, Message, Question, Round
-from selfloop.store import Store
+from selfloop.storage.store import Store
 from selfloop.testing import ScriptedBackend, judging
 
 Write = Callable[[Any], Path]

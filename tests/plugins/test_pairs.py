@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from selfloop_plugins.pairs import (
+from selfloop_plugins._shared.pairs import (
     balanced,
     entity,
     form,

@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from selfloop_plugins.calibration import sigmoid
-from selfloop_plugins.probes import AnswerProbe, EntropyProbe, Probe, QuestionProbe, _fold, _head, best_split, check
-from selfloop_plugins.prompt_stability import PromptStability
-from selfloop_plugins.prompt_stability import selfloop_verifiers as stability
-from selfloop_plugins.rauq import Rauq
+from selfloop_plugins._shared.calibration import sigmoid
+from selfloop_plugins.detectors.probes import (
+    AnswerProbe,
+    EntropyProbe,
+    Probe,
+    QuestionProbe,
+    _fold,
+    _head,
+    best_split,
+    check,
+)
+from selfloop_plugins.detectors.prompt_stability import PromptStability
+from selfloop_plugins.detectors.prompt_stability import selfloop_verifiers as stability
+from selfloop_plugins.detectors.rauq import Rauq
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeRegressor
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selfloop_plugins import question_file
-from selfloop_plugins.question_file import QuestionFile
+from selfloop_plugins.sources import file as question_file
+from selfloop_plugins.sources.file import QuestionFile
 
 from selfloop.errors import RecipeError
 from selfloop.testing import asking, past_of

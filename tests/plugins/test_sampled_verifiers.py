@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import expit, logsumexp, softmax
-from selfloop_plugins.asking import logistic, seed, shares
-from selfloop_plugins.bsdetector import CHOICES, PROMPTS, BSDetector
-from selfloop_plugins.eigenscore import EigenScore, eigenscore
-from selfloop_plugins.evidence import Abstain
-from selfloop_plugins.likeness import f1, sentences
-from selfloop_plugins.paraphrase import Paraphrase
-from selfloop_plugins.reverse_question import build as reverse_question
-from selfloop_plugins.reverse_question import content
-from selfloop_plugins.sar import SentSar
-from selfloop_plugins.selfcheck import SelfCheckNgram, SelfCheckPrompt
+from selfloop_plugins._shared.queries import logistic, seed, shares
+from selfloop_plugins.detectors._claims import Abstain
+from selfloop_plugins.detectors._similarity import f1, sentences
+from selfloop_plugins.detectors.bsdetector import CHOICES, PROMPTS, BSDetector
+from selfloop_plugins.detectors.eigenscore import EigenScore, eigenscore
+from selfloop_plugins.detectors.paraphrase import Paraphrase
+from selfloop_plugins.detectors.reverse_question import build as reverse_question
+from selfloop_plugins.detectors.reverse_question import content
+from selfloop_plugins.detectors.sar import SentSar
+from selfloop_plugins.detectors.selfcheck import SelfCheckNgram, SelfCheckPrompt
 
 from selfloop import Claim, Completion, Question, Verdict
 from selfloop.errors import RequestError

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from selfloop_plugins.answerable import Answerable
-from selfloop_plugins.balance import Balance, form
-from selfloop_plugins.novelty import Novelty
-from selfloop_plugins.well_formed import WellFormed
+from selfloop_plugins.scorers.answerable import Answerable
+from selfloop_plugins.scorers.balance import Balance, form
+from selfloop_plugins.scorers.novelty import Novelty
+from selfloop_plugins.scorers.well_formed import WellFormed
 
 from selfloop import Asking, Attempt, Outcome, Past, Question, Round
 from selfloop.cli.summary import dropped_for, dropped_line
@@ -381,7 +381,7 @@ def test_embeddings_give_the_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
         calls.append(list(texts))
         return np.array([[text.count("a"), text.count("b") + 0.0] for text in texts])
 
-    monkeypatch.setattr("selfloop_plugins.embedding.embed", embed, raising=False)
+    monkeypatch.setattr("selfloop_plugins._shared.embedding.embed", embed, raising=False)
     scorer = Novelty(by="embeddings")
     told = replace(asking(), past=past_of(["aaaa", "bbbb"]))
     found = scorer.score([Question(text, "test") for text in ("ab", "aa", "b", "ccc")], told)

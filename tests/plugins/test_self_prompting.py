@@ -8,8 +8,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from selfloop_plugins import entities, self_prompting
-from selfloop_plugins.self_prompting import SelfPrompting, one_of, shares
+from selfloop_plugins._shared import entities
+from selfloop_plugins.sources import self_prompting
+from selfloop_plugins.sources.self_prompting import SelfPrompting, one_of, shares
 
 from selfloop import Asking, Completion, Outcome, Past, Question, Request
 from selfloop.errors import MissingExtra, RecipeError, RequestError

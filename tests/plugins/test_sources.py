@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selfloop_plugins import blank_slate, question_file, topics
-from selfloop_plugins.writing import draw, first_question
+from selfloop_plugins.sources import blank_slate, topics
+from selfloop_plugins.sources import file as question_file
+from selfloop_plugins.sources._writing import draw, first_question
 
 from selfloop import Asking, Message, Outcome, Past, Question, Request, Sampling
+from selfloop.config.prompts import Prompts
 from selfloop.errors import RecipeError, RequestError
-from selfloop.prompts import Prompts
 from selfloop.testing import ScriptedBackend, past_of
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import click.testing
 import pytest
 from conftest import Selfloop
-from selfloop_plugins.starting import KINDS, PURPOSES, new
+from selfloop_plugins.scaffold import KINDS, PURPOSES, new
 
 from selfloop.cli.bundled import names
-from selfloop.yaml_source import Source
+from selfloop.config.yaml_source import Source
 
 
 def pytest_in(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -370,7 +370,7 @@ def test_a_wheel_has_the_recipes_and_templates(tmp_path: Path) -> None:
         ("selfloop", root / "selfloop", root.glob("selfloop/recipes/*.yaml")),
         ("selfloop_recipes", root / "recipes", root.glob("recipes/*.*")),
         ("selfloop_plugins.report", root / "plugins/report", root.glob("plugins/report/page/*")),
-        ("selfloop_plugins.starting", root / "plugins/starting", root.glob("plugins/starting/templates/*")),
+        ("selfloop_plugins.scaffold", root / "plugins/starting", root.glob("plugins/scaffold/templates/*")),
     ):
         for path in found:
             assert any(fnmatch(str(path.relative_to(folder)), pattern) for pattern in data[package]), path

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 from conftest import Selfloop
-from selfloop_plugins import trackers
-from selfloop_plugins.gated import gated
-from selfloop_plugins.trackers import Figure, Meter, Tracker
+from selfloop_plugins._shared.gate_report import gated
+from selfloop_plugins.observers import trackers
+from selfloop_plugins.observers.trackers import Figure, Meter, Tracker
 
 from selfloop.errors import ModelError
 from selfloop.events import BatchLearnt, CompletionDone, Event, RoundEnded, RunEnded, RunStarted, StepStarted

@@ -9,10 +9,11 @@ import psutil
 import pytest
 import torch
 import transformers as T
-from selfloop_plugins import hf, lora
-from selfloop_plugins.hf import memory
-from selfloop_plugins.lora import training, tuner
-from selfloop_plugins.lora.gate import Gate
+from selfloop_plugins.backends import hf
+from selfloop_plugins.backends.hf import memory
+from selfloop_plugins.tuners import lora
+from selfloop_plugins.tuners.lora import training, tuner
+from selfloop_plugins.tuners.lora.gate import Gate
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selfloop_plugins import again, variants
-from selfloop_plugins.variants import named, names, rewords, swap, turns
+from selfloop_plugins.sources import recheck as again
+from selfloop_plugins.sources import variants
+from selfloop_plugins.sources.variants import named, names, rewords, swap, turns
 
 from selfloop import Asking, Outcome, Past, Question, Request
-from selfloop.answers import normalise
+from selfloop.config.options import options_model
 from selfloop.errors import RequestError
-from selfloop.ledger import contradicts
-from selfloop.options import options_model
+from selfloop.history import contradicts
 from selfloop.records import Belief
 from selfloop.testing import ScriptedBackend, asking
+from selfloop.text.answers import normalise
 
 PROMPTS = Path(variants.__file__).parent / "prompts"
 SCRIPT: Mapping[str, Sequence[str]] = {

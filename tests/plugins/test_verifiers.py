@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import entropy
-from selfloop_plugins.agreement import Agreement
-from selfloop_plugins.arithmetic import Arithmetic
-from selfloop_plugins.cocoa import CoCoA
-from selfloop_plugins.echo import Echo, echoes
-from selfloop_plugins.first_token_margin import FirstTokenMargin
-from selfloop_plugins.mean_token_entropy import MeanTokenEntropy
-from selfloop_plugins.meanings import meanings
-from selfloop_plugins.p_true import PROMPTS, PTrue
-from selfloop_plugins.perplexity import Perplexity
-from selfloop_plugins.semantic_entropy import DiscreteSemanticEntropy, SemanticEntropy
-from selfloop_plugins.sequence_probability import SequenceProbability
+from selfloop_plugins.detectors._meanings import meanings
+from selfloop_plugins.detectors.agreement import Agreement
+from selfloop_plugins.detectors.arithmetic import Arithmetic
+from selfloop_plugins.detectors.cocoa import CoCoA
+from selfloop_plugins.detectors.echo import Echo, echoes
+from selfloop_plugins.detectors.first_token_margin import FirstTokenMargin
+from selfloop_plugins.detectors.mean_token_entropy import MeanTokenEntropy
+from selfloop_plugins.detectors.p_true import PROMPTS, PTrue
+from selfloop_plugins.detectors.perplexity import Perplexity
+from selfloop_plugins.detectors.semantic_entropy import DiscreteSemanticEntropy, SemanticEntropy
+from selfloop_plugins.detectors.sequence_probability import SequenceProbability
 
 from selfloop import Claim, Completion, Question, Verdict
-from selfloop.answers import declines, normalise
 from selfloop.errors import MissingExtra, RecipeError, RequestError
 from selfloop.testing import ScriptedBackend, judging
+from selfloop.text.answers import declines, normalise
 
 QUESTION = Question("What is the capital of Egypt?", "test")
 LN = math.log

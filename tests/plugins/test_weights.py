@@ -5,9 +5,9 @@ import shutil
 from collections import namedtuple
 
 import pytest
-from selfloop_plugins import models
-from selfloop_plugins.llama_cpp import weights
-from selfloop_plugins.llama_cpp.weights import Fidelity, pick, working
+from selfloop_plugins.backends.llama_cpp import weights
+from selfloop_plugins.backends.llama_cpp.weights import Fidelity, pick, working
+from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError
 

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
+from selfloop.config.yaml_source import Source, override
 from selfloop.errors import RecipeError
-from selfloop.yaml_source import Source, override
 
 RECIPE = "rounds: 1\nbackend: {kind: scripted, model: m}\nask:\n  questions: 2\n  sources:\n    - blank_slate\n"
 PATH = Path("recipe.yaml")

@@ -17,8 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from selfloop.records import Adapter, Attempt, Completion, Decision, Failure, Question, Round, Verdict
-from selfloop.store import Store
-from selfloop.text import encodable
+from selfloop.storage.store import Store
+from selfloop.text.display import encodable
 
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=()), max_size=12),  # lone surrogates too

@@ -310,9 +310,9 @@ def main(mode: str, folder: Path, *, few: bool = False) -> None:
     import numpy as np  # noqa: F401  imported once, before the forks
     import scipy.optimize  # noqa: F401
     import torch
-    from selfloop_plugins import combined, probes, trackers  # noqa: F401
-    from selfloop_plugins.lora import training, tuner  # noqa: F401
+    from selfloop_plugins.detectors import combined, probes  # noqa: F401
     from selfloop_plugins.report import page
+    from selfloop_plugins.tuners.lora import training, tuner  # noqa: F401
 
     from selfloop import cli, runner  # noqa: F401
 

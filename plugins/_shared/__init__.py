@@ -1,0 +1,1 @@
+"""Helpers that components of several kinds use. None of them registers anything."""

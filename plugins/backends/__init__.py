@@ -1,0 +1,1 @@
+"""Backends: the engines that run a model."""

@@ -1,0 +1,74 @@
+"""The backend `hf`: any causal language model that transformers can load, on CPU or GPU.
+
+checkpoint.py what a recipe calls a model -> a folder that transformers loads; a GGUF file is converted once
+memory.py     whether a model fits, said before it is loaded or trained
+model.py      the loaded model and its vocabulary
+engine.py     tokens in, outputs out: batches of one shape, so that a result does not depend on the batch
+adapter.py    an adapter as peft saves it -> a GGUF file, for llama.cpp
+backend.py    all of the above as a `selfloop.protocols.Backend` (most of which is in `decoding`)
+
+Only names and signatures are here, so that listing plugins imports neither torch nor transformers.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Le
+
+from selfloop.errors import MissingExtra
+from selfloop.protocols import Component
+from selfloop.registry.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from .backend import Transformers
+
+GIVES = frozenset({"logprobs", "entropies", "chat", "loglikelihood", "hidden_states", "attentions", "adapters"})
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+def build(
+    *,
+    model: str,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch: Annotated[int, Ge(1), Le(1024)] | None = None,
+    threads: Annotated[int, Ge(1), Le(512)] | None = None,
+    trust_remote_code: bool = False,
+) -> "Transformers":
+    """Load a model; `batch` rows are computed at once, also where fewer are wanted (default: 16, on a GPU 64).
+
+    `model` is a folder, a name on the Hugging Face hub, or a GGUF file or name as for `llama_cpp`, which is converted
+    once and kept. `auto` computes in bfloat16 where the hardware has it, else in float32. `trust_remote_code` runs
+    programs that come with a model: only where you have read them.
+    Raises MissingExtra without transformers, ModelError for what cannot be loaded.
+    """
+    try:
+        from .backend import Transformers
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "hf", "The backend hf") from error
+    return Transformers(
+        model, device=device, dtype=dtype, batch=batch, threads=threads, trust_remote_code=trust_remote_code
+    )
+
+
+def check(
+    *,
+    model: str,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    batch: int | None = None,
+    threads: int | None = None,
+    trust_remote_code: bool = False,
+) -> None:
+    """Raise what can be seen without loading or fetching: no such file, folder or name, licence not accepted."""
+    from .checkpoint import check as check_model
+
+    check_model(model)
+
+
+@hookimpl
+def selfloop_backends() -> list[Component]:
+    """Offer the backend."""
+    doc = "any causal model of transformers, or a GGUF file it can convert, on CPU or GPU"
+    return [Component("hf", build, doc=doc, gives=GIVES, check=check, extra="hf")]

@@ -1,0 +1,114 @@
+"""An adapter as peft saves it -> the GGUF file of the same adapter, for llama.cpp.
+
+Its tensors have llama.cpp's names, `blk.N.<name>.weight.lora_a` and `.lora_b`. For the architecture `llama` its
+converter keeps the rows of each attention head's queries and keys in another order than transformers does (pairs
+that are turned together stand side by side), so the rows of their `lora_b` go the same way.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfloop.errors import MissingExtra, ModelError
+from selfloop.storage import atomic
+
+CONFIG, WEIGHTS, GGUF = "adapter_config.json", "adapter_model.safetensors", "adapter.gguf"
+
+# transformers' name of an architecture -> llama.cpp's
+ARCHITECTURES: Mapping[str, str] = {
+    "llama": "llama",
+    "mistral": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gemma2": "gemma2",
+    "gemma3_text": "gemma3",
+    "phi3": "phi3",
+}
+TURNED = ("q_proj", "k_proj")  # of the architecture llama
+
+Array = NDArray[np.float32]
+
+
+def refuse_other(config: Any) -> None:
+    """Raise ModelError for a model whose adapters llama.cpp, or this file, has no names for."""
+    kind = config.get_text_config().model_type
+    if kind not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise ModelError(f"an adapter of a model of the type {kind} cannot be written as GGUF; those of {known} can")
+
+
+def write_gguf(folder: Path, config: Any) -> Path:
+    """Write `adapter.gguf` beside the adapter in `folder`, whole or not at all; return its path.
+
+    `config` is that of the base model. Raises ModelError for an architecture that is not in `ARCHITECTURES`, and for
+    what a GGUF adapter cannot hold: DoRA, a bias, whole layers, ranks that differ. Raises OSError for a full disk.
+    """
+    try:
+        import gguf
+        from safetensors.numpy import load_file
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "tune", "Writing an adapter as GGUF") from error
+    refuse_other(config)
+    text = config.get_text_config()
+    made = json.loads((folder / CONFIG).read_text("utf-8"))
+    _refuse_unheld(made)
+    architecture = ARCHITECTURES[text.model_type]
+    path = folder / GGUF
+    with atomic.replacing(path) as part:
+        writer = gguf.GGUFWriter(part, architecture)
+        writer.add_type("adapter")
+        writer.add_string("adapter.type", "lora")
+        writer.add_float32("adapter.lora.alpha", _alpha(made))
+        for name, weights in _tensors(load_file(folder / WEIGHTS), text, architecture):
+            writer.add_tensor(name, weights)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return path
+
+
+def _alpha(made: Mapping[str, Any]) -> float:
+    """Return what llama.cpp divides by the rank to get the scale that peft uses."""
+    rank, alpha = int(made["r"]), float(made["lora_alpha"])
+    return alpha * rank**0.5 if made.get("use_rslora") else alpha
+
+
+def _refuse_unheld(made: Mapping[str, Any]) -> None:
+    strange = [key for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern") if made.get(key)]
+    strange += ["bias"] if made.get("bias", "none") != "none" else []
+    if made.get("peft_type") != "LORA" or strange:
+        why = ", ".join(strange) or str(made.get("peft_type"))
+        raise ModelError(f"this adapter has {why}, which a GGUF adapter cannot hold; a plain LoRA can be written")
+
+
+def _tensors(weights: Mapping[str, Array], config: Any, architecture: str) -> Iterator[tuple[str, Array]]:
+    """Yield llama.cpp's name and the weights of each half of each layer's adapter."""
+    import gguf
+
+    kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
+    for key, values in sorted(weights.items()):
+        layer, _, side = key.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
+        name = names.get_name(f"{layer}.weight", try_suffixes=(".weight",))
+        if name is None or side not in ("lora_A", "lora_B"):
+            raise ModelError(f"llama.cpp has no name for {key} of an adapter of {architecture}. Use it with hf")
+        values = np.ascontiguousarray(values, np.float32)
+        if architecture == "llama" and side == "lora_B" and layer.endswith(TURNED):
+            values = turned(values, _heads(config, layer))
+        yield f"{name}.{side.lower()}", values
+
+
+def _heads(config: Any, layer: str) -> int:
+    keys = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return int(config.num_attention_heads if layer.endswith("q_proj") else keys)
+
+
+def turned(rows: Array, heads: int) -> Array:
+    """Return the rows in llama.cpp's order: of each head the two halves interleaved."""
+    width = rows.shape[0] // heads // 2
+    return np.ascontiguousarray(rows.reshape(heads, 2, width, -1).swapaxes(1, 2).reshape(rows.shape))

@@ -1,0 +1,223 @@
+"""What a recipe calls a model -> a folder that transformers loads. A GGUF file is converted once:
+
+    <cache>/converted/<sha256 of the file>-<transformers>/    config, tokenizer, weights in bfloat16 as safetensors
+
+The folder appears whole or not at all.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from io import StringIO
+from operator import length_hint
+from pathlib import Path
+from typing import Any
+
+from selfloop_plugins.models import locate as models
+from selfloop_plugins.models.gguf_header import parts
+
+from selfloop import progress
+from selfloop.errors import MissingExtra, ModelError
+from selfloop.storage import atomic
+from selfloop.storage.plain_json import read_object
+
+ADAPTER = "adapter_config.json"
+INDEX = "model.safetensors.index.json"
+SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", INDEX)
+
+_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_log = logging.getLogger("selfloop.models")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A folder, or a name on the hub; and the GGUF file that it was converted from."""
+
+    place: str
+    gguf: Path | None = None
+
+    def sha256(self) -> str:
+        """Return the hash of the GGUF file; of a folder, that of the names and hashes of what is loaded from it."""
+        if self.gguf:
+            return models.sha256(self.gguf)
+        kinds = (".safetensors", ".json", ".jinja", ".model", ".py")
+        own = sorted(path for path in Path(self.place).iterdir() if path.suffix in kinds)
+        return hashlib.sha256("\n".join(f"{path.name} {models.sha256(path)}" for path in own).encode()).hexdigest()
+
+
+def check(model: str) -> None:
+    """Raise ModelError for what can be seen to be wrong without fetching or converting anything."""
+    path = Path(model).expanduser()
+    if path.is_dir():
+        _refuse_other(path)
+    elif not _on_hub(model):
+        models.check(model)
+
+
+def locate(model: str) -> Checkpoint:
+    """Return where a model is, after converting it if it is a GGUF file that was not converted yet.
+
+    Raises ModelError for what is no model, and for a file that transformers cannot convert.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        _refuse_other(path)
+        return Checkpoint(str(path))
+    if _on_hub(model):
+        return Checkpoint(model)
+    shipped = models.locate(model)
+    return Checkpoint(str(converted(shipped)), shipped)
+
+
+def _on_hub(model: str) -> bool:
+    return model not in models.KNOWN and not Path(model).expanduser().exists() and bool(_HUB.fullmatch(model))
+
+
+def _refuse_other(folder: Path) -> None:
+    """Raise ModelError for a folder that is no model, or holds more than a model."""
+    if (folder / ADAPTER).is_file():  # transformers would load the model that it names, and the adapter
+        raise ModelError(
+            f"{folder} has an {ADAPTER}: an adapter is not applied here. Merge it into its model "
+            "(merge_and_unload of peft) and name that folder, or move the adapter's files away"
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} has no config.json: it is no model of transformers. Name a folder that has one")
+    for name in SETTINGS:
+        _read_settings(folder / name)
+    if not any(folder.glob("*.safetensors")):
+        raise ModelError(
+            f"{folder} has no .safetensors file. Other weights may hold programs (pickle) and are not loaded: "
+            "save the model with save_pretrained"
+        )
+    files = _read_settings(folder / INDEX).get("weight_map", {})
+    names = sorted(set(map(str, files.values()))) if isinstance(files, dict) else []
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise ModelError(f"{folder} lacks {missing[0]} ({len(missing)} of {len(names)} files). Fetch all of them")
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Return what one of a model's JSON files says, nothing where there is none. Raises ModelError."""
+    if not path.exists():
+        return {}
+    try:
+        return read_object(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelError(f"{path} cannot be read: {reason}. Fetch it again") from error
+
+
+def converted(shipped: Path) -> Path:
+    """Return the folder with a GGUF file's model, made now if it is not there yet."""
+    folder = models.cache() / "converted" / f"{models.sha256(shipped)[:16]}-{version('transformers')}"
+    if folder.is_dir():
+        return folder
+    with models.making("the converted model", folder.with_name(f"{folder.name}.lock")):
+        if not folder.is_dir():  # another process may have converted it meanwhile
+            _convert(shipped, folder)
+    return folder
+
+
+def _convert(shipped: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if len(parts(shipped)) > 1:
+        raise ModelError(
+            f"{shipped} is one of several files, of which transformers would read this one alone; merge them with "
+            "llama-gguf-split --merge, or name a folder or a hub name of the same model"
+        )
+    _log.info("converting %s for transformers, once", shipped.name)
+    with (
+        atomic.replacing_folder(folder) as part,
+        quiet(),
+        progress.task(f"converting {shipped.name} for transformers") as task,
+    ):
+        try:
+            where: dict[str, Any] = {"gguf_file": shipped.name, "local_files_only": True}
+            tokenizer = AutoTokenizer.from_pretrained(str(shipped.parent), **where)
+            with _counted(task):
+                model = AutoModelForCausalLM.from_pretrained(str(shipped.parent), dtype=torch.bfloat16, **where)
+        except ImportError as error:
+            raise MissingExtra("gguf", "tune", f"Converting {shipped.name}") from error
+        except Exception as error:  # it raises KeyError, ValueError and more for what it does not know
+            raise ModelError(
+                f"transformers {version('transformers')} cannot convert {shipped}: {_first(error)}. "
+                "Name a folder or a hub name of the same model instead"
+            ) from error
+        _unquantised(model)
+        with saving(), writing(model, part):
+            model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+
+
+def _unquantised(model: Any) -> None:
+    """Take off what says that the weights are packed: they are plain numbers by now, and could not be saved else."""
+    for name in ("hf_quantizer", "quantization_method"):
+        with suppress(AttributeError):
+            delattr(model, name)
+    model.is_quantized = False
+    with suppress(AttributeError):
+        del model.config.quantization_config
+
+
+@contextmanager
+def saving() -> Iterator[None]:
+    """Let safetensors raise an OSError for a full disk, as everything else does."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+@contextmanager
+def _counted(task: progress.Task) -> Iterator[None]:
+    """Let `task` count the tensors that transformers unpacks: it shows them in a bar of tqdm, which goes nowhere."""
+    from transformers import modeling_gguf_pytorch_utils
+
+    def bar(tensors: Iterable[Any], **options: Any) -> Iterator[Any]:
+        total = length_hint(tensors)
+        for number, tensor in enumerate(tensors, start=1):
+            yield tensor
+            task.count(number, total, "tensors")
+
+    module: Any = modeling_gguf_pytorch_utils
+    theirs = module.tqdm
+    module.tqdm = bar
+    try:
+        yield
+    finally:
+        module.tqdm = theirs
+
+
+def writing(model: Any, folder: Path) -> AbstractContextManager[progress.Task]:
+    """Return a task of writing a model's weights into a folder."""
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    return progress.task(f"writing {folder.name}", weights, progress.BYTES, progress.size_of(folder))
+
+
+def _first(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let transformers show neither bars nor warnings meanwhile. Some of its bars ask nobody, so they go nowhere."""
+    from transformers.utils import logging
+
+    theirs: Any = logging  # it has no types
+    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    try:
+        with redirect_stderr(StringIO()):
+            yield
+    finally:
+        theirs.set_verbosity(level)
+        if bars:
+            theirs.enable_progress_bar()

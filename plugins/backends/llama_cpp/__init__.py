@@ -1,0 +1,75 @@
+"""The backend `llama_cpp`: one GGUF file, many sequences in one batch, on the CPU.
+
+model.py     the file: loading it, its vocabulary, what it says of itself
+grammar.py   text that keeps to a grammar or a JSON schema
+cache.py     the KV cache: tokens in, logits out, the same bits in any batch
+tree.py      what prompts have in common is read once
+scheduler.py which rows go into each call of llama_decode
+weights.py   the working copy: the same model in the format that is the fastest here
+context.py   how large a cache, and whether there is memory for it
+backend.py   all of the above as a `selfloop.protocols.Backend` (most of which is in `decoding`)
+
+Only names and signatures are here, so that listing plugins imports neither numpy nor llama_cpp.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from annotated_types import Ge, Le
+from selfloop_plugins.models import locate as models
+
+from selfloop.errors import MissingExtra
+from selfloop.protocols import Component
+from selfloop.registry.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from .backend import LlamaCpp
+
+MAX_SEQUENCES = 128  # of the 254 that llama.cpp leaves us; the prompts need some too
+GIVES = frozenset({"logprobs", "entropies", "chat", "loglikelihood", "hidden_states", "adapters"})
+
+Weights = Literal["shipped", "auto", "q4_0", "q8_0", "bf16", "f16"]
+
+
+def build(
+    *,
+    model: str,
+    n_ctx: Annotated[int, Ge(64), Le(2**30)] | None = None,
+    sequences: Annotated[int, Ge(1), Le(MAX_SEQUENCES)] | None = None,
+    threads: Annotated[int, Ge(1), Le(512)] | None = None,
+    weights: Weights = "shipped",
+) -> "LlamaCpp":
+    """Load a model: `n_ctx` tokens of cache shared by up to `sequences` completions that are written at once.
+
+    `model` is a .gguf file or a name (see `selfloop_plugins.models.locate`). By default the cache is as large as the
+    requests want it and memory allows, 64 sequences are written at once, and `threads` are the physical cores.
+    `weights` is the format that is computed with: a copy of the file is made once where it is not the shipped one.
+    `auto` takes what is measured, once, to be the fastest in a batch on this machine.
+    Raises MissingExtra without llama-cpp-python, ModelError for a file or a size that cannot be had.
+    """
+    try:
+        from .backend import LlamaCpp
+        from .weights import working
+    except ModuleNotFoundError as error:
+        package = "llama-cpp-python" if error.name == "llama_cpp" else str(error.name)
+        raise MissingExtra(package, "llamacpp", "The backend llama_cpp") from error
+    copy = working(models.locate(model), weights, threads)
+    return LlamaCpp(copy.path, n_ctx=n_ctx, sequences=sequences, threads=threads, about=copy.about)
+
+
+def check(
+    *,
+    model: str,
+    n_ctx: int | None = None,
+    sequences: int | None = None,
+    threads: int | None = None,
+    weights: Weights = "shipped",
+) -> None:
+    """Raise what can be seen without loading or fetching: no such file or name, not a GGUF, licence not accepted."""
+    models.check(model)
+
+
+@hookimpl
+def selfloop_backends() -> list[Component]:
+    """Offer the backend."""
+    doc = "a GGUF file on the CPU, many sequences in a batch; answers do not depend on the batch"
+    return [Component("llama_cpp", build, doc=doc, gives=GIVES, check=check, extra="llamacpp")]

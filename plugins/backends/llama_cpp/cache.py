@@ -1,0 +1,203 @@
+"""The KV cache of one llama.cpp context: tokens in, logits out, each row the same bits whatever is beside it.
+
+Results must not depend on what else is in the batch, or a run that is resumed would end elsewhere than one
+that was not interrupted. On the CPU of llama.cpp four things make them independent, down to the last bit:
+
+1. Flash attention walks a row's own cells in the order they lie in and skips the others.
+2. From 64 rows on it changes to another kernel, but only where keys and values have the same type. So keys are
+   kept in F16 and values in BF16, which costs no accuracy: F16 values would be summed up in F16, these are
+   summed up in F32 (`docs/experiments.md`).
+3. Matrix kernels change below 8 rows and treat a remainder of 8 differently. So each call is filled up with
+   *ballast*, tokens of a sequence of its own, to a multiple of 8 rows; the same goes for the rows whose
+   logits are wanted. Ballast comes last and is removed at once.
+4. The cells of a sequence must lie in the order of its tokens, but llama.cpp fills holes first. So there are
+   no holes: the cells of what has finished go to a sequence called the *grave*, and new cells are only ever
+   taken at the top. From time to time the cache is *compacted* (`scheduler.py`): the live sequences are saved
+   byte by byte, the cache is cleared, and they are put back in order.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from selfloop_plugins.backends._decoding.sampling import Output, Row, read
+
+from selfloop.errors import ModelError
+
+from .model import lib
+
+ROWS = 256  # of one llama_decode; more are hardly faster
+WANTED = 64  # rows with logits of one llama_decode; each takes memory, one MiB for a vocabulary of 262,144
+STEP = 8
+SEQUENCES = 256  # the most that llama.cpp knows; two of them are ballast and grave
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One row of a batch."""
+
+    id: int
+    position: int
+    sequence: int
+    wanted: bool
+
+
+def _up(n: int) -> int:
+    return -(-n // STEP) * STEP
+
+
+class Cache:
+    """The cells of a context, which it owns, filled from below without holes.
+
+    Sequences are numbers that `take` gives out.
+
+    With `hidden` set, outputs have hidden states too, and all rows cost as much as wanted ones.
+    """
+
+    def __init__(self, context: Any, cells: int, sequences: int, vocab_size: int, width: int, threads: int) -> None:
+        self.context, self.cells = context, cells
+        self.top, self.hidden = 0, False
+        self._vocab_size, self._width = vocab_size, width
+        self._memory = lib.llama_get_memory(context)
+        self._batch = lib.llama_batch_init(ROWS, 0, 1)
+        self.sequences = sequences - 2
+        self._ballast, self._grave = self.sequences, self.sequences + 1
+        self._free = list(range(self.sequences - 1, -1, -1))
+        # Python sees Ctrl-C only between two calls into C, and a call may take long: it runs on a thread of its
+        # own, and llama.cpp asks after every operation whether to stop. What it asks is libc's strlen about
+        # this buffer, 0 or 1: a function in Python would have to be called thousands of times a second.
+        self._abort = ctypes.create_string_buffer(2)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="llama_decode")
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="logits")
+        self._scratch = np.empty((threads, vocab_size), np.float32)
+        strlen = ctypes.cast(ctypes.CDLL(None).strlen, lib.ggml_abort_callback)
+        lib.llama_set_abort_callback(context, strlen, ctypes.cast(self._abort, ctypes.c_void_p))
+
+    def close(self) -> None:
+        """Free it, with its context."""
+        self._worker.shutdown()
+        self._readers.shutdown()
+        lib.llama_batch_free(self._batch)
+        lib.llama_free(self.context)
+
+    def clear(self) -> None:
+        """Empty all cells; sequences stay taken."""
+        lib.llama_memory_clear(self._memory, False)
+        self.top = 0
+
+    def reset(self) -> None:
+        """Empty all cells and take all sequences back."""
+        self.clear()
+        self._free = list(range(self.sequences - 1, -1, -1))
+
+    def take(self) -> int:
+        """Return an empty sequence; `drop` gives it back."""
+        return self._free.pop()
+
+    def fits(self, rows: int, wanted: int) -> bool:
+        """Return whether so many rows, of which so many with logits, and their ballast go into one call."""
+        if self.hidden:
+            return _up(rows) <= WANTED
+        return _up(wanted) <= WANTED and _up(rows + _up(wanted) - wanted) <= ROWS
+
+    def decode(self, tokens: Sequence[Token]) -> list[Output]:
+        """Run the model; return the outputs of the wanted rows, valid until the next call.
+
+        Where it fails or is interrupted, what is in the cells is undefined until `reset`.
+        """
+        wanted = sum(token.wanted for token in tokens)
+        extra = 0 if self.hidden else _up(wanted) - wanted
+        total = _up(len(tokens) + extra)
+        ballast = [Token(0, i, self._ballast, i < extra) for i in range(total - len(tokens))]
+        self._fill([*tokens, *ballast])
+        lib.llama_set_embeddings(self.context, self.hidden)
+        status = self._run()
+        if status:
+            why = f"with status {status} at {self.top} of {self.cells} cells"
+            raise ModelError(f"llama_decode failed {why}. Lower backend.n_ctx or backend.sequences, and go on")
+        if ballast:
+            lib.llama_memory_seq_rm(self._memory, self._ballast, -1, -1)
+        self.top += len(tokens)
+        return self._outputs(tokens, total if self.hidden else _up(wanted))
+
+    def _run(self) -> int:
+        try:
+            return int(self._worker.submit(lib.llama_decode, self.context, self._batch).result())
+        except BaseException:
+            self._abort.value = b"\1"
+            ended = self._worker.submit(int)
+            while not ended.done():  # nothing may touch the memory before, not even a second Ctrl-C
+                with suppress(KeyboardInterrupt):
+                    wait([ended])
+            self._abort.value = b""
+            raise
+
+    def _fill(self, tokens: Sequence[Token]) -> None:
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        for i, token in enumerate(tokens):
+            batch.token[i], batch.pos[i], batch.logits[i] = token.id, token.position, token.wanted
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, token.sequence
+
+    def _outputs(self, tokens: Sequence[Token], rows: int) -> list[Output]:
+        if not rows:
+            return []
+        logits = self._array(lib.llama_get_logits(self.context), rows, self._vocab_size)
+        if not self.hidden:  # llama.cpp gives the wanted rows only
+            return self._read(list(logits[: sum(token.wanted for token in tokens)]))
+        wanted = [i for i, token in enumerate(tokens) if token.wanted]
+        hidden = self._array(lib.llama_get_embeddings(self.context), rows, self._width)
+        outputs = self._read([logits[i] for i in wanted])
+        return [output._replace(hidden=hidden[i]) for i, output in zip(wanted, outputs, strict=True)]
+
+    def _read(self, rows: Sequence[Row]) -> list[Output]:
+        """Read rows on all threads: numpy lets go of Python's lock, and a pass over a large vocabulary takes long."""
+
+        def every(start: int) -> list[Output]:
+            step, scratch = len(self._scratch), self._scratch[start]
+            return [read(rows[i], scratch) for i in range(start, len(rows), step)]
+
+        shares = list(self._readers.map(every, range(len(self._scratch))))
+        return [shares[i % len(shares)][i // len(shares)] for i in range(len(rows))]
+
+    def _array(self, pointer: Any, rows: int, columns: int) -> Row:
+        if not pointer:
+            raise ModelError("the model gives no logits: it is no language model")
+        return np.ctypeslib.as_array(pointer, shape=(rows, columns))
+
+    def fork(self, source: int, target: int, length: int) -> None:
+        """Let `target` share the first `length` tokens of `source`."""
+        if length:
+            lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def drop(self, sequence: int, start: int) -> None:
+        """Give a sequence back; its cells from position `start` on stay taken until the next compaction."""
+        lib.llama_memory_seq_cp(self._memory, sequence, self._grave, start, -1)
+        lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        self._free.append(sequence)
+
+    def save(self, sequence: int, start: int) -> NDArray[np.uint8]:
+        """Return a sequence's bytes from position `start` on; what lies before it is dropped from the sequence.
+
+        llama.cpp leaves out what its own sliding window hides from the sequence's next token.
+        """
+        lib.llama_memory_seq_rm(self._memory, sequence, 0, start)
+        buffer = np.empty(int(lib.llama_state_seq_get_size(self.context, sequence)), np.uint8)
+        if not lib.llama_state_seq_get_data(self.context, _bytes(buffer), buffer.size, sequence):
+            raise ModelError("llama.cpp cannot save a sequence. Lower backend.sequences, and go on")
+        return buffer
+
+    def restore(self, sequence: int, saved: NDArray[np.uint8], cells: int) -> None:
+        """Put bytes that `save` gave, of so many cells, at the top; the sequence's other cells are lost."""
+        if not lib.llama_state_seq_set_data(self.context, _bytes(saved), saved.size, sequence):
+            raise ModelError("llama.cpp cannot restore a sequence. Lower backend.sequences, and go on")
+        self.top += cells
+
+
+def _bytes(buffer: NDArray[np.uint8]) -> Any:
+    return buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

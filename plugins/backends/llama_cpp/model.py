@@ -1,0 +1,206 @@
+"""A GGUF file in llama.cpp's hands: loading it, its vocabulary, and what it says of itself."""
+
+import ctypes
+import os
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from selfloop_plugins.backends._decoding import chat
+from selfloop_plugins.backends._decoding.chat import Piece
+
+from selfloop import progress
+from selfloop.errors import ModelError, RequestError
+
+
+def _bindings() -> Any:
+    # Threads that spin at llama.cpp's many barriers halve its speed as soon as another program wants a core
+    # too. The OpenMP library reads this when it is loaded.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    import llama_cpp
+
+    return llama_cpp
+
+
+lib: Any = _bindings()  # Any: the bindings' annotations and what ctypes really takes differ too often to check
+
+WARN, CONTINUED = 3, 5  # ggml's log levels from which on a line may be the reason of a failure
+
+
+class Log:
+    """What llama.cpp said last. Its log is one for the whole process, so there is one of these (`log()`)."""
+
+    def __init__(self) -> None:
+        self.lines: deque[str] = deque(maxlen=20)
+        self._level = 0
+        self._callback = lib.llama_log_callback(self._take)  # held here: llama.cpp keeps only the address
+        lib.llama_log_set(self._callback, None)
+
+    def _take(self, level: int, text: bytes, _: object) -> None:
+        self._level = self._level if level == CONTINUED else level
+        if self._level >= WARN and text.strip():
+            self.lines.append(text.decode("utf-8", "replace").strip())
+
+    @contextmanager
+    def listening(self) -> Iterator["Log"]:
+        """Forget what was said before, and see that llama.cpp still talks to us."""
+        lib.llama_log_set(self._callback, None)
+        self.lines.clear()
+        yield self
+
+    @property
+    def reason(self) -> str:
+        """Return what went wrong, in llama.cpp's words, without its functions' names; the deepest cause is first."""
+        errors = [re.sub(r"^[\w:~<>]+: ", "", line).removeprefix("error loading model: ") for line in self.lines]
+        return errors[0] if errors else "llama.cpp gives no reason"
+
+
+@cache
+def log() -> Log:
+    """Return the one log, made when it is first wanted; starts llama.cpp as well."""
+    made = Log()
+    lib.llama_backend_init()
+    return made
+
+
+@cache
+def built_for_amx() -> bool:
+    """Return whether llama.cpp would multiply quantised weights by AMX tiles.
+
+    Its AMX kernels are left out. Built by GCC 12 they crash: GCC takes the tile configuration to be 8 bytes long and
+    drops the stores of the other 56. Whether their results depend on the batch was never measured either.
+    """
+    return b"AMX_INT8 = 1" in lib.llama_print_system_info()
+
+
+class Model:
+    """A loaded model file and its vocabulary. Raises ModelError for a file that cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, path.name
+        params = lib.llama_model_default_params()
+        params.n_gpu_layers = 0
+        params.use_extra_bufts = not built_for_amx()
+        with log().listening() as said, progress.task(f"loading {self.name}"):
+            self.pointer = lib.llama_model_load_from_file(str(path).encode(), params)
+        if not self.pointer:
+            raise ModelError(
+                f"llama.cpp cannot load {path}: {said.reason}. "
+                "If the file is cut off, fetch it again; if its architecture is unknown, upgrade llama-cpp-python."
+            )
+        try:
+            self._refuse_unsupported()
+        except ModelError:
+            self.close()
+            raise
+        self.vocab = lib.llama_model_get_vocab(self.pointer)
+        self.vocab_size = int(lib.llama_vocab_n_tokens(self.vocab))
+        self.bos = self._text_of(lib.llama_vocab_bos)
+        self.eos = self._text_of(lib.llama_vocab_eos)
+        self._pieces: dict[int, bytes] = {}
+        self._ends: dict[int, bool] = {}
+
+    def close(self) -> None:
+        """Free the model; everything made from it must be freed before."""
+        if self.pointer:
+            lib.llama_model_free(self.pointer)
+            self.pointer = None
+
+    def _refuse_unsupported(self) -> None:
+        """Models without a cell of cache for each token cannot share prompts or forget one sequence of many."""
+        for kind in ("recurrent", "hybrid", "diffusion"):
+            if getattr(lib, f"llama_model_is_{kind}")(self.pointer):
+                raise ModelError(
+                    f"{self.path} is a {kind} model; llama_cpp runs causal transformers only. Name another file"
+                )
+        if lib.llama_model_has_encoder(self.pointer) or self.meta("general.type") == "adapter":
+            raise ModelError(f"{self.path} is no decoder-only language model, which llama_cpp needs. Name another file")
+
+    def meta(self, key: str) -> str:
+        """Return a value of the file's metadata, or an empty string."""
+        size = 256
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            length = int(lib.llama_model_meta_val_str(self.pointer, key.encode(), buffer, size))
+            if length < size:
+                return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
+            size = length + 1
+
+    @cached_property
+    def template(self) -> str:
+        """Return the chat template, empty for a base model."""
+        found = lib.llama_model_chat_template(self.pointer, None)
+        return found.decode("utf-8", "replace") if found else ""
+
+    @property
+    def context(self) -> int:
+        """Return how many tokens the model was trained to read at once."""
+        return int(lib.llama_model_n_ctx_train(self.pointer))
+
+    @property
+    def width(self) -> int:
+        """Return the size of a hidden state."""
+        return int(lib.llama_model_n_embd(self.pointer))
+
+    @property
+    def window(self) -> int:
+        """Return how far back its sliding-window layers look, 0 if it has none."""
+        return int(lib.llama_model_n_swa(self.pointer))
+
+    @property
+    def parameters(self) -> int:
+        """Return the number of weights."""
+        return int(lib.llama_model_n_params(self.pointer))
+
+    def _text_of(self, which: Any) -> str:
+        token = int(which(self.vocab))
+        return lib.llama_vocab_get_text(self.vocab, token).decode("utf-8", "replace") if token >= 0 else ""
+
+    @cached_property
+    def controls(self) -> dict[str, int]:
+        """Return the tokens that plain text never becomes, by their text."""
+        hidden = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
+        ids = [t for t in range(self.vocab_size) if lib.llama_vocab_get_attr(self.vocab, t) & hidden]
+        return {lib.llama_vocab_get_text(self.vocab, t).decode("utf-8", "replace"): t for t in ids}
+
+    @cached_property
+    def _control_finder(self) -> re.Pattern[str]:
+        return chat.finder(self.controls)
+
+    def tokens(self, pieces: Sequence[Piece]) -> list[int]:
+        """Return a prompt's tokens, opened by BOS where the vocabulary wants that; plain text becomes no control."""
+        found = chat.tokens(pieces, self.controls, self._control_finder, self._plain)
+        bos = int(lib.llama_vocab_bos(self.vocab))
+        wants_bos = lib.llama_vocab_get_add_bos(self.vocab) and bos >= 0
+        return [bos, *found] if wants_bos and found[:1] != [bos] else found
+
+    def _plain(self, text: str) -> list[int]:
+        data = text.encode("utf-8", "replace")
+        size = len(data) + 8
+        buffer = (ctypes.c_int32 * size)()
+        count = int(lib.llama_tokenize(self.vocab, data, len(data), buffer, size, False, False))
+        if count < 0:
+            raise RequestError(f"llama.cpp cannot tokenise a text of {len(data)} bytes")
+        return list(buffer[:count])
+
+    def piece(self, token: int) -> bytes:
+        """Return a token's bytes, none for a special one; a character may be spread over tokens."""
+        if token not in self._pieces:
+            size = 64
+            buffer = ctypes.create_string_buffer(size)
+            length = int(lib.llama_token_to_piece(self.vocab, token, buffer, size, 0, False))
+            if length < 0:
+                buffer = ctypes.create_string_buffer(-length)
+                length = int(lib.llama_token_to_piece(self.vocab, token, buffer, -length, 0, False))
+            self._pieces[token] = buffer.raw[:length]
+        return self._pieces[token]
+
+    def ends(self, token: int) -> bool:
+        """Return whether a token ends the text."""
+        if token not in self._ends:
+            self._ends[token] = bool(lib.llama_vocab_is_eog(self.vocab, token))
+        return self._ends[token]

@@ -1,0 +1,1 @@
+"""Critics: they argue against a draft, and ask for a revision."""

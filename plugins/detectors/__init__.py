@@ -1,0 +1,1 @@
+"""Detectors: how likely an answer is true. Each is a verifier of one module; helpers start with an underscore."""

@@ -1,0 +1,69 @@
+"""EigenScore: how far apart the model's states after its samples lie (INSIDE, Chen et al. 2024, arXiv 2402.03744)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from selfloop_plugins._shared.queries import ByReading, logistic
+
+from selfloop import Claim, Component, Judging, hookimpl
+from selfloop.config.prompts import is_open
+from selfloop.protocols import Backend
+from selfloop.records import Continuation
+
+from ._claims import Abstain, scattered
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ALPHA = 1e-3  # the paper's: keeps the logarithm finite where states coincide
+
+
+class EigenScore(ByReading):
+    """Confidence is logistic(−E), E = (1/M) log det(Z J Zᵀ + 10⁻³ I), the paper's score. Uncalibrated.
+
+    Z (M samples × width d) holds the state at each sample's last token after the question, J = I − 1/d takes each
+    state's own mean off. E is the mean log eigenvalue, in nats: the more alike the samples' states, the lower. Here
+    the state is the last layer's, after its norm, for every backend gives that; the paper takes a middle layer's. E
+    has no unit: it depends on the model's scale and on M, so compare confidences of one model and one M. About the
+    question, not the answer. It abstains with fewer than two samples, and where all are empty or decline.
+    """
+
+    name = "eigenscore"
+
+    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+        """Return each sample after the question."""
+        scattered(claim)
+        prompt = judging.prompt("answer", question=claim.question.text)
+        return [Continuation(prompt, one.tokens or one.text, is_open(prompt)) for one in claim.samples]
+
+    def read(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
+        """Return the state at the end of each text."""
+        return backend.hidden_states(texts, (-1,))
+
+    def judge(self, claim: Claim, found: Sequence[Any]) -> tuple[float, str]:
+        """Return the confidence for the claim's question."""
+        import numpy as np
+
+        score = eigenscore(np.concatenate(found))
+        if np.isnan(score):
+            raise Abstain("a hidden state is not a number")
+        return logistic(-score), f"EigenScore {score:.2f} of {len(found)} samples"
+
+
+def eigenscore(states: "NDArray[np.floating[Any]]") -> float:
+    """Return the mean log eigenvalue of the Gram matrix of `states` (samples, width); NaN where they are no numbers."""
+    import numpy as np
+
+    if not np.isfinite(states).all():
+        return float("nan")
+    centred = states.astype(np.float64) - states.mean(axis=1, keepdims=True, dtype=np.float64)
+    gram = centred @ centred.T + ALPHA * np.eye(len(states))
+    return float(np.linalg.slogdet(gram).logabsdet) / len(states)
+
+
+@hookimpl
+def selfloop_verifiers() -> list[Component]:
+    """Offer the verifier."""
+    doc, needs = "how alike the model's states after the samples are", frozenset({"hidden_states"})
+    return [Component("eigenscore", EigenScore, doc=doc, needs=needs, paper="https://arxiv.org/abs/2402.03744")]

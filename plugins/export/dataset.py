@@ -1,0 +1,198 @@
+"""`selfloop dataset`: what a run found out as a data set, with a card that says what it is worth.
+
+From Python, `rows(folder, form="sft")` gives the same rows.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import click
+
+from selfloop import hookimpl
+from selfloop.cli.options import FilePath, as_json, run_argument, run_folder, runs_dir
+from selfloop.errors import MissingExtra, SelfloopError, did_you_mean
+from selfloop.records import Decision
+from selfloop.storage import atomic
+from selfloop.text.answers import UNKNOWN, declines
+
+if TYPE_CHECKING:
+    from selfloop import Run
+
+Row = dict[str, Any]
+Form = Literal["qa", "sft", "preference"]
+HOLDS: dict[
+    Form, tuple[Decision, ...]
+] = {  # what a form can hold; of a question that is undecided nothing is to be learnt
+    "qa": get_args(Decision),
+    "sft": ("belief", "declined"),
+    "preference": ("belief", "declined"),
+}
+UNASKED = ("dropped", "failed")  # what is left out unless it is asked for
+SPLIT = "train"  # the name that loaders expect of a data set's only part
+
+
+def rows(folder: Path | str, form: Form = "qa", *, only: Collection[Decision] = (), chat: bool = False) -> list[Row]:
+    """Return what the run in `folder` found out, a row a question. Raises SelfloopError.
+
+    `qa` has all columns of `selfloop.Run.rows`. `sft` has `prompt` and `completion`: the answer where it is believed,
+    "I don't know" where it was declined. `preference` has `prompt`, `chosen` and `rejected`: the answer above "I don't
+    know" where it is believed, and the other way round where it was declined; where the model declined by itself, or
+    wrote a text that is no answer, there is no pair. With `chat` each of them is a list of messages. `only` are the
+    decisions that are wanted.
+    """
+    import selfloop
+
+    return _formed(selfloop.open(folder), form, only, chat)
+
+
+def _formed(run: "Run", form: Form, only: Collection[Decision], chat: bool) -> list[Row]:
+    wanted = only or [decision for decision in HOLDS[form] if decision not in UNASKED]
+    found = run.rows(wanted)
+    if form == "qa":
+        return found
+    from selfloop.storage.store import declining_as_in
+
+    make = _taught if form == "sft" else _preferred
+    with declining_as_in(run.folder):
+        return [_messages(row) if chat else row for one in found for row in make(one)]
+
+
+def _taught(row: Row) -> Iterator[Row]:
+    yield {"prompt": row["question"], "completion": row["answer"]}
+
+
+def _preferred(row: Row) -> Iterator[Row]:
+    from selfloop.text.nonanswers import non_answer  # its patterns take a while to compile, which --help must not pay
+
+    if not declines(row["drafted"]) and non_answer(row["question"], row["drafted"]) is None:
+        right, wrong = (row["answer"], UNKNOWN) if row["decision"] == "belief" else (UNKNOWN, row["drafted"])
+        yield {"prompt": row["question"], "chosen": right, "rejected": wrong}
+
+
+def _messages(row: Row) -> Row:
+    said = {name: "user" if name == "prompt" else "assistant" for name in row}
+    return {name: [{"role": said[name], "content": text}] for name, text in row.items()}
+
+
+# --- writing them
+
+
+def _jsonl(part: Path, found: Sequence[Row]) -> None:
+    with (part / f"{SPLIT}.jsonl").open("w", encoding="utf-8", newline="\n") as out:
+        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+
+
+def _parquet(part: Path, found: Sequence[Row]) -> None:
+    from selfloop.storage.parquet import save
+
+    save(part / f"{SPLIT}.parquet", {name: [row[name] for row in found] for name in found[0]})
+
+
+def _hf(part: Path, found: Sequence[Row]) -> None:
+    datasets = _datasets()
+    datasets.disable_progress_bars()
+    datasets.Dataset.from_list(list(found)).save_to_disk(str(part))
+
+
+def _datasets() -> Any:
+    try:
+        return import_module("datasets")
+    except ImportError as error:
+        raise MissingExtra("datasets", "datasets", "--to hf") from error
+
+
+WRITERS: Mapping[str, Callable[[Path, Sequence[Row]], None]] = {"jsonl": _jsonl, "parquet": _parquet, "hf": _hf}
+
+
+def _is_earlier(out: Path) -> bool:
+    """Return whether a folder is a data set that was written before: it has a card and rows."""
+    from selfloop_plugins._shared.output import has_card
+
+    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    return bool(names & {f"{SPLIT}.jsonl", f"{SPLIT}.parquet", "dataset_info.json"}) and has_card(out)
+
+
+def written(run: "Run", to: str, out: Path, found: Sequence[Row], form: Form, *, force: bool) -> None:
+    """Write rows and their card as the folder `out`, whole or not at all. Raises SelfloopError."""
+    from selfloop_plugins._shared.cards import NAME
+    from selfloop_plugins._shared.output import refuse_taken_folder, writing
+
+    from .dataset_card import card
+
+    about = card(run, form, to, found)
+    refuse_taken_folder(out, "data set", force=force, ours=_is_earlier)
+    with writing(out), atomic.replacing_folder(out) as part:
+        WRITERS[to](part, found)
+        (part / NAME).write_text(about, encoding="utf-8", newline="\n")
+
+
+def _decisions(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Decision, ...]:
+    """Read decisions that are separated by commas."""
+    known, found = get_args(Decision), [one.strip() for one in (value or "").split(",") if one.strip()]
+    if wrong := [one for one in found if one not in known]:
+        raise click.BadParameter(f"{wrong[0]!r} is none.{did_you_mean(wrong[0], known)} Known: {', '.join(known)}.")
+    return tuple(decision for decision in known if decision in found)
+
+
+@click.command("dataset")
+@run_argument
+@click.option("--to", type=click.Choice(list(WRITERS)), required=True, help="What the rows are written as.")
+@click.option("--out", type=FilePath(path_type=Path), help="The folder; by default RUN-FORM in this one.")
+@click.option("--form", type=click.Choice(list(HOLDS)), default="qa", show_default=True, help="What a row is.")
+@click.option("--only", metavar="DECISION,...", callback=_decisions, help="Only questions that ended so.")
+@click.option("--chat", is_flag=True, help="Of sft and preference: chat messages in place of text.")
+@click.option("--force", is_flag=True, help="Replace an earlier data set.")
+@runs_dir
+@as_json
+def command(
+    run: str,
+    to: str,
+    out: Path | None,
+    form: Form,
+    only: tuple[Decision, ...],
+    chat: bool,
+    force: bool,
+    runs: Path,
+    as_json: bool,
+) -> None:
+    """Write what a run found out as a data set, with a card.
+
+    RUN is a folder, or a name in --runs.
+    qa: a row a question, with all that is known of it. sft: prompt and completion, "I don't know" where it was
+    declined. preference: prompt, chosen and rejected. jsonl and parquet are files that any loader takes; hf is what
+    load_from_disk of the library datasets takes.
+
+    \b
+    Examples:
+      selfloop dataset quickstart --to jsonl
+      selfloop dataset quickstart --to parquet --form preference --only belief,declined
+    """
+    import selfloop
+
+    if chat and form == "qa":
+        raise click.UsageError("--chat is for --form sft and preference: a row of qa has columns, not messages")
+    if lost := [decision for decision in only if decision not in HOLDS[form]]:
+        holds = " and ".join(HOLDS[form])
+        raise click.UsageError(
+            f"--form {form} has no row for what is {lost[0]}: nothing is to be learnt of it. It has {holds}"
+        )
+    if to == "hf":
+        _datasets()
+    opened = selfloop.open(run_folder(run, runs))
+    out = out or Path(f"{opened.folder.resolve().name}-{form}")
+    if not (found := _formed(opened, form, only, chat)):
+        raise SelfloopError(f"no row to write, so there is no {out}. What there is: selfloop show {opened.folder}")
+    written(opened, to, out, found, form, force=force)
+    if as_json:
+        click.echo(json.dumps({"path": str(out), "to": to, "form": form, "rows": len(found)}))
+        return
+    click.echo(f"Written, {len(found):,} row{'s' * (len(found) != 1)} and a card: {out}")
+
+
+@hookimpl
+def selfloop_commands() -> list[click.Command]:
+    """Offer the command."""
+    return [command]

@@ -1,0 +1,1 @@
+"""Few-shot selectors: the examples that are shown before a question."""

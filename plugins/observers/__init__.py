@@ -1,0 +1,1 @@
+"""Observers: they show or write down the events of a run."""

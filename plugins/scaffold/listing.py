@@ -1,0 +1,70 @@
+"""The recipes that come with selfloop, and what each needs."""
+
+import json
+import re
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import click
+
+from selfloop.cli.bundled import beside, bundled, names
+from selfloop.cli.extras import missing, pip
+from selfloop.config.recipe import read
+from selfloop.errors import StoreError
+from selfloop.text.display import printable
+
+from .writing import write_all
+
+
+def show(as_json: bool) -> None:
+    """Print all of them, with what they need."""
+    found = [_about(name) for name in names()]
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    for one in found:
+        click.secho(one["name"], bold=True)
+        click.echo(f"  {one['about']}")
+        click.echo(f"  model {printable(one['model'])}; extras {', '.join(one['extras'])}{_lost(one)}")
+    click.echo("\nRun one: selfloop run NAME. Copy one to edit it: selfloop recipes NAME --out FILE")
+
+
+def copy(name: str, out: Path | None) -> None:
+    """Print a recipe, or write it to a new file, under that file's name."""
+    path = bundled(name)
+    text = path.read_text(encoding="utf-8")
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    if out.is_dir():
+        raise StoreError(f"{out} is a folder. Give the file to write, as in --out {out / path.name}")
+    own = {out.parent / file.name: file.read_text(encoding="utf-8") for file in beside(path)}
+    write_all({out: text.replace(f"selfloop run {name}", f"selfloop run {printable(quote(str(out)))}", 1), **own})
+    click.echo(f"written: {printable(str(out))}\nRun it: selfloop run {printable(quote(str(out)))}")
+
+
+def _about(name: str) -> dict[str, Any]:
+    path = bundled(name)
+    loaded = read(path)
+    used = [loaded.catalog.find(kind, spec.kind) for kind, _, spec in loaded.recipe.specs()]
+    extras = sorted({component.extra for component in used if component.extra})
+    command, about = _head(path.read_text(encoding="utf-8"))
+    return {
+        "name": name,
+        "about": about,
+        "command": command,
+        "model": str(loaded.recipe.backend.options.get("model", "none")),
+        "extras": extras,
+        "missing": [extra for extra in extras if missing(extra)],
+    }
+
+
+def _head(text: str) -> tuple[str, str]:
+    """Return the command that a recipe opens with, and the first sentence of what it says of itself."""
+    lines = [line.removeprefix("#").strip() for line in text.split("\n\n")[0].splitlines()]
+    return lines[0], re.split(r"(?<=[.?]) ", " ".join(lines[1:]).strip())[0].rstrip(".")
+
+
+def _lost(one: dict[str, Any]) -> str:
+    return "".join(f" (not installed: {pip(extra)})" for extra in one["missing"])

@@ -1,0 +1,140 @@
+"""A recipe by two questions: which model, and what for."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from typing import TypeVar
+
+import click
+from selfloop_plugins.backends.hf.checkpoint import check as check_folder
+from selfloop_plugins.models import locate as models
+
+from selfloop.cli.extras import missing, pip
+from selfloop.data import read
+from selfloop.errors import RecipeError, SelfloopError, Stopped, did_you_mean
+from selfloop.storage.run_names import fitting
+from selfloop.text.display import printable
+
+from . import PURPOSES
+from .writing import rendered, write_all
+
+DEFAULT = "smollm2-135m-instruct"
+SCRIPTED = "scripted"
+QUESTIONS = "questions.jsonl"
+EXAMPLES = """\
+{"question": "What is the capital of France?", "answers": ["Paris"]}
+{"question": "Which planet is the largest?", "answers": ["Jupiter", "the planet Jupiter"]}
+{"question": "Who wrote Hamlet?", "answers": ["William Shakespeare", "Shakespeare"]}
+"""
+T = TypeVar("T")
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What runs a model: the backend, the model as the recipe names it, and the extra that must be installed."""
+
+    kind: str
+    model: str
+    extra: str = ""
+    terms: str = ""
+
+
+def write(path: Path, model: str | None, purpose: str | None, questions: Path | None) -> None:
+    """Write the recipe, and with it an example question file where there is none; say how to go on."""
+    if questions and purpose not in (None, "questions"):
+        raise click.UsageError(f"--questions is a file to answer, which --for {purpose} does not.")
+    if questions and not questions.exists():
+        raise RecipeError(f"there is no question file {questions}. Without --questions one is written to begin with.")
+    if path.exists():
+        write_all({path: ""})  # refuses, before anything is asked
+    home = path.parent
+    choice = chosen(model, home) if model is not None else _asked_model(home)
+    purpose = purpose or ("questions" if questions else _asked_purpose())
+    files = {path: ""}
+    if purpose == "questions":
+        questions = questions or home / QUESTIONS
+        files |= {} if questions.exists() else {questions: EXAMPLES}
+    count = len(read(questions).questions) if questions and questions.exists() else EXAMPLES.count("\n")
+    where = _placed(questions, home) if questions else ""
+    values = {"choice": choice, "purpose": purpose, "questions": where, "count": count}
+    files[path] = rendered("recipe.yaml", file=quote(path.name), run=fitting(path.stem), **values)
+    write_all(files)
+    _say(list(files), path, choice, purpose)
+
+
+def chosen(model: str, home: Path) -> Choice:
+    """Return what runs `model`, a name, file, folder or hub name. Raises RecipeError or ModelError."""
+    path = Path(model).expanduser()
+    if not model.strip():
+        raise RecipeError(f"the name of the model is empty. Give one ({', '.join(models.KNOWN)}), or {SCRIPTED}.")
+    if model == SCRIPTED:
+        return Choice(SCRIPTED, "")
+    if model in models.KNOWN:
+        return Choice("llama_cpp", model, "llamacpp", models.KNOWN[model].terms)
+    if path.suffix == ".gguf" or path.is_file():
+        models.check_model_file(path)
+        return Choice("llama_cpp", _placed(path, home), "llamacpp")
+    if path.is_dir():
+        check_folder(model)
+        return Choice("hf", str(path.resolve()), "hf")
+    if _HUB.fullmatch(model):
+        return Choice("hf", model, "hf")
+    known = [*models.KNOWN, SCRIPTED]
+    raise RecipeError(
+        f"no model {printable(model)!r}.{did_you_mean(model, known)} Give a name ({', '.join(models.KNOWN)}), a .gguf "
+        f"file, a folder or a hub name (OWNER/NAME) for transformers, or {SCRIPTED} for a dry run without a model."
+    )
+
+
+def _asked_model(home: Path) -> Choice:
+    def taken(text: str) -> Choice:
+        try:
+            return chosen(text.strip(), home)
+        except SelfloopError as error:
+            raise click.UsageError(str(error)) from error  # click says it, and asks again
+
+    click.echo(f"Which model? A name ({', '.join(models.KNOWN)}), a .gguf file, a folder or hub name for transformers,")
+    click.echo(f"or {SCRIPTED}: no model, a dry run.")
+    return _answered(lambda: click.prompt("model", default=DEFAULT, value_proc=taken))
+
+
+def _asked_purpose() -> str:
+    click.echo("\nWhat is it for?")
+    for name, what in PURPOSES.items():
+        click.echo(f"  {name:10} {what}")
+    return _answered(lambda: click.prompt("for", default="knowledge", type=click.Choice(list(PURPOSES))))
+
+
+def _answered(ask: Callable[[], T]) -> T:
+    try:
+        return ask()
+    except (click.Abort, RuntimeError):  # the second is Python's, where there is no standard input at all
+        raise Stopped(
+            "nothing was written. To answer without a terminal: selfloop new recipe --model MODEL --for knowledge"
+        ) from None
+
+
+def _placed(path: Path, home: Path) -> str:
+    """Return a path as the recipe in `home` names it: relative to it where both lie below this folder."""
+    here = Path.cwd()
+    if path.resolve().is_relative_to(here) and home.resolve().is_relative_to(here):
+        relative = Path(os.path.relpath(path.resolve(), home.resolve())).as_posix()
+        if not relative.startswith("~") and ":" not in relative:  # they would be a home, or a prefix
+            return relative
+    return str(path.resolve())
+
+
+def _say(files: list[Path], path: Path, choice: Choice, purpose: str) -> None:
+    terms = " --accept-license" if choice.terms else ""
+    click.echo(f"written: {', '.join(printable(str(file)) for file in files)}")
+    click.echo(f"  check it:  selfloop check {printable(quote(str(path)))}{terms}")
+    click.echo(f"  run it:    selfloop run {printable(quote(str(path)))}{terms}")
+    if choice.terms:
+        click.echo(f"The model comes under terms that --accept-license accepts, once: {choice.terms}")
+    for extra in [choice.extra, *(["tune"] if purpose == "decline" else [])]:
+        if lost := missing(extra):
+            click.echo(f"It needs {', '.join(lost)}, not installed yet. Do: {pip(extra)}")

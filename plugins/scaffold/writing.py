@@ -1,0 +1,71 @@
+"""Templates filled in, and files that never replace others."""
+
+import re
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from selfloop.errors import DiskFullError, RecipeError, SelfloopError, StoreError
+from selfloop.storage import atomic
+from selfloop.text.display import printable
+
+TEMPLATES = Path(__file__).parent / "templates"
+_PLAIN = re.compile(r"[A-Za-z_/.][\w./-]*", re.ASCII)
+
+
+def rendered(template: str, **values: Any) -> str:
+    """Return a template filled in; a value that it wants and is not given is an error of ours."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    how = {"keep_trailing_newline": True, "trim_blocks": True, "lstrip_blocks": True}
+    made = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False, **how)  # type: ignore[arg-type]
+    made.filters |= {"yaml": yaml_scalar, "before_comment": _before_comment, "comment": printable}
+    return made.get_template(f"{template}.j2").render(values)
+
+
+def yaml_scalar(text: str) -> str:
+    """Return a text as YAML has it, on one line. Raises RecipeError for a name that is not UTF-8."""
+    if _PLAIN.fullmatch(text):
+        return _dumped(text)
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    return _dumped(DoubleQuotedScalarString(text))
+
+
+def _dumped(text: str) -> str:
+    """Return what YAML's own writer makes of a text; it quotes what would be a number, a date, or true."""
+    from ruamel.yaml import YAML
+
+    writer = YAML(typ="rt")
+    writer.width = 2**30  # on one line, however long
+    out = StringIO()
+    try:
+        text.encode("utf-8")
+        writer.dump({"text": text}, out)
+    except UnicodeEncodeError as error:
+        raise RecipeError(f"{printable(text)} is not UTF-8 text, which a recipe is. Rename the file.") from error
+    return out.getvalue().removeprefix("text: ").removesuffix("\n")
+
+
+def _before_comment(text: str, column: int) -> str:
+    """Return a line padded to the column of its comment; two spaces at least part them, or YAML sees no comment."""
+    return text.ljust(column) if len(text) < column else f"{text}  "
+
+
+def write_all(files: Mapping[Path, str]) -> None:
+    """Write new files, the folders too. Raises SelfloopError if one is there already, before any is written."""
+    for path in files:
+        if path.exists() or path.is_symlink():
+            raise SelfloopError(f"{path} is there already, and stays as it is. Give another name, or move it away.")
+    made = []
+    try:
+        for path, text in files.items():
+            atomic.write_new(path, text)
+            made.append(path)
+    except (OSError, DiskFullError) as error:
+        for earlier in made:  # or the next try would find them in its way
+            earlier.unlink()
+        if isinstance(error, DiskFullError):
+            raise
+        raise StoreError(f"cannot write {error.filename or path}: {error.strerror}. Choose another place.") from error

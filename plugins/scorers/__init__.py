@@ -1,0 +1,1 @@
+"""Scorers: which questions are worth asking."""

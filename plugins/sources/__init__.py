@@ -1,0 +1,1 @@
+"""Sources: where questions come from."""

@@ -1,0 +1,1 @@
+"""Tuners: they train the model on what a run found."""

@@ -1,0 +1,9 @@
+"""The recipe: how it is read, checked and turned into components.
+
+yaml_source.py   YAML with the line of each value, and overrides from the command line
+recipe.py        the recipe as a model, with its defaults
+options.py       the options of a component, read from its signature
+prompts.py       prompt files
+assembly.py      components built from a recipe
+inputs.py        hashes of every file that a run depends on
+"""

@@ -1,0 +1,99 @@
+"""The files that a run reads beside its model: their hashes are kept, so that a resumed run reads the same.
+
+They are the plugin files and prompts that the recipe names, and every option of a component that is a `Path` of a file
+or folder which is there when the run begins. What a component writes (`Component.writes`) is no input.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+from selfloop.config.assembly import options_of
+from selfloop.config.recipe import Loaded
+from selfloop.errors import InputChanged, RecipeError
+from selfloop.storage.store import DATABASE, Store
+
+Pinned = Mapping[str, Mapping[str, str]]
+
+
+def inputs(loaded: Loaded) -> dict[str, dict[str, str]]:
+    """Return path and sha256 of each input, by its place in the recipe. Raises RecipeError if one cannot be read."""
+    found = {place: path.resolve() for place, path in _places(loaded) if path.exists()}
+    try:
+        return {place: {"path": str(path), "sha256": digest(path)} for place, path in found.items()}
+    except OSError as error:
+        raise RecipeError(f"cannot read {error.filename}: {error.strerror}. See who may read it.") from error
+
+
+def refuse_changed(pinned: Pinned) -> None:
+    """Raise InputChanged, naming every input that is not what it was when the run began."""
+    changes = [change for entry in pinned.values() if (change := _change(Path(entry["path"]), entry["sha256"]))]
+    if changes:
+        advice = "Put the old file back, or start a new run."
+        raise InputChanged("\n".join([*dict.fromkeys(changes), advice]))
+
+
+def digest(path: Path) -> str:
+    """Return the sha256 of a file, of a folder's files and their names, or of a run's rounds.
+
+    Raises OSError, or StoreError for a run that cannot be read.
+    """
+    if (path / DATABASE).is_file():  # SQLite changes its files by reading them, and `eval` adds some
+        with closing(Store(path, write=False)) as store:
+            return store.digest()
+    if path.is_dir():
+        files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+        lines = [f"{digest(file)} {file.relative_to(path).as_posix()}\n" for file in files if file.is_file()]
+        return sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
+
+
+def _change(path: Path, before: str) -> str:
+    """Return how an input differs from what it was, or an empty string."""
+    try:
+        now = digest(path)
+    except OSError as error:
+        return f"this run began with {path} (sha256 {before[:12]}), which cannot be read now: {error.strerror}."
+    if now == before:
+        return ""
+    return f"this run began with {path} (sha256 {before[:12]}), but it is now another (sha256 {now[:12]})."
+
+
+def _places(loaded: Loaded) -> Iterator[tuple[str, Path]]:
+    """Yield each path that the recipe names for reading, and where it stands in the recipe."""
+    recipe = loaded.recipe
+    for number, file in enumerate(recipe.plugins):
+        yield f"plugins.{number}", loaded.base / file
+    for name, file in recipe.prompts.items():
+        yield f"prompts.{name}", loaded.base / file
+    files = {Path(file).name for file in recipe.plugins}
+    for kind, loc, spec in recipe.specs():
+        component = loaded.catalog.find(kind, spec.kind)
+        place = ".".join(map(str, loc))
+        if component.prompts and loaded.catalog.plugin_of(kind, spec.kind) in files:
+            yield f"{place} (its prompts)", component.prompts
+        if kind == "observer":
+            continue  # it reads events alone: a path of its own is written
+        for name, value in options_of(component, spec, loaded.base).items():
+            if name == "model" and kind == "backend":
+                continue  # the backend hashes it, and `runner.pin_model` compares
+            if name == "model" and (loaded.base / str(value)).is_file():
+                value = loaded.base / str(value)
+            if name not in component.writes:
+                yield from ((f"{place}.{name}{part}", path) for part, path in _paths(value))
+
+
+def _paths(value: Any, part: str = "") -> Iterator[tuple[str, Path]]:
+    """Yield the paths in an option's value, and where in it they stand."""
+    if isinstance(value, Path):
+        yield part, value
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _paths(item, f"{part}.{number}")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _paths(item, f"{part}.{key}")

@@ -1,0 +1,197 @@
+"""Judges and decides a finished run again, with other verifiers or thresholds, out of what is stored.
+
+The model is opened only if a verifier asks it for what nobody asked before. The run stays as it is: what comes out is
+a run of its own, which `show`, `eval` and `resume` take like any other.
+"""
+
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
+
+from selfloop.config.assembly import assemble, built, check
+from selfloop.config.inputs import Pinned, inputs
+from selfloop.config.recipe import Loaded
+from selfloop.config.yaml_source import key_of, refuse_overrides
+from selfloop.errors import RecipeError, StoreError
+from selfloop.failed_steps import failed_steps, refuse_failed
+from selfloop.history import Past
+from selfloop.protocols import Backend
+from selfloop.records import Adapter, AdapterProof, Attempt, Completion, Continuation, ModelInfo, Request, Round
+from selfloop.runner import new_folder, stored_recipe
+from selfloop.steps import ADAPTERS, Turn, decide, verify
+from selfloop.storage.store import RECIPE, Store
+from selfloop.text.answers import also_declining
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from selfloop.errors import RequestError
+
+APPLIED = ("verifiers", "decide", "answer.declines", "plugins", "prompts", "backend")
+DRAWN = ("backend.kind", "prompts.answer", "prompts.critique", "prompts.revise")  # what the stored texts came from
+REFUSED = (
+    "nothing is generated anew by `rescore`: it applies verifiers, decide, answer.declines, plugins, "
+    "the options of the same backend, and prompts of verifiers. For all else run the recipe again: selfloop run"
+)
+
+
+def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("runs")) -> Path:
+    """Judge the run in `folder` again by its recipe with `overrides`; return the folder of the new run.
+
+    Raises SelfloopError for what is wrong with the run or the recipe.
+    """
+    _refuse_ignored(overrides)
+    with closing(Store(folder, write=False)) as old:
+        loaded = stored_recipe(old, overrides)
+        check(loaded)
+        model, meta = old.model(), old.meta()
+        if not old.count("rounds"):
+            raise StoreError(
+                f"no round of {folder} has ended, so there is nothing to judge. First: selfloop resume {folder}"
+            )
+        pinned = _inputs(loaded, meta.get("inputs", {}))
+        made = new_folder(runs, f"{meta.get('name', folder.name)}-rescored")
+        try:
+            old.copy(made)
+            if (folder / ADAPTERS).is_dir():
+                shutil.copytree(folder / ADAPTERS, made / ADAPTERS)
+            info = TypeAdapter(ModelInfo).validate_python(model)
+            rounds = _judged_in(made, loaded, info, pinned, str(folder))
+        except BaseException:
+            shutil.rmtree(made, ignore_errors=True)  # half of it is no run, and nothing was generated
+            raise
+    judging = [step for step in failed_steps(rounds) if step.step == "verify"]
+    refuse_failed(made, rounds, judging)
+    return made
+
+
+def _refuse_ignored(overrides: Sequence[str]) -> None:
+    """Raise RecipeError for what would be written into the new run's recipe and not be done."""
+    refuse_overrides(overrides, APPLIED, only=True, because=REFUSED)
+    refuse_overrides(overrides, DRAWN, only=False, because=REFUSED)
+    for override in overrides:
+        if key_of(override) in ("backend", "prompts"):
+            raise RecipeError(f"--set {override}: set one part of it, as in backend.threads=4; {REFUSED}")
+
+
+def _refuse_unread(loaded: Loaded, rendered: Collection[str]) -> None:
+    """Raise RecipeError for a prompt that was set, and that no verifier has used."""
+    for override in loaded.source.overrides:
+        kind, _, name = key_of(override).partition(".")
+        if kind == "prompts" and name not in rendered:
+            raise RecipeError(f"--set {override}: no verifier has used this prompt; {REFUSED}")
+
+
+def _inputs(loaded: Loaded, before: Pinned) -> dict[str, Mapping[str, str]]:
+    """Return what is to be pinned: what was asked is as it was when the run began, what judges is as it is now."""
+    kept = {place: entry for place, entry in before.items() if place.startswith(("ask.", "tuner."))}
+    now = {place: entry for place, entry in inputs(loaded).items() if not place.startswith(("ask.", "tuner."))}
+    return kept | now
+
+
+def _judged_in(folder: Path, loaded: Loaded, info: ModelInfo, pinned: Pinned, before: str) -> list[Round]:
+    """Judge the rounds that were copied into `folder` again; return them as they are now."""
+    with closing(Store(folder, write=True)) as store:
+        rounds = list(store.rounds())
+        store.forget_rounds()
+        store.pin(inputs=pinned)
+        store.save_file(RECIPE, loaded.source.text())
+        store.begin_session({"rescored": before})
+        with also_declining(loaded.recipe.answer.declines):
+            for ended in _rejudged(loaded, folder, store, info, rounds):
+                store.save_round(ended)
+        return list(store.rounds())
+
+
+def _rejudged(loaded: Loaded, folder: Path, store: Store, info: ModelInfo, rounds: Sequence[Round]) -> Iterator[Round]:
+    silent = replace(loaded, recipe=loaded.recipe.model_copy(update={"observers": []}))
+    backend = Unopened(silent, folder, info)
+    parts = assemble(silent, folder, store, backend)
+    try:
+        if any(key_of(override).startswith("backend.") for override in loaded.source.overrides):
+            backend.open()  # what is set of it must be that of the same model
+        past = Past()
+        for ended in rounds:
+            parts.load_adapter(past.adapter)
+            with Turn(ended.number, loaded.recipe, parts, past) as turn:
+                attempts = decide(turn, verify(turn, [_unjudged(attempt) for attempt in ended.attempts]))
+            kept = tuple(failure for failure in ended.failures if failure.step != "verify")
+            made = replace(ended, attempts=tuple(attempts), failures=(*kept, *turn.all_failures()))
+            yield made
+            past = replace(past.after(made), adapter=store.in_effect(rounds[: ended.number]))
+        _refuse_unread(loaded, parts.prompts.rendered)
+    finally:
+        parts.close()
+
+
+def _unjudged(attempt: Attempt) -> Attempt:
+    """Return what was known of an attempt before it was judged; one that never came so far stays as it is."""
+    if attempt.decision in ("dropped", "failed"):
+        return attempt
+    kept = tuple(failure for failure in attempt.failures if failure.step != "verify")
+    bare = replace(attempt, verdicts=(), failures=kept, decision=None, reason="", confidence=None, lowers=None)
+    return replace(bare, chosen="draft")
+
+
+class Unopened:
+    """A backend that opens its model when it is first asked for something that only the model can tell."""
+
+    def __init__(self, loaded: Loaded, folder: Path, info: ModelInfo) -> None:
+        self._loaded, self._folder, self._info = loaded, folder, info
+        self._adapter: Adapter | None = None
+
+    @cached_property
+    def _opened(self) -> Backend:
+        backend: Backend = built(self._loaded, "backend", self._loaded.recipe.backend, self._folder)
+        if (found := backend.describe()).sha256 != self._info.sha256:
+            backend.close()
+            raise StoreError(
+                f"this run was made with {self._info.file} (sha256 {self._info.sha256[:12]}), but the file is now "
+                f"another (sha256 {found.sha256[:12]}). Put the old file back, or use detectors that need no model."
+            )
+        if self._adapter:
+            backend.load_adapter(self._adapter)
+        return backend
+
+    def open(self) -> None:
+        """Open the model. Raises StoreError if it is not the one that was stored."""
+        self._opened.describe()
+
+    def describe(self) -> ModelInfo:
+        """Return what was stored of the model."""
+        return self._info
+
+    def generate(self, requests: Sequence[Request]) -> "Iterator[tuple[int, Completion | RequestError]]":
+        """Open the model and ask it."""
+        return self._opened.generate(requests)
+
+    def loglikelihood(self, pairs: Sequence[Continuation]) -> "list[tuple[float, ...] | RequestError]":
+        """Open the model and ask it."""
+        return self._opened.loglikelihood(pairs)
+
+    def hidden_states(
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+    ) -> "list[NDArray[np.float32] | RequestError]":
+        """Open the model and ask it."""
+        return self._opened.hidden_states(pairs, places, layer)
+
+    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
+        """Open the model and ask it."""
+        return self._opened.attentions(pairs)
+
+    def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
+        """Load it if the model is open; else remember it until it is."""
+        self._adapter = adapter
+        return self._opened.load_adapter(adapter) if "_opened" in self.__dict__ else AdapterProof(adapter, 0.0)
+
+    def close(self) -> None:
+        """Free the model if it was opened."""
+        if "_opened" in self.__dict__:
+            self._opened.close()

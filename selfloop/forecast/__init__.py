@@ -1,0 +1,6 @@
+"""What a run will take, before it is made.
+
+estimate.py      completions, tokens and time of a recipe
+meter.py         how fast a backend is
+machine.py       memory of this machine and this process
+"""

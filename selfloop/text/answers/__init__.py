@@ -1,0 +1,22 @@
+"""One rule for the same answer (`same.py`), and one for an answer that is none (`declining.py`)."""
+
+import re
+
+from selfloop.text.answers.declining import also_declining, declines
+from selfloop.text.answers.same import normalise, squad_normalise
+
+__all__ = ["UNKNOWN", "also_declining", "content", "declines", "normalise", "squad_normalise"]
+
+UNKNOWN = "I don't know"  # how it is said here that there is no answer
+
+# What any question may have: it tells nothing about which question it is.
+_COMMON = re.compile(
+    r"what|which|who|whom|whose|when|where|why|how|is|are|was|were|be|been|do|does|did|has|have|had|can|could|will|would"
+    r"|in|on|at|of|to|for|from|by|with|as|and|or|it|its|he|she|his|her|they|their|there|this|that|many|much|name|called"
+    r"|a|an|the"
+)
+
+
+def content(text: str) -> list[str]:
+    """Return the words of a question that say what it is about, in order."""
+    return [word for word in normalise(text).split() if not _COMMON.fullmatch(word)]

@@ -1,0 +1,141 @@
+"""The one rule for declining: whether an answer says, in its own words, that the model does not know.
+
+A text declines if, after politeness ("Sorry, but ..."), it begins with a denial of one's own knowledge (I, we, or no
+subject, a negation, a verb or noun of knowing), or states that nobody knows or that there is no such thing. A hedge
+behind an answer ("Paris, but I'm not sure") declines nothing; a guess behind a denial ("I don't know, Paris?") does
+not take the denial back. A text that is written like a title ("I Can't Tell You Why", "No Idea (band)") is a name,
+unless it is nothing but the denial ("I Don't Know").
+
+The denials of each language stand in `denials.txt`.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache, lru_cache
+from pathlib import Path
+
+from selfloop.text.answers.bounded import found
+from selfloop.text.answers.folding import folded
+from selfloop.text.answers.same import normalise
+
+DENIALS = Path(__file__).parent / "denials.txt"
+LONGEST = 400  # characters that are looked at: what a text says later does not make it none
+_POLITE_PARTS = 4
+
+_SECTION = re.compile(r"^== (\w+) ?(.*)\n((?:(?!== ).*\n?)*)", re.MULTILINE)
+_PART = re.compile(r"\{([a-z_]+)\}")
+_NOT_A_WORD = "\ue010"  # holds `\W` while a pattern is folded, which makes lower case of it
+# What joins politeness and what follows it.
+_JOINT = (
+    r"(?:\s*[,.!:;-]+\s*(?:(?:but|and|however,?|that|so|pero|mais|aber|mas|ma|но|maar|ale|ama|tapi|nhung|que|che|dass|ze"
+    r"|لکن|ولکن) |但是?|可是)?|\s+(?:but|that|and|so|pero|mais|aber|mas|ma|но|maar|ale|ama|tapi|que|che|ان|但)\s+"
+    r"|\s+(?=\S)|(?<=[\u4e00-\u9fff]))"
+)
+_ECHO = re.compile(r"[^?]{3,200}\? +(?=\S)")
+_WRAPPING = " \t\"'*_`()[]{}<>-“”.,;:!?~#«»「」『』"
+_NAME_WITH_KIND = re.compile(r"[^()]*\S \([^()]{2,40}\)\W*")
+_WORDS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+_SMALL_WORDS = frozenset(
+    {
+        *("a", "an", "the", "of", "to", "in", "on", "at", "for", "and", "or", "but", "nor", "with", "by", "from", "as"),
+        *("is", "it", "vs", "into", "up", "over", "than", "de", "la", "le", "el", "los", "las", "du", "des", "der"),
+        *("die", "das", "und", "et", "y", "e", "i", "da", "do", "di", "del", "della", "van", "von", "den"),
+    }
+)
+
+_EXTRA: ContextVar[tuple[str, ...]] = ContextVar("patterns of the recipe at work", default=())
+
+
+def declines(text: str) -> bool:
+    """Return whether an answer says that it is none ("I don't know", "No lo sé", "There is no such king"), or is empty.
+
+    Within `also_declining`, an answer in which one of its patterns is found declines too.
+    """
+    return _declines(text[:LONGEST]) or any(found(pattern, text) for pattern in _EXTRA.get())
+
+
+@contextmanager
+def also_declining(patterns: Sequence[str]) -> Iterator[None]:
+    """Let answers in which one of `patterns` is found decline too: `answer.declines` of the run that is worked on.
+
+    It holds for what is called within, in this thread: detectors need not be told.
+    """
+    before = _EXTRA.set((*_EXTRA.get(), *patterns))
+    try:
+        yield
+    finally:
+        _EXTRA.reset(before)
+
+
+@lru_cache(maxsize=2**14)
+def _declines(text: str) -> bool:
+    if not normalise(text):
+        return True
+    if _NAME_WITH_KIND.fullmatch(text):
+        return False
+    plain = folded(text).strip(_WRAPPING)
+    openings = [plain, *_without_politeness(plain)]
+    if _is_title(text):
+        return any(_pattern("own").fullmatch(opening.strip(_WRAPPING)) is not None for opening in openings)
+    if any(_pattern("own").match(opening) or _pattern("matter").match(opening) for opening in openings):
+        return True
+    return _pattern("last").search(openings[-1]) is not None
+
+
+def _without_politeness(text: str) -> Iterator[str]:
+    """Yield what is left behind "Sorry, but", "As an AI language model," and a question that is said again, in turn."""
+    if echo := _ECHO.match(text):
+        text = text[echo.end() :]
+        yield text
+    for _ in range(_POLITE_PARTS):
+        polite = _pattern("polite").match(text)
+        if polite is None or polite.end() == len(text):
+            break
+        text = text[polite.end() :].lstrip(_WRAPPING)
+        yield text
+
+
+def _is_title(text: str) -> bool:
+    """Return whether a text is written as English writes titles: every word but the small ones with a capital."""
+    words = _WORDS.findall(text)
+    telling = [word for word in words if word.lower() not in _SMALL_WORDS]
+    if len(telling) < 2 or text.isupper() or not all(word[0].isupper() for word in telling):
+        return False
+    return any(word[0] not in "Ii" for word in telling[1:])
+
+
+@cache
+def _pattern(kind: str) -> re.Pattern[str]:
+    """Return the pattern of all sections of a kind in `denials.txt`; compiled where it is first asked for."""
+    sections = _SECTION.findall(DENIALS.read_text(encoding="utf-8"))
+    parts = dict(line.split(" = ", 1) for section, _, body in sections if section == "parts" for line in _lines(body))
+    wanted = [_section(kind, _lines(body), parts) for section, _, body in sections if section == kind]
+    pattern = "|".join(wanted)
+    return re.compile(f"(?:{pattern}){_JOINT}" if kind == "polite" else pattern)
+
+
+def _lines(body: str) -> list[str]:
+    return [line for line in body.splitlines() if line.strip() and not line.startswith("#")]
+
+
+def _section(kind: str, lines: Sequence[str], parts: dict[str, str]) -> str:
+    """Return one pattern for all lines of a section."""
+    before, after = "", "" if kind == "polite" else r"(?!\w)"
+    patterns: list[str] = []
+    for line in lines:
+        if line.startswith("before:"):
+            before = line.removeprefix("before:").strip()
+        elif line.startswith("after:"):
+            after = line.removeprefix("after:").strip()
+        else:
+            patterns.append(line)
+    return _folded_pattern(f"{before}(?:{'|'.join(patterns)}){after}", parts)
+
+
+def _folded_pattern(pattern: str, parts: dict[str, str]) -> str:
+    """Return a pattern with its parts filled in, and spelt as the texts are that it is looked for in."""
+    while _PART.search(pattern):
+        pattern = _PART.sub(lambda match: parts[match[1]], pattern)
+    return folded(pattern.replace(r"\W", _NOT_A_WORD)).replace(_NOT_A_WORD, r"\W")
