@@ -14,7 +14,7 @@ import numpy as np
 from generate import MODELS, SHOWN, cpu, questions
 from numpy.typing import NDArray
 from scipy.stats import chisquare
-from selfloop_plugins.backends._decoding.sampling import Sampler
+from selfloop_plugins._decoding.sampling import Sampler
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.model import Model
 from selfloop_plugins.backends.llama_cpp.weights import working
@@ -120,7 +120,7 @@ def draws(path: Path) -> Iterator[str]:
         "min-p 0.05": Sampling(1.0, min_p=0.05),
         "top-k 40, top-p 0.9, temperature 0.7": Sampling(0.7, top_k=40, top_p=0.9),
     }
-    from selfloop_plugins.backends._decoding.sampling import read
+    from selfloop_plugins._decoding.sampling import read
 
     output = read(row, np.empty_like(row))
     for label, sampling in settings.items():
@@ -137,7 +137,7 @@ def draws(path: Path) -> Iterator[str]:
 
 def row_after(text: str, path: Path) -> NDArray[np.float32]:
     """Return the logits after a text."""
-    from selfloop_plugins.backends._decoding.chat import Piece
+    from selfloop_plugins._decoding.chat import Piece
     from selfloop_plugins.backends.llama_cpp import context
     from selfloop_plugins.backends.llama_cpp.cache import Token
 

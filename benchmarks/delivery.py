@@ -23,7 +23,7 @@ from detectors import questions
 from generate import cpu
 from honesty import FORMS, TOKENS, said, tuned
 from llama_cpp import Llama
-from selfloop_plugins.backends.hf.backend import Transformers
+from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import working
 from selfloop_plugins.models import locate as models

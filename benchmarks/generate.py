@@ -27,8 +27,8 @@ from typing import Any
 
 import click
 from build_batched_bench import default_folder, program
-from selfloop_plugins.backends._decoding.chat import Piece
-from selfloop_plugins.backends._decoding.sampling import Sampler
+from selfloop_plugins._decoding.chat import Piece
+from selfloop_plugins._decoding.sampling import Sampler
 from selfloop_plugins.backends.llama_cpp import build, context
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.cache import Cache

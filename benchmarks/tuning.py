@@ -139,8 +139,8 @@ def opened(name: str, dtype: str) -> tuple[Any, Any]:
     """Return a model on its device, and its vocabulary; the one with random weights has that of SmolLM2."""
     import torch
     import transformers as T
-    from selfloop_plugins.backends.hf.checkpoint import locate
-    from selfloop_plugins.backends.hf.model import Loaded
+    from selfloop_plugins._torch.checkpoint import locate
+    from selfloop_plugins._torch.model import Loaded
 
     if name != RANDOM:
         loaded = Loaded(locate(name), device="auto", dtype=dtype, trust_remote_code=False)

@@ -335,7 +335,7 @@ def test_plugins_of_a_kind(selfloop: Selfloop) -> None:
 
 
 def test_plugins_of_one_plugin(selfloop: Selfloop) -> None:
-    shown = json.loads(selfloop("plugins", "question_file", "--json").out)["components"]
+    shown = json.loads(selfloop("plugins", "file", "--json").out)["components"]
     assert [row["name"] for row in shown] == ["file"]
     shown = json.loads(selfloop("plugins", "export", "--json").out)["components"]
     assert [row["name"] for row in shown] == ["export"], "a component's own name comes first"

@@ -9,8 +9,9 @@ from itertools import islice
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.queries import line, seed, write
-from selfloop_plugins.detectors._claims import PROMPTS, meaning
+from selfloop_plugins.detectors._claims import meaning
 from selfloop_plugins.detectors.paraphrase import different
 
 from selfloop import Claim, Completion, Component, Judging, Request, Sampling, hookimpl

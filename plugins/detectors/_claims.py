@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 from selfloop import Claim, Completion, Judging, Verdict
@@ -12,7 +11,6 @@ from selfloop.text.answers import declines, normalise
 NOT_SAID = "not among what the model said to the bare question"
 NAN = "a log-probability is not a number"
 DECLINED = "the answer is empty or declines"
-PROMPTS = Path(__file__).parent.parent / "prompts"
 
 
 class Abstain(Exception):

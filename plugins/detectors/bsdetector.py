@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.queries import ByReading, line, shares
 
 from selfloop import Claim, Component, Judging, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.records import Continuation
 
-from ._claims import PROMPTS, Abstain, agreeing, meaning, stated
+from ._claims import Abstain, agreeing, meaning, stated
 from ._similarity import alike
 
 QUESTIONS = ("bsdetector_correct", "bsdetector_sure")

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.queries import ByReading, line, shares
 
 from selfloop import Claim, Component, Judging, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.records import Continuation
 
-from ._claims import PROMPTS, stated
+from ._claims import stated
 
 CHOICES = (" True", " False")
 

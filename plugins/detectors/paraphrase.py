@@ -5,6 +5,7 @@ from itertools import islice
 from typing import Annotated
 
 from annotated_types import Ge, Gt
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.queries import line, seed, write
 
 from selfloop import Claim, Component, Judging, Request, Sampling, Verdict, hookimpl
@@ -12,7 +13,7 @@ from selfloop.config.prompts import is_open
 from selfloop.errors import RequestError
 from selfloop.text.answers import normalise
 
-from ._claims import DECLINED, PROMPTS, meaning
+from ._claims import DECLINED, meaning
 
 
 class Paraphrase:

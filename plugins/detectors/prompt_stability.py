@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.queries import write
 
 from selfloop import Claim, Component, Judging, Request, Sampling, Verdict, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.errors import RequestError
 
-from ._claims import DECLINED, PROMPTS, meaning
+from ._claims import DECLINED, meaning
 
 OTHERS = ("answer_b", "answer_c", "answer_d")
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.queries import ByReading, line, logistic, seed, write
 
 from selfloop import Claim, Component, Judging, Request, Sampling, Verdict, hookimpl
@@ -14,7 +15,7 @@ from selfloop.protocols import Verifier
 from selfloop.records import Continuation
 from selfloop.text.answers import content
 
-from ._claims import DECLINED, NAN, PROMPTS, Abstain, meaning, stated
+from ._claims import DECLINED, NAN, Abstain, meaning, stated
 from ._similarity import f1
 
 

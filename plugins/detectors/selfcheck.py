@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.queries import ByReading, line, shares
 
 from selfloop import Claim, Component, Judging, hookimpl
@@ -12,7 +13,7 @@ from selfloop.config.prompts import is_open
 from selfloop.records import Continuation
 from selfloop.text.answers import normalise
 
-from ._claims import PROMPTS, Abstain, OneByOne, meaning, stated
+from ._claims import Abstain, OneByOne, meaning, stated
 from ._similarity import sentences
 
 CHOICES = (" Yes", " No")

@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from selfloop_plugins._shared.prompt_files import PROMPTS
+
 from selfloop import Claim, Completion, Component, Judging, Verdict, hookimpl
 from selfloop.errors import RecipeError
 
-from ._claims import PROMPTS, abstaining, logs, scattered
+from ._claims import abstaining, logs, scattered
 from ._entailment import Entailment
 from ._meanings import Same, meanings
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from selfloop_plugins._shared.cards import block, code, front, made_with, table
 from selfloop_plugins._shared.gate_report import Gated, gated
-from selfloop_plugins.backends.hf.adapter import GGUF, WEIGHTS
+from selfloop_plugins._torch.adapter import GGUF, WEIGHTS
 
 from selfloop.records import Adapter
 from selfloop.text.answers import UNKNOWN

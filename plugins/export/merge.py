@@ -163,8 +163,8 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
     """
     try:
         from peft.tuners.lora import LoraLayer
-        from selfloop_plugins.backends.hf.backend import Transformers
-        from selfloop_plugins.backends.hf.checkpoint import locate, quiet, saving, writing
+        from selfloop_plugins._torch.backend import Transformers
+        from selfloop_plugins._torch.checkpoint import locate, quiet, saving, writing
         from transformers import AutoConfig, AutoTokenizer
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "tune", "Merging an adapter") from error

@@ -11,7 +11,7 @@ from typing import Any
 from selfloop_plugins._shared import cards
 from selfloop_plugins._shared import gate_report as gated
 from selfloop_plugins._shared.output import has_card, is_noted, note_written, refuse_taken, refuse_taken_folder, writing
-from selfloop_plugins.backends.hf.adapter import CONFIG, GGUF, WEIGHTS
+from selfloop_plugins._torch.adapter import CONFIG, GGUF, WEIGHTS
 from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 from selfloop_plugins._shared import embedding
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.queries import line
-from selfloop_plugins.detectors._claims import PROMPTS
 
 from selfloop import Component, Judging, hookimpl
 from selfloop.config.prompts import Prompt

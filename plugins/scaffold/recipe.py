@@ -9,7 +9,7 @@ from shlex import quote
 from typing import TypeVar
 
 import click
-from selfloop_plugins.backends.hf.checkpoint import check as check_folder
+from selfloop_plugins._torch.checkpoint import check as check_folder
 from selfloop_plugins.models import locate as models
 
 from selfloop.cli.extras import missing, pip

@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.queries import line
-from selfloop_plugins.detectors._claims import PROMPTS
 from selfloop_plugins.detectors.echo import echoes
 
 from selfloop import Asking, Component, Outcome, Question, Sampling, hookimpl

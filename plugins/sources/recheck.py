@@ -10,7 +10,7 @@ from collections import Counter
 from typing import Annotated, Literal
 
 from annotated_types import Gt, Le, MinLen
-from selfloop_plugins.detectors._claims import PROMPTS
+from selfloop_plugins._shared.prompt_files import PROMPTS
 
 from selfloop import Asking, Component, Outcome, Question, hookimpl
 from selfloop.text.answers import normalise

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.queries import line
-from selfloop_plugins.detectors._claims import PROMPTS
 
 from selfloop import Asking, Component, Question, Sampling, hookimpl
 from selfloop.config.prompts import Prompt

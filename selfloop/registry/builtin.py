@@ -23,7 +23,7 @@ ROOMS = (
     "commands",
 )
 # These are plugins themselves: a command or an observer, with all that it needs.
-SINGLE = ("export", "models.command", "report", "scaffold", "view")
+SINGLE = ("export", "export.dataset", "models.command", "report", "scaffold", "view")
 
 
 def modules() -> Iterator[str]:

@@ -7,7 +7,8 @@ import peft
 import pytest
 import torch
 import transformers as T
-from selfloop_plugins.backends.hf import adapter, build, checkpoint
+from selfloop_plugins._torch import adapter, checkpoint
+from selfloop_plugins.backends.hf import build
 from selfloop_plugins.backends.llama_cpp import build as build_llama
 from selfloop_plugins.models import locate as models
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.critics.contrast import Contrast
 from selfloop_plugins.critics.independent import Check, Independent, reworded, turned
 from selfloop_plugins.critics.self_refine import SelfRefine
-from selfloop_plugins.detectors._claims import PROMPTS
 
 from selfloop import Claim, Completion, Question
 from selfloop.config.prompts import Prompt

@@ -15,8 +15,8 @@ import pytest
 import torch
 import transformers as T
 from conftest import high_level_llama
-from selfloop_plugins.backends.hf import adapter as adapters
-from selfloop_plugins.backends.hf import checkpoint
+from selfloop_plugins._torch import adapter as adapters
+from selfloop_plugins._torch import checkpoint
 from selfloop_plugins.export import merge, targets
 from selfloop_plugins.export.card import card
 from selfloop_plugins.models import locate as models

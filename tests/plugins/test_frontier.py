@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from selfloop_plugins.detectors._claims import PROMPTS
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.sources import frontier
 
 from selfloop import Asking, Outcome, Past, Question

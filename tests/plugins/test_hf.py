@@ -9,11 +9,12 @@ import peft
 import pytest
 import torch
 import transformers as T
-from selfloop_plugins.backends._decoding.prompting import split
-from selfloop_plugins.backends._decoding.tasks import Looking, Scoring, Writing
-from selfloop_plugins.backends.hf import build, check, checkpoint
-from selfloop_plugins.backends.hf.engine import CHUNK, Engine, attentions
-from selfloop_plugins.backends.hf.model import refuse_unknown_head
+from selfloop_plugins._decoding.prompting import split
+from selfloop_plugins._decoding.tasks import Looking, Scoring, Writing
+from selfloop_plugins._torch import checkpoint
+from selfloop_plugins._torch.engine import CHUNK, Engine, attentions
+from selfloop_plugins._torch.model import refuse_unknown_head
+from selfloop_plugins.backends.hf import build, check
 from selfloop_plugins.backends.llama_cpp import build as build_llama
 from selfloop_plugins.models import locate as models
 

@@ -17,7 +17,7 @@ from functools import cache as once
 import numpy as np
 import pytest
 from conftest import high_level_llama
-from selfloop_plugins.backends._decoding.sampling import Sampler, read, reject
+from selfloop_plugins._decoding.sampling import Sampler, read, reject
 from selfloop_plugins.backends.llama_cpp import build, cache, check, scheduler
 from selfloop_plugins.backends.llama_cpp.grammar import Grammar
 from selfloop_plugins.backends.llama_cpp.yardstick import TEXT

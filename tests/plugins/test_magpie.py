@@ -1,7 +1,7 @@
 """An open user turn ends where the user would begin to write, in the templates of the common families (Magpie)."""
 
 import pytest
-from selfloop_plugins.backends._decoding.chat import render
+from selfloop_plugins._decoding.chat import render
 
 from selfloop import Message
 

@@ -249,7 +249,7 @@ def test_what_the_hub_cache_lacks_says_what_to_do(home, ask):
 
 def test_a_hub_that_cannot_be_reached_is_one_message(home):
     """In a process of its own: the package reads its variables once."""
-    code = "import sys; from selfloop_plugins import models\nmodels.check(sys.argv[1])\nmodels.locate(sys.argv[1])"
+    code = "import sys; from selfloop_plugins.models import locate\nlocate.check(sys.argv[1])\nlocate.locate(sys.argv[1])"
     said = _elsewhere(code, "hf:own/rep/m.gguf", HF_HUB_OFFLINE="0", HF_ENDPOINT="ftp://nowhere")
     assert "ModelError: no model hf:own/rep/m.gguf" in said
     assert "It cannot be fetched: " in said

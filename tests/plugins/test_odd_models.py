@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 import test_models
 from conftest import Selfloop
-from selfloop_plugins.backends.hf import checkpoint
+from selfloop_plugins._torch import checkpoint
 from selfloop_plugins.models import locate as models
 from selfloop_plugins.models import stores as places
 from test_models import BASE, gguf, put, text

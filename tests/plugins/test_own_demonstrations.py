@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import Query, Selfloop
 from selfloop_plugins._shared import embedding
-from selfloop_plugins.detectors._claims import PROMPTS
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.few_shot.own_demonstrations import OwnDemonstrations, Pair, clusters, selfloop_demonstrators
 
 from selfloop.config.prompts import Prompt

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from selfloop_plugins._shared import entities
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.sources import self_prompting
 from selfloop_plugins.sources.self_prompting import SelfPrompting, one_of, shares
 
@@ -17,7 +18,6 @@ from selfloop.errors import MissingExtra, RecipeError, RequestError
 from selfloop.testing import ScriptedBackend
 from selfloop.testing import asking as told
 
-PROMPTS = Path(self_prompting.__file__).parent / "prompts"
 LIST = r"List some ([^\n]+), separated by '\|':$"
 PASSAGE = r"This is a passage from Wikipedia about the [^\n]+, ([^\n]+):$"
 NAMED = r"write 'None' only\.$"

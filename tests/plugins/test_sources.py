@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.sources import blank_slate, topics
 from selfloop_plugins.sources import file as question_file
 from selfloop_plugins.sources._writing import draw, first_question
@@ -28,7 +29,7 @@ class Heard(ScriptedBackend):
 
 def asking(backend: ScriptedBackend | None = None, *, n: int = 6, seed: int = 1, past: Past | None = None) -> Asking:
     backend = backend or ScriptedBackend()
-    prompts = Prompts([Path(topics.__file__).parent / "prompts"])
+    prompts = Prompts([PROMPTS])
 
     def prompt(name: str, **values: str) -> Any:
         return prompts.render(name, chat=backend.describe().chat, **values)

@@ -226,7 +226,7 @@ def test_an_installed_plugin_is_found(work: Path, selfloop: Selfloop, monkeypatc
         ("\x1b[31mred", "a plugin cannot be called '\N{REPLACEMENT CHARACTER}[31mred'"),
         ("agreement", "a verifier named 'agreement' is installed already, by the plugin agreement (selfloop 0"),
         ("beliefs", "a command named 'beliefs' is installed already"),
-        ("question_file", "a plugin named 'question_file' is installed already"),
+        ("scaffold", "a plugin named 'scaffold' is installed already"),
         ("run", "selfloop has a command run. Choose another name."),
     ],
 )
@@ -370,7 +370,7 @@ def test_a_wheel_has_the_recipes_and_templates(tmp_path: Path) -> None:
         ("selfloop", root / "selfloop", root.glob("selfloop/recipes/*.yaml")),
         ("selfloop_recipes", root / "recipes", root.glob("recipes/*.*")),
         ("selfloop_plugins.report", root / "plugins/report", root.glob("plugins/report/page/*")),
-        ("selfloop_plugins.scaffold", root / "plugins/starting", root.glob("plugins/scaffold/templates/*")),
+        ("selfloop_plugins.scaffold", root / "plugins/scaffold", root.glob("plugins/scaffold/templates/*")),
     ):
         for path in found:
             assert any(fnmatch(str(path.relative_to(folder)), pattern) for pattern in data[package]), path

@@ -9,8 +9,8 @@ import psutil
 import pytest
 import torch
 import transformers as T
+from selfloop_plugins._torch import memory
 from selfloop_plugins.backends import hf
-from selfloop_plugins.backends.hf import memory
 from selfloop_plugins.tuners import lora
 from selfloop_plugins.tuners.lora import training, tuner
 from selfloop_plugins.tuners.lora.gate import Gate

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.sources import recheck as again
 from selfloop_plugins.sources import variants
 from selfloop_plugins.sources.variants import named, names, rewords, swap, turns
@@ -18,7 +18,6 @@ from selfloop.records import Belief
 from selfloop.testing import ScriptedBackend, asking
 from selfloop.text.answers import normalise
 
-PROMPTS = Path(variants.__file__).parent / "prompts"
 SCRIPT: Mapping[str, Sequence[str]] = {
     r"In other words:\s*$": [
         "In which country does one find the Nile, the river?",

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfloop_plugins.backends._decoding.backend import Decoding
-from selfloop_plugins.backends._decoding.tasks import Job, Result
+from selfloop_plugins._decoding.backend import Decoding
+from selfloop_plugins._decoding.tasks import Job, Result
 from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError, RequestError

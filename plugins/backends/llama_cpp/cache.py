@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from selfloop_plugins.backends._decoding.sampling import Output, Row, read
+from selfloop_plugins._decoding.sampling import Output, Row, read
 
 from selfloop.errors import ModelError
 

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import psutil
-from selfloop_plugins.backends._decoding.tasks import Job, common
+from selfloop_plugins._decoding.tasks import Job, common
 
 from selfloop.errors import ModelError
 

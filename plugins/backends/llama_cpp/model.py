@@ -10,8 +10,8 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from selfloop_plugins.backends._decoding import chat
-from selfloop_plugins.backends._decoding.chat import Piece
+from selfloop_plugins._decoding import chat
+from selfloop_plugins._decoding.chat import Piece
 
 from selfloop import progress
 from selfloop.errors import ModelError, RequestError

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from selfloop_plugins.backends._decoding.sampling import Output
-from selfloop_plugins.backends._decoding.tasks import Job, Result, Task
+from selfloop_plugins._decoding.sampling import Output
+from selfloop_plugins._decoding.tasks import Job, Result, Task
 
 from selfloop.errors import RequestError
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from selfloop_plugins.backends._decoding.tasks import common
+from selfloop_plugins._decoding.tasks import common
 
 from .cache import Cache
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
-from selfloop_plugins.detectors._claims import PROMPTS
+from selfloop_plugins._shared.prompt_files import PROMPTS
 
 from selfloop import Component, Question, data, hookimpl
 from selfloop.errors import MissingExtra, RecipeError

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from selfloop_plugins.backends._decoding.tasks import common
-from selfloop_plugins.backends.hf.model import cache_argument, head, trunk
+from selfloop_plugins._decoding.tasks import common
+from selfloop_plugins._torch.model import cache_argument, head, trunk
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
 
 from selfloop.errors import ModelError

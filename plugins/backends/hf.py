@@ -1,27 +1,20 @@
 """The backend `hf`: any causal language model that transformers can load, on CPU or GPU.
 
-checkpoint.py what a recipe calls a model -> a folder that transformers loads; a GGUF file is converted once
-memory.py     whether a model fits, said before it is loaded or trained
-model.py      the loaded model and its vocabulary
-engine.py     tokens in, outputs out: batches of one shape, so that a result does not depend on the batch
-adapter.py    an adapter as peft saves it -> a GGUF file, for llama.cpp
-backend.py    all of the above as a `selfloop.protocols.Backend` (most of which is in `decoding`)
-
 Only names and signatures are here, so that listing plugins imports neither torch nor transformers.
 """
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
+from selfloop_plugins._torch import GIVES
 
 from selfloop.errors import MissingExtra
 from selfloop.protocols import Component
 from selfloop.registry.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from .backend import Transformers
+    from selfloop_plugins._torch.backend import Transformers
 
-GIVES = frozenset({"logprobs", "entropies", "chat", "loglikelihood", "hidden_states", "attentions", "adapters"})
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
@@ -44,7 +37,7 @@ def build(
     Raises MissingExtra without transformers, ModelError for what cannot be loaded.
     """
     try:
-        from .backend import Transformers
+        from selfloop_plugins._torch.backend import Transformers
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "hf", "The backend hf") from error
     return Transformers(
@@ -62,7 +55,7 @@ def check(
     trust_remote_code: bool = False,
 ) -> None:
     """Raise what can be seen without loading or fetching: no such file, folder or name, licence not accepted."""
-    from .checkpoint import check as check_model
+    from selfloop_plugins._torch.checkpoint import check as check_model
 
     check_model(model)
 

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from selfloop_plugins.backends._decoding.sampling import Output, read
-from selfloop_plugins.backends._decoding.tasks import Job, Result, Task, common
+from selfloop_plugins._decoding.sampling import Output, read
+from selfloop_plugins._decoding.tasks import Job, Result, Task, common
 from transformers import DynamicCache
 
 from selfloop.errors import ModelError, RequestError

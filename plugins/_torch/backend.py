@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from selfloop_plugins.backends._decoding.backend import Array, Decoding
-from selfloop_plugins.backends._decoding.prompting import split
-from selfloop_plugins.backends._decoding.tasks import Job, Result
+from selfloop_plugins._decoding.backend import Array, Decoding
+from selfloop_plugins._decoding.prompting import split
+from selfloop_plugins._decoding.tasks import Job, Result
 
 from selfloop import progress
 from selfloop.errors import MissingExtra, ModelError, RequestError

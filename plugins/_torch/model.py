@@ -14,8 +14,8 @@ from typing import Any
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 import torch
-from selfloop_plugins.backends._decoding import chat
-from selfloop_plugins.backends._decoding.chat import Piece
+from selfloop_plugins._decoding import chat
+from selfloop_plugins._decoding.chat import Piece
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from selfloop import progress
