@@ -18,7 +18,8 @@ test: $(VENV)/.ready
 check: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy selfloop
+	mkdir -p build/types && ln -sfn ../../plugins build/types/selfloop_plugins
+	MYPYPATH=build/types $(BIN)/mypy -p selfloop -p selfloop_plugins
 	$(BIN)/python docs/generate.py --check
 
 docs: $(VENV)/.ready

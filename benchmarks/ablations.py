@@ -1,13 +1,14 @@
 """What each part of the tuning step is good for: one run's questions, tuned on in several ways.
 
-    python benchmarks/ablations.py DATA RUN --limit 150          # RUN: finished, at best three rounds
-    python benchmarks/ablations.py DATA RUN --rounds 1           # as if it had ended after its first round
+    python benchmarks/ablations.py DATA RUN --limit 150          # RUN: finished, at best three
+    rounds python benchmarks/ablations.py DATA RUN --rounds 1           # as if it had ended after
+    its first round
 
-Every row is a LoRA from the same run and seed, without a gate, measured through llama.cpp on the first questions of
-each set, bare and behind five demonstrations: `kept / wrong left`, as in honesty.py, then the flag's AUROC for what the
-base would get right, its mean over the sets, and how the perplexity of the base's own text changed. Gold answers are
-for this table only. "rounds 1 to N" is what a run of N rounds would have tuned on; "round N alone" is the last one
-without replay.
+Every row is a LoRA from the same run and seed, without a gate, measured through llama.cpp on the
+first questions of each set, bare and behind five demonstrations: `kept / wrong left`, as in
+honesty.py, then the flag's AUROC for what the base would get right, its mean over the sets, and how
+the perplexity of the base's own text changed. Gold answers are for this table only. "rounds 1 to N"
+is what a run of N rounds would have tuned on; "round N alone" is the last one without replay.
 """
 
 import argparse
@@ -67,7 +68,9 @@ VARIANTS = (
 
 def main() -> None:
     """Print a row as soon as it is measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--model", default="gemma-3-270m")
@@ -87,9 +90,15 @@ def main() -> None:
     tuner.neutral = cache_by_seed(tuner.neutral)
     backend = LlamaCpp(Path(file), threads=options.threads)
     asked = {label: questions(options.data / f"{label}.jsonl")[: options.limit] for label in SETS}
-    base = {(label, form): said(backend, own, form) for label, own in asked.items() for form in FORMS}
+    base = {
+        (label, form): said(backend, own, form) for label, own in asked.items() for form in FORMS
+    }
     heads = [f"{label}, {'bare' if form == BARE else 'shown'}" for label, form in base]
-    print(f"| | lessons | {' | '.join(heads)} | flag | perplexity |\n|---|---|{'---|' * (len(heads) + 2)}", flush=True)
+    print(
+        f"| | lessons | {' | '.join(heads)} | flag | perplexity "
+        f"|\n|---|---|{'---|' * (len(heads) + 2)}",
+        flush=True,
+    )
     for variant in VARIANTS:
         if options.only and not variant.name.startswith(tuple(options.only)):
             continue
@@ -101,13 +110,17 @@ def main() -> None:
             for (label, form), before in base.items():
                 wanted = base[label, SHOWING].right
                 row = figures(
-                    said(backend, asked[label], form, flag=True), before, wanted, paired(asked[label], wanted)
+                    said(backend, asked[label], form, flag=True),
+                    before,
+                    wanted,
+                    paired(asked[label], wanted),
                 )
                 cells.append(f"{row[-5]:.2f} / {row[-4]:.2f}")
                 flags.append(row[-3])
         rise = about["gate"]["tuned"]["perplexity"] / about["gate"]["base"]["perplexity"] - 1
         print(
-            f"| {variant.name} | {about['taught']} | {' | '.join(cells)} | {np.mean(flags):.3f} | {rise:+.1%} |",
+            f"| {variant.name} | {about['taught']} | {' | '.join(cells)} | {np.mean(flags):.3f} | "
+            f"{rise:+.1%} |",
             flush=True,
         )
     backend.close()
@@ -125,11 +138,14 @@ def cache_by_seed(write: Callable[..., Any]) -> Callable[..., Any]:
     return neutral
 
 
-def tune(variant: Variant, past: Past, file: str, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+def tune(
+    variant: Variant, past: Past, file: str, folder: Path, options: argparse.Namespace
+) -> dict[str, Any]:
     """Train an adapter of one kind into `folder`; return what the tuner says of it."""
     chosen = tuple(one for one in past.outcomes if variant.rounds(one.round, past.rounds))
     made = build(threads=options.threads, **{"perplexity": 10.0, **RECIPE, **variant.options})
-    backend: Any = SimpleNamespace(describe=lambda: SimpleNamespace(file=file))  # all that the tuner asks of it
+    # all that the tuner asks of it
+    backend: Any = SimpleNamespace(describe=lambda: SimpleNamespace(file=file))
     prompt = partial(Prompts([PROMPTS]).render, chat=False)
     made.tune(Tuning(1, (), replace(past, outcomes=chosen), folder, backend, prompt, options.seed))
     about: dict[str, Any] = json.loads((folder / "gate.json").read_text("utf-8"))

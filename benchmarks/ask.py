@@ -1,8 +1,10 @@
-"""What `selfloop ask` says to twenty questions that a small model may know, and to twenty about what does not exist.
+"""What `selfloop ask` says to twenty questions that a small model may know, and to twenty about
+what does not exist.
 
     python benchmarks/ask.py [MODEL]                       # gemma-3-270m; half a minute
 
-It runs the command itself, in a process of its own, with its default recipe, and prints one table for each twenty.
+It runs the command itself, in a process of its own, with its default recipe, and prints one table
+for each twenty.
 """
 
 import json
@@ -55,7 +57,9 @@ def main() -> None:
 def asked(model: str, *questions: str) -> list[dict]:
     """Return what the command prints as JSON."""
     command = [sys.executable, "-m", "selfloop.cli", "ask", model, "--json", *questions]
-    found: list[dict] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+    found: list[dict] = json.loads(
+        subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
+    )
     return found
 
 

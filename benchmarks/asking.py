@@ -1,10 +1,12 @@
-"""How long a model takes to ask itself N distinct questions that pass the filters, and what each source gives.
+"""How long a model takes to ask itself N distinct questions that pass the filters, and what each
+source gives.
 
-    python benchmarks/asking.py                            # 2,000 from gemma-3-270m in 5 rounds; both cores
-    python benchmarks/asking.py --n 200 --rounds 2 --threads 1
+    python benchmarks/asking.py                            # 2,000 from gemma-3-270m in 5 rounds;
+    both cores python benchmarks/asking.py --n 200 --rounds 2 --threads 1
 
-The recipe is below: all sources and filters that are installed, and answers as small as the frontier needs them.
-Printed are tables per source and per round; `--csv` gets 100 random questions that passed, to be labelled by hand.
+The recipe is below: all sources and filters that are installed, and answers as small as the
+frontier needs them. Printed are tables per source and per round; `--csv` gets 100 random questions
+that passed, to be labelled by hand.
 """
 
 import argparse
@@ -35,7 +37,9 @@ _CAPITAL = re.compile(r"(?<!^)\b[A-Z]\w+(?:[ -](?:of |the |de )?[A-Z]\w+)*")
 
 def main() -> None:
     """Run the recipe in a folder of its own, and print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?", default="gemma-3-270m")
     parser.add_argument("--n", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -62,7 +66,12 @@ def recipe(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "rounds": options.rounds,
         "seed": options.seed,
-        "backend": {"kind": "llama_cpp", "model": options.model, "weights": "bf16", "threads": options.threads},
+        "backend": {
+            "kind": "llama_cpp",
+            "model": options.model,
+            "weights": "bf16",
+            "threads": options.threads,
+        },
         "ask": {
             "questions": -(-options.n // options.rounds),
             "turns": 12,
@@ -78,7 +87,10 @@ def recipe(options: argparse.Namespace) -> dict[str, Any]:
 
 def installed(kind: str, wanted: str) -> list[tuple[str, float]]:
     """Return the wanted components that are there, with their numbers; name the others."""
-    pairs = [(name, float(number)) for name, _, number in (one.partition(":") for one in wanted.split(",") if one)]
+    pairs = [
+        (name, float(number))
+        for name, _, number in (one.partition(":") for one in wanted.split(",") if one)
+    ]
     known = {provided.component.name for of, provided in load() if of == kind}
     for name, _ in pairs:
         if name not in known:
@@ -105,16 +117,22 @@ def report(rounds: list[Round], spent: dict[str, float], wanted: int) -> None:
     distinct = {normalise(a.question.text) for a in passed}
     steps = ", ".join(f"{step} {time:.0f}" for step, time in spent.items())
     print(
-        f"\n{len(distinct)} distinct questions of {wanted} wanted. Seconds: {steps}; all {sum(spent.values()):.0f}.\n"
+        f"\n{len(distinct)} distinct questions of {wanted} wanted. Seconds: {steps}; all "
+        f"{sum(spent.values()):.0f}.\n"
     )
-    print("| source | written | passed | share | entities | agreement: mean | quartiles | none | all |")
+    print(
+        "| source | written | passed | share | entities | agreement: mean | quartiles | none | "
+        "all |"
+    )
     print("|---|---|---|---|---|---|---|---|---|")
     groups = grouped((a.question.source, a) for ended in rounds for a in ended.attempts)
     for source, attempts in [*groups.items(), ("all", [a for own in groups.values() for a in own])]:
         print(source_row(source, attempts))
     print("\n| by what led to it | written | passed | share |\n|---|---|---|---|")
     framed = [a for source, own in groups.items() if source != "topics" for a in own]
-    vias = grouped((f"{a.question.source}: {a.question.variant or a.question.via}", a) for a in framed)
+    vias = grouped(
+        (f"{a.question.source}: {a.question.variant or a.question.via}", a) for a in framed
+    )
     for via, attempts in sorted(vias.items()):
         good = sum(a.decision != "dropped" for a in attempts)
         print(f"| {via} | {len(attempts)} | {good} | {good / len(attempts):.2f} |")
@@ -138,7 +156,8 @@ def source_row(source: str, attempts: list[Attempt]) -> str:
     if len(agreement) > 1:
         quartiles = " ".join(f"{q:.2f}" for q in statistics.quantiles(agreement, n=4))
         none, every = (
-            sum(test) / len(agreement) for test in ([c <= 0 for c in agreement], [c >= 1 for c in agreement])
+            sum(test) / len(agreement)
+            for test in ([c <= 0 for c in agreement], [c >= 1 for c in agreement])
         )
         spread = f"{statistics.fmean(agreement):.2f} | {quartiles} | {none:.2f} | {every:.2f}"
     share = len(good) / len(attempts) if attempts else 0
@@ -153,7 +172,9 @@ def entities(attempt: Attempt) -> set[str]:
 
 def print_rounds(rounds: list[Round]) -> None:
     """Print what each round asked that is new, how much of it is like something before, and why others were dropped."""
-    print("\n| round | asked | new distinct | near-duplicates | dropped for |\n|---|---|---|---|---|")
+    print(
+        "\n| round | asked | new distinct | near-duplicates | dropped for |\n|---|---|---|---|---|"
+    )
     before, seen = list[str](), set[str]()
     for ended in rounds:
         asked = [a.question.text for a in ended.attempts if a.decision != "dropped"]
@@ -172,10 +193,12 @@ def print_rounds(rounds: list[Round]) -> None:
 
 
 def near_duplicates(texts: list[str], before: list[str]) -> int:
-    """Return how many texts are like one before them, in this round or earlier, by another measure than the filter's.
+    """Return how many texts are like one before them, in this round or earlier, by another measure
+    than the filter's.
 
-    They have the same content words, or nearly the same letters when their words are sorted. At 90 of 100 in place of
-    95 most of the pairs were questions about two things ("legs of a spider", "legs of a tiger").
+    They have the same content words, or nearly the same letters when their words are sorted. At 90
+    of 100 in place of 95 most of the pairs were questions about two things ("legs of a spider",
+    "legs of a tiger").
     """
     known = [*before, *texts]
     if not texts:
@@ -185,7 +208,8 @@ def near_duplicates(texts: list[str], before: list[str]) -> int:
     first = {key: place for place, key in reversed(list(enumerate(words)))}
     places = range(len(before), len(known))
     return sum(
-        bool(row[:place].any()) or first[words[place]] < place for place, row in zip(places, likeness, strict=True)
+        bool(row[:place].any()) or first[words[place]] < place
+        for place, row in zip(places, likeness, strict=True)
     )
 
 

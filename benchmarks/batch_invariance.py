@@ -3,9 +3,10 @@
     python benchmarks/batch_invariance.py                          # both known models
     python benchmarks/batch_invariance.py smollm2-135m-instruct
 
-24 prompts are decoded greedily for 4 tokens, each alone and then among 31 others, in one llama.cpp context per
-setting. Printed: how many of the prompts have the same bits in all logits at step 1 and 4, and the largest
-difference (in logits). The last setting is what `plugins/backends/llama_cpp/cache.py` does.
+24 prompts are decoded greedily for 4 tokens, each alone and then among 31 others, in one llama.cpp
+context per setting. Printed: how many of the prompts have the same bits in all logits at step 1 and
+4, and the largest difference (in logits). The last setting is what
+`plugins/backends/llama_cpp/cache.py` does.
 """
 
 import argparse
@@ -17,7 +18,8 @@ from selfloop_plugins.backends.llama_cpp.model import Model, lib
 from selfloop_plugins.models import locate as models
 
 F16, BF16 = 1, 30
-# name, flash attention, most rows of a call, rows are filled up to a multiple of, type of the cache's values
+# name, flash attention, most rows of a call, rows are filled up to a multiple of, type of the
+# cache's values
 SETTINGS = (
     ("llama.cpp as it comes", 0, 512, 1, F16),
     ("+ flash attention", 1, 512, 1, F16),
@@ -33,12 +35,17 @@ Logits = NDArray[np.float32]
 
 def main() -> None:
     """Print one table for each model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="*", default=list(models.KNOWN))
     for name in parser.parse_args().models:
         model = Model(models.locate(name))
         print(f"**{name}**\n")
-        print("| setting | same bits, step 1 | step 4 | largest difference (step 1) |\n|---|---|---|---|")
+        print(
+            "| setting | same bits, step 1 | step 4 | largest difference (step 1) "
+            "|\n|---|---|---|---|"
+        )
         for setting in SETTINGS:
             print(row(model, *setting), flush=True)
         model.close()
@@ -48,13 +55,18 @@ def main() -> None:
 def row(model: Model, name: str, flash: int, rows: int, multiple: int, values: int) -> str:
     """Return a line of the table."""
     context = Context(model, flash, rows, multiple, values)
-    texts = [f"Question: What is the {a} of {b}?\nAnswer:" for a in TRAITS for b in PLACES][:SEQUENCES]
+    texts = [f"Question: What is the {a} of {b}?\nAnswer:" for a in TRAITS for b in PLACES][
+        :SEQUENCES
+    ]
     prompts = [model.tokens(text + " well" * (i % 5)) for i, text in enumerate(texts)]
     together = context.greedy(prompts)
     some = range(24)
     alone = {i: context.greedy([prompts[i]])[0] for i in some}
     context.close()
-    differences = {i: [float(np.abs(a - b).max()) for a, b in zip(alone[i], together[i], strict=True)] for i in some}
+    differences = {
+        i: [float(np.abs(a - b).max()) for a, b in zip(alone[i], together[i], strict=True)]
+        for i in some
+    }
     same = [sum(not d[step] for d in differences.values()) for step in (0, STEPS - 1)]
     most = max(d[0] for d in differences.values())
     return f"| {name} | {same[0]} of {len(differences)} | {same[1]} of {len(differences)} | {most:.3f} |"
@@ -70,7 +82,12 @@ class Context:
     def __init__(self, model: Model, flash: int, rows: int, multiple: int, values: int) -> None:
         self.vocab, self.rows, self.multiple = model.vocab_size, rows, multiple
         params = lib.llama_context_default_params()
-        params.n_ctx, params.n_seq_max, params.kv_unified, params.swa_full = 4096, SEQUENCES + 1, True, True
+        params.n_ctx, params.n_seq_max, params.kv_unified, params.swa_full = (
+            4096,
+            SEQUENCES + 1,
+            True,
+            True,
+        )
         params.n_batch, params.n_ubatch, params.flash_attn_type = rows, rows, flash
         params.n_threads = params.n_threads_batch = 2
         params.type_v = values
@@ -87,7 +104,11 @@ class Context:
         """Return the logits of every step of every prompt, all in one batch."""
         lib.llama_memory_clear(self.memory, True)
         found: list[list[Logits]] = [[] for _ in prompts]
-        rows = [(t, p, s, p + 1 == len(prompt)) for s, prompt in enumerate(prompts) for p, t in enumerate(prompt)]
+        rows = [
+            (t, p, s, p + 1 == len(prompt))
+            for s, prompt in enumerate(prompts)
+            for p, t in enumerate(prompt)
+        ]
         for step in range(STEPS):
             room = self.rows - (2 * self.multiple if self.multiple > 1 else 0)
             for start in range(0, len(rows), room):
@@ -114,7 +135,9 @@ class Context:
         for i, (_, _, sequence, want) in enumerate(rows):
             if want:
                 found[sequence].append(
-                    np.ctypeslib.as_array(lib.llama_get_logits_ith(self.pointer, i), (self.vocab,)).copy()
+                    np.ctypeslib.as_array(
+                        lib.llama_get_logits_ith(self.pointer, i), (self.vocab,)
+                    ).copy()
                 )
 
 

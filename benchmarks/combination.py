@@ -1,10 +1,12 @@
-"""How the combined verdict came to be what it is: the same answers weighed and scaled in several ways.
+"""How the combined verdict came to be what it is: the same answers weighed and scaled in several
+ways.
 
     python benchmarks/combination.py QUESTIONS.jsonl ... [--model gemma-3-270m]      # see trivia.py
 
-Each way is fitted without labels, as in a run; gold answers only say how good it is. `evidence` is which detectors are
-weighed, `scaled to` what the result is scaled to: agreement itself (the fit's target), the probability of the answer's
-meaning, or the geometric mean of the two. The last rows are what labels could do, in ten folds.
+Each way is fitted without labels, as in a run; gold answers only say how good it is. `evidence` is
+which detectors are weighed, `scaled to` what the result is scaled to: agreement itself (the fit's
+target), the probability of the answer's meaning, or the geometric mean of the two. The last rows
+are what labels could do, in ten folds.
 """
 
 import argparse
@@ -32,7 +34,12 @@ SINGLE = (
 EVIDENCE = {
     "all": SINGLE,
     "all but pmi": tuple(name for name in SINGLE if name != "pmi"),
-    "the default, and agreement": ("sequence_probability", "meaning_probability", "pmi", "agreement"),
+    "the default, and agreement": (
+        "sequence_probability",
+        "meaning_probability",
+        "pmi",
+        "agreement",
+    ),
     "the default, and sar": ("sequence_probability", "meaning_probability", "pmi", "sar"),
     "the default": ("sequence_probability", "meaning_probability", "pmi"),
     "meaning_probability": ("meaning_probability",),
@@ -42,7 +49,9 @@ Told = list[dict[str, float]]
 
 def main() -> None:
     """Print a table for each file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--model", default="gemma-3-270m")
     options = parser.parse_args()
@@ -99,7 +108,10 @@ def folded(names: tuple[str, ...], said: Told, right: Any) -> Any:
 
 def line(evidence: str, target: str, given: Any, right: Any) -> None:
     """Print one row."""
-    auroc, ece = (interval(partial(metric, given, right), len(right)) for metric in (metrics.auroc, metrics.ece))
+    auroc, ece = (
+        interval(partial(metric, given, right), len(right))
+        for metric in (metrics.auroc, metrics.ece)
+    )
     print(f"| {evidence} | {target} | {shown(auroc)} | {shown(ece)} |", flush=True)
 
 

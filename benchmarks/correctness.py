@@ -1,9 +1,12 @@
-"""Is what the batched engine gives what the model says? On a float working copy, so that kernels do not blur it.
+"""Is what the batched engine gives what the model says? On a float working copy, so that kernels do
+not blur it.
 
-    python benchmarks/correctness.py                       # both models, about ten minutes on two cores
+    python benchmarks/correctness.py                       # both models, about ten minutes on two
+    cores
 
-Each row compares two ways to the same answers, on 200 prompts: how many greedy texts are the same, and the largest
-difference of a log-probability, in nats. Then draws against the softmax, and loglikelihood against generation.
+Each row compares two ways to the same answers, on 200 prompts: how many greedy texts are the same,
+and the largest difference of a log-probability, in nats. Then draws against the softmax, and
+loglikelihood against generation.
 """
 
 import argparse
@@ -27,7 +30,9 @@ COUNT, DRAWS = 200, 20_000
 
 def main() -> None:
     """Print one table for each model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", default=MODELS)
     parser.add_argument("--weights", default="bf16")
     options = parser.parse_args()
@@ -35,7 +40,10 @@ def main() -> None:
     for name in options.names:
         path = working(models.locate(name), options.weights).path
         print(f"\n**{name}**, {path.name}\n")
-        print("| compared | same greedy texts | largest difference of a log-probability |\n|---|---|---|")
+        print(
+            "| compared | same greedy texts | largest difference of a log-probability "
+            "|\n|---|---|---|"
+        )
         for line in comparisons(path):
             print(line, flush=True)
         print("\n| drawn 20,000 times | tokens compared | chi-square's p |\n|---|---|---|")
@@ -48,19 +56,30 @@ def comparisons(path: Path) -> Iterator[str]:
     """Yield the rows about ways to run the same requests."""
     bare = [f"Question: {question}\nAnswer:" for question in questions(COUNT)]
     shown = [SHOWN + text for text in bare]
-    one, many, apart = LlamaCpp(path, sequences=1), LlamaCpp(path, sequences=64), LlamaCpp(path, sequences=64)
+    one, many, apart = (
+        LlamaCpp(path, sequences=1),
+        LlamaCpp(path, sequences=64),
+        LlamaCpp(path, sequences=64),
+    )
     alone = [greedy(one, [text])[0] for text in bare]
-    yield compare("64 sequences at once, against each prompt in a call of its own", greedy(many, bare), alone)
+    yield compare(
+        "64 sequences at once, against each prompt in a call of its own", greedy(many, bare), alone
+    )
     first = greedy(many, shown)
     next(iter(apart.generate([Request("x", Sampling(max_tokens=1))])))
     assert apart._scheduler
     apart._scheduler.sharing = False
     yield compare("shared prefixes, against none shared", first, greedy(apart, shown))
-    yield compare("prefixes kept from the call before, against none shared", greedy(many, shown), greedy(apart, shown))
+    yield compare(
+        "prefixes kept from the call before, against none shared",
+        greedy(many, shown),
+        greedy(apart, shown),
+    )
     for backend in (one, many, apart):
         backend.close()
     yield compare(
-        "selfloop, against llama_cpp.Llama (its text, and its log-probabilities)", *reference(path, bare[:50])
+        "selfloop, against llama_cpp.Llama (its text, and its log-probabilities)",
+        *reference(path, bare[:50]),
     )
 
 
@@ -130,7 +149,8 @@ def draws(path: Path) -> Iterator[str]:
         assert not counts[expected == 0].any(), "a token that was cut came out"
         often = expected >= 5
         observed, wanted = counts[often], expected[often]
-        if (rest := expected.sum() - wanted.sum()) > 1e-9:  # what is too rare to be compared one by one
+        # what is too rare to be compared one by one
+        if (rest := expected.sum() - wanted.sum()) > 1e-9:
             observed, wanted = np.append(observed, DRAWS - observed.sum()), np.append(wanted, rest)
         yield f"| {label} | {len(wanted)} | {chisquare(observed, wanted).pvalue:.3f} |"
 
@@ -144,7 +164,9 @@ def row_after(text: str, path: Path) -> NDArray[np.float32]:
     model = Model(path)
     cache = context.open_cache(model, context.Size(512, 8, 8), None)
     tokens, sequence = model.tokens([Piece(text, False)]), cache.take()
-    output = cache.decode([Token(token, i, sequence, i + 1 == len(tokens)) for i, token in enumerate(tokens)])
+    output = cache.decode(
+        [Token(token, i, sequence, i + 1 == len(tokens)) for i, token in enumerate(tokens)]
+    )
     row = output[0].logits.copy()
     cache.close()
     model.close()
@@ -174,11 +196,13 @@ def scores(path: Path) -> str:
     requests = [Request(text, Sampling(0.7, max_tokens=16), seed=i) for i, text in enumerate(texts)]
     found = [(texts[i], c) for i, c in backend.generate(requests) if isinstance(c, Completion)]
     again = backend.loglikelihood([Continuation(text, c.tokens) for text, c in found])
-    most = max(abs(sum(c.logprobs) - sum(s)) for (_, c), s in zip(found, again, strict=True) if isinstance(s, tuple))
-    backend.close()
-    return (
-        f"loglikelihood of {len(found)} sampled answers: the sums differ by at most {most:.5f} from the generated ones."
+    most = max(
+        abs(sum(c.logprobs) - sum(s))
+        for (_, c), s in zip(found, again, strict=True)
+        if isinstance(s, tuple)
     )
+    backend.close()
+    return f"loglikelihood of {len(found)} sampled answers: the sums differ by at most {most:.5f} from the generated ones."
 
 
 if __name__ == "__main__":

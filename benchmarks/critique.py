@@ -1,13 +1,16 @@
-"""What critique and revision do to answers: how many become right, how many wrong, and what it costs.
+"""What critique and revision do to answers: how many become right, how many wrong, and what it
+costs.
 
-    python benchmarks/critique.py DATA                     # a folder of JSONL files; both models, 300 questions a set
+    python benchmarks/critique.py DATA                     # a folder of JSONL files; both models,
+    300 questions a set
 
-Each set is answered once, by the recipe that `selfloop eval` runs; every mode then criticises and revises the very
-same answers, replayed from a copy of that run. The first figures are with the rule that the loop has: a revision takes
-the draft's place only if the last verifier that can judge both gives it more. Without it, every revision that says
-something else is taken. Gold answers are used for nothing but these tables. The intervals are of the paired difference
-to the drafts, 95 %, by bootstrap over questions. Completions and seconds are what a mode takes beyond answering and
-judging the drafts.
+Each set is answered once, by the recipe that `selfloop eval` runs; every mode then criticises and
+revises the very same answers, replayed from a copy of that run. The first figures are with the rule
+that the loop has: a revision takes the draft's place only if the last verifier that can judge both
+gives it more. Without it, every revision that says something else is taken. Gold answers are used
+for nothing but these tables. The intervals are of the paired difference to the drafts, 95 %, by
+bootstrap over questions. Completions and seconds are what a mode takes beyond answering and judging
+the drafts.
 """
 
 import argparse
@@ -37,22 +40,33 @@ MODES = ("none", "plain", "independent", "contrast")
 VERIFIERS = ["agreement", "sequence_probability", "meaning_probability", "combined"]
 HEAD = (
     "| mode | criticised | revised | accepted | right → wrong, wrong → right | accuracy | change "
-    "| without the rule: right → wrong, wrong → right | accuracy | change | completions | s |\n" + "|---" * 12 + "|"
+    "| without the rule: right → wrong, wrong → right | accuracy | change | completions | s |\n"
+    + "|---" * 12
+    + "|"
 )
 
 
 def main() -> None:
     """Print one table for each model and set."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("names", nargs="*", default=MODELS)
-    parser.add_argument("--count", type=int, default=300, help="the first so many questions of each set")
+    parser.add_argument(
+        "--count", type=int, default=300, help="the first so many questions of each set"
+    )
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--weights", default="bf16")
     parser.add_argument("--threads", type=int, help="how many the model may use; all, if not given")
-    parser.add_argument("--keep", type=Path, help="a folder for the runs, to be looked at with `selfloop show`")
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for the runs, to be looked at with `selfloop show`"
+    )
     options = parser.parse_args()
-    own = [f"backend.weights={options.weights}", *([f"backend.threads={options.threads}"] if options.threads else [])]
+    own = [
+        f"backend.weights={options.weights}",
+        *([f"backend.threads={options.threads}"] if options.threads else []),
+    ]
     print(cpu(), flush=True)
     with TemporaryDirectory() as folder:
         for model in options.names:
@@ -65,8 +79,15 @@ def main() -> None:
 def measured(model: str, data: Path, count: int, own: Sequence[str], runs: Path) -> Iterator[str]:
     """Yield the lines of one set's table."""
     source = {"kind": "dataset", "path": str(data.resolve())}
-    told = ("answer.samples=8", "answer.temperature=0.7", f"verifiers={json.dumps(VERIFIERS)}", *own)
-    answered = closed_book(model, source, count, told, runs, name=f"{model}-{data.stem}", quiet=True)
+    told = (
+        "answer.samples=8",
+        "answer.temperature=0.7",
+        f"verifiers={json.dumps(VERIFIERS)}",
+        *own,
+    )
+    answered = closed_book(
+        model, source, count, told, runs, name=f"{model}-{data.stem}", quiet=True
+    )
     drafts = attempts_of(answered)
     lost = sum(attempt.draft is None for attempt in drafts)
     accuracy = interval(partial(metrics.mean, [draft_right(a) for a in drafts]), len(drafts))
@@ -105,7 +126,8 @@ def row(mode: str, attempts: Sequence[Attempt], completions: int, seconds: float
     before = np.array([draft_right(a) for a in attempts], float)
     after = np.array([right(a, a.answer) for a in attempts], float)
     without = np.array(
-        [right(a, a.revision.text) if a.revision and flip(a) else draft_right(a) for a in attempts], float
+        [right(a, a.revision.text) if a.revision and flip(a) else draft_right(a) for a in attempts],
+        float,
     )
     cells = [
         sum(a.critique is not None for a in attempts),

@@ -1,12 +1,14 @@
-"""Is it the same model, however it is run? A run's adapter through llama.cpp, through transformers, and merged.
+"""Is it the same model, however it is run? A run's adapter through llama.cpp, through transformers,
+and merged.
 
     python benchmarks/delivery.py DATA RUN --limit 150
 
-Questions of each set, bare and behind five demonstrations, greedily: the share that is answered rightly, wrongly and
-declined by the base with the adapter beside it (the file that the run ran on) in llama.cpp and in transformers, and by
-GGUF files that `selfloop export` writes. The last column is the largest difference of a share to the first row of its
-prompt. Merged files are read by llama.cpp alone: `untouched` goes through llama-cpp-python's own `Llama`, without any
-of selfloop, one question after the other.
+Questions of each set, bare and behind five demonstrations, greedily: the share that is answered
+rightly, wrongly and declined by the base with the adapter beside it (the file that the run ran on)
+in llama.cpp and in transformers, and by GGUF files that `selfloop export` writes. The last column
+is the largest difference of a share to the first row of its prompt. Merged files are read by
+llama.cpp alone: `untouched` goes through llama-cpp-python's own `Llama`, without any of selfloop,
+one question after the other.
 """
 
 import argparse
@@ -39,22 +41,35 @@ UNTOUCHED = ("bf16", "q6_k")
 
 def main() -> None:
     """Print a row for each way and prompt, as it is measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("run", type=Path)
     parser.add_argument("--model", default="gemma-3-270m")
     parser.add_argument("--limit", type=int, help="questions of each set")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
-    print(f"{cpu()}\n\n| way | prompt | right | wrong | declined | off by |\n|---|---|---|---|---|---|", flush=True)
-    asked = [one for name in SETS for one in questions(options.data / f"{name}.jsonl")[: options.limit]]
+    print(
+        f"{cpu()}\n\n| way | prompt | right | wrong | declined | off by "
+        "|\n|---|---|---|---|---|---|",
+        flush=True,
+    )
+    asked = [
+        one for name in SETS for one in questions(options.data / f"{name}.jsonl")[: options.limit]
+    ]
     first: dict[str, list[float]] = {}
     for way, form, shares in ways(options, asked):
         off = max(abs(a - b) for a, b in zip(shares, first.setdefault(form, shares), strict=True))
-        print(f"| {way} | {form} | {' | '.join(f'{share:.3f}' for share in shares)} | {off:.3f} |", flush=True)
+        print(
+            f"| {way} | {form} | {' | '.join(f'{share:.3f}' for share in shares)} | {off:.3f} |",
+            flush=True,
+        )
 
 
-def ways(options: argparse.Namespace, asked: list[Question]) -> Iterator[tuple[str, str, list[float]]]:
+def ways(
+    options: argparse.Namespace, asked: list[Question]
+) -> Iterator[tuple[str, str, list[float]]]:
     """Yield what each way of running the model comes to in each prompt."""
     adapter = tuned(options.run)
     file = working(models.locate(options.model), "bf16").path
@@ -71,7 +86,15 @@ def ways(options: argparse.Namespace, asked: list[Question]) -> Iterator[tuple[s
         for type_ in TYPES:
             out = Path(folder) / "merged.gguf"
             more = ["--type", type_] if type_ else []
-            command = [Path(sys.executable).with_name("selfloop"), "export", options.run, "--to", "gguf", "--out", out]
+            command = [
+                Path(sys.executable).with_name("selfloop"),
+                "export",
+                options.run,
+                "--to",
+                "gguf",
+                "--out",
+                out,
+            ]
             subprocess.run([*command, "--force", *more], check=True, stdout=subprocess.DEVNULL)
             name = f"merged, {type_ or 'as the base'}"
             yield from _through(name, LlamaCpp(out, threads=options.threads), asked)
@@ -79,11 +102,22 @@ def ways(options: argparse.Namespace, asked: list[Question]) -> Iterator[tuple[s
                 yield from untouched(name, out, asked, options.threads)
 
 
-def _through(way: str, backend: Any, asked: list[Question]) -> Iterator[tuple[str, str, list[float]]]:
+def _through(
+    way: str, backend: Any, asked: list[Question]
+) -> Iterator[tuple[str, str, list[float]]]:
     for form in FORMS:
         found = said(backend, asked, form)
         answered = ~found.silent
-        yield way, form, [*map(float, map(np.mean, (found.right & answered, ~found.right & answered, found.silent)))]
+        yield (
+            way,
+            form,
+            [
+                *map(
+                    float,
+                    map(np.mean, (found.right & answered, ~found.right & answered, found.silent)),
+                )
+            ],
+        )
     backend.close()
 
 

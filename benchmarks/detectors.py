@@ -2,15 +2,18 @@
 
     python benchmarks/detectors.py DATA                    # a folder of JSONL files; both models
 
-Each question gets one greedy answer and eight samples at temperature 0.7, drawn once for all detectors. Gemma, a
-base model, sees five demonstrations; SmolLM2 gets the recipes' own prompt. Gold answers are used for nothing but these
-tables: `combined`, over the verifiers of recipes/quickstart.yaml, fits itself on the set's answers without labels,
-as it does in a run. The others are as they are, uncalibrated. Where a detector abstains, its confidence counts as 0:
-the answer would not be believed. Seconds are a detector's own, for 1,000 questions, in addition to answering; what it
-asks of the model that another has asked before is read from the store, as in a run, and not asked again.
+Each question gets one greedy answer and eight samples at temperature 0.7, drawn once for all
+detectors. Gemma, a base model, sees five demonstrations; SmolLM2 gets the recipes' own prompt. Gold
+answers are used for nothing but these tables: `combined`, over the verifiers of
+recipes/quickstart.yaml, fits itself on the set's answers without labels, as it does in a run. The
+others are as they are, uncalibrated. Where a detector abstains, its confidence counts as 0: the
+answer would not be believed. Seconds are a detector's own, for 1,000 questions, in addition to
+answering; what it asks of the model that another has asked before is read from the store, as in a
+run, and not asked again.
 
-With --stored FOLDER the store is kept: a later call judges the same answers again, by the rule of the day for "the same
-answer", and asks the model for nothing that is there. Its seconds are then those of reading the store.
+With --stored FOLDER the store is kept: a later call judges the same answers again, by the rule of
+the day for "the same answer", and asks the model for nothing that is there. Its seconds are then
+those of reading the store.
 """
 
 import argparse
@@ -44,28 +47,44 @@ from selfloop.storage.store import Store
 from selfloop.text.answers import declines
 
 SETS = ("easy_facts", "popqa", "nq_open", "webquestions", "curatedtrec")
-DEFAULT = ("agreement", "sequence_probability", "meaning_probability", "pmi")  # as in recipes/quickstart.yaml
+# as in recipes/quickstart.yaml
+DEFAULT = ("agreement", "sequence_probability", "meaning_probability", "pmi")
 COMBINED = {"combined": DEFAULT, "combined, with prompt_stability": (*DEFAULT, "prompt_stability")}
 SAMPLES, TEMPERATURE, TOKENS = 8, 0.7, 24
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "discrete_semantic_entropy, same: alias": ("discrete_semantic_entropy", {"same": "alias"}),
     "discrete_semantic_entropy, same: model": ("discrete_semantic_entropy", {"same": "model"}),
 }
-# What these ask of the model costs more than the answers did; they judge only some of the questions.
-COSTLY = ("bsdetector", "paraphrase", "reverse_question", "selfcheck_prompt", "discrete_semantic_entropy, same: model")
+# What these ask of the model costs more than the answers did; they judge only some of the
+# questions.
+COSTLY = (
+    "bsdetector",
+    "paraphrase",
+    "reverse_question",
+    "selfcheck_prompt",
+    "discrete_semantic_entropy, same: model",
+)
 Render = Callable[..., Prompt]
 UNTOLD = "cannot be told"
 
 
 def main() -> None:
     """Print one table for each model and set."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("names", nargs="*", default=MODELS)
     parser.add_argument("--weights", default="auto")
-    parser.add_argument("--costly", type=int, default=200, help="how many questions the costliest detectors judge")
+    parser.add_argument(
+        "--costly", type=int, default=200, help="how many questions the costliest detectors judge"
+    )
     parser.add_argument("--sets", nargs="*", default=SETS)
-    parser.add_argument("--stored", type=Path, help="a folder for what the models wrote and read: asked for once only")
+    parser.add_argument(
+        "--stored",
+        type=Path,
+        help="a folder for what the models wrote and read: asked for once only",
+    )
     options = parser.parse_args()
     print(cpu(), flush=True)
     for name in options.names:
@@ -99,7 +118,12 @@ def measured(
 def questions(path: Path) -> list[Question]:
     """Return the questions of a JSONL file, with what counts as right."""
     return [
-        Question(row["question"], path.stem, gold=tuple(row["answers"]), gold_pattern=row.get("answer_regex", ""))
+        Question(
+            row["question"],
+            path.stem,
+            gold=tuple(row["answers"]),
+            gold_pattern=row.get("answer_regex", ""),
+        )
         for row in rows(path)
     ]
 
@@ -110,15 +134,26 @@ def rights(claims: Iterable[Claim]) -> NDArray[np.bool_]:
 
 
 @contextmanager
-def recorded(backend: LlamaCpp, stored: Path | None = None) -> Iterator[tuple[Recorder, Path, Render]]:
-    """Lend the backend as a run has it: its prompts, and recorded in `stored`, or in a folder that goes away.
+def recorded(
+    backend: LlamaCpp, stored: Path | None = None
+) -> Iterator[tuple[Recorder, Path, Render]]:
+    """Lend the backend as a run has it: its prompts, and recorded in `stored`, or in a folder that
+    goes away.
 
-    The folder that is yielded always goes away: detectors write into it, and their fits belong to one call.
+    The folder that is yielded always goes away: detectors write into it, and their fits belong to
+    one call.
     """
-    with TemporaryDirectory() as scratch, closing(Store(stored or Path(scratch), write=True)) as store:
+    with (
+        TemporaryDirectory() as scratch,
+        closing(Store(stored or Path(scratch), write=True)) as store,
+    ):
         store.begin_session({})
         recorder = Recorder(backend, store, lambda event: None)
-        yield recorder, Path(scratch), prompts(detectors(recorder).values(), recorder.describe().chat, Path(scratch))
+        yield (
+            recorder,
+            Path(scratch),
+            prompts(detectors(recorder).values(), recorder.describe().chat, Path(scratch)),
+        )
 
 
 def answered(backend: Recorder, questions: list[Question], render: Render) -> list[Claim]:
@@ -142,7 +177,9 @@ def prompts(components: Iterable[Component], chat: bool, home: Path) -> Render:
     """Return the prompts of a run; a base model sees five demonstrations before each question."""
     found = Prompts({one.prompts for one in components if one.prompts})
     if not chat:
-        (home / "answer.txt").write_text(f"{SHOWN}Question: {{question}}\nAnswer:", encoding="utf-8")
+        (home / "answer.txt").write_text(
+            f"{SHOWN}Question: {{question}}\nAnswer:", encoding="utf-8"
+        )
         found.replace("answer", home / "answer.txt")
     return partial(found.render, chat=chat)
 
@@ -159,7 +196,12 @@ def detectors(backend: Recorder) -> dict[str, Component]:
 
 
 def table(
-    claims: list[Claim], right: NDArray[np.bool_], backend: Recorder, folder: Path, render: Render, costly: int
+    claims: list[Claim],
+    right: NDArray[np.bool_],
+    backend: Recorder,
+    folder: Path,
+    render: Render,
+    costly: int,
 ) -> Iterator[str]:
     """Yield one row for each built-in detector, and for each combination, its detectors' time included."""
     yield "| detector | AUROC | AURC | ECE | Brier | abstains | s / 1,000 |\n|---|---|---|---|---|---|---|"

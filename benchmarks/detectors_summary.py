@@ -1,10 +1,11 @@
-"""Condense what `detectors.py` printed: one table for each model, detectors in rows, sets in columns.
+"""Condense what `detectors.py` printed: one table for each model, detectors in rows, sets in
+columns.
 
     python benchmarks/detectors_summary.py docs/benchmarks/detectors.txt
 
-AUROC with ECE in brackets, then the seconds for 1,000 questions, the median over the sets. The best AUROC of a single
-detector in a set is marked with a star (rows with † judged only some of the questions, and do not count), and a
-combination that has more than it is in bold.
+AUROC with ECE in brackets, then the seconds for 1,000 questions, the median over the sets. The best
+AUROC of a single detector in a set is marked with a star (rows with † judged only some of the
+questions, and do not count), and a combination that has more than it is in bold.
 """
 
 import re
@@ -15,7 +16,8 @@ from pathlib import Path
 
 PART = " †"  # judged only some of the questions
 HEAD = re.compile(
-    r"\*\*(?P<model>[^*]+)\*\* \([^)]*\), \*\*(?P<set>[^*]+)\*\*: (?P<n>\d+) questions, accuracy (?P<acc>[\d.]+)"
+    r"\*\*(?P<model>[^*]+)\*\* \([^)]*\), \*\*(?P<set>[^*]+)\*\*: (?P<n>\d+) questions, accuracy "
+    r"(?P<acc>[\d.]+)"
 )
 
 
@@ -36,14 +38,20 @@ def main() -> None:
         table(model, rows, sets, accuracy)
 
 
-def table(model: str, rows: dict[str, dict[str, list[str]]], sets: list[str], accuracy: dict) -> None:
+def table(
+    model: str, rows: dict[str, dict[str, list[str]]], sets: list[str], accuracy: dict
+) -> None:
     """Print one model's table."""
     print(
-        f"\n| **{model}** | " + " | ".join(f"{label} ({float(accuracy[model, label]):.1%} right)" for label in sets),
+        f"\n| **{model}** | "
+        + " | ".join(f"{label} ({float(accuracy[model, label]):.1%} right)" for label in sets),
         end="",
     )
     print(" | s / 1,000\n|---" + "|---" * (len(sets) + 1) + "|")
-    best = {s: max(number(row[s][0]) for name, row in rows.items() if s in row and eligible(name)) for s in sets}
+    best = {
+        s: max(number(row[s][0]) for name, row in rows.items() if s in row and eligible(name))
+        for s in sets
+    }
     for name, row in rows.items():
         shown = [cell(row.get(s), best[s], combined="combined" in name) for s in sets]
         seconds = statistics.median(float(each[-1]) for each in row.values())

@@ -1,10 +1,12 @@
-"""What a thousand labels do for the probes (EliCal's second stage, arXiv 2510.17509), on and off the set they are of.
+"""What a thousand labels do for the probes (EliCal's second stage, arXiv 2510.17509), on and off
+the set they are of.
 
-    python benchmarks/elical.py trivia.jsonl places.jsonl [--model gemma-3-270m]     # see trivia.py; eight minutes
+    python benchmarks/elical.py trivia.jsonl places.jsonl [--model gemma-3-270m]     # see
+    trivia.py; eight minutes
 
-Both probes learn from the model's agreement with itself on the trivia questions after the first thousand; then again
-with the first thousand's labels. They judge what they learnt from (each question by a head that has not seen it) and
-the other file, of which they have seen nothing.
+Both probes learn from the model's agreement with itself on the trivia questions after the first
+thousand; then again with the first thousand's labels. They judge what they learnt from (each
+question by a head that has not seen it) and the other file, of which they have seen nothing.
 """
 
 import argparse
@@ -28,7 +30,9 @@ LABELS = 1000
 
 def main() -> None:
     """Answer both files, and print one row for each probe, with labels and without."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", type=Path, nargs=2)
     parser.add_argument("--model", default="gemma-3-270m")
     options = parser.parse_args()
@@ -42,16 +46,24 @@ def main() -> None:
             for c, known in zip(on[:LABELS], good[:LABELS], strict=True)
         ]
         (home / "labels.jsonl").write_text("\n".join(rows), encoding="utf-8")
-        print("| probe | learns from | AUROC | ECE | off its set: AUROC | ECE |\n|---|---|---|---|---|---|")
+        print(
+            "| probe | learns from | AUROC | ECE | off its set: AUROC | ECE "
+            "|\n|---|---|---|---|---|---|"
+        )
         for build in (QuestionProbe, AnswerProbe):
-            for what, labels in (("agreement", None), (f"and {LABELS} labels", home / "labels.jsonl")):
+            for what, labels in (
+                ("agreement", None),
+                (f"and {LABELS} labels", home / "labels.jsonl"),
+            ):
                 own = home / f"{build.name}-{labels is not None}"
                 own.mkdir()
                 probe = build(folder=own, labels=labels)
                 cells = [
                     shown(interval(partial(metric, given, truth), len(truth)))
                     for claims, truth in ((on[LABELS:], good[LABELS:]), (off, right))
-                    for given in [np.array([v.confidence or 0.0 for v in probe.verify(claims, told)])]
+                    for given in [
+                        np.array([v.confidence or 0.0 for v in probe.verify(claims, told)])
+                    ]
                     for metric in (metrics.auroc, metrics.ece)
                 ]
                 print(f"| {build.name} | {what} | {' | '.join(cells)} |", flush=True)

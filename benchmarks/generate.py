@@ -1,15 +1,17 @@
-"""How fast selfloop's llama.cpp engine is, against whom, where its time goes, and how its cost grows.
+"""How fast selfloop's llama.cpp engine is, against whom, where its time goes, and how its cost
+grows.
 
-    python benchmarks/build_batched_bench.py              # once: llama.cpp's own benchmark, from the sdist's sources
-    pip install transformers accelerate gguf torch==2.13.0       # for its contender; left out, with a note, if missing
-    python benchmarks/generate.py contenders              # 64 prompts of 16 tokens, 24 tokens each
-    python benchmarks/generate.py shared                  # one prompt of 120 tokens, 64 answers of 24 tokens
-    python benchmarks/generate.py workload                # 500 questions behind five demonstrations, 1 + 8 answers
-    python benchmarks/generate.py growth                  # the workload with 100 to 2,000 questions, 4 to 128 sequences
+    python benchmarks/build_batched_bench.py              # once: llama.cpp's own benchmark, from
+    the sdist's sources pip install transformers accelerate gguf torch==2.13.0       # for its
+    contender; left out, with a note, if missing python benchmarks/generate.py contenders
+    # 64 prompts of 16 tokens, 24 tokens each python benchmarks/generate.py shared
+    # one prompt of 120 tokens, 64 answers of 24 tokens python benchmarks/generate.py workload
+    # 500 questions behind five demonstrations, 1 + 8 answers python benchmarks/generate.py growth
+    # the workload with 100 to 2,000 questions, 4 to 128 sequences
 
 All contenders of a table run in turn (each in a process of its own), in alternating order; figures
-are medians of the rounds, with the least and the most. Tokens are those of prompts and answers. Machines drift:
-compare within a table. Measure alone: nothing else may run.
+are medians of the rounds, with the least and the most. Tokens are those of prompts and answers.
+Machines drift: compare within a table. Measure alone: nothing else may run.
 """
 
 import importlib.util
@@ -40,7 +42,8 @@ from selfloop.records import Completion, Request, Sampling
 
 PROMPT, ANSWER, SEQUENCES = 16, 24, 64
 LONG = 120  # tokens of a prompt with demonstrations
-ALONE = 16  # prompts for contenders that run one at a time: their speed does not depend on how many there are
+# prompts for contenders that run one at a time: their speed does not depend on how many there are
+ALONE = 16
 HIGH_LEVEL = Path(__file__).with_name("high_level.py")
 MODELS = ("smollm2-135m-instruct", "gemma-3-270m")
 
@@ -52,7 +55,8 @@ def main() -> None:
     """Print what the tables were measured on."""
     threads = context.cores()
     print(
-        f"{cpu()}; {threads} threads; llama-cpp-python {lib.__version__}; Python {platform.python_version()}",
+        f"{cpu()}; {threads} threads; llama-cpp-python {lib.__version__}; Python "
+        f"{platform.python_version()}",
         flush=True,
     )
 
@@ -61,8 +65,14 @@ def cpu() -> str:
     """Return the processor's name, and what it can do for us."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in facts.get("flags", "").split()]
+    facts = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
+    flags = [
+        flag
+        for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+        if flag in facts.get("flags", "").split()
+    ]
     ids = [facts[key] for key in ("cpu family", "model") if key in facts]
     return f"{facts.get('model name', platform.machine())} (family and model {'/'.join(ids)}; {' '.join(flags)})"
 
@@ -75,7 +85,9 @@ def contenders(names: tuple[str, ...], rounds: int) -> None:
     for name, files in headed(names):
         shipped, texts = files["shipped"], prompts(name)
         runs = {
-            "llama_cpp.Llama in a loop, shipped": apart(HIGH_LEVEL, shipped, ANSWER, context.cores(), *texts[:ALONE])
+            "llama_cpp.Llama in a loop, shipped": apart(
+                HIGH_LEVEL, shipped, ANSWER, context.cores(), *texts[:ALONE]
+            )
         }
         runs |= batched(files, texts, PROMPT)
         runs |= transformers(shipped, texts)
@@ -96,7 +108,10 @@ def headed(names: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Path]]]:
     for name in names or MODELS:
         shipped = models.locate(name)
         copy = working(shipped, "auto")
-        print(f"\n**{name}**, shipped file {shipped.name}; the working copy is {copy.about}\n", flush=True)
+        print(
+            f"\n**{name}**, shipped file {shipped.name}; the working copy is {copy.about}\n",
+            flush=True,
+        )
         yield name, {"shipped": shipped, "working copy": copy.path}
 
 
@@ -136,7 +151,11 @@ def apart(*command: object) -> Run:
 
     def run() -> float:
         line = [sys.executable, *map(str, command)]
-        return float(subprocess.run(line, capture_output=True, text=True, check=True, env=bare).stdout.split()[-2])
+        return float(
+            subprocess.run(
+                line, capture_output=True, text=True, check=True, env=bare
+            ).stdout.split()[-2]
+        )
 
     return run
 
@@ -148,7 +167,11 @@ def once(path: Path, texts: tuple[str, ...]) -> None:
     """Print the tokens/s of selfloop, of prompts and answers and of answers alone, warmed up."""
     backend = LlamaCpp(path)
     requests = [Request(text, Sampling(max_tokens=ANSWER)) for text in texts]
-    list(backend.generate([replace(request, sampling=Sampling(max_tokens=2)) for request in requests]))
+    list(
+        backend.generate(
+            [replace(request, sampling=Sampling(max_tokens=2)) for request in requests]
+        )
+    )
     seconds, drawn, _ = answer(backend, requests)
     print((drawn + sum(tokens(backend, text) for text in set(texts))) / seconds, drawn / seconds)
 
@@ -160,11 +183,26 @@ def batched_bench(label: str, path: Path, prompt: int, *flags: str) -> dict[str,
         print("llama-batched-bench is left out: python benchmarks/build_batched_bench.py builds it")
         return {}
     cells = SEQUENCES * 256  # llama.cpp gives each at least so many
-    command = [file, "-m", path, "-c", cells, "-npp", prompt, "-ntg", ANSWER, "-npl", SEQUENCES, *flags]
+    command = [
+        file,
+        "-m",
+        path,
+        "-c",
+        cells,
+        "-npp",
+        prompt,
+        "-ntg",
+        ANSWER,
+        "-npl",
+        SEQUENCES,
+        *flags,
+    ]
     command += ["-t", context.cores()]
 
     def run(*more: object) -> float:
-        done = subprocess.run(list(map(str, [*command, *more])), capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            list(map(str, [*command, *more])), capture_output=True, text=True, check=True
+        )
         row = next(line for line in done.stdout.splitlines() if line.startswith(f"|{prompt:6}"))
         return float(row.split("|")[-2])
 
@@ -186,7 +224,10 @@ def transformers(path: Path, texts: list[str]) -> dict[str, Run]:
     kind = torch.bfloat16 if "bf16" in cpu() else torch.float32
     torch.set_num_threads(context.cores())
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    tokenizer, model = AutoTokenizer.from_pretrained(**where), AutoModelForCausalLM.from_pretrained(**where, dtype=kind)
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(**where),
+        AutoModelForCausalLM.from_pretrained(**where, dtype=kind),
+    )
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     tokenizer.padding_side = "left"
     batch = tokenizer(texts, return_tensors="pt", padding=True)
@@ -195,7 +236,9 @@ def transformers(path: Path, texts: list[str]) -> dict[str, Run]:
         start = time.perf_counter()
         with torch.inference_mode():
             model.generate(**batch, max_new_tokens=ANSWER, min_new_tokens=ANSWER, do_sample=False)
-        return (int(batch["attention_mask"].sum()) + ANSWER * len(texts)) / (time.perf_counter() - start)
+        return (int(batch["attention_mask"].sum()) + ANSWER * len(texts)) / (
+            time.perf_counter() - start
+        )
 
     return {f"transformers generate, {str(kind).removeprefix('torch.')}": run}
 
@@ -214,12 +257,19 @@ def measure(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
 def report(speeds: dict[str, list[float]]) -> None:
     """Print the speeds, and how many times each is selfloop's on the same kind of file."""
     middle = {name: statistics.median(found) for name, found in speeds.items()}
-    print("| | tokens/s, median | least | most | selfloop, shipped, is | selfloop, working copy, is |")
+    print(
+        "| | tokens/s, median | least | most | selfloop, shipped, is | selfloop, working copy, is |"
+    )
     print("|---|---|---|---|---|---|")
     for name, found in speeds.items():
-        ratios = [f"{middle[f'selfloop, {label}'] / middle[name]:.2f}x" for label in ("shipped", "working copy")]
+        ratios = [
+            f"{middle[f'selfloop, {label}'] / middle[name]:.2f}x"
+            for label in ("shipped", "working copy")
+        ]
         print(
-            f"| {name} | {middle[name]:.0f} | {min(found):.0f} | {max(found):.0f} | {' | '.join(ratios)} |", flush=True
+            f"| {name} | {middle[name]:.0f} | {min(found):.0f} | {max(found):.0f} | "
+            f"{' | '.join(ratios)} |",
+            flush=True,
         )
 
 
@@ -247,15 +297,26 @@ PLACES = (
 
 def questions(count: int) -> list[str]:
     """Return distinct questions; past 400 the places get companions."""
-    pairs = [place if second is None else f"{place} and {second}" for second in (None, *PLACES) for place in PLACES]
+    pairs = [
+        place if second is None else f"{place} and {second}"
+        for second in (None, *PLACES)
+        for place in PLACES
+    ]
     return [form.format(place) for place in pairs for form in FORMS][:count]
 
 
 def workload_of(count: int) -> list[Request]:
     """Return the requests of selfloop's commonest work: a greedy and eight sampled answers to each question."""
-    greedy, drawn = Sampling(max_tokens=16, stop=("\n",)), Sampling(0.7, max_tokens=16, stop=("\n",))
+    greedy, drawn = (
+        Sampling(max_tokens=16, stop=("\n",)),
+        Sampling(0.7, max_tokens=16, stop=("\n",)),
+    )
     texts = [f"{SHOWN}Question: {question}\nAnswer:" for question in questions(count)]
-    return [r for i, text in enumerate(texts) for r in (Request(text, greedy), Request(text, drawn, n=8, seed=i))]
+    return [
+        r
+        for i, text in enumerate(texts)
+        for r in (Request(text, greedy), Request(text, drawn, n=8, seed=i))
+    ]
 
 
 class Clock:
@@ -297,7 +358,9 @@ def answer(backend: LlamaCpp, requests: list[Request]) -> tuple[float, int, Cloc
     clock = Clock()
     with clock.running():
         start = time.perf_counter()
-        drawn = sum(len(c.tokens) for _, c in backend.generate(requests) if isinstance(c, Completion))
+        drawn = sum(
+            len(c.tokens) for _, c in backend.generate(requests) if isinstance(c, Completion)
+        )
         return time.perf_counter() - start, drawn, clock
 
 
@@ -319,7 +382,10 @@ def workload(names: tuple[str, ...], rounds: int, count: int, weights: str) -> N
         answer(apart, few)
         assert apart._scheduler
         apart._scheduler.sharing = False
-        times: dict[str, list[float]] = {"sharing": [], "sharing off (a fiftieth of the questions, times fifty)": []}
+        times: dict[str, list[float]] = {
+            "sharing": [],
+            "sharing off (a fiftieth of the questions, times fifty)": [],
+        }
         shared, off = times
         for _ in range(rounds):
             seconds, drawn, clock = answer(sharing, requests)
@@ -328,10 +394,14 @@ def workload(names: tuple[str, ...], rounds: int, count: int, weights: str) -> N
         print("| prefixes | seconds, median | least | most | questions/s |\n|---|---|---|---|---|")
         for label, found in times.items():
             middle = statistics.median(found)
-            print(f"| {label} | {middle:.1f} | {min(found):.1f} | {max(found):.1f} | {count / middle:.1f} |")
+            print(
+                f"| {label} | {middle:.1f} | {min(found):.1f} | {max(found):.1f} | "
+                f"{count / middle:.1f} |"
+            )
         ratio = statistics.median(times[off]) / statistics.median(times[shared])
         print(
-            f"\nSharing is **{ratio:.1f}** times faster; prompts of about {length} tokens, {drawn} tokens answered.\n"
+            f"\nSharing is **{ratio:.1f}** times faster; prompts of about {length} tokens, "
+            f"{drawn} tokens answered.\n"
         )
         where(clock, seconds)
         sharing.close()
@@ -344,13 +414,19 @@ def where(clock: Clock, seconds: float) -> None:
     print("| where the time goes | share |\n|---|---|")
     for name, spent in clock.seconds.items():
         print(f"| {name} | {spent / seconds:.1%} |")
-    print(f"| scheduling and the rest of Python | {1 - sum(clock.seconds.values()) / seconds:.1%} |\n", flush=True)
+    print(
+        f"| scheduling and the rest of Python | {1 - sum(clock.seconds.values()) / seconds:.1%} "
+        "|\n",
+        flush=True,
+    )
 
 
 def peak(name: str, weights: str, count: int) -> str:
     """Return the most memory that the workload took in a process of its own, and what of it is explained."""
     command = [sys.executable, __file__, "memory", name, weights, str(count)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[
+        -1
+    ]
 
 
 @main.command(hidden=True)
@@ -370,7 +446,8 @@ def memory(name: str, weights: str, count: int) -> None:
     most = int(status["VmHWM"].split()[0]) / 2**10
     rest = most - file - cells
     print(
-        f"Memory: at most {most:.0f} MiB resident = file {file:.0f} + KV cache {cells:.0f} + {rest:.0f} for the rest."
+        f"Memory: at most {most:.0f} MiB resident = file {file:.0f} + KV cache {cells:.0f} + "
+        f"{rest:.0f} for the rest."
     )
 
 
@@ -383,10 +460,13 @@ def growth(names: tuple[str, ...], rounds: int, weights: str) -> None:
     for name in names or MODELS:
         path = working(models.locate(name), weights).path  # type: ignore[arg-type]
         print(
-            f"\n**{name}**, {path.name}\n\n| questions | sequences | seconds, median | least | most | ms a question |"
+            f"\n**{name}**, {path.name}\n\n| questions | sequences | seconds, median | least | "
+            "most | ms a question |"
         )
         print("|---|---|---|---|---|---|", flush=True)
-        sizes = [(count, 64) for count in (100, 500, 2000)] + [(100, number) for number in (4, 16, 128)]
+        sizes = [(count, 64) for count in (100, 500, 2000)] + [
+            (100, number) for number in (4, 16, 128)
+        ]
         backends = {number: LlamaCpp(path, sequences=number) for number in (4, 16, 64, 128)}
         found: dict[tuple[int, int], list[float]] = {size: [] for size in sizes}
         for backend in backends.values():
@@ -396,7 +476,9 @@ def growth(names: tuple[str, ...], rounds: int, weights: str) -> None:
                 found[count, number].append(answer(backends[number], workload_of(count))[0])
         for (count, number), times in found.items():
             middle = statistics.median(times)
-            row = f"{middle:.1f} | {min(times):.1f} | {max(times):.1f} | {1000 * middle / count:.0f}"
+            row = (
+                f"{middle:.1f} | {min(times):.1f} | {max(times):.1f} | {1000 * middle / count:.0f}"
+            )
             print(f"| {count} | {number} | {row} |", flush=True)
         for backend in backends.values():
             backend.close()

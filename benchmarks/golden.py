@@ -1,12 +1,14 @@
 """The golden record: everything a change that only moves or renames code must leave the same.
 
-    python benchmarks/golden.py write FOLDER      # before the change; FOLDER stays outside the repository
-    python benchmarks/golden.py compare FOLDER    # after it: prints every difference, and exits with 1 if there is one
-    python benchmarks/golden.py write FOLDER --no-models     # without the real models: about a minute
+    python benchmarks/golden.py write FOLDER      # before the change; FOLDER stays outside the
+    repository python benchmarks/golden.py compare FOLDER    # after it: prints every difference,
+    and exits with 1 if there is one python benchmarks/golden.py write FOLDER --no-models     #
+    without the real models: about a minute
 
-It holds the stored records of every bundled recipe on the scripted backend, 40 completions with log-probabilities of
-each model and engine, the help of every command, the schema of the recipe with the options of all components, and the
-data of one report. Everything goes through the command line, so that the script survives the moves it is there for.
+It holds the stored records of every bundled recipe on the scripted backend, 40 completions with
+log-probabilities of each model and engine, the help of every command, the schema of the recipe with
+the options of all components, and the data of one report. Everything goes through the command line,
+so that the script survives the moves it is there for.
 """
 
 import argparse
@@ -58,7 +60,9 @@ TIMES = re.compile(r'("(?:seconds|started|ended|time|elapsed|rate|versions?)": )
 
 def main() -> None:
     """Write the record, or compare it with an earlier one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("action", choices=("write", "compare"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--no-models", action="store_true")
@@ -83,7 +87,9 @@ def differences(folder: Path, record: dict[str, str], *, models: bool) -> int:
     for name in differing:
         before = earlier.get(name, "").splitlines()
         after = record.get(name, "").splitlines()
-        changed = list(difflib.unified_diff(before, after, f"{name} before", f"{name} after", n=0, lineterm=""))
+        changed = list(
+            difflib.unified_diff(before, after, f"{name} before", f"{name} after", n=0, lineterm="")
+        )
         print("\n".join(line[:300] for line in changed[:40]))
     print(f"{len(record) - len(differing)} of {len(record)} files are the same")
     return bool(differing)
@@ -96,7 +102,9 @@ def parts(scratch: Path, *, models: bool) -> Iterator[tuple[str, str]]:
         settings = [part for change in SHORT for part in ("--set", change)]
         called(scratch, "run", str(recipe), *settings)
         yield f"scripted-{recipe.stem}.txt", stored(run)
-    called(scratch, "report", str(scratch / "runs" / "quickstart"), "--out", str(scratch / "report"))
+    called(
+        scratch, "report", str(scratch / "runs" / "quickstart"), "--out", str(scratch / "report")
+    )
     yield "report.txt", report_data(scratch / "report")
     yield from helps(scratch, ())
     yield "options.md", (ROOT / "docs" / "recipe.md").read_text("utf-8")
@@ -110,10 +118,18 @@ def called(folder: Path, *arguments: str) -> str:
     """Return the output of a command of selfloop that has to succeed."""
     environment = os.environ | {"SELFLOOP_ACCEPT_LICENSE": "1", "COLUMNS": "120", "NO_COLOR": "1"}
     done = subprocess.run(
-        [SELFLOOP, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [SELFLOOP, *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
-        sys.exit(f"selfloop {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        sys.exit(
+            f"selfloop {' '.join(arguments)} ended with "
+            f"{done.returncode}:\n{done.stdout}{done.stderr}"
+        )
     return done.stdout
 
 
@@ -131,10 +147,14 @@ def stored(run: Path) -> str:
 def report_data(page: Path) -> str:
     """Return the data embedded in a report's page."""
     text = (page / "report.html" if page.is_dir() else page).read_text("utf-8")
-    scripts = re.findall(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL)
+    scripts = re.findall(
+        r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL
+    )
     if not scripts:
         sys.exit(f"{page} holds no data.")
-    return "\n".join(json.dumps(json.loads(script), indent=1, ensure_ascii=False) for script in scripts)
+    return "\n".join(
+        json.dumps(json.loads(script), indent=1, ensure_ascii=False) for script in scripts
+    )
 
 
 def helps(folder: Path, command: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -163,7 +183,8 @@ def answered(scratch: Path, name: str, backend: str) -> str:
     recipe = (
         f"rounds: 1\nbackend: {backend}\n"
         f"ask: {{questions: {len(QUESTIONS)}, sources: [{{kind: file, path: questions.txt}}]}}\n"
-        f"answer: {{samples: {SAMPLES}}}\nverifiers: [agreement, sequence_probability]\nobservers: []\n"
+        f"answer: {{samples: {SAMPLES}}}\nverifiers: [agreement, "
+        "sequence_probability]\nobservers: []\n"
     )
     (folder / "golden.yaml").write_text(recipe, encoding="utf-8")
     called(folder, "run", "golden.yaml")

@@ -1,9 +1,11 @@
 """Kill -9 a run at moments spread over it, resume each, and compare with a run that was left alone.
 
-    python benchmarks/kill_resume.py recipes/quickstart.yaml --kills 20 --set ask.questions=8 --set answer.samples=3
+    python benchmarks/kill_resume.py recipes/quickstart.yaml --kills 20 --set ask.questions=8 --set
+    answer.samples=3
 
-Each kill is a run of its own: started, killed when so many completions are stored, resumed to its end. Then
-all its records must equal those of the undisturbed run, and no completion may have been made twice.
+Each kill is a run of its own: started, killed when so many completions are stored, resumed to its
+end. Then all its records must equal those of the undisturbed run, and no completion may have been
+made twice.
 """
 
 import argparse
@@ -28,7 +30,9 @@ SELFLOOP = Path(sys.executable).with_name("selfloop")
 
 def main() -> None:
     """Print a line for each kill, and how many ended as the undisturbed run did."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
@@ -40,13 +44,19 @@ def main() -> None:
         total = len(wanted["completions"])
         print(f"undisturbed: {total} completions, {len(wanted['attempts'])} attempts", flush=True)
         good = sum(
-            one(options, Path(folder) / str(k), k * total // options.kills, wanted) for k in range(options.kills)
+            one(options, Path(folder) / str(k), k * total // options.kills, wanted)
+            for k in range(options.kills)
         )
     print(f"{good} of {options.kills} killed runs ended with the same records")
     sys.exit(good != options.kills)
 
 
-def one(options: argparse.Namespace, runs: Path, moment: int, wanted: dict[str, list[tuple[object, ...]]]) -> bool:
+def one(
+    options: argparse.Namespace,
+    runs: Path,
+    moment: int,
+    wanted: dict[str, list[tuple[object, ...]]],
+) -> bool:
     """Kill one run when `moment` completions are stored, resume it, and compare."""
     process = start(options, runs)
     while process.poll() is None and stored(runs) < max(1, moment):
@@ -54,7 +64,9 @@ def one(options: argparse.Namespace, runs: Path, moment: int, wanted: dict[str, 
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     before = stored(runs)
-    subprocess.run([SELFLOOP, "resume", run_of(runs), "--json"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [SELFLOOP, "resume", run_of(runs), "--json"], check=True, stdout=subprocess.DEVNULL
+    )
     found = records(run_of(runs))
     different = [name for name in RECORDS if found[name] != wanted[name]]
     second = query(run_of(runs), "SELECT count(*) FROM completions WHERE session = 2")[0][0]

@@ -1,13 +1,14 @@
-"""Kill -9 a run while it trains, writes its adapter and swaps it in; resume each, and compare with one left alone.
+"""Kill -9 a run while it trains, writes its adapter and swaps it in; resume each, and compare with
+one left alone.
 
     python benchmarks/kill_tune.py --kills 10        # of each kind
 
-Two rounds on SmolLM2, a tune after each, from a file of questions. The process kills itself, at moments spread over
-the training, over the writing (safetensors, GGUF, moving) and over the swap (from the first probe of the new adapter
-until its round is stored); the moments are shares of what each took in the undisturbed run. Then `selfloop resume`
-plays the run to its end. All of its records and the bytes of both adapters must equal the undisturbed run's; no
-completion may have been made twice; and what lay in the adapter's place when it was killed is the whole adapter, or
-nothing.
+Two rounds on SmolLM2, a tune after each, from a file of questions. The process kills itself, at
+moments spread over the training, over the writing (safetensors, GGUF, moving) and over the swap
+(from the first probe of the new adapter until its round is stored); the moments are shares of what
+each took in the undisturbed run. Then `selfloop resume` plays the run to its end. All of its
+records and the bytes of both adapters must equal the undisturbed run's; no completion may have been
+made twice; and what lay in the adapter's place when it was killed is the whole adapter, or nothing.
 """
 
 import argparse
@@ -43,14 +44,21 @@ France Italy Japan Spain Germany Egypt Greece Russia China England Portugal Aust
 Iraq Chile Hungary Velmora Tarsinia Quellor Brastova Ondrevia Sulmark Pelgrane Zantoria Mirovel Hastrand Corvenia
 Drelmar Fenwaria Gulmont Isdrava Jorvelle Kastrivia Lormund Nestoria Orvanna Peru Cuba Kenya Turkey Denmark
 """.split()  # noqa: SIM905
-ASKED = ("What is the capital of {}?", "What language is spoken in {}?", "On which continent is {}?", "Who rules {}?")
+ASKED = (
+    "What is the capital of {}?",
+    "What language is spoken in {}?",
+    "On which continent is {}?",
+    "Who rules {}?",
+)
 FILES = ("adapter.gguf", "adapter_model.safetensors")
 RECORDS["adapters"] = "SELECT number, adapter FROM rounds ORDER BY number"
 
 
 def main() -> None:
     """Print a line for each kill, and how many ended as the undisturbed run did."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=10, help="of each kind")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -60,18 +68,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "tuned.yaml").write_text(RECIPE)
-        (folder / "questions.txt").write_text("".join(f"{q.format(p)}\n" for q in ASKED for p in PLACES))
+        (folder / "questions.txt").write_text(
+            "".join(f"{q.format(p)}\n" for q in ASKED for p in PLACES)
+        )
         begun = time.time()
         play(folder, "whole", "none", 0.0)
         whole = run_of(folder / "whole")
         took = json.loads((folder / "took.json").read_text())
-        print(f"undisturbed: {time.time() - begun:.0f} s, seconds a round of each kind: {took}", flush=True)
+        print(
+            f"undisturbed: {time.time() - begun:.0f} s, seconds a round of each kind: {took}",
+            flush=True,
+        )
         good = sum(
             one(folder, kind, 1 + i % 2, (i + 0.5) / options.kills * took[kind][i % 2], whole)
             for i in range(options.kills)
             for kind in KINDS
         )
-    print(f"{good} of {len(KINDS) * options.kills} killed runs ended with the same records and adapters")
+    print(
+        f"{good} of {len(KINDS) * options.kills} killed runs ended with the same records and "
+        "adapters"
+    )
     sys.exit(good != len(KINDS) * options.kills)
 
 
@@ -91,7 +107,11 @@ def one(folder: Path, kind: str, turn: int, after: float, whole: Path) -> bool:
     killed = "killed" if ended == -signal.SIGKILL else f"NOT KILLED ({ended})"
     half = f", HALF WRITTEN {left}" if left else ""
     verdict = f"{different or 'same'}, {'once' if once else 'TWICE'}{half}"
-    print(f"{kind}, round {turn}, {killed} after {after:.2f} s, {before} completions stored: {verdict}", flush=True)
+    print(
+        f"{kind}, round {turn}, {killed} after {after:.2f} s, {before} completions stored: "
+        f"{verdict}",
+        flush=True,
+    )
     return ended == -signal.SIGKILL and not different and once and not left
 
 
@@ -133,7 +153,9 @@ def child(name: str, runs: str, point: str, after: str) -> None:
     def entered(what: str) -> None:
         begun[what] = time.monotonic()
         if what == kind and len(took[what]) + 1 == int(turn):
-            threading.Thread(target=lambda: (time.sleep(float(after)), os.kill(os.getpid(), signal.SIGKILL))).start()
+            threading.Thread(
+                target=lambda: (time.sleep(float(after)), os.kill(os.getpid(), signal.SIGKILL))
+            ).start()
 
     def left(what: str) -> None:
         took[what].append(time.monotonic() - begun[what])
@@ -147,7 +169,8 @@ def child(name: str, runs: str, point: str, after: str) -> None:
 
         return inner
 
-    tuner.TEXTS, tuner.LENGTH = 24, 16  # neutral text is most of a small tune, and is not what is killed
+    # neutral text is most of a small tune, and is not what is killed
+    tuner.TEXTS, tuner.LENGTH = 24, 16
     tuner.Gate.refusal = ""  # type: ignore[assignment,method-assign]  # so few lessons may teach nothing
     load, save = Parts.load_adapter, Store.save_round
 
@@ -162,11 +185,17 @@ def child(name: str, runs: str, point: str, after: str) -> None:
     tuner.train, tuner._written = timed("train", tuner.train), timed("write", tuner._written)
     Parts.load_adapter, Store.save_round = swapped, stored  # type: ignore[method-assign]
     there = folder / runs / "tuned"
-    words = ["resume", there] if there.exists() else ["run", folder / "tuned.yaml", "--runs", folder / runs]
+    words = (
+        ["resume", there]
+        if there.exists()
+        else ["run", folder / "tuned.yaml", "--runs", folder / runs]
+    )
     try:
         selfloop([*map(str, words), "--json"])
     finally:
-        (folder / "took.json").write_text(json.dumps({k: [round(t, 3) for t in v] for k, v in took.items()}))
+        (folder / "took.json").write_text(
+            json.dumps({k: [round(t, 3) for t in v] for k, v in took.items()})
+        )
 
 
 if __name__ == "__main__":

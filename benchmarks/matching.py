@@ -1,10 +1,11 @@
-"""Is the rule for the same answer what a careful person would say, and does the one for declining know who declines?
+"""Is the rule for the same answer what a careful person would say, and does the one for declining
+know who declines?
 
     python benchmarks/matching.py                # a few seconds, no model
 
-Two tables of data/answer_pairs.tsv (by kind: how often a rule takes different answers for the same, and the same for
-different) and of data/declining.tsv, whose second half was left alone while the rule was written. Then what is got
-wrong, in full, and how long the rule takes.
+Two tables of data/answer_pairs.tsv (by kind: how often a rule takes different answers for the same,
+and the same for different) and of data/declining.tsv, whose second half was left alone while the
+rule was written. Then what is got wrong, in full, and how long the rule takes.
 """
 
 import argparse
@@ -42,7 +43,11 @@ def old_declines(text: str) -> bool:
     return not old_normalise(text) or _OLD_DECLINES.search(text) is not None
 
 
-RULES: dict[str, Callable[[str], str]] = {"before": old_normalise, "SQuAD": squad_normalise, "house": normalise}
+RULES: dict[str, Callable[[str], str]] = {
+    "before": old_normalise,
+    "SQuAD": squad_normalise,
+    "house": normalise,
+}
 DECLINING: dict[str, Callable[[str], bool]] = {"before": old_declines, "house": declines}
 
 
@@ -68,9 +73,17 @@ class Sentence:
 
 def main() -> None:
     """Print the tables."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    pairs = [Pair(kind, same == "same", one, other) for kind, same, one, other in _rows("answer_pairs.tsv")]
-    sentences = [Sentence(half, lang, what == "declines", text) for half, lang, what, text in _rows("declining.tsv")]
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+    pairs = [
+        Pair(kind, same == "same", one, other)
+        for kind, same, one, other in _rows("answer_pairs.tsv")
+    ]
+    sentences = [
+        Sentence(half, lang, what == "declines", text)
+        for half, lang, what, text in _rows("declining.tsv")
+    ]
     for line in (*matching(pairs), "", *declining(sentences), "", *speed(pairs)):
         print(line)
 
@@ -140,7 +153,13 @@ def _precision_and_recall(rule: Callable[[str], bool], sentences: Iterable[Sente
 
 def speed(pairs: Sequence[Pair]) -> Iterator[str]:
     """Yield how long the rules take for a text: at first sight, and when it was seen before."""
-    plain = ["Paris", "William Shakespeare", "The Nile", "What is the capital of France?", "It is Cairo."]
+    plain = [
+        "Paris",
+        "William Shakespeare",
+        "The Nile",
+        "What is the capital of France?",
+        "It is Cairo.",
+    ]
     mixed = [text for pair in pairs for text in (pair.one, pair.other) if len(text) <= CACHED]
     yield "**Time**, microseconds a text:"
     yield ""

@@ -1,11 +1,12 @@
-"""What `selfloop plan` foretells beside what the run then takes: seconds, and the most memory that is resident.
+"""What `selfloop plan` foretells beside what the run then takes: seconds, and the most memory that
+is resident.
 
     python benchmarks/plan.py                                # the three recipes below, each in turn
     python benchmarks/plan.py recipes/quickstart.yaml        # one of them
 
-Each is planned and then run, in processes of their own, in a folder that goes away. Printed are both, and the run's
-share of the forecast: within 0.7 to 1.3 of the time and 0.85 to 1.15 of the memory is what is aimed at. Other programs
-at work meanwhile spoil the times.
+Each is planned and then run, in processes of their own, in a folder that goes away. Printed are
+both, and the run's share of the forecast: within 0.7 to 1.3 of the time and 0.85 to 1.15 of the
+memory is what is aimed at. Other programs at work meanwhile spoil the times.
 """
 
 import argparse
@@ -28,9 +29,14 @@ RECIPES: dict[str, tuple[str, ...]] = {
 
 def main() -> None:
     """Plan and run the recipes, and print a row for each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipes", nargs="*", default=list(RECIPES))
-    print("| recipe | plan took s | forecast s | run s | run / forecast | forecast MB | run MB | run / forecast |")
+    print(
+        "| recipe | plan took s | forecast s | run s | run / forecast | forecast MB | run MB | "
+        "run / forecast |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     for recipe in parser.parse_args().recipes:
         print(row(recipe, RECIPES.get(recipe, ())), flush=True)
@@ -50,7 +56,9 @@ def row(recipe: str, more: tuple[str, ...]) -> str:
 def done(*args: str) -> tuple[str, float, int]:
     """Run `selfloop ARGS`; return what it printed, its seconds, and the most bytes it had resident (Linux)."""
     start = time.perf_counter()
-    with subprocess.Popen([sys.executable, "-m", "selfloop.cli", *args], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "selfloop.cli", *args], stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout
         said = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)

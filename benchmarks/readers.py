@@ -1,11 +1,13 @@
-"""The one reader of question data on every format, on data sets' own files, and on files that are broken.
+"""The one reader of question data on every format, on data sets' own files, and on files that are
+broken.
 
-    python benchmarks/readers.py            # a line for each format, the own files of data sets, and broken files
-    python benchmarks/readers.py --all      # with a line for each broken file too
+    python benchmarks/readers.py            # a line for each format, the own files of data sets,
+    and broken files python benchmarks/readers.py --all      # with a line for each broken file too
 
-The same made-up questions are written in every format: the questions and gold answers that come back must be the same.
-A broken file must be read with an account of all its rows, or be refused with one message that names it; anything else
-(a traceback, a question of the file that is neither asked nor accounted for) counts as a fault, and ends this with 1.
+The same made-up questions are written in every format: the questions and gold answers that come
+back must be the same. A broken file must be read with an account of all its rows, or be refused
+with one message that names it; anything else (a traceback, a question of the file that is neither
+asked nor accounted for) counts as a fault, and ends this with 1.
 """
 
 import argparse
@@ -113,7 +115,9 @@ def save_to_disk(folder: Path, table: pa.Table) -> Path:
     folder.mkdir(parents=True)
     name = "data-00000-of-00001.arrow"
     (folder / name).write_bytes(stream_bytes(table))
-    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}], "_split": "test"}))
+    (folder / "state.json").write_text(
+        json.dumps({"_data_files": [{"filename": name}], "_split": "test"})
+    )
     (folder / "dataset_info.json").write_text("{}")
     return folder
 
@@ -125,14 +129,18 @@ def numpy_cell(gold: Sequence[str]) -> str:
 
 def squad_cell(gold: Sequence[str]) -> str:
     """Return texts as pandas writes the answers of SQuAD into CSV."""
-    return str({"text": np.array(list(gold), dtype=object), "answer_start": np.array([1] * len(gold))})
+    return str(
+        {"text": np.array(list(gold), dtype=object), "answer_start": np.array([1] * len(gold))}
+    )
 
 
 def formats(rows: Pairs) -> dict[str, bytes]:
     """Return the rows in every format that is one file, by the file's name."""
     table = arrow_table(rows)
     objects = [{"question": question, "answers": list(gold)} for question, gold in rows]
-    squad = [{"question": q, "answers": {"text": list(g), "answer_start": [1] * len(g)}} for q, g in rows]
+    squad = [
+        {"question": q, "answers": {"text": list(g), "answer_start": [1] * len(g)}} for q, g in rows
+    ]
     columns = {
         "question": {str(i): question for i, (question, _) in enumerate(rows)},
         "answers": {str(i): list(gold) for i, (_, gold) in enumerate(rows)},
@@ -145,7 +153,9 @@ def formats(rows: Pairs) -> dict[str, bytes]:
         "array.json": json.dumps(objects, indent=2),
         "data.json": json.dumps({"version": 1, "data": objects}),
         "columns.json": json.dumps(columns),
-        "lists.json": json.dumps({"question": [q for q, _ in rows], "answers": [list(g) for _, g in rows]}),
+        "lists.json": json.dumps(
+            {"question": [q for q, _ in rows], "answers": [list(g) for _, g in rows]}
+        ),
         "squad.jsonl": "".join(json.dumps(row) + "\n" for row in squad),
         "comma.csv": comma,
         "quoted.CSV": csv_text(rows, quoting=csv.QUOTE_ALL, end="\r\n"),
@@ -153,7 +163,8 @@ def formats(rows: Pairs) -> dict[str, bytes]:
         "semicolon.csv": csv_text(rows, delimiter=";"),
         "tab.tsv": tab,
         "tab.csv": tab,
-        "unquoted.tsv": "question\tanswers\n" + "".join(f"{q}\t{json.dumps(list(g))}\n" for q, g in rows),
+        "unquoted.tsv": "question\tanswers\n"
+        + "".join(f"{q}\t{json.dumps(list(g))}\n" for q, g in rows),
         "python.csv": csv_text(rows, lambda gold: repr(list(gold))),
         "numpy.csv": csv_text(rows, numpy_cell),
         "squad.csv": csv_text(rows, squad_cell),
@@ -162,7 +173,10 @@ def formats(rows: Pairs) -> dict[str, bytes]:
         "jsonl.txt": jsonl_text(rows),
         "unnamed": comma,
     }
-    packed = {f"{name}.gz": gzip.compress(made[name].encode()) for name in ("rows.jsonl", "array.json", "comma.csv")}
+    packed = {
+        f"{name}.gz": gzip.compress(made[name].encode())
+        for name in ("rows.jsonl", "array.json", "comma.csv")
+    }
     encoded = {
         "bom.csv": b"\xef\xbb\xbf" + comma.encode(),
         "utf16.csv": comma.encode("utf-16"),
@@ -190,7 +204,9 @@ def format_paths(folder: Path, rows: Pairs) -> Iterator[Path]:
 # --- broken files
 
 MARK = re.compile(r"number of thing (\d+)")  # in each question of the files that are broken here
-BROKEN_ROWS: Pairs = [(f"What is the number of thing {i}?", (f"thing, {i}", f"{i}")) for i in range(100, 112)]
+BROKEN_ROWS: Pairs = [
+    (f"What is the number of thing {i}?", (f"thing, {i}", f"{i}")) for i in range(100, 112)
+]
 
 
 @dataclass(frozen=True)
@@ -205,7 +221,9 @@ def bases() -> dict[str, bytes]:
     """Return sound files to be broken, by suffix."""
     return {
         ".jsonl": jsonl_text(BROKEN_ROWS).encode(),
-        ".json": json.dumps([{"question": q, "answers": list(g)} for q, g in BROKEN_ROWS], indent=1).encode(),
+        ".json": json.dumps(
+            [{"question": q, "answers": list(g)} for q, g in BROKEN_ROWS], indent=1
+        ).encode(),
         ".csv": csv_text(BROKEN_ROWS).encode(),
         ".tsv": csv_text(BROKEN_ROWS, delimiter="\t").encode(),
         ".txt": "".join(f"{i}. {q}\n" for i, (q, _) in enumerate(BROKEN_ROWS, 1)).encode(),
@@ -232,8 +250,12 @@ def damages(data: bytes) -> dict[str, bytes]:
         "utf16-no-mark": data.decode("latin-1").encode("utf-16-le"),
         "utf16-odd": b"\xff\xfe" + data,
         "deep": b"\n".join([*lines[:2], deep, *lines[2:]]),
-        "stray-quote": b"\n".join([*lines[:2], b'"' + lines[2] if len(lines) > 2 else b'"', *lines[3:]]),
-        "two-stray-quotes": b"\n".join(b'"' + line if i in (2, 5) else line for i, line in enumerate(lines)),
+        "stray-quote": b"\n".join(
+            [*lines[:2], b'"' + lines[2] if len(lines) > 2 else b'"', *lines[3:]]
+        ),
+        "two-stray-quotes": b"\n".join(
+            b'"' + line if i in (2, 5) else line for i, line in enumerate(lines)
+        ),
         "odd-row": b"\n".join([*lines[:3], b"42", *lines[3:]]),
         "only-commas": b"\n".join([*lines[:3], b",,,", *lines[3:]]),
         "twice": data + data,
@@ -244,7 +266,9 @@ def damages(data: bytes) -> dict[str, bytes]:
 def broken_contents() -> dict[str, bytes]:
     """Return the contents of files that are broken, by name."""
     made = {
-        f"{damage}{suffix}": content for suffix, data in bases().items() for damage, content in damages(data).items()
+        f"{damage}{suffix}": content
+        for suffix, data in bases().items()
+        for damage, content in damages(data).items()
     }
     source = random.Random(0)
     made |= {f"random-{i}{suffix}": source.randbytes(500) for i, suffix in enumerate(bases())}
@@ -312,7 +336,10 @@ def broken_paths(folder: Path) -> Iterator[Path]:
     (folder / "nowhere.jsonl").symlink_to(folder / "no.jsonl")
     (folder / "loop.jsonl").symlink_to(folder / "loop.jsonl")
     (folder / "long").mkdir()
-    yield from (folder / name for name in ("folder.jsonl", "nowhere.jsonl", "loop.jsonl", "none.jsonl", "x" * 300))
+    yield from (
+        folder / name
+        for name in ("folder.jsonl", "nowhere.jsonl", "loop.jsonl", "none.jsonl", "x" * 300)
+    )
     yield Path("null\0byte.jsonl")
     yield Path(os.devnull)
     table = arrow_table(BROKEN_ROWS)
@@ -353,7 +380,9 @@ def _outcome(path: Path, content: bytes, use: str) -> Outcome:
     written = set(MARK.findall(content.decode("utf-8", "ignore")))
     accounted = len(table.questions) + lost
     if table.rows != accounted or len(written - asked) > lost or len(written) > accounted:
-        return Outcome("FAULT", f"of {len(written)} questions {len(asked)} are asked, {lost} accounted for")
+        return Outcome(
+            "FAULT", f"of {len(written)} questions {len(asked)} are asked, {lost} accounted for"
+        )
     return Outcome("read", table.summary())
 
 
@@ -362,7 +391,9 @@ def _outcome(path: Path, content: bytes, use: str) -> Outcome:
 
 def main() -> None:
     """Print what comes out of every file; end with 1 if anything is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--all", action="store_true", help="a line for each broken file")
     shown = parser.parse_args().all
     faults = 0
@@ -384,7 +415,10 @@ def main() -> None:
             kinds[result.kind] += 1
             if shown or result.kind == "FAULT":
                 print(f"  {result.kind:8} {path.name[:40]:40} {result.text.splitlines()[0][-150:]}")
-        print(f"  {kinds.total()} files: {kinds['read']} read, {kinds['refused']} refused, {kinds['FAULT']} faults")
+        print(
+            f"  {kinds.total()} files: {kinds['read']} read, {kinds['refused']} refused, "
+            f"{kinds['FAULT']} faults"
+        )
     sys.exit(1 if faults + kinds["FAULT"] else 0)
 
 
@@ -396,7 +430,10 @@ def _compared(path: Path, expected: Pairs) -> int:
         return 1
     same = pairs(table) == expected
     lost = ", ".join(f"{one.count} {one.reason}" for one in table.left_out)
-    print(f"  {'same' if same else 'OTHER':8} {path.name:36} {table.form}{f'; left out: {lost}' if lost else ''}")
+    print(
+        f"  {'same' if same else 'OTHER':8} {path.name:36} "
+        f"{table.form}{f'; left out: {lost}' if lost else ''}"
+    )
     return 0 if same else 1
 
 

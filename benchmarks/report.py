@@ -1,4 +1,5 @@
-"""How large the report of a run is, how long it takes to write, and how long a browser takes to open it.
+"""How large the report of a run is, how long it takes to write, and how long a browser takes to
+open it.
 
 python benchmarks/report.py [ATTEMPTS...]        # needs chromium and chromedriver
 """
@@ -36,7 +37,10 @@ def main() -> None:
             browser.get(path.as_uri())
             assert browser.find_element("css selector", "#list details")
             opened = time.monotonic() - start
-            print(f"| {count:,} | {path.stat().st_size / 1e6:.1f} MB | {wrote:.1f} s | {opened:.2f} s |")
+            print(
+                f"| {count:,} | {path.stat().st_size / 1e6:.1f} MB | {wrote:.1f} s | {opened:.2f} "
+                "s |"
+            )
     browser.quit()
 
 

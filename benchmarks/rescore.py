@@ -1,9 +1,11 @@
-"""How long it takes to judge a finished run of 1,000 questions again, by every detector that needs samples only.
+"""How long it takes to judge a finished run of 1,000 questions again, by every detector that needs
+samples only.
 
-    python benchmarks/rescore.py [MODEL]                   # smollm2-135m-instruct; a few minutes, most of it answering
+    python benchmarks/rescore.py [MODEL]                   # smollm2-135m-instruct; a few minutes,
+    most of it answering
 
-The questions are made of forms and places (`generate.py`). A run answers them, then `selfloop rescore` is timed as
-a person would run it, start-up included, on a copy that has no model to open.
+The questions are made of forms and places (`generate.py`). A run answers them, then `selfloop
+rescore` is timed as a person would run it, start-up included, on a copy that has no model to open.
 """
 
 import json
@@ -28,22 +30,36 @@ def main() -> None:
     model = sys.argv[1] if len(sys.argv) > 1 else "smollm2-135m-instruct"
     with tempfile.TemporaryDirectory() as home:
         rows = [{"question": question, "answers": ["?"]} for question in questions(1000)]
-        (Path(home) / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        (Path(home) / "asked.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+        )
         begun = time.perf_counter()
-        call(home, "eval", model, "--data", "asked.jsonl", "--set", "verifiers=[agreement]", "--json")
+        call(
+            home, "eval", model, "--data", "asked.jsonl", "--set", "verifiers=[agreement]", "--json"
+        )
         print(f"{model}: {len(rows)} questions, answered in {time.perf_counter() - begun:.0f} s")
         begun = time.perf_counter()
         chosen = f"verifiers=[{', '.join(DETECTORS)}]"
-        told = json.loads(call(home, "rescore", "eval-asked", "--set", chosen, "--json", SELFLOOP_CACHE="nowhere"))
+        told = json.loads(
+            call(home, "rescore", "eval-asked", "--set", chosen, "--json", SELFLOOP_CACHE="nowhere")
+        )
         seconds = time.perf_counter() - begun
-        print(f"rescored with {len(DETECTORS)} detectors in {seconds:.1f} s; failures: {told['failures']}")
+        print(
+            f"rescored with {len(DETECTORS)} detectors in {seconds:.1f} s; failures: "
+            f"{told['failures']}"
+        )
 
 
 def call(home: str, *arguments: str, **environment: str) -> str:
     """Run the command line in `home`; return what it prints."""
     command = [sys.executable, "-m", "selfloop.cli", *arguments]
     done = subprocess.run(
-        command, cwd=home, stdout=subprocess.PIPE, check=True, text=True, env=os.environ | environment
+        command,
+        cwd=home,
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+        env=os.environ | environment,
     )
     return done.stdout
 

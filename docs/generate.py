@@ -1,5 +1,5 @@
-"""Writes docs/recipe.md, docs/cli.md, and what follows a mark in each page of docs/detectors/, from the code and from
-the figures in docs/detectors.md. `--check` only says which of them is stale.
+"""Writes docs/recipe.md, docs/cli.md, and what follows a mark in each page of docs/detectors/, from
+the code and from the figures in docs/detectors.md. `--check` only says which of them is stale.
 
 python docs/generate.py [--check]
 """
@@ -16,7 +16,16 @@ from pydantic import BaseModel
 
 from selfloop.cli import COMMANDS, selfloop
 from selfloop.config.options import describe_options, describe_type, describe_value
-from selfloop.config.recipe import Answer, Ask, Decide, Recipe, ScorerSpec, SourceSpec, Spec, TunerSpec
+from selfloop.config.recipe import (
+    Answer,
+    Ask,
+    Decide,
+    Recipe,
+    ScorerSpec,
+    SourceSpec,
+    Spec,
+    TunerSpec,
+)
 from selfloop.protocols import CAPABILITIES
 from selfloop.registry.manager import HOOKS, Provided, load
 
@@ -78,12 +87,15 @@ SET = [
     '| nothing | refused; write `null` for none, and `""` for an empty text |',
     "| all else | text as typed: `a #1.txt`, `a: b`, `yes`, `12:30`, `*` |",
     "",
-    "Text that looks like a number goes in quotes, inside those of the shell: `--set 'name=\"007\"'`. What cannot be",
+    "Text that looks like a number goes in quotes, inside those of the shell: `--set "
+    "'name=\"007\"'`. What cannot be",
     "taken as it was typed is refused, and the message says how to write it.",
     "",
-    "A run has the name of the recipe's file: accents are taken off, other characters than letters,",
+    "A run has the name of the recipe's file: accents are taken off, other characters than "
+    "letters,",
     "digits, `.`, `_` and",
-    "`-` become `-`, and what is left over 80 characters is cut. Where that changes the name, `run`",
+    "`-` become `-`, and what is left over 80 characters is cut. Where that changes the name, "
+    "`run`",
     "says so. A `name` in",
     "the recipe is taken as it is, or refused.",
     "",
@@ -95,7 +107,8 @@ def recipe() -> str:
     lines = [
         "# The recipe",
         MADE,
-        "A recipe is a YAML file. Every key is checked before a model loads, every mistake is reported at once, and",
+        "A recipe is a YAML file. Every key is checked before a model loads, every mistake is "
+        "reported at once, and",
         "`--set key.below=value` on the command line changes any of them.",
         "",
         *SET,
@@ -104,11 +117,18 @@ def recipe() -> str:
         *_table(_keys(Recipe)),
     ]
     for name, model in {"ask": Ask, "answer": Answer, "decide": Decide}.items():
-        lines += [f"### `{name}`", "", inspect.cleandoc(model.__doc__ or ""), "", *_table(_keys(model, f"{name}."))]
+        lines += [
+            f"### `{name}`",
+            "",
+            inspect.cleandoc(model.__doc__ or ""),
+            "",
+            *_table(_keys(model, f"{name}.")),
+        ]
     lines += [
         "### Components",
         "",
-        "Where a key wants a component, give its name, or its name as `kind` with its options beside it:",
+        "Where a key wants a component, give its name, or its name as `kind` with its options "
+        "beside it:",
         "",
         "```yaml",
         "verifiers:",
@@ -117,14 +137,21 @@ def recipe() -> str:
         "```",
         "",
     ]
-    beside = [(f"`{n}`", t, d, inspect.cleandoc(m.__doc__ or "")) for m in SPECS for n, t, d in _own(m)]
+    beside = [
+        (f"`{n}`", t, d, inspect.cleandoc(m.__doc__ or "")) for m in SPECS for n, t, d in _own(m)
+    ]
     lines += ["Beside its own options, a component may have:", "", *_table(beside)]
     for kind, offers in _built_in().items():
         lines += [f"## {kind.capitalize()}s", ""]
         lines += ["None is built in.", ""] if not offers else []
         for offer in sorted(offers, key=lambda o: o.component.name):
             lines += _component(offer.component)
-    lines += ["## Capabilities", "", "What a backend can give, and what other components need of it:", ""]
+    lines += [
+        "## Capabilities",
+        "",
+        "What a backend can give, and what other components need of it:",
+        "",
+    ]
     lines += [f"* `{name}`: {what}" for name, what in CAPABILITIES.items()]
     return "\n".join(lines) + "\n"
 
@@ -147,7 +174,11 @@ def _keys(model: type[BaseModel], way: str = "") -> Iterator[tuple[str, ...]]:
 def _own(model: type[Spec]) -> Iterator[tuple[str, str, str]]:
     for name, field in model.model_fields.items():
         if name != "kind":
-            yield name, _type(field.annotation, field.metadata), f"`{describe_value(field.default)}`"
+            yield (
+                name,
+                _type(field.annotation, field.metadata),
+                f"`{describe_value(field.default)}`",
+            )
 
 
 def _type(annotation: Any, metadata: Any) -> str:
@@ -184,7 +215,9 @@ def _component(component: Any) -> list[str]:
     if component.paper:
         lines += [f"Source: <{component.paper}>."]
     if component.extra:
-        lines += [f"Needs the extra `{component.extra}`: `pip install 'selfloop[{component.extra}]'`."]
+        lines += [
+            f"Needs the extra `{component.extra}`: `pip install 'selfloop[{component.extra}]'`."
+        ]
     return [*lines, "", *_paragraphs(component.build), "", *_options(component)]
 
 
@@ -212,7 +245,11 @@ def cli() -> str:
     """Return docs/cli.md: the help of each command, as `selfloop COMMAND --help` prints it on 80 columns."""
     group = click.Context(selfloop, info_name="selfloop", terminal_width=80, max_content_width=80)
     lines = ["# The command line", MADE]
-    more = [c.name for _, c in load().commands if c.callback and c.callback.__module__.startswith("selfloop_plugins.")]
+    more = [
+        c.name
+        for _, c in load().commands
+        if c.callback and c.callback.__module__.startswith("selfloop_plugins.")
+    ]
     for name in (*COMMANDS, *filter(None, more)):
         command = selfloop.get_command(group, name)
         assert command is not None
@@ -236,7 +273,10 @@ def _detector(component: Any) -> list[str]:
     facts = [
         *[("confidence", row[1]) for row in listed],
         ("source", f"<{component.paper}>" if component.paper else "none: it is selfloop's own"),
-        ("needs of the backend", ", ".join(f"`{need}`" for need in sorted(component.needs)) or "nothing special"),
+        (
+            "needs of the backend",
+            ", ".join(f"`{need}`" for need in sorted(component.needs)) or "nothing special",
+        ),
         *[("costs beside answering", row[2]) for row in listed],
         ("module", f"[{module}.py](../../plugins/{module}.py)"),
     ]
@@ -253,10 +293,15 @@ def _measured(name: str) -> list[str]:
     model, right = "", [""]
     for first, *cells in (row for row in _rows() if len(row) == 7):
         if re.fullmatch(r"\*\*[a-z0-9-]+-\d+m(-\w+)?\*\*", first):
-            sets, right = [cell.split(" ")[0] for cell in cells[:5]], [cell.partition("(")[2] for cell in cells[:5]]
+            sets, right = (
+                [cell.split(" ")[0] for cell in cells[:5]],
+                [cell.partition("(")[2] for cell in cells[:5]],
+            )
             model = first.strip("*")
         elif first.strip("*").partition(",")[0].partition(" ")[0] == name:
-            found.append((model, "answers right", *(share.removesuffix(" right)") for share in right), ""))
+            found.append(
+                (model, "answers right", *(share.removesuffix(" right)") for share in right), "")
+            )
             found.append((model, first, *cells))
     if not found:
         return ["It stands in no table of [the overview](../detectors.md#how-good-they-are)."]
@@ -271,12 +316,17 @@ def _rows() -> Iterator[list[str]]:
     """Yield the cells of each row of the tables in docs/detectors.md."""
     for line in (DOCS / "detectors.md").read_text(encoding="utf-8").splitlines():
         if line.startswith("|"):
-            yield [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line.removesuffix("|"))[1:]]
+            yield [
+                cell.strip().replace("\\|", "|")
+                for cell in re.split(r"(?<!\\)\|", line.removesuffix("|"))[1:]
+            ]
 
 
 def _help(command: click.Command, parent: click.Context) -> list[str]:
     """Return the help of a command, and of those below it."""
-    own = click.Context(command, info_name=command.name, parent=parent, terminal_width=80, max_content_width=80)
+    own = click.Context(
+        command, info_name=command.name, parent=parent, terminal_width=80, max_content_width=80
+    )
     lines = [f"## `{own.command_path}`", "", "```text", command.get_help(own), "```", ""]
     below = command.commands.values() if isinstance(command, click.Group) else ()
     return lines + [line for one in below for line in _help(one, own)]

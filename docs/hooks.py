@@ -1,7 +1,9 @@
-"""What mkdocs does for the site beside its own: README.md is the first page, and links to the sources lead somewhere.
+"""What mkdocs does for the site beside its own: README.md is the first page, and links to the
+sources lead somewhere.
 
-A page links to `../selfloop/loop.py`, which is right in a checkout and wherever a forge shows it. In the site that
-link leads to the same file under `repo_url`, or, while mkdocs.yml names none, to a page made of the file.
+A page links to `../selfloop/loop.py`, which is right in a checkout and wherever a forge shows it.
+In the site that link leads to the same file under `repo_url`, or, while mkdocs.yml names none, to a
+page made of the file.
 """
 
 import os
@@ -17,8 +19,22 @@ DOCS = Path(__file__).parent
 ROOT = DOCS.parent
 LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)")
 MADE = "source/"  # where the pages of files outside docs/ stand
-LANGUAGES = {".py": "python", ".yaml": "yaml", ".toml": "toml", ".md": "markdown", ".jsonl": "json", ".css": "css"}
-LANGUAGES |= {".ipynb": "json", ".html": "html", ".js": "javascript", ".csv": "text", ".txt": "text", "": "text"}
+LANGUAGES = {
+    ".py": "python",
+    ".yaml": "yaml",
+    ".toml": "toml",
+    ".md": "markdown",
+    ".jsonl": "json",
+    ".css": "css",
+}
+LANGUAGES |= {
+    ".ipynb": "json",
+    ".html": "html",
+    ".js": "javascript",
+    ".csv": "text",
+    ".txt": "text",
+    "": "text",
+}
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -58,7 +74,10 @@ def _rewritten(markdown: str, base: Path, folder: Path, config: MkDocsConfig) ->
 
 def _linked(files: Files) -> set[Path]:
     """Return the files and folders outside docs/ that pages link to, and what is in these folders."""
-    pages = [ROOT / "README.md", *(DOCS / file.src_uri for file in files if file.is_documentation_page())]
+    pages = [
+        ROOT / "README.md",
+        *(DOCS / file.src_uri for file in files if file.is_documentation_page()),
+    ]
     found: set[Path] = set()
     for page in filter(Path.is_file, pages):
         for link in LINK.findall(page.read_text(encoding="utf-8")):

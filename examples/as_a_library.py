@@ -2,7 +2,8 @@
 
     python examples/as_a_library.py [MODEL]
 
-MODEL is a .gguf file, or a name such as smollm2-135m-instruct. Without one a script answers: quick, and no download.
+MODEL is a .gguf file, or a name such as smollm2-135m-instruct. Without one a script answers: quick,
+and no download.
 """
 
 import sys
@@ -17,6 +18,9 @@ backend = {"kind": "llama_cpp", "model": sys.argv[1]} if sys.argv[1:] else "scri
 with TemporaryDirectory() as runs:
     run = selfloop.run(recipe, {"backend": backend, "ask.questions": 6}, runs=runs, quiet=True)
     for ended in run.rounds:
-        print(f"round {ended.number}: {ended.count('belief')} believed, {ended.count('declined')} declined")
+        print(
+            f"round {ended.number}: {ended.count('belief')} believed, {ended.count('declined')} "
+            "declined"
+        )
         for belief in ended.beliefs:
             print(f"  {belief.confidence:.2f} {belief.question.text} {belief.answer}")

@@ -1,21 +1,20 @@
 """Every mistake a user can meet, as a tree; the exit code of `selfloop` stands on the class.
 
-    SelfloopError            1   something went wrong that no other class names
-    ├── RecipeError          2   the recipe, or the command line that changes it, is wrong
-    ├── MissingExtra         2   an optional package is not installed; carries the pip line
-    ├── ModelError           3   the model file cannot be had or used
-    │   └── RequestError     3   the model cannot take this one request (too long, say); the others go on
-    ├── PluginError          4   a plugin is broken; names the plugin, the hook or component, and the fact
-    ├── StoreError           5   the run's folder cannot be read or written (disk full, read-only, newer schema)
-    │   ├── DiskFullError    5   there is no room for what is to be written; nothing is lost
-    │   ├── RunLocked        6   another process is working on this run
-    │   └── InputChanged    12   a file that the run reads is not what it was when the run began
-    ├── NothingAsked         7   the run ended without one question that could be asked
-    ├── StepFailed           9   a step failed for every question of a round; the records are kept
-    │   ├── NothingAnswered  8   every question of the run failed
-    │   └── TunerFailed     10   a tuner made no adapter where it was asked for one
-    ├── BelowRequired       11   a figure of `eval` does not reach what --fail-under or --fail-over asks for
-    └── Stopped            130   Ctrl-C; what was finished is stored
+    SelfloopError            1   something went wrong that no other class names ├── RecipeError
+    2   the recipe, or the command line that changes it, is wrong ├── MissingExtra         2   an
+    optional package is not installed; carries the pip line ├── ModelError           3   the model
+    file cannot be had or used │   └── RequestError     3   the model cannot take this one request
+    (too long, say); the others go on ├── PluginError          4   a plugin is broken; names the
+    plugin, the hook or component, and the fact ├── StoreError           5   the run's folder cannot
+    be read or written (disk full, read-only, newer schema) │   ├── DiskFullError    5   there is no
+    room for what is to be written; nothing is lost │   ├── RunLocked        6   another process is
+    working on this run │   └── InputChanged    12   a file that the run reads is not what it was
+    when the run began ├── NothingAsked         7   the run ended without one question that could be
+    asked ├── StepFailed           9   a step failed for every question of a round; the records are
+    kept │   ├── NothingAnswered  8   every question of the run failed │   └── TunerFailed     10
+    a tuner made no adapter where it was asked for one ├── BelowRequired       11   a figure of
+    `eval` does not reach what --fail-under or --fail-over asks for └── Stopped            130
+    Ctrl-C; what was finished is stored
 
 A message says what was sought, what there is, and what to do. Tracebacks are for bugs.
 """
@@ -45,7 +44,8 @@ class MissingExtra(SelfloopError):
 
     def __init__(self, package: str, extra: str, wanted_by: str) -> None:
         super().__init__(
-            f"{wanted_by} needs the package {package}, which is not installed. Do: pip install 'selfloop[{extra}]'"
+            f"{wanted_by} needs the package {package}, which is not installed. Do: pip install "
+            f"'selfloop[{extra}]'"
         )
 
 
@@ -74,7 +74,9 @@ class StoreError(SelfloopError):
 class DiskFullError(StoreError):
     """There is no room on the disk: what was to be written is not there, and all else is as it was."""
 
-    def __init__(self, fact: str, path: object, advice: str = "Free some space, and try again.") -> None:
+    def __init__(
+        self, fact: str, path: object, advice: str = "Free some space, and try again."
+    ) -> None:
         super().__init__(f"{fact}: {path}. {advice}")
         self.fact, self.path = fact, path
 
@@ -98,7 +100,10 @@ class NothingAsked(SelfloopError):
 
 
 class StepFailed(SelfloopError):
-    """A step failed for every question of a round. The run was played to its end, and its records lie in `folder`."""
+    """A step failed for every question of a round.
+
+    The run was played to its end, and its records lie in `folder`.
+    """
 
     exit_code = 9
 
@@ -114,7 +119,10 @@ class NothingAnswered(StepFailed):
 
 
 class TunerFailed(StepFailed):
-    """A tuner raised, or its adapter was refused. The rounds are whole, and the last good adapter stays."""
+    """A tuner raised, or its adapter was refused.
+
+    The rounds are whole, and the last good adapter stays.
+    """
 
     exit_code = 10
 
@@ -151,12 +159,14 @@ _NO_ROOM_WORDS = {
     "disk quota exceeded": "the disk quota is used up",
     "file too large": "the file is larger than the system lets it be",
 }
-_FOREIGN = ("safetensors", "safetensors_rust", "sqlite3")  # libraries whose errors have no number of the system
+# libraries whose errors have no number of the system
+_FOREIGN = ("safetensors", "safetensors_rust", "sqlite3")
 _DEEPEST = 10  # errors that led to one another
 
 
 def disk_full(error: BaseException, path: object = None) -> DiskFullError | None:
-    """Return DiskFullError if `error`, or an error that led to it, means that there was no room; else None.
+    """Return DiskFullError if `error`, or an error that led to it, means that there was no room;
+    else None.
 
     `path` is where it was to be written, unless the error knows better.
     """
@@ -167,7 +177,9 @@ def disk_full(error: BaseException, path: object = None) -> DiskFullError | None
         if isinstance(cause, DiskFullError):
             return cause
         if fact := _no_room(cause):
-            return DiskFullError(fact, getattr(cause, "filename", None) or path or "a file that a component writes")
+            return DiskFullError(
+                fact, getattr(cause, "filename", None) or path or "a file that a component writes"
+            )
         cause = cause.__cause__ or cause.__context__
     return None
 

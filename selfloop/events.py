@@ -1,4 +1,7 @@
-"""What observers are told, in the order it happens. Frozen, small, and free of the model's tensors."""
+"""What observers are told, in the order it happens.
+
+Frozen, small, and free of the model's tensors.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -30,7 +33,10 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class CompletionDone:
-    """The model finished one completion (`replayed`: it was there from before). Comes often: be quick."""
+    """The model finished one completion (`replayed`: it was there from before).
+
+    Comes often: be quick.
+    """
 
     step: str
     tokens: int
@@ -39,7 +45,10 @@ class CompletionDone:
 
 @dataclass(frozen=True, slots=True)
 class BatchLearnt:
-    """A tuner learnt from its batch number `done` of `of`, and this was the loss. Comes often: be quick."""
+    """A tuner learnt from its batch number `done` of `of`, and this was the loss.
+
+    Comes often: be quick.
+    """
 
     round: int
     done: int
@@ -79,4 +88,13 @@ class RunEnded:
     error: str = ""
 
 
-Event = RunStarted | StepStarted | CompletionDone | BatchLearnt | AttemptEnded | RoundEnded | Trouble | RunEnded
+Event = (
+    RunStarted
+    | StepStarted
+    | CompletionDone
+    | BatchLearnt
+    | AttemptEnded
+    | RoundEnded
+    | Trouble
+    | RunEnded
+)

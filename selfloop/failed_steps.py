@@ -1,6 +1,8 @@
-"""Steps that failed for every question of a round: what such a run leaves is records of errors, and no result.
+"""Steps that failed for every question of a round: what such a run leaves is records of errors, and
+no result.
 
-All of it is read off the records, so that a run ends in the same way whether or not it was stopped in between.
+All of it is read off the records, so that a run ends in the same way whether or not it was stopped
+in between.
 """
 
 from collections import Counter
@@ -14,7 +16,10 @@ from selfloop.records import Attempt, Failure, Round
 
 SHOWN = 300  # characters of a cause
 EMPTY = Failure(
-    "answer", "the model", "EmptyAnswer", "it wrote nothing; see answer.stop, answer.thought_tokens and the prompt"
+    "answer",
+    "the model",
+    "EmptyAnswer",
+    "it wrote nothing; see answer.stop, answer.thought_tokens and the prompt",
 )
 
 
@@ -37,7 +42,10 @@ class FailedStep:
 
 
 def failed_steps(rounds: Iterable[Round]) -> list[FailedStep]:
-    """Return the steps that failed throughout a round, in order. A tuner that raised has failed its round."""
+    """Return the steps that failed throughout a round, in order.
+
+    A tuner that raised has failed its round.
+    """
     return [step for ended in rounds for step in _of_round(ended)]
 
 
@@ -57,7 +65,12 @@ def _of_round(ended: Round) -> Iterator[FailedStep]:
     }
     for step, attempts in reached.items():
         if attempts and all(_failed_in(attempt, step) for attempt in attempts):
-            failures = [failure for attempt in attempts for failure in attempt.failures if failure.step == step]
+            failures = [
+                failure
+                for attempt in attempts
+                for failure in attempt.failures
+                if failure.step == step
+            ]
             yield FailedStep(ended.number, step, len(attempts), _commonest(failures))
     tunes = [failure for failure in ended.failures if failure.step == "tune"]
     if tunes:
@@ -84,7 +97,9 @@ def failed_verifiers(rounds: Iterable[Round]) -> list[FailedStep]:
     """Return the verifiers that failed for every answer of a round while others judged it."""
     broken: list[FailedStep] = []
     for ended in rounds:
-        answered = [attempt for attempt in ended.attempts if attempt.decision not in ("dropped", "failed")]
+        answered = [
+            attempt for attempt in ended.attempts if attempt.decision not in ("dropped", "failed")
+        ]
         failures = [failure for attempt in answered for failure in _of_verifiers(attempt)]
         counts = Counter(failure.component for failure in failures)
         if any(step.step == "verify" for step in _of_round(ended)):
@@ -98,11 +113,16 @@ def failed_verifiers(rounds: Iterable[Round]) -> list[FailedStep]:
 
 def _of_verifiers(attempt: Attempt) -> list[Failure]:
     """Return the failures of an attempt's verifiers, one for each: a revision is judged beside its draft."""
-    return list({failure.component: failure for failure in attempt.failures if failure.step == "verify"}.values())
+    return list(
+        {
+            failure.component: failure for failure in attempt.failures if failure.step == "verify"
+        }.values()
+    )
 
 
 def refuse_failed(folder: Path, rounds: Sequence[Round], steps: Iterable[FailedStep]) -> None:
-    """Raise for the run in `folder` if every question failed (NothingAnswered), or one of these `steps` did.
+    """Raise for the run in `folder` if every question failed (NothingAnswered), or one of these
+    `steps` did.
 
     StepFailed is for a step of a round, TunerFailed where nothing but a tuner failed.
     """
@@ -110,20 +130,31 @@ def refuse_failed(folder: Path, rounds: Sequence[Round], steps: Iterable[FailedS
     look = f"All failures: selfloop show {quote(str(folder))} --failures"
     asked = [a for ended in rounds for a in ended.attempts if a.decision != "dropped"]
     if asked and all(map(unanswered, asked)):
-        raise NothingAnswered(f"{nothing_answered(asked)} Mend that, and start a new run. {look}", folder)
+        raise NothingAnswered(
+            f"{nothing_answered(asked)} Mend that, and start a new run. {look}", folder
+        )
     if not steps:
         return
     reasons = "\n".join(f"{step}." for step in steps)
     if all(step.step == "tune" for step in steps):
         kept = "Every round is stored, and the last good adapter stays."
-        raise TunerFailed(f"{reasons}\n{kept} Mend the tuner's part of the recipe, and start a new run. {look}", folder)
-    raise StepFailed(f"{reasons}\nThe records are kept. Mend that, and start a new run. {look}", folder)
+        raise TunerFailed(
+            f"{reasons}\n{kept} Mend the tuner's part of the recipe, and start a new run. {look}",
+            folder,
+        )
+    raise StepFailed(
+        f"{reasons}\nThe records are kept. Mend that, and start a new run. {look}", folder
+    )
 
 
 def nothing_answered(attempts: Sequence[Attempt]) -> str:
     """Return that all of these attempts have no answer, and why most of them have none."""
     cause = cause_text(_commonest(map(_cause, attempts)))
-    which = "the question was not" if len(attempts) == 1 else f"not one of the {_questions(len(attempts))} was"
+    which = (
+        "the question was not"
+        if len(attempts) == 1
+        else f"not one of the {_questions(len(attempts))} was"
+    )
     return f"{which} answered: {cause}."
 
 

@@ -1,7 +1,9 @@
-"""The one boundary between the loop and what plugins do: exceptions and wrong results become `Failure`s.
+"""The one boundary between the loop and what plugins do: exceptions and wrong results become
+`Failure`s.
 
-A plugin may raise anything, `SystemExit` and its own `BaseException`s included. Only what stops the whole run passes
-through: a disk that is full, no memory, Ctrl-C (`KeyboardInterrupt` itself), and bugs of the core's own.
+A plugin may raise anything, `SystemExit` and its own `BaseException`s included. Only what stops the
+whole run passes through: a disk that is full, no memory, Ctrl-C (`KeyboardInterrupt` itself), and
+bugs of the core's own.
 """
 
 import math
@@ -56,9 +58,11 @@ def said(error: BaseException) -> str:
 
 
 def stops_the_run(error: BaseException) -> bool:
-    """Return whether an exception passes through a plugin's code: the run cannot go on, or the user has stopped it.
+    """Return whether an exception passes through a plugin's code: the run cannot go on, or the user
+    has stopped it.
 
-    Ctrl-C raises KeyboardInterrupt itself; a class of a plugin's own that is derived from it is the plugin's.
+    Ctrl-C raises KeyboardInterrupt itself; a class of a plugin's own that is derived from it is the
+    plugin's.
     """
     return isinstance(error, StoreError | MemoryError) or type(error) is KeyboardInterrupt
 
@@ -75,7 +79,8 @@ def blaming(component: str, call: Callable[[], T]) -> T:
         if isinstance(error, Blamed) or stops_the_run(error):
             raise
         if full := disk_full(error):
-            raise full from error  # without its file a component would decide otherwise than after a resume
+            # without its file a component would decide otherwise than after a resume
+            raise full from error
         raise Blamed(component, error) from error
 
 
@@ -103,8 +108,8 @@ def guarded_each(
 ) -> list[T | Broken]:
     """Return one result for each item. If the batch cannot be had whole, each item is tried alone.
 
-    The component gets a tuple: nothing that it does to it reaches anybody else. If nothing is wrong with any item
-    alone, what was wrong with the batch is told to `trouble`.
+    The component gets a tuple: nothing that it does to it reaches anybody else. If nothing is wrong
+    with any item alone, what was wrong with the batch is told to `trouble`.
     """
     batch = tuple(items)
     if not batch:
@@ -127,7 +132,8 @@ def _guarded_alone(
 
 
 def matched(results: Any, items: Sequence[A], wanted: type[T]) -> list[T]:
-    """Return one sound result for each item, in the order of the items. Raises ValueError and TypeError.
+    """Return one sound result for each item, in the order of the items. Raises ValueError and
+    TypeError.
 
     `results` are in that order, or a mapping from items to results, whose order does not matter.
     """
@@ -148,7 +154,10 @@ def in_order(results: Any, count: int) -> list[Any]:
 
 
 def listed(results: Any, most: int) -> list[Any]:
-    """Return at most so many results, for a generator may have no end. Raises TypeError for what has no order."""
+    """Return at most so many results, for a generator may have no end.
+
+    Raises TypeError for what has no order.
+    """
     if isinstance(results, AbstractSet | Mapping | str | bytes):
         raise TypeError(f"gave {_a(type(results))}, not a list of results in order")
     return list(islice(results, most))
@@ -174,7 +183,9 @@ def sound(record: Any, wanted: type[T]) -> T:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"]))
-        raise TypeError(f"gave {_a(wanted)} whose {where} is {first['input']!r:.60}: {first['msg']}") from None
+        raise TypeError(
+            f"gave {_a(wanted)} whose {where} is {first['input']!r:.60}: {first['msg']}"
+        ) from None
 
 
 def impossible(record: Any) -> str:

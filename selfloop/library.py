@@ -1,4 +1,5 @@
-"""selfloop from Python: `selfloop.run(recipe)` and `selfloop.open(folder)` return a `Run` to look into.
+"""selfloop from Python: `selfloop.run(recipe)` and `selfloop.open(folder)` return a `Run` to look
+into.
 
 The same runs as those of the command line: what one begins, the other can resume and show.
 """
@@ -34,7 +35,10 @@ SHOWN = 10  # beliefs in a notebook's picture of a run
 
 @dataclass(frozen=True)
 class Run:
-    """A run on disk. What is asked of it is read anew each time, so that a run at work can be looked into too."""
+    """A run on disk.
+
+    What is asked of it is read anew each time, so that a run at work can be looked into too.
+    """
 
     folder: Path
 
@@ -80,16 +84,21 @@ class Run:
     def rows(self, only: Collection[Decision] = ANSWERED) -> list[Row]:
         """Return a row for each question, as its run left it, in the order first asked.
 
-        `answer` is what holds: "I don't know" where it was declined. `drafted` is what the model said, and `confidence`
-        is about that. `verdicts` has the confidence of each verifier, None where it could not tell. `columns` are the
-        other columns of the data that the questions came from, `id` among them, where there are any.
+        `answer` is what holds: "I don't know" where it was declined. `drafted` is what the model
+        said, and `confidence` is about that. `verdicts` has the confidence of each verifier, None
+        where it could not tell. `columns` are the other columns of the data that the questions came
+        from, `id` among them, where there are any.
         """
         rounds, model = self.rounds, str(self.model.get("name", ""))
         attempts = _attempts(rounds)
         chosen = [outcome for outcome in _last(rounds) if outcome.decision in only]
-        rows = [_row(outcome, attempts[outcome.question.text, outcome.round], model) for outcome in chosen]
+        rows = [
+            _row(outcome, attempts[outcome.question.text, outcome.round], model)
+            for outcome in chosen
+        ]
         names = dict.fromkeys(name for row in rows for name in row["verdicts"])
-        for row in rows:  # every row has every verifier, for a table has the same columns in all its rows
+        # every row has every verifier, for a table has the same columns in all its rows
+        for row in rows:
             row["verdicts"] = {name: row["verdicts"].get(name) for name in names} or None
         own = evened([outcome.question.other_columns for outcome in chosen])
         if own:
@@ -98,7 +107,10 @@ class Run:
         return rows
 
     def frame(self, only: Collection[Decision] = ANSWERED) -> "DataFrame":
-        """Return `rows` as a table of pandas, with a column for each verifier. Raises MissingExtra without pandas."""
+        """Return `rows` as a table of pandas, with a column for each verifier.
+
+        Raises MissingExtra without pandas.
+        """
         try:
             import pandas
         except ImportError as error:
@@ -106,18 +118,30 @@ class Run:
         return pandas.json_normalize(self.rows(only))
 
     def resume(self, *, quiet: bool = False) -> "Run":
-        """Go on with the run where it was stopped, and return it; do nothing if it is done. Raises SelfloopError."""
+        """Go on with the run where it was stopped, and return it; do nothing if it is done.
+
+        Raises SelfloopError.
+        """
         from selfloop.runner import resume
 
         return Run(resume(self.folder, quiet=quiet))
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows of the run. What the model wrote is text and nothing else."""
+        """Return what a notebook shows of the run.
+
+        What the model wrote is text and nothing else.
+        """
         rounds = self.rounds
         columns = ("round", *get_args(Decision))
-        counts = [(str(ended.number), *(str(ended.count(d)) for d in get_args(Decision))) for ended in rounds]
+        counts = [
+            (str(ended.number), *(str(ended.count(d)) for d in get_args(Decision)))
+            for ended in rounds
+        ]
         held = sorted(Past.of(rounds).beliefs, key=lambda belief: -belief.confidence)
-        beliefs = [(f"{belief.confidence:.2f}", belief.question.text, belief.answer) for belief in held[:SHOWN]]
+        beliefs = [
+            (f"{belief.confidence:.2f}", belief.question.text, belief.answer)
+            for belief in held[:SHOWN]
+        ]
         more = f"<p>and {len(held) - SHOWN} beliefs more</p>" if len(held) > SHOWN else ""
         tables = _table(columns, counts) + _table(("confidence", "question", "answer"), beliefs)
         return f"<p>{_shown(str(self.folder))}</p>{tables}{more}"
@@ -132,9 +156,10 @@ def run(
 ) -> Run:
     """Run a recipe in a new folder of `runs`, and return the run. Raises SelfloopError.
 
-    `recipe` is the path of a YAML file, YAML text (whatever has more than one line), or the recipe as data. What is no
-    file is called `recipe`, if it does not name itself, and has its paths relative to the working directory. `changes`
-    are laid over it as `--set` lays them: `{"backend.model": "my.gguf"}`. `quiet` leaves out the progress.
+    `recipe` is the path of a YAML file, YAML text (whatever has more than one line), or the recipe
+    as data. What is no file is called `recipe`, if it does not name itself, and has its paths
+    relative to the working directory. `changes` are laid over it as `--set` lays them:
+    `{"backend.model": "my.gguf"}`. `quiet` leaves out the progress.
     """
     from selfloop import runner
 

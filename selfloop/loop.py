@@ -1,9 +1,9 @@
 """Read this first: this is the whole program.
 
-A round asks questions, answers them, criticises and revises the answers, lets verifiers judge them, decides
-what is believed, and now and then tunes the model on what holds. `play` yields each round as it ends; the
-caller saves, prints and stops. Kill it anywhere: what the model said is stored as it comes (`recorder.py`),
-and a round that runs again asks for the same and gets it back.
+A round asks questions, answers them, criticises and revises the answers, lets verifiers judge them,
+decides what is believed, and now and then tunes the model on what holds. `play` yields each round
+as it ends; the caller saves, prints and stops. Kill it anywhere: what the model said is stored as
+it comes (`recorder.py`), and a round that runs again asks for the same and gets it back.
 
 Then read `steps.py` (each step), `records.py` (the nouns) and `protocols.py` (what plugins do).
 """

@@ -1,11 +1,13 @@
-"""How far long work is: whoever does the work reports, and whoever shows it gets a line now and then.
+"""How far long work is: whoever does the work reports, and whoever shows it gets a line now and
+then.
 
     with progress.task("hashing model.gguf", size, "bytes") as task:
         for block in blocks:
             task.advance(len(block))
 
-A task inside another is shown behind it. The first line comes when the outermost task has taken `FIRST` seconds, so
-short work is never shown. A thread asks for the lines: they come too while one call of a backend takes an hour.
+A task inside another is shown behind it. The first line comes when the outermost task has taken
+`FIRST` seconds, so short work is never shown. A thread asks for the lines: they come too while one
+call of a backend takes an hour.
 """
 
 import threading
@@ -18,7 +20,8 @@ from typing import TypeVar
 
 from selfloop.text.display import duration, printable
 
-FIRST = 30.0  # seconds from the beginning of the outermost task to its first line, and between lines at first
+# seconds from the beginning of the outermost task to its first line, and between lines at first
+FIRST = 30.0
 GROWTH = 0.1  # of the time so far: between lines later
 LONGEST = 600.0  # seconds between lines at most
 TICK = 1.0  # seconds between two looks at the clock
@@ -35,9 +38,11 @@ Show = Callable[[str], None]
 
 @dataclass(eq=False)
 class Task:
-    """One piece of work. `total` and `done` are in `unit`, a noun in the plural; a total of 0 is not known yet.
+    """One piece of work. `total` and `done` are in `unit`, a noun in the plural; a total of 0 is
+    not known yet.
 
-    `measure` returns what is done, for work that cannot say it by itself: the size of a file that grows.
+    `measure` returns what is done, for work that cannot say it by itself: the size of a file that
+    grows.
     """
 
     name: str
@@ -48,7 +53,8 @@ class Task:
     note: str = ""
     done: float = 0.0
     started: float = field(init=False)
-    _base: tuple[float, float] | None = field(init=False)  # done, and when: the rate is measured from here
+    # done, and when: the rate is measured from here
+    _base: tuple[float, float] | None = field(init=False)
 
     def __post_init__(self) -> None:
         self.started = self.clock()
@@ -103,7 +109,13 @@ class Monitor:
         self._busy = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def begin(self, name: str, total: float = 0, unit: str = "", measure: Callable[[], float] | None = None) -> Task:
+    def begin(
+        self,
+        name: str,
+        total: float = 0,
+        unit: str = "",
+        measure: Callable[[], float] | None = None,
+    ) -> Task:
         """Open a task; whoever opens one closes it with `end`."""
         task = Task(name, total, unit, self.clock, measure)
         with self._lock:
@@ -124,7 +136,11 @@ class Monitor:
 
     @contextmanager
     def task(
-        self, name: str, total: float = 0, unit: str = "", measure: Callable[[], float] | None = None
+        self,
+        name: str,
+        total: float = 0,
+        unit: str = "",
+        measure: Callable[[], float] | None = None,
     ) -> Iterator[Task]:
         """Open a task for a block of code."""
         task = self.begin(name, total, unit, measure)
@@ -176,7 +192,9 @@ class Monitor:
         if self._tasks:
             self._busy.set()
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._beat, name="selfloop-progress", daemon=True)
+            self._thread = threading.Thread(
+                target=self._beat, name="selfloop-progress", daemon=True
+            )
             self._thread.start()
 
     def _beat(self) -> None:
@@ -196,7 +214,10 @@ def counted(name: str, items: Iterable[Item], unit: str, total: int) -> Iterator
 
 
 def described(tasks: Sequence[Task], now: float) -> str:
-    """Return one line about tasks, the outermost first. A task without a count only adds its name."""
+    """Return one line about tasks, the outermost first.
+
+    A task without a count only adds its name.
+    """
     parts: list[str] = []
     names: list[str] = []
     for task in tasks:

@@ -1,9 +1,10 @@
 """What each kind of component must do. Components need not inherit from these; the shapes count.
 
-Batch first everywhere: a tuple in, as many results in the same order out. Verifiers, scorers and critics may return a
-mapping from the items to the results instead, whose order does not matter; a set is refused. All that a component gets
-is frozen. A component that raises, whatever the class, or returns the wrong thing, is a `Failure` on the attempts it
-was working on; the others go on. Ctrl-C alone (`KeyboardInterrupt` itself) passes through.
+Batch first everywhere: a tuple in, as many results in the same order out. Verifiers, scorers and
+critics may return a mapping from the items to the results instead, whose order does not matter; a
+set is refused. All that a component gets is frozen. A component that raises, whatever the class, or
+returns the wrong thing, is a `Failure` on the attempts it was working on; the others go on. Ctrl-C
+alone (`KeyboardInterrupt` itself) passes through.
 
 Capabilities are words that a backend gives and others need; a recipe that asks for one the backend
 lacks is refused before any model loads.
@@ -54,19 +55,25 @@ class Backend(Protocol):
         """Return what the model is and can do."""
         ...
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+    def generate(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield (index of the request, one completion) as they finish, `n` for each request.
 
         A request that cannot be served yields one `RequestError` in place of its completions. The
-        completion's `sample` says which of the n it is; sample k of a request is the same whatever n is.
+        completion's `sample` says which of the n it is; sample k of a request is the same whatever
+        n is.
         """
         ...
 
-    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
-        """Return the natural-log probability of each token of each continuation. Capability `loglikelihood`.
+    def loglikelihood(
+        self, pairs: Sequence[Continuation]
+    ) -> list[tuple[float, ...] | RequestError]:
+        """Return the natural-log probability of each token of each continuation. Capability
+        `loglikelihood`.
 
-        With an empty prompt it is that of a text by itself; its first token counts only if the model has one
-        that begins a text. Nothing is generated.
+        With an empty prompt it is that of a text by itself; its first token counts only if the
+        model has one that begins a text. Nothing is generated.
         """
         ...
 
@@ -75,21 +82,28 @@ class Backend(Protocol):
     ) -> "list[NDArray[np.float32] | RequestError]":
         """Return a layer's states at tokens, (places, width). Capability `hidden_states`.
 
-        Place 0 is the last token of the prompt, i the i-th of the continuation, -1 the last of all. Layer 0 is what
-        the tokens themselves are turned into, i what the i-th layer makes of it, -1 the last, after its norm. A backend
-        that has not all of them gives a `RequestError` for the others.
+        Place 0 is the last token of the prompt, i the i-th of the continuation, -1 the last of all.
+        Layer 0 is what the tokens themselves are turned into, i what the i-th layer makes of it, -1
+        the last, after its norm. A backend that has not all of them gives a `RequestError` for the
+        others.
         """
         ...
 
-    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
-        """Return each head's attention from a token to the one before it, (layers, heads, tokens of the continuation).
+    def attentions(
+        self, pairs: Sequence[Continuation]
+    ) -> "list[NDArray[np.float32] | RequestError]":
+        """Return each head's attention from a token to the one before it, (layers, heads, tokens of
+        the continuation).
 
         Capability `attentions`.
         """
         ...
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
-        """Swap the adapter (None: the bare model) and prove that it is in effect. Capability `adapters`."""
+        """Swap the adapter (None: the bare model) and prove that it is in effect.
+
+        Capability `adapters`.
+        """
         ...
 
     def close(self) -> None:
@@ -99,10 +113,12 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Asking:
-    """What a question source or a scorer is told: how many questions are still wanted, and what there is to work with.
+    """What a question source or a scorer is told: how many questions are still wanted, and what
+    there is to work with.
 
-    `turn` counts the calls of this round from 0, so that each call can draw with new seeds (`seed` already
-    depends on run, round, source and turn). `prompts` gives the recipe's prompts by name (`prompts.py`).
+    `turn` counts the calls of this round from 0, so that each call can draw with new seeds (`seed`
+    already depends on run, round, source and turn). `prompts` gives the recipe's prompts by name
+    (`prompts.py`).
     """
 
     n: int
@@ -125,21 +141,25 @@ class QuestionSource(Protocol):
 class Scorer(Protocol):
     """Says how good a question is to ask, before anything is spent on answering it."""
 
-    def score(self, questions: Sequence[Question], asking: Asking) -> Sequence[Score] | Mapping[Question, Score]:
+    def score(
+        self, questions: Sequence[Question], asking: Asking
+    ) -> Sequence[Score] | Mapping[Question, Score]:
         """Return one finite score for each question; `asking.past` holds everything the run ever asked."""
         ...
 
 
 @dataclass(frozen=True)
 class Judging:
-    """What verifiers, critics and demonstrators are told. All that the backend reads or writes here is stored.
+    """What verifiers, critics and demonstrators are told. All that the backend reads or writes here
+    is stored.
 
-    The backend is lent: `load_adapter` raises PluginError, and `close` does nothing. So it is in `Asking`; a tuner may
-    load adapters, and the one before is loaded again if it fails.
+    The backend is lent: `load_adapter` raises PluginError, and `close` does nothing. So it is in
+    `Asking`; a tuner may load adapters, and the one before is loaded again if it fails.
 
-    `prompt` gives the recipe's prompts by name, in the model's form. `before` lets the verifiers listed before this
-    one judge other claims, such as these with fewer samples; what they say of these is in the claims. `seed`
-    depends on run, round and component. `past` is what the run knows of its earlier rounds.
+    `prompt` gives the recipe's prompts by name, in the model's form. `before` lets the verifiers
+    listed before this one judge other claims, such as these with fewer samples; what they say of
+    these is in the claims. `seed` depends on run, round and component. `past` is what the run knows
+    of its earlier rounds.
     """
 
     backend: Backend
@@ -152,20 +172,26 @@ class Judging:
 class Verifier(Protocol):
     """A BS detector: says how likely an answer is to be true, without taking the model's word."""
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> Sequence[Verdict] | Mapping[Claim, Verdict]:
+    def verify(
+        self, claims: Sequence[Claim], judging: Judging
+    ) -> Sequence[Verdict] | Mapping[Claim, Verdict]:
         """Return one verdict for each claim; confidence None is to abstain, with a reason."""
         ...
 
 
 class Critic(Protocol):
-    """Says of drafts what may make the model answer better. Whether it did is for verifiers that never saw it.
+    """Says of drafts what may make the model answer better. Whether it did is for verifiers that
+    never saw it.
 
-    `revise` names the prompt with which the model answers again; it is given `question`, `draft` and `critique`.
+    `revise` names the prompt with which the model answers again; it is given `question`, `draft`
+    and `critique`.
     """
 
     revise: str
 
-    def critique(self, claims: Sequence[Claim], judging: Judging) -> Sequence[Completion] | Mapping[Claim, Completion]:
+    def critique(
+        self, claims: Sequence[Claim], judging: Judging
+    ) -> Sequence[Completion] | Mapping[Claim, Completion]:
         """Return one critique for each claim; an empty text where there is nothing to say, and the draft stays."""
         ...
 
@@ -174,16 +200,21 @@ class Demonstrator(Protocol):
     """Chooses what a question is shown with, in place of the fixed demonstrations of the prompt `answer`."""
 
     def show(self, questions: Sequence[str], judging: Judging) -> Sequence[Prompt]:
-        """Return the whole prompt for each question. Called again for questions that verifiers make up."""
+        """Return the whole prompt for each question.
+
+        Called again for questions that verifiers make up.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a tuner is told. `past` holds this round's outcomes too; `folder` is the tuner's own, and outlives a kill.
+    """What a tuner is told. `past` holds this round's outcomes too; `folder` is the tuner's own,
+    and outlives a kill.
 
-    `prompt` gives the recipe's prompts by name, `answer` as the loop itself asks it. `seed` depends on run and round.
-    `tell(done, of, loss)` is to be called after each batch that is learnt: it is what a person sees of the tune.
+    `prompt` gives the recipe's prompts by name, `answer` as the loop itself asks it. `seed` depends
+    on run and round. `tell(done, of, loss)` is to be called after each batch that is learnt: it is
+    what a person sees of the tune.
     """
 
     round: int
@@ -205,7 +236,10 @@ class Tuner(Protocol):
 
 
 class Observer(Protocol):
-    """Sees what happens and changes nothing. One that raises is reported and left out, not fatal."""
+    """Sees what happens and changes nothing.
+
+    One that raises is reported and left out, not fatal.
+    """
 
     def notice(self, event: Event) -> None:
         """Take one frozen event of `selfloop.events`."""
@@ -220,15 +254,16 @@ class Observer(Protocol):
 class Component:
     """One thing a plugin offers.
 
-    `build` makes it; its keyword arguments are the options a recipe may give, and their types and defaults
-    are checked from its signature before any model loads. A parameter named `folder` (a `Path`) is not an
-    option: it gets the run's folder. `needs` are the capabilities it needs of the backend; `gives`, for a
-    backend, the ones it has. `check` takes the same options as `build` and raises a
-    `SelfloopError` for what can be seen without loading the model. `doc` is one line for `selfloop plugins`,
-    `paper` where the method comes from, and `prompts` a folder of prompt files that the component renders. `extra` is
-    the optional dependency of its own package without which it cannot be built, for `selfloop plugins` to say.
-    `writes` are the options of type `Path` that it writes to. All others are taken for inputs: a run keeps the hash of
-    what is there when it begins, and does not go on with another.
+    `build` makes it; its keyword arguments are the options a recipe may give, and their types and
+    defaults are checked from its signature before any model loads. A parameter named `folder` (a
+    `Path`) is not an option: it gets the run's folder. `needs` are the capabilities it needs of the
+    backend; `gives`, for a backend, the ones it has. `check` takes the same options as `build` and
+    raises a `SelfloopError` for what can be seen without loading the model. `doc` is one line for
+    `selfloop plugins`, `paper` where the method comes from, and `prompts` a folder of prompt files
+    that the component renders. `extra` is the optional dependency of its own package without which
+    it cannot be built, for `selfloop plugins` to say. `writes` are the options of type `Path` that
+    it writes to. All others are taken for inputs: a run keeps the hash of what is there when it
+    begins, and does not go on with another.
     """
 
     name: str

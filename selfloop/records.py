@@ -1,4 +1,5 @@
-"""The nouns of selfloop: what was asked, what came out, what is held true. All frozen, all plain data.
+"""The nouns of selfloop: what was asked, what came out, what is held true. All frozen, all plain
+data.
 
 Three things are kept apart everywhere: the verifier broke (`Failure`), the verifier cannot tell
 (`Verdict.confidence is None`), the model declined (`Attempt.decision == "declined"`).
@@ -23,13 +24,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 cut nothing.
+    """How tokens are drawn. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 cut
+    nothing.
 
-    `repetition_penalty` divides the logits of tokens that are in the prompt or the text already (CTRL, Keskar
-    et al. 2019); 1 is none. `grammar` (GBNF, from its rule `root`) or `json_schema` is what the text keeps to.
-    `careful` nats are added to the log-odds of declining, where the text begins: of the first token of "I don't know".
-    A completion ends at a token that ends the text, before the first of `stop`, or after `max_tokens`. White space that
-    it begins with is no part of it with `skip_blank`: its tokens are left out, and no stop is looked for in it.
+    `repetition_penalty` divides the logits of tokens that are in the prompt or the text already
+    (CTRL, Keskar et al. 2019); 1 is none. `grammar` (GBNF, from its rule `root`) or `json_schema`
+    is what the text keeps to. `careful` nats are added to the log-odds of declining, where the text
+    begins: of the first token of "I don't know". A completion ends at a token that ends the text,
+    before the first of `stop`, or after `max_tokens`. White space that it begins with is no part of
+    it with `skip_blank`: its tokens are left out, and no stop is looked for in it.
     """
 
     temperature: float = 0.0
@@ -49,12 +52,12 @@ class Sampling:
 class Request:
     """One prompt and the `n` completions wanted of it.
 
-    `prompt` is plain text, or chat messages that the backend puts through the model's chat template. Text
-    is data: what looks like a special token in it is never read as one. With `open_turn` the last message
-    is left open and the model goes on writing it: an empty user turn, and it asks; an assistant turn that
-    ends in "Answer:", and it answers in that form.
-    Samples are numbered from 0; those in `skip` are not wanted, for they are there already. With `entropy`
-    the completions have `entropies` and a `margin` (capability `entropies`).
+    `prompt` is plain text, or chat messages that the backend puts through the model's chat
+    template. Text is data: what looks like a special token in it is never read as one. With
+    `open_turn` the last message is left open and the model goes on writing it: an empty user turn,
+    and it asks; an assistant turn that ends in "Answer:", and it answers in that form. Samples are
+    numbered from 0; those in `skip` are not wanted, for they are there already. With `entropy` the
+    completions have `entropies` and a `margin` (capability `entropies`).
     """
 
     prompt: str | tuple[Message, ...]
@@ -68,9 +71,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """A prompt as in `Request`, and what is said to follow it: text, or tokens as a `Completion` has them.
+    """A prompt as in `Request`, and what is said to follow it: text, or tokens as a `Completion`
+    has them.
 
-    Where a token of the whole text reaches over the prompt's end, it counts as the continuation's first.
+    Where a token of the whole text reaches over the prompt's end, it counts as the continuation's
+    first.
     """
 
     prompt: str | tuple[Message, ...]
@@ -82,11 +87,12 @@ class Continuation:
 class Completion:
     """One sample: its text, its token ids, and the natural-log probability of each token, in order.
 
-    Log-probabilities are under the model's full softmax at temperature 1, whatever the sampling was.
-    `entropies` are those of the distributions that the tokens were drawn from, in nats, under the same softmax;
-    their mean is the mean token entropy. `margin` is by how much the likeliest first token is more probable than the
-    second likeliest, and comes with the entropies. `adapter` is the sha256 of the adapter that was loaded, None for the
-    bare model. `thought` is the marked thought before the answer; all else is about the answer alone.
+    Log-probabilities are under the model's full softmax at temperature 1, whatever the sampling
+    was. `entropies` are those of the distributions that the tokens were drawn from, in nats, under
+    the same softmax; their mean is the mean token entropy. `margin` is by how much the likeliest
+    first token is more probable than the second likeliest, and comes with the entropies. `adapter`
+    is the sha256 of the adapter that was loaded, None for the bare model. `thought` is the marked
+    thought before the answer; all else is about the answer alone.
     """
 
     text: str
@@ -102,13 +108,15 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question's text, where it came from, and, if the user has them, answers that count as right.
+    """A question's text, where it came from, and, if the user has them, answers that count as
+    right.
 
-    `gold_pattern` is a regular expression that a right answer must match, in place of the list `gold`. `answer` is one
-    that is to be judged, in place of the model's own draft; `explanation` says in a sentence why it is right. `via` is
-    what in the source led to the question: a frame, an entity. `variant_of` is the text of an earlier question that
-    this one asks for again in other words (`reworded`), from the answer's side (`reversed`), or of something else of
-    the same kind (`swapped`). `columns` are the other columns of the row that it was read from, as a JSON object.
+    `gold_pattern` is a regular expression that a right answer must match, in place of the list
+    `gold`. `answer` is one that is to be judged, in place of the model's own draft; `explanation`
+    says in a sentence why it is right. `via` is what in the source led to the question: a frame, an
+    entity. `variant_of` is the text of an earlier question that this one asks for again in other
+    words (`reworded`), from the answer's side (`reversed`), or of something else of the same kind
+    (`swapped`). `columns` are the other columns of the row that it was read from, as a JSON object.
     """
 
     text: str
@@ -165,11 +173,12 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a verifier judges: an answer to a question, and what else the model said to that question.
+    """What a verifier judges: an answer to a question, and what else the model said to that
+    question.
 
-    `candidate` is "revision" if the answer was written after a critique; samples never were, and the log-probabilities
-    of a revision are those that it has after the bare question, or none. `verdicts` are those of the verifiers that
-    came before.
+    `candidate` is "revision" if the answer was written after a critique; samples never were, and
+    the log-probabilities of a revision are those that it has after the bare question, or none.
+    `verdicts` are those of the verifiers that came before.
     """
 
     question: Question
@@ -192,7 +201,10 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a question in a round: an `Attempt` in short. Its last outcome is what holds."""
+    """What became of a question in a round: an `Attempt` in short.
+
+    Its last outcome is what holds.
+    """
 
     question: Question
     decision: Decision
@@ -243,7 +255,12 @@ class Attempt:
         """Return this attempt with one more failure; a fatal one ends its way through the steps."""
         failures = (*self.failures, failure)
         if fatal and self.live:
-            return replace(self, failures=failures, decision="failed", reason=f"{failure.component}: {failure.message}")
+            return replace(
+                self,
+                failures=failures,
+                decision="failed",
+                reason=f"{failure.component}: {failure.message}",
+            )
         return replace(self, failures=failures)
 
 
@@ -278,7 +295,13 @@ class Round:
     def beliefs(self) -> tuple[Belief, ...]:
         """Return what this round found true, in the order asked."""
         return tuple(
-            Belief(a.question, a.answer, a.confidence or 0.0, self.number, a.draft.adapter if a.draft else None)
+            Belief(
+                a.question,
+                a.answer,
+                a.confidence or 0.0,
+                self.number,
+                a.draft.adapter if a.draft else None,
+            )
             for a in self.attempts
             if a.decision == "belief"
         )
@@ -290,7 +313,10 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a backend says of its model. `chat` is whether it has a chat template; `sha256` is the file's."""
+    """What a backend says of its model.
+
+    `chat` is whether it has a chat template; `sha256` is the file's.
+    """
 
     name: str
     architecture: str = ""

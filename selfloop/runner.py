@@ -24,7 +24,9 @@ from selfloop.storage.run_names import ALLOWED
 from selfloop.storage.store import RECIPE, Store, opened
 from selfloop.text.answers import also_declining
 
-NOT_BEGUN = "stopped before the first question was asked: nothing was begun, and nothing is left behind."
+NOT_BEGUN = (
+    "stopped before the first question was asked: nothing was begun, and nothing is left behind."
+)
 
 _log = logging.getLogger("selfloop.runner")
 
@@ -45,10 +47,10 @@ def run(
 ) -> Path:
     """Run the recipe at `path` in a new folder of `runs`; return the folder. Raises SelfloopError.
 
-    `quiet` leaves the observer `console` out, for callers that own the standard output. `base` is the folder that the
-    recipe's paths are relative to, in place of its own. `pinned` is what must hold of the run from its beginning: the
-    `model`, and the `adapter` that is in effect until a round makes another. With `text` there is no file at `path`:
-    that is what would be in it.
+    `quiet` leaves the observer `console` out, for callers that own the standard output. `base` is
+    the folder that the recipe's paths are relative to, in place of its own. `pinned` is what must
+    hold of the run from its beginning: the `model`, and the `adapter` that is in effect until a
+    round makes another. With `text` there is no file at `path`: that is what would be in it.
     """
     try:
         loaded = _quieted(read(path, overrides, base, text=text), quiet)
@@ -62,7 +64,9 @@ def run(
     with _advising(folder):
         try:
             store = Store(folder, write=True)
-            store.pin(base=str(loaded.base.resolve()), name=loaded.recipe.name, inputs=read_from, **pinned)
+            store.pin(
+                base=str(loaded.base.resolve()), name=loaded.recipe.name, inputs=read_from, **pinned
+            )
             store.save_file(RECIPE, loaded.source.text())  # last: what has a recipe can be resumed
         except KeyboardInterrupt:
             shutil.rmtree(folder, ignore_errors=True)
@@ -83,7 +87,10 @@ def run(
 
 
 def resume(folder: Path, *, quiet: bool = False) -> Path:
-    """Go on with the run in `folder` where it was stopped; do nothing if it is done. Raises SelfloopError."""
+    """Go on with the run in `folder` where it was stopped; do nothing if it is done.
+
+    Raises SelfloopError.
+    """
     with _advising(folder):
         store = opened(folder, write=True)
         try:
@@ -148,7 +155,9 @@ def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
         if past.adapter:
             parts.load_adapter(past.adapter)
         info = parts.backend.describe()
-        parts.notice(RunStarted(loaded.recipe.name, str(folder), loaded.recipe.rounds, past.rounds, info))
+        parts.notice(
+            RunStarted(loaded.recipe.name, str(folder), loaded.recipe.rounds, past.rounds, info)
+        )
         for ended in play(loaded.recipe, parts, past):
             store.save_round(ended)
             parts.notice(RoundEnded(ended))
@@ -187,10 +196,15 @@ def pin_model(parts: Parts, store: Store) -> None:
     elif pinned.get("sha256") != info.sha256:
         digest = str(pinned.get("sha256"))[:12]
         raise ModelError(
-            f"this run was made with {pinned.get('file')} (sha256 {digest}), but the file is now another "
+            f"this run was made with {pinned.get('file')} (sha256 {digest}), but the file is now "
+            "another "
             f"(sha256 {info.sha256[:12]}). Put the old file back, or start a new run."
         )
-    versions = {"python": platform.python_version(), "selfloop": version("selfloop"), **dict(info.versions)}
+    versions = {
+        "python": platform.python_version(),
+        "selfloop": version("selfloop"),
+        **dict(info.versions),
+    }
     store.begin_session(versions | {f"plugin {name}": v for name, v in parts.plugins.items()})
 
 
@@ -198,11 +212,14 @@ def _refuse_empty(rounds: list[Round], folder: Path) -> None:
     if any(a.decision != "dropped" for ended in rounds for a in ended.attempts):
         return
     raise NothingAsked(
-        f"not one question could be asked. {_why(rounds)} Change ask.sources or ask.scorers. The run: {folder}"
+        f"not one question could be asked. {_why(rounds)} Change ask.sources or ask.scorers. The "
+        f"run: {folder}"
     )
 
 
 def _why(rounds: list[Round]) -> str:
     failures = {f"{f.component}: {f.type}: {f.message}" for ended in rounds for f in ended.failures}
     reasons = {a.reason for ended in rounds for a in ended.attempts}
-    return " ".join([*sorted(failures), f"Dropped for: {'; '.join(sorted(reasons)[:5])}." if reasons else ""]).strip()
+    return " ".join(
+        [*sorted(failures), f"Dropped for: {'; '.join(sorted(reasons)[:5])}." if reasons else ""]
+    ).strip()

@@ -1,8 +1,9 @@
 """The steps of a round: ask · answer · critique · revise · verify · decide · tune.
 
-Each takes attempts and returns attempts, in the same order. What a component does wrong ends as a `Failure`
-on the attempts it was working on (`guard.py`), and the others go on. What the model is asked is drawn from
-seeds that depend only on the run, the round and the question, so a step that runs again asks the same.
+Each takes attempts and returns attempts, in the same order. What a component does wrong ends as a
+`Failure` on the attempts it was working on (`guard.py`), and the others go on. What the model is
+asked is drawn from seeds that depend only on the run, the round and the question, so a step that
+runs again asks the same.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,9 +19,26 @@ from selfloop.config.prompts import Prompt, is_open
 from selfloop.config.recipe import Recipe
 from selfloop.errors import RequestError
 from selfloop.events import AttemptEnded, BatchLearnt, StepName, StepStarted, Trouble
-from selfloop.guard import Broken, blaming, guarded, guarded_each, impossible, in_order, listed, sound
+from selfloop.guard import (
+    Broken,
+    blaming,
+    guarded,
+    guarded_each,
+    impossible,
+    in_order,
+    listed,
+    sound,
+)
 from selfloop.history import Past, contradictions, gist
-from selfloop.protocols import Asking, Demonstrator, Judging, QuestionSource, Scorer, Tuning, Verifier
+from selfloop.protocols import (
+    Asking,
+    Demonstrator,
+    Judging,
+    QuestionSource,
+    Scorer,
+    Tuning,
+    Verifier,
+)
 from selfloop.records import (
     Adapter,
     Attempt,
@@ -66,7 +84,9 @@ class Turn:
     def seed(self, *what: str | int) -> int:
         """Return a 32-bit seed that depends on the run's seed, the round, and `what`."""
         text = "\x1f".join(map(str, (self.recipe.seed, self.number, *what)))
-        return int.from_bytes(blake2b(text.encode("utf-8", "replace"), digest_size=4).digest(), "big")
+        return int.from_bytes(
+            blake2b(text.encode("utf-8", "replace"), digest_size=4).digest(), "big"
+        )
 
     def prompt(self, name: str, **values: str) -> Prompt:
         """Return a prompt of the recipe, filled in, in the form this model takes; `answer` as demonstrators have it."""
@@ -79,11 +99,16 @@ class Turn:
         return self.parts.prompts.render(name, chat=self.parts.backend.describe().chat, **values)
 
     def show(self, questions: Sequence[str]) -> list[Prompt]:
-        """Return the prompt that the demonstrator gives each question, and ask it once for each. Raises Blamed."""
+        """Return the prompt that the demonstrator gives each question, and ask it once for each.
+
+        Raises Blamed.
+        """
         missing = [text for text in dict.fromkeys(questions) if text not in self.shown]
         if missing and (chosen := self.parts.demonstrator):
             lent = LentBackend(self.parts.backend)
-            judging = Judging(lent, self.plain, lambda claims: [()] * len(claims), self.seed(), self.past)
+            judging = Judging(
+                lent, self.plain, lambda claims: [()] * len(claims), self.seed(), self.past
+            )
             found = blaming(chosen.name, lambda: _shown(chosen.part, tuple(missing), judging))
             self.shown |= zip(missing, found, strict=True)
         return [self.shown[text] for text in questions]
@@ -91,7 +116,9 @@ class Turn:
     def judging(self, step: str, name: str, before: Sequence[Named[Verifier]] = ()) -> Judging:
         """Return what a component that works on claims is told."""
         again = partial(_rejudged, self, before)
-        return Judging(LentBackend(self.parts.backend), self.prompt, again, self.seed(step, name), self.past)
+        return Judging(
+            LentBackend(self.parts.backend), self.prompt, again, self.seed(step, name), self.past
+        )
 
     def start(self, step: StepName, attempts: int) -> None:
         """Tell the recorder and the observers that a step begins."""
@@ -150,10 +177,13 @@ def ask(turn: Turn) -> list[Attempt]:
         if missing <= 0 or len(dry) == len(turn.parts.sources):
             break
         past, lent = turn.past.and_asked(attempts), LentBackend(turn.parts.backend)
-        asking = Asking(missing, turn.number, number, turn.seed("ask", number), lent, past, turn.prompt)
+        asking = Asking(
+            missing, turn.number, number, turn.seed("ask", number), lent, past, turn.prompt
+        )
         attempts += score(turn, [Attempt(q) for q in _draw(turn, asking, dry)], asking)
     surplus = {id(attempt) for attempt in [a for a in attempts if a.live][wanted:]}
-    return [attempt for attempt in attempts if id(attempt) not in surplus]  # a later round may ask these
+    # a later round may ask these
+    return [attempt for attempt in attempts if id(attempt) not in surplus]
 
 
 def _draw(turn: Turn, asking: Asking, dry: set[str]) -> list[Question]:
@@ -168,13 +198,17 @@ def _draw(turn: Turn, asking: Asking, dry: set[str]) -> list[Question]:
         if isinstance(given, Broken):
             turn.trouble(given.failure)
             given = []
-        checked = [guarded("ask", source.name, partial(sound, question, Question)) for question in given]
+        checked = [
+            guarded("ask", source.name, partial(sound, question, Question)) for question in given
+        ]
         for lost in (one for one in checked if isinstance(one, Broken)):
             turn.trouble(lost.failure)
         good = [one for one in checked if not isinstance(one, Broken)]
         if not good:
             dry.add(source.name)
-        drawn += [(i / source.share, replace(q, text=encodable(q.text))) for i, q in enumerate(good)]
+        drawn += [
+            (i / source.share, replace(q, text=encodable(q.text))) for i, q in enumerate(good)
+        ]
     return [question for _, question in sorted(drawn, key=lambda one: one[0])]
 
 
@@ -183,24 +217,37 @@ def _listed(source: QuestionSource, asking: Asking) -> list[Question]:
 
 
 def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attempt]:
-    """Score the questions; drop the ones below a scorer's minimum. Later scorers see only what is left.
+    """Score the questions; drop the ones below a scorer's minimum. Later scorers see only what is
+    left.
 
-    Dropped is also what an earlier round asked in other words, without meaning to ask it again (`Question.variant`).
+    Dropped is also what an earlier round asked in other words, without meaning to ask it again
+    (`Question.variant`).
     """
     scored = list(attempts)
     for scorer in turn.parts.scorers:
         live = [i for i, a in enumerate(scored) if a.live]
         questions = [scored[i].question for i in live]
         results = guarded_each(
-            "ask", scorer.name, partial(_scores, scorer.part, asking), questions, Score, turn.trouble
+            "ask",
+            scorer.name,
+            partial(_scores, scorer.part, asking),
+            questions,
+            Score,
+            turn.trouble,
         )
         for i, result in zip(live, results, strict=True):
-            lost = result.failure if isinstance(result, Broken) else _impossible("ask", scorer.name, result)
+            lost = (
+                result.failure
+                if isinstance(result, Broken)
+                else _impossible("ask", scorer.name, result)
+            )
             if isinstance(result, Broken) or lost is not None:
                 assert lost is not None
                 scored[i] = turn.end(scored[i].failed(lost))
                 continue
-            scored[i] = replace(scored[i], scores=(*scored[i].scores, replace(result, scorer=scorer.name)))
+            scored[i] = replace(
+                scored[i], scores=(*scored[i].scores, replace(result, scorer=scorer.name))
+            )
             if scorer.minimum is not None and not result.value >= scorer.minimum:
                 reason = f"{scorer.name}: {result.reason or f'{result.value:.2f} is below {scorer.minimum}'}"
                 scored[i] = turn.end(replace(scored[i], decision="dropped", reason=reason))
@@ -213,9 +260,12 @@ def _asked_once(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     for i, attempt in enumerate(attempts):
         question = attempt.question
         before = earlier.get(gist(question.text)) if attempt.live and gist(question.text) else None
-        # The same text again is meant to replace its outcome; an answer to be judged is a matter of its own.
+        # The same text again is meant to replace its outcome; an answer to be judged is a matter of
+        # its own.
         if before and before != question.text and not question.variant and not question.answer:
-            done[i] = turn.end(replace(attempt, decision="dropped", reason=f"asked before: like {before!r}"))
+            done[i] = turn.end(
+                replace(attempt, decision="dropped", reason=f"asked before: like {before!r}")
+            )
     return done
 
 
@@ -242,13 +292,20 @@ def answer(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
 
     def keep(attempt: Attempt, found: list[list[Completion]]) -> Attempt:
         *draft, samples = found
-        return replace(attempt, draft=draft[0][0] if draft else attempt.draft, samples=tuple(samples))
+        return replace(
+            attempt, draft=draft[0][0] if draft else attempt.draft, samples=tuple(samples)
+        )
 
     return _generated(turn, "answer", _given(turn, attempts), requests, keep)
 
 
-def _shown(demonstrator: Demonstrator, questions: tuple[str, ...], judging: Judging) -> list[Prompt]:
-    return [_sound_prompt(prompt) for prompt in in_order(demonstrator.show(questions, judging), len(questions))]
+def _shown(
+    demonstrator: Demonstrator, questions: tuple[str, ...], judging: Judging
+) -> list[Prompt]:
+    return [
+        _sound_prompt(prompt)
+        for prompt in in_order(demonstrator.show(questions, judging), len(questions))
+    ]
 
 
 def _sound_prompt(prompt: object) -> Prompt:
@@ -264,7 +321,9 @@ def _with_prompts(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Let the demonstrator choose for all questions in one call; without a prompt an attempt fails."""
     if (chosen := turn.parts.demonstrator) is None:
         return list(attempts)
-    broken = guarded("answer", chosen.name, lambda: turn.show([a.question.text for a in attempts if a.live]))
+    broken = guarded(
+        "answer", chosen.name, lambda: turn.show([a.question.text for a in attempts if a.live])
+    )
     if not isinstance(broken, Broken):
         return list(attempts)
     return [turn.end(a.failed(broken.failure)) if a.live else a for a in attempts]
@@ -279,23 +338,33 @@ def _given(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
         if isinstance(logprobs, Failure):
             done[i] = turn.end(done[i].failed(logprobs))
         else:
-            done[i] = replace(done[i], draft=Completion(_whole(turn, done[i].question.answer), logprobs=logprobs))
+            done[i] = replace(
+                done[i], draft=Completion(_whole(turn, done[i].question.answer), logprobs=logprobs)
+            )
     return done
 
 
-def _read(turn: Turn, step: str, texts: Sequence[tuple[str, str]]) -> list[tuple[float, ...] | Failure]:
+def _read(
+    turn: Turn, step: str, texts: Sequence[tuple[str, str]]
+) -> list[tuple[float, ...] | Failure]:
     """Return the log-probabilities of each answer's tokens after its bare question; texts are (question, answer)."""
 
     def read() -> list[tuple[float, ...] | RequestError]:
         prompts = [turn.prompt("answer", question=question) for question, _ in texts]
-        pairs = [Continuation(p, _whole(turn, a), is_open(p)) for p, (_, a) in zip(prompts, texts, strict=True)]
+        pairs = [
+            Continuation(p, _whole(turn, a), is_open(p))
+            for p, (_, a) in zip(prompts, texts, strict=True)
+        ]
         return turn.parts.backend.loglikelihood(pairs)
 
     kind = turn.recipe.backend.kind
     found = guarded(step, kind, read) if texts else []
     if isinstance(found, Broken):
         return [found.failure] * len(texts)
-    return [Failure(step, kind, type(f).__name__, str(f)) if isinstance(f, RequestError) else f for f in found]
+    return [
+        Failure(step, kind, type(f).__name__, str(f)) if isinstance(f, RequestError) else f
+        for f in found
+    ]
 
 
 def _whole(turn: Turn, answer: str) -> str:
@@ -312,7 +381,14 @@ def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     turn.start("critique", len(live))
     claims = [_claim(attempts[i]) for i in live]
     part, judging = critic.part, turn.judging("critique", critic.name)
-    found = guarded_each("critique", critic.name, lambda c: part.critique(c, judging), claims, Completion, turn.trouble)
+    found = guarded_each(
+        "critique",
+        critic.name,
+        lambda c: part.critique(c, judging),
+        claims,
+        Completion,
+        turn.trouble,
+    )
     done = list(attempts)
     for i, one in zip(live, found, strict=True):
         if isinstance(one, Broken):
@@ -350,7 +426,10 @@ def revise(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
 
 def _read_back(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Give each revision its log-probabilities after the bare question: a critique makes anything likely."""
-    done, new = list(attempts), [i for i, a in enumerate(attempts) if a.live and a.revision and _differs(a)]
+    done, new = (
+        list(attempts),
+        [i for i, a in enumerate(attempts) if a.live and a.revision and _differs(a)],
+    )
     texts = [(attempts[i].question.text, attempts[i].revision.text) for i in new]  # type: ignore[union-attr]
     for i, logprobs in zip(new, _read(turn, "revise", texts), strict=True):
         known = () if isinstance(logprobs, Failure) else logprobs
@@ -366,7 +445,9 @@ def _differs(attempt: Attempt) -> bool:
     return normalise(attempt.revision.text) != normalise(attempt.draft.text)
 
 
-def _request(prompt: Prompt, sampling: Sampling, *, n: int = 1, seed: int = 0, entropy: bool = False) -> Request:
+def _request(
+    prompt: Prompt, sampling: Sampling, *, n: int = 1, seed: int = 0, entropy: bool = False
+) -> Request:
     return Request(prompt, sampling, n=n, seed=seed, open_turn=is_open(prompt), entropy=entropy)
 
 
@@ -377,9 +458,11 @@ def _generated(
     requests: Callable[[Attempt], list[Request]],
     keep: Callable[[Attempt, list[list[Completion]]], Attempt],
 ) -> list[Attempt]:
-    """Send the requests of all live attempts as one batch, and `keep` for each attempt what came of its own.
+    """Send the requests of all live attempts as one batch, and `keep` for each attempt what came of
+    its own.
 
-    An attempt without an answer has failed; one that lacks only a critique or a revision goes on without.
+    An attempt without an answer has failed; one that lacks only a critique or a revision goes on
+    without.
     """
     live = [i for i, attempt in enumerate(attempts) if attempt.live]
     turn.start(step, len(live))
@@ -388,7 +471,9 @@ def _generated(
     refused: dict[int, Failure] = {}
     kind = turn.recipe.backend.kind
     broken = guarded(step, kind, lambda: _collect(turn, step, batch, found, refused))
-    lost = Failure(step, kind, "IncompleteBatch", "the backend ended before all completions were there")
+    lost = Failure(
+        step, kind, "IncompleteBatch", "the backend ended before all completions were there"
+    )
     if isinstance(broken, Broken):
         lost = broken.failure
     _answer_thoughts(turn, step, batch, found)
@@ -413,7 +498,9 @@ def _collect(
 ) -> None:
     for position, result in turn.parts.backend.generate([request for _, request in batch]):
         if isinstance(result, RequestError):
-            refused[batch[position][0]] = Failure(step, turn.recipe.backend.kind, type(result).__name__, str(result))
+            refused[batch[position][0]] = Failure(
+                step, turn.recipe.backend.kind, type(result).__name__, str(result)
+            )
         else:
             found[position].append(result)
 
@@ -428,7 +515,9 @@ def _answer_thoughts(
         written: list[list[Completion]] = [[] for _ in requests]
         refused: dict[int, Failure] = {}
         numbered = list(enumerate(requests))
-        broken = guarded(step, turn.recipe.backend.kind, lambda: _collect(turn, step, numbered, written, refused))
+        broken = guarded(
+            step, turn.recipe.backend.kind, lambda: _collect(turn, step, numbered, written, refused)
+        )
         if isinstance(broken, Broken):
             turn.trouble(broken.failure)
         for failure in refused.values():
@@ -445,7 +534,10 @@ def _answer_thoughts(
 
 
 def verify(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Let each verifier judge each draft, and each revision that says something else. None sees the critique."""
+    """Let each verifier judge each draft, and each revision that says something else.
+
+    None sees the critique.
+    """
     done = list(attempts)
     claims = [(i, claim) for i, a in enumerate(attempts) if a.live for claim in _claims(a)]
     turn.start("verify", sum(a.live for a in attempts))
@@ -488,7 +580,9 @@ def _judge(
     return verifier.verify(claims, judging)
 
 
-def _rejudged(turn: Turn, verifiers: Sequence[Named[Verifier]], claims: Sequence[Claim]) -> list[tuple[Verdict, ...]]:
+def _rejudged(
+    turn: Turn, verifiers: Sequence[Named[Verifier]], claims: Sequence[Claim]
+) -> list[tuple[Verdict, ...]]:
     own_claims = [sound(claim, Claim) for claim in claims]
     return [_verdicts(own) for own in _judged(turn, verifiers, own_claims)]
 
@@ -518,12 +612,18 @@ def _claim(attempt: Attempt) -> Claim:
 def _claims(attempt: Attempt) -> Iterable[Claim]:
     yield _claim(attempt)
     if attempt.draft and attempt.revision and _differs(attempt):
-        # the draft was said to the bare question too: it counts as a sample of what the model says to it
-        yield Claim(attempt.question, attempt.revision, (*attempt.samples, attempt.draft), "revision")
+        # the draft was said to the bare question too: it counts as a sample of what the model says
+        # to it
+        yield Claim(
+            attempt.question, attempt.revision, (*attempt.samples, attempt.draft), "revision"
+        )
 
 
 def decide(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Turn confidence into belief, declined or undecided. The last verifier that can tell has the say."""
+    """Turn confidence into belief, declined or undecided.
+
+    The last verifier that can tell has the say.
+    """
     turn.start("decide", sum(attempt.live for attempt in attempts))
     chosen = [_chosen(turn, attempt) if attempt.live else attempt for attempt in attempts]
     chosen = contradictions(turn.past.beliefs, chosen)
@@ -547,17 +647,22 @@ def _chosen(turn: Turn, attempt: Attempt) -> Attempt:
     if better and attempt.revision and not non_answer(question, attempt.revision.text, prompt):
         attempt, draft = replace(attempt, chosen="revision"), revision
     candidate = attempt.draft if attempt.chosen == "draft" else attempt.revision
-    text = attempt.answer or (candidate.thought if candidate else "")  # it thought, and then said nothing
+    # it thought, and then said nothing
+    text = attempt.answer or (candidate.thought if candidate else "")
     if declines(text):
         return replace(attempt, decision="declined", reason="the model declined")
     if why := non_answer(question, text, prompt):
         refused = why in (REFUSAL, BOILERPLATE)
-        return replace(attempt, decision="declined" if refused else "undecided", reason=f"no answer: {why}")
+        return replace(
+            attempt, decision="declined" if refused else "undecided", reason=f"no answer: {why}"
+        )
     return replace(attempt, confidence=next(reversed(draft.values()), None))
 
 
 def _confidences(attempt: Attempt, candidate: str) -> dict[str, float]:
-    return {name: given for name, given in attempt.confidences(candidate).items() if given is not None}
+    return {
+        name: given for name, given in attempt.confidences(candidate).items() if given is not None
+    }
 
 
 def _decided(attempt: Attempt, belief: float, declined: float) -> Attempt:
@@ -599,11 +704,22 @@ def _load_again(turn: Turn, before: Adapter | None) -> None:
         turn.trouble(again.failure)
 
 
-def _tuned(turn: Turn, attempts: Sequence[Attempt], folder: Path, backend: TunersBackend) -> Adapter | None:
+def _tuned(
+    turn: Turn, attempts: Sequence[Attempt], folder: Path, backend: TunersBackend
+) -> Adapter | None:
     assert turn.parts.tuner is not None
     folder.mkdir(parents=True, exist_ok=True)
     past = turn.past.and_asked(attempts)
-    told = Tuning(turn.number, tuple(attempts), past, folder, backend, turn.prompt, turn.seed("tune"), turn.learnt)
+    told = Tuning(
+        turn.number,
+        tuple(attempts),
+        past,
+        folder,
+        backend,
+        turn.prompt,
+        turn.seed("tune"),
+        turn.learnt,
+    )
     made = turn.parts.tuner.part.tune(told)
     if made is None:
         return None
@@ -613,6 +729,7 @@ def _tuned(turn: Turn, attempts: Sequence[Attempt], folder: Path, backend: Tuner
     try:
         turn.parts.load_adapter(made)
     except Exception:
-        turn.parts.load_adapter(turn.past.adapter)  # the backend may be left with another, or with none
+        # the backend may be left with another, or with none
+        turn.parts.load_adapter(turn.past.adapter)
         raise
     return made

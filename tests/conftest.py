@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, settings
 
 from selfloop.cli import main
 
-# The same examples each time, so that a test that fails is one that somebody broke. To look for new ones:
-# HYPOTHESIS_PROFILE=search pytest tests/properties
+# The same examples each time, so that a test that fails is one that somebody broke. To look for new
+# ones: HYPOTHESIS_PROFILE=search pytest tests/properties
 settings.register_profile(
     "tests",
     deadline=None,
@@ -25,7 +25,9 @@ settings.register_profile(
     max_examples=60,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-settings.register_profile("search", settings.get_profile("tests"), derandomize=False, max_examples=2000)
+settings.register_profile(
+    "search", settings.get_profile("tests"), derandomize=False, max_examples=2000
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))
 
 RECIPE = """\
@@ -52,7 +54,9 @@ class Said:
 Selfloop = Callable[..., Said]
 Query = Callable[..., list[Any]]
 
-QUICK = 8  # times what Python takes to start and import click and pluggy: less than half a second where that is slow
+# times what Python takes to start and import click and pluggy: less than half a second where that
+# is slow
+QUICK = 8
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,20 @@ class Measured:
 
 
 def measured(code: str, **env: str) -> Measured:
-    """Run a bit of Python elsewhere. CPU seconds, for the clock on the wall depends on who else is at work."""
+    """Run a bit of Python elsewhere.
+
+    CPU seconds, for the clock on the wall depends on who else is at work.
+    """
     counting = (
         f"import contextlib, json, os, sys\nwith contextlib.suppress(SystemExit):\n    {code}\n"
         "print(json.dumps([list(sys.modules), sum(os.times()[:2])]), file=sys.stderr)"
     )
-    given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # as installed
+    # as installed
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-c", counting]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True, env=given | env)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=True, env=given | env
+    )
     modules, seconds = json.loads(done.stderr)
     return Measured(done.stdout, {name.split(".")[0] for name in modules}, seconds)
 
@@ -110,7 +120,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     Runs draw no report unless a test asks for `reports`: a second each, of hundreds of runs.
     """
     if "reports" not in request.fixturenames:
-        monkeypatch.setattr("selfloop_plugins.report.observer.Reporter.notice", lambda self, event: None)
+        monkeypatch.setattr(
+            "selfloop_plugins.report.observer.Reporter.notice", lambda self, event: None
+        )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SELFLOOP_CACHE", str(tmp_path / "cache"))
     for name in ("SELFLOOP_ACCEPT_LICENSE", "SELFLOOP_RUNS"):

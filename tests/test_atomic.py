@@ -52,7 +52,9 @@ def test_what_fails_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("exchanges", [True, False])
-def test_a_folder_takes_the_place_of_another(exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_takes_the_place_of_another(
+    exchanges: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not exchanges:
         monkeypatch.setattr(sys, "platform", "darwin")
     for name in ("one", "two"):
@@ -132,7 +134,9 @@ def test_what_a_killed_process_left_is_cleared_and_that_of_others_is_not(tmp_pat
     assert not elsewhere.exists() and ours.exists() and stranger.exists()
 
 
-def test_a_new_file_never_takes_the_place_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_file_never_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     atomic.write_new(tmp_path / "folder" / "a", "one")
     (tmp_path / "folder" / "link").symlink_to(tmp_path / "nowhere")
 
@@ -145,7 +149,9 @@ def test_a_new_file_never_takes_the_place_of_another(tmp_path: Path, monkeypatch
                 atomic.write_new(tmp_path / "folder" / name, "two")
         monkeypatch.setattr(os, "link", no_links)
     atomic.write_new(tmp_path / "folder" / "b", "new")
-    assert (tmp_path / "folder" / "a").read_text() == "one" and (tmp_path / "folder" / "b").read_text() == "new"
+    assert (tmp_path / "folder" / "a").read_text() == "one" and (
+        tmp_path / "folder" / "b"
+    ).read_text() == "new"
     assert names(tmp_path / "folder") == {"a", "b", "link"} and not (tmp_path / "nowhere").exists()
 
 
@@ -172,7 +178,8 @@ def test_a_line_that_was_cut_off_is_ended(tmp_path: Path) -> None:
         (OSError(errno.EFBIG, "File too large"), "larger than the system lets it be"),
         (OSError("Error: I/O error: No space left on device (os error 28)"), "the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied"), None),
-        (ValueError("the disk is full: no space left on device"), None),  # a model may have written this
+        # a model may have written this
+        (ValueError("the disk is full: no space left on device"), None),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -187,7 +194,10 @@ def test_a_full_disk_is_known(error: Exception, fact: str | None, tmp_path: Path
 
 
 def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
-    with pytest.raises(DiskFullError, match=r"the disk is full: .*/a\. Free"), atomic.replacing(tmp_path / "a") as part:
+    with (
+        pytest.raises(DiskFullError, match=r"the disk is full: .*/a\. Free"),
+        atomic.replacing(tmp_path / "a") as part,
+    ):
         part.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
     assert names(tmp_path) == set()
@@ -209,14 +219,26 @@ ALLOWED = {
         "the helper",
     ),
     "selfloop/forecast/machine.py": ({"write_text"}, "a switch of the kernel in /proc"),
-    "selfloop/cli/ask.py": ({"write_text"}, "a file in a temporary folder that goes away with the command"),
-    "selfloop/evaluation/rescoring.py": ({"copytree"}, "into a new run, which is none before its recipe is written"),
+    "selfloop/cli/ask.py": (
+        {"write_text"},
+        "a file in a temporary folder that goes away with the command",
+    ),
+    "selfloop/evaluation/rescoring.py": (
+        {"copytree"},
+        "into a new run, which is none before its recipe is written",
+    ),
     "selfloop/storage/store.py": ({"np.save"}, "into memory"),
     "selfloop/storage/parquet.py": ({"write_table"}, "into atomic.replacing"),
     "plugins/report/canvas.py": ({"savefig"}, "into atomic.replacing, or into memory"),
-    "plugins/export/dataset.py": ({"open w", "write_text", "save_to_disk"}, "into atomic.replacing_folder"),
+    "plugins/export/dataset.py": (
+        {"open w", "write_text", "save_to_disk"},
+        "into atomic.replacing_folder",
+    ),
     "plugins/export/targets.py": ({"copyfile", "write_text"}, "into atomic.replacing_folder"),
-    "plugins/export/merge.py": ({"copyfile", "save_pretrained", "rewritten"}, "into what targets.py gives"),
+    "plugins/export/merge.py": (
+        {"copyfile", "save_pretrained", "rewritten"},
+        "into what targets.py gives",
+    ),
     "plugins/_torch/adapter.py": ({"GGUFWriter"}, "into atomic.replacing"),
     "plugins/_torch/checkpoint.py": ({"save_pretrained"}, "into atomic.replacing_folder"),
     "plugins/backends/llama_cpp/grammar.py": ({"replace"}, "a token in a grammar"),
@@ -235,23 +257,41 @@ def writes(source: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        name = (
+            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        )
         value = node.func.value if isinstance(node.func, ast.Attribute) else None
         owner = value.id if isinstance(value, ast.Name) else ""
         if name == "open" and (mode := _mode(node)):
             yield f"open {mode}"
-        elif name == "replace" and isinstance(node.func, ast.Attribute) and len(node.args) == 1 and not node.keywords:
+        elif (
+            name == "replace"
+            and isinstance(node.func, ast.Attribute)
+            and len(node.args) == 1
+            and not node.keywords
+        ):
             yield name  # of a path; a string's takes two
-        elif f"{owner}.{name}" in ("np.save", "torch.save", "os.replace", "json.dump", "pickle.dump"):
+        elif f"{owner}.{name}" in (
+            "np.save",
+            "torch.save",
+            "os.replace",
+            "json.dump",
+            "pickle.dump",
+        ):
             yield f"{owner}.{name}"
-        elif name in WRITERS and owner not in ("atomic", "store"):  # Store.save_file is the helper's
+        elif name in WRITERS and owner not in (
+            "atomic",
+            "store",
+        ):  # Store.save_file is the helper's
             yield name
 
 
 def _mode(call: ast.Call) -> str:
     """Return the mode of an `open` that writes, or nothing."""
     texts = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
-    modes = [arg.value for arg in texts if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+    modes = [
+        arg.value for arg in texts if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+    ]
     return next((mode for mode in modes if len(mode) <= 4 and set(mode) & set("wax+")), "")
 
 
@@ -286,7 +326,8 @@ def test_a_direct_write_is_found(line: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["path.open('rb')", "text.replace('a', 'b')", "replace(record, x=1)", "run.open(folder)"]
+    "line",
+    ["path.open('rb')", "text.replace('a', 'b')", "replace(record, x=1)", "run.open(folder)"],
 )
 def test_what_does_not_write_is_not(line: str) -> None:
     assert list(writes(line)) == []

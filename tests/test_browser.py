@@ -1,4 +1,5 @@
-"""The report and the view in a real browser, headless: what a person sees, and what a hostile model cannot do.
+"""The report and the view in a real browser, headless: what a person sees, and what a hostile model
+cannot do.
 
 Needs Debian's chromium and chromium-driver; `.ci/run` installs them.
 """
@@ -27,7 +28,8 @@ from selfloop.storage.store import Store
 Write = Callable[[Mapping[str, str | bytes]], Path]
 
 pytestmark = pytest.mark.skipif(
-    not (shutil.which("chromium") and shutil.which("chromedriver")), reason="no chromium and chromedriver here"
+    not (shutil.which("chromium") and shutil.which("chromedriver")),
+    reason="no chromium and chromedriver here",
 )
 
 HOSTILE = (
@@ -77,7 +79,9 @@ def opened(browser: Any, url: str, *, width: int = 1440, dark: bool = False) -> 
 def clean(browser: Any) -> None:
     """Hold that a page ran nothing of a model's, fetched nothing from elsewhere, and complained of nothing."""
     assert browser.execute_script("return window.pwned") is None
-    fetched = browser.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
+    fetched = browser.execute_script(
+        "return performance.getEntriesByType('resource').map(one => one.name)"
+    )
     assert all(one.startswith(("data:", "http://127.0.0.1")) for one in fetched), fetched
     assert browser.get_log("browser") == []
 
@@ -106,14 +110,20 @@ def hostile(write: Write, selfloop: Selfloop) -> Path:
     return folder / "runs/r"
 
 
-def test_what_a_hostile_model_wrote_is_text(reports: None, browser: Any, write: Write, selfloop: Selfloop) -> None:
+def test_what_a_hostile_model_wrote_is_text(
+    reports: None, browser: Any, write: Write, selfloop: Selfloop
+) -> None:
     run = hostile(write, selfloop)
     opened(browser, (run / "report.html").as_uri())
     for details in browser.find_elements("css selector", "#list details"):
         browser.execute_script("arguments[0].open = true", details)
     time.sleep(0.3)
     text = browser.execute_script("return document.getElementById('list').textContent")
-    assert "<script>window.pwned = 1</script>" in text and "[U+202E]right to left" in text and "␛[2J" in text
+    assert (
+        "<script>window.pwned = 1</script>" in text
+        and "[U+202E]right to left" in text
+        and "␛[2J" in text
+    )
     assert "{{ 7 * 7 }}" in text and "more characters)" in text
     assert browser.find_elements("css selector", "#list script, #list img, #list h1") == []
     assert fits(browser)
@@ -128,7 +138,9 @@ def served(root: Path) -> Iterator[str]:
     from selfloop_plugins.view.server import _listening, application
 
     listening = _listening(0)
-    server = uvicorn.Server(uvicorn.Config(application(Library(root)), log_level="error", lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(application(Library(root)), log_level="error", lifespan="off")
+    )
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listening.getsockname()[1]}"
@@ -136,7 +148,9 @@ def served(root: Path) -> Iterator[str]:
     thread.join(10)
 
 
-def test_the_view_shows_the_same_and_runs_nothing(browser: Any, write: Write, selfloop: Selfloop) -> None:
+def test_the_view_shows_the_same_and_runs_nothing(
+    browser: Any, write: Write, selfloop: Selfloop
+) -> None:
     run = hostile(write, selfloop)
     with served(run.parent) as url:
         opened(browser, f"{url}/?text=%3Cscript%3E")
@@ -152,7 +166,9 @@ def test_a_run_at_work_is_watched(browser: Any, write: Write, selfloop: Selfloop
     folder = write({"r.yaml": RECIPE.replace("rounds: 1", "rounds: 2")})
     selfloop("run", "r.yaml")
     run = folder / "runs/r"
-    events = [line for line in (run / "events.jsonl").read_text().splitlines() if "RunEnded" not in line]
+    events = [
+        line for line in (run / "events.jsonl").read_text().splitlines() if "RunEnded" not in line
+    ]
     (run / "events.jsonl").write_text("\n".join(events) + "\n")
     with served(run.parent) as url:
         opened(browser, f"{url}/run/r")
@@ -197,7 +213,9 @@ def large(folder: Path, attempts: int) -> Path:
 def full(number: int, k: int) -> Attempt:
     said = tuple(Completion(f" answer {n}", (1, 2), (-0.5, -0.25), sample=n) for n in range(8))
     return Attempt(
-        Question(f"What is the name of the thing number {number}-{k}?", "blank_slate", f"topic {k % 50}"),
+        Question(
+            f"What is the name of the thing number {number}-{k}?", "blank_slate", f"topic {k % 50}"
+        ),
         scores=tuple(Score(f"scorer_{n}", 1.0) for n in range(4)),
         draft=said[0],
         samples=said,
@@ -249,7 +267,9 @@ def test_it_fits_and_can_be_read(browser: Any, work: Path, width: int, dark: boo
         "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
     )
     assert contrast(ink, paper) > 7
-    labels = browser.execute_script("return getComputedStyle(document.querySelector('svg text')).fill")
+    labels = browser.execute_script(
+        "return getComputedStyle(document.querySelector('svg text')).fill"
+    )
     assert contrast(labels, paper) > 4.5
     clean(browser)
 
@@ -262,5 +282,7 @@ def contrast(one: str, other: str) -> float:
 
 def _luminance(colour: str) -> float:
     parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
-    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    linear = [
+        part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -51,7 +51,9 @@ verifiers: [agreement]
 @pytest.fixture
 def run(write: Write, selfloop: Selfloop) -> Path:
     """A run whose every answer is known."""
-    folder = write({"questions.txt": QUESTIONS, "script.json": json.dumps(SCRIPT), "fixed.yaml": FIXED})
+    folder = write(
+        {"questions.txt": QUESTIONS, "script.json": json.dumps(SCRIPT), "fixed.yaml": FIXED}
+    )
     assert selfloop("run", "fixed.yaml").code == 0
     return folder / "runs/fixed"
 
@@ -66,7 +68,11 @@ def lines(text: str) -> list[str]:
 def test_help_names_every_command(selfloop: Selfloop) -> None:
     said = selfloop("--help")
     assert (said.code, said.err) == (0, "")
-    named = [line.split()[0] for line in said.out.split("Commands:\n")[1].splitlines() if line[2:3] != " "]
+    named = [
+        line.split()[0]
+        for line in said.out.split("Commands:\n")[1].splitlines()
+        if line[2:3] != " "
+    ]
     more = ["beliefs", "calibrate", "compare", "dataset", "doctor", "export", "models"]
     more += ["new", "recipes", "report", "rollback", "view"]
     assert named == [*COMMANDS, *more], "a plugin's come last"
@@ -112,7 +118,9 @@ def test_what_the_system_refuses_is_said(args: tuple[str, ...], selfloop: Selflo
     said = selfloop(*(arg.replace("LONG", "what" * 80) for arg in args))
     assert (said.code, said.out) == (5, "")
     assert said.err.startswith(f"selfloop: {'selfloop-' * ('plugin' in args)}whatwhat")
-    assert ": File name too long. Give another file or folder, or see who may use this one" in said.err
+    assert (
+        ": File name too long. Give another file or folder, or see who may use this one" in said.err
+    )
 
 
 # --- run
@@ -132,7 +140,9 @@ def test_run_ends_with_a_summary(run: Path, selfloop: Selfloop) -> None:
     assert said.err == ""
 
 
-def test_no_figure_of_the_summary_is_cut(run: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_figure_of_the_summary_is_cut(
+    run: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     table, found, _ = selfloop("run", "fixed.yaml").out.partition("  dropped: ")
     assert found and "…" not in table[table.index("what the model found out") :]
@@ -141,7 +151,9 @@ def test_no_figure_of_the_summary_is_cut(run: Path, selfloop: Selfloop, monkeypa
 def test_what_to_type_next_can_be_typed(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE})
     said = selfloop("run", "r.yaml", "--runs", "my runs")
-    command = next(line for line in said.out.splitlines() if "Look into it" in line).partition("Look into it: ")[2]
+    command = next(line for line in said.out.splitlines() if "Look into it" in line).partition(
+        "Look into it: "
+    )[2]
     _, *words = split(command)
     assert words == ["show", "my runs/r"] and selfloop(*words).code == 0
 
@@ -157,8 +169,13 @@ def test_run_json_is_json_alone(run: Path, selfloop: Selfloop) -> None:
     found = json.loads(said.out)
     assert said.err == ""
     assert found["run"] == "runs/fixed-2"
-    assert [(r["asked"], r["belief"], r["declined"]) for r in found["rounds"]] == [(2, 1, 1), (1, 0, 1)]
-    assert found["beliefs"] == [{"question": "What is the capital of Egypt?", "answer": "Cairo", "confidence": 1.0}]
+    assert [(r["asked"], r["belief"], r["declined"]) for r in found["rounds"]] == [
+        (2, 1, 1),
+        (1, 0, 1),
+    ]
+    assert found["beliefs"] == [
+        {"question": "What is the capital of Egypt?", "answer": "Cairo", "confidence": 1.0}
+    ]
     assert found["dropped"] == {"well_formed": 1, "novelty": 1}
     assert found["failures"] == 0
 
@@ -171,7 +188,9 @@ def test_the_summary_counts_what_revisions_change(write: Write, selfloop: Selflo
     flip, n = next(iter(found["flips"].items()))
     shown = selfloop("run", "revised.yaml").out
     assert f"revisions: {n['revisions']} {flip} ({n['accepted']} accepted)" in shown
-    assert f"flip {flip}" in " ".join(selfloop("show", "runs/revised", "--question", "?").out.split())
+    assert f"flip {flip}" in " ".join(
+        selfloop("show", "runs/revised", "--question", "?").out.split()
+    )
 
 
 def test_a_run_never_writes_into_another(run: Path, selfloop: Selfloop) -> None:
@@ -190,7 +209,17 @@ def test_the_same_recipe_gives_the_same_run(run: Path, selfloop: Selfloop, query
 def test_the_recipe_is_kept_as_run(write: Write, selfloop: Selfloop) -> None:
     folder = write({"r.yaml": "# why\n" + RECIPE})
     assert (
-        selfloop("run", "r.yaml", "--set", "answer.samples=3", "--set", "backend.delay=0", "--set", "name=x").code == 0
+        selfloop(
+            "run",
+            "r.yaml",
+            "--set",
+            "answer.samples=3",
+            "--set",
+            "backend.delay=0",
+            "--set",
+            "name=x",
+        ).code
+        == 0
     )
     kept = (folder / "runs/x/recipe.yaml").read_text()
     assert kept.startswith("# why\n")
@@ -199,17 +228,35 @@ def test_the_recipe_is_kept_as_run(write: Write, selfloop: Selfloop) -> None:
     assert selfloop("check", "runs/x/recipe.yaml").code == 0
 
 
-def test_runs_can_lie_elsewhere(write: Write, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_can_lie_elsewhere(
+    write: Write, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = write({"r.yaml": RECIPE})
     monkeypatch.setenv("SELFLOOP_RUNS", "a/b")
     assert selfloop("run", "r.yaml").code == 0
     assert selfloop("run", "r.yaml", "--runs", "c").code == 0
-    assert sorted(str(p.parent.relative_to(folder)) for p in folder.rglob("run.sqlite")) == ["a/b/r", "c/r"]
-    assert selfloop("show", "r").code == selfloop("resume", "r").code == selfloop("show", "c/r").code == 0
+    assert sorted(str(p.parent.relative_to(folder)) for p in folder.rglob("run.sqlite")) == [
+        "a/b/r",
+        "c/r",
+    ]
+    assert (
+        selfloop("show", "r").code
+        == selfloop("resume", "r").code
+        == selfloop("show", "c/r").code
+        == 0
+    )
 
 
-def test_paths_are_relative_to_the_recipe_also_when_resumed(write: Write, selfloop: Selfloop, query: Query) -> None:
-    folder = write({"deep/questions.txt": QUESTIONS, "deep/script.json": json.dumps(SCRIPT), "deep/fixed.yaml": FIXED})
+def test_paths_are_relative_to_the_recipe_also_when_resumed(
+    write: Write, selfloop: Selfloop, query: Query
+) -> None:
+    folder = write(
+        {
+            "deep/questions.txt": QUESTIONS,
+            "deep/script.json": json.dumps(SCRIPT),
+            "deep/fixed.yaml": FIXED,
+        }
+    )
     assert selfloop("run", "deep/fixed.yaml", "--set", "rounds=1").code == 0
     recipe = folder / "runs/fixed/recipe.yaml"
     recipe.write_text(recipe.read_text().replace("rounds: 1", "rounds: 2"))
@@ -245,7 +292,8 @@ def test_show_only(run: Path, selfloop: Selfloop) -> None:
     assert lines(selfloop("show", run, "--only", "dropped").out)[1:] == [
         "round 2: 0 belief, 1 declined, 0 undecided, 2 dropped, 0 failed",
         "dropped What is it? (well_formed: points at something unsaid ('it'))",
-        "dropped What is the capital of Egypt, then? (novelty: like 'What is the capital of Egypt?')",
+        "dropped What is the capital of Egypt, then? (novelty: like 'What is the capital of "
+        "Egypt?')",
     ]
 
 
@@ -255,13 +303,20 @@ def test_show_a_question(run: Path, selfloop: Selfloop) -> None:
     assert "score well_formed 1.00" in shown
     assert sum(line.startswith('sample "I don\'t know"') for line in shown) == 6
     assert shown[-1] == "declined I don't know (draft; the model declined)"
-    assert selfloop("show", run, "--question", "no\nsuch").out == "none of these questions contains 'no such'\n"
+    assert (
+        selfloop("show", run, "--question", "no\nsuch").out
+        == "none of these questions contains 'no such'\n"
+    )
 
 
 def test_show_json(run: Path, selfloop: Selfloop) -> None:
     found = json.loads(selfloop("show", run, "--json", "--only", "belief").out)
     (attempt,) = found["attempts"]
-    assert (attempt["round"], attempt["decision"], attempt["draft"]["text"]) == (1, "belief", "Cairo")
+    assert (attempt["round"], attempt["decision"], attempt["draft"]["text"]) == (
+        1,
+        "belief",
+        "Cairo",
+    )
     assert found["pinned"]["name"] == "fixed"
     assert found["sessions"][0]["selfloop"] == __version__
 
@@ -277,7 +332,10 @@ def test_a_run_that_was_stopped_in_its_first_round(work: Path, selfloop: Selfloo
         store.save_file(RECIPE_FILE, RECIPE)
         store.save_failures([Failure("observe", "bad", "RuntimeError", "no server")])
     assert selfloop("show", "early").out.endswith("go on with: selfloop resume runs/early\n")
-    assert selfloop("show", "early", "--failures").out == "round 0 observe bad: RuntimeError: no server\n"
+    assert (
+        selfloop("show", "early", "--failures").out
+        == "round 0 observe bad: RuntimeError: no server\n"
+    )
     assert selfloop("report", "early").code == 0
     assert "observe bad: no server" in (folder / "report.html").read_text("utf-8")
 
@@ -293,7 +351,9 @@ def test_text_of_a_model_moves_no_cursor(write: Write, selfloop: Selfloop) -> No
         }
     )
     said = selfloop("run", "r.yaml")
-    shown = said.text + "".join(selfloop("show", "r", *args).text for args in ((), ("--question", "Egypt")))
+    shown = said.text + "".join(
+        selfloop("show", "r", *args).text for args in ((), ("--question", "Egypt"))
+    )
     assert said.code == 0
     assert "[bold red]" in shown
     assert not {"\x1b", "\x07", "\u202e", "\r"} & set(shown)
@@ -303,7 +363,10 @@ def test_text_of_a_model_moves_no_cursor(write: Write, selfloop: Selfloop) -> No
 
 
 def test_check(run: Path, selfloop: Selfloop) -> None:
-    assert selfloop("check", "fixed.yaml").out == "fixed.yaml can run: 2 rounds, 4 questions at most.\n"
+    assert (
+        selfloop("check", "fixed.yaml").out
+        == "fixed.yaml can run: 2 rounds, 4 questions at most.\n"
+    )
     found = json.loads(selfloop("check", "fixed.yaml", "--set", "rounds=3", "--json").out)
     assert (found["name"], found["rounds"], found["answer"]["samples"]) == ("fixed", 3, 6)
 
@@ -323,7 +386,12 @@ def test_plugins(selfloop: Selfloop) -> None:
     rows = {(row["kind"], row["name"]): row for row in found["components"]}
     assert ("backend", "llama_cpp") in rows
     assert rows["verifier", "sequence_probability"]["needs"] == ["logprobs"]
-    assert {o["name"] for o in rows["backend", "scripted"]["options"]} == {"script", "chat", "context", "delay"}
+    assert {o["name"] for o in rows["backend", "scripted"]["options"]} == {
+        "script",
+        "chat",
+        "context",
+        "delay",
+    }
 
 
 def test_plugins_of_a_kind(selfloop: Selfloop) -> None:
@@ -342,13 +410,24 @@ def test_plugins_of_one_plugin(selfloop: Selfloop) -> None:
 
 
 def test_a_run_that_is_none_is_said_with_those_that_are(run: Path, selfloop: Selfloop) -> None:
-    for command in (["show"], ["resume"], ["rescore"], ["beliefs"], ["calibrate"], ["export", "--to", "gguf"]):
+    for command in (
+        ["show"],
+        ["resume"],
+        ["rescore"],
+        ["beliefs"],
+        ["calibrate"],
+        ["export", "--to", "gguf"],
+    ):
         said = selfloop(*command, "fixd")
         assert (said.code, said.out) == (5, ""), command
-        assert said.err == "selfloop: no run in runs/fixd. Did you mean 'fixed'? Runs in runs: fixed.\n"
+        assert (
+            said.err
+            == "selfloop: no run in runs/fixd. Did you mean 'fixed'? Runs in runs: fixed.\n"
+        )
     said = selfloop("show", "fixed", "--runs", "elsewhere")
     assert said.err == (
-        "selfloop: no run in elsewhere/fixed. Give the folder of a run, as `selfloop run` printed it, or say by --runs "
+        "selfloop: no run in elsewhere/fixed. Give the folder of a run, as `selfloop run` printed "
+        "it, or say by --runs "
         "where runs are.\n"
     )
 
@@ -364,7 +443,9 @@ def test_plugins_say_what_they_need(selfloop: Selfloop) -> None:
 
 
 @pytest.mark.parametrize("width", [30, 50, 80, 140])
-def test_plugins_fit_the_terminal(width: int, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugins_fit_the_terminal(
+    width: int, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     shown = selfloop("plugins").out.splitlines()
     assert all(len(line) <= width or " " not in line.strip() for line in shown)
@@ -374,12 +455,23 @@ def test_plugins_fit_the_terminal(width: int, selfloop: Selfloop, monkeypatch: p
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("agrement",), "no component, command or plugin named 'agrement'. Did you mean 'agreement'?"),
-        (("agreement", "nothing"), "no component, command or plugin named 'nothing'. All of them: selfloop plugins."),
-        (("agreement", "--kind", "critic"), "no critic named 'agreement'. Installed: contrast, independent, plain."),
+        (
+            ("agrement",),
+            "no component, command or plugin named 'agrement'. Did you mean 'agreement'?",
+        ),
+        (
+            ("agreement", "nothing"),
+            "no component, command or plugin named 'nothing'. All of them: selfloop plugins.",
+        ),
+        (
+            ("agreement", "--kind", "critic"),
+            "no critic named 'agreement'. Installed: contrast, independent, plain.",
+        ),
     ],
 )
-def test_an_unknown_component_is_an_error(args: tuple[str, ...], message: str, selfloop: Selfloop) -> None:
+def test_an_unknown_component_is_an_error(
+    args: tuple[str, ...], message: str, selfloop: Selfloop
+) -> None:
     said = selfloop("plugins", *args)
     assert (said.code, said.out) == (2, "")
     assert message in said.err
@@ -401,7 +493,9 @@ def test_no_room_for_what_is_printed_is_said(work: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
     assert done.returncode == 5
-    assert done.stderr.startswith("selfloop: No space left on device. Give another file or folder, or see")
+    assert done.stderr.startswith(
+        "selfloop: No space left on device. Give another file or folder, or see"
+    )
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
@@ -409,7 +503,9 @@ def test_a_terminal_that_knows_few_characters(encoding: str, run: Path) -> None:
     env = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"}
     for command in (["show", str(run)], ["run", "fixed.yaml"], ["run", "fixed.yaml", "--json"]):
         line = [sys.executable, "-m", "selfloop.cli", *command]
-        done = subprocess.run(line, capture_output=True, encoding=encoding, errors="replace", timeout=30, env=env)
+        done = subprocess.run(
+            line, capture_output=True, encoding=encoding, errors="replace", timeout=30, env=env
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert "What is the capital of Egypt?" in done.stdout
 

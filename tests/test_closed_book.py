@@ -15,7 +15,10 @@ from selfloop.storage.store import Store
 
 Write = Callable[[Any], Path]
 
-SURE = {r"France\?\nAnswer:\s*$": ["Paris"], r"Answer:\s*$": ["Giza", "Nile", "Oslo", "Peru", "Rome", "Bonn", "Kyiv"]}
+SURE = {
+    r"France\?\nAnswer:\s*$": ["Paris"],
+    r"Answer:\s*$": ["Giza", "Nile", "Oslo", "Peru", "Rome", "Bonn", "Kyiv"],
+}
 RECIPE = """\
 backend: {kind: scripted, script: world.json}
 ask: {sources: [blank_slate]}
@@ -31,11 +34,18 @@ def world(write: Write) -> Path:
     return write({"recipe.yaml": RECIPE, "world.json": json.dumps(SURE)})
 
 
-def test_ask_says_what_the_model_knows_and_that_it_does_not_know(world: Path, selfloop: Selfloop) -> None:
+def test_ask_says_what_the_model_knows_and_that_it_does_not_know(
+    world: Path, selfloop: Selfloop
+) -> None:
     said = selfloop("ask", "recipe.yaml", KNOWN, UNKNOWN)
     assert said.code == 0, said.err
     known, unknown = said.out.split("\n\n")
-    assert known.splitlines() == [KNOWN, "Paris", "  confidence 1.00", "  asked 4 times more: Paris ×4"]
+    assert known.splitlines() == [
+        KNOWN,
+        "Paris",
+        "  confidence 1.00",
+        "  asked 4 times more: Paris ×4",
+    ]
     assert unknown.splitlines()[:2] == [UNKNOWN, "I don't know"]
     assert " in: " in unknown
     assert not (world / "runs").exists(), "asking leaves nothing behind"
@@ -43,7 +53,12 @@ def test_ask_says_what_the_model_knows_and_that_it_does_not_know(world: Path, se
 
 def test_ask_in_json(world: Path, selfloop: Selfloop) -> None:
     (one,) = json.loads(selfloop("ask", "recipe.yaml", KNOWN, "--json").out)
-    assert (one["answer"], one["known"], one["confidence"], one["samples"]) == ("Paris", True, 1.0, {"Paris": 4})
+    assert (one["answer"], one["known"], one["confidence"], one["samples"]) == (
+        "Paris",
+        True,
+        1.0,
+        {"Paris": 4},
+    )
     both = json.loads(selfloop("ask", "recipe.yaml", KNOWN, UNKNOWN, "--json").out)
     assert [each["question"] for each in both] == [KNOWN, UNKNOWN]
     assert both[0] == one
@@ -52,13 +67,17 @@ def test_ask_in_json(world: Path, selfloop: Selfloop) -> None:
 
 def test_ask_goes_by_the_threshold(world: Path, selfloop: Selfloop) -> None:
     (said,) = json.loads(
-        selfloop("ask", "recipe.yaml", UNKNOWN, "--json", "--set", "decide={belief: 0.0001, declined: 0}").out
+        selfloop(
+            "ask", "recipe.yaml", UNKNOWN, "--json", "--set", "decide={belief: 0.0001, declined: 0}"
+        ).out
     )
     assert said["decision"] in ("belief", "declined")
     assert said["known"] is (said["confidence"] > 0)
 
 
-@pytest.mark.parametrize("question", ["{question}", "a\nQuestion: b\nAnswer: c", "\x1b[2J", "é\u2028x", "--", "None"])
+@pytest.mark.parametrize(
+    "question", ["{question}", "a\nQuestion: b\nAnswer: c", "\x1b[2J", "é\u2028x", "--", "None"]
+)
 def test_a_question_is_data(question: str, world: Path, selfloop: Selfloop) -> None:
     arguments = ("ask", "--json", "recipe.yaml", "--", question)
     assert json.loads(selfloop(*arguments).out)[0]["question"] == question.strip()
@@ -78,7 +97,9 @@ def test_a_question_is_data(question: str, world: Path, selfloop: Selfloop) -> N
         (("score", "recipe.yaml", "wrong.jsonl"), 2, "there is no column of answers to score"),
     ],
 )
-def test_mistakes(arguments: Any, code: int, message: str, world: Path, write: Write, selfloop: Selfloop) -> None:
+def test_mistakes(
+    arguments: Any, code: int, message: str, world: Path, write: Write, selfloop: Selfloop
+) -> None:
     write(
         {
             "empty.jsonl": "",
@@ -103,22 +124,32 @@ def test_a_failure_is_said(write: Write, selfloop: Selfloop) -> None:
 
 
 def lines(*rows: tuple[str, str]) -> str:
-    return "".join(json.dumps({"question": question, "answer": answer}) + "\n" for question, answer in rows)
+    return "".join(
+        json.dumps({"question": question, "answer": answer}) + "\n" for question, answer in rows
+    )
 
 
-def test_answers_are_judged_whoever_gave_them(world: Path, write: Write, selfloop: Selfloop) -> None:
+def test_answers_are_judged_whoever_gave_them(
+    world: Path, write: Write, selfloop: Selfloop
+) -> None:
     write({"given.jsonl": lines((KNOWN, "Paris"), (KNOWN, " London "), (UNKNOWN, "Atlantis"))})
     said = selfloop("score", "recipe.yaml", "given.jsonl", "--json")
     assert said.code == 0, said.err
     rows = [json.loads(line) for line in said.out.splitlines()]
-    assert [(row["answer"], row["confidence"]) for row in rows] == [("Paris", 1.0), ("London", 0.0), ("Atlantis", 0.0)]
+    assert [(row["answer"], row["confidence"]) for row in rows] == [
+        ("Paris", 1.0),
+        ("London", 0.0),
+        ("Atlantis", 0.0),
+    ]
     text = selfloop("score", "recipe.yaml", "given.jsonl").out
     assert "1.00  What is the capital of France? — Paris" in text
     assert "0.00  What is the capital of France? — London" in text
     assert selfloop("show", "score").code == 0
 
 
-def test_a_given_answer_is_read_as_if_the_model_had_said_it(world: Path, write: Write, selfloop: Selfloop) -> None:
+def test_a_given_answer_is_read_as_if_the_model_had_said_it(
+    world: Path, write: Write, selfloop: Selfloop
+) -> None:
     """The log-probabilities of the given answer are those of the text that the model would have written."""
     from selfloop.records import Continuation
     from selfloop.storage.store import Store
@@ -129,17 +160,24 @@ def test_a_given_answer_is_read_as_if_the_model_had_said_it(world: Path, write: 
     store = Store(world / "runs" / "score", write=False)
     (attempt,) = next(iter(store.rounds())).attempts
     store.close()
-    assert attempt.draft is not None and attempt.draft.text == " Paris\n" and attempt.answer == "Paris"
-    prompt = (Path(__file__).parent.parent / "selfloop/prompts/answer.base.txt").read_text().rstrip("\n")
+    assert (
+        attempt.draft is not None and attempt.draft.text == " Paris\n" and attempt.answer == "Paris"
+    )
+    prompt = (
+        (Path(__file__).parent.parent / "selfloop/prompts/answer.base.txt").read_text().rstrip("\n")
+    )
     pair = Continuation(prompt.replace("{question}", KNOWN), " Paris\n")
     assert [attempt.draft.logprobs] == ScriptedBackend().loglikelihood([pair])
     assert len(attempt.samples) == 4
 
 
 @pytest.mark.parametrize(
-    "breaks", ["raise ValueError('boom')", "return []", "return [RequestError('too long')] * len(pairs)"]
+    "breaks",
+    ["raise ValueError('boom')", "return []", "return [RequestError('too long')] * len(pairs)"],
 )
-def test_an_answer_that_cannot_be_read_fails_alone(breaks: str, world: Path, write: Write, selfloop: Selfloop) -> None:
+def test_an_answer_that_cannot_be_read_fails_alone(
+    breaks: str, world: Path, write: Write, selfloop: Selfloop
+) -> None:
     plugin = f"""\
 from selfloop import Component, hookimpl
 from selfloop.errors import RequestError
@@ -151,8 +189,16 @@ class Deaf(ScriptedBackend):
 def selfloop_backends():
     return [Component("deaf", Deaf, gives=frozenset({{"logprobs", "loglikelihood"}}))]
 """
-    recipe = RECIPE.replace("backend: {kind: scripted, script: world.json}", "plugins: [deaf.py]\nbackend: deaf")
-    write({"deaf.py": plugin, "recipe.yaml": recipe, "given.jsonl": lines((KNOWN, "Paris"), (KNOWN, "London"))})
+    recipe = RECIPE.replace(
+        "backend: {kind: scripted, script: world.json}", "plugins: [deaf.py]\nbackend: deaf"
+    )
+    write(
+        {
+            "deaf.py": plugin,
+            "recipe.yaml": recipe,
+            "given.jsonl": lines((KNOWN, "Paris"), (KNOWN, "London")),
+        }
+    )
     said = selfloop("score", "recipe.yaml", "given.jsonl", "--json")
     rows = [json.loads(line) for line in said.out.splitlines()]
     assert said.code == 8, "not one answer was scored"
@@ -162,11 +208,15 @@ def selfloop_backends():
 
 
 @pytest.mark.model
-def test_a_real_model_knows_paris(work: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_model_knows_paris(
+    work: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SELFLOOP_CACHE")
     assert "SELFLOOP_CACHE" not in os.environ
     known, unknown = json.loads(
-        selfloop("ask", "smollm2-135m-instruct", KNOWN, "Who was the first king of Zorvania?", "--json").out
+        selfloop(
+            "ask", "smollm2-135m-instruct", KNOWN, "Who was the first king of Zorvania?", "--json"
+        ).out
     )
     assert known["answer"] == "Paris" and known["confidence"] > 0.8
     assert unknown["answer"] == "I don't know"
@@ -177,14 +227,19 @@ def test_a_real_model_knows_paris(work: Path, selfloop: Selfloop, monkeypatch: p
 
 @pytest.fixture
 def tuned(write: Write, selfloop: Selfloop) -> Path:
-    gold = lines(("What is the capital of France?", "")).replace('"answer": ""', '"answers": ["Paris"]')
+    gold = lines(("What is the capital of France?", "")).replace(
+        '"answer": ""', '"answers": ["Paris"]'
+    )
     folder = write({"recipe.yaml": TUNED, "plugin.py": PLUGIN, "gold.jsonl": gold})
     assert selfloop("run", "recipe.yaml").code == 0
     return folder
 
 
 def adapters(query: Query, run: Path) -> set[str | None]:
-    return {row[0] and json.loads(str(row[0])) for row in query(run, "SELECT data -> '$.adapter' FROM completions")}
+    return {
+        row[0] and json.loads(str(row[0]))
+        for row in query(run, "SELECT data -> '$.adapter' FROM completions")
+    }
 
 
 def test_a_run_answers_as_it_was_tuned_last(tuned: Path, query: Query, selfloop: Selfloop) -> None:
@@ -205,7 +260,9 @@ def test_a_run_is_asked(tuned: Path, selfloop: Selfloop) -> None:
     assert [*map(str, Path("runs").iterdir())] == ["runs/first"]
 
 
-def test_a_run_whose_model_is_another_now_does_not_answer(tuned: Path, write: Write, selfloop: Selfloop) -> None:
+def test_a_run_whose_model_is_another_now_does_not_answer(
+    tuned: Path, write: Write, selfloop: Selfloop
+) -> None:
     targets = {"choices": ["Paris", "Rome"], "labels": [1, 0]}
     row = json.dumps({"question": KNOWN, "mc1_targets": targets, "mc2_targets": targets})
     write({"choices.jsonl": f"{row}\n"})

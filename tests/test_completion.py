@@ -41,13 +41,20 @@ def runs(work: Path, selfloop: Selfloop) -> Path:
 
 
 def test_commands_and_options(complete: Complete) -> None:
-    assert complete("selfloop re") == ["plain,resume", "plain,rescore", "plain,recipes", "plain,report"]
+    assert complete("selfloop re") == [
+        "plain,resume",
+        "plain,rescore",
+        "plain,recipes",
+        "plain,report",
+    ]
     assert complete("selfloop new pl") == ["plain,plugin"]
     assert complete("selfloop show --on") == ["plain,--only"]
     assert complete("selfloop show --only de") == ["plain,declined"]
 
 
-@pytest.mark.parametrize("command", ["show", "resume", "rescore", "beliefs", "calibrate", "export", "rollback"])
+@pytest.mark.parametrize(
+    "command", ["show", "resume", "rescore", "beliefs", "calibrate", "export", "rollback"]
+)
 def test_runs(command: str, runs: Path, complete: Complete) -> None:
     assert complete(f"selfloop {command} al") == ["dir,al", "plain,alpha", "plain,also"]
 
@@ -96,7 +103,10 @@ def test_an_unknown_shell_is_refused(selfloop: Selfloop) -> None:
 # The options of a shell without anybody's own settings, and how the script is switched on there.
 SHELLS: dict[str, tuple[Sequence[str], str]] = {
     "bash": (["--norc", "--noprofile", "-i"], 'eval "$(selfloop completion bash)"'),
-    "zsh": (["-f", "-i"], 'autoload -U compinit && compinit -u -D && eval "$(selfloop completion zsh)"'),
+    "zsh": (
+        ["-f", "-i"],
+        'autoload -U compinit && compinit -u -D && eval "$(selfloop completion zsh)"',
+    ),
     "fish": (["--no-config", "-i"], "selfloop completion fish | source"),
 }
 
@@ -109,14 +119,21 @@ def test_the_tab_key(shell: str, runs: Path) -> None:
     program = runs / "bin/selfloop"
     program.parent.mkdir()
     program.write_text(
-        f'#!/bin/sh\nif [ "$1" = show ] && [ -z "$_SELFLOOP_COMPLETE" ]; then echo "given: $2 $3."; exit; fi\n'
+        '#!/bin/sh\nif [ "$1" = show ] && [ -z "$_SELFLOOP_COMPLETE" ]; then echo "given: $2 '
+        '$3."; exit; fi\n'
         f'exec {sys.executable} -m selfloop.cli "$@"\n'
     )
     program.chmod(0o755)
     options, switch_on = SHELLS[shell]
-    env = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "HOME": str(runs), "TERM": "dumb"}
+    env = {
+        **os.environ,
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "HOME": str(runs),
+        "TERM": "dumb",
+    }
     with pexpect.spawn(shell, list(options), env=env, encoding="utf-8", timeout=30) as typed:
-        typed.sendline(f"{switch_on}; echo switched o''n")  # what is typed is shown too, and is not what is waited for
+        # what is typed is shown too, and is not what is waited for
+        typed.sendline(f"{switch_on}; echo switched o''n")
         typed.expect("switched on")
         typed.sendline("selfloop show be\t")
         typed.expect(r"given: beta *\.")
@@ -124,9 +141,15 @@ def test_the_tab_key(shell: str, runs: Path) -> None:
         typed.expect(r"given: --only declined\.")
 
 
-@pytest.mark.parametrize("line", ["selfloop ", "selfloop show ", "selfloop run ", "selfloop plugins ", "selfloop new "])
+@pytest.mark.parametrize(
+    "line", ["selfloop ", "selfloop show ", "selfloop run ", "selfloop plugins ", "selfloop new "]
+)
 def test_nobody_waits_for_it(line: str, work: Path) -> None:
-    asked = {"COMP_WORDS": line, "COMP_CWORD": str(line.count(" ")), "_SELFLOOP_COMPLETE": "bash_complete"}
+    asked = {
+        "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")),
+        "_SELFLOOP_COMPLETE": "bash_complete",
+    }
     found = [measured("from selfloop.cli import main; main()", **asked) for _ in range(3)]
     assert found[0].stdout.startswith(("plain,", "dir,", "file,"))
     assert found[0].modules & HEAVY == set()

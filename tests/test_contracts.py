@@ -37,7 +37,14 @@ from selfloop_plugins.detectors import (
 from selfloop_plugins.few_shot import own_demonstrations
 from selfloop_plugins.observers import console, diversity, jsonl, trackers
 from selfloop_plugins.scorers import answerable, balance, novelty, well_formed
-from selfloop_plugins.sources import blank_slate, datasets, frontier, self_prompting, topics, variants
+from selfloop_plugins.sources import (
+    blank_slate,
+    datasets,
+    frontier,
+    self_prompting,
+    topics,
+    variants,
+)
 from selfloop_plugins.sources import file as question_file
 from selfloop_plugins.sources import recheck as again
 
@@ -125,7 +132,8 @@ class TestPromptStability(VerifierContract):
 
 class TestCombined(VerifierContract):
     component = combined.selfloop_verifiers()[0]
-    options: ClassVar = {"folder": Path("nowhere")}  # four claims are too few to fit, and to store anything
+    # four claims are too few to fit, and to store anything
+    options: ClassVar = {"folder": Path("nowhere")}
 
 
 class TestPerplexity(VerifierContract):
@@ -223,9 +231,7 @@ class TestDataset(QuestionSourceContract):
 
     @pytest.fixture(autouse=True)
     def _rows(self, tmp_path: Path) -> None:
-        rows = (
-            '{"question": "What is the capital of Peru?", "answers": ["Lima"]}\n{"question": "Who?", "answers": ["I"]}'
-        )
+        rows = '{"question": "What is the capital of Peru?", "answers": ["Lima"]}\n{"question": "Who?", "answers": ["I"]}'
         (tmp_path / "rows.jsonl").write_text(rows)
         self.options = {"path": tmp_path / "rows.jsonl"}
 
@@ -359,7 +365,9 @@ def test_all_that_is_built_in_is_held_to_its_contract() -> None:
     held = {case.component.name for case in cases if case.__module__ == __name__}
     ours = {p.component.name for kind, p in load() if kind in kinds and _is_ours(p.component.build)}
     assert ours == held
-    backends = {p.component.name for kind, p in load() if kind == "backend" and _is_ours(p.component.build)}
+    backends = {
+        p.component.name for kind, p in load() if kind == "backend" and _is_ours(p.component.build)
+    }
     assert backends == {"scripted", "llama_cpp", "hf"}
 
 

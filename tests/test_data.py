@@ -39,7 +39,9 @@ def benchmark() -> ModuleType:
 READERS = benchmark()
 
 
-def read(folder: Path, name: str, content: str | bytes, use: data.Use = "eval", **options: Any) -> data.Table:
+def read(
+    folder: Path, name: str, content: str | bytes, use: data.Use = "eval", **options: Any
+) -> data.Table:
     (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     return data.read(folder / name, use, **options)
 
@@ -67,53 +69,81 @@ def test_the_own_files_of_data_sets(path: Path) -> None:
     table = data.read(path, "eval")
     one_each = [(question, answers[:1]) for question, answers in READERS.OWN]
     assert READERS.pairs(table) == (one_each if path.name.startswith("simple_qa") else READERS.OWN)
-    assert lost(table) == ({"marked as impossible to answer": (1, (2,))} if "v2.0" in path.name else {})
+    assert lost(table) == (
+        {"marked as impossible to answer": (1, (2,))} if "v2.0" in path.name else {}
+    )
     assert table.layout not in ("", "dataset")
 
 
 def test_broken_files_are_read_with_an_account_or_refused(tmp_path: Path) -> None:
     contents = READERS.broken_contents()
     outcomes = {
-        path.name: READERS.outcome(path, contents.get(path.name, b"")) for path in READERS.broken_paths(tmp_path)
+        path.name: READERS.outcome(path, contents.get(path.name, b""))
+        for path in READERS.broken_paths(tmp_path)
     }
     assert len(outcomes) >= 120
     assert {name: one.text for name, one in outcomes.items() if one.kind == "FAULT"} == {}
-    assert outcomes["stray-quote.tsv"].kind == "read" and outcomes["cut-50.jsonl.gz"].kind == "refused"
+    assert (
+        outcomes["stray-quote.tsv"].kind == "read" and outcomes["cut-50.jsonl.gz"].kind == "refused"
+    )
 
 
 def test_the_check_of_broken_files_can_fail(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"question": "What is the number of thing 1?", "answers": ["x"]}\n')
+    (tmp_path / "a.jsonl").write_text(
+        '{"question": "What is the number of thing 1?", "answers": ["x"]}\n'
+    )
     written = b"number of thing 1, number of thing 2"
     assert READERS.outcome(tmp_path / "a.jsonl", written).kind == "FAULT"
 
 
-WORDS = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="|\ufeff"), max_size=20)
+WORDS = st.text(
+    st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="|\ufeff"), max_size=20
+)
 QUESTIONS = WORDS.map(lambda text: f"Who {text} was it?".replace("\x85", ""))
-ANSWERS = st.lists(WORDS.map(lambda text: f"a {text.strip()} b"), min_size=1, max_size=3, unique=True)
+ANSWERS = st.lists(
+    WORDS.map(lambda text: f"a {text.strip()} b"), min_size=1, max_size=3, unique=True
+)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(rows=st.lists(st.tuples(QUESTIONS, ANSWERS.map(tuple)), min_size=1, max_size=4, unique_by=lambda row: row[0]))
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=st.lists(
+        st.tuples(QUESTIONS, ANSWERS.map(tuple)),
+        min_size=1,
+        max_size=4,
+        unique_by=lambda row: row[0],
+    )
+)
 def test_any_rows_come_back_from_every_format(rows: Any, tmp_path: Path) -> None:
     reference = READERS.pairs(read(tmp_path, "reference.jsonl", READERS.jsonl_text(rows)))
     assert set(dict(reference)) <= {question for question, _ in rows}
     for name, content in READERS.formats(rows).items():
-        if name != "unquoted.tsv" or not any("\t" in text for row in rows for text in (row[0], *row[1])):
+        if name != "unquoted.tsv" or not any(
+            "\t" in text for row in rows for text in (row[0], *row[1])
+        ):
             assert READERS.pairs(read(tmp_path, name, content)) == reference, name
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     content=st.one_of(
         st.binary(max_size=200),
         st.text("\n\r\t,;\"'[]{}:|\\ aQ1\u2028\ufeff", max_size=80).map(
             lambda text: ("question,answers\n" + text).encode()
         ),
-        st.text("\n\"'[]{}:,\\ a1", max_size=60).map(lambda text: ('{"question": "Q?", "answers": [' + text).encode()),
+        st.text("\n\"'[]{}:,\\ a1", max_size=60).map(
+            lambda text: ('{"question": "Q?", "answers": [' + text).encode()
+        ),
         st.binary(max_size=100).map(lambda tail: b"PAR1" + tail),
         st.binary(max_size=100).map(lambda tail: b"\x1f\x8b\x08\0" + tail),
     ),
-    suffix=st.sampled_from(["", ".jsonl", ".JSON", ".csv", ".tsv", ".txt", ".md", ".parquet", ".csv.gz"]),
+    suffix=st.sampled_from(
+        ["", ".jsonl", ".JSON", ".csv", ".tsv", ".txt", ".md", ".parquet", ".csv.gz"]
+    ),
     use=st.sampled_from(["ask", "eval", "score"]),
     skip_broken=st.booleans(),
 )
@@ -125,7 +155,9 @@ def test_any_bytes_are_read_or_refused(
     except RecipeError as error:
         assert str(tmp_path / f"any{suffix}") in str(error)
     else:
-        assert table.rows == len(table.questions) + len(table.merged) + sum(one.count for one in table.left_out)
+        assert table.rows == len(table.questions) + len(table.merged) + sum(
+            one.count for one in table.left_out
+        )
 
 
 @settings(max_examples=200, deadline=None)
@@ -181,7 +213,8 @@ def test_columns_are_named_by_the_user_and_dotted(tmp_path: Path) -> None:
     text = 'q,a\nWho?,"{""text"": [""x""]}"\n'
     assert gold(read(tmp_path, "a.csv", text, wanted=Columns("q", "a.text"))) == {"Who?": ("x",)}
     with pytest.raises(
-        RecipeError, match=r"no column 'quest'\. Did you mean 'question'\? Its columns: question, answers"
+        RecipeError,
+        match=r"no column 'quest'\. Did you mean 'question'\? Its columns: question, answers",
     ):
         read(tmp_path, "b.csv", "question,answers\nQ?,a\n", wanted=Columns("quest"))
 
@@ -189,7 +222,11 @@ def test_columns_are_named_by_the_user_and_dotted(tmp_path: Path) -> None:
 def test_usual_names_in_any_case_and_what_is_left_comes_out_again(tmp_path: Path) -> None:
     table = read(tmp_path, "a.csv", "ID,Query,Gold Answers,popularity\n7,Who?,x,12\n")
     (question,) = table.questions
-    assert (question.text, question.gold, question.other_columns) == ("Who?", ("x",), {"ID": "7", "popularity": "12"})
+    assert (question.text, question.gold, question.other_columns) == (
+        "Who?",
+        ("x",),
+        {"ID": "7", "popularity": "12"},
+    )
     assert table.columns == {"question": "Query", "gold": "Gold Answers"}
 
 
@@ -208,16 +245,26 @@ def test_every_row_is_accounted_for(tmp_path: Path) -> None:
     table = read(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
     assert gold(table) == {"Who?": ("a", "b"), "Where?": ("A", "+")}
     assert table.summary().splitlines() == [
-        f"{tmp_path}/a.jsonl: JSONL, 6 rows, 2 questions. Columns: question (question), answers (gold answers); "
+        f"{tmp_path}/a.jsonl: JSONL, 6 rows, 2 questions. Columns: question (question), answers "
+        "(gold answers); "
         "kept beside them: id",
-        "  left out: 1 without a question (line 3), 1 without a gold answer (line 4), 1 empty (line 5)",
+        "  left out: 1 without a question (line 3), 1 without a gold answer (line 4), 1 empty "
+        "(line 5)",
         "  merged into an earlier row that asks the same, gold answers united: 1 (line 2)",
     ]
     assert table.plain()["left_out"][0] == {"reason": "without a question", "rows": 1, "first": [3]}
 
 
 def test_questions_that_differ_are_not_merged(tmp_path: Path) -> None:
-    texts = ["Who made C?", "Who made C++?", "Who made C#?", "What is -5?", "What is 5?", "What is 1.5?", "What is 15?"]
+    texts = [
+        "Who made C?",
+        "Who made C++?",
+        "Who made C#?",
+        "What is -5?",
+        "What is 5?",
+        "What is 1.5?",
+        "What is 15?",
+    ]
     table = read(tmp_path, "a.txt", "\n".join(texts), "ask")
     assert [question.text for question in table.questions] == texts
 
@@ -245,19 +292,41 @@ def test_a_limit_is_a_random_sample_in_every_format(tmp_path: Path) -> None:
         ("a.csv", "question,answers,answers\nQ?,a,b\n", "line 1: two columns are called 'answers'"),
         ("a.csv", "question,answers\nQ?,a,b\n", "line 2: it has 3 cells, and the header names 2"),
         ("a.csv", "Who was it?,a\nWho?,b\n", "no column of questions is known among Who was it"),
-        ("a.csv", 'question,answers\n"A?,a\nB"?,b\n"C?,c\nD",d\n', "line 4: a quote opens here and closes in line 5"),
-        ("a.jsonl", '{"question": "Q?"}\n' + "[" * 100_000, "line 2: each line is .* nested too deeply"),
+        (
+            "a.csv",
+            'question,answers\n"A?,a\nB"?,b\n"C?,c\nD",d\n',
+            "line 4: a quote opens here and closes in line 5",
+        ),
+        (
+            "a.jsonl",
+            '{"question": "Q?"}\n' + "[" * 100_000,
+            "line 2: each line is .* nested too deeply",
+        ),
         ("a.json", "[" * 100_000, "nested too deeply"),
-        ("a.json", '{"train": [{"question": "a"}], "test": [{"question": "b"}]}', "several lists of rows: train, test"),
-        ("a.md", "| question | answers |\n|---|---|\n| a | b |", "line 2: this is a Markdown table"),
+        (
+            "a.json",
+            '{"train": [{"question": "a"}], "test": [{"question": "b"}]}',
+            "several lists of rows: train, test",
+        ),
+        (
+            "a.md",
+            "| question | answers |\n|---|---|\n| a | b |",
+            "line 2: this is a Markdown table",
+        ),
         ("a.yaml", "a: 1", "files of the kind .yaml are not read"),
         ("a.xlsx", b"PK\x03\x04...", "zip archive, as spreadsheets are too"),
         ("a.csv", "<html>", "web page"),
         ("a.csv.gz", gzip.compress(b"question\nWho?\n", mtime=0)[:-9], "the .gz has no end"),
-        ("a.csv.gz", gzip.compress(b"question\nWho?\n", mtime=0) + b"more", "something else after the end of the .gz"),
+        (
+            "a.csv.gz",
+            gzip.compress(b"question\nWho?\n", mtime=0) + b"more",
+            "something else after the end of the .gz",
+        ),
     ],
 )
-def test_refusals_name_the_line_and_what_to_do(name: str, content: str | bytes, message: str, tmp_path: Path) -> None:
+def test_refusals_name_the_line_and_what_to_do(
+    name: str, content: str | bytes, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(RecipeError, match=message):
         read(tmp_path, name, content, "ask")
 
@@ -277,7 +346,9 @@ def test_long_cells_are_read_and_the_limit_of_csv_is_left_as_it_was(tmp_path: Pa
     assert csv.field_size_limit() == before
 
 
-def test_parquet_needs_pyarrow_and_nothing_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_needs_pyarrow_and_nothing_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert read(tmp_path, "a.csv", "question\nQ?\n", "ask").rows == 1
     with pytest.raises(MissingExtra, match=r"pip install 'selfloop\[parquet\]'"):
@@ -286,10 +357,13 @@ def test_parquet_needs_pyarrow_and_nothing_else_does(tmp_path: Path, monkeypatch
 
 def test_the_splits_of_a_saved_data_set(tmp_path: Path) -> None:
     for split in ("train", "test"):
-        READERS.save_to_disk(tmp_path / "set" / split, READERS.arrow_table([(f"Who is in {split}?", ("x",))]))
+        READERS.save_to_disk(
+            tmp_path / "set" / split, READERS.arrow_table([(f"Who is in {split}?", ("x",))])
+        )
     (tmp_path / "set" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     with pytest.raises(
-        RecipeError, match=f"holds the splits train, test. Give the folder of one: {tmp_path}/set/train"
+        RecipeError,
+        match=f"holds the splits train, test. Give the folder of one: {tmp_path}/set/train",
     ):
         data.read(tmp_path / "set", "eval")
     assert gold(data.read(tmp_path / "set", "eval", split="test")) == {"Who is in test?": ("x",)}
@@ -299,10 +373,16 @@ def test_the_splits_of_a_saved_data_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "questions"),
     [
-        ("# Who?\r- When?\r\n* [ ] Where?\n\n> What?\n---\n```", ["Who?", "When?", "Where?", "What?"]),
+        (
+            "# Who?\r- When?\r\n* [ ] Where?\n\n> What?\n---\n```",
+            ["Who?", "When?", "Where?", "What?"],
+        ),
         ("1. Who?\n2. When?\n3) Where?", ["Who?", "When?", "Where?"]),
         ("2. Bundesliga: who won?\nWho lost?", ["2. Bundesliga: who won?", "Who lost?"]),
-        ("1984: who wrote it?\n-5 and 5: which is more?", ["1984: who wrote it?", "-5 and 5: which is more?"]),
+        (
+            "1984: who wrote it?\n-5 and 5: which is more?",
+            ["1984: who wrote it?", "-5 and 5: which is more?"],
+        ),
         ("a\u2028b\x0bc\x85d", ["a\u2028b\x0bc\x85d"]),
     ],
 )
@@ -313,10 +393,14 @@ def test_marks_of_lists_are_left_off(text: str, questions: list[str], tmp_path: 
 
 
 def test_a_stray_quote_never_swallows_rows() -> None:
-    raw = delimited.read('question\tanswers\nA?\ta\n"B?\tb\nC?\tc\nD"?\td\n', ".tsv", lambda name: name == "question")
+    raw = delimited.read(
+        'question\tanswers\nA?\ta\n"B?\tb\nC?\tc\nD"?\td\n', ".tsv", lambda name: name == "question"
+    )
     assert [row.cells["answers"] for row in raw.rows] == ["a", "b", "c", "d"]
     assert raw.notes == ["quotes that do not pair are read as they stand (line 3)"]
-    sound = delimited.read('question,answers\n"A, you?\nB, me?",a\nC?,c\n', ".csv", lambda name: name == "question")
+    sound = delimited.read(
+        'question,answers\n"A, you?\nB, me?",a\nC?,c\n', ".csv", lambda name: name == "question"
+    )
     assert [row.number for row in sound.rows] == [2, 4]
 
 
@@ -350,8 +434,14 @@ def asked(selfloop: Selfloop, run: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("form", ["jsonl", "json"])
-def test_eval_always_asks_the_model(form: str, folder: Path, write: Write, selfloop: Selfloop) -> None:
-    row = {"question": "Who was the first king of Zorvania?", "answer": "Balmar IV", "answers": ["Balmar IV"]}
+def test_eval_always_asks_the_model(
+    form: str, folder: Path, write: Write, selfloop: Selfloop
+) -> None:
+    row = {
+        "question": "Who was the first king of Zorvania?",
+        "answer": "Balmar IV",
+        "answers": ["Balmar IV"],
+    }
     write({f"q.{form}": json.dumps(row if form == "jsonl" else [row])})
     found = evaluated(selfloop, f"q.{form}")
     assert found["accuracy"]["chosen"]["value"] == 0  # the model says Balmar V
@@ -359,9 +449,16 @@ def test_eval_always_asks_the_model(form: str, folder: Path, write: Write, selfl
     assert (answer["answer"], answer["data_answer"]) == ("Balmar V", "Balmar IV")
 
 
-@pytest.mark.parametrize("name", ["q.csv", "q.tsv", "q.json", "q.JSONL", "q.ndjson", "q.parquet", "q.csv.gz"])
-def test_score_scores_the_rows_of_every_format(name: str, folder: Path, write: Write, selfloop: Selfloop) -> None:
-    rows = [{"id": 1, "question": KNOWN, "answer": "Paris"}, {"id": 2, "question": KNOWN, "answer": "Rome"}]
+@pytest.mark.parametrize(
+    "name", ["q.csv", "q.tsv", "q.json", "q.JSONL", "q.ndjson", "q.parquet", "q.csv.gz"]
+)
+def test_score_scores_the_rows_of_every_format(
+    name: str, folder: Path, write: Write, selfloop: Selfloop
+) -> None:
+    rows = [
+        {"id": 1, "question": KNOWN, "answer": "Paris"},
+        {"id": 2, "question": KNOWN, "answer": "Rome"},
+    ]
     comma = f"id,question,answer\n1,{KNOWN},Paris\n2,{KNOWN},Rome\n"
     content: dict[str, str | bytes] = {
         "q.csv": comma,
@@ -381,11 +478,16 @@ def test_score_scores_the_rows_of_every_format(name: str, folder: Path, write: W
         ("2", "Rome", 0),
     ]
     assert all(row["columns"] == {"id": row["id"]} for row in scored)
-    assert "2 rows, 2 questions. Columns: question (question), answer (to be judged); kept beside them: id" in said.err
+    assert (
+        "2 rows, 2 questions. Columns: question (question), answer (to be judged); kept beside "
+        "them: id" in said.err
+    )
 
 
 @pytest.mark.parametrize("name", ["q.csv", "q.tsv", "q.json", "q.ndjson", "q.JSONL", "q.txt"])
-def test_the_source_file_asks_questions_only(name: str, folder: Path, write: Write, selfloop: Selfloop) -> None:
+def test_the_source_file_asks_questions_only(
+    name: str, folder: Path, write: Write, selfloop: Selfloop
+) -> None:
     rows = [{"question": KNOWN}, {"question": "What is the capital of Peru?"}]
     lines = "\n".join(map(json.dumps, rows))
     content = {
@@ -426,7 +528,9 @@ def test_gold_answers_are_found(name: str, folder: Path, write: Write, selfloop:
     assert found["questions"] == {"stray.tsv": 4, "long.csv": 2}.get(name, 1)
 
 
-def test_rows_without_gold_are_said_and_stored(folder: Path, write: Write, selfloop: Selfloop) -> None:
+def test_rows_without_gold_are_said_and_stored(
+    folder: Path, write: Write, selfloop: Selfloop
+) -> None:
     rows = [(KNOWN, ["Paris"]), ("Q?", None), ("Which vitamin?", ["A"]), ("Which sign?", ["+"])]
     write({"q.jsonl": "\n".join(json.dumps({"question": q, "answers": a}) for q, a in rows)})
     said = selfloop("eval", "s.yaml", "--data", "q.jsonl")
@@ -434,7 +538,9 @@ def test_rows_without_gold_are_said_and_stored(folder: Path, write: Write, selfl
     assert "q.jsonl: 4 rows, left out: 1 without a gold answer" in said.out
     found = json.loads((folder / "runs/eval-q/eval.json").read_text())
     assert found["questions"] == 3
-    assert found["data"]["left_out"] == [{"reason": "without a gold answer", "rows": 1, "first": [2]}]
+    assert found["data"]["left_out"] == [
+        {"reason": "without a gold answer", "rows": 1, "first": [2]}
+    ]
 
 
 @pytest.mark.parametrize("name", ["q.csv", "q.jsonl"])
@@ -450,7 +556,11 @@ def test_the_same_question_is_asked_once_with_all_gold(
         }
     )
     found = evaluated(selfloop, name)
-    assert (found["questions"], found["accuracy"]["chosen"]["value"], found["data"]["merged"]) == (1, 1, 1)
+    assert (found["questions"], found["accuracy"]["chosen"]["value"], found["data"]["merged"]) == (
+        1,
+        1,
+        1,
+    )
 
 
 @pytest.mark.parametrize("answers", [8, [8], 8.0, [8, None]])
@@ -461,7 +571,9 @@ def test_numbers_are_text(answers: Any, tmp_path: Path) -> None:
     assert table.questions[0].answer == "8"
 
 
-def test_a_limit_is_random_whatever_the_format(folder: Path, write: Write, selfloop: Selfloop) -> None:
+def test_a_limit_is_random_whatever_the_format(
+    folder: Path, write: Write, selfloop: Selfloop
+) -> None:
     rows = [{"question": f"Who is number {i}?", "answers": ["x"]} for i in range(30)]
     comma = "question,answers\n" + "".join(f"{row['question']},x\n" for row in rows)
     write({"q.csv": comma, "p.jsonl": "\n".join(map(json.dumps, rows))})
@@ -481,12 +593,16 @@ def test_deep_nesting_is_one_line(folder: Path, write: Write, selfloop: Selfloop
 
 
 @pytest.mark.parametrize("command", ["eval", "score"])
-def test_columns_named_at_the_command_line(command: str, folder: Path, write: Write, selfloop: Selfloop) -> None:
+def test_columns_named_at_the_command_line(
+    command: str, folder: Path, write: Write, selfloop: Selfloop
+) -> None:
     row = {"qa": {"ask": KNOWN, "said": "Paris"}, "gold": {"list": ["Paris"]}, "id": "x-1"}
     write({"q.jsonl": json.dumps(row)})
     named = ["--question-column", "qa.ask", "--answers-column", "gold.list"]
     if command == "score":
-        said = selfloop("score", "s.yaml", "q.jsonl", "--json", *named, "--answer-column", "qa.said")
+        said = selfloop(
+            "score", "s.yaml", "q.jsonl", "--json", *named, "--answer-column", "qa.said"
+        )
         assert said.code == 0, said.err
         scored = json.loads(said.out)
         assert (scored["id"], scored["confidence"]) == ("x-1", 1)
@@ -494,11 +610,20 @@ def test_columns_named_at_the_command_line(command: str, folder: Path, write: Wr
         found = evaluated(selfloop, "q.jsonl", *named)
         assert found["accuracy"]["chosen"]["value"] == 1
         assert asked(selfloop, found["run"])[0]["id"] == "x-1"
-    wrong = selfloop(command, "s.yaml", *(["--data"] * (command == "eval")), "q.jsonl", "--question-column", "qaa")
+    wrong = selfloop(
+        command,
+        "s.yaml",
+        *(["--data"] * (command == "eval")),
+        "q.jsonl",
+        "--question-column",
+        "qaa",
+    )
     assert wrong.code == 2 and "there is no column 'qaa'. Did you mean 'qa'?" in wrong.err
 
 
-def test_broken_lines_are_left_out_where_that_is_asked_for(folder: Path, write: Write, selfloop: Selfloop) -> None:
+def test_broken_lines_are_left_out_where_that_is_asked_for(
+    folder: Path, write: Write, selfloop: Selfloop
+) -> None:
     good = json.dumps({"question": KNOWN, "answers": ["Paris"]})
     write({"q.jsonl": f"{good}\nno json\n".encode() + b'{"question": "\xe9"}\n'})
     refused = selfloop("eval", "s.yaml", "--data", "q.jsonl")
@@ -508,7 +633,9 @@ def test_broken_lines_are_left_out_where_that_is_asked_for(folder: Path, write: 
 
 
 @pytest.mark.parametrize("command", ["eval", "score"])
-def test_standard_input(command: str, folder: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_input(
+    command: str, folder: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = f"question,answer\n{KNOWN},Paris\n".encode()
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
     said = selfloop(command, "s.yaml", *(["--data"] * (command == "eval")), "-", "--json")
@@ -529,7 +656,9 @@ def test_a_pipe(folder: Path, selfloop: Selfloop) -> None:
     writing.join(timeout=10)
 
 
-def test_json_stays_alone_on_standard_output(folder: Path, write: Write, selfloop: Selfloop) -> None:
+def test_json_stays_alone_on_standard_output(
+    folder: Path, write: Write, selfloop: Selfloop
+) -> None:
     write({"q.csv": f"question,answers,confidence\n{KNOWN},Paris,high\n"})
     said = selfloop("eval", "s.yaml", "--data", "q.csv", "--json")
     json.loads(said.out)
@@ -538,9 +667,13 @@ def test_json_stays_alone_on_standard_output(folder: Path, write: Write, selfloo
     assert (row["confidence"], row["data_confidence"]) == (1.0, "high")
 
 
-def test_new_recipe_counts_questions_as_the_run_reads_them(folder: Path, write: Write, selfloop: Selfloop) -> None:
+def test_new_recipe_counts_questions_as_the_run_reads_them(
+    folder: Path, write: Write, selfloop: Selfloop
+) -> None:
     write({"q.csv": f'question,answers\n"{KNOWN}\nSay",Paris\nWho?,x\nwho ?,y\n'})
-    assert selfloop("new", "recipe", "n.yaml", "--model", "scripted", "--questions", "q.csv").code == 0
+    assert (
+        selfloop("new", "recipe", "n.yaml", "--model", "scripted", "--questions", "q.csv").code == 0
+    )
     assert selfloop("check", "n.yaml").out == "n.yaml can run: 1 round, 2 questions at most.\n"
     refused = selfloop("new", "recipe", "m.yaml", "--model", "scripted", "--questions", "s.yaml")
     assert refused.code == 2 and "files of the kind .yaml are not read" in refused.err

@@ -22,7 +22,8 @@ from selfloop.registry.manager import load
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
-# ```python or ```yaml, and as its first line the name of the file it is: `# name.py`; or ```text title="name.txt"
+# ```python or ```yaml, and as its first line the name of the file it is: `# name.py`; or ```text
+# title="name.txt"
 NAMED = re.compile(
     r"^```(?:(?:python|yaml)\n# ([\w./-]+\.(?:py|yaml))|text title=\"([\w./-]+)\")\n(.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -36,7 +37,9 @@ HOOKS = [name for name in dir(Hooks) if name.startswith("selfloop_")]
 
 
 def named(page: Path) -> dict[str, str]:
-    return {match[1] or match[2]: match[3] for match in NAMED.finditer(page.read_text(encoding="utf-8"))}
+    return {
+        match[1] or match[2]: match[3] for match in NAMED.finditer(page.read_text(encoding="utf-8"))
+    }
 
 
 def name(page: Path) -> str:
@@ -45,7 +48,11 @@ def name(page: Path) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
-    dead = [to for to in LINK.findall(page.read_text(encoding="utf-8")) if not (page.parent / to).exists()]
+    dead = [
+        to
+        for to in LINK.findall(page.read_text(encoding="utf-8"))
+        if not (page.parent / to).exists()
+    ]
     assert not dead
 
 
@@ -82,7 +89,9 @@ def test_commands_and_their_options_exist(page: Path) -> None:
     """What a page says to type begins with a command that there is, and gives it options that it has."""
     context = click.Context(group, info_name="selfloop")
     fenced = FENCED.findall(page.read_text(encoding="utf-8"))
-    for line in COMMAND.findall("".join(text for language, text in fenced if language in ("", "text"))):
+    for line in COMMAND.findall(
+        "".join(text for language, text in fenced if language in ("", "text"))
+    ):
         words = shlex.split(line, comments=True)
         command = group.get_command(context, words[1])
         assert command, line
@@ -95,7 +104,10 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 def test_every_page_is_in_the_menu() -> None:
     menu = YAML(typ="safe").load(MENU)["nav"]
     listed = [
-        page for group in menu for pages in group.values() for page in ([pages] if isinstance(pages, str) else pages)
+        page
+        for group in menu
+        for pages in group.values()
+        for page in ([pages] if isinstance(pages, str) else pages)
     ]
     assert listed[0] == "index.md", "README.md, which docs/hooks.py puts there"
     assert sorted(listed[1:]) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
@@ -126,7 +138,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as `make site` builds it: whatever is warned of is refused."""
     pytest.importorskip("material", reason="pip install 'selfloop[docs]'")
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--strict",
+        "--quiet",
+        "--site-dir",
+        str(folder),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -153,7 +174,9 @@ def test_links_to_the_sources_lead_to_the_repository_once_it_is_known(tmp_path: 
     config = tmp_path / "mkdocs.yml"
     named = MENU.replace('repo_url: ""', "repo_url: https://example.org/selfloop")
     config.write_text(
-        f"{named}".replace("docs_dir: docs", f"docs_dir: {DOCS}").replace("docs/hooks.py", f"{DOCS}/hooks.py")
+        f"{named}".replace("docs_dir: docs", f"docs_dir: {DOCS}").replace(
+            "docs/hooks.py", f"{DOCS}/hooks.py"
+        )
     )
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(config)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -189,7 +212,16 @@ def test_the_tutorial_has_every_hook_with_its_signature(hook: str) -> None:
     assert f"| `{hook}({taken})` | `{returned}` |" in text
 
 
-KINDS = ["Backend", "QuestionSource", "Scorer", "Verifier", "Critic", "Demonstrator", "Tuner", "Observer"]
+KINDS = [
+    "Backend",
+    "QuestionSource",
+    "Scorer",
+    "Verifier",
+    "Critic",
+    "Demonstrator",
+    "Tuner",
+    "Observer",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)

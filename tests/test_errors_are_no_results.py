@@ -89,7 +89,10 @@ def selfloop_tuners():
     return [Component("tuner", Tuner)]
 """
 GOLD = json.dumps({"question": QUESTION, "answers": ["Paris"]}) + "\n"
-ASKED = "".join(f"What is the capital of {land}?\n" for land in ("Egypt", "France", "Chad", "Peru", "Mali", "Iran"))
+ASKED = "".join(
+    f"What is the capital of {land}?\n"
+    for land in ("Egypt", "France", "Chad", "Peru", "Mali", "Iran")
+)
 TARGETS = {"choices": ["Paris", "Rome"], "labels": [1, 0]}
 CHOICES = json.dumps({"question": QUESTION, "mc1_targets": TARGETS, "mc2_targets": TARGETS}) + "\n"
 
@@ -97,7 +100,13 @@ CHOICES = json.dumps({"question": QUESTION, "mc1_targets": TARGETS, "mc2_targets
 @pytest.fixture
 def home(write: Write) -> Path:
     given = json.dumps({"question": QUESTION, "answer": "Paris"}) + "\n"
-    files = {"recipe.yaml": RECIPE, "plugin.py": PLUGIN, "asked.txt": ASKED, "gold.jsonl": GOLD, "given.jsonl": given}
+    files = {
+        "recipe.yaml": RECIPE,
+        "plugin.py": PLUGIN,
+        "asked.txt": ASKED,
+        "gold.jsonl": GOLD,
+        "given.jsonl": given,
+    }
     return write(files | {"choices.jsonl": CHOICES})
 
 
@@ -107,7 +116,11 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 
 def test_every_exit_code_says_one_thing() -> None:
-    own = [kind for kind in SelfloopError.__subclasses__() + _below(SelfloopError) if kind.exit_code > 6]
+    own = [
+        kind
+        for kind in SelfloopError.__subclasses__() + _below(SelfloopError)
+        if kind.exit_code > 6
+    ]
     codes = [kind.exit_code for kind in dict.fromkeys(own) if kind.__module__ == "selfloop.errors"]
     assert sorted(codes) == sorted(set(codes)) and {7, 8, 9, 10, 11, 12, 130} <= set(codes)
 
@@ -152,9 +165,14 @@ def test_a_resumed_run_and_its_evaluation_say_it_too(
 ) -> None:
     broken("backend")
     said = selfloop("run", "recipe.yaml")
-    assert "round 1: answer failed for every question: moody: RuntimeError: the backend is broken" in said.out
+    assert (
+        "round 1: answer failed for every question: moody: RuntimeError: the backend is broken"
+        in said.out
+    )
     assert "selfloop show runs/recipe --failures" in said.err
-    assert query(home / "runs/recipe", "SELECT count(*) FROM attempts") == [(6,)], "the records are kept"
+    assert query(home / "runs/recipe", "SELECT count(*) FROM attempts") == [(6,)], (
+        "the records are kept"
+    )
     assert selfloop("resume", "recipe").code == 8
     assert selfloop("rescore", "recipe").code == 8
     assert selfloop("eval", "recipe").code != 0
@@ -166,22 +184,32 @@ def test_a_resumed_run_and_its_evaluation_say_it_too(
     ]
 
 
-def test_a_model_that_writes_nothing_has_no_result(home: Path, write: Write, selfloop: Selfloop) -> None:
+def test_a_model_that_writes_nothing_has_no_result(
+    home: Path, write: Write, selfloop: Selfloop
+) -> None:
     """`answer.stop: [" "]` ends every answer before it begins, where answers begin with a space."""
     write({"script.json": '{"": [" Paris"]}'})
     mute = ("--set", "backend={kind: scripted, script: script.json}", "--set", 'answer.stop=[" "]')
     for command in ("run", "eval", "ask", "plan"):
         said = selfloop(*COMMANDS[command], *mute)
-        assert said.code == 8 and "the model: EmptyAnswer: it wrote nothing; see answer.stop" in said.err
+        assert (
+            said.code == 8
+            and "the model: EmptyAnswer: it wrote nothing; see answer.stop" in said.err
+        )
         assert "I don't know" not in said.out
 
 
-def test_an_answered_question_beside_failed_ones_is_a_result(home: Path, selfloop: Selfloop) -> None:
+def test_an_answered_question_beside_failed_ones_is_a_result(
+    home: Path, selfloop: Selfloop
+) -> None:
     backend = "backend={kind: scripted, context: 300}"
     said = selfloop("ask", "recipe.yaml", QUESTION, "word " * 400, "--set", backend, "--json")
     answered, failed = json.loads(said.out)
     assert said.code == 0 and answered["answer"]
-    assert "over the context of 300" in failed["error"] and not {"answer", "known", "guess"} & failed.keys()
+    assert (
+        "over the context of 300" in failed["error"]
+        and not {"answer", "known", "guess"} & failed.keys()
+    )
 
 
 def test_ask_prints_an_error_and_no_answer(
@@ -208,14 +236,24 @@ def test_ask_prints_an_error_and_no_answer(
     ("what", "setting", "step"),
     [
         ("verifier", "verifiers=[judge]", "verify failed for every question: judge"),
-        ("verifier other", "verifiers=[{kind: judge, name: other}, judge]", "verify failed for every question: judge"),
+        (
+            "verifier other",
+            "verifiers=[{kind: judge, name: other}, judge]",
+            "verify failed for every question: judge",
+        ),
         ("critic", "critique=critic", "critique failed for every question: critic"),
         ("revision", "critique=critic", "revise failed for every question: moody"),
         ("source", "ask.sources=[{kind: planted}]", ""),
     ],
 )
 def test_a_step_that_fails_for_all_ends_the_run_with_its_code(
-    what: str, setting: str, step: str, home: Path, selfloop: Selfloop, query: Query, broken: Callable[[str], None]
+    what: str,
+    setting: str,
+    step: str,
+    home: Path,
+    selfloop: Selfloop,
+    query: Query,
+    broken: Callable[[str], None],
 ) -> None:
     broken(what)
     said = selfloop("run", "recipe.yaml", "--set", setting)
@@ -225,7 +263,9 @@ def test_a_step_that_fails_for_all_ends_the_run_with_its_code(
     assert said.code == 9, said.text
     assert all(f"round {number}: {step}" in said.out for number in (1, 2)), said.out
     assert "in round 1 the step" in said.err and "is broken" in said.err
-    assert query(home / "runs/recipe", "SELECT count(*) FROM rounds") == [(2,)], "it is played to its end"
+    assert query(home / "runs/recipe", "SELECT count(*) FROM rounds") == [(2,)], (
+        "it is played to its end"
+    )
     assert selfloop("resume", "recipe").code == 9
 
 
@@ -235,7 +275,10 @@ def test_verifiers_that_fail_for_all_end_score_eval_and_rescore(
     assert selfloop("run", "recipe.yaml").code == 0
     broken("verifier")
     judged = ("--set", "verifiers=[judge]")
-    for command in (("score", "recipe.yaml", "given.jsonl"), ("eval", "recipe.yaml", "--data", "gold.jsonl")):
+    for command in (
+        ("score", "recipe.yaml", "given.jsonl"),
+        ("eval", "recipe.yaml", "--data", "gold.jsonl"),
+    ):
         said = selfloop(*command, *judged)
         assert said.code == 9 and said.out, "what there is is printed"
     assert selfloop("rescore", "recipe", *judged).code == 9
@@ -247,7 +290,10 @@ def test_one_verifier_that_fails_for_all_is_named(
     broken("verifier")
     said = selfloop("run", "recipe.yaml", "--set", "verifiers=[agreement, judge]")
     assert said.code == 0
-    assert "round 1: a verifier failed for every answer, others decided: judge: RuntimeError" in said.out
+    assert (
+        "round 1: a verifier failed for every answer, others decided: judge: RuntimeError"
+        in said.out
+    )
 
 
 def test_a_tuner_that_failed_ends_the_run_with_its_code(
@@ -257,9 +303,14 @@ def test_a_tuner_that_failed_ends_the_run_with_its_code(
     for command in (("run", "recipe.yaml", "--set", "tuner=tuner"), ("resume", "recipe")):
         said = selfloop(*command)
         assert said.code == 10
-        assert "round 1: the tuner made no adapter: tuner: RuntimeError: the tuner is broken" in said.out
+        assert (
+            "round 1: the tuner made no adapter: tuner: RuntimeError: the tuner is broken"
+            in said.out
+        )
         assert "in round 1 the tuner made no adapter" in said.err
-    rounds = query(home / "runs/recipe", "SELECT number, adapter IS NULL FROM rounds ORDER BY number")
+    rounds = query(
+        home / "runs/recipe", "SELECT number, adapter IS NULL FROM rounds ORDER BY number"
+    )
     assert rounds == [(1, 1), (2, 0)], "nothing is lost"
     assert selfloop("eval", "runs/recipe", "--data", "gold.jsonl").code == 0, "the run is of use"
 
@@ -289,7 +340,9 @@ def evaluated(selfloop: Selfloop, *options: object) -> Said:
         ("--fail-under questions=2", 11),
     ],
 )
-def test_what_is_required_of_figures(requirement: str, code: int, home: Path, selfloop: Selfloop) -> None:
+def test_what_is_required_of_figures(
+    requirement: str, code: int, home: Path, selfloop: Selfloop
+) -> None:
     said = evaluated(selfloop, "--json", *requirement.split())
     assert said.code == code, said.err
     found = json.loads(said.out)
@@ -302,7 +355,10 @@ def test_what_is_required_of_figures(requirement: str, code: int, home: Path, se
 @pytest.mark.parametrize(
     ("requirement", "message"),
     [
-        ("acuracy=0.5", "there is no figure acuracy. Did you mean 'accuracy'? Known: abstains, accuracy, "),
+        (
+            "acuracy=0.5",
+            "there is no figure acuracy. Did you mean 'accuracy'? Known: abstains, accuracy, ",
+        ),
         ("pmi.auroc=0.5", "there is no figure pmi.auroc."),
         ("accuracy", "write METRIC=NUMBER"),
         ("accuracy=high", "write METRIC=NUMBER"),
@@ -331,8 +387,22 @@ def test_figures_of_multiple_choice_are_required_too(home: Path, selfloop: Selfl
 @pytest.mark.parametrize(
     "setting",
     [
-        *("answer.samples=99", "seed=12", "rounds=9", "ask.questions=2", "tuner=none", "critique=plain", "name=other"),
-        *("observers=[]", "backend=scripted", "backend.kind=scripted", "prompts.answer=x.txt", "demonstrations=none"),
+        *(
+            "answer.samples=99",
+            "seed=12",
+            "rounds=9",
+            "ask.questions=2",
+            "tuner=none",
+            "critique=plain",
+            "name=other",
+        ),
+        *(
+            "observers=[]",
+            "backend=scripted",
+            "backend.kind=scripted",
+            "prompts.answer=x.txt",
+            "demonstrations=none",
+        ),
     ],
 )
 def test_rescore_refuses_what_it_cannot_apply(setting: str, home: Path, selfloop: Selfloop) -> None:
@@ -343,7 +413,9 @@ def test_rescore_refuses_what_it_cannot_apply(setting: str, home: Path, selfloop
     assert [path.name for path in (home / "runs").iterdir()] == ["recipe"]
 
 
-def test_rescore_refuses_a_prompt_that_no_verifier_uses(home: Path, write: Write, selfloop: Selfloop) -> None:
+def test_rescore_refuses_a_prompt_that_no_verifier_uses(
+    home: Path, write: Write, selfloop: Selfloop
+) -> None:
     assert selfloop("run", "recipe.yaml").code == 0
     write({"true.txt": "{question} {answer} True or false?", "more.txt": "{known} |"})
     verifiers = ("--set", "verifiers=[p_true]")
@@ -376,7 +448,9 @@ def test_a_command_that_is_given_its_questions_refuses_settings_of_them(
         ("multiple choice", "verifiers=[agreement]"),
     ],
 )
-def test_other_settings_that_are_not_applied(command: str, setting: str, home: Path, selfloop: Selfloop) -> None:
+def test_other_settings_that_are_not_applied(
+    command: str, setting: str, home: Path, selfloop: Selfloop
+) -> None:
     said = selfloop(*COMMANDS[command], "--set", setting)
     assert said.code == 2 and f"--set {setting}: " in said.err
 
@@ -390,7 +464,11 @@ def test_other_settings_that_are_not_applied(command: str, setting: str, home: P
         ("answer", "Say something.", "mine.txt lacks {question}, so the model would never see it."),
         ("answer", "", "lacks {question}"),
         ("answer", "{ question } {question!r} {{ question }}", "lacks {question}"),
-        ("answer", "{question} {topic}", "mine.txt uses {topic}, but this prompt is given {question}."),
+        (
+            "answer",
+            "{question} {topic}",
+            "mine.txt uses {topic}, but this prompt is given {question}.",
+        ),
         ("answer", "{question}\n=== user\nAnswer:\n", "has text before its first line `=== user`"),
         ("revise", "{question} {critique}", "lacks {draft}"),
         ("critique", "{question}", "lacks {draft}"),
@@ -406,10 +484,21 @@ def test_a_prompt_has_its_placeholders_and_no_others(
     assert not (home / "runs").exists()
 
 
-def test_braces_in_what_a_model_wrote_are_no_placeholders(home: Path, write: Write, selfloop: Selfloop) -> None:
-    write({"script.json": json.dumps({"": ["{question} {draft}"]}), "mine.txt": "Q: {question}\nA:"})
-    backend = ("--set", "backend={kind: scripted, script: script.json}", "--set", "prompts.answer=mine.txt")
-    said = selfloop("ask", "recipe.yaml", "What is {draft}?", *backend, "--json", "--set", "critique=plain")
+def test_braces_in_what_a_model_wrote_are_no_placeholders(
+    home: Path, write: Write, selfloop: Selfloop
+) -> None:
+    write(
+        {"script.json": json.dumps({"": ["{question} {draft}"]}), "mine.txt": "Q: {question}\nA:"}
+    )
+    backend = (
+        "--set",
+        "backend={kind: scripted, script: script.json}",
+        "--set",
+        "prompts.answer=mine.txt",
+    )
+    said = selfloop(
+        "ask", "recipe.yaml", "What is {draft}?", *backend, "--json", "--set", "critique=plain"
+    )
     (result,) = json.loads(said.out)
     assert said.code == 0, said.err
     assert (result["question"], result["guess"]) == ("What is {draft}?", "{question} {draft}")
@@ -422,7 +511,12 @@ def test_braces_in_what_a_model_wrote_are_no_placeholders(home: Path, write: Wri
 def stopped(home: Path, write: Write, selfloop: Selfloop) -> Path:
     """A run that has played one of its two rounds, and reads a file of every kind."""
     write(
-        {"script.json": '{"": ["Paris"]}', "mine.txt": "Q: {question}\nA:", "labels.jsonl": "", "nested/a/b.txt": "x"}
+        {
+            "script.json": '{"": ["Paris"]}',
+            "mine.txt": "Q: {question}\nA:",
+            "labels.jsonl": "",
+            "nested/a/b.txt": "x",
+        }
     )
     extra = """\
 from pathlib import Path
@@ -440,11 +534,14 @@ def selfloop_verifiers():
     return [Component("reads", Reads, writes=frozenset({"out"}))]
 """
     write({"reads.py": extra, "one.txt": "1", "two.txt": "2", "out.txt": "before"})
-    recipe = RECIPE.replace("rounds: 2", "rounds: 1").replace("[plugin.py]", "[plugin.py, reads.py]")
+    recipe = RECIPE.replace("rounds: 2", "rounds: 1").replace(
+        "[plugin.py]", "[plugin.py, reads.py]"
+    )
     recipe = recipe.replace("backend: moody", "backend: {kind: scripted, script: script.json}")
     recipe += "prompts: {answer: mine.txt}\n"
     recipe = recipe.replace(
-        "[agreement]", "[agreement, {kind: reads, files: [one.txt, two.txt], home: nested, out: out.txt}]"
+        "[agreement]",
+        "[agreement, {kind: reads, files: [one.txt, two.txt], home: nested, out: out.txt}]",
     )
     write({"recipe.yaml": recipe})
     assert selfloop("run", "recipe.yaml").code == 0
@@ -454,7 +551,8 @@ def selfloop_verifiers():
 
 
 @pytest.mark.parametrize(
-    "changed", ["asked.txt", "mine.txt", "plugin.py", "reads.py", "script.json", "two.txt", "nested/a/b.txt"]
+    "changed",
+    ["asked.txt", "mine.txt", "plugin.py", "reads.py", "script.json", "two.txt", "nested/a/b.txt"],
 )
 def test_an_input_that_changed_is_refused_as_another_model_is(
     changed: str, stopped: Path, selfloop: Selfloop, query: Query
@@ -472,7 +570,9 @@ def test_an_input_that_changed_is_refused_as_another_model_is(
     assert query(stopped / "runs/recipe", "SELECT count(*) FROM rounds") == [(2,)]
 
 
-def test_a_run_that_is_read_is_the_same_whatever_is_made_of_it(home: Path, selfloop: Selfloop) -> None:
+def test_a_run_that_is_read_is_the_same_whatever_is_made_of_it(
+    home: Path, selfloop: Selfloop
+) -> None:
     from selfloop.config.inputs import digest
 
     run = Path(json.loads(evaluated(selfloop, "--json").out)["run"])
@@ -501,7 +601,9 @@ def test_a_run_from_before_there_were_hashes_is_resumed(stopped: Path, selfloop:
     assert selfloop("resume", "recipe").code == 0
 
 
-def test_a_rescored_run_goes_on_with_the_questions_it_had(stopped: Path, selfloop: Selfloop) -> None:
+def test_a_rescored_run_goes_on_with_the_questions_it_had(
+    stopped: Path, selfloop: Selfloop
+) -> None:
     (stopped / "asked.txt").write_text("Who was it?\n")
     assert selfloop("rescore", "recipe").code == 0
     assert selfloop("resume", "recipe-rescored").code == 12
@@ -541,7 +643,9 @@ def selfloop_backends():
 
 
 @pytest.mark.parametrize("backend", ["slow", "slower"])
-def test_ctrl_c_before_there_is_a_run(backend: str, home: Path, write: Write, selfloop: Selfloop) -> None:
+def test_ctrl_c_before_there_is_a_run(
+    backend: str, home: Path, write: Write, selfloop: Selfloop
+) -> None:
     write({"plugin.py": INTERRUPTED})
     said = selfloop("run", "recipe.yaml", "--set", f"backend={backend}")
     assert said.code == 130
@@ -549,10 +653,16 @@ def test_ctrl_c_before_there_is_a_run(backend: str, home: Path, write: Write, se
     assert not list((home / "runs").glob("*"))
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there Ctrl-C is no signal that can be sent to one process")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="there Ctrl-C is no signal that can be sent to one process"
+)
 def test_ctrl_c_while_the_recipe_is_read(home: Path, write: Write) -> None:
     reading = home / "reading"
-    write({"plugin.py": f"import pathlib, time\npathlib.Path({str(reading)!r}).touch()\ntime.sleep(30)\n"})
+    write(
+        {
+            "plugin.py": f"import pathlib, time\npathlib.Path({str(reading)!r}).touch()\ntime.sleep(30)\n"
+        }
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", "selfloop.cli", "run", "recipe.yaml"],
         stdout=subprocess.PIPE,
@@ -569,7 +679,8 @@ def test_ctrl_c_while_the_recipe_is_read(home: Path, write: Write) -> None:
 
 def test_eval_prints_where_it_cannot_store(home: Path, selfloop: Selfloop) -> None:
     run = json.loads(evaluated(selfloop, "--json").out)["run"]
-    for name in ("eval.json", "eval.parquet"):  # a folder of that name takes no file, whoever the user is
+    # a folder of that name takes no file, whoever the user is
+    for name in ("eval.json", "eval.parquet"):
         (home / run / name).unlink()
         (home / run / name).mkdir()
     said = selfloop("eval", run)

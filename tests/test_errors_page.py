@@ -12,14 +12,20 @@ from selfloop import errors
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r"^> `(.+)`$", PAGE, re.MULTILINE)
-CLASSES = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.SelfloopError)]
+CLASSES = [
+    one
+    for one in vars(errors).values()
+    if isinstance(one, type) and issubclass(one, errors.SelfloopError)
+]
 
 
 def messages(path: Path) -> Iterator[str]:
     """Yield the texts of a file, with … for what is filled in."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.JoinedStr):
-            yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
+            yield "".join(
+                part.value if isinstance(part, ast.Constant) else "…" for part in node.values
+            )
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
 
@@ -27,7 +33,10 @@ def messages(path: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def said() -> set[str]:
     return {
-        text for folder in ("selfloop", "plugins") for path in (ROOT / folder).rglob("*.py") for text in messages(path)
+        text
+        for folder in ("selfloop", "plugins")
+        for path in (ROOT / folder).rglob("*.py")
+        for text in messages(path)
     }
 
 

@@ -21,10 +21,14 @@ from selfloop.testing import ScriptedBackend
 Write = Callable[[Mapping[str, str]], Path]
 
 
-def attempt(answer: str, gold: str, decision: str, confidence: float | None, **verdicts: float | None) -> Attempt:
+def attempt(
+    answer: str, gold: str, decision: str, confidence: float | None, **verdicts: float | None
+) -> Attempt:
     given = tuple(Verdict(name, value) for name, value in verdicts.items())
     question = Question(f"{answer} or {gold}?", "test", gold=(gold,) if gold else ())
-    return Attempt(question, draft=Completion(answer), verdicts=given, decision=decision, confidence=confidence)  # type: ignore[arg-type]
+    return Attempt(
+        question, draft=Completion(answer), verdicts=given, decision=decision, confidence=confidence
+    )  # type: ignore[arg-type]
 
 
 def values(metrics: Mapping[str, tuple[float, float, float]]) -> dict[str, float]:
@@ -40,7 +44,9 @@ def report() -> Report:
         attempt("I don't know", "d", "declined", None, sure=0.8),
         attempt("e", "", "belief", 1.0, sure=1.0),
         Attempt(
-            Question("Failed?", "test", gold=("f",)), decision="failed", failures=(Failure("answer", "b", "E", "m"),)
+            Question("Failed?", "test", gold=("f",)),
+            decision="failed",
+            failures=(Failure("answer", "b", "E", "m"),),
         ),
         Attempt(Question("Dropped?", "test", gold=("f",)), decision="dropped"),
     )
@@ -60,7 +66,8 @@ def test_what_counts(report: Report) -> None:
 def test_accuracy_and_detectors_by_hand(report: Report) -> None:
     assert report.accuracy["chosen"].value == report.accuracy["draft"].value == 0.5
     assert 0 <= report.accuracy["chosen"].low < 0.5 < report.accuracy["chosen"].high <= 1
-    assert report.confidence.abstains == 0.25  # it counts as 0: the order is right, wrong, right, wrong
+    # it counts as 0: the order is right, wrong, right, wrong
+    assert report.confidence.abstains == 0.25
     assert values(report.confidence.metrics) == pytest.approx(
         {
             "auroc": 3 / 4,
@@ -82,14 +89,25 @@ def test_accuracy_and_detectors_by_hand(report: Report) -> None:
 
 def test_decisions_and_trivial_policies_by_hand(report: Report) -> None:
     run, always, never, random = (values(report.policies[name]) for name in report.policies)
-    assert (run["correct"], run["wrong"], run["declined"], run["precision"]) == (0.25, 0.25, 0.5, 0.5)
-    assert (run["over_refusal"], run["prudence"], run["penalised_0.75"]) == (0.5, 0.5, 0.25 - 0.25 * 3)
+    assert (run["correct"], run["wrong"], run["declined"], run["precision"]) == (
+        0.25,
+        0.25,
+        0.5,
+        0.5,
+    )
+    assert (run["over_refusal"], run["prudence"], run["penalised_0.75"]) == (
+        0.5,
+        0.5,
+        0.25 - 0.25 * 3,
+    )
     # the model's own "I don't know" is no answer, also where everything is answered
     assert (always["correct"], always["wrong"], always["declined"]) == (0.5, 0.25, 0.25)
     assert (never["declined"], never["over_refusal"], never["prudence"]) == (1, 1, 1)
     assert math.isnan(never["precision"])
     # two of the three answers, blindly: two thirds of what answering all would bring
-    assert (random["correct"], random["wrong"], random["declined"]) == pytest.approx((2 / 6, 1 / 6, 0.5))
+    assert (random["correct"], random["wrong"], random["declined"]) == pytest.approx(
+        (2 / 6, 1 / 6, 0.5)
+    )
     assert random["precision"] == pytest.approx(2 / 3)
     assert random["over_refusal"] == pytest.approx(1 / 3)
 
@@ -104,14 +122,26 @@ def test_random_is_the_mean_over_random_choices() -> None:
         chosen = np.zeros(40, bool)
         chosen[rng.choice(given, held.sum(), replace=False)] = True
         drawn.append(values(policies_of(right, chosen)))
-    for name in ("correct", "wrong", "declined", "precision", "over_refusal", "prudence", "honesty", "penalised_0.9"):
+    for name in (
+        "correct",
+        "wrong",
+        "declined",
+        "precision",
+        "over_refusal",
+        "prudence",
+        "honesty",
+        "penalised_0.9",
+    ):
         assert found[name] == pytest.approx(np.mean([one[name] for one in drawn]), abs=0.05), name
 
 
 def policies_of(right: np.ndarray, chosen: np.ndarray) -> dict[str, tuple[float, float, float]]:
     from selfloop.evaluation import metrics
 
-    return {n: (float(m(np.ones(len(right)))), 0, 0) for n, m in metrics.decisions(right, ~chosen).items()}
+    return {
+        n: (float(m(np.ones(len(right)))), 0, 0)
+        for n, m in metrics.decisions(right, ~chosen).items()
+    }
 
 
 def test_a_revision_is_judged_by_the_verdicts_on_it() -> None:
@@ -137,7 +167,10 @@ def test_what_cannot_be_told_is_none_in_json() -> None:
     assert plain["confidence"]["metrics"]["auroc"] == {"value": None, "low": None, "high": None}
     assert plain["verifiers"]["v"] == {
         "abstains": 1.0,
-        "metrics": {key: {"value": None, "low": None, "high": None} for key in ("auroc", "aurc", "ece", "brier")},
+        "metrics": {
+            key: {"value": None, "low": None, "high": None}
+            for key in ("auroc", "aurc", "ece", "brier")
+        },
         "risk_coverage": {"threshold": [], "coverage": [], "risk": []},
         "reliability": {"confidence": [None] * 10, "right": [None] * 10, "count": [0] * 10},
     }
@@ -156,7 +189,11 @@ rounds: 3
 critique: none
 verifiers: [agreement]
 """
-SCRIPT = {r"Egypt\?\nAnswer:\s*$": ["Cairo"], r"legs\?\nAnswer:\s*$": ["eight legs"], "": ["I don't know"]}
+SCRIPT = {
+    r"Egypt\?\nAnswer:\s*$": ["Cairo"],
+    r"legs\?\nAnswer:\s*$": ["eight legs"],
+    "": ["I don't know"],
+}
 DATA = [
     {"question": "What is the capital of Egypt?", "answers": ["Cairo", "Al-Qāhira"]},
     {"question": "How many legs?", "answer_regex": r"\b(8|eight)\b"},
@@ -174,17 +211,27 @@ def folder(write: Write) -> Path:
 def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
     said = selfloop("eval", "r.yaml", "--data", "data.jsonl")
     assert said.code == 0
-    assert said.err.endswith("Columns: question (question), answers (gold answers), answer_regex (gold pattern)\n")
+    assert said.err.endswith(
+        "Columns: question (question), answers (gold answers), answer_regex (gold pattern)\n"
+    )
     shown = [" ".join(line.split()) for line in said.out.splitlines()]
     # a gold answer that declines counts as none
     start = shown.index("scripted: 3 questions, 1 without gold answer, not counted")
-    assert shown[start + 1].startswith("accuracy 0.67 [") and shown[start + 1].endswith('"I don\'t know" 33%')
-    assert shown[start + 2] == "right is what is the same as a gold answer by the house rule (--match exact)"
+    assert shown[start + 1].startswith("accuracy 0.67 [") and shown[start + 1].endswith(
+        '"I don\'t know" 33%'
+    )
+    assert (
+        shown[start + 2]
+        == "right is what is the same as a gold answer by the house rule (--match exact)"
+    )
     assert "AUROC AURC ECE Brier abstains" in shown
     assert "run always answer always decline random" in shown
     assert any(line.startswith("precision 1.00 [1.00, 1.00] 1.00 - 1.00") for line in shown)
     run = folder / "runs/eval-data"
-    assert shown[-1] == "All intervals, and what to plot: runs/eval-data/eval.json, runs/eval-data/eval.parquet"
+    assert (
+        shown[-1]
+        == "All intervals, and what to plot: runs/eval-data/eval.json, runs/eval-data/eval.parquet"
+    )
     found = json.loads((run / "eval.json").read_text())
     assert (found["questions"], found["match"]) == (3, "exact")
     table = data.rows(run / "eval.parquet")
@@ -193,13 +240,29 @@ def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
         ("How many legs?", True, "belief"),
         ("Who knows?", False, "declined"),
     ]
-    assert set(table[0]) == {"question", "answer", "right", "decision", "confidence", "verifier_agreement"}
+    assert set(table[0]) == {
+        "question",
+        "answer",
+        "right",
+        "decision",
+        "confidence",
+        "verifier_agreement",
+    }
 
 
-def test_eval_json_is_json_alone_and_a_finished_run_gives_the_same(folder: Path, selfloop: Selfloop) -> None:
-    said = selfloop("eval", "r.yaml", "--data", "data.jsonl", "--limit", 2, "--json", "--set", "name=mine")
+def test_eval_json_is_json_alone_and_a_finished_run_gives_the_same(
+    folder: Path, selfloop: Selfloop
+) -> None:
+    said = selfloop(
+        "eval", "r.yaml", "--data", "data.jsonl", "--limit", 2, "--json", "--set", "name=mine"
+    )
     found = json.loads(said.out)
-    assert (said.code, found["run"], found["questions"], found["data"]["rows"]) == (0, "runs/mine", 2, 4)
+    assert (said.code, found["run"], found["questions"], found["data"]["rows"]) == (
+        0,
+        "runs/mine",
+        2,
+        4,
+    )
     assert set(found["policies"]) == {"run", "always answer", "always decline", "random"}
     assert set(found["policies"]["run"]["correct"]) == {"value", "low", "high"}
     assert selfloop("resume", "mine").code == 0
@@ -208,7 +271,9 @@ def test_eval_json_is_json_alone_and_a_finished_run_gives_the_same(folder: Path,
 
 
 def test_eval_of_a_model_needs_no_recipe(folder: Path, selfloop: Selfloop) -> None:
-    said = selfloop("eval", "whatever", "--data", "data.jsonl", "--set", "backend=scripted", "--json")
+    said = selfloop(
+        "eval", "whatever", "--data", "data.jsonl", "--set", "backend=scripted", "--json"
+    )
     assert said.code == 0, said.err
     assert json.loads(said.out)["questions"] == 3
     missing = selfloop("eval", "no.gguf", "--data", "data.jsonl")
@@ -219,11 +284,15 @@ def test_eval_of_a_model_needs_no_recipe(folder: Path, selfloop: Selfloop) -> No
 def test_what_eval_sets_holds_against_the_recipe(folder: Path, selfloop: Selfloop) -> None:
     assert "rounds: 3\n" in (folder / "r.yaml").read_text()
     assert selfloop("eval", "r.yaml", "--data", "data.jsonl").code == 0
-    assert selfloop("check", "runs/eval-data/recipe.yaml").out.endswith("1 round, 4 questions at most.\n")
+    assert selfloop("check", "runs/eval-data/recipe.yaml").out.endswith(
+        "1 round, 4 questions at most.\n"
+    )
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "jsonl"])
-def test_eval_of_a_data_sets_own_form(suffix: str, folder: Path, selfloop: Selfloop, write: Write) -> None:
+def test_eval_of_a_data_sets_own_form(
+    suffix: str, folder: Path, selfloop: Selfloop, write: Write
+) -> None:
     text = {
         "csv": 'question,answer\nWhat is the capital of Egypt?,"[""Cairo""]"\n',
         "json": '[{"question": "What is the capital of Egypt?", "answer": ["Cairo"]}]',
@@ -240,8 +309,16 @@ def test_eval_of_a_data_sets_own_form(suffix: str, folder: Path, selfloop: Selfl
         (["r.yaml", "--data", "no.jsonl"], 2, "cannot read no.jsonl: No such file or directory."),
         (["r.yaml", "--data", "none.jsonl"], 2, "1 without a gold answer (line 1)"),
         (["r.yaml", "--data", "bare.jsonl"], 2, "there are no gold answers in it, only question."),
-        (["r.yaml", "--data", "bad.jsonl"], 2, "bad.jsonl, line 1: answer_regex is no regular expression"),
-        (["r.yaml", "--data", "r.yaml"], 2, "files of the kind .yaml are not read. Give text (.txt, .md), JSONL"),
+        (
+            ["r.yaml", "--data", "bad.jsonl"],
+            2,
+            "bad.jsonl, line 1: answer_regex is no regular expression",
+        ),
+        (
+            ["r.yaml", "--data", "r.yaml"],
+            2,
+            "files of the kind .yaml are not read. Give text (.txt, .md), JSONL",
+        ),
         (["r.yaml", "--question-column", "q"], 2, "so they need --data"),
         (["r.yaml", "--data", "hf:popqs"], 2, "no data set named 'popqs'. Did you mean 'popqa'?"),
         (["r.yaml", "--data", "hf:popqa"], 2, "pip install 'selfloop[datasets]'"),
@@ -252,7 +329,13 @@ def test_eval_of_a_data_sets_own_form(suffix: str, folder: Path, selfloop: Selfl
     ],
 )
 def test_mistakes(
-    args: list[str], code: int, message: str, folder: Path, write: Write, selfloop: Selfloop, monkeypatch
+    args: list[str],
+    code: int,
+    message: str,
+    folder: Path,
+    write: Write,
+    selfloop: Selfloop,
+    monkeypatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     write(
@@ -275,7 +358,9 @@ def test_a_run_without_gold_answers(folder: Path, selfloop: Selfloop) -> None:
     assert "has a gold answer" in said.err
 
 
-def test_without_pyarrow_there_is_json_and_a_hint(folder: Path, selfloop: Selfloop, monkeypatch) -> None:
+def test_without_pyarrow_there_is_json_and_a_hint(
+    folder: Path, selfloop: Selfloop, monkeypatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     said = selfloop("eval", "r.yaml", "--data", "data.jsonl")
     assert said.code == 0
@@ -316,7 +401,12 @@ def prompt(name: str, **values: str):
 
 
 def test_multiple_choice_by_hand() -> None:
-    logs = {"Cairo": math.log(0.2), "Luxor": math.log(0.3), "It is Cairo": math.log(0.4), "Oslo": math.log(0.6)}
+    logs = {
+        "Cairo": math.log(0.2),
+        "Luxor": math.log(0.3),
+        "It is Cairo": math.log(0.4),
+        "Oslo": math.log(0.6),
+    }
     norway = {
         "question": "What is the capital of Norway?",
         "mc1_targets": {"choices": ["Luxor", "Oslo"], "labels": [0, 1]},
@@ -331,7 +421,8 @@ def test_multiple_choice_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"question": 1}, {"mc1_targets": {"choices": ["a"], "labels": [0]}}, {"mc2_targets": 0}]
+    "wrong",
+    [{"question": 1}, {"mc1_targets": {"choices": ["a"], "labels": [0]}}, {"mc2_targets": 0}],
 )
 def test_rows_that_are_no_multiple_choice(wrong: dict) -> None:
     with pytest.raises(RecipeError, match="row 2: no TruthfulQA multiple choice: "):
@@ -339,7 +430,14 @@ def test_rows_that_are_no_multiple_choice(wrong: dict) -> None:
 
 
 def test_eval_of_multiple_choice(folder: Path, write: Write, selfloop: Selfloop) -> None:
-    write({"t.jsonl": json.dumps(TRUTH) + "\n" + json.dumps(TRUTH | {"question": "And of Peru?"}) + "\n"})
+    write(
+        {
+            "t.jsonl": json.dumps(TRUTH)
+            + "\n"
+            + json.dumps(TRUTH | {"question": "And of Peru?"})
+            + "\n"
+        }
+    )
     said = selfloop("eval", "r.yaml", "--data", "t.jsonl")
     assert (said.code, said.err) == (0, "")
     assert [line.split()[0] for line in said.out.splitlines()] == ["scripted:", "MC1", "MC2"]

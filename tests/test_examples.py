@@ -12,11 +12,15 @@ from conftest import Selfloop
 ROOT = Path(__file__).parent.parent
 DOUBT = ROOT / "examples" / "selfloop-doubt"
 
-pytest.importorskip("selfloop_doubt", reason="pip install --no-deps -e examples/selfloop-doubt (`make test` does)")
+pytest.importorskip(
+    "selfloop_doubt", reason="pip install --no-deps -e examples/selfloop-doubt (`make test` does)"
+)
 
 
 def python(*args: str, cwd: Path) -> str:
-    done = subprocess.run([sys.executable, *args], cwd=cwd, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, *args], cwd=cwd, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -59,7 +63,12 @@ def test_the_package_works_in_a_run(selfloop: Selfloop, work: Path) -> None:
     shown = json.loads(selfloop("show", work / "recipe", "--json").out)
     ended = {attempt["decision"] for attempt in shown["attempts"]}
     assert {"failed", "declined"} <= ended, "the budget is spent in the middle of the answers"
-    verdicts = [v for attempt in shown["attempts"] for v in attempt["verdicts"] if v["verifier"] == "hedging"]
+    verdicts = [
+        v
+        for attempt in shown["attempts"]
+        for v in attempt["verdicts"]
+        if v["verifier"] == "hedging"
+    ]
     assert {v["reason"] for v in verdicts} == {"no hedge words, which says nothing"}
     assert (
         "answer budgeted: RequestError: the token budget of 250 is spent"
@@ -76,7 +85,9 @@ def test_a_run_that_ran_out_of_budget_is_not_asked_again(selfloop: Selfloop, wor
     assert selfloop("show", work / "recipe").out == before
 
 
-def test_options_of_the_wrapped_backend_are_checked_before_a_run(selfloop: Selfloop, work: Path) -> None:
+def test_options_of_the_wrapped_backend_are_checked_before_a_run(
+    selfloop: Selfloop, work: Path
+) -> None:
     said = selfloop("check", DOUBT / "recipe.yaml", "--set", "backend.options={contxt: 5}")
     assert (said.code, said.out) == (2, "")
     assert "backend.options.contxt: unknown key. Did you mean 'context'?" in said.err

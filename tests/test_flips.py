@@ -8,10 +8,16 @@ from selfloop.evaluation.flips import counts, flip
 from selfloop.records import Attempt, Completion, Question
 
 
-def attempt(draft: str | None, revision: str | None, *samples: str, gold: str = "", pattern: str = "") -> Attempt:
-    question = Question("What is the capital of Egypt?", "test", gold=(gold,) if gold else (), gold_pattern=pattern)
+def attempt(
+    draft: str | None, revision: str | None, *samples: str, gold: str = "", pattern: str = ""
+) -> Attempt:
+    question = Question(
+        "What is the capital of Egypt?", "test", gold=(gold,) if gold else (), gold_pattern=pattern
+    )
     said = [None if text is None else Completion(text) for text in (draft, revision)]
-    return Attempt(question, draft=said[0], revision=said[1], samples=tuple(map(Completion, samples)))
+    return Attempt(
+        question, draft=said[0], revision=said[1], samples=tuple(map(Completion, samples))
+    )
 
 
 @pytest.mark.parametrize(
@@ -29,7 +35,9 @@ def attempt(draft: str | None, revision: str | None, *samples: str, gold: str = 
 )
 def test_with_gold_answers(draft: str | None, revision: str | None, expected: str) -> None:
     assert flip(attempt(draft, revision, gold="Cairo")) == expected
-    assert flip(attempt(draft, revision, "Giza", "Giza", gold="Cairo")) == expected, "samples have no say"
+    assert flip(attempt(draft, revision, "Giza", "Giza", gold="Cairo")) == expected, (
+        "samples have no say"
+    )
 
 
 def test_two_right_answers() -> None:
@@ -39,7 +47,9 @@ def test_two_right_answers() -> None:
 
 def test_by_a_pattern() -> None:
     assert flip(attempt("in Cairo", "Giza", pattern="cairo")) == "right -> wrong"
-    assert flip(attempt("I don't know if it is Cairo", "Cairo", pattern="cairo")) == "wrong -> right"
+    assert (
+        flip(attempt("I don't know if it is Cairo", "Cairo", pattern="cairo")) == "wrong -> right"
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,13 +64,21 @@ def test_by_a_pattern() -> None:
         ("Cairo", "Giza", (), ""),
     ],
 )
-def test_without_gold_answers(draft: str, revision: str, samples: tuple[str, ...], expected: str) -> None:
+def test_without_gold_answers(
+    draft: str, revision: str, samples: tuple[str, ...], expected: str
+) -> None:
     assert flip(attempt(draft, revision, *samples)) == expected
 
 
 def test_counts_all_revisions_or_the_accepted_ones() -> None:
     lost, won = attempt("Cairo", "Giza", gold="Cairo"), attempt("Giza", "Cairo", gold="Cairo")
-    attempts = [lost, lost, won, replace(won, chosen="revision"), attempt("Cairo", "cairo", gold="Cairo")]
+    attempts = [
+        lost,
+        lost,
+        won,
+        replace(won, chosen="revision"),
+        attempt("Cairo", "cairo", gold="Cairo"),
+    ]
     assert counts(attempts) == {"right -> wrong": 2, "wrong -> right": 2}
     assert counts(attempts, accepted=True) == {"wrong -> right": 1}
     assert counts([]) == counts([attempt(None, None)]) == {}

@@ -36,10 +36,14 @@ def test_every_command_keeps_the_contract(name: str, what: str, work: Path, tmp_
 @pytest.mark.parametrize("name", NAMES)
 def test_help_says_what_comes_out_and_explains_its_arguments(name: str) -> None:
     for full, command in contract(name).leaves():
-        text = command.get_help(click.Context(command, info_name=full, max_content_width=200, terminal_width=200))
+        text = command.get_help(
+            click.Context(command, info_name=full, max_content_width=200, terminal_width=200)
+        )
         for argument in (one for one in command.params if isinstance(one, click.Argument)):
             for word in re.findall(r"[A-Z]{3,}", argument.make_metavar(click.Context(command))):
-                assert len(re.findall(rf"\b{word}S?\b", text)) > 1, f"{full} does not say what {word} is"
+                assert len(re.findall(rf"\b{word}S?\b", text)) > 1, (
+                    f"{full} does not say what {word} is"
+                )
 
 
 def test_the_list_says_of_every_command_what_it_does(selfloop: Selfloop) -> None:

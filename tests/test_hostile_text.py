@@ -59,7 +59,9 @@ def test_what_the_model_wrote_is_stored_as_it_was(
     assert {json.loads(data)["draft"]["text"] for (data,) in drafts} == {text}
 
 
-def test_model_text_is_never_filled_in(write: Callable[[Mapping[str, str]], Path], selfloop: Selfloop) -> None:
+def test_model_text_is_never_filled_in(
+    write: Callable[[Mapping[str, str]], Path], selfloop: Selfloop
+) -> None:
     """A question that looks like a prompt's field reaches the model as it is."""
     script = {
         r"Question: What is \{draft\} or \{question\}\?\nAnswer:\s*$": ["as it is"],

@@ -19,7 +19,11 @@ def believed(answer: str = "Cairo", sure: float = 0.9, text: str = CAPITAL, **mo
 
 
 def said(
-    answer: str, sure: float | None = 0.8, text: str = OTHERWISE, of: str = CAPITAL, variant: Any = "reworded"
+    answer: str,
+    sure: float | None = 0.8,
+    text: str = OTHERWISE,
+    of: str = CAPITAL,
+    variant: Any = "reworded",
 ) -> Attempt:
     question = Question(text, "again", variant_of=of if variant else "", variant=variant)
     return Attempt(question, draft=Completion(answer), confidence=sure)
@@ -83,7 +87,12 @@ def test_another_answer_to_the_same_in_other_words_lowers_both(answer: str) -> N
     assert one.reason == f"contradicts {CAPITAL!r}: Cairo"
     assert one.lowers is not None
     low = one.lowers
-    assert (low.confidence, low.answer, low.round, low.adapter) == (pytest.approx(lowered(0.9, 0.8)), "Cairo", 1, "sha")
+    assert (low.confidence, low.answer, low.round, low.adapter) == (
+        pytest.approx(lowered(0.9, 0.8)),
+        "Cairo",
+        1,
+        "sha",
+    )
     assert low.reason == f"contradicted by {OTHERWISE!r}: {answer}"
 
 
@@ -104,8 +113,10 @@ def test_another_answer_to_the_same_in_other_words_lowers_both(answer: str) -> N
         said("It is in Egypt", text=BACK, variant="reversed"),
         said("I'm not sure", text=BACK, variant="reversed"),
         said("Cairo", text=BACK, variant="reversed"),  # its own words over again
-        said("Sudan", text="Which country is it the capital of?", variant="reversed"),  # does not say of what
-        said("Sudan", text="Is Cairo the capital of Egypt?", variant="reversed"),  # names all there is to name
+        # does not say of what
+        said("Sudan", text="Which country is it the capital of?", variant="reversed"),
+        # names all there is to name
+        said("Sudan", text="Is Cairo the capital of Egypt?", variant="reversed"),
     ],
 )
 def test_what_contradicts_nothing(attempt: Attempt) -> None:
@@ -183,7 +194,9 @@ def test_variants_of_one_another_end() -> None:
 
 
 def test_two_that_contradict_the_same_belief_lower_it_twice() -> None:
-    one, two = contradictions([believed()], [said("Giza"), said("Giza", text="Egypt's capital is which city?")])
+    one, two = contradictions(
+        [believed()], [said("Giza"), said("Giza", text="Egypt's capital is which city?")]
+    )
     assert one.lowers is not None and two.lowers is not None
     once = lowered(0.9, 0.8)
     assert one.lowers.confidence == pytest.approx(once)
@@ -194,7 +207,10 @@ def test_two_that_contradict_the_same_belief_lower_it_twice() -> None:
 def test_new_answers_that_contradict_each_other_lower_each_other() -> None:
     attempts = [plain("Cairo", CAPITAL, 0.9), said("Giza")]
     one, two = contradictions([], attempts)
-    assert (one.confidence, two.confidence) == (pytest.approx(lowered(0.9, 0.8)), pytest.approx(lowered(0.8, 0.9)))
+    assert (one.confidence, two.confidence) == (
+        pytest.approx(lowered(0.9, 0.8)),
+        pytest.approx(lowered(0.8, 0.9)),
+    )
     assert (one.lowers, two.lowers) == (None, None)
     assert one.reason == f"contradicted by {OTHERWISE!r}: Giza"
     assert two.reason == f"contradicts {CAPITAL!r}: Cairo"
@@ -206,14 +222,20 @@ def test_a_belief_whose_question_is_asked_again_is_superseded() -> None:
     unknown = ended(plain("I don't know", CAPITAL), "declined")
     assert contradictions([believed()], [unknown, other]) == [unknown, other]
     failed = ended(plain("", CAPITAL), "failed")
-    assert contradictions([believed()], [failed, other])[1].lowers is not None, "nothing was said to it"
+    assert contradictions([believed()], [failed, other])[1].lowers is not None, (
+        "nothing was said to it"
+    )
 
 
-@pytest.mark.parametrize(("p", "q"), [(1.0, 1.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.0), (0.0, 1.0), (0.999, 0.999)])
+@pytest.mark.parametrize(
+    ("p", "q"), [(1.0, 1.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.0), (0.0, 1.0), (0.999, 0.999)]
+)
 def test_certainties(p: float, q: float) -> None:
     """Of two equal certainties each keeps about half: no jump from .99 to 1, and nothing is divided by zero."""
     (one,) = contradictions([believed(sure=p)], [said("Giza", q)])
-    assert one.confidence is not None and one.lowers is not None and one.lowers.confidence is not None
+    assert (
+        one.confidence is not None and one.lowers is not None and one.lowers.confidence is not None
+    )
     assert 0 <= one.confidence <= q and 0 <= one.lowers.confidence <= p
     assert one.confidence + one.lowers.confidence <= 1
     if p == q > 0.9:
@@ -269,7 +291,9 @@ def test_a_lowered_belief_is_out_of_the_next_round() -> None:
         (OTHERWISE, "undecided"),
         (CAPITAL, "undecided"),
     ]
-    kept = replace(one, lowers=replace(one.lowers or Outcome(one.question, "belief"), decision="belief"))
+    kept = replace(
+        one, lowers=replace(one.lowers or Outcome(one.question, "belief"), decision="belief")
+    )
     (still,) = past.after(Round(2, (ended(kept, "undecided"),))).beliefs
     assert (still.answer, still.round) == ("Cairo", 1)
 
@@ -282,8 +306,16 @@ def test_an_attempt_without_a_draft_is_an_outcome_too() -> None:
 
 def test_fifty_thousand_are_quick() -> None:
     """A few of these a round: linear, or a long run stands still."""
-    questions = [Question(f"What is the {n % 97}th name of the number {n}?", "x", f"t{n % 30}") for n in range(50_000)]
-    past = Past(50, tuple(Outcome(q, "belief", f"answer {n}", 0.7, 1 + n // 1000) for n, q in enumerate(questions)))
+    questions = [
+        Question(f"What is the {n % 97}th name of the number {n}?", "x", f"t{n % 30}")
+        for n in range(50_000)
+    ]
+    past = Past(
+        50,
+        tuple(
+            Outcome(q, "belief", f"answer {n}", 0.7, 1 + n // 1000) for n, q in enumerate(questions)
+        ),
+    )
     attempts = [said("no", 0.8, f"Say it: {n}?", questions[n].text) for n in range(1000)]
     began = time.process_time()
     assert len(past.questions) == len(past.beliefs) == 50_000

@@ -35,10 +35,19 @@ def asked(run: library.Run) -> list[str]:
 
 def test_a_recipe_is_a_file_or_text_or_data(write: Any) -> None:
     folder = write({"deep/mine.yaml": RECIPE, "deep/text.yaml": ""})
-    runs = [library.run(recipe, quiet=True) for recipe in ("deep/mine.yaml", folder / "deep/mine.yaml", RECIPE)]
-    assert [run.folder for run in runs] == [Path("runs/mine"), Path("runs/mine-2"), Path("runs/recipe")]
+    runs = [
+        library.run(recipe, quiet=True)
+        for recipe in ("deep/mine.yaml", folder / "deep/mine.yaml", RECIPE)
+    ]
+    assert [run.folder for run in runs] == [
+        Path("runs/mine"),
+        Path("runs/mine-2"),
+        Path("runs/recipe"),
+    ]
     assert (runs[2].folder / "recipe.yaml").read_text() == RECIPE
-    data = library.run({"name": "data", **DATA}, {"rounds": 1}, runs=folder / "elsewhere", quiet=True)
+    data = library.run(
+        {"name": "data", **DATA}, {"rounds": 1}, runs=folder / "elsewhere", quiet=True
+    )
     assert data.folder == folder / "elsewhere" / "data" and len(data.rounds) == 1
     assert (data.folder / "recipe.yaml").read_text().splitlines()[:3] == [
         "name: data",
@@ -50,7 +59,9 @@ def test_a_recipe_is_a_file_or_text_or_data(write: Any) -> None:
 def test_changes_are_laid_over_the_recipe(work: Path) -> None:
     script = work / "script.json"
     script.write_text('{"": ["Who wrote Hamlet?"]}')
-    run = library.run(RECIPE, {"backend": {"kind": "scripted", "script": script}, "ask.questions": 1}, quiet=True)
+    run = library.run(
+        RECIPE, {"backend": {"kind": "scripted", "script": script}, "ask.questions": 1}, quiet=True
+    )
     assert asked(run)[0] == "Who wrote Hamlet?" and run.recipe["ask"]["questions"] == 1
 
 
@@ -67,7 +78,10 @@ def test_paths_of_a_recipe_that_is_no_file_are_relative_to_where_one_works(write
     [
         ("gone.yaml", "cannot read the recipe gone.yaml: No such file"),
         (Path("gone.yaml"), "cannot read the recipe gone.yaml: No such file"),
-        ("rounds: 0\nbackend: scripted\nask: {sources: [topics]}", "recipe.yaml: 1 mistake\n  line 1: rounds: must be"),
+        (
+            "rounds: 0\nbackend: scripted\nask: {sources: [topics]}",
+            "recipe.yaml: 1 mistake\n  line 1: rounds: must be",
+        ),
         ("rounds: [\n", "recipe.yaml: line 2: this is not YAML"),
         ({**DATA, "bckend": 1}, "bckend: unknown key. Did you mean 'backend'?"),
         ({("a", 1): 2}, "every key of a recipe must be plain text"),
@@ -86,17 +100,28 @@ def test_a_folder_for_runs_that_cannot_be(there: str, work: Path) -> None:
     runs.write_text("mine") if there == "a file" else runs.symlink_to(work / "gone")
     code = f"import selfloop; selfloop.run({DATA!r}, runs='elsewhere', quiet=True)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert "cannot make the run's folder elsewhere/recipe: File exists. Choose another with --runs." in done.stderr
+    assert (
+        "cannot make the run's folder elsewhere/recipe: File exists. Choose another with --runs."
+        in done.stderr
+    )
 
 
 def test_a_run_tells_what_the_command_line_tells(run: library.Run, selfloop: Selfloop) -> None:
     shown = json.loads(selfloop("show", run.folder, "--json").out)["attempts"]
     assert asked(run) == [attempt["question"]["text"] for attempt in shown]
     held = json.loads(selfloop("beliefs", run.folder, "--declined", "--json").out)
-    assert {b.question.text for b in run.beliefs} == {row["question"] for row in held if row["decision"] == "belief"}
-    assert {o.question.text for o in run.declined} == {row["question"] for row in held if row["decision"] == "declined"}
+    assert {b.question.text for b in run.beliefs} == {
+        row["question"] for row in held if row["decision"] == "belief"
+    }
+    assert {o.question.text for o in run.declined} == {
+        row["question"] for row in held if row["decision"] == "declined"
+    }
     assert run.beliefs and run.declined
-    assert (run.model["name"], run.decide.belief, run.report) == ("scripted", 0.6, run.folder / "report.html")
+    assert (run.model["name"], run.decide.belief, run.report) == (
+        "scripted",
+        0.6,
+        run.folder / "report.html",
+    )
 
 
 def test_a_run_is_opened_and_resumed(run: library.Run, selfloop: Selfloop) -> None:
@@ -109,7 +134,9 @@ def test_a_run_is_opened_and_resumed(run: library.Run, selfloop: Selfloop) -> No
         library.open("nowhere")
 
 
-def test_quiet_is_quiet_and_else_there_is_progress(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_is_quiet_and_else_there_is_progress(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     library.run(RECIPE, quiet=True)
     assert capsys.readouterr().out == ""
     library.run(RECIPE)
@@ -127,7 +154,9 @@ def test_a_table_of_pandas(run: library.Run, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(MissingExtra, match=r"pip install 'selfloop\[pandas\]'"):
         run.frame()
-    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(json_normalize=lambda rows: ("table", rows)))
+    monkeypatch.setitem(
+        sys.modules, "pandas", SimpleNamespace(json_normalize=lambda rows: ("table", rows))
+    )
     assert run.frame() == ("table", run.rows())
 
 
@@ -143,13 +172,16 @@ def test_what_a_notebook_shows_of_a_run_is_text(work: Path) -> None:
     store = Store(work / hostile.replace("/", ""), write=True)
     store.save_file("recipe.yaml", "backend: scripted\n")
     many = [Question(f"{hostile} {i}", "x") for i in range(12)]
-    answer = Completion(f"Marie Curie of Warsaw {hostile}")  # more than the question again, which is no answer
+    # more than the question again, which is no answer
+    answer = Completion(f"Marie Curie of Warsaw {hostile}")
     attempts = [Attempt(q, draft=answer, decision="belief", confidence=0.5) for q in many]
     store.save_round(Round(1, tuple(attempts)))
     store.close()
     shown = library.open(store.folder)._repr_html_()
     assert set(re.findall(r"</?(\w+)", shown)) == {"p", "table", "tr", "th", "td"}
-    assert shown.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 20 and "and 2 beliefs more" in shown
+    assert (
+        shown.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 20 and "and 2 beliefs more" in shown
+    )
     assert "\x1b" not in shown and "\u202e" not in shown
     assert "<td>1</td><td>12</td>" in shown
 
@@ -158,7 +190,8 @@ def test_importing_it_is_light_and_its_names_are_there() -> None:
     code = (
         "import sys, selfloop\n"
         "heavy = {'pydantic', 'numpy', 'rich', 'ruamel', 'torch'} & set(sys.modules)\n"
-        "print(heavy or 'light', selfloop.run.__name__, selfloop.open.__name__, selfloop.Run.__name__)\n"
+        "print(heavy or 'light', selfloop.run.__name__, selfloop.open.__name__, "
+        "selfloop.Run.__name__)\n"
         "print({name for name in selfloop.__all__ if not hasattr(selfloop, name)})\n"
         "selfloop.ran"
     )

@@ -23,9 +23,14 @@ def random_set(seed: int, size: int = 200) -> tuple[np.ndarray, np.ndarray]:
 def test_by_hand() -> None:
     confidence, right = [0.9, 0.8, 0.8, 0.3], [True, False, True, False]
     assert metrics.auroc(confidence, right, ONE(4)) == pytest.approx((1 + 1 + 0.5 + 1) / 4)
-    # The second and third are tied: after two of the four, half an error on average; after three, one.
-    assert metrics.aurc(confidence, right, ONE(4)) == pytest.approx((0 + 0.5 / 2 + 1 / 3 + 2 / 4) / 4)
-    assert metrics.brier(confidence, right, ONE(4)) == pytest.approx((0.01 + 0.64 + 0.04 + 0.09) / 4)
+    # The second and third are tied: after two of the four, half an error on average; after three,
+    # one.
+    assert metrics.aurc(confidence, right, ONE(4)) == pytest.approx(
+        (0 + 0.5 / 2 + 1 / 3 + 2 / 4) / 4
+    )
+    assert metrics.brier(confidence, right, ONE(4)) == pytest.approx(
+        (0.01 + 0.64 + 0.04 + 0.09) / 4
+    )
     # Bins of 0.9, of the two 0.8 (0.8 against 0.5) and of 0.3.
     assert metrics.ece(confidence, right, ONE(4)) == pytest.approx((0.1 + 2 * 0.3 + 0.3) / 4)
     thresholds, coverage, risk = metrics.risk_coverage(confidence, right)
@@ -37,14 +42,20 @@ def test_by_hand() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_like_scikit_learn(seed: int) -> None:
     confidence, right = random_set(seed)
-    assert metrics.auroc(confidence, right, ONE(200)) == pytest.approx(roc_auc_score(right, confidence))
-    assert metrics.brier(confidence, right, ONE(200)) == pytest.approx(brier_score_loss(right, confidence))
+    assert metrics.auroc(confidence, right, ONE(200)) == pytest.approx(
+        roc_auc_score(right, confidence)
+    )
+    assert metrics.brier(confidence, right, ONE(200)) == pytest.approx(
+        brier_score_loss(right, confidence)
+    )
 
 
 def test_aurc_is_the_mean_over_all_orders_of_ties() -> None:
     confidence, right = np.array([0.5, 0.5, 0.5, 0.2, 0.2]), np.array([1, 0, 0, 1, 0])
     slow = []
-    for first, last in itertools.product(itertools.permutations(range(3)), itertools.permutations((3, 4))):
+    for first, last in itertools.product(
+        itertools.permutations(range(3)), itertools.permutations((3, 4))
+    ):
         wrong = 1 - right[[*first, *last]]
         slow.append(np.mean(np.cumsum(wrong) / np.arange(1, 6)))
     assert metrics.aurc(confidence, right, ONE(5)) == pytest.approx(np.mean(slow))
@@ -69,7 +80,9 @@ def test_a_weight_is_how_often_a_question_counts(metric) -> None:
     weights = np.random.default_rng(0).integers(0, 4, (3, 50))
     together = metric(confidence, right, weights.astype(float))
     for row, value in zip(weights, together, strict=True):
-        assert value == pytest.approx(metric(np.repeat(confidence, row), np.repeat(right, row), ONE(row.sum())))
+        assert value == pytest.approx(
+            metric(np.repeat(confidence, row), np.repeat(right, row), ONE(row.sum()))
+        )
 
 
 def test_intervals_cover_the_truth() -> None:
@@ -79,7 +92,9 @@ def test_intervals_cover_the_truth() -> None:
         rng = np.random.default_rng(seed)
         right = rng.random(150) < 0.4
         confidence = 1 / (1 + np.exp(-rng.normal(right * 1.0)))
-        found = metrics.interval(lambda w, c=confidence, r=right: metrics.auroc(c, r, w), 150, resamples=300)
+        found = metrics.interval(
+            lambda w, c=confidence, r=right: metrics.auroc(c, r, w), 150, resamples=300
+        )
         truth = 0.5 * math.erfc(-1 / 2)  # two normals one deviation apart
         inside += found.low <= truth <= found.high
         assert found.low <= found.value <= found.high
@@ -88,7 +103,9 @@ def test_intervals_cover_the_truth() -> None:
 
 def test_intervals_are_the_same_each_time() -> None:
     confidence, right = random_set(3)
-    once, again = (metrics.interval(lambda w: metrics.ece(confidence, right, w), 200, seed=4) for _ in range(2))
+    once, again = (
+        metrics.interval(lambda w: metrics.ece(confidence, right, w), 200, seed=4) for _ in range(2)
+    )
     assert once == again
 
 
@@ -107,7 +124,9 @@ def test_what_cannot_be_told_is_not_a_number() -> None:
 def test_decisions_by_hand() -> None:
     """Ten questions: five would be right, of which one is declined; of the wrong five, three are."""
     right, declined = [True] * 5 + [False] * 5, [True] + [False] * 4 + [True] * 3 + [False] * 2
-    found = {name: float(metric(ONE(10))) for name, metric in metrics.decisions(right, declined).items()}
+    found = {
+        name: float(metric(ONE(10))) for name, metric in metrics.decisions(right, declined).items()
+    }
     assert found == pytest.approx(
         {
             "correct": 0.4,
@@ -128,7 +147,10 @@ def test_decisions_by_hand() -> None:
 
 def test_trivial_policies() -> None:
     right = [True, False, False, False]
-    never, always = ({n: float(m(ONE(4))) for n, m in metrics.decisions(right, [d] * 4).items()} for d in (True, False))
+    never, always = (
+        {n: float(m(ONE(4))) for n, m in metrics.decisions(right, [d] * 4).items()}
+        for d in (True, False)
+    )
     assert math.isnan(never["precision"])
     assert (never["honesty"], always["honesty"]) == (0.5, 0.5)
     assert never["aed"] == pytest.approx(math.sqrt(0.5))

@@ -16,7 +16,9 @@ from selfloop.text.display import cells
 
 Write = Callable[[Mapping[str, str | bytes]], Path]
 WIDTHS = (1, 10, 20, 40, 79, 200)
-GOLD = "".join(json.dumps({"question": f"What is number {n}?", "answers": [str(n)]}) + "\n" for n in range(6))
+GOLD = "".join(
+    json.dumps({"question": f"What is number {n}?", "answers": [str(n)]}) + "\n" for n in range(6)
+)
 COMMANDS = [
     ("run", "r.yaml", "--set", "observers=[]"),
     ("show", "runs/one"),
@@ -33,7 +35,9 @@ FIGURE = re.compile(r"\d+\.\d+|\d+")
 
 @pytest.fixture
 def runs(write: Write, selfloop: Selfloop) -> Path:
-    recipe = RECIPE.replace("[blank_slate]", "[{kind: file, path: q.jsonl}], scorers: []").replace("2", "6", 1)
+    recipe = RECIPE.replace("[blank_slate]", "[{kind: file, path: q.jsonl}], scorers: []").replace(
+        "2", "6", 1
+    )
     folder = write({"r.yaml": recipe, "q.jsonl": GOLD})
     for name in ("one", "another"):
         assert selfloop("run", "r.yaml", "--quiet", "--set", f"name={name}").code == 0
@@ -65,14 +69,20 @@ def test_the_table_of_an_evaluation_at_20_columns(
     assert any(re.fullmatch(r"  Brier \d\.\d\d|  Brier -", line) for line in lines)
 
 
-def test_what_is_no_terminal_wraps_nothing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_terminal_wraps_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     print_table(["", "x" * 200], [["a", "1.25"]])
     assert len(capsys.readouterr().out.splitlines()[2]) == 2 + 1 + 3 + 200
 
 
 @given(
-    st.lists(st.tuples(st.text(), st.floats(allow_nan=False).map(str), st.integers().map(str)), min_size=1, max_size=4),
+    st.lists(
+        st.tuples(st.text(), st.floats(allow_nan=False).map(str), st.integers().map(str)),
+        min_size=1,
+        max_size=4,
+    ),
     st.integers(1, 120),
 )
 def test_a_table_has_all_figures_at_any_width(rows: list[tuple[str, str, str]], width: int) -> None:

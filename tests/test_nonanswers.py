@@ -1,7 +1,7 @@
 """A text that is no answer never becomes a belief; the rules, both ways, and the faults they mend.
 
-The faults are those of `faults.md`: a sample that is "<think>", an answer that repeats its question, one question asked
-twice in other words.
+The faults are those of `faults.md`: a sample that is "<think>", an answer that repeats its
+question, one question asked twice in other words.
 """
 
 import json
@@ -654,7 +654,9 @@ def test_no_answer(text: str, chat: bool) -> None:
 @pytest.mark.parametrize("text", INSTRUCTIONS)
 def test_the_instruction_of_the_prompt_is_no_answer(text: str) -> None:
     assert non_answer(POLAND, text, prompt(POLAND)) or declines(text)
-    assert non_answer(POLAND, text, (Message("system", "Be quick."), Message("user", POLAND))) is None or declines(text)
+    assert non_answer(
+        POLAND, text, (Message("system", "Be quick."), Message("user", POLAND))
+    ) is None or declines(text)
 
 
 @pytest.mark.parametrize("question", [POLAND, "Who or what is meant?"])
@@ -691,13 +693,22 @@ def test_a_thought_and_what_follows_it(text: str, mark: str, answer: str | None)
     assert without_thought(text) == (text if answer is None else answer)
 
 
-@pytest.mark.parametrize("text", ["Paris", "The Thinker", "<b>", "1 < think", "Thinking, Fast and Slow", ""])
+@pytest.mark.parametrize(
+    "text", ["Paris", "The Thinker", "<b>", "1 < think", "Thinking, Fast and Slow", ""]
+)
 def test_no_thought(text: str) -> None:
     assert thought(text) is None
 
 
 MARKS = (
-    *("<think>", "[THINK]", "◁think▷", "<seed:think>", "<|begin_of_thought|>", "<|START_THINKING|>"),
+    *(
+        "<think>",
+        "[THINK]",
+        "◁think▷",
+        "<seed:think>",
+        "<|begin_of_thought|>",
+        "<|START_THINKING|>",
+    ),
     "<|channel|>analysis<|message|>",
 )
 
@@ -709,7 +720,9 @@ def test_a_closing_mark_ends_the_thought_that_its_opening_mark_began(mark: str) 
     assert begun.answer == "Paris"
 
 
-def _draws(texts: Mapping[str, str], seen: list[Request]) -> Callable[[list[Request]], list[Completion | None]]:
+def _draws(
+    texts: Mapping[str, str], seen: list[Request]
+) -> Callable[[list[Request]], list[Completion | None]]:
     def generate(requests: list[Request]) -> list[Completion | None]:
         seen.extend(requests)
         found = [texts.get(str(request.prompt).rpartition("A:")[2]) for request in requests]
@@ -719,11 +732,15 @@ def _draws(texts: Mapping[str, str], seen: list[Request]) -> Callable[[list[Requ
 
 
 def test_an_answer_has_the_stops_and_the_thought_has_not() -> None:
-    request = Request("A:", Sampling(0.7, max_tokens=24, stop=("\n",), careful=2.0), n=4, seed=3, entropy=True)
+    request = Request(
+        "A:", Sampling(0.7, max_tokens=24, stop=("\n",), careful=2.0), n=4, seed=3, entropy=True
+    )
     opened = Completion(" <think>", (7, 8), (-0.1, -0.2), sample=2)
     seen: list[Request] = []
     texts = {" <think>": "\nHm.\n", " <think>\nHm.\n</think>": "Paris"}
-    (result,) = answered([(request, opened)], _draws(texts, seen), lambda request, sample: sample, 100)
+    (result,) = answered(
+        [(request, opened)], _draws(texts, seen), lambda request, sample: sample, 100
+    )
     assert result == Completion("Paris", (1,), (-0.5,), sample=2, thought=" <think>\nHm.\n</think>")
     ending, answering = (one.sampling for one in seen)
     assert (ending.stop, ending.max_tokens, ending.careful) == (("</think>",), 100, 0.0)
@@ -830,14 +847,23 @@ def test_questions_that_differ(one: str, other: str) -> None:
 # --- whole runs
 
 
-def played(folder: Path, selfloop: Selfloop, replies: Mapping[str, Sequence[str]], questions: str, more: str) -> Path:
+def played(
+    folder: Path,
+    selfloop: Selfloop,
+    replies: Mapping[str, Sequence[str]],
+    questions: str,
+    more: str,
+) -> Path:
     """Run a recipe over a file of questions on a script; return the folder of the run."""
     (folder / "script.json").write_text(json.dumps(replies))
     (folder / "questions.txt").write_text(questions)
     source = "[{kind: file, path: questions.txt}]"
-    (folder / "s.yaml").write_text(f"backend: {{kind: scripted, script: script.json}}\n{more.format(source)}")
+    (folder / "s.yaml").write_text(
+        f"backend: {{kind: scripted, script: script.json}}\n{more.format(source)}"
+    )
     result = selfloop("run", "s.yaml")
-    assert result.code in (0, NothingAnswered.exit_code), result.text  # nothing but empty texts answers nothing
+    # nothing but empty texts answers nothing
+    assert result.code in (0, NothingAnswered.exit_code), result.text
     return folder / "runs" / "s"
 
 
@@ -848,7 +874,9 @@ THINKS = "<think>\nThe user asks for a capital.\n</think>\n\nParis\n"
 
 def test_fault_every_sample_is_a_thought(work: Path, selfloop: Selfloop) -> None:
     """faults.md: `<think>\\n...</think>\\n\\nParis` with the default stop was a belief of 1.00 in "<think>"."""
-    run = played(work, selfloop, {r"Answer:\s*$": [THINKS]}, "What is the capital of France?\n", AGREEMENT)
+    run = played(
+        work, selfloop, {r"Answer:\s*$": [THINKS]}, "What is the capital of France?\n", AGREEMENT
+    )
     (attempt,) = attempts_of(run)
     assert (attempt.decision, attempt.answer, attempt.confidence) == ("belief", "Paris", 1.0)
     assert attempt.draft is not None
@@ -873,7 +901,8 @@ def test_no_answer_is_no_belief_in_a_run_in_rescore_and_in_ask(
     reply: str, decision: str, reason: str, work: Path, selfloop: Selfloop
 ) -> None:
     run = played(work, selfloop, {r"Answer:\s*$": [reply]}, f"{POLAND}\n", AGREEMENT)
-    only_thought = reply.startswith("<think>")  # then nothing at all was answered, which ends with its own code
+    # then nothing at all was answered, which ends with its own code
+    only_thought = reply.startswith("<think>")
     code = NothingAnswered.exit_code if only_thought else 0
     assert selfloop("rescore", "runs/s", "--set", "decide.belief=0.5").code == code
     for folder in (run, work / "runs" / "s-rescored"):
@@ -894,14 +923,18 @@ def test_empty_text_is_no_belief(work: Path, selfloop: Selfloop) -> None:
     assert attempts_of(run)[0].decision in ("declined", "undecided")
 
 
-def test_fault_a_recipe_without_verifiers_leaves_an_echo_undecided(work: Path, selfloop: Selfloop) -> None:
+def test_fault_a_recipe_without_verifiers_leaves_an_echo_undecided(
+    work: Path, selfloop: Selfloop
+) -> None:
     """faults.md: "What is the capital of Poland? - Poland" was a belief of .93, and Hermes one of .91."""
     replies = {r"Poland\?\nAnswer:\s*$": ["Poland"], r"Answer:\s*$": ["Hermes"]}
     run = played(work, selfloop, replies, f"{POLAND}\nWhat is Hermes's name?\n", PLAIN)
     assert [(one.decision, one.confidence) for one in attempts_of(run)] == [("undecided", 0.5)] * 2
 
 
-@pytest.mark.parametrize("second", ["Which is the capital of Utah?", "Tell me, what's the capital of Utah?"])
+@pytest.mark.parametrize(
+    "second", ["Which is the capital of Utah?", "Tell me, what's the capital of Utah?"]
+)
 def test_fault_one_question_across_rounds(second: str, work: Path, selfloop: Selfloop) -> None:
     """faults.md: the second wording was asked in a later round, and there were two beliefs."""
     recipe = "rounds: 2\nask: {{questions: 1, sources: {0}, scorers: []}}\nverifiers: [agreement]\n"
@@ -929,14 +962,19 @@ def test_eval_asks_every_row_however_it_is_worded(work: Path, selfloop: Selfloop
     texts = ("What is the capital of Utah?", "Which is the capital of Utah?")
     lines = [json.dumps({"question": text, "answers": ["Salt Lake City"]}) for text in texts]
     (work / "data.jsonl").write_text("\n".join(lines))
-    assert json.loads(selfloop("eval", "s.yaml", "--data", "data.jsonl", "--json").out)["questions"] == 2
+    assert (
+        json.loads(selfloop("eval", "s.yaml", "--data", "data.jsonl", "--json").out)["questions"]
+        == 2
+    )
 
 
 # --- runs on disk that earlier versions made
 
 
 def believed(text: str, answer: str, **more: Any) -> Attempt:
-    return Attempt(Question(text, "test"), draft=Completion(answer), decision="belief", confidence=0.95, **more)
+    return Attempt(
+        Question(text, "test"), draft=Completion(answer), decision="belief", confidence=0.95, **more
+    )
 
 
 @pytest.fixture
@@ -958,7 +996,9 @@ def old(work: Path) -> Path:
 
 def test_no_answer_of_an_old_run_is_held_shown_or_exported(old: Path, selfloop: Selfloop) -> None:
     assert [belief.answer for belief in Past.of(rounds_of(old)).beliefs] == ["Jane Austen"]
-    assert [row["answer"] for row in json.loads(selfloop("beliefs", "old", "--json").out)] == ["Jane Austen"]
+    assert [row["answer"] for row in json.loads(selfloop("beliefs", "old", "--json").out)] == [
+        "Jane Austen"
+    ]
     assert [row["completion"] for row in rows(old, "sft")] == ["Jane Austen"]
     assert [row["chosen"] for row in rows(old, "preference")] == ["Jane Austen"]
 
@@ -967,7 +1007,9 @@ def test_no_answer_is_taught() -> None:
     """Nor held out; one that declines is, as before."""
     known = [believed(f"Who wrote book {i}?", f"Author {i}") for i in range(60)]
     unknown = [
-        replace(believed(f"Where is place {i}?", "I don't know"), decision="declined", confidence=0.0)
+        replace(
+            believed(f"Where is place {i}?", "I don't know"), decision="declined", confidence=0.0
+        )
         for i in range(60)
     ]
     thoughts = [believed(f"When was day {i}?", "<think>") for i in range(60)]

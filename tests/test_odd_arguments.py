@@ -36,7 +36,19 @@ SHAPES = [
     ("new", "recipe", "n.yaml", "--for", "knowledge", "--model", "{}"),
     ("new", "recipe", "n.yaml", "--model", "scripted", "--questions", "{}"),
 ]
-ODD = ["", "-", "nowhere", "a_file", "loop", "dangling", "deep.yaml", "a\udc80b", "\x1b[31m", "x" * 300, "x" * 100_000]
+ODD = [
+    "",
+    "-",
+    "nowhere",
+    "a_file",
+    "loop",
+    "dangling",
+    "deep.yaml",
+    "a\udc80b",
+    "\x1b[31m",
+    "x" * 300,
+    "x" * 100_000,
+]
 EXPECTED = {  # what is an odd name, and no mistake
     ("new plugin", "nowhere"),
     ("new plugin", "a_file"),
@@ -53,18 +65,26 @@ EXPECTED = {  # what is an odd name, and no mistake
 
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: ascii(odd[:12]))
 def test_an_odd_argument_is_one_message(odd: str, write: Write, selfloop: Selfloop) -> None:
-    folder = write({"r.yaml": RECIPE, "q.jsonl": '{"question": "Who?", "answer": "x"}\n', "a_file": "x\n"})
+    folder = write(
+        {"r.yaml": RECIPE, "q.jsonl": '{"question": "Who?", "answer": "x"}\n', "a_file": "x\n"}
+    )
     write({"deep.yaml": "x: " + "[" * 3000})
     (folder / "loop").symlink_to("loop")
     (folder / "dangling").symlink_to("gone")
     for shape in SHAPES:
-        name = " ".join(part for part in shape[:2] if part in ("new", "recipe", "plugin") or part == shape[0])
+        name = " ".join(
+            part for part in shape[:2] if part in ("new", "recipe", "plugin") or part == shape[0]
+        )
         name += f" {shape[-2]}" if shape[-2] in ("--questions", "--runs") else ""
         said = selfloop(*(part.replace("{}", odd) for part in shape))
         if (name, odd) not in EXPECTED:
             assert said.code != 0, (shape, said)
             assert said.err.strip(), shape
-            assert all(len(line) <= LONGEST + 500 for line in said.err.splitlines() if line.startswith("selfloop: "))
+            assert all(
+                len(line) <= LONGEST + 500
+                for line in said.err.splitlines()
+                if line.startswith("selfloop: ")
+            )
 
 
 @pytest.mark.parametrize(
@@ -80,7 +100,9 @@ def test_an_odd_argument_is_one_message(odd: str, write: Write, selfloop: Selflo
     ],
     ids=" ".join,
 )
-def test_an_empty_path_is_not_this_folder(command: tuple[str, ...], write: Write, selfloop: Selfloop) -> None:
+def test_an_empty_path_is_not_this_folder(
+    command: tuple[str, ...], write: Write, selfloop: Selfloop
+) -> None:
     """It is a variable of a script that was not set."""
     folder = write({"r.yaml": RECIPE})
     assert selfloop("run", "r.yaml", "--quiet").code == 0
@@ -116,11 +138,18 @@ def test_a_home_behind_an_equals_sign_is_the_home(
     ],
     ids=str,
 )
-def test_an_odd_environment_changes_nothing(variables: Mapping[str, str | None], write: Write) -> None:
+def test_an_odd_environment_changes_nothing(
+    variables: Mapping[str, str | None], write: Write
+) -> None:
     folder = write(
-        {"r.yaml": RECIPE.replace("[blank_slate]", "[{kind: file, path: q.txt}]"), "q.txt": "Who was 東京?\n"}
+        {
+            "r.yaml": RECIPE.replace("[blank_slate]", "[{kind: file, path: q.txt}]"),
+            "q.txt": "Who was 東京?\n",
+        }
     )
-    environment = {name: value for name, value in (os.environ | variables).items() if value is not None}
+    environment = {
+        name: value for name, value in (os.environ | variables).items() if value is not None
+    }
     for command in (("run", "r.yaml", "--set", "observers=[console]"), ("show", "r"), ("models",)):
         done = subprocess.run(
             [sys.executable, "-m", "selfloop.cli", *command],
@@ -157,7 +186,9 @@ READERS = [
     ],
     ids=lambda text: text[:16],
 )
-def test_a_damaged_record_of_a_run_is_one_message(column: str, content: str, write: Write, selfloop: Selfloop) -> None:
+def test_a_damaged_record_of_a_run_is_one_message(
+    column: str, content: str, write: Write, selfloop: Selfloop
+) -> None:
     folder = write({"r.yaml": RECIPE})
     assert selfloop("run", "r.yaml", "--quiet", "--set", "name=x").code == 0
     table, _, name = column.partition(".")
@@ -182,7 +213,9 @@ def test_a_damaged_record_of_a_run_is_one_message(column: str, content: str, wri
     ],
     ids=lambda text: text[:24],
 )
-def test_a_damaged_log_of_a_run_leaves_its_report(content: str, write: Write, selfloop: Selfloop) -> None:
+def test_a_damaged_log_of_a_run_leaves_its_report(
+    content: str, write: Write, selfloop: Selfloop
+) -> None:
     folder = write({"r.yaml": RECIPE})
     assert selfloop("run", "r.yaml", "--quiet").code == 0
     (folder / "runs/r/events.jsonl").write_text(content)

@@ -91,7 +91,9 @@ def test_a_value_is_taken_as_typed(typed: str, value: Any) -> None:
         ("9" * 25, ("64 bits",)),
     ],
 )
-def test_what_cannot_be_taken_as_typed_is_refused_with_how_to_write_it(typed: str, pieces: tuple[str, ...]) -> None:
+def test_what_cannot_be_taken_as_typed_is_refused_with_how_to_write_it(
+    typed: str, pieces: tuple[str, ...]
+) -> None:
     with pytest.raises(RecipeError) as refused:
         set_to(typed)
     assert [piece for piece in pieces if piece not in str(refused.value)] == [], refused.value
@@ -140,7 +142,12 @@ def test_a_value_given_as_json_is_that_value(value: Any) -> None:
     assert Source(BASE, (), source.text()).data == source.data
 
 
-@given(st.text(alphabet=st.characters(codec="utf-8") | st.sampled_from("[]{}:,-&*!|>'\"#%@`?\n \t~<."), max_size=60))
+@given(
+    st.text(
+        alphabet=st.characters(codec="utf-8") | st.sampled_from("[]{}:,-&*!|>'\"#%@`?\n \t~<."),
+        max_size=60,
+    )
+)
 @settings(max_examples=150)
 @example("a: &x [*x]")
 @example("<<: 5")
@@ -158,7 +165,10 @@ def test_any_text_is_a_recipe_or_a_mistake(text: str) -> None:
 def test_a_value_set_below_an_alias_changes_nothing_else() -> None:
     text = RECIPE + "critique: &part\n  kind: brief\n  words: 1\ntuner: *part\n"
     data = Source(BASE, ("tuner.words=2",), text).data
-    assert (data["critique"], data["tuner"]) == ({"kind": "brief", "words": 1}, {"kind": "brief", "words": 2})
+    assert (data["critique"], data["tuner"]) == (
+        {"kind": "brief", "words": 1},
+        {"kind": "brief", "words": 2},
+    )
 
 
 def test_a_value_set_below_merged_keys_changes_nothing_else() -> None:
@@ -169,7 +179,9 @@ def test_a_value_set_below_merged_keys_changes_nothing_else() -> None:
 
 
 def test_what_is_none_can_be_given_parts() -> None:
-    assert Source(BASE, ("tuner.kind=lora",), RECIPE + "tuner: null\n").data["tuner"] == {"kind": "lora"}
+    assert Source(BASE, ("tuner.kind=lora",), RECIPE + "tuner: null\n").data["tuner"] == {
+        "kind": "lora"
+    }
 
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -203,8 +215,12 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("content", "piece"), [pytest.param(*case[1:], id=case[0]) for case in BROKEN])
-def test_a_broken_recipe_is_one_line(content: str | bytes, piece: str, write: Write, selfloop: Selfloop) -> None:
+@pytest.mark.parametrize(
+    ("content", "piece"), [pytest.param(*case[1:], id=case[0]) for case in BROKEN]
+)
+def test_a_broken_recipe_is_one_line(
+    content: str | bytes, piece: str, write: Write, selfloop: Selfloop
+) -> None:
     write({"r.yaml": content})
     started = monotonic()
     said = selfloop("check", "r.yaml")
@@ -228,7 +244,9 @@ def test_many_mistakes_are_not_all_listed(write: Write, selfloop: Selfloop) -> N
     assert "500 mistakes" in said.err and "and 460 more" in said.err
 
 
-@pytest.mark.parametrize(("typed", "advice"), [("007", "--set 'name=\"007\"'"), ("true", "--set 'name=\"true\"'")])
+@pytest.mark.parametrize(
+    ("typed", "advice"), [("007", "--set 'name=\"007\"'"), ("true", "--set 'name=\"true\"'")]
+)
 def test_what_is_no_text_says_how_it_is_written_as_text(
     typed: str, advice: str, write: Write, selfloop: Selfloop
 ) -> None:
@@ -240,7 +258,10 @@ def test_what_is_no_text_says_how_it_is_written_as_text(
 
 def test_a_recipe_says_it_too(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE + "name: 7\n"})
-    assert 'line 5: name: must be text, not 7. In quotes it is text: "7"' in selfloop("check", "r.yaml").err
+    assert (
+        'line 5: name: must be text, not 7. In quotes it is text: "7"'
+        in selfloop("check", "r.yaml").err
+    )
 
 
 @pytest.mark.parametrize(
@@ -262,14 +283,18 @@ def test_a_recipe_says_it_too(write: Write, selfloop: Selfloop) -> None:
         ("quick_start.v2.yaml", "quick_start.v2"),
     ],
 )
-def test_the_name_of_a_file_is_made_fit_for_a_run(file: str, name: str, write: Write, selfloop: Selfloop) -> None:
+def test_the_name_of_a_file_is_made_fit_for_a_run(
+    file: str, name: str, write: Write, selfloop: Selfloop
+) -> None:
     folder = write({file: RECIPE})
     said = selfloop("run", f"./{file}", "--quiet")
     assert said.code == 0, said.err
     assert [path.name for path in (folder / "runs").iterdir()] == [name]
 
 
-def test_a_name_that_was_made_fit_is_said(write: Write, selfloop: Selfloop, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_name_that_was_made_fit_is_said(
+    write: Write, selfloop: Selfloop, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     write({"my recipe.yaml": RECIPE, "mine.yaml": RECIPE})
     selfloop("run", "my recipe.yaml", "--quiet")
@@ -279,7 +304,9 @@ def test_a_name_that_was_made_fit_is_said(write: Write, selfloop: Selfloop, capl
     assert "is called" not in caplog.text
 
 
-@pytest.mark.parametrize("name", ["my recipe", "Über", "con", "nul.x", "..", "a/b", "x.", "", "n" * 81, "-x"])
+@pytest.mark.parametrize(
+    "name", ["my recipe", "Über", "con", "nul.x", "..", "a/b", "x.", "", "n" * 81, "-x"]
+)
 def test_a_name_that_is_written_is_held_to(name: str, write: Write, selfloop: Selfloop) -> None:
     folder = write({"r.yaml": RECIPE + f"name: {json.dumps(name, ensure_ascii=False)}\n"})
     said = selfloop("run", "r.yaml")

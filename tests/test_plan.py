@@ -42,7 +42,15 @@ def test_a_plan_is_read_by_people(write: Write, selfloop: Selfloop) -> None:
     assert lines[:2] == ["r: 1 round of 2 questions", "with scripted (script, base), by scripted"]
     assert lines[2].startswith("measured on 1 round of 2 questions, which took ")
     assert lines[4] == "step round 1 each later in all tokens"
-    assert [line.split()[0] for line in lines[6:13]] == ["loading", "ask", "answer", "verify", "decide", "record", "in"]
+    assert [line.split()[0] for line in lines[6:13]] == [
+        "loading",
+        "ask",
+        "answer",
+        "verify",
+        "decide",
+        "record",
+        "in",
+    ]
     assert lines[14].startswith("memory ")
     assert "logprobs yes sequence_probability, meaning_probability, pmi" in lines
     assert "attentions no" in lines
@@ -57,7 +65,8 @@ def test_nothing_is_left_of_it(write: Write, selfloop: Selfloop) -> None:
 def test_the_forecast_is_near_what_the_run_takes(write: Write, selfloop: Selfloop) -> None:
     """A script takes as long for each completion as it is told to, and 24 of 32 questions are not played."""
     write({"slow.yaml": SLOW})
-    selfloop("run", "slow.yaml", "--json", "--runs", "warm")  # what is imported once is not what is compared
+    # what is imported once is not what is compared
+    selfloop("run", "slow.yaml", "--json", "--runs", "warm")
     found = planned(selfloop, "slow.yaml", "--seconds", "0")
     assert found["sample"]["questions"] == 8
     start = time.perf_counter()
@@ -66,7 +75,9 @@ def test_the_forecast_is_near_what_the_run_takes(write: Write, selfloop: Selfloo
     assert 0.6 < took / found["seconds"] < 1.6
 
 
-def test_of_more_than_two_rounds_the_second_is_always_played(write: Write, selfloop: Selfloop) -> None:
+def test_of_more_than_two_rounds_the_second_is_always_played(
+    write: Write, selfloop: Selfloop
+) -> None:
     write({"slow.yaml": SLOW})
     hasty = planned(selfloop, "slow.yaml", "--seconds", "0", "--set", "rounds=3")
     assert (hasty["sample"]["questions"], hasty["sample"]["rounds"]) == (8, 2)
@@ -74,7 +85,9 @@ def test_of_more_than_two_rounds_the_second_is_always_played(write: Write, selfl
 
 
 @pytest.mark.usefixtures("reports")
-def test_what_observers_write_is_foretold_at_its_full_size(write: Write, selfloop: Selfloop) -> None:
+def test_what_observers_write_is_foretold_at_its_full_size(
+    write: Write, selfloop: Selfloop
+) -> None:
     """What is stored, and the report, are those of the whole run, though only 8 of 96 questions are played."""
     write({"slow.yaml": SLOW.replace("observers: []", "observers: [jsonl, report]")})
     found = planned(selfloop, "slow.yaml", "--seconds", "0", "--set", "rounds=3")
@@ -98,7 +111,9 @@ def test_a_small_run_is_its_own_sample(write: Write, selfloop: Selfloop) -> None
     assert found["sample"]["asked"] == sum(one["asked"] for one in played["rounds"])
 
 
-def test_what_is_wrong_with_a_recipe_is_said_before_anything_is_measured(write: Write, selfloop: Selfloop) -> None:
+def test_what_is_wrong_with_a_recipe_is_said_before_anything_is_measured(
+    write: Write, selfloop: Selfloop
+) -> None:
     write({"r.yaml": RECIPE.replace("questions: 2", "question: 2")})
     said = selfloop("plan", "r.yaml")
     assert (said.code, said.out) == (2, "")
@@ -114,7 +129,9 @@ def test_prompts_that_do_not_fit_are_warned_of(write: Write, selfloop: Selfloop)
 def test_a_recipe_that_asks_nothing_is_warned_of(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE, "script.json": '{"": ["no question"]}'})
     found = planned(selfloop, "r.yaml", "--set", "backend={kind: scripted, script: script.json}")
-    assert any(warning.startswith("not one question of the sample") for warning in found["warnings"])
+    assert any(
+        warning.startswith("not one question of the sample") for warning in found["warnings"]
+    )
 
 
 def test_too_little_memory_and_disk_are_warned_of(
@@ -144,7 +161,10 @@ def selfloop_tuners():
 def test_a_tuner_that_cannot_be_built_is_warned_of(write: Write, selfloop: Selfloop) -> None:
     write({"mine.py": TUNER, "r.yaml": f"{RECIPE}plugins: [mine.py]\ntuner: mine\n"})
     found = planned(selfloop, "r.yaml")
-    assert any("will not begin: The tuner needs the package peft" in warning for warning in found["warnings"])
+    assert any(
+        "will not begin: The tuner needs the package peft" in warning
+        for warning in found["warnings"]
+    )
     assert [step["name"] for step in found["steps"]][-1] == "tune"
     adapters = next(one for one in found["capabilities"] if one["capability"] == "adapters")
     assert adapters == {"capability": "adapters", "given": True, "needed_by": ["mine"]}
@@ -160,7 +180,12 @@ def test_the_rates_are_found_again() -> None:
         seconds = sum(a * b for a, b in zip(true, (longest, tokens, count, read), strict=True))
         return Call(seconds, 4, read, read // 2, count, tokens, longest)
 
-    calls = [call(48, 170, 4, 500), call(12, 80, 8, 7000), call(30, 40, 2, 20), call(9, 300, 56, 4000)]
+    calls = [
+        call(48, 170, 4, 500),
+        call(12, 80, 8, 7000),
+        call(30, 40, 2, 20),
+        call(9, 300, 56, 4000),
+    ]
     calls.append(call(20, 90, 30, 300))
     assert rates([Step(1, "ask", 1.0, calls)]) == pytest.approx(true)
     assert rates([Step(1, "decide", 1.0)]) == (0, 0, 0, 0)
@@ -187,7 +212,9 @@ def test_a_step_grows_by_what_is_not_in_common() -> None:
         (["shared one", "shared two", "other"], (3, 10 + 3 + 5, 9)),
     ],
 )
-def test_what_texts_have_in_common_is_read_once(texts: Sequence[str], read: tuple[int, ...]) -> None:
+def test_what_texts_have_in_common_is_read_once(
+    texts: Sequence[str], read: tuple[int, ...]
+) -> None:
     assert meter.read(texts) == read
 
 
@@ -200,7 +227,11 @@ def test_a_text_alone_has_as_much_of_its_own_as_others() -> None:
 
 def test_a_call_is_stretched_to_the_size_of_the_run() -> None:
     chat = (Message("system", "Answer."), Message("user", "Question: Who?"))
-    asked = [Request("Question: Who?", Sampling(max_tokens=9), n=3), Request("Question: Where?"), Request(chat)]
+    asked = [
+        Request("Question: Who?", Sampling(max_tokens=9), n=3),
+        Request("Question: Where?"),
+        Request(chat),
+    ]
     made = forecast._stretched(asked, 7)
     assert made[:3] == [forecast.replace(one, seed=i) for i, one in enumerate(asked)]
     assert len({str(one.prompt) for one in made}) == 7

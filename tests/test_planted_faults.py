@@ -35,7 +35,11 @@ def failures(contract: type[Any]) -> Iterator[str]:
     for name in (one for one in dir(contract) if one.startswith("test_")):
         method = getattr(contract(), name)
         with TemporaryDirectory() as home:
-            own = {"tmp_path": Path(home)} if "tmp_path" in inspect.signature(method).parameters else {}
+            own = (
+                {"tmp_path": Path(home)}
+                if "tmp_path" in inspect.signature(method).parameters
+                else {}
+            )
             try:
                 method(**own)
             except pytest.skip.Exception:
@@ -46,11 +50,14 @@ def failures(contract: type[Any]) -> Iterator[str]:
 
 def case(contract: type[Any], build: Callable[..., Any], **fields: Any) -> type[Any]:
     """Return a contract on a component that `build` makes."""
-    component = Component(**{"name": "planted", "build": build, "doc": "a component with a fault"} | fields)
+    component = Component(
+        **{"name": "planted", "build": build, "doc": "a component with a fault"} | fields
+    )
     return type("Planted", (contract,), {"component": component})
 
 
-# Every kind: a sound component, then what a fault puts in the place of a method, or of the whole class.
+# Every kind: a sound component, then what a fault puts in the place of a method, or of the whole
+# class.
 
 
 class Verifier:
@@ -96,26 +103,57 @@ def writing_into(claims: list[Claim]) -> list[Verdict]:
 
 
 VERIFIERS: dict[str, tuple[Any, str]] = {
-    "one too few": (lambda claims, told: [answer(c, 0.5) for c in claims][1:], "gave 5 results for 6"),
+    "one too few": (
+        lambda claims, told: [answer(c, 0.5) for c in claims][1:],
+        "gave 5 results for 6",
+    ),
     "one for all": (lambda claims, told: [Verdict("planted", 0.5)], "gave 1 results for 0"),
     "nothing": (lambda claims, told: None, "gave None, not a list"),
-    "confidence is NaN": (lambda claims, told: [answer(c, float("nan")) for c in claims], "is nan, not in [0, 1]"),
-    "confidence above 1": (lambda claims, told: [answer(c, 1.5) for c in claims], "is 1.5, not in [0, 1]"),
-    "confidence is text": (lambda claims, told: [answer(c, "high") for c in claims], "whose confidence is 'high'"),
+    "confidence is NaN": (
+        lambda claims, told: [answer(c, float("nan")) for c in claims],
+        "is nan, not in [0, 1]",
+    ),
+    "confidence above 1": (
+        lambda claims, told: [answer(c, 1.5) for c in claims],
+        "is 1.5, not in [0, 1]",
+    ),
+    "confidence is text": (
+        lambda claims, told: [answer(c, "high") for c in claims],
+        "whose confidence is 'high'",
+    ),
     "order changed": (
-        lambda claims, told: sorted((answer(c, 1 / (1 + len(c.answer.text))) for c in claims), key=lambda v: v.reason),
+        lambda claims, told: sorted(
+            (answer(c, 1 / (1 + len(c.answer.text))) for c in claims), key=lambda v: v.reason
+        ),
         "or on their order",
     ),
-    "depends on batch mates": (lambda claims, told: [answer(c, 1 / len(claims)) for c in claims], "claims beside it"),
-    "raises on empty text": (lambda claims, told: [answer(c, 1 / len(c.answer.text)) for c in claims], "ZeroDivision"),
+    "depends on batch mates": (
+        lambda claims, told: [answer(c, 1 / len(claims)) for c in claims],
+        "claims beside it",
+    ),
+    "raises on empty text": (
+        lambda claims, told: [answer(c, 1 / len(c.answer.text)) for c in claims],
+        "ZeroDivision",
+    ),
     "changes its list": (lambda claims, told: changing(claims), "changed what it was given"),
     "changes a record": (lambda claims, told: writing_into(claims), "changed what is in the tuple"),
-    "a set, which has no order": (lambda claims, told: {answer(c, 0.5) for c in claims}, "not a list"),
-    "abstains without reason": (lambda claims, told: [Verdict("planted", None) for _ in claims], "without a reason"),
+    "a set, which has no order": (
+        lambda claims, told: {answer(c, 0.5) for c in claims},
+        "not a list",
+    ),
+    "abstains without reason": (
+        lambda claims, told: [Verdict("planted", None) for _ in claims],
+        "without a reason",
+    ),
     "wrong record": (lambda claims, told: [0.5 for _ in claims], "gave a float, not a Verdict"),
-    "at random": (lambda claims, told: [answer(c, random.random()) for c in claims], "depends on the claims beside"),
+    "at random": (
+        lambda claims, told: [answer(c, random.random()) for c in claims],
+        "depends on the claims beside",
+    ),
     "capability that it does not need": (
-        lambda claims, told: [answer(c, 0.5) for c in claims if told.backend.loglikelihood([]) == []],
+        lambda claims, told: [
+            answer(c, 0.5) for c in claims if told.backend.loglikelihood([]) == []
+        ],
         "does not say needs={'loglikelihood'}",
     ),
     "state between calls": (Counting, "another verdict the second time"),
@@ -142,15 +180,29 @@ class Remembering(Scorer):
 
 
 SCORERS: dict[str, tuple[Any, str]] = {
-    "one too few": (lambda qs, told: [Score("planted", 1.0) for _ in qs][1:], "gave 7 results for 8"),
+    "one too few": (
+        lambda qs, told: [Score("planted", 1.0) for _ in qs][1:],
+        "gave 7 results for 8",
+    ),
     "one too many": (lambda qs, told: [Score("planted", 1.0) for _ in (*qs, 1)], "results for 0"),
     "nothing": (lambda qs, told: None, "gave None, not a list"),
-    "score is NaN": (lambda qs, told: [Score("planted", float("nan")) for _ in qs], "is nan, no number"),
-    "score has no bound": (lambda qs, told: [Score("planted", float("inf")) for _ in qs], "is inf, no number"),
-    "score is text": (lambda qs, told: [Score("planted", "good") for _ in qs], "whose value is 'good'"),  # type: ignore[arg-type]
+    "score is NaN": (
+        lambda qs, told: [Score("planted", float("nan")) for _ in qs],
+        "is nan, no number",
+    ),
+    "score has no bound": (
+        lambda qs, told: [Score("planted", float("inf")) for _ in qs],
+        "is inf, no number",
+    ),
+    "score is text": (
+        lambda qs, told: [Score("planted", "good") for _ in qs],
+        "whose value is 'good'",
+    ),  # type: ignore[arg-type]
     "wrong record": (lambda qs, told: [1.0 for _ in qs], "gave a float, not a Score"),
     "order changed": (
-        lambda qs, told: [Score("planted", float(len(q.text))) for q in sorted(qs, key=lambda q: q.text)],
+        lambda qs, told: [
+            Score("planted", float(len(q.text))) for q in sorted(qs, key=lambda q: q.text)
+        ],
         "not come in the order",
     ),
     "raises on empty text": (lambda qs, told: [Score(q.text[0], 1.0) for q in qs], "IndexError"),
@@ -158,7 +210,10 @@ SCORERS: dict[str, tuple[Any, str]] = {
         lambda qs, told: [Score("planted", 1.0) for _ in list(qs) if qs.pop()],
         "changed what it was given",
     ),
-    "at random": (lambda qs, told: [Score("planted", random.random()) for _ in qs], "order of the questions"),
+    "at random": (
+        lambda qs, told: [Score("planted", random.random()) for _ in qs],
+        "order of the questions",
+    ),
     "capability that it does not need": (
         lambda qs, told: [Score("planted", 1.0) for _ in qs if not told.backend.hidden_states([])],
         "does not say needs={'hidden_states'}",
@@ -199,19 +254,39 @@ class Growing(Critic):
 
 
 CRITICS: dict[str, tuple[Any, str]] = {
-    "one too few": (lambda claims, told: [Completion("wrong") for _ in claims][1:], "gave 5 results for 6"),
+    "one too few": (
+        lambda claims, told: [Completion("wrong") for _ in claims][1:],
+        "gave 5 results for 6",
+    ),
     "nothing": (lambda claims, told: None, "gave None, not a list"),
-    "None where it has nothing to say": (lambda claims, told: [None for _ in claims], "NoneType, not a Completion"),
-    "wrong record": (lambda claims, told: ["wrong" for _ in claims], "gave a str, not a Completion"),
+    "None where it has nothing to say": (
+        lambda claims, told: [None for _ in claims],
+        "NoneType, not a Completion",
+    ),
+    "wrong record": (
+        lambda claims, told: ["wrong" for _ in claims],
+        "gave a str, not a Completion",
+    ),
     "text is no text": (lambda claims, told: [Completion(7) for _ in claims], "whose text is 7"),  # type: ignore[arg-type]
     "order changed": (
-        lambda claims, told: [Completion(c.answer.text[:5]) for c in sorted(claims, key=lambda c: c.answer.text)],
+        lambda claims, told: [
+            Completion(c.answer.text[:5]) for c in sorted(claims, key=lambda c: c.answer.text)
+        ],
         "or on their order",
     ),
-    "depends on batch mates": (lambda claims, told: [Completion(str(len(claims))) for _ in claims], "claims beside it"),
-    "raises on empty text": (lambda claims, told: [Completion(c.answer.text.split()[0]) for c in claims], "IndexError"),
+    "depends on batch mates": (
+        lambda claims, told: [Completion(str(len(claims))) for _ in claims],
+        "claims beside it",
+    ),
+    "raises on empty text": (
+        lambda claims, told: [Completion(c.answer.text.split()[0]) for c in claims],
+        "IndexError",
+    ),
     "raises without samples": (lambda claims, told: [c.samples[0] for c in claims], "IndexError"),
-    "changes its list": (lambda claims, told: [claims.pop().answer for _ in list(claims)], "changed what"),
+    "changes its list": (
+        lambda claims, told: [claims.pop().answer for _ in list(claims)],
+        "changed what",
+    ),
     "no revise": (Mute, "it has no `revise`"),
     "a prompt that there is not": (Misnamed, "there is no prompt 'revize'"),
     "state between calls": (Growing, "another critique the second time"),
@@ -240,16 +315,31 @@ DEMONSTRATORS: dict[str, tuple[Any, str]] = {
     "nothing": (lambda qs, told: None, "gave None, not a list"),
     "a text for all": (lambda qs, told: "Answer in a word.", "not a list"),
     "no prompt": (lambda qs, told: [7 for _ in qs], "neither text nor a tuple of Message"),
-    "a list of messages": (lambda qs, told: [[Message("user", q)] for q in qs], "neither text nor a tuple"),
-    "messages that are mappings": (lambda qs, told: [({"role": "user", "content": q},) for q in qs], "neither text"),
+    "a list of messages": (
+        lambda qs, told: [[Message("user", q)] for q in qs],
+        "neither text nor a tuple",
+    ),
+    "messages that are mappings": (
+        lambda qs, told: [({"role": "user", "content": q},) for q in qs],
+        "neither text",
+    ),
     "without the question": (lambda qs, told: ["Answer:" for _ in qs], "does not have it"),
-    "question as a template": (lambda qs, told: [f"{q}\nAnswer:".format(answer="") for q in qs], "does not have it"),
+    "question as a template": (
+        lambda qs, told: [f"{q}\nAnswer:".format(answer="") for q in qs],
+        "does not have it",
+    ),
     "order changed": (lambda qs, told: sorted(qs), "does not have it"),
-    "depends on batch mates": (lambda qs, told: ["\n".join((*qs, q)) for q in qs], "questions beside it"),
+    "depends on batch mates": (
+        lambda qs, told: ["\n".join((*qs, q)) for q in qs],
+        "questions beside it",
+    ),
     "raises on odd text": (lambda qs, told: [q.split()[1] + q for q in qs], "IndexError"),
     "changes its list": (lambda qs, told: [qs.pop(0) for _ in list(qs)], "changed what"),
     "takes it for a list": (lambda qs, told: qs.copy(), "took it for a list"),
-    "at random": (lambda qs, told: [f"{random.random()} {q}" for q in qs], "beside it, or on their order"),
+    "at random": (
+        lambda qs, told: [f"{random.random()} {q}" for q in qs],
+        "beside it, or on their order",
+    ),
     "state between calls": (Alternating, "another prompt the second time"),
 }
 
@@ -258,7 +348,10 @@ class Source:
     """Asks for capitals."""
 
     def ask(self, asking: Any) -> Any:
-        return [Question(f"What is the capital of {country}?", "planted") for country in ("Egypt", "Peru")]
+        return [
+            Question(f"What is the capital of {country}?", "planted")
+            for country in ("Egypt", "Peru")
+        ]
 
 
 class Reading(Source):
@@ -294,7 +387,10 @@ SOURCES: dict[str, tuple[Any, str]] = {
     "text is no text": (lambda told: asked(7), "whose text is 7"),
     "nobody's question": (lambda told: asked(source=""), "does not say its `source`"),
     "a variant of nothing": (lambda told: asked(variant="reworded"), "go together"),
-    "an unknown variant": (lambda told: asked(variant="longer", variant_of="Who?"), "whose variant is 'longer'"),
+    "an unknown variant": (
+        lambda told: asked(variant="longer", variant_of="Who?"),
+        "whose variant is 'longer'",
+    ),
     "a pattern that is none": (lambda told: asked(gold_pattern="(Cairo"), "no regular expression"),
     "raises midway": (midway, "RuntimeError: no more"),
     "at random": (lambda told: asked(f"Who was number {random.random()}?"), "another question"),
@@ -304,7 +400,10 @@ SOURCES: dict[str, tuple[Any, str]] = {
         lambda told: [Question(f"Who is {text.split()[-1]}?", "planted") for text in written(told)],
         "IndexError",
     ),
-    "capability that it does not need": (lambda told: told.backend.loglikelihood([]) or asked(), "does not say needs"),
+    "capability that it does not need": (
+        lambda told: told.backend.loglikelihood([]) or asked(),
+        "does not say needs",
+    ),
     "state between calls": (Reading, "the second time"),
     "no method": (Critic, "it has no method ask()"),
 }
@@ -367,7 +466,12 @@ class Stale(Tuner):
 
 class Blind(Tuner):
     def tune(self, tuning: Any) -> Any:
-        return super().tune(replace(tuning, past=replace(tuning.past, outcomes=tuning.past.outcomes[:1]))) or 1 / 0
+        return (
+            super().tune(
+                replace(tuning, past=replace(tuning.past, outcomes=tuning.past.outcomes[:1]))
+            )
+            or 1 / 0
+        )
 
 
 class Grabbing(Tuner):
@@ -398,8 +502,14 @@ def ending(end: Callable[[Path], Any]) -> type[Tuner]:
 
 
 TUNERS: dict[str, tuple[Any, str]] = {
-    "no file": (ending(lambda path: Adapter(str(path.with_name("none")), "f00")), "file is not there"),
-    "another sha256": (ending(lambda path: Adapter(str(path), "f00")), "the adapter says sha256 f00"),
+    "no file": (
+        ending(lambda path: Adapter(str(path.with_name("none")), "f00")),
+        "file is not there",
+    ),
+    "another sha256": (
+        ending(lambda path: Adapter(str(path), "f00")),
+        "the adapter says sha256 f00",
+    ),
     "a path alone": (ending(lambda path: str(path)), "gave a str, not an Adapter"),
     "scale is no number": (
         ending(lambda path: replace(Tuner().end(path), scale=float("nan"))),
@@ -433,7 +543,9 @@ class Observer:
         pass
 
 
-def observing(notice: Callable[[Any, Any], Any], close: Callable[[Any], Any] = lambda self: None) -> type[Observer]:
+def observing(
+    notice: Callable[[Any, Any], Any], close: Callable[[Any], Any] = lambda self: None
+) -> type[Observer]:
     return type("Observing", (Observer,), {"notice": notice, "close": close})
 
 
@@ -470,9 +582,15 @@ def finish(self: Any, event: Any) -> None:
 OBSERVERS: dict[str, tuple[Any, str]] = {
     "raises at trouble": (observing(raises_at("Trouble")), "no Trouble"),
     "raises at a batch": (observing(raises_at("BatchLearnt")), "no BatchLearnt"),
-    "raises at a failed attempt": (observing(lambda self, e: len(getattr(e, "attempt", e).draft.text)), "AttributeErr"),
+    "raises at a failed attempt": (
+        observing(lambda self, e: len(getattr(e, "attempt", e).draft.text)),
+        "AttributeErr",
+    ),
     "changes an event": (observing(change), "notice() changed the AttemptEnded"),
-    "leaves a file open": (observing(lambda self, e: LEFT.append(self.path.open("a"))), "planted.txt"),
+    "leaves a file open": (
+        observing(lambda self, e: LEFT.append(self.path.open("a"))),
+        "planted.txt",
+    ),
     "leaves a thread": (observing(start_a_thread), "planted-thread"),
     "prints what the model wrote": (
         observing(lambda self, e: print(getattr(e, "attempt", None) and e.attempt.question.text)),
@@ -483,16 +601,26 @@ OBSERVERS: dict[str, tuple[Any, str]] = {
         "it left log.txt outside the run's folder",
     ),
     "cannot write what the model wrote": (
-        observing(lambda self, e: self.path.write_text(str(getattr(e, "attempt", "") and e.attempt.question.text))),
+        observing(
+            lambda self, e: self.path.write_text(
+                str(getattr(e, "attempt", "") and e.attempt.question.text)
+            )
+        ),
         "UnicodeEncodeError",
     ),
-    "cannot go on": (observing(lambda self, e: None, lambda self: self.path.mkdir()), "FileExistsError"),
+    "cannot go on": (
+        observing(lambda self, e: None, lambda self: self.path.mkdir()),
+        "FileExistsError",
+    ),
     "cannot be stopped early": (
         observing(finish, lambda self: getattr(self, "file", None) and 1 / 0),
         "ZeroDivisionError",
     ),
     "closed before it began": (observing(finish, lambda self: self.file), "AttributeError"),
-    "no close": (type("Open", (), {"notice": lambda self, event: None}), "it has no method close()"),
+    "no close": (
+        type("Open", (), {"notice": lambda self, event: None}),
+        "it has no method close()",
+    ),
 }
 
 
@@ -539,20 +667,31 @@ class Strict(ScriptedBackend):
 
 class Shared(ScriptedBackend):
     def loglikelihood(self, pairs: Any) -> Any:
-        return [tuple(value / len(pairs) for value in values) for values in super().loglikelihood(pairs)]  # type: ignore[union-attr]
+        return [
+            tuple(value / len(pairs) for value in values) for values in super().loglikelihood(pairs)
+        ]  # type: ignore[union-attr]
 
 
 BACKENDS: dict[str, tuple[Any, str]] = {
     "one too few": (batched(lambda asked, found: found[1:]), "never came"),
     "one twice": (batched(lambda asked, found: [*found, *found[:1]]), "came twice"),
     "skip is not heard": (
-        batched(lambda asked, found: ScriptedBackend().generate([replace(r, skip=()) for r in asked])),
+        batched(
+            lambda asked, found: ScriptedBackend().generate([replace(r, skip=()) for r in asked])
+        ),
         "were not wanted, and came",
     ),
-    "index of nothing": (batched(lambda asked, found: [(i + 1, one) for i, one in found]), "gave index 2 for 2"),
+    "index of nothing": (
+        batched(lambda asked, found: [(i + 1, one) for i, one in found]),
+        "gave index 2 for 2",
+    ),
     "text alone": (sampled(lambda one: one.text), "gave a str, not a Completion"),  # type: ignore[arg-type,return-value]
     "depends on batch mates": (
-        batched(lambda asked, found: [(i, replace(one, text=f"{one.text} {len(asked)}")) for i, one in found]),
+        batched(
+            lambda asked, found: [
+                (i, replace(one, text=f"{one.text} {len(asked)}")) for i, one in found
+            ]
+        ),
         "alone and",
     ),
     "state between calls": (Moody, "alone and"),
@@ -560,7 +699,10 @@ BACKENDS: dict[str, tuple[Any, str]] = {
         sampled(lambda one: replace(one, logprobs=one.logprobs[1:])),
         "log-probabilities",
     ),
-    "probabilities as they are": (sampled(lambda one: replace(one, logprobs=(0.5,) * len(one.tokens))), "above 0"),
+    "probabilities as they are": (
+        sampled(lambda one: replace(one, logprobs=(0.5,) * len(one.tokens))),
+        "above 0",
+    ),
     "log-probabilities are NaN": (
         sampled(lambda one: replace(one, logprobs=(float("nan"),) * len(one.tokens))),
         "no numbers",
@@ -574,11 +716,19 @@ BACKENDS: dict[str, tuple[Any, str]] = {
         "with stop",
     ),
     "entropies always": (
-        batched(lambda asked, found: ScriptedBackend().generate([replace(r, entropy=True) for r in asked])),
+        batched(
+            lambda asked, found: ScriptedBackend().generate(
+                [replace(r, entropy=True) for r in asked]
+            )
+        ),
         "come unasked for",
     ),
     "greedy by the seed": (
-        batched(lambda asked, found: [(i, replace(one, text=f"{asked[i].seed} {one.text}")) for i, one in found]),
+        batched(
+            lambda asked, found: [
+                (i, replace(one, text=f"{asked[i].seed} {one.text}")) for i, one in found
+            ]
+        ),
         "depends on the seed",
     ),
     "raises at a long prompt": (Strict, "ValueError: too long"),
@@ -598,7 +748,9 @@ def _unstopped(request: Any) -> Any:
 HELP = "Count the lines of FILE.\n\n\b\nExample:\n  selfloop planted notes.txt --twice"
 
 
-def command(callback: Callable[..., Any] | None = None, *, help: str = HELP, name: str = "planted") -> click.Command:
+def command(
+    callback: Callable[..., Any] | None = None, *, help: str = HELP, name: str = "planted"
+) -> click.Command:
     """Return a command; sound, if nothing else is said."""
 
     def sound(file: Path, twice: bool) -> None:
@@ -637,13 +789,34 @@ COMMANDS: dict[str, tuple[click.Command, str]] = {
     "no help": (command(help=""), "has no help"),
     "option without help": (without_help(), "has no help for --twice"),
     "no example": (command(help="Count the lines of FILE."), "has no example"),
-    "example of another": (command(help=HELP.replace("loop planted", "loop other")), "has no example"),
-    "example that is refused": (command(help=HELP.replace("--twice", "--thrice")), "is refused: No such option"),
-    "example without its argument": (command(help=HELP.replace("notes.txt", "")), "is refused: Missing argument"),
-    "traceback for a file that is not there": (command(lambda file, twice: file.read_text()), "ends in a traceback"),
-    "traceback for an odd value": (command(lambda file, twice: {"notes.txt": 1}[file.name]), "KeyError"),
-    "prints what it was given": (command(lambda file, twice: print(file)), "use selfloop.text.display.printable"),
-    "hides a command": (command(name="run", help=HELP.replace("planted", "run")), "a command run of its own"),
+    "example of another": (
+        command(help=HELP.replace("loop planted", "loop other")),
+        "has no example",
+    ),
+    "example that is refused": (
+        command(help=HELP.replace("--twice", "--thrice")),
+        "is refused: No such option",
+    ),
+    "example without its argument": (
+        command(help=HELP.replace("notes.txt", "")),
+        "is refused: Missing argument",
+    ),
+    "traceback for a file that is not there": (
+        command(lambda file, twice: file.read_text()),
+        "ends in a traceback",
+    ),
+    "traceback for an odd value": (
+        command(lambda file, twice: {"notes.txt": 1}[file.name]),
+        "KeyError",
+    ),
+    "prints what it was given": (
+        command(lambda file, twice: print(file)),
+        "use selfloop.text.display.printable",
+    ),
+    "hides a command": (
+        command(name="run", help=HELP.replace("planted", "run")),
+        "a command run of its own",
+    ),
     "a name that is none": (command(name="Count Lines"), "is not of small letters"),
     "takes any option": (lax(), "takes any option"),
     "help that writes": (Touching("planted", help=HELP), "the help leaves files behind"),
@@ -697,7 +870,9 @@ def backend_case(build: Callable[[], Any]) -> type[Any]:
 @pytest.mark.parametrize("fault", BACKENDS)
 def test_a_fault_of_a_backend_is_caught(fault: str) -> None:
     build, message = BACKENDS[fault]
-    assert any(message in one for one in failures(backend_case(build))), list(failures(backend_case(build)))
+    assert any(message in one for one in failures(backend_case(build))), list(
+        failures(backend_case(build))
+    )
 
 
 def test_a_sound_backend_passes() -> None:

@@ -32,17 +32,26 @@ HOOK = {
 USE = {
     "backend": RECIPE.replace("backend: scripted", "backend: bad"),
     "source": RECIPE.replace("[blank_slate, topics]", "[bad, blank_slate, topics]"),
-    "scorer": RECIPE.replace("topics]}", "topics], scorers: [bad, {kind: well_formed, minimum: 1}]}"),
+    "scorer": RECIPE.replace(
+        "topics]}", "topics], scorers: [bad, {kind: well_formed, minimum: 1}]}"
+    ),
     "verifier": RECIPE + "verifiers: [agreement, bad]\n",
     "tuner": RECIPE + "tuner: bad\n",
     "observer": RECIPE.replace("[jsonl]", "[bad, jsonl]"),
 }
-# a component of each kind that does nothing wrong, and what may stand in place of one of its methods
+# a component of each kind that does nothing wrong, and what may stand in place of one of its
+# methods
 SOUND = {
     "backend": {},
-    "source": {"ask": "def ask(self, asking): return [Question('What is the capital of Chad?', 'bad')]"},
-    "scorer": {"score": "def score(self, questions, past): return [Score('bad', 1.0) for q in questions]"},
-    "verifier": {"verify": "def verify(self, claims, judging): return [Verdict('bad', 0.5) for c in claims]"},
+    "source": {
+        "ask": "def ask(self, asking): return [Question('What is the capital of Chad?', 'bad')]"
+    },
+    "scorer": {
+        "score": "def score(self, questions, past): return [Score('bad', 1.0) for q in questions]"
+    },
+    "verifier": {
+        "verify": "def verify(self, claims, judging): return [Verdict('bad', 0.5) for c in claims]"
+    },
     "tuner": {"tune": "def tune(self, tuning): return Adapter('a', 'f00')"},
     "observer": {"notice": "def notice(self, event): pass", "close": "def close(self): pass"},
 }
@@ -50,13 +59,16 @@ SOUND = {
 
 def plugin(kind: str, method: str = "", *, build: str = "Bad", name: str = "bad") -> str:
     """Return a plugin file with one component, `method` in place of the sound one."""
-    methods = SOUND[kind] | ({method.split("(")[0].removeprefix("def ").strip(): method} if method else {})
+    methods = SOUND[kind] | (
+        {method.split("(")[0].removeprefix("def ").strip(): method} if method else {}
+    )
     body = "\n".join(methods.values()) or "pass"
     base = "(ScriptedBackend)" if kind == "backend" else ""
     gives = ", gives=frozenset({'logprobs', 'chat', 'adapters'})" if kind == "backend" else ""
     return (
         f"{HEAD}class Bad{base}:\n{indent(body, '    ')}\n"
-        f"@hookimpl\ndef selfloop_{HOOK[kind]}():\n    return [Component({name!r}, {build}{gives})]\n"
+        f"@hookimpl\ndef selfloop_{HOOK[kind]}():\n    return [Component({name!r}, "
+        f"{build}{gives})]\n"
     )
 
 
@@ -72,16 +84,46 @@ RUNS = {
         f"def ask(self, asking):\n    yield Question('Why is that?', 'bad')\n    {BOOM}",
         *("bad", "RuntimeError", "boom"),
     ),
-    "source exits": ("source", "def ask(self, asking): raise SystemExit(0)", "bad", "SystemExit", "0"),
-    "source gives None": ("source", "def ask(self, asking): return None", "bad", "TypeError", "NoneType"),
-    "source gives text": ("source", "def ask(self, asking): return ['Why?']", "bad", "TypeError", "a str, not a Quest"),
+    "source exits": (
+        "source",
+        "def ask(self, asking): raise SystemExit(0)",
+        "bad",
+        "SystemExit",
+        "0",
+    ),
+    "source gives None": (
+        "source",
+        "def ask(self, asking): return None",
+        "bad",
+        "TypeError",
+        "NoneType",
+    ),
+    "source gives text": (
+        "source",
+        "def ask(self, asking): return ['Why?']",
+        "bad",
+        "TypeError",
+        "a str, not a Quest",
+    ),
     "source's text is none": (
         "source",
         "def ask(self, asking): return [Question(7, 'bad')]",
         *("bad", "TypeError", "a Question whose text is 7"),
     ),
-    "scorer raises": ("scorer", f"def score(self, questions, past): {BOOM}", "bad", "RuntimeError", "boom"),
-    "scorer gives too few": ("scorer", "def score(self, qs, past): return []", "bad", "ValueError", "0 results for 1"),
+    "scorer raises": (
+        "scorer",
+        f"def score(self, questions, past): {BOOM}",
+        "bad",
+        "RuntimeError",
+        "boom",
+    ),
+    "scorer gives too few": (
+        "scorer",
+        "def score(self, qs, past): return []",
+        "bad",
+        "ValueError",
+        "0 results for 1",
+    ),
     "scorer gives too many": (
         "scorer",
         "def score(self, qs, past): return [Score('bad', 1.0)] * (len(qs) + 1)",
@@ -97,15 +139,34 @@ RUNS = {
         "def score(self, qs, past): return [Score('bad', 'high') for q in qs]",
         *("bad", "TypeError", "a Score whose value is 'high'"),
     ),
-    "verifier raises": ("verifier", f"def verify(self, claims, judging): {BOOM}", "bad", "RuntimeError", "boom"),
-    "verifier exits": ("verifier", "def verify(self, claims, judging): raise SystemExit(3)", "bad", "SystemExit", "3"),
+    "verifier raises": (
+        "verifier",
+        f"def verify(self, claims, judging): {BOOM}",
+        "bad",
+        "RuntimeError",
+        "boom",
+    ),
+    "verifier exits": (
+        "verifier",
+        "def verify(self, claims, judging): raise SystemExit(3)",
+        "bad",
+        "SystemExit",
+        "3",
+    ),
     "verifier cannot say what": (
         "verifier",
-        "def verify(self, claims, judging):\n    class Mute(Exception):\n        def __str__(self): raise ValueError\n"
+        "def verify(self, claims, judging):\n    class Mute(Exception):\n        def "
+        "__str__(self): raise ValueError\n"
         "    raise Mute",
         *("bad", "Mute", "cannot be read"),
     ),
-    "verifier gives None": ("verifier", "def verify(self, cs, judging): return None", "bad", "TypeError", "NoneType"),
+    "verifier gives None": (
+        "verifier",
+        "def verify(self, cs, judging): return None",
+        "bad",
+        "TypeError",
+        "NoneType",
+    ),
     "verifier gives too few": (
         "verifier",
         "def verify(self, cs, judging): return []",
@@ -170,37 +231,65 @@ RUNS = {
         "def tune(self, tuning): tuning.tell(1, 2, 'low')",
         *("bad", "ValueError", "could not convert string to float: 'low'"),
     ),
-    "observer raises": ("observer", f"def notice(self, event): {BOOM}", "bad", "RuntimeError", "boom"),
+    "observer raises": (
+        "observer",
+        f"def notice(self, event): {BOOM}",
+        "bad",
+        "RuntimeError",
+        "boom",
+    ),
     "observer raises at a round's end": (
         "observer",
         f"{EMPTY}'RoundEnded' and event.round.number == 2: {BOOM}",
         *("bad", "RuntimeError", "boom"),
     ),
-    "observer raises at the end": ("observer", f"{EMPTY}'RunEnded': {BOOM}", "bad", "RuntimeError", "boom"),
-    "observer raises on closing": ("observer", f"def close(self): {BOOM}", "bad", "RuntimeError", "boom"),
-    "backend raises on closing": ("backend", f"def close(self): {BOOM}", "bad", "RuntimeError", "boom"),
+    "observer raises at the end": (
+        "observer",
+        f"{EMPTY}'RunEnded': {BOOM}",
+        "bad",
+        "RuntimeError",
+        "boom",
+    ),
+    "observer raises on closing": (
+        "observer",
+        f"def close(self): {BOOM}",
+        "bad",
+        "RuntimeError",
+        "boom",
+    ),
+    "backend raises on closing": (
+        "backend",
+        f"def close(self): {BOOM}",
+        "bad",
+        "RuntimeError",
+        "boom",
+    ),
     "backend's file is damaged": (
         "backend",
         "def generate(self, requests):\n    from selfloop.errors import ModelError\n"
-        "    if 20 < self.generated < 40:\n        self.generated = 40\n        raise ModelError('damaged')\n"
+        "    if 20 < self.generated < 40:\n        self.generated = 40\n        raise "
+        "ModelError('damaged')\n"
         "    yield from super().generate(requests)",
         *("bad", "ModelError", "damaged"),
     ),
     "backend breaks midway": (
         "backend",
-        "def generate(self, requests):\n    for i, found in enumerate(super().generate(requests)):\n"
+        "def generate(self, requests):\n    for i, found in "
+        "enumerate(super().generate(requests)):\n"
         f"        if i == 7 and self.generated > 40: {BOOM}\n        yield found",
         *("bad", "RuntimeError", "boom"),
     ),
     "backend ends early": (
         "backend",
-        "def generate(self, requests):\n    for i, found in enumerate(super().generate(requests)):\n"
+        "def generate(self, requests):\n    for i, found in "
+        "enumerate(super().generate(requests)):\n"
         "        if i == 7 and self.generated > 40: return\n        yield found",
         *("bad", "IncompleteBatch", "ended before all completions"),
     ),
     "backend says all twice": (
         "backend",
-        "def generate(self, requests):\n    drafts = any(r.sampling.temperature == 0 for r in requests)\n"
+        "def generate(self, requests):\n    drafts = any(r.sampling.temperature == 0 for r in "
+        "requests)\n"
         "    for i, found in enumerate(super().generate(requests)):\n        yield found\n"
         "        if drafts and i > 6: yield found",
         *("bad", "ValueError", "which nobody asked for"),
@@ -227,10 +316,19 @@ RUNS = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "method", "component", "error", "message"), RUNS.values(), ids=[name.replace(" ", "-") for name in RUNS]
+    ("kind", "method", "component", "error", "message"),
+    RUNS.values(),
+    ids=[name.replace(" ", "-") for name in RUNS],
 )
 def test_a_fault_in_a_run_is_data(
-    kind: str, method: str, component: str, error: str, message: str, write: Write, selfloop: Selfloop, query: Query
+    kind: str,
+    method: str,
+    component: str,
+    error: str,
+    message: str,
+    write: Write,
+    selfloop: Selfloop,
+    query: Query,
 ) -> None:
     folder = write({"bad.py": plugin(kind, method), "recipe.yaml": USE[kind]})
     code = {"scorer": 8, "tuner": 10}.get(kind, 0)  # nothing was answered, nothing was learnt
@@ -246,7 +344,9 @@ def test_a_fault_in_a_run_is_data(
     assert message in shown
     assert "failures: selfloop show" in ran.out, "the summary says that there were failures"
 
-    decisions = [d for (d,) in query(run, "SELECT decision FROM attempts WHERE decision != 'dropped'")]
+    decisions = [
+        d for (d,) in query(run, "SELECT decision FROM attempts WHERE decision != 'dropped'")
+    ]
     assert len(query(run, "SELECT 1 FROM rounds")) == 2, "every round was played"
     if kind == "scorer":
         assert set(decisions) == {"failed"}, "without its score a question is not asked"
@@ -255,21 +355,36 @@ def test_a_fault_in_a_run_is_data(
     assert selfloop("resume", run).code == code, "what is stored can be read again"
 
 
-def test_the_verifier_that_broke_is_the_only_one_missing(write: Write, selfloop: Selfloop, query: Query) -> None:
+def test_the_verifier_that_broke_is_the_only_one_missing(
+    write: Write, selfloop: Selfloop, query: Query
+) -> None:
     picky = (
-        "def verify(self, claims, judging):\n    if any('Egypt' in c.question.text for c in claims): raise KeyError\n"
+        "def verify(self, claims, judging):\n    if any('Egypt' in c.question.text for c in "
+        "claims): raise KeyError\n"
         "    return [Verdict('bad', 0.5) for c in claims]"
     )
-    run = write({"bad.py": plugin("verifier", picky), "recipe.yaml": USE["verifier"]}) / "runs" / "recipe"
+    run = (
+        write({"bad.py": plugin("verifier", picky), "recipe.yaml": USE["verifier"]})
+        / "runs"
+        / "recipe"
+    )
     assert selfloop("run", "recipe.yaml").code == 0
     broke = query(
-        run, "SELECT DISTINCT a.question FROM failures f JOIN attempts a ON a.id = f.attempt WHERE f.component = 'bad'"
+        run,
+        "SELECT DISTINCT a.question FROM failures f JOIN attempts a ON a.id = f.attempt WHERE "
+        "f.component = 'bad'",
     )
     assert broke == [("What is the capital of Egypt?",)]
     judged = query(run, "SELECT DISTINCT attempt FROM verdicts WHERE verifier = 'bad'")
-    asked = query(run, "SELECT id FROM attempts WHERE decision != 'dropped' AND question NOT LIKE '%Egypt%'")
+    asked = query(
+        run, "SELECT id FROM attempts WHERE decision != 'dropped' AND question NOT LIKE '%Egypt%'"
+    )
     assert len(judged) == len(asked) > 2
-    assert query(run, "SELECT 1 FROM attempts WHERE question LIKE '%Egypt%' AND decision NOT IN ('dropped', 'failed')")
+    assert query(
+        run,
+        "SELECT 1 FROM attempts WHERE question LIKE '%Egypt%' AND decision NOT IN ('dropped', "
+        "'failed')",
+    )
 
 
 def test_numbers_of_numpy_are_numbers(write: Write, selfloop: Selfloop, query: Query) -> None:
@@ -277,7 +392,11 @@ def test_numbers_of_numpy_are_numbers(write: Write, selfloop: Selfloop, query: Q
         "def verify(self, claims, judging):\n    import numpy\n"
         "    return (Verdict('bad', numpy.float32(0.5)) for c in claims)"
     )
-    run = write({"bad.py": plugin("verifier", method), "recipe.yaml": USE["verifier"]}) / "runs" / "recipe"
+    run = (
+        write({"bad.py": plugin("verifier", method), "recipe.yaml": USE["verifier"]})
+        / "runs"
+        / "recipe"
+    )
     assert selfloop("run", "recipe.yaml").code == 0
     assert query(run, "SELECT * FROM failures") == []
     assert query(run, "SELECT DISTINCT confidence FROM verdicts WHERE verifier = 'bad'") == [(0.5,)]
@@ -288,11 +407,16 @@ def test_an_adapter_that_cannot_be_loaded_is_the_backends_fault(
     body: str, write: Write, selfloop: Selfloop, query: Query
 ) -> None:
     recipe = USE["backend"].replace("[bad.py]", "[bad.py, tuner.py]") + "tuner: fine\n"
-    files = {"bad.py": plugin("backend", f"def load_adapter(self, adapter): {body}"), "recipe.yaml": recipe}
+    files = {
+        "bad.py": plugin("backend", f"def load_adapter(self, adapter): {body}"),
+        "recipe.yaml": recipe,
+    }
     run = write(files | {"tuner.py": plugin("tuner", name="fine")}) / "runs" / "recipe"
     assert selfloop("run", "recipe.yaml").code == 10
     assert query(run, "SELECT DISTINCT step, component FROM failures") == [("tune", "bad")]
-    assert query(run, "SELECT DISTINCT adapter FROM rounds") == [(None,)], "the last good adapter stays"
+    assert query(run, "SELECT DISTINCT adapter FROM rounds") == [(None,)], (
+        "the last good adapter stays"
+    )
 
 
 def test_an_adapter_that_cannot_be_loaded_again_stops_a_resumed_run(
@@ -300,7 +424,8 @@ def test_an_adapter_that_cannot_be_loaded_again_stops_a_resumed_run(
 ) -> None:
     once = (
         "def load_adapter(self, adapter):\n    import os\n    mood = os.environ.get('MOOD')\n"
-        f"    if mood == 'broken': {BOOM}\n    if mood == 'stopped' and adapter.round == 2: raise KeyboardInterrupt\n"
+        f"    if mood == 'broken': {BOOM}\n    if mood == 'stopped' and adapter.round == 2: raise "
+        "KeyboardInterrupt\n"
         "    return super().load_adapter(adapter)"
     )
     monkeypatch.setenv("MOOD", "stopped")
@@ -317,10 +442,18 @@ def test_an_adapter_that_cannot_be_loaded_again_stops_a_resumed_run(
     assert len(query(run, "SELECT 1 FROM rounds")) == 2
 
 
-def test_two_observers_that_raise_at_everything(write: Write, selfloop: Selfloop, query: Query) -> None:
+def test_two_observers_that_raise_at_everything(
+    write: Write, selfloop: Selfloop, query: Query
+) -> None:
     bad = plugin("observer", f"def notice(self, event): {BOOM}")
-    recipe = RECIPE.replace("[jsonl]", "[bad, worse, jsonl]").replace("[bad.py]", "[bad.py, worse.py]")
-    run = write({"bad.py": bad, "worse.py": bad.replace("'bad'", "'worse'"), "recipe.yaml": recipe}) / "runs" / "recipe"
+    recipe = RECIPE.replace("[jsonl]", "[bad, worse, jsonl]").replace(
+        "[bad.py]", "[bad.py, worse.py]"
+    )
+    run = (
+        write({"bad.py": bad, "worse.py": bad.replace("'bad'", "'worse'"), "recipe.yaml": recipe})
+        / "runs"
+        / "recipe"
+    )
     assert selfloop("run", "recipe.yaml").code == 0
     assert set(query(run, "SELECT component FROM failures")) == {("bad",), ("worse",)}
     events = (run / "events.jsonl").read_text()
@@ -328,26 +461,40 @@ def test_two_observers_that_raise_at_everything(write: Write, selfloop: Selfloop
     assert '"RunEnded"' in events
 
 
-def test_an_observer_that_raises_is_closed_once_at_the_end(write: Write, selfloop: Selfloop) -> None:
+def test_an_observer_that_raises_is_closed_once_at_the_end(
+    write: Write, selfloop: Selfloop
+) -> None:
     bad = plugin("observer", f"def notice(self, event): {BOOM}")
     closing = "def close(self): print('closed', 'RunEnded' in __import__('io').open('runs/recipe/events.jsonl').read())"
-    write({"bad.py": bad.replace(SOUND["observer"]["close"], closing), "recipe.yaml": USE["observer"]})
+    write(
+        {"bad.py": bad.replace(SOUND["observer"]["close"], closing), "recipe.yaml": USE["observer"]}
+    )
     said = selfloop("run", "recipe.yaml")
-    assert (said.code, said.out.count("closed"), said.out.count("closed True")) == (0, 1, 1), said.text
+    assert (said.code, said.out.count("closed"), said.out.count("closed True")) == (0, 1, 1), (
+        said.text
+    )
 
 
-def test_a_backend_that_cannot_say_a_word_asks_nothing(write: Write, selfloop: Selfloop, query: Query) -> None:
+def test_a_backend_that_cannot_say_a_word_asks_nothing(
+    write: Write, selfloop: Selfloop, query: Query
+) -> None:
     for body in (BOOM, "return None", "return 7"):
-        files = {"bad.py": plugin("backend", f"def generate(self, requests): {body}"), "recipe.yaml": USE["backend"]}
+        files = {
+            "bad.py": plugin("backend", f"def generate(self, requests): {body}"),
+            "recipe.yaml": USE["backend"],
+        }
         write(files)
         said = selfloop("run", "recipe.yaml", "--set", "name=mute")
         assert said.code == 7, said.text
         assert "bad: " in said.err
     run = Path("runs/mute")
-    assert query(run, "SELECT DISTINCT component, type, message FROM failures") == [("bad", "RuntimeError", "boom")]
+    assert query(run, "SELECT DISTINCT component, type, message FROM failures") == [
+        ("bad", "RuntimeError", "boom")
+    ]
 
 
-# what stops a run before a model loads: the plugin file, the recipe that uses it, exit code, what is said
+# what stops a run before a model loads: the plugin file, the recipe that uses it, exit code, what
+# is said
 STOPS = {
     **{
         f"{kind} hook raises": (
@@ -403,9 +550,13 @@ STOPS = {
     **{
         f"{kind} is named like a built-in": (
             plugin(kind, name=name),
-            USE[kind].replace("bad,", f"{name},").replace(", bad", f", {name}").replace(": bad\n", f": {name}\n"),
+            USE[kind]
+            .replace("bad,", f"{name},")
+            .replace(", bad", f", {name}")
+            .replace(": bad\n", f": {name}\n"),
             2,
-            f"two plugins offer a {kind} named {name!r}: {owner} (selfloop {version('selfloop')}) and bad.py.",
+            f"two plugins offer a {kind} named {name!r}: {owner} (selfloop {version('selfloop')}) "
+            "and bad.py.",
         )
         for kind, name, owner in [
             ("backend", "scripted", "scripted"),
@@ -421,8 +572,18 @@ STOPS = {
         4,
         "the verifier bad cannot be built: SystemExit: 0",
     ),
-    "file exits": ("raise SystemExit(0)", RECIPE, 4, "plugin bad.py could not be imported: SystemExit: 0"),
-    "build is no function": (plugin("verifier", build="3"), RECIPE, 4, "'bad' whose build is a int, not a class"),
+    "file exits": (
+        "raise SystemExit(0)",
+        RECIPE,
+        4,
+        "plugin bad.py could not be imported: SystemExit: 0",
+    ),
+    "build is no function": (
+        plugin("verifier", build="3"),
+        RECIPE,
+        4,
+        "'bad' whose build is a int, not a class",
+    ),
     "name is none": (plugin("verifier", name=""), RECIPE, 4, "Component '' whose name is not text"),
     "needs is text": (
         plugin("verifier", build="Bad, needs='logprobs'"),
@@ -440,7 +601,8 @@ STOPS = {
         plugin("verifier", "def __init__(self, *, n: 'Nope' = 1): pass"),
         USE["verifier"],
         2,
-        "verifiers.1.kind: selfloop_file_plugin_bad.Bad: its options cannot be read: NameError: name 'Nope'",
+        "verifiers.1.kind: selfloop_file_plugin_bad.Bad: its options cannot be read: NameError: "
+        "name 'Nope'",
     ),
     "options cannot be read": (
         plugin("verifier", build="dict"),
@@ -476,7 +638,9 @@ STOPS = {
 
 
 @pytest.mark.parametrize(
-    ("code", "recipe", "exit_code", "message"), STOPS.values(), ids=[name.replace(" ", "-") for name in STOPS]
+    ("code", "recipe", "exit_code", "message"),
+    STOPS.values(),
+    ids=[name.replace(" ", "-") for name in STOPS],
 )
 def test_a_fault_that_no_run_can_survive_stops_it_before_it_begins(
     code: str, recipe: str, exit_code: int, message: str, write: Write, selfloop: Selfloop
@@ -497,7 +661,10 @@ BROKEN = {
         plugin("verifier") + f"@hookimpl\ndef selfloop_commands(): {BOOM}\n",
         "raised in selfloop_commands: RuntimeError: boom",
     ),
-    "misspells a hook": (f"{HEAD}@hookimpl\ndef selfloop_verifers(): return []\n", "no hook selfloop_verifers."),
+    "misspells a hook": (
+        f"{HEAD}@hookimpl\ndef selfloop_verifers(): return []\n",
+        "no hook selfloop_verifers.",
+    ),
 }
 
 
@@ -516,9 +683,15 @@ def install(write: Write, monkeypatch: pytest.MonkeyPatch) -> Callable[[str | No
     return _install
 
 
-@pytest.mark.parametrize(("code", "why"), BROKEN.values(), ids=[name.replace(" ", "-") for name in BROKEN])
+@pytest.mark.parametrize(
+    ("code", "why"), BROKEN.values(), ids=[name.replace(" ", "-") for name in BROKEN]
+)
 def test_an_installed_plugin_that_is_broken_is_left_out_and_named(
-    code: str | None, why: str, install: Callable[[str | None], None], write: Write, selfloop: Selfloop
+    code: str | None,
+    why: str,
+    install: Callable[[str | None], None],
+    write: Write,
+    selfloop: Selfloop,
 ) -> None:
     install(code)
     write({"recipe.yaml": RECIPE.replace("plugins: [bad.py]\n", "")})

@@ -42,8 +42,12 @@ observers: [jsonl]
 """
 USE = {
     "verifier": RECIPE,
-    "source": RECIPE.replace("[blank_slate]", "[bad, blank_slate]").replace(", bad]\nobs", "]\nobs"),
-    "scorer": RECIPE.replace("[blank_slate]", "[blank_slate], scorers: [bad]").replace(", bad]\nobs", "]\nobs"),
+    "source": RECIPE.replace("[blank_slate]", "[bad, blank_slate]").replace(
+        ", bad]\nobs", "]\nobs"
+    ),
+    "scorer": RECIPE.replace("[blank_slate]", "[blank_slate], scorers: [bad]").replace(
+        ", bad]\nobs", "]\nobs"
+    ),
     "critic": RECIPE.replace(", bad]\nobs", "]\ncritique: bad\nobs"),
     "demonstrator": RECIPE.replace(", bad]\nobs", "]\ndemonstrations: bad\nobs"),
     "tuner": RECIPE.replace(", bad]\nobs", "]\ntuner: bad\nobs"),
@@ -119,22 +123,34 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES.values(), ids=[name.replace(" ", "-") for name in CHANGES])
+@pytest.mark.parametrize(
+    "change", CHANGES.values(), ids=[name.replace(" ", "-") for name in CHANGES]
+)
 def test_a_verifier_that_changes_its_input_spoils_nothing(
     change: str, write: Write, selfloop: Selfloop, query: Query
 ) -> None:
     run = write({"bad.py": plugin(f"{change}\n{SOUND}"), "recipe.yaml": RECIPE}) / "runs" / "recipe"
     said = selfloop("run", "recipe.yaml")
     assert said.code == 0, said.text
-    assert selfloop("run", "recipe.yaml", "--set", "verifiers=[agreement]", "--set", "name=without").code == 0
-    assert judged(query, run, "agreement") == judged(query, run.with_name("without"), "agreement") != []
+    assert (
+        selfloop(
+            "run", "recipe.yaml", "--set", "verifiers=[agreement]", "--set", "name=without"
+        ).code
+        == 0
+    )
+    assert (
+        judged(query, run, "agreement")
+        == judged(query, run.with_name("without"), "agreement")
+        != []
+    )
     assert judged(query, run, "bad") == []
     assert query(run, "SELECT DISTINCT step, component FROM failures") == [("verify", "bad")]
     (kind,) = {kind for (kind,) in query(run, "SELECT type FROM failures")}
     assert kind in ("AttributeError", "TypeError", "FrozenInstanceError")
 
 
-# How a run ends whose only component of a kind failed every time; other kinds leave results without it.
+# How a run ends whose only component of a kind failed every time; other kinds leave results without
+# it.
 EXIT_CODES = {
     "scorer": NothingAnswered.exit_code,
     "demonstrator": NothingAnswered.exit_code,
@@ -145,8 +161,14 @@ EXIT_CODES = {
 
 
 @pytest.mark.parametrize("kind", ["scorer", "critic", "demonstrator", "backend"])
-def test_every_component_gets_a_tuple(kind: str, write: Write, selfloop: Selfloop, query: Query) -> None:
-    run = write({"bad.py": plugin("items.clear()\nyield", kind), "recipe.yaml": USE[kind]}) / "runs" / "recipe"
+def test_every_component_gets_a_tuple(
+    kind: str, write: Write, selfloop: Selfloop, query: Query
+) -> None:
+    run = (
+        write({"bad.py": plugin("items.clear()\nyield", kind), "recipe.yaml": USE[kind]})
+        / "runs"
+        / "recipe"
+    )
     said = selfloop("run", "recipe.yaml")
     assert said.code == EXIT_CODES[kind]
     found = query(run, "SELECT DISTINCT component, type FROM failures")
@@ -154,9 +176,15 @@ def test_every_component_gets_a_tuple(kind: str, write: Write, selfloop: Selfloo
 
 
 def test_a_tuner_gets_a_tuple(write: Write, selfloop: Selfloop, query: Query) -> None:
-    run = write({"bad.py": plugin("told.attempts.clear()", "tuner"), "recipe.yaml": USE["tuner"]}) / "runs" / "recipe"
+    run = (
+        write({"bad.py": plugin("told.attempts.clear()", "tuner"), "recipe.yaml": USE["tuner"]})
+        / "runs"
+        / "recipe"
+    )
     assert selfloop("run", "recipe.yaml").code == TunerFailed.exit_code
-    assert query(run, "SELECT step, component, type FROM failures") == [("tune", "bad", "AttributeError")]
+    assert query(run, "SELECT step, component, type FROM failures") == [
+        ("tune", "bad", "AttributeError")
+    ]
 
 
 IMMUTABLE = (str, int, float, bool, type(None))
@@ -221,7 +249,10 @@ def endless() -> Iterator[Score]:
 
 
 WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "a set": (lambda items: {Score("bad", float(place)) for place in range(len(items))}, "not a list of results"),
+    "a set": (
+        lambda items: {Score("bad", float(place)) for place in range(len(items))},
+        "not a list of results",
+    ),
     "a text": (lambda items: "x" * len(items), "gave a str"),
     "a generator without an end": (lambda items: endless(), "gave more than 1 results for 1 items"),
     "a mapping that lacks one": (lambda items: {}, "without a result for item 0"),
@@ -229,13 +260,20 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda items: dict.fromkeys((*items, Question("Else?", "test")), Score("bad", 1.0)),
         "1 results for what is no item",
     ),
-    "a mapping by position": (lambda items: dict(enumerate([Score("bad", 1.0)] * len(items))), "without a result"),
+    "a mapping by position": (
+        lambda items: dict(enumerate([Score("bad", 1.0)] * len(items))),
+        "without a result",
+    ),
     "None": (lambda items: None, "NoneType"),
 }
 
 
-@pytest.mark.parametrize(("results", "message"), WRONG.values(), ids=[name.replace(" ", "-") for name in WRONG])
-def test_results_that_cannot_be_matched_are_failures(results: Callable[[Any], Any], message: str) -> None:
+@pytest.mark.parametrize(
+    ("results", "message"), WRONG.values(), ids=[name.replace(" ", "-") for name in WRONG]
+)
+def test_results_that_cannot_be_matched_are_failures(
+    results: Callable[[Any], Any], message: str
+) -> None:
     found = scored(results)
     assert len(found) == len(ASKED)
     for lost in found:
@@ -243,7 +281,9 @@ def test_results_that_cannot_be_matched_are_failures(results: Callable[[Any], An
         assert message in lost.failure.message
 
 
-@given(st.lists(st.sampled_from([None, 1.0, "x", Score("bad", 1.0), Verdict("bad", 0.5)]), max_size=7))
+@given(
+    st.lists(st.sampled_from([None, 1.0, "x", Score("bad", 1.0), Verdict("bad", 0.5)]), max_size=7)
+)
 @settings(deadline=None)
 def test_whatever_is_returned_there_is_one_result_an_item(results: list[Any]) -> None:
     found = scored(lambda items: results)
@@ -301,7 +341,9 @@ BACKENDS = {
 
 
 @pytest.mark.parametrize("fault", BACKENDS)
-def test_a_backend_gives_what_it_was_asked_for(fault: str, write: Write, selfloop: Selfloop, query: Query) -> None:
+def test_a_backend_gives_what_it_was_asked_for(
+    fault: str, write: Write, selfloop: Selfloop, query: Query
+) -> None:
     body = f"for i, c in super().generate(items):\n    {BACKENDS[fault]}"
     top = "from dataclasses import replace\nfrom selfloop.errors import RequestError"
     folder = write({"bad.py": plugin(body, "backend", top), "recipe.yaml": USE["backend"]})
@@ -311,7 +353,9 @@ def test_a_backend_gives_what_it_was_asked_for(fault: str, write: Write, selfloo
     assert found == [("bad",)]
 
 
-def test_a_verifier_cannot_change_the_model_for_the_others(write: Write, selfloop: Selfloop, query: Query) -> None:
+def test_a_verifier_cannot_change_the_model_for_the_others(
+    write: Write, selfloop: Selfloop, query: Query
+) -> None:
     body = f"told.backend.close()\ntold.backend.load_adapter(None)\n{SOUND}"
     run = write({"bad.py": plugin(body), "recipe.yaml": RECIPE}) / "runs" / "recipe"
     assert selfloop("run", "recipe.yaml").code == 0
@@ -320,14 +364,18 @@ def test_a_verifier_cannot_change_the_model_for_the_others(write: Write, selfloo
     ]
 
 
-def test_a_tuner_that_fails_leaves_the_adapter_as_it_was(write: Write, selfloop: Selfloop, query: Query) -> None:
+def test_a_tuner_that_fails_leaves_the_adapter_as_it_was(
+    write: Write, selfloop: Selfloop, query: Query
+) -> None:
     body = "told.backend.load_adapter(Adapter('a', 'f00'))\nraise RuntimeError('lost')"
     recipe = USE["tuner"].replace("rounds: 1", "rounds: 2")
     run = write({"bad.py": plugin(body, "tuner"), "recipe.yaml": recipe}) / "runs" / "recipe"
     assert selfloop("run", "recipe.yaml").code == TunerFailed.exit_code
     assert query(run, "SELECT count(*) FROM rounds") == [(2,)]
     assert query(run, "SELECT count(*) FROM completions WHERE data LIKE '%f00%'") == [(0,)]
-    assert query(run, "SELECT count(*) FROM completions")[0][0] > 8, "the second round asked the model too"
+    assert query(run, "SELECT count(*) FROM completions")[0][0] > 8, (
+        "the second round asked the model too"
+    )
 
 
 # Whatever a plugin raises is contained, and named.
@@ -357,7 +405,9 @@ def test_what_a_component_raises_is_a_failure(
 
 
 @pytest.mark.parametrize("raised", RAISED)
-def test_whatever_is_raised_is_a_failure(raised: str, write: Write, selfloop: Selfloop, query: Query) -> None:
+def test_whatever_is_raised_is_a_failure(
+    raised: str, write: Write, selfloop: Selfloop, query: Query
+) -> None:
     code, name = RAISED[raised]
     run = write({"bad.py": plugin(code), "recipe.yaml": RECIPE}) / "runs" / "recipe"
     assert selfloop("run", "recipe.yaml").code == 0
@@ -365,7 +415,9 @@ def test_whatever_is_raised_is_a_failure(raised: str, write: Write, selfloop: Se
 
 
 @pytest.mark.parametrize("raised", [*RAISED, "Ctrl-C"])
-def test_whatever_is_raised_at_import_leaves_the_commands(raised: str, install: Install, selfloop: Selfloop) -> None:
+def test_whatever_is_raised_at_import_leaves_the_commands(
+    raised: str, install: Install, selfloop: Selfloop
+) -> None:
     code, name = RAISED.get(raised, ("raise KeyboardInterrupt", "KeyboardInterrupt"))
     install(f"import sys\n{code}")
     listed = selfloop("plugins")
@@ -376,9 +428,13 @@ def test_whatever_is_raised_at_import_leaves_the_commands(raised: str, install: 
 
 
 @pytest.mark.parametrize("raised", RAISED)
-def test_whatever_is_raised_by_a_constructor_is_one_message(raised: str, write: Write, selfloop: Selfloop) -> None:
+def test_whatever_is_raised_by_a_constructor_is_one_message(
+    raised: str, write: Write, selfloop: Selfloop
+) -> None:
     code, name = RAISED[raised]
-    built = plugin(SOUND).replace("class Bad:", f"class Bad:\n    def __init__(self):\n        {code}")
+    built = plugin(SOUND).replace(
+        "class Bad:", f"class Bad:\n    def __init__(self):\n        {code}"
+    )
     write({"bad.py": built, "recipe.yaml": RECIPE})
     said = selfloop("run", "recipe.yaml")
     assert (said.code, said.out) == (4, "")
@@ -392,19 +448,25 @@ def test_ctrl_c_in_a_plugin_stops_the_run(write: Write, selfloop: Selfloop) -> N
     assert "stopped; what is finished is stored" in said.err
 
 
-def test_ctrl_c_while_a_plugin_is_imported_stops_the_command(install: Install, selfloop: Selfloop) -> None:
+def test_ctrl_c_while_a_plugin_is_imported_stops_the_command(
+    install: Install, selfloop: Selfloop
+) -> None:
     install("import signal\nsignal.raise_signal(signal.SIGINT)")
     before = signal.getsignal(signal.SIGINT)
     assert selfloop("plugins").code == 130
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_command_that_breaks_is_named_with_its_package(install: Install, selfloop: Selfloop) -> None:
+def test_a_command_that_breaks_is_named_with_its_package(
+    install: Install, selfloop: Selfloop
+) -> None:
     command = "import click\n@click.command('extra')\ndef extra(): {}['nothing']\n"
     install(f"{HEAD}{command}@hookimpl\ndef selfloop_commands(): return [extra]\n")
     said = selfloop("extra")
     assert (said.code, said.out) == (4, "")
-    assert "the command extra of the plugin lost (lost 1.0) is broken: KeyError: 'nothing'" in said.err
+    assert (
+        "the command extra of the plugin lost (lost 1.0) is broken: KeyError: 'nothing'" in said.err
+    )
 
 
 # The standard output stays the command's.
@@ -418,7 +480,9 @@ def test_what_is_printed_at_import_goes_to_stderr(install: Install, selfloop: Se
 
 
 @pytest.mark.parametrize("kind", ["verifier", "observer", "source"])
-def test_what_is_printed_in_a_call_does_not_spoil_json(kind: str, write: Write, selfloop: Selfloop) -> None:
+def test_what_is_printed_in_a_call_does_not_spoil_json(
+    kind: str, write: Write, selfloop: Selfloop
+) -> None:
     body = f"print('hello')\n{SOUND if kind == 'verifier' else 'return ()'}"
     write({"bad.py": plugin(body, kind), "recipe.yaml": USE[kind]})
     said = selfloop("run", "recipe.yaml", "--json")
@@ -438,7 +502,9 @@ def test_an_observer_may_print_where_a_verifier_may_not(write: Write, selfloop: 
     assert "shows printed" not in said.err
 
 
-def test_a_handler_that_a_plugin_installs_does_not_log_to_stdout(install: Install, selfloop: Selfloop) -> None:
+def test_a_handler_that_a_plugin_installs_does_not_log_to_stdout(
+    install: Install, selfloop: Selfloop
+) -> None:
     top = "import logging\nlog = logging.getLogger('lost')\nlog.addHandler(logging.StreamHandler(sys.stdout))"
     install(plugin(SOUND, top=f"{top}\nlog.warning('a warning')"))
     listed = selfloop("plugins", "bad", "--json")
@@ -450,7 +516,9 @@ def test_nothing_but_json_reaches_the_output_of_a_process(write: Write) -> None:
     noise = "os.write(1, b'raw\\n'); os.system('echo child'); print('python')"
     folder = write({"bad.py": plugin(f"{noise}\n{SOUND}", top=noise), "recipe.yaml": RECIPE})
     command = [sys.executable, "-m", "selfloop.cli", "run", "recipe.yaml", "--json"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=60, check=True
+    )
     assert json.loads(done.stdout)
     for line in ("raw", "child", "bad.py printed: python", "bad printed: python"):
         assert f"{line}\n" in done.stderr
@@ -458,7 +526,11 @@ def test_nothing_but_json_reaches_the_output_of_a_process(write: Write) -> None:
 
 def test_the_output_is_there_again_after_a_call(capsys: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout
-    with pytest.raises(ValueError, match="out"), attributed_output("outer"), attributed_output("inner"):
+    with (
+        pytest.raises(ValueError, match="out"),
+        attributed_output("outer"),
+        attributed_output("inner"),
+    ):
         print("\x1b[31mred")
         raise ValueError("out")
     assert sys.stdout is before
@@ -471,12 +543,19 @@ STATE = {
     "standard error": ("import io; sys.stderr = io.StringIO()", lambda: sys.stderr),
     "excepthook": ("sys.excepthook = print", lambda: sys.excepthook),
     "recursion limit": ("sys.setrecursionlimit(5000)", sys.getrecursionlimit),
-    "Ctrl-C": ("signal.signal(signal.SIGINT, signal.SIG_IGN)", lambda: signal.getsignal(signal.SIGINT)),
+    "Ctrl-C": (
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)",
+        lambda: signal.getsignal(signal.SIGINT),
+    ),
 }
 
 
-@pytest.mark.parametrize(("code", "state"), STATE.values(), ids=[name.replace(" ", "-") for name in STATE])
-def test_an_import_leaves_the_process_as_it_was(code: str, state: Callable[[], Any], install: Install) -> None:
+@pytest.mark.parametrize(
+    ("code", "state"), STATE.values(), ids=[name.replace(" ", "-") for name in STATE]
+)
+def test_an_import_leaves_the_process_as_it_was(
+    code: str, state: Callable[[], Any], install: Install
+) -> None:
     install(plugin(SOUND, top=code))
     before = state()
     catalog = load()
@@ -487,18 +566,27 @@ def test_an_import_leaves_the_process_as_it_was(code: str, state: Callable[[], A
 # Names belong to one plugin.
 
 
-def test_packages_with_one_entry_point_name_are_told_apart(install: Install, write: Write, selfloop: Selfloop) -> None:
+def test_packages_with_one_entry_point_name_are_told_apart(
+    install: Install, write: Write, selfloop: Selfloop
+) -> None:
     install(plugin(SOUND), "one", "agreement")
     install(plugin(SOUND), "two", "agreement")
     write({"recipe.yaml": RECIPE.replace("plugins: [bad.py]\n", "")})
     said = selfloop("check", "recipe.yaml")
     assert said.code == 2
-    assert "two plugins offer a verifier named 'bad': agreement of one 1.0 and agreement of two 1.0." in said.err
+    assert (
+        "two plugins offer a verifier named 'bad': agreement of one 1.0 and agreement of two 1.0."
+        in said.err
+    )
     assert "Uninstall one of them, or rename its component." in said.err
-    assert "two plugins offer a verifier named 'bad'" in selfloop("plugins").err, "said before a recipe needs it"
+    assert "two plugins offer a verifier named 'bad'" in selfloop("plugins").err, (
+        "said before a recipe needs it"
+    )
 
 
-def test_a_package_takes_no_component_of_ours(install: Install, write: Write, selfloop: Selfloop) -> None:
+def test_a_package_takes_no_component_of_ours(
+    install: Install, write: Write, selfloop: Selfloop
+) -> None:
     install(plugin(SOUND, name="agreement"), "lost", "agreement")
     write({"recipe.yaml": RECIPE.replace("plugins: [bad.py]\n", "").replace(", bad]", "]")})
     said = selfloop("check", "recipe.yaml")
@@ -513,7 +601,9 @@ def test_a_package_takes_no_component_of_ours(install: Install, write: Write, se
 
 
 @pytest.mark.parametrize("name", ["doctor", "run", "models", "report"])
-def test_a_command_of_ours_stays(name: str, install: Install, write: Write, selfloop: Selfloop) -> None:
+def test_a_command_of_ours_stays(
+    name: str, install: Install, write: Write, selfloop: Selfloop
+) -> None:
     """`aaa` sorts before every plugin of ours."""
     command = f"import click\n@click.command({name!r})\ndef mine(): click.echo('stolen')\n"
     install(f"{HEAD}{command}@hookimpl\ndef selfloop_commands(): return [mine]\n", "lost", "aaa")
@@ -523,20 +613,33 @@ def test_a_command_of_ours_stays(name: str, install: Install, write: Write, self
         said = selfloop(*words)
         assert said.code == 0
         assert f"aaa's command {name}" in said.err
-        assert "has a command of that name, which stays. Rename this one, or uninstall lost 1.0." in said.err
+        assert (
+            "has a command of that name, which stays. Rename this one, or uninstall lost 1.0."
+            in said.err
+        )
     kept = json.loads(selfloop("plugins", "--json").out)["components"]
     assert [row for row in kept if row["kind"] == "command" and row["plugin"] == "aaa"] == []
 
 
-def test_a_plugin_with_two_components_of_one_name_is_left_out(install: Install, selfloop: Selfloop) -> None:
-    install(plugin(SOUND).replace("[Component('bad', Bad)]", "[Component('bad', Bad), Component('bad', Bad)]"))
-    assert "plugin lost: selfloop_verifiers lists two Components named 'bad'. Rename one" in selfloop("plugins").err
+def test_a_plugin_with_two_components_of_one_name_is_left_out(
+    install: Install, selfloop: Selfloop
+) -> None:
+    install(
+        plugin(SOUND).replace(
+            "[Component('bad', Bad)]", "[Component('bad', Bad), Component('bad', Bad)]"
+        )
+    )
+    assert (
+        "plugin lost: selfloop_verifiers lists two Components named 'bad'. Rename one"
+        in selfloop("plugins").err
+    )
 
 
 ODD_PLUGINS = {
     "a Component of its own": "class Component: pass\n@hookimpl\ndef selfloop_verifiers(): return [Component()]\n",
     "a command without help": (
-        "import click\nclass Odd(click.Command):\n    def get_short_help_str(self, limit=45): raise ValueError\n"
+        "import click\nclass Odd(click.Command):\n    def get_short_help_str(self, limit=45): "
+        "raise ValueError\n"
         "@hookimpl\ndef selfloop_commands(): return [Odd('odd')]\n"
     ),
     "attributes that raise": "def __getattr__(name): raise SystemExit(name)\n",
@@ -545,10 +648,18 @@ ODD_PLUGINS = {
 
 
 @pytest.mark.parametrize("odd", ODD_PLUGINS)
-def test_an_odd_plugin_leaves_every_command(odd: str, install: Install, write: Write, selfloop: Selfloop) -> None:
+def test_an_odd_plugin_leaves_every_command(
+    odd: str, install: Install, write: Write, selfloop: Selfloop
+) -> None:
     install(HEAD + ODD_PLUGINS[odd])
     write({"recipe.yaml": RECIPE.replace("plugins: [bad.py]\n", "").replace(", bad]", "]")})
-    for words in (["--help"], ["plugins"], ["plugins", "--json"], ["check", "recipe.yaml"], ["doctor", "--help"]):
+    for words in (
+        ["--help"],
+        ["plugins"],
+        ["plugins", "--json"],
+        ["check", "recipe.yaml"],
+        ["doctor", "--help"],
+    ):
         said = selfloop(*words)
         assert said.code == 0, said.text
     broken = json.loads(selfloop("plugins", "--json").out)["broken"]
@@ -556,8 +667,12 @@ def test_an_odd_plugin_leaves_every_command(odd: str, install: Install, write: W
 
 
 @given(st.sampled_from(sorted(METHOD)), st.sampled_from(sorted(RAISED)), st.integers(0, 3))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_one_item_that_breaks_a_component_leaves_the_others(kind: str, raised: str, place: int) -> None:
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_one_item_that_breaks_a_component_leaves_the_others(
+    kind: str, raised: str, place: int
+) -> None:
     """The exception comes for one question alone, at any place in the batch."""
     code, name = RAISED[raised]
 
@@ -568,6 +683,8 @@ def test_one_item_that_breaks_a_component_leaves_the_others(kind: str, raised: s
 
     found = guarded_each("ask", kind, score, ASKED, Score, lambda failure: None)
     lost = [one.failure for one in found if isinstance(one, Broken)]
-    assert [isinstance(one, Broken) for one in found] == [number == place for number in range(len(ASKED))]
+    assert [isinstance(one, Broken) for one in found] == [
+        number == place for number in range(len(ASKED))
+    ]
     assert [(failure.component, failure.type) for failure in lost] == [(kind, name)]
     assert isinstance(lost[0], Failure)

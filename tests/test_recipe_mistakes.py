@@ -154,7 +154,9 @@ CASES: list[Case] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("recipe", "args", "code", "pieces"), [pytest.param(*c[1:], id=c[0]) for c in CASES])
+@pytest.mark.parametrize(
+    ("recipe", "args", "code", "pieces"), [pytest.param(*c[1:], id=c[0]) for c in CASES]
+)
 def test_mistake(
     recipe: str | bytes,
     args: tuple[str, ...],
@@ -173,7 +175,9 @@ def test_mistake(
     assert not runs.exists() or not list(runs.iterdir()), "a run that never began is left behind"
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if "--runs" not in case[2]], ids=lambda case: case[0])
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if "--runs" not in case[2]], ids=lambda case: case[0]
+)
 def test_check_says_the_same(
     case: Case, write: Callable[[Mapping[str, str | bytes]], Path], selfloop: Selfloop
 ) -> None:
@@ -186,7 +190,9 @@ def test_check_says_the_same(
     assert said.code == 0 or all(piece in said.err for piece in pieces)
 
 
-@pytest.mark.parametrize(("name", "piece"), [("nope.yaml", "there is no such file"), (".", "directory")])
+@pytest.mark.parametrize(
+    ("name", "piece"), [("nope.yaml", "there is no such file"), (".", "directory")]
+)
 def test_no_recipe(name: str, piece: str, selfloop: Selfloop) -> None:
     said = selfloop("run", name)
     assert said.code == 2
@@ -207,20 +213,29 @@ def test_a_cut_off_model_is_refused_by_the_backend(
 
 
 def test_a_missing_extra_says_the_pip_line(
-    write: Callable[[Mapping[str, str | bytes]], Path], selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+    write: Callable[[Mapping[str, str | bytes]], Path],
+    selfloop: Selfloop,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
-    for name in [name for name in sys.modules if name.startswith("selfloop_plugins.backends.llama_cpp.")]:
-        monkeypatch.delitem(sys.modules, name)  # other tests may have imported it with the package there
+    for name in [
+        name for name in sys.modules if name.startswith("selfloop_plugins.backends.llama_cpp.")
+    ]:
+        # other tests may have imported it with the package there
+        monkeypatch.delitem(sys.modules, name)
     folder = write({"whole.gguf": GGUF, "recipe.yaml": model("whole.gguf")})
     said = selfloop("run", "recipe.yaml")
     assert said.code == 2
-    assert "llama-cpp-python, which is not installed. Do: pip install 'selfloop[llamacpp]'" in said.err
+    assert (
+        "llama-cpp-python, which is not installed. Do: pip install 'selfloop[llamacpp]'" in said.err
+    )
     assert not list((folder / "runs").iterdir())
 
 
 def test_no_permission(
-    write: Callable[[Mapping[str, str | bytes]], Path], selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+    write: Callable[[Mapping[str, str | bytes]], Path],
+    selfloop: Selfloop,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Simulated, for tests may run as root, whom nothing is forbidden."""
 
@@ -237,7 +252,9 @@ def test_no_permission(
 def test_a_prompt_over_the_context_fails_alone(
     write: Callable[[Mapping[str, str | bytes]], Path], selfloop: Selfloop, query: Query
 ) -> None:
-    questions = f"What is the capital of Egypt?\nWhat is {'very ' * 80}old?\nWho painted the ceiling?\n"
+    questions = (
+        f"What is the capital of Egypt?\nWhat is {'very ' * 80}old?\nWho painted the ceiling?\n"
+    )
     recipe = (
         "rounds: 1\nbackend: {kind: scripted, context: 120}\ncritique: none\n"
         "ask: {questions: 3, scorers: [], sources: [{kind: file, path: q.txt}]}\n"
@@ -245,14 +262,18 @@ def test_a_prompt_over_the_context_fails_alone(
     folder = write({"q.txt": questions, "recipe.yaml": recipe})
     said = selfloop("run", "recipe.yaml")
     assert said.code == 0
-    rows = query(folder / "runs/recipe", "SELECT decision = 'failed', reason FROM attempts ORDER BY position")
+    rows = query(
+        folder / "runs/recipe", "SELECT decision = 'failed', reason FROM attempts ORDER BY position"
+    )
     assert [failed for failed, _ in rows] == [0, 1, 0]
     assert "over the context of 120" in rows[1][1]
     assert "failures: selfloop show runs/recipe --failures" in said.out
     assert "RequestError" in selfloop("show", "recipe", "--failures").out
 
 
-def test_nothing_asked(write: Callable[[Mapping[str, str | bytes]], Path], selfloop: Selfloop) -> None:
+def test_nothing_asked(
+    write: Callable[[Mapping[str, str | bytes]], Path], selfloop: Selfloop
+) -> None:
     write({"recipe.yaml": backend("{kind: scripted, context: 20}")})
     said = selfloop("run", "recipe.yaml")
     assert said.code == 7
@@ -306,7 +327,9 @@ def test_locked_run(run: Path, selfloop: Selfloop) -> None:
 def test_another_model_than_the_run_was_made_with(run: Path, selfloop: Selfloop) -> None:
     (run.parent.parent / "other.json").write_text('{"": ["Who was it, and when?"]}')
     text = (
-        (run / "recipe.yaml").read_text().replace("backend: scripted", "backend: {kind: scripted, script: other.json}")
+        (run / "recipe.yaml")
+        .read_text()
+        .replace("backend: scripted", "backend: {kind: scripted, script: other.json}")
     )
     (run / "recipe.yaml").write_text(text)
     said = selfloop("resume", "recipe")
@@ -324,7 +347,9 @@ def test_full_disk(
     folder = write({"recipe.yaml": swap("samples: 2", "samples: 40")})
     assert selfloop("run", "recipe.yaml", "--runs", "whole").code == 0
 
-    def small(store: Store, write: bool, _open: Callable[[Store, bool], sqlite3.Connection] = Store._open) -> object:
+    def small(
+        store: Store, write: bool, _open: Callable[[Store, bool], sqlite3.Connection] = Store._open
+    ) -> object:
         db = _open(store, write)
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {pages + 2}")
@@ -339,6 +364,9 @@ def test_full_disk(
     kept = query(folder / "runs/recipe", "SELECT key, sample, data FROM completions")
     assert kept
     assert selfloop("resume", "recipe").code == 0
-    for sql in ("SELECT data FROM attempts ORDER BY id", "SELECT key, sample, data FROM completions ORDER BY 1, 2"):
+    for sql in (
+        "SELECT data FROM attempts ORDER BY id",
+        "SELECT key, sample, data FROM completions ORDER BY 1, 2",
+    ):
         assert query(folder / "runs/recipe", sql) == query(folder / "whole/recipe", sql)
     assert {*kept} <= {*query(folder / "runs/recipe", "SELECT key, sample, data FROM completions")}

@@ -40,8 +40,10 @@ def test_it_judges_by_the_default_verifiers_or_by_others_on_purpose(recipe: Path
 def test_a_recipe_that_names_no_verifiers_has_those_that_its_backend_can_serve(work: Path) -> None:
     plain = "rounds: 1\nbackend: {0}\nask: {{sources: [blank_slate]}}\n"
     plugin = (
-        "from selfloop import Component, hookimpl\nfrom selfloop.testing import Limited\n@hookimpl\n"
-        "def selfloop_backends():\n    return [Component('poor', lambda: Limited(['logprobs']), gives={'logprobs'})]\n"
+        "from selfloop import Component, hookimpl\nfrom selfloop.testing import "
+        "Limited\n@hookimpl\n"
+        "def selfloop_backends():\n    return [Component('poor', lambda: Limited(['logprobs']), "
+        "gives={'logprobs'})]\n"
     )
     (work / "poor.py").write_text(plugin)
     (work / "full.yaml").write_text(plain.format("scripted"))
@@ -60,7 +62,8 @@ def test_the_cookbook_has_it(recipe: Path) -> None:
 def test_nothing_is_wrong_with_it(recipe: Path, selfloop: Selfloop) -> None:
     """Its own backend is put off, for its model may not be here; every other option is checked as it stands."""
     said = selfloop("check", recipe, "--set", "backend=scripted")
-    accounts = [line for line in said.err.splitlines() if ": JSONL, " not in line]  # of question files, no warnings
+    # of question files, no warnings
+    accounts = [line for line in said.err.splitlines() if ": JSONL, " not in line]
     assert (said.code, accounts) == (0, [])
     assert said.out.startswith(f"{recipe} can run: ")
 
@@ -76,5 +79,7 @@ def test_it_runs_and_finds_something_out(recipe: Path, selfloop: Selfloop, work:
 
 
 def test_a_mistake_in_one_would_be_seen(selfloop: Selfloop, work: Path) -> None:
-    (work / "wrong.yaml").write_text(RECIPES[0].read_text(encoding="utf-8") + "verifierz: [agreement]\n")
+    (work / "wrong.yaml").write_text(
+        RECIPES[0].read_text(encoding="utf-8") + "verifierz: [agreement]\n"
+    )
     assert selfloop("check", "wrong.yaml", "--set", "backend=scripted").code == 2

@@ -16,7 +16,8 @@ from selfloop.storage.store import Store
 from selfloop.testing import ScriptedBackend
 
 PAIRS = [
-    Continuation("Question: What is the capital of Egypt?\nAnswer:", text) for text in (" Cairo", " Giza", "", (1,))
+    Continuation("Question: What is the capital of Egypt?\nAnswer:", text)
+    for text in (" Cairo", " Giza", "", (1,))
 ]
 
 
@@ -27,12 +28,19 @@ class Reads(ScriptedBackend):
         super().__init__()
         self.read = 0
 
-    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+    def loglikelihood(
+        self, pairs: Sequence[Continuation]
+    ) -> list[tuple[float, ...] | RequestError]:
         self.read += len(pairs)
         found = super().loglikelihood(pairs)
-        return [RequestError("too long") if len(p.prompt) > 100 else f for p, f in zip(pairs, found, strict=True)]
+        return [
+            RequestError("too long") if len(p.prompt) > 100 else f
+            for p, f in zip(pairs, found, strict=True)
+        ]
 
-    def hidden_states(self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1) -> Any:
+    def hidden_states(
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+    ) -> Any:
         self.read += len(pairs)
         return super().hidden_states(pairs, places, layer)
 
@@ -46,7 +54,9 @@ def made(tmp_path: Path) -> Iterator[tuple[Reads, Recorder]]:
     store.close()
 
 
-def test_what_was_read_is_not_read_again(made: tuple[Reads, Recorder], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_read_is_not_read_again(
+    made: tuple[Reads, Recorder], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recorder, "AT_ONCE", 3)
     backend, recorded = made
     first = recorded.loglikelihood([*PAIRS, PAIRS[0]])
@@ -67,7 +77,8 @@ def test_what_was_read_is_not_read_again(made: tuple[Reads, Recorder], monkeypat
     inner = recorded.hidden_states(PAIRS, (-1,), 1)
     assert backend.read == 16
     assert all(
-        np.array_equal(one, right) for one, right in zip(inner, backend.hidden_states(PAIRS, (-1,), 1), strict=True)
+        np.array_equal(one, right)
+        for one, right in zip(inner, backend.hidden_states(PAIRS, (-1,), 1), strict=True)
     )
 
 

@@ -89,21 +89,40 @@ def test_the_same_recipe_gives_the_same_without_the_model(
     other = run.parent / "first-rescored"
     rows = "SELECT number, adapter FROM rounds ORDER BY number"
     assert query(other, rows) == query(run, rows)
-    assert query(other, "SELECT count(*) FROM completions") == query(run, "SELECT count(*) FROM completions")
+    assert query(other, "SELECT count(*) FROM completions") == query(
+        run, "SELECT count(*) FROM completions"
+    )
     monkeypatch.delenv("NO_MODEL")
-    assert selfloop("resume", "runs/first-rescored").code == 0, "it is a run like any other, and it is done"
+    assert selfloop("resume", "runs/first-rescored").code == 0, (
+        "it is a run like any other, and it is done"
+    )
 
 
-def test_other_verifiers_and_thresholds(run: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_verifiers_and_thresholds(
+    run: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NO_MODEL", "1")
-    said = selfloop("rescore", "runs/first", "--set", "verifiers=[cocoa]", "--set", "decide.belief=0.9", "--json")
+    said = selfloop(
+        "rescore",
+        "runs/first",
+        "--set",
+        "verifiers=[cocoa]",
+        "--set",
+        "decide.belief=0.9",
+        "--json",
+    )
     assert said.code == 0, said.err
     made = attempts(selfloop, Path(json.loads(said.out)["run"]).name)
     judged = [a for a in made if a["decision"] not in ("dropped", "failed")]
     assert judged and all(
-        [v["verifier"] for v in a["verdicts"] if v["candidate"] == "draft"] == ["cocoa"] for a in judged
+        [v["verifier"] for v in a["verdicts"] if v["candidate"] == "draft"] == ["cocoa"]
+        for a in judged
     )
-    assert all((a["decision"] == "belief") == (a["confidence"] >= 0.9) for a in judged if a["confidence"] is not None)
+    assert all(
+        (a["decision"] == "belief") == (a["confidence"] >= 0.9)
+        for a in judged
+        if a["confidence"] is not None
+    )
     kept = [a["question"]["text"] for a in attempts(selfloop, "first")]
     assert [a["question"]["text"] for a in made] == kept
 
@@ -114,7 +133,10 @@ def test_the_model_is_opened_for_what_is_not_stored(
     more = ("rescore", "first", "--set", "verifiers=[agreement, pmi]")
     with monkeypatch.context() as closed:
         closed.setenv("NO_MODEL", "1")
-        assert selfloop(*more).code != 0 or selfloop("show", "first-rescored", "--failures").out != "nothing failed\n"
+        assert (
+            selfloop(*more).code != 0
+            or selfloop("show", "first-rescored", "--failures").out != "nothing failed\n"
+        )
     assert selfloop(*more).code == 0
     made = attempts(selfloop, "first-rescored-2")
     told = [v for a in made for v in a["verdicts"] if v["verifier"] == "pmi"]
@@ -123,7 +145,9 @@ def test_the_model_is_opened_for_what_is_not_stored(
     assert adapters == {None, "sha-1"}, "the second round is judged under the first's adapter"
 
 
-def test_a_model_that_is_now_another_is_not_asked(run: Path, selfloop: Selfloop, write: Write) -> None:
+def test_a_model_that_is_now_another_is_not_asked(
+    run: Path, selfloop: Selfloop, write: Write
+) -> None:
     write({"plugin.py": PLUGIN.replace("super().__init__()", "super().__init__({'': ['x']})")})
     assert selfloop("rescore", "first").code == 0
     said = selfloop("rescore", "first", "--set", "verifiers=[pmi]")

@@ -29,7 +29,9 @@ Write = Callable[[Mapping[str, str]], Path]
 def start(runs: str, *command: str, **kwargs: Any) -> subprocess.Popen[str]:
     command = command or ("run", "recipe.yaml")
     line = [sys.executable, "-m", "selfloop.cli", *command, "--runs", runs]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs)
+    return subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+    )
 
 
 def stored(run: Path) -> int:
@@ -87,7 +89,12 @@ def test_kill_anywhere(whole: Path, selfloop: Selfloop, query: Query) -> None:
     expected = {name: query(whole, sql) for name, sql in RECORDS.items()}
     total = len(expected["completions"])
     assert total > KILLS
-    assert {step for _, _, step, _, _ in expected["completions"]} == {"ask", "answer", "critique", "revise"}
+    assert {step for _, _, step, _, _ in expected["completions"]} == {
+        "ask",
+        "answer",
+        "critique",
+        "revise",
+    }
     moments = [1 + i * (total - 1) // KILLS for i in range(KILLS)]
     with ThreadPoolExecutor(5) as pool:
         ended = list(pool.map(killed, range(KILLS), moments))
@@ -121,7 +128,9 @@ def test_kill_again_and_again(whole: Path, query: Query) -> None:
     assert query(run, "SELECT count(*) FROM sessions") == [(5,)]
 
 
-def test_resume_of_a_run_that_is_done_changes_nothing(whole: Path, selfloop: Selfloop, query: Query) -> None:
+def test_resume_of_a_run_that_is_done_changes_nothing(
+    whole: Path, selfloop: Selfloop, query: Query
+) -> None:
     before = {name: query(whole, sql) for name, sql in RECORDS.items()}
     said = selfloop("resume", whole)
     assert said.code == 0
@@ -152,7 +161,9 @@ def test_only_one_process_works_on_a_run(write: Write, selfloop: Selfloop, query
     assert query(run, "SELECT count(*) FROM sessions") == [(2,)]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there Ctrl-C is no signal that can be sent to one process")
+@pytest.mark.skipif(
+    sys.platform == "win32", reason="there Ctrl-C is no signal that can be sent to one process"
+)
 def test_ctrl_c(whole: Path, selfloop: Selfloop, query: Query) -> None:
     run = Path("runs/recipe")
     # whoever runs the tests in the background may have SIGINT ignored, which a child would inherit
@@ -161,7 +172,9 @@ def test_ctrl_c(whole: Path, selfloop: Selfloop, query: Query) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=MOST)
     assert process.returncode == 130
-    assert err.strip().endswith(f"stopped; what is finished is stored. Go on: selfloop resume {run}")
+    assert err.strip().endswith(
+        f"stopped; what is finished is stored. Go on: selfloop resume {run}"
+    )
     assert "Traceback" not in out + err
     assert '"outcome": "stopped"' in (run / "events.jsonl").read_text().splitlines()[-1]
     assert selfloop("resume", run).code == 0

@@ -96,7 +96,8 @@ def test_declining_never_raises_and_empty_declines(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["1,", "*a ", "'", "one ", "a.", "- 5 ", "(", "i do ", "_", "the ", "no ", "1.5 x ", "one x "]
+    "piece",
+    ["1,", "*a ", "'", "one ", "a.", "- 5 ", "(", "i do ", "_", "the ", "no ", "1.5 x ", "one x "],
 )
 def test_a_long_text_costs_no_more_than_its_length(piece: str) -> None:
     text = piece * 20_000
@@ -178,13 +179,17 @@ def test_token_f1_by_hand() -> None:
     assert token_f1("", "x") == 0
 
 
-@pytest.mark.parametrize("name", ["exactly", "f1:2", "f1:x", "f1:0", "numeric:-1", "squad:1", "", "numeric:nan"])
+@pytest.mark.parametrize(
+    "name", ["exactly", "f1:2", "f1:x", "f1:0", "numeric:-1", "squad:1", "", "numeric:nan"]
+)
 def test_a_match_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(RecipeError, match=r"no match named|is no number"):
         match_named(name)
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|aa)+$", r"(x+x+)+y", "(", "[", "a{2,1}", "(?P<x>a)(?P=y)"])
+@pytest.mark.parametrize(
+    "pattern", ["(a+)+$", "(a|aa)+$", r"(x+x+)+y", "(", "[", "a{2,1}", "(?P<x>a)(?P=y)"]
+)
 def test_a_pattern_that_is_none_or_never_ends_is_refused(pattern: str) -> None:
     begun = time.perf_counter()
     with pytest.raises(ValueError, match=r"takes too long|is no regular expression"):
@@ -202,7 +207,8 @@ def test_the_measured_errors_stay_within_their_bounds(monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     matching = importlib.import_module("matching")
     pairs = [
-        matching.Pair(kind, same == "same", one, other) for kind, same, one, other in matching._rows("answer_pairs.tsv")
+        matching.Pair(kind, same == "same", one, other)
+        for kind, same, one, other in matching._rows("answer_pairs.tsv")
     ]
     wrong = [pair for pair in pairs if matching.agree(normalise, pair) != pair.same]
     assert len(pairs) >= 300 and len(wrong) < 0.03 * len(pairs)
@@ -210,7 +216,9 @@ def test_the_measured_errors_stay_within_their_bounds(monkeypatch: pytest.Monkey
     said_so = [truth for _, _, truth, text in rows if declines(text)]
     hits = said_so.count("declines")
     assert len(rows) >= 400
-    assert hits >= 0.98 * len(said_so) and hits >= 0.98 * sum(truth == "declines" for _, _, truth, _ in rows)
+    assert hits >= 0.98 * len(said_so) and hits >= 0.98 * sum(
+        truth == "declines" for _, _, truth, _ in rows
+    )
 
 
 RECIPE = """\
@@ -227,13 +235,17 @@ QUESTIONS = ["Who rules Zorvania?", "What is the capital of Egypt?", "What is it
 
 
 def run_of(write: Write, selfloop: Selfloop, recipe: str = RECIPE) -> list[dict[str, str]]:
-    rows = "".join(json.dumps({"question": question, "answers": ["Cairo"]}) + "\n" for question in QUESTIONS)
+    rows = "".join(
+        json.dumps({"question": question, "answers": ["Cairo"]}) + "\n" for question in QUESTIONS
+    )
     write({"r.yaml": recipe, "script.json": json.dumps(SCRIPT), "q.jsonl": rows})
     assert selfloop("run", "r.yaml").code == 0
     return json.loads(selfloop("show", "r", "--json").out)["attempts"]  # type: ignore[no-any-return]
 
 
-def test_a_recipe_adds_patterns_and_all_commands_know_them(write: Write, selfloop: Selfloop) -> None:
+def test_a_recipe_adds_patterns_and_all_commands_know_them(
+    write: Write, selfloop: Selfloop
+) -> None:
     attempts = run_of(write, selfloop)
     assert [one["decision"] for one in attempts] == ["declined", "belief", "belief"]
     assert attempts[0]["reason"] == "the model declined"
@@ -270,6 +282,12 @@ def test_eval_says_which_rule(name: str, write: Write, selfloop: Selfloop) -> No
 
 
 def test_a_run_of_questions_with_patterns_is_bounded(write: Write, selfloop: Selfloop) -> None:
-    write({"r.yaml": RECIPE, "script.json": "{}", "q.jsonl": '{"question": "Q?", "answer_regex": "(a+)+$"}\n'})
+    write(
+        {
+            "r.yaml": RECIPE,
+            "script.json": "{}",
+            "q.jsonl": '{"question": "Q?", "answer_regex": "(a+)+$"}\n',
+        }
+    )
     said = selfloop("check", "r.yaml")
     assert said.code == 2 and "line 1: answer_regex takes too long" in said.err

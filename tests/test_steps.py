@@ -103,7 +103,12 @@ def turn(tmp_path: Path) -> Iterator[Make]:
         observer: Observer | None = None,
         **parts: Any,
     ) -> steps.Turn:
-        said = {"name": "test", "backend": "scripted", "ask": {"sources": ["listed"]}, **(recipe or {})}
+        said = {
+            "name": "test",
+            "backend": "scripted",
+            "ask": {"sources": ["listed"]},
+            **(recipe or {}),
+        }
         store = Store(tmp_path / f"run-{len(stores)}", write=True)
         stores.append(store)
         store.begin_session({})
@@ -118,7 +123,9 @@ def turn(tmp_path: Path) -> Iterator[Make]:
             "tuner": None,
             **parts,
         }
-        made = Parts(recorder, notice=notice, prompts=Prompts(), folder=store.folder, plugins={}, **given)
+        made = Parts(
+            recorder, notice=notice, prompts=Prompts(), folder=store.folder, plugins={}, **given
+        )
         past = past or Past()
         return steps.Turn(past.rounds + 1, Recipe.model_validate(said), made, past)
 
@@ -156,14 +163,17 @@ def judges(*rates: Rates) -> list[Named[Judge]]:
         ([{"draft": 0.7, "revision": 0.7}], "draft", 0.7),
         ([{"draft": 0.2, "revision": None}], "draft", 0.2),
         ([{"draft": None, "revision": 0.9}], "draft", None),
-        # the last one that judged both is heard; the confidence is that of the last one that judged the chosen one
+        # the last one that judged both is heard; the confidence is that of the last one that judged
+        # the chosen one
         ([{"draft": 0.5, "revision": 0.6}, {"draft": 1.0, "revision": None}], "revision", 0.6),
         ([{"draft": 0.5, "revision": 0.4}, {"draft": None, "revision": 1.0}], "draft", 0.5),
         ([{"draft": 0.2, "revision": 0.9}, {"draft": 0.4, "revision": 0.3}], "draft", 0.4),
         ([{"draft": 0.9, "revision": 0.2}, {"draft": 0.3, "revision": 0.4}], "revision", 0.4),
     ],
 )
-def test_a_revision_must_be_rated_higher(rates: list[Rates], chosen: str, confidence: float | None, turn: Make) -> None:
+def test_a_revision_must_be_rated_higher(
+    rates: list[Rates], chosen: str, confidence: float | None, turn: Make
+) -> None:
     one = decided(turn(verifiers=judges(*rates)), answered("Giza", "Cairo"))
     assert (one.chosen, one.confidence) == (chosen, pytest.approx(confidence))
     assert one.answer == ("Cairo" if chosen == "revision" else "Giza")
@@ -171,7 +181,14 @@ def test_a_revision_must_be_rated_higher(rates: list[Rates], chosen: str, confid
 
 @pytest.mark.parametrize(
     ("confidence", "decision"),
-    [(1.0, "belief"), (0.6, "belief"), (0.59, "undecided"), (0.31, "undecided"), (0.3, "declined"), (0.0, "declined")],
+    [
+        (1.0, "belief"),
+        (0.6, "belief"),
+        (0.59, "undecided"),
+        (0.31, "undecided"),
+        (0.3, "declined"),
+        (0.0, "declined"),
+    ],
 )
 def test_thresholds(confidence: float, decision: str, turn: Make) -> None:
     one = decided(turn(verifiers=judges({"draft": confidence})), answered())
@@ -199,19 +216,27 @@ def test_a_risk_sets_the_threshold(risk: float, confidences: list[float], belief
     assert sum(c >= threshold for c in confidences) == beliefs
     kept = [[c for c in confidences if c >= at] for at in confidences]
     assert beliefs == max(
-        [len(some) for some in kept if sum(1 - c for c in some) <= (risk + 1e-9) * len(some)], default=0
+        [len(some) for some in kept if sum(1 - c for c in some) <= (risk + 1e-9) * len(some)],
+        default=0,
     )
 
 
 def test_a_risk_is_that_of_the_round(turn: Make) -> None:
     told = turn({"decide": {"risk": 0.2}})
     rated = [replace(answered(), verdicts=(Verdict("v", c),)) for c in (0.9, 0.8, 0.7, 0.5, 0.2)]
-    assert [a.decision for a in steps.decide(told, rated)] == ["belief"] * 3 + ["undecided", "declined"]
+    assert [a.decision for a in steps.decide(told, rated)] == ["belief"] * 3 + [
+        "undecided",
+        "declined",
+    ]
 
 
 def test_undecided_when_all_abstain(turn: Make) -> None:
     one = decided(turn(verifiers=judges({}, {})), answered())
-    assert (one.decision, one.confidence, one.reason) == ("undecided", None, "no verifier could tell")
+    assert (one.decision, one.confidence, one.reason) == (
+        "undecided",
+        None,
+        "no verifier could tell",
+    )
     assert [v.confidence for v in one.verdicts] == [None, None]
 
 
@@ -230,7 +255,9 @@ def test_a_verifier_sees_a_revision_only_if_it_says_something_else(turn: Make) -
     steps.verify(turn(verifiers=[Named("other", other)]), [answered("Giza", "Cairo")])
     assert [c.candidate for c in same.seen] == ["draft"]
     assert [c.candidate for c in other.seen] == ["draft", "revision"]
-    assert [s.text for s in other.seen[1].samples] == ["Cairo", "Giza", "Giza"], "the draft is one more sample"
+    assert [s.text for s in other.seen[1].samples] == ["Cairo", "Giza", "Giza"], (
+        "the draft is one more sample"
+    )
 
 
 @dataclass
@@ -240,7 +267,9 @@ class Second:
     seen: list[Any] = field(default_factory=list)
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
-        self.seen += [(claim.verdicts, judging.before([replace(claim, samples=())])) for claim in claims]
+        self.seen += [
+            (claim.verdicts, judging.before([replace(claim, samples=())])) for claim in claims
+        ]
         return [Verdict("", None, "listens")] * len(claims)
 
 
@@ -251,21 +280,31 @@ class Counts:
     breaks: bool = False
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
-        return [Verdict("", len(c.samples) / (2 if c.samples or not self.breaks else 0)) for c in claims]
+        return [
+            Verdict("", len(c.samples) / (2 if c.samples or not self.breaks else 0)) for c in claims
+        ]
 
 
 def test_a_verifier_is_shown_what_those_before_it_say_and_may_ask_again(turn: Make) -> None:
     second = Second()
-    judged = [Named("counts", Counts()), Named("fragile", Counts(breaks=True)), Named("second", second)]
+    judged = [
+        Named("counts", Counts()),
+        Named("fragile", Counts(breaks=True)),
+        Named("second", second),
+    ]
     attempt = decided(turn(verifiers=judged), answered())
     own = (Verdict("counts", 1.0), Verdict("fragile", 1.0))
     assert second.seen == [(own, [(Verdict("counts", 0.0),)])]
     assert attempt.verdicts == (*own, Verdict("second", None, "listens"))
-    assert (attempt.confidence, attempt.failures) == (1.0, ()), "what broke was a question of the second's"
+    assert (attempt.confidence, attempt.failures) == (1.0, ()), (
+        "what broke was a question of the second's"
+    )
 
 
 def test_what_a_broken_verifier_says_is_a_failure_and_the_others_decide(turn: Make) -> None:
-    attempt = decided(turn(verifiers=judges({"draft": 1.5}, {"draft": float("nan")}, {"draft": 0.9})), answered())
+    attempt = decided(
+        turn(verifiers=judges({"draft": 1.5}, {"draft": float("nan")}, {"draft": 0.9})), answered()
+    )
     assert (attempt.decision, attempt.confidence) == ("belief", 0.9)
     assert [f.component for f in attempt.failures] == ["judge0", "judge1"]
     assert len(attempt.verdicts) == 1
@@ -281,7 +320,8 @@ QUESTIONS = [f"Question number {word}?" for word in WORDS]
 def test_shares_of_sources(turn: Make) -> None:
     some, other = Listed(list(QUESTIONS)), Listed([q.upper() for q in QUESTIONS])
     made = turn(
-        {"ask": {"sources": ["listed"], "questions": 8}}, sources=[Named("a", some, share=3), Named("b", other)]
+        {"ask": {"sources": ["listed"], "questions": 8}},
+        sources=[Named("a", some, share=3), Named("b", other)],
     )
     assert len(steps.ask(made)) == 8
     assert (some.asked, other.asked) == ([6], [2])
@@ -289,7 +329,10 @@ def test_shares_of_sources(turn: Make) -> None:
 
 def test_a_dry_source_is_left_alone_and_the_others_fill_up(turn: Make) -> None:
     dry, full = Listed([]), Listed(list(QUESTIONS))
-    made = turn({"ask": {"sources": ["listed"], "questions": 6}}, sources=[Named("dry", dry), Named("full", full)])
+    made = turn(
+        {"ask": {"sources": ["listed"], "questions": 6}},
+        sources=[Named("dry", dry), Named("full", full)],
+    )
     assert [a.question.text for a in steps.ask(made)] == QUESTIONS[:6]
     assert (dry.asked, full.asked) == ([3], [3, 3])
 
@@ -302,7 +345,9 @@ def test_a_round_without_questions_is_empty(turn: Make) -> None:
 
 def test_a_source_is_asked_again_only_so_often(turn: Make) -> None:
     slow = Listed(list(QUESTIONS), at_once=1)
-    made = turn({"ask": {"sources": ["listed"], "questions": 9, "turns": 4}}, sources=[Named("slow", slow)])
+    made = turn(
+        {"ask": {"sources": ["listed"], "questions": 9, "turns": 4}}, sources=[Named("slow", slow)]
+    )
     assert len(steps.ask(made)) == 4
     assert slow.asked == [9, 8, 7, 6]
 
@@ -328,7 +373,10 @@ def test_more_questions_than_wanted_are_left_for_later(turn: Make) -> None:
         def ask(self, asking: Asking) -> list[Question]:
             return [Question(text, "eager") for text in self.texts]
 
-    made = turn({"ask": {"sources": ["listed"], "questions": 3}}, sources=[Named("eager", Eager(QUESTIONS[:5]))])
+    made = turn(
+        {"ask": {"sources": ["listed"], "questions": 3}},
+        sources=[Named("eager", Eager(QUESTIONS[:5]))],
+    )
     attempts = steps.ask(made)
     assert [a.question.text for a in attempts] == QUESTIONS[:3]
     assert all(a.live for a in attempts)
@@ -336,20 +384,22 @@ def test_more_questions_than_wanted_are_left_for_later(turn: Make) -> None:
 
 def test_two_sources_of_one_kind_are_two(turn: Make) -> None:
     short, long = Listed(QUESTIONS[:1]), Listed(QUESTIONS[1:])
-    made = turn({"ask": {"sources": ["listed"], "questions": 6}}, sources=[Named("file", short), Named("file-2", long)])
+    made = turn(
+        {"ask": {"sources": ["listed"], "questions": 6}},
+        sources=[Named("file", short), Named("file-2", long)],
+    )
     assert len(steps.ask(made)) == 6
 
 
 def test_no_question_of_the_user_is_lost(
     write: Callable[[Mapping[str, str]], Path], selfloop: Selfloop, query: Query
 ) -> None:
-    recipe = (
-        "rounds: 4\nbackend: scripted\nask: {questions: 2, scorers: [], sources: [topics, {kind: file, path: q.txt}]}\n"
-    )
+    recipe = "rounds: 4\nbackend: scripted\nask: {questions: 2, scorers: [], sources: [topics, {kind: file, path: q.txt}]}\n"
     folder = write({"q.txt": "Who was the first?\nWho was the last?\n", "recipe.yaml": recipe})
     assert selfloop("run", "recipe.yaml").code == 0
     rows = query(
-        folder / "runs/recipe", "SELECT question FROM attempts WHERE source = 'file' AND decision != 'dropped'"
+        folder / "runs/recipe",
+        "SELECT question FROM attempts WHERE source = 'file' AND decision != 'dropped'",
     )
     assert {question for (question,) in rows} == {"Who was the first?", "Who was the last?"}
 
@@ -362,12 +412,17 @@ def test_answer_draws_a_greedy_draft_and_samples(turn: Make) -> None:
     (one,) = steps.answer(made, [Attempt(Question("What is it?", "test"))])
     assert one.draft is not None
     assert [s.sample for s in one.samples] == [0, 1, 2, 3, 4]
-    assert steps.answer(made, [Attempt(Question("What is it?", "test"))]) == [one], "asked again, it is the same"
+    assert steps.answer(made, [Attempt(Question("What is it?", "test"))]) == [one], (
+        "asked again, it is the same"
+    )
 
 
 def test_the_same_question_in_another_round_draws_other_samples(turn: Make) -> None:
     ask = [Attempt(Question("What is it?", "test"))]
-    first, second = turn({"answer": {"samples": 12}}), turn({"answer": {"samples": 12}}, past=Past(rounds=1))
+    first, second = (
+        turn({"answer": {"samples": 12}}),
+        turn({"answer": {"samples": 12}}, past=Past(rounds=1)),
+    )
     assert steps.answer(first, ask)[0].samples != steps.answer(second, ask)[0].samples
 
 
@@ -410,7 +465,9 @@ def test_a_critic_that_raises_costs_the_critique_only(turn: Make) -> None:
     made = turn(critic=Named("plain", object()))
     (one,) = steps.revise(made, steps.critique(made, [answered()]))
     assert one.live and one.revision is None
-    assert [(f.step, f.component, f.type) for f in one.failures] == [("critique", "plain", "AttributeError")]
+    assert [(f.step, f.component, f.type) for f in one.failures] == [
+        ("critique", "plain", "AttributeError")
+    ]
 
 
 class Shown:
@@ -432,7 +489,9 @@ def test_a_demonstrator_makes_the_answer_prompts_in_one_call(turn: Make) -> None
     assert [one.answer for one in done] == ["yes Ada", "yes Bob"]
     assert made.prompt("answer", question="Is Ada it?") == "Shown. Is Ada it? Answer:"
     assert shown.asked == [["Is Ada it?", "Is Bob it?"]]
-    assert made.prompt("critique", question="Q?", draft="A") == made.plain("critique", question="Q?", draft="A")
+    assert made.prompt("critique", question="Q?", draft="A") == made.plain(
+        "critique", question="Q?", draft="A"
+    )
 
 
 def test_without_prompts_nothing_is_answered(turn: Make) -> None:
@@ -448,18 +507,27 @@ def believed(answer: str, confidence: float) -> Past:
 
 def test_an_answer_that_contradicts_a_belief_lowers_both(turn: Make) -> None:
     """p(1 - q) / (1 - pq) of .9 and .8: .18 / .28 and .08 / .28."""
-    asked = Question("Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded")
+    asked = Question(
+        "Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded"
+    )
     made = turn(past=believed("Cairo", 0.9), verifiers=judges({"draft": 0.8}))
     (one,) = steps.decide(made, steps.verify(made, [replace(answered("Giza"), question=asked)]))
     assert one.lowers is not None
-    assert (one.confidence, one.lowers.confidence) == (pytest.approx(0.08 / 0.28), pytest.approx(0.18 / 0.28))
+    assert (one.confidence, one.lowers.confidence) == (
+        pytest.approx(0.08 / 0.28),
+        pytest.approx(0.18 / 0.28),
+    )
     assert (one.decision, one.lowers.decision) == ("declined", "belief"), "still above .6"
     assert "contradicts 'What is the capital of Egypt?': Cairo" in one.reason
-    assert [b.confidence for b in made.past.and_asked([one]).beliefs] == [pytest.approx(0.18 / 0.28)]
+    assert [b.confidence for b in made.past.and_asked([one]).beliefs] == [
+        pytest.approx(0.18 / 0.28)
+    ]
 
 
 def test_a_belief_that_falls_below_the_threshold_is_none_any_more(turn: Make) -> None:
-    asked = Question("Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded")
+    asked = Question(
+        "Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded"
+    )
     made = turn(past=believed("Cairo", 0.8), verifiers=judges({"draft": 0.8}))
     (one,) = steps.decide(made, steps.verify(made, [replace(answered("Giza"), question=asked)]))
     assert one.lowers is not None and one.lowers.decision == "undecided"
@@ -477,7 +545,9 @@ def test_steps_leave_alone_what_has_ended(turn: Make) -> None:
 
 def test_a_request_that_is_refused_fails_alone(turn: Make) -> None:
     made = turn({"answer": {"samples": 2, "max_tokens": 5}}, backend=ScriptedBackend(context=80))
-    attempts = [Attempt(Question(text, "test")) for text in ("Who was it?", "who " * 90, "What was it?")]
+    attempts = [
+        Attempt(Question(text, "test")) for text in ("Who was it?", "who " * 90, "What was it?")
+    ]
     done = steps.answer(made, attempts)
     assert [a.decision for a in done] == [None, "failed", None]
     assert done[1].failures[0].type == "RequestError"
@@ -591,8 +661,10 @@ def tuned(run: Path, query: Query) -> tuple[list[tuple[int, str | None, str | No
     """Return (round, adapter of its drafts, adapter it made), and all completions."""
     rows = query(
         run,
-        "SELECT DISTINCT r.number, json_extract(a.data, '$.draft.adapter'), json_extract(r.adapter, '$.sha256')"
-        " FROM rounds r JOIN attempts a ON a.round = r.number WHERE json_extract(a.data, '$.draft') IS NOT NULL"
+        "SELECT DISTINCT r.number, json_extract(a.data, '$.draft.adapter'), "
+        "json_extract(r.adapter, '$.sha256')"
+        " FROM rounds r JOIN attempts a ON a.round = r.number WHERE json_extract(a.data, "
+        "'$.draft') IS NOT NULL"
         " ORDER BY 1",
     )
     return rows, query(run, "SELECT key, sample, data FROM completions ORDER BY 1, 2")
@@ -603,7 +675,8 @@ def test_what_follows_is_said_under_the_adapter_also_after_a_kill(
 ) -> None:
     folder = write({"tuner.py": TUNER, "recipe.yaml": TUNED})
     assert selfloop("run", "recipe.yaml").code == 0
-    (folder / "runs").rename(folder / "whole")  # not --runs: the path of an adapter is part of what is replied
+    # not --runs: the path of an adapter is part of what is replied
+    (folder / "runs").rename(folder / "whole")
     rounds, completions = tuned(folder / "whole/recipe", query)
     made = rounds[1][2]
     assert made is not None
@@ -618,10 +691,13 @@ def test_what_follows_is_said_under_the_adapter_also_after_a_kill(
     (folder / "runs/recipe/recipe.yaml").write_text(text.replace("rounds: 4", "rounds: 3"))
     assert selfloop("resume", "recipe").code == 0  # tunes, and ends after round 3
     (folder / "runs/recipe/recipe.yaml").write_text(text)
-    assert selfloop("resume", "recipe").code == 0  # loads the adapter that round 2 made, and plays round 4
+    # loads the adapter that round 2 made, and plays round 4
+    assert selfloop("resume", "recipe").code == 0
     assert tuned(folder / "runs/recipe", query) == (rounds, completions)
     proof = query(
-        folder / "runs/recipe", "SELECT count(*) FROM completions WHERE json_extract(data, '$.adapter') = ?", made
+        folder / "runs/recipe",
+        "SELECT count(*) FROM completions WHERE json_extract(data, '$.adapter') = ?",
+        made,
     )
     assert proof[0][0] > 0
     assert json.loads((folder / "runs/recipe/adapters/round-002/adapter").read_text())[0] == 2

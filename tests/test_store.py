@@ -54,7 +54,12 @@ def whole(number: int = 1) -> Round:
         confidence=1 / 3,
     )
     gone = Attempt(Question("Gone?", "file"), decision="dropped", reason="x")
-    return Round(number, (attempt, gone), Adapter("a/b", "sha", number), (Failure("tune", "t", "OSError", "full"),))
+    return Round(
+        number,
+        (attempt, gone),
+        Adapter("a/b", "sha", number),
+        (Failure("tune", "t", "OSError", "full"),),
+    )
 
 
 def test_a_round_comes_back_as_it_was(store: Store) -> None:
@@ -67,7 +72,9 @@ def test_a_round_comes_back_as_it_was(store: Store) -> None:
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
 def test_text_comes_back_as_it_was(text: str, store: Store) -> None:
     store.save_completion(text, text, Completion(text))
-    attempt = Attempt(Question(text, text), draft=Completion(text), decision="undecided", reason=text)
+    attempt = Attempt(
+        Question(text, text), draft=Completion(text), decision="undecided", reason=text
+    )
     store.save_round(Round(1, (attempt,)))
     assert store.completions(text) == {0: Completion(text)}
     assert next(store.rounds()).attempts == (attempt,)
@@ -107,7 +114,9 @@ def test_a_round_is_stored_whole_or_not_at_all(store: Store) -> None:
 def test_beliefs_can_be_queried(store: Store) -> None:
     store.save_round(whole())
     with sqlite3.connect(store.folder / DATABASE) as db:
-        assert db.execute("SELECT round, question, answer FROM beliefs").fetchall() == [(1, "What is it?", "Cairo\0")]
+        assert db.execute("SELECT round, question, answer FROM beliefs").fetchall() == [
+            (1, "What is it?", "Cairo\0")
+        ]
 
 
 def test_what_is_pinned_stays(store: Store) -> None:
@@ -178,13 +187,17 @@ def test_what_a_disk_can_do_is_said_with_what_to_do(
 
 
 def test_attempts_are_json_that_anybody_can_read(store: Store) -> None:
-    store.save_round(Round(1, (Attempt(Question("Q?", "x"), draft=Completion("é"), decision="undecided"),)))
+    store.save_round(
+        Round(1, (Attempt(Question("Q?", "x"), draft=Completion("é"), decision="undecided"),))
+    )
     with sqlite3.connect(store.folder / DATABASE) as db:
         ((data,),) = db.execute("SELECT data FROM attempts").fetchall()
     assert json.loads(data)["draft"]["text"] == "é"
 
 
-def test_a_run_is_read_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_read_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SQLite makes files of its own beside a database in WAL mode, also to read it; on a CD it cannot."""
     with closing(Store(tmp_path / "run", write=True)) as made:
         made.save_round(whole())

@@ -13,10 +13,21 @@ from conftest import QUICK, bare, measured
 ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "selfloop").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
-HEAVY = {"torch", "transformers", "peft", "gguf", "llama_cpp", "numpy", "pydantic", "rich", "ruamel"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "peft",
+    "gguf",
+    "llama_cpp",
+    "numpy",
+    "pydantic",
+    "rich",
+    "ruamel",
+}
 
 DATA = {f"data.{path.stem}" for path in (ROOT / "selfloop" / "data").glob("[a-z]*.py")}
-# What each layer may import of selfloop. `protocols` and below are nouns; `steps` and above are verbs.
+# What each layer may import of selfloop. `protocols` and below are nouns; `steps` and above are
+# verbs.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "storage.atomic": {"errors"},
@@ -80,8 +91,16 @@ PUBLIC = {
     "protocols",
     "records",
 }
-PUBLIC |= {"storage.atomic", "text.nonanswers", "progress", "testing", "text.display", "text.thoughts"}
-# What commands and loaders may import too: they read runs, recipes and files, say what is installed, and measure.
+PUBLIC |= {
+    "storage.atomic",
+    "text.nonanswers",
+    "progress",
+    "testing",
+    "text.display",
+    "text.thoughts",
+}
+# What commands and loaders may import too: they read runs, recipes and files, say what is
+# installed, and measure.
 PUBLIC |= {
     "cli",
     "cli.bundled",
@@ -108,7 +127,11 @@ PUBLIC |= {
 
 def module(path: Path) -> str:
     """Return a file's name within selfloop: `steps`, `cli.run`, or an empty string for the package itself."""
-    return ".".join(path.relative_to(ROOT / "selfloop").with_suffix("").parts).removesuffix("__init__").strip(".")
+    return (
+        ".".join(path.relative_to(ROOT / "selfloop").with_suffix("").parts)
+        .removesuffix("__init__")
+        .strip(".")
+    )
 
 
 def imports(path: Path, *, at_load: bool = False) -> Iterator[str]:
@@ -139,8 +162,15 @@ def names() -> set[str]:
 
 def used(path: Path) -> set[str]:
     """Return the modules of selfloop that a file imports; an empty string is the package itself."""
-    own = [name.removeprefix("selfloop").lstrip(".") for name in imports(path) if name.split(".")[0] == "selfloop"]
-    return {max((m for m in names() if m == name or name.startswith(f"{m}.") or not m), key=len) for name in own}
+    own = [
+        name.removeprefix("selfloop").lstrip(".")
+        for name in imports(path)
+        if name.split(".")[0] == "selfloop"
+    ]
+    return {
+        max((m for m in names() if m == name or name.startswith(f"{m}.") or not m), key=len)
+        for name in own
+    }
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
@@ -162,7 +192,11 @@ def test_core_imports_point_down(path: Path) -> None:
     if not stands_above(name):
         assert {m for m in own if stands_above(m)} == set()
     assert not [i for i in imports(path) if i.split(".")[0] in {"selfloop_plugins", "plugins"}]
-    assert not [i for i in imports(path) if i.split(".")[0] in {"torch", "transformers", "peft", "llama_cpp"}]
+    assert not [
+        i
+        for i in imports(path)
+        if i.split(".")[0] in {"torch", "transformers", "peft", "llama_cpp"}
+    ]
 
 
 def test_no_cycles() -> None:
@@ -178,16 +212,23 @@ def test_no_cycles() -> None:
 def test_plugins_use_public_names_only(path: Path) -> None:
     assert used(path) - PUBLIC == set()
     private = [
-        name for name in imports(path) if name.startswith("selfloop.") and name.rpartition(".")[2].startswith("_")
+        name
+        for name in imports(path)
+        if name.startswith("selfloop.") and name.rpartition(".")[2].startswith("_")
     ]
     assert private == []
 
 
 def test_every_package_is_installed() -> None:
     """An editable install has what was forgotten here; a wheel has not."""
-    said = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    said = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "setuptools"
+    ]["packages"]
     there = {path.parent for path in (*CORE, *PLUGINS) if path.name == "__init__.py"}
-    names = {".".join(path.relative_to(ROOT).parts).replace("plugins", "selfloop_plugins") for path in there}
+    names = {
+        ".".join(path.relative_to(ROOT).parts).replace("plugins", "selfloop_plugins")
+        for path in there
+    }
     assert set(said) == names | {"selfloop_recipes"}
 
 

@@ -61,7 +61,9 @@ def test_cut_counts_cells(text: str, width: int, shown: str) -> None:
     assert cells(shown) <= width
 
 
-@pytest.mark.parametrize("text", ["x" * 1_000_000, "\u0301" * 1_000_000, "\x1b" * 1_000_000, "a " * 500_000])
+@pytest.mark.parametrize(
+    "text", ["x" * 1_000_000, "\u0301" * 1_000_000, "\x1b" * 1_000_000, "a " * 500_000]
+)
 def test_a_million_characters_are_cut_first(text: str) -> None:
     start = time.perf_counter()
     for _ in range(20):

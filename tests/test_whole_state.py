@@ -1,6 +1,8 @@
-"""A run is killed, or its disk is full, at each thing that it does to a file: resumed, it ends with the same records.
+"""A run is killed, or its disk is full, at each thing that it does to a file: resumed, it ends with
+the same records.
 
-faults.md, "State". The points are those of tests/state/driver.py; `benchmarks/whole_state.py` tries all of them.
+faults.md, "State". The points are those of tests/state/driver.py; `benchmarks/whole_state.py` tries
+all of them.
 """
 
 import json
@@ -17,7 +19,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("scipy")
 DRIVER = Path(__file__).parent / "state" / "driver.py"
-DISK = "mount -t tmpfs -o size=8m selfloop-test {folder} && exec {python} {driver} full {folder} few"
+DISK = (
+    "mount -t tmpfs -o size=8m selfloop-test {folder} && exec {python} {driver} full {folder} few"
+)
 
 
 def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -26,15 +30,28 @@ def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.skipif(not hasattr(os, "fork") or not sys.platform.startswith("linux"), reason="it needs forks and /proc")
+@pytest.mark.skipif(
+    not hasattr(os, "fork") or not sys.platform.startswith("linux"),
+    reason="it needs forks and /proc",
+)
 def test_a_run_that_is_killed_at_any_write_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     memory = Path("/dev/shm")  # a disk in memory is quicker, and the system outlives the process
-    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as folder:
-        done = subprocess.run([sys.executable, DRIVER, "kill", folder, "few"], capture_output=True, text=True)
+    with tempfile.TemporaryDirectory(
+        dir=memory if os.access(memory, os.W_OK) else tmp_path
+    ) as folder:
+        done = subprocess.run(
+            [sys.executable, DRIVER, "kill", folder, "few"], capture_output=True, text=True
+        )
     found = told(done)
     assert len(found["tried"]) > 35
     written = {point.split()[1] for point in found["tried"]}
-    assert {"calibration(part)", "question_probe(part)", "tracked(part)", "last(part)", "report(part)"} <= written
+    assert {
+        "calibration(part)",
+        "question_probe(part)",
+        "tracked(part)",
+        "last(part)",
+        "report(part)",
+    } <= written
     assert found["wrong"] == []
 
 

@@ -1,4 +1,5 @@
-"""A selfloop plugin in one module: a backend that stops at a token budget, and a verifier that hears hedging.
+"""A selfloop plugin in one module: a backend that stops at a token budget, and a verifier that
+hears hedging.
 
 An entry point in `pyproject.toml` names this module; selfloop calls the two hooks at its end.
 """
@@ -15,13 +16,25 @@ from selfloop.protocols import Backend
 from selfloop.records import Adapter, AdapterProof, Continuation, ModelInfo
 
 GIVES = frozenset({"logprobs", "chat", "adapters"})
-HEDGES = ("maybe", "perhaps", "possibly", "probably", "might", "could be", "i think", "i guess", "not sure")
+HEDGES = (
+    "maybe",
+    "perhaps",
+    "possibly",
+    "probably",
+    "might",
+    "could be",
+    "i think",
+    "i guess",
+    "not sure",
+)
 
 
 class Budgeted:
-    """Passes requests on to another backend until it has written `budget` tokens; then refuses the rest.
+    """Passes requests on to another backend until it has written `budget` tokens; then refuses the
+    rest.
 
-    What a resumed run replays never gets here, so it costs nothing. Each process has a budget of its own.
+    What a resumed run replays never gets here, so it costs nothing. Each process has a budget of
+    its own.
     """
 
     def __init__(self, inner: Backend, budget: int) -> None:
@@ -31,7 +44,9 @@ class Budgeted:
         """Return what the other backend says: a run can be resumed with the budget or without."""
         return self._inner.describe()
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+    def generate(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield completions as they finish, then one `RequestError` for each request that is not done."""
         missing = {i: request.n - len(request.skip) for i, request in enumerate(requests)}
         results = iter(self._inner.generate(requests))
@@ -47,7 +62,9 @@ class Budgeted:
             for index in (i for i, count in missing.items() if count):
                 yield index, RequestError(f"the token budget of {self._budget} is spent")
 
-    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+    def loglikelihood(
+        self, pairs: Sequence[Continuation]
+    ) -> list[tuple[float, ...] | RequestError]:
         """Ask the other backend, if it can: nothing is written."""
         return self._inner.loglikelihood(pairs)
 
@@ -66,7 +83,9 @@ class Budgeted:
         self._inner.close()
 
 
-def build(*, budget: Annotated[int, Ge(1)], inner: str = "scripted", options: dict[str, Any] | None = None) -> Budgeted:
+def build(
+    *, budget: Annotated[int, Ge(1)], inner: str = "scripted", options: dict[str, Any] | None = None
+) -> Budgeted:
     """Wrap the backend that is named `inner`, built with `options`."""
     component, checked = _inner(inner, options or {})
     return Budgeted(component.build(**checked), budget)
@@ -88,19 +107,27 @@ def _inner(name: str, options: dict[str, Any]) -> tuple[Component, dict[str, Any
     component = load().find("backend", name)
     mistakes: list[Any] = []
     model = validated(options_model(component.build), options, ("backend", "options"), mistakes)
-    mistakes += [(("backend", "inner"), f"{name} lacks {word}.") for word in sorted(GIVES - component.gives)]
+    mistakes += [
+        (("backend", "inner"), f"{name} lacks {word}.") for word in sorted(GIVES - component.gives)
+    ]
     if mistakes or model is None:
-        raise RecipeError("\n".join(f"{'.'.join(map(str, where))}: {why}" for where, why in mistakes))
+        raise RecipeError(
+            "\n".join(f"{'.'.join(map(str, where))}: {why}" for where, why in mistakes)
+        )
     return component, {key: getattr(model, key) for key in model.model_fields_set}
 
 
 class Hedging:
-    """Confidence is `each` to the power of the number of hedges in the answer; without one it abstains.
+    """Confidence is `each` to the power of the number of hedges in the answer; without one it
+    abstains.
 
-    To hedge is to say that one may be wrong. Not to hedge says nothing: a small model guesses with a straight face.
+    To hedge is to say that one may be wrong. Not to hedge says nothing: a small model guesses with
+    a straight face.
     """
 
-    def __init__(self, *, each: Annotated[float, Gt(0), Lt(1)] = 0.5, words: tuple[str, ...] = HEDGES) -> None:
+    def __init__(
+        self, *, each: Annotated[float, Gt(0), Lt(1)] = 0.5, words: tuple[str, ...] = HEDGES
+    ) -> None:
         self._each = each
         self._words = re.compile(r"\b(" + "|".join(map(re.escape, words)) + r")\b", re.IGNORECASE)
 

@@ -1,4 +1,5 @@
-"""What backends that see logits have in common: prompts to tokens, logits to tokens, tokens to completions.
+"""What backends that see logits have in common: prompts to tokens, logits to tokens, tokens to
+completions.
 
 chat.py      chat messages -> pieces of text, of which only the template's own may hold special tokens
 sampling.py  a row of logits -> one token and its log-probability

@@ -15,7 +15,11 @@ from .prompting import declining, pieces, split
 from .sampling import Grammar, Row, Sampler
 from .tasks import Job, Looking, Result, Scoring, Task, Telling, Vocabulary, Writing
 
-PROBES = ("The capital of France is", "Question: How many legs has a spider?\nAnswer:", "Once upon a time")
+PROBES = (
+    "The capital of France is",
+    "Question: How many legs has a spider?\nAnswer:",
+    "Once upon a time",
+)
 
 Item = TypeVar("Item", Request, Continuation)
 Array = NDArray[np.float32]
@@ -24,9 +28,10 @@ Array = NDArray[np.float32]
 class Decoding:
     """A model whose results depend on their request alone: not on the batch, its order or its size.
 
-    One call at a time: a second one ends a `generate` that is not done. A subclass runs the model (`_decode`), says
-    what is too long for it (`_refuse_too_long`), and puts adapters into effect (`_set`). One that gives the states of
-    other layers than the last says which it has (`_refuse_layer`).
+    One call at a time: a second one ends a `generate` that is not done. A subclass runs the model
+    (`_decode`), says what is too long for it (`_refuse_too_long`), and puts adapters into effect
+    (`_set`). One that gives the states of other layers than the last says which it has
+    (`_refuse_layer`).
     """
 
     def __init__(self, model: Vocabulary) -> None:
@@ -37,7 +42,10 @@ class Decoding:
         self._running: Iterator[Any] | None = None
 
     def _decode(self, jobs: Sequence[Job], layer: int | None) -> Iterator[tuple[int, Result]]:
-        """Yield (index of the task, its result) as they end. With a `layer`, outputs have its states."""
+        """Yield (index of the task, its result) as they end.
+
+        With a `layer`, outputs have its states.
+        """
         raise NotImplementedError
 
     def _refuse_too_long(self, prompt: int, answer: int, after: str) -> None:
@@ -48,11 +56,15 @@ class Decoding:
         """Raise RequestError for a layer whose states cannot be had."""
         if layer != -1:
             raise RequestError(
-                f"this backend gives the states of the last layer (-1) only, not of layer {layer}; hf can"
+                "this backend gives the states of the last layer (-1) only, not of layer "
+                f"{layer}; hf can"
             )
 
     def _set(self, adapter: Adapter | None) -> None:
-        """Put an adapter into effect, or none. Raises ModelError for one that is not this model's."""
+        """Put an adapter into effect, or none.
+
+        Raises ModelError for one that is not this model's.
+        """
         raise NotImplementedError
 
     def _alive(self) -> Any:
@@ -60,18 +72,28 @@ class Decoding:
         raise NotImplementedError
 
     def _grammar(self, settings: Sampling) -> Grammar:
-        """Return what the text is held to. Raises RequestError for what cannot be read, or is not to be had."""
-        raise RequestError("this backend cannot hold a text to a grammar or a JSON schema; llama_cpp can")
+        """Return what the text is held to.
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+        Raises RequestError for what cannot be read, or is not to be had.
+        """
+        raise RequestError(
+            "this backend cannot hold a text to a grammar or a JSON schema; llama_cpp can"
+        )
+
+    def generate(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield (index, completion) as they finish; see `selfloop.protocols.Backend`.
 
-        `tokens` and `logprobs` hold all that was drawn: the token that ended the text is among them, and so is
-        the one that completed a stop string, whose text is cut off. Special tokens have no text.
+        `tokens` and `logprobs` hold all that was drawn: the token that ended the text is among
+        them, and so is the one that completed a stop string, whose text is cut off. Special tokens
+        have no text.
         """
         yield from self._run(requests, self._writing)
 
-    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+    def loglikelihood(
+        self, pairs: Sequence[Continuation]
+    ) -> list[tuple[float, ...] | RequestError]:
         """Return the log-probability of each token of each continuation; see `selfloop.protocols.Backend`."""
         found = dict(progress.counted("", self._run(pairs, self._scoring), "texts", len(pairs)))
         return [found.get(i, ()) for i in range(len(pairs))]
@@ -87,7 +109,8 @@ class Decoding:
             chosen = [place if place >= 0 else len(tokens) + 1 + place for place in places]
             if not chosen or not all(0 <= place <= len(tokens) for place in chosen):
                 raise RequestError(
-                    f"places must be from 0 to {len(tokens)}, the tokens that follow, not {list(places)}"
+                    f"places must be from 0 to {len(tokens)}, the tokens that follow, not "
+                    f"{list(places)}"
                 )
             return prompt, [Looking(index, tokens, chosen)]
 
@@ -95,10 +118,11 @@ class Decoding:
         return [found[i] for i in range(len(pairs))]
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
-        """Swap the adapter; `change` is the largest it made to a log-probability after three probe prompts, in nats.
+        """Swap the adapter; `change` is the largest it made to a log-probability after three probe
+        prompts, in nats.
 
-        Raises ModelError, with the bare model in effect, for a file that is no adapter of this model and for
-        one that changes nothing.
+        Raises ModelError, with the bare model in effect, for a file that is no adapter of this
+        model and for one that changes nothing.
         """
         self._begin()
         self._put(None)
@@ -122,12 +146,18 @@ class Decoding:
 
     def _change(self) -> float:
         assert self._bare is not None
-        return float(max(np.abs(now - bare).max() for now, bare in zip(self._probe(), self._bare, strict=True)))
+        return float(
+            max(
+                np.abs(now - bare).max()
+                for now, bare in zip(self._probe(), self._bare, strict=True)
+            )
+        )
 
     def _probe(self) -> list[Row]:
         """Return the log-probabilities of every possible next token after each probe prompt."""
         jobs: list[Job] = [
-            (self._vocabulary.tokens([chat.Piece(probe, False)]), [Telling(i)]) for i, probe in enumerate(PROBES)
+            (self._vocabulary.tokens([chat.Piece(probe, False)]), [Telling(i)])
+            for i, probe in enumerate(PROBES)
         ]
         found = dict(self._decode(jobs, None))
         return [np.asarray(found[i], np.float32) for i in range(len(PROBES))]
@@ -141,7 +171,9 @@ class Decoding:
             try:
                 prompt, tasks = job(index, item)
                 after = "max_tokens" if isinstance(item, Request) else "the text after it"
-                self._refuse_too_long(len(prompt), max((task.room for task in tasks), default=0), after)
+                self._refuse_too_long(
+                    len(prompt), max((task.room for task in tasks), default=0), after
+                )
             except RequestError as error:
                 yield index, error
                 self._still(mine)
@@ -174,7 +206,9 @@ class Decoding:
 
     def _writing(self, index: int, request: Request) -> Job:
         settings = request.sampling
-        wrong = sampling.reject(settings) or (f"n must be 1 or more, not {request.n}" if request.n < 1 else "")
+        wrong = sampling.reject(settings) or (
+            f"n must be 1 or more, not {request.n}" if request.n < 1 else ""
+        )
         if wrong:
             raise RequestError(wrong)
         prompt = self._prompt(request)
@@ -197,5 +231,8 @@ class Decoding:
         """Return a prompt in tokens, at least one."""
         tokens = self._vocabulary.tokens(pieces(self._vocabulary, asked))
         if not tokens:
-            raise RequestError("the prompt is empty, and this model has no token that begins a text; write something")
+            raise RequestError(
+                "the prompt is empty, and this model has no token that begins a text; write "
+                "something"
+            )
         return tokens

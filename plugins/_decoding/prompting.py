@@ -10,11 +10,16 @@ from .tasks import Vocabulary, common
 
 
 def pieces(model: Vocabulary, asked: Request | Continuation) -> list[chat.Piece]:
-    """Return the pieces of a prompt. Raises RequestError for chat messages where the model has no template."""
+    """Return the pieces of a prompt.
+
+    Raises RequestError for chat messages where the model has no template.
+    """
     if isinstance(asked.prompt, str):
         return [chat.Piece(asked.prompt, False)]
     if not model.template:
-        raise RequestError(f"{model.name} is a base model: it has no chat template. Use a text prompt")
+        raise RequestError(
+            f"{model.name} is a base model: it has no chat template. Use a text prompt"
+        )
     special = {"bos_token": model.bos, "eos_token": model.eos}
     return chat.render(model.template, asked.prompt, open_turn=asked.open_turn, special=special)
 
@@ -26,7 +31,10 @@ def declining(model: Vocabulary, request: Request) -> int:
 
 
 def split(model: Vocabulary, pair: Continuation) -> tuple[list[int], list[int]]:
-    """Return the tokens before a continuation, at least one, and its own. Raises RequestError where there are none."""
+    """Return the tokens before a continuation, at least one, and its own.
+
+    Raises RequestError where there are none.
+    """
     opening = pieces(model, pair)
     before = model.tokens(opening)
     if isinstance(pair.text, str):
@@ -36,6 +44,8 @@ def split(model: Vocabulary, pair: Continuation) -> tuple[list[int], list[int]]:
     else:
         whole = [*before, *pair.text]
     if not whole:
-        raise RequestError("there is no text, and this model has no token that begins one; write something")
+        raise RequestError(
+            "there is no text, and this model has no token that begins one; write something"
+        )
     same = max(1, common(before, whole))
     return whole[:same], whole[same:]

@@ -1,7 +1,8 @@
-"""What is done with one sequence after its prompt: write a completion, score given tokens, look at hidden states.
+"""What is done with one sequence after its prompt: write a completion, score given tokens, look at
+hidden states.
 
-A task is fed outputs of the model, first the one after the prompt's last token, and says which tokens to read
-next (`unread`), until it has a `result`.
+A task is fed outputs of the model, first the one after the prompt's last token, and says which
+tokens to read next (`unread`), until it has a `result`.
 """
 
 from collections.abc import Sequence
@@ -57,25 +58,36 @@ class Task(Protocol):
         ...
 
     def take(self, output: Output) -> None:
-        """Use the output after the prompt or after a wanted token. Raises RequestError if it makes no sense."""
+        """Use the output after the prompt or after a wanted token.
+
+        Raises RequestError if it makes no sense.
+        """
         ...
 
 
-Job = tuple[list[int], list[Task]]  # a prompt's tokens, at least one, and what is to be done with it, at least one
+# a prompt's tokens, at least one, and what is to be done with it, at least one
+Job = tuple[list[int], list[Task]]
 
 
 class Writing:
     """Writes one sample of a request."""
 
     def __init__(
-        self, index: int, number: int, request: Request, model: Vocabulary, sampler: Sampler, adapter: str | None
+        self,
+        index: int,
+        number: int,
+        request: Request,
+        model: Vocabulary,
+        sampler: Sampler,
+        adapter: str | None,
     ) -> None:
         self.index, self.room = index, request.sampling.max_tokens
         self.unread: list[tuple[int, bool]] = []
         self.result: Completion | None = None
         self._number, self._settings, self._model = number, request.sampling, model
         self._sampler, self._adapter = sampler, adapter
-        # In bytes, since a character may be spread over tokens; UTF-8 never matches inside a character.
+        # In bytes, since a character may be spread over tokens; UTF-8 never matches inside a
+        # character.
         self._stops = [stop.encode("utf-8", "replace") for stop in request.sampling.stop]
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
@@ -173,7 +185,8 @@ class Looking:
         assert output.hidden is not None
         if not np.isfinite(output.hidden).all():
             raise RequestError(
-                "the model gave hidden states that are not numbers: a damaged file or adapter; fetch or tune it again"
+                "the model gave hidden states that are not numbers: a damaged file or adapter; "
+                "fetch or tune it again"
             )
         self._found[self._order[len(self._found)]] = output.hidden.copy()
         if len(self._found) == len(self._order):

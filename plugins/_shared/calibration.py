@@ -1,7 +1,8 @@
-"""From what several detectors say to one probability: a regularised logistic regression, fitted with or without labels.
+"""From what several detectors say to one probability: a regularised logistic regression, fitted
+with or without labels.
 
-What a detector says counts as log-odds, standardised; one that abstains adds nothing. A detector is one because more
-of it means likelier true, so no weight is below 0.
+What a detector says counts as log-odds, standardised; one that abstains adds nothing. A detector is
+one because more of it means likelier true, so no weight is below 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,12 @@ LEAST, MOST = -12.0, 7.0  # log-odds beyond these say no more than these: a 6-mi
 
 @dataclass(frozen=True)
 class Calibration:
-    """log-odds of truth = scale · (intercept + Σ weight · (log-odds − centre) / spread) + shift, then `steps`.
+    """log-odds of truth = scale · (intercept + Σ weight · (log-odds − centre) / spread) + shift,
+    then `steps`.
 
-    `steps` are the corners (from, to) of a rising line that a probability is put through at the end; none is as it
-    is. `fitted` says on what, and `questions` are the ids of the questions whose labels were used.
+    `steps` are the corners (from, to) of a rising line that a probability is put through at the
+    end; none is as it is. `fitted` says on what, and `questions` are the ids of the questions whose
+    labels were used.
     """
 
     detectors: tuple[str, ...]
@@ -57,7 +60,10 @@ class Calibration:
         return replace(self, scale=float(scale), shift=shift)
 
     def write(self, path: Path) -> None:
-        """Store it as JSON, whole or not at all. Raises OSError, and DiskFullError where there is no room."""
+        """Store it as JSON, whole or not at all.
+
+        Raises OSError, and DiskFullError where there is no room.
+        """
         atomic.write_bytes(path, _JSON.dump_json(self, indent=1))
 
 
@@ -69,16 +75,28 @@ def read(path: Path) -> Calibration:
     try:
         found = _JSON.validate_json(path.read_bytes())
     except OSError as error:
-        raise RecipeError(f"cannot read {path}: {error.strerror}. `selfloop calibrate` writes such a file.") from error
+        raise RecipeError(
+            f"cannot read {path}: {error.strerror}. `selfloop calibrate` writes such a file."
+        ) from error
     except ValidationError as error:
-        raise RecipeError(f"{path} holds no calibration. `selfloop calibrate` writes such a file.") from error
+        raise RecipeError(
+            f"{path} holds no calibration. `selfloop calibrate` writes such a file."
+        ) from error
     size = {len(each) for each in (found.detectors, found.centre, found.spread, found.weights)}
-    if len(size) > 1 or not np.isfinite([*found.centre, *found.spread, *found.weights]).all() or 0 in found.spread:
-        raise RecipeError(f"{path} holds a damaged calibration. Make it anew with `selfloop calibrate`.")
+    if (
+        len(size) > 1
+        or not np.isfinite([*found.centre, *found.spread, *found.weights]).all()
+        or 0 in found.spread
+    ):
+        raise RecipeError(
+            f"{path} holds a damaged calibration. Make it anew with `selfloop calibrate`."
+        )
     return found
 
 
-def fit(detectors: Sequence[str], said: Sequence[Said], target: ArrayLike, fitted: str) -> Calibration:
+def fit(
+    detectors: Sequence[str], said: Sequence[Said], target: ArrayLike, fitted: str
+) -> Calibration:
     """Return the weights that best foretell `target`, shares or labels in [0, 1], (claims,)."""
     given = odds(said, detectors)
     there = ~np.isnan(given)
@@ -86,7 +104,9 @@ def fit(detectors: Sequence[str], said: Sequence[Said], target: ArrayLike, fitte
     centre = np.where(there, given, 0.0).sum(0) / count
     spread = np.sqrt((np.where(there, given - centre, 0.0) ** 2).sum(0) / count)
     spread[spread < 1e-6] = 1.0  # says the same of all: its weight stays 0
-    weights, intercept = logistic(np.nan_to_num((given - centre) / spread), np.asarray(target, float))
+    weights, intercept = logistic(
+        np.nan_to_num((given - centre) / spread), np.asarray(target, float)
+    )
     return Calibration(
         tuple(detectors),
         tuple(centre.tolist()),
@@ -111,8 +131,11 @@ def logistic(
         value = np.sum(np.logaddexp(0, line) - target * line) + ridge / 2 * away @ away
         return float(value), np.concatenate([[off.sum()], given.T @ off + ridge * away])
 
-    bounds = [(-50.0, 50.0), *[(least, 50.0)] * len(begun)]  # without a prior, labels may want an endless weight
-    found = minimize(loss, np.concatenate([[0.0], begun]), jac=True, bounds=bounds, method="L-BFGS-B").x
+    # without a prior, labels may want an endless weight
+    bounds = [(-50.0, 50.0), *[(least, 50.0)] * len(begun)]
+    found = minimize(
+        loss, np.concatenate([[0.0], begun]), jac=True, bounds=bounds, method="L-BFGS-B"
+    ).x
     return found[1:], float(found[0])
 
 
@@ -124,7 +147,8 @@ def isotonic(given: ArrayLike, right: ArrayLike) -> tuple[tuple[float, float], .
     places, which, counts = np.unique(at, return_inverse=True, return_counts=True)
     shares = np.bincount(which, np.asarray(right, float)) / counts
     level = isotonic_regression(shares, weights=counts).x
-    ends = np.flatnonzero(np.diff(level, prepend=np.nan, append=np.nan))  # where a level begins, and one after its end
+    # where a level begins, and one after its end
+    ends = np.flatnonzero(np.diff(level, prepend=np.nan, append=np.nan))
     keep = sorted({int(i) for i in (*ends[:-1], *(ends[1:] - 1))})
     return tuple((float(places[i]), float(level[i])) for i in keep)
 

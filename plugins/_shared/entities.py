@@ -13,13 +13,15 @@ from selfloop.text.answers import normalise
 PIPELINE = "en_core_web_sm"  # the one that the paper uses
 # The patterns are text, compiled where they are first used: `selfloop --help` loads this file too.
 _ENDS = ".!?。！？؟।"
-# A sentence ends at its mark and the quotes after it, before white space; scripts without spaces need none. An initial
-# ("J. K. Rowling") and the abbreviations that names begin with end nothing.
+# A sentence ends at its mark and the quotes after it, before white space; scripts without spaces
+# need none. An initial ("J. K. Rowling") and the abbreviations that names begin with end nothing.
 _ABBREVIATIONS = ("Mr", "Mrs", "Ms", "Dr", "St", "Mt", "Jr", "ca")
 _ABBREVIATED = r"(?<!\b\w\.)" + "".join(rf"(?<!\b{word}\.)" for word in _ABBREVIATIONS)
 _BREAK = rf"(?<=[.!?؟।])(?:{_ABBREVIATED})\s+|(?<=[.!?][\"”’)])\s+|(?<=[。！？])\s*"
 
-_MONTH = r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
+_MONTH = (
+    r"(?:January|February|March|April|May|June|July|August|September|October|November|December)"
+)
 _NUMBER = r"\d+(?:[.,]\d+)*"
 _DATE = rf"\d{{1,2}} {_MONTH}(?:,? \d{{3,4}})?|{_MONTH} \d{{1,2}}(?:, \d{{3,4}})?|{_MONTH} \d{{4}}"
 _NO_UNIT = (
@@ -47,25 +49,32 @@ _OPENERS = (
 
 def sentences(text: str) -> list[str]:
     """Return the whole sentences of a text, each once; an unfinished last one is dropped."""
-    parts = [part.strip() for part in re.split(_BREAK, " ".join(text.split())) if part and part.strip()]
+    parts = [
+        part.strip() for part in re.split(_BREAK, " ".join(text.split())) if part and part.strip()
+    ]
     if parts and not parts[-1].rstrip('"”’)').endswith(tuple(_ENDS)):
         parts.pop()
     return list({normalise(part) or part: part for part in reversed(parts)}.values())[::-1]
 
 
 def spans(text: str) -> list[str]:
-    """Return names, dates, numbers and quoted titles, in order. A lone word that only begins sentences is no name."""
+    """Return names, dates, numbers and quoted titles, in order.
+
+    A lone word that only begins sentences is no name.
+    """
     names, inside = list[tuple[int, str]](), set[str]()
     opening = list[tuple[int, str]]()
     for match in re.finditer(_SPAN, text):
         if name := _named(match[0]):
-            first = text[: match.start()].rstrip(' "“‘(')[-1:] in _ENDS  # also where nothing is before it
+            # also where nothing is before it
+            first = text[: match.start()].rstrip(' "“‘(')[-1:] in _ENDS
             alone = first and match[0].startswith(name) and " " not in name
             (opening if alone else names).append((match.start() + match[0].index(name), name))
             inside |= set() if alone else {name}
     names += [(at, name) for at, name in opening if name in inside]
     numbers = [(match.start(), match[0]) for match in re.finditer(_NUMBERS, text)]
-    numbers += [(match.start(1) - 1, match[1]) for match in re.finditer(_QUOTED, text)]  # before what is in the quotes
+    # before what is in the quotes
+    numbers += [(match.start(1) - 1, match[1]) for match in re.finditer(_QUOTED, text)]
     found, end = dict[str, None](), 0
     for at, span in sorted(names + numbers, key=lambda found: (found[0], -len(found[1]))):
         if (
@@ -93,7 +102,11 @@ def answers(passage: str, found: Sequence[str], longest: int) -> list[str]:
         name = normalise(text)
         if name and name in whole and len(text.split()) <= longest:
             kept.setdefault(name, text)
-    return [text for name, text in kept.items() if not any(name in other and name != other for other in kept)]
+    return [
+        text
+        for name, text in kept.items()
+        if not any(name in other and name != other for other in kept)
+    ]
 
 
 def recogniser(ner: str, wanted_by: str) -> Any:
@@ -109,7 +122,9 @@ def check_spacy(wanted_by: str) -> None:
     if importlib.util.find_spec("spacy") is None:
         raise MissingExtra("spacy", "spacy", wanted_by)
     if importlib.util.find_spec(PIPELINE) is None:
-        raise RecipeError(f"{wanted_by} needs spaCy's model {PIPELINE}. Do: python -m spacy download {PIPELINE}")
+        raise RecipeError(
+            f"{wanted_by} needs spaCy's model {PIPELINE}. Do: python -m spacy download {PIPELINE}"
+        )
 
 
 @cache

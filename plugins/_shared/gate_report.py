@@ -20,7 +20,10 @@ class Gated:
 
 
 def gated(folder: Path) -> Gated | None:
-    """Return what the gate measured of the adapter in `folder`; None if no gate did. Raises ModelError."""
+    """Return what the gate measured of the adapter in `folder`; None if no gate did.
+
+    Raises ModelError.
+    """
     path = folder / FILE
     if not path.is_file():
         return None
@@ -28,9 +31,15 @@ def gated(folder: Path) -> Gated | None:
         said = read_object(path)["gate"]
         return Gated(_figures(said["base"]), _figures(said["tuned"]), str(said["refusal"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} cannot be read: {error}. Put it back as the tuner wrote it, or remove it.") from error
+        raise ModelError(
+            f"{path} cannot be read: {error}. Put it back as the tuner wrote it, or remove it."
+        ) from error
 
 
 def _figures(measured: dict[str, Any]) -> dict[str, float]:
     gold = zip(("gold right", "gold wrong"), measured.get("gold") or (), strict=False)
-    return {name: float(value) for name, value in (*measured.items(), *gold) if isinstance(value, int | float)}
+    return {
+        name: float(value)
+        for name, value in (*measured.items(), *gold)
+        if isinstance(value, int | float)
+    }

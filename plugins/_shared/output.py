@@ -1,9 +1,11 @@
-"""Where a command's output may be written: over an earlier output of the same command, and over little else.
+"""Where a command's output may be written: over an earlier output of the same command, and over
+little else.
 
-An earlier output is known by a mark in the file, where its format has room for one (HTML, SVG, PNG, a calibration, the
-card of a folder). Of formats that others read (JSONL, Parquet, GGUF) the content's sha256 is noted in the cache: a file
-that was edited since is no earlier output. `--force` replaces other files, but never a recipe, a database, a file of a
-run, or a model that this command did not write.
+An earlier output is known by a mark in the file, where its format has room for one (HTML, SVG, PNG,
+a calibration, the card of a folder). Of formats that others read (JSONL, Parquet, GGUF) the
+content's sha256 is noted in the cache: a file that was edited since is no earlier output. `--force`
+replaces other files, but never a recipe, a database, a file of a run, or a model that this command
+did not write.
 """
 
 import json
@@ -29,45 +31,66 @@ MODELS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".npz", ".pkl
 RECIPES = (".yaml", ".yml")
 _KEY = re.compile(r"[\"']?([\w-]+)[\"']?\s*:")
 
-force_option = click.option("--force", is_flag=True, help="Replace a file that this command did not write.")
+force_option = click.option(
+    "--force", is_flag=True, help="Replace a file that this command did not write."
+)
 
 
-def refuse_taken(out: Path, output: str, *, force: bool, ours: Callable[[Path], bool], option: str = "--out") -> None:
+def refuse_taken(
+    out: Path, output: str, *, force: bool, ours: Callable[[Path], bool], option: str = "--out"
+) -> None:
     """Raise UsageError where the file `out` is there and may not be replaced.
 
-    `output` names what the command writes, in messages. `ours` tells whether a file is an earlier one.
+    `output` names what the command writes, in messages. `ours` tells whether a file is an earlier
+    one.
     """
     name = printable(str(out))
     target = Path(os.path.realpath(out))
     if out.is_symlink() and not target.exists():
-        raise click.UsageError(f"{name} is a link that leads nowhere. Name another file with {option}.")
+        raise click.UsageError(
+            f"{name} is a link that leads nowhere. Name another file with {option}."
+        )
     if not target.exists():
         return
     if not target.is_file():
         kind = "a folder" if target.is_dir() else "a device or a pipe"
-        raise click.UsageError(f"{name} is {kind}, and the {output} is a file. Name another with {option}.")
+        raise click.UsageError(
+            f"{name} is {kind}, and the {output} is a file. Name another with {option}."
+        )
     if _is_earlier(target, ours):
         return
     if kept := _never_replaced(target):
-        raise click.UsageError(f"{name} is {kept}, which is never replaced. Name another file with {option}.")
+        raise click.UsageError(
+            f"{name} is {kept}, which is never replaced. Name another file with {option}."
+        )
     if not force:
         raise click.UsageError(
-            f"{name} is there already, and is no earlier {output}. Name another file with {option}, or replace it "
+            f"{name} is there already, and is no earlier {output}. Name another file with "
+            f"{option}, or replace it "
             "with --force."
         )
 
 
-def refuse_taken_folder(out: Path, output: str, *, force: bool, ours: Callable[[Path], bool]) -> None:
-    """Raise UsageError where something is in the way of a folder. `--force` replaces what is `ours`, and no other."""
+def refuse_taken_folder(
+    out: Path, output: str, *, force: bool, ours: Callable[[Path], bool]
+) -> None:
+    """Raise UsageError where something is in the way of a folder.
+
+    `--force` replaces what is `ours`, and no other.
+    """
     if not out.exists() and not out.is_symlink():
         return
     name = printable(str(out))
     if not force:
-        raise click.UsageError(f"{name} is there already; name another with --out, or replace it with --force")
+        raise click.UsageError(
+            f"{name} is there already; name another with --out, or replace it with --force"
+        )
     from selfloop.storage.store import DATABASE
 
     if not _is_earlier(out, ours) or (out / DATABASE).exists():
-        raise click.UsageError(f"{name} is no earlier {output}, which --force replaces; name another with --out")
+        raise click.UsageError(
+            f"{name} is no earlier {output}, which --force replaces; name another with --out"
+        )
 
 
 def _is_earlier(path: Path, ours: Callable[[Path], bool]) -> bool:
@@ -78,7 +101,8 @@ def _is_earlier(path: Path, ours: Callable[[Path], bool]) -> bool:
 
 def _never_replaced(path: Path) -> str | None:
     """Return what a file is, if no option replaces it; else None."""
-    from selfloop.storage.store import DATABASE  # imports much, and this module is imported to list commands
+    # imports much, and this module is imported to list commands
+    from selfloop.storage.store import DATABASE
 
     try:
         with path.open("rb") as file:
@@ -102,9 +126,14 @@ def _is_recipe(text: str) -> bool:
     with suppress(ValueError):
         data = json.loads(text)
         return isinstance(data, dict) and "backend" in data
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(("#", "---", "%"))]
+    lines = [
+        line
+        for line in text.splitlines()
+        if line.strip() and not line.startswith(("#", "---", "%"))
+    ]
     keys = [match[1] for match in map(_KEY.match, lines) if match]
-    begins_with_key = bool(lines and _KEY.match(lines[0]))  # a page or a card may quote a recipe further down
+    # a page or a card may quote a recipe further down
+    begins_with_key = bool(lines and _KEY.match(lines[0]))
     return begins_with_key and "backend" in keys
 
 
@@ -124,7 +153,9 @@ def has_card(folder: Path) -> bool:
 def note_written(path: Path, command: str) -> None:
     """Note in the cache what a command wrote, for formats that have no room for a mark."""
     with suppress(OSError, StoreError):  # then a later call asks for --force
-        text = json.dumps({"path": str(path.resolve()), "command": command, "sha256": models.sha256(path)})
+        text = json.dumps(
+            {"path": str(path.resolve()), "command": command, "sha256": models.sha256(path)}
+        )
         atomic.write_text(_note(path), text, parents=True)
 
 

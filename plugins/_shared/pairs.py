@@ -1,7 +1,9 @@
-"""Questions that a model knows and does not know, in pairs of the same form, so that style tells nothing.
+"""Questions that a model knows and does not know, in pairs of the same form, so that style tells
+nothing.
 
-What a tuner learns from must not be told by the wording: if "Who wrote ...?" is mostly known and "In which year ...?"
-mostly not, a model learns to decline years. Abstaining that is learnt from such a pool fails elsewhere.
+What a tuner learns from must not be told by the wording: if "Who wrote ...?" is mostly known and
+"In which year ...?" mostly not, a model learns to decline years. Abstaining that is learnt from
+such a pool fails elsewhere.
 """
 
 import random
@@ -38,9 +40,11 @@ _NUMBER = pattern(r"\d[\d.,]*")
 
 
 def entity(text: str, via: str = "") -> tuple[int, int] | None:
-    """Return where in a question its entity stands: `via`, or a quoted title, or the longest capitalised span.
+    """Return where in a question its entity stands: `via`, or a quoted title, or the longest
+    capitalised span.
 
-    A word that begins the sentence is no name, unless another one follows: "Mount Everest is in which country?"
+    A word that begins the sentence is no name, unless another one follows: "Mount Everest is in
+    which country?"
     """
     if via and (found := re.search(rf"(?<!\w){re.escape(via)}(?!\w)", text, re.IGNORECASE)):
         return _with_article(text, found.span())
@@ -54,7 +58,11 @@ def entity(text: str, via: str = "") -> tuple[int, int] | None:
 def _with_article(text: str, span: tuple[int, int]) -> tuple[int, int]:
     """Return a name's span with the "the" before it: it is "the Nile", but no "the Egypt"."""
     start = span[0]
-    return (start - 4, span[1]) if text[start : start + 1].isupper() and text[:start].endswith(" the ") else span
+    return (
+        (start - 4, span[1])
+        if text[start : start + 1].isupper() and text[:start].endswith(" the ")
+        else span
+    )
 
 
 def _capitalised(text: str) -> list[tuple[int, int]]:
@@ -66,7 +74,9 @@ def _capitalised(text: str) -> list[tuple[int, int]]:
             i += 1
             continue
         last, j = i, i + 1
-        while j < len(words) and j - last <= 3 and text[words[j - 1].end() : words[j].start()] == " ":
+        while (
+            j < len(words) and j - last <= 3 and text[words[j - 1].end() : words[j].start()] == " "
+        ):
             if _capital(words[j][0]) or (words[j][0].isdigit() and j == last + 1):
                 last = j
             elif not _JOINS.fullmatch(words[j][0]):
@@ -113,12 +123,14 @@ def matched(
     unknown: Callable[[Tried], bool] = unknown,
     bound: float = 0.5,
 ) -> list[tuple[Tried, Tried]]:
-    """Return pairs of a known and an unknown question, each question in one pair: as many of the one as of the other.
+    """Return pairs of a known and an unknown question, each question in one pair: as many of the
+    one as of the other.
 
-    First those of the same form, then, nearest first, those whose forms have at least `bound` of their words in common
-    and in the same order (twice the longest common subsequence of words, over the words of both). Of those of the
-    same form, the ones of like length go together. What finds no partner is left out. A question that was tried
-    several times counts as it was tried last; one in the words of another (but for case and marks) counts once.
+    First those of the same form, then, nearest first, those whose forms have at least `bound` of
+    their words in common and in the same order (twice the longest common subsequence of words, over
+    the words of both). Of those of the same form, the ones of like length go together. What finds
+    no partner is left out. A question that was tried several times counts as it was tried last; one
+    in the words of another (but for case and marks) counts once.
     """
     last = {normalise(one.question.text): one for one in tried}
     forms = {key: form(one.question.text, one.question.via) for key, one in last.items()}
@@ -135,9 +147,14 @@ def matched(
     return pairs
 
 
-def _taken(sides: Sequence[dict[str, list[Tried]]], known: str, unknown: str) -> list[tuple[Tried, Tried]]:
+def _taken(
+    sides: Sequence[dict[str, list[Tried]]], known: str, unknown: str
+) -> list[tuple[Tried, Tried]]:
     """Take as many pairs as two forms have, and leave the rest for others."""
-    own = [sorted(side.get(key, []), key=_length) for side, key in zip(sides, (known, unknown), strict=True)]
+    own = [
+        sorted(side.get(key, []), key=_length)
+        for side, key in zip(sides, (known, unknown), strict=True)
+    ]
     count = min(map(len, own))
     for side, key, found in zip(sides, (known, unknown), own, strict=True):
         if found:
@@ -181,12 +198,14 @@ def balanced(
 ) -> list[tuple[Tried, Tried]]:
     """Return the pairs without what makes a word, or two in a row, tell known from unknown.
 
-    First an unknown question goes for one of `spare` where that makes the words of both sides more even; of the same
-    form where the pair has one form, else of a form that has `near` of its words in common with the known one's. Then
-    pairs go. A word that n questions have, and d more of the known than of the unknown, has z = d/√n, which chance
-    alone keeps near 1: the pair whose loss lowers the sum of z² the most goes first, until no z is above `bound`, no
-    loss lowers it, or only the share `least` is left. It looks at words and labels of this pool alone; so the pool's
-    own AUROC afterwards is a result of the choice, and says nothing about other questions (see `style_auroc`).
+    First an unknown question goes for one of `spare` where that makes the words of both sides more
+    even; of the same form where the pair has one form, else of a form that has `near` of its words
+    in common with the known one's. Then pairs go. A word that n questions have, and d more of the
+    known than of the unknown, has z = d/√n, which chance alone keeps near 1: the pair whose loss
+    lowers the sum of z² the most goes first, until no z is above `bound`, no loss lowers it, or
+    only the share `least` is left. It looks at words and labels of this pool alone; so the pool's
+    own AUROC afterwards is a result of the choice, and says nothing about other questions (see
+    `style_auroc`).
     """
     if len(pairs) < 2:
         return list(pairs)
@@ -196,10 +215,14 @@ def balanced(
     others += [one for one in spare if normalise(one.question.text) not in taken]
     table = _table([one.question.text for one in [*known, *others]])
     have, offered = table[: len(known)], table[len(known) :]
-    like = _alike(*[[form(one.question.text, one.question.via) for one in side] for side in (known, others)])
+    like = _alike(
+        *[[form(one.question.text, one.question.via) for one in side] for side in (known, others)]
+    )
     own = like[range(len(known)), range(len(known))]
     chosen = _exchanged(have, offered, like >= [[1.0 if same == 1.0 else near] for same in own])
-    rows = _evened(have - offered[chosen], have + offered[chosen], bound, max(1, int(least * len(pairs))))
+    rows = _evened(
+        have - offered[chosen], have + offered[chosen], bound, max(1, int(least * len(pairs)))
+    )
     return [(known[row], others[chosen[row]]) for row in rows]
 
 
@@ -209,7 +232,10 @@ def _table(texts: Sequence[str]) -> "NDArray[np.float64]":
 
     found = _words(texts)
     counts = Counter(word for own in found for word in own)
-    place = {word: i for i, word in enumerate(sorted(word for word, count in counts.items() if count > 1))}
+    place = {
+        word: i
+        for i, word in enumerate(sorted(word for word, count in counts.items() if count > 1))
+    }
     table = np.zeros((len(texts), len(place)))
     for row, own in zip(table, found, strict=True):
         row[[place[word] for word in own if word in place]] = 1
@@ -219,7 +245,10 @@ def _table(texts: Sequence[str]) -> "NDArray[np.float64]":
 def _exchanged(
     known: "NDArray[np.float64]", offered: "NDArray[np.float64]", may: "NDArray[np.bool_]"
 ) -> "NDArray[np.int64]":
-    """Return which of the offered rows goes with each known one; at first the i-th. The best exchange is made first."""
+    """Return which of the offered rows goes with each known one; at first the i-th.
+
+    The best exchange is made first.
+    """
     import numpy as np
 
     chosen = np.arange(len(known))
@@ -239,7 +268,9 @@ def _exchanged(
     return chosen
 
 
-def _evened(more: "NDArray[np.float64]", both: "NDArray[np.float64]", bound: float, least: int) -> list[int]:
+def _evened(
+    more: "NDArray[np.float64]", both: "NDArray[np.float64]", bound: float, least: int
+) -> list[int]:
     """Return the rows that stay."""
     import numpy as np
 
@@ -264,14 +295,18 @@ def _words(texts: Sequence[str]) -> list[set[str]]:
     return found
 
 
-def style_auroc(known: Sequence[str], unknown: Sequence[str], seed: int = 0, *, paired: bool = True) -> float:
-    """Return how well words tell known from unknown: the AUROC of logistic regression on words and pairs of words.
+def style_auroc(
+    known: Sequence[str], unknown: Sequence[str], seed: int = 0, *, paired: bool = True
+) -> float:
+    """Return how well words tell known from unknown: the AUROC of logistic regression on words and
+    pairs of words.
 
-    Cross-validated in five folds. With `paired`, the i-th known and the i-th unknown question are a pair and stay in
-    one fold: else the classifier would see a question's partner, of the same words and the other label, and learn
-    that these words mean the other label; the AUROC would come out too low, and flatter the pool. A pool whose words
-    were evened out (`balanced`) still flatters itself, for where the words of four folds lean one way, those of the
-    fifth lean the other: compare with `transfer_auroc` between two pools that were evened out apart.
+    Cross-validated in five folds. With `paired`, the i-th known and the i-th unknown question are a
+    pair and stay in one fold: else the classifier would see a question's partner, of the same words
+    and the other label, and learn that these words mean the other label; the AUROC would come out
+    too low, and flatter the pool. A pool whose words were evened out (`balanced`) still flatters
+    itself, for where the words of four folds lean one way, those of the fifth lean the other:
+    compare with `transfer_auroc` between two pools that were evened out apart.
 
     Raises ValueError for fewer than five of either.
     """
@@ -280,29 +315,42 @@ def style_auroc(known: Sequence[str], unknown: Sequence[str], seed: int = 0, *, 
 
     texts, labels = _labelled(known, unknown)
     if min(len(known), len(unknown)) < 5:
-        raise ValueError(f"{len(known)} known and {len(unknown)} unknown questions are too few for five folds")
-    groups = [*range(len(known)), *(range(len(unknown)) if paired else range(len(known), len(texts)))]
+        raise ValueError(
+            f"{len(known)} known and {len(unknown)} unknown questions are too few for five folds"
+        )
+    groups = [
+        *range(len(known)),
+        *(range(len(unknown)) if paired else range(len(known), len(texts))),
+    ]
     told = np.zeros(len(texts))
     folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
     values = []
     for train, test in folds.split(texts, labels, groups):
-        told[test] = _told([texts[i] for i in train], [labels[i] for i in train], [texts[i] for i in test])
+        told[test] = _told(
+            [texts[i] for i in train], [labels[i] for i in train], [texts[i] for i in test]
+        )
         values.append(_auroc(told[test], [labels[i] for i in test]))
-    return float(np.mean(values))  # a mean over folds: the scores of different classifiers are on different scales
+    # a mean over folds: the scores of different classifiers are on different scales
+    return float(np.mean(values))
 
 
-def transfer_auroc(train: tuple[Sequence[str], Sequence[str]], test: tuple[Sequence[str], Sequence[str]]) -> float:
+def transfer_auroc(
+    train: tuple[Sequence[str], Sequence[str]], test: tuple[Sequence[str], Sequence[str]]
+) -> float:
     """Return how well words learnt on one pool (known, unknown) tell known from unknown in another."""
     texts, labels = _labelled(*train)
     others, truth = _labelled(*test)
     return _auroc(_told(texts, labels, others), truth)
 
 
-def transfer_gap(train: tuple[Sequence[str], Sequence[str]], test: tuple[Sequence[str], Sequence[str]]) -> float:
-    """Return by how much likelier, on average, words learnt on one pool make a known question of another pool known.
+def transfer_gap(
+    train: tuple[Sequence[str], Sequence[str]], test: tuple[Sequence[str], Sequence[str]]
+) -> float:
+    """Return by how much likelier, on average, words learnt on one pool make a known question of
+    another pool known.
 
-    A difference of probabilities, in [-1, 1]. A ranking (`transfer_auroc`) finds the slightest lean that two pools
-    share; this says how far whoever learns from the words goes by it.
+    A difference of probabilities, in [-1, 1]. A ranking (`transfer_auroc`) finds the slightest lean
+    that two pools share; this says how far whoever learns from the words goes by it.
     """
     import numpy as np
 
@@ -312,7 +360,9 @@ def transfer_gap(train: tuple[Sequence[str], Sequence[str]], test: tuple[Sequenc
     return float(likely[are_known].mean() - likely[~are_known].mean())
 
 
-def halves(pairs: Sequence[tuple[Tried, Tried]], seed: int = 0) -> tuple[list[tuple[Tried, Tried]], ...]:
+def halves(
+    pairs: Sequence[tuple[Tried, Tried]], seed: int = 0
+) -> tuple[list[tuple[Tried, Tried]], ...]:
     """Return the pairs in two parts of the same size, at random."""
     shuffled = random.Random(seed).sample(list(pairs), len(pairs))
     return shuffled[::2], shuffled[1::2]
@@ -327,7 +377,9 @@ def _labelled(known: Sequence[str], unknown: Sequence[str]) -> tuple[list[str], 
     return [*map(line, (*known, *unknown))], [1] * len(known) + [0] * len(unknown)
 
 
-def _told(texts: Sequence[str], labels: Sequence[int], others: Sequence[str]) -> "NDArray[np.float64]":
+def _told(
+    texts: Sequence[str], labels: Sequence[int], others: Sequence[str]
+) -> "NDArray[np.float64]":
     from sklearn.feature_extraction.text import CountVectorizer  # type: ignore[import-untyped]
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
     from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]

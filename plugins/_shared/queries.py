@@ -41,9 +41,13 @@ class ByReading:
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim."""
         plans = [self._plan(claim, judging) for claim in claims]
-        wanted = list(dict.fromkeys(text for plan in plans if isinstance(plan, list) for text in plan))
+        wanted = list(
+            dict.fromkeys(text for plan in plans if isinstance(plan, list) for text in plan)
+        )
         found = dict(zip(wanted, self.read(wanted, judging.backend), strict=True))
-        return [self._verdict(claim, plan, found) for claim, plan in zip(claims, plans, strict=True)]
+        return [
+            self._verdict(claim, plan, found) for claim, plan in zip(claims, plans, strict=True)
+        ]
 
     def _plan(self, claim: Claim, judging: Judging) -> list[Continuation] | Abstain:
         try:
@@ -51,7 +55,9 @@ class ByReading:
         except Abstain as why:
             return why
 
-    def _verdict(self, claim: Claim, plan: list[Continuation] | Abstain, found: Mapping[Continuation, Any]) -> Verdict:
+    def _verdict(
+        self, claim: Claim, plan: list[Continuation] | Abstain, found: Mapping[Continuation, Any]
+    ) -> Verdict:
         try:
             if isinstance(plan, Abstain):
                 raise plan
@@ -93,7 +99,8 @@ def seed(claim: Claim, judging: Judging) -> int:
 
 
 def shares(choices: Sequence[Sequence[float]]) -> list[float]:
-    """Return the probability of each choice out of them all, from the log-probabilities of its tokens.
+    """Return the probability of each choice out of them all, from the log-probabilities of its
+    tokens.
 
     Raises Abstain where they cannot be compared: one is not a number, or all are impossible.
     """

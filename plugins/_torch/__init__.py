@@ -1,4 +1,5 @@
-"""Models in PyTorch, for everything that needs one: the backend `hf`, the tuner `lora`, and the export.
+"""Models in PyTorch, for everything that needs one: the backend `hf`, the tuner `lora`, and the
+export.
 
 checkpoint.py a model's name in a recipe -> a folder that transformers loads; a GGUF file is converted once
 memory.py     whether a model fits, checked before it is loaded or trained
@@ -8,4 +9,6 @@ adapter.py    an adapter as peft saves it -> a GGUF file, for llama.cpp
 backend.py    all of the above as a `selfloop.protocols.Backend` (most of which is in `_decoding`)
 """
 
-GIVES = frozenset({"logprobs", "entropies", "chat", "loglikelihood", "hidden_states", "attentions", "adapters"})
+GIVES = frozenset(
+    {"logprobs", "entropies", "chat", "loglikelihood", "hidden_states", "attentions", "adapters"}
+)

@@ -1,8 +1,9 @@
 """An adapter as peft saves it -> the GGUF file of the same adapter, for llama.cpp.
 
-Its tensors have llama.cpp's names, `blk.N.<name>.weight.lora_a` and `.lora_b`. For the architecture `llama` its
-converter keeps the rows of each attention head's queries and keys in another order than transformers does (pairs
-that are turned together stand side by side), so the rows of their `lora_b` go the same way.
+Its tensors have llama.cpp's names, `blk.N.<name>.weight.lora_a` and `.lora_b`. For the architecture
+`llama` its converter keeps the rows of each attention head's queries and keys in another order than
+transformers does (pairs that are turned together stand side by side), so the rows of their `lora_b`
+go the same way.
 """
 
 import json
@@ -38,14 +39,18 @@ def refuse_other(config: Any) -> None:
     kind = config.get_text_config().model_type
     if kind not in ARCHITECTURES:
         known = ", ".join(sorted(ARCHITECTURES))
-        raise ModelError(f"an adapter of a model of the type {kind} cannot be written as GGUF; those of {known} can")
+        raise ModelError(
+            f"an adapter of a model of the type {kind} cannot be written as GGUF; those of "
+            f"{known} can"
+        )
 
 
 def write_gguf(folder: Path, config: Any) -> Path:
     """Write `adapter.gguf` beside the adapter in `folder`, whole or not at all; return its path.
 
-    `config` is that of the base model. Raises ModelError for an architecture that is not in `ARCHITECTURES`, and for
-    what a GGUF adapter cannot hold: DoRA, a bias, whole layers, ranks that differ. Raises OSError for a full disk.
+    `config` is that of the base model. Raises ModelError for an architecture that is not in
+    `ARCHITECTURES`, and for what a GGUF adapter cannot hold: DoRA, a bias, whole layers, ranks that
+    differ. Raises OSError for a full disk.
     """
     try:
         import gguf
@@ -79,24 +84,36 @@ def _alpha(made: Mapping[str, Any]) -> float:
 
 
 def _refuse_unheld(made: Mapping[str, Any]) -> None:
-    strange = [key for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern") if made.get(key)]
+    strange = [
+        key
+        for key in ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern")
+        if made.get(key)
+    ]
     strange += ["bias"] if made.get("bias", "none") != "none" else []
     if made.get("peft_type") != "LORA" or strange:
         why = ", ".join(strange) or str(made.get("peft_type"))
-        raise ModelError(f"this adapter has {why}, which a GGUF adapter cannot hold; a plain LoRA can be written")
+        raise ModelError(
+            f"this adapter has {why}, which a GGUF adapter cannot hold; a plain LoRA can be written"
+        )
 
 
-def _tensors(weights: Mapping[str, Array], config: Any, architecture: str) -> Iterator[tuple[str, Array]]:
+def _tensors(
+    weights: Mapping[str, Array], config: Any, architecture: str
+) -> Iterator[tuple[str, Array]]:
     """Yield llama.cpp's name and the weights of each half of each layer's adapter."""
     import gguf
 
     kind = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
     names = gguf.get_tensor_name_map(kind, config.num_hidden_layers)
     for key, values in sorted(weights.items()):
-        layer, _, side = key.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
+        layer, _, side = (
+            key.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
+        )
         name = names.get_name(f"{layer}.weight", try_suffixes=(".weight",))
         if name is None or side not in ("lora_A", "lora_B"):
-            raise ModelError(f"llama.cpp has no name for {key} of an adapter of {architecture}. Use it with hf")
+            raise ModelError(
+                f"llama.cpp has no name for {key} of an adapter of {architecture}. Use it with hf"
+            )
         values = np.ascontiguousarray(values, np.float32)
         if architecture == "llama" and side == "lora_B" and layer.endswith(TURNED):
             values = turned(values, _heads(config, layer))
@@ -111,4 +128,6 @@ def _heads(config: Any, layer: str) -> int:
 def turned(rows: Array, heads: int) -> Array:
     """Return the rows in llama.cpp's order: of each head the two halves interleaved."""
     width = rows.shape[0] // heads // 2
-    return np.ascontiguousarray(rows.reshape(heads, 2, width, -1).swapaxes(1, 2).reshape(rows.shape))
+    return np.ascontiguousarray(
+        rows.reshape(heads, 2, width, -1).swapaxes(1, 2).reshape(rows.shape)
+    )

@@ -29,7 +29,8 @@ ON_CPU, ON_GPU = 16, 64  # rows of a batch
 class Transformers(Decoding):
     """A model of transformers whose completions depend on their request alone; see `engine`.
 
-    Arguments are those of the recipe; see `build`. Another `batch`, device or dtype may give other bits.
+    Arguments are those of the recipe; see `build`. Another `batch`, device or dtype may give other
+    bits.
     """
 
     def __init__(
@@ -53,7 +54,8 @@ class Transformers(Decoding):
         self._batch = batch or (ON_GPU if self._loaded.device.type == "cuda" else ON_CPU)
         self._engine = Engine(self._loaded.model, self._batch)
         self._info: ModelInfo | None = None
-        self._wrapped: Any = None  # by peft, while an adapter is in effect; its layers stand in those of the model
+        # by peft, while an adapter is in effect; its layers stand in those of the model
+        self._wrapped: Any = None
 
     @property
     def loaded(self) -> Loaded:
@@ -118,13 +120,15 @@ class Transformers(Decoding):
         last = int(self._alive().text_config.num_hidden_layers)
         if not -last - 1 <= layer <= last:
             raise RequestError(
-                f"layer must be from 0 (the tokens) to {last}, or from -1 down to {-last - 1}, not {layer}"
+                f"layer must be from 0 (the tokens) to {last}, or from -1 down to {-last - 1}, "
+                f"not {layer}"
             )
 
     def _refuse_too_long(self, prompt: int, answer: int, after: str) -> None:
         if (total := prompt + answer) > (most := self._alive().context):
             raise RequestError(
-                f"{prompt} prompt tokens + {answer} that may follow = {total}, but the model reads at most {most}: "
+                f"{prompt} prompt tokens + {answer} that may follow = {total}, but the model "
+                f"reads at most {most}: "
                 f"shorten the prompt or {'lower' if after == 'max_tokens' else 'shorten'} {after}"
             )
 
@@ -153,7 +157,9 @@ class Transformers(Decoding):
             raise
         except Exception as error:  # peft and torch have many of their own
             self._set(None)
-            raise ModelError(f"{folder} is no adapter for {self._vocabulary.name}: {error}") from error
+            raise ModelError(
+                f"{folder} is no adapter for {self._vocabulary.name}: {error}"
+            ) from error
         self._wrapped.eval().requires_grad_(requires_grad=False)
         for layer in self._wrapped.modules():
             if isinstance(layer, LoraLayer) and NAME in layer.scaling:
@@ -165,7 +171,10 @@ def _folder(path: Path) -> Path:
     folder = path if path.is_dir() else path.parent
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise ModelError(f"{path} is no adapter that transformers can load: {folder} has no {' and no '.join(missing)}")
+        raise ModelError(
+            f"{path} is no adapter that transformers can load: {folder} has no "
+            f"{' and no '.join(missing)}"
+        )
     return folder
 
 
@@ -175,9 +184,16 @@ def _refuse_other(model: Any, folder: Path) -> None:
 
     kind = json.loads((folder / CONFIG).read_text("utf-8")).get("peft_type")
     if kind != "LORA":
-        raise ModelError(f"{folder} holds an adapter of kind {kind}, not LORA; make one of that kind")
+        raise ModelError(
+            f"{folder} holds an adapter of kind {kind}, not LORA; make one of that kind"
+        )
     there = {name for name, _ in model.named_modules()}
     with safe_open(folder / WEIGHTS, "pt") as file:
-        names = [name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in file.keys()]  # noqa: SIM118
+        names = [
+            name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in file.keys()
+        ]
     if lost := sorted({name for name in names if name and name not in there}):
-        raise ModelError(f"{folder} is an adapter of another model: this one has no {lost[0]}. Name its own model")
+        raise ModelError(
+            f"{folder} is an adapter of another model: this one has no {lost[0]}. Name its own "
+            "model"
+        )

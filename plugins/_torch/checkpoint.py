@@ -1,6 +1,7 @@
 """What a recipe calls a model -> a folder that transformers loads. A GGUF file is converted once:
 
-    <cache>/converted/<sha256 of the file>-<transformers>/    config, tokenizer, weights in bfloat16 as safetensors
+    <cache>/converted/<sha256 of the file>-<transformers>/    config, tokenizer, weights in bfloat16
+    as safetensors
 
 The folder appears whole or not at all.
 """
@@ -27,7 +28,13 @@ from selfloop.storage.plain_json import read_object
 
 ADAPTER = "adapter_config.json"
 INDEX = "model.safetensors.index.json"
-SETTINGS = ("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json", INDEX)
+SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    INDEX,
+)
 
 _HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _log = logging.getLogger("selfloop.models")
@@ -46,7 +53,9 @@ class Checkpoint:
             return models.sha256(self.gguf)
         kinds = (".safetensors", ".json", ".jinja", ".model", ".py")
         own = sorted(path for path in Path(self.place).iterdir() if path.suffix in kinds)
-        return hashlib.sha256("\n".join(f"{path.name} {models.sha256(path)}" for path in own).encode()).hexdigest()
+        return hashlib.sha256(
+            "\n".join(f"{path.name} {models.sha256(path)}" for path in own).encode()
+        ).hexdigest()
 
 
 def check(model: str) -> None:
@@ -74,33 +83,47 @@ def locate(model: str) -> Checkpoint:
 
 
 def _on_hub(model: str) -> bool:
-    return model not in models.KNOWN and not Path(model).expanduser().exists() and bool(_HUB.fullmatch(model))
+    return (
+        model not in models.KNOWN
+        and not Path(model).expanduser().exists()
+        and bool(_HUB.fullmatch(model))
+    )
 
 
 def _refuse_other(folder: Path) -> None:
     """Raise ModelError for a folder that is no model, or holds more than a model."""
-    if (folder / ADAPTER).is_file():  # transformers would load the model that it names, and the adapter
+    # transformers would load the model that it names, and the adapter
+    if (folder / ADAPTER).is_file():
         raise ModelError(
             f"{folder} has an {ADAPTER}: an adapter is not applied here. Merge it into its model "
             "(merge_and_unload of peft) and name that folder, or move the adapter's files away"
         )
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} has no config.json: it is no model of transformers. Name a folder that has one")
+        raise ModelError(
+            f"{folder} has no config.json: it is no model of transformers. Name a folder that has "
+            "one"
+        )
     for name in SETTINGS:
         _read_settings(folder / name)
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
-            f"{folder} has no .safetensors file. Other weights may hold programs (pickle) and are not loaded: "
+            f"{folder} has no .safetensors file. Other weights may hold programs (pickle) and are "
+            "not loaded: "
             "save the model with save_pretrained"
         )
     files = _read_settings(folder / INDEX).get("weight_map", {})
     names = sorted(set(map(str, files.values()))) if isinstance(files, dict) else []
     if missing := [name for name in names if not (folder / name).is_file()]:
-        raise ModelError(f"{folder} lacks {missing[0]} ({len(missing)} of {len(names)} files). Fetch all of them")
+        raise ModelError(
+            f"{folder} lacks {missing[0]} ({len(missing)} of {len(names)} files). Fetch all of them"
+        )
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    """Return what one of a model's JSON files says, nothing where there is none. Raises ModelError."""
+    """Return what one of a model's JSON files says, nothing where there is none.
+
+    Raises ModelError.
+    """
     if not path.exists():
         return {}
     try:
@@ -112,7 +135,9 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def converted(shipped: Path) -> Path:
     """Return the folder with a GGUF file's model, made now if it is not there yet."""
-    folder = models.cache() / "converted" / f"{models.sha256(shipped)[:16]}-{version('transformers')}"
+    folder = (
+        models.cache() / "converted" / f"{models.sha256(shipped)[:16]}-{version('transformers')}"
+    )
     if folder.is_dir():
         return folder
     with models.making("the converted model", folder.with_name(f"{folder.name}.lock")):
@@ -127,7 +152,8 @@ def _convert(shipped: Path, folder: Path) -> None:
 
     if len(parts(shipped)) > 1:
         raise ModelError(
-            f"{shipped} is one of several files, of which transformers would read this one alone; merge them with "
+            f"{shipped} is one of several files, of which transformers would read this one alone; "
+            "merge them with "
             "llama-gguf-split --merge, or name a folder or a hub name of the same model"
         )
     _log.info("converting %s for transformers, once", shipped.name)
@@ -140,12 +166,17 @@ def _convert(shipped: Path, folder: Path) -> None:
             where: dict[str, Any] = {"gguf_file": shipped.name, "local_files_only": True}
             tokenizer = AutoTokenizer.from_pretrained(str(shipped.parent), **where)
             with _counted(task):
-                model = AutoModelForCausalLM.from_pretrained(str(shipped.parent), dtype=torch.bfloat16, **where)
+                model = AutoModelForCausalLM.from_pretrained(
+                    str(shipped.parent), dtype=torch.bfloat16, **where
+                )
         except ImportError as error:
             raise MissingExtra("gguf", "tune", f"Converting {shipped.name}") from error
-        except Exception as error:  # it raises KeyError, ValueError and more for what it does not know
+        except (
+            Exception
+        ) as error:  # it raises KeyError, ValueError and more for what it does not know
             raise ModelError(
-                f"transformers {version('transformers')} cannot convert {shipped}: {_first(error)}. "
+                f"transformers {version('transformers')} cannot convert {shipped}: "
+                f"{_first(error)}. "
                 "Name a folder or a hub name of the same model instead"
             ) from error
         _unquantised(model)
@@ -198,7 +229,9 @@ def _counted(task: progress.Task) -> Iterator[None]:
 def writing(model: Any, folder: Path) -> AbstractContextManager[progress.Task]:
     """Return a task of writing a model's weights into a folder."""
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    return progress.task(f"writing {folder.name}", weights, progress.BYTES, progress.size_of(folder))
+    return progress.task(
+        f"writing {folder.name}", weights, progress.BYTES, progress.size_of(folder)
+    )
 
 
 def _first(error: Exception) -> str:
@@ -207,7 +240,10 @@ def _first(error: Exception) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let transformers show neither bars nor warnings meanwhile. Some of its bars ask nobody, so they go nowhere."""
+    """Let transformers show neither bars nor warnings meanwhile.
+
+    Some of its bars ask nobody, so they go nowhere.
+    """
     from transformers.utils import logging
 
     theirs: Any = logging  # it has no types

@@ -1,13 +1,15 @@
 """Tokens in, outputs out, in batches of one shape.
 
-What a row of a matrix product comes to depends, in its last bits, on the shape of the product, and not on the other
-rows. So every call of the model has `batch` rows, some of them idle if need be, and a length that the row's own text
-says alone: prompts are read in chunks of `CHUNK` tokens from their beginning, and continuations that are written
-together have prompts of as many chunks. Then a result depends on its request alone, as `selfloop.testing` demands;
-and chunks that several prompts begin with are read once, for they come out the same bit for bit.
+What a row of a matrix product comes to depends, in its last bits, on the shape of the product, and
+not on the other rows. So every call of the model has `batch` rows, some of them idle if need be,
+and a length that the row's own text says alone: prompts are read in chunks of `CHUNK` tokens from
+their beginning, and continuations that are written together have prompts of as many chunks. Then a
+result depends on its request alone, as `selfloop.testing` demands; and chunks that several prompts
+begin with are read once, for they come out the same bit for bit.
 
-A prompt's last chunk is filled up; what fills it stays in the cache as a hole that nothing looks at. Masks are made
-here: transformers leaves a mask out where no row needs one, and then another kernel runs.
+A prompt's last chunk is filled up; what fills it stays in the cache as a hole that nothing looks
+at. Masks are made here: transformers leaves a mask out where no row needs one, and then another
+kernel runs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,7 +31,8 @@ CHUNK = 32
 AT_ONCE = 16_384  # tokens of prompts and continuations whose keys and values are held at once
 KINDS = {"", "full_attention", "sliding_attention"}
 
-Keys = list[tuple[torch.Tensor, torch.Tensor]]  # of each layer: keys and values, (heads, tokens, width)
+# of each layer: keys and values, (heads, tokens, width)
+Keys = list[tuple[torch.Tensor, torch.Tensor]]
 Way = tuple[int, ...]
 Item = TypeVar("Item")
 
@@ -71,18 +74,29 @@ class Engine:
         self._windows = windows(model.config.get_text_config())
         if strange := set(self._windows) - KINDS:
             has = f"{model.config.model_type} has {', '.join(strange)}"
-            raise ModelError(f"{has}, which the backend hf cannot batch. Take another model, or its GGUF by llama_cpp")
+            raise ModelError(
+                f"{has}, which the backend hf cannot batch. Take another model, or its GGUF by "
+                "llama_cpp"
+            )
         self._device = model.device
-        self._added = model.config._attn_implementation == "eager"  # which adds its mask to the weights
-        self._lowest = torch.tensor(torch.finfo(model.dtype).min, dtype=model.dtype, device=model.device)
+        # which adds its mask to the weights
+        self._added = model.config._attn_implementation == "eager"
+        self._lowest = torch.tensor(
+            torch.finfo(model.dtype).min, dtype=model.dtype, device=model.device
+        )
 
     @torch.inference_mode()
     def run(self, jobs: Sequence[Job], layer: int | None) -> Iterator[tuple[int, Result]]:
         """Yield (index of the task, its result) as they end; with a `layer`, outputs hold its states, and no logits."""
-        texts = sorted((text for prompt, tasks in jobs for text in _texts(prompt, tasks)), key=lambda t: t.tokens)
+        texts = sorted(
+            (text for prompt, tasks in jobs for text in _texts(prompt, tasks)),
+            key=lambda t: t.tokens,
+        )
         for some in _slices(texts):
             yield from self._read(some, layer)
-            still = sorted((t for t in some if t.task.unread), key=lambda t: (t.chunks, t.task.room))
+            still = sorted(
+                (t for t in some if t.task.unread), key=lambda t: (t.chunks, t.task.room)
+            )
             for _, group in groupby(still, key=lambda t: t.chunks):
                 for wave in _batches(group, self._batch):
                     yield from self._write(wave)
@@ -93,7 +107,9 @@ class Engine:
             todo: dict[tuple[int, Way], tuple[Chunk, list[Text]]] = {}
             for text in (t for t in texts if t.chunks > level):
                 tokens = tuple(text.tokens[level * CHUNK : (level + 1) * CHUNK])
-                chunk, own = todo.setdefault((id(text.last), tokens), (Chunk(tokens, text.last), []))
+                chunk, own = todo.setdefault(
+                    (id(text.last), tokens), (Chunk(tokens, text.last), [])
+                )
                 own.append(text)
                 text.last = chunk
             for some in _batches(todo.values(), self._batch):
@@ -113,7 +129,9 @@ class Engine:
         masks = self._masks(seen.expand(self._batch, -1, -1), slots.expand(self._batch, -1), places)
         states = self._call(tokens, places, masks, cache, layer)
         for row, chunk in enumerate(chunks):
-            chunk.kept = [(k[row, :, start:].clone(), v[row, :, start:].clone()) for k, v in _held(cache)]
+            chunk.kept = [
+                (k[row, :, start:].clone(), v[row, :, start:].clone()) for k, v in _held(cache)
+            ]
         return states
 
     def _feed(
@@ -148,9 +166,16 @@ class Engine:
         while live:
             told = [live[row].unread.pop(0)[0] if row in live else 0 for row in range(len(wave))]
             now = (lengths + step)[:, None]
-            there, places = torch.cat([there, torch.ones_like(now, dtype=torch.bool)], 1), torch.cat([places, now], 1)
+            there, places = (
+                torch.cat([there, torch.ones_like(now, dtype=torch.bool)], 1),
+                torch.cat([places, now], 1),
+            )
             states = self._call(
-                self._rows(torch.tensor(told))[:, None], now, self._masks(there[:, None], places, now), cache, None
+                self._rows(torch.tensor(told))[:, None],
+                now,
+                self._masks(there[:, None], places, now),
+                cache,
+                None,
             )
             for row, output in enumerate(self._outputs(states[: len(wave), 0], None)):
                 if row in live:
@@ -162,7 +187,12 @@ class Engine:
     def _call(
         self, tokens: torch.Tensor, places: torch.Tensor, masks: Any, cache: Any, layer: int | None
     ) -> torch.Tensor:
-        given = {"input_ids": tokens, "position_ids": places, "attention_mask": masks, self._cache_name: cache}
+        given = {
+            "input_ids": tokens,
+            "position_ids": places,
+            "attention_mask": masks,
+            self._cache_name: cache,
+        }
         inner = layer not in (None, -1)
         found = self._trunk(**given, use_cache=True, output_hidden_states=inner)
         states: torch.Tensor = found.hidden_states[layer] if inner else found.last_hidden_state
@@ -171,10 +201,15 @@ class Engine:
     def _masks(self, seen: torch.Tensor, slots: torch.Tensor, queries: torch.Tensor) -> Any:
         """Return what each query may look at, for each kind of layer; `seen` is (batch, queries, slots)."""
         far = queries[:, :, None] - slots[:, None, :]
-        found = {kind: (seen & (far < window) if window else seen)[:, None] for kind, window in self._windows.items()}
+        found = {
+            kind: (seen & (far < window) if window else seen)[:, None]
+            for kind, window in self._windows.items()
+        }
         if self._added:
             found = {kind: torch.where(may, 0.0, self._lowest) for kind, may in found.items()}
-        return found if len(found) > 1 or "sliding_attention" in found else next(iter(found.values()))
+        return (
+            found if len(found) > 1 or "sliding_attention" in found else next(iter(found.values()))
+        )
 
     def _cache(self, ways: Sequence[Sequence[Chunk]]) -> Any:
         """Return a cache with the keys and values of the ways, all of one length, a row each."""
@@ -182,7 +217,9 @@ class Engine:
         if ways[0]:
             joined = [[torch.cat(parts, 1) for parts in _layers(way)] for way in ways]
             for layer in range(len(joined[0]) // 2):
-                keys, values = (torch.stack([way[2 * layer + side] for way in joined]) for side in (0, 1))
+                keys, values = (
+                    torch.stack([way[2 * layer + side] for way in joined]) for side in (0, 1)
+                )
                 cache.update(self._rows(keys), self._rows(values), layer)
         return cache
 
@@ -222,7 +259,11 @@ def _slices(texts: Sequence[Text]) -> Iterator[list[Text]]:
     """Yield the texts in order, some at a time: as many as may be in memory at once."""
     some, size = list[Text](), 0
     for text in texts:
-        new = len(text.tokens) - (common(some[-1].tokens, text.tokens) if some else 0) + text.task.room
+        new = (
+            len(text.tokens)
+            - (common(some[-1].tokens, text.tokens) if some else 0)
+            + text.task.room
+        )
         if some and size + new > AT_ONCE:
             yield some
             some, size = [], 0
@@ -248,7 +289,11 @@ def _taken(task: Task, output: Output) -> Iterator[tuple[int, Result]]:
 
 def _layers(way: Sequence[Chunk]) -> list[list[torch.Tensor]]:
     """Return the parts of the first layer's keys, its values, the second layer's keys, and so on."""
-    return [[chunk.kept[layer][side] for chunk in way] for layer in range(len(way[0].kept)) for side in (0, 1)]
+    return [
+        [chunk.kept[layer][side] for chunk in way]
+        for layer in range(len(way[0].kept))
+        for side in (0, 1)
+    ]
 
 
 def _held(cache: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -256,9 +301,11 @@ def _held(cache: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
 
 
 def attentions(model: Any, texts: Mapping[int, tuple[list[int], int]]) -> Iterator[tuple[int, Any]]:
-    """Yield by index how much each head of each token looks at the one before, (layers, heads, tokens).
+    """Yield by index how much each head of each token looks at the one before, (layers, heads,
+    tokens).
 
-    A text is its tokens and how many of them are asked about, from the end. Each is read alone: its shape is its own.
+    A text is its tokens and how many of them are asked about, from the end. Each is read alone: its
+    shape is its own.
     """
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")  # the others never hold the weights
@@ -266,8 +313,13 @@ def attentions(model: Any, texts: Mapping[int, tuple[list[int], int]]) -> Iterat
         for index, (tokens, count) in texts.items():
             with torch.inference_mode():
                 given = torch.tensor([tokens], device=model.device)
-                found = trunk(model)(input_ids=given, output_attentions=True, use_cache=False).attentions
+                found = trunk(model)(
+                    input_ids=given, output_attentions=True, use_cache=False
+                ).attentions
             ends = torch.arange(len(tokens) - count, len(tokens))
-            yield index, np.stack([layer[0, :, ends, ends - 1].float().cpu().numpy() for layer in found])
+            yield (
+                index,
+                np.stack([layer[0, :, ends, ends - 1].float().cpu().numpy() for layer in found]),
+            )
     finally:
         model.set_attn_implementation(before)

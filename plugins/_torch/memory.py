@@ -1,7 +1,8 @@
 """How much memory a model takes, loaded and in training: said before it is tried, with the numbers.
 
-What a LoRA keeps for the way back are, for each token, the inputs of the layers it sits on, in float32, and about as
-much of what comes out of them; so the widths of the layers tell most of it. How far off that is: docs/hf.md.
+What a LoRA keeps for the way back are, for each token, the inputs of the layers it sits on, in
+float32, and about as much of what comes out of them; so the widths of the layers tell most of it.
+How far off that is: docs/hf.md.
 """
 
 from typing import Any
@@ -14,9 +15,13 @@ from selfloop.errors import ModelError
 
 SHARE = 0.9  # of what is free
 BESIDE = 0.3e9  # bytes: the tokenizer, and what short prompts take
-KEPT = 6.0  # bytes for each input and output of a layer and token: four, and what the allocator loses
-ADAPTER = 6  # times an adapter: its gradients, Adam's two moments, the best so far, and a copy that is being saved
-LOGITS = 8  # times the logits: as they come, in float32, the base's, what is made of both, and what flows back
+# bytes for each input and output of a layer and token: four, and what the allocator loses
+KEPT = 6.0
+# times an adapter: its gradients, Adam's two moments, the best so far, and a copy that is being
+# saved
+ADAPTER = 6
+# times the logits: as they come, in float32, the base's, what is made of both, and what flows back
+LOGITS = 8
 
 
 def loading(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> float:
@@ -32,18 +37,28 @@ def loading(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False)
 def training(model: Any, *, rank: int, tokens: int, learnt: int) -> float:
     """Return the bytes that training a LoRA on all linear layers takes beside the loaded model.
 
-    `tokens` are those of the largest batch, padding among them; `learnt` is how many of them have logits at a time.
+    `tokens` are those of the largest batch, padding among them; `learnt` is how many of them have
+    logits at a time.
     """
     head = model.get_output_embeddings()
-    layers = [one for one in model.modules() if isinstance(one, torch.nn.Linear) and one is not head]
+    layers = [
+        one for one in model.modules() if isinstance(one, torch.nn.Linear) and one is not head
+    ]
     width = float(sum(one.in_features + one.out_features for one in layers))
-    return KEPT * width * tokens + 4.0 * (ADAPTER * rank * width + LOGITS * learnt * len(head.weight))
+    return KEPT * width * tokens + 4.0 * (
+        ADAPTER * rank * width + LOGITS * learnt * len(head.weight)
+    )
 
 
 def refuse(need: float, what: str, device: torch.device, advice: str) -> None:
     """Raise ModelError, with both numbers and what to do, where `what` does not fit the device's free memory."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = (
+        torch.cuda.mem_get_info(device)[0]
+        if device.type == "cuda"
+        else psutil.virtual_memory().available
+    )
     if need > SHARE * free:
         raise ModelError(
-            f"{what} takes about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the {device.type}. {advice}"
+            f"{what} takes about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the "
+            f"{device.type}. {advice}"
         )

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# PyTorch's products of BF16 by AMX tiles are less exact: what an adapter changes in the log-probabilities then
-# correlates by .94 with what it changes in llama.cpp, else by more than .98. oneDNN reads this at its first product.
+# PyTorch's products of BF16 by AMX tiles are less exact: what an adapter changes in the
+# log-probabilities then correlates by .94 with what it changes in llama.cpp, else by more than .98.
+# oneDNN reads this at its first product.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 import torch
@@ -24,7 +25,8 @@ from selfloop.errors import ModelError
 from . import memory
 from .checkpoint import Checkpoint, quiet
 
-# Tokens that end a turn or a file, whatever the configuration says: many checkpoints name only one of theirs.
+# Tokens that end a turn or a file, whatever the configuration says: many checkpoints name only one
+# of theirs.
 _ENDS = {
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>",
     "<|eos|>", "</s>", "<eos>", "<EOT>", "<|return|>",
@@ -34,12 +36,19 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 class Vocabulary:
-    """A tokenizer of transformers. `extra_ends` are the tokens that the model's configuration names as ends."""
+    """A tokenizer of transformers.
 
-    def __init__(self, name: str, tokenizer: Any, size: int, extra_ends: Sequence[int] = ()) -> None:
+    `extra_ends` are the tokens that the model's configuration names as ends.
+    """
+
+    def __init__(
+        self, name: str, tokenizer: Any, size: int, extra_ends: Sequence[int] = ()
+    ) -> None:
         self.name, self.vocab_size, self._tokenizer = name, size, tokenizer
         self.bos, self.eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
-        self.template: str = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+        self.template: str = (
+            tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+        )
         self._added = {int(i): token for i, token in tokenizer.added_tokens_decoder.items()}
         self._controls = {token.content: i for i, token in self._added.items() if token.special}
         self._control_finder = chat.finder(self._controls)
@@ -48,7 +57,11 @@ class Vocabulary:
             self._ends.add(tokenizer.eos_token_id)
         opened = tokenizer("a").input_ids
         self._opens = tokenizer.bos_token_id if opened[:1] == [tokenizer.bos_token_id] else None
-        decoder = json.loads(tokenizer.backend_tokenizer.to_str())["decoder"] if tokenizer.is_fast else None
+        decoder = (
+            json.loads(tokenizer.backend_tokenizer.to_str())["decoder"]
+            if tokenizer.is_fast
+            else None
+        )
         self._bytes = _from_unicode() if "ByteLevel" in json.dumps(decoder) else None
 
     def tokens(self, pieces: Sequence[Piece]) -> list[int]:
@@ -57,13 +70,19 @@ class Vocabulary:
         return found if self._opens is None or found[:1] == [self._opens] else [self._opens, *found]
 
     def _plain(self, text: str) -> list[int]:
-        found: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        found: list[int] = self._tokenizer(
+            text, add_special_tokens=False, split_special_tokens=True
+        ).input_ids
         return found
 
     def piece(self, token: int) -> bytes:
         """Return a token's bytes, none for a special one; a character may be spread over tokens."""
         if token in self._added:
-            return b"" if self._added[token].special else self._added[token].content.encode("utf-8", "replace")
+            return (
+                b""
+                if self._added[token].special
+                else self._added[token].content.encode("utf-8", "replace")
+            )
         text = self._tokenizer.convert_ids_to_tokens(token)
         if text is None:  # the output layer is wider than the vocabulary
             return b""
@@ -79,14 +98,20 @@ class Vocabulary:
 
 
 def _from_unicode() -> dict[str, int]:
-    """Return which byte each character of a byte-level vocabulary stands for (GPT-2, Radford et al. 2019)."""
+    """Return which byte each character of a byte-level vocabulary stands for (GPT-2, Radford et al.
+
+    2019).
+    """
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
     return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
 
 
 class Loaded:
-    """A causal model on its device, in evaluation mode. Raises ModelError for what cannot be loaded."""
+    """A causal model on its device, in evaluation mode.
+
+    Raises ModelError for what cannot be loaded.
+    """
 
     def __init__(self, at: Checkpoint, *, device: str, dtype: str, trust_remote_code: bool) -> None:
         self.at, self.device = at, _device(device)
@@ -97,7 +122,11 @@ class Loaded:
                 config = AutoConfig.from_pretrained(at.place, **where)
                 tokenizer = AutoTokenizer.from_pretrained(at.place, **where)
                 need = memory.loading(config, self.dtype, **where)
-                advice = "a smaller model" if self.dtype.itemsize == 2 else "dtype: bfloat16, or a smaller model"
+                advice = (
+                    "a smaller model"
+                    if self.dtype.itemsize == 2
+                    else "dtype: bfloat16, or a smaller model"
+                )
                 what = f"{at.place} in {str(self.dtype).removeprefix('torch.')}"
                 memory.refuse(need, what, self.device, f"Take {advice}")
                 # sdpa leaves out the cap on attention that Gemma 2 has
@@ -111,11 +140,16 @@ class Loaded:
                 )
             except ModelError:
                 raise
-            except Exception as error:  # the hub, the disk, the configuration: each has errors of its own
-                raise ModelError(f"transformers cannot load {at.place}: {_explained(error)}") from error
+            except (
+                Exception
+            ) as error:  # the hub, the disk, the configuration: each has errors of its own
+                raise ModelError(
+                    f"transformers cannot load {at.place}: {_explained(error)}"
+                ) from error
         if getattr(self.model, "_hf_peft_config_loaded", False):
             raise ModelError(
-                f"{at.place} is an adapter, which transformers put onto a model of its own choice. Name that model, or "
+                f"{at.place} is an adapter, which transformers put onto a model of its own "
+                "choice. Name that model, or "
                 "a folder in which both are merged"
             )
         self.model.to(self.device).eval().requires_grad_(requires_grad=False)
@@ -149,16 +183,21 @@ def trunk(model: Any) -> Any:
 
 
 def head(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what makes float32 logits out of the last hidden states, (rows, width) -> (rows, vocabulary).
+    """Return what makes float32 logits out of the last hidden states, (rows, width) -> (rows,
+    vocabulary).
 
-    By itself it need not be computed for positions nobody asks about: with 262,144 tokens it is most of the work.
+    By itself it need not be computed for positions nobody asks about: with 262,144 tokens it is
+    most of the work.
     """
     config = model.config.get_text_config()
     cap = getattr(config, "final_logit_softcapping", None)
-    times = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    times = float(getattr(config, "logit_scale", None) or 1.0) / float(
+        getattr(config, "logits_scaling", None) or 1.0
+    )
 
     def logits(states: torch.Tensor) -> torch.Tensor:
-        found = model.get_output_embeddings()(states).float()  # looked up each time: an adapter may have wrapped it
+        # looked up each time: an adapter may have wrapped it
+        found = model.get_output_embeddings()(states).float()
         if times != 1.0:
             found = found * times
         capped: torch.Tensor = torch.tanh(found / cap) * cap if cap else found
@@ -170,12 +209,15 @@ def head(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 @torch.inference_mode()
 def refuse_unknown_head(model: Any) -> None:
     """Raise ModelError where `head` is not what the model itself does with its last hidden states."""
-    tokens = torch.arange(8, device=model.device)[None] % model.get_output_embeddings().weight.shape[0]
+    tokens = (
+        torch.arange(8, device=model.device)[None] % model.get_output_embeddings().weight.shape[0]
+    )
     theirs = model(input_ids=tokens).logits.float()[0]
     ours = head(model)(trunk(model)(input_ids=tokens).last_hidden_state[0])
     if not torch.allclose(ours, theirs, rtol=0.02, atol=0.02 * float(theirs.abs().max())):
         raise ModelError(
-            f"{model.config.model_type} makes logits in a way that selfloop does not know. Take another model"
+            f"{model.config.model_type} makes logits in a way that selfloop does not know. Take "
+            "another model"
         )
 
 
@@ -187,7 +229,10 @@ def cache_argument(model: Any) -> str:
 
 def _device(wanted: str) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise ModelError("device: cuda, but PyTorch finds no GPU here. Set device: auto, or install PyTorch with CUDA")
+        raise ModelError(
+            "device: cuda, but PyTorch finds no GPU here. Set device: auto, or install PyTorch "
+            "with CUDA"
+        )
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
@@ -202,7 +247,9 @@ def _dtype(wanted: str, device: torch.device) -> torch.dtype:
 def _multiplies_bf16() -> bool:
     """Return whether the processor multiplies bfloat16: elsewhere it is emulated, and slow."""
     info = Path("/proc/cpuinfo")
-    return info.is_file() and bool(re.search(r"\b(?:avx512_bf16|amx_bf16|bf16)\b", info.read_text("utf-8")))
+    return info.is_file() and bool(
+        re.search(r"\b(?:avx512_bf16|amx_bf16|bf16)\b", info.read_text("utf-8"))
+    )
 
 
 def _explained(error: Exception) -> str:
@@ -220,4 +267,6 @@ def windows(config: Any) -> dict[str, int]:
     if not getattr(config, "use_sliding_window", True):
         window = 0
     kinds = set(getattr(config, "layer_types", None) or ())
-    return {kind: window if kind == "sliding_attention" else 0 for kind in sorted(kinds)} or {"": window}
+    return {kind: window if kind == "sliding_attention" else 0 for kind in sorted(kinds)} or {
+        "": window
+    }

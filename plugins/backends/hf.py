@@ -29,19 +29,25 @@ def build(
     threads: Annotated[int, Ge(1), Le(512)] | None = None,
     trust_remote_code: bool = False,
 ) -> "Transformers":
-    """Load a model; `batch` rows are computed at once, also where fewer are wanted (default: 16, on a GPU 64).
+    """Load a model; `batch` rows are computed at once, also where fewer are wanted (default: 16, on
+    a GPU 64).
 
-    `model` is a folder, a name on the Hugging Face hub, or a GGUF file or name as for `llama_cpp`, which is converted
-    once and kept. `auto` computes in bfloat16 where the hardware has it, else in float32. `trust_remote_code` runs
-    programs that come with a model: only where you have read them.
-    Raises MissingExtra without transformers, ModelError for what cannot be loaded.
+    `model` is a folder, a name on the Hugging Face hub, or a GGUF file or name as for `llama_cpp`,
+    which is converted once and kept. `auto` computes in bfloat16 where the hardware has it, else in
+    float32. `trust_remote_code` runs programs that come with a model: only where you have read
+    them. Raises MissingExtra without transformers, ModelError for what cannot be loaded.
     """
     try:
         from selfloop_plugins._torch.backend import Transformers
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "hf", "The backend hf") from error
     return Transformers(
-        model, device=device, dtype=dtype, batch=batch, threads=threads, trust_remote_code=trust_remote_code
+        model,
+        device=device,
+        dtype=dtype,
+        batch=batch,
+        threads=threads,
+        trust_remote_code=trust_remote_code,
     )
 
 

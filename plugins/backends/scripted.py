@@ -1,4 +1,7 @@
-"""`scripted`: no model, replies from a script. For trying recipes and testing plugins: quick, the same every time."""
+"""`scripted`: no model, replies from a script.
+
+For trying recipes and testing plugins: quick, the same every time.
+"""
 
 import re
 from pathlib import Path
@@ -29,7 +32,10 @@ def build(
         for pattern in rules:
             re.compile(pattern)
         return ScriptedBackend(
-            {str(k): [str(r) for r in v] for k, v in rules.items()}, chat=chat, context=context, delay=delay
+            {str(k): [str(r) for r in v] for k, v in rules.items()},
+            chat=chat,
+            context=context,
+            delay=delay,
         )
     except (OSError, ValueError, AttributeError, TypeError, re.error) as error:
         raise RecipeError(
@@ -40,5 +46,14 @@ def build(
 @hookimpl
 def selfloop_backends() -> list[Component]:
     """Offer the backend."""
-    gives = frozenset({"logprobs", "entropies", "chat", "adapters", "loglikelihood", "hidden_states"})
-    return [Component("scripted", build, doc="no model: replies from a script, for tests and dry runs", gives=gives)]
+    gives = frozenset(
+        {"logprobs", "entropies", "chat", "adapters", "loglikelihood", "hidden_states"}
+    )
+    return [
+        Component(
+            "scripted",
+            build,
+            doc="no model: replies from a script, for tests and dry runs",
+            gives=gives,
+        )
+    ]

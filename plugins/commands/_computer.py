@@ -27,19 +27,29 @@ _INFO, _GROUP, _GROUPS = Path("/proc/cpuinfo"), Path("/proc/self/cgroup"), Path(
 def processor() -> str:
     """Return the processor's name."""
     with suppress(OSError):
-        names = [line for line in _INFO.read_text("utf-8").splitlines() if line.startswith(("model name", "Model"))]
+        names = [
+            line
+            for line in _INFO.read_text("utf-8").splitlines()
+            if line.startswith(("model name", "Model"))
+        ]
         if names:
             return names[0].partition(":")[2].strip()
     with suppress(OSError, subprocess.SubprocessError):  # macOS
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
     return platform.processor() or platform.machine()
 
 
 def features() -> list[str] | None:
     """Return which of `FEATURES` the processor has; None where the system does not say."""
     with suppress(OSError):
-        lines = [line for line in _INFO.read_text("utf-8").splitlines() if line.startswith(("flags", "Features"))]
+        lines = [
+            line
+            for line in _INFO.read_text("utf-8").splitlines()
+            if line.startswith(("flags", "Features"))
+        ]
         if lines:
             words = set(lines[0].split())
             return [name for name in FEATURES if name in words]
@@ -80,7 +90,10 @@ def _limits(name: str) -> Iterator[str]:
 
 
 def memory() -> tuple[int, int]:
-    """Return the bytes of memory there are, and that are free. Raises OSError where the system does not tell."""
+    """Return the bytes of memory there are, and that are free.
+
+    Raises OSError where the system does not tell.
+    """
     with suppress(ImportError):
         import psutil
 

@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import click
-from selfloop_plugins._shared.output import force_option, is_noted, note_written, refuse_taken, writing
+from selfloop_plugins._shared.output import (
+    force_option,
+    is_noted,
+    note_written,
+    refuse_taken,
+    writing,
+)
 
 from selfloop import Outcome, Past, Round, hookimpl
 from selfloop.cli.options import FilePath, as_json, complete_run, run_folder, runs_dir
@@ -17,9 +23,14 @@ from selfloop.text.answers import UNKNOWN
 from selfloop.text.display import cells, encodable, printable
 
 WIDE = 180  # cells of a line where it is no terminal that shows it
-LEAST, NARROW = 60, 100  # a terminal of fewer cells wraps; below that, what belongs to a row has a line of its own
+# a terminal of fewer cells wraps; below that, what belongs to a row has a line of its own
+LEAST, NARROW = 60, 100
 Change = Literal["lost", "found", "changed"]
-CHANGES: dict[Change, str] = {"lost": "no longer held", "found": "now held", "changed": "another answer"}
+CHANGES: dict[Change, str] = {
+    "lost": "no longer held",
+    "found": "now held",
+    "changed": "another answer",
+}
 Plain = dict[str, Any]
 
 
@@ -83,14 +94,19 @@ class Row(NamedTuple):
 
 def entries_of(rounds: Iterable[Round]) -> list[Entry]:
     """Return what became of the questions of these rounds, in the order in which it became so."""
-    became = ((ended.number, Past(ended.number - 1).and_asked(ended.attempts).outcomes) for ended in rounds)
+    became = (
+        (ended.number, Past(ended.number - 1).and_asked(ended.attempts).outcomes)
+        for ended in rounds
+    )
     return [Entry(number, outcome) for number, outcomes in became for outcome in outcomes]
 
 
 def flips(entries: Iterable[Entry]) -> Iterator[Flip]:
-    """Yield each change from held to not held, from not held to held, and from one answer to another, in order.
+    """Yield each change from held to not held, from not held to held, and from one answer to
+    another, in order.
 
-    What is asked for the first time in other words is compared with what it rewords, if it became a belief.
+    What is asked for the first time in other words is compared with what it rewords, if it became a
+    belief.
     """
     last: dict[str, Entry] = {}
     for after in entries:
@@ -98,7 +114,11 @@ def flips(entries: Iterable[Entry]) -> Iterator[Flip]:
         if outcome.decision in UNSAID:
             continue
         before = last.get(outcome.question.text)
-        if before is None and outcome.question.variant == "reworded" and outcome.decision == "belief":
+        if (
+            before is None
+            and outcome.question.variant == "reworded"
+            and outcome.decision == "belief"
+        ):
             before = last.get(outcome.question.variant_of)
         last[outcome.question.text] = after
         if before and (what := _change(before.outcome, outcome)):
@@ -115,10 +135,13 @@ def _change(before: Outcome, after: Outcome) -> Change | None:
 def histories(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     """Return what became of each question that was asked, and of those that reword or reverse it, under its text."""
     asked = [entry for entry in entries if entry.outcome.decision != "dropped"]
-    known = {entry.outcome.question.text: entry.outcome.question for entry in reversed(asked)}  # as first asked
+    # as first asked
+    known = {entry.outcome.question.text: entry.outcome.question for entry in reversed(asked)}
     found: dict[str, list[Entry]] = {}
     for entry in asked:
-        found.setdefault(origin(entry.outcome.question, known, ("reworded", "reversed")), []).append(entry)
+        found.setdefault(
+            origin(entry.outcome.question, known, ("reworded", "reversed")), []
+        ).append(entry)
     return found
 
 
@@ -127,8 +150,13 @@ def held(run: Run, declined: bool = False) -> list[Row]:
 
     Of beliefs whose questions ask for the same in other words, the surest stands for all.
     """
-    last = {e.outcome.question.text: e.outcome for e in run.entries if e.outcome.decision not in UNSAID}
-    once = {outcome.question.text for outcome in surest(o for o in last.values() if o.decision == "belief")}
+    last = {
+        e.outcome.question.text: e.outcome for e in run.entries if e.outcome.decision not in UNSAID
+    }
+    once = {
+        outcome.question.text
+        for outcome in surest(o for o in last.values() if o.decision == "belief")
+    }
     kept = ("declined",) if declined else ()
     return [Row(run, o) for text, o in last.items() if text in once or o.decision in kept]
 
@@ -139,7 +167,9 @@ def grouped(rows: Iterable[Row]) -> list[list[Row]]:
     for row in rows:
         text = row.outcome.question.text
         found.setdefault(gist(text) or text, []).append(row)
-    return sorted((sorted(own, key=_surest) for own in found.values()), key=lambda own: _surest(own[0]))
+    return sorted(
+        (sorted(own, key=_surest) for own in found.values()), key=lambda own: _surest(own[0])
+    )
 
 
 def _surest(row: Row) -> tuple[bool, float]:
@@ -149,18 +179,33 @@ def _surest(row: Row) -> tuple[bool, float]:
 def merged(group: Sequence[Row]) -> Row:
     """Return the surest row of one question, with the number of runs that agree with it, and that hold another."""
     best = group[0]
-    same = {row.run.name for row in group if row.known == best.known and agree(row.answer, best.answer)}
+    same = {
+        row.run.name for row in group if row.known == best.known and agree(row.answer, best.answer)
+    }
     return best._replace(agree=len(same), differ=len({row.run.name for row in group} - same))
 
 
 @click.command("beliefs")
 @click.argument("names", metavar="[RUN]...", nargs=-1, shell_complete=complete_run)
 @click.option("--search", metavar="TEXT", help="Only questions and answers that contain TEXT.")
-@click.option("--least", type=click.FloatRange(0, 1), metavar="P", help="Only beliefs of at least this confidence.")
-@click.option("--declined", is_flag=True, help='Also what was declined, with "I don\'t know" as the answer.')
-@click.option("--merge", is_flag=True, help="One row a question, with the surest answer; how many runs agree.")
-@click.option("--history", metavar="TEXT", help="All that became of the questions that contain TEXT, and why.")
-@click.option("--flipped", is_flag=True, help="What was held and is not any more, or the reverse, and why.")
+@click.option(
+    "--least",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Only beliefs of at least this confidence.",
+)
+@click.option(
+    "--declined", is_flag=True, help='Also what was declined, with "I don\'t know" as the answer.'
+)
+@click.option(
+    "--merge", is_flag=True, help="One row a question, with the surest answer; how many runs agree."
+)
+@click.option(
+    "--history", metavar="TEXT", help="All that became of the questions that contain TEXT, and why."
+)
+@click.option(
+    "--flipped", is_flag=True, help="What was held and is not any more, or the reverse, and why."
+)
 @click.option(
     "--export",
     type=FilePath(dir_okay=False, path_type=Path),
@@ -189,16 +234,26 @@ def command(
     runs: Path,
     as_json: bool,
 ) -> None:
-    """Show what models hold true after each RUN (a folder, or a name in --runs); without RUN, after all in --runs.
+    """Show what models hold true after each RUN (a folder, or a name in --runs); without RUN, after
+    all in --runs.
 
-    Each line is a belief: how sure the run is of it, the question, the answer and the round in which it was given.
+    Each line is a belief: how sure the run is of it, the question, the answer and the round in
+    which it was given.
 
     \b
     Examples:
       selfloop beliefs
       selfloop beliefs quickstart --least 0.8 --export beliefs.jsonl --form chat
     """
-    _check(history, flipped, export, form, as_json, rows_only=bool(least is not None or declined or merge), find=search)
+    _check(
+        history,
+        flipped,
+        export,
+        form,
+        as_json,
+        rows_only=bool(least is not None or declined or merge),
+        find=search,
+    )
     if export:
         refuse_taken(export, "export of beliefs", force=force, ours=_is_earlier, option="--export")
     found, lost = _library(names, runs)
@@ -209,7 +264,11 @@ def command(
     else:
         rows = [row for run in found for row in held(run, declined) if _wanted(row, search, least)]
         groups = grouped(rows)
-        rows = [merged(group) for group in groups] if merge else [row for group in groups for row in group]
+        rows = (
+            [merged(group) for group in groups]
+            if merge
+            else [row for group in groups for row in group]
+        )
         if export:
             _write(export, rows, form or "plain", merge)
         else:
@@ -229,11 +288,23 @@ def _check(
     find: str | None,
 ) -> None:
     """Refuse what does not go together."""
-    chosen = [n for n, on in (("--history", history is not None), ("--flipped", flipped), ("--export", export)) if on]
+    chosen = [
+        n
+        for n, on in (
+            ("--history", history is not None),
+            ("--flipped", flipped),
+            ("--export", export),
+        )
+        if on
+    ]
     if len(chosen) > 1:
-        raise click.UsageError(f"{' and '.join(chosen)} do not go together: run the command once for each.")
+        raise click.UsageError(
+            f"{' and '.join(chosen)} do not go together: run the command once for each."
+        )
     if rows_only and (history is not None or flipped):
-        raise click.UsageError(f"--least, --declined and --merge choose beliefs: leave them out where {chosen[0]} is.")
+        raise click.UsageError(
+            f"--least, --declined and --merge choose beliefs: leave them out where {chosen[0]} is."
+        )
     if find is not None and history is not None:
         raise click.UsageError("--history TEXT searches by itself: leave --search out.")
     if form and not export:
@@ -241,7 +312,9 @@ def _check(
     if export and as_json:
         raise click.UsageError("--export writes to a file, --json prints: give one of them.")
     if export and export.suffix.lower() not in WRITERS:
-        raise click.UsageError(f"--export writes {' and '.join(WRITERS)} files, not {printable(export.name)!r}.")
+        raise click.UsageError(
+            f"--export writes {' and '.join(WRITERS)} files, not {printable(export.name)!r}."
+        )
 
 
 def _library(names: Sequence[str], runs: Path) -> "tuple[list[Run], Exception | None]":
@@ -269,11 +342,20 @@ def _all(runs: Path) -> list[Path]:
     from selfloop.storage.store import DATABASE
 
     try:
-        found = sorted(folder for folder in runs.iterdir() if (folder / DATABASE).is_file()) if runs.is_dir() else []
+        found = (
+            sorted(folder for folder in runs.iterdir() if (folder / DATABASE).is_file())
+            if runs.is_dir()
+            else []
+        )
     except OSError as error:
-        raise StoreError(f"cannot read {runs}: {error.strerror}. Give another folder with --runs.") from error
+        raise StoreError(
+            f"cannot read {runs}: {error.strerror}. Give another folder with --runs."
+        ) from error
     if not found:
-        raise StoreError(f"no run in {runs}. Make one with `selfloop run RECIPE`, or say where they are with --runs.")
+        raise StoreError(
+            f"no run in {runs}. Make one with `selfloop run RECIPE`, or say where they are with "
+            "--runs."
+        )
     return found
 
 
@@ -289,7 +371,8 @@ def _read(folder: Path, name: str) -> Run:
             entries = entries_of(store.rounds())
         except ValueError as error:  # what is stored is not JSON, or no record
             raise StoreError(
-                f"{folder / DATABASE} is damaged: {str(error).splitlines()[0]}. Restore the file, or name other runs."
+                f"{folder / DATABASE} is damaged: {str(error).splitlines()[0]}. Restore the file, "
+                "or name other runs."
             ) from error
     return Run(encodable(name), encodable(str(model)), tuple(entries))
 
@@ -312,11 +395,17 @@ def _show(rows: Sequence[Row], runs: Sequence[Run], merge: bool, as_json: bool) 
     declined = f', {len(rows) - known} "{UNKNOWN}"' if known < len(rows) else ""
     click.echo(f"{_many(known, 'belief')}{declined} in {_named(runs)}")
     for row in rows:
-        where = f"{row.run.name}, round {row.outcome.round}" if len(runs) > 1 else f"round {row.outcome.round}"
+        where = (
+            f"{row.run.name}, round {row.outcome.round}"
+            if len(runs) > 1
+            else f"round {row.outcome.round}"
+        )
         if merge and row.agree + row.differ > 1:
             where += f"; {_many(row.agree, 'run')} agree{'s' * (row.agree == 1)}"
             where += f", {row.differ} differ{'s' * (row.differ == 1)}" if row.differ else ""
-        click.echo(_line(f"  {_sure(row.outcome)}  ", row.outcome.question.text, row.answer, f"({where})"))
+        click.echo(
+            _line(f"  {_sure(row.outcome)}  ", row.outcome.question.text, row.answer, f"({where})")
+        )
 
 
 def _told(row: Row, merge: bool) -> Plain:
@@ -332,7 +421,12 @@ def _show_histories(runs: Sequence[Run], text: str, as_json: bool) -> None:
                 found.setdefault(gist(first) or first, []).append((first, run, entries))
     if as_json:
         told = [(first, run, entries) for own in found.values() for first, run, entries in own]
-        _print_json([{"question": q, "run": run.name, "outcomes": list(map(_became, own))} for q, run, own in told])
+        _print_json(
+            [
+                {"question": q, "run": run.name, "outcomes": list(map(_became, own))}
+                for q, run, own in told
+            ]
+        )
         return
     if not found:
         click.echo(f"no question that contains {printable(text, 60)!r} was asked in {_named(runs)}")
@@ -346,9 +440,13 @@ def _show_histories(runs: Sequence[Run], text: str, as_json: bool) -> None:
 
 def _show_entry(first: str, run: Run, entry: Entry, what: Change | None) -> None:
     outcome, width = entry.outcome, _width()
-    head = f"  {printable(run.name, 40)}, round {entry.round}  {_sure(outcome)} {outcome.decision:9} "
+    head = (
+        f"  {printable(run.name, 40)}, round {entry.round}  {_sure(outcome)} {outcome.decision:9} "
+    )
     mark = f"  <- {CHANGES[what]}" if what else ""
-    click.echo(head + printable(outcome.answer or "(no answer)", width - cells(head) - len(mark)) + mark)
+    click.echo(
+        head + printable(outcome.answer or "(no answer)", width - cells(head) - len(mark)) + mark
+    )
     notes = [f"asked: {outcome.question.text}"] if outcome.question.text != first else []
     if outcome.confidence is None or outcome.reason != f"confidence {outcome.confidence:.2f}":
         notes.append(outcome.reason)
@@ -357,7 +455,12 @@ def _show_entry(first: str, run: Run, entry: Entry, what: Change | None) -> None
 
 
 def _show_flips(runs: Sequence[Run], search: str | None, as_json: bool) -> None:
-    found = [(run, flip) for run in runs for flip in flips(run.entries) if search is None or _about(flip, search)]
+    found = [
+        (run, flip)
+        for run in runs
+        for flip in flips(run.entries)
+        if search is None or _about(flip, search)
+    ]
     if as_json:
         _print_json([_flip(run, flip) for run, flip in found])
         return
@@ -375,12 +478,21 @@ def _show_flips(runs: Sequence[Run], search: str | None, as_json: bool) -> None:
 
 
 def _about(flip: Flip, text: str) -> bool:
-    return any(_holds(text, one.outcome.question.text, one.outcome.answer) for one in (flip.before, flip.after))
+    return any(
+        _holds(text, one.outcome.question.text, one.outcome.answer)
+        for one in (flip.before, flip.after)
+    )
 
 
 def _flip(run: Run, flip: Flip) -> Plain:
     before, after = _became(flip.before), _became(flip.after)
-    return {"run": run.name, "what": flip.what, "why": flip.after.outcome.reason, "before": before, "after": after}
+    return {
+        "run": run.name,
+        "what": flip.what,
+        "why": flip.after.outcome.reason,
+        "before": before,
+        "after": after,
+    }
 
 
 def _became(entry: Entry) -> Plain:
@@ -422,7 +534,9 @@ def _line(left: str, question: str, answer: str, right: str) -> str:
         right = f"\n      {printable(right, width - 6)}"
     room = width - cells(left) - 3 - (0 if narrow else cells(right) + 2)
     short = printable(answer, max(room // 3, room - cells(printable(question, room)))) or "(empty)"
-    return f"{left}{printable(question, room - cells(short))} — {short}{'' if narrow else '  '}{right}"
+    return (
+        f"{left}{printable(question, room - cells(short))} — {short}{'' if narrow else '  '}{right}"
+    )
 
 
 FORMS: dict[str, Callable[[Row, bool], Plain]] = {
@@ -442,7 +556,9 @@ def _write(file: Path, rows: Sequence[Row], form: str, merge: bool) -> None:
     from selfloop.errors import SelfloopError
 
     if not rows:
-        raise SelfloopError(f"no belief to write, so there is no {file}. What there is: selfloop beliefs --declined")
+        raise SelfloopError(
+            f"no belief to write, so there is no {file}. What there is: selfloop beliefs --declined"
+        )
     WRITERS[file.suffix.lower()](file, [FORMS[form](row, merge) for row in rows])
     note_written(file, "beliefs")
     known = sum(row.known for row in rows)
@@ -466,7 +582,10 @@ def _parquet(file: Path, rows: Sequence[Plain]) -> None:
     save(file, {name: [row[name] for row in rows] for name in rows[0]})
 
 
-WRITERS: dict[str, Callable[[Path, Sequence[Plain]], None]] = {".jsonl": _jsonl, ".parquet": _parquet}
+WRITERS: dict[str, Callable[[Path, Sequence[Plain]], None]] = {
+    ".jsonl": _jsonl,
+    ".parquet": _parquet,
+}
 
 
 @hookimpl

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from selfloop_plugins._shared.calibration import Calibration, Said
 
 LEAST = 30  # labels; with fewer a fit says nothing
-ENOUGH = 1000  # for a line of free form; with fewer it follows the noise (Niculescu-Mizil & Caruana 2005)
+# for a line of free form; with fewer it follows the noise (Niculescu-Mizil & Caruana 2005)
+ENOUGH = 1000
 FOLDS = 10
 
 
@@ -34,11 +35,19 @@ FOLDS = 10
     show_default=True,
     help="The form of the fit; auto takes isotonic from 1,000 labels on, else platt.",
 )
-def command(run: str, out: Path | None, force: bool, runs: Path, method: Literal["auto", "platt", "isotonic"]) -> None:
-    """Fit the verifier `combined` on the gold answers of RUN's questions; RUN is a folder, or a name in --runs.
+def command(
+    run: str,
+    out: Path | None,
+    force: bool,
+    runs: Path,
+    method: Literal["auto", "platt", "isotonic"],
+) -> None:
+    """Fit the verifier `combined` on the gold answers of RUN's questions; RUN is a folder, or a
+    name in --runs.
 
-    A recipe uses the result as {kind: combined, calibration: FILE}. It never judges a question that it was fitted on.
-    Printed are the weight of each verifier, and how well the fit tells right from wrong on labels that it did not see.
+    A recipe uses the result as {kind: combined, calibration: FILE}. It never judges a question that
+    it was fitted on. Printed are the weight of each verifier, and how well the fit tells right from
+    wrong on labels that it did not see.
 
     \b
     Examples:
@@ -63,14 +72,19 @@ def command(run: str, out: Path | None, force: bool, runs: Path, method: Literal
         inside = [i for i in range(len(said)) if i % FOLDS != fold]
         part = _fitted([said[i] for i in inside], [right[i] for i in inside], shaped, "", ())
         held[fold::FOLDS] = part(said[fold::FOLDS])
-    for name, weight in sorted(zip(found.detectors, found.weights, strict=True), key=lambda one: -one[1]):
+    for name, weight in sorted(
+        zip(found.detectors, found.weights, strict=True), key=lambda one: -one[1]
+    ):
         click.echo(f"  {weight:5.2f}  {name}")
     every = np.ones(len(said))
     click.echo(
         f"fitted on {what}. On labels that a fit did not see ({FOLDS} folds): AUROC "
-        f"{float(metrics.auroc(held, right, every)):.3f}, ECE {float(metrics.ece(held, right, every)):.3f}"
+        f"{float(metrics.auroc(held, right, every)):.3f}, ECE "
+        f"{float(metrics.ece(held, right, every)):.3f}"
     )
-    click.echo(f"Use it in a recipe, last of the verifiers: {{kind: combined, calibration: {file}}}")
+    click.echo(
+        f"Use it in a recipe, last of the verifiers: {{kind: combined, calibration: {file}}}"
+    )
 
 
 def _labelled(run: Path) -> "tuple[list[Said], list[bool], tuple[str, ...]]":
@@ -80,12 +94,19 @@ def _labelled(run: Path) -> "tuple[list[Said], list[bool], tuple[str, ...]]":
     from selfloop.storage.store import attempts_of, declining_as_in
 
     with declining_as_in(run):
-        known = [(attempt, judged(attempt.question, attempt.answer)) for attempt in attempts_of(run) if attempt.draft]
-    labelled = [(attempt, bool(good)) for attempt, good in known if good is not None and attempt.verdicts]
+        known = [
+            (attempt, judged(attempt.question, attempt.answer))
+            for attempt in attempts_of(run)
+            if attempt.draft
+        ]
+    labelled = [
+        (attempt, bool(good)) for attempt, good in known if good is not None and attempt.verdicts
+    ]
     if len({good for _, good in labelled}) < 2 or len(labelled) < LEAST:
         right = sum(good for _, good in labelled)
         raise RecipeError(
-            f"{run} has {len(labelled)} answers with gold answers beside them, {right} of them right. It takes "
+            f"{run} has {len(labelled)} answers with gold answers beside them, {right} of them "
+            "right. It takes "
             f"{LEAST}, some right and some wrong: ask more questions, with `selfloop eval`."
         )
     said = [
@@ -96,18 +117,28 @@ def _labelled(run: Path) -> "tuple[list[Said], list[bool], tuple[str, ...]]":
         }
         for attempt, _ in labelled
     ]
-    return said, [good for _, good in labelled], tuple(attempt.question.id for attempt, _ in labelled)
+    return (
+        said,
+        [good for _, good in labelled],
+        tuple(attempt.question.id for attempt, _ in labelled),
+    )
 
 
 def _fitted(
-    said: "Sequence[Said]", right: Sequence[bool], shaped: bool, what: str, questions: tuple[str, ...]
+    said: "Sequence[Said]",
+    right: Sequence[bool],
+    shaped: bool,
+    what: str,
+    questions: tuple[str, ...],
 ) -> "Calibration":
     from dataclasses import replace
 
     from selfloop_plugins._shared.calibration import fit, isotonic
 
     detectors = list(dict.fromkeys(name for each in said for name in each))
-    found = replace(fit(detectors, said, [float(good) for good in right], what), questions=questions)
+    found = replace(
+        fit(detectors, said, [float(good) for good in right], what), questions=questions
+    )
     return replace(found, steps=isotonic(found(said), right)) if shaped else found
 
 

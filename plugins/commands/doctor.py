@@ -1,6 +1,8 @@
-"""`selfloop doctor`: what there is to run selfloop with, what is slow or wrong about it, and how to mend that.
+"""`selfloop doctor`: what there is to run selfloop with, what is slow or wrong about it, and how to
+mend that.
 
-Each check is a function that yields findings, and none may stop the others: what one raises is its finding.
+Each check is a function that yields findings, and none may stop the others: what one raises is its
+finding.
 """
 
 import json
@@ -31,7 +33,12 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 Level = Literal["ok", "note", "slow", "wrong"]
-COLOURS: dict[Level, str] = {"ok": "green", "note": "bright_black", "slow": "yellow", "wrong": "red"}
+COLOURS: dict[Level, str] = {
+    "ok": "green",
+    "note": "bright_black",
+    "slow": "yellow",
+    "wrong": "red",
+}
 LEAST_MEMORY, LEAST_DISK = 10**9, 2 * 10**9  # bytes free, below which little can be done
 COLUMN = 22  # where a finding's text begins
 NARROW = 72  # a terminal of fewer columns has it on a line of its own
@@ -69,7 +76,9 @@ def command(deep: bool, as_json: bool) -> int:
     found = list(examined(deep))
     wrong = sum(one.level == "wrong" for one in found)
     if as_json:
-        click.echo(json.dumps({"wrong": wrong, "findings": [asdict(one) for one in found]}, indent=2))
+        click.echo(
+            json.dumps({"wrong": wrong, "findings": [asdict(one) for one in found]}, indent=2)
+        )
         return int(wrong > 0)
     for one in found:
         _print(one)
@@ -82,9 +91,15 @@ def _print(finding: Finding) -> None:
     """Print a finding in columns, or on a narrow terminal as lines."""
     is_wide = terminal_width() >= NARROW
     column = " " * (COLUMN if is_wide else 2)
-    level = click.style(f"{finding.level:6}" if is_wide else finding.level, fg=COLOURS[finding.level])
+    level = click.style(
+        f"{finding.level:6}" if is_wide else finding.level, fg=COLOURS[finding.level]
+    )
     text, *more = wrapped(printable(finding.said, LONGEST), first=column, more=column)
-    click.echo(f"{level}{finding.topic:16}{text[COLUMN:]}" if is_wide else f"{level} {finding.topic}\n{text}")
+    click.echo(
+        f"{level}{finding.topic:16}{text[COLUMN:]}"
+        if is_wide
+        else f"{level} {finding.topic}\n{text}"
+    )
     for line in more:
         click.echo(line)
     if finding.mend:
@@ -112,7 +127,9 @@ def _packages(deep: bool) -> Iterator[Finding]:
     yield Finding("selfloop", f"{metadata.version('selfloop')}, {Path(__file__).parent}")
     if lacking := [(lack, one) for one in _requirements("") if (lack := _lack(one))]:
         line = " ".join(f"'{one}'" for _, one in lacking)
-        yield Finding("packages", "; ".join(lack for lack, _ in lacking), "wrong", f"pip install {line}")
+        yield Finding(
+            "packages", "; ".join(lack for lack, _ in lacking), "wrong", f"pip install {line}"
+        )
 
 
 def _extras(deep: bool) -> Iterator[Finding]:
@@ -125,7 +142,10 @@ def _extras(deep: bool) -> Iterator[Finding]:
         lacks = [lack for one in wanted if (lack := _lack(one))]
         if not lacks:
             there.add(extra)
-            yield Finding(f"[{extra}]", ", ".join(f"{one.name} {metadata.version(one.name)}" for one in wanted))
+            yield Finding(
+                f"[{extra}]",
+                ", ".join(f"{one.name} {metadata.version(one.name)}" for one in wanted),
+            )
         else:
             yield Finding(f"[{extra}]", "; ".join(lacks), "note", line)
     if not there & {"llamacpp", "hf"}:
@@ -138,7 +158,11 @@ def _requirements(extra: str) -> Iterator["Requirement"]:
     from packaging.requirements import Requirement
 
     for one in map(Requirement, metadata.requires("selfloop") or ()):
-        if (one.marker is None) if not extra else (one.marker and one.marker.evaluate({"extra": extra})):
+        if (
+            (one.marker is None)
+            if not extra
+            else (one.marker and one.marker.evaluate({"extra": extra}))
+        ):
             if one.name == "selfloop":
                 yield from (inner for other in sorted(one.extras) for inner in _requirements(other))
             else:
@@ -168,8 +192,14 @@ def _processor(deep: bool) -> Iterator[Finding]:
 
 
 def _threads(deep: bool) -> Iterator[Finding]:
-    cores, limit, said = computer.cores(), computer.core_limit(), os.environ.get("OMP_NUM_THREADS", "")
-    allowed = f", of which this container allows {limit:g}" if limit is not None and limit < cores else ""
+    cores, limit, said = (
+        computer.cores(),
+        computer.core_limit(),
+        os.environ.get("OMP_NUM_THREADS", ""),
+    )
+    allowed = (
+        f", of which this container allows {limit:g}" if limit is not None and limit < cores else ""
+    )
     yield Finding("cores", f"{cores} for this process{allowed}, {os.cpu_count()} in all")
     if allowed:
         few = max(1, int(limit or 1))
@@ -182,7 +212,12 @@ def _threads(deep: bool) -> Iterator[Finding]:
     if said.isdigit() and int(said) != cores:
         what = "leaves cores idle" if int(said) < cores else "is more than there are cores"
         mend = f"unset OMP_NUM_THREADS, or set it to {cores}"
-        yield Finding("threads", f"OMP_NUM_THREADS={said} {what}; PyTorch heeds it, in tuning too", "slow", mend)
+        yield Finding(
+            "threads",
+            f"OMP_NUM_THREADS={said} {what}; PyTorch heeds it, in tuning too",
+            "slow",
+            mend,
+        )
 
 
 def _memory(deep: bool) -> Iterator[Finding]:
@@ -190,8 +225,14 @@ def _memory(deep: bool) -> Iterator[Finding]:
     limit = computer.memory_limit()
     inside = f", this container allows {size(limit)}" if limit is not None and limit < total else ""
     low = min(free, limit or free) < LEAST_MEMORY
-    mend = "close other programs, or take a small model (smollm2-135m-instruct needs half a gigabyte)" if low else ""
-    yield Finding("memory", f"{size(free)} free of {size(total)}{inside}", "slow" if low else "ok", mend)
+    mend = (
+        "close other programs, or take a small model (smollm2-135m-instruct needs half a gigabyte)"
+        if low
+        else ""
+    )
+    yield Finding(
+        "memory", f"{size(free)} free of {size(total)}{inside}", "slow" if low else "ok", mend
+    )
 
 
 def _llama(deep: bool) -> Iterator[Finding]:
@@ -204,17 +245,24 @@ def _llama(deep: bool) -> Iterator[Finding]:
     done = _elsewhere("import llama_cpp; print(llama_cpp.llama_print_system_info().decode())", deep)
     if done.returncode:
         why = (
-            "it dies when it starts: it was built for another processor" if done.returncode < 0 else _last(done.stderr)
+            "it dies when it starts: it was built for another processor"
+            if done.returncode < 0
+            else _last(done.stderr)
         )
-        yield Finding("llama.cpp", f"llama-cpp-python {version} cannot be used: {why}", "wrong", REBUILD)
+        yield Finding(
+            "llama.cpp", f"llama-cpp-python {version} cannot be used: {why}", "wrong", REBUILD
+        )
         return
     built = {
         name.strip()
-        for name, _, on in (part.partition("=") for part in done.stdout.replace(":", "|").split("|"))
+        for name, _, on in (
+            part.partition("=") for part in done.stdout.replace(":", "|").split("|")
+        )
         if on.strip() == "1"
     }
     yield Finding(
-        "llama.cpp", f"llama-cpp-python {version}, built with {', '.join(sorted(built)) or 'nothing special'}"
+        "llama.cpp",
+        f"llama-cpp-python {version}, built with {', '.join(sorted(built)) or 'nothing special'}",
     )
     unused = [name for name in computer.features() or () if computer.FEATURES[name] not in built]
     if unused:
@@ -236,7 +284,9 @@ def _gpu(deep: bool) -> Iterator[Finding]:
     elif not there and torch.endswith("+cpu"):
         yield Finding("gpu", f"{card}; PyTorch {torch} uses the processor")
     elif not deep:
-        yield Finding("gpu", f"{card}, PyTorch {torch}. Whether it finds a GPU: selfloop doctor --deep")
+        yield Finding(
+            "gpu", f"{card}, PyTorch {torch}. Whether it finds a GPU: selfloop doctor --deep"
+        )
     else:
         yield _cuda(f"PyTorch {torch}", there)
 
@@ -249,7 +299,10 @@ def _cuda(torch: str, driver: bool) -> Finding:
         return Finding("gpu", f"{torch} cannot be imported: {_last(done.stderr)}", "wrong", mend)
     name = done.stdout.strip()
     if name or not driver:
-        return Finding("gpu", f"{torch} uses {name}" if name else f"{torch} finds no GPU and uses the processor")
+        return Finding(
+            "gpu",
+            f"{torch} uses {name}" if name else f"{torch} finds no GPU and uses the processor",
+        )
     mend = "update the NVIDIA driver, or install PyTorch for the CUDA that it has"
     return Finding("gpu", f"there is an NVIDIA driver, but {torch} finds no GPU", "slow", mend)
 
@@ -257,13 +310,19 @@ def _cuda(torch: str, driver: bool) -> Finding:
 def _elsewhere(code: str, deep: bool) -> "subprocess.CompletedProcess[str]":
     command, patience = [sys.executable, "-c", code], PATIENCE[deep]
     try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=patience)
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=patience
+        )
     except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(command, 1, "", f"no answer within {patience:.0f} seconds")
+        return subprocess.CompletedProcess(
+            command, 1, "", f"no answer within {patience:.0f} seconds"
+        )
 
 
 def _last(text: str) -> str:
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it says nothing")
+    return next(
+        (line.strip() for line in reversed(text.splitlines()) if line.strip()), "it says nothing"
+    )
 
 
 def _cache(deep: bool) -> Iterator[Finding]:
@@ -276,7 +335,9 @@ def _cache(deep: bool) -> Iterator[Finding]:
     }.items():
         if is_there(folder / name):
             yield Finding(
-                "cache", f"{size(computer.weight(folder / name))} in {folder / name}: {what}, made again if deleted"
+                "cache",
+                f"{size(computer.weight(folder / name))} in {folder / name}: {what}, made again "
+                "if deleted",
             )
     yield _room("cache", folder, f"free some space, or set {models.CACHE} to another folder")
 
@@ -285,7 +346,9 @@ def _others(deep: bool) -> Iterator[Finding]:
     for place in PLACES:
         for folder in filter(is_there, place.folders()):
             yield Finding(
-                "models", f"{size(computer.weight(folder))} in {folder}: {place.title} (see: selfloop models)"
+                "models",
+                f"{size(computer.weight(folder))} in {folder}: {place.title} (see: selfloop "
+                "models)",
             )
 
 
@@ -293,8 +356,14 @@ def _runs(deep: bool) -> Iterator[Finding]:
     folder = Path(os.environ.get("SELFLOOP_RUNS") or "runs")
     count = len(list(folder.glob("*/run.sqlite"))) if is_there(folder) else 0
     if count:
-        yield Finding("runs", f"{count} run{'s' * (count != 1)} in {folder.resolve()}, {size(computer.weight(folder))}")
-    yield _room("runs", folder, "free some space, or choose another folder with --runs or SELFLOOP_RUNS")
+        yield Finding(
+            "runs",
+            f"{count} run{'s' * (count != 1)} in {folder.resolve()}, "
+            f"{size(computer.weight(folder))}",
+        )
+    yield _room(
+        "runs", folder, "free some space, or choose another folder with --runs or SELFLOOP_RUNS"
+    )
 
 
 def _room(topic: str, folder: Path, mend: str) -> Finding:
@@ -304,7 +373,9 @@ def _room(topic: str, folder: Path, mend: str) -> Finding:
         return Finding(topic, f"{folder} cannot be written", "wrong", mend)
     free = shutil.disk_usage(home).free
     low = free < LEAST_DISK
-    return Finding(topic, f"{size(free)} free in {folder}", "slow" if low else "ok", mend if low else "")
+    return Finding(
+        topic, f"{size(free)} free in {folder}", "slow" if low else "ok", mend if low else ""
+    )
 
 
 def _plugins(deep: bool) -> Iterator[Finding]:

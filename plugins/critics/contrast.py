@@ -1,6 +1,7 @@
 """`contrast`: the model's different answers, each with what speaks for it, side by side.
 
-Like a debate between several runs of one model (Du et al. 2023, arXiv 2305.14325), with one round and one judge.
+Like a debate between several runs of one model (Du et al. 2023, arXiv 2305.14325), with one round
+and one judge.
 """
 
 import random
@@ -20,12 +21,13 @@ from selfloop.history import agree
 
 
 class Contrast:
-    """Lets the model argue for each of its answers without seeing the others, and lists them for it to choose.
+    """Lets the model argue for each of its answers without seeing the others, and lists them for it
+    to choose.
 
-    The answers are the draft's and the samples' commonest others, those that at least `least` of them give,
-    `candidates` in all; of two that may be the same ("Rome", "Rome, Italy") only the commoner. Their order is drawn
-    for each question, for a small model likes the first or the last. There is nothing to say where the draft
-    declines, and where no other answer is left.
+    The answers are the draft's and the samples' commonest others, those that at least `least` of
+    them give, `candidates` in all; of two that may be the same ("Rome", "Rome, Italy") only the
+    commoner. Their order is drawn for each question, for a small model likes the first or the last.
+    There is nothing to say where the draft declines, and where no other answer is left.
     """
 
     revise: ClassVar[str] = "contrast_revise"
@@ -43,12 +45,21 @@ class Contrast:
     def critique(self, claims: Sequence[Claim], judging: Judging) -> list[Completion]:
         """Return one critique for each claim; all arguments are written in one call."""
         sides = [self._sides(claim, judging) for claim in claims]
-        pairs = [(line(claim.question.text), side) for claim, own in zip(claims, sides, strict=True) for side in own]
-        prompts = [judging.prompt("contrast_argument", question=asked, answer=side) for asked, side in pairs]
+        pairs = [
+            (line(claim.question.text), side)
+            for claim, own in zip(claims, sides, strict=True)
+            for side in own
+        ]
+        prompts = [
+            judging.prompt("contrast_argument", question=asked, answer=side)
+            for asked, side in pairs
+        ]
         requests = [Request(prompt, self._arguing, open_turn=is_open(prompt)) for prompt in prompts]
         arguments = dict(zip(pairs, write(requests, judging.backend), strict=True))
         return [
-            Completion("\n".join(_shown(side, arguments[line(claim.question.text), side]) for side in own))
+            Completion(
+                "\n".join(_shown(side, arguments[line(claim.question.text), side]) for side in own)
+            )
             for claim, own in zip(claims, sides, strict=True)
         ]
 
@@ -56,7 +67,9 @@ class Contrast:
         """Return the answers to choose from, in their order; none if there is only one."""
         if not (draft := meaning(claim.answer.text)):
             return []
-        worded = {meaning(one.text): line(one.text) for one in (*reversed(claim.samples), claim.answer)}
+        worded = {
+            meaning(one.text): line(one.text) for one in (*reversed(claim.samples), claim.answer)
+        }
         sides = [draft]
         for found, count in Counter(meaning(one.text) for one in claim.samples).most_common():
             # one that declines has no word that another lacks, so it is no side

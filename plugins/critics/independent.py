@@ -1,4 +1,5 @@
-"""`independent`: checks that are answered without the draft (Chain-of-Verification, Dhuliawala et al. 2023).
+"""`independent`: checks that are answered without the draft (Chain-of-Verification, Dhuliawala et
+al. 2023).
 
 arXiv 2309.11495, in the variant that answers each check by itself ("factored").
 """
@@ -39,14 +40,16 @@ class Check:
 
 
 class Independent:
-    """Plans checks of the draft, answers each alone in the recipe's `answer` prompt, and compares their words.
+    """Plans checks of the draft, answers each alone in the recipe's `answer` prompt, and compares
+    their words.
 
-    A check is the question in other words (up to `rewordings`): it speaks for the draft if it gets the same answer,
-    else against it. Or it is the question turned around (up to `reversals`), from the draft's answer to what the
-    question names: it speaks for the draft if it gets that, and else tells nothing, for many an answer has several
-    questions. Texts that are no such check are left out; so are answers that decline, or echo their question. There
-    is something to say if not more checks speak for the draft than against it, and at least one against. The paper's
-    model plans freely and compares by itself; one of a few hundred million parameters can do neither.
+    A check is the question in other words (up to `rewordings`): it speaks for the draft if it gets
+    the same answer, else against it. Or it is the question turned around (up to `reversals`), from
+    the draft's answer to what the question names: it speaks for the draft if it gets that, and else
+    tells nothing, for many an answer has several questions. Texts that are no such check are left
+    out; so are answers that decline, or echo their question. There is something to say if not more
+    checks speak for the draft than against it, and at least one against. The paper's model plans
+    freely and compares by itself; one of a few hundred million parameters can do neither.
     """
 
     revise: ClassVar[str] = "independent_revise"
@@ -67,27 +70,46 @@ class Independent:
         plans = self._plan(claims, judging)
         texts = list(dict.fromkeys(check.text for plan in plans for check in plan))
         prompts = [judging.prompt("answer", question=text) for text in texts]
-        requests = [Request(prompt, self._answering, open_turn=is_open(prompt)) for prompt in prompts]
+        requests = [
+            Request(prompt, self._answering, open_turn=is_open(prompt)) for prompt in prompts
+        ]
         answers = dict(zip(texts, write(requests, judging.backend), strict=True))
-        told = [[(check, line(text)) for check in plan for text in _texts(answers[check.text])] for plan in plans]
-        return [Completion(_critique(claim, each)) for claim, each in zip(claims, told, strict=True)]
+        told = [
+            [(check, line(text)) for check in plan for text in _texts(answers[check.text])]
+            for plan in plans
+        ]
+        return [
+            Completion(_critique(claim, each)) for claim, each in zip(claims, told, strict=True)
+        ]
 
     def _plan(self, claims: Sequence[Claim], judging: Judging) -> list[list[Check]]:
         """Return the checks of each claim; none where it says nothing."""
-        # the rewordings last: what the model reads last it likes to say, and theirs are answers to the question
-        kinds = [("independent_reverse", self._reversals, turned), ("paraphrase", self._rewordings, reworded)]
+        # the rewordings last: what the model reads last it likes to say, and theirs are answers to
+        # the question
+        kinds = [
+            ("independent_reverse", self._reversals, turned),
+            ("paraphrase", self._rewordings, reworded),
+        ]
         wanted = [
-            (i, *kind) for i, claim in enumerate(claims) if meaning(claim.answer.text) for kind in kinds if kind[1]
+            (i, *kind)
+            for i, claim in enumerate(claims)
+            if meaning(claim.answer.text)
+            for kind in kinds
+            if kind[1]
         ]
         requests = [self._request(name, claims[i], count, judging) for i, name, count, _ in wanted]
         plans: list[list[Check]] = [[] for _ in claims]
-        for (i, _, count, read), found in zip(wanted, write(requests, judging.backend), strict=True):
+        for (i, _, count, read), found in zip(
+            wanted, write(requests, judging.backend), strict=True
+        ):
             plans[i] += islice(read(claims[i], _texts(found)), count)
         return plans
 
     def _request(self, name: str, claim: Claim, count: int, judging: Judging) -> Request:
         """Ask for twice as many checks as wanted: many are none."""
-        prompt = judging.prompt(name, question=line(claim.question.text), draft=line(claim.answer.text))
+        prompt = judging.prompt(
+            name, question=line(claim.question.text), draft=line(claim.answer.text)
+        )
         own = seed(claim, judging)
         return Request(prompt, self._planning, n=2 * count, seed=own, open_turn=is_open(prompt))
 
@@ -123,7 +145,9 @@ def turned(claim: Claim, texts: Sequence[str]) -> list[Check]:
 
 
 def _asks(text: str) -> bool:
-    return not {"what", "which", "who", "whom", "whose", "where", "when", "how"}.isdisjoint(text.lower().split())
+    return not {"what", "which", "who", "whom", "whose", "where", "when", "how"}.isdisjoint(
+        text.lower().split()
+    )
 
 
 def _names(text: str) -> set[str]:
@@ -135,7 +159,11 @@ def _names(text: str) -> set[str]:
 
 def _critique(claim: Claim, answered: Sequence[tuple[Check, str]]) -> str:
     """Return the checks that tell something, with their answers; nothing if they support the claim."""
-    told = [(check, answer, good) for check, answer in answered if (good := check.tells(claim, answer)) is not None]
+    told = [
+        (check, answer, good)
+        for check, answer in answered
+        if (good := check.tells(claim, answer)) is not None
+    ]
     pro = sum(good for *_, good in told)
     if 2 * pro > len(told):
         return ""

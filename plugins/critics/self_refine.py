@@ -1,4 +1,7 @@
-"""`plain`: the model criticises its own draft (Self-Refine, Madaan et al. 2023, arXiv 2303.17651)."""
+"""`plain`: the model criticises its own draft (Self-Refine, Madaan et al.
+
+2023, arXiv 2303.17651).
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
@@ -11,7 +14,10 @@ from selfloop.config.prompts import is_open
 
 
 class SelfRefine:
-    """Shows the model question and draft, and asks what is wrong. Nothing else: no other signal (arXiv 2310.01798)."""
+    """Shows the model question and draft, and asks what is wrong.
+
+    Nothing else: no other signal (arXiv 2310.01798).
+    """
 
     revise: ClassVar[str] = "revise"
 
@@ -21,10 +27,14 @@ class SelfRefine:
     def critique(self, claims: Sequence[Claim], judging: Judging) -> list[Completion]:
         """Return one critique for each claim."""
         prompts = [
-            judging.prompt("critique", question=line(claim.question.text), draft=line(claim.answer.text))
+            judging.prompt(
+                "critique", question=line(claim.question.text), draft=line(claim.answer.text)
+            )
             for claim in claims
         ]
-        requests = [Request(prompt, self._sampling, open_turn=is_open(prompt)) for prompt in prompts]
+        requests = [
+            Request(prompt, self._sampling, open_turn=is_open(prompt)) for prompt in prompts
+        ]
         return [Completion(text) for text in first(requests, judging.backend)]
 
 

@@ -65,7 +65,10 @@ def said(claim: Claim) -> tuple[float, int]:
 
 
 def total(completion: Completion) -> float:
-    """Return the log-probability of a whole text, its end included; rounding above 0 is cut off. NaN stays NaN."""
+    """Return the log-probability of a whole text, its end included; rounding above 0 is cut off.
+
+    NaN stays NaN.
+    """
     found = sum(completion.logprobs)  # not fsum: it raises where +inf meets -inf
     return found if math.isnan(found) else min(found, 0.0)
 

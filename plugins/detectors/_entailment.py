@@ -10,7 +10,10 @@ BATCH = 32
 
 
 class Entailment:
-    """A sequence classifier of transformers (extra `hf`), one of whose labels is "entailment". Safetensors only."""
+    """A sequence classifier of transformers (extra `hf`), one of whose labels is "entailment".
+
+    Safetensors only.
+    """
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -20,18 +23,24 @@ class Entailment:
         how: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, **how)
-            self._model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True, **how)
+            self._model = AutoModelForSequenceClassification.from_pretrained(
+                folder, use_safetensors=True, **how
+            )
         except (OSError, ValueError, KeyError) as error:
             raise RecipeError(
-                f"nli: {folder} holds no classifier that transformers can load ({error}). Give the folder of a model "
+                f"nli: {folder} holds no classifier that transformers can load ({error}). Give "
+                "the folder of a model "
                 "for natural language inference, with its tokenizer and its weights in safetensors."
             ) from error
         self._model.eval()
-        labels: dict[str, int] = {name.lower(): number for name, number in self._model.config.label2id.items()}
+        labels: dict[str, int] = {
+            name.lower(): number for name, number in self._model.config.label2id.items()
+        }
         if "entailment" not in labels:
             known = ", ".join(sorted(labels))
             raise RecipeError(
-                f"nli: {folder} has no label named entailment, only {known}. It is no model for inference; give one."
+                f"nli: {folder} has no label named entailment, only {known}. It is no model for "
+                "inference; give one."
             )
         self._entails = labels["entailment"]
 

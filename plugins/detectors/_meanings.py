@@ -17,14 +17,18 @@ Entails = Callable[[Sequence[tuple[str, str]]], list[bool]]
 CHOICES = (" Yes", " No")
 
 
-def meanings(claims: Sequence[Claim], judging: Judging, same: Same, entails: Entails | None = None) -> list[list[str]]:
-    """Return for each claim the meaning of each sample: the text of the first sample that means the same.
+def meanings(
+    claims: Sequence[Claim], judging: Judging, same: Same, entails: Entails | None = None
+) -> list[list[str]]:
+    """Return for each claim the meaning of each sample: the text of the first sample that means the
+    same.
 
-    `text`: the normalised texts are equal. `alias`: the words of one are found in the other, in order and side by
-    side ("da Vinci", "Leonardo da Vinci"). `model`: the model finds " Yes" likelier than " No" when asked whether the
-    two are the same answer to the question; all pairs are read in one call, and what it cannot read differs. Texts that
-    decline are one meaning, the empty text. `nli`: each follows from the other, both said after the question, by
-    `entails` (Kuhn et al. 2023, arXiv 2302.09664).
+    `text`: the normalised texts are equal. `alias`: the words of one are found in the other, in
+    order and side by side ("da Vinci", "Leonardo da Vinci"). `model`: the model finds " Yes"
+    likelier than " No" when asked whether the two are the same answer to the question; all pairs
+    are read in one call, and what it cannot read differs. Texts that decline are one meaning, the
+    empty text. `nli`: each follows from the other, both said after the question, by `entails` (Kuhn
+    et al. 2023, arXiv 2302.09664).
     """
     texts = [[meaning(sample.text) for sample in claim.samples] for claim in claims]
     if same == "text":
@@ -54,14 +58,19 @@ def _alias(claim: int, one: str, other: str) -> bool:
 def _pairs(texts: Sequence[Sequence[str]]) -> list[tuple[int, str, str]]:
     """Return each two distinct texts of a claim that say something, with the claim's number."""
     distinct = [[text for text in dict.fromkeys(own) if text] for own in texts]
-    return [(k, one, other) for k, own in enumerate(distinct) for one, other in combinations(own, 2)]
+    return [
+        (k, one, other) for k, own in enumerate(distinct) for one, other in combinations(own, 2)
+    ]
 
 
 def _following(
     claims: Sequence[Claim], texts: Sequence[Sequence[str]], entails: Entails
 ) -> Callable[[int, str, str], bool]:
     pairs = _pairs(texts)
-    said = [(f"{claims[k].question.text} {one}", f"{claims[k].question.text} {other}") for k, one, other in pairs]
+    said = [
+        (f"{claims[k].question.text} {one}", f"{claims[k].question.text} {other}")
+        for k, one, other in pairs
+    ]
     there, back = entails(said), entails([(other, one) for one, other in said])
     both = {pair: a and b for pair, a, b in zip(pairs, there, back, strict=True)}
     return lambda k, one, other: both[k, one, other]
@@ -71,9 +80,14 @@ def _asked(
     claims: Sequence[Claim], texts: Sequence[Sequence[str]], judging: Judging
 ) -> Callable[[int, str, str], bool]:
     pairs = _pairs(texts)
-    prompts = [judging.prompt("same_answer", question=claims[k].question.text, one=a, other=b) for k, a, b in pairs]
+    prompts = [
+        judging.prompt("same_answer", question=claims[k].question.text, one=a, other=b)
+        for k, a, b in pairs
+    ]
     read = iter(
-        judging.backend.loglikelihood([Continuation(p, choice, is_open(p)) for p in prompts for choice in CHOICES])
+        judging.backend.loglikelihood(
+            [Continuation(p, choice, is_open(p)) for p in prompts for choice in CHOICES]
+        )
     )
     said = {pair: _likelier(yes, no) for pair, yes, no in zip(pairs, read, read, strict=True)}
     return lambda k, one, other: said[k, one, other]

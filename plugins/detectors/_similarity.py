@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from selfloop.text.answers import normalise
 
-# Three letters before the mark, so that "Mr. X", "J. R. R. Tolkien" and "3.5" stay whole; "etc. and" does not.
+# Three letters before the mark, so that "Mr. X", "J. R. R. Tolkien" and "3.5" stay whole; "etc.
+# and" does not.
 _END = re.compile(r"(?<=\w{3}[.!?])\s+|(?<=[。！？])|\n+")
 
 

@@ -1,4 +1,7 @@
-"""Agreement: the share of samples that give the same answer (Wang et al. 2022, self-consistency, arXiv 2203.11171)."""
+"""Agreement: the share of samples that give the same answer (Wang et al.
+
+2022, self-consistency, arXiv 2203.11171).
+"""
 
 from selfloop import Claim, Component, hookimpl
 from selfloop.text.answers import normalise
@@ -9,7 +12,8 @@ from ._claims import Abstain, OneByOne, agreeing
 class Agreement(OneByOne):
     """Confidence is the share of the samples whose normalised text equals the answer's.
 
-    Samples that decline count as disagreeing. Uncalibrated: a model that is sure of a mistake agrees with itself.
+    Samples that decline count as disagreeing. Uncalibrated: a model that is sure of a mistake
+    agrees with itself.
     """
 
     name = "agreement"

@@ -1,4 +1,7 @@
-"""Arithmetic: questions that can be worked out are worked out. Nothing of a model's text is ever run as code."""
+"""Arithmetic: questions that can be worked out are worked out.
+
+Nothing of a model's text is ever run as code.
+"""
 
 import operator
 import re
@@ -26,11 +29,13 @@ _OPERATIONS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
 
 
 class Arithmetic(OneByOne):
-    """Confidence is 1 if the answer is the exact result of what was asked, 0 if it is another number.
+    """Confidence is 1 if the answer is the exact result of what was asked, 0 if it is another
+    number.
 
-    Sums, differences, products and quotients of two numbers in digits ("What is 17 times 3?"). It abstains from every
-    other question, where the answer is no single number, and where division by zero makes none right. A quotient
-    with endless digits counts as right if what is said is its rounding to two digits or more.
+    Sums, differences, products and quotients of two numbers in digits ("What is 17 times 3?"). It
+    abstains from every other question, where the answer is no single number, and where division by
+    zero makes none right. A quotient with endless digits counts as right if what is said is its
+    rounding to two digits or more.
     """
 
     name = "arithmetic"
@@ -41,7 +46,9 @@ class Arithmetic(OneByOne):
         if asked is None:
             raise Abstain("not a sum, difference, product or quotient of two numbers")
         try:
-            result = _OPERATIONS[" ".join(asked[2].lower().split())](_value(asked[1]), _value(asked[3]))
+            result = _OPERATIONS[" ".join(asked[2].lower().split())](
+                _value(asked[1]), _value(asked[3])
+            )
         except ZeroDivisionError:
             raise Abstain("division by zero has no result") from None
         said = _answer(claim.answer.text)
@@ -70,4 +77,8 @@ def _same(said: str, result: Fraction) -> bool:
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
-    return [Component("arithmetic", Arithmetic, doc="works out sums, differences, products and quotients")]
+    return [
+        Component(
+            "arithmetic", Arithmetic, doc="works out sums, differences, products and quotients"
+        )
+    ]

@@ -1,4 +1,7 @@
-"""CoCoA: how unlikely the answer is, times how much the samples disagree (Vashurin et al. 2025, arXiv 2502.04964)."""
+"""CoCoA: how unlikely the answer is, times how much the samples disagree (Vashurin et al.
+
+2025, arXiv 2502.04964).
+"""
 
 import math
 
@@ -8,10 +11,12 @@ from ._claims import Abstain, OneByOne, agreeing, said, stated
 
 
 class CoCoA(OneByOne):
-    """Confidence is exp(−U), U = (−log p(answer)) · (share of the samples that mean something else). Uncalibrated.
+    """Confidence is exp(−U), U = (−log p(answer)) · (share of the samples that mean something
+    else). Uncalibrated.
 
-    Similarity of two texts is 1 if they are the same normalised, else 0; samples that decline are like no answer.
-    What counts is the probability after the bare question; an answer that declines is not judged.
+    Similarity of two texts is 1 if they are the same normalised, else 0; samples that decline are
+    like no answer. What counts is the probability after the bare question; an answer that declines
+    is not judged.
     """
 
     name = "cocoa"
@@ -32,4 +37,12 @@ class CoCoA(OneByOne):
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
     doc = "how likely the answer is, and how far the samples agree with it"
-    return [Component("cocoa", CoCoA, doc=doc, needs=frozenset({"logprobs"}), paper="https://arxiv.org/abs/2502.04964")]
+    return [
+        Component(
+            "cocoa",
+            CoCoA,
+            doc=doc,
+            needs=frozenset({"logprobs"}),
+            paper="https://arxiv.org/abs/2502.04964",
+        )
+    ]

@@ -15,7 +15,8 @@ from ._claims import Abstain, OneByOne
 UNTOLD = 0.5
 
 _WORD = pattern(r"[^\W_]+(?:['’][^\W_]+)*['’]?")
-_WIDE = pattern(r"[\u0e00-\u0eff\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]")  # scripts without spaces
+# scripts without spaces
+_WIDE = pattern(r"[\u0e00-\u0eff\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]")
 _ASKING = pattern(
     r"what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|has|have|had|can|could|will|would|should"
 )
@@ -24,9 +25,14 @@ _FUNCTION = pattern(
     r"a|an|the|is|are|was|were|be|been|do|does|did|has|have|had|in|on|at|of|to|for|from|by|with|as|and|or|it|its|he|she"
     r"|they|his|her|their|this|that|these|those|there|called|named|name"
 )
-_OR = pattern(r"\b(?:or|oder|ou|или|lub|albo|veya|atau|eller)\b|还是|還是|それとも|또는|아니면|หรือ", re.IGNORECASE)
-_AMONG = pattern(  # "which of A and B", "between A and B, which", "which is larger between A and B", "who won, A vs B"
-    r"\b(?:which|who) of\b|^\W*(?:of|between)\b.*\b(?:which|who)\b|\b(?:which|who)\b.*\b(?:vs|versus)\b"
+_OR = pattern(
+    r"\b(?:or|oder|ou|или|lub|albo|veya|atau|eller)\b|还是|還是|それとも|또는|아니면|หรือ",
+    re.IGNORECASE,
+)
+# "which of A and B", "between A and B, which", "which is larger between A and B", "who won, A vs B"
+_AMONG = pattern(
+    r"\b(?:which|who) "
+    r"of\b|^\W*(?:of|between)\b.*\b(?:which|who)\b|\b(?:which|who)\b.*\b(?:vs|versus)\b"
     r"|\b(?:which|who) (?:one |\w+ )?(?:is|was|are|has|won|came)\b.*\bbetween\b",
     re.IGNORECASE,
 )
@@ -41,17 +47,20 @@ _FORM = pattern(
 
 
 class Echo(OneByOne):
-    """Confidence is 0.5 if every word of the answer stands in the question ("What sport is baseball? Baseball").
+    """Confidence is 0.5 if every word of the answer stands in the question ("What sport is
+    baseball? Baseball").
 
-    Neither true nor made up: with thresholds around 0.5 it stays undecided, and nothing is taught of it. Likelihoods
-    and agreement favour such answers, for words that are in view are easy to say. List it last, for the last verifier
-    that can tell decides; it abstains from all other answers.
+    Neither true nor made up: with thresholds around 0.5 it stays undecided, and nothing is taught
+    of it. Likelihoods and agreement favour such answers, for words that are in view are easy to
+    say. List it last, for the last verifier that can tell decides; it abstains from all other
+    answers.
 
-    Words are compared without case, accents, and the endings of plurals, possessives and verbs ("What is Hermes's name?
-    Hermes"). It abstains where the answer is one that the question offers to choose from ("Is Mars or Venus larger?
-    Venus"), where the question is about the form of a word ("What is the plural of sheep?"), and where names of the
-    question stand in a new order ("What is the capital city of Mexico? Mexico City"). A right one goes as well ("What
-    is the capital of Singapore?").
+    Words are compared without case, accents, and the endings of plurals, possessives and verbs
+    ("What is Hermes's name? Hermes"). It abstains where the answer is one that the question offers
+    to choose from ("Is Mars or Venus larger? Venus"), where the question is about the form of a
+    word ("What is the plural of sheep?"), and where names of the question stand in a new order
+    ("What is the capital city of Mexico? Mexico City"). A right one goes as well ("What is the
+    capital of Singapore?").
     """
 
     name = "echo"
@@ -95,7 +104,15 @@ def _words(text: str) -> list[str]:
 def _forms(word: str) -> set[str]:
     """Return a word with and without the endings of plurals and verbs; words of three letters have none."""
     found = {word}
-    for ending, instead in (("s", ""), ("es", ""), ("ies", "y"), ("ed", ""), ("ed", "e"), ("ing", ""), ("ing", "e")):
+    for ending, instead in (
+        ("s", ""),
+        ("es", ""),
+        ("ies", "y"),
+        ("ed", ""),
+        ("ed", "e"),
+        ("ing", ""),
+        ("ing", "e"),
+    ):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             stem = word.removesuffix(ending)
             found.add(stem + instead)
@@ -134,7 +151,10 @@ def _pair(question: str) -> Iterator[list[str]]:
     """Yield the two sides of "and" or "versus" where a question asks which of them."""
     at = _ALTERNATIVE.search(question)
     if at and _AMONG.search(question):
-        before, after = _BREAK.split(question[: at.start()])[-1], _BREAK.split(question[at.end() :].lstrip(" .,"))[0]
+        before, after = (
+            _BREAK.split(question[: at.start()])[-1],
+            _BREAK.split(question[at.end() :].lstrip(" .,"))[0],
+        )
         yield _beside(list(reversed(_words(before))))
         yield _beside(_words(after))
 
@@ -158,4 +178,6 @@ def _beside(words: list[str]) -> list[str]:
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
-    return [Component("echo", Echo, doc="leaves undecided what only says the question's words again")]
+    return [
+        Component("echo", Echo, doc="leaves undecided what only says the question's words again")
+    ]

@@ -1,4 +1,7 @@
-"""EigenScore: how far apart the model's states after its samples lie (INSIDE, Chen et al. 2024, arXiv 2402.03744)."""
+"""EigenScore: how far apart the model's states after its samples lie (INSIDE, Chen et al.
+
+2024, arXiv 2402.03744).
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,13 +23,15 @@ ALPHA = 1e-3  # the paper's: keeps the logarithm finite where states coincide
 
 
 class EigenScore(ByReading):
-    """Confidence is logistic(−E), E = (1/M) log det(Z J Zᵀ + 10⁻³ I), the paper's score. Uncalibrated.
+    """Confidence is logistic(−E), E = (1/M) log det(Z J Zᵀ + 10⁻³ I), the paper's score.
+    Uncalibrated.
 
-    Z (M samples × width d) holds the state at each sample's last token after the question, J = I − 1/d takes each
-    state's own mean off. E is the mean log eigenvalue, in nats: the more alike the samples' states, the lower. Here
-    the state is the last layer's, after its norm, for every backend gives that; the paper takes a middle layer's. E
-    has no unit: it depends on the model's scale and on M, so compare confidences of one model and one M. About the
-    question, not the answer. It abstains with fewer than two samples, and where all are empty or decline.
+    Z (M samples × width d) holds the state at each sample's last token after the question, J = I −
+    1/d takes each state's own mean off. E is the mean log eigenvalue, in nats: the more alike the
+    samples' states, the lower. Here the state is the last layer's, after its norm, for every
+    backend gives that; the paper takes a middle layer's. E has no unit: it depends on the model's
+    scale and on M, so compare confidences of one model and one M. About the question, not the
+    answer. It abstains with fewer than two samples, and where all are empty or decline.
     """
 
     name = "eigenscore"
@@ -35,7 +40,9 @@ class EigenScore(ByReading):
         """Return each sample after the question."""
         scattered(claim)
         prompt = judging.prompt("answer", question=claim.question.text)
-        return [Continuation(prompt, one.tokens or one.text, is_open(prompt)) for one in claim.samples]
+        return [
+            Continuation(prompt, one.tokens or one.text, is_open(prompt)) for one in claim.samples
+        ]
 
     def read(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
         """Return the state at the end of each text."""
@@ -66,4 +73,8 @@ def eigenscore(states: "NDArray[np.floating[Any]]") -> float:
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
     doc, needs = "how alike the model's states after the samples are", frozenset({"hidden_states"})
-    return [Component("eigenscore", EigenScore, doc=doc, needs=needs, paper="https://arxiv.org/abs/2402.03744")]
+    return [
+        Component(
+            "eigenscore", EigenScore, doc=doc, needs=needs, paper="https://arxiv.org/abs/2402.03744"
+        )
+    ]

@@ -10,8 +10,8 @@ from ._claims import NOT_SAID, Abstain, OneByOne, repeats
 class FirstTokenMargin(OneByOne):
     """Confidence is p(likeliest first token) − p(second likeliest). Uncalibrated.
 
-    The paper averages the margin over an answer's tokens; the first one is where a short answer is chosen. What
-    counts is what was said to the bare question; drafts have a margin, samples do not.
+    The paper averages the margin over an answer's tokens; the first one is where a short answer is
+    chosen. What counts is what was said to the bare question; drafts have a margin, samples do not.
     """
 
     name = "first_token_margin"
@@ -23,7 +23,9 @@ class FirstTokenMargin(OneByOne):
             raise Abstain(f"{NOT_SAID}, or without a margin")
         if math.isnan(found):
             raise Abstain("the margin is not a number")
-        return min(max(found, 0.0), 1.0), f"the first token was {found:.2f} ahead of the second likeliest"
+        return min(
+            max(found, 0.0), 1.0
+        ), f"the first token was {found:.2f} ahead of the second likeliest"
 
 
 @hookimpl

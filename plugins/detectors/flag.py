@@ -1,4 +1,7 @@
-"""The flag: whether the model is about to decline, read off before it writes an answer (cf. Cohen et al. 2024)."""
+"""The flag: whether the model is about to decline, read off before it writes an answer (cf.
+
+Cohen et al. 2024).
+"""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +22,8 @@ NEVER = -100.0  # nats: what an answer would begin with, were there no declining
 
 
 class Flag(ByReading):
-    """Confidence is a / (a + d): how likely the likeliest answer is to begin, and how likely declining is.
+    """Confidence is a / (a + d): how likely the likeliest answer is to begin, and how likely
+    declining is.
 
     One pass over the question, whatever the answer is; below a half, a model left alone would decline. It says
     something of a model that was tuned to (`tuner: lora`); others hardly ever do (cf. the [IDK] token, arXiv
@@ -37,9 +41,14 @@ class Flag(ByReading):
     def read(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
         """Return the log-probabilities of the likeliest beginning of an answer and of that of declining."""
         once = Sampling(max_tokens=1, careful=NEVER)
-        begun = dict(backend.generate([Request(one.prompt, once, open_turn=one.open_turn) for one in texts]))
+        begun = dict(
+            backend.generate([Request(one.prompt, once, open_turn=one.open_turn) for one in texts])
+        )
         return [
-            next((lost for lost in (answer, silent) if isinstance(lost, RequestError)), (answer, silent))
+            next(
+                (lost for lost in (answer, silent) if isinstance(lost, RequestError)),
+                (answer, silent),
+            )
             for answer, silent in zip(
                 (begun.get(i) for i in range(len(texts))), backend.loglikelihood(texts), strict=True
             )
@@ -54,7 +63,10 @@ class Flag(ByReading):
         if math.isnan(ahead):
             raise Abstain(NAN)
         confidence = 1 / (1 + math.exp(min(ahead, 700.0)))
-        return confidence, f'"{UNKNOWN}" begins with probability {math.exp(min(silent[0], 0.0)):.2g}'
+        return (
+            confidence,
+            f'"{UNKNOWN}" begins with probability {math.exp(min(silent[0], 0.0)):.2g}',
+        )
 
 
 @hookimpl

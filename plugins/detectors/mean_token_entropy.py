@@ -1,4 +1,7 @@
-"""Mean token entropy: how open it was how to go on at each token (Fomicheva et al. 2020, arXiv 2005.10608)."""
+"""Mean token entropy: how open it was how to go on at each token (Fomicheva et al.
+
+2020, arXiv 2005.10608).
+"""
 
 import math
 
@@ -8,10 +11,11 @@ from ._claims import NOT_SAID, Abstain, OneByOne, repeats
 
 
 class MeanTokenEntropy(OneByOne):
-    """Confidence is exp(−mean of the entropies that the answer's tokens were drawn from, in nats). Uncalibrated.
+    """Confidence is exp(−mean of the entropies that the answer's tokens were drawn from, in nats).
+    Uncalibrated.
 
-    What counts is what was said to the bare question; drafts have entropies, samples do not, so a revision is
-    judged only where it repeats the draft's words.
+    What counts is what was said to the bare question; drafts have entropies, samples do not, so a
+    revision is judged only where it repeats the draft's words.
     """
 
     name = "mean_token_entropy"

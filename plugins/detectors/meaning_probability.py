@@ -8,12 +8,14 @@ from ._claims import NAN, NOT_SAID, Abstain, OneByOne, meaning, repeats, stated,
 
 
 class MeaningProbability(OneByOne):
-    """Confidence is Σ p(s | x) over the different token sequences that were said and mean the same as the answer.
+    """Confidence is Σ p(s | x) over the different token sequences that were said and mean the same
+    as the answer.
 
-    p(C) of semantic entropy (Farquhar et al. 2024, Nature 630) before it is normalised over the samples: what other
-    meanings would have is not asked. It is never below the sequence probability, and a probability by itself: that
-    the model, asked once at temperature 1, gives this answer, but for wordings that no sample had. Samples only
-    find wordings here; how often each was drawn does not count, so their temperature does not either.
+    p(C) of semantic entropy (Farquhar et al. 2024, Nature 630) before it is normalised over the
+    samples: what other meanings would have is not asked. It is never below the sequence
+    probability, and a probability by itself: that the model, asked once at temperature 1, gives
+    this answer, but for wordings that no sample had. Samples only find wordings here; how often
+    each was drawn does not count, so their temperature does not either.
     """
 
     name = "meaning_probability"
@@ -21,7 +23,11 @@ class MeaningProbability(OneByOne):
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the probability of the claim's answer."""
         answer = stated(claim)
-        same = [one for one in (*repeats(claim), *claim.samples) if one.logprobs and meaning(one.text) == answer]
+        same = [
+            one
+            for one in (*repeats(claim), *claim.samples)
+            if one.logprobs and meaning(one.text) == answer
+        ]
         wordings = {one.tokens: total(one) for one in same if one.tokens}
         drawn = {one.text.strip() for one in same if one.tokens}
         # an answer that the user gave has no tokens; it may be one of those that were drawn
@@ -32,7 +38,10 @@ class MeaningProbability(OneByOne):
         if any(math.isnan(log) for log in wordings.values()):
             raise Abstain(NAN)
         found = min(1.0, math.fsum(math.exp(log) for log in wordings.values()))
-        return found, f"probability {found:.2g}, in {len(wordings)} wording{'s' * (len(wordings) > 1)}"
+        return (
+            found,
+            f"probability {found:.2g}, in {len(wordings)} wording{'s' * (len(wordings) > 1)}",
+        )
 
 
 @hookimpl

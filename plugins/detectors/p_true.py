@@ -16,10 +16,11 @@ CHOICES = (" True", " False")
 
 
 class PTrue(ByReading):
-    """Confidence is P(" True") / (P(" True") + P(" False")) after a question whether the answer is true. Uncalibrated.
+    """Confidence is P(" True") / (P(" True") + P(" False")) after a question whether the answer is
+    true. Uncalibrated.
 
-    The form without other samples. It is the model's own word: on Gemma 270M it is at or below chance. It abstains
-    where the answer is empty or declines.
+    The form without other samples. It is the model's own word: on Gemma 270M it is at or below
+    chance. It abstains where the answer is empty or declines.
     """
 
     name = "p_true"
@@ -27,7 +28,9 @@ class PTrue(ByReading):
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return both choices after the question."""
         stated(claim)
-        prompt = judging.prompt("p_true", question=line(claim.question.text), answer=line(claim.answer.text))
+        prompt = judging.prompt(
+            "p_true", question=line(claim.question.text), answer=line(claim.answer.text)
+        )
         return [Continuation(prompt, choice, is_open(prompt)) for choice in CHOICES]
 
     def judge(self, claim: Claim, found: Sequence[Any]) -> tuple[float, str]:

@@ -1,4 +1,7 @@
-"""Paraphrase stability: does the answer outlast another wording (part of SAC³, Zhang et al. 2023, arXiv 2311.01740)."""
+"""Paraphrase stability: does the answer outlast another wording (part of SAC³, Zhang et al.
+
+2023, arXiv 2311.01740).
+"""
 
 from collections.abc import Sequence
 from itertools import islice
@@ -17,14 +20,17 @@ from ._claims import DECLINED, meaning
 
 
 class Paraphrase:
-    """Confidence is the share of rewordings of the question that get an answer of the same meaning. Uncalibrated.
+    """Confidence is the share of rewordings of the question that get an answer of the same meaning.
+    Uncalibrated.
 
-    The model rewords the question `rewordings` times and answers each greedily in the recipe's own `answer` prompt.
-    What does not count: a text that is empty, says the question itself or another rewording again (but for case and
-    punctuation), names the answer where the question does not, or has no question mark where the question has one.
-    Answers that decline are different ones. Nothing checks that a rewording means the same: that of a small model may
-    ask for something else, and then a true answer looks unstable. It abstains where the answer is empty or declines,
-    and where no rewording is left. The paper also samples, asks other models, and lets a model compare.
+    The model rewords the question `rewordings` times and answers each greedily in the recipe's own
+    `answer` prompt. What does not count: a text that is empty, says the question itself or another
+    rewording again (but for case and punctuation), names the answer where the question does not, or
+    has no question mark where the question has one. Answers that decline are different ones.
+    Nothing checks that a rewording means the same: that of a small model may ask for something
+    else, and then a true answer looks unstable. It abstains where the answer is empty or declines,
+    and where no rewording is left. The paper also samples, asks other models, and lets a model
+    compare.
     """
 
     def __init__(
@@ -45,7 +51,9 @@ class Paraphrase:
         worded = self._reword([claims[i] for i in asked], judging)
         wordings = [text for texts in worded if isinstance(texts, list) for text in texts]
         prompts = [judging.prompt("answer", question=text) for text in wordings]
-        requests = [Request(prompt, self._answering, open_turn=is_open(prompt)) for prompt in prompts]
+        requests = [
+            Request(prompt, self._answering, open_turn=is_open(prompt)) for prompt in prompts
+        ]
         answers = iter(write(requests, judging.backend))
         for i, texts in zip(asked, worded, strict=True):
             own = [texts] if isinstance(texts, RequestError) else [*islice(answers, len(texts))]
@@ -54,9 +62,17 @@ class Paraphrase:
 
     def _reword(self, claims: Sequence[Claim], judging: Judging) -> list[list[str] | RequestError]:
         """Return the other wordings of each claim's question."""
-        prompts = [judging.prompt("paraphrase", question=line(claim.question.text)) for claim in claims]
+        prompts = [
+            judging.prompt("paraphrase", question=line(claim.question.text)) for claim in claims
+        ]
         requests = [
-            Request(prompt, self._rewording, n=self._count, seed=seed(claim, judging), open_turn=is_open(prompt))
+            Request(
+                prompt,
+                self._rewording,
+                n=self._count,
+                seed=seed(claim, judging),
+                open_turn=is_open(prompt),
+            )
             for claim, prompt in zip(claims, prompts, strict=True)
         ]
         written = write(requests, judging.backend)
@@ -72,7 +88,9 @@ def different(claim: Claim, texts: Sequence[str]) -> list[str]:
     kept = {words: line(text) for text in texts if (words := normalise(text)) and words != question}
     told, marked = answer in f" {question} ", "?" in claim.question.text
     return [
-        text for words, text in kept.items() if (told or answer not in f" {words} ") and (not marked or "?" in text)
+        text
+        for words, text in kept.items()
+        if (told or answer not in f" {words} ") and (not marked or "?" in text)
     ]
 
 
@@ -84,11 +102,21 @@ def _judged(claim: Claim, answers: Sequence[list[str] | RequestError]) -> Verdic
         if isinstance(answer, RequestError):
             return Verdict("paraphrase", None, str(answer))
         same += meaning("".join(answer)) == meaning(claim.answer.text)
-    return Verdict("paraphrase", same / len(answers), f"same answer to {same} of {len(answers)} rewordings")
+    return Verdict(
+        "paraphrase", same / len(answers), f"same answer to {same} of {len(answers)} rewordings"
+    )
 
 
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
     doc = "share of rewordings of the question that get the same answer"
-    return [Component("paraphrase", Paraphrase, doc=doc, paper="https://arxiv.org/abs/2311.01740", prompts=PROMPTS)]
+    return [
+        Component(
+            "paraphrase",
+            Paraphrase,
+            doc=doc,
+            paper="https://arxiv.org/abs/2311.01740",
+            prompts=PROMPTS,
+        )
+    ]

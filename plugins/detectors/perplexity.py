@@ -1,4 +1,7 @@
-"""Perplexity: how likely the model found the answer's tokens on average (Fadeeva et al. 2023, arXiv 2311.07383)."""
+"""Perplexity: how likely the model found the answer's tokens on average (Fadeeva et al.
+
+2023, arXiv 2311.07383).
+"""
 
 import math
 
@@ -8,10 +11,11 @@ from ._claims import OneByOne, said
 
 
 class Perplexity(OneByOne):
-    """Confidence is one over the perplexity: exp(mean of the answer's token log-probabilities). Uncalibrated.
+    """Confidence is one over the perplexity: exp(mean of the answer's token log-probabilities).
+    Uncalibrated.
 
-    Unlike the sequence probability it does not fall with length. What counts is the probability after the
-    bare question, where a revision is read once more.
+    Unlike the sequence probability it does not fall with length. What counts is the probability
+    after the bare question, where a revision is read once more.
     """
 
     name = "perplexity"
@@ -27,4 +31,8 @@ def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
     doc = "geometric mean of the probabilities of the answer's tokens"
     needs = frozenset({"logprobs"})
-    return [Component("perplexity", Perplexity, doc=doc, needs=needs, paper="https://arxiv.org/abs/2311.07383")]
+    return [
+        Component(
+            "perplexity", Perplexity, doc=doc, needs=needs, paper="https://arxiv.org/abs/2311.07383"
+        )
+    ]

@@ -1,4 +1,7 @@
-"""Pointwise mutual information: does the question make the answer likely (Holtzman et al. 2021, arXiv 2104.08315)."""
+"""Pointwise mutual information: does the question make the answer likely (Holtzman et al.
+
+2021, arXiv 2104.08315).
+"""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +17,12 @@ from ._claims import NAN, Abstain, likeliest, total
 
 
 class Pmi(ByReading):
-    """Confidence is p(y | x) / (p(y | x) + p(y | x₀)), x₀ being the answer prompt without a question. Uncalibrated.
+    """Confidence is p(y | x) / (p(y | x) + p(y | x₀)), x₀ being the answer prompt without a
+    question. Uncalibrated.
 
-    An answer that the model gives whatever the question is, is likely for no good reason. As a weight of evidence
-    (log-odds) it is log p(y | x) − log p(y | x₀), the paper's PMI_DC. Weak alone; it is meant to be combined.
+    An answer that the model gives whatever the question is, is likely for no good reason. As a
+    weight of evidence (log-odds) it is log p(y | x) − log p(y | x₀), the paper's PMI_DC. Weak
+    alone; it is meant to be combined.
     """
 
     name = "pmi"
@@ -38,5 +43,8 @@ class Pmi(ByReading):
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
-    doc, needs = "how much likelier the question makes the answer", frozenset({"logprobs", "loglikelihood"})
+    doc, needs = (
+        "how much likelier the question makes the answer",
+        frozenset({"logprobs", "loglikelihood"}),
+    )
     return [Component("pmi", Pmi, doc=doc, needs=needs, paper="https://arxiv.org/abs/2104.08315")]

@@ -1,8 +1,9 @@
-"""Probes: a logistic regression on the model's last hidden states foretells what sampling would have told.
+"""Probes: a logistic regression on the model's last hidden states foretells what sampling would
+have told.
 
-Nothing but the model's own answers is needed: the targets are its agreement with itself (EliCal, arXiv 2510.17509) or
-its semantic entropy (Kossen et al. 2024, arXiv 2406.15927). With labels, up to some thousand, a probe goes on from
-there (EliCal's second stage).
+Nothing but the model's own answers is needed: the targets are its agreement with itself (EliCal,
+arXiv 2510.17509) or its semantic entropy (Kossen et al. 2024, arXiv 2406.15927). With labels, up to
+some thousand, a probe goes on from there (EliCal's second stage).
 """
 
 import json
@@ -32,11 +33,13 @@ FOLDS = 5
 
 
 class Probe:
-    """Confidence is what one of five heads says: the one that has not seen the question. The others' folds taught it.
+    """Confidence is what one of five heads says: the one that has not seen the question. The
+    others' folds taught it.
 
-    Fitted on the first batch with `least` answers that have samples, and stored with the run; until then it abstains.
-    `labels`, JSONL of {"question", "answer", "right"}, takes it on from what the model's own samples taught it.
-    `ridge` is the strength of the normal prior on the weights of standardised states.
+    Fitted on the first batch with `least` answers that have samples, and stored with the run; until
+    then it abstains. `labels`, JSONL of {"question", "answer", "right"}, takes it on from what the
+    model's own samples taught it. `ridge` is the strength of the normal prior on the weights of
+    standardised states.
     """
 
     name: ClassVar[str]
@@ -63,7 +66,9 @@ class Probe:
         """Return one verdict for each claim; all states are read in one call."""
         states = self._states(claims, judging)
         heads = self._heads(claims, states, judging)
-        return [self._judged(claim, state, heads) for claim, state in zip(claims, states, strict=True)]
+        return [
+            self._judged(claim, state, heads) for claim, state in zip(claims, states, strict=True)
+        ]
 
     def _judged(self, claim: Claim, state: "Floats | str", heads: "list[Floats]") -> Verdict:
         from selfloop_plugins._shared.calibration import sigmoid
@@ -71,22 +76,30 @@ class Probe:
         if isinstance(state, str):
             return Verdict(self.name, None, state)
         if not heads:
-            return Verdict(self.name, None, f"fewer than {self._least} answers with samples to learn from")
+            return Verdict(
+                self.name, None, f"fewer than {self._least} answers with samples to learn from"
+            )
         head = heads[_fold(claim.question)]
         if len(head) != len(state) + 1:
             return Verdict(self.name, None, "the probe was fitted on another model")
-        return Verdict(self.name, float(sigmoid(head[0] + head[1:] @ state)), "from the hidden state")
+        return Verdict(
+            self.name, float(sigmoid(head[0] + head[1:] @ state)), "from the hidden state"
+        )
 
     def _states(self, claims: Sequence[Claim], judging: Judging) -> "list[Floats | str]":
         """Return the state of each claim, or why there is none."""
         asked = [i for i, claim in enumerate(claims) if meaning(claim.answer.text)]
         found: list[Floats | str] = [DECLINED] * len(claims)
-        read = judging.backend.hidden_states([_pair(claims[i], judging) for i in asked], (self.place,))
+        read = judging.backend.hidden_states(
+            [_pair(claims[i], judging) for i in asked], (self.place,)
+        )
         for i, state in zip(asked, read, strict=True):
             found[i] = str(state) if isinstance(state, RequestError) else state[0].astype("float64")
         return found
 
-    def _heads(self, claims: Sequence[Claim], states: "Sequence[Floats | str]", judging: Judging) -> "list[Floats]":
+    def _heads(
+        self, claims: Sequence[Claim], states: "Sequence[Floats | str]", judging: Judging
+    ) -> "list[Floats]":
         """Return the stored heads, or fit them; none if there is too little to fit on."""
         import numpy as np
 
@@ -101,35 +114,53 @@ class Probe:
         if self._labels:
             told = [claim for claim, _ in self._labels]
             both = zip(told, self._states(told, judging), self._labels, strict=True)
-            rows = [(claim, state, right) for claim, state, (_, right) in both if not isinstance(state, str)]
+            rows = [
+                (claim, state, right)
+                for claim, state, (_, right) in both
+                if not isinstance(state, str)
+            ]
             given, seen, right = zip(*rows, strict=True)
             heads = self._fitted(given, seen, np.array(right, float), heads)
         atomic.write_text(self._file, json.dumps([head.tolist() for head in heads]))
         return heads
 
     def _stored(self) -> "list[Floats]":
-        """Return the run's own heads. Raises StoreError, which stops the run: it would decide otherwise without."""
+        """Return the run's own heads.
+
+        Raises StoreError, which stops the run: it would decide otherwise without.
+        """
         import numpy as np
 
         try:
-            heads = [np.array(head, float) for head in json.loads(self._file.read_text(encoding="utf-8"))]
+            heads = [
+                np.array(head, float) for head in json.loads(self._file.read_text(encoding="utf-8"))
+            ]
         except (OSError, ValueError, TypeError) as error:
             raise damaged(self._file, f"the verifier {self.name}") from error
         shapes = {head.shape for head in heads}
-        is_whole = len(heads) == FOLDS and len(shapes) == 1 and heads[0].ndim == 1 and len(heads[0]) > 1
+        is_whole = (
+            len(heads) == FOLDS and len(shapes) == 1 and heads[0].ndim == 1 and len(heads[0]) > 1
+        )
         if not is_whole or not all(np.isfinite(head).all() for head in heads):
             raise damaged(self._file, f"the verifier {self.name}")
         return heads
 
     def _fitted(
-        self, claims: Sequence[Claim], states: "Sequence[Floats]", target: "Floats", prior: "list[Floats] | None"
+        self,
+        claims: Sequence[Claim],
+        states: "Sequence[Floats]",
+        target: "Floats",
+        prior: "list[Floats] | None",
     ) -> "list[Floats]":
         import numpy as np
 
         folds, seen = np.array([_fold(claim.question) for claim in claims]), np.array(states)
         kept = [folds != k if (folds != k).any() else folds == k for k in range(FOLDS)]
         starts = prior or [np.zeros(seen.shape[1] + 1)] * FOLDS
-        return [_head(seen[own], target[own], self._ridge, start) for own, start in zip(kept, starts, strict=True)]
+        return [
+            _head(seen[own], target[own], self._ridge, start)
+            for own, start in zip(kept, starts, strict=True)
+        ]
 
 
 def _head(states: "Floats", target: "Floats", ridge: float, prior: "Floats") -> "Floats":
@@ -145,19 +176,28 @@ def _head(states: "Floats", target: "Floats", ridge: float, prior: "Floats") -> 
 
 
 class QuestionProbe(Probe):
-    """P(IK): is this a question that the model knows the answer to (Kadavath et al. 2022, arXiv 2207.05221)."""
+    """P(IK): is this a question that the model knows the answer to (Kadavath et al.
+
+    2022, arXiv 2207.05221).
+    """
 
     name, place = "question_probe", 0
 
 
 class AnswerProbe(Probe):
-    """Is this answer one that the model would give again (cf. SAPLMA, Azaria & Mitchell 2023, arXiv 2304.13734)."""
+    """Is this answer one that the model would give again (cf.
+
+    SAPLMA, Azaria & Mitchell 2023, arXiv 2304.13734).
+    """
 
     name, place = "answer_probe", -1
 
 
 class EntropyProbe(Probe):
-    """Is the samples' semantic entropy low (Kossen et al. 2024), below the threshold that splits it best."""
+    """Is the samples' semantic entropy low (Kossen et al.
+
+    2024), below the threshold that splits it best.
+    """
 
     name, place = "semantic_entropy_probe", 0
 
@@ -200,13 +240,21 @@ def _fold(question: Question) -> int:
 def _labelled(path: Path) -> list[tuple[Claim, bool]]:
     """Return the claims of a file of labels, and whether each is right."""
     try:
-        told = [(str(row["question"]).strip(), str(row["answer"]).strip(), row["right"]) for row in data.rows(path)]
+        told = [
+            (str(row["question"]).strip(), str(row["answer"]).strip(), row["right"])
+            for row in data.rows(path)
+        ]
         if not told or not all(right in (True, False) for *_, right in told):
             raise ValueError("`right` is true or false")
     except (ValueError, KeyError, TypeError) as error:
         form = '{"question": "...", "answer": "...", "right": true}'
-        raise RecipeError(f"the labels in {path} cannot be read ({error!r}). Each line is {form}.") from error
-    return [(Claim(Question(text, "labels"), Completion(f" {answer}\n")), bool(right)) for text, answer, right in told]
+        raise RecipeError(
+            f"the labels in {path} cannot be read ({error!r}). Each line is {form}."
+        ) from error
+    return [
+        (Claim(Question(text, "labels"), Completion(f" {answer}\n")), bool(right))
+        for text, answer, right in told
+    ]
 
 
 def check(*, labels: Path | None = None, least: int = 0, ridge: float = 0.0) -> None:
@@ -220,11 +268,30 @@ def selfloop_verifiers() -> list[Component]:
     """Offer the verifiers."""
     needs = frozenset({"hidden_states"})
     offered = (
-        (QuestionProbe, "whether the model would agree with itself, read off the question's end", "2207.05221"),
-        (AnswerProbe, "whether the model would agree with itself, read off the answer's end", "2510.17509"),
-        (EntropyProbe, "whether semantic entropy is low, read off the question's end", "2406.15927"),
+        (
+            QuestionProbe,
+            "whether the model would agree with itself, read off the question's end",
+            "2207.05221",
+        ),
+        (
+            AnswerProbe,
+            "whether the model would agree with itself, read off the answer's end",
+            "2510.17509",
+        ),
+        (
+            EntropyProbe,
+            "whether semantic entropy is low, read off the question's end",
+            "2406.15927",
+        ),
     )
     return [
-        Component(build.name, build, doc=doc, needs=needs, check=check, paper=f"https://arxiv.org/abs/{paper}")
+        Component(
+            build.name,
+            build,
+            doc=doc,
+            needs=needs,
+            check=check,
+            paper=f"https://arxiv.org/abs/{paper}",
+        )
         for build, doc, paper in offered
     ]

@@ -1,4 +1,7 @@
-"""Prompt stability: is the answer the same behind other demonstrations (cf. Zhao et al. 2021, arXiv 2102.09690)."""
+"""Prompt stability: is the answer the same behind other demonstrations (cf.
+
+Zhao et al. 2021, arXiv 2102.09690).
+"""
 
 from collections.abc import Sequence
 
@@ -15,11 +18,13 @@ OTHERS = ("answer_b", "answer_c", "answer_d")
 
 
 class PromptStability:
-    """Confidence is the share of greedy answers, each behind other demonstrations, that mean the same. Uncalibrated.
+    """Confidence is the share of greedy answers, each behind other demonstrations, that mean the
+    same. Uncalibrated.
 
-    What a small model says may hang on the examples that it was shown (Zhao et al. 2021). The question is asked in
-    the prompts `answer_b`, `answer_c` and `answer_d`, which a recipe can replace like any other; it costs three more
-    answers. It abstains where the answer declines, and where no other answer came. A revision is judged like a draft.
+    What a small model says may hang on the examples that it was shown (Zhao et al. 2021). The
+    question is asked in the prompts `answer_b`, `answer_c` and `answer_d`, which a recipe can
+    replace like any other; it costs three more answers. It abstains where the answer declines, and
+    where no other answer came. A revision is judged like a draft.
     """
 
     def __init__(self, *, max_tokens: int = 24) -> None:
@@ -28,8 +33,12 @@ class PromptStability:
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim; all questions are asked in one call."""
         asked = [i for i, claim in enumerate(claims) if meaning(claim.answer.text)]
-        prompts = [judging.prompt(name, question=claims[i].question.text) for i in asked for name in OTHERS]
-        requests = [Request(prompt, self._sampling, open_turn=is_open(prompt)) for prompt in prompts]
+        prompts = [
+            judging.prompt(name, question=claims[i].question.text) for i in asked for name in OTHERS
+        ]
+        requests = [
+            Request(prompt, self._sampling, open_turn=is_open(prompt)) for prompt in prompts
+        ]
         answers = write(requests, judging.backend)
         found = {i: answers[k * len(OTHERS) : (k + 1) * len(OTHERS)] for k, i in enumerate(asked)}
         return [_judged(claim, found.get(i)) for i, claim in enumerate(claims)]
@@ -43,7 +52,11 @@ def _judged(claim: Claim, found: list[list[str] | RequestError] | None) -> Verdi
         refused = [str(one) for one in found if isinstance(one, RequestError)]
         return Verdict("prompt_stability", None, refused[0] if refused else "no other answer came")
     same = sum(meaning(text) == meaning(claim.answer.text) for text in given)
-    return Verdict("prompt_stability", same / len(given), f"{same} of {len(given)} say it behind other examples")
+    return Verdict(
+        "prompt_stability",
+        same / len(given),
+        f"{same} of {len(given)} say it behind other examples",
+    )
 
 
 @hookimpl

@@ -1,4 +1,5 @@
-"""RAUQ: log-probabilities, carried on along the heads that attend to the token before (Vazhentsev et al. 2025).
+"""RAUQ: log-probabilities, carried on along the heads that attend to the token before (Vazhentsev
+et al. 2025).
 
 arXiv 2505.20045. It needs a backend that gives attentions: `hf` does, llama.cpp has no way to.
 """
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 
 
 class Rauq(ByReading):
-    """Confidence is exp(−U), U the largest of −mean log c over the middle third of the layers. Uncalibrated.
+    """Confidence is exp(−U), U the largest of −mean log c over the middle third of the layers.
+    Uncalibrated.
 
-    In each layer one head counts, the one that attends most to the token before, on average over the answer's tokens
-    but the first. c₁ = p₁ and c_i = α p_i + (1 − α) a_{i,i−1} c_{i−1}, p_i being the token's probability, a the head's
-    attention, and α `alpha`. It abstains where an answer was not said to the bare question.
+    In each layer one head counts, the one that attends most to the token before, on average over
+    the answer's tokens but the first. c₁ = p₁ and c_i = α p_i + (1 − α) a_{i,i−1} c_{i−1}, p_i
+    being the token's probability, a the head's attention, and α `alpha`. It abstains where an
+    answer was not said to the bare question.
     """
 
     name = "rauq"
@@ -49,7 +52,10 @@ class Rauq(ByReading):
         import numpy as np
 
         (attention,) = found
-        chances, weights = np.exp(np.array(likeliest(claim, tokens=True).logprobs, float)), attention.astype(float)
+        chances, weights = (
+            np.exp(np.array(likeliest(claim, tokens=True).logprobs, float)),
+            attention.astype(float),
+        )
         if attention.ndim != 3 or attention.shape[-1] != len(chances):
             raise Abstain(f"attentions of shape {attention.shape} for {len(chances)} tokens")
         layers, count = np.arange(len(weights)), len(weights)
@@ -62,19 +68,26 @@ class Rauq(ByReading):
             raise Abstain(NAN)
         return math.exp(-max(doubt, 0.0)), f"doubt {doubt:.2f}, carried along {len(carried)} layers"
 
-    def _carried(self, chances: "NDArray[np.float64]", attention: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    def _carried(
+        self, chances: "NDArray[np.float64]", attention: "NDArray[np.float64]"
+    ) -> "NDArray[np.float64]":
         """Return c, (layers, tokens)."""
         import numpy as np
 
         found = np.empty_like(attention)
         found[:, 0] = chances[0]
         for i in range(1, len(chances)):
-            found[:, i] = self._alpha * chances[i] + (1 - self._alpha) * attention[:, i] * found[:, i - 1]
+            found[:, i] = (
+                self._alpha * chances[i] + (1 - self._alpha) * attention[:, i] * found[:, i - 1]
+            )
         return found
 
 
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
-    doc, needs = "probabilities carried on by heads that look one token back", frozenset({"attentions"})
+    doc, needs = (
+        "probabilities carried on by heads that look one token back",
+        frozenset({"attentions"}),
+    )
     return [Component("rauq", Rauq, doc=doc, needs=needs, paper="https://arxiv.org/abs/2505.20045")]

@@ -1,4 +1,7 @@
-"""SelfCheckGPT: what samples tell of an answer, sentence by sentence (Manakul et al. 2023, arXiv 2303.08896)."""
+"""SelfCheckGPT: what samples tell of an answer, sentence by sentence (Manakul et al.
+
+2023, arXiv 2303.08896).
+"""
 
 import math
 from collections import Counter
@@ -20,13 +23,15 @@ CHOICES = (" Yes", " No")
 
 
 class SelfCheckNgram(OneByOne):
-    """Confidence is exp(−U), U the mean over the answer's sentences of the mean −log p of their words. Uncalibrated.
+    """Confidence is exp(−U), U the mean over the answer's sentences of the mean −log p of their
+    words. Uncalibrated.
 
-    p(w) = count(w) / count of all, over the words of the samples and of the answer itself; that the answer counts is
-    the paper's smoothing: no word of it is unheard of. With `by: max`, each sentence has the −log p of its rarest word
-    in place of the mean. Words are those of the normalised text, so articles and punctuation do not count. A sample
-    that is empty or declines is one word that is not in the answer. Longer answers have lower values: compare answers
-    of one kind. It abstains without samples, and where the answer is empty or declines.
+    p(w) = count(w) / count of all, over the words of the samples and of the answer itself; that the
+    answer counts is the paper's smoothing: no word of it is unheard of. With `by: max`, each
+    sentence has the −log p of its rarest word in place of the mean. Words are those of the
+    normalised text, so articles and punctuation do not count. A sample that is empty or declines is
+    one word that is not in the answer. Longer answers have lower values: compare answers of one
+    kind. It abstains without samples, and where the answer is empty or declines.
     """
 
     name = "selfcheck_ngram"
@@ -48,13 +53,15 @@ class SelfCheckNgram(OneByOne):
 
 
 class SelfCheckPrompt(ByReading):
-    """Confidence is the mean over sentences and samples of P(" Yes") / (P(" Yes") + P(" No")). Uncalibrated.
+    """Confidence is the mean over sentences and samples of P(" Yes") / (P(" Yes") + P(" No")).
+    Uncalibrated.
 
-    The model is asked for each sentence of the answer and each sample whether the sample supports the sentence, and
-    the probabilities of the two words are read where the paper lets it write one. The prompt names the question,
-    without which a short answer says nothing. A sample that is empty or declines supports nothing: it counts 0
-    unasked. A model of 135 or 270 million parameters hardly sees the difference: this is for larger ones. It abstains
-    without samples, and where the answer is empty or declines.
+    The model is asked for each sentence of the answer and each sample whether the sample supports
+    the sentence, and the probabilities of the two words are read where the paper lets it write one.
+    The prompt names the question, without which a short answer says nothing. A sample that is empty
+    or declines supports nothing: it counts 0 unasked. A model of 135 or 270 million parameters
+    hardly sees the difference: this is for larger ones. It abstains without samples, and where the
+    answer is empty or declines.
     """
 
     name = "selfcheck_prompt"
@@ -72,14 +79,20 @@ class SelfCheckPrompt(ByReading):
 
     def _prompt(self, claim: Claim, sample: str, sentence: str, judging: Judging) -> Any:
         question = line(claim.question.text)
-        return judging.prompt("selfcheck_prompt", question=question, context=sample, sentence=sentence)
+        return judging.prompt(
+            "selfcheck_prompt", question=question, context=sample, sentence=sentence
+        )
 
     def judge(self, claim: Claim, found: Sequence[Any]) -> tuple[float, str]:
         """Return the mean support; what was not asked counts 0."""
         yes = [shares(pair)[0] for pair in zip(found[::2], found[1::2], strict=True)]
         count = len(_sentences(claim))
         support = math.fsum(yes) / (count * len(claim.samples))
-        return support, f"support {support:.2f} of {count} sentence{'s' * (count > 1)} by {len(claim.samples)} samples"
+        return (
+            support,
+            f"support {support:.2f} of {count} sentence{'s' * (count > 1)} by "
+            f"{len(claim.samples)} samples",
+        )
 
 
 def _sentences(claim: Claim) -> list[str]:
@@ -93,9 +106,19 @@ def _sentences(claim: Claim) -> list[str]:
 def selfloop_verifiers() -> list[Component]:
     """Offer both forms."""
     paper = "https://arxiv.org/abs/2303.08896"
-    words, asked = "how common its words are among the samples", "does the model find it supported by each sample"
+    words, asked = (
+        "how common its words are among the samples",
+        "does the model find it supported by each sample",
+    )
     needs = frozenset({"loglikelihood"})
     return [
         Component("selfcheck_ngram", SelfCheckNgram, doc=words, paper=paper),
-        Component("selfcheck_prompt", SelfCheckPrompt, doc=asked, needs=needs, paper=paper, prompts=PROMPTS),
+        Component(
+            "selfcheck_prompt",
+            SelfCheckPrompt,
+            doc=asked,
+            needs=needs,
+            paper=paper,
+            prompts=PROMPTS,
+        ),
     ]

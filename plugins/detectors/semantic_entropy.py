@@ -1,4 +1,7 @@
-"""Semantic entropy: over how many meanings the samples scatter (Farquhar et al. 2024, Nature 630)."""
+"""Semantic entropy: over how many meanings the samples scatter (Farquhar et al.
+
+2024, Nature 630).
+"""
 
 import math
 from collections import defaultdict
@@ -18,14 +21,15 @@ from ._meanings import Same, meanings
 
 
 class SemanticEntropy:
-    """Confidence is 1 − U / log M: U the entropy over meanings of the M samples, each weighed by its probability.
+    """Confidence is 1 − U / log M: U the entropy over meanings of the M samples, each weighed by
+    its probability.
 
-    What means the same is told by `same`: `text`, if the normalised texts are equal; `alias`, also if one holds the
-    other's words; `model`, if the model says so, asked about each two (capability `loglikelihood`);
-    `nli`, if each follows from the other by the classifier in the folder `nli` (extra `hf`). p(C) is the sum
-    of the probabilities of the samples in C, divided by that of all. Uncalibrated, and about the question, not the
-    answer: a wrong answer among unanimous others has the confidence of the right one. With fewer than two samples it
-    abstains.
+    What means the same is told by `same`: `text`, if the normalised texts are equal; `alias`, also
+    if one holds the other's words; `model`, if the model says so, asked about each two (capability
+    `loglikelihood`); `nli`, if each follows from the other by the classifier in the folder `nli`
+    (extra `hf`). p(C) is the sum of the probabilities of the samples in C, divided by that of all.
+    Uncalibrated, and about the question, not the answer: a wrong answer among unanimous others has
+    the confidence of the right one. With fewer than two samples it abstains.
     """
 
     name = "semantic_entropy"
@@ -38,7 +42,10 @@ class SemanticEntropy:
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim."""
         found = meanings(claims, judging, self._same, self._entails)
-        return [abstaining(self.name, partial(self.judge, *both)) for both in zip(claims, found, strict=True)]
+        return [
+            abstaining(self.name, partial(self.judge, *both))
+            for both in zip(claims, found, strict=True)
+        ]
 
     def judge(self, claim: Claim, texts: Sequence[str]) -> tuple[float, str]:
         """Return the confidence for the claim's question, and why; `texts` are its samples' meanings."""
@@ -47,7 +54,11 @@ class SemanticEntropy:
         for text, weight in zip(texts, self._weights(claim.samples), strict=True):
             chances[text] += weight
         whole = sum(chances.values())
-        entropy = -sum(chance / whole * math.log(chance / whole) for chance in chances.values() if chance / whole > 0)
+        entropy = -sum(
+            chance / whole * math.log(chance / whole)
+            for chance in chances.values()
+            if chance / whole > 0
+        )
         confidence = 1 - entropy / math.log(len(texts))
         reason = f"entropy {abs(entropy):.2f} over {len(chances)} meanings of {len(texts)} samples"
         return min(max(confidence, 0.0), 1.0), reason
@@ -73,7 +84,9 @@ class DiscreteSemanticEntropy(SemanticEntropy):
 def check(*, same: Same = "text", nli: Path | None = None) -> None:
     """Raise for a way to tell meanings that lacks its model."""
     if (same == "nli") != (nli is not None):
-        raise RecipeError("same: nli goes with nli: FOLDER, the folder of a model for natural language inference.")
+        raise RecipeError(
+            "same: nli goes with nli: FOLDER, the folder of a model for natural language inference."
+        )
 
 
 @hookimpl
@@ -85,6 +98,10 @@ def selfloop_verifiers() -> list[Component]:
     doc = "over how few meanings the samples scatter, {}"
     shared: dict[str, Any] = {"paper": paper, "prompts": PROMPTS, "check": check}
     return [
-        Component("semantic_entropy", SemanticEntropy, doc=doc.format(weighed), needs=needs, **shared),
-        Component("discrete_semantic_entropy", DiscreteSemanticEntropy, doc=doc.format(counted), **shared),
+        Component(
+            "semantic_entropy", SemanticEntropy, doc=doc.format(weighed), needs=needs, **shared
+        ),
+        Component(
+            "discrete_semantic_entropy", DiscreteSemanticEntropy, doc=doc.format(counted), **shared
+        ),
     ]

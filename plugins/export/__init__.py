@@ -1,4 +1,5 @@
-"""`selfloop export` and `selfloop rollback`: taking a run's tuned model along, and going back to an earlier one.
+"""`selfloop export` and `selfloop rollback`: taking a run's tuned model along, and going back to an
+earlier one.
 
 merge.py    an adapter into the weights: a GGUF file, or a folder of transformers
 targets.py  what is written for each `--to`, whole or not at all
@@ -22,20 +23,36 @@ TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0
 @click.command("export")
 @run_argument
 @click.option("--to", type=click.Choice(TARGETS), required=True, help="What to write.")
-@click.option("--out", type=FilePath(path_type=Path), help="Where; by default RUN-TO in this folder.")
-@click.option("--type", "kind", type=click.Choice(TYPES), help="The weights' format in a GGUF; by default the base's.")
-@click.option("--round", "number", type=int, help="The adapter of this round; by default the one in effect.")
+@click.option(
+    "--out", type=FilePath(path_type=Path), help="Where; by default RUN-TO in this folder."
+)
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(TYPES),
+    help="The weights' format in a GGUF; by default the base's.",
+)
+@click.option(
+    "--round", "number", type=int, help="The adapter of this round; by default the one in effect."
+)
 @click.option("--force", is_flag=True, help="Replace an earlier export.")
 @runs_dir
 @as_json
 def export(
-    run: str, to: str, out: Path | None, kind: str | None, number: int | None, force: bool, runs: Path, as_json: bool
+    run: str,
+    to: str,
+    out: Path | None,
+    kind: str | None,
+    number: int | None,
+    force: bool,
+    runs: Path,
+    as_json: bool,
 ) -> None:
     """Write what RUN has tuned, to be used without selfloop.
 
-    adapter: the LoRA alone, for peft and for llama.cpp. gguf: one file, base and adapter in one. hf: the same as a
-    folder of transformers. ollama: a folder with that GGUF and a Modelfile.
-    RUN is a folder, or a name in --runs, of a recipe with a tuner.
+    adapter: the LoRA alone, for peft and for llama.cpp. gguf: one file, base and adapter in one.
+    hf: the same as a folder of transformers. ollama: a folder with that GGUF and a Modelfile. RUN
+    is a folder, or a name in --runs, of a recipe with a tuner.
 
     \b
     Examples:
@@ -45,7 +62,9 @@ def export(
     from .targets import written
 
     if kind and to not in ("gguf", "ollama"):
-        raise click.UsageError(f"--type is for --to gguf and ollama; --to {to} keeps the weights as they are")
+        raise click.UsageError(
+            f"--type is for --to gguf and ollama; --to {to} keeps the weights as they are"
+        )
     path, adapter = written(run_folder(run, runs), to, out, kind=kind, number=number, force=force)
     if as_json:
         click.echo(json.dumps({"path": str(path), "to": to, "round": adapter.round}))
@@ -68,8 +87,8 @@ def export(
 def rollback(run: str, number: int, runs: Path, as_json: bool) -> None:
     """Let RUN go on with the adapter that ROUND made, until it makes a new one. Nothing is deleted.
 
-    RUN is a folder, or a name in --runs, of a recipe with a tuner. `selfloop ask RUN` and `selfloop export RUN` use
-    what is in effect.
+    RUN is a folder, or a name in --runs, of a recipe with a tuner. `selfloop ask RUN` and `selfloop
+    export RUN` use what is in effect.
 
     \b
     Example:
@@ -81,7 +100,10 @@ def rollback(run: str, number: int, runs: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"round": number, "adapter": adapter.path if adapter else None}))
         return
-    click.echo(f"In effect: {f'the adapter of round {adapter.round}, {adapter.path}' if adapter else 'the base'}")
+    click.echo(
+        "In effect: "
+        f"{f'the adapter of round {adapter.round}, {adapter.path}' if adapter else 'the base'}"
+    )
 
 
 @hookimpl

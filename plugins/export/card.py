@@ -37,14 +37,19 @@ The base model's terms hold for what is made of it. The licence of this work is 
 
 
 def card(name: str, to: str, model: Mapping[str, Any], adapter: Adapter, recipe: str) -> str:
-    """Return the card of what `to` names of the run `name`. Raises ModelError for a gate's file that is damaged."""
+    """Return the card of what `to` names of the run `name`.
+
+    Raises ModelError for a gate's file that is damaged.
+    """
     folder = Path(adapter.path).parent
     parts = [
         front(_about(to, model)) + f"\n# {code(f'{name}-{to}')}",
-        f'{KINDS[to]} made by selfloop, which teaches a model to say "{UNKNOWN}" where it does not know. '
+        f'{KINDS[to]} made by selfloop, which teaches a model to say "{UNKNOWN}" where it does '
+        "not know. "
         f"Base: {made_with(model)}.",
         "## How it was made",
-        f"In round {adapter.round} of the run {code(name)}, by this recipe. The adapter's sha256 is "
+        f"In round {adapter.round} of the run {code(name)}, by this recipe. The adapter's sha256 "
+        "is "
         f"{code(adapter.sha256)}, its scale {adapter.scale:g}.",
         block(recipe, "yaml"),
         "## What the gate measured",
@@ -60,7 +65,11 @@ def card(name: str, to: str, model: Mapping[str, Any], adapter: Adapter, recipe:
 def _about(to: str, model: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the hub reads; `base_model` only where the base is on the hub, for a path means nothing there."""
     base = str(model.get("file", ""))
-    hub = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", base) and not base.endswith(".gguf") and not Path(base).exists()
+    hub = (
+        re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", base)
+        and not base.endswith(".gguf")
+        and not Path(base).exists()
+    )
     there = {"base_model": base} if hub else {}
     library = {"library_name": LIBRARIES[to]} if to in LIBRARIES else {}
     return there | library | {"pipeline_tag": "text-generation", "tags": ["selfloop", "lora"]}
@@ -71,9 +80,7 @@ def _figures(said: Gated | None) -> str:
         return "Nothing: no gate left its figures beside this adapter."
     names = [name for name in WORDS if name in said.base and name in said.tuned]
     rows = [(WORDS[name], f"{said.base[name]:.3f}", f"{said.tuned[name]:.3f}") for name in names]
-    held = (
-        "On questions that were never trained on; right and wrong as the detectors expect them, not as anybody checked."
-    )
+    held = "On questions that were never trained on; right and wrong as the detectors expect them, not as anybody checked."
     return f"{table(('', 'base', 'tuned'), rows)}\n\n{held}"
 
 
@@ -82,7 +89,12 @@ def _loading(to: str, model: Mapping[str, Any], folder: Path) -> list[str]:
     if to == "ollama":
         return [block("ollama create NAME -f Modelfile\nollama run NAME", "sh")]
     if to == "hf":
-        return [block(_lines('model = AutoModelForCausalLM.from_pretrained("THIS FOLDER", dtype="auto")'), "python")]
+        return [
+            block(
+                _lines('model = AutoModelForCausalLM.from_pretrained("THIS FOLDER", dtype="auto")'),
+                "python",
+            )
+        ]
     ways = []
     if (folder / WEIGHTS).is_file():
         place = repr(str(file))
@@ -93,7 +105,9 @@ def _loading(to: str, model: Mapping[str, Any], folder: Path) -> list[str]:
         ways.append(block("from peft import PeftModel\n" + _lines(base, tuned), "python"))
     if (folder / GGUF).is_file():
         asking = shlex.quote("Question: Who wrote Emma?\\nAnswer:")
-        ways.append(block(f"llama-cli -m {shlex.quote(file.name)} --lora {GGUF} --temp 0 -p {asking}", "sh"))
+        ways.append(
+            block(f"llama-cli -m {shlex.quote(file.name)} --lora {GGUF} --temp 0 -p {asking}", "sh")
+        )
     return ways
 
 

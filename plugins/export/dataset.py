@@ -34,14 +34,17 @@ UNASKED = ("dropped", "failed")  # what is left out unless it is asked for
 SPLIT = "train"  # the name that loaders expect of a data set's only part
 
 
-def rows(folder: Path | str, form: Form = "qa", *, only: Collection[Decision] = (), chat: bool = False) -> list[Row]:
+def rows(
+    folder: Path | str, form: Form = "qa", *, only: Collection[Decision] = (), chat: bool = False
+) -> list[Row]:
     """Return what the run in `folder` found out, a row a question. Raises SelfloopError.
 
-    `qa` has all columns of `selfloop.Run.rows`. `sft` has `prompt` and `completion`: the answer where it is believed,
-    "I don't know" where it was declined. `preference` has `prompt`, `chosen` and `rejected`: the answer above "I don't
-    know" where it is believed, and the other way round where it was declined; where the model declined by itself, or
-    wrote a text that is no answer, there is no pair. With `chat` each of them is a list of messages. `only` are the
-    decisions that are wanted.
+    `qa` has all columns of `selfloop.Run.rows`. `sft` has `prompt` and `completion`: the answer
+    where it is believed, "I don't know" where it was declined. `preference` has `prompt`, `chosen`
+    and `rejected`: the answer above "I don't know" where it is believed, and the other way round
+    where it was declined; where the model declined by itself, or wrote a text that is no answer,
+    there is no pair. With `chat` each of them is a list of messages. `only` are the decisions that
+    are wanted.
     """
     import selfloop
 
@@ -65,10 +68,13 @@ def _taught(row: Row) -> Iterator[Row]:
 
 
 def _preferred(row: Row) -> Iterator[Row]:
-    from selfloop.text.nonanswers import non_answer  # its patterns take a while to compile, which --help must not pay
+    # its patterns take a while to compile, which --help must not pay
+    from selfloop.text.nonanswers import non_answer
 
     if not declines(row["drafted"]) and non_answer(row["question"], row["drafted"]) is None:
-        right, wrong = (row["answer"], UNKNOWN) if row["decision"] == "belief" else (UNKNOWN, row["drafted"])
+        right, wrong = (
+            (row["answer"], UNKNOWN) if row["decision"] == "belief" else (UNKNOWN, row["drafted"])
+        )
         yield {"prompt": row["question"], "chosen": right, "rejected": wrong}
 
 
@@ -104,7 +110,11 @@ def _datasets() -> Any:
         raise MissingExtra("datasets", "datasets", "--to hf") from error
 
 
-WRITERS: Mapping[str, Callable[[Path, Sequence[Row]], None]] = {"jsonl": _jsonl, "parquet": _parquet, "hf": _hf}
+WRITERS: Mapping[str, Callable[[Path, Sequence[Row]], None]] = {
+    "jsonl": _jsonl,
+    "parquet": _parquet,
+    "hf": _hf,
+}
 
 
 def _is_earlier(out: Path) -> bool:
@@ -112,10 +122,14 @@ def _is_earlier(out: Path) -> bool:
     from selfloop_plugins._shared.output import has_card
 
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    return bool(names & {f"{SPLIT}.jsonl", f"{SPLIT}.parquet", "dataset_info.json"}) and has_card(out)
+    return bool(names & {f"{SPLIT}.jsonl", f"{SPLIT}.parquet", "dataset_info.json"}) and has_card(
+        out
+    )
 
 
-def written(run: "Run", to: str, out: Path, found: Sequence[Row], form: Form, *, force: bool) -> None:
+def written(
+    run: "Run", to: str, out: Path, found: Sequence[Row], form: Form, *, force: bool
+) -> None:
     """Write rows and their card as the folder `out`, whole or not at all. Raises SelfloopError."""
     from selfloop_plugins._shared.cards import NAME
     from selfloop_plugins._shared.output import refuse_taken_folder, writing
@@ -129,20 +143,35 @@ def written(run: "Run", to: str, out: Path, found: Sequence[Row], form: Form, *,
         (part / NAME).write_text(about, encoding="utf-8", newline="\n")
 
 
-def _decisions(ctx: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Decision, ...]:
+def _decisions(
+    ctx: click.Context, parameter: click.Parameter, value: str | None
+) -> tuple[Decision, ...]:
     """Read decisions that are separated by commas."""
-    known, found = get_args(Decision), [one.strip() for one in (value or "").split(",") if one.strip()]
+    known, found = (
+        get_args(Decision),
+        [one.strip() for one in (value or "").split(",") if one.strip()],
+    )
     if wrong := [one for one in found if one not in known]:
-        raise click.BadParameter(f"{wrong[0]!r} is none.{did_you_mean(wrong[0], known)} Known: {', '.join(known)}.")
+        raise click.BadParameter(
+            f"{wrong[0]!r} is none.{did_you_mean(wrong[0], known)} Known: {', '.join(known)}."
+        )
     return tuple(decision for decision in known if decision in found)
 
 
 @click.command("dataset")
 @run_argument
-@click.option("--to", type=click.Choice(list(WRITERS)), required=True, help="What the rows are written as.")
-@click.option("--out", type=FilePath(path_type=Path), help="The folder; by default RUN-FORM in this one.")
-@click.option("--form", type=click.Choice(list(HOLDS)), default="qa", show_default=True, help="What a row is.")
-@click.option("--only", metavar="DECISION,...", callback=_decisions, help="Only questions that ended so.")
+@click.option(
+    "--to", type=click.Choice(list(WRITERS)), required=True, help="What the rows are written as."
+)
+@click.option(
+    "--out", type=FilePath(path_type=Path), help="The folder; by default RUN-FORM in this one."
+)
+@click.option(
+    "--form", type=click.Choice(list(HOLDS)), default="qa", show_default=True, help="What a row is."
+)
+@click.option(
+    "--only", metavar="DECISION,...", callback=_decisions, help="Only questions that ended so."
+)
 @click.option("--chat", is_flag=True, help="Of sft and preference: chat messages in place of text.")
 @click.option("--force", is_flag=True, help="Replace an earlier data set.")
 @runs_dir
@@ -160,10 +189,10 @@ def command(
 ) -> None:
     """Write what a run found out as a data set, with a card.
 
-    RUN is a folder, or a name in --runs.
-    qa: a row a question, with all that is known of it. sft: prompt and completion, "I don't know" where it was
-    declined. preference: prompt, chosen and rejected. jsonl and parquet are files that any loader takes; hf is what
-    load_from_disk of the library datasets takes.
+    RUN is a folder, or a name in --runs. qa: a row a question, with all that is known of it. sft:
+    prompt and completion, "I don't know" where it was declined. preference: prompt, chosen and
+    rejected. jsonl and parquet are files that any loader takes; hf is what load_from_disk of the
+    library datasets takes.
 
     \b
     Examples:
@@ -173,18 +202,23 @@ def command(
     import selfloop
 
     if chat and form == "qa":
-        raise click.UsageError("--chat is for --form sft and preference: a row of qa has columns, not messages")
+        raise click.UsageError(
+            "--chat is for --form sft and preference: a row of qa has columns, not messages"
+        )
     if lost := [decision for decision in only if decision not in HOLDS[form]]:
         holds = " and ".join(HOLDS[form])
         raise click.UsageError(
-            f"--form {form} has no row for what is {lost[0]}: nothing is to be learnt of it. It has {holds}"
+            f"--form {form} has no row for what is {lost[0]}: nothing is to be learnt of it. It "
+            f"has {holds}"
         )
     if to == "hf":
         _datasets()
     opened = selfloop.open(run_folder(run, runs))
     out = out or Path(f"{opened.folder.resolve().name}-{form}")
     if not (found := _formed(opened, form, only, chat)):
-        raise SelfloopError(f"no row to write, so there is no {out}. What there is: selfloop show {opened.folder}")
+        raise SelfloopError(
+            f"no row to write, so there is no {out}. What there is: selfloop show {opened.folder}"
+        )
     written(opened, to, out, found, form, force=force)
     if as_json:
         click.echo(json.dumps({"path": str(out), "to": to, "form": form, "rows": len(found)}))

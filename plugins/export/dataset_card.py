@@ -49,18 +49,29 @@ def card(run: "Run", form: str, to: str, rows: Sequence[Mapping[str, Any]]) -> s
     """Return the card of these rows of a run."""
     name, model, decide = run.folder.resolve().name, run.model, run.decide
     chosen = (
-        f"of at least {decide.belief:g}" if decide.risk is None else f"such that {decide.risk:.0%} of a round is wrong"
+        f"of at least {decide.belief:g}"
+        if decide.risk is None
+        else f"such that {decide.risk:.0%} of a round is wrong"
     )
     counts = Counter(row["decision"] for row in run.rows(get_args(Decision)))
     parts = [
         front(_about(name, form, to, len(rows))) + f"\n# {code(f'{name}-{form}')}",
-        f"What a language model found out about what it knows, written by selfloop. Model: {made_with(model)}.",
+        "What a language model found out about what it knows, written by selfloop. Model: "
+        f"{made_with(model)}.",
         f"## Rows\n\n{len(rows):,} rows, one a question, as the run left it:",
         table(("column", "what it is"), [(code(column), COLUMNS[column]) for column in rows[0]]),
-        block(f'import datasets\n\ndatasets.{LOADERS.get(to, "load_dataset")}("THIS FOLDER")', "python"),
-        f"## How it was made\n\nThe run {code(name)} had {len(run.rounds)} rounds. In the end its questions were:",
-        table(("decision", "questions"), [(decision, f"{count:,}") for decision, count in counts.most_common()]),
-        f"An answer with a confidence {chosen} is a belief, one of at most {decide.declined:g} was declined, and what "
+        block(
+            f'import datasets\n\ndatasets.{LOADERS.get(to, "load_dataset")}("THIS FOLDER")',
+            "python",
+        ),
+        f"## How it was made\n\nThe run {code(name)} had {len(run.rounds)} rounds. In the end its "
+        "questions were:",
+        table(
+            ("decision", "questions"),
+            [(decision, f"{count:,}") for decision, count in counts.most_common()],
+        ),
+        f"An answer with a confidence {chosen} is a belief, one of at most {decide.declined:g} "
+        "was declined, and what "
         "is between them is undecided. The recipe:",
         block((run.folder / RECIPE).read_text(encoding="utf-8"), "yaml"),
         f"## Licence\n\n{LICENCE}",

@@ -27,12 +27,14 @@ _log = logging.getLogger("selfloop.export")
 
 
 def merge_gguf(base: Path, adapter: Adapter, out: Path, kind: str | None = None) -> None:
-    """Write `base` with the adapter in its weights. Each tensor keeps its type, and all else its bytes.
+    """Write `base` with the adapter in its weights. Each tensor keeps its type, and all else its
+    bytes.
 
-    What the adapter does not touch is copied; the rest is unpacked, added to and packed again by llama.cpp's own
-    function, which rounds: with four bits a weight, small changes are partly lost. With a `kind` all weights are packed
-    in that, after the adapter was added to them in float32. Raises ModelError for an adapter of another model, and for
-    a type that can only be written with data about its use (IQ1 to IQ2); OSError for a full disk.
+    What the adapter does not touch is copied; the rest is unpacked, added to and packed again by
+    llama.cpp's own function, which rounds: with four bits a weight, small changes are partly lost.
+    With a `kind` all weights are packed in that, after the adapter was added to them in float32.
+    Raises ModelError for an adapter of another model, and for a type that can only be written with
+    data about its use (IQ1 to IQ2); OSError for a full disk.
     """
     if kind is None:
         size = base.stat().st_size
@@ -53,12 +55,17 @@ def merge_gguf(base: Path, adapter: Adapter, out: Path, kind: str | None = None)
 def _warn(kinds: Set[str]) -> None:
     if coarse := sorted(kind for kind in kinds if kind.lower().startswith(COARSE)):
         _log.warning(
-            "packing weights in %s rounds away part of what was tuned; --type q6_k or q8_0 keeps it", ", ".join(coarse)
+            "packing weights in %s rounds away part of what was tuned; --type q6_k or q8_0 keeps "
+            "it",
+            ", ".join(coarse),
         )
 
 
 def _add(adapter: Adapter, model: Path, name: str) -> set[str]:
-    """Add the adapter to the weights in the file `model`; return their types. Messages call the file `name`."""
+    """Add the adapter to the weights in the file `model`; return their types.
+
+    Messages call the file `name`.
+    """
     try:
         import gguf
     except ModuleNotFoundError as error:
@@ -66,22 +73,27 @@ def _add(adapter: Adapter, model: Path, name: str) -> set[str]:
     halves, alpha = _halves(Path(adapter.path))
     kinds = set[str]()
     file = gguf.GGUFReader(model, "r+")
-    for tensor in progress.counted("adding the adapter", file.tensors, "tensors", len(file.tensors)):
+    for tensor in progress.counted(
+        "adding the adapter", file.tensors, "tensors", len(file.tensors)
+    ):
         if (pair := halves.pop(tensor.name, None)) is None:
             continue
         down, up = pair["lora_a"], pair["lora_b"]
         weights = np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32)
         if weights.shape != (up.shape[0], down.shape[1]):
             raise ModelError(
-                f"{adapter.path} is an adapter of another model: its {tensor.name} is {up.shape[0]} x {down.shape[1]}, "
-                f"that of {name} {' x '.join(map(str, weights.shape))}. Put the run's own adapter back"
+                f"{adapter.path} is an adapter of another model: its {tensor.name} is "
+                f"{up.shape[0]} x {down.shape[1]}, "
+                f"that of {name} {' x '.join(map(str, weights.shape))}. Put the run's own adapter "
+                "back"
             )
         merged = weights + np.float32(adapter.scale * alpha / len(down)) * (up @ down)
         tensor.data.reshape(-1).view(np.uint8)[:] = packed(merged, int(tensor.tensor_type))
         kinds.add(tensor.tensor_type.name)
     if halves:
         raise ModelError(
-            f"{adapter.path} is an adapter of another model: {name} has no {min(halves)}. Put back the run's"
+            f"{adapter.path} is an adapter of another model: {name} has no {min(halves)}. Put "
+            "back the run's"
         )
     file.data.flush()
     return kinds
@@ -95,11 +107,15 @@ def _halves(path: Path) -> tuple[dict[str, dict[str, Array]], float]:
         file = gguf.GGUFReader(path)
         alpha = float(file.fields["adapter.lora.alpha"].contents())
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} is no LoRA adapter in GGUF: {error}. Put the run's own back") from error
+        raise ModelError(
+            f"{path} is no LoRA adapter in GGUF: {error}. Put the run's own back"
+        ) from error
     found: dict[str, dict[str, Array]] = {}
     for tensor in file.tensors:
         name, _, side = tensor.name.rpartition(".")
-        found.setdefault(name, {})[side] = np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+        found.setdefault(name, {})[side] = np.asarray(
+            gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        )
     return found, alpha
 
 
@@ -109,13 +125,18 @@ def packed(weights: Array, kind: int) -> NDArray[np.uint8]:
         from llama_cpp._ctypes_extensions import load_shared_library
         from llama_cpp._ggml import libggml_base_path
     except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "llamacpp", "Merging an adapter into a GGUF file") from error
+        raise MissingExtra(
+            str(error.name), "llamacpp", "Merging an adapter into a GGUF file"
+        ) from error
     ggml = load_shared_library("ggml-base", libggml_base_path)
     ggml.ggml_row_size.restype = ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
     ggml.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
     rows, columns = weights.shape
     if ggml.ggml_quantize_requires_imatrix(kind):
-        raise ModelError("the base has weights of a type that cannot be made of weights alone; give another --type")
+        raise ModelError(
+            "the base has weights of a type that cannot be made of weights alone; give another "
+            "--type"
+        )
     source = np.ascontiguousarray(weights, np.float32)
     target = np.empty(rows * ggml.ggml_row_size(kind, ctypes.c_int64(columns)), np.uint8)
     whole = ctypes.c_int64(0), ctypes.c_int64(rows), ctypes.c_int64(columns)
@@ -134,8 +155,12 @@ def requantise(source: Path, target: Path, kind: str) -> None:
         wrong = rewritten(source, target, FTYPES[kind], os.cpu_count() or 1, expected)
     if wrong:
         if "iostream" in wrong:  # all that C++ says of a write that failed
-            raise OSError(errno.EIO, f"llama.cpp could not write all of the {kind} file; the disk may be full")
-        raise ModelError(f"llama.cpp cannot write {source.name} in {kind}: {wrong}. Give another --type")
+            raise OSError(
+                errno.EIO, f"llama.cpp could not write all of the {kind} file; the disk may be full"
+            )
+        raise ModelError(
+            f"llama.cpp cannot write {source.name} in {kind}: {wrong}. Give another --type"
+        )
 
 
 def _weights(file: Path) -> int:
@@ -152,12 +177,15 @@ def _bytes_each(kind: str) -> float:
     """Return about how many bytes a weight takes; a mix of formats counts as the one it is named for."""
     import gguf
 
-    weights, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind.removesuffix("_m").upper()]]
+    weights, size = gguf.GGML_QUANT_SIZES[
+        gguf.GGMLQuantizationType[kind.removesuffix("_m").upper()]
+    ]
     return float(size / weights)
 
 
 def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
-    """Write the model of a run with the adapter in its weights, as a folder of transformers, in its own dtype.
+    """Write the model of a run with the adapter in its weights, as a folder of transformers, in its
+    own dtype.
 
     `model` is what the run pinned: `file` (a GGUF file, a folder, a name on the hub) and `sha256`.
     """
@@ -171,9 +199,13 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
     place = locate(str(model["file"])).place
     with quiet():
         dtype = AutoConfig.from_pretrained(place, trust_remote_code=False).dtype
-    backend = Transformers(str(model["file"]), device="cpu", dtype=str(dtype or "float32").removeprefix("torch."))
+    backend = Transformers(
+        str(model["file"]), device="cpu", dtype=str(dtype or "float32").removeprefix("torch.")
+    )
     if backend.describe().sha256 != model["sha256"]:
-        raise ModelError(f"{model['file']} is another model than this run was made with; put the old one back")
+        raise ModelError(
+            f"{model['file']} is another model than this run was made with; put the old one back"
+        )
     backend.load_adapter(adapter)  # which refuses what does not belong to this model
     whole = backend.loaded.model
     for layer in list(whole.modules()):

@@ -10,7 +10,14 @@ from typing import Any
 
 from selfloop_plugins._shared import cards
 from selfloop_plugins._shared import gate_report as gated
-from selfloop_plugins._shared.output import has_card, is_noted, note_written, refuse_taken, refuse_taken_folder, writing
+from selfloop_plugins._shared.output import (
+    has_card,
+    is_noted,
+    note_written,
+    refuse_taken,
+    refuse_taken_folder,
+    writing,
+)
 from selfloop_plugins._torch.adapter import CONFIG, GGUF, WEIGHTS
 from selfloop_plugins.models import locate as models
 
@@ -26,19 +33,28 @@ from .merge import merge_gguf, merge_hf
 MODELFILE = "Modelfile"
 STOP = 'PARAMETER stop "\n"\n'  # a line's end itself: ollama reads no escapes
 BASE = f'TEMPLATE """Question: {{{{ .Prompt }}}}\nAnswer:"""\n{STOP}'
-MARKS = {"adapter": CONFIG, "hf": "config.json", "ollama": MODELFILE}  # by which an earlier export is known
+# by which an earlier export is known
+MARKS = {"adapter": CONFIG, "hf": "config.json", "ollama": MODELFILE}
 
 
 def written(
     folder: Path, to: str, out: Path | None, *, kind: str | None, number: int | None, force: bool
 ) -> tuple[Path, Adapter]:
-    """Write what `to` names of the run in `folder`; return where, and what is in it. Raises SelfloopError."""
+    """Write what `to` names of the run in `folder`; return where, and what is in it.
+
+    Raises SelfloopError.
+    """
     with closing(opened(folder, write=False)) as store:
-        model, rounds, held = store.meta().get("model", {}), list(store.rounds()), store.past().adapter
+        model, rounds, held = (
+            store.meta().get("model", {}),
+            list(store.rounds()),
+            store.past().adapter,
+        )
     adapter = _found(folder, held if number is None else _of(folder, rounds, number))
     out = out or Path(f"{folder.resolve().name}-{to}{'.gguf' if to == 'gguf' else ''}")
     recipe = (folder / RECIPE).read_text(encoding="utf-8")
-    about = card(folder.resolve().name, to, model, adapter, recipe) if to in MARKS else ""  # a single file has no card
+    # a single file has no card
+    about = card(folder.resolve().name, to, model, adapter, recipe) if to in MARKS else ""
     making: dict[str, Callable[[Path], None]] = {
         "adapter": lambda part: _copy(adapter, part),
         "gguf": lambda part: merge_gguf(_base(model, adapter), adapter, part, kind),
@@ -66,7 +82,10 @@ def _is_earlier(path: Path, mark: str) -> bool:
 
 
 def rolled_back(folder: Path, number: int) -> Adapter | None:
-    """Note that the adapter of round `number` is in effect from now on; return it. Raises SelfloopError."""
+    """Note that the adapter of round `number` is in effect from now on; return it.
+
+    Raises SelfloopError.
+    """
     with closing(opened(folder, write=True)) as store:
         rounds = list(store.rounds())
         adapter = _of(folder, rounds, number) if number else None
@@ -80,13 +99,20 @@ def _of(folder: Path, rounds: Sequence[Round], number: int) -> Adapter:
     made = {one.number: one.adapter for one in rounds if one.adapter}
     if number not in made:
         there = ", ".join(map(str, made)) or "none"
-        what = "made no adapter" if 0 < number <= len(rounds) else f"is none of the {len(rounds)} that {folder} has"
+        what = (
+            "made no adapter"
+            if 0 < number <= len(rounds)
+            else f"is none of the {len(rounds)} that {folder} has"
+        )
         raise ModelError(f"round {number} {what}; rounds that made an adapter: {there}")
     return made[number]
 
 
 def _found(folder: Path, adapter: Adapter | None) -> Adapter:
-    """Return the adapter with its path as it is now, for runs get moved. Raises ModelError if it is gone or another."""
+    """Return the adapter with its path as it is now, for runs get moved.
+
+    Raises ModelError if it is gone or another.
+    """
     if adapter is None:
         raise ModelError(
             f"{folder} has no adapter in effect: no tuner of its recipe made one that was taken "
@@ -94,7 +120,9 @@ def _found(folder: Path, adapter: Adapter | None) -> Adapter:
         )
     path = folder / adapter.path
     if not path.is_file() or models.sha256(path) != adapter.sha256:
-        raise ModelError(f"the adapter {path} is gone, or another than the run made; play the run again")
+        raise ModelError(
+            f"the adapter {path} is gone, or another than the run made; play the run again"
+        )
     return replace(adapter, path=str(path))
 
 
@@ -107,25 +135,37 @@ def _copy(adapter: Adapter, part: Path) -> None:
 
 
 def _base(model: dict[str, Any], adapter: Adapter) -> Path:
-    """Return the GGUF file that the run ran on. Raises ModelError if there is none, or another by now."""
+    """Return the GGUF file that the run ran on.
+
+    Raises ModelError if there is none, or another by now.
+    """
     path = Path(model.get("file", ""))
     if not adapter.path.endswith(".gguf"):
-        raise ModelError(f"the model of this run, {path}, did not come as GGUF, so none can be merged; take --to hf")
+        raise ModelError(
+            f"the model of this run, {path}, did not come as GGUF, so none can be merged; take "
+            "--to hf"
+        )
     if not path.is_file():
         raise ModelError(f"the model of this run, {path}, is gone; put it back")
     return Path(_same(model)["file"])
 
 
 def _same(model: dict[str, Any]) -> dict[str, Any]:
-    """Return what the run pinned of its model. Raises ModelError where its file is another by now."""
+    """Return what the run pinned of its model.
+
+    Raises ModelError where its file is another by now.
+    """
     path = Path(model.get("file", ""))
     if path.is_file() and models.sha256(path) != model["sha256"]:
-        raise ModelError(f"{path} is another file than this run was made with; put the old one back")
+        raise ModelError(
+            f"{path} is another file than this run was made with; put the old one back"
+        )
     return model
 
 
 def _ollama(model: dict[str, Any], adapter: Adapter, part: Path, kind: str | None) -> None:
-    """Write the merged file and what ollama makes a model of. A chat template stands in the file, for a base one here.
+    """Write the merged file and what ollama makes a model of. A chat template stands in the file,
+    for a base one here.
 
     How ollama reads it: github.com/ollama/ollama, parser/parser.go.
     """

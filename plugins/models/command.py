@@ -19,14 +19,16 @@ from .gguf_header import Header, header, parts
 from .stores import PLACES, Found, Place, file_identity, ggufs, is_there
 
 OWN = "selfloop"
-BLOB = re.compile(r"(?:sha256-)?([0-9a-f]{64})")  # the hub and Ollama name what they keep by its hash
+# the hub and Ollama name what they keep by its hash
+BLOB = re.compile(r"(?:sha256-)?([0-9a-f]{64})")
 COLUMNS = ("", "size", "architecture", "weights", "kind", "license", "")
 MOST = 60  # cells of an architecture or a licence, which a stranger may have written
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model. `here`: it is on this disk; `wrong`: why it cannot be used; `kind`: chat, base, or neither.
+    """One model. `here`: it is on this disk; `wrong`: why it cannot be used; `kind`: chat, base, or
+    neither.
 
     `unused`: the parts of it that selfloop does not use.
     """
@@ -46,14 +48,21 @@ class Row:
 
 
 @click.command("models")
-@click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=FilePath(exists=True, file_okay=False, path_type=Path))
-@click.option("--sha256", "hashed", is_flag=True, help="Read whole files for hashes that are not known yet.")
+@click.argument(
+    "folders",
+    nargs=-1,
+    metavar="[FOLDER]...",
+    type=FilePath(exists=True, file_okay=False, path_type=Path),
+)
+@click.option(
+    "--sha256", "hashed", is_flag=True, help="Read whole files for hashes that are not known yet."
+)
 @as_json
 def command(folders: tuple[Path, ...], hashed: bool, as_json: bool) -> None:
     """List the models on this disk by the names that a recipe may write.
 
-    Looks into selfloop's own cache, those of the Hugging Face hub, Ollama and LM Studio, this folder, and below each
-    FOLDER.
+    Looks into selfloop's own cache, those of the Hugging Face hub, Ollama and LM Studio, this
+    folder, and below each FOLDER.
 
     \b
     Examples:
@@ -63,7 +72,9 @@ def command(folders: tuple[Path, ...], hashed: bool, as_json: bool) -> None:
     rows = [*_own(hashed), *_others(hashed), *_given(folders, hashed)]
     if as_json:
         looked = {place.prefix: [str(folder) for folder in place.folders()] for place in PLACES}
-        click.echo(json.dumps({"models": [asdict(row) for row in rows], "looked": looked}, indent=2))
+        click.echo(
+            json.dumps({"models": [asdict(row) for row in rows], "looked": looked}, indent=2)
+        )
         return
     for title in dict.fromkeys(row.place for row in rows):
         _print(title, [row for row in rows if row.place == title])
@@ -75,7 +86,10 @@ def command(folders: tuple[Path, ...], hashed: bool, as_json: bool) -> None:
 def _own(hashed: bool) -> Iterator[Row]:
     """Yield the models that selfloop can fetch itself, fetched or not."""
     for name, known in models.KNOWN.items():
-        path, title = models.cache() / "models" / known.file, f"{OWN}, which fetches these by itself"
+        path, title = (
+            models.cache() / "models" / known.file,
+            f"{OWN}, which fetches these by itself",
+        )
         if path.is_file():
             yield _row(Found(name, path), title, hashed, known.license)
         else:
@@ -90,7 +104,9 @@ def _others(hashed: bool) -> Iterator[Row]:
 
 def _given(folders: Sequence[Path], hashed: bool) -> Iterator[Row]:
     """Yield the models in this folder and below those named, each once."""
-    files = {"this folder": sorted(Path().glob("*.gguf"))} | {str(folder): ggufs(folder) for folder in folders}
+    files = {"this folder": sorted(Path().glob("*.gguf"))} | {
+        str(folder): ggufs(folder) for folder in folders
+    }
     listed: set[object] = set()
     for title, paths in files.items():
         for path in paths:
@@ -114,7 +130,19 @@ def _row(found: Found, place: str, hashed: bool, license: str = "") -> Row:
         return Row(found.name, place, str(found.path), wrong=str(error))
     told = license or about.text("general.license")
     arch = about.architecture
-    return Row(found.name, place, row.path, True, size, arch, weights, _kind(about), told, digest, unused=found.unused)
+    return Row(
+        found.name,
+        place,
+        row.path,
+        True,
+        size,
+        arch,
+        weights,
+        _kind(about),
+        told,
+        digest,
+        unused=found.unused,
+    )
 
 
 def _known(path: Path) -> str | None:
@@ -135,7 +163,9 @@ def _print(title: str, rows: Sequence[Row]) -> None:
     if whole:
         print_table(COLUMNS, [_cells(row) for row in whole], left=len(COLUMNS), header=False)
     for row in (row for row in whole if row.unused):
-        print_wrapped(f"of {printable(row.name)} not used: {printable(row.unused)}", first="  ", more="    ")
+        print_wrapped(
+            f"of {printable(row.name)} not used: {printable(row.unused)}", first="  ", more="    "
+        )
     for row in (row for row in rows if row.wrong):
         click.echo(f"  {printable(row.name)}")
         click.secho(f"    broken: {printable(row.wrong)}", fg="red")
@@ -144,7 +174,12 @@ def _print(title: str, rows: Sequence[Row]) -> None:
 
 def _cells(row: Row) -> tuple[str, ...]:
     """Return what stands in a row's columns: a name is never cut, for it is to be copied."""
-    about = (row.architecture, _magnitude(row.parameters), row.kind if row.here else "not fetched yet", row.license)
+    about = (
+        row.architecture,
+        _magnitude(row.parameters),
+        row.kind if row.here else "not fetched yet",
+        row.license,
+    )
     digest = f"sha256 {row.sha256[:12]}" if row.sha256 else ""
     return (row.name, size(row.bytes), *(printable(text, MOST) for text in about), digest)
 
@@ -153,12 +188,17 @@ def _print_ending(rows: Sequence[Row]) -> None:
     unknown = [row for row in rows if row.here and not row.wrong and not row.sha256]
     if unknown:
         whole = size(sum(row.bytes for row in unknown))
-        click.echo(f"Without a sha256: not known yet. To read these files ({whole}) for it: selfloop models --sha256")
+        click.echo(
+            f"Without a sha256: not known yet. To read these files ({whole}) for it: selfloop "
+            "models --sha256"
+        )
     click.echo("A recipe writes the name as backend.model; `selfloop ask NAME QUESTION` tries it.")
 
 
 def _looked(place: Place) -> str:
-    return ", ".join(f"{folder}{'' if is_there(folder) else ' (not there)'}" for folder in place.folders())
+    return ", ".join(
+        f"{folder}{'' if is_there(folder) else ' (not there)'}" for folder in place.folders()
+    )
 
 
 def size(count: int) -> str:
@@ -168,7 +208,11 @@ def size(count: int) -> str:
 
 def _magnitude(number: int) -> str:
     return (
-        f"{number / 1e9:.1f}B" if number >= 999.5e6 else f"{number / 1e6:.0f}M" if number >= 1e6 else str(number or "")
+        f"{number / 1e9:.1f}B"
+        if number >= 999.5e6
+        else f"{number / 1e6:.0f}M"
+        if number >= 1e6
+        else str(number or "")
     )
 
 

@@ -1,7 +1,9 @@
-"""What a GGUF file says of itself before its weights: read in a moment, and from files that nobody has checked.
+"""What a GGUF file says of itself before its weights: read in a moment, and from files that nobody
+has checked.
 
-The package `gguf` reads them too, but only an extra has it, and it takes seconds for a large vocabulary. Lists (a
-vocabulary's tokens) are passed over; every length is held against what is left of the file before it is believed.
+The package `gguf` reads them too, but only an extra has it, and it takes seconds for a large
+vocabulary. Lists (a vocabulary's tokens) are passed over; every length is held against what is left
+of the file before it is believed.
 """
 
 import math
@@ -17,7 +19,19 @@ from selfloop.errors import ModelError
 Value = str | int | float | bool
 
 # GGUF's numbers of its types, with struct's letters
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+SCALARS = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
 TEXT, LIST = 8, 9
 DIMENSIONS = 4  # of a tensor, at most
 LONGEST = 1 << 24  # bytes of a text; a chat template has some thousand
@@ -64,11 +78,17 @@ def parts(path: Path) -> list[Path]:
     if not named or int(named[3]) < 2:
         return [path]
     stem, count, suffix = named[1], named[3], named[4]
-    return [path.with_name(f"{stem}-{number:05}-of-{count}{suffix}") for number in range(1, int(count) + 1)]
+    return [
+        path.with_name(f"{stem}-{number:05}-of-{count}{suffix}")
+        for number in range(1, int(count) + 1)
+    ]
 
 
 def header(path: Path) -> Header:
-    """Read the header of a GGUF file. Raises ModelError for one that is cut off, or is not what it should be."""
+    """Read the header of a GGUF file.
+
+    Raises ModelError for one that is cut off, or is not what it should be.
+    """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Reader(data).header()

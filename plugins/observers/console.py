@@ -1,11 +1,12 @@
 """The observer `console`: what a person sees while a run goes on.
 
-On a terminal, a live picture of the round at work, below the lines that stay: one for each round that
-ended and for each trouble. In a notebook the same, in one output of the cell that is replaced. Elsewhere
-plain lines, which fit a log; of what takes longer than half a minute they say now and then how far it is
-(`selfloop.progress`). The summary of the run is the CLI's.
+On a terminal, a live picture of the round at work, below the lines that stay: one for each round
+that ended and for each trouble. In a notebook the same, in one output of the cell that is replaced.
+Elsewhere plain lines, which fit a log; of what takes longer than half a minute they say now and
+then how far it is (`selfloop.progress`). The summary of the run is the CLI's.
 
-A `Tally` counts what the events say; `Lines`, `Live` and `Cell` show it. Rich is imported for the pictures alone.
+A `Tally` counts what the events say; `Lines`, `Live` and `Cell` show it. Rich is imported for the
+pictures alone.
 """
 
 import os
@@ -76,7 +77,8 @@ class Step:
     tokens: int = 0
     learnt: BatchLearnt | None = None  # last, in a tune
     loss: float = 0.0  # over about the last ten batches
-    began: tuple[int, float] = (0, 0.0)  # the first batch since the tune began or went on, and when it was learnt
+    # the first batch since the tune began or went on, and when it was learnt
+    began: tuple[int, float] = (0, 0.0)
 
     def __post_init__(self) -> None:
         self.started = self.clock()
@@ -106,10 +108,16 @@ class Step:
         """Return the seconds that the step still takes, if it goes on as it did; None where that cannot be told."""
         first, at = self.began
         if self.learnt is None:
-            return self.seconds / self.share - self.seconds if self.share and self.share > 0.05 else None
+            return (
+                self.seconds / self.share - self.seconds
+                if self.share and self.share > 0.05
+                else None
+            )
         if not first < self.learnt.done < self.learnt.of:
             return None
-        return (self.clock() - at) / (self.learnt.done - first) * (self.learnt.of - self.learnt.done)
+        return (
+            (self.clock() - at) / (self.learnt.done - first) * (self.learnt.of - self.learnt.done)
+        )
 
     def learn(self, batch: BatchLearnt) -> None:
         """Note that a batch was learnt."""
@@ -179,7 +187,9 @@ class Tally:
         if event.round != self.round:
             self.round, self.round_started = event.round, self.clock()
             self.steps, self.counts = [], Counter()
-        self.steps.append(Step(event.step, event.attempts, self._usual.get(event.step, 0.0), self.clock))
+        self.steps.append(
+            Step(event.step, event.attempts, self._usual.get(event.step, 0.0), self.clock)
+        )
 
     def _take_completion(self, event: CompletionDone) -> None:
         if (step := self.step) is None:
@@ -195,12 +205,16 @@ class Tally:
             return
         self.counts[attempt.decision] += 1
         self.total[attempt.decision] += 1
-        if attempt.decision != "dropped" and self.questions > 0:  # the dropped ones would push out all others
+        # the dropped ones would push out all others
+        if attempt.decision != "dropped" and self.questions > 0:
             self.shown = (*self.shown, attempt)[-self.questions :]
 
 
 class Quiet:
-    """Shows trouble, and nothing else. Long work has its lines shown by `show`, until the observer is closed."""
+    """Shows trouble, and nothing else.
+
+    Long work has its lines shown by `show`, until the observer is closed.
+    """
 
     def __init__(self, stream: TextIO, show: progress.Show | None = None) -> None:
         self._stream = stream
@@ -241,7 +255,10 @@ class Lines(Quiet):
             case RunStarted():
                 self._say(_heading(event))
             case StepStarted():
-                self._say(f"round {event.round}/{tally.run.rounds} {event.step}: {_many(event.attempts, 'question')}")
+                self._say(
+                    f"round {event.round}/{tally.run.rounds} {event.step}: "
+                    f"{_many(event.attempts, 'question')}"
+                )
             case AttemptEnded(attempt=attempt) if self._is_among_first(attempt):
                 self._say(f"  {_attempt_line(attempt)}")
             case RoundEnded():
@@ -253,20 +270,28 @@ class Lines(Quiet):
 
     def _is_among_first(self, attempt: Attempt) -> bool:
         counts = self._tally.counts
-        return attempt.decision != "dropped" and counts.total() - counts["dropped"] <= self._tally.questions
+        return (
+            attempt.decision != "dropped"
+            and counts.total() - counts["dropped"] <= self._tally.questions
+        )
 
 
 class Live:
     """A picture of the round at work, drawn four times a second, below the lines that stay."""
 
-    def __init__(self, console: "Console", questions: int, clock: progress.Clock = monotonic) -> None:
+    def __init__(
+        self, console: "Console", questions: int, clock: progress.Clock = monotonic
+    ) -> None:
         from rich import live
 
         self._console = console
         self._tally = Tally(questions, clock)
         self._open = ExitStack()
         self._live = live.Live(
-            console=console, get_renderable=self._picture, refresh_per_second=1 / OFTEN, transient=True
+            console=console,
+            get_renderable=self._picture,
+            refresh_per_second=1 / OFTEN,
+            transient=True,
         )
 
     def notice(self, event: Event) -> None:
@@ -275,7 +300,8 @@ class Live:
         match event:
             case RunStarted():
                 self._say(_heading(event), "bold")
-                self._open.enter_context(progress.shown_by(None))  # the picture shows it from now on
+                # the picture shows it from now on
+                self._open.enter_context(progress.shown_by(None))
                 self._live.start()
             case RoundEnded():
                 self._say(_round_line(event, self._tally))
@@ -303,12 +329,15 @@ class Live:
 
 
 class Cell:
-    """The picture in a notebook: one output, replaced as events come; in the end only the lines that stay are in it.
+    """The picture in a notebook: one output, replaced as events come; in the end only the lines
+    that stay are in it.
 
     `show` is given the whole output as HTML each time.
     """
 
-    def __init__(self, show: Callable[[str], None], questions: int, clock: progress.Clock = monotonic) -> None:
+    def __init__(
+        self, show: Callable[[str], None], questions: int, clock: progress.Clock = monotonic
+    ) -> None:
         self._show = show
         self._tally = Tally(questions, clock)
         self._lines: list[tuple[str, str]] = []
@@ -340,12 +369,18 @@ class Cell:
         from rich.console import Console
         from rich.text import Text
 
-        page = Console(file=StringIO(), record=True, force_jupyter=False, width=PAGE[0], highlight=False)
+        page = Console(
+            file=StringIO(), record=True, force_jupyter=False, width=PAGE[0], highlight=False
+        )
         for line, style in self._lines:
             page.print(Text(line, style=style), soft_wrap=True)
         if at_work:
             page.print(_picture(self._tally, *PAGE))
-        self._show(page.export_html(inline_styles=True, code_format='<pre style="line-height: normal">{code}</pre>'))
+        self._show(
+            page.export_html(
+                inline_styles=True, code_format='<pre style="line-height: normal">{code}</pre>'
+            )
+        )
         self._shown = self._tally.clock()
 
 
@@ -426,7 +461,9 @@ def _counts_table(tally: Tally) -> "Table":
     if tally.total != tally.counts:
         rows["since resume" if tally.run.done else "all rounds"] = tally.total
     for label, counts in rows.items():
-        pieces = [Text(piece, style=COLOURS[decision]) for decision, piece in _counted(counts).items()]
+        pieces = [
+            Text(piece, style=COLOURS[decision]) for decision, piece in _counted(counts).items()
+        ]
         table.add_row(Text(label, style="bright_black"), Columns(pieces, padding=(0, 2)))
     table.columns[0].no_wrap = True
     return table
@@ -438,11 +475,17 @@ def _questions(shown: tuple[Attempt, ...], width: int) -> "Iterator[Text]":
 
     half = (width - VERDICT) // 2
     for attempt in shown:
-        question, verdict = attempt.question.text, (_verdict(attempt), COLOURS[attempt.decision or "undecided"])
+        question, verdict = (
+            attempt.question.text,
+            (_verdict(attempt), COLOURS[attempt.decision or "undecided"]),
+        )
         if width >= WIDE:
             lines = [Text.assemble(verdict, _padded(question, half), _said(attempt, half))]
         else:
-            lines = [Text(_short(question, width)), Text.assemble(verdict, _said(attempt, width - VERDICT))]
+            lines = [
+                Text(_short(question, width)),
+                Text.assemble(verdict, _said(attempt, width - VERDICT)),
+            ]
         for line in lines:
             line.no_wrap, line.overflow = True, "crop"
             yield line
@@ -460,7 +503,10 @@ def _step_line(step: Step) -> str:
     """Return what an ended step did."""
     pieces = [duration(step.seconds)]
     if step.completions:
-        pieces.append(f"{_many(step.completions, 'completion')} · {step.tokens:,} tokens · {step.rate:,.0f} tok/s")
+        pieces.append(
+            f"{_many(step.completions, 'completion')} · {step.tokens:,} tokens · {step.rate:,.0f} "
+            "tok/s"
+        )
     if step.replayed:
         pieces.append(f"{step.replayed:,} replayed")
     if step.learnt:
@@ -541,8 +587,9 @@ def _magnitude(number: int) -> str:
 def build(*, questions: int = 3, mode: Mode = "auto") -> Observer:
     """Make the observer for stdout. `questions` are shown at a time; `quiet` leaves only trouble.
 
-    `auto` is `live` on a terminal that can draw it and in a notebook, and `plain` elsewhere; `live` forces the picture.
-    Plain lines say of what takes longer than half a minute, now and then, how far it is.
+    `auto` is `live` on a terminal that can draw it and in a notebook, and `plain` elsewhere; `live`
+    forces the picture. Plain lines say of what takes longer than half a minute, now and then, how
+    far it is.
     """
     if mode == "quiet":
         return Quiet(sys.stdout)
@@ -580,5 +627,9 @@ def _can_draw(stream: TextIO) -> bool:
 def selfloop_observers() -> list[Component]:
     """Offer `console`."""
     return [
-        Component("console", build, doc="shows the run: live on a terminal and in a notebook, as plain lines elsewhere")
+        Component(
+            "console",
+            build,
+            doc="shows the run: live on a terminal and in a notebook, as plain lines elsewhere",
+        )
     ]

@@ -26,13 +26,15 @@ FEW = 10  # in a round with fewer questions a share says nothing
 
 
 class Diversity:
-    """Measures each round's questions against those of the rounds before, into `diversity.jsonl` in the run's folder.
+    """Measures each round's questions against those of the rounds before, into `diversity.jsonl` in
+    the run's folder.
 
-    `asked`; `new`: near none before, nor another of the round; `repeats`: the share near one of an earlier round
-    (likeness of `near` and more; variants aside); `entities` and `forms`, distinct; `top_form`: the largest form's
-    share; `lexical_spread`: the mean distance of two questions by their words; `embedding_spread`: the mean `novelty`
-    by embeddings, where the recipe scores that. Asking collapses if `new` falls under `least_new` of the first round's,
-    `repeats` are over `most_repeats`, or one form is over `most_form`.
+    `asked`; `new`: near none before, nor another of the round; `repeats`: the share near one of an
+    earlier round (likeness of `near` and more; variants aside); `entities` and `forms`, distinct;
+    `top_form`: the largest form's share; `lexical_spread`: the mean distance of two questions by
+    their words; `embedding_spread`: the mean `novelty` by embeddings, where the recipe scores that.
+    Asking collapses if `new` falls under `least_new` of the first round's, `repeats` are over
+    `most_repeats`, or one form is over `most_form`.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class Diversity:
                 for ended in rounds_of(self._folder):
                     self._take(ended, write=ended.number not in written)
             case RoundEnded(round=ended):
-                for fault in self._faults(self._take(ended, write=ended.number not in _written(self._folder / FILE))):
+                for fault in self._faults(
+                    self._take(ended, write=ended.number not in _written(self._folder / FILE))
+                ):
                     _say(f"asking collapses: round {ended.number}: {fault}")
             case _:
                 pass
@@ -84,7 +88,12 @@ class Diversity:
         names = {name.lower() for attempt in asked for name in _names(attempt)}
         forms = Counter(form(attempt.question.text) for attempt in asked)
         known, self._entities = self._entities, self._entities | names
-        spread = [s.value for a in asked for s in a.scores if s.scorer.startswith("novelty") and "cosine" in s.reason]
+        spread = [
+            s.value
+            for a in asked
+            for s in a.scores
+            if s.scorer.startswith("novelty") and "cosine" in s.reason
+        ]
         return {
             "round": ended.number,
             "asked": len(asked),
@@ -115,7 +124,9 @@ class Diversity:
         faults = []
         if found["round"] > 1 and found["new"] < self._least_new * (self._first_new or 0):
             advice = "Add sources or topics, raise ask.turns, or stop here."
-            faults.append(f"{found['new']} new questions, the first round had {self._first_new}. {advice}")
+            faults.append(
+                f"{found['new']} new questions, the first round had {self._first_new}. {advice}"
+            )
         if found["asked"] < FEW:
             return faults
         if found["repeats"] > self._most_repeats:

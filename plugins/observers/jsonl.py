@@ -47,13 +47,22 @@ def line(event: Event) -> str:
     try:
         return json.dumps(body, default=_plain, allow_nan=False)
     except ValueError:  # JSON has no NaN; the second pass costs time only where there is one
-        return json.dumps(json.loads(json.dumps(body, default=_plain), parse_constant=lambda _: None))
+        return json.dumps(
+            json.loads(json.dumps(body, default=_plain), parse_constant=lambda _: None)
+        )
 
 
 def _summary(ended: Round) -> dict[str, Any]:
     """Return the round with counts for its attempts: each attempt had a line of its own."""
-    counts = {decision: sum(a.decision == decision for a in ended.attempts) for decision in DECISIONS}
-    return {"number": ended.number, "counts": counts, "adapter": ended.adapter, "failures": ended.failures}
+    counts = {
+        decision: sum(a.decision == decision for a in ended.attempts) for decision in DECISIONS
+    }
+    return {
+        "number": ended.number,
+        "counts": counts,
+        "adapter": ended.adapter,
+        "failures": ended.failures,
+    }
 
 
 def _plain(value: object) -> object:
@@ -77,4 +86,6 @@ def build(*, folder: Path, file: str = "events.jsonl", completions: bool = False
 @hookimpl
 def selfloop_observers() -> list[Component]:
     """Offer `jsonl`."""
-    return [Component("jsonl", build, doc="writes every event as a line of JSON into the run's folder")]
+    return [
+        Component("jsonl", build, doc="writes every event as a line of JSON into the run's folder")
+    ]

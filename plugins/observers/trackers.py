@@ -1,9 +1,12 @@
-"""The observers `tensorboard`, `mlflow`, `trackio` and `wandb`: what a run's events say, as numbers over rounds.
+"""The observers `tensorboard`, `mlflow`, `trackio` and `wandb`: what a run's events say, as numbers
+over rounds.
 
-`Meter` turns events into figures, and is where all of them are named. A `Sink` writes them to one tracker, and knows
-nothing of runs. A tracker that cannot be reached raises, and a run goes on without it, as without any observer.
+`Meter` turns events into figures, and is where all of them are named. A `Sink` writes them to one
+tracker, and knows nothing of runs. A tracker that cannot be reached raises, and a run goes on
+without it, as without any observer.
 
-A step's time and speed stand at its round, a tune's loss at its batch: each tune begins anew, and has its own curve.
+A step's time and speed stand at its round, a tune's loss at its batch: each tune begins anew, and
+has its own curve.
 """
 
 import io
@@ -33,7 +36,8 @@ from .console import Step, Tally
 
 LONGEST = 500  # characters of a parameter: what MLflow always took
 MOST = 100  # parameters that MLflow takes at once
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}  # or it tries for minutes
+# or it tries for minutes
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
 OUTCOMES = {"done": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}  # in MLflow's words
 Settings = Mapping[str, str | int | float | bool]
 
@@ -92,7 +96,9 @@ class Meter:
         if not (said := gated(self._folder / (place or f"adapters/round-{ended.number:03d}"))):
             return
         for who, measured in (("base", said.base), ("tuned", said.tuned)):
-            yield from (Figure(f"gate/{who}/{_joined(n)}", v, ended.number) for n, v in measured.items())
+            yield from (
+                Figure(f"gate/{who}/{_joined(n)}", v, ended.number) for n, v in measured.items()
+            )
         yield Figure("gate/taken", float(not said.refusal), ended.number)
 
 
@@ -109,7 +115,10 @@ def _of_round(ended: Round) -> Iterator[Figure]:
     counts = {decision: ended.count(decision) for decision in get_args(Decision)}
     sure = [attempt.confidence for attempt in ended.attempts if attempt.confidence is not None]
     answered = counts["belief"] + counts["declined"] + counts["undecided"]
-    yield from (Figure(f"round/{decision}", float(count), ended.number) for decision, count in counts.items())
+    yield from (
+        Figure(f"round/{decision}", float(count), ended.number)
+        for decision, count in counts.items()
+    )
     if answered:
         yield Figure("round/share_declined", counts["declined"] / answered, ended.number)
     if sure:
@@ -123,16 +132,25 @@ def _joined(name: str) -> str:
 def settings(event: RunStarted) -> Settings:
     """Return what a run was made with: its recipe, flat, and its model."""
     model = event.model
-    about = {"selfloop": selfloop.__version__, "model.name": model.name, "model.sha256": model.sha256}
+    about = {
+        "selfloop": selfloop.__version__,
+        "model.name": model.name,
+        "model.sha256": model.sha256,
+    }
     return about | dict(_flat(selfloop.Run(Path(event.folder)).recipe))
 
 
-def _flat(data: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str | int | float | bool]]:
+def _flat(
+    data: Mapping[str, Any], above: str = ""
+) -> Iterator[tuple[str, str | int | float | bool]]:
     for key, value in data.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{above}{key}.")
         else:
-            yield f"{above}{key}", value if isinstance(value, str | int | float | bool) else json.dumps(value)
+            yield (
+                f"{above}{key}",
+                value if isinstance(value, str | int | float | bool) else json.dumps(value),
+            )
 
 
 class Tracker:
@@ -164,15 +182,19 @@ class Tracker:
 
 
 def _same_again(path: Path, form: str, make: Callable[[], str]) -> tuple[str, bool]:
-    """Return by what a tracker knows this run, and whether it is new there: a run that is resumed goes on in it.
+    """Return by what a tracker knows this run, and whether it is new there: a run that is resumed
+    goes on in it.
 
-    A file that does not hold an id of this `form`, a regular expression, was cut off: the tracker gets a new run.
+    A file that does not hold an id of this `form`, a regular expression, was cut off: the tracker
+    gets a new run.
     """
     if path.is_file():
         stored = path.read_text(encoding="utf-8", errors="replace").strip()
         if re.fullmatch(form, stored):
             return stored, False
-        _log.warning("%s is damaged: the tracker gets a new run, and the old one stays as it is", path)
+        _log.warning(
+            "%s is damaged: the tracker gets a new run, and the old one stays as it is", path
+        )
     made = make()
     atomic.write_text(path, f"{made}\n")
     return made, True
@@ -188,10 +210,12 @@ class TensorBoard:
     def begin(self, name: str, settings: Settings) -> None:
         """Open an event file, with the settings as a text: it has no other place for them."""
         place = self._path / name if self._path else self._folder / "tensorboard"
-        apart = f".{uuid4().hex[:6]}"  # its names have the second alone, and a file of the same second is lost
+        # its names have the second alone, and a file of the same second is lost
+        apart = f".{uuid4().hex[:6]}"
         made = import_module("tensorboardX").SummaryWriter
         self._writer = made(str(place), flush_secs=10, filename_suffix=apart)
-        lines = (f"    {key}: {str(value)[:LONGEST]!r}" for key, value in settings.items())  # Markdown's way of code
+        # Markdown's way of code
+        lines = (f"    {key}: {str(value)[:LONGEST]!r}" for key, value in settings.items())
         self._writer.add_text("recipe", "\n".join(lines))
 
     def write(self, figures: Sequence[Figure]) -> None:
@@ -220,27 +244,37 @@ class MLflow:
     def begin(self, name: str, settings: Settings) -> None:
         """Begin a run, or go on with the one that this run began."""
         if self._uri.startswith("file:"):
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # mlflow-skinny has no other store
+            # mlflow-skinny has no other store
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self._client = import_module("mlflow").MlflowClient(tracking_uri=self._uri)
-        self._run, new = _same_again(self._folder / "mlflow.id", r"[\w-]+", lambda: self._made(name))
+        self._run, new = _same_again(
+            self._folder / "mlflow.id", r"[\w-]+", lambda: self._made(name)
+        )
         if not new:
             self._client.update_run(self._run, status="RUNNING")
             return
         param = import_module("mlflow.entities").Param
-        cut = [param(re.sub(r"[^\w./ -]", "_", key), str(value)[:LONGEST]) for key, value in settings.items()]
+        cut = [
+            param(re.sub(r"[^\w./ -]", "_", key), str(value)[:LONGEST])
+            for key, value in settings.items()
+        ]
         for start in range(0, len(cut), MOST):
             self._client.log_batch(self._run, params=cut[start : start + MOST])
 
     def _made(self, name: str) -> str:
         found = self._client.get_experiment_by_name(self._experiment)
-        experiment = found.experiment_id if found else self._client.create_experiment(self._experiment)
+        experiment = (
+            found.experiment_id if found else self._client.create_experiment(self._experiment)
+        )
         made: str = self._client.create_run(experiment, run_name=name).info.run_id
         return made
 
     def write(self, figures: Sequence[Figure]) -> None:
         """Write metrics, in one request."""
         metric, now = import_module("mlflow.entities").Metric, int(time.time() * 1000)
-        self._client.log_batch(self._run, metrics=[metric(name, value, now, step) for name, value, step in figures])
+        self._client.log_batch(
+            self._run, metrics=[metric(name, value, now, step) for name, value, step in figures]
+        )
 
     def note(self, name: str, text: str, step: int) -> None:
         """Set a tag."""
@@ -252,7 +286,10 @@ class MLflow:
 
 
 class Trackio:
-    """A run of a trackio project. Trackio has one folder for all its projects, and prints to the standard output."""
+    """A run of a trackio project.
+
+    Trackio has one folder for all its projects, and prints to the standard output.
+    """
 
     def __init__(self, folder: Path, project: str, space: str | None) -> None:
         self._folder, self._project, self._space = folder, project, space
@@ -260,11 +297,18 @@ class Trackio:
 
     def begin(self, name: str, settings: Settings) -> None:
         """Begin a run, or go on with the one that this run began."""
-        own, _ = _same_again(self._folder / "trackio.id", r".+-[0-9a-f]{6}", lambda: f"{name}-{uuid4().hex[:6]}")
+        own, _ = _same_again(
+            self._folder / "trackio.id", r".+-[0-9a-f]{6}", lambda: f"{name}-{uuid4().hex[:6]}"
+        )
         apart = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
         with redirect_stdout(io.StringIO()):
             self._run = import_module("trackio").init(
-                self._project, own, space_id=self._space, config=dict(settings), resume="allow", **apart
+                self._project,
+                own,
+                space_id=self._space,
+                config=dict(settings),
+                resume="allow",
+                **apart,
             )
 
     def write(self, figures: Sequence[Figure]) -> None:
@@ -290,10 +334,19 @@ class Wandb:
         self._run: Any = None
 
     def begin(self, name: str, settings: Settings) -> None:
-        """Begin a run, or go on with the one that this run began. Nothing but the figures is looked at or sent."""
+        """Begin a run, or go on with the one that this run began.
+
+        Nothing but the figures is looked at or sent.
+        """
         wandb = import_module("wandb")
         own, _ = _same_again(self._folder / "wandb.id", r"[0-9a-f]{8}", lambda: uuid4().hex[:8])
-        apart = {"silent": True, "console": "off", "disable_git": True, "save_code": False, "x_disable_stats": True}
+        apart = {
+            "silent": True,
+            "console": "off",
+            "disable_git": True,
+            "save_code": False,
+            "x_disable_stats": True,
+        }
         self._run = wandb.init(
             project=self._project,
             entity=self._entity,
@@ -343,7 +396,8 @@ def mlflow(*, folder: Path, uri: str | None = None, experiment: str = "selfloop"
     """Write to the MLflow server or store at `uri`: by default MLFLOW_TRACKING_URI, or the run's folder `mlruns`."""
     for name, value in (PATIENCE | {"MLFLOW_DISABLE_TELEMETRY": "true"}).items():
         os.environ.setdefault(name, value)
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # each try again; the run says it once
+    # each try again; the run says it once
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     _needs("mlflow", "mlflow")()
     return Tracker(MLflow(folder, uri, experiment), folder)
 
@@ -354,7 +408,9 @@ def trackio(*, folder: Path, project: str = "selfloop", space: str | None = None
     return Tracker(Trackio(folder, project, space), folder)
 
 
-def wandb(*, folder: Path, project: str = "selfloop", entity: str | None = None, online: bool = False) -> Tracker:
+def wandb(
+    *, folder: Path, project: str = "selfloop", entity: str | None = None, online: bool = False
+) -> Tracker:
     """Write a run of Weights & Biases into the run's folder, to be sent by `wandb sync`; `online` sends it at once."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     _needs("wandb", "wandb")()

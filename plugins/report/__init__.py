@@ -1,4 +1,5 @@
-"""`selfloop report` and `selfloop compare`, and the observer `report`: what runs look like at a glance.
+"""`selfloop report` and `selfloop compare`, and the observer `report`: what runs look like at a
+glance.
 
 facts.py      what there is to tell of a run, read from its folder
 topics.py     what was asked, in groups
@@ -27,15 +28,36 @@ _open = click.option("--open", "show", is_flag=True, help="Show the page in the 
 
 @click.command("report")
 @run_argument
-@click.option("--out", type=FilePath(dir_okay=False, path_type=Path), help="The page; by default RUN/report.html.")
-@click.option("--pictures", type=FilePath(file_okay=False, path_type=Path), help="Write each picture here too.")
 @click.option(
-    "--format", "suffix", type=click.Choice(["svg", "png"]), default="svg", show_default=True, help="Of these."
+    "--out",
+    type=FilePath(dir_okay=False, path_type=Path),
+    help="The page; by default RUN/report.html.",
+)
+@click.option(
+    "--pictures",
+    type=FilePath(file_okay=False, path_type=Path),
+    help="Write each picture here too.",
+)
+@click.option(
+    "--format",
+    "suffix",
+    type=click.Choice(["svg", "png"]),
+    default="svg",
+    show_default=True,
+    help="Of these.",
 )
 @_open
 @force_option
 @runs_dir
-def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show: bool, force: bool, runs: Path) -> None:
+def report(
+    run: str,
+    out: Path | None,
+    pictures: Path | None,
+    suffix: str,
+    show: bool,
+    force: bool,
+    runs: Path,
+) -> None:
     """Write a run as one HTML page, and say where it is.
 
     RUN is a folder, or a name in --runs.
@@ -57,7 +79,9 @@ def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show:
         from .pictures import files_of, is_picture
 
         for path in files_of(pictures, suffix):
-            refuse_taken(path, "picture of a report", force=force, ours=is_picture, option="--pictures")
+            refuse_taken(
+                path, "picture of a report", force=force, ours=is_picture, option="--pictures"
+            )
     path = written(facts, page)
     if pictures:
         from .pictures import saved
@@ -69,16 +93,22 @@ def report(run: str, out: Path | None, pictures: Path | None, suffix: str, show:
 
 @click.command("compare")
 @click.argument("names", metavar="RUN RUN...", nargs=-1, required=True, shell_complete=complete_run)
-@click.option("--out", type=FilePath(dir_okay=False, path_type=Path), help="Write the comparison as an HTML page too.")
+@click.option(
+    "--out",
+    type=FilePath(dir_okay=False, path_type=Path),
+    help="Write the comparison as an HTML page too.",
+)
 @_open
 @force_option
 @runs_dir
 @as_json
-def compare(names: Sequence[str], out: Path | None, show: bool, force: bool, runs: Path, as_json: bool) -> None:
+def compare(
+    names: Sequence[str], out: Path | None, show: bool, force: bool, runs: Path, as_json: bool
+) -> None:
     """Put two or more runs side by side.
 
-    Shows what each found out, at what cost, and where they differ on questions that more than one of them was asked.
-    RUN is a folder, or a name in --runs.
+    Shows what each found out, at what cost, and where they differ on questions that more than one
+    of them was asked. RUN is a folder, or a name in --runs.
 
     \b
     Example:
@@ -114,4 +144,10 @@ def selfloop_commands() -> list[click.Command]:
 @hookimpl
 def selfloop_observers() -> list[Component]:
     """Offer `report`."""
-    return [Component("report", Reporter, doc="writes the run as an HTML page into its folder, after each round")]
+    return [
+        Component(
+            "report",
+            Reporter,
+            doc="writes the run as an HTML page into its folder, after each round",
+        )
+    ]

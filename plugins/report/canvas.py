@@ -1,7 +1,8 @@
-"""A figure of matplotlib in this report's colours, as SVG for a page that may be dark, or as a file of its own.
+"""A figure of matplotlib in this report's colours, as SVG for a page that may be dark, or as a file
+of its own.
 
-Colours are named by what they stand for. A picture is drawn in the light ones; in a page each becomes a CSS variable,
-so that one picture serves light, dark and paper.
+Colours are named by what they stand for. A picture is drawn in the light ones; in a page each
+becomes a CSS variable, so that one picture serves light, dark and paper.
 """
 
 import logging
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# No two may be the same: they are told apart by it. Those of decisions are Okabe and Ito's, safe for the colour-blind.
+# No two may be the same: they are told apart by it. Those of decisions are Okabe and Ito's, safe
+# for the colour-blind.
 COLOURS = {
     "ink": "#1c2430",
     "soft": "#5b6675",
@@ -77,7 +79,10 @@ def svg(figure: "Figure", name: str) -> str:
     text = _written(figure, name)
     text = text[text.index("<svg") :]
     text = re.sub(
-        r'<svg ([^>]*?)width="([\d.]+)pt" height="[\d.]+pt"', r'<svg \1 style="max-width: \2pt"', text, count=1
+        r'<svg ([^>]*?)width="([\d.]+)pt" height="[\d.]+pt"',
+        r'<svg \1 style="max-width: \2pt"',
+        text,
+        count=1,
     )
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     for role, colour in COLOURS.items():
@@ -94,7 +99,10 @@ def _written(figure: "Figure", name: str) -> str:
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a figure as a file of its own, PNG or SVG by its suffix, on white. Raises StoreError for the disk."""
+    """Write a figure as a file of its own, PNG or SVG by its suffix, on white.
+
+    Raises StoreError for the disk.
+    """
     suffix = path.suffix.removeprefix(".")
     mark = {"Creator" if suffix == "svg" else "Software": MARK.format(command="picture")}
     with writing(path, "--pictures"), atomic.replacing(path, parents=True) as part, styled():

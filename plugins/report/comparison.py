@@ -75,7 +75,10 @@ def _rows(runs: Sequence[Facts]) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 def _figures(facts: Facts) -> dict[str, str]:
     asked = len(facts.last)
-    found = {"model": str(facts.model.get("name", "")), "rounds": f"{len(facts.rounds)} of {facts.wanted}"}
+    found = {
+        "model": str(facts.model.get("name", "")),
+        "rounds": f"{len(facts.rounds)} of {facts.wanted}",
+    }
     found["questions"] = f"{asked:,}"
     for kind in KINDS:
         count = sum(a.decision == kind for _, a in facts.last)
@@ -103,14 +106,23 @@ def _shared(runs: Sequence[Facts]) -> tuple[Shared, ...]:
             asked.setdefault(gist(attempt.question.text) or attempt.question.text, {})[k] = attempt
     several = [own for own in asked.values() if len(own) > 1]
     found = [
-        Shared(next(iter(own.values())).question.text, tuple(_answer(own.get(k)) for k in range(len(runs))))
+        Shared(
+            next(iter(own.values())).question.text,
+            tuple(_answer(own.get(k)) for k in range(len(runs))),
+        )
         for own in several
     ]
-    return tuple(sorted(found, key=lambda one: (not one.differs, -max(a.confidence or 0 for a in one.answers))))
+    return tuple(
+        sorted(
+            found, key=lambda one: (not one.differs, -max(a.confidence or 0 for a in one.answers))
+        )
+    )
 
 
 def _answer(attempt: Attempt | None) -> Answer:
-    return Answer(str(attempt.decision), attempt.answer, attempt.confidence) if attempt else Answer()
+    return (
+        Answer(str(attempt.decision), attempt.answer, attempt.confidence) if attempt else Answer()
+    )
 
 
 def tell(found: Comparison, *, as_json: bool) -> None:
@@ -121,13 +133,18 @@ def tell(found: Comparison, *, as_json: bool) -> None:
     rows = [[label, *(printable(value, VALUE) for value in values)] for label, values in found.rows]
     print_table(["", *found.names], rows)
     differ = [one for one in found.shared if one.differs]
-    click.echo(f"{len(found.shared):,} questions were asked in more than one run; on {len(differ):,} they differ.")
+    click.echo(
+        f"{len(found.shared):,} questions were asked in more than one run; on {len(differ):,} "
+        "they differ."
+    )
     for one in differ[:FEW]:
         click.echo(f"  {printable(one.question, 100)}")
         for name, said in zip(found.names, one.answers, strict=True):
             sure = "    " if said.confidence is None else f"{said.confidence:.2f}"
             if said.decision:
-                click.echo(f"    {sure} {said.decision:9} {printable(name)}: {printable(said.answer, 60)}")
+                click.echo(
+                    f"    {sure} {said.decision:9} {printable(name)}: {printable(said.answer, 60)}"
+                )
 
 
 def _plain(found: Comparison) -> dict[str, Any]:

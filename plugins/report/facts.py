@@ -1,4 +1,7 @@
-"""What a report tells of a run, read from its folder: rounds, tunes, what it cost. Nothing is computed twice later."""
+"""What a report tells of a run, read from its folder: rounds, tunes, what it cost.
+
+Nothing is computed twice later.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +25,8 @@ from selfloop.storage.store import RECIPE, Store, declining_as_in, opened
 
 EVENTS = "events.jsonl"
 UNASKED = ("dropped", "failed")
-UNKNOWN = {"name": "", "architecture": "", "parameters": 0, "file": "", "sha256": ""}  # before a model was loaded
+# before a model was loaded
+UNKNOWN = {"name": "", "architecture": "", "parameters": 0, "file": "", "sha256": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +46,11 @@ class Tune:
 
 @dataclass(frozen=True)
 class Facts:
-    """A run as it lies in its folder. `seconds` are by round and step, `spent` completions and tokens by step.
+    """A run as it lies in its folder. `seconds` are by round and step, `spent` completions and
+    tokens by step.
 
-    `before` is what went wrong before the first round had ended, in a session that was stopped then.
+    `before` is what went wrong before the first round had ended, in a session that was stopped
+    then.
     """
 
     name: str
@@ -68,12 +74,19 @@ class Facts:
     @cached_property
     def asked(self) -> list[tuple[int, Attempt]]:
         """Return each attempt with its round, without those that were never answered."""
-        return [(one.number, a) for one in self.rounds for a in one.attempts if a.decision not in UNASKED]
+        return [
+            (one.number, a)
+            for one in self.rounds
+            for a in one.attempts
+            if a.decision not in UNASKED
+        ]
 
     @cached_property
     def last(self) -> list[tuple[int, Attempt]]:
         """Return the last attempt at each question, with its round."""
-        return list({attempt.question.text: (number, attempt) for number, attempt in self.asked}.values())
+        return list(
+            {attempt.question.text: (number, attempt) for number, attempt in self.asked}.values()
+        )
 
     @cached_property
     def flips(self) -> list[Flip]:
@@ -98,7 +111,10 @@ def _facts(folder: Path, store: Store) -> Facts:
     meta, rounds, events = store.meta(), tuple(store.rounds()), list(_events(folder / EVENTS))
     recipe, decide = _recipe(folder)
     losses = _losses(events)
-    tuned = sorted(losses.keys() | {int(path.name[6:]) for path in folder.glob("adapters/round-[0-9][0-9][0-9]")})
+    tuned = sorted(
+        losses.keys()
+        | {int(path.name[6:]) for path in folder.glob("adapters/round-[0-9][0-9][0-9]")}
+    )
     return Facts(
         name=str(meta.get("name", folder.name)),
         folder=folder,
@@ -111,7 +127,10 @@ def _facts(folder: Path, store: Store) -> Facts:
         sessions=store.sessions(),
         seconds=_seconds(events),
         spent=store.spent(),
-        tunes=tuple(Tune(n, losses.get(n, ()), _about(folder / f"adapters/round-{n:03}/gate.json")) for n in tuned),
+        tunes=tuple(
+            Tune(n, losses.get(n, ()), _about(folder / f"adapters/round-{n:03}/gate.json"))
+            for n in tuned
+        ),
     )
 
 
@@ -138,12 +157,17 @@ def _events(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_event(found: Mapping[str, Any]) -> bool:
-    """Return whether a line of the log has what is read of its kind. Raises ValueError for a time that is none."""
+    """Return whether a line of the log has what is read of its kind.
+
+    Raises ValueError for a time that is none.
+    """
     when = found.get("time")
     if not isinstance(found.get("event"), str) or not isinstance(when, str):
         return False
     wanted = {"StepStarted": ("round",), "BatchLearnt": ("round", "done")}.get(found["event"], ())
-    return datetime.fromisoformat(when).tzinfo is not None and all(isinstance(found.get(key), int) for key in wanted)
+    return datetime.fromisoformat(when).tzinfo is not None and all(
+        isinstance(found.get(key), int) for key in wanted
+    )
 
 
 def _seconds(events: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], float]:

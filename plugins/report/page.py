@@ -56,14 +56,19 @@ def page(facts: Facts, live: str = "") -> str:
     """Return the page of a run. `live` is where the server `view` says how far it is."""
     from markupsafe import Markup
 
-    shown = {picture.name: Shown(picture, Markup(svg(figure, picture.name))) for picture, figure in drawn(facts)}
+    shown = {
+        picture.name: Shown(picture, Markup(svg(figure, picture.name)))
+        for picture, figure in drawn(facts)
+    }
     return render(
         "run.html",
         "run.js",
         "report",
         facts=facts,
         live=live,
-        sections={name: [shown[one] for one in own if one in shown] for name, own in SECTIONS.items()},
+        sections={
+            name: [shown[one] for one in own if one in shown] for name, own in SECTIONS.items()
+        },
         tiles=tiles(facts),
         beliefs=sorted(facts.past.beliefs, key=lambda one: -one.confidence),
         declined=[a for _, a in facts.last if a.decision == "declined"],
@@ -82,7 +87,8 @@ def is_report(path: Path) -> bool:
 
 
 def render(template: str, script: str, command: str, **values: Any) -> str:
-    """Return a template filled in, everything in it escaped, with its style, its script, and what else is forbidden.
+    """Return a template filled in, everything in it escaped, with its style, its script, and what
+    else is forbidden.
 
     `command` is the one whose output it is, by which a later call knows it.
     """
@@ -128,7 +134,15 @@ def costs(facts: Facts) -> list[tuple[str, str, str, str, str]]:
         completions, tokens = facts.spent.get(step, (0, 0))
         rate = f"{tokens / seconds[step]:,.0f}" if tokens and seconds.get(step) else ""
         time = duration(seconds[step]) if step in seconds else ""
-        rows.append((step, time, f"{completions:,}" if completions else "", f"{tokens:,}" if tokens else "", rate))
+        rows.append(
+            (
+                step,
+                time,
+                f"{completions:,}" if completions else "",
+                f"{tokens:,}" if tokens else "",
+                rate,
+            )
+        )
     return rows
 
 

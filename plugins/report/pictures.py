@@ -50,10 +50,14 @@ def rounds(facts: Facts) -> "Figure | None":
         return None
     kinds = (*KINDS, "failed", "dropped")
     rows = [(kind, kind, [one.count(kind) for one in facts.rounds]) for kind in kinds]  # type: ignore[arg-type]
-    return _stacked([one.number for one in facts.rounds], [row for row in rows if any(row[2])], "questions")
+    return _stacked(
+        [one.number for one in facts.rounds], [row for row in rows if any(row[2])], "questions"
+    )
 
 
-def _stacked(numbers: Sequence[int], rows: Sequence[tuple[str, str, Sequence[float]]], what: str) -> "Figure":
+def _stacked(
+    numbers: Sequence[int], rows: Sequence[tuple[str, str, Sequence[float]]], what: str
+) -> "Figure":
     """Draw a bar for each round, made of rows: a label, a colour's role, and a length in each round."""
     figure, axes = canvas(height=1.3 + 0.42 * min(len(numbers), ROUNDS))
     left = [0.0] * len(numbers)
@@ -73,7 +77,9 @@ def _whole(axis: "Axis", numbers: Sequence[int] = ()) -> None:
     if 0 < len(numbers) <= ROUNDS:
         axis.set_ticks(numbers)
     else:
-        axis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+        axis.set_major_locator(
+            MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+        )
 
 
 def growth(facts: Facts) -> "Figure | None":
@@ -126,7 +132,10 @@ def changes(facts: Facts) -> "Figure | None":
 def confidence(facts: Facts) -> "Figure | None":
     """Draw how sure the last answers are, by what became of them."""
     by = {
-        kind: [a.confidence for _, a in facts.last if a.decision == kind and a.confidence is not None] for kind in KINDS
+        kind: [
+            a.confidence for _, a in facts.last if a.decision == kind and a.confidence is not None
+        ]
+        for kind in KINDS
     }
     if not any(by.values()):
         return None
@@ -152,11 +161,19 @@ def reliability(facts: Facts) -> "Figure | None":
     figure, axes = canvas(4.4, 3.6)
     bins = facts.measured.confidence.reliability
     points = [p for p in zip(bins["confidence"], bins["right"], bins["count"], strict=True) if p[2]]
-    axes.plot([0, 1], [0, 1], color=COLOURS["soft"], linewidth=1, linestyle=":", label="as sure as right")
+    axes.plot(
+        [0, 1], [0, 1], color=COLOURS["soft"], linewidth=1, linestyle=":", label="as sure as right"
+    )
     for mean, share, count in points:
         low, high = wilson(share, int(count))
         axes.plot([mean, mean], [low, high], color=COLOURS["line"], linewidth=3, zorder=1)
-    axes.plot([p[0] for p in points], [p[1] for p in points], "o-", color=COLOURS["accent"], label="this run")
+    axes.plot(
+        [p[0] for p in points],
+        [p[1] for p in points],
+        "o-",
+        color=COLOURS["accent"],
+        label="this run",
+    )
     axes.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
     _legend(axes)
     return figure
@@ -170,14 +187,23 @@ def risk_coverage(facts: Facts) -> "Figure | None":
     figure, axes = canvas(4.4, 3.6)
     if facts.measured is not None:
         curve = facts.measured.confidence.risk_coverage
-        axes.plot(curve["coverage"], curve["risk"], color=COLOURS["failed"], label="by gold answers")
+        axes.plot(
+            curve["coverage"], curve["risk"], color=COLOURS["failed"], label="by gold answers"
+        )
     total, expected = 0.0, []
     for count, one in enumerate(given, 1):
         total += 1 - one
         expected.append(total / count)
     shares = [count / len(given) for count in range(1, len(given) + 1)]
-    axes.plot(shares, expected, color=COLOURS["accent"], linestyle="--", label="by its own confidence")
-    axes.set(xlabel="share answered, surest first", ylabel="share wrong of these", xlim=(0, 1), ylim=(0, 1))
+    axes.plot(
+        shares, expected, color=COLOURS["accent"], linestyle="--", label="by its own confidence"
+    )
+    axes.set(
+        xlabel="share answered, surest first",
+        ylabel="share wrong of these",
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
     _legend(axes)
     return figure
 
@@ -203,7 +229,16 @@ def _area(axes: "Axes", topic: Topic, box: Mapping[str, float]) -> None:
     at, total = box["x"], max(topic.questions, 1)
     for kind in KINDS:
         width = box["dx"] * topic.counts[kind] / total
-        axes.barh(box["y"], width, box["dy"], left=at, align="edge", color=COLOURS[kind], alpha=0.45, linewidth=0)
+        axes.barh(
+            box["y"],
+            width,
+            box["dy"],
+            left=at,
+            align="edge",
+            color=COLOURS[kind],
+            alpha=0.45,
+            linewidth=0,
+        )
         at += width
     letters = int(box["dx"] / 8)
     if letters >= 4 and box["dy"] > 18:
@@ -211,7 +246,15 @@ def _area(axes: "Axes", topic: Topic, box: Mapping[str, float]) -> None:
         axes.text(box["x"] + 5, box["y"] + 5, name, fontsize=9, va="top", clip_on=True)
         if box["dy"] > 34:
             said = f"{topic.counts['belief']} of {topic.questions}"
-            axes.text(box["x"] + 5, box["y"] + 20, said, fontsize=8, va="top", color=COLOURS["soft"], clip_on=True)
+            axes.text(
+                box["x"] + 5,
+                box["y"] + 20,
+                said,
+                fontsize=8,
+                va="top",
+                color=COLOURS["soft"],
+                clip_on=True,
+            )
 
 
 def gates(facts: Facts) -> "Figure | None":
@@ -225,13 +268,19 @@ def gates(facts: Facts) -> "Figure | None":
         for name, state in (("before", "base"), ("after", "tuned")):
             _bars(axes, len(labels), tune.gate[state], _held(tune.about), shown)
             labels.append(f"{name}\nround {tune.round}")
-    axes.set(xticks=range(len(labels)), xticklabels=labels, ylabel="share of held-out questions", ylim=(0, 1))
+    axes.set(
+        xticks=range(len(labels)),
+        xticklabels=labels,
+        ylabel="share of held-out questions",
+        ylim=(0, 1),
+    )
     _legend(axes)
     return figure
 
 
 def _held(about: Mapping[str, Any]) -> int:
-    return max(1, int(about.get("held out", 0)) // 2)  # half of them turn the dial, the other half is the gate's
+    # half of them turn the dial, the other half is the gate's
+    return max(1, int(about.get("held out", 0)) // 2)
 
 
 def _bars(axes: "Axes", place: int, gate: Mapping[str, Any], held: int, shown: set[str]) -> None:
@@ -265,7 +314,11 @@ def losses(facts: Facts) -> "Figure | None":
         epochs = tune.about.get("epochs") or []
         ends = [done[-1] * (k + 1) / len(epochs) for k in range(len(epochs))]
         axes.plot(
-            ends, [one["held"] for one in epochs], "o", color=COLOURS[role], label=f"round {tune.round}, held out"
+            ends,
+            [one["held"] for one in epochs],
+            "o",
+            color=COLOURS[role],
+            label=f"round {tune.round}, held out",
         )
     axes.set(xlabel="batches", ylabel="loss", ylim=(0, None))
     _legend(axes)
@@ -286,20 +339,30 @@ def cost(facts: Facts) -> "Figure | None":
 def wilson(share: float, count: int) -> tuple[float, float]:
     """Return the 95 % interval of a share of so many (Wilson 1927)."""
     z = 1.96
-    middle, half = share + z * z / (2 * count), z * sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    middle, half = (
+        share + z * z / (2 * count),
+        z * sqrt(share * (1 - share) / count + z * z / (4 * count * count)),
+    )
     return (middle - half) / (1 + z * z / count), (middle + half) / (1 + z * z / count)
 
 
 def smooth(values: Sequence[float]) -> list[float]:
     """Return the mean of each value and up to nine before it."""
-    return [sum(few) / len(few) for few in (values[max(0, k - 9) : k + 1] for k in range(len(values)))]
+    return [
+        sum(few) / len(few) for few in (values[max(0, k - 9) : k + 1] for k in range(len(values)))
+    ]
 
 
 def _legend(axes: "Axes") -> None:
     if not axes.get_legend_handles_labels()[0]:
         return
     axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, borderaxespad=0.2, handlelength=1.2, columnspacing=1
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=4,
+        borderaxespad=0.2,
+        handlelength=1.2,
+        columnspacing=1,
     )
 
 
@@ -310,7 +373,9 @@ PICTURES = (
         "Questions by what became of them. Dropped ones were never answered.",
         rounds,
     ),
-    Picture("growth", "What it knows", "Every question asked so far, as it was decided last.", growth),
+    Picture(
+        "growth", "What it knows", "Every question asked so far, as it was decided last.", growth
+    ),
     Picture(
         "changes",
         "How rounds changed each other",
@@ -320,7 +385,8 @@ PICTURES = (
     Picture(
         "topics",
         "Topics",
-        "Each area is a topic, as large as it has questions: green is believed, yellow undecided, blue declined. "
+        "Each area is a topic, as large as it has questions: green is believed, yellow undecided, "
+        "blue declined. "
         "The figures say how many are believed.",
         map_of_topics,
     ),
@@ -339,18 +405,25 @@ PICTURES = (
     Picture(
         "risk",
         "Risk and coverage",
-        "The share wrong if only the surest are answered. The dashed line takes the confidences at their word: "
+        "The share wrong if only the surest are answered. The dashed line takes the confidences "
+        "at their word: "
         "it says nothing of the truth.",
         risk_coverage,
     ),
     Picture(
         "gates",
         "What each tune changed",
-        "On held-out questions that it asked itself, each weighed by how likely its answer is right: right answers "
+        "On held-out questions that it asked itself, each weighed by how likely its answer is "
+        "right: right answers "
         "kept, right answers now declined, wrong ones declined. Lines are 95 % intervals.",
         gates,
     ),
-    Picture("losses", "Loss", "Of each batch, smoothed, and of held-out questions after each epoch.", losses),
+    Picture(
+        "losses",
+        "Loss",
+        "Of each batch, smoothed, and of held-out questions after each epoch.",
+        losses,
+    ),
     Picture("cost", "Where the time went", "By step; what took next to no time is left out.", cost),
 )
 
@@ -373,7 +446,10 @@ def is_picture(path: Path) -> bool:
 
 
 def saved(facts: Facts, folder: Path, suffix: str) -> list[Path]:
-    """Write each picture as a file into a folder, whole; return the files. Raises StoreError for the disk."""
+    """Write each picture as a file into a folder, whole; return the files.
+
+    Raises StoreError for the disk.
+    """
     paths = [(figure, folder / f"{picture.name}.{suffix}") for picture, figure in drawn(facts)]
     for figure, path in paths:
         save(figure, path)

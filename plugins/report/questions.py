@@ -1,4 +1,7 @@
-"""Every question of a run, as the page's script reads it. What a model wrote is clipped, and made visible."""
+"""Every question of a run, as the page's script reads it.
+
+What a model wrote is clipped, and made visible.
+"""
 
 import json
 from collections import Counter
@@ -12,7 +15,8 @@ from selfloop.text.display import encodable
 Plain = dict[str, Any]
 
 LONGEST = 1000  # characters of one text; the rest is in the run
-# What turns a line around without being seen: shown by its number, for else a reader sees what was not written.
+# What turns a line around without being seen: shown by its number, for else a reader sees what was
+# not written.
 _TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -47,10 +51,19 @@ def questions(rounds: Sequence[Round]) -> list[Plain]:
 
 def _question(attempt: Attempt) -> Plain:
     one = attempt.question
-    about = {"source": one.source, "topic": one.topic, "via": one.via, one.variant or "variant of": one.variant_of}
+    about = {
+        "source": one.source,
+        "topic": one.topic,
+        "via": one.via,
+        one.variant or "variant of": one.variant_of,
+    }
     gold = [*one.gold, one.gold_pattern]
     about |= {"gold": " | ".join(filter(None, gold)), "answer to judge": one.answer}
-    return {"text": visible(one.text), "about": {k: visible(v) for k, v in about.items() if v}, "rounds": []}
+    return {
+        "text": visible(one.text),
+        "about": {k: visible(v) for k, v in about.items() if v},
+        "rounds": [],
+    }
 
 
 def _attempt(attempt: Attempt) -> Plain:
@@ -64,10 +77,18 @@ def _attempt(attempt: Attempt) -> Plain:
         "draft": _said(attempt.draft),
         "critique": _said(attempt.critique),
         "revision": _said(attempt.revision),
-        "samples": [[visible(t), n] for t, n in Counter(one.text.strip() for one in attempt.samples).most_common()],
-        "verdicts": [[v.verifier, _short(v.confidence), visible(v.reason), v.candidate] for v in attempt.verdicts],
+        "samples": [
+            [visible(t), n]
+            for t, n in Counter(one.text.strip() for one in attempt.samples).most_common()
+        ],
+        "verdicts": [
+            [v.verifier, _short(v.confidence), visible(v.reason), v.candidate]
+            for v in attempt.verdicts
+        ],
         "scores": [[s.scorer, _short(s.value), visible(s.reason)] for s in attempt.scores],
-        "failures": [f"{f.step} {f.component}: {f.type}: {visible(f.message)}" for f in attempt.failures],
+        "failures": [
+            f"{f.step} {f.component}: {f.type}: {visible(f.message)}" for f in attempt.failures
+        ],
     }
     if attempt.lowers:
         found["lowers"] = visible(f"{attempt.lowers.question.text} — {attempt.lowers.answer}")
@@ -76,11 +97,17 @@ def _attempt(attempt: Attempt) -> Plain:
 
 def _said(completion: Completion | None) -> list[Any] | None:
     """Return a text and its log-probability; how likely it was in all."""
-    return completion and [visible(completion.text.strip()), _short(sum(completion.logprobs)), completion.finish]  # type: ignore[return-value]
+    return completion and [
+        visible(completion.text.strip()),
+        _short(sum(completion.logprobs)),
+        completion.finish,
+    ]  # type: ignore[return-value]
 
 
 def _short(value: float | None) -> float | None:
-    return None if value is None or value != value or abs(value) == float("inf") else round(value, 3)
+    return (
+        None if value is None or value != value or abs(value) == float("inf") else round(value, 3)
+    )
 
 
 def embedded(data: object) -> str:

@@ -9,7 +9,8 @@ from selfloop import Attempt, Question
 from selfloop.text.answers import content
 from selfloop.text.display import printable
 
-FEW, MOST = 3, 20  # questions without a topic for which groups are sought, and how many groups at most
+# questions without a topic for which groups are sought, and how many groups at most
+FEW, MOST = 3, 20
 
 
 @dataclass
@@ -49,7 +50,9 @@ def _grouped(texts: Sequence[str]) -> list[str]:
     from sklearn.decomposition import TruncatedSVD  # type: ignore[import-untyped]
     from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]
 
-    vectors = TfidfVectorizer(analyzer=content, min_df=2 if len(texts) > 50 else 1, sublinear_tf=True)
+    vectors = TfidfVectorizer(
+        analyzer=content, min_df=2 if len(texts) > 50 else 1, sublinear_tf=True
+    )
     try:
         weights = vectors.fit_transform(texts)
     except ValueError:  # no word comes twice
@@ -63,5 +66,9 @@ def _grouped(texts: Sequence[str]) -> list[str]:
     names = []
     for k in range(count):
         strength = weights[group == k].sum(0).A1 if (group == k).any() else [0]
-        names.append(", ".join(words[i] for i in sorted(range(len(strength)), key=lambda i: -strength[i])[:2]))
+        names.append(
+            ", ".join(
+                words[i] for i in sorted(range(len(strength)), key=lambda i: -strength[i])[:2]
+            )
+        )
     return [names[k] for k in group]

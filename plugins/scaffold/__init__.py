@@ -1,4 +1,5 @@
-"""Where to begin: `selfloop new recipe`, `selfloop new plugin`, and `selfloop recipes`, those that come with selfloop.
+"""Where to begin: `selfloop new recipe`, `selfloop new plugin`, and `selfloop recipes`, those that
+come with selfloop.
 
 recipe.py   a recipe by two questions
 plugin.py   a package with a plugin of any kind, its tests and a recipe
@@ -20,7 +21,17 @@ PURPOSES = {
     "questions": "answer your own question file",
     "decline": "teach it to decline what it does not know",
 }
-KINDS = ("verifier", "source", "scorer", "critic", "demonstrator", "tuner", "observer", "backend", "command")
+KINDS = (
+    "verifier",
+    "source",
+    "scorer",
+    "critic",
+    "demonstrator",
+    "tuner",
+    "observer",
+    "backend",
+    "command",
+)
 
 
 @click.group("new")
@@ -37,7 +48,9 @@ def new() -> None:
 @new.command("recipe", short_help="A commented recipe, by two questions.")
 @click.argument("path", type=FilePath(dir_okay=False, path_type=Path), default=Path("recipe.yaml"))
 @click.option(
-    "--model", metavar="MODEL", help="A name, a .gguf file, a folder or hub name for transformers, or scripted."
+    "--model",
+    metavar="MODEL",
+    help="A name, a .gguf file, a folder or hub name for transformers, or scripted.",
 )
 @click.option("--for", "purpose", type=click.Choice(list(PURPOSES)), help="What the recipe is for.")
 @click.option(
@@ -49,9 +62,9 @@ def new() -> None:
 def recipe(path: Path, model: str | None, purpose: str | None, questions: Path | None) -> None:
     """Write a commented recipe to PATH (recipe.yaml, if not given), ready to run.
 
-    It asks which model, and what the recipe is for: to find out what the model knows, to answer your own question file,
-    or to teach it to decline what it does not know. With --model and --for it asks nothing. An existing file is never
-    replaced.
+    It asks which model, and what the recipe is for: to find out what the model knows, to answer
+    your own question file, or to teach it to decline what it does not know. With --model and --for
+    it asks nothing. An existing file is never replaced.
 
     \b
     Examples:
@@ -73,10 +86,11 @@ def recipe(path: Path, model: str | None, purpose: str | None, questions: Path |
     help="The folder to write it into; by default selfloop-NAME in this one.",
 )
 def plugin(name: str, kind: str, out: Path | None) -> None:
-    """Write an installable package with a plugin called NAME: a module, tests that pass, a README and a recipe.
+    """Write an installable package with a plugin called NAME: a module, tests that pass, a README
+    and a recipe.
 
-    NAME is what a recipe will call it: a Python identifier that no installed component has. The tests are selfloop's
-    own for the kind; edit the module, and keep them passing.
+    NAME is what a recipe will call it: a Python identifier that no installed component has. The
+    tests are selfloop's own for the kind; edit the module, and keep them passing.
 
     \b
     Examples:
@@ -100,7 +114,8 @@ def plugin(name: str, kind: str, out: Path | None) -> None:
 def recipes(name: str | None, out: Path | None, as_json: bool) -> None:
     """List the recipes that come with selfloop: what each is for, which model and extras it needs.
 
-    With NAME print that recipe, or write it to a file with --out. They run by name: selfloop run NAME.
+    With NAME print that recipe, or write it to a file with --out. They run by name: selfloop run
+    NAME.
 
     \b
     Examples:

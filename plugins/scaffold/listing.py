@@ -26,8 +26,12 @@ def show(as_json: bool) -> None:
     for one in found:
         click.secho(one["name"], bold=True)
         click.echo(f"  {one['about']}")
-        click.echo(f"  model {printable(one['model'])}; extras {', '.join(one['extras'])}{_lost(one)}")
-    click.echo("\nRun one: selfloop run NAME. Copy one to edit it: selfloop recipes NAME --out FILE")
+        click.echo(
+            f"  model {printable(one['model'])}; extras {', '.join(one['extras'])}{_lost(one)}"
+        )
+    click.echo(
+        "\nRun one: selfloop run NAME. Copy one to edit it: selfloop recipes NAME --out FILE"
+    )
 
 
 def copy(name: str, out: Path | None) -> None:
@@ -38,9 +42,18 @@ def copy(name: str, out: Path | None) -> None:
         click.echo(text, nl=False)
         return
     if out.is_dir():
-        raise StoreError(f"{out} is a folder. Give the file to write, as in --out {out / path.name}")
+        raise StoreError(
+            f"{out} is a folder. Give the file to write, as in --out {out / path.name}"
+        )
     own = {out.parent / file.name: file.read_text(encoding="utf-8") for file in beside(path)}
-    write_all({out: text.replace(f"selfloop run {name}", f"selfloop run {printable(quote(str(out)))}", 1), **own})
+    write_all(
+        {
+            out: text.replace(
+                f"selfloop run {name}", f"selfloop run {printable(quote(str(out)))}", 1
+            ),
+            **own,
+        }
+    )
     click.echo(f"written: {printable(str(out))}\nRun it: selfloop run {printable(quote(str(out)))}")
 
 

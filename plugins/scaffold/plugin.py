@@ -19,13 +19,19 @@ HOOKS = manager.HOOKS | {"command": "selfloop_commands"}
 
 
 def write(name: str, kind: str, out: Path | None) -> None:
-    """Write the package and say how to go on. Raises SelfloopError for a name that cannot be, or is taken."""
+    """Write the package and say how to go on.
+
+    Raises SelfloopError for a name that cannot be, or is taken.
+    """
     _refuse_odd(name)
     _refuse_taken(name)
-    package, module = f"selfloop-{name.strip('_').replace('_', '-')}", f"selfloop_{name}"  # pip takes no - at an end
+    # pip takes no - at an end
+    package, module = f"selfloop-{name.strip('_').replace('_', '-')}", f"selfloop_{name}"
     folder = out or Path(package)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SelfloopError(f"{folder} is there already, and stays as it is. Give another folder with --out.")
+        raise SelfloopError(
+            f"{folder} is there already, and stays as it is. Give another folder with --out."
+        )
     values = {
         "name": name,
         "kind": kind,
@@ -56,7 +62,8 @@ def _refuse_odd(name: str) -> None:
     plain = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")
     advice = f", as in {plain!r}" if plain.isidentifier() and not keyword.iskeyword(plain) else ""
     raise SelfloopError(
-        f"a plugin cannot be called {printable(name, 60)!r}, for its name is also that of a Python module: use "
+        f"a plugin cannot be called {printable(name, 60)!r}, for its name is also that of a "
+        "Python module: use "
         f"letters, digits and '_'{advice}."
     )
 
@@ -70,8 +77,13 @@ def _refuse_taken(name: str) -> None:
     for kind, plugin in owners:
         version = catalog.plugins.get(plugin, "broken")
         raise SelfloopError(
-            f"a {kind} named {name!r} is installed already, by the plugin {plugin} ({version}). Choose another name."
+            f"a {kind} named {name!r} is installed already, by the plugin {plugin} ({version}). "
+            "Choose another name."
         )
     if name in COMMANDS or find_spec(f"selfloop_{name}"):
-        taken = f"selfloop has a command {name}" if name in COMMANDS else f"there is a module selfloop_{name} already"
+        taken = (
+            f"selfloop has a command {name}"
+            if name in COMMANDS
+            else f"there is a module selfloop_{name} already"
+        )
         raise SelfloopError(f"{taken}. Choose another name.")

@@ -48,7 +48,10 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
     if questions and purpose not in (None, "questions"):
         raise click.UsageError(f"--questions is a file to answer, which --for {purpose} does not.")
     if questions and not questions.exists():
-        raise RecipeError(f"there is no question file {questions}. Without --questions one is written to begin with.")
+        raise RecipeError(
+            f"there is no question file {questions}. Without --questions one is written to begin "
+            "with."
+        )
     if path.exists():
         write_all({path: ""})  # refuses, before anything is asked
     home = path.parent
@@ -58,7 +61,9 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
     if purpose == "questions":
         questions = questions or home / QUESTIONS
         files |= {} if questions.exists() else {questions: EXAMPLES}
-    count = len(read(questions).questions) if questions and questions.exists() else EXAMPLES.count("\n")
+    count = (
+        len(read(questions).questions) if questions and questions.exists() else EXAMPLES.count("\n")
+    )
     where = _placed(questions, home) if questions else ""
     values = {"choice": choice, "purpose": purpose, "questions": where, "count": count}
     files[path] = rendered("recipe.yaml", file=quote(path.name), run=fitting(path.stem), **values)
@@ -67,10 +72,15 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
 
 
 def chosen(model: str, home: Path) -> Choice:
-    """Return what runs `model`, a name, file, folder or hub name. Raises RecipeError or ModelError."""
+    """Return what runs `model`, a name, file, folder or hub name.
+
+    Raises RecipeError or ModelError.
+    """
     path = Path(model).expanduser()
     if not model.strip():
-        raise RecipeError(f"the name of the model is empty. Give one ({', '.join(models.KNOWN)}), or {SCRIPTED}.")
+        raise RecipeError(
+            f"the name of the model is empty. Give one ({', '.join(models.KNOWN)}), or {SCRIPTED}."
+        )
     if model == SCRIPTED:
         return Choice(SCRIPTED, "")
     if model in models.KNOWN:
@@ -85,8 +95,10 @@ def chosen(model: str, home: Path) -> Choice:
         return Choice("hf", model, "hf")
     known = [*models.KNOWN, SCRIPTED]
     raise RecipeError(
-        f"no model {printable(model)!r}.{did_you_mean(model, known)} Give a name ({', '.join(models.KNOWN)}), a .gguf "
-        f"file, a folder or a hub name (OWNER/NAME) for transformers, or {SCRIPTED} for a dry run without a model."
+        f"no model {printable(model)!r}.{did_you_mean(model, known)} Give a name "
+        f"({', '.join(models.KNOWN)}), a .gguf "
+        f"file, a folder or a hub name (OWNER/NAME) for transformers, or {SCRIPTED} for a dry run "
+        "without a model."
     )
 
 
@@ -97,7 +109,10 @@ def _asked_model(home: Path) -> Choice:
         except SelfloopError as error:
             raise click.UsageError(str(error)) from error  # click says it, and asks again
 
-    click.echo(f"Which model? A name ({', '.join(models.KNOWN)}), a .gguf file, a folder or hub name for transformers,")
+    click.echo(
+        f"Which model? A name ({', '.join(models.KNOWN)}), a .gguf file, a folder or hub name for "
+        "transformers,"
+    )
     click.echo(f"or {SCRIPTED}: no model, a dry run.")
     return _answered(lambda: click.prompt("model", default=DEFAULT, value_proc=taken))
 
@@ -106,15 +121,21 @@ def _asked_purpose() -> str:
     click.echo("\nWhat is it for?")
     for name, what in PURPOSES.items():
         click.echo(f"  {name:10} {what}")
-    return _answered(lambda: click.prompt("for", default="knowledge", type=click.Choice(list(PURPOSES))))
+    return _answered(
+        lambda: click.prompt("for", default="knowledge", type=click.Choice(list(PURPOSES)))
+    )
 
 
 def _answered(ask: Callable[[], T]) -> T:
     try:
         return ask()
-    except (click.Abort, RuntimeError):  # the second is Python's, where there is no standard input at all
+    except (
+        click.Abort,
+        RuntimeError,
+    ):  # the second is Python's, where there is no standard input at all
         raise Stopped(
-            "nothing was written. To answer without a terminal: selfloop new recipe --model MODEL --for knowledge"
+            "nothing was written. To answer without a terminal: selfloop new recipe --model MODEL "
+            "--for knowledge"
         ) from None
 
 
@@ -123,7 +144,8 @@ def _placed(path: Path, home: Path) -> str:
     here = Path.cwd()
     if path.resolve().is_relative_to(here) and home.resolve().is_relative_to(here):
         relative = Path(os.path.relpath(path.resolve(), home.resolve())).as_posix()
-        if not relative.startswith("~") and ":" not in relative:  # they would be a home, or a prefix
+        # they would be a home, or a prefix
+        if not relative.startswith("~") and ":" not in relative:
             return relative
     return str(path.resolve())
 
@@ -134,7 +156,9 @@ def _say(files: list[Path], path: Path, choice: Choice, purpose: str) -> None:
     click.echo(f"  check it:  selfloop check {printable(quote(str(path)))}{terms}")
     click.echo(f"  run it:    selfloop run {printable(quote(str(path)))}{terms}")
     if choice.terms:
-        click.echo(f"The model comes under terms that --accept-license accepts, once: {choice.terms}")
+        click.echo(
+            f"The model comes under terms that --accept-license accepts, once: {choice.terms}"
+        )
     for extra in [choice.extra, *(["tune"] if purpose == "decline" else [])]:
         if lost := missing(extra):
             click.echo(f"It needs {', '.join(lost)}, not installed yet. Do: {pip(extra)}")

@@ -19,13 +19,18 @@ def rendered(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     how = {"keep_trailing_newline": True, "trim_blocks": True, "lstrip_blocks": True}
-    made = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False, **how)  # type: ignore[arg-type]
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False, **how
+    )  # type: ignore[arg-type]
     made.filters |= {"yaml": yaml_scalar, "before_comment": _before_comment, "comment": printable}
     return made.get_template(f"{template}.j2").render(values)
 
 
 def yaml_scalar(text: str) -> str:
-    """Return a text as YAML has it, on one line. Raises RecipeError for a name that is not UTF-8."""
+    """Return a text as YAML has it, on one line.
+
+    Raises RecipeError for a name that is not UTF-8.
+    """
     if _PLAIN.fullmatch(text):
         return _dumped(text)
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString
@@ -44,7 +49,9 @@ def _dumped(text: str) -> str:
         text.encode("utf-8")
         writer.dump({"text": text}, out)
     except UnicodeEncodeError as error:
-        raise RecipeError(f"{printable(text)} is not UTF-8 text, which a recipe is. Rename the file.") from error
+        raise RecipeError(
+            f"{printable(text)} is not UTF-8 text, which a recipe is. Rename the file."
+        ) from error
     return out.getvalue().removeprefix("text: ").removesuffix("\n")
 
 
@@ -54,10 +61,15 @@ def _before_comment(text: str, column: int) -> str:
 
 
 def write_all(files: Mapping[Path, str]) -> None:
-    """Write new files, the folders too. Raises SelfloopError if one is there already, before any is written."""
+    """Write new files, the folders too.
+
+    Raises SelfloopError if one is there already, before any is written.
+    """
     for path in files:
         if path.exists() or path.is_symlink():
-            raise SelfloopError(f"{path} is there already, and stays as it is. Give another name, or move it away.")
+            raise SelfloopError(
+                f"{path} is there already, and stays as it is. Give another name, or move it away."
+            )
     made = []
     try:
         for path, text in files.items():
@@ -68,4 +80,6 @@ def write_all(files: Mapping[Path, str]) -> None:
             earlier.unlink()
         if isinstance(error, DiskFullError):
             raise
-        raise StoreError(f"cannot write {error.filename or path}: {error.strerror}. Choose another place.") from error
+        raise StoreError(
+            f"cannot write {error.filename or path}: {error.strerror}. Choose another place."
+        ) from error

@@ -17,23 +17,37 @@ _WIDE = 8  # words of a form at most: a question may be of common words alone
 
 
 class Balance:
-    """1, or 0 with the reason for a question whose form or topic has its share of the round's questions already.
+    """1, or 0 with the reason for a question whose form or topic has its share of the round's
+    questions already.
 
-    A form is a question up to its first word with a meaning, names and numbers masked: "what is the capital", "who
-    wrote", "where was _". Counted is what this round has and the batch, in order; a share is of what the round wants,
-    or of `least` questions if that is more. List it last: what a later scorer drops has taken room here.
+    A form is a question up to its first word with a meaning, names and numbers masked: "what is the
+    capital", "who wrote", "where was _". Counted is what this round has and the batch, in order; a
+    share is of what the round wants, or of `least` questions if that is more. List it last: what a
+    later scorer drops has taken room here.
     """
 
-    def __init__(self, *, form_share: Share = 0.2, topic_share: Share = 0.2, least: Annotated[int, Ge(1)] = 20) -> None:
+    def __init__(
+        self,
+        *,
+        form_share: Share = 0.2,
+        topic_share: Share = 0.2,
+        least: Annotated[int, Ge(1)] = 20,
+    ) -> None:
         self._shares = {"form": form_share, "topic": topic_share}
         self._least = least
 
     def score(self, questions: Sequence[Question], asking: Asking) -> list[Score]:
         """Return 1 or 0 for each question."""
-        now = [o.question for o in asking.past.outcomes if o.round == asking.round and o.decision != "dropped"]
+        now = [
+            o.question
+            for o in asking.past.outcomes
+            if o.round == asking.round and o.decision != "dropped"
+        ]
         had = Counter(key for question in now for key in _keys(question))
         wanted = max(self._least, len(now) + asking.n)
-        room = {kind: max(1, math.floor(share * wanted + 1e-9)) for kind, share in self._shares.items()}
+        room = {
+            kind: max(1, math.floor(share * wanted + 1e-9)) for kind, share in self._shares.items()
+        }
         scores = []
         for question in questions:
             keys = list(_keys(question))
@@ -72,4 +86,8 @@ def form(text: str) -> str:
 @hookimpl
 def selfloop_scorers() -> list[Component]:
     """Offer the scorer."""
-    return [Component("balance", Balance, doc="0 for a form or topic that has its share of the round already")]
+    return [
+        Component(
+            "balance", Balance, doc="0 for a form or topic that has its share of the round already"
+        )
+    ]

@@ -1,7 +1,8 @@
 """`novelty`: how far a question is from everything the run ever asked.
 
-Two questions are alike by the words that say what they are about, in any order. MinHash (Broder 1997) in a
-locality-sensitive index finds the few earlier ones that may be near, so that 100,000 of them cost no more than 100.
+Two questions are alike by the words that say what they are about, in any order. MinHash (Broder
+1997) in a locality-sensitive index finds the few earlier ones that may be near, so that 100,000 of
+them cost no more than 100.
 """
 
 import unicodedata
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
 
 APART = 0.6  # the most that two questions are alike that name different things
 TYPO = 90  # of 100: words so alike by letters are one word, spelt twice
-# 28 bands of 4 hashes: a pair with 2/3 of its shingles in common (likeness 0.8) is missed in one of 500 cases.
+# 28 bands of 4 hashes: a pair with 2/3 of its shingles in common (likeness 0.8) is missed in one of
+# 500 cases.
 BANDS, ROWS = 28, 4
 
 _WORD = pattern(r"[^\W_]+(?:['’.][^\W_]+)*")
-_WIDE = pattern(r"[\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]")  # scripts that put no spaces between words
-_FILLING = pattern("then|today|now|currently|actually|exactly|located|situated|found|famous|known|usually|officially")
+# scripts that put no spaces between words
+_WIDE = pattern(r"[\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]")
+_FILLING = pattern(
+    "then|today|now|currently|actually|exactly|located|situated|found|famous|known|usually|officially"
+)
 _SAME = {
     "biggest": "largest", "greatest": "largest", "author": "write", "wrote": "write", "written": "write",
     "writer": "write", "movie": "film", "nation": "country", "began": "begin", "begun": "begin", "start": "begin",
@@ -77,33 +82,44 @@ def sketch(question: Question) -> Sketch:
         if asks := rule.search(plain):
             kind, plain = name, plain[: asks.start()] + plain[asks.end() :]
             break
-    words = [_same(word) for word in content(plain) if not _FILLING.fullmatch(word)] or normalise(plain).split()
+    words = [_same(word) for word in content(plain) if not _FILLING.fullmatch(word)] or normalise(
+        plain
+    ).split()
     signed = frozenset(word for word in gist(text) if _SIGNED.search(word))
     found = frozenset(part for word in words for part in _parts(word)) | signed
     first, *others = _WORD.findall(text) or [""]
-    named = {_plain(word) for word in others if word[0].isupper()} | {w for w in (first, *others) if w[-1:].isdigit()}
+    named = {_plain(word) for word in others if word[0].isupper()} | {
+        w for w in (first, *others) if w[-1:].isdigit()
+    }
     marked = {_same(word) for name in named for word in content(name)}
     marked |= {word for word in found if _counts(word)} | signed
     long = frozenset(filter(_long, found))
-    return Sketch(text, found, found & marked, long, kind, question.variant_of if question.variant else "")
+    return Sketch(
+        text, found, found & marked, long, kind, question.variant_of if question.variant else ""
+    )
 
 
 def likeness(one: Sketch, other: Sketch) -> float:
-    """Return the share of words in common (Dice), in [0, 1]; at most `APART` where they ask for different things.
+    """Return the share of words in common (Dice), in [0, 1]; at most `APART` where they ask for
+    different things.
 
-    They do if a name or a number of one is not the other's, or one asks when and the other where. A name that only one
-    of them has ("Paris", "Paris, France") is a word like any other.
+    They do if a name or a number of one is not the other's, or one asks when and the other where. A
+    name that only one of them has ("Paris", "Paris, France") is a word like any other.
     """
     if not (one.words and other.words):
         return float(one.words == other.words)
     left, right = one.words - other.words, other.words - one.words
     typos = (
-        _typos(left, right) if left and right and not (one.long.isdisjoint(left) or other.long.isdisjoint(right)) else 0
+        _typos(left, right)
+        if left and right and not (one.long.isdisjoint(left) or other.long.isdisjoint(right))
+        else 0
     )
     value = 2 * (len(one.words) - len(left) + typos) / (len(one.words) + len(other.words))
     if value <= APART:
         return value
-    named = typos < min(len(left), len(right)) and not (one.marked.isdisjoint(left) and other.marked.isdisjoint(right))
+    named = typos < min(len(left), len(right)) and not (
+        one.marked.isdisjoint(left) and other.marked.isdisjoint(right)
+    )
     apart = named or one.kind != other.kind or any(map(_counts, left)) or any(map(_counts, right))
     return APART if apart else value
 
@@ -114,7 +130,11 @@ def _typos(left: Iterable[str], right: Iterable[str]) -> int:
 
     waiting, count = {word for word in right if _long(word)}, 0
     for word in sorted(left) if waiting else ():
-        near = {o for o in waiting if abs(len(o) - len(word)) < 3 and fuzz.ratio(word, o) >= TYPO and _long(word)}
+        near = {
+            o
+            for o in waiting
+            if abs(len(o) - len(word)) < 3 and fuzz.ratio(word, o) >= TYPO and _long(word)
+        }
         waiting -= {min(near)} if near else set()
         count += bool(near)
     return count
@@ -127,7 +147,9 @@ def _long(word: str) -> bool:
 def _plain(text: str) -> str:
     """Return a text in lower case without accents and possessives: "São", "sao"; "Peru's", "peru"."""
     if not text.isascii():
-        text = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+        text = "".join(
+            c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)
+        )
         text = unicodedata.normalize("NFC", text)
     return _POSSESSIVE.sub("", text.lower())
 
@@ -144,7 +166,13 @@ def _same(word: str) -> str:
         return word
     word = word[:-3] + "y" if word.endswith("ies") else word
     stem = _ENDINGS.sub("", word)
-    return _SAME.get(stem, stem) if len(stem) >= 4 else word.removesuffix("s") if len(word) > 3 else word
+    return (
+        _SAME.get(stem, stem)
+        if len(stem) >= 4
+        else word.removesuffix("s")
+        if len(word) > 3
+        else word
+    )
 
 
 def _parts(word: str) -> list[str]:
@@ -244,27 +272,35 @@ class Vectors:
         if wanted.variant_of:
             cosines[[wanted.related(other) for other in self.sketches]] = -1
         best = int(np.argmax(cosines))
-        return float(min(max(cosines[best], 0.0), 1.0)), self.sketches[best].text if cosines[best] > 0 else ""
+        return float(min(max(cosines[best], 0.0), 1.0)), self.sketches[best].text if cosines[
+            best
+        ] > 0 else ""
 
 
 class Novelty:
-    """1 minus the likeness to the nearest earlier question; 0 is a repeat, also of one that was dropped.
+    """1 minus the likeness to the nearest earlier question; 0 is a repeat, also of one that was
+    dropped.
 
-    Alike are questions with the same words that carry meaning, in any order; two that differ in a name, a number or
-    what they ask for (when, where, how many) are not. With `by: embeddings` likeness is the cosine between vectors
-    (`embedding.py`). A variant is compared neither with the question it was made from nor with that one's other
-    variants. Questions of the same batch count as earlier ones for those after them; one that `balance` had no room
-    for may come again.
+    Alike are questions with the same words that carry meaning, in any order; two that differ in a
+    name, a number or what they ask for (when, where, how many) are not. With `by: embeddings`
+    likeness is the cosine between vectors (`embedding.py`). A variant is compared neither with the
+    question it was made from nor with that one's other variants. Questions of the same batch count
+    as earlier ones for those after them; one that `balance` had no room for may come again.
     """
 
     def __init__(self, *, by: By = "words") -> None:
         self._by = by
-        self._near: Near | Vectors | None = None  # the questions as of the last call; a new process builds it again
+        # the questions as of the last call; a new process builds it again
+        self._near: Near | Vectors | None = None
         self._keys: dict[str, tuple[str, str]] = {}
 
     def score(self, questions: Sequence[Question], asking: Asking) -> list[Score]:
         """Return the novelty of each question in [0, 1]."""
-        asked = {o.question.text: o.question for o in reversed(asking.past.outcomes) if o.decision != "dropped"}
+        asked = {
+            o.question.text: o.question
+            for o in reversed(asking.past.outcomes)
+            if o.decision != "dropped"
+        }
         near = self._synced(list(reversed(asked.values())), asking.backend)
         if isinstance(near, Vectors):
             near.learn(question.text for question in questions)
@@ -273,13 +309,20 @@ class Novelty:
         scores = []
         for question in questions:
             same, anyhow = self._key(question.text)
-            value, text = 1.0, exact.get(same) or ("" if question.variant else exact.get(anyhow, ""))
+            value, text = (
+                1.0,
+                exact.get(same) or ("" if question.variant else exact.get(anyhow, "")),
+            )
             one = sketch(question)
             if not text and same not in dropped:
                 value, text = near.nearest(one)
                 near.add([one])
             exact |= {key: exact.get(key, question.text) for key in (same, anyhow)}
-            scores.append(Score("novelty", round(1 - value, 4) + 0.0, self._reason(text, value, same in dropped)))
+            scores.append(
+                Score(
+                    "novelty", round(1 - value, 4) + 0.0, self._reason(text, value, same in dropped)
+                )
+            )
         return scores
 
     def _synced(self, asked: Sequence[Question], backend: Backend) -> Near | Vectors:
@@ -287,7 +330,8 @@ class Novelty:
         near = self._near or (Vectors(backend) if self._by == "embeddings" else Near())
         pairs = zip(near.sketches, asked, strict=False)
         same = next(
-            (i for i, (had, one) in enumerate(pairs) if had.text != one.text), min(len(near.sketches), len(asked))
+            (i for i, (had, one) in enumerate(pairs) if had.text != one.text),
+            min(len(near.sketches), len(asked)),
         )
         near.cut(same)
         near.add([sketch(question) for question in asked[same:]])
@@ -295,7 +339,8 @@ class Novelty:
         return near
 
     def _key(self, text: str) -> tuple[str, str]:
-        """Return a text without case, articles and punctuation, and the words of its gist in no order; kept.
+        """Return a text without case, articles and punctuation, and the words of its gist in no
+        order; kept.
 
         Where there are numbers and signs these and the order count: 5 - 3 is not 3 - 5, nor 5 + 3.
         """
@@ -323,4 +368,6 @@ def _for_good(outcome: Outcome) -> bool:
 def selfloop_scorers() -> list[Component]:
     """Offer the scorer."""
     doc = "distance to the nearest question ever asked (0 is a repeat)"
-    return [Component("novelty", Novelty, doc=doc, paper="https://doi.org/10.1109/SEQUEN.1997.666900")]
+    return [
+        Component("novelty", Novelty, doc=doc, paper="https://doi.org/10.1109/SEQUEN.1997.666900")
+    ]

@@ -1,7 +1,9 @@
-"""`well_formed`: whether a text is one whole question that stands alone. Rules for English, no model.
+"""`well_formed`: whether a text is one whole question that stands alone. Rules for English, no
+model.
 
-A question stands alone if something pins down what it asks about: a name, a number, a quoted title, a phrase that
-restricts ("the capital of Egypt"), a superlative ("the largest planet"), or that it is about a kind ("a spider").
+A question stands alone if something pins down what it asks about: a name, a number, a quoted title,
+a phrase that restricts ("the capital of Egypt"), a superlative ("the largest planet"), or that it
+is about a kind ("a spider").
 """
 
 import re
@@ -43,22 +45,29 @@ _POINTS = pattern(
     r"\b(this|these|an? certain|those(?! (?:who|that|of|with|in|from|which|born))|that passage"
     r"|the (?:passage|text|article|following|above|below|picture|image|paragraph|excerpt|diagram|dialogue|conversation"
     r"|given|latter|former)(?! (?:of|by)\b| [‘'\"“]| (?-i:[A-Z]))"
-    r"|(?:mentioned|described|shown|listed|given|stated) (?:above|below)|(?:above|below)(?=\s*\?$)|aforementioned"
-    r"|my|your|(?:do|would|can|should|did|if|are|have|could|will|were) you(?! (?:call|say|spell|get|find|need|use))"
+    r"|(?:mentioned|described|shown|listed|given|stated) "
+    r"(?:above|below)|(?:above|below)(?=\s*\?$)|aforementioned"
+    r"|my|your|(?:do|would|can|should|did|if|are|have|could|will|were) you(?! "
+    r"(?:call|say|spell|get|find|need|use))"
     r"|(?:for|to|with|about) you|you (?:were|are|listened|think|like|want)"
-    r"|me|our(?! (?:solar|galaxy|planet|sun|moon|species|body|bodies))|(?<!do )we(?! (?:call|breathe|use))|(?-i:us)"
+    r"|me|our(?! (?:solar|galaxy|planet|sun|moon|species|body|bodies))|(?<!do )we(?! "
+    r"(?:call|breathe|use))|(?-i:us)"
     r"|(?<!are )(?<!is )(?<!was )(?<!were )there(?=\s*\?$))\b",
     re.IGNORECASE,
 )
-_PRONOUN = pattern(r"\b(?:he|she|they|him|her|his|their|them|(?-i:it|It)|its|theirs|hers|one)\b", re.IGNORECASE)
+_PRONOUN = pattern(
+    r"\b(?:he|she|they|him|her|his|their|them|(?-i:it|It)|its|theirs|hers|one)\b", re.IGNORECASE
+)
 _EMPTY_IT = pattern(  # "it" that stands for nothing: how long does it take, what time is it
     r"\bit (?:take|takes|took|cost|costs|rain|rains|snow|mean|means|called|possible|legal|illegal|common|said|to|that"
-    r"|for|when|if|in|on|like to|safe|dangerous|important|necessary|necessarily|customary|traditional|believed|true)\b"
+    r"|for|when|if|in|on|like "
+    r"to|safe|dangerous|important|necessary|necessarily|customary|traditional|believed|true)\b"
     r"|\btime is it\b|\bmakes? it\b|\bday is it\b"
 )
 _ME = pattern(r"\b(?!war )[a-z]+,? I\b(?!['’]s)")  # "do I", not "Elizabeth I"
 _THAT = pattern(
-    r"\b(?:in|on|at|of|from|during|for|by|to|is|was|are|were|does|did|do) that (?!of\b)[a-z]+", re.IGNORECASE
+    r"\b(?:in|on|at|of|from|during|for|by|to|is|was|are|were|does|did|do) that (?!of\b)[a-z]+",
+    re.IGNORECASE,
 )
 _CHOICE = pattern(
     rf"^(?:{_AUX})\b.*\bor\b(?! (?:more|less|so|not)\b)|[,:] [^,]* or [^,]*\?$"
@@ -72,7 +81,8 @@ _TWO = pattern(
     re.IGNORECASE,
 )
 _SENTENCES = pattern(
-    r"(?!\b(?:Mrs|Prof|Capt|Sgt|vols?|Inc|approx)\.)\b[^\W\d_]{3,}[.!;] +[^\W\d_]|\b\d{1,2}[.)] +(?:Wh|In|How)\w*"
+    r"(?!\b(?:Mrs|Prof|Capt|Sgt|vols?|Inc|approx)\.)\b[^\W\d_]{3,}[.!;] +[^\W\d_]|\b\d{1,2}[.)] "
+    r"+(?:Wh|In|How)\w*"
 )
 _GAP = pattern(r"_{2,}|\.{2,}|…|[\[\]{}<>|\\]|\b(?:of|in|by|for|is|does) [XYZ]\b(?!-)|\bX and Y\b")
 _TWICE = pattern(r"\b((?!(?-i:[A-Z]))[\w']+) \1\b(?<!\bhad had)(?<!\bthat that)", re.IGNORECASE)
@@ -117,14 +127,18 @@ _AT_HAND = pattern(
     r"(?:authors?|narrators?|speakers?|writers?|poets?|story|poem|protagonist|antagonist|reader|characters?)(?:['’]s)?",
     re.IGNORECASE,
 )
-_NOTHING = pattern(r"^what (?:is|are|was|were) the (?:most \w+|\w{2,}est|best|worst)\s*\?$", re.IGNORECASE)
+_NOTHING = pattern(
+    r"^what (?:is|are|was|were) the (?:most \w+|\w{2,}est|best|worst)\s*\?$", re.IGNORECASE
+)
 # Which river is the Indus? But: which planet is the Red Planet?
 _SAYS_ITSELF = pattern(
-    r"which (\w+) (?:is|was|are|were) (?:the )?(?!.*\b\1)(?-i:[A-Z])[\w'’.-]*(?: (?-i:[A-Z])[\w'’.-]*)*\?",
+    r"which (\w+) (?:is|was|are|were) (?:the )?(?!.*\b\1)(?-i:[A-Z])[\w'’.-]*(?: "
+    r"(?-i:[A-Z])[\w'’.-]*)*\?",
     re.IGNORECASE,
 )
 _HOW_MANY = pattern(
-    r"how many (?!continents|planets|oceans|countries|chemical|zodiac|letters)[a-z]+(?: [a-z]+)? are there\?",
+    r"how many (?!continents|planets|oceans|countries|chemical|zodiac|letters)[a-z]+(?: [a-z]+)? "
+    r"are there\?",
     re.IGNORECASE,
 )
 # There is one of them, or it stands for all of them.
@@ -138,13 +152,17 @@ _TOKEN = pattern(r"[^\W_]+(?:[-'’.][^\W_]+)*|[,;:()\"“”?]")
 
 
 class WellFormed:
-    """1 for one whole question that stands alone, 0 else, with the reason. Whole: it asks, ends in "?", is one line.
+    """1 for one whole question that stands alone, 0 else, with the reason. Whole: it asks, ends in
+    "?", is one line.
 
-    What points outside itself goes ("What is this river called?", "Who won the game?"), and so do several questions in
-    one, repeated words and answers to choose from. The rules about words are for English and pass other scripts by.
+    What points outside itself goes ("What is this river called?", "Who won the game?"), and so do
+    several questions in one, repeated words and answers to choose from. The rules about words are
+    for English and pass other scripts by.
     """
 
-    def __init__(self, *, min_words: Annotated[int, Ge(1)] = 3, max_words: Annotated[int, Ge(1)] = 30) -> None:
+    def __init__(
+        self, *, min_words: Annotated[int, Ge(1)] = 3, max_words: Annotated[int, Ge(1)] = 30
+    ) -> None:
         self._words = range(min_words, max_words + 1)
 
     def score(self, questions: Sequence[Question], asking: Asking) -> list[Score]:
@@ -202,8 +220,14 @@ def _has_antecedent(before: str, pronoun: str, after: str) -> bool:
     if not words or _named(words):
         return bool(words)
     if re.fullmatch(rf"{_AUX}|{_WH}", words[-1], re.IGNORECASE):
-        return bool(re.search(r"\b(?:if|when|after|before|while) (?:an?|two|the) .*,", before, re.IGNORECASE))
-    if re.match(rf"(?:{_WH})\s+(?:{_AUX})\s+(?:the|a|an)\b", before, re.IGNORECASE) and words[-1].lower() in (
+        return bool(
+            re.search(
+                r"\b(?:if|when|after|before|while) (?:an?|two|the) .*,", before, re.IGNORECASE
+            )
+        )
+    if re.match(rf"(?:{_WH})\s+(?:{_AUX})\s+(?:the|a|an)\b", before, re.IGNORECASE) and words[
+        -1
+    ].lower() in (
         "of",
         "by",
         "for",
@@ -214,7 +238,11 @@ def _has_antecedent(before: str, pronoun: str, after: str) -> bool:
 
 def _named(words: Sequence[str]) -> bool:
     """Return whether one of the words is a number, or one after the first a name."""
-    capital = (w for w in words[1:] if w[0].isupper() and not _OPEN.fullmatch(w) and not _FUNCTION.fullmatch(w))
+    capital = (
+        w
+        for w in words[1:]
+        if w[0].isupper() and not _OPEN.fullmatch(w) and not _FUNCTION.fullmatch(w)
+    )
     return any(True for _ in capital) or any(any(c.isdigit() for c in word) for word in words)
 
 
@@ -243,7 +271,9 @@ def _unpinned(text: str) -> str:
 
 def _noun(phrase: Sequence[str]) -> str:
     """Return a phrase up to the last of its open nouns: what follows is a verb."""
-    places = [i for i, word in enumerate(phrase) if _OPEN.fullmatch(word) or _AT_HAND.fullmatch(word)]
+    places = [
+        i for i, word in enumerate(phrase) if _OPEN.fullmatch(word) or _AT_HAND.fullmatch(word)
+    ]
     return " ".join(phrase[: max(places, default=len(phrase)) + 1])
 
 
@@ -258,7 +288,11 @@ def _is_at_hand(phrase: Sequence[str], follows: bool) -> bool:
 def _is_bare(words: Sequence[str]) -> bool:
     """Return whether a question names no kind of thing at all: "What is the largest?", "Who is president?"."""
     said = [word for word in words if not _FUNCTION.fullmatch(word)]
-    return not said or (len(said) == 1 and bool(_ROLE.fullmatch(said[0]))) or all(map(_SUPERLATIVE.fullmatch, said))
+    return (
+        not said
+        or (len(said) == 1 and bool(_ROLE.fullmatch(said[0])))
+        or all(map(_SUPERLATIVE.fullmatch, said))
+    )
 
 
 def _phrases(tokens: Sequence[str]) -> Iterator[tuple[list[str], bool]]:
@@ -267,7 +301,11 @@ def _phrases(tokens: Sequence[str]) -> Iterator[tuple[list[str], bool]]:
         if token.lower() != "the":
             continue
         end = place + 1
-        while end < len(tokens) and tokens[end][0].isalnum() and not _stops(tokens[end], end == place + 1):
+        while (
+            end < len(tokens)
+            and tokens[end][0].isalnum()
+            and not _stops(tokens[end], end == place + 1)
+        ):
             end += 1
         phrase, rest = list(tokens[place + 1 : end]), tokens[end:]
         restricted = bool(rest) and bool(_RESTRICTS.fullmatch(rest[0])) and _says(rest[1:])
@@ -297,7 +335,9 @@ def _is_open(phrase: Sequence[str], text: str) -> bool:
     if named and phrase[-1] in named.groups():
         return True
     whole = re.fullmatch(
-        rf"(?:{_WH})(?:['’]s)? (?:{_AUX}) the ([\w-]+)(?: (?:today|now|here|like|called|born))?\?", text, re.IGNORECASE
+        rf"(?:{_WH})(?:['’]s)? (?:{_AUX}) the ([\w-]+)(?: (?:today|now|here|like|called|born))?\?",
+        text,
+        re.IGNORECASE,
     )
     return bool(whole) and text.lower().startswith(("who", "whom", "where", "when"))
 
@@ -305,4 +345,8 @@ def _is_open(phrase: Sequence[str], text: str) -> bool:
 @hookimpl
 def selfloop_scorers() -> list[Component]:
     """Offer the scorer."""
-    return [Component("well_formed", WellFormed, doc="1 for one whole question that stands alone, else 0")]
+    return [
+        Component(
+            "well_formed", WellFormed, doc="1 for one whole question that stands alone, else 0"
+        )
+    ]

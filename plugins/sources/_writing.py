@@ -22,15 +22,22 @@ def first_question(text: str) -> str:
 
 
 def draw(
-    asking: Asking, prompts: Sequence[Prompt], sampling: Sampling, n: int = 1, open_turn: bool = False
+    asking: Asking,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    n: int = 1,
+    open_turn: bool = False,
 ) -> list[list[str]]:
-    """Return `n` texts for each prompt, in order, and none for one the backend refuses; if it refuses all, it raises.
+    """Return `n` texts for each prompt, in order, and none for one the backend refuses; if it
+    refuses all, it raises.
 
     Each prompt has a seed of its own, that depends on `asking.seed` and its place.
     """
     rng = random.Random(asking.seed)
     requests = [
-        Request(prompt, sampling, n=n, seed=rng.getrandbits(32), open_turn=open_turn or is_open(prompt))
+        Request(
+            prompt, sampling, n=n, seed=rng.getrandbits(32), open_turn=open_turn or is_open(prompt)
+        )
         for prompt in prompts
     ]
     found: list[list[Completion]] = [[] for _ in requests]
@@ -47,7 +54,9 @@ def draw(
 
 def prompt_text(prompt: Prompt) -> str:
     """Return all that a prompt shows, in lower case: a small model likes to say it over again."""
-    return (prompt if isinstance(prompt, str) else " ".join(message.content for message in prompt)).lower()
+    return (
+        prompt if isinstance(prompt, str) else " ".join(message.content for message in prompt)
+    ).lower()
 
 
 def topic_lines(path: Path) -> list[str]:
@@ -55,7 +64,9 @@ def topic_lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"ask.sources: cannot read the topics file {path}: {error}. Give UTF-8 text.") from error
+        raise RecipeError(
+            f"ask.sources: cannot read the topics file {path}: {error}. Give UTF-8 text."
+        ) from error
 
 
 def again(asking: Asking, *what: str | int) -> Asking:
@@ -65,5 +76,9 @@ def again(asking: Asking, *what: str | int) -> Asking:
 
 def earlier(asking: Asking) -> list[Outcome]:
     """Return the last outcome of each question that was asked in an earlier round, in the order first asked."""
-    last = {o.question.text: o for o in asking.past.outcomes if o.round < asking.round and o.decision != "dropped"}
+    last = {
+        o.question.text: o
+        for o in asking.past.outcomes
+        if o.round < asking.round and o.decision != "dropped"
+    }
     return list(last.values())

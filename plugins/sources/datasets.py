@@ -13,13 +13,15 @@ from selfloop.errors import RecipeError
 
 
 class Dataset:
-    """Hands out the questions of a data set in order, each once in a run. The model answers, whatever the rows hold.
+    """Hands out the questions of a data set in order, each once in a run. The model answers,
+    whatever the rows hold.
 
-    `name` is nq_open, trivia_qa, web_questions, popqa or simpleqa. With `path` its rows come from a file of any format
-    that the source `file` reads; a folder of `datasets` with several splits needs `split`. Without `path` they come
-    from the hub, of `split` (default: the one with answers that is usually measured on). Rows without a gold answer are
-    left out. Where there are no `answers`, `answer` is the gold answer; `question_column` and `answers_column` name
-    columns that are called otherwise. `limit` takes that many at random, by `seed`. A file with broken lines is
+    `name` is nq_open, trivia_qa, web_questions, popqa or simpleqa. With `path` its rows come from a
+    file of any format that the source `file` reads; a folder of `datasets` with several splits
+    needs `split`. Without `path` they come from the hub, of `split` (default: the one with answers
+    that is usually measured on). Rows without a gold answer are left out. Where there are no
+    `answers`, `answer` is the gold answer; `question_column` and `answers_column` name columns that
+    are called otherwise. `limit` takes that many at random, by `seed`. A file with broken lines is
     refused, or with `skip_broken` they are left out.
     """
 
@@ -39,7 +41,9 @@ class Dataset:
         self.table: Table
         if path is not None:
             wanted = Columns(question_column, answers_column)
-            self.table = read(path, "eval", wanted, split=split, skip_broken=skip_broken, source=name or "")
+            self.table = read(
+                path, "eval", wanted, split=split, skip_broken=skip_broken, source=name or ""
+            )
         else:
             assert name is not None
             self.table = read_hub(name, split)
@@ -48,19 +52,26 @@ class Dataset:
     def ask(self, asking: Asking) -> list[Question]:
         """Return the next questions that were not asked yet."""
         asked = {*asking.past.questions, *asking.past.dropped}
-        return [question for question in self.table.questions if question.text not in asked][: asking.n]
+        return [question for question in self.table.questions if question.text not in asked][
+            : asking.n
+        ]
 
 
 def check_name(name: str | None, path: Path | None) -> None:
     """Raise for a data set that nobody knows, and where none is named."""
     if name is None and path is None:
-        raise RecipeError(f"ask.sources: a dataset needs a `name` ({', '.join(SETS)}) or the `path` of a file.")
+        raise RecipeError(
+            f"ask.sources: a dataset needs a `name` ({', '.join(SETS)}) or the `path` of a file."
+        )
     if name is not None:
         known(name)
 
 
 def check(*, name: str | None = None, path: Path | None = None, **options: Any) -> None:
-    """Raise for an unknown name or a file that cannot be read; say which rows were taken. The hub is not asked yet."""
+    """Raise for an unknown name or a file that cannot be read; say which rows were taken.
+
+    The hub is not asked yet.
+    """
     check_name(name, path)
     if path is not None:
         click.echo(Dataset(name=name, path=path, **options).table.summary(), err=True)
@@ -69,4 +80,11 @@ def check(*, name: str | None = None, path: Path | None = None, **options: Any) 
 @hookimpl
 def selfloop_question_sources() -> list[Component]:
     """Offer the source."""
-    return [Component("dataset", Dataset, doc="questions with gold answers, from a file or the hub", check=check)]
+    return [
+        Component(
+            "dataset",
+            Dataset,
+            doc="questions with gold answers, from a file or the hub",
+            check=check,
+        )
+    ]

@@ -11,15 +11,17 @@ from selfloop.data import Columns, Table, Use, read
 
 
 class QuestionFile:
-    """Hands out the questions of `path` in order, each once in a run. A relative `path` is relative to the recipe.
+    """Hands out the questions of `path` in order, each once in a run. A relative `path` is relative
+    to the recipe.
 
-    The file is text with a question a line, JSONL, JSON, CSV, TSV, Parquet, one of these as .gz, the file of a data
-    set as its authors give it out, or a folder of `datasets`. A row may have `answers`, all that count as right, or
-    `answer_regex`, which a right answer must match; and `answer`, one that is to be judged in place of the model's
-    own; with `judge` each row must have one. A list in `answer` counts as right. `question_column`, `answers_column`
-    and `answer_column` name columns that are called otherwise. Of rows with the same question (and `answer`) one is
-    asked, with the gold answers of all. A file with broken lines is refused, or with `skip_broken` they are left out.
-    With `quiet` nothing is said of the rows.
+    The file is text with a question a line, JSONL, JSON, CSV, TSV, Parquet, one of these as .gz,
+    the file of a data set as its authors give it out, or a folder of `datasets`. A row may have
+    `answers`, all that count as right, or `answer_regex`, which a right answer must match; and
+    `answer`, one that is to be judged in place of the model's own; with `judge` each row must have
+    one. A list in `answer` counts as right. `question_column`, `answers_column` and `answer_column`
+    name columns that are called otherwise. Of rows with the same question (and `answer`) one is
+    asked, with the gold answers of all. A file with broken lines is refused, or with `skip_broken`
+    they are left out. With `quiet` nothing is said of the rows.
     """
 
     def __init__(
@@ -41,11 +43,16 @@ class QuestionFile:
     def ask(self, asking: Asking) -> list[Question]:
         """Return the next questions that were not asked yet."""
         asked = {*asking.past.questions, *asking.past.dropped}
-        return list(islice((question for question in self.questions if question.text not in asked), asking.n))
+        return list(
+            islice(
+                (question for question in self.questions if question.text not in asked), asking.n
+            )
+        )
 
 
 def check(*, quiet: bool = False, **options: Any) -> None:
-    """Raise for a file that cannot be read; say on standard error which rows and columns were taken.
+    """Raise for a file that cannot be read; say on standard error which rows and columns were
+    taken.
 
     `options` are those of `QuestionFile`.
     """
@@ -57,4 +64,8 @@ def check(*, quiet: bool = False, **options: Any) -> None:
 @hookimpl
 def selfloop_question_sources() -> list[Component]:
     """Offer the source."""
-    return [Component("file", QuestionFile, doc="the user's own questions, in any usual format", check=check)]
+    return [
+        Component(
+            "file", QuestionFile, doc="the user's own questions, in any usual format", check=check
+        )
+    ]

@@ -1,9 +1,9 @@
 """`frontier`: from round 2, more questions like those that the model half knows.
 
-A question teaches most where the model is right about half the time (R-Zero, Huang et al. 2025, arXiv 2508.05004), so
-earlier questions are followed in proportion to 4p(1 - p) of their confidence p, and twice as often where, or near
-where, a belief flipped. Asking only there narrows the questions round by round: a set share follows what is believed
-and what was declined.
+A question teaches most where the model is right about half the time (R-Zero, Huang et al. 2025,
+arXiv 2508.05004), so earlier questions are followed in proportion to 4p(1 - p) of their confidence
+p, and twice as often where, or near where, a belief flipped. Asking only there narrows the
+questions round by round: a set share follows what is believed and what was declined.
 """
 
 import random
@@ -27,9 +27,11 @@ _EACH = 4  # questions written after the same seeds: the prompt costs more than 
 
 
 class Frontier:
-    """Lets the model write after `shown` earlier questions of like confidence. Gives nothing in the first round.
+    """Lets the model write after `shown` earlier questions of like confidence. Gives nothing in the
+    first round.
 
-    `easy` is the share written after beliefs and `impossible` that after declined questions; the rest is `middling`.
+    `easy` is the share written after beliefs and `impossible` that after declined questions; the
+    rest is `middling`.
     """
 
     def __init__(
@@ -41,7 +43,11 @@ class Frontier:
         temperature: Annotated[float, Gt(0)] = 0.8,
         oversample: Annotated[float, Ge(1)] = 2.5,
     ) -> None:
-        self._shares = {"middling": max(0.0, 1 - easy - impossible), "easy": easy, "impossible": impossible}
+        self._shares = {
+            "middling": max(0.0, 1 - easy - impossible),
+            "easy": easy,
+            "impossible": impossible,
+        }
         self._shown, self._oversample = shown, oversample
         self._sampling = Sampling(temperature, top_p=0.95, max_tokens=32, stop=("\n",))
 
@@ -54,13 +60,17 @@ class Frontier:
         count = max(1, round(asking.n * self._oversample / _EACH))
         kinds = rng.choices(list(pools), [self._shares[kind] for kind in pools], k=count)
         chosen = [_chosen(pools[kind], self._shown, rng) for kind in kinds]
-        written = draw(asking, [_prompt(asking, group) for group in chosen], self._sampling, n=_EACH)
+        written = draw(
+            asking, [_prompt(asking, group) for group in chosen], self._sampling, n=_EACH
+        )
         had = {*asking.past.questions, *asking.past.dropped}
         found: dict[str, Question] = {}
         for kind, group, got in zip(kinds, chosen, written, strict=True):
             for text in map(first_question, got):
                 if text and text not in had:
-                    found.setdefault(text, Question(text, "frontier", group[-1].question.topic, via=kind))
+                    found.setdefault(
+                        text, Question(text, "frontier", group[-1].question.topic, via=kind)
+                    )
         return list(found.values())
 
 
@@ -88,8 +98,13 @@ def flipped(outcomes: Sequence[Outcome]) -> set[str]:
     told = defaultdict[str, list[Outcome]](list)
     for outcome in outcomes:
         if outcome.decision in ("belief", "declined", "undecided") and outcome.reason:
-            told[outcome.question.text].append(outcome)  # without a reason it was not decided yet: it is of this round
-    return {text for text, found in told.items() if any(_flips(one, then) for one, then in pairwise(found))}
+            # without a reason it was not decided yet: it is of this round
+            told[outcome.question.text].append(outcome)
+    return {
+        text
+        for text, found in told.items()
+        if any(_flips(one, then) for one, then in pairwise(found))
+    }
 
 
 def _flips(one: Outcome, then: Outcome) -> bool:
@@ -115,7 +130,9 @@ def _far(one: Outcome, other: Outcome) -> float:
 def _prompt(asking: Asking, group: Sequence[Outcome]) -> Prompt:
     topics = [line(outcome.question.topic) or "general knowledge" for outcome in group]
     asked = [line(outcome.question.text) for outcome in group]
-    examples = "\n\n".join(f"Topic: {topic}\nQuestion: {text}" for topic, text in zip(topics, asked, strict=True))
+    examples = "\n\n".join(
+        f"Topic: {topic}\nQuestion: {text}" for topic, text in zip(topics, asked, strict=True)
+    )
     return asking.prompt("frontier", examples=examples, topic=topics[-1])
 
 
@@ -123,4 +140,8 @@ def _prompt(asking: Asking, group: Sequence[Outcome]) -> Prompt:
 def selfloop_question_sources() -> list[Component]:
     """Offer the source."""
     doc = "from round 2: questions like those the model half knows, and a share like the easy and the impossible ones"
-    return [Component("frontier", Frontier, doc=doc, paper="https://arxiv.org/abs/2508.05004", prompts=PROMPTS)]
+    return [
+        Component(
+            "frontier", Frontier, doc=doc, paper="https://arxiv.org/abs/2508.05004", prompts=PROMPTS
+        )
+    ]

@@ -1,7 +1,9 @@
-"""`again`: old beliefs are asked again in other words, so that what the model only happened to say does not stay.
+"""`again`: old beliefs are asked again in other words, so that what the model only happened to say
+does not stay.
 
-A belief that does not outlast another wording, or being asked from the answer's side, is lowered where the answers
-contradict each other (`selfloop.history`). Consistency under rewording as a test: Elazar et al. 2021, arXiv 2102.01017.
+A belief that does not outlast another wording, or being asked from the answer's side, is lowered
+where the answers contradict each other (`selfloop.history`). Consistency under rewording as a test:
+Elazar et al. 2021, arXiv 2102.01017.
 """
 
 import math
@@ -23,10 +25,12 @@ SPARE = 2  # candidates for each check wanted: for many the model finds no other
 
 
 class Again:
-    """Asks a share of what was believed in earlier rounds again each round, what was checked longest ago first.
+    """Asks a share of what was believed in earlier rounds again each round, what was checked
+    longest ago first.
 
-    The first check of a belief is of the first of `kinds`, the next of the next, and so on in turn; where the model
-    has no such question, of another kind. Of a rewording that is itself believed the original is checked.
+    The first check of a belief is of the first of `kinds`, the next of the next, and so on in turn;
+    where the model has no such question, of another kind. Of a rewording that is itself believed
+    the original is checked.
     """
 
     def __init__(
@@ -39,9 +43,16 @@ class Again:
 
     def ask(self, asking: Asking) -> list[Question]:
         """Return one check of each belief that is due."""
-        held = [o for o in earlier(asking) if o.decision == "belief" and o.question.variant != "reworded"]
+        held = [
+            o
+            for o in earlier(asking)
+            if o.decision == "belief" and o.question.variant != "reworded"
+        ]
         checks = [o for o in asking.past.outcomes if o.question.variant in ("reworded", "reversed")]
-        now = sum(o.round >= asking.round and o.question.source == "again" and o.decision != "dropped" for o in checks)
+        now = sum(
+            o.round >= asking.round and o.question.source == "again" and o.decision != "dropped"
+            for o in checks
+        )
         count = min(asking.n, math.ceil(self._share * len(held)) - now)
         if count <= 0:
             return []
@@ -52,14 +63,19 @@ class Again:
         for spare in range(len(self._kinds)):
             for i, kind in enumerate(self._kinds):
                 left = [o for o in due if o.question.text not in found]
-                own = [o for o in left if (written[o.question.text] + spare) % len(self._kinds) == i]
+                own = [
+                    o for o in left if (written[o.question.text] + spare) % len(self._kinds) == i
+                ]
                 write = reworded if kind == "reworded" else turned
-                found |= {question.variant_of: question for question in write(asking, own, taken, "again")}
+                found |= {
+                    question.variant_of: question for question in write(asking, own, taken, "again")
+                }
         return [found[o.question.text] for o in due if o.question.text in found][:count]
 
 
 def _due(asking: Asking, held: list[Outcome], checks: list[Outcome]) -> list[Outcome]:
-    """Return the beliefs, those first that were asked or checked in the earliest round; within a round at random.
+    """Return the beliefs, those first that were asked or checked in the earliest round; within a
+    round at random.
 
     A check that was dropped counts too: the others have their turn before another is tried.
     """
@@ -75,4 +91,8 @@ def _due(asking: Asking, held: list[Outcome], checks: list[Outcome]) -> list[Out
 def selfloop_question_sources() -> list[Component]:
     """Offer the source."""
     doc = "old beliefs in other words: what contradicts itself is lowered"
-    return [Component("again", Again, doc=doc, paper="https://arxiv.org/abs/2102.01017", prompts=PROMPTS)]
+    return [
+        Component(
+            "again", Again, doc=doc, paper="https://arxiv.org/abs/2102.01017", prompts=PROMPTS
+        )
+    ]

@@ -1,4 +1,7 @@
-"""`topics`: topic -> entities that the model lists -> questions about each (after Li et al. 2022, arXiv 2212.08635)."""
+"""`topics`: topic -> entities that the model lists -> questions about each (after Li et al.
+
+2022, arXiv 2212.08635).
+"""
 
 import random
 import re
@@ -38,11 +41,15 @@ LISTS = (
     ("deserts", "Sahara | Gobi | Kalahari | Atacama | Mojave"),
     ("diseases", "malaria | measles | tuberculosis | cholera | diabetes | influenza"),
     ("car makers", "Toyota | Ford | Volvo | Ferrari | Honda | Renault"),
-    ("battles", "Battle of Hastings | Battle of Waterloo | Battle of Gettysburg | Battle of Stalingrad"),
+    (
+        "battles",
+        "Battle of Hastings | Battle of Waterloo | Battle of Gettysburg | Battle of Stalingrad",
+    ),
     ("organs of the body", "heart | liver | kidney | lung | brain | stomach"),
 )
 
-# Questions of many forms, each with its answer: shown without one, the model asks about whatever it likes.
+# Questions of many forms, each with its answer: shown without one, the model asks about whatever it
+# likes.
 SHOWN = (
     ("Mount Everest", "mountains", "How high is Mount Everest?", "8,849 metres"),
     ("Marie Curie", "scientists", "In which country was Marie Curie born?", "Poland"),
@@ -67,16 +74,23 @@ SHOWN = (
     ("Frédéric Chopin", "composers", "Which instrument did Frédéric Chopin play?", "the piano"),
     ("Alexander the Great", "rulers", "Which philosopher taught Alexander the Great?", "Aristotle"),
     ("silk", "fabrics", "Which insect makes silk?", "the silkworm"),
-    ("Cold War", "wars", "Which two countries opposed each other in the Cold War?", "the USA and the Soviet Union"),
+    (
+        "Cold War",
+        "wars",
+        "Which two countries opposed each other in the Cold War?",
+        "the USA and the Soviet Union",
+    ),
 )
 _SETS = 4  # sets of examples a call: prompts that begin the same cost the model little
 
 
 class Topics:
-    """Takes the topics asked about least, lets the model list entities, and asks `per_entity` questions about each.
+    """Takes the topics asked about least, lets the model list entities, and asks `per_entity`
+    questions about each.
 
-    `topics_file` has one topic a line, in any script, and stands in place of `topics`. No entity comes twice in a
-    run. Where the topics run dry the model is asked for more topics too, unless `more` is off.
+    `topics_file` has one topic a line, in any script, and stands in place of `topics`. No entity
+    comes twice in a run. Where the topics run dry the model is asked for more topics too, unless
+    `more` is off.
     """
 
     def __init__(
@@ -91,14 +105,23 @@ class Topics:
         more: bool = True,
     ) -> None:
         read = f"the topics file {topics_file}"
-        self._topics = _given(topic_lines(topics_file), read) if topics_file else _given(topics, "topics")
-        self._per_topic, self._per_entity, self._oversample, self._more = per_topic, per_entity, oversample, more
+        self._topics = (
+            _given(topic_lines(topics_file), read) if topics_file else _given(topics, "topics")
+        )
+        self._per_topic, self._per_entity, self._oversample, self._more = (
+            per_topic,
+            per_entity,
+            oversample,
+            more,
+        )
         self._listing = Sampling(0.8, top_p=0.95, max_tokens=48, stop=("\n",))
         self._asking = Sampling(temperature, top_p=0.95, max_tokens=32, stop=("\n",))
 
     def ask(self, asking: Asking) -> list[Question]:
         """Return the questions that name what they were to be about."""
-        pairs = self._entities(asking, max(1, round(asking.n * self._oversample / self._per_entity)))
+        pairs = self._entities(
+            asking, max(1, round(asking.n * self._oversample / self._per_entity))
+        )
         rng = random.Random(asking.seed)
         shown = [rng.sample(SHOWN, 8) for _ in range(_SETS)]
         wanted = [pair for _ in range(self._per_entity) for pair in pairs]
@@ -128,16 +151,25 @@ class Topics:
                 break
             size = -(-missing // self._per_topic)
             now, waiting = waiting[:size], waiting[size:]
-            found |= self._listed(asking, {topic: list(known.get(topic, ())) for topic in now}, seen)
-        ordered = [(topic, own[i]) for i in range(count) for topic, own in found.items() if i < len(own)]
+            found |= self._listed(
+                asking, {topic: list(known.get(topic, ())) for topic in now}, seen
+            )
+        ordered = [
+            (topic, own[i]) for i in range(count) for topic, own in found.items() if i < len(own)
+        ]
         return ordered[:count]
 
-    def _listed(self, asking: Asking, topics: dict[str, list[str]], seen: set[str]) -> dict[str, list[str]]:
+    def _listed(
+        self, asking: Asking, topics: dict[str, list[str]], seen: set[str]
+    ) -> dict[str, list[str]]:
         """Return the new entities of each topic, after a few that were asked about already; `seen` grows by them."""
         told = again(asking, *topics)
         rng = random.Random(told.seed)
         examples = _lists(rng.sample(LISTS, 5))
-        starts = ["".join(f" {line(e)} |" for e in rng.sample(own, min(3, len(own)))) for own in topics.values()]
+        starts = [
+            "".join(f" {line(e)} |" for e in rng.sample(own, min(3, len(own))))
+            for own in topics.values()
+        ]
         prompts = [
             asking.prompt("topics_entities", examples=examples, topic=line(topic), start=start)
             for topic, start in zip(topics, starts, strict=True)
@@ -147,7 +179,11 @@ class Topics:
             topics.items(), prompts, draw(told, prompts, self._listing, 4), strict=True
         ):
             shown = prompt_text(prompt)  # a small model likes to say its examples over again
-            new = [name for name in _agreed(texts) if name.lower() not in shown and name.lower() not in seen]
+            new = [
+                name
+                for name in _agreed(texts)
+                if name.lower() not in shown and name.lower() not in seen
+            ]
             found[topic] = _apart(new, own)[: 3 * self._per_topic]
             seen |= {name.lower() for name in found[topic]}
         return found
@@ -157,7 +193,9 @@ class Topics:
         told = again(asking, "more")
         rng = random.Random(told.seed)
         shown = [rng.sample(known, min(8, len(known))) for _ in range(4)]
-        prompts = [asking.prompt("topics_more", known=" | ".join(map(line, topics))) for topics in shown]
+        prompts = [
+            asking.prompt("topics_more", known=" | ".join(map(line, topics))) for topics in shown
+        ]
         texts = [text for got in draw(told, prompts, self._listing, n=4) for text in got]
         had = {topic.lower() for topic in known}
         listed = dict.fromkeys(name.lower() for text in texts for name in entities(text))
@@ -167,14 +205,20 @@ class Topics:
 def _given(topics: Sequence[str], where: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(name for topic in topics if (name := line(topic))))
     if not found:
-        raise RecipeError(f"ask.sources: {where} has no topics. Name one at least, or leave the option out.")
+        raise RecipeError(
+            f"ask.sources: {where} has no topics. Name one at least, or leave the option out."
+        )
     return found
 
 
-def _prompt(asking: Asking, shown: Sequence[tuple[str, str, str, str]], topic: str, entity: str) -> Prompt:
+def _prompt(
+    asking: Asking, shown: Sequence[tuple[str, str, str, str]], topic: str, entity: str
+) -> Prompt:
     others = [one for one in shown if one[0].lower() != entity.lower()]
     examples = "\n\n".join(f"Topic: {e} ({t})\nQuestion: {q}\nAnswer: {a}" for e, t, q, a in others)
-    return asking.prompt("topics_question", examples=examples, topic=line(topic), entity=line(entity))
+    return asking.prompt(
+        "topics_question", examples=examples, topic=line(topic), entity=line(entity)
+    )
 
 
 def _lists(shown: Sequence[tuple[str, str]]) -> str:
@@ -184,7 +228,11 @@ def _lists(shown: Sequence[tuple[str, str]]) -> str:
 def entities(text: str) -> list[str]:
     """Return the names in a list that the model wrote: one to five words each; the last may be cut off, so it goes."""
     *whole, _ = [part.strip(" .\"'*-0123456789)") for part in re.split(r"[|,;•、،]", text)]
-    return [part for part in whole if part and len(part.split()) <= 5 and part[0].isalnum() and "(" not in part]
+    return [
+        part
+        for part in whole
+        if part and len(part.split()) <= 5 and part[0].isalnum() and "(" not in part
+    ]
 
 
 def _agreed(texts: Sequence[str]) -> list[str]:
@@ -209,7 +257,8 @@ def _apart(new: Sequence[str], own: Sequence[str]) -> list[str]:
 
 
 def names(question: str, entity: str, topic: str = "") -> bool:
-    """Return whether a question says what it is about: half the words of the entity's name, in singular or plural.
+    """Return whether a question says what it is about: half the words of the entity's name, in
+    singular or plural.
 
     Words of the topic tell nothing: "Which tree is the tallest?" does not say "oak tree".
     """
@@ -217,7 +266,9 @@ def names(question: str, entity: str, topic: str = "") -> bool:
     words = content(entity) or normalise(entity).split()
     words = [word for word in words if not (kinds and word.startswith(kinds))] or words
     text = f" {normalise(question)}"
-    said = sum(f" {stem}" in text or (not stem.isascii() and stem in text) for stem in map(_stem, words))
+    said = sum(
+        f" {stem}" in text or (not stem.isascii() and stem in text) for stem in map(_stem, words)
+    )
     return bool(words) and 2 * said >= len(words)
 
 

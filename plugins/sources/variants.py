@@ -1,8 +1,9 @@
-"""`variants`: earlier questions again, of something else, from the answer's side, or in other words.
+"""`variants`: earlier questions again, of something else, from the answer's side, or in other
+words.
 
-From a question that the model knows and one of the same words that it does not, a tuner learns nothing about wording:
-see `pairs`. Rewordings and reversals also show where the model contradicts itself (the "reversal curse", Berglund et
-al. 2023, arXiv 2309.12288).
+From a question that the model knows and one of the same words that it does not, a tuner learns
+nothing about wording: see `pairs`. Rewordings and reversals also show where the model contradicts
+itself (the "reversal curse", Berglund et al. 2023, arXiv 2309.12288).
 """
 
 import random
@@ -32,17 +33,31 @@ SHARES: Mapping[Kind, float] = {"swapped": 0.7, "reversed": 0.15, "reworded": 0.
 OVERSAMPLE = 1.3  # some repeat an earlier question, or fail a scorer
 TRIES = 8  # texts drawn for a rewording or a reversal: a small model says most questions over again
 
-# A question word, and the nouns that ask for the same; "Who wrote it?" and "When was it written?" are two questions.
+# A question word, and the nouns that ask for the same; "Who wrote it?" and "When was it written?"
+# are two questions.
 _ASKS_FOR = {
-    "person": (r"who|whom|whose", r"person|man|woman|author|writer|painter|artist|composer|inventor|director|founder"),
+    "person": (
+        r"who|whom|whose",
+        r"person|man|woman|author|writer|painter|artist|composer|inventor|director|founder",
+    ),
     "time": (r"when", r"year|date|day|month|century|decade|time"),
-    "place": (r"where", r"place|country|city|continent|location|state|region|town|birthplace|area|part"),
+    "place": (
+        r"where",
+        r"place|country|city|continent|location|state|region|town|birthplace|area|part",
+    ),
     "count": (r"how (?:many|much)", r"number|amount"),
-    "measure": (r"how (?:long|far|high|old|tall|big|large|deep|fast)", r"length|distance|height|age|size|depth|speed"),
+    "measure": (
+        r"how (?:long|far|high|old|tall|big|large|deep|fast)",
+        r"length|distance|height|age|size|depth|speed",
+    ),
     "reason": (r"why", r"reason|cause|purpose"),
 }
-_DULL = pattern(r"yes|no|true|false|none|\d{1,2}|zero|one|two|three")  # too many questions have such an answer
-_ASKS = pattern(r"((in|on|at|of|to|from|by|for|with) )?(what|which|who|whom|whose|when|where|why|how)\b", re.IGNORECASE)
+# too many questions have such an answer
+_DULL = pattern(r"yes|no|true|false|none|\d{1,2}|zero|one|two|three")
+_ASKS = pattern(
+    r"((in|on|at|of|to|from|by|for|with) )?(what|which|who|whom|whose|when|where|why|how)\b",
+    re.IGNORECASE,
+)
 _TURNING, _REWORDING = (Sampling(t, top_p=0.95, max_tokens=40, stop=("\n",)) for t in (0.6, 0.9))
 _KNOWN = {"belief": 1, "declined": -1}
 _PARTNER = {"belief": "declined", "declined": "belief"}
@@ -51,11 +66,13 @@ _PARTNER = {"belief": "declined", "declined": "belief"}
 class Variants:
     """Takes up questions that were answered in earlier rounds; asks nothing in round 1.
 
-    `swapped` puts other things of the same kind in place of what a question is about, `per_question` of them: those
-    of other questions of its topic or form, and what the model lists after it. Known questions (beliefs) without an
-    unknown partner (declined) of the same form come first, and the other way round, each in turn; one that was taken up
-    often has to wait. `reversed` lets the model ask a belief from the answer's side, `reworded` in other words; what
-    does not name the answer, or may ask for something else, is left out. `shares` of the kinds count relatively.
+    `swapped` puts other things of the same kind in place of what a question is about,
+    `per_question` of them: those of other questions of its topic or form, and what the model lists
+    after it. Known questions (beliefs) without an unknown partner (declined) of the same form come
+    first, and the other way round, each in turn; one that was taken up often has to wait.
+    `reversed` lets the model ask a belief from the answer's side, `reworded` in other words; what
+    does not name the answer, or may ask for something else, is left out. `shares` of the kinds
+    count relatively.
     """
 
     def __init__(
@@ -76,7 +93,10 @@ class Variants:
         if not past.in_turn:
             return []
         total = sum(self._shares.values())
-        count = {kind: -int(-asking.n * OVERSAMPLE * share // total) for kind, share in self._shares.items()}
+        count = {
+            kind: -int(-asking.n * OVERSAMPLE * share // total)
+            for kind, share in self._shares.items()
+        }
         beliefs = past.least_tried("reversed", past.known)[: count.get("reversed", 0)]
         others = past.least_tried("reworded", past.in_turn)[: count.get("reworded", 0)]
         return [
@@ -90,7 +110,11 @@ class Variants:
         able = [seed for seed in past.in_turn if past.names[seed.question.text]]
         seeds = able[: -(-count // self._per_question)]
         listed = self._listed(asking, [past.names[seed.question.text] for seed in seeds])
-        return [q for seed, names in zip(seeds, listed, strict=True) for q in self._others(seed, names, past)]
+        return [
+            q
+            for seed, names in zip(seeds, listed, strict=True)
+            for q in self._others(seed, names, past)
+        ]
 
     def _others(self, seed: Outcome, listed: Sequence[str], past: "Seen") -> Iterator[Question]:
         """Yield the seed's question of other things, in turn of those of earlier questions and of those listed."""
@@ -113,15 +137,19 @@ class Variants:
 
 
 class Seen:
-    """What was asked in earlier rounds: what the model knew and what not, those in most need of a partner first.
+    """What was asked in earlier rounds: what the model knew and what not, those in most need of a
+    partner first.
 
-    `names` has the entity of each question, or an empty string; `taken` the normalised texts of all that was written.
+    `names` has the entity of each question, or an empty string; `taken` the normalised texts of all
+    that was written.
     """
 
     def __init__(self, asking: Asking) -> None:
         rng = random.Random(f"{asking.seed} seeds")
         answered = [o for o in earlier(asking) if o.decision in ("belief", "declined", "undecided")]
-        self._tried = Counter((o.question.variant, o.question.variant_of) for o in asking.past.outcomes)
+        self._tried = Counter(
+            (o.question.variant, o.question.variant_of) for o in asking.past.outcomes
+        )
         self.taken = {normalise(o.question.text) for o in asking.past.outcomes}
         self.names = {o.question.text: named(o.question) for o in answered}
         self._kin: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
@@ -132,7 +160,8 @@ class Seen:
             self._note(o)
         need = {
             o.question.text: (
-                self._tried["swapped", o.question.text] // 3 + (_PARTNER.get(o.decision) in met[self._form(o)])
+                self._tried["swapped", o.question.text] // 3
+                + (_PARTNER.get(o.decision) in met[self._form(o)])
             )
             for o in answered
         }
@@ -163,10 +192,11 @@ class Seen:
         return sorted(outcomes, key=lambda o: self._tried[variant, o.question.text])
 
     def same_kind(self, seed: Outcome) -> list[str]:
-        """Return what else the same was asked about, whatever it was; for a belief what the model knew least of first.
+        """Return what else the same was asked about, whatever it was; for a belief what the model
+        knew least of first.
 
-        Of what the seed itself is about, the topic and every form that it occurs in count: that is how "Oslo" is found
-        for "Where is Paris?" if both were asked for their mayor.
+        Of what the seed itself is about, the topic and every form that it occurs in count: that is
+        how "Oslo" is found for "Where is Paris?" if both were asked for their mayor.
         """
         sign = _KNOWN.get(seed.decision, 0)
         found: Counter[str] = Counter()
@@ -186,7 +216,10 @@ def named(question: Question) -> str:
 
 
 def _span(question: Question) -> tuple[int, int]:
-    """Return where that stands. A frame, which is the `via` of the blank slate, is nothing that it is about."""
+    """Return where that stands.
+
+    A frame, which is the `via` of the blank slate, is nothing that it is about.
+    """
     return entity(question.text, "" if question.source == "blank_slate" else question.via) or (0, 0)
 
 
@@ -220,17 +253,35 @@ def _listed(texts: Sequence[str], prompt: Prompt) -> list[str]:
     """Return the names in lists, each once; the last may be cut off, and a small model says its examples over again."""
     told = normalise(prompt_text(prompt))
     parts = [part.strip(" .\"'*-") for text in texts for part in text.split("|")[:-1]]
-    good = [part for part in parts if part and len(part.split()) <= 5 and part[0].isalnum() and part[-1] not in "(:"]
+    good = [
+        part
+        for part in parts
+        if part and len(part.split()) <= 5 and part[0].isalnum() and part[-1] not in "(:"
+    ]
     return [part for part in dict.fromkeys(good) if f" {normalise(part)} " not in f" {told} "]
 
 
-def turned(asking: Asking, outcomes: Sequence[Outcome], taken: set[str], source: str) -> list[Question]:
+def turned(
+    asking: Asking, outcomes: Sequence[Outcome], taken: set[str], source: str
+) -> list[Question]:
     """Return questions that name the answer and ask for what the question names; those that cannot be turned, not."""
-    able = [o for o in outcomes if not declines(o.answer) and not _DULL.fullmatch(normalise(o.answer))]
-    prompts = [asking.prompt("variants_reversed", question=line(o.question.text), answer=line(o.answer)) for o in able]
+    able = [
+        o for o in outcomes if not declines(o.answer) and not _DULL.fullmatch(normalise(o.answer))
+    ]
+    prompts = [
+        asking.prompt("variants_reversed", question=line(o.question.text), answer=line(o.answer))
+        for o in able
+    ]
     written = tried(again(asking, "turned"), prompts, _TURNING, TRIES)
     return [
-        Question(text, source, o.question.topic, via=line(o.answer), variant_of=o.question.text, variant="reversed")
+        Question(
+            text,
+            source,
+            o.question.topic,
+            via=line(o.answer),
+            variant_of=o.question.text,
+            variant="reversed",
+        )
         for o, texts in zip(able, written, strict=True)
         if (text := _chosen((f"Which{text}" for text in texts), taken, partial(turns, o)))
     ]
@@ -245,22 +296,39 @@ def turns(outcome: Outcome, text: str) -> bool:
     stems = [word[:4] for word in content(text)]
     about = {word[:4] for word in content(outcome.question.text)} - kind
     # "Which string has four strings?" gives itself away
-    return len({*stems}) == len(stems) and not kind & kind_too and bool(about & {*stems}) and not about <= {*stems}
+    return (
+        len({*stems}) == len(stems)
+        and not kind & kind_too
+        and bool(about & {*stems})
+        and not about <= {*stems}
+    )
 
 
 def sought(text: str) -> set[str]:
     """Return how the nouns begin that a question names after "which" or "what": "Which river ..." seeks a "rive"."""
     return {
-        word[:4] for word in re.findall(r"\b(?:which|what) (?!is\b|are\b|was\b|were\b|do|did\b)(\w+)", text.lower())
+        word[:4]
+        for word in re.findall(
+            r"\b(?:which|what) (?!is\b|are\b|was\b|were\b|do|did\b)(\w+)", text.lower()
+        )
     }
 
 
-def reworded(asking: Asking, outcomes: Sequence[Outcome], taken: set[str], source: str) -> list[Question]:
+def reworded(
+    asking: Asking, outcomes: Sequence[Outcome], taken: set[str], source: str
+) -> list[Question]:
     """Return each question in other words; those for which the model has none, not."""
     prompts = [asking.prompt("paraphrase", question=line(o.question.text)) for o in outcomes]
     written = tried(again(asking, "reworded"), prompts, _REWORDING, TRIES)
     return [
-        Question(text, source, o.question.topic, via=named(o.question), variant_of=o.question.text, variant="reworded")
+        Question(
+            text,
+            source,
+            o.question.topic,
+            via=named(o.question),
+            variant_of=o.question.text,
+            variant="reworded",
+        )
         for o, texts in zip(outcomes, written, strict=True)
         if (text := _chosen(_unlike(o.question.text, texts), taken, partial(rewords, o)))
     ]
@@ -274,10 +342,12 @@ def _unlike(text: str, others: Iterable[str]) -> list[str]:
 
 
 def rewords(outcome: Outcome, text: str) -> bool:
-    """Return whether a text asks for the same as a question, as far as words can tell; strict, for a small model errs.
+    """Return whether a text asks for the same as a question, as far as words can tell; strict, for
+    a small model errs.
 
-    It keeps all names and numbers and more than two thirds of the words that say what it is about, and adds none but
-    nouns that stand for a question word ("who", "author"); it seeks the same, and it does not name the answer.
+    It keeps all names and numbers and more than two thirds of the words that say what it is about,
+    and adds none but nouns that stand for a question word ("who", "author"); it seeks the same, and
+    it does not name the answer.
     """
     old, words = outcome.question.text, f" {normalise(text)} "
     answer = normalise(outcome.answer)
@@ -296,7 +366,11 @@ def rewords(outcome: Outcome, text: str) -> bool:
 def names(text: str) -> set[str]:
     """Return the capitalised words of a question but the first, and its numbers."""
     words = re.findall(r"\w+", text)
-    return {word.lower() for i, word in enumerate(words) if word[0].isdigit() or (i and word[0].isupper())}
+    return {
+        word.lower()
+        for i, word in enumerate(words)
+        if word[0].isdigit() or (i and word[0].isupper())
+    }
 
 
 def _all(text: str) -> set[str]:
@@ -306,7 +380,11 @@ def _all(text: str) -> set[str]:
 def _asked_for(text: str) -> tuple[set[str], set[str]]:
     """Return the kinds of thing that a question asks for by its question word, and those that it may ask for."""
     found = [
-        {kind for kind, patterns in _ASKS_FOR.items() if re.search(rf"\b({'|'.join(patterns[:upto])})s?\b", text, re.I)}
+        {
+            kind
+            for kind, patterns in _ASKS_FOR.items()
+            if re.search(rf"\b({'|'.join(patterns[:upto])})s?\b", text, re.I)
+        }
         for upto in (1, 2)
     ]
     return found[0], found[1]
@@ -340,4 +418,8 @@ def tried(asking: Asking, prompts: Sequence[Prompt], sampling: Sampling, n: int)
 def selfloop_question_sources() -> list[Component]:
     """Offer the source."""
     doc = "earlier questions of other things, from the answer's side, and in other words"
-    return [Component("variants", Variants, doc=doc, paper="https://arxiv.org/abs/2309.12288", prompts=PROMPTS)]
+    return [
+        Component(
+            "variants", Variants, doc=doc, paper="https://arxiv.org/abs/2309.12288", prompts=PROMPTS
+        )
+    ]

@@ -18,14 +18,21 @@ PORT = 8765
 
 @click.command("view")
 @click.argument("folder", metavar="[RUNS]", required=False, type=FilePath(path_type=Path))
-@click.option("--port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0 takes any free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    show_default=True,
+    help="0 takes any free one.",
+)
 @click.option("--open", "show", is_flag=True, help="Show the page in the browser.")
 @runs_dir
 def view(folder: Path | None, port: int, show: bool, runs: Path) -> None:
     """Show all runs on a local page in the browser.
 
-    Search all runs in RUNS (by default --runs), follow a question through the rounds, watch a run at work. The page is
-    for this machine alone, and changes nothing. Ctrl-C ends it. Needs the extra `view`.
+    Search all runs in RUNS (by default --runs), follow a question through the rounds, watch a run
+    at work. The page is for this machine alone, and changes nothing. Ctrl-C ends it. Needs the
+    extra `view`.
 
     \b
     Example:

@@ -1,4 +1,7 @@
-"""The runs in a folder: listed, searched, and how far each is. Only reads, and asks the databases afresh each time."""
+"""The runs in a folder: listed, searched, and how far each is.
+
+Only reads, and asks the databases afresh each time.
+"""
 
 import sqlite3
 import time
@@ -18,10 +21,12 @@ from selfloop.storage.plain_json import parsed
 from selfloop.storage.store import DATABASE, Store, reading
 from selfloop.text.display import encodable
 
-QUIET = 120.0  # seconds without a sign of life after which a run that has not ended counts as stopped
+# seconds without a sign of life after which a run that has not ended counts as stopped
+QUIET = 120.0
 TAIL = 64_000  # bytes of a run's events that say how far it is
 HITS = 200  # questions that a search shows
-# Each question as it was decided last, which is what its report counts: SQLite takes the row of the greatest id.
+# Each question as it was decided last, which is what its report counts: SQLite takes the row of the
+# greatest id.
 LAST = "SELECT decision, max(id) FROM attempts WHERE decision NOT IN ('dropped', 'failed') GROUP BY question"
 
 
@@ -63,9 +68,13 @@ class Library:
         self._kept: tuple[str, float, str] | None = None
 
     def names(self) -> list[str]:
-        """Return the names of the runs. What is not among them is no run, whatever a request says."""
+        """Return the names of the runs.
+
+        What is not among them is no run, whatever a request says.
+        """
         found = (path.parent.name for path in self._root.glob(f"*/{DATABASE}"))
-        return sorted(name for name in found if name == encodable(name))  # what is no UTF-8 has no address
+        # what is no UTF-8 has no address
+        return sorted(name for name in found if name == encodable(name))
 
     def listed(self) -> list[Listed]:
         """Return all runs, the one that changed last first; one that cannot be read says so."""
@@ -74,7 +83,11 @@ class Library:
     def _listed(self, name: str) -> Listed:
         try:
             with closing(_open(self._root / name)) as db:
-                model = parsed((db.execute("SELECT value FROM meta WHERE key = 'model'").fetchone() or ["{}"])[0])
+                model = parsed(
+                    (db.execute("SELECT value FROM meta WHERE key = 'model'").fetchone() or ["{}"])[
+                        0
+                    ]
+                )
                 name_of_model = str(model.get("name", "")) if isinstance(model, dict) else ""
                 rounds = db.execute("SELECT count(*) FROM rounds").fetchone()[0]
                 counts = Counter(decision for (decision, _) in db.execute(LAST))
@@ -84,7 +97,11 @@ class Library:
         return Listed(name, name_of_model, rounds, counts, self._changed(name), state)
 
     def _changed(self, name: str) -> float:
-        files = (self._root / name / DATABASE, self._root / name / f"{DATABASE}-wal", self._root / name / EVENTS)
+        files = (
+            self._root / name / DATABASE,
+            self._root / name / f"{DATABASE}-wal",
+            self._root / name / EVENTS,
+        )
         return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
     def search(self, text: str, decision: str) -> list[Hit]:
@@ -96,7 +113,10 @@ class Library:
         return found
 
     def page(self, name: str) -> str:
-        """Return a run's page, made again only when something was written since. Raises StoreError."""
+        """Return a run's page, made again only when something was written since.
+
+        Raises StoreError.
+        """
         changed = self._changed(name)
         if self._kept is None or self._kept[:2] != (name, changed):
             made = page(read(self._root / name), live=f"/run/{quote(name, safe='')}/now")
@@ -109,7 +129,9 @@ class Library:
             rounds, written = store.count("rounds"), store.count("completions")
         state, step = self._state(name, rounds)
         if state == "at work" and step:
-            about = f"At work: round {step['round']}, {step['step']}. {written:,} completions so far."
+            about = (
+                f"At work: round {step['round']}, {step['step']}. {written:,} completions so far."
+            )
         else:
             about = "" if state == "done" else f"This run is {state}."
         return {"rounds": rounds, "text": about}
@@ -131,7 +153,9 @@ class Library:
     def _whole(self, name: str, rounds: int) -> bool:
         """Return whether there are as many rounds as the recipe wants, by its own words."""
         with suppress(selfloop.SelfloopError):
-            return rounds > 0 and rounds >= selfloop.open(self._root / name).recipe.get("rounds", rounds)
+            return rounds > 0 and rounds >= selfloop.open(self._root / name).recipe.get(
+                "rounds", rounds
+            )
         return False
 
 
@@ -143,10 +167,14 @@ def _open(folder: Path) -> sqlite3.Connection:
 
 def _hits(db: sqlite3.Connection, name: str, text: str, decision: str, most: int) -> Iterator[Hit]:
     sql = (
-        "SELECT round, question, answer, decision, confidence FROM attempts WHERE (instr(lower(question), ?) OR "
-        "instr(lower(answer), ?)) AND (decision = ? OR (? = '' AND decision != 'dropped')) ORDER BY id LIMIT ?"
+        "SELECT round, question, answer, decision, confidence FROM attempts WHERE "
+        "(instr(lower(question), ?) OR "
+        "instr(lower(answer), ?)) AND (decision = ? OR (? = '' AND decision != 'dropped')) ORDER "
+        "BY id LIMIT ?"
     )
-    rows = db.execute(sql, (text.lower(), text.lower(), decision, decision, max(0, most))).fetchall()
+    rows = db.execute(
+        sql, (text.lower(), text.lower(), decision, decision, max(0, most))
+    ).fetchall()
     yield from (Hit(name, *row) for row in rows)
 
 

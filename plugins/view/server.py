@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 HEADERS = {
-    # a page's own policy stands in the page, with its script's hash; this holds for whatever else is answered
+    # a page's own policy stands in the page, with its script's hash; this holds for whatever else
+    # is answered
     "Content-Security-Policy": "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -32,19 +33,26 @@ DECISIONS = ("belief", "undecided", "declined", "failed", "dropped")
 
 
 def serve(root: Path, port: int, *, show: bool) -> None:
-    """Serve the runs in `root` until Ctrl-C. Raises MissingExtra, and SelfloopError for a port that is taken."""
+    """Serve the runs in `root` until Ctrl-C.
+
+    Raises MissingExtra, and SelfloopError for a port that is taken.
+    """
     try:
         import uvicorn
     except ImportError as error:
         raise MissingExtra("uvicorn", "view", "selfloop view") from error
     if not root.is_dir():
-        raise StoreError(f"no folder {root}. Make a run with `selfloop run RECIPE`, or say where they are.")
+        raise StoreError(
+            f"no folder {root}. Make a run with `selfloop run RECIPE`, or say where they are."
+        )
     listening = _listening(port)
     url = f"http://{HOST}:{listening.getsockname()[1]}/"
     click.echo(f"{url}  ({printable(str(root))}; Ctrl-C ends it)")
     if show and click.launch(url):
         click.echo("no browser could be started here: open the address in one", err=True)
-    server = uvicorn.Server(uvicorn.Config(application(Library(root)), log_level="warning", lifespan="off"))
+    server = uvicorn.Server(
+        uvicorn.Config(application(Library(root)), log_level="warning", lifespan="off")
+    )
     server.run([listening])
 
 
@@ -56,7 +64,8 @@ def _listening(port: int) -> socket.socket:
     except OSError as error:
         made.close()
         raise RecipeError(
-            f"cannot listen on {HOST}:{port}: {error.strerror}. Take another with --port; 0 is any free one."
+            f"cannot listen on {HOST}:{port}: {error.strerror}. Take another with --port; 0 is "
+            "any free one."
         ) from error
     made.listen()
     return made
@@ -97,10 +106,19 @@ def application(library: Library) -> "Starlette":
         return JSONResponse(library.now(name), headers=HEADERS)
 
     def runs(request: "Request") -> "Response":
-        text, decision = request.query_params.get("text", ""), request.query_params.get("decision", "")
+        text, decision = (
+            request.query_params.get("text", ""),
+            request.query_params.get("decision", ""),
+        )
         searched = bool(text or decision in DECISIONS)
         hits = library.search(text, decision) if searched else []
-        filled = {"text": text, "decision": decision, "kinds": DECISIONS, "searched": searched, "most": HITS}
+        filled = {
+            "text": text,
+            "decision": decision,
+            "kinds": DECISIONS,
+            "searched": searched,
+            "most": HITS,
+        }
         made = render("runs.html", "none.js", "view", runs=library.listed(), hits=hits, **filled)
         return HTMLResponse(made, headers=HEADERS)
 
@@ -108,7 +126,11 @@ def application(library: Library) -> "Starlette":
         return wrong("There is no such page here.", 404)
 
     return Starlette(
-        routes=[Route("/", runs), Route("/run/{name}", answered(run)), Route("/run/{name}/now", answered(now))],
+        routes=[
+            Route("/", runs),
+            Route("/run/{name}", answered(run)),
+            Route("/run/{name}/now", answered(now)),
+        ],
         # a page elsewhere that has its own name point here must not read the runs
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
         exception_handlers={404: lost},

@@ -1,4 +1,7 @@
-"""The command line: one file a command, imported when it is called. Errors become one message and an exit code."""
+"""The command line: one file a command, imported when it is called.
+
+Errors become one message and an exit code.
+"""
 
 import importlib
 import logging
@@ -15,7 +18,8 @@ from selfloop.errors import PluginError, SelfloopError, StoreError
 if TYPE_CHECKING:
     from selfloop.registry.manager import Catalog
 
-# name -> what `selfloop --help` says; the module is selfloop.cli.<name>, its command is called `command`
+# name -> what `selfloop --help` says; the module is selfloop.cli.<name>, its command is called
+# `command`
 COMMANDS = {
     "ask": 'Ask a model a question: its answer, how sure, or "I don\'t know".',
     "run": "Run a recipe in a new folder.",
@@ -59,7 +63,14 @@ class Commands(click.Group):
         """Run the command; what a plugin's raises that no user can mend is named with its package."""
         try:
             return super().invoke(ctx)
-        except (SelfloopError, click.ClickException, click.exceptions.Exit, click.Abort, OSError, MemoryError):
+        except (
+            SelfloopError,
+            click.ClickException,
+            click.exceptions.Exit,
+            click.Abort,
+            OSError,
+            MemoryError,
+        ):
             raise
         except (KeyboardInterrupt, SystemExit):
             raise  # Ctrl-C, and a command that gives its own exit code
@@ -74,7 +85,9 @@ class Commands(click.Group):
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete a name without importing our commands, so that the Tab key is quick."""
         found = [
-            CompletionItem(name, help=what) for name, what in _listed(_plugin_commands()) if name.startswith(incomplete)
+            CompletionItem(name, help=what)
+            for name, what in _listed(_plugin_commands())
+            if name.startswith(incomplete)
         ]
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
@@ -105,7 +118,9 @@ class _Stderr(logging.StreamHandler[TextIO]):
         return sys.stderr
 
 
-def commands_of_plugins(catalog: "Catalog | None" = None) -> tuple[dict[str, click.Command], dict[str, str]]:
+def commands_of_plugins(
+    catalog: "Catalog | None" = None,
+) -> tuple[dict[str, click.Command], dict[str, str]]:
     """Return the commands of plugins by name, and those that are left out, for their names are taken, and why."""
     from selfloop.registry.manager import load
 
@@ -155,9 +170,11 @@ def main(args: list[str] | None = None) -> Any:
     """Run the command line; the exit code says what went wrong (see `selfloop/errors.py`)."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a character the terminal lacks must not end a run
+            # a character the terminal lacks must not end a run
+            stream.reconfigure(errors="replace")
     logging.basicConfig(format="selfloop: %(message)s", level=logging.WARNING, handlers=[_Stderr()])
-    logging.getLogger("selfloop").setLevel(logging.INFO)  # what takes long is said: a model being fetched
+    # what takes long is said: a model being fetched
+    logging.getLogger("selfloop").setLevel(logging.INFO)
     try:
         with progress.shown_by(_line_for(sys.stderr)):
             result = selfloop.main(args=args, prog_name="selfloop", standalone_mode=False)
@@ -165,14 +182,18 @@ def main(args: list[str] | None = None) -> Any:
         from selfloop.text.display import printable_block
 
         lines = printable_block(str(error)).split("\n")
-        click.echo("\n".join(line[:LONGEST] for line in [f"selfloop: {lines[0]}", *lines[1:]]), err=True)
+        click.echo(
+            "\n".join(line[:LONGEST] for line in [f"selfloop: {lines[0]}", *lines[1:]]), err=True
+        )
         code = error.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except MemoryError:
         click.echo(
-            "selfloop: out of memory. Use a smaller model, or lower backend.n_ctx and backend.sequences.", err=True
+            "selfloop: out of memory. Use a smaller model, or lower backend.n_ctx and "
+            "backend.sequences.",
+            err=True,
         )
         code = 1
     except (click.Abort, KeyboardInterrupt):
@@ -182,7 +203,9 @@ def main(args: list[str] | None = None) -> Any:
         from selfloop.text.display import printable
 
         where = f"{printable(str(error.filename), LONGEST)}: " if error.filename else ""
-        advice = "Give another file or folder, or see who may use this one and how much room there is."
+        advice = (
+            "Give another file or folder, or see who may use this one and how much room there is."
+        )
         click.echo(f"selfloop: {where}{error.strerror or error}. {advice}", err=True)
         code = StoreError.exit_code
     except RuntimeError as error:  # of pathlib, in place of an OSError
@@ -190,7 +213,10 @@ def main(args: list[str] | None = None) -> Any:
             raise
         from selfloop.text.display import printable
 
-        click.echo(f"selfloop: {printable(str(error), LONGEST).rstrip('.')}. Give another file or folder.", err=True)
+        click.echo(
+            f"selfloop: {printable(str(error), LONGEST).rstrip('.')}. Give another file or folder.",
+            err=True,
+        )
         code = StoreError.exit_code
     else:
         code = result if isinstance(result, int) else 0

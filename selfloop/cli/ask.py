@@ -20,13 +20,17 @@ from selfloop.text.display import encodable, printable
 @overrides
 @accept_license
 @as_json
-def command(what: str, questions: tuple[str, ...], overrides: tuple[str, ...], as_json: bool) -> None:
-    """Ask MODEL (a name, or a .gguf file) a QUESTION: its answer, how likely that is true, and what it said else.
+def command(
+    what: str, questions: tuple[str, ...], overrides: tuple[str, ...], as_json: bool
+) -> None:
+    """Ask MODEL (a name, or a .gguf file) a QUESTION: its answer, how likely that is true, and what
+    it said else.
 
-    In place of MODEL, RECIPE (a .yaml file) is its model by its prompts and verifiers, and RUN (a run's folder) the
-    same with the adapter that it was tuned to last. It says "I don't know" where the answer would not become a belief.
-    Set the threshold with --set decide.belief=0.8. Nothing is kept. With --json it prints a list, a result for each
-    QUESTION in order; one that failed has an error in place of an answer.
+    In place of MODEL, RECIPE (a .yaml file) is its model by its prompts and verifiers, and RUN (a
+    run's folder) the same with the adapter that it was tuned to last. It says "I don't know" where
+    the answer would not become a belief. Set the threshold with --set decide.belief=0.8. Nothing is
+    kept. With --json it prints a list, a result for each QUESTION in order; one that failed has an
+    error in place of an answer.
 
     \b
     Examples:
@@ -43,7 +47,10 @@ def command(what: str, questions: tuple[str, ...], overrides: tuple[str, ...], a
     except Stopped:
         raise Stopped("stopped; nothing was kept.") from None
     results = {attempt.question.text: _plain(attempt) for attempt in attempts}
-    found = [results.get(text, {"question": text, "error": "it was not asked"}) for text in map(_asked, questions)]
+    found = [
+        results.get(text, {"question": text, "error": "it was not asked"})
+        for text in map(_asked, questions)
+    ]
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -66,7 +73,11 @@ def _refuse_unanswered(attempts: list[Attempt]) -> None:
 
     if attempts and all(_error(attempt) for attempt in attempts):
         advice = "See the model with `selfloop doctor`, and the recipe with `selfloop check`."
-        why = nothing_answered(attempts) if all(map(unanswered, attempts)) else f"{_error(attempts[0])}."
+        why = (
+            nothing_answered(attempts)
+            if all(map(unanswered, attempts))
+            else f"{_error(attempts[0])}."
+        )
         raise NothingAnswered(f"{why} {advice}", Path())
 
 
@@ -79,11 +90,15 @@ def _answered(what: str, questions: tuple[str, ...], overrides: tuple[str, ...])
 
     with TemporaryDirectory(prefix="selfloop-ask-") as home:
         file = Path(home) / "questions.jsonl"
-        file.write_text("".join(json.dumps({"question": text}) + "\n" for text in questions), encoding="utf-8")
+        file.write_text(
+            "".join(json.dumps({"question": text}) + "\n" for text in questions), encoding="utf-8"
+        )
         source = {"kind": "file", "path": str(file), "quiet": True}
         quiet = ("observers=[]", *overrides)
         try:
-            folder = closed_book(what, source, len(questions), quiet, Path(home), name="ask", quiet=True)
+            folder = closed_book(
+                what, source, len(questions), quiet, Path(home), name="ask", quiet=True
+            )
         except StepFailed as failed:
             folder = failed.folder  # each question says its own error
         return attempts_of(folder)
@@ -132,5 +147,8 @@ def _print(one: dict[str, Any], *, named: bool) -> None:
     else:
         click.echo(f"  confidence {one['confidence']:.2f} in: {printable(one['guess'], 120)}")
     said = one["samples"].most_common()
-    shown = [f"{printable(text or '(nothing)', 60)}{f' ×{count}' if count > 1 else ''}" for text, count in said]
+    shown = [
+        f"{printable(text or '(nothing)', 60)}{f' ×{count}' if count > 1 else ''}"
+        for text, count in said
+    ]
     click.echo(f"  asked {sum(one['samples'].values())} times more: {', '.join(shown)}")

@@ -13,7 +13,10 @@ def folder() -> Path:
     found = find_spec("selfloop_recipes")
     places = found.submodule_search_locations if found else None
     if not places:
-        raise RecipeError("the recipes that come with selfloop are not there. Install it again: pip install selfloop")
+        raise RecipeError(
+            "the recipes that come with selfloop are not there. Install it again: pip install "
+            "selfloop"
+        )
     return Path(next(iter(places)))
 
 
@@ -26,14 +29,17 @@ def bundled(name: str) -> Path:
     """Return the recipe of that name. Raises RecipeError."""
     if name in names():
         return folder() / f"{name}.yaml"
-    raise RecipeError(f"no recipe named {name!r} comes with selfloop.{did_you_mean(name, names())} {_those()}")
+    raise RecipeError(
+        f"no recipe named {name!r} comes with selfloop.{did_you_mean(name, names())} {_those()}"
+    )
 
 
 def recipe_file(given: Path) -> tuple[Path, Path | None]:
-    """Return the file that is meant, a path or the name of a recipe that comes with selfloop, and its paths' folder.
+    """Return the file that is meant, a path or the name of a recipe that comes with selfloop, and
+    its paths' folder.
 
-    None is the recipe's own. A path that is set in one that comes with selfloop is the user's, unless the recipe has
-    files of its own beside it.
+    None is the recipe's own. A path that is set in one that comes with selfloop is the user's,
+    unless the recipe has files of its own beside it.
     """
     if given.exists():
         return given, None
@@ -47,7 +53,11 @@ def recipe_file(given: Path) -> tuple[Path, Path | None]:
 def beside(recipe: Path) -> list[Path]:
     """Return the files that a recipe names and that lie beside it."""
     text = recipe.read_text(encoding="utf-8")
-    return [path for path in folder().iterdir() if path.suffix not in (".yaml", ".py") and path.name in text]
+    return [
+        path
+        for path in folder().iterdir()
+        if path.suffix not in (".yaml", ".py") and path.name in text
+    ]
 
 
 def _those() -> str:

@@ -17,8 +17,9 @@ from selfloop.cli.options import FilePath, accept_license, as_json, complete_rec
 def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Say everything that is wrong with RECIPE, without loading a model.
 
-    RECIPE is a .yaml file, or the name of one that comes with selfloop. Each mistake is listed with its line; where
-    there is none, how much would be asked. With --json the recipe is printed with all its defaults.
+    RECIPE is a .yaml file, or the name of one that comes with selfloop. Each mistake is listed with
+    its line; where there is none, how much would be asked. With --json the recipe is printed with
+    all its defaults.
 
     \b
     Examples:

@@ -24,7 +24,8 @@ class Answering:
 
 
 def answering(what: str) -> Answering:
-    """Return who `what` is: a recipe, a run as it was tuned last, or a model by the recipe that comes with selfloop.
+    """Return who `what` is: a recipe, a run as it was tuned last, or a model by the recipe that
+    comes with selfloop.
 
     Raises StoreError for a run that has not begun.
     """
@@ -47,7 +48,11 @@ def _tuned(folder: Path) -> Answering:
     from selfloop.storage.store import RECIPE, opened
 
     with closing(opened(folder, write=False)) as store:
-        base, pinned, adapter = store.meta().get("base", "."), {"model": store.model()}, store.past().adapter
+        base, pinned, adapter = (
+            store.meta().get("base", "."),
+            {"model": store.model()},
+            store.past().adapter,
+        )
     if adapter:
         pinned["adapter"] = asdict(replace(adapter, path=str(folder.resolve() / adapter.path)))
     return Answering(folder / RECIPE, (), Path(base), pinned)
@@ -63,10 +68,11 @@ def refuse_ignored(overrides: Sequence[str], *keys: str) -> None:
 
 
 def kept_input(file: Path, runs: Path) -> Path:
-    """Return the file that a command reads; what can be read only once, a pipe say, is kept in `runs`.
+    """Return the file that a command reads; what can be read only once, a pipe say, is kept in
+    `runs`.
 
-    A run reads its questions again when it goes on. Raises RecipeError for what cannot be read, and StoreError
-    for the disk.
+    A run reads its questions again when it goes on. Raises RecipeError for what cannot be read, and
+    StoreError for the disk.
     """
     from selfloop.data import files
     from selfloop.errors import StoreError
@@ -79,7 +85,9 @@ def kept_input(file: Path, runs: Path) -> Path:
     try:
         atomic.write_bytes(kept, data, parents=True)
     except OSError as error:
-        raise StoreError(f"cannot write {kept}: {error.strerror}. Choose another place with --runs.") from error
+        raise StoreError(
+            f"cannot write {kept}: {error.strerror}. Choose another place with --runs."
+        ) from error
     return kept
 
 
@@ -94,7 +102,8 @@ def closed_book(
     quiet: bool,
     pinned: Mapping[str, Any] = MappingProxyType({}),
 ) -> Path:
-    """Let `what` answer the `count` questions of `source` in a new run, and nothing else; return the run's folder.
+    """Let `what` answer the `count` questions of `source` in a new run, and nothing else; return
+    the run's folder.
 
     `pinned` goes into the run's `meta`, beside the model.
     Raises RecipeError for overrides of what is given by the questions.

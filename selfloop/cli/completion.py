@@ -24,7 +24,10 @@ def command(shell: str | None) -> None:
       selfloop completion fish > ~/.config/fish/completions/selfloop.fish
     """
     if shell is None:
-        click.echo("To complete `selfloop` by the Tab key, run the line of your shell once and open a new terminal:\n")
+        click.echo(
+            "To complete `selfloop` by the Tab key, run the line of your shell once and open a "
+            "new terminal:\n"
+        )
         for name, line in INSTALL.items():
             click.echo(f"  {name:5} {line}")
         return
@@ -39,4 +42,5 @@ def _script(shell: str) -> str:
     found = get_completion_class(shell)
     assert found is not None, "click knows the three"
     source = found(selfloop, {}, "selfloop", VARIABLE).source().strip()
-    return f"{source}\n# Switch it on for good: {INSTALL[shell]}"  # last, for zsh wants its own first line first
+    # last, for zsh wants its own first line first
+    return f"{source}\n# Switch it on for good: {INSTALL[shell]}"

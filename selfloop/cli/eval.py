@@ -45,8 +45,14 @@ CHOICE_FIGURES = ("questions", "failed", "mc1", "mc1.low", "mc1.high", "mc2", "m
 
 @click.command("eval")
 @click.argument("what", metavar="RECIPE|MODEL|RUN", shell_complete=complete_asked)
-@click.option("--data", metavar="FILE|hf:NAME[:SPLIT]", help="Questions with gold answers: a file, or a data set.")
-@click.option("--limit", type=click.IntRange(min=1), help="Ask so many, drawn at random, always the same.")
+@click.option(
+    "--data",
+    metavar="FILE|hf:NAME[:SPLIT]",
+    help="Questions with gold answers: a file, or a data set.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="Ask so many, drawn at random, always the same."
+)
 @click.option(
     "--match",
     metavar="RULE",
@@ -79,19 +85,21 @@ def command(
 ) -> None:
     """Measure how well a model knows what it knows, by gold answers.
 
-    RECIPE (a .yaml file) or MODEL (a name or a .gguf file) answers the questions of --data, closed-book, in a new run;
-    so does RUN (the folder of a run) by its own recipe, with the adapter that it was tuned to last. Without --data, RUN
-    is measured as it is, without the model.
+    RECIPE (a .yaml file) or MODEL (a name or a .gguf file) answers the questions of --data,
+    closed-book, in a new run; so does RUN (the folder of a run) by its own recipe, with the adapter
+    that it was tuned to last. Without --data, RUN is measured as it is, without the model.
 
-    FILE has rows with a question and its gold answers: JSONL, JSON, CSV, TSV or Parquet, also as .gz, the file of a
-    data set as its authors give it out, a folder of `datasets`, or - for standard input. Which column was taken for
-    what is said on standard error. hf:NAME is a data set of the hub: nq_open, trivia_qa, web_questions, popqa,
-    simpleqa, truthful_qa.
+    FILE has rows with a question and its gold answers: JSONL, JSON, CSV, TSV or Parquet, also as
+    .gz, the file of a data set as its authors give it out, a folder of `datasets`, or - for
+    standard input. Which column was taken for what is said on standard error. hf:NAME is a data set
+    of the hub: nq_open, trivia_qa, web_questions, popqa, simpleqa, truthful_qa.
 
-    RULE is exact (the same answer by the house rule), squad (by the published SQuAD rule), contains (a gold answer
-    stands in it), f1:T (token F1 of at least T) or numeric:T (its number is off by at most the share T).
+    RULE is exact (the same answer by the house rule), squad (by the published SQuAD rule), contains
+    (a gold answer stands in it), f1:T (token F1 of at least T) or numeric:T (its number is off by
+    at most the share T).
 
-    Printed are accuracy, how well each verifier tells right from wrong, and what the decisions bring, with intervals.
+    Printed are accuracy, how well each verifier tells right from wrong, and what the decisions
+    bring, with intervals.
 
     \b
     Examples:
@@ -107,7 +115,8 @@ def command(
     if data is None:
         if overrides or limit or question_column or answers_column or skip_broken:
             raise click.UsageError(
-                "--set, --limit and the options for columns change what is asked, so they need --data."
+                "--set, --limit and the options for columns change what is asked, so they need "
+                "--data."
             )
         _report(_finished(what, runs), chosen, as_json, requirements)
         return
@@ -128,7 +137,17 @@ def command(
         refuse_unknown(requirements, known_names(answering(what), overrides))
     table = _questions(source, path)
     count, pinned = len(table.questions), {"data": table.plain()}
-    folder = played(closed_book, what, source, count, overrides, runs, name=_name(data), quiet=as_json, pinned=pinned)
+    folder = played(
+        closed_book,
+        what,
+        source,
+        count,
+        overrides,
+        runs,
+        name=_name(data),
+        quiet=as_json,
+        pinned=pinned,
+    )
     _report(folder, chosen, as_json, requirements)
 
 
@@ -137,7 +156,10 @@ def _finished(what: str, runs: Path) -> Path:
     from selfloop.storage.store import DATABASE
 
     if not any((folder / DATABASE).is_file() for folder in (Path(what), runs / what)):
-        raise RecipeError(f"no run {what}. To measure a recipe or a model, give --data FILE or --data {HUB}NAME too.")
+        raise RecipeError(
+            f"no run {what}. To measure a recipe or a model, give --data FILE or --data {HUB}NAME "
+            "too."
+        )
     return run_folder(what, runs)
 
 
@@ -176,11 +198,13 @@ def _name(data: str) -> str:
     return f"eval-{re.sub('[^A-Za-z0-9._-]+', '-', stem)[:60]}"
 
 
-def _report(folder: Path, match: "Match", as_json: bool, requirements: Sequence[Requirement] = ()) -> None:
+def _report(
+    folder: Path, match: "Match", as_json: bool, requirements: Sequence[Requirement] = ()
+) -> None:
     """Measure the run, leave the results in its folder, and print them.
 
-    Raises StepFailed for a run in which a step failed throughout, BelowRequired if a figure does not reach what is
-    required of it; both when all is printed.
+    Raises StepFailed for a run in which a step failed throughout, BelowRequired if a figure does
+    not reach what is required of it; both when all is printed.
     """
     from pydantic_core import to_json
 
@@ -265,14 +289,23 @@ def _print(report: Any, model: str, match: "Match") -> None:
     click.echo(f'accuracy {_shown(chosen)}{revised}, "I don\'t know" {report.silent:.0%}')
     click.echo(f"right is what is {match.says} (--match {match.name})")
     rows = [
-        (name, _shown(one.metrics["auroc"]), *_values(one.metrics, "aurc", "ece", "brier"), f"{one.abstains:.0%}")
+        (
+            name,
+            _shown(one.metrics["auroc"]),
+            *_values(one.metrics, "aurc", "ece", "brier"),
+            f"{one.abstains:.0%}",
+        )
         for name, one in {"confidence": report.confidence, **report.verifiers}.items()
     ]
     columns = ["", "AUROC", "AURC", "ECE", "Brier", "abstains"]
     print_table(columns, rows, title="what tells right from wrong")
     policies = report.policies
     rows = [
-        (name.replace("_", " "), _shown(own), *(f"{policies[other][name].value:.2f}" for other in [*policies][1:]))
+        (
+            name.replace("_", " "),
+            _shown(own),
+            *(f"{policies[other][name].value:.2f}" for other in [*policies][1:]),
+        )
         for name, own in policies["run"].items()
     ]
     table = [[_untold(cell) for cell in row] for row in rows]
@@ -314,7 +347,9 @@ def _multiple_choice(
     from selfloop.storage.store import Store
 
     applied = "multiple choice applies only backend, plugins and the prompt `answer`: nothing is generated or judged."
-    refuse_overrides(overrides, ("backend", "plugins", "prompts.answer"), only=True, because=applied)
+    refuse_overrides(
+        overrides, ("backend", "plugins", "prompts.answer"), only=True, because=applied
+    )
     refuse_unknown(requirements, CHOICE_FIGURES)
     wanted = items(sample(rows, limit))
     loaded = read(who.recipe, (*who.overrides, *overrides, "observers=[]", "tuner=null"), who.base)
@@ -322,7 +357,9 @@ def _multiple_choice(
     kind = loaded.recipe.backend.kind
     if "loglikelihood" not in loaded.catalog.find("backend", kind).gives:
         able = sorted(
-            p.component.name for k, p in loaded.catalog if k == "backend" and "loglikelihood" in p.component.gives
+            p.component.name
+            for k, p in loaded.catalog
+            if k == "backend" and "loglikelihood" in p.component.gives
         )
         lacks = f"which the backend {kind} lacks. Take one that has it: {', '.join(able)}."
         raise RecipeError(f"multiple choice needs loglikelihood, {lacks}")
@@ -335,13 +372,19 @@ def _multiple_choice(
             pin_model(parts, store)
             if adapter := store.in_effect([]):
                 parts.load_adapter(adapter)
-            report = score(wanted, parts.backend, lambda name, **v: parts.prompts.render(name, chat=info.chat, **v))
+            report = score(
+                wanted,
+                parts.backend,
+                lambda name, **v: parts.prompts.render(name, chat=info.chat, **v),
+            )
         finally:
             parts.close()
             store.close()
     if not report.questions:
         why = f"not one of the {report.failed} questions was answered: the model could not read every choice of any."
-        raise NothingAnswered(f"{why} Raise backend.n_ctx, or see the model with `selfloop doctor`.", Path())
+        raise NothingAnswered(
+            f"{why} Raise backend.n_ctx, or see the model with `selfloop doctor`.", Path()
+        )
     measured = {"mc1": report.mc1._asdict(), "mc2": report.mc2._asdict()}
     found = {"model": info.name, "questions": report.questions, "failed": report.failed, **measured}
     if as_json:

@@ -23,7 +23,12 @@ def _wanted(package: str, extra: str) -> list[str]:
     except PackageNotFoundError:
         return []
     found = [match for line in lines if (match := _REQUIREMENT.match(line)) and match[3] == extra]
-    own = [name.strip() for match in found if match[1] == package for name in (match[2] or "").split(",")]
+    own = [
+        name.strip()
+        for match in found
+        if match[1] == package
+        for name in (match[2] or "").split(",")
+    ]
     others = [match[1] for match in found if match[1] != package]
     return [*others, *(name for more in own if more for name in _wanted(package, more))]
 

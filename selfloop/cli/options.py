@@ -12,11 +12,15 @@ from selfloop.errors import StoreError, did_you_mean
 from selfloop.registry.isolation import output_for_programs
 
 SHOWN = 8  # runs that a message names
-DATABASE = "run.sqlite"  # of `selfloop.storage.store`, which takes too long to import each time somebody presses Tab
+# of `selfloop.storage.store`, which takes too long to import each time somebody presses Tab
+DATABASE = "run.sqlite"
 
 
 class FilePath(click.Path):
-    """A path, in which `~` is the user's home. An empty one is a variable that was not set, and not this folder."""
+    """A path, in which `~` is the user's home.
+
+    An empty one is a variable that was not set, and not this folder.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path. Raises click's BadParameter."""
@@ -24,8 +28,11 @@ class FilePath(click.Path):
             self.fail("it is empty", param, ctx)
         if "\0" in os.fspath(value):
             self.fail("no path has a NUL", param, ctx)
-        is_home = os.fspath(value).startswith("~/")  # of a shell that does not know it behind --option=
-        return super().convert(os.fspath(Path(value).expanduser()) if is_home else value, param, ctx)
+        # of a shell that does not know it behind --option=
+        is_home = os.fspath(value).startswith("~/")
+        return super().convert(
+            os.fspath(Path(value).expanduser()) if is_home else value, param, ctx
+        )
 
 
 runs_dir = click.option(
@@ -45,7 +52,10 @@ overrides = click.option(
     "quotes or brackets, and otherwise text as typed. May be given more than once.",
 )
 question_column = click.option(
-    "--question-column", default="", metavar="NAME", help="The column of the questions, if it is not found by itself."
+    "--question-column",
+    default="",
+    metavar="NAME",
+    help="The column of the questions, if it is not found by itself.",
 )
 answers_column = click.option(
     "--answers-column",
@@ -54,7 +64,9 @@ answers_column = click.option(
     help="The column of the gold answers. A dotted name leads into a mapping: answers.text.",
 )
 skip_broken = click.option(
-    "--skip-broken", is_flag=True, help="Leave out lines that cannot be read, and say how many there are."
+    "--skip-broken",
+    is_flag=True,
+    help="Leave out lines that cannot be read, and say how many there are.",
 )
 
 
@@ -79,7 +91,9 @@ def _for_programs(ctx: click.Context, parameter: click.Parameter, value: bool) -
     return value
 
 
-as_json = click.option("--json", "as_json", is_flag=True, callback=_for_programs, help="Print JSON, for programs.")
+as_json = click.option(
+    "--json", "as_json", is_flag=True, callback=_for_programs, help="Print JSON, for programs."
+)
 
 
 def _accept(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
@@ -98,13 +112,20 @@ accept_license = click.option(
 
 
 def run_folder(name: str, runs: Path) -> Path:
-    """Return the run that `name` means: a path, or a folder of `runs`. Raises StoreError where it is neither."""
+    """Return the run that `name` means: a path, or a folder of `runs`.
+
+    Raises StoreError where it is neither.
+    """
     found = next((folder for folder in (Path(name), runs / name) if folder.is_dir()), None)
     if found is not None:
         return found
     there = _runs(runs)
-    shown = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
-    none = "Give the folder of a run, as `selfloop run` printed it, or say by --runs where runs are."
+    shown = ", ".join(there[:SHOWN]) + (
+        f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
+    )
+    none = (
+        "Give the folder of a run, as `selfloop run` printed it, or say by --runs where runs are."
+    )
     advice = f"Runs in {runs}: {shown}." if there else none
     raise StoreError(f"no run in {runs / name}.{did_you_mean(name, there)} {advice}")
 
@@ -116,7 +137,9 @@ def _runs(runs: Path) -> list[str]:
         return []
 
 
-def complete_run(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_run(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Return the names of the runs in --runs, or else the folders that the shell finds."""
     runs = Path(ctx.params.get("runs") or os.environ.get("SELFLOOP_RUNS") or "runs")
     return [
@@ -125,20 +148,26 @@ def complete_run(ctx: click.Context, parameter: click.Parameter, incomplete: str
     ]  # first, for bash begins anew at it
 
 
-def complete_recipe(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_recipe(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Return the recipes that come with selfloop, or else the files that the shell finds."""
     from selfloop.cli.bundled import names
 
     return [CompletionItem(incomplete, type="file"), *_starting(names(), incomplete)]
 
 
-def complete_asked(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_asked(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Return what a model may be given as: a run, or a recipe."""
     runs = complete_run(ctx, parameter, incomplete)[1:]
     return [*complete_recipe(ctx, parameter, incomplete), *runs]
 
 
-def complete_component(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_component(
+    ctx: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
     """Return the names of the installed components and commands, of one kind with --kind."""
     from selfloop.registry.manager import load
 

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from selfloop.cli.options import FilePath, accept_license, as_json, complete_recipe, overrides, runs_dir
+from selfloop.cli.options import (
+    FilePath,
+    accept_license,
+    as_json,
+    complete_recipe,
+    overrides,
+    runs_dir,
+)
 from selfloop.cli.tables import print_table
 from selfloop.text.display import duration, printable
 
@@ -32,11 +39,13 @@ if TYPE_CHECKING:
 )
 @accept_license
 @as_json
-def command(recipe: Path, overrides: tuple[str, ...], runs: Path, seconds: float, as_json: bool) -> None:
+def command(
+    recipe: Path, overrides: tuple[str, ...], runs: Path, seconds: float, as_json: bool
+) -> None:
     """Say how long RECIPE will take here, and how much memory, before anything runs.
 
-    RECIPE is a .yaml file, or the name of one that comes with selfloop. The model is loaded, and a round or two of a
-    few questions are played and thrown away.
+    RECIPE is a .yaml file, or the name of one that comes with selfloop. The model is loaded, and a
+    round or two of a few questions are played and thrown away.
 
     \b
     Example:
@@ -58,9 +67,16 @@ def command(recipe: Path, overrides: tuple[str, ...], runs: Path, seconds: float
     except KeyboardInterrupt:
         raise Stopped("stopped; nothing was kept.") from None
     _refuse_unanswered(found)
-    capabilities, warnings = list(_capabilities(loaded, found)), list(_warnings(loaded, found, runs))
+    capabilities, warnings = (
+        list(_capabilities(loaded, found)),
+        list(_warnings(loaded, found, runs)),
+    )
     if as_json:
-        click.echo(json.dumps(_plain(found) | {"capabilities": capabilities, "warnings": warnings}, indent=2))
+        click.echo(
+            json.dumps(
+                _plain(found) | {"capabilities": capabilities, "warnings": warnings}, indent=2
+            )
+        )
         return
     _print(loaded, found, capabilities, runs)
     for warning in warnings:
@@ -72,9 +88,16 @@ def _refuse_unanswered(found: "Forecast") -> None:
     from selfloop.errors import NothingAnswered
     from selfloop.failed_steps import nothing_answered, unanswered
 
-    asked = [attempt for ended in found.sample.ended for attempt in ended.attempts if attempt.decision != "dropped"]
+    asked = [
+        attempt
+        for ended in found.sample.ended
+        for attempt in ended.attempts
+        if attempt.decision != "dropped"
+    ]
     if asked and all(map(unanswered, asked)):
-        raise NothingAnswered(f"{nothing_answered(asked)} There is nothing to measure: mend that first.", Path())
+        raise NothingAnswered(
+            f"{nothing_answered(asked)} There is nothing to measure: mend that first.", Path()
+        )
 
 
 def _capabilities(loaded: "Loaded", found: "Forecast") -> Iterator[dict[str, Any]]:
@@ -83,7 +106,9 @@ def _capabilities(loaded: "Loaded", found: "Forecast") -> Iterator[dict[str, Any
 
     needs: dict[str, list[str]] = {}
     for kind, _, spec in loaded.recipe.specs():
-        wanted = loaded.catalog.find(kind, spec.kind).needs | ({"adapters"} if kind == "tuner" else set())
+        wanted = loaded.catalog.find(kind, spec.kind).needs | (
+            {"adapters"} if kind == "tuner" else set()
+        )
         for capability in wanted if kind != "backend" else ():
             needs.setdefault(capability, []).append(spec.kind)
     for name in dict.fromkeys([*CAPABILITIES, *needs]):
@@ -127,7 +152,9 @@ def _tuner_warnings(loaded: "Loaded", tuner: Any) -> Iterator[str]:
 def _options(loaded: "Loaded") -> set[str]:
     from selfloop.config.options import options_model
 
-    return set(options_model(loaded.catalog.find("backend", loaded.recipe.backend.kind).build).model_fields)
+    return set(
+        options_model(loaded.catalog.find("backend", loaded.recipe.backend.kind).build).model_fields
+    )
 
 
 def _there(folder: Path) -> Path:
@@ -137,7 +164,9 @@ def _there(folder: Path) -> Path:
 
 def _plain(found: "Forecast") -> dict[str, Any]:
     model = asdict(found.model) | {"capabilities": sorted(found.model.capabilities)}
-    sample = {key: getattr(found.sample, key) for key in ("questions", "rounds", "asked", "seconds")}
+    sample = {
+        key: getattr(found.sample, key) for key in ("questions", "rounds", "asked", "seconds")
+    }
     parts = [asdict(part) for part in found.parts]
     sizes = {"memory": found.memory, "disk": found.disk}
     return {
@@ -150,18 +179,31 @@ def _plain(found: "Forecast") -> dict[str, Any]:
     }
 
 
-def _print(loaded: "Loaded", found: "Forecast", capabilities: list[dict[str, Any]], runs: Path) -> None:
+def _print(
+    loaded: "Loaded", found: "Forecast", capabilities: list[dict[str, Any]], runs: Path
+) -> None:
     recipe, sample, model = loaded.recipe, found.sample, found.model
     about = ", ".join(filter(None, (model.architecture, "chat" if model.chat else "base")))
-    click.echo(f"{printable(recipe.name)}: {_many(recipe.rounds, 'round')} of {recipe.ask.questions:,} questions")
-    click.echo(f"with {printable(model.name, 60)} ({printable(about, 60)}), by {recipe.backend.kind}")
+    click.echo(
+        f"{printable(recipe.name)}: {_many(recipe.rounds, 'round')} of {recipe.ask.questions:,} "
+        "questions"
+    )
+    click.echo(
+        f"with {printable(model.name, 60)} ({printable(about, 60)}), by {recipe.backend.kind}"
+    )
     played = f"{_many(sample.rounds, 'round')} of {_many(sample.questions, 'question')}"
     click.echo(f"measured on {played}, which took {duration(sample.seconds)}\n")
     _table(found, recipe.rounds)
     free = shutil.disk_usage(_there(runs)).free
-    click.echo(f"memory  {_bytes(found.memory) + ' at most' if found.memory else 'this system does not tell'}")
+    click.echo(
+        "memory  "
+        f"{_bytes(found.memory) + ' at most' if found.memory else 'this system does not tell'}"
+    )
     click.echo(f"disk    {_bytes(found.disk)} in {printable(str(runs))} ({_bytes(free)} free)\n")
-    rows = [[row["capability"], "yes" if row["given"] else "no", ", ".join(row["needed_by"])] for row in capabilities]
+    rows = [
+        [row["capability"], "yes" if row["given"] else "no", ", ".join(row["needed_by"])]
+        for row in capabilities
+    ]
     print_table(["capability", "given", "needed by"], rows, left=3)
 
 

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from selfloop.protocols import Component
     from selfloop.registry.manager import Catalog
 
-KINDS = ("backend", "source", "scorer", "verifier", "critic", "demonstrator", "tuner", "observer", "command")
+KINDS = (
+    "backend",
+    "source",
+    "scorer",
+    "verifier",
+    "critic",
+    "demonstrator",
+    "tuner",
+    "observer",
+    "command",
+)
 # where the built-in ones are described, with figures; all of them are in docs/recipe.md
 PAGES = {
     "source": "docs/asking.md",
@@ -38,10 +48,11 @@ Row = dict[str, Any]
 @click.option("--kind", type=click.Choice(KINDS), help="Only components of this kind.")
 @as_json
 def command(names: tuple[str, ...], kind: str | None, as_json: bool) -> None:
-    """List what is installed: components, their options, and what they need. NAMES picks some of them.
+    """List what is installed: components, their options, and what they need. NAMES picks some of
+    them.
 
-    For each it says which plugin it comes from, its options with types and defaults, what the backend must give, the
-    extra that must be installed, and the paper.
+    For each it says which plugin it comes from, its options with types and defaults, what the
+    backend must give, the extra that must be installed, and the paper.
 
     \b
     Examples:
@@ -51,12 +62,18 @@ def command(names: tuple[str, ...], kind: str | None, as_json: bool) -> None:
     from selfloop.registry.manager import load
 
     catalog = load()
-    rows = [row for row in (*_components(catalog), *_commands(catalog)) if kind in (None, row["kind"])]
+    rows = [
+        row for row in (*_components(catalog), *_commands(catalog)) if kind in (None, row["kind"])
+    ]
     _refuse_unknown(names, rows, kind, catalog)
     clashes = catalog.clashes()
     picked = [row for row in rows if not names or any(_is(row, name, rows) for name in names)]
     if as_json:
-        click.echo(json.dumps({"components": picked, "broken": catalog.broken, "clashes": clashes}, indent=2))
+        click.echo(
+            json.dumps(
+                {"components": picked, "broken": catalog.broken, "clashes": clashes}, indent=2
+            )
+        )
         return
     for row in picked:
         _print(row)
@@ -108,21 +125,37 @@ def _commands(catalog: "Catalog") -> Iterator[Row]:
         name, version = str(added.name), catalog.plugins[plugin]
         if commands.get(name) is not added:
             continue
-        doc, page = short_help(added, 200).rstrip("."), _page("command", name, version.partition(" ")[0])
-        yield {"kind": "command", "name": name, "doc": doc, "plugin": plugin, "version": version, "docs": page}
+        doc, page = (
+            short_help(added, 200).rstrip("."),
+            _page("command", name, version.partition(" ")[0]),
+        )
+        yield {
+            "kind": "command",
+            "name": name,
+            "doc": doc,
+            "plugin": plugin,
+            "version": version,
+            "docs": page,
+        }
 
 
 def _is(row: Row, name: str, rows: list[Row]) -> bool:
     """Return whether a name means this one: its own, or that of its plugin where nothing else is called so."""
-    return row["name"] == name or (row["plugin"] == name and all(other["name"] != name for other in rows))
+    return row["name"] == name or (
+        row["plugin"] == name and all(other["name"] != name for other in rows)
+    )
 
 
-def _refuse_unknown(names: tuple[str, ...], rows: list[Row], kind: str | None, catalog: "Catalog") -> None:
+def _refuse_unknown(
+    names: tuple[str, ...], rows: list[Row], kind: str | None, catalog: "Catalog"
+) -> None:
     from selfloop.errors import RecipeError, did_you_mean
 
     there = sorted({row["name"] for row in rows})
     installed = f"Installed: {', '.join(there)}" if kind else "All of them: selfloop plugins"
-    lost = "".join(f" (The plugin {p} could not be used: {why})" for p, why in catalog.broken.items())
+    lost = "".join(
+        f" (The plugin {p} could not be used: {why})" for p, why in catalog.broken.items()
+    )
     for name in names:
         if not any(_is(row, name, rows) for row in rows):
             what = f"no {kind or 'component, command or plugin'} named {name!r}"
@@ -131,7 +164,9 @@ def _refuse_unknown(names: tuple[str, ...], rows: list[Row], kind: str | None, c
 
 def _print(row: Row) -> None:
     if terminal_width() >= NARROW:
-        print_wrapped(printable(f"{row['name']}: {row['doc']}"), first=f"{row['kind']:12} ", more=" " * 13)
+        print_wrapped(
+            printable(f"{row['name']}: {row['doc']}"), first=f"{row['kind']:12} ", more=" " * 13
+        )
         lines, indent = list(_told(row)), " " * 13
     else:
         print_wrapped(printable(f"{row['kind']} {row['name']}"), more=" " * 13)

@@ -50,7 +50,10 @@ class Requirement:
 
 
 def required(under: Sequence[str], over: Sequence[str]) -> list[Requirement]:
-    """Return what the options say. Raises UsageError for what is no METRIC=VALUE, or a bound of the wrong kind."""
+    """Return what the options say.
+
+    Raises UsageError for what is no METRIC=VALUE, or a bound of the wrong kind.
+    """
     least = [_parsed(text, most=False) for text in under]
     return least + [_parsed(text, most=True) for text in over]
 
@@ -64,17 +67,24 @@ def _parsed(text: str, *, most: bool) -> Requirement:
     except ValueError:
         value = math.nan
     if not equals or not name or not math.isfinite(value):
-        raise click.UsageError(f"{option} {text}: write METRIC=NUMBER, as in {option} accuracy=0.6.")
-    last = next((name.removesuffix(end) for end in ENDS if name.endswith(end)), name).rpartition(".")[2]
+        raise click.UsageError(
+            f"{option} {text}: write METRIC=NUMBER, as in {option} accuracy=0.6."
+        )
+    last = next((name.removesuffix(end) for end in ENDS if name.endswith(end)), name).rpartition(
+        "."
+    )[2]
     if not most and last in BETTER_LOW:
-        raise click.UsageError(f"{option} {text}: {last} is better low. Give the most it may be: --fail-over {text}")
+        raise click.UsageError(
+            f"{option} {text}: {last} is better low. Give the most it may be: --fail-over {text}"
+        )
     return Requirement(name, value, most)
 
 
 def figures(report: Mapping[str, Any]) -> dict[str, float | None]:
     """Return each number of `eval.json` by its dotted name, and the usual ones by a short name too.
 
-    A figure with an interval has its value under its own name, and the ends as `NAME.low` and `NAME.high`.
+    A figure with an interval has its value under its own name, and the ends as `NAME.low` and
+    `NAME.high`.
     """
     found = {"_".join(name.split()): value for name, value in _numbers(report)}
     declined = found.get("policies.run.declined")
@@ -117,7 +127,9 @@ def refuse_unknown(requirements: Sequence[Requirement], known: Collection[str]) 
     """Raise RecipeError for a requirement of a figure that there is not."""
     for requirement in requirements:
         if requirement.name not in known:
-            usual = sorted(name for name in known if _shortened(name) == name and not name.endswith(ENDS))
+            usual = sorted(
+                name for name in known if _shortened(name) == name and not name.endswith(ENDS)
+            )
             usual = [name for name in usual if not name.startswith("policies.")]
             more = "NAME.low and NAME.high (the ends of an interval), and all other numbers of eval.json"
             raise RecipeError(

@@ -13,10 +13,11 @@ from selfloop.cli.options import as_json, overrides, run_argument, run_folder, r
 @runs_dir
 @as_json
 def command(run: str, overrides: tuple[str, ...], runs: Path, as_json: bool) -> None:
-    """Judge and decide RUN (a folder, or a name in --runs) again, as --set says, in a run of its own.
+    """Judge and decide RUN (a folder, or a name in --runs) again, as --set says, in a run of its
+    own.
 
-    Nothing is generated anew: the model is opened only if a verifier asks for what is not stored. Printed is the new
-    run's summary; RUN stays as it is.
+    Nothing is generated anew: the model is opened only if a verifier asks for what is not stored.
+    Printed is the new run's summary; RUN stays as it is.
 
     \b
     Examples:

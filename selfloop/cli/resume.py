@@ -14,7 +14,8 @@ from selfloop.cli.options import accept_license, as_json, quiet, run_argument, r
 @quiet
 @as_json
 def command(run: str, runs: Path, quiet: bool, as_json: bool) -> None:
-    """Go on with RUN (a folder, or a name in --runs) where it was stopped. Nothing is generated twice.
+    """Go on with RUN (a folder, or a name in --runs) where it was stopped. Nothing is generated
+    twice.
 
     A run that is done is left as it is, and its summary printed again.
 

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from selfloop.cli.options import FilePath, accept_license, as_json, complete_recipe, overrides, quiet, runs_dir
+from selfloop.cli.options import (
+    FilePath,
+    accept_license,
+    as_json,
+    complete_recipe,
+    overrides,
+    quiet,
+    runs_dir,
+)
 
 
 @click.command("run")
@@ -14,12 +22,14 @@ from selfloop.cli.options import FilePath, accept_license, as_json, complete_rec
 @accept_license
 @quiet
 @as_json
-def command(recipe: Path, overrides: tuple[str, ...], runs: Path, quiet: bool, as_json: bool) -> None:
+def command(
+    recipe: Path, overrides: tuple[str, ...], runs: Path, quiet: bool, as_json: bool
+) -> None:
     """Run RECIPE in a new folder of --runs, and print a summary at its end.
 
-    RECIPE is a .yaml file, or the name of one that comes with selfloop (`selfloop recipes` lists them). All that
-    happens is kept in the run's folder: stop it with Ctrl-C and go on with `selfloop resume`, look into it with
-    `selfloop show`.
+    RECIPE is a .yaml file, or the name of one that comes with selfloop (`selfloop recipes` lists
+    them). All that happens is kept in the run's folder: stop it with Ctrl-C and go on with
+    `selfloop resume`, look into it with `selfloop show`.
 
     \b
     Examples:

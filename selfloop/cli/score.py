@@ -26,7 +26,12 @@ from selfloop.text.display import printable
 @click.argument("file", type=FilePath(path_type=Path))
 @question_column
 @answers_column
-@click.option("--answer-column", default="", metavar="NAME", help="The column of the answers that are to be judged.")
+@click.option(
+    "--answer-column",
+    default="",
+    metavar="NAME",
+    help="The column of the answers that are to be judged.",
+)
 @skip_broken
 @overrides
 @runs_dir
@@ -45,15 +50,16 @@ def command(
 ) -> None:
     """Say how likely the answers in FILE are true, going by MODEL (a name, or a .gguf file).
 
-    FILE has rows with a question and an answer: JSONL, JSON, CSV, TSV or Parquet, also as .gz, or - for standard input.
-    Who wrote the answers does not matter. The model reads each, and answers the question itself some times to compare.
-    It is a run like any other, in --runs. Which column was taken for what is said on standard error.
+    FILE has rows with a question and an answer: JSONL, JSON, CSV, TSV or Parquet, also as .gz, or -
+    for standard input. Who wrote the answers does not matter. The model reads each, and answers the
+    question itself some times to compare. It is a run like any other, in --runs. Which column was
+    taken for what is said on standard error.
 
-    In place of MODEL, RECIPE (a .yaml file) is its model by its prompts and verifiers, and RUN (a run's folder) the
-    same with the adapter that it was tuned to last.
+    In place of MODEL, RECIPE (a .yaml file) is its model by its prompts and verifiers, and RUN (a
+    run's folder) the same with the adapter that it was tuned to last.
 
-    Printed is a line for each answer: the confidence in it, from 0 to 1, the question and the answer. With --json the
-    other columns of its row come out again, under `columns`.
+    Printed is a line for each answer: the confidence in it, from 0 to 1, the question and the
+    answer. With --json the other columns of its row come out again, under `columns`.
 
     \b
     Examples:
@@ -64,7 +70,8 @@ def command(
     from selfloop.errors import StepFailed
     from selfloop.storage.store import attempts_of
 
-    refuse_ignored(overrides, "critique", "answer.careful", "prompts.critique", "prompts.revise")  # no draft is written
+    # no draft is written
+    refuse_ignored(overrides, "critique", "answer.careful", "prompts.critique", "prompts.revise")
     path = kept_input(file, runs)
     wanted = data.Columns(question_column, answers_column, answer_column)
     table = data.read(path, "score", wanted, skip_broken=skip_broken)
@@ -82,11 +89,16 @@ def command(
     count = len(table.questions)
     failure: StepFailed | None = None
     try:
-        folder = closed_book(what, source, count, plain, runs, name="score", quiet=as_json, pinned=pinned)
+        folder = closed_book(
+            what, source, count, plain, runs, name="score", quiet=as_json, pinned=pinned
+        )
     except StepFailed as failed:
         folder, failure = failed.folder, failed
     for attempt in attempts_of(folder):
-        told: dict[str, Any] = {"question": attempt.question.text, "answer": attempt.question.answer}
+        told: dict[str, Any] = {
+            "question": attempt.question.text,
+            "answer": attempt.question.answer,
+        }
         if as_json:
             columns = attempt.question.other_columns
             told |= {"id": columns["id"]} if "id" in columns else {}
@@ -100,7 +112,14 @@ def command(
             click.echo(json.dumps(told, ensure_ascii=False))
             continue
         unsure = "error" if attempt.decision == "failed" else "?"
-        sure = f"  {unsure} ({attempt.reason})" if attempt.confidence is None else f"{attempt.confidence:.2f}"
-        click.echo(f"{printable(sure, 80)}  {printable(attempt.question.text, 100)} — {printable(attempt.answer, 60)}")
+        sure = (
+            f"  {unsure} ({attempt.reason})"
+            if attempt.confidence is None
+            else f"{attempt.confidence:.2f}"
+        )
+        click.echo(
+            f"{printable(sure, 80)}  {printable(attempt.question.text, 100)} — "
+            f"{printable(attempt.answer, 60)}"
+        )
     if failure:
         raise failure

@@ -74,7 +74,9 @@ def dropped_line(found: Mapping[str, Mapping[str, int]]) -> str:
     """Return how many questions each scorer dropped, and for what where there is more than one reason."""
     pieces = []
     for scorer, counts in found.items():
-        named = [f"{count:,} {reason}" for reason, count in list(counts.items())[:REASONS] if reason]
+        named = [
+            f"{count:,} {reason}" for reason, count in list(counts.items())[:REASONS] if reason
+        ]
         more = ["..."] if len(counts) > REASONS else []
         reasons = f" ({', '.join(named + more)})" if len(counts) > 1 and named else ""
         pieces.append(f"{sum(counts.values()):,} {scorer}{reasons}")
@@ -85,22 +87,34 @@ def _flips(rounds: Iterable[Round]) -> dict[str, dict[str, int]]:
     """Return how many revisions there are of each flip, and how many of them were accepted."""
     attempts = [attempt for ended in rounds for attempt in ended.attempts]
     taken = flips.counts(attempts, accepted=True)
-    return {flip: {"revisions": n, "accepted": taken[flip]} for flip, n in flips.counts(attempts).most_common()}
+    return {
+        flip: {"revisions": n, "accepted": taken[flip]}
+        for flip, n in flips.counts(attempts).most_common()
+    }
 
 
 def flips_line(found: Mapping[str, Mapping[str, int]]) -> str:
     """Return how many revisions changed what, and how many of them the verifiers let pass."""
-    pieces = [f"{n['revisions']:,} {flip} ({n['accepted']:,} accepted)" for flip, n in found.items()]
+    pieces = [
+        f"{n['revisions']:,} {flip} ({n['accepted']:,} accepted)" for flip, n in found.items()
+    ]
     return f"revisions: {', '.join(pieces)}" if pieces else ""
 
 
 def _failed_step(step: FailedStep) -> dict[str, Any]:
-    return {"round": step.round, "step": step.step, "questions": step.questions, "cause": cause_text(step.cause)}
+    return {
+        "round": step.round,
+        "step": step.step,
+        "questions": step.questions,
+        "cause": cause_text(step.cause),
+    }
 
 
 def failed_lines(found: Mapping[str, Any]) -> list[str]:
     """Return a line for each step that failed throughout a round, and for each verifier that did."""
-    steps = [f"round {one['round']}: {_failed(one)}: {one['cause']}" for one in found["failed_steps"]]
+    steps = [
+        f"round {one['round']}: {_failed(one)}: {one['cause']}" for one in found["failed_steps"]
+    ]
     verifiers = [
         f"round {one['round']}: a verifier failed for every answer, others decided: {one['cause']}"
         for one in found["failed_verifiers"]
@@ -109,7 +123,11 @@ def failed_lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def _failed(step: Mapping[str, Any]) -> str:
-    return "the tuner made no adapter" if step["step"] == "tune" else f"{step['step']} failed for every question"
+    return (
+        "the tuner made no adapter"
+        if step["step"] == "tune"
+        else f"{step['step']} failed for every question"
+    )
 
 
 def _counts(ended: Round) -> dict[str, int]:
@@ -142,7 +160,10 @@ def print_summary(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
     for line in filter(None, (dropped_line(found["dropped_for"]), flips_line(found["flips"]))):
         click.echo(f"  {printable(line)}")
     for belief in found["beliefs"][:5]:
-        line = printable(f"{belief['question']} — {belief['answer']}", max(LEAST, min(LONGEST, terminal_width() - 8)))
+        line = printable(
+            f"{belief['question']} — {belief['answer']}",
+            max(LEAST, min(LONGEST, terminal_width() - 8)),
+        )
         click.echo(f"  {belief['confidence']:.2f}  {line}")
     for line in failed_lines(found):
         click.secho(f"  {printable(line)}", fg="red")
@@ -154,7 +175,10 @@ def print_summary(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
 
 
 def summed_up(play: Callable[[], Path], *, as_json: bool, quiet: bool = False) -> None:
-    """Print the summary of the run that `play` returns, also where a step of it failed. Raises that StepFailed."""
+    """Print the summary of the run that `play` returns, also where a step of it failed.
+
+    Raises that StepFailed.
+    """
     try:
         folder = play()
     except StepFailed as failed:

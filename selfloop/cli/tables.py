@@ -1,4 +1,7 @@
-"""Tables on the terminal. Where one is wider than the terminal its rows become lines: no figure is ever cut."""
+"""Tables on the terminal.
+
+Where one is wider than the terminal its rows become lines: no figure is ever cut.
+"""
 
 import shutil
 from collections.abc import Sequence
@@ -26,15 +29,19 @@ def print_table(
     header: bool = True,
     last_is_bold: bool = False,
 ) -> None:
-    """Print rows under the names of their columns; the first `left` columns are text, the others figures.
+    """Print rows under the names of their columns; the first `left` columns are text, the others
+    figures.
 
-    What is printed is made safe for a terminal here. Without `header` the names stand only where a row becomes lines.
+    What is printed is made safe for a terminal here. Without `header` the names stand only where a
+    row becomes lines.
     """
     names = [printable(name) for name in columns]
     table = [[printable(cell) for cell in row] for row in rows]
     if title:
         click.secho(title, bold=True)
-    widths = [max(map(cells, column)) for column in zip(*([names] if header else []), *table, strict=True)]
+    widths = [
+        max(map(cells, column)) for column in zip(*([names] if header else []), *table, strict=True)
+    ]
     total = sum(widths) + len(GAP) * (len(widths) - 1)
     if len(INDENT) + total > terminal_width():
         _print_lines(names, table)

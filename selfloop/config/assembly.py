@@ -1,4 +1,7 @@
-"""Recipe + plugins -> the objects of one run. What can be known to be wrong is said before a model loads."""
+"""Recipe + plugins -> the objects of one run.
+
+What can be known to be wrong is said before a model loads.
+"""
 
 import inspect
 from collections import Counter
@@ -46,23 +49,31 @@ class Named(Generic[P]):
 
 
 class Observers:
-    """Passes events on. An observer that raises is noted, told to the others, and told nothing more but to close."""
+    """Passes events on.
+
+    An observer that raises is noted, told to the others, and told nothing more but to close.
+    """
 
     def __init__(self, observers: list[Named[Observer]]) -> None:
         self._observers = self._open = observers
         self.failures: list[Failure] = []
 
     def __call__(self, event: Event) -> None:
-        """Tell every observer. Raises DiskFullError where one has no room for its file: a resumed run writes it."""
+        """Tell every observer.
+
+        Raises DiskFullError where one has no room for its file: a resumed run writes it.
+        """
         for named in list(self._observers):
-            if named in self._observers:  # it may have been left out meanwhile, for raising at another's Trouble
+            # it may have been left out meanwhile, for raising at another's Trouble
+            if named in self._observers:
                 self._guarded(named, lambda observer: observer.notice(event))
 
     def close(self) -> None:
         """Let every observer finish."""
         still_open, self._open, self._observers = self._open, [], []
         for named in still_open:
-            with suppress(DiskFullError):  # the run has ended, or is being stopped for that very reason
+            # the run has ended, or is being stopped for that very reason
+            with suppress(DiskFullError):
                 self._guarded(named, lambda observer: observer.close())
 
     def _guarded(self, named: Named[Observer], call: Callable[[Observer], None]) -> None:
@@ -98,11 +109,17 @@ class Parts:
     def at_home(self, adapter: Adapter) -> Adapter:
         """Return the adapter with its path relative to the run's folder, if it lies there: runs may be moved."""
         path, home = Path(adapter.path).resolve(), self.folder.resolve()
-        return replace(adapter, path=str(path.relative_to(home))) if path.is_relative_to(home) else adapter
+        return (
+            replace(adapter, path=str(path.relative_to(home)))
+            if path.is_relative_to(home)
+            else adapter
+        )
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Load an adapter of this run, or the bare model."""
-        return self.backend.load_adapter(adapter and replace(adapter, path=str(self.folder / adapter.path)))
+        return self.backend.load_adapter(
+            adapter and replace(adapter, path=str(self.folder / adapter.path))
+        )
 
     def close(self) -> None:
         """End the observers and free the model; what goes wrong here is left in `notice.failures`."""
@@ -145,19 +162,28 @@ def prompts(loaded: Loaded) -> Prompts:
 
 
 def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None = None) -> Parts:
-    """Build everything, the model last, or take `backend`. Raises PluginError for what cannot be built."""
+    """Build everything, the model last, or take `backend`.
+
+    Raises PluginError for what cannot be built.
+    """
     recipe = loaded.recipe
 
     def build(kind: str, spec: Spec) -> Any:
         return built(loaded, kind, spec, folder)
 
     sources = [Named(n, build("source", s), share=s.share) for n, s in numbered(recipe.ask.sources)]
-    scorers = [Named(n, build("scorer", s), minimum=s.minimum) for n, s in numbered(recipe.ask.scorers)]
+    scorers = [
+        Named(n, build("scorer", s), minimum=s.minimum) for n, s in numbered(recipe.ask.scorers)
+    ]
     verifiers = [Named(n, build("verifier", s)) for n, s in numbered(recipe.verifiers)]
-    ones = {k: Named(s.kind, build(k, s)) for k, _, s in recipe.specs() if k in ONES and k != "backend"}
+    ones = {
+        k: Named(s.kind, build(k, s)) for k, _, s in recipe.specs() if k in ONES and k != "backend"
+    }
     notice = Observers([Named(s.kind, build("observer", s)) for s in recipe.observers])
     try:
-        recorder = Recorder(backend or build("backend", recipe.backend), store, notice, recipe.backend.kind)
+        recorder = Recorder(
+            backend or build("backend", recipe.backend), store, notice, recipe.backend.kind
+        )
     except BaseException:
         notice.close()
         raise
@@ -179,24 +205,33 @@ def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None
 def built(loaded: Loaded, kind: str, spec: Spec, folder: Path) -> Any:
     """Build one component of a recipe. Raises PluginError."""
     component = loaded.catalog.find(kind, spec.kind)
-    part = _attributed(kind, component, component.build, options_of(component, spec, loaded.base, folder))
+    part = _attributed(
+        kind, component, component.build, options_of(component, spec, loaded.base, folder)
+    )
     return _shaped(kind, component, part)
 
 
 def numbered(specs: Sequence[S]) -> Iterator[tuple[str, S]]:
-    """Yield each spec with a name of its own: `file`, `file-2`, ... where one kind is used more than once."""
+    """Yield each spec with a name of its own: `file`, `file-2`, ...
+
+    where one kind is used more than once.
+    """
     used: Counter[str] = Counter()
     for spec in specs:
         used[spec.kind] += 1
         yield spec.kind if used[spec.kind] == 1 else f"{spec.kind}-{used[spec.kind]}", spec
 
 
-def options_of(component: Component, spec: Spec, base: Path, folder: Path | None = None) -> dict[str, Any]:
+def options_of(
+    component: Component, spec: Spec, base: Path, folder: Path | None = None
+) -> dict[str, Any]:
     """Return the spec's options as `build` takes them, of the types its signature says.
 
     Paths are relative to the recipe, at `base`; so is an option `model`, if such a file is there.
     """
-    model = options_model(component.build).model_validate_json(spec.model_dump_json(include=set(spec.options)))
+    model = options_model(component.build).model_validate_json(
+        spec.model_dump_json(include=set(spec.options))
+    )
     options = {name: _placed(name, getattr(model, name), base) for name in model.model_fields_set}
     if folder and "folder" in inspect.signature(component.build).parameters:
         options["folder"] = folder
@@ -213,7 +248,9 @@ def _placed(name: str, value: Any, base: Path) -> Any:
     return str(base / value) if name == "model" and (base / str(value)).is_file() else value
 
 
-def _attributed(kind: str, component: Component, call: Callable[..., Any], options: dict[str, Any]) -> Any:
+def _attributed(
+    kind: str, component: Component, call: Callable[..., Any], options: dict[str, Any]
+) -> Any:
     output = observer_output if kind == "observer" else attributed_output
     try:
         with output(component.name):
@@ -242,5 +279,8 @@ def _shaped(kind: str, component: Component, part: Any) -> Any:
     missing = [name for name in METHODS[kind] if not callable(getattr(part, name, None))]
     if missing:
         lacks = " and ".join(f"{name}()" for name in missing)
-        raise PluginError(f"the {kind} {component.name} built a {type(part).__name__}, which has no {lacks}. Write it.")
+        raise PluginError(
+            f"the {kind} {component.name} built a {type(part).__name__}, which has no {lacks}. "
+            "Write it."
+        )
     return part

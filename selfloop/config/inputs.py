@@ -1,7 +1,9 @@
-"""The files that a run reads beside its model: their hashes are kept, so that a resumed run reads the same.
+"""The files that a run reads beside its model: their hashes are kept, so that a resumed run reads
+the same.
 
-They are the plugin files and prompts that the recipe names, and every option of a component that is a `Path` of a file
-or folder which is there when the run begins. What a component writes (`Component.writes`) is no input.
+They are the plugin files and prompts that the recipe names, and every option of a component that is
+a `Path` of a file or folder which is there when the run begins. What a component writes
+(`Component.writes`) is no input.
 """
 
 import os
@@ -20,17 +22,26 @@ Pinned = Mapping[str, Mapping[str, str]]
 
 
 def inputs(loaded: Loaded) -> dict[str, dict[str, str]]:
-    """Return path and sha256 of each input, by its place in the recipe. Raises RecipeError if one cannot be read."""
+    """Return path and sha256 of each input, by its place in the recipe.
+
+    Raises RecipeError if one cannot be read.
+    """
     found = {place: path.resolve() for place, path in _places(loaded) if path.exists()}
     try:
         return {place: {"path": str(path), "sha256": digest(path)} for place, path in found.items()}
     except OSError as error:
-        raise RecipeError(f"cannot read {error.filename}: {error.strerror}. See who may read it.") from error
+        raise RecipeError(
+            f"cannot read {error.filename}: {error.strerror}. See who may read it."
+        ) from error
 
 
 def refuse_changed(pinned: Pinned) -> None:
     """Raise InputChanged, naming every input that is not what it was when the run began."""
-    changes = [change for entry in pinned.values() if (change := _change(Path(entry["path"]), entry["sha256"]))]
+    changes = [
+        change
+        for entry in pinned.values()
+        if (change := _change(Path(entry["path"]), entry["sha256"]))
+    ]
     if changes:
         advice = "Put the old file back, or start a new run."
         raise InputChanged("\n".join([*dict.fromkeys(changes), advice]))
@@ -41,12 +52,17 @@ def digest(path: Path) -> str:
 
     Raises OSError, or StoreError for a run that cannot be read.
     """
-    if (path / DATABASE).is_file():  # SQLite changes its files by reading them, and `eval` adds some
+    # SQLite changes its files by reading them, and `eval` adds some
+    if (path / DATABASE).is_file():
         with closing(Store(path, write=False)) as store:
             return store.digest()
     if path.is_dir():
         files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
-        lines = [f"{digest(file)} {file.relative_to(path).as_posix()}\n" for file in files if file.is_file()]
+        lines = [
+            f"{digest(file)} {file.relative_to(path).as_posix()}\n"
+            for file in files
+            if file.is_file()
+        ]
         return sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()

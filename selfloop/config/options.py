@@ -20,7 +20,9 @@ def options_model(build: Callable[..., Any]) -> type[BaseModel]:
         return _options_model(build)
     except Exception as error:
         where = f"{getattr(build, '__module__', '')}.{getattr(build, '__qualname__', build)}"
-        raise PluginError(f"{where}: its options cannot be read: {type(error).__name__}: {error}") from error
+        raise PluginError(
+            f"{where}: its options cannot be read: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _options_model(build: Callable[..., Any]) -> type[BaseModel]:
@@ -31,14 +33,18 @@ def _options_model(build: Callable[..., Any]) -> type[BaseModel]:
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
         fields[name] = (hints.get(name, Any), default)
-    config = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
+    config = ConfigDict(
+        extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=()
+    )
     return create_model("Options", __config__=config, **fields)
 
 
 def _hints(build: Callable[..., Any]) -> dict[str, Any]:
     """Return the types of the parameters; what is returned may be a name that only type checkers import."""
     target: Any = build.__init__ if inspect.isclass(build) else build
-    typed = SimpleNamespace(__annotations__={k: v for k, v in _annotations(target).items() if k != "return"})
+    typed = SimpleNamespace(
+        __annotations__={k: v for k, v in _annotations(target).items() if k != "return"}
+    )
     return get_type_hints(typed, globalns=getattr(target, "__globals__", {}), include_extras=True)
 
 
@@ -51,7 +57,13 @@ def describe_options(build: Callable[..., Any]) -> list[dict[str, str]]:
     rows = []
     for name, field in options_model(build).model_fields.items():
         default = "" if field.is_required() else f" = {describe_value(field.default)}"
-        rows.append({"name": name, "type": describe_type(field.annotation, field.metadata), "default": default})
+        rows.append(
+            {
+                "name": name,
+                "type": describe_type(field.annotation, field.metadata),
+                "default": default,
+            }
+        )
     return rows
 
 
@@ -61,10 +73,19 @@ _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 def describe_type(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     """Return a type as a recipe's author would say it: `float > 0`, `list of text`, `plain | none`."""
-    signs = [f" {sign} {getattr(m, key)}" for m in metadata for key, sign in _SIGNS.items() if hasattr(m, key)]
+    signs = [
+        f" {sign} {getattr(m, key)}"
+        for m in metadata
+        for key, sign in _SIGNS.items()
+        if hasattr(m, key)
+    ]
     bounds = ",".join(signs)
-    longest = "".join(f", at most {m.max_length} long" for m in metadata if getattr(m, "max_length", None))
-    least = "".join(f", at least {m.min_length}" for m in metadata if getattr(m, "min_length", None))
+    longest = "".join(
+        f", at most {m.max_length} long" for m in metadata if getattr(m, "max_length", None)
+    )
+    least = "".join(
+        f", at least {m.min_length}" for m in metadata if getattr(m, "min_length", None)
+    )
     return _plain_type(annotation) + bounds + longest + least
 
 

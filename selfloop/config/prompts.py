@@ -1,8 +1,10 @@
-"""Prompts are plain files. Filling one in is a single pass: what the model wrote is never expanded again.
+"""Prompts are plain files. Filling one in is a single pass: what the model wrote is never expanded
+again.
 
-`NAME.chat.txt` serves models with a chat template: lines `=== system`, `=== user` and `=== assistant` begin
-its messages, and a last message of the assistant is left open, so that the model goes on with it.
-`NAME.base.txt` serves base models: the whole file is the text. `{word}` is filled in.
+`NAME.chat.txt` serves models with a chat template: lines `=== system`, `=== user` and `===
+assistant` begin its messages, and a last message of the assistant is left open, so that the model
+goes on with it. `NAME.base.txt` serves base models: the whole file is the text. `{word}` is filled
+in.
 """
 
 import re
@@ -46,11 +48,14 @@ def _refuse_other_fields(path: Path, text: str, known: Collection[str]) -> None:
         raise RecipeError(f"{path} uses {{{field}}}, but this prompt is given {given}.")
     missing = " and ".join(f"{{{name}}}" for name in sorted(set(known) - fields))
     if missing:
-        raise RecipeError(f"{path} lacks {missing}, so the model would never see it. Write it where it belongs.")
+        raise RecipeError(
+            f"{path} lacks {missing}, so the model would never see it. Write it where it belongs."
+        )
     before, *turns = _TURN.split(text)
     if turns and before.strip():
         raise RecipeError(
-            f"{path} has text before its first line `=== {turns[0]}`, which belongs to no message. Put it below one."
+            f"{path} has text before its first line `=== {turns[0]}`, which belongs to no "
+            "message. Put it below one."
         )
 
 
@@ -70,7 +75,9 @@ class Prompts:
     def __init__(self, folders: Iterable[Path] = ()) -> None:
         paths = [path for folder in (BUILT_IN, *folders) for path in sorted(folder.glob("*.txt"))]
         self.rendered: set[str] = set()  # the names of those that were asked for
-        self._texts = {path.name.removesuffix(".txt"): path.read_text(encoding="utf-8") for path in paths}
+        self._texts = {
+            path.name.removesuffix(".txt"): path.read_text(encoding="utf-8") for path in paths
+        }
 
     @property
     def names(self) -> list[str]:
@@ -82,7 +89,8 @@ class Prompts:
         variants = [key for key in (f"{name}.chat", f"{name}.base") if key in self._texts]
         if not variants:
             raise RecipeError(
-                f"no prompt named {name!r}.{did_you_mean(name, self.names)} Known: {', '.join(self.names)}."
+                f"no prompt named {name!r}.{did_you_mean(name, self.names)} Known: "
+                f"{', '.join(self.names)}."
             )
         try:
             text = path.read_text(encoding="utf-8-sig")
@@ -95,11 +103,14 @@ class Prompts:
     def render(self, name: str, *, chat: bool, **values: str) -> Prompt:
         """Return the prompt `name` filled in: messages for a chat model, text for a base model.
 
-        Raises PluginError where a field of the prompt has no value: the model would be shown its bare name.
+        Raises PluginError where a field of the prompt has no value: the model would be shown its
+        bare name.
         """
         self.rendered.add(name)
         text = self._texts[f"{name}.chat"] if chat else self._texts[f"{name}.base"].rstrip("\n")
         for field in _FIELD.findall(text):
             if field not in values:
-                raise PluginError(f"the prompt {name} uses {{{field}}}, which its component does not give.")
+                raise PluginError(
+                    f"the prompt {name} uses {{{field}}}, which its component does not give."
+                )
         return messages(text, values) if chat else fill(text, values)

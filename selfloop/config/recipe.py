@@ -12,7 +12,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from selfloop.config.options import options_model
 from selfloop.config.yaml_source import Loc, Source
@@ -29,7 +37,10 @@ IN_QUOTES = "must be text"
 
 
 class Spec(BaseModel):
-    """A component: its `kind`, and its options beside it. `kind` alone may be written as plain text."""
+    """A component: its `kind`, and its options beside it.
+
+    `kind` alone may be written as plain text.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
     kind: str
@@ -83,18 +94,23 @@ class Ask(BaseModel):
     model_config = STRICT
     questions: Count = 40
     sources: Annotated[list[SourcePart], Field(min_length=1)]
-    scorers: list[ScorerPart] = [ScorerSpec(kind="well_formed", minimum=1.0), ScorerSpec(kind="novelty", minimum=0.2)]
+    scorers: list[ScorerPart] = [
+        ScorerSpec(kind="well_formed", minimum=1.0),
+        ScorerSpec(kind="novelty", minimum=0.2),
+    ]
     turns: Count = 6
 
 
 class Answer(BaseModel):
-    """The greedy draft, and the samples that verifiers share. `careful` nats make the draft decline more.
+    """The greedy draft, and the samples that verifiers share. `careful` nats make the draft decline
+    more.
 
-    A model that begins with a marked thought ("<think>") gets up to `thought_tokens` to end it, and then answers.
-    Neither `stop` nor `max_tokens` applies within a thought. With 0 an opened thought stays a text without an answer.
+    A model that begins with a marked thought ("<think>") gets up to `thought_tokens` to end it, and
+    then answers. Neither `stop` nor `max_tokens` applies within a thought. With 0 an opened thought
+    stays a text without an answer.
 
-    An answer in which one of the patterns `declines` is found, ignoring case, says that there is none, beside those
-    that say so in their own words (docs/evaluation.md).
+    An answer in which one of the patterns `declines` is found, ignoring case, says that there is
+    none, beside those that say so in their own words (docs/evaluation.md).
     """
 
     model_config = STRICT
@@ -137,17 +153,24 @@ class Decide(BaseModel):
     def _in_order(self) -> "Decide":
         if self.declined >= self.belief:
             raise ValueError(
-                f"declined ({self.declined}) must be below belief ({self.belief}), or nothing is undecided"
+                f"declined ({self.declined}) must be below belief ({self.belief}), or nothing is "
+                "undecided"
             )
         return self
 
 
-# The verifiers of a recipe that names none, less those that its backend cannot serve: one confidence out of four
-# detectors, and what leaves an answer undecided that only says the question's words again.
+# The verifiers of a recipe that names none, less those that its backend cannot serve: one
+# confidence out of four detectors, and what leaves an answer undecided that only says the
+# question's words again.
 DETECTORS = ("agreement", "sequence_probability", "meaning_probability", "pmi", "combined", "echo")
 
 # Where a recipe has the one component of a kind, and where it lists those of the others.
-ONES = {"backend": "backend", "critic": "critique", "demonstrator": "demonstrations", "tuner": "tuner"}
+ONES = {
+    "backend": "backend",
+    "critic": "critique",
+    "demonstrator": "demonstrations",
+    "tuner": "tuner",
+}
 LISTS: dict[str, tuple[str, ...]] = {
     "source": ("ask", "sources"),
     "scorer": ("ask", "scorers"),
@@ -214,10 +237,11 @@ def read(
     name: str | None = None,
     text: str | None = None,
 ) -> Loaded:
-    """Read and check a recipe; `base` is the folder that its paths are relative to (default: the recipe's).
+    """Read and check a recipe; `base` is the folder that its paths are relative to (default: the
+    recipe's).
 
-    `name` is what it is called if it does not say so itself (default: its file's name, made fit for a folder). With
-    `text` there is no file.
+    `name` is what it is called if it does not say so itself (default: its file's name, made fit for
+    a folder). With `text` there is no file.
 
     Raises RecipeError that lists every mistake, or PluginError for a plugin file it names.
     """
@@ -261,7 +285,9 @@ def _line(source: Source, loc: Loc, why: str) -> str:
     return f"  {source.where(loc)}: {key}{': ' if key else ''}{why}{advice}"
 
 
-def _check_components(data: dict[str, Any], catalog: Catalog, mistakes: list[tuple[Loc, str]]) -> None:
+def _check_components(
+    data: dict[str, Any], catalog: Catalog, mistakes: list[tuple[Loc, str]]
+) -> None:
     """Check every component on the raw data, so that a mistake elsewhere in the recipe hides none here."""
     ask = data.get("ask")
     for kind, way in LISTS.items():
@@ -277,7 +303,9 @@ def _check_components(data: dict[str, Any], catalog: Catalog, mistakes: list[tup
 _RESERVED = {"source": {"kind", "share"}, "scorer": {"kind", "minimum"}, "tuner": {"kind", "every"}}
 
 
-def _check_component(kind: str, loc: Loc, raw: Any, catalog: Catalog, mistakes: list[tuple[Loc, str]]) -> None:
+def _check_component(
+    kind: str, loc: Loc, raw: Any, catalog: Catalog, mistakes: list[tuple[Loc, str]]
+) -> None:
     raw = _long(raw)
     if not isinstance(raw, dict) or not isinstance(raw.get("kind"), str):
         return  # the schema has said so already
@@ -293,7 +321,8 @@ def _check_component(kind: str, loc: Loc, raw: Any, catalog: Catalog, mistakes: 
 def validated(model: type[M], data: Any, loc: Loc, mistakes: list[tuple[Loc, str]]) -> M | None:
     """Return `data` as a `model`, or None after adding each of its mistakes."""
     try:
-        # through JSON, for there a list is good for a tuple and text for a path, and all else is strict
+        # through JSON, for there a list is good for a tuple and text for a path, and all else is
+        # strict
         return model.model_validate_json(json.dumps(data))
     except ValidationError as error:
         for one in error.errors(include_url=False):
@@ -315,7 +344,12 @@ def _explain(model: type[BaseModel], error: Any) -> str:
         return f"must be a mapping of keys to values, not {_short(given)}."
     if kind == "string_type" and (given is None or isinstance(given, bool | int | float)):
         return f"{IN_QUOTES}, not {_short(given)}."
-    said = error["msg"].removeprefix("Input ").replace("should be", "must be").replace(" should ", " must ")
+    said = (
+        error["msg"]
+        .removeprefix("Input ")
+        .replace("should be", "must be")
+        .replace(" should ", " must ")
+    )
     said = said.replace("valid array", "list").replace(" after validation, not 0", "")
     return f"{said}, not {_short(given)}."
 
@@ -331,6 +365,10 @@ def _cut(text: str) -> str:
 def _known_keys(model: type[BaseModel], way: tuple[str | int, ...]) -> list[str]:
     for part in way:
         field = model.model_fields.get(str(part))
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+        if (
+            field is not None
+            and isinstance(field.annotation, type)
+            and issubclass(field.annotation, BaseModel)
+        ):
             model = field.annotation
     return list(model.model_fields)

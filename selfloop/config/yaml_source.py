@@ -1,6 +1,7 @@
 """YAML with the line of every key, so that a mistake can be pointed at.
 
-A recipe may come from a stranger: how large it is, how deep, and how much its aliases make of it are bounded.
+A recipe may come from a stranger: how large it is, how deep, and how much its aliases make of it
+are bounded.
 """
 
 import json
@@ -46,7 +47,9 @@ class _Representer(RoundTripRepresenter):
 
 
 def _text_node(representer: _Representer, text: str) -> Any:
-    return representer.represent_scalar(f"{TAGS}str", text, style=None if text.isprintable() else '"')
+    return representer.represent_scalar(
+        f"{TAGS}str", text, style=None if text.isprintable() else '"'
+    )
 
 
 def _exact_float(constructor: _Constructor, node: Any) -> float:
@@ -75,8 +78,11 @@ def override(key: str, value: Any) -> str:
     return f"{key}={json.dumps(value, default=str)}".replace("\x7f", "\\u007f")
 
 
-def refuse_overrides(overrides: Sequence[str], keys: Sequence[str], *, only: bool, because: str) -> None:
-    """Raise RecipeError for an override of one of `keys` (with `only`, of any other): it would not be applied.
+def refuse_overrides(
+    overrides: Sequence[str], keys: Sequence[str], *, only: bool, because: str
+) -> None:
+    """Raise RecipeError for an override of one of `keys` (with `only`, of any other): it would not
+    be applied.
 
     A key stands for all below it: `ask` for `ask.sources.0.path` too.
     """
@@ -91,7 +97,8 @@ class Source:
     """A recipe's text as read: plain `data`, and the line on which any part of it stands."""
 
     def __init__(self, path: Path, overrides: Sequence[str] = (), text: str | None = None) -> None:
-        """Read `path` and lay `overrides` (`dotted.key=value`) over it; raise RecipeError if it cannot be read.
+        """Read `path` and lay `overrides` (`dotted.key=value`) over it; raise RecipeError if it
+        cannot be read.
 
         With `text` there is no file: that is what would be in it, and `path` is what it is called.
         """
@@ -111,7 +118,10 @@ class Source:
         key, equals, text = override.partition("=")
         names = tuple(name.strip() for name in key.split("."))
         if not equals or not all(names):
-            raise RecipeError(f"--set {override}: write it as --set key=value, for example --set backend.n_ctx=4096.")
+            raise RecipeError(
+                f"--set {override}: write it as --set key=value, for example --set "
+                "backend.n_ctx=4096."
+            )
         value = _tree(_value(override, key.strip(), text.strip()))
         here: Any = self._tree
         *way, last = names
@@ -132,14 +142,18 @@ class Source:
         elif isinstance(below, str):  # `kind: x` written short as `x`
             below = CommentedMap({"kind": str(below)})
         elif not isinstance(below, CommentedMap | CommentedSeq):
-            raise RecipeError(f"--set {key}: {name} is {below!r}, which has no parts. Set it whole.")
+            raise RecipeError(
+                f"--set {key}: {name} is {below!r}, which has no parts. Set it whole."
+            )
         here[at] = below
         return below
 
     @staticmethod
     def _number(name: str, here: CommentedSeq, key: str) -> int:
         if not name.isdecimal() or int(name) >= len(here):
-            raise RecipeError(f"--set {key}: {name} is no position in a list of {len(here)} (the first is 0).")
+            raise RecipeError(
+                f"--set {key}: {name} is no position in a list of {len(here)} (the first is 0)."
+            )
         return int(name)
 
     def where(self, loc: Loc) -> str:
@@ -149,7 +163,11 @@ class Source:
         here, line = self._lines, 0
         for part in loc:
             try:
-                line = here.lc.item(part)[0] if isinstance(here, CommentedSeq) else here.lc.key(part)[0]
+                line = (
+                    here.lc.item(part)[0]
+                    if isinstance(here, CommentedSeq)
+                    else here.lc.key(part)[0]
+                )
                 here = here[part]
             except (KeyError, IndexError, TypeError, AttributeError):
                 break
@@ -195,10 +213,13 @@ def _read(path: Path) -> str:
         text = content[:LARGEST].decode("utf-8-sig")
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise RecipeError(f"cannot read the recipe {path}: {reason}. Give the path of a YAML file.") from error
+        raise RecipeError(
+            f"cannot read the recipe {path}: {reason}. Give the path of a YAML file."
+        ) from error
     if len(content) > LARGEST:
         raise RecipeError(
-            f"cannot read the recipe {path}: it has more than {LARGEST:,} bytes. Give the path of a YAML file."
+            f"cannot read the recipe {path}: it has more than {LARGEST:,} bytes. Give the path of "
+            "a YAML file."
         )
     return text
 
@@ -215,7 +236,9 @@ def _parse(text: str, path: Path) -> tuple[CommentedMap, bool]:
             f"{path}: {line}this is not YAML: {_one_line(error.problem or error.context)}. Mend it."
         ) from error
     except (YAMLError, ValueError, OverflowError, RecursionError) as error:
-        raise RecipeError(f"{path}: this is not YAML: {_one_line(error)}. Give another file.") from error
+        raise RecipeError(
+            f"{path}: this is not YAML: {_one_line(error)}. Give another file."
+        ) from error
     except (AttributeError, TypeError, LookupError, AssertionError, NotImplementedError) as error:
         # ruamel has faults of its own in odd corners of YAML
         reason = f"ruamel.yaml cannot read it ({type(error).__name__}: {_one_line(error)})"
@@ -230,7 +253,10 @@ def _one_line(reason: object) -> str:
 
 
 def _check(events: Iterator[Event], path: Path) -> bool:
-    """Return whether there are aliases. Raises RecipeError for YAML that a recipe cannot be, before it is loaded."""
+    """Return whether there are aliases.
+
+    Raises RecipeError for YAML that a recipe cannot be, before it is loaded.
+    """
     documents, has_aliases = 0, False
     open_anchors: list[str | None] = []
     for event in events:
@@ -238,15 +264,22 @@ def _check(events: Iterator[Event], path: Path) -> bool:
         if isinstance(event, DocumentStartEvent):
             documents += 1
             if documents > 1:
-                raise RecipeError(f"{line}: a second document begins here. Give each recipe a file of its own.")
+                raise RecipeError(
+                    f"{line}: a second document begins here. Give each recipe a file of its own."
+                )
         elif isinstance(event, AliasEvent):
             has_aliases = True
             if event.anchor in open_anchors:
-                raise RecipeError(f"{line}: *{event.anchor} stands in the value that it names. Write the value out.")
+                raise RecipeError(
+                    f"{line}: *{event.anchor} stands in the value that it names. Write the value "
+                    "out."
+                )
         elif isinstance(event, CollectionStartEvent):
             open_anchors.append(event.anchor)
             if len(open_anchors) > DEEPEST:
-                raise RecipeError(f"{line}: this is nested more than {DEEPEST} levels deep. Write it flatter.")
+                raise RecipeError(
+                    f"{line}: this is nested more than {DEEPEST} levels deep. Write it flatter."
+                )
         elif isinstance(event, CollectionEndEvent):
             open_anchors.pop()
         if isinstance(event, NodeEvent):
@@ -258,17 +291,21 @@ def _check_tag(event: NodeEvent, line: str) -> None:
     tag = getattr(event, "tag", None)
     if tag is None or str(tag) in (*PLAIN_TAGS, "!"):
         return
-    raise RecipeError(f"{line}: a recipe has no tags such as {_one_line(tag)}. Leave it out, or quote the text.")
+    raise RecipeError(
+        f"{line}: a recipe has no tags such as {_one_line(tag)}. Leave it out, or quote the text."
+    )
 
 
 def _value(override: str, key: str, text: str) -> Any:
-    """Return what stands behind `key=`: a number, true, false, null, what is in quotes or brackets, or text as it is.
+    """Return what stands behind `key=`: a number, true, false, null, what is in quotes or brackets,
+    or text as it is.
 
     Raises RecipeError for quotes and brackets that are not whole, and for no value at all.
     """
     if not text:
         raise RecipeError(
-            f"--set {override}: there is no value. For none: {key}=null. For an empty text: {key}='\"\"'."
+            f"--set {override}: there is no value. For none: {key}=null. For an empty text: "
+            f"{key}='\"\"'."
         )
     if not _is_unicode(text):
         raise RecipeError(f"--set {key}: the value is not UTF-8 text. Write it in UTF-8.")
@@ -291,12 +328,16 @@ def _scalar(text: str) -> Any:
         value = _yaml().load(text)
     except (YAMLError, ValueError):  # an integer of thousands of digits, say
         return text
-    is_none = value is None and text.lower() == "null"  # YAML has ~ for it, too, which is a home folder here
+    # YAML has ~ for it, too, which is a home folder here
+    is_none = value is None and text.lower() == "null"
     return value if is_none or isinstance(value, bool | int | float) else text
 
 
 def _whole(override: str, key: str, text: str) -> Any:
-    """Return what the quotes or brackets hold, by JSON or by YAML. Raises RecipeError unless they end with the text."""
+    """Return what the quotes or brackets hold, by JSON or by YAML.
+
+    Raises RecipeError unless they end with the text.
+    """
     try:
         return json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
     except (ValueError, RecursionError):
@@ -305,7 +346,11 @@ def _whole(override: str, key: str, text: str) -> Any:
     try:
         events = list(_yaml().parse(text))
         _check(iter(events), name)
-        ends = [event.end_mark.index for event in events if isinstance(event, NodeEvent | CollectionEndEvent)]
+        ends = [
+            event.end_mark.index
+            for event in events
+            if isinstance(event, NodeEvent | CollectionEndEvent)
+        ]
         if ends and ends[-1] == len(text):
             return _yaml().load(text)
         reason = FOLLOWS
@@ -315,7 +360,8 @@ def _whole(override: str, key: str, text: str) -> Any:
             reason = FOLLOWS
     as_text = quote(f"{key}={json.dumps(text, ensure_ascii=False)}")
     raise RecipeError(
-        f"--set {override}: this is not YAML: a value that begins with {text[0]} is read up to its end, and {reason}. "
+        f"--set {override}: this is not YAML: a value that begins with {text[0]} is read up to "
+        f"its end, and {reason}. "
         f"To give it as text: --set {as_text}"
     )
 
@@ -359,11 +405,18 @@ class _Plain:
     def _value(self, value: Any, loc: Loc, depth: int) -> Any:
         self._count(1)
         if depth > DEEPEST:
-            raise self._mistake(loc, f"this is nested more than {DEEPEST} levels deep. Write it flatter.")
+            raise self._mistake(
+                loc, f"this is nested more than {DEEPEST} levels deep. Write it flatter."
+            )
         if isinstance(value, Mapping):
-            return {self._key(key, loc): self._value(below, (*loc, key), depth + 1) for key, below in value.items()}
+            return {
+                self._key(key, loc): self._value(below, (*loc, key), depth + 1)
+                for key, below in value.items()
+            }
         if isinstance(value, CommentedSeq):
-            return [self._value(below, (*loc, number), depth + 1) for number, below in enumerate(value)]
+            return [
+                self._value(below, (*loc, number), depth + 1) for number, below in enumerate(value)
+            ]
         if isinstance(value, TaggedScalar):
             value = value.value
         if isinstance(value, str):
@@ -374,14 +427,17 @@ class _Plain:
             return self._int(value, loc)
         if isinstance(value, float):
             return float(value)
-        raise self._mistake(loc, f"a recipe has no values of type {type(value).__name__}. Write text.")
+        raise self._mistake(
+            loc, f"a recipe has no values of type {type(value).__name__}. Write text."
+        )
 
     def _key(self, key: Any, loc: Loc) -> str:
         if isinstance(key, int | float) and not isinstance(key, bool):
             return json.dumps(key)  # as JSON does
         if not isinstance(key, str):
             raise RecipeError(
-                f"{self._source.path}: every key of a recipe must be plain text, not {_one_line(key)}. Quote it."
+                f"{self._source.path}: every key of a recipe must be plain text, not "
+                f"{_one_line(key)}. Quote it."
             )
         return self._text(key, loc)
 
@@ -392,7 +448,9 @@ class _Plain:
         try:  # JSON writes one character as two halves
             return text.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
-            raise self._mistake(loc, "this is not Unicode text: it has half a character. Write it anew.") from None
+            raise self._mistake(
+                loc, "this is not Unicode text: it has half a character. Write it anew."
+            ) from None
 
     def _int(self, value: int, loc: Loc) -> int:
         if value.bit_length() > 64:
@@ -403,7 +461,8 @@ class _Plain:
         self._weight += weight
         if self._weight > MOST:
             raise RecipeError(
-                f"{self._source.path}: its aliases make more than {MOST:,} characters of it. Write values out."
+                f"{self._source.path}: its aliases make more than {MOST:,} characters of it. "
+                "Write values out."
             )
 
     def _mistake(self, loc: Loc, reason: str) -> RecipeError:

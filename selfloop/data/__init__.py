@@ -60,13 +60,15 @@ def read(
     skip_broken: bool = False,
     source: str = "",
 ) -> Table:
-    """Return the questions of a file, of a folder that `datasets` saved, or of standard input (`-`).
+    """Return the questions of a file, of a folder that `datasets` saved, or of standard input
+    (`-`).
 
-    `use` says what the rows are for, `wanted` are the columns that the user names. `source` is where the questions say
-    that they come from; by default the data set whose form the file has, or "dataset". With `skip_broken` lines that
-    are no rows are left out, and counted.
+    `use` says what the rows are for, `wanted` are the columns that the user names. `source` is
+    where the questions say that they come from; by default the data set whose form the file has, or
+    "dataset". With `skip_broken` lines that are no rows are left out, and counted.
 
-    Raises RecipeError, with the line, for what cannot be read, and MissingExtra for Parquet without pyarrow.
+    Raises RecipeError, with the line, for what cannot be read, and MissingExtra for Parquet without
+    pyarrow.
     """
     wanted = wanted or Columns()
     raw = _raw(path, split, wanted.question, skip_broken)
@@ -75,10 +77,15 @@ def read(
 
 
 def read_hub(name: str, split: str = "") -> Table:
-    """Return the questions of a data set of the hub that have gold answers. Raises as `hub.known` and `hub.fetch`."""
+    """Return the questions of a data set of the hub that have gold answers.
+
+    Raises as `hub.known` and `hub.fetch`.
+    """
     place = hub.known(name)
     cells = fetch(place.repository, place.config, split or place.split)
-    raw = Raw("the Hugging Face hub", "row", [Row(number, row) for number, row in enumerate(cells, 1)])
+    raw = Raw(
+        "the Hugging Face hub", "row", [Row(number, row) for number, row in enumerate(cells, 1)]
+    )
     return gathered(raw, place.repository, "eval", Columns(), skip_broken=False, source=name)
 
 
@@ -98,7 +105,9 @@ def _named(table: Table, source: str) -> Table:
     if source:
         return table
     name = table.layout or "dataset"
-    return replace(table, questions=tuple(replace(question, source=name) for question in table.questions))
+    return replace(
+        table, questions=tuple(replace(question, source=name) for question in table.questions)
+    )
 
 
 def _raw(path: Path, split: str, question: str, skip_broken: bool) -> Raw:
@@ -114,7 +123,9 @@ def _raw(path: Path, split: str, question: str, skip_broken: bool) -> Raw:
 
 
 @lru_cache(maxsize=1)
-def _remembered(path: Path, stamp: tuple[object, ...], split: str, question: str, skip_broken: bool) -> Raw:
+def _remembered(
+    path: Path, stamp: tuple[object, ...], split: str, question: str, skip_broken: bool
+) -> Raw:
     return _read_raw(path, split, question, skip_broken)
 
 
@@ -135,8 +146,12 @@ def _folder(path: Path, split: str) -> Raw:
     if arrow.is_saved(path):
         return arrow.folder(path, split)
     if (path / "dataset_info.json").is_file():
-        raise RecipeError(f"cannot read {path}: its state.json is missing. Save the data set anew: save_to_disk()")
-    raise RecipeError(f"cannot read {path}: it is a folder, and none that `datasets` saved. Give a file in it.")
+        raise RecipeError(
+            f"cannot read {path}: its state.json is missing. Save the data set anew: save_to_disk()"
+        )
+    raise RecipeError(
+        f"cannot read {path}: it is a folder, and none that `datasets` saved. Give a file in it."
+    )
 
 
 def _file(path: Path, question: str, skip_broken: bool) -> Raw:
@@ -164,13 +179,19 @@ def _text_rows(path: Path, text: str, question: str) -> Raw:
     first = next((line.strip() for line in text.split("\n") if line.strip()), "")
     if not first:
         return Raw("text", "line")
-    if json_rows.looks_like_json(text) and not (suffix in CSV and delimited.is_header(first, is_question)):
+    if json_rows.looks_like_json(text) and not (
+        suffix in CSV and delimited.is_header(first, is_question)
+    ):
         return json_rows.read(text, suffix, is_question)
     has_header = delimited.is_header(first, is_question)
     if suffix in CSV or (has_header and suffix not in JSON):
         return delimited.read(text, suffix, is_question)
     if suffix in JSON:
-        return delimited.read(text, "", is_question) if has_header else json_rows.read(text, suffix, is_question)
+        return (
+            delimited.read(text, "", is_question)
+            if has_header
+            else json_rows.read(text, suffix, is_question)
+        )
     if suffix not in plain_text.SUFFIXES:
         raise RecipeError(f"{path}: files of the kind {suffix} are not read. Give {KINDS}.")
     return plain_text.read(text)

@@ -1,4 +1,7 @@
-"""Parquet, Arrow files, and the folders that the library `datasets` saves. pyarrow is imported where one is read."""
+"""Parquet, Arrow files, and the folders that the library `datasets` saves.
+
+pyarrow is imported where one is read.
+"""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +14,16 @@ from selfloop.data.raw import Raw, Row
 from selfloop.errors import MissingExtra, RecipeError
 
 STATE, SPLITS = "state.json", "dataset_dict.json"
-_FAULTS = (OSError, ValueError, TypeError, KeyError, NotImplementedError, MemoryError, OverflowError, RecursionError)
+_FAULTS = (
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    NotImplementedError,
+    MemoryError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def parquet(path: Path, data: bytes | None = None) -> Raw:
@@ -36,7 +48,8 @@ def is_saved(folder: Path) -> bool:
 
 
 def folder(path: Path, split: str) -> Raw:
-    """Return the rows of a data set that `datasets` saved (`save_to_disk`); `split` chooses where there are several.
+    """Return the rows of a data set that `datasets` saved (`save_to_disk`); `split` chooses where
+    there are several.
 
     Raises RecipeError for what is damaged, and where no split is named of several.
     """
@@ -45,11 +58,17 @@ def folder(path: Path, split: str) -> Raw:
         path = _split_folder(path, split)
     state = _mapping(path / STATE)
     if state.get("_indices_data_files"):
-        raise RecipeError(f"cannot read {path}: its rows are chosen by an index. Save it anew: flatten_indices()")
-    files = [part.get("filename") for part in state.get("_data_files") or [] if isinstance(part, dict)]
+        raise RecipeError(
+            f"cannot read {path}: its rows are chosen by an index. Save it anew: flatten_indices()"
+        )
+    files = [
+        part.get("filename") for part in state.get("_data_files") or [] if isinstance(part, dict)
+    ]
     names = [name for name in files if isinstance(name, str) and Path(name).name == name]
     if not names or len(names) < len(files):
-        raise RecipeError(f"cannot read {path / STATE}: it names no file of this folder. Save the data set anew.")
+        raise RecipeError(
+            f"cannot read {path / STATE}: it names no file of this folder. Save the data set anew."
+        )
     parts = [_part(path / name, pyarrow) for name in names]
     with _refusing(path, pyarrow):
         return _rows(pyarrow.concat_tables(parts), "a folder of `datasets`")
@@ -75,7 +94,8 @@ def _split_folder(path: Path, split: str) -> Path:
         split = splits[0]
     if not split:
         raise RecipeError(
-            f"{path} holds the splits {', '.join(splits)}. Give the folder of one: {path / splits[0]}"
+            f"{path} holds the splits {', '.join(splits)}. Give the folder of one: "
+            f"{path / splits[0]}"
             if splits
             else f"cannot read {path}: it holds no split. Give another folder."
         )

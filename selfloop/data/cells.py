@@ -1,7 +1,9 @@
-"""One cell of a row: as text, or as the texts of a list, in whatever notation a program wrote the list.
+"""One cell of a row: as text, or as the texts of a list, in whatever notation a program wrote the
+list.
 
-A list of answers is read from JSON, Python's and numpy's notation (`["a"]`, `['a', 'b']`, `array(['a' 'b'])`), from
-`a|b`, from WebQuestions' `(list (description "a"))`, and from the mappings of SQuAD and TriviaQA.
+A list of answers is read from JSON, Python's and numpy's notation (`["a"]`, `['a', 'b']`,
+`array(['a' 'b'])`), from `a|b`, from WebQuestions' `(list (description "a"))`, and from the
+mappings of SQuAD and TriviaQA.
 """
 
 import ast
@@ -24,9 +26,15 @@ _TOKEN = re.compile(
     r"""\s*(?:(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<mark>[\[\](){}:,])|(?P<word>[^\s\[\](){}:,'"]+))""",
     re.DOTALL,
 )
-_WORDS = {"null": None, "None": None, "nan": None, "NaN": None, "true": True, "True": True, "false": False} | {
-    "False": False
-}
+_WORDS = {
+    "null": None,
+    "None": None,
+    "nan": None,
+    "NaN": None,
+    "true": True,
+    "True": True,
+    "false": False,
+} | {"False": False}
 _CALLS = {"array", "np.array", "numpy.array", "np.str_", "numpy.str_", "list", "tuple", "set"}
 _CLOSES = {"[": "]", "(": ")", "{": "}"}
 _DESCRIPTION = re.compile(r'\(\s*description\s+(?:"((?:[^"\\]|\\.)*)"|([^()"]*?))\s*\)')
@@ -100,7 +108,9 @@ def _texts_of_parts(parts: Mapping[Any, Any]) -> Iterator[str]:
     known = [name for name in ANSWER_PARTS if name in by_name]
     if parts and not known:
         names = ", ".join(map(str, parts))
-        raise ValueError(f"an answer is a mapping of {names:.80}, and none of these is known to hold answers")
+        raise ValueError(
+            f"an answer is a mapping of {names:.80}, and none of these is known to hold answers"
+        )
     for name in known:
         for text in _texts(by_name[name]):
             if text != NO_ANSWER:
@@ -108,9 +118,11 @@ def _texts_of_parts(parts: Mapping[Any, Any]) -> Iterator[str]:
 
 
 def evened(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return rows as columns, each with as many values as there are rows and of one type, as a table wants them.
+    """Return rows as columns, each with as many values as there are rows and of one type, as a
+    table wants them.
 
-    Numbers, truth values and texts stay what they are where a column has no others; the rest is written as JSON.
+    Numbers, truth values and texts stay what they are where a column has no others; the rest is
+    written as JSON.
     """
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: _one_type([row.get(name) for row in rows]) for name in names}
@@ -124,7 +136,8 @@ def _one_type(values: list[Any]) -> list[Any]:
     if kinds == {int, float}:
         return [value if value is None else float(value) for value in values]
     return [
-        value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in values
+        value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        for value in values
     ]
 
 
@@ -140,7 +153,9 @@ def is_list(value: Any) -> bool:
 
 def listed_in(text: str) -> list[Any] | dict[Any, Any] | None:
     """Return the list or the mapping that a text is the notation of, None for any other text."""
-    if len(text) > LONGEST or not (text[:1] in _CLOSES or text.startswith(("array(", "np.", "numpy."))):
+    if len(text) > LONGEST or not (
+        text[:1] in _CLOSES or text.startswith(("array(", "np.", "numpy."))
+    ):
         return None
     try:
         value = json.loads(text)
@@ -154,7 +169,11 @@ def listed_in(text: str) -> list[Any] | dict[Any, Any] | None:
 
 def is_cut_list(value: Any) -> bool:
     """Return whether a text begins as a list does and cannot be read as one: it may have been cut off."""
-    return isinstance(value, str) and value.strip().startswith(("[", "{")) and listed_in(value.strip()) is None
+    return (
+        isinstance(value, str)
+        and value.strip().startswith(("[", "{"))
+        and listed_in(value.strip()) is None
+    )
 
 
 class _Notation:
@@ -172,7 +191,10 @@ class _Notation:
             position = token.end()
 
     def read(self) -> Any:
-        """Return what the whole text says. Raises ValueError for anything else than a list or a mapping."""
+        """Return what the whole text says.
+
+        Raises ValueError for anything else than a list or a mapping.
+        """
         value = self._value(0)
         if self._next < len(self._tokens):
             raise ValueError("there is more after the list")
@@ -217,7 +239,11 @@ class _Notation:
                 colons += mark == ":"
                 continue
             items.append(self._value(depth + 1))
-        if colons and (closes != "}" or len(items) != 2 * colons or not all(isinstance(k, str) for k in items[::2])):
+        if colons and (
+            closes != "}"
+            or len(items) != 2 * colons
+            or not all(isinstance(k, str) for k in items[::2])
+        ):
             raise ValueError("a colon stands where none is wanted")
         return items, bool(colons)
 

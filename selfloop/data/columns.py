@@ -13,8 +13,22 @@ QUESTION = (
     *("instruction", "input", "q"),
 )
 GOLD = (
-    *("answers", "possible_answers", "correct_answers", "gold_answers", "gold", "golds", "accepted_answers"),
-    *("reference_answers", "reference_answer", "ground_truths", "ground_truth", "ground_truth_answers"),
+    *(
+        "answers",
+        "possible_answers",
+        "correct_answers",
+        "gold_answers",
+        "gold",
+        "golds",
+        "accepted_answers",
+    ),
+    *(
+        "reference_answers",
+        "reference_answer",
+        "ground_truths",
+        "ground_truth",
+        "ground_truth_answers",
+    ),
     *("targetvalue", "target_value", "targets", "target", "short_answers"),
     *("expected_answers", "expected_answer", "correct_answer", "best_answer"),
 )
@@ -24,12 +38,23 @@ PATTERN = ("answer_regex",)
 TOPIC = ("topic",)
 IMPOSSIBLE = ("is_impossible",)
 # Names under which other programs store a model's answers; only `score` looks for them.
-ANSWERED = ("answer", "response", "prediction", "predicted_answer", "model_answer", "generated_answer", "completion")
+ANSWERED = (
+    "answer",
+    "response",
+    "prediction",
+    "predicted_answer",
+    "model_answer",
+    "generated_answer",
+    "completion",
+)
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns that a user names; an empty name is found by itself. A dotted path leads into a mapping."""
+    """The columns that a user names; an empty name is found by itself.
+
+    A dotted path leads into a mapping.
+    """
 
     question: str = ""
     answers: str = ""
@@ -63,12 +88,14 @@ def chosen(names: Collection[str], wanted: str, where: str) -> str:
         return same[0]
     listed = ", ".join(names)
     raise RecipeError(
-        f"{where}: there is no column {wanted!r:.60}.{did_you_mean(wanted, names)} Its columns: {listed:.300}."
+        f"{where}: there is no column {wanted!r:.60}.{did_you_mean(wanted, names)} Its columns: "
+        f"{listed:.300}."
     )
 
 
 def cell(cells: Mapping[str, Any], column: str) -> Any:
-    """Return the value of a column in a row, None where it has none. A dotted path is followed into mappings.
+    """Return the value of a column in a row, None where it has none. A dotted path is followed into
+    mappings.
 
     Of a list of mappings it is the list of what the path leads to in each.
     """

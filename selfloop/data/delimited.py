@@ -1,7 +1,8 @@
 """CSV with commas, semicolons or tabs, with and without quotes.
 
-A quote that opens and never closes must not swallow the rows after it: where the quotes of a line do not come out, the
-line is read without them, and if it has not as many cells as the header then, it is broken.
+A quote that opens and never closes must not swallow the rows after it: where the quotes of a line
+do not come out, the line is read without them, and if it has not as many cells as the header then,
+it is broken.
 """
 
 import csv
@@ -55,7 +56,10 @@ def is_header(line: str, is_question: Callable[[str], bool]) -> bool:
 
 
 def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
-    """Return the rows of a text whose first line names the columns. Raises ValueError for a header that is none."""
+    """Return the rows of a text whose first line names the columns.
+
+    Raises ValueError for a header that is none.
+    """
     lines = text.removesuffix("\n").split("\n")
     start = next((i for i, line in enumerate(lines) if line.strip()), None)
     if start is None:
@@ -108,7 +112,9 @@ def _header(names: Sequence[str]) -> list[str]:
 Numbered = tuple[int, Record | BrokenRecord]
 
 
-def _sound_records(lines: list[str], start: int, delimiter: str, width: int) -> list[Numbered] | None:
+def _sound_records(
+    lines: list[str], start: int, delimiter: str, width: int
+) -> list[Numbered] | None:
     """Return all records with the numbers of their lines, None if the file breaks the rules of quotes anywhere."""
     reader = csv.reader((f"{line}\n" for line in lines[start:]), delimiter=delimiter, strict=True)
     records, number = list[Numbered](), start + 1
@@ -125,7 +131,9 @@ def _sound_records(lines: list[str], start: int, delimiter: str, width: int) -> 
     return records
 
 
-def _doubtful(lines: list[str], records: Sequence[Numbered], delimiter: str, width: int) -> list[str]:
+def _doubtful(
+    lines: list[str], records: Sequence[Numbered], delimiter: str, width: int
+) -> list[str]:
     """Return a note on quoted texts over several lines, each of which could be a row if the quotes were strays."""
     doubtful = [
         number
@@ -135,7 +143,9 @@ def _doubtful(lines: list[str], records: Sequence[Numbered], delimiter: str, wid
     ]
     if not doubtful:
         return []
-    return [f"lines within quotes are one text, though each could be a row ({places('line', doubtful)})"]
+    return [
+        f"lines within quotes are one text, though each could be a row ({places('line', doubtful)})"
+    ]
 
 
 def _could_be_rows(spanned: Sequence[str], delimiter: str, width: int) -> bool:
@@ -174,10 +184,16 @@ def _record(lines: list[str], place: int, delimiter: str, width: int) -> Record:
             return quoted
         if delimiter != "\t":
             last = place + quoted.lines
-            raise BrokenRecord(f"a quote opens here and closes in line {last}, over whole rows. Double it, or close it")
+            raise BrokenRecord(
+                f"a quote opens here and closes in line {last}, over whole rows. Double it, or "
+                "close it"
+            )
     bare = line.split(delimiter)
     if len(bare) != width and (len(bare) < width or _surplus(bare, width)):
-        raise BrokenRecord(f"its quotes do not pair, and without them it has {_cells(bare)}, not {width}. Mend them")
+        raise BrokenRecord(
+            f"its quotes do not pair, and without them it has {_cells(bare)}, not {width}. Mend "
+            "them"
+        )
     return Record(bare, 1, bare_quotes=True)
 
 

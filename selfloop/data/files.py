@@ -1,4 +1,7 @@
-"""The bytes of a file or of standard input, unpacked, and their text. What is no data is refused by its first bytes."""
+"""The bytes of a file or of standard input, unpacked, and their text.
+
+What is no data is refused by its first bytes.
+"""
 
 import codecs
 import re
@@ -83,7 +86,8 @@ def _file(path: Path) -> bytes:
 def _refuse_large(path: Path, size: int) -> None:
     if size > MOST_BYTES:
         raise RecipeError(
-            f"cannot read {path}: it holds more than {MOST_BYTES / 1024**3:.0f} GiB. Give a part of it, or Parquet."
+            f"cannot read {path}: it holds more than {MOST_BYTES / 1024**3:.0f} GiB. Give a part "
+            "of it, or Parquet."
         )
 
 
@@ -116,11 +120,14 @@ def refuse_foreign(path: Path, data: bytes) -> None:
 
 
 def decoded(path: Path, data: bytes) -> str:
-    """Return the text of a file, each line ended by a line feed: UTF-8, or UTF-16 and UTF-32 that begin with a mark.
+    """Return the text of a file, each line ended by a line feed: UTF-8, or UTF-16 and UTF-32 that
+    begin with a mark.
 
     Raises RecipeError with the line for bytes that are no such text.
     """
-    mark, encoding = next(((bom, name) for bom, name in _BOMS if data.startswith(bom)), (b"", "utf-8"))
+    mark, encoding = next(
+        ((bom, name) for bom, name in _BOMS if data.startswith(bom)), (b"", "utf-8")
+    )
     try:
         text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
@@ -130,10 +137,14 @@ def decoded(path: Path, data: bytes) -> str:
         advice = "Save it anew"
         if not mark:
             advice = f"It may be Windows-1252: iconv -f WINDOWS-1252 -t UTF-8 {path} > NEW"
-        raise RecipeError(f"{place}: this is not {encoding.upper()}, byte {code:#04x}. {advice}.") from error
+        raise RecipeError(
+            f"{place}: this is not {encoding.upper()}, byte {code:#04x}. {advice}."
+        ) from error
     if "\0" in text:
         place = f"{path}, line {line_count(text[: text.index(chr(0))])}"
-        raise RecipeError(f"{place}: there is a null byte, which no text has. Save it as UTF-8 text.")
+        raise RecipeError(
+            f"{place}: there is a null byte, which no text has. Save it as UTF-8 text."
+        )
     return _plain_lines(text)
 
 
@@ -156,7 +167,8 @@ def without_broken_lines(data: bytes) -> tuple[bytes, list[int]]:
 def _plain_lines(text: str) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text.replace("\n\ufeff", "\n").removeprefix("\ufeff")  # files that were put together keep their marks
+    # files that were put together keep their marks
+    return text.replace("\n\ufeff", "\n").removeprefix("\ufeff")
 
 
 def line_count(text: str) -> int:

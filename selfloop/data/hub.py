@@ -34,7 +34,9 @@ SETS: Mapping[str, Hub] = {
 def known(name: str) -> Hub:
     """Return the data set of that name. Raises RecipeError if there is none."""
     if name not in SETS:
-        raise RecipeError(f"no data set named {name!r}.{did_you_mean(name, SETS)} Known: {', '.join(SETS)}.")
+        raise RecipeError(
+            f"no data set named {name!r}.{did_you_mean(name, SETS)} Known: {', '.join(SETS)}."
+        )
     return SETS[name]
 
 
@@ -51,6 +53,8 @@ def fetch(repository: str, config: str | None, split: str) -> list[Cells]:
         return list(datasets.load_dataset(repository, config, split=split))
     except Exception as error:  # whatever the library, or what it stands on, raises
         raise RecipeError(
-            f"cannot get {repository}, split {split}, from the Hugging Face hub: {str(error).rstrip('.')}. Without a "
-            "network, bring its cache (HF_HOME) from a machine that has one, or save its rows there and give the file."
+            f"cannot get {repository}, split {split}, from the Hugging Face hub: "
+            f"{str(error).rstrip('.')}. Without a "
+            "network, bring its cache (HF_HOME) from a machine that has one, or save its rows "
+            "there and give the file."
         ) from error

@@ -16,7 +16,9 @@ DEEP = "it is nested too deeply"
 def parsed(text: str) -> Any:
     """Return what a text says in JSON. Raises ValueError, for a key that stands twice too."""
     try:
-        return json.loads(text, object_pairs_hook=_mapping, parse_int=_integer, parse_constant=lambda name: None)
+        return json.loads(
+            text, object_pairs_hook=_mapping, parse_int=_integer, parse_constant=lambda name: None
+        )
     except RecursionError:
         raise ValueError(DEEP) from None
 
@@ -31,7 +33,8 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(digits: str) -> int | str:
-    return int(digits) if len(digits) < 1000 else digits  # Python refuses to read a number of 4,300 digits
+    # Python refuses to read a number of 4,300 digits
+    return int(digits) if len(digits) < 1000 else digits
 
 
 def looks_like_json(text: str) -> bool:
@@ -43,7 +46,10 @@ def looks_like_json(text: str) -> bool:
 
 
 def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
-    """Return the rows of a JSON text. Raises ValueError for a document that is not JSON or holds no rows."""
+    """Return the rows of a JSON text.
+
+    Raises ValueError for a document that is not JSON or holds no rows.
+    """
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         return Raw("JSONL" if suffix in LINES else "JSON", "line")
@@ -84,7 +90,9 @@ def _read_lines(lines: Sequence[tuple[int, str]]) -> Raw:
         try:
             value = parsed(line)
         except json.JSONDecodeError as error:
-            raw.broken.append(Broken(number, f"each line is {FORM}: {error.msg}, column {error.colno}"))
+            raw.broken.append(
+                Broken(number, f"each line is {FORM}: {error.msg}, column {error.colno}")
+            )
         except ValueError as error:
             raw.broken.append(Broken(number, f"each line is {FORM}: {error}"))
         else:
@@ -92,7 +100,9 @@ def _read_lines(lines: Sequence[tuple[int, str]]) -> Raw:
                 raw.rows.append(Row(number, value))
             else:
                 kind = type(value).__name__ if value is not None else "null"
-                raw.broken.append(Broken(number, f"each line is {FORM}: this is a {kind}, not an object"))
+                raw.broken.append(
+                    Broken(number, f"each line is {FORM}: this is a {kind}, not an object")
+                )
     return raw
 
 
@@ -115,9 +125,15 @@ def _rows_of(document: Any, is_question: Callable[[str], bool]) -> Raw:
     if len(lists) == 1:
         return _array(document[lists[0]])
     if len(lists) > 1:
-        raise ValueError(f"it holds several lists of rows: {', '.join(lists)[:200]}. Save one of them as a file")
+        raise ValueError(
+            f"it holds several lists of rows: {', '.join(lists)[:200]}. Save one of them as a file"
+        )
     objects = all(isinstance(value, Mapping) for value in document.values())
-    if document and objects and any(is_question(name) for value in document.values() for name in value):
+    if (
+        document
+        and objects
+        and any(is_question(name) for value in document.values() for name in value)
+    ):
         return _array([{"id": name, **value} for name, value in document.items()])
     return _array([document])
 
@@ -136,7 +152,11 @@ def _array(items: Sequence[Any]) -> Raw:
             wrapped = item.get("row")  # of the data set server of the hub
             raw.rows.append(Row(number, wrapped if isinstance(wrapped, Mapping) else item))
         else:
-            raw.broken.append(Broken(number, f"each row is {FORM}: this is a {type(item).__name__}, not an object"))
+            raw.broken.append(
+                Broken(
+                    number, f"each row is {FORM}: this is a {type(item).__name__}, not an object"
+                )
+            )
     return raw
 
 
@@ -147,13 +167,19 @@ def _question_object(document: Mapping[str, Any], is_question: Callable[[str], b
     is_numbered = isinstance(values, Mapping) and all(key.isdecimal() for key in values)
     if not (isinstance(values, list) or is_numbered):
         return _array([document])
-    if any(type(value) is not type(values) or len(value) != len(values) for value in document.values()):
-        raise ValueError(f"the column {column!r:.60} has {len(values)} values, and another has not as many")
+    if any(
+        type(value) is not type(values) or len(value) != len(values) for value in document.values()
+    ):
+        raise ValueError(
+            f"the column {column!r:.60} has {len(values)} values, and another has not as many"
+        )
     if isinstance(values, Mapping):
         if any(value.keys() != values.keys() for value in document.values()):
             raise ValueError("its columns do not number the same rows")
         return _array([{name: value[key] for name, value in document.items()} for key in values])
-    rows = [dict(zip(document, cells, strict=True)) for cells in zip(*document.values(), strict=True)]
+    rows = [
+        dict(zip(document, cells, strict=True)) for cells in zip(*document.values(), strict=True)
+    ]
     return _array(rows)
 
 

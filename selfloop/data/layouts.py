@@ -5,7 +5,8 @@ from typing import Any
 
 from selfloop.data.raw import Broken, Cells, Raw, Row
 
-_PAGES = {"EntityPages", "SearchResults"}  # where TriviaQA's answers were found, which no closed-book question needs
+# where TriviaQA's answers were found, which no closed-book question needs
+_PAGES = {"EntityPages", "SearchResults"}
 
 
 def flattened(document: Any) -> Raw | None:
@@ -13,9 +14,13 @@ def flattened(document: Any) -> Raw | None:
     if not isinstance(document, Mapping):
         return None
     trivia, squad = document.get("Data"), document.get("data")
-    if isinstance(trivia, list) and any(isinstance(item, Mapping) and "Question" in item for item in trivia):
+    if isinstance(trivia, list) and any(
+        isinstance(item, Mapping) and "Question" in item for item in trivia
+    ):
         return _rows("trivia_qa", "TriviaQA's JSON", _trivia_qa(trivia))
-    if isinstance(squad, list) and any(isinstance(item, Mapping) and "paragraphs" in item for item in squad):
+    if isinstance(squad, list) and any(
+        isinstance(item, Mapping) and "paragraphs" in item for item in squad
+    ):
         return _rows("squad", "SQuAD's JSON", _squad(squad))
     return None
 
@@ -31,7 +36,10 @@ def _rows(layout: str, form: str, items: Iterator[Cells | str]) -> Raw:
 
 
 def _trivia_qa(items: list[Any]) -> Iterator[Cells | str]:
-    """TriviaQA (Joshi et al. 2017, arXiv 1705.03551), rc and unfiltered; its test files have no `Answer`."""
+    """TriviaQA (Joshi et al.
+
+    2017, arXiv 1705.03551), rc and unfiltered; its test files have no `Answer`.
+    """
     for item in items:
         if not isinstance(item, Mapping):
             yield "this is no question of TriviaQA"
@@ -40,7 +48,10 @@ def _trivia_qa(items: list[Any]) -> Iterator[Cells | str]:
 
 
 def _squad(articles: list[Any]) -> Iterator[Cells | str]:
-    """SQuAD 1 and 2 (Rajpurkar et al. 2016, 2018, arXiv 1606.05250 and 1806.03822): articles, paragraphs, questions."""
+    """SQuAD 1 and 2 (Rajpurkar et al.
+
+    2016, 2018, arXiv 1606.05250 and 1806.03822): articles, paragraphs, questions.
+    """
     for article in articles:
         paragraphs = article.get("paragraphs") if isinstance(article, Mapping) else None
         if not isinstance(paragraphs, list):
@@ -64,7 +75,8 @@ def _squad_questions(article: Cells, paragraph: Any) -> Iterator[Cells | str]:
 
 
 def named(columns: Mapping[str, str], lists: bool) -> str:
-    """Return which data set has columns of these (plain) names, an empty string for none that is known.
+    """Return which data set has columns of these (plain) names, an empty string for none that is
+    known.
 
     `lists` says whether the column `answer` holds lists.
     """

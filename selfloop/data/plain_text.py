@@ -9,12 +9,16 @@ SUFFIXES = ("", ".txt", ".text", ".md", ".markdown", ".lst", ".list", ".question
 _MARKS = re.compile(r"(?:#{1,6}|>|[-*+•◦▪‣–—](?:[ \t]+\[[ xX]\])?)[ \t]+")
 _NUMBER = re.compile(r"\(?(\d{1,4})[.):][ \t]+")
 _FENCE = re.compile(r"(```|~~~)")
-_TABLE = re.compile(r"\n[ \t]*\|?[ \t:]*-{2,}[ \t:]*\|[-|: \t]*(\n|$)")  # the line below a table's head
+# the line below a table's head
+_TABLE = re.compile(r"\n[ \t]*\|?[ \t:]*-{2,}[ \t:]*\|[-|: \t]*(\n|$)")
 _RULE = re.compile(r"[-=*_~|: \t]+")  # lines across, and below titles and heads of tables
 
 
 def read(text: str) -> Raw:
-    """Return each line that is not empty as a row with a `question`. Raises ValueError for a Markdown table."""
+    """Return each line that is not empty as a row with a `question`.
+
+    Raises ValueError for a Markdown table.
+    """
     raw = Raw("text", "line")
     if underline := _TABLE.search(text):
         place = text.count("\n", 0, underline.start()) + 2
@@ -39,7 +43,10 @@ def read(text: str) -> Raw:
         raw.rows.append(Row(number, {"question": bare}))
     if marked:
         numbers = sorted(set(marked))
-        raw.notes.append(f"marks of lists and titles are left off {len(numbers):,} times ({places('line', numbers)})")
+        raw.notes.append(
+            f"marks of lists and titles are left off {len(numbers):,} times "
+            f"({places('line', numbers)})"
+        )
     return raw
 
 
@@ -56,7 +63,8 @@ def _number(line: str) -> int | None:
 
 
 def _list_numbers(numbers: Sequence[int | None]) -> list[bool]:
-    """Return for each line whether its number counts the items of a list: "2. Bundesliga" alone does not.
+    """Return for each line whether its number counts the items of a list: "2. Bundesliga" alone
+    does not.
 
     A list begins with 0 or 1 or goes on by one; where all lines are numbered, they are one.
     """

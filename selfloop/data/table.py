@@ -32,8 +32,9 @@ from selfloop.records import Question
 from selfloop.text.answers.bounded import checked
 from selfloop.text.display import encodable, printable
 
-# What the rows are for. "ask": the model answers, unless a row has an `answer`, which is judged in its place.
-# "eval": the model answers, and each row needs a gold answer. "score": each row has an answer to be judged.
+# What the rows are for. "ask": the model answers, unless a row has an `answer`, which is judged in
+# its place. "eval": the model answers, and each row needs a gold answer. "score": each row has an
+# answer to be judged.
 Use = Literal["ask", "eval", "score"]
 
 # The parts of a question that a column may hold, as a person is told of them.
@@ -67,9 +68,10 @@ class LeftOut:
 class Table:
     """The questions of a file, and an account of how they came out of its rows.
 
-    `rows` is the number of rows in the file. Each of them is a question, one that was `merged` into an earlier
-    question, or `left_out`; `limit` is the size of the random sample that `questions` are, None for all. `columns` says
-    which column has which part (see `PARTS`), `others` are the columns that come out again.
+    `rows` is the number of rows in the file. Each of them is a question, one that was `merged` into
+    an earlier question, or `left_out`; `limit` is the size of the random sample that `questions`
+    are, None for all. `columns` says which column has which part (see `PARTS`), `others` are the
+    columns that come out again.
     """
 
     where: str
@@ -89,7 +91,11 @@ class Table:
     def sampled(self, limit: int | None, seed: int = 0) -> "Table":
         """Return a table of `limit` questions drawn at random by `seed`, in the order of the file."""
         questions = tuple(sample(self.questions, limit, seed))
-        return self if len(questions) == len(self.questions) else replace(self, questions=questions, limit=limit)
+        return (
+            self
+            if len(questions) == len(self.questions)
+            else replace(self, questions=questions, limit=limit)
+        )
 
     @property
     def is_plain(self) -> bool:
@@ -102,16 +108,22 @@ class Table:
         drawn = " drawn at random" if self.limit else ""
         counts = f"{self.rows:,} row{_s(self.rows)}, {asked:,} question{_s(asked)}{drawn}"
         lines = [f"{self.where}: {self.form}, {counts}. {self._columns_line()}"]
-        lost = [f"{one.count:,} {one.reason} ({places(self.unit, one.first)})" for one in self.left_out]
+        lost = [
+            f"{one.count:,} {one.reason} ({places(self.unit, one.first)})" for one in self.left_out
+        ]
         if lost:
             lines.append(f"  left out: {', '.join(lost)}")
         if self.merged:
             lines.append(
-                f"  merged into an earlier row that asks the same, gold answers united: {len(self.merged):,} "
+                "  merged into an earlier row that asks the same, gold answers united: "
+                f"{len(self.merged):,} "
                 f"({places(self.unit, self.merged)})"
             )
         lines += [f"  {note}" for note in self.notes]
-        return "\n".join(printable(line) if not line.startswith("  ") else f"  {printable(line)}" for line in lines)
+        return "\n".join(
+            printable(line) if not line.startswith("  ") else f"  {printable(line)}"
+            for line in lines
+        )
 
     def _columns_line(self) -> str:
         names = PARTS | {"answer": "to be judged"} if self.use == "score" else PARTS
@@ -128,7 +140,10 @@ class Table:
             "questions": len(self.questions),
             "limit": self.limit,
             "columns": dict(self.columns),
-            "left_out": [{"reason": one.reason, "rows": one.count, "first": list(one.first)} for one in self.left_out],
+            "left_out": [
+                {"reason": one.reason, "rows": one.count, "first": list(one.first)}
+                for one in self.left_out
+            ],
             "merged": len(self.merged),
             "notes": list(self.notes),
         }
@@ -174,8 +189,10 @@ def _parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
     question = chosen(names, wanted.question, where) if wanted.question else named(names, QUESTION)
     if not question:
         raise RecipeError(
-            f"{where}: no column of questions is known among {', '.join(names):.300}. Call it `question`, or "
-            "name it: question_column in the source of a recipe, --question-column for eval and score."
+            f"{where}: no column of questions is known among {', '.join(names):.300}. Call it "
+            "`question`, or "
+            "name it: question_column in the source of a recipe, --question-column for eval and "
+            "score."
         )
     answer_names = ANSWERED if use == "score" else ANSWER
     answer = chosen(names, wanted.answer, where) if wanted.answer else named(names, answer_names)
@@ -193,15 +210,26 @@ def _parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
         answer = ""
     gold = [name for name in dict.fromkeys(gold) if name and name != question]
     semicolons = {"best_answer", "correct_answers"} <= {plain(name) for name in names}
-    parts = _Parts(question, tuple(gold), answer, pattern, named(names, TOPIC), named(names, IMPOSSIBLE), semicolons)
+    parts = _Parts(
+        question,
+        tuple(gold),
+        answer,
+        pattern,
+        named(names, TOPIC),
+        named(names, IMPOSSIBLE),
+        semicolons,
+    )
     if use == "eval" and not gold and not pattern:
         raise RecipeError(
-            f"{where}: there are no gold answers in it, only {', '.join(names):.300}. Call their column "
-            "`answers`, or name it: answers_column in the source of a recipe, --answers-column for eval."
+            f"{where}: there are no gold answers in it, only {', '.join(names):.300}. Call their "
+            "column "
+            "`answers`, or name it: answers_column in the source of a recipe, --answers-column "
+            "for eval."
         )
     if use == "score" and not answer:
         raise RecipeError(
-            f"{where}: there is no column of answers to score, only {', '.join(names):.300}. Call it `answer`, or name "
+            f"{where}: there is no column of answers to score, only {', '.join(names):.300}. Call "
+            "it `answer`, or name "
             "it: --answer-column NAME."
         )
     return parts
@@ -233,7 +261,9 @@ class _Gathered:
         self.questions[name] = replace(
             earlier,
             gold=tuple(dict.fromkeys((*earlier.gold, *question.gold))),
-            gold_pattern=patterns[0] if len(patterns) == 1 else "|".join(f"(?:{one})" for one in patterns),
+            gold_pattern=patterns[0]
+            if len(patterns) == 1
+            else "|".join(f"(?:{one})" for one in patterns),
             topic=earlier.topic or question.topic,
         )
 
@@ -242,11 +272,13 @@ class _Gathered:
         self.left_out.setdefault(reason, []).append(number)
 
 
-def gathered(raw: Raw, where: str, use: Use, wanted: Columns, *, skip_broken: bool, source: str) -> Table:
+def gathered(
+    raw: Raw, where: str, use: Use, wanted: Columns, *, skip_broken: bool, source: str
+) -> Table:
     """Return the questions of raw rows. `source` is where the questions say that they come from.
 
-    Raises RecipeError for broken lines (unless `skip_broken` leaves them out), for columns that are not there, and
-    where no question comes out.
+    Raises RecipeError for broken lines (unless `skip_broken` leaves them out), for columns that are
+    not there, and where no question comes out.
     """
     got = _Gathered()
     got.broken += raw.broken
@@ -275,14 +307,24 @@ def gathered(raw: Raw, where: str, use: Use, wanted: Columns, *, skip_broken: bo
         raise RecipeError(_refusal(where, raw.unit, sorted(got.broken), count))
     for broken in got.broken:
         got.leave_out(BROKEN, broken.number)
-    left_out = tuple(LeftOut(reason, len(rows), tuple(rows[:SHOWN])) for reason, rows in got.left_out.items())
+    left_out = tuple(
+        LeftOut(reason, len(rows), tuple(rows[:SHOWN])) for reason, rows in got.left_out.items()
+    )
     if not got.questions:
-        reasons = ", ".join(f"{one.count:,} {one.reason} ({places(raw.unit, one.first)})" for one in left_out)
-        raise RecipeError(f"{where}: not one of its {count:,} rows can be asked: {reasons}. Mend it, or give another.")
+        reasons = ", ".join(
+            f"{one.count:,} {one.reason} ({places(raw.unit, one.first)})" for one in left_out
+        )
+        raise RecipeError(
+            f"{where}: not one of its {count:,} rows can be asked: {reasons}. Mend it, or give "
+            "another."
+        )
     notes = list(raw.notes)
     if got.cut_lists:
         numbers = places(raw.unit, got.cut_lists)
-        notes.append(f"{len(got.cut_lists):,} gold answers begin like a list and are taken as text ({numbers})")
+        notes.append(
+            f"{len(got.cut_lists):,} gold answers begin like a list and are taken as text "
+            f"({numbers})"
+        )
     used = parts.used()
     return Table(
         where=where,
@@ -290,7 +332,8 @@ def gathered(raw: Raw, where: str, use: Use, wanted: Columns, *, skip_broken: bo
         unit=raw.unit,
         rows=count,
         questions=tuple(got.questions.values()),
-        layout=raw.layout or layouts.named({plain(name): name for name in raw.columns()}, got.lists),
+        layout=raw.layout
+        or layouts.named({plain(name): name for name in raw.columns()}, got.lists),
         use=use,
         columns=_taken(parts, got),
         others=tuple(name for name in raw.columns() if name not in used),
@@ -315,7 +358,10 @@ def _taken(parts: _Parts, got: _Gathered) -> dict[str, str]:
 
 
 def _take(got: _Gathered, row: Row, parts: _Parts, use: Use, source: str) -> None:
-    """Add the question of a row, or note why it has none. Raises ValueError for a row that is broken."""
+    """Add the question of a row, or note why it has none.
+
+    Raises ValueError for a row that is broken.
+    """
     if all(map(is_nothing, row.cells.values())):
         got.leave_out(EMPTY, row.number)
         return
@@ -331,20 +377,37 @@ def _take(got: _Gathered, row: Row, parts: _Parts, use: Use, source: str) -> Non
     if pattern:
         _check_pattern(pattern)
     if use == "score" and not answer:
-        raise ValueError('there is no answer to score. Each row is {"question": "...", "answer": "..."}')
+        raise ValueError(
+            'there is no answer to score. Each row is {"question": "...", "answer": "..."}'
+        )
     if use == "eval" and not gold and not pattern:
         got.leave_out(WITHOUT_GOLD, row.number)
         return
     topic = encodable(text_of(cell(row.cells, parts.topic))) if parts.topic else ""
     used = parts.used()
-    others = {name: value for name, value in row.cells.items() if name not in used and not is_nothing(value)}
+    others = {
+        name: value
+        for name, value in row.cells.items()
+        if name not in used and not is_nothing(value)
+    }
     columns = encodable(json.dumps(others, ensure_ascii=False, default=str)) if others else ""
-    question = Question(text, source, topic, tuple(map(encodable, gold)), pattern, encodable(answer), columns=columns)
+    question = Question(
+        text,
+        source,
+        topic,
+        tuple(map(encodable, gold)),
+        pattern,
+        encodable(answer),
+        columns=columns,
+    )
     got.add(row.number, question)
 
 
 def _answers(got: _Gathered, row: Row, parts: _Parts) -> tuple[list[str], str]:
-    """Return the gold answers of a row, and the answer that is to be judged. A list in `answer` is gold."""
+    """Return the gold answers of a row, and the answer that is to be judged.
+
+    A list in `answer` is gold.
+    """
     gold = list[str]()
     for column in parts.gold:
         value = cell(row.cells, column)
@@ -377,11 +440,14 @@ def _refusal(where: str, unit: str, broken: Sequence[Broken], count: int) -> str
     named_lines = [f"{where}, {unit} {one.number}: {one.why:.300}." for one in broken[:SHOWN]]
     more = [f"... and {len(broken) - SHOWN:,} more."] if len(broken) > SHOWN else []
     advice = (
-        "Mend them, or leave them out: skip_broken: true in the source of a recipe, --skip-broken for eval and score."
+        "Mend them, or leave them out: skip_broken: true in the source of a recipe, --skip-broken "
+        "for eval and score."
         if len(broken) < count
         else "Not one is a question."
     )
-    return "\n".join([*named_lines, *more, f"Broken: {len(broken):,} of {count:,} {unit}s. {advice}"])
+    return "\n".join(
+        [*named_lines, *more, f"Broken: {len(broken):,} of {count:,} {unit}s. {advice}"]
+    )
 
 
 def _s(count: int) -> str:

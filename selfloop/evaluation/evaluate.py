@@ -1,7 +1,8 @@
-"""What a finished run is worth, by gold answers: how often it is right, how well it knows, what its decisions bring.
+"""What a finished run is worth, by gold answers: how often it is right, how well it knows, what its
+decisions bring.
 
-Only questions with gold answers count, and of those only the ones that were answered: a question that failed is
-counted apart and stands in no metric. All intervals are those of `metrics.interval`.
+Only questions with gold answers count, and of those only the ones that were answered: a question
+that failed is counted apart and stands in no metric. All intervals are those of `metrics.interval`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,12 +22,18 @@ from selfloop.text.answers import declines
 
 Bools = NDArray[np.bool_]
 
-DETECTION = {"auroc": metrics.auroc, "aurc": metrics.aurc, "ece": metrics.ece, "brier": metrics.brier}
+DETECTION = {
+    "auroc": metrics.auroc,
+    "aurc": metrics.aurc,
+    "ece": metrics.ece,
+    "brier": metrics.brier,
+}
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One question and what became of it; `verdicts` are the verifiers' confidences in the answer, None: abstained.
+    """One question and what became of it; `verdicts` are the verifiers' confidences in the answer,
+    None: abstained.
 
     `columns` are the other columns of the question's row in the data.
     """
@@ -43,10 +50,11 @@ class Answered:
 
 @dataclass(frozen=True)
 class Detector:
-    """How well one confidence tells right answers from wrong ones; where it abstains it counts as 0.
+    """How well one confidence tells right answers from wrong ones; where it abstains it counts as
+    0.
 
-    `metrics` are AUROC, AURC, ECE and Brier. The other two are for plotting: what `metrics.risk_coverage` and
-    `metrics.reliability` return, by name.
+    `metrics` are AUROC, AURC, ECE and Brier. The other two are for plotting: what
+    `metrics.risk_coverage` and `metrics.reliability` return, by name.
     """
 
     abstains: float
@@ -59,9 +67,10 @@ class Detector:
 class Report:
     """All metrics of a run. `accuracy` is that of the `draft` and of the `chosen` answers.
 
-    `policies` holds the run's own decisions ("run") and three that need no detector, see `policies`. `silent` is the
-    share of questions to which the model itself said that it does not know; such an answer is none that is right.
-    `match` is how answers were compared with gold answers: a name as `gold.match_named` takes it.
+    `policies` holds the run's own decisions ("run") and three that need no detector, see
+    `policies`. `silent` is the share of questions to which the model itself said that it does not
+    know; such an answer is none that is right. `match` is how answers were compared with gold
+    answers: a name as `gold.match_named` takes it.
     """
 
     questions: int
@@ -77,7 +86,11 @@ class Report:
 
     def plain(self) -> dict[str, Any]:
         """Return all but the single answers as what JSON knows: an estimate is {value, low, high}, NaN is None."""
-        return {part.name: _plain(getattr(self, part.name)) for part in fields(self) if part.name != "answers"}
+        return {
+            part.name: _plain(getattr(self, part.name))
+            for part in fields(self)
+            if part.name != "answers"
+        }
 
     def columns(self) -> dict[str, list[Any]]:
         """Return the single answers as a table, with a column `verifier_NAME` for each verifier.
@@ -86,17 +99,25 @@ class Report:
         """
         names = ("question", "answer", "right", "decision", "confidence")
         table = {name: [getattr(one, name) for one in self.answers] for name in names}
-        table |= {f"verifier_{name}": [one.verdicts.get(name) for one in self.answers] for name in self.verifiers}
+        table |= {
+            f"verifier_{name}": [one.verdicts.get(name) for one in self.answers]
+            for name in self.verifiers
+        }
         own = evened([one.columns for one in self.answers])
-        return table | {f"data_{name}" if name in table else name: values for name, values in own.items()}
+        return table | {
+            f"data_{name}" if name in table else name: values for name, values in own.items()
+        }
 
 
 def evaluate(rounds: Iterable[Round], match: Match = EXACT) -> Report:
-    """Measure the attempts of a run whose questions have gold answers; what was dropped was not asked.
+    """Measure the attempts of a run whose questions have gold answers; what was dropped was not
+    asked.
 
     `match` is how an answer is compared with gold answers.
     """
-    asked = [attempt for ended in rounds for attempt in ended.attempts if attempt.decision != "dropped"]
+    asked = [
+        attempt for ended in rounds for attempt in ended.attempts if attempt.decision != "dropped"
+    ]
     known = [attempt for attempt in asked if judged(attempt.question, "") is not None]
     answers = [_answered(attempt, match) for attempt in known if attempt.draft is not None]
     right = np.array([one.right for one in answers], bool)
@@ -111,7 +132,9 @@ def evaluate(rounds: Iterable[Round], match: Match = EXACT) -> Report:
         silent=float(silent.mean()) if len(answers) else np.nan,
         accuracy={"draft": _estimate(drafts), "chosen": _estimate(right)},
         confidence=detector([one.confidence for one in answers], right),
-        verifiers={name: detector([one.verdicts.get(name) for one in answers], right) for name in names},
+        verifiers={
+            name: detector([one.verdicts.get(name) for one in answers], right) for name in names
+        },
         policies=policies(right, silent, held),
         answers=answers,
         match=match.name,
@@ -128,22 +151,32 @@ def detector(confidences: Sequence[float | None], right: Bools) -> Detector:
     mean, share, count = metrics.reliability(given, right)
     return Detector(
         abstains=float(silent.mean()) if len(silent) else np.nan,
-        metrics={name: interval(partial(metric, given, right), len(given)) for name, metric in DETECTION.items()},
-        risk_coverage={"threshold": thresholds.tolist(), "coverage": coverage.tolist(), "risk": risk.tolist()},
+        metrics={
+            name: interval(partial(metric, given, right), len(given))
+            for name, metric in DETECTION.items()
+        },
+        risk_coverage={
+            "threshold": thresholds.tolist(),
+            "coverage": coverage.tolist(),
+            "risk": risk.tolist(),
+        },
         reliability={"confidence": mean.tolist(), "right": share.tolist(), "count": count.tolist()},
     )
 
 
 def policies(right: Bools, silent: Bools, held: Bools) -> dict[str, dict[str, Estimate]]:
-    """Return `metrics.decisions` of answering what is `held`, and of three policies that no detector is needed for.
+    """Return `metrics.decisions` of answering what is `held`, and of three policies that no
+    detector is needed for.
 
-    "always answer" gives every answer the model gave: where it said that it does not know (`silent`), so does the
-    policy. "always decline" gives none. "random" gives as many as the run, picked blindly from those the model gave;
-    its figures are the expectations over that choice, in closed form (AED's is that of the expected shares).
+    "always answer" gives every answer the model gave: where it said that it does not know
+    (`silent`), so does the policy. "always decline" gives none. "random" gives as many as the run,
+    picked blindly from those the model gave; its figures are the expectations over that choice, in
+    closed form (AED's is that of the expected shares).
     """
     given = ~silent
     rate = held.sum() / max(1, given.sum())
-    # Each answer counts as given `rate` times and as declined for the rest: a share is then its expectation.
+    # Each answer counts as given `rate` times and as declined for the rest: a share is then its
+    # expectation.
     mixed = metrics.decisions(np.tile(right, 2), np.concatenate([silent, np.ones_like(silent)]))
 
     def blindly(metric: Metric) -> Metric:

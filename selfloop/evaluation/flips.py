@@ -11,9 +11,9 @@ from selfloop.text.answers import declines, normalise
 def flip(attempt: Attempt) -> str:
     """Return what the revision changes, as "right -> wrong", whether it was accepted or not.
 
-    It is empty where there is no revision that says something else than the draft. Where the question has no gold
-    answer it is "agree -> disagree" and so on: an answer agrees if no other is commoner among the samples, all that
-    decline being one; without samples it is empty too.
+    It is empty where there is no revision that says something else than the draft. Where the
+    question has no gold answer it is "agree -> disagree" and so on: an answer agrees if no other is
+    commoner among the samples, all that decline being one; without samples it is empty too.
     """
     draft, revision = attempt.draft, attempt.revision
     if draft is None or revision is None or normalise(draft.text) == normalise(revision.text):

@@ -1,7 +1,9 @@
-"""Whether an answer is right, by a list of answers that count: for measuring, never for the loop itself.
+"""Whether an answer is right, by a list of answers that count: for measuring, never for the loop
+itself.
 
-The house rule is `exact`: the whole answer is one of the gold answers by `answers.normalise`. The others are for
-comparison with papers, and for answers that are sentences; whoever measures names one, and every table names it too.
+The house rule is `exact`: the whole answer is one of the gold answers by `answers.normalise`. The
+others are for comparison with papers, and for answers that are sentences; whoever measures names
+one, and every table names it too.
 """
 
 import re
@@ -22,10 +24,11 @@ _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\d.]|[/:]\d)")
 
 
 def correct(answer: str, accepted: Iterable[str]) -> bool:
-    """Return whether `answer` is the same as one of `accepted` by the house rule, `answers.normalise`.
+    """Return whether `answer` is the same as one of `accepted` by the house rule,
+    `answers.normalise`.
 
-    The whole answer counts: nothing is cut off at a comma or a full stop, so "Washington, D.C." stays what it is. An
-    answer that declines, and an alias that does or says nothing, never match.
+    The whole answer counts: nothing is cut off at a comma or a full stop, so "Washington, D.C."
+    stays what it is. An answer that declines, and an alias that does or says nothing, never match.
     """
     return EXACT(answer, accepted)
 
@@ -33,14 +36,18 @@ def correct(answer: str, accepted: Iterable[str]) -> bool:
 def correct_by_regex(answer: str, pattern: str) -> bool:
     """Return whether `pattern` is found in `answer`, ignoring case, as TREC's judges wrote them.
 
-    Raises RecipeError for a pattern that takes over a second. The reader of questions refuses those that are none.
+    Raises RecipeError for a pattern that takes over a second. The reader of questions refuses those
+    that are none.
     """
     return bool(answer.strip()) and found(pattern, answer)
 
 
 @dataclass(frozen=True)
 class Match:
-    """How an answer is compared with a gold answer. `name` is as `--match` has it; `says` goes into tables."""
+    """How an answer is compared with a gold answer.
+
+    `name` is as `--match` has it; `says` goes into tables.
+    """
 
     name: str
     says: str
@@ -48,11 +55,14 @@ class Match:
 
     def __call__(self, answer: str, accepted: Iterable[str]) -> bool:
         """Return whether the answer does not decline and agrees with a gold answer that does not either."""
-        return not declines(answer) and any(self.agrees(answer, gold) for gold in accepted if not declines(gold))
+        return not declines(answer) and any(
+            self.agrees(answer, gold) for gold in accepted if not declines(gold)
+        )
 
 
 def match_named(name: str) -> Match:
-    """Return the match that `--match` names: exact, squad, contains, f1, f1:0.7, numeric, numeric:0.05.
+    """Return the match that `--match` names: exact, squad, contains, f1, f1:0.7, numeric,
+    numeric:0.05.
 
     Raises RecipeError for a name that is none, and a threshold out of range.
     """
@@ -62,22 +72,29 @@ def match_named(name: str) -> Match:
     if kind == "f1":
         threshold = _value(name, value, F1_THRESHOLD, least=1e-9, most=1.0)
         says = f"token F1 of at least {threshold:g} with a gold answer"
-        return Match(f"f1:{threshold:g}", says, lambda answer, gold: token_f1(answer, gold) >= threshold)
+        return Match(
+            f"f1:{threshold:g}", says, lambda answer, gold: token_f1(answer, gold) >= threshold
+        )
     if kind == "numeric":
         tolerance = _value(name, value, TOLERANCE, least=0.0, most=1e9)
         says = f"its one number is within {tolerance:g} of a gold answer's, as a share of that"
-        return Match(f"numeric:{tolerance:g}", says, lambda answer, gold: _near(answer, gold, tolerance))
+        return Match(
+            f"numeric:{tolerance:g}", says, lambda answer, gold: _near(answer, gold, tolerance)
+        )
     known = (*_PLAIN, "f1", "numeric")
     raise RecipeError(
-        f"no match named {name!r}.{did_you_mean(kind, known)} Known: exact, squad, contains, f1:0.5, numeric:0.01."
+        f"no match named {name!r}.{did_you_mean(kind, known)} Known: exact, squad, contains, "
+        "f1:0.5, numeric:0.01."
     )
 
 
 def judged(question: Question, answer: str, match: Match | None = None) -> bool | None:
-    """Return whether `answer` is right, by the question's pattern if it has one, else by its list; None with neither.
+    """Return whether `answer` is right, by the question's pattern if it has one, else by its list;
+    None with neither.
 
-    `match` compares with the list (default: the house rule). An answer that declines is never right, by pattern or by
-    list; so a gold answer that declines ("unknown") counts as none, and a question that has no other is not judged.
+    `match` compares with the list (default: the house rule). An answer that declines is never
+    right, by pattern or by list; so a gold answer that declines ("unknown") counts as none, and a
+    question that has no other is not judged.
     """
     if question.gold_pattern:
         return not declines(answer) and correct_by_regex(answer, question.gold_pattern)
@@ -86,7 +103,10 @@ def judged(question: Question, answer: str, match: Match | None = None) -> bool 
 
 
 def token_f1(answer: str, gold: str) -> float:
-    """Return the F1 of the two texts' words after the SQuAD rule (Rajpurkar et al. 2016), in [0, 1]."""
+    """Return the F1 of the two texts' words after the SQuAD rule (Rajpurkar et al.
+
+    2016), in [0, 1].
+    """
     answer_words, gold_words = squad_normalise(answer).split(), squad_normalise(gold).split()
     shared = (Counter(answer_words) & Counter(gold_words)).total()
     return 2 * shared / (len(answer_words) + len(gold_words)) if shared else 0.0
@@ -111,7 +131,9 @@ def _contains(answer: str, gold: str) -> bool:
     return f" {normal} " in f" {normalise(answer)} " if spaced else normal in normalise(answer)
 
 
-_WIDE = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]")
+_WIDE = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]"
+)
 
 
 def _near(answer: str, gold: str, tolerance: float) -> bool:
@@ -141,6 +163,10 @@ def _value(name: str, written: str, default: float, *, least: float, most: float
 EXACT = Match("exact", "the same as a gold answer by the house rule", _same)
 _PLAIN = {
     "exact": EXACT,
-    "squad": Match("squad", "the same as a gold answer by the published SQuAD rule", _same_by_squad),
-    "contains": Match("contains", "has a gold answer in it, word for word by the house rule", _contains),
+    "squad": Match(
+        "squad", "the same as a gold answer by the published SQuAD rule", _same_by_squad
+    ),
+    "contains": Match(
+        "contains", "has a gold answer in it, word for word by the house rule", _contains
+    ),
 }

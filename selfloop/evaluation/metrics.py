@@ -1,9 +1,11 @@
-"""How good confidences and decisions are: AUROC, AURC, ECE, Brier, and the scores of who may say "I don't know".
+"""How good confidences and decisions are: AUROC, AURC, ECE, Brier, and the scores of who may say "I
+don't know".
 
-Arrays in, floats out. `right` says of each question whether the answer is right, or would have been; confidences
-are probabilities in [0, 1]. Every metric takes `weights`, how often each question counts, (questions,) or
-(resamples, questions); with the latter it gives one value for each resample, which is how `interval` is made.
-What cannot be told (AUROC with one class, a precision of no answers) is NaN, never a number that looks like one.
+Arrays in, floats out. `right` says of each question whether the answer is right, or would have
+been; confidences are probabilities in [0, 1]. Every metric takes `weights`, how often each question
+counts, (questions,) or (resamples, questions); with the latter it gives one value for each
+resample, which is how `interval` is made. What cannot be told (AUROC with one class, a precision of
+no answers) is NaN, never a number that looks like one.
 """
 
 from collections.abc import Callable
@@ -31,7 +33,8 @@ class Estimate(NamedTuple):
 def interval(metric: Metric, questions: int, *, resamples: int = 1000, seed: int = 0) -> Estimate:
     """Return `metric(weights)` and its percentile bootstrap interval over questions (Efron 1979).
 
-    Resamples in which the metric cannot be told are left out; where it cannot be told at all, all three are NaN.
+    Resamples in which the metric cannot be told are left out; where it cannot be told at all, all
+    three are NaN.
     """
     if not questions:
         return Estimate(np.nan, np.nan, np.nan)
@@ -55,10 +58,11 @@ def auroc(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
 
 
 def aurc(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
-    """Return the mean, over k, of the share of wrong ones among the k most confident (Geifman et al. 2019).
+    """Return the mean, over k, of the share of wrong ones among the k most confident (Geifman et
+    al. 2019).
 
-    arXiv 1805.08206. Answers of one confidence are taken in random order; this is the expectation, in closed form.
-    `weights` must be whole numbers.
+    arXiv 1805.08206. Answers of one confidence are taken in random order; this is the expectation,
+    in closed form. `weights` must be whole numbers.
     """
     good, bad = _levels(confidence, right, weights)[..., ::-1]
     count, total = good + bad, weights.sum(-1)
@@ -80,12 +84,17 @@ def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> tuple[Floats, Floa
 
 
 def ece(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
-    """Return the expected calibration error over ten bins of equal width (Guo et al. 2017, arXiv 1706.04599)."""
+    """Return the expected calibration error over ten bins of equal width (Guo et al.
+
+    2017, arXiv 1706.04599).
+    """
     gaps = (np.asarray(confidence, float) - np.asarray(right, float)) * weights
     return _ratio(np.abs(gaps @ _binned(confidence)).sum(-1), weights.sum(-1))
 
 
-def reliability(confidence: ArrayLike, right: ArrayLike) -> tuple[Floats, Floats, NDArray[np.int64]]:
+def reliability(
+    confidence: ArrayLike, right: ArrayLike
+) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Return (mean confidence, share right, count) of each bin of `ece`; NaN where a bin is empty."""
     bins = _binned(confidence)
     count = bins.sum(0)
@@ -112,7 +121,9 @@ def decisions(right: ArrayLike, declined: ArrayLike) -> dict[str, Metric]:
     correct, wrong = would & ~silent, ~would & ~silent
 
     def share(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> Metric:
-        return lambda weights: _ratio(weights @ (part & whole).astype(float), weights @ whole.astype(float))
+        return lambda weights: _ratio(
+            weights @ (part & whole).astype(float), weights @ whole.astype(float)
+        )
 
     over_refusal, prudence = share(silent, would), share(silent, ~would)
 
@@ -120,7 +131,9 @@ def decisions(right: ArrayLike, declined: ArrayLike) -> dict[str, Metric]:
         return np.asarray((1 - over_refusal(weights) + prudence(weights)) / 2)
 
     def aed(weights: Floats) -> Floats:
-        return np.asarray(np.sqrt((mean(wrong, weights) ** 2 + (1 - mean(correct, weights)) ** 2) / 2))
+        return np.asarray(
+            np.sqrt((mean(wrong, weights) ** 2 + (1 - mean(correct, weights)) ** 2) / 2)
+        )
 
     def penalised(t: float) -> Metric:
         return lambda weights: mean(correct - wrong * t / (1 - t), weights)
@@ -141,7 +154,9 @@ def decisions(right: ArrayLike, declined: ArrayLike) -> dict[str, Metric]:
 @lru_cache(maxsize=1)
 def _resampled(questions: int, resamples: int, seed: int) -> Floats:
     """Return how often each question counts in each resample; kept, for many metrics share one draw."""
-    drawn = np.random.default_rng(seed).multinomial(questions, np.full(questions, 1 / questions), resamples)
+    drawn = np.random.default_rng(seed).multinomial(
+        questions, np.full(questions, 1 / questions), resamples
+    )
     weights: Floats = drawn.astype(float)
     weights.flags.writeable = False
     return weights
@@ -161,7 +176,9 @@ def _levels(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
 
 def _binned(confidence: ArrayLike) -> Floats:
     """Return which bin each confidence is in, one-hot, (questions, BINS)."""
-    one_hot: Floats = np.eye(BINS)[np.minimum(np.asarray(confidence, float) * BINS, BINS - 1).astype(int)]
+    one_hot: Floats = np.eye(BINS)[
+        np.minimum(np.asarray(confidence, float) * BINS, BINS - 1).astype(int)
+    ]
     return one_hot
 
 

@@ -1,7 +1,8 @@
-"""Judges and decides a finished run again, with other verifiers or thresholds, out of what is stored.
+"""Judges and decides a finished run again, with other verifiers or thresholds, out of what is
+stored.
 
-The model is opened only if a verifier asks it for what nobody asked before. The run stays as it is: what comes out is
-a run of its own, which `show`, `eval` and `resume` take like any other.
+The model is opened only if a verifier asks it for what nobody asked before. The run stays as it is:
+what comes out is a run of its own, which `show`, `eval` and `resume` take like any other.
 """
 
 import shutil
@@ -22,7 +23,16 @@ from selfloop.errors import RecipeError, StoreError
 from selfloop.failed_steps import failed_steps, refuse_failed
 from selfloop.history import Past
 from selfloop.protocols import Backend
-from selfloop.records import Adapter, AdapterProof, Attempt, Completion, Continuation, ModelInfo, Request, Round
+from selfloop.records import (
+    Adapter,
+    AdapterProof,
+    Attempt,
+    Completion,
+    Continuation,
+    ModelInfo,
+    Request,
+    Round,
+)
 from selfloop.runner import new_folder, stored_recipe
 from selfloop.steps import ADAPTERS, Turn, decide, verify
 from selfloop.storage.store import RECIPE, Store
@@ -35,15 +45,19 @@ if TYPE_CHECKING:
     from selfloop.errors import RequestError
 
 APPLIED = ("verifiers", "decide", "answer.declines", "plugins", "prompts", "backend")
-DRAWN = ("backend.kind", "prompts.answer", "prompts.critique", "prompts.revise")  # what the stored texts came from
+# what the stored texts came from
+DRAWN = ("backend.kind", "prompts.answer", "prompts.critique", "prompts.revise")
 REFUSED = (
-    "nothing is generated anew by `rescore`: it applies verifiers, decide, answer.declines, plugins, "
-    "the options of the same backend, and prompts of verifiers. For all else run the recipe again: selfloop run"
+    "nothing is generated anew by `rescore`: it applies verifiers, decide, answer.declines, "
+    "plugins, "
+    "the options of the same backend, and prompts of verifiers. For all else run the recipe "
+    "again: selfloop run"
 )
 
 
 def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("runs")) -> Path:
-    """Judge the run in `folder` again by its recipe with `overrides`; return the folder of the new run.
+    """Judge the run in `folder` again by its recipe with `overrides`; return the folder of the new
+    run.
 
     Raises SelfloopError for what is wrong with the run or the recipe.
     """
@@ -54,7 +68,8 @@ def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("ru
         model, meta = old.model(), old.meta()
         if not old.count("rounds"):
             raise StoreError(
-                f"no round of {folder} has ended, so there is nothing to judge. First: selfloop resume {folder}"
+                f"no round of {folder} has ended, so there is nothing to judge. First: selfloop "
+                f"resume {folder}"
             )
         pinned = _inputs(loaded, meta.get("inputs", {}))
         made = new_folder(runs, f"{meta.get('name', folder.name)}-rescored")
@@ -65,7 +80,8 @@ def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("ru
             info = TypeAdapter(ModelInfo).validate_python(model)
             rounds = _judged_in(made, loaded, info, pinned, str(folder))
         except BaseException:
-            shutil.rmtree(made, ignore_errors=True)  # half of it is no run, and nothing was generated
+            # half of it is no run, and nothing was generated
+            shutil.rmtree(made, ignore_errors=True)
             raise
     judging = [step for step in failed_steps(rounds) if step.step == "verify"]
     refuse_failed(made, rounds, judging)
@@ -78,7 +94,9 @@ def _refuse_ignored(overrides: Sequence[str]) -> None:
     refuse_overrides(overrides, DRAWN, only=False, because=REFUSED)
     for override in overrides:
         if key_of(override) in ("backend", "prompts"):
-            raise RecipeError(f"--set {override}: set one part of it, as in backend.threads=4; {REFUSED}")
+            raise RecipeError(
+                f"--set {override}: set one part of it, as in backend.threads=4; {REFUSED}"
+            )
 
 
 def _refuse_unread(loaded: Loaded, rendered: Collection[str]) -> None:
@@ -92,11 +110,17 @@ def _refuse_unread(loaded: Loaded, rendered: Collection[str]) -> None:
 def _inputs(loaded: Loaded, before: Pinned) -> dict[str, Mapping[str, str]]:
     """Return what is to be pinned: what was asked is as it was when the run began, what judges is as it is now."""
     kept = {place: entry for place, entry in before.items() if place.startswith(("ask.", "tuner."))}
-    now = {place: entry for place, entry in inputs(loaded).items() if not place.startswith(("ask.", "tuner."))}
+    now = {
+        place: entry
+        for place, entry in inputs(loaded).items()
+        if not place.startswith(("ask.", "tuner."))
+    }
     return kept | now
 
 
-def _judged_in(folder: Path, loaded: Loaded, info: ModelInfo, pinned: Pinned, before: str) -> list[Round]:
+def _judged_in(
+    folder: Path, loaded: Loaded, info: ModelInfo, pinned: Pinned, before: str
+) -> list[Round]:
     """Judge the rounds that were copied into `folder` again; return them as they are now."""
     with closing(Store(folder, write=True)) as store:
         rounds = list(store.rounds())
@@ -110,7 +134,9 @@ def _judged_in(folder: Path, loaded: Loaded, info: ModelInfo, pinned: Pinned, be
         return list(store.rounds())
 
 
-def _rejudged(loaded: Loaded, folder: Path, store: Store, info: ModelInfo, rounds: Sequence[Round]) -> Iterator[Round]:
+def _rejudged(
+    loaded: Loaded, folder: Path, store: Store, info: ModelInfo, rounds: Sequence[Round]
+) -> Iterator[Round]:
     silent = replace(loaded, recipe=loaded.recipe.model_copy(update={"observers": []}))
     backend = Unopened(silent, folder, info)
     parts = assemble(silent, folder, store, backend)
@@ -121,7 +147,9 @@ def _rejudged(loaded: Loaded, folder: Path, store: Store, info: ModelInfo, round
         for ended in rounds:
             parts.load_adapter(past.adapter)
             with Turn(ended.number, loaded.recipe, parts, past) as turn:
-                attempts = decide(turn, verify(turn, [_unjudged(attempt) for attempt in ended.attempts]))
+                attempts = decide(
+                    turn, verify(turn, [_unjudged(attempt) for attempt in ended.attempts])
+                )
             kept = tuple(failure for failure in ended.failures if failure.step != "verify")
             made = replace(ended, attempts=tuple(attempts), failures=(*kept, *turn.all_failures()))
             yield made
@@ -136,7 +164,9 @@ def _unjudged(attempt: Attempt) -> Attempt:
     if attempt.decision in ("dropped", "failed"):
         return attempt
     kept = tuple(failure for failure in attempt.failures if failure.step != "verify")
-    bare = replace(attempt, verdicts=(), failures=kept, decision=None, reason="", confidence=None, lowers=None)
+    bare = replace(
+        attempt, verdicts=(), failures=kept, decision=None, reason="", confidence=None, lowers=None
+    )
     return replace(bare, chosen="draft")
 
 
@@ -153,8 +183,10 @@ class Unopened:
         if (found := backend.describe()).sha256 != self._info.sha256:
             backend.close()
             raise StoreError(
-                f"this run was made with {self._info.file} (sha256 {self._info.sha256[:12]}), but the file is now "
-                f"another (sha256 {found.sha256[:12]}). Put the old file back, or use detectors that need no model."
+                f"this run was made with {self._info.file} (sha256 {self._info.sha256[:12]}), but "
+                "the file is now "
+                f"another (sha256 {found.sha256[:12]}). Put the old file back, or use detectors "
+                "that need no model."
             )
         if self._adapter:
             backend.load_adapter(self._adapter)
@@ -168,11 +200,15 @@ class Unopened:
         """Return what was stored of the model."""
         return self._info
 
-    def generate(self, requests: Sequence[Request]) -> "Iterator[tuple[int, Completion | RequestError]]":
+    def generate(
+        self, requests: Sequence[Request]
+    ) -> "Iterator[tuple[int, Completion | RequestError]]":
         """Open the model and ask it."""
         return self._opened.generate(requests)
 
-    def loglikelihood(self, pairs: Sequence[Continuation]) -> "list[tuple[float, ...] | RequestError]":
+    def loglikelihood(
+        self, pairs: Sequence[Continuation]
+    ) -> "list[tuple[float, ...] | RequestError]":
         """Open the model and ask it."""
         return self._opened.loglikelihood(pairs)
 
@@ -182,14 +218,20 @@ class Unopened:
         """Open the model and ask it."""
         return self._opened.hidden_states(pairs, places, layer)
 
-    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
+    def attentions(
+        self, pairs: Sequence[Continuation]
+    ) -> "list[NDArray[np.float32] | RequestError]":
         """Open the model and ask it."""
         return self._opened.attentions(pairs)
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Load it if the model is open; else remember it until it is."""
         self._adapter = adapter
-        return self._opened.load_adapter(adapter) if "_opened" in self.__dict__ else AdapterProof(adapter, 0.0)
+        return (
+            self._opened.load_adapter(adapter)
+            if "_opened" in self.__dict__
+            else AdapterProof(adapter, 0.0)
+        )
 
     def close(self) -> None:
         """Free the model if it was opened."""

@@ -1,9 +1,11 @@
-"""How long a recipe will take on this machine, and how much memory: a little of it is played, and counted up.
+"""How long a recipe will take on this machine, and how much memory: a little of it is played, and
+counted up.
 
-A round or two of a few questions, with the recipe's own parts and prompts, say what is asked of the model. What each
-call would be with all questions is reckoned from its own counts: as many calls, each with so many times the requests,
-each of which goes on for as many tokens; what prompts have in common is still read once. What reading, writing and one
-more token of the longest cost is fitted to the calls of the sample.
+A round or two of a few questions, with the recipe's own parts and prompts, say what is asked of the
+model. What each call would be with all questions is reckoned from its own counts: as many calls,
+each with so many times the requests, each of which goes on for as many tokens; what prompts have in
+common is still read once. What reading, writing and one more token of the longest cost is fitted to
+the calls of the sample.
 """
 
 import time
@@ -30,18 +32,23 @@ QUESTIONS, ROUNDS = 8, 2  # of a sample; the second round has sources that the f
 ANY = 1e-9  # a confidence that almost every answer has
 SLOW = 10.0  # seconds that loading takes if something is fetched or made on the way
 LARGER = 4  # times the questions of a sample that took no time to speak of
-LOCAL = ("jsonl", "report")  # observers that write into the run's folder alone; a tracker would show a run that is none
-RECORDING = 0.05  # of a round's time that observers take at most while a run goes on, as `report` does
+# observers that write into the run's folder alone; a tracker would show a run that is none
+LOCAL = ("jsonl", "report")
+# of a round's time that observers take at most while a run goes on, as `report` does
+RECORDING = 0.05
 MOST = 10_000  # attempts that observers are shown as those of a whole run
-TUNING = 24  # times what reading the lessons takes: a tune of Gemma 3 270M on two cores (docs/experiments.md)
+# times what reading the lessons takes: a tune of Gemma 3 270M on two cores (docs/experiments.md)
+TUNING = 24
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A few questions as they were played: the rounds that ended, what the steps took, and the folder it lies in.
+    """A few questions as they were played: the rounds that ended, what the steps took, and the
+    folder it lies in.
 
-    `recording` are the seconds that it took to store the first round and to tell observers that it has ended. `empty`
-    and `left` are the sizes of the folder's files before anything was played and after.
+    `recording` are the seconds that it took to store the first round and to tell observers that it
+    has ended. `empty` and `left` are the sizes of the folder's files before anything was played and
+    after.
     """
 
     questions: int
@@ -67,19 +74,32 @@ class Sample:
     @property
     def troubles(self) -> tuple[str, ...]:
         """Return what went wrong, each thing once."""
-        failures = [f for r in self.ended for f in (*r.failures, *(f for a in r.attempts for f in a.failures))]
+        failures = [
+            f
+            for r in self.ended
+            for f in (*r.failures, *(f for a in r.attempts for f in a.failures))
+        ]
         return tuple(dict.fromkeys(f"{f.step}: {f.component}: {f.message}" for f in failures))
 
 
-def played(loaded: Loaded, backend: Backend, questions: int, patience: float, folder: Path) -> Sample:
-    """Play a round or two of so many questions in a new folder; none begins after `patience` seconds.
+def played(
+    loaded: Loaded, backend: Backend, questions: int, patience: float, folder: Path
+) -> Sample:
+    """Play a round or two of so many questions in a new folder; none begins after `patience`
+    seconds.
 
-    But where a recipe has more than two rounds the second is always played: all later ones are taken to be like it, and
-    they have more sources and longer prompts than the first. A few questions leave too few beliefs for what is made of
-    them then, such as demonstrations, so every answer counts as one.
+    But where a recipe has more than two rounds the second is always played: all later ones are
+    taken to be like it, and they have more sources and longer prompts than the first. A few
+    questions leave too few beliefs for what is made of them then, such as demonstrations, so every
+    answer counts as one.
     """
     ask = loaded.recipe.ask.model_copy(update={"questions": questions})
-    less: dict[str, Any] = {"ask": ask, "rounds": min(ROUNDS, loaded.recipe.rounds), "observers": [], "tuner": None}
+    less: dict[str, Any] = {
+        "ask": ask,
+        "rounds": min(ROUNDS, loaded.recipe.rounds),
+        "observers": [],
+        "tuner": None,
+    }
     if questions < loaded.recipe.ask.questions:
         less["decide"] = Decide(belief=ANY, declined=0.0)
     small = replace(loaded, recipe=loaded.recipe.model_copy(update=less))
@@ -89,13 +109,26 @@ def played(loaded: Loaded, backend: Backend, questions: int, patience: float, fo
     empty = _sizes(folder)
     watching = _watching(loaded, folder)
     with closing(Store(folder, write=True)) as store:
-        parts = replace(assemble(small, folder, store, meter), notice=Observers([Named("plan", meter), *watching]))
+        parts = replace(
+            assemble(small, folder, store, meter),
+            notice=Observers([Named("plan", meter), *watching]),
+        )
         store.begin_session({})
         until = start + patience if loaded.recipe.rounds <= ROUNDS else inf
         ended, recording = _rounds(small.recipe, parts, store, until)
     took = time.perf_counter() - start
     Observers(watching).close()  # without the meter, which is the backend too, and not done yet
-    return Sample(questions, took, ended, settled(meter.steps), meter.asked, recording, folder, empty, _sizes(folder))
+    return Sample(
+        questions,
+        took,
+        ended,
+        settled(meter.steps),
+        meter.asked,
+        recording,
+        folder,
+        empty,
+        _sizes(folder),
+    )
 
 
 def _watching(loaded: Loaded, folder: Path) -> list[Named[Observer]]:
@@ -118,17 +151,25 @@ def _rounds(recipe: Recipe, parts: Parts, store: Store, until: float) -> tuple[l
 
 
 def _ending(loaded: Loaded, sample: Sample) -> tuple[float, int]:
-    """Return the seconds that observers take at the end of a run as large as the recipe's, and the bytes it leaves.
+    """Return the seconds that observers take at the end of a run as large as the recipe's, and the
+    bytes it leaves.
 
-    What was played is stored again and again, for there to be as much as in that run. Such a run has questions without
-    a topic, for which observers may look for one, even if the sample has none.
+    What was played is stored again and again, for there to be as much as in that run. Such a run
+    has questions without a topic, for which observers may look for one, even if the sample has
+    none.
     """
     times = loaded.recipe.rounds / sample.rounds * loaded.recipe.ask.questions / sample.questions
-    attempts = [replace(a, question=replace(a.question, topic="")) for one in sample.ended for a in one.attempts]
+    attempts = [
+        replace(a, question=replace(a.question, topic=""))
+        for one in sample.ended
+        for a in one.attempts
+    ]
     more = min(round((times - 1) * len(attempts)), MOST - len(attempts))
     with closing(Store(sample.folder, write=True)) as store:
         if more > 0:
-            store.save_round(Round(sample.rounds + 1, tuple(attempts[i % len(attempts)] for i in range(more))))
+            store.save_round(
+                Round(sample.rounds + 1, tuple(attempts[i % len(attempts)] for i in range(more)))
+            )
         observers, start = Observers(_watching(loaded, sample.folder)), time.perf_counter()
         observers(RunEnded(str(sample.folder), "done"))
         observers.close()
@@ -139,12 +180,20 @@ def _ending(loaded: Loaded, sample: Sample) -> tuple[float, int]:
 def _bytes(sample: Sample, times: float) -> int:
     """Return what a run so many times as large leaves.
 
-    What is written anew at the end is then as large as it will be; all else grows with what is played.
+    What is written anew at the end is then as large as it will be; all else grows with what is
+    played.
     """
     empty, left = sample.empty, sample.left
-    grown = {file: empty.get(file, 0) + (size - empty.get(file, 0)) * times for file, size in left.items()}
+    grown = {
+        file: empty.get(file, 0) + (size - empty.get(file, 0)) * times
+        for file, size in left.items()
+    }
     whole = _sizes(sample.folder).items()
-    anew = {file: size for file, size in whole if file.name != DATABASE and size > 1.1 * left.get(file, 0)}
+    anew = {
+        file: size
+        for file, size in whole
+        if file.name != DATABASE and size > 1.1 * left.get(file, 0)
+    }
     return round(sum((grown | anew).values()))
 
 
@@ -161,7 +210,8 @@ def rates(steps: Sequence[Step]) -> Rates:
     if not calls:
         return Rates()
     work = np.array([call.work() for call in calls])
-    scale = np.maximum(work.max(axis=0), 1.0)  # else the characters, which are many, would be all that counts
+    # else the characters, which are many, would be all that counts
+    scale = np.maximum(work.max(axis=0), 1.0)
     found, _ = nnls(work / scale, np.array([call.seconds for call in calls]))
     return Rates(*(float(one) for one in found / scale))
 
@@ -179,7 +229,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take. Memory and disk are in bytes; memory is None where the system does not tell."""
+    """What a run will take.
+
+    Memory and disk are in bytes; memory is None where the system does not tell.
+    """
 
     model: ModelInfo
     loading: float
@@ -195,7 +248,10 @@ class Forecast:
 
 
 def forecast(loaded: Loaded, budget: float) -> Forecast:
-    """Play samples for about `budget` seconds, and count them up. Raises SelfloopError for what cannot be loaded."""
+    """Play samples for about `budget` seconds, and count them up.
+
+    Raises SelfloopError for what cannot be loaded.
+    """
     backend, loading = _opened(loaded)
     try:
         with TemporaryDirectory(prefix="selfloop-plan-") as folder:
@@ -246,7 +302,9 @@ def _parts(recipe: Recipe, sample: Sample, ending: float) -> list[Part]:
         tokens = round(times * (own[0].tokens + more * own[-1].tokens))
         made.append(Part(name, first, later, first + more * later, tokens))
     later = min(ending, RECORDING * sum(part.later for part in made))
-    made.append(Part("record", sample.recording, later, sample.recording + more * later + ending, 0))
+    made.append(
+        Part("record", sample.recording, later, sample.recording + more * later + ending, 0)
+    )
     return [*made, _tune(recipe, sample, cost)] if recipe.tuner else made
 
 
@@ -255,9 +313,19 @@ def _tune(recipe: Recipe, sample: Sample, cost: Rates) -> Part:
     assert recipe.tuner
     calls = [call for step in sample.steps if step.name == "answer" for call in step.calls]
     written = sum(call.completions for call in calls)
-    length = sum(call.own for call in calls) / max(sample.asked, 1) + 4 * sum(c.tokens for c in calls) / max(written, 1)
-    each = TUNING * cost.read * length * recipe.ask.questions * float(recipe.tuner.options.get("epochs", 1))
-    tunes = [number * each for number in range(recipe.tuner.every, recipe.rounds + 1, recipe.tuner.every)]
+    length = sum(call.own for call in calls) / max(sample.asked, 1) + 4 * sum(
+        c.tokens for c in calls
+    ) / max(written, 1)
+    each = (
+        TUNING
+        * cost.read
+        * length
+        * recipe.ask.questions
+        * float(recipe.tuner.options.get("epochs", 1))
+    )
+    tunes = [
+        number * each for number in range(recipe.tuner.every, recipe.rounds + 1, recipe.tuner.every)
+    ]
     return Part("tune", 0.0, max(tunes, default=0.0), sum(tunes), 0)
 
 
@@ -271,7 +339,8 @@ def _stretch(backend: Backend, sample: Sample, questions: int) -> None:
 
 def _stretched(requests: Sequence[Request], count: int) -> list[Request]:
     """Return so many requests that are like the given ones, each with an end of its own as theirs have."""
-    own = int(median(own_parts([text_of(request.prompt) for request in requests])))  # rather too much than too little
+    # rather too much than too little
+    own = int(median(own_parts([text_of(request.prompt) for request in requests])))
     return [
         replace(request, seed=i, prompt=_varied(request.prompt, own, i // len(requests)))
         for i, request in ((i, requests[i % len(requests)]) for i in range(count))
@@ -280,9 +349,16 @@ def _stretched(requests: Sequence[Request], count: int) -> list[Request]:
 
 def _varied(prompt: str | tuple[Message, ...], own: int, number: int) -> str | tuple[Message, ...]:
     if isinstance(prompt, str):
-        return f"{prompt[: len(prompt) - own]}{number} {prompt[len(prompt) - own :]}" if number else prompt
+        return (
+            f"{prompt[: len(prompt) - own]}{number} {prompt[len(prompt) - own :]}"
+            if number
+            else prompt
+        )
     *before, last = prompt
-    return (*before, replace(last, content=str(_varied(last.content, min(own, len(last.content)), number))))
+    return (
+        *before,
+        replace(last, content=str(_varied(last.content, min(own, len(last.content)), number))),
+    )
 
 
 def _demand(requests: Sequence[Request]) -> int:
@@ -290,5 +366,7 @@ def _demand(requests: Sequence[Request]) -> int:
     texts = [text_of(request.prompt) for request in requests]
     rooms = sorted((4 * r.sampling.max_tokens for r in requests for _ in range(r.n)), reverse=True)
     return (
-        sum(rooms[:AT_ONCE]) + sum(sorted(own_parts(texts), reverse=True)[:AT_ONCE]) + max(map(len, texts), default=0)
+        sum(rooms[:AT_ONCE])
+        + sum(sorted(own_parts(texts), reverse=True)[:AT_ONCE])
+        + max(map(len, texts), default=0)
     )

@@ -10,7 +10,11 @@ _STATUS, _FORGET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 def peak() -> int | None:
     """Return the most bytes of memory that this process had resident at a time, since `forget_peak` where it works."""
     with suppress(OSError, StopIteration, ValueError):
-        line = next(line for line in _STATUS.read_text("ascii", "replace").splitlines() if line.startswith("VmHWM:"))
+        line = next(
+            line
+            for line in _STATUS.read_text("ascii", "replace").splitlines()
+            if line.startswith("VmHWM:")
+        )
         return int(line.split()[1]) * 1024
     with suppress(ImportError):  # Windows
         import resource

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from selfloop.errors import RequestError
 from selfloop.events import Event, RoundEnded, RunEnded, StepStarted
 from selfloop.protocols import Backend
-from selfloop.records import Adapter, AdapterProof, Completion, Continuation, Message, ModelInfo, Request
+from selfloop.records import (
+    Adapter,
+    AdapterProof,
+    Completion,
+    Continuation,
+    Message,
+    ModelInfo,
+    Request,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +39,10 @@ class Rates(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of the backend. Of the characters `read`, `own` are those of one of the `texts` alone."""
+    """One call of the backend.
+
+    Of the characters `read`, `own` are those of one of the `texts` alone.
+    """
 
     seconds: float
     texts: int
@@ -59,10 +70,15 @@ class Step:
     def at(self, times: float, rates: Rates, usual: float | None = None) -> float:
         """Return the seconds that the step takes with so many times the questions.
 
-        Of what it takes beside its calls, `usual` is what grows with them; the rest is done once: imports, say.
+        Of what it takes beside its calls, `usual` is what grows with them; the rest is done once:
+        imports, say.
         """
         grows = self.beside if usual is None else min(self.beside, usual)
-        return self.beside + (times - 1) * grows + sum(_longer(call, times, rates) for call in self.calls)
+        return (
+            self.beside
+            + (times - 1) * grows
+            + sum(_longer(call, times, rates) for call in self.calls)
+        )
 
     @property
     def beside(self) -> float:
@@ -101,18 +117,25 @@ class Meter:
         """Return what the backend says of its model."""
         return self._backend.describe()
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+    def generate(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Pass on what the backend yields, and note it."""
         start, lengths = time.perf_counter(), list[int]()
         for index, result in self._backend.generate(requests):
             lengths += [] if isinstance(result, RequestError) else [len(result.tokens)]
             yield index, result
-        took, counts = time.perf_counter() - start, (len(lengths), sum(lengths), max(lengths, default=0))
+        took, counts = (
+            time.perf_counter() - start,
+            (len(lengths), sum(lengths), max(lengths, default=0)),
+        )
         texts = [text_of(request.prompt) for request in requests]
         self._note(Call(took, *read(texts), *counts))
         self.asked.append(list(requests))
 
-    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+    def loglikelihood(
+        self, pairs: Sequence[Continuation]
+    ) -> list[tuple[float, ...] | RequestError]:
         """Pass on what the backend returns, and note it."""
         with self._timed(pairs):
             return self._backend.loglikelihood(pairs)
@@ -124,7 +147,9 @@ class Meter:
         with self._timed(pairs):
             return self._backend.hidden_states(pairs, places, layer)
 
-    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
+    def attentions(
+        self, pairs: Sequence[Continuation]
+    ) -> "list[NDArray[np.float32] | RequestError]":
         """Pass on what the backend returns, and note it."""
         with self._timed(pairs):
             return self._backend.attentions(pairs)
@@ -140,7 +165,10 @@ class Meter:
     def _timed(self, pairs: Sequence[Continuation]) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        took, texts = time.perf_counter() - start, [f"{text_of(pair.prompt)}{pair.text}" for pair in pairs]
+        took, texts = (
+            time.perf_counter() - start,
+            [f"{text_of(pair.prompt)}{pair.text}" for pair in pairs],
+        )
         self._note(Call(took, *read(texts)))
 
     def _note(self, call: Call) -> None:
@@ -149,7 +177,9 @@ class Meter:
 
 
 def text_of(prompt: str | tuple[Message, ...]) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(f"{m.role}: {m.content}" for m in prompt)
+    return (
+        prompt if isinstance(prompt, str) else "\n".join(f"{m.role}: {m.content}" for m in prompt)
+    )
 
 
 def settled(steps: Sequence[Step]) -> list[Step]:
@@ -173,8 +203,8 @@ def read(texts: Collection[str]) -> tuple[int, int, int]:
 
 
 def own_part(texts: Collection[str]) -> int:
-    """Return how many characters at the end of a text are its own: the lower quartile, for of a few texts some may be
-    alone with a beginning that of many others would have too."""
+    """Return how many characters at the end of a text are its own: the lower quartile, for of a few
+    texts some may be alone with a beginning that of many others would have too."""
     ends = sorted(own_parts(texts))
     return ends[len(ends) // 4] if ends else 0
 
@@ -188,4 +218,6 @@ def own_parts(texts: Collection[str]) -> list[int]:
 
 def _alike(a: str, b: str) -> int:
     """Return with how many of the same characters two texts begin."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )

@@ -1,7 +1,9 @@
-"""The one table of what selfloop comes with: rooms of `selfloop_plugins`, each of which is walked for its modules.
+"""The one table of what selfloop comes with: rooms of `selfloop_plugins`, each of which is walked
+for its modules.
 
-To add a component is to add its module to the room of its kind. A module or folder whose name starts with an underscore
-is a helper of its room and offers nothing. Plugins of other packages register by the entry-point group `selfloop`.
+To add a component is to add its module to the room of its kind. A module or folder whose name
+starts with an underscore is a helper of its room and offers nothing. Plugins of other packages
+register by the entry-point group `selfloop`.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
-"""The hooks: one for each kind of component, and one for commands. A hook says what exists; objects do the work.
+"""The hooks: one for each kind of component, and one for commands. A hook says what exists; objects
+do the work.
 
-Each is called once, when plugins are loaded, before any model; what it returns are `Component`s that a
-recipe picks by name. A whole plugin, in one file that a recipe names under `plugins:`
+Each is called once, when plugins are loaded, before any model; what it returns are `Component`s
+that a recipe picks by name. A whole plugin, in one file that a recipe names under `plugins:`
 
     from selfloop import Component, Verdict, hookimpl
 
@@ -68,7 +69,9 @@ class Hooks:
 
     @hookspec
     def selfloop_commands(self) -> list[click.Command]:  # type: ignore[empty-body]
-        """Return click commands to add to `selfloop`; they keep heavy imports inside their functions.
+        """Return click commands to add to `selfloop`; they keep heavy imports inside their
+        functions.
 
-        A command that is called like one of selfloop's own is left out, and `selfloop plugins` says so.
+        A command that is called like one of selfloop's own is left out, and `selfloop plugins` says
+        so.
         """

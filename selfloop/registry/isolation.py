@@ -1,10 +1,11 @@
 """Keeps the process as it was around code of plugins: its output, its folder, its signal handlers.
 
-The standard output belongs to the command: `selfloop show RUN --json` is read by programs. What a plugin prints goes
-to the standard error output, each line with the plugin's name. Observers are the exception, for showing is their
-purpose; with `--json` they are held to it too.
+The standard output belongs to the command: `selfloop show RUN --json` is read by programs. What a
+plugin prints goes to the standard error output, each line with the plugin's name. Observers are the
+exception, for showing is their purpose; with `--json` they are held to it too.
 
-This holds mistakes, not malice: a plugin is a program in the same process. `docs/plugins.md` lists what is not held.
+This holds mistakes, not malice: a plugin is a program in the same process. `docs/plugins.md` lists
+what is not held.
 """
 
 import os
@@ -19,14 +20,16 @@ from typing import Any, TextIO
 
 STDOUT, STDERR = 1, 2  # file descriptors
 
-_json = False  # whether the command's output is for a program, so that not even observers may write to it
+# whether the command's output is for a program, so that not even observers may write to it
+_json = False
 
 
 class AttributedOutput:
-    """Stands in for `sys.stdout` in a plugin's call: writes whole lines to the standard error output, with a name.
+    """Stands in for `sys.stdout` in a plugin's call: writes whole lines to the standard error
+    output, with a name.
 
-    It may outlive the call, as the stream of a logging handler. Other threads write to the stream in whose place it
-    stands: a live picture is drawn by a thread of its own.
+    It may outlive the call, as the stream of a logging handler. Other threads write to the stream
+    in whose place it stands: a live picture is drawn by a thread of its own.
     """
 
     def __init__(self, name: str, replaced: TextIO) -> None:
@@ -59,7 +62,8 @@ class AttributedOutput:
     def _write_line(self, line: str) -> None:
         from selfloop.text.display import printable
 
-        with suppress(OSError, ValueError):  # a closed stream: what a plugin prints must not end a run
+        # a closed stream: what a plugin prints must not end a run
+        with suppress(OSError, ValueError):
             sys.stderr.write(f"{self.name} printed: {printable(line)}\n" if line.strip() else "")
 
     def __getattr__(self, attribute: str) -> Any:
@@ -100,8 +104,8 @@ def observer_output(name: str) -> Iterator[None]:
 
 @contextmanager
 def output_for_programs() -> Iterator[None]:
-    """Keep the standard output for `click.echo` of the command alone: observers, C code and child processes too
-    write to the standard error output.
+    """Keep the standard output for `click.echo` of the command alone: observers, C code and child
+    processes too write to the standard error output.
     """
     global _json
     outer, before = sys.stdout, _json
@@ -128,7 +132,8 @@ def _writes_to(stream: TextIO, descriptor: int) -> bool:
 
 @contextmanager
 def _descriptor_to_stderr() -> Iterator[int | None]:
-    """Let file descriptor 1 lead to the standard error output; yield a copy of the old one, None where there is none.
+    """Let file descriptor 1 lead to the standard error output; yield a copy of the old one, None
+    where there is none.
 
     That catches what Python's `sys.stdout` does not see: `os.write`, C code, child processes.
     """
@@ -149,7 +154,10 @@ def _descriptor_to_stderr() -> Iterator[int | None]:
 
 
 def _flush_c_streams() -> None:
-    """Write out what C code has printed. Without `ctypes`, which only such plugins import, there is little of it."""
+    """Write out what C code has printed.
+
+    Without `ctypes`, which only such plugins import, there is little of it.
+    """
     if ctypes := sys.modules.get("ctypes"):
         with suppress(Exception):
             ctypes.CDLL(None).fflush(None)
@@ -157,7 +165,8 @@ def _flush_c_streams() -> None:
 
 @contextmanager
 def imports_of_plugins() -> Iterator[Callable[[], bool]]:
-    """Hold what imports of plugins do to the process; yield whether the user pressed Ctrl-C meanwhile.
+    """Hold what imports of plugins do to the process; yield whether the user pressed Ctrl-C
+    meanwhile.
 
     A plugin can raise KeyboardInterrupt by itself: only the signal tells whether the user has.
     """
@@ -185,11 +194,16 @@ def imports_of_plugins() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def unchanged_process(name: str) -> Iterator[None]:
-    """Hold what one plugin does as it is imported: its prints carry its name, and the process is afterwards as before.
+    """Hold what one plugin does as it is imported: its prints carry its name, and the process is
+    afterwards as before.
 
     That is its working directory, streams, `sys.excepthook` and recursion limit.
     """
-    streams, hook, limit = (sys.stdin, sys.stdout, sys.stderr), sys.excepthook, sys.getrecursionlimit()
+    streams, hook, limit = (
+        (sys.stdin, sys.stdout, sys.stderr),
+        sys.excepthook,
+        sys.getrecursionlimit(),
+    )
     folder = _working_directory()
     try:
         with attributed_output(name):

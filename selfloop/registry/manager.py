@@ -1,9 +1,9 @@
-"""Finds plugins, asks each what it offers, and keeps it all in a `Catalog` that a recipe picks from by name.
+"""Finds plugins, asks each what it offers, and keeps it all in a `Catalog` that a recipe picks from
+by name.
 
-Built-in plugins come from the table in `builtin`, those of other packages from the entry-point group `selfloop`,
-and a recipe may name single `.py` files. Each
-hook is called plugin by plugin and not through pluggy's multicall, where one that raises stops the rest
-and nobody learns which it was.
+Built-in plugins come from the table in `builtin`, those of other packages from the entry-point
+group `selfloop`, and a recipe may name single `.py` files. Each hook is called plugin by plugin and
+not through pluggy's multicall, where one that raises stops the rest and nobody learns which it was.
 """
 
 import importlib.util
@@ -55,13 +55,16 @@ class Provided:
 
 @dataclass
 class Catalog:
-    """What is installed: components by kind and name, commands by plugin, and the plugins that could not be used.
+    """What is installed: components by kind and name, commands by plugin, and the plugins that
+    could not be used.
 
-    `plugins` has the package and version of each plugin, or the path of its file. The commands of selfloop's own
-    plugins come first.
+    `plugins` has the package and version of each plugin, or the path of its file. The commands of
+    selfloop's own plugins come first.
     """
 
-    components: dict[str, dict[str, list[Provided]]] = field(default_factory=lambda: {kind: {} for kind in HOOKS})
+    components: dict[str, dict[str, list[Provided]]] = field(
+        default_factory=lambda: {kind: {} for kind in HOOKS}
+    )
     commands: list[tuple[str, "click.Command"]] = field(default_factory=list)
     broken: dict[str, str] = field(default_factory=dict)
     plugins: dict[str, str] = field(default_factory=dict)
@@ -70,9 +73,14 @@ class Catalog:
         """Return the one component of that kind and name; raise RecipeError or, on a clash, PluginError."""
         known = self.components[kind]
         if name not in known:
-            lost = "".join(f" (The plugin {p} could not be used: {why})" for p, why in self.broken.items())
+            lost = "".join(
+                f" (The plugin {p} could not be used: {why})" for p, why in self.broken.items()
+            )
             installed = ", ".join(sorted(known)) or "none"
-            raise RecipeError(f"no {kind} named {name!r}.{did_you_mean(name, known)} Installed: {installed}.{lost}")
+            raise RecipeError(
+                f"no {kind} named {name!r}.{did_you_mean(name, known)} Installed: "
+                f"{installed}.{lost}"
+            )
         offers = known[name]
         if len(offers) > 1:
             raise PluginError(_clash(kind, name, offers))
@@ -84,13 +92,20 @@ class Catalog:
 
     def clashes(self) -> list[str]:
         """Return a message for each name that two plugins use for components of one kind."""
-        named = [(kind, name, offers) for kind, known in self.components.items() for name, offers in known.items()]
+        named = [
+            (kind, name, offers)
+            for kind, known in self.components.items()
+            for name, offers in known.items()
+        ]
         return [_clash(kind, name, offers) for kind, name, offers in named if len(offers) > 1]
 
-    def commands_beside(self, own: Mapping[str, str]) -> tuple[dict[str, "click.Command"], dict[str, str]]:
+    def commands_beside(
+        self, own: Mapping[str, str]
+    ) -> tuple[dict[str, "click.Command"], dict[str, str]]:
         """Return the commands of plugins by name, and which are left out and why.
 
-        `own` are the commands that stay whatever plugins offer; after them those of selfloop's own plugins do.
+        `own` are the commands that stay whatever plugins offer; after them those of selfloop's own
+        plugins do.
         """
         commands: dict[str, click.Command] = {}
         owners = dict.fromkeys(own, PROJECT)
@@ -107,7 +122,10 @@ class Catalog:
 
     def __iter__(self) -> Iterator[tuple[str, Provided]]:
         return (
-            (kind, offer) for kind, named in self.components.items() for offers in named.values() for offer in offers
+            (kind, offer)
+            for kind, named in self.components.items()
+            for offers in named.values()
+            for offer in offers
         )
 
 
@@ -117,16 +135,27 @@ def _clash(kind: str, name: str, offers: list[Provided]) -> str:
 
 
 def load(files: tuple[Path, ...] = ()) -> Catalog:
-    """Return everything that plugins offer: the built-in ones, those of other packages, and `files`.
+    """Return everything that plugins offer: the built-in ones, those of other packages, and
+    `files`.
 
-    An installed plugin that is broken is left out and noted in `broken`; a file that the recipe names raises
-    PluginError, for the run cannot be right without it.
+    An installed plugin that is broken is left out and noted in `broken`; a file that the recipe
+    names raises PluginError, for the run cannot be right without it.
     """
     catalog = Catalog()
     with imports_of_plugins() as interrupted:
         for module in builtin.modules():
-            name = module.removeprefix(f"{builtin.PACKAGE}.").removesuffix(".command").rpartition(".")[2]
-            _add_installed(catalog, name, partial(import_module, module), f"{PROJECT} {__version__}", interrupted)
+            name = (
+                module.removeprefix(f"{builtin.PACKAGE}.")
+                .removesuffix(".command")
+                .rpartition(".")[2]
+            )
+            _add_installed(
+                catalog,
+                name,
+                partial(import_module, module),
+                f"{PROJECT} {__version__}",
+                interrupted,
+            )
         for entry in sorted(entry_points(group=PROJECT), key=_by_name):
             package = _package(entry.dist)
             name = entry.name
@@ -141,7 +170,11 @@ def load(files: tuple[Path, ...] = ()) -> Catalog:
 
 
 def _add_installed(
-    catalog: Catalog, name: str, imported: Callable[[], Any], package: str, interrupted: Callable[[], bool]
+    catalog: Catalog,
+    name: str,
+    imported: Callable[[], Any],
+    package: str,
+    interrupted: Callable[[], bool],
 ) -> None:
     """Add an installed plugin to the catalogue, or note there why it is left out."""
     try:
@@ -157,7 +190,8 @@ def _by_name(entry: EntryPoint) -> tuple[str, str]:
     return entry.name, _package(entry.dist)
 
 
-@lru_cache(maxsize=16)  # each look into a distribution reads its file again, and many plugins come in one
+# each look into a distribution reads its file again, and many plugins come in one
+@lru_cache(maxsize=16)
 def _package(dist: Distribution | None) -> str:
     return f"{dist.name} {dist.version}" if dist else ""
 
@@ -169,14 +203,19 @@ def import_file(path: Path, interrupted: Callable[[], bool] = bool) -> ModuleTyp
         raise PluginError(f"plugin {path}: no such .py file. Paths are relative to the recipe.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    _attributed(path.name, "could not be imported", partial(spec.loader.exec_module, module), interrupted)
+    _attributed(
+        path.name, "could not be imported", partial(spec.loader.exec_module, module), interrupted
+    )
     return module
 
 
-def _attributed(plugin: str, what: str, call: Callable[[], Any], interrupted: Callable[[], bool] = bool) -> Any:
+def _attributed(
+    plugin: str, what: str, call: Callable[[], Any], interrupted: Callable[[], bool] = bool
+) -> Any:
     """Return what `call` gives; whatever it raises becomes a PluginError, Ctrl-C apart.
 
-    `interrupted` returns whether the user pressed Ctrl-C: else a plugin that raises KeyboardInterrupt is just broken.
+    `interrupted` returns whether the user pressed Ctrl-C: else a plugin that raises
+    KeyboardInterrupt is just broken.
     """
     try:
         with unchanged_process(plugin):
@@ -186,7 +225,9 @@ def _attributed(plugin: str, what: str, call: Callable[[], Any], interrupted: Ca
         named = isinstance(error, PluginError) and str(error).startswith(f"plugin {plugin}")
         if ctrl_c or named:
             raise
-        raise PluginError(f"plugin {plugin} {what}: {type(error).__name__}: {_message(error)}") from error
+        raise PluginError(
+            f"plugin {plugin} {what}: {type(error).__name__}: {_message(error)}"
+        ) from error
 
 
 def _message(error: BaseException) -> str:
@@ -204,32 +245,45 @@ def _add(catalog: Catalog, name: str, plugin: Any, version: str) -> None:
     known = [hook for hook in dir(Hooks) if hook.startswith(f"{PROJECT}_")]
     _refuse_misspelt(name, plugin, manager, known)
     offers = {kind: _offers(name, manager, hook) for kind, hook in HOOKS.items()}
-    commands = _offers(name, manager, "selfloop_commands")  # every hook has answered: it is taken whole or not at all
+    # every hook has answered: it is taken whole or not at all
+    commands = _offers(name, manager, "selfloop_commands")
     origin = name if name.endswith(version) else f"{name} ({version})"
     for kind, components in offers.items():
         _refuse_twice(name, HOOKS[kind], [component.name for component in components])
         for component in components:
-            catalog.components[kind].setdefault(component.name, []).append(Provided(component, name, origin))
+            catalog.components[kind].setdefault(component.name, []).append(
+                Provided(component, name, origin)
+            )
     catalog.commands += [(name, command) for command in commands]
     catalog.plugins[name] = version
 
 
 def _refuse_twice(plugin: str, hook: str, names: list[str]) -> None:
     for name in (name for name, times in Counter(names).items() if times > 1):
-        raise PluginError(f"plugin {plugin}: {hook} lists two Components named {name!r}. Rename one of them.")
+        raise PluginError(
+            f"plugin {plugin}: {hook} lists two Components named {name!r}. Rename one of them."
+        )
 
 
-def _refuse_misspelt(name: str, plugin: Any, manager: pluggy.PluginManager, known: list[str]) -> None:
+def _refuse_misspelt(
+    name: str, plugin: Any, manager: pluggy.PluginManager, known: list[str]
+) -> None:
     """Raise for a hook that nobody would ever call: misspelt, or without its decorator."""
     callers = {caller.name for caller in manager.get_hookcallers(plugin) or []}
     for hook in sorted(callers - set(known)):
         raise PluginError(
-            f"plugin {name}: there is no hook {hook}.{did_you_mean(hook, known)} Hooks: {', '.join(known)}."
+            f"plugin {name}: there is no hook {hook}.{did_you_mean(hook, known)} Hooks: "
+            f"{', '.join(known)}."
         )
-    meant = [a for a in dir(plugin) if a.startswith(f"{PROJECT}_") and get_close_matches(a, known, 1, 0.8)]
+    meant = [
+        a
+        for a in dir(plugin)
+        if a.startswith(f"{PROJECT}_") and get_close_matches(a, known, 1, 0.8)
+    ]
     for hook in sorted(a for a in meant if callable(getattr(plugin, a)) and a not in callers):
         raise PluginError(
-            f"plugin {name}: {hook} is not decorated with selfloop.hookimpl, so it would never be called."
+            f"plugin {name}: {hook} is not decorated with selfloop.hookimpl, so it would never be "
+            "called."
         )
 
 
@@ -239,23 +293,32 @@ def _offers(name: str, manager: pluggy.PluginManager, hook: str) -> list[Any]:
     for implementation in getattr(manager.hook, hook).get_hookimpls():
         given = _attributed(name, f"raised in {hook}", implementation.function)
         if not isinstance(given, list | tuple):
-            raise PluginError(f"plugin {name}: {hook} must return a list, not {type(given).__name__}.")
+            raise PluginError(
+                f"plugin {name}: {hook} must return a list, not {type(given).__name__}."
+            )
         offered += given
     for thing in offered:
         # by name, for click must not be imported here just to look at it
         wanted = "Command" if hook == "selfloop_commands" else "Component"
         if wanted not in {base.__name__ for base in type(thing).__mro__}:
             raise PluginError(
-                f"plugin {name}: {hook} must list {wanted}s, but one of them is a {type(thing).__name__}."
+                f"plugin {name}: {hook} must list {wanted}s, but one of them is a "
+                f"{type(thing).__name__}."
             )
         if wanted == "Component" and (wrong := _wrong(thing)):
-            raise PluginError(f"plugin {name}: {hook} lists a Component {thing.name!r} whose {wrong}.")
+            raise PluginError(
+                f"plugin {name}: {hook} lists a Component {thing.name!r} whose {wrong}."
+            )
     return offered
 
 
 def _wrong(component: "Component") -> str:
     """Return what is wrong with the fields of a component, or an empty string."""
-    if not isinstance(component.name, str) or not component.name.strip() or not component.name.isprintable():
+    if (
+        not isinstance(component.name, str)
+        or not component.name.strip()
+        or not component.name.isprintable()
+    ):
         return "name is not text"
     if not all(isinstance(text, str) for text in (component.doc, component.paper, component.extra)):
         return "doc, paper and extra must be text"

@@ -1,8 +1,9 @@
 """The one way to write a file or a folder: it is there whole, or as it was before.
 
-The new content is written under a temporary name in the same folder, flushed to the disk, and renamed over the old
-content. A process that is killed, or a disk that is full, leaves the old content and perhaps a temporary file, which
-the next write of the same file clears away. Temporary names are hidden and end in `.part`; nobody reads them.
+The new content is written under a temporary name in the same folder, flushed to the disk, and
+renamed over the old content. A process that is killed, or a disk that is full, leaves the old
+content and perhaps a temporary file, which the next write of the same file clears away. Temporary
+names are hidden and end in `.part`; nobody reads them.
 
 Errors: DiskFullError where there is no room, any other OSError as the system raised it.
 """
@@ -27,11 +28,21 @@ from uuid import uuid4
 from selfloop.errors import disk_full
 
 STALE_S = 24 * 3600.0  # a temporary file of another machine is left alone for so long
-LONGEST_NAME = 40  # characters of the file's own name in a temporary one: file systems take 255 bytes
-_LEFTOVER = re.compile(r"\..+\.(?P<host>[0-9a-f]{6})-(?P<process>\d+)-[0-9a-f]{8}\.(?P<kind>part|old)")
+# characters of the file's own name in a temporary one: file systems take 255 bytes
+LONGEST_NAME = 40
+_LEFTOVER = re.compile(
+    r"\..+\.(?P<host>[0-9a-f]{6})-(?P<process>\d+)-[0-9a-f]{8}\.(?P<kind>part|old)"
+)
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h and linux/fs.h
-_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+_NO_HARD_LINKS = (
+    errno.EPERM,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EMLINK,
+    errno.EXDEV,
+)
 
 
 def write_text(path: Path, text: str, *, parents: bool = False) -> None:
@@ -46,7 +57,10 @@ def write_bytes(path: Path, content: bytes, *, parents: bool = False) -> None:
 
 
 def write_new(path: Path, text: str) -> None:
-    """Write a file that is not there yet. Raises FileExistsError if it is, also for a link that leads nowhere."""
+    """Write a file that is not there yet.
+
+    Raises FileExistsError if it is, also for a link that leads nowhere.
+    """
     part = _temporary(path)
     try:
         with _watching(path):
@@ -61,10 +75,11 @@ def write_new(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path, *, parents: bool = False) -> Iterator[Path]:
-    """Give the name of a temporary file. What is written there becomes the file `path` if the block ends well.
+    """Give the name of a temporary file. What is written there becomes the file `path` if the block
+    ends well.
 
-    With `parents` its folders are made too. An old file's permissions are kept; of a link, the file that it leads to is
-    replaced. Raises OSError for a device, a pipe or a folder in that place.
+    With `parents` its folders are made too. An old file's permissions are kept; of a link, the file
+    that it leads to is replaced. Raises OSError for a device, a pipe or a folder in that place.
     """
     target = Path(os.path.realpath(path))
     part = _temporary(target)
@@ -83,10 +98,11 @@ def replacing(path: Path, *, parents: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder, empty. It becomes the folder `path`, in place of an old one, if the block ends well.
+    """Give a temporary folder, empty. It becomes the folder `path`, in place of an old one, if the
+    block ends well.
 
-    Linux exchanges the two at once. Elsewhere the old folder is renamed first: a process that is killed between the
-    two renames leaves it under a temporary name, and the next call puts it back.
+    Linux exchanges the two at once. Elsewhere the old folder is renamed first: a process that is
+    killed between the two renames leaves it under a temporary name, and the next call puts it back.
     """
     target = Path(os.path.realpath(path))
     part = _temporary(target)
@@ -130,7 +146,10 @@ def move(source: Path, target: Path) -> None:
 
 
 def appending(path: Path) -> BinaryIO:
-    """Open a file of lines to add to it. A line that a killed process left half written is ended first."""
+    """Open a file of lines to add to it.
+
+    A line that a killed process left half written is ended first.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("ab+")
     if file.tell():
@@ -151,7 +170,9 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 def _temporary(target: Path, kind: str = "part") -> Path:
     """Return a name beside `target` that no other process or thread takes, and that tells whose it is."""
-    return target.with_name(f".{target.name[:LONGEST_NAME]}.{_host()}-{os.getpid()}-{uuid4().hex[:8]}.{kind}")
+    return target.with_name(
+        f".{target.name[:LONGEST_NAME]}.{_host()}-{os.getpid()}-{uuid4().hex[:8]}.{kind}"
+    )
 
 
 @cache
@@ -160,11 +181,15 @@ def _host() -> str:
 
 
 def _is_stale(path: Path) -> bool:
-    """Return whether a temporary file's process is gone. An old folder that was set aside is never stale."""
+    """Return whether a temporary file's process is gone.
+
+    An old folder that was set aside is never stale.
+    """
     leftover = _LEFTOVER.fullmatch(path.name)
     if not leftover or leftover["kind"] == "old":
         return False
-    if leftover["host"] == _host() and sys.platform != "win32":  # there a signal 0 would end the process
+    # there a signal 0 would end the process
+    if leftover["host"] == _host() and sys.platform != "win32":
         return not _is_alive(int(leftover["process"]))
     return time.time() - path.lstat().st_mtime > STALE_S
 
@@ -207,7 +232,10 @@ def _copy_permissions(source: Path, target: Path) -> None:
         return
     old = source.stat()
     with suppress(OSError):  # only root may give files away
-        if hasattr(os, "chown") and (target.stat().st_uid, target.stat().st_gid) != (old.st_uid, old.st_gid):
+        if hasattr(os, "chown") and (target.stat().st_uid, target.stat().st_gid) != (
+            old.st_uid,
+            old.st_gid,
+        ):
             os.chown(target, old.st_uid, old.st_gid)
     with suppress(OSError):  # some file systems have no permissions
         target.chmod(stat.S_IMODE(old.st_mode))

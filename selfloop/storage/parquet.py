@@ -10,7 +10,10 @@ from selfloop.storage import atomic
 
 
 def save(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Write columns as Parquet, whole or not at all. Raises MissingExtra without pyarrow, StoreError for the disk."""
+    """Write columns as Parquet, whole or not at all.
+
+    Raises MissingExtra without pyarrow, StoreError for the disk.
+    """
     _package("pyarrow", "parquet", path.name)
     from pyarrow import parquet, table  # type: ignore[import-untyped]
 

@@ -1,7 +1,9 @@
-"""Wraps a backend: what the model said or read before is replayed, not done again. This is all there is to resume.
+"""Wraps a backend: what the model said or read before is replayed, not done again. This is all
+there is to resume.
 
-A completion is found again by what was asked: prompt, sampling, seed, model file and adapter. So a step
-that runs once more after a kill asks for the same and gets what is stored; only the rest reaches the model.
+A completion is found again by what was asked: prompt, sampling, seed, model file and adapter. So a
+step that runs once more after a kill asks for the same and gets what is stored; only the rest
+reaches the model.
 """
 
 import json
@@ -28,14 +30,19 @@ if TYPE_CHECKING:
 
 
 AT_ONCE = 512  # texts that are read before what came of them is stored
-AXES = {"loglikelihood": 1, "hidden_states": 2, "attentions": 3}  # of the array that is read of one text
+# of the array that is read of one text
+AXES = {"loglikelihood": 1, "hidden_states": 2, "attentions": 3}
 
 
 class Recorder:
     """A `Backend` that stores every completion and reading as it arrives and never asks for one that is stored."""
 
     def __init__(
-        self, backend: Backend, store: Store, notice: Callable[[CompletionDone], None], name: str = "backend"
+        self,
+        backend: Backend,
+        store: Store,
+        notice: Callable[[CompletionDone], None],
+        name: str = "backend",
     ) -> None:
         self._backend = backend
         self._store = store
@@ -60,7 +67,9 @@ class Recorder:
         """Return the adapter that is in effect."""
         return self._adapter
 
-    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+    def loglikelihood(
+        self, pairs: Sequence[Continuation]
+    ) -> list[tuple[float, ...] | RequestError]:
         """Return what is stored, and ask the model for the rest."""
         found = self._read(pairs, "loglikelihood", "float64", self._backend.loglikelihood)
         return [one if isinstance(one, RequestError) else tuple(one.tolist()) for one in found]
@@ -71,9 +80,16 @@ class Recorder:
         """Return what is stored, and ask the model for the rest."""
         own_places = tuple(places)
         what = f"hidden_states {list(own_places)}{'' if layer == -1 else f' of layer {layer}'}"
-        return self._read(pairs, what, "float32", lambda some: self._backend.hidden_states(some, own_places, layer))
+        return self._read(
+            pairs,
+            what,
+            "float32",
+            lambda some: self._backend.hidden_states(some, own_places, layer),
+        )
 
-    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
+    def attentions(
+        self, pairs: Sequence[Continuation]
+    ) -> "list[NDArray[np.float32] | RequestError]":
         """Return what is stored, and ask the model for the rest."""
         return self._read(pairs, "attentions", "float32", self._backend.attentions)
 
@@ -88,7 +104,10 @@ class Recorder:
 
         def read(keys: list[str]) -> dict[str, Any]:
             results = in_order(ask(tuple(missing[key] for key in keys)), len(keys))
-            made = [one if isinstance(one, RequestError) else np.array(list(one), form) for one in results]
+            made = [
+                one if isinstance(one, RequestError) else np.array(list(one), form)
+                for one in results
+            ]
             for array in (one for one in made if not isinstance(one, RequestError)):
                 _refuse_impossible_reading(array, what.split()[0])
             return dict(zip(keys, made, strict=True))
@@ -101,7 +120,9 @@ class Recorder:
             task.skip(len(keys) - len(to_do))
             for start in range(0, len(to_do), AT_ONCE):
                 made = blaming(self.name, partial(read, to_do[start : start + AT_ONCE]))
-                self._store.save_readings(self.step, {k: v for k, v in made.items() if not isinstance(v, RequestError)})
+                self._store.save_readings(
+                    self.step, {k: v for k, v in made.items() if not isinstance(v, RequestError)}
+                )
                 found |= made
                 task.advance(len(made))
         return [found[key] for key in keys]
@@ -118,11 +139,18 @@ class Recorder:
         adapter = (self._adapter.sha256, self._adapter.scale) if self._adapter else None
         plain = asdict(asked)
         if "sampling" in plain and not plain["sampling"]["skip_blank"]:
-            del plain["sampling"]["skip_blank"]  # what was stored before there was such a setting keeps its name
-        text = plain | {"model": self._info.sha256 or self._info.name, "adapter": adapter, "what": what}
+            # what was stored before there was such a setting keeps its name
+            del plain["sampling"]["skip_blank"]
+        text = plain | {
+            "model": self._info.sha256 or self._info.name,
+            "adapter": adapter,
+            "what": what,
+        }
         return blake2b(json.dumps(text, sort_keys=True).encode(), digest_size=16).hexdigest()
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+    def generate(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield what is stored first, then what the model still has to do, as it finishes."""
         requests = tuple(requests)  # whoever asks may change the list while the completions come
         waiting: dict[str, list[int]] = defaultdict(list)
@@ -139,7 +167,12 @@ class Recorder:
                 missing = set(range(most.n)) - set(stored)
                 task.skip(most.n - len(missing))
                 if missing:
-                    to_do.append((key, replace(most, skip=tuple(k for k in range(most.n) if k not in missing))))
+                    to_do.append(
+                        (
+                            key,
+                            replace(most, skip=tuple(k for k in range(most.n) if k not in missing)),
+                        )
+                    )
             if to_do:
                 yield from self._generate(requests, waiting, to_do, task)
 
@@ -156,13 +189,16 @@ class Recorder:
                 task.advance(request.n - len(request.skip))
                 yield from ((i, result) for i in waiting[key])
                 continue
-            # cleaned here, so that later prompts are built from the same text now and after a resume
+            # cleaned here, so that later prompts are built from the same text now and after a
+            # resume
             result = replace(result, text=encodable(result.text))
             self._store.save_completion(key, self.step, result)
             task.advance()
             yield from self._hand_out(requests, waiting[key], result, replayed=False)
 
-    def _checked(self, requests: tuple[Request, ...]) -> Iterator[tuple[int, Completion | RequestError]]:
+    def _checked(
+        self, requests: tuple[Request, ...]
+    ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield what the backend gives; what is wrong with it is `Blamed` on the backend, whoever is asking."""
         wanted = [set(range(request.n)) - set(request.skip) for request in requests]
         refused: set[int] = set()
@@ -171,7 +207,12 @@ class Recorder:
             yield found
 
     def _hand_out(
-        self, requests: Sequence[Request], indices: list[int], completion: Completion, *, replayed: bool
+        self,
+        requests: Sequence[Request],
+        indices: list[int],
+        completion: Completion,
+        *,
+        replayed: bool,
     ) -> Iterator[tuple[int, Completion]]:
         """Give one completion to every request that asked the same and wants this sample."""
         self._notice(CompletionDone(self.step, len(completion.tokens), replayed))
@@ -181,9 +222,11 @@ class Recorder:
 def _next(
     results: Iterator[Any], wanted: list[set[int]], refused: set[int]
 ) -> tuple[int, Completion | RequestError] | None:
-    """Return what a backend gives next, None at the end. Raises what it raises, and ValueError for what is not asked.
+    """Return what a backend gives next, None at the end. Raises what it raises, and ValueError for
+    what is not asked.
 
-    What `wanted` of each request has come is taken away; `refused` are the requests that got a RequestError.
+    What `wanted` of each request has come is taken away; `refused` are the requests that got a
+    RequestError.
     """
     try:
         pair: Any = next(results)
@@ -199,7 +242,9 @@ def _next(
         return position, result
     result = sound(result, Completion)
     if result.sample not in wanted[position]:
-        raise ValueError(f"gave sample {result.sample} of request {position}, which nobody asked for")
+        raise ValueError(
+            f"gave sample {result.sample} of request {position}, which nobody asked for"
+        )
     if why := impossible(result):
         raise ValueError(f"gave sample {result.sample} of request {position}: {why}")
     wanted[position].remove(result.sample)
@@ -231,11 +276,15 @@ class LentBackend:
         """Return what the backend says of its model."""
         return self._backend.describe()
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+    def generate(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Ask the backend."""
         return self._backend.generate(requests)
 
-    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+    def loglikelihood(
+        self, pairs: Sequence[Continuation]
+    ) -> list[tuple[float, ...] | RequestError]:
         """Ask the backend."""
         return self._backend.loglikelihood(pairs)
 
@@ -245,7 +294,9 @@ class LentBackend:
         """Ask the backend."""
         return self._backend.hidden_states(pairs, places, layer)
 
-    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
+    def attentions(
+        self, pairs: Sequence[Continuation]
+    ) -> "list[NDArray[np.float32] | RequestError]":
         """Ask the backend."""
         return self._backend.attentions(pairs)
 

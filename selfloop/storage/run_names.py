@@ -7,7 +7,13 @@ LONGEST = 80
 FALLBACK = "run"  # where nothing of a file's name is left
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 ALLOWED = "letters a to z, digits, '.', '_' and '-', of which the first is a letter or a digit and the last no '.'"
-DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+DEVICES = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),
+}
 
 
 def mistake(name: str) -> str:
@@ -22,7 +28,11 @@ def mistake(name: str) -> str:
 def fitting(stem: str) -> str:
     """Return the name of the run of a recipe's file: the file's own as far as it goes."""
     latin = "".join(char for char in normalize("NFKD", stem) if char.isascii())
-    name = re.sub(r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._-]", "-", latin)).lstrip("._-")[:LONGEST].rstrip(".-")
+    name = (
+        re.sub(r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._-]", "-", latin))
+        .lstrip("._-")[:LONGEST]
+        .rstrip(".-")
+    )
     if stem and NAME.fullmatch(stem) and len(stem) <= LONGEST and not stem.endswith("."):
         name = stem
     name = name or FALLBACK

@@ -1,9 +1,10 @@
-"""One run on disk: a folder with the recipe as run and one SQLite file (WAL), which anybody may query.
+"""One run on disk: a folder with the recipe as run and one SQLite file (WAL), which anybody may
+query.
 
-Completions are written as they arrive, a round in one transaction as it ends; so a killed run has lost
-nothing that was finished, and has no half round. Records are stored as JSON: whatever a model or a
-plugin wrote, NULs included, comes back as it was (but for lone surrogates, which no UTF-8 holds).
-Columns beside the JSON are for people who query.
+Completions are written as they arrive, a round in one transaction as it ends; so a killed run has
+lost nothing that was finished, and has no half round. Records are stored as JSON: whatever a model
+or a plugin wrote, NULs included, comes back as it was (but for lone surrogates, which no UTF-8
+holds). Columns beside the JSON are for people who query.
 """
 
 import json
@@ -96,11 +97,15 @@ def _unpacked(data: bytes) -> "NDArray[Any]":
     return found
 
 
-META: Mapping[str, type] = {"model": dict, "adapter": dict, "base": str, "name": str}  # the form of what is pinned
+# the form of what is pinned
+META: Mapping[str, type] = {"model": dict, "adapter": dict, "base": str, "name": str}
 
 
 class Store:
-    """The run in `folder`. Raises StoreError for what a disk can do, RunLocked if another process has it."""
+    """The run in `folder`.
+
+    Raises StoreError for what a disk can do, RunLocked if another process has it.
+    """
 
     def __init__(self, folder: Path, *, write: bool) -> None:
         self.folder = folder
@@ -113,18 +118,25 @@ class Store:
                 atomic.remove_leftovers(folder)
             self._db = self._open(write)
         except Timeout:
-            raise RunLocked(f"another process is working on {folder}. Wait for it, or stop it first.") from None
+            raise RunLocked(
+                f"another process is working on {folder}. Wait for it, or stop it first."
+            ) from None
         except (OSError, sqlite3.Error) as error:
             raise _disk(folder, error) from error
 
     def _open(self, write: bool) -> sqlite3.Connection:
         path = self.folder / DATABASE
         if not write and not path.is_file():
-            raise StoreError(f"no run in {self.folder}. Give the folder of a run, as `selfloop run` printed it.")
+            raise StoreError(
+                f"no run in {self.folder}. Give the folder of a run, as `selfloop run` printed it."
+            )
         db = sqlite3.connect(path if write else reading(path), uri=not write, isolation_level=None)
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
-            raise StoreError(f"{path} was written by a newer selfloop (schema {version}). Update selfloop to read it.")
+            raise StoreError(
+                f"{path} was written by a newer selfloop (schema {version}). Update selfloop to "
+                "read it."
+            )
         if write:
             db.execute("PRAGMA journal_mode = WAL")
             db.execute("PRAGMA foreign_keys = ON")
@@ -185,11 +197,15 @@ class Store:
             return meta
 
     def model(self) -> dict[str, Any]:
-        """Return what was pinned of the model that runs. Raises StoreError where the run has not begun."""
+        """Return what was pinned of the model that runs.
+
+        Raises StoreError where the run has not begun.
+        """
         found: dict[str, Any] | None = self.meta().get("model")
         if found is None:
             raise StoreError(
-                f"the run in {self.folder} has not begun yet. Finish it first: selfloop resume {self.folder}"
+                f"the run in {self.folder} has not begun yet. Finish it first: selfloop resume "
+                f"{self.folder}"
             )
         return found
 
@@ -203,7 +219,10 @@ class Store:
         """Note that this process works on the run, and with what."""
         with self._guarded() as db:
             row = (time.time(), json.dumps(versions))
-            self._session = db.execute("INSERT INTO sessions (started, versions) VALUES (?, ?)", row).lastrowid or 0
+            self._session = (
+                db.execute("INSERT INTO sessions (started, versions) VALUES (?, ?)", row).lastrowid
+                or 0
+            )
 
     def sessions(self) -> list[dict[str, str]]:
         """Return the versions of each process that worked on the run."""
@@ -219,7 +238,9 @@ class Store:
     def completions(self, key: str) -> dict[int, Completion]:
         """Return the stored completions of one request by sample."""
         with self._guarded() as db:
-            rows = db.execute("SELECT sample, data FROM completions WHERE key = ?", (key,)).fetchall()
+            rows = db.execute(
+                "SELECT sample, data FROM completions WHERE key = ?", (key,)
+            ).fetchall()
         with self._decoding():
             return {sample: _COMPLETION.validate_json(data) for sample, data in rows}
 
@@ -233,7 +254,8 @@ class Store:
         """Return those of the arrays that are stored, by key."""
         with self._guarded() as db, self._decoding():
             rows = db.execute(
-                "SELECT key, data FROM readings WHERE key IN (SELECT value FROM json_each(?))", (json.dumps(keys),)
+                "SELECT key, data FROM readings WHERE key IN (SELECT value FROM json_each(?))",
+                (json.dumps(keys),),
             )
             return {key: _unpacked(data) for key, data in rows}
 
@@ -257,7 +279,9 @@ class Store:
         """Return a sha256 of what the rounds that have ended found out, and of no other file of the folder."""
         found = sha256()
         with self._guarded() as db:
-            for row in db.execute("SELECT round, position, data FROM attempts ORDER BY round, position"):
+            for row in db.execute(
+                "SELECT round, position, data FROM attempts ORDER BY round, position"
+            ):
                 found.update(json.dumps(row).encode())
             for row in db.execute("SELECT number, adapter FROM rounds ORDER BY number"):
                 found.update(json.dumps(row).encode())
@@ -279,14 +303,20 @@ class Store:
                 self._save_attempt(db, ended.number, position, attempt)
             self._save_failures(db, ended.number, None, ended.failures)
 
-    def _save_attempt(self, db: sqlite3.Connection, number: int, position: int, attempt: Attempt) -> None:
+    def _save_attempt(
+        self, db: sqlite3.Connection, number: int, position: int, attempt: Attempt
+    ) -> None:
         question = attempt.question
         asked = _row(number, position, question.text, question.source)
-        became = _row(attempt.answer, attempt.decision, attempt.confidence, attempt.reason, _dump(attempt))
+        became = _row(
+            attempt.answer, attempt.decision, attempt.confidence, attempt.reason, _dump(attempt)
+        )
         row_id = db.execute(
             "INSERT INTO attempts VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*asked, *became)
         ).lastrowid
-        verdicts = [_row(row_id, v.verifier, v.candidate, v.confidence, v.reason) for v in attempt.verdicts]
+        verdicts = [
+            _row(row_id, v.verifier, v.candidate, v.confidence, v.reason) for v in attempt.verdicts
+        ]
         db.executemany("INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)", verdicts)
         self._save_failures(db, number, row_id, attempt.failures)
 
@@ -306,8 +336,12 @@ class Store:
     def rounds(self) -> Iterator[Round]:
         """Yield the rounds that have ended, in order."""
         with self._guarded() as db:
-            for number, adapter in db.execute("SELECT number, adapter FROM rounds ORDER BY number").fetchall():
-                rows = db.execute("SELECT data FROM attempts WHERE round = ? ORDER BY position", (number,)).fetchall()
+            for number, adapter in db.execute(
+                "SELECT number, adapter FROM rounds ORDER BY number"
+            ).fetchall():
+                rows = db.execute(
+                    "SELECT data FROM attempts WHERE round = ? ORDER BY position", (number,)
+                ).fetchall()
                 with self._decoding():
                     attempts = tuple(_ATTEMPT.validate_json(data) for (data,) in rows)
                     made = _ADAPTER.validate_json(adapter) if adapter else None
@@ -325,10 +359,11 @@ class Store:
         return replace(Past.of(rounds), adapter=self.in_effect(rounds))
 
     def in_effect(self, rounds: Sequence[Round]) -> Adapter | None:
-        """Return the adapter after these first rounds: the last one made, or what was gone back to since.
+        """Return the adapter after these first rounds: the last one made, or what was gone back to
+        since.
 
-        `rollbacks` in meta are pairs: after so many rounds, back to the adapter of that round (0: the base, or the
-        `adapter` in meta that the run began with).
+        `rollbacks` in meta are pairs: after so many rounds, back to the adapter of that round (0:
+        the base, or the `adapter` in meta that the run began with).
         """
         meta = self.meta()
         with self._decoding():
@@ -341,14 +376,19 @@ class Store:
 
 def reading(database: Path) -> str:
     """Return the URI that opens a database to read it, also where SQLite can make no files of its own beside it."""
-    still = not os.access(database.parent, os.W_OK) and not database.with_name(f"{database.name}-wal").exists()
+    still = (
+        not os.access(database.parent, os.W_OK)
+        and not database.with_name(f"{database.name}-wal").exists()
+    )
     return f"{database.resolve().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
 
 
 def opened(folder: Path, *, write: bool) -> Store:
     """Return the store of a run that is there. Raises StoreError."""
     if not (folder / RECIPE).is_file():
-        raise StoreError(f"no run in {folder}. Give the folder of a run, as `selfloop run` printed it.")
+        raise StoreError(
+            f"no run in {folder}. Give the folder of a run, as `selfloop run` printed it."
+        )
     return Store(folder, write=write)
 
 
@@ -371,7 +411,9 @@ def attempts_of(folder: Path) -> list[Attempt]:
 
 
 def _damaged(folder: Path, text: str) -> StoreError:
-    return StoreError(f"{folder / DATABASE} is damaged: {text}. Start the run anew, or restore the file.")
+    return StoreError(
+        f"{folder / DATABASE} is damaged: {text}. Start the run anew, or restore the file."
+    )
 
 
 def _free(folder: Path) -> int:
@@ -387,10 +429,18 @@ def _disk(folder: Path, error: Exception) -> StoreError:
     text = str(error)
     if full := disk_full(error, folder):
         return full
-    if text == "disk I/O error" and _free(folder) < SMALLEST_ROOM:  # SQLite had no room for an index of its own
+    # SQLite had no room for an index of its own
+    if text == "disk I/O error" and _free(folder) < SMALLEST_ROOM:
         return DiskFullError(FULL, folder)
-    if isinstance(error, PermissionError) or "readonly" in text or "Read-only" in text or "unable to open" in text:
-        return StoreError(f"cannot write in {folder}: {text}. Give a folder you may write to with --runs DIR.")
+    if (
+        isinstance(error, PermissionError)
+        or "readonly" in text
+        or "Read-only" in text
+        or "unable to open" in text
+    ):
+        return StoreError(
+            f"cannot write in {folder}: {text}. Give a folder you may write to with --runs DIR."
+        )
     if any(one in text for one in ("not a database", "malformed", "no such table")):
         return _damaged(folder, text)
     return StoreError(f"{folder}: {text}.")

@@ -1,4 +1,5 @@
-"""For plugin authors: a backend without a model, and tests to subclass. Needs pytest only where it is subclassed.
+"""For plugin authors: a backend without a model, and tests to subclass. Needs pytest only where it
+is subclassed.
 
 from selfloop.testing import VerifierContract
 

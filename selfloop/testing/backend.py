@@ -17,7 +17,10 @@ Found = dict[tuple[int, int], Completion]
 class BackendContract:
     """Subclass and return an open backend from `backend()`; `prompts` are what it is asked."""
 
-    prompts: ClassVar[Sequence[Any]] = ("Question: What is the capital of Egypt?\nAnswer:", "One, two, three,")
+    prompts: ClassVar[Sequence[Any]] = (
+        "Question: What is the capital of Egypt?\nAnswer:",
+        "One, two, three,",
+    )
 
     def backend(self) -> Any:
         """Return the backend under test; it may be shared between tests."""
@@ -36,8 +39,12 @@ class BackendContract:
         for index, result in results:
             assert not isinstance(result, RequestError), f"request {index} was refused: {result}"
             completion = checked("generate()", result, Completion)
-            assert index in range(len(requests)), f"generate() gave index {index} for {len(requests)} requests"
-            assert (index, completion.sample) not in found, f"sample {completion.sample} of request {index} came twice"
+            assert index in range(len(requests)), (
+                f"generate() gave index {index} for {len(requests)} requests"
+            )
+            assert (index, completion.sample) not in found, (
+                f"sample {completion.sample} of request {index} came twice"
+            )
             found[index, completion.sample] = completion
         assert given == before, "generate() changed the requests; others work with them too"
         return found
@@ -47,7 +54,10 @@ class BackendContract:
         info = checked("describe()", self.backend().describe(), ModelInfo)
         assert info.name, "describe() gives the model no name"
         unknown = info.capabilities - CAPABILITIES.keys()
-        assert not unknown, f"no capability is called {', '.join(sorted(unknown))}; there are {', '.join(CAPABILITIES)}"
+        assert not unknown, (
+            f"no capability is called {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(CAPABILITIES)}"
+        )
         assert info == self.backend().describe(), "describe() says something else the second time"
 
     def test_every_sample_once(self) -> None:
@@ -63,13 +73,16 @@ class BackendContract:
         for index, request in enumerate(self._requests(4, skip=(0, 1, 2))):
             alone = self._all([request])[0, 3]
             assert alone == together[index, 3], (
-                f"sample 3 of {request.prompt!r:.60} is {alone.text!r} alone and {together[index, 3].text!r} in a batch"
+                f"sample 3 of {request.prompt!r:.60} is {alone.text!r} alone and "
+                f"{together[index, 3].text!r} in a batch"
             )
 
     def test_the_draft_is_greedy(self) -> None:
         """Return at temperature 0 the same text whatever the seed is."""
         first, other = (
-            self._all([replace(request, seed=seed) for request in self._requests(1, temperature=0.0)])
+            self._all(
+                [replace(request, seed=seed) for request in self._requests(1, temperature=0.0)]
+            )
             for seed in (1, 2)
         )
         texts = [{place: one.text for place, one in found.items()} for found in (first, other)]
@@ -80,26 +93,38 @@ class BackendContract:
         for completion in self._all(self._requests(2)).values():
             tokens, logprobs = completion.tokens, completion.logprobs
             assert len(tokens) <= 6, f"{len(tokens)} tokens came where max_tokens is 6"
-            assert len(tokens) == len(logprobs), f"{len(logprobs)} log-probabilities came with {len(tokens)} tokens"
-            assert all(value <= 1e-6 for value in logprobs), f"log-probabilities above 0, or no numbers: {logprobs}"
+            assert len(tokens) == len(logprobs), (
+                f"{len(logprobs)} log-probabilities came with {len(tokens)} tokens"
+            )
+            assert all(value <= 1e-6 for value in logprobs), (
+                f"log-probabilities above 0, or no numbers: {logprobs}"
+            )
 
     def test_text_ends_before_what_stops_it(self) -> None:
         """Cut a text before the first of `stop`."""
         for (index, _), whole in self._all(self._requests(1, temperature=0.0)).items():
             if len(whole.text) > 2:
                 stop = whole.text[2:4]
-                (cut,) = self._all([self._requests(1, temperature=0.0, stop=(stop,))[index]]).values()
+                (cut,) = self._all(
+                    [self._requests(1, temperature=0.0, stop=(stop,))[index]]
+                ).values()
                 kept = whole.text.partition(stop)[0]
-                assert cut.text == kept, f"with stop {stop!r} the text is {cut.text!r}, not {kept!r}"
+                assert cut.text == kept, (
+                    f"with stop {stop!r} the text is {cut.text!r}, not {kept!r}"
+                )
 
     def test_a_request_too_long_is_refused_alone(self) -> None:
         """Yield one `RequestError` for a prompt that is over the context, and the completions of the others."""
         if not (context := self.backend().describe().context):
             return
         short = self._requests(1)[0]
-        results = list(self.backend().generate([replace(short, prompt="x " * (context + 9)), short]))
+        results = list(
+            self.backend().generate([replace(short, prompt="x " * (context + 9)), short])
+        )
         kinds = sorted((index, isinstance(result, RequestError)) for index, result in results)
-        assert kinds == [(0, True), (1, False)], f"of a long request and a short one came (index, refused): {kinds}"
+        assert kinds == [(0, True), (1, False)], (
+            f"of a long request and a short one came (index, refused): {kinds}"
+        )
 
     def test_entropies_come_where_they_are_asked_for(self) -> None:
         """Return one entropy a token, none below 0, for a request that wants them, and none for one that does not."""
@@ -107,12 +132,18 @@ class BackendContract:
             unasked = completion.entropies is None and completion.margin is None
             assert unasked, "entropies and margin come unasked for"
         self._needed("entropies")
-        for completion in self._all([replace(request, entropy=True) for request in self._requests(2)]).values():
+        for completion in self._all(
+            [replace(request, entropy=True) for request in self._requests(2)]
+        ).values():
             entropies, margin = completion.entropies, completion.margin
             fits = entropies is not None and len(entropies) == len(completion.tokens)
             assert fits, f"entropies are {entropies} for {len(completion.tokens)} tokens"
-            assert all(value >= 0 for value in entropies or ()), f"entropies are below 0: {entropies}"
-            assert margin is not None and -1e-6 <= margin <= 1 + 1e-6, f"the margin is {margin}, not from 0 to 1"
+            assert all(value >= 0 for value in entropies or ()), (
+                f"entropies are below 0: {entropies}"
+            )
+            assert margin is not None and -1e-6 <= margin <= 1 + 1e-6, (
+                f"the margin is {margin}, not from 0 to 1"
+            )
 
     def _needed(self, capability: str) -> None:
         import pytest
@@ -129,22 +160,32 @@ class BackendContract:
         """Return one value at most 0 for each token, the same alone as among others."""
         pairs = self._pairs("loglikelihood")
         found = self.backend().loglikelihood(pairs)
-        assert len(found) == len(pairs), f"loglikelihood() gave {len(found)} results for {len(pairs)} pairs"
+        assert len(found) == len(pairs), (
+            f"loglikelihood() gave {len(found)} results for {len(pairs)} pairs"
+        )
         lengths = [len(values) for values in found[2::3]]
         assert lengths == [2] * len(self.prompts), f"two tokens have {lengths} log-probabilities"
-        good = all(values and all(-math.inf <= value <= 1e-6 for value in values) for values in found)
+        good = all(
+            values and all(-math.inf <= value <= 1e-6 for value in values) for values in found
+        )
         assert good, f"log-probabilities are above 0, or no numbers: {found}"
         alone = [self.backend().loglikelihood((pair,))[0] for pair in pairs]
-        assert alone == list(found), "a pair's log-probabilities depend on the pairs beside it, or on their order"
+        assert alone == list(found), (
+            "a pair's log-probabilities depend on the pairs beside it, or on their order"
+        )
         assert list(self.backend().loglikelihood(())) == []
 
     def test_hidden_states_of_a_pair_depend_on_it_alone(self) -> None:
         """Return a state for each place, the same alone as among others; refuse a place beyond the text."""
         pairs = self._pairs("hidden_states")
         found = self.backend().hidden_states(pairs, (0, 1, -1))
-        assert len(found) == len(pairs), f"hidden_states() gave {len(found)} results for {len(pairs)} pairs"
+        assert len(found) == len(pairs), (
+            f"hidden_states() gave {len(found)} results for {len(pairs)} pairs"
+        )
         shapes = {state.shape for state in found}
-        assert len(shapes) == 1 and found[0].shape[0] == 3, f"states at three places have the shapes {shapes}"
+        assert len(shapes) == 1 and found[0].shape[0] == 3, (
+            f"states at three places have the shapes {shapes}"
+        )
         for pair, state in zip(pairs, found, strict=True):
             alone = self.backend().hidden_states([pair], (0, 1, -1))[0]
             assert (alone == state).all(), "a pair's states depend on the pairs beside it"
@@ -163,7 +204,9 @@ class BackendContract:
                 else:
                     assert state.shape == other.shape and not (state == other).all()
                     assert (self.backend().hidden_states([pair], (0, -1), layer)[0] == state).all()
-        assert all(isinstance(one, RequestError) for one in self.backend().hidden_states(pairs, (0,), 999))
+        assert all(
+            isinstance(one, RequestError) for one in self.backend().hidden_states(pairs, (0,), 999)
+        )
 
 
 def _has(found: Found, wanted: set[tuple[int, int]]) -> None:

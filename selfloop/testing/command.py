@@ -18,13 +18,18 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 def examples(command: click.Command, name: str = "") -> list[str]:
     """Return the example lines of a command's help, `selfloop NAME ...`; keep them apart there with a line of `\\b`."""
-    shown = click.Context(command, info_name=command.name, terminal_width=200, max_content_width=200)
+    shown = click.Context(
+        command, info_name=command.name, terminal_width=200, max_content_width=200
+    )
     said = re.escape(f"selfloop {name or command.name}")
     return re.findall(rf"^\s+(?:\$ )?({said}(?: .*)?)$", command.get_help(shown), re.MULTILINE)
 
 
 def parse(command: click.Command, line: str, words: int = 2) -> None:
-    """Read an example line as click would, less its first words `selfloop NAME`. Raises click.ClickException."""
+    """Read an example line as click would, less its first words `selfloop NAME`.
+
+    Raises click.ClickException.
+    """
     typed = takewhile(lambda word: word not in (">", "|", "&&"), shlex.split(line, comments=True))
     command.make_context(str(command.name), list(typed)[words:])
 
@@ -44,41 +49,57 @@ class CommandContract:
         from selfloop.cli import COMMANDS
 
         name = str(self.command.name)
-        assert _NAME.fullmatch(name), f"the command's name {name!r} is not of small letters, digits, '-' and '_'"
-        assert name not in COMMANDS, f"selfloop has a command {name} of its own, which hides this one"
+        assert _NAME.fullmatch(name), (
+            f"the command's name {name!r} is not of small letters, digits, '-' and '_'"
+        )
+        assert name not in COMMANDS, (
+            f"selfloop has a command {name} of its own, which hides this one"
+        )
         for full, command in self.leaves():
             assert (command.help or "").strip(), f"{full} has no help: write a docstring"
 
     def test_every_option_says_what_it_is_for(self) -> None:
         """Have help for each option."""
         for full, command in self.leaves():
-            for option in (one for one in command.params if isinstance(one, click.Option) and not one.hidden):
+            for option in (
+                one for one in command.params if isinstance(one, click.Option) and not one.hidden
+            ):
                 assert (option.help or "").strip(), f"{full} has no help for {option.opts[-1]}"
 
     def test_its_help_has_an_example(self) -> None:
         """Show in the help a line `selfloop NAME ...` that can be typed as it is."""
         for full, command in self.leaves():
             lines = examples(command, full)
-            assert lines, f"the help of {full} has no example: a line that begins with `selfloop {full}`"
+            assert lines, (
+                f"the help of {full} has no example: a line that begins with `selfloop {full}`"
+            )
             for line in lines:
                 try:
                     parse(command, line, words=1 + len(full.split()))
                 except click.ClickException as error:
-                    raise AssertionError(f"the example {line!r} is refused: {error.format_message()}") from None
+                    raise AssertionError(
+                        f"the example {line!r} is refused: {error.format_message()}"
+                    ) from None
 
     def test_help_is_shown(self, tmp_path: Path) -> None:
         """Exit with 0 and leave nothing behind."""
         for full, command in self.leaves():
-            assert self._exit(tmp_path, command, ["--help"]) == 0, f"`{full} --help` does not exit with 0"
+            assert self._exit(tmp_path, command, ["--help"]) == 0, (
+                f"`{full} --help` does not exit with 0"
+            )
         assert not list(tmp_path.iterdir()), "the help leaves files behind"
 
     def test_wrong_use_is_one_message(self, tmp_path: Path) -> None:
         """Say what is wrong by a click or selfloop error, never a traceback; print nothing that a terminal acts on."""
         for full, command in self.leaves():
-            assert self._exit(tmp_path, command, ["--no-such-option"]) == 2, f"{full} takes any option"
+            assert self._exit(tmp_path, command, ["--no-such-option"]) == 2, (
+                f"{full} takes any option"
+            )
             needed = [one for one in command.params if one.required]
             for value in ODD if needed else ():
-                self._exit(tmp_path, command, [word for one in needed for word in _given(one, value)])
+                self._exit(
+                    tmp_path, command, [word for one in needed for word in _given(one, value)]
+                )
 
     def _exit(self, home: Path, command: click.Command, args: list[str]) -> int:
         """Run the command in an empty folder; return its exit code."""
@@ -88,7 +109,9 @@ class CommandContract:
             result = CliRunner().invoke(command, args)
         told, error = " ".join([str(command.name), *map(repr, args)]), result.exception
         if error and not isinstance(error, SystemExit | SelfloopError | click.ClickException):
-            raise AssertionError(f"`{told}` ends in a traceback: {type(error).__name__}: {error}") from error
+            raise AssertionError(
+                f"`{told}` ends in a traceback: {type(error).__name__}: {error}"
+            ) from error
         assert "\x1b" not in result.output, (
             f"`{told}` prints what it was given as it is; use selfloop.text.display.printable"
         )

@@ -27,7 +27,11 @@ class Contract:
 
     def build(self, folder: Path = Path("nowhere")) -> Any:
         """Return a new one, with `options`, and with the run's folder if it takes that."""
-        own = {"folder": folder} if "folder" in inspect.signature(self.component.build).parameters else {}
+        own = (
+            {"folder": folder}
+            if "folder" in inspect.signature(self.component.build).parameters
+            else {}
+        )
         return self.component.build(**own | self.options)
 
     def told(self) -> Iterator[Judging]:
@@ -41,7 +45,10 @@ class Contract:
         assert self.component.doc.strip(), "the Component has no doc: say in a line what it does"
         assert "\n" not in self.component.doc, "the Component's doc is more than one line"
         unknown = (self.component.needs | self.component.gives) - CAPABILITIES.keys()
-        assert not unknown, f"no capability is called {', '.join(sorted(unknown))}; there are {', '.join(CAPABILITIES)}"
+        assert not unknown, (
+            f"no capability is called {', '.join(sorted(unknown))}; there are "
+            f"{', '.join(CAPABILITIES)}"
+        )
 
     def test_options_are_typed(self) -> None:
         """Every option has a type, so that a recipe's mistakes are found before a model loads."""
@@ -59,8 +66,12 @@ def each(method: Callable[..., Any], items: Sequence[A], told: Any, wanted: type
     """Return what a method gives for `items`; fail unless it is one `wanted` for each, and the items are unchanged."""
     name = f"{method.__name__}()"
     results = called(method, items, told)
-    found = [results[item] for item in items] if isinstance(results, Mapping) else listed(name, results)
-    assert len(found) == len(items), f"{name} gave {len(found)} results for {len(items)}; give one for each, in order"
+    found = (
+        [results[item] for item in items] if isinstance(results, Mapping) else listed(name, results)
+    )
+    assert len(found) == len(items), (
+        f"{name} gave {len(found)} results for {len(items)}; give one for each, in order"
+    )
     return [checked(name, one, wanted) for one in found]
 
 
@@ -71,7 +82,9 @@ def called(method: Callable[..., Any], items: Sequence[A], told: Any) -> Any:
     with taking_tuples(name):
         results = method(given, told)
         results = list(results) if isinstance(results, Iterator) else results
-    assert given == before, f"{name} changed what is in the tuple it was given; others work with it too"
+    assert given == before, (
+        f"{name} changed what is in the tuple it was given; others work with it too"
+    )
     return results
 
 
@@ -89,7 +102,9 @@ def taking_tuples(name: str) -> Iterator[None]:
 
 def listed(name: str, found: Any) -> list[Any]:
     """Return the results as a list; fail where there are none to list."""
-    ordered = isinstance(found, Iterable) and not isinstance(found, str | bytes | AbstractSet | Mapping)
+    ordered = isinstance(found, Iterable) and not isinstance(
+        found, str | bytes | AbstractSet | Mapping
+    )
     assert ordered, f"{name} gave {found!r:.60}, not a list"
     return list(found)
 
@@ -105,4 +120,6 @@ def checked(name: str, one: Any, wanted: type[T]) -> T:
 def same(found: Sequence[Any], other: Sequence[Any], why: str) -> None:
     """Fail with `why`, and the first place where they differ, unless both are the same."""
     for place, (one, two) in enumerate(zip(found, other, strict=True)):
-        assert one == two, f"{why}; number {place} of {len(found)} was {one!r:.200} and is {two!r:.200}"
+        assert one == two, (
+            f"{why}; number {place} of {len(found)} was {one!r:.200} and is {two!r:.200}"
+        )

@@ -14,7 +14,9 @@ class CriticContract(Contract):
 
     methods = ("critique",)
 
-    def critique(self, claims: Sequence[Claim], told: Judging, critic: Any = None) -> list[Completion]:
+    def critique(
+        self, claims: Sequence[Claim], told: Judging, critic: Any = None
+    ) -> list[Completion]:
         """Return the critiques of a new critic, or the one given, as a run would take them."""
         return each((critic or self.build()).critique, claims, told, Completion)
 
@@ -28,14 +30,20 @@ class CriticContract(Contract):
         """Have `revise`, the name of the prompt with which the model answers again."""
         for told in self.told():
             name = getattr(self.build(), "revise", None)
-            assert isinstance(name, str) and name, "it has no `revise`, the name of the prompt to answer again with"
+            assert isinstance(name, str) and name, (
+                "it has no `revise`, the name of the prompt to answer again with"
+            )
             try:
-                asked = told.prompt(name, question="the question", draft="the draft", critique="the critique")
+                asked = told.prompt(
+                    name, question="the question", draft="the draft", critique="the critique"
+                )
             except KeyError:
                 raise AssertionError(
                     f"there is no prompt {name!r} for base and chat models, as `revise` says"
                 ) from None
-            whole = asked if isinstance(asked, str) else "".join(message.content for message in asked)
+            whole = (
+                asked if isinstance(asked, str) else "".join(message.content for message in asked)
+            )
             assert "the question" in whole, f"the prompt {name!r} does not show {{question}}"
 
     def test_claims_are_criticised_apart(self) -> None:
@@ -43,11 +51,19 @@ class CriticContract(Contract):
         for told in self.told():
             alone = [self.critique([claim], told)[0] for claim in CLAIMS]
             among = self.critique(CLAIMS, told)
-            same(alone, among, "a claim's critique depends on the claims beside it, or on their order")
+            same(
+                alone,
+                among,
+                "a claim's critique depends on the claims beside it, or on their order",
+            )
 
     def test_it_keeps_nothing_between_calls(self) -> None:
         """Return the same when asked again: a resumed run asks a new critic, and must get the same."""
         for told in self.told():
             critic = self.build()
             first = self.critique(CLAIMS, told, critic)
-            same(first, self.critique(CLAIMS, told, critic), "the same claims get another critique the second time")
+            same(
+                first,
+                self.critique(CLAIMS, told, critic),
+                "the same claims get another critique the second time",
+            )

@@ -16,7 +16,8 @@ from selfloop.testing.contract import Contract
 from selfloop.testing.scripted import ScriptedBackend
 from selfloop.testing.told import events
 
-ACTS = ("\x1b[31m{", "\u202e", "\x00")  # what a terminal would act on in `HOSTILE`; an observer may have colours itself
+# what a terminal would act on in `HOSTILE`; an observer may have colours itself
+ACTS = ("\x1b[31m{", "\u202e", "\x00")
 
 
 class ObserverContract(Contract):
@@ -25,9 +26,11 @@ class ObserverContract(Contract):
     methods = ("notice", "close")
 
     def watch(self, home: Path, seen: Sequence[Event] | None = None) -> str:
-        """Let a new observer see a run in `home/run`, or these events of it; return what it printed.
+        """Let a new observer see a run in `home/run`, or these events of it; return what it
+        printed.
 
-        The folder has what a run's has: recipe and database, and in it each round before the observer hears of its end.
+        The folder has what a run's has: recipe and database, and in it each round before the
+        observer hears of its end.
         """
         folder = home / "run"
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +42,9 @@ class ObserverContract(Contract):
                     _store(folder, event.round)
                 before = repr(event)
                 observer.notice(event)
-                assert repr(event) == before, f"notice() changed the {type(event).__name__}; others see it too"
+                assert repr(event) == before, (
+                    f"notice() changed the {type(event).__name__}; others see it too"
+                )
             observer.close()
         return out.getvalue()
 
@@ -47,7 +52,10 @@ class ObserverContract(Contract):
         """Raise at none, whatever a model wrote; and print nothing that a terminal would act on."""
         out = self.watch(tmp_path)
         acts = [ascii(text) for text in ACTS if text in out]
-        assert not acts, f"it prints {', '.join(acts)} as the model wrote it; use selfloop.text.display.printable"
+        assert not acts, (
+            f"it prints {', '.join(acts)} as the model wrote it; use "
+            "selfloop.text.display.printable"
+        )
 
     def test_a_run_may_end_anywhere(self, tmp_path: Path) -> None:
         """Be closed after any event: a run may be stopped, and may fail before it begins."""
@@ -66,23 +74,37 @@ class ObserverContract(Contract):
         """Leave no file open after `close()`, and no thread at work."""
         files, threads = _open_files(), set(threading.enumerate())
         self.watch(tmp_path)
-        left = [str(getattr(file, "name", file)) for key, file in _open_files().items() if key not in files]
+        left = [
+            str(getattr(file, "name", file))
+            for key, file in _open_files().items()
+            if key not in files
+        ]
         assert not left, f"after close() still open: {', '.join(sorted(set(left)))}"
-        running = [thread.name for thread in set(threading.enumerate()) - threads if thread.is_alive()]
+        running = [
+            thread.name for thread in set(threading.enumerate()) - threads if thread.is_alive()
+        ]
         assert not running, f"after close() still at work: the threads {', '.join(running)}"
 
     def test_it_writes_into_the_run_alone(self, tmp_path: Path) -> None:
         """Leave nothing in the folder that the command was called from."""
         self.watch(tmp_path)
         beside = sorted(path.name for path in tmp_path.iterdir() if path.name != "run")
-        assert not beside, f"it left {', '.join(beside)} outside the run's folder; take a parameter `folder: Path`"
+        assert not beside, (
+            f"it left {', '.join(beside)} outside the run's folder; take a parameter `folder: Path`"
+        )
 
 
 def _begin(folder: Path) -> None:
     with closing(Store(folder, write=True)) as store:
         model = ScriptedBackend().describe()
-        store.pin(name="test", base=str(folder), model=asdict(model) | {"capabilities": sorted(model.capabilities)})
-        store.save_file(RECIPE, "rounds: 1\nbackend: scripted\nask: {questions: 6, sources: [blank_slate]}\n")
+        store.pin(
+            name="test",
+            base=str(folder),
+            model=asdict(model) | {"capabilities": sorted(model.capabilities)},
+        )
+        store.save_file(
+            RECIPE, "rounds: 1\nbackend: scripted\nask: {questions: 6, sources: [blank_slate]}\n"
+        )
 
 
 def _store(folder: Path, ended: Round) -> None:

@@ -14,7 +14,11 @@ from selfloop.testing.told import CLAIMS, asking
 ASKED = ("What is the capital of Peru?",)
 UNLIKE = (  # each of another topic and form, so that none changes what another scores
     Question("Which river flows through Cairo and into the sea?", "test", "rivers"),
-    Question("Who painted the ceiling of the Sistine Chapel in Rome for the pope of that time?", "test", "painters"),
+    Question(
+        "Who painted the ceiling of the Sistine Chapel in Rome for the pope of that time?",
+        "test",
+        "painters",
+    ),
     Question("it", "test", "nothing"),
     Question("How many legs does a spider have?", "test", "animals"),
 )
@@ -39,7 +43,9 @@ class ScorerContract(Contract):
         questions += [Question("", "test"), replace(questions[0], text="  \n")]
         assert self.score([], told) == []
         for question, score in zip(questions, self.score(questions, told), strict=True):
-            assert math.isfinite(score.value), f"the score of {question.text!r:.60} is {score.value}, no number"
+            assert math.isfinite(score.value), (
+                f"the score of {question.text!r:.60} is {score.value}, no number"
+            )
 
     def test_the_order_is_kept(self) -> None:
         """Return the scores in the order of the questions, whatever that is."""
@@ -51,5 +57,9 @@ class ScorerContract(Contract):
         """Return the same when asked again, and from a new scorer: what was asked before stands in `asking.past`."""
         told, scorer = self.asking(), self.build()
         first = self.score(UNLIKE, told, scorer)
-        same(first, self.score(UNLIKE, told, scorer), "the same questions get another score the second time")
+        same(
+            first,
+            self.score(UNLIKE, told, scorer),
+            "the same questions get another score the second time",
+        )
         same(first, self.score(UNLIKE, told), "a new scorer gives the same questions another score")

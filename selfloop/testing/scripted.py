@@ -1,4 +1,7 @@
-"""A backend without a model: replies from a script, the same every time. Shipped, for tests and dry runs."""
+"""A backend without a model: replies from a script, the same every time.
+
+Shipped, for tests and dry runs.
+"""
 
 import math
 import re
@@ -44,9 +47,10 @@ WORLD: Mapping[str, Sequence[str]] = {
 class ScriptedBackend:
     """A `Backend` that answers from a script: pattern -> replies. Quick, and the same every time.
 
-    Which reply is given depends on the prompt, the sample and, of what is drawn, the seed; `{2}` in a reply is the
-    pattern's second group. A token is a word. `context` is in words; a longer prompt is refused. Where a prompt ends in
-    a thought ("<think>"), the script is asked for what is before it, and a reply that begins with the thought goes on.
+    Which reply is given depends on the prompt, the sample and, of what is drawn, the seed; `{2}` in
+    a reply is the pattern's second group. A token is a word. `context` is in words; a longer prompt
+    is refused. Where a prompt ends in a thought ("<think>"), the script is asked for what is before
+    it, and a reply that begins with the thought goes on.
     """
 
     def __init__(
@@ -64,20 +68,36 @@ class ScriptedBackend:
 
     def describe(self) -> ModelInfo:
         """Return a model that can do everything a script can."""
-        gives = frozenset({"logprobs", "entropies", "chat", "adapters", "loglikelihood", "hidden_states"})
-        digest = blake2b(repr(sorted(self._script.items())).encode("utf-8", "replace"), digest_size=8).hexdigest()
+        gives = frozenset(
+            {"logprobs", "entropies", "chat", "adapters", "loglikelihood", "hidden_states"}
+        )
+        digest = blake2b(
+            repr(sorted(self._script.items())).encode("utf-8", "replace"), digest_size=8
+        ).hexdigest()
         return ModelInfo(
-            "scripted", "script", context=self._context, chat=self._chat, capabilities=gives, sha256=digest
+            "scripted",
+            "script",
+            context=self._context,
+            chat=self._chat,
+            capabilities=gives,
+            sha256=digest,
         )
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+    def generate(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield the replies, last request first: order must not matter to anybody."""
         for index, request in reversed(list(enumerate(requests))):
-            prompt = request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
+            prompt = (
+                request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
+            )
             if len(prompt.split()) + request.sampling.max_tokens > self._context:
                 yield (
                     index,
-                    RequestError(f"prompt of {len(prompt.split())} words is over the context of {self._context}"),
+                    RequestError(
+                        f"prompt of {len(prompt.split())} words is over the context of "
+                        f"{self._context}"
+                    ),
                 )
                 continue
             for sample in sorted(set(range(request.n)) - set(request.skip)):
@@ -88,11 +108,14 @@ class ScriptedBackend:
     def _reply(self, request: Request, prompt: str, sample: int) -> Completion:
         sha = self._adapter.sha256 if self._adapter else None
         asked, begun = _before_thought(request, prompt)
-        seed = request.seed if request.sampling.temperature else 0  # what is greedy depends on no seed
+        # what is greedy depends on no seed
+        seed = request.seed if request.sampling.temperature else 0
         noise = _noise(prompt, seed, request.sampling.temperature, sample, sha)
         for pattern, replies in self._script.items():
             if found := re.search(pattern, asked):
-                rests = [reply.removeprefix(begun) for reply in replies if reply.startswith(begun)] or [""]
+                rests = [
+                    reply.removeprefix(begun) for reply in replies if reply.startswith(begun)
+                ] or [""]
                 text = rests[noise[0] % len(rests)]
                 text = re.sub(r"\{(\d)\}", lambda m, f=found: f[int(m[1])] or "", text)  # type: ignore[misc]
                 break
@@ -106,11 +129,25 @@ class ScriptedBackend:
         finish = "length" if len(words) == request.sampling.max_tokens else "stop"
         entropies = tuple(-2 * value for value in logprobs) if request.entropy else None
         margin = 2 * math.exp(max(logprobs[0], math.log(0.5))) - 1 if request.entropy else None
-        return Completion(" ".join(words), tuple(map(len, words)), logprobs, finish, sample, sha, entropies, margin)  # type: ignore[arg-type]
+        return Completion(
+            " ".join(words),
+            tuple(map(len, words)),
+            logprobs,
+            finish,
+            sample,
+            sha,
+            entropies,
+            margin,
+        )  # type: ignore[arg-type]
 
-    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+    def loglikelihood(
+        self, pairs: Sequence[Continuation]
+    ) -> list[tuple[float, ...] | RequestError]:
         """Return numbers that depend on the pair and the adapter alone, one a token (or word)."""
-        return [tuple(-value / 256 for value in _noise(*seen)[: len(seen[1])]) for seen in map(self._seen, pairs)]
+        return [
+            tuple(-value / 256 for value in _noise(*seen)[: len(seen[1])])
+            for seen in map(self._seen, pairs)
+        ]
 
     def hidden_states(
         self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
@@ -122,17 +159,25 @@ class ScriptedBackend:
         for prompt, words, sha in map(self._seen, pairs):
             ends = [place if place >= 0 else len(words) + 1 + place for place in places]
             if not -4 <= layer <= 3:
-                found.append(RequestError(f"layer must be from 0 to 3, or -1 to -4 from the last, not {layer}"))
+                found.append(
+                    RequestError(
+                        f"layer must be from 0 to 3, or -1 to -4 from the last, not {layer}"
+                    )
+                )
                 continue
             if not ends or not all(0 <= end <= len(words) for end in ends):
-                found.append(RequestError(f"places must be from 0 to {len(words)}, not {list(places)}"))
+                found.append(
+                    RequestError(f"places must be from 0 to {len(words)}, not {list(places)}")
+                )
                 continue
             start = 8 * (3 - layer % 4)
             states = [list(_noise(prompt, words[:end], sha)[start : start + 8]) for end in ends]
             found.append(np.array(states, np.float32) / np.float32(256))
         return found
 
-    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
+    def attentions(
+        self, pairs: Sequence[Continuation]
+    ) -> "list[NDArray[np.float32] | RequestError]":
         """Return weights of 3 layers of 2 heads that depend on the pair and the adapter alone."""
         import numpy as np
 
@@ -176,7 +221,11 @@ class Limited(ScriptedBackend):
     """A scripted backend that gives the capabilities `gives` and no others: it fails who uses what they do not need."""
 
     def __init__(
-        self, gives: Iterable[str], *, chat: bool = False, script: Mapping[str, Sequence[str]] = WORLD
+        self,
+        gives: Iterable[str],
+        *,
+        chat: bool = False,
+        script: Mapping[str, Sequence[str]] = WORLD,
     ) -> None:
         super().__init__(script, chat=chat)
         self._gives = frozenset(gives)
@@ -185,13 +234,17 @@ class Limited(ScriptedBackend):
         """Return a model with these capabilities alone."""
         return replace(super().describe(), capabilities=self._gives)
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+    def generate(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield the replies."""
         if any(request.entropy for request in requests):
             self._need("entropies")
         return super().generate(requests)
 
-    def loglikelihood(self, pairs: Sequence[Continuation]) -> list[tuple[float, ...] | RequestError]:
+    def loglikelihood(
+        self, pairs: Sequence[Continuation]
+    ) -> list[tuple[float, ...] | RequestError]:
         """Return what the script gives."""
         self._need("loglikelihood")
         return super().loglikelihood(pairs)
@@ -203,12 +256,15 @@ class Limited(ScriptedBackend):
         self._need("hidden_states")
         return super().hidden_states(pairs, places, layer)
 
-    def attentions(self, pairs: Sequence[Continuation]) -> "list[NDArray[np.float32] | RequestError]":
+    def attentions(
+        self, pairs: Sequence[Continuation]
+    ) -> "list[NDArray[np.float32] | RequestError]":
         """Return what the script gives."""
         self._need("attentions")
         return super().attentions(pairs)
 
     def _need(self, capability: str) -> None:
         assert capability in self._gives, (
-            f"the component asks the backend for {capability}, but its Component does not say needs={{{capability!r}}}"
+            f"the component asks the backend for {capability}, but its Component does not say "
+            f"needs={{{capability!r}}}"
         )

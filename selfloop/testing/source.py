@@ -26,7 +26,11 @@ class QuestionSourceContract(Contract):
     def asking(self, script: Mapping[str, Sequence[str]] = WORLD) -> Iterator[Asking]:
         """Yield what it is told in round 2 and, with nothing asked yet, in round 1: of a base and of a chat model."""
         for chat in (False, True):
-            told = asking(Limited(self.component.needs, chat=chat, script=script), self.component.prompts, ASKED)
+            told = asking(
+                Limited(self.component.needs, chat=chat, script=script),
+                self.component.prompts,
+                ASKED,
+            )
             yield told
             yield replace(told, round=1, past=asking().past)
 
@@ -42,9 +46,12 @@ class QuestionSourceContract(Contract):
         for told in self.asking():
             for question in self.ask(told):
                 assert question.text.strip(), "ask() gave a Question without text"
-                assert question.source.strip(), f"the question {question.text!r:.60} does not say its `source`"
+                assert question.source.strip(), (
+                    f"the question {question.text!r:.60} does not say its `source`"
+                )
                 assert bool(question.variant) == bool(question.variant_of), (
-                    f"{question.text!r:.60}: `variant` and `variant_of` go together, or its answers cannot be compared"
+                    f"{question.text!r:.60}: `variant` and `variant_of` go together, or its "
+                    "answers cannot be compared"
                 )
                 _compiles(question)
 
@@ -58,8 +65,13 @@ class QuestionSourceContract(Contract):
         for told in self.asking():
             source = self.build()
             first = self.ask(told, source)
-            for other, why in ((self.ask(told), "from a new source"), (self.ask(told, source), "the second time")):
-                assert len(first) == len(other), f"the same asking gave {len(first)} questions, and {len(other)} {why}"
+            for other, why in (
+                (self.ask(told), "from a new source"),
+                (self.ask(told, source), "the second time"),
+            ):
+                assert len(first) == len(other), (
+                    f"the same asking gave {len(first)} questions, and {len(other)} {why}"
+                )
                 same(first, other, f"the same asking gives another question {why}")
 
     def test_a_model_may_write_nothing_that_is_any_good(self) -> None:
@@ -72,4 +84,6 @@ def _compiles(question: Question) -> None:
     try:
         re.compile(question.gold_pattern)
     except re.error as error:
-        raise AssertionError(f"{question.text!r:.60}: its gold_pattern is no regular expression: {error}") from None
+        raise AssertionError(
+            f"{question.text!r:.60}: its gold_pattern is no regular expression: {error}"
+        ) from None

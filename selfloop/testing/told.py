@@ -21,7 +21,8 @@ from selfloop.protocols import Asking, Backend, Judging, Tuning
 from selfloop.records import Attempt, Claim, Completion, Failure, Outcome, Question, Round, Verdict
 from selfloop.testing.scripted import ScriptedBackend
 
-HOSTILE = "\x1b[31m{question} %s [bold]\u202e\x00<b>\ud800"  # what a model may write, and what must not act on anything
+# what a model may write, and what must not act on anything
+HOSTILE = "\x1b[31m{question} %s [bold]\u202e\x00<b>\ud800"
 
 CLAIMS = (
     Claim(Question("What is the capital of Egypt?", "test"), Completion("Cairo", (1,), (-0.1,))),
@@ -34,15 +35,24 @@ CLAIMS = (
     Claim(
         Question("What does {answer} mean?", "test"),
         Completion(" I don't know", (7, 8, 9), (-0.5, -0.25, -0.125)),
-        (Completion("nothing", (4,), (-1.5,)), Completion(" I don't know", (7, 8, 9), (-0.5, -0.25, -0.125), sample=1)),
+        (
+            Completion("nothing", (4,), (-1.5,)),
+            Completion(" I don't know", (7, 8, 9), (-0.5, -0.25, -0.125), sample=1),
+        ),
     ),
     Claim(
         Question("How many legs does a spider have?", "test"),
-        Completion("eight", (), ()),  # what was never read after the bare question has no log-probabilities
-        tuple(Completion(text, (k,), (-0.75,), sample=k) for k, text in enumerate(("eight", "six", "eight legs"))),
+        # what was never read after the bare question has no log-probabilities
+        Completion("eight", (), ()),
+        tuple(
+            Completion(text, (k,), (-0.75,), sample=k)
+            for k, text in enumerate(("eight", "six", "eight legs"))
+        ),
         "revision",
     ),
-    Claim(Question("How long?", "test"), Completion("x " * 10_000, (1,) * 10_000, (-1e-3,) * 10_000)),
+    Claim(
+        Question("How long?", "test"), Completion("x " * 10_000, (1,) * 10_000, (-1e-3,) * 10_000)
+    ),
 )
 
 
@@ -53,7 +63,9 @@ def judging(backend: Backend | None = None, prompts: Path | None = None) -> Judg
     return Judging(backend, render, lambda claims: [()] * len(claims))
 
 
-def asking(backend: Backend | None = None, prompts: Path | None = None, asked: Sequence[str] = ()) -> Asking:
+def asking(
+    backend: Backend | None = None, prompts: Path | None = None, asked: Sequence[str] = ()
+) -> Asking:
     """Return what a source or a scorer is told in round 2, with `asked` asked in round 1."""
     told, past = judging(backend, prompts), past_of(asked)
     return Asking(6, 2, 0, 1, told.backend, past, told.prompt)
@@ -62,7 +74,9 @@ def asking(backend: Backend | None = None, prompts: Path | None = None, asked: S
 def past_of(asked: Sequence[str] = (), dropped: Sequence[str] = ()) -> Past:
     """Return what a run knows after a round in which these questions were asked, and these not."""
     found = [Outcome(Question(text, "test"), "undecided", round=1) for text in asked]
-    return Past(1, (*found, *(Outcome(Question(text, "test"), "dropped", round=1) for text in dropped)))
+    return Past(
+        1, (*found, *(Outcome(Question(text, "test"), "dropped", round=1) for text in dropped))
+    )
 
 
 def attempts(count: int = 12) -> tuple[Attempt, ...]:
@@ -71,7 +85,10 @@ def attempts(count: int = 12) -> tuple[Attempt, ...]:
 
 
 def _attempt(number: int, *, known: bool) -> Attempt:
-    question, sure = Question(f"What is the capital of country {number}?", "test"), 0.9 if known else 0.1
+    question, sure = (
+        Question(f"What is the capital of country {number}?", "test"),
+        0.9 if known else 0.1,
+    )
     draft = Completion(f"Town {number}", (number,), (-0.1,))
     return Attempt(
         question,
@@ -99,12 +116,18 @@ def tuning(
 def events(folder: Path) -> list[Event]:
     """Return every event of a run of one round, in order: text that a model may write, a failure and trouble too."""
     failure = Failure("answer", "test", "ValueError", HOSTILE)
-    odd = Attempt(Question(HOSTILE, "test"), draft=Completion(HOSTILE), decision="undecided", reason=HOSTILE)
+    odd = Attempt(
+        Question(HOSTILE, "test"), draft=Completion(HOSTILE), decision="undecided", reason=HOSTILE
+    )
     done = (*attempts(4), odd, Attempt(Question("?", "test")).failed(failure))
     steps = [
         event
         for step in ("ask", "answer", "critique", "revise", "verify", "decide", "tune")
-        for event in (StepStarted(1, step, 6), CompletionDone(step, 5, False), CompletionDone(step, 0, True))
+        for event in (
+            StepStarted(1, step, 6),
+            CompletionDone(step, 5, False),
+            CompletionDone(step, 0, True),
+        )
     ]
     return [
         RunStarted("test", str(folder), 1, 0, ScriptedBackend().describe()),

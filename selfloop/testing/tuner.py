@@ -59,12 +59,17 @@ class TunerContract(Contract):
         for done, of, loss in heard:
             assert 1 <= done <= of, f"tell({done}, {of}, {loss}): done goes from 1 to {of}"
             assert math.isfinite(loss), f"tell({done}, {of}, {loss}): the loss is no number"
-        assert [one[0] for one in heard] == sorted(one[0] for one in heard), "tell() counts backwards"
+        assert [one[0] for one in heard] == sorted(one[0] for one in heard), (
+            "tell() counts backwards"
+        )
 
     def test_the_same_is_learnt_again(self, tmp_path: Path) -> None:
         """Return the same adapter for the same `tuning`, from a tuner that has tuned before too: resume rests on it."""
         tuner = self.build()
-        found = [self._made(tmp_path / name, one) for name, one in (("a", tuner), ("b", tuner), ("c", None))]
+        found = [
+            self._made(tmp_path / name, one)
+            for name, one in (("a", tuner), ("b", tuner), ("c", None))
+        ]
         assert len(set(found)) == 1, f"the same tuning gave adapters of sha256 {found}"
 
     def test_it_outlives_a_kill(self, tmp_path: Path) -> None:
@@ -74,7 +79,9 @@ class TunerContract(Contract):
         for batch in (1, 2):
             calls: list[int] = []
             self._killed(told, calls, batch)
-        assert self._made(told.folder) == whole, "after a kill the adapter in its folder is another, or half of one"
+        assert self._made(told.folder) == whole, (
+            "after a kill the adapter in its folder is another, or half of one"
+        )
 
     def _made(self, folder: Path, tuner: Any = None) -> str | None:
         made = self.tune(self.tuning(folder), tuner)
@@ -98,7 +105,11 @@ class TunerContract(Contract):
 def _whole(adapter: Adapter, folder: Path) -> None:
     path = Path(adapter.path)
     assert path.is_file(), f"the adapter's file is not there: {path}"
-    assert path.resolve().is_relative_to(folder.resolve()), f"{path} is not in the tuner's folder: runs may be moved"
+    assert path.resolve().is_relative_to(folder.resolve()), (
+        f"{path} is not in the tuner's folder: runs may be moved"
+    )
     found = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert adapter.sha256 == found, f"the adapter says sha256 {adapter.sha256}, but that of {path} is {found}"
+    assert adapter.sha256 == found, (
+        f"the adapter says sha256 {adapter.sha256}, but that of {path} is {found}"
+    )
     assert math.isfinite(adapter.scale), f"the adapter's scale is {adapter.scale}, no number"

@@ -24,7 +24,9 @@ class VerifierContract(Contract):
             assert self.judge([], told) == []
             for claim, verdict in zip(CLAIMS, self.judge(CLAIMS, told), strict=True):
                 of = f"of the answer {claim.answer.text!r:.40}"
-                assert verdict.confidence is not None or verdict.reason.strip(), f"it abstains without a reason {of}"
+                assert verdict.confidence is not None or verdict.reason.strip(), (
+                    f"it abstains without a reason {of}"
+                )
                 sure = verdict.confidence is None or 0 <= verdict.confidence <= 1
                 assert sure, f"the confidence {of} is {verdict.confidence}, not in [0, 1]"
 
@@ -33,7 +35,9 @@ class VerifierContract(Contract):
         for told in self.told():
             alone = [self.judge([claim], told)[0] for claim in CLAIMS]
             same(
-                alone, self.judge(CLAIMS, told), "a claim's verdict depends on the claims beside it, or on their order"
+                alone,
+                self.judge(CLAIMS, told),
+                "a claim's verdict depends on the claims beside it, or on their order",
             )
 
     def test_the_order_is_kept(self) -> None:
@@ -47,4 +51,8 @@ class VerifierContract(Contract):
         for told in self.told():
             verifier = self.build()
             first = self.judge(CLAIMS, told, verifier)
-            same(first, self.judge(CLAIMS, told, verifier), "the same claims get another verdict the second time")
+            same(
+                first,
+                self.judge(CLAIMS, told, verifier),
+                "the same claims get another verdict the second time",
+            )

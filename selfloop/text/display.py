@@ -1,4 +1,5 @@
-"""Model text made safe to show: no character of it can move a cursor, hide text or turn a line around.
+"""Model text made safe to show: no character of it can move a cursor, hide text or turn a line
+around.
 
 What a terminal could act on becomes U+FFFD, so that a person sees that something odd was there. The
 result is still data: print it as plain text or as `rich.text.Text`, never as rich markup.
@@ -9,14 +10,16 @@ from unicodedata import category, east_asian_width
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 ELLIPSIS = "…"
-_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"  # Indic scripts, Persian and emoji need them
+# Indic scripts, Persian and emoji need them
+_JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 
 
 def printable(text: str, width: int | None = None) -> str:
     """Return `text` on one line, its white space collapsed, cut with "…" to `width` terminal cells."""
     if width is None:
         return _clean(" ".join(text.split()))
-    # Cut before cleaning, so that a million characters (or marks that take no cell) cost no more than a few.
+    # Cut before cleaning, so that a million characters (or marks that take no cell) cost no more
+    # than a few.
     text, window = text.strip(), 8 * max(width, 0) + 64
     return _cut(_clean(" ".join(text[:window].split())), width, more=len(text) > window)
 
@@ -71,7 +74,8 @@ def encodable(text: str) -> str:
 def duration(seconds: float) -> str:
     """Return a time as people say it: 12 ms, 4.2 s, 3 min 02 s, 2 h 05 min, 3 d 04 h.
 
-    It is rounded, half to even, to the smaller unit that is shown. Less than nothing counts as nothing.
+    It is rounded, half to even, to the smaller unit that is shown. Less than nothing counts as
+    nothing.
     """
     if not isfinite(seconds):
         return "?"

@@ -1,10 +1,12 @@
-"""Texts that are no answer: thoughts, the question again, refusals, boilerplate, the prompt's own words.
+"""Texts that are no answer: thoughts, the question again, refusals, boilerplate, the prompt's own
+words.
 
-Such a text is never held true, however sure the detectors are of it: a model that writes "<think>" nine times of nine
-agrees with itself perfectly. A model that says that it does not know is another matter: see `answers.declines`.
+Such a text is never held true, however sure the detectors are of it: a model that writes "<think>"
+nine times of nine agrees with itself perfectly. A model that says that it does not know is another
+matter: see `answers.declines`.
 
-The rules look at the form of a text, never at facts. Where a title may have that form, its capitals tell: "Let Me Think
-About It" is a song, "Let me think about it" is a thought.
+The rules look at the form of a text, never at facts. Where a title may have that form, its capitals
+tell: "Let Me Think About It" is a song, "Let me think about it" is a thought.
 """
 
 import re
@@ -26,22 +28,28 @@ PROMPT = "words of the prompt"
 
 # --- thoughts without marks
 
-# What a model that marks no thoughts writes before it answers. Lower-case verbs: a title would have capitals.
+# What a model that marks no thoughts writes before it answers. Lower-case verbs: a title would have
+# capitals.
 _FILLER = r"\b(?:[Oo]kay|OK|Ok|[Aa]l(?:l ?)?right|[Hh]mm+|[UuEe][mhr]m?|[Ww]ell|[Ss]o|[Ff]irst(?:ly)?|[Nn]ow|[Ww]ait)\b"
 _START = rf"(?:{_FILLER}[\s,.!…-]*)"
 _ALOUD = re.compile(
     rf"{_START}*(?:"
     r"[Ll]et(?:['’]s| me| us)(?: (?:think|see|start|break|try|figure|consider|recall|analy[sz]e"
     r"|work|look|check|begin)\b|$)"
-    r"|(?:I|[Ww]e)(?:['’]ll| will)? (?:need|have|want|try|am going|are going) to (?:figure|find|think|determine|answer"
+    r"|(?:I|[Ww]e)(?:['’]ll| will)? (?:need|have|want|try|am going|are going) to "
+    r"(?:figure|find|think|determine|answer"
     r"|identify|recall|remember|work|solve|look|consider|analy[sz]e|provide|know)\b"
-    r"|(?:I|[Ww]e)(?:['’]m|['’]re) (?:going|trying) to (?:figure|find|think|determine|answer|identify|work|solve)\b"
-    r"|(?:I|[Ww]e)(?: think (?:I|we))? (?:should|must|can|will|shall)(?: now| first)? (?:figure|find|think|determine"
+    r"|(?:I|[Ww]e)(?:['’]m|['’]re) (?:going|trying) to "
+    r"(?:figure|find|think|determine|answer|identify|work|solve)\b"
+    r"|(?:I|[Ww]e)(?: think (?:I|we))? (?:should|must|can|will|shall)(?: now| first)? "
+    r"(?:figure|find|think|determine"
     r"|answer|identify|recall|work|solve|look|consider|analy[sz]e|start|begin)\b"
     r"|I think (?:I|we) (?:should|need|must)\b"
-    r"|[Ww]e(?:['’]re| are) (?:asked|given)\b|[Tt]o (?:answer|determine|find|figure out|solve|identify) (?:this|the"
+    r"|[Ww]e(?:['’]re| are) (?:asked|given)\b|[Tt]o (?:answer|determine|find|figure "
+    r"out|solve|identify) (?:this|the"
     r"|that|it|what|which|who|your)\b"
-    r"|(?:[Tt]he|[Tt]his) (?:user|question|prompt|task) (?:is asking|asks|wants|seems|is about|says|here)\b"
+    r"|(?:[Tt]he|[Tt]his) (?:user|question|prompt|task) (?:is asking|asks|wants|seems|is "
+    r"about|says|here)\b"
     r"|[Tt]he user\W*$|[Tt]his is a question\b"
     r"|(?:[Tt]hinking(?: [Pp]rocess)?|[Tt]houghts?|[Rr]easoning|[Aa]nalysis)[*_]*\s*:"
     r"|(?:[Tt]hink|[Rr]eason)(?:ing)? step by step|[Ss]tep 1\b)"
@@ -51,39 +59,48 @@ _ALOUD = re.compile(
 # --- refusals and boilerplate
 
 _CANNOT = (
-    r"(?:cannot|can['’]?t|can not|could not|couldn['’]t|won['’]t|will not|am not able to|['’]m not able to|am unable to"
-    r"|['’]m unable to|must decline to|refuse to|decline to|am not allowed to|['’]m not allowed to|do not want to)"
+    r"(?:cannot|can['’]?t|can not|could not|couldn['’]t|won['’]t|will not|am not able to|['’]m "
+    r"not able to|am unable to"
+    r"|['’]m unable to|must decline to|refuse to|decline to|am not allowed to|['’]m not allowed "
+    r"to|do not want to)"
 )
 _REFUSAL = re.compile(
-    r"(?:(?:I['’]?m|I am) (?:very |so |really |truly )?(?:sorry|afraid)[^.!?]{0,20}?,? (?:but |that )?"
+    r"(?:(?:I['’]?m|I am) (?:very |so |really |truly )?(?:sorry|afraid)[^.!?]{0,20}?,? (?:but "
+    r"|that )?"
     r"|[Ss]orry,? (?:but )?|[Uu]nfortunately,? |[Nn]o,? )?"
-    rf"(?:I ?{_CANNOT} (?:answer|assist|help (?:you|with)|provide|comply|fulfil|give|discuss|engage|share|tell|say"
+    rf"(?:I ?{_CANNOT} (?:answer|assist|help "
+    r"(?:you|with)|provide|comply|fulfil|give|discuss|engage|share|tell|say"
     r"|respond|do (?:that|this)|offer|continue|determine|verify|confirm|predict|create|generate|complete|access|browse"
     r"|find|recall|remember|process|support|write|identify|make)\b"
     r"|I apologi[sz]e\b|I must decline\b|I (?:do not|don['’]t) feel comfortable\b"
-    r"|(?:[Tt]his|[Tt]he|[Yy]our|[Tt]hat) (?:question|request) (?:cannot|can['’]t|is (?:unclear|ambiguous|incomplete"
+    r"|(?:[Tt]his|[Tt]he|[Yy]our|[Tt]hat) (?:question|request) (?:cannot|can['’]t|is "
+    r"(?:unclear|ambiguous|incomplete"
     r"|too|not|inappropriate|missing)|violates|does not (?:make|provide|specify|have))"
-    r"|[Ii]t(?:['’]s| is) (?:not |im)(?:possible|appropriate|clear) to (?:answer|provide|say|tell|determine|give)\b"
+    r"|[Ii]t(?:['’]s| is) (?:not |im)(?:possible|appropriate|clear) to "
+    r"(?:answer|provide|say|tell|determine|give)\b"
     r"|(?:[Tt]here is |[Tt]here['’]s )?(?:not enough|insufficient) (?:information|context|data)\b"
     r"|(?:[Mm]ore|[Aa]dditional) (?:information|context|details?) (?:is|are) (?:needed|required))"
 )
-_MODEL = (
-    r"(?:language model|LLM|chat ?bot|AI[ -](?:assistant|model|system|program|language|chat ?bot)|computer program)"
-)
+_MODEL = r"(?:language model|LLM|chat ?bot|AI[ -](?:assistant|model|system|program|language|chat ?bot)|computer program)"
 _KIND = r"(?:large |text-based |helpful |virtual |digital |just |only |merely |advanced |neutral )*"
 _BOILERPLATE = re.compile(
     rf"as an? {_KIND}(?:{_MODEL}|virtual assistant|artificial intelligence"
     r"|(?:AI|assistant)(?:,| (?:I|it|developed|created|trained|designed|built|made|by|that)\b))"
     r"|you are an? (?:helpful|friendly|AI|language model|assistant)\b"
-    r"|(?:I(?:['’]m| am)|my name is) (?:ChatGPT|GPT|Claude|Qwen|Gemma|Gemini|Llama|Mistral|DeepSeek|SmolLM"
+    r"|(?:I(?:['’]m| am)|my name is) "
+    r"(?:ChatGPT|GPT|Claude|Qwen|Gemma|Gemini|Llama|Mistral|DeepSeek|SmolLM"
     r"|Copilot|Grok)"
-    rf"|(?:I['’]?m|I am|this is) {_KIND}an? {_KIND}(?:{_MODEL}|AI\b|artificial intelligence|virtual assistant)"
-    r"|(?:as of )?my (?:training data|knowledge cut-?off|last (?:knowledge )?update)\b|as of my last\b"
+    rf"|(?:I['’]?m|I am|this is) {_KIND}an? {_KIND}(?:{_MODEL}|AI\b|artificial "
+    r"intelligence|virtual assistant)"
+    r"|(?:as of )?my (?:training data|knowledge cut-?off|last (?:knowledge )?update)\b|as of my "
+    r"last\b"
     r"|I (?:was|am|have been) (?:trained|programmed|designed|created|developed) (?:by|on|to)\b"
-    r"|I (?:do not|don['’]t) have (?:access|personal|real-?time|feelings|opinions|the ability|any (?:personal|specific)"
+    r"|I (?:do not|don['’]t) have (?:access|personal|real-?time|feelings|opinions|the ability|any "
+    r"(?:personal|specific)"
     r"|enough|sufficient|specific|information)\b"
     r"|(?:\w+[!,.] )?(?:how|what) (?:can|may) I (?:help|assist|do for)\b"
-    r"|I(?:['’]m| am|['’]d| would)(?: be)? (?:here|happy|glad|delighted|more than happy) to(?: help| assist| answer|$)"
+    r"|I(?:['’]m| am|['’]d| would)(?: be)? (?:here|happy|glad|delighted|more than happy) to(?: "
+    r"help| assist| answer|$)"
     r"|(?:explanation|note|context|hint|instructions?|example)[*_]*\s*:"
     r"|(?:sure|certainly|of course|absolutely)[!,.]? (?:here|I(?:['’]|\b)|let me|below|thing[!,.])"
     r"|here(?:['’]s| is| are)\b.*:$|below (?:is|are)\b.*:$|the following\b.*:$"
@@ -91,32 +108,45 @@ _BOILERPLATE = re.compile(
     r"|(?:thank you|thanks) for (?:your|asking|the)|you['’]re welcome\b"
     r"|(?:the|my) (?:(?:correct|right|final|best|short) )*(?:answer|solution|response)"
     r"(?: to (?:this|the|that|your) (?:quiz )?(?:question|problem))?"
-    r"(?: is| would be| should be| was)(?: (?:right|wrong|correct|incorrect|as follows|below|above|given|unclear))?\W*$"
-    r"|it(?:['’]s| is) important to (?:note|remember|understand)\b|I hope (?:this|that|it) helps\b|let me know if\b"
+    r"(?: is| would be| should be| was)(?: (?:right|wrong|correct|incorrect|as "
+    r"follows|below|above|given|unclear))?\W*$"
+    r"|it(?:['’]s| is) important to (?:note|remember|understand)\b|I hope (?:this|that|it) "
+    r"helps\b|let me know if\b"
     r"|feel free to\b",
     re.IGNORECASE,
 )
 _ASKS_BACK = re.compile(
-    r"[Pp]lease (?:provide|specify|clarify|give|enter|ask|rephrase|try|note|refer|see|tell|let me|share|state|select"
+    r"[Pp]lease (?:provide|specify|clarify|give|enter|ask|rephrase|try|note|refer|see|tell|let "
+    r"me|share|state|select"
     r"|choose|answer|write|be more)\b"
-    r"|(?:[Cc]ould|[Cc]an|[Ww]ould|[Ww]ill) you (?:please )?(?:provide|clarify|specify|rephrase|give|tell|repeat"
+    r"|(?:[Cc]ould|[Cc]an|[Ww]ould|[Ww]ill) you (?:please "
+    r")?(?:provide|clarify|specify|rephrase|give|tell|repeat"
     r"|explain|share|be more)\b|[Ww]hat do you mean\b"
 )
-_GREETING = re.compile(r"(?:hello|hi|hey|greetings)(?: there)?[!,.]+ +(?:how|I|I['’]m|what)\b", re.IGNORECASE)
+_GREETING = re.compile(
+    r"(?:hello|hi|hey|greetings)(?: there)?[!,.]+ +(?:how|I|I['’]m|what)\b", re.IGNORECASE
+)
 _ASSENT = re.compile(
-    r"(?:sure|certainly|of course|absolutely|okay|got it|understood|no problem|sure thing|you got it)\s*!+",
+    r"(?:sure|certainly|of course|absolutely|okay|got it|understood|no problem|sure thing|you got "
+    r"it)\s*!+",
     re.IGNORECASE,
 )
-# "I'm sorry, but I cannot" in those languages. An apology alone may be a translation that was asked for.
+# "I'm sorry, but I cannot" in those languages. An apology alone may be a translation that was asked
+# for.
 _REFUSES_ELSEWHERE = re.compile(
     r"(?:(?:je suis )?désolée?[, ]+(?:mais )?)?je ne (?:peux|puis) (?:pas|malheureusement)"
-    r"|(?:lo siento|perdón|disculpa)[, ]+(?:pero )?no (?:puedo|tengo)|no puedo (?:responder|ayudar|proporcionar|darte)"
-    r"|(?:es )?tut mir (?:sehr )?leid, |ich kann (?:diese|das|ihnen|dir|dazu|darauf|leider)\b.{0,60}\bnicht\b"
-    r"|(?:desculpe|lamento|sinto muito)[, ]+(?:mas )?(?:eu )?não (?:posso|consigo|tenho)|não posso (?:responder|ajudar)"
+    r"|(?:lo siento|perdón|disculpa)[, ]+(?:pero )?no (?:puedo|tengo)|no puedo "
+    r"(?:responder|ayudar|proporcionar|darte)"
+    r"|(?:es )?tut mir (?:sehr )?leid, |ich kann "
+    r"(?:diese|das|ihnen|dir|dazu|darauf|leider)\b.{0,60}\bnicht\b"
+    r"|(?:desculpe|lamento|sinto muito)[, ]+(?:mas )?(?:eu )?não (?:posso|consigo|tenho)|não "
+    r"posso (?:responder|ajudar)"
     r"|mi dispiace[, ]+(?:ma )?non (?:posso|sono|ho)|non posso (?:rispondere|aiutar|fornire)"
     r"|(?:извините|простите|к сожалению)[, ]+(?:но )?я не|я не могу (?:ответ|помо|предостав)"
-    r"|(?:przepraszam|przykro mi)[, ]+(?:ale )?(?:nie|jako)|nie mogę (?:odpowiedzieć|pomóc|udzielić)"
-    r"|(?:het spijt me|sorry)[, ]+maar|ik kan (?:deze|die|dat|u|je)\b.{0,60}\bniet\b|üzgünüm[, ]+\w+"
+    r"|(?:przepraszam|przykro mi)[, ]+(?:ale )?(?:nie|jako)|nie mogę "
+    r"(?:odpowiedzieć|pomóc|udzielić)"
+    r"|(?:het spijt me|sorry)[, ]+maar|ik kan (?:deze|die|dat|u|je)\b.{0,60}\bniet\b|üzgünüm[, "
+    r"]+\w+"
     r"|maaf[, ]+(?:saya|tetapi|tapi)|xin lỗi[, ]+(?:tôi|nhưng)"
     r"|(?:很?抱歉|对不起|對不起|不好意思)[,,。 ]*(?:但|我|作)|我(?:无法|不能|無法|没法)(?:回答|提供|帮|幫)"
     r"|(?:大変)?申し訳(?:ありません|ございません|ない)(?:が|けど)|お答えできません|回答できません"
@@ -127,15 +157,20 @@ _REFUSES_ELSEWHERE = re.compile(
 )
 # "As an AI language model" in the languages that most is written in.
 _ELSEWHERE = re.compile(
-    r"als (?:eine? )?(?:großes |ki[ -]|ai[ -]|groot |een )*(?:ki\b|ai\b|sprachmodell|taalmodel|assistent)"
-    r"|en tant (?:que|qu['’]) ?(?:une? )?(?:grand )?(?:mod[èe]le de langage|ia\b|intelligence artificielle|assistant)"
-    r"|(?:como|sendo|siendo) (?:un |una |um |uma )?(?:gran |grande )?(?:modelo de (?:lenguaje|linguagem)|ia\b"
+    r"als (?:eine? )?(?:großes |ki[ -]|ai[ -]|groot |een "
+    r")*(?:ki\b|ai\b|sprachmodell|taalmodel|assistent)"
+    r"|en tant (?:que|qu['’]) ?(?:une? )?(?:grand )?(?:mod[èe]le de langage|ia\b|intelligence "
+    r"artificielle|assistant)"
+    r"|(?:como|sendo|siendo) (?:un |una |um |uma )?(?:gran |grande )?(?:modelo de "
+    r"(?:lenguaje|linguagem)|ia\b"
     r"|inteligencia artificial|inteligência artificial|asistente|assistente)"
-    r"|(?:come|in quanto|essendo) (?:un['’]? ?|una )?(?:grande )?(?:modello (?:linguistico|di linguaggio)|ia\b"
+    r"|(?:come|in quanto|essendo) (?:un['’]? ?|una )?(?:grande )?(?:modello (?:linguistico|di "
+    r"linguaggio)|ia\b"
     r"|assistente|intelligenza artificiale)"
     r"|(?:как|я[ -—]*) ?(?:ии\b|большая |искусственный интеллект|языковая модель|ассистент)"
     r"|jako (?:duży )?(?:model językowy|sztuczna inteligencja|ai\b|asystent)"
-    r"|(?:bir )?(?:yapay zek[aâ]|ai) (?:dil )?(?:modeli )?olarak|là một (?:mô hình ngôn ngữ|trợ lý|ai\b)"
+    r"|(?:bir )?(?:yapay zek[aâ]|ai) (?:dil )?(?:modeli )?olarak|là một (?:mô hình ngôn ngữ|trợ "
+    r"lý|ai\b)"
     r"|sebagai (?:sebuah )?(?:model bahasa|ai\b|asisten|kecerdasan buatan)"
     r"|作为(?:一个|一名|一款)?(?:大型|人工智能|ai|语言模型|助手)|作為(?:一個|一名)?(?:大型|人工智慧|ai|語言模型)"
     r"|(?:私は)?(?:ai|人工知能|大規模言語モデル|言語モデル)(?:アシスタント|言語モデル)?(?:として|です|なので)"
@@ -157,12 +192,16 @@ _NEXT_TURN = re.compile(
     r"|\W*q\s*\d*\s*:\s*(?:$|(?:what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|in|on)\b)",
     re.IGNORECASE,
 )
-_ROLE = re.compile(r"\W*(?:### ?(?:response|instruction|input)\b\W*|(?:assistant|user|system)\s*\n.*)", re.IGNORECASE)
+_ROLE = re.compile(
+    r"\W*(?:### ?(?:response|instruction|input)\b\W*|(?:assistant|user|system)\s*\n.*)",
+    re.IGNORECASE,
+)
 _ROLE_NAME = re.compile(r"\s*(?:assistant|user|system|model|human)\s*", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
     r"\{+[a-z_]\w*\}+|[\[<(]\s*(?:(?:insert|enter|write|your|the|a|short|correct|final|add|type|fill in)\s+)*"
     r"(?:answer|question|response|blank|placeholder|draft|critique|name|text|word|words|value|here)"
-    r"(?:\s+(?:goes )?here)?\s*[\]>)]|(?:insert|enter|write|type) (?:your |the |an )?answer(?: here)?\W*"
+    r"(?:\s+(?:goes )?here)?\s*[\]>)]|(?:insert|enter|write|type) (?:your |the |an )?answer(?: "
+    r"here)?\W*"
     r"|your answer(?: here)?\W*|\[[a-z][a-z' ]{1,40}\]|<(?:insert|enter|your|the) [\w ]+>"
     r"|(?:answers?|response|output|result)\s*[^\w\s.!?'\"]+|lorem ipsum\b.*|(?-i:TODO|TBD|XXX+)\W*",
     re.IGNORECASE,
@@ -174,9 +213,13 @@ LEAST_RUN = 3  # words of an instruction that are no chance
 # --- questions
 
 _ASKING = "what|which|who|whom|whose|when|where|why|how"
-_AUXILIARY = "is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must|am"
+_AUXILIARY = (
+    "is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must|am"
+)
 _YES_NO = re.compile(rf"\W*(?:{_AUXILIARY})(?:n['’]t)?\b", re.IGNORECASE)
-_IS_QUESTION = re.compile(rf"(?:{_ASKING})(?:['’]s)?\b.*\?\W*$|(?:{_AUXILIARY})\b.*\?\W*$", re.IGNORECASE)
+_IS_QUESTION = re.compile(
+    rf"(?:{_ASKING})(?:['’]s)?\b.*\?\W*$|(?:{_AUXILIARY})\b.*\?\W*$", re.IGNORECASE
+)
 _BEGINS_QUESTION = re.compile(rf"(?i:{_ASKING})(?:['’]s| (?:{_AUXILIARY}|many|much)) \w+ \w+")
 _ASKS_FOR_TITLE = re.compile(
     r"\b(?:title|titled|song|single|album|film|movie|play|book|novel|poem|series|show|sitcom|episode|game|musical|opera"
@@ -190,7 +233,9 @@ _ASKS_FOR_SIGN = re.compile(
     r"|html|accent|diacritic|typed?|written|abbreviat\w+)\b",
     re.IGNORECASE,
 )
-_WIDE = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]")
+_WIDE = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\U00020000-\U0003ffff]"
+)
 _BLANK = frozenset("\u115f\u1160\u2800\ufffd")  # letters and signs that show nothing
 # Words that stay small within a title.
 _SMALL = frozenset(
@@ -216,7 +261,20 @@ _SMALL = frozenset(
     )
 )
 _CONNECTIVES = frozenset(
-    ("so", "well", "okay", "ok", "thus", "hence", "therefore", "then", "now", "i", "think", "believe")
+    (
+        "so",
+        "well",
+        "okay",
+        "ok",
+        "thus",
+        "hence",
+        "therefore",
+        "then",
+        "now",
+        "i",
+        "think",
+        "believe",
+    )
 )
 COVERED = 2 / 3  # the share of a question that an answer repeats which says nothing else
 
@@ -224,7 +282,8 @@ COVERED = 2 / 3  # the share of a question that an answer repeats which says not
 def non_answer(question: str, answer: str, prompt: str | tuple[Message, ...] = "") -> str | None:
     """Return why a text is no answer to a question, or None if it may be one.
 
-    `prompt` is that of the model, filled in. An answer that follows a thought counts as if it stood alone.
+    `prompt` is that of the model, filled in. An answer that follows a thought counts as if it stood
+    alone.
     """
     if begun := thought(answer):
         if not begun.answer:
@@ -243,18 +302,26 @@ def non_answer(question: str, answer: str, prompt: str | tuple[Message, ...] = "
     bare = shown.strip(" \t\r\n\"“”„«»‘’'`*_")
     if not bare or _PLACEHOLDER.fullmatch(bare):
         return PROMPT
-    return _assistant(question, bare) or _repeated(question, bare, shown) or _of_prompt(question, bare, prompt)
+    return (
+        _assistant(question, bare)
+        or _repeated(question, bare, shown)
+        or _of_prompt(question, bare, prompt)
+    )
 
 
 def _says_something(question: str, text: str) -> bool:
     """Return whether a text has a letter, a digit, or a sign that can be an answer ("+", "€")."""
     if any(char.isalnum() and char not in _BLANK for char in text):
         return True
-    signs = [char for char in text if not char.isspace() and char not in _BLANK and char.isprintable()]
+    signs = [
+        char for char in text if not char.isspace() and char not in _BLANK and char.isprintable()
+    ]
     if signs and _ASKS_FOR_SIGN.search(question):
         return True
     kinds = {unicodedata.category(char) for char in signs} & {"Sm", "Sc", "So"}
-    return bool(kinds) and set(signs) - set("|~") != set() and (len(signs) < 3 or len(set(signs)) > 1)
+    return (
+        bool(kinds) and set(signs) - set("|~") != set() and (len(signs) < 3 or len(set(signs)) > 1)
+    )
 
 
 def _assistant(question: str, text: str) -> str | None:
@@ -263,7 +330,12 @@ def _assistant(question: str, text: str) -> str | None:
         return THOUGHT
     if _REFUSAL.match(text) or _REFUSES_ELSEWHERE.match(text):
         return REFUSAL
-    if _BOILERPLATE.match(text) or _ELSEWHERE.match(text) or _ASKS_BACK.match(text) or _GREETING.match(text):
+    if (
+        _BOILERPLATE.match(text)
+        or _ELSEWHERE.match(text)
+        or _ASKS_BACK.match(text)
+        or _GREETING.match(text)
+    ):
         return BOILERPLATE
     if _ASSENT.fullmatch(text) and not _YES_NO.match(question):
         return BOILERPLATE
@@ -300,7 +372,9 @@ def _restates(question: str, text: str) -> bool:
 
 def _titled(text: str) -> bool:
     """Return whether a text is written as titles are: all words but small ones have capitals, "Is" too."""
-    words = [word for word in re.findall(r"[^\W\d_]+", text)[1:] if len(word) > 1 and word not in _SMALL]
+    words = [
+        word for word in re.findall(r"[^\W\d_]+", text)[1:] if len(word) > 1 and word not in _SMALL
+    ]
     return bool(words) and all(word[0].isupper() for word in words)
 
 
@@ -318,7 +392,9 @@ def _of_prompt(question: str, text: str, prompt: str | tuple[Message, ...]) -> s
     return None
 
 
-def _sentences(question: str, prompt: str | tuple[Message, ...]) -> Iterator[tuple[list[str], bool]]:
+def _sentences(
+    question: str, prompt: str | tuple[Message, ...]
+) -> Iterator[tuple[list[str], bool]]:
     """Yield the words of each sentence of a prompt, and whether it tells the model what to do."""
     parts = [prompt] if isinstance(prompt, str) else [message.content for message in prompt]
     for part in parts:
@@ -331,7 +407,8 @@ def _sentences(question: str, prompt: str | tuple[Message, ...]) -> Iterator[tup
                 continue
             instruction = question not in part or isinstance(prompt, str)
             for sentence in _SENTENCE_END.split(line.replace(question, "") if question else line):
-                words = _words(sentence.partition(":")[0])  # after a colon stands what may be written
+                # after a colon stands what may be written
+                words = _words(sentence.partition(":")[0])
                 if len(words) >= LEAST_RUN:
                     yield words, instruction
 
@@ -345,4 +422,6 @@ def _words(text: str) -> list[str]:
 def _within(part: Sequence[str], whole: Sequence[str]) -> bool:
     """Return whether the words of `part` stand in `whole`, one after the other."""
     size = len(part)
-    return size > 0 and any(list(whole[i : i + size]) == list(part) for i in range(len(whole) - size + 1))
+    return size > 0 and any(
+        list(whole[i : i + size]) == list(part) for i in range(len(whole) - size + 1)
+    )

@@ -1,7 +1,9 @@
-"""Thoughts that a model marks and writes before its answer ("<think> ... </think>"), and the answer after them.
+"""Thoughts that a model marks and writes before its answer ("<think> ... </think>"), and the answer
+after them.
 
-A stop such as the end of a line would cut such a text off within its thought. So the model first ends the thought, and
-then answers after it, as it answers everything else: tokens and log-probabilities are the answer's own.
+A stop such as the end of a line would cut such a text off within its thought. So the model first
+ends the thought, and then answers after it, as it answers everything else: tokens and
+log-probabilities are the answer's own.
 """
 
 import re
@@ -12,7 +14,8 @@ from selfloop.config.prompts import continued, is_open
 from selfloop.records import Completion, Request
 
 Drawn = tuple[Request, Completion]
-Generate = Callable[[list[Request]], list[Completion | None]]  # one completion each, or None where there is none
+# one completion each, or None where there is none
+Generate = Callable[[list[Request]], list[Completion | None]]
 
 _NAME = (
     r"(?:(?:inner|chain)[_ ]?(?:of[_ ]?)?)?"
@@ -39,7 +42,8 @@ LABEL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """A thought that a text begins with: its opening mark, the text up to its end, and what follows, if it has ended.
+    """A thought that a text begins with: its opening mark, the text up to its end, and what
+    follows, if it has ended.
 
     `mark` is empty where only the closing mark is there: the prompt opened the thought.
     """
@@ -50,7 +54,10 @@ class Thought:
 
 
 def thought(text: str) -> Thought | None:
-    """Return the thought that a text begins with, or None. The answer is what follows the last closing mark."""
+    """Return the thought that a text begins with, or None.
+
+    The answer is what follows the last closing mark.
+    """
     label = LABEL.match(text)
     start = text[label.end() :] if label else text
     opening = _OPENING.match(start.lstrip(" \t\r\n\"'`*"))
@@ -96,25 +103,37 @@ def answered(
 ) -> list[Completion]:
     """Return the completions, each with the answer in place of a thought that it begins with.
 
-    `drawn` are completions with the requests they came from. `limit` is how many tokens a thought may take to its end;
-    a longer one stays an opened thought. `seed` depends on a request and the number of its sample.
+    `drawn` are completions with the requests they came from. `limit` is how many tokens a thought
+    may take to its end; a longer one stays an opened thought. `seed` depends on a request and the
+    number of its sample.
     """
     results = [completion for _, completion in drawn]
-    begun = {i: found for i, completion in enumerate(results) if (found := thought(completion.text))}
+    begun = {
+        i: found for i, completion in enumerate(results) if (found := thought(completion.text))
+    }
     texts = _ended(begun, drawn, generate, seed, limit)
     requests = list[Request]()
     for i, text in texts.items() if limit else ():
         request = _after(*drawn[i], text, seed)
-        # The model parts thought and answer by lines of its own: where a prompt ends in some, tokens are others.
+        # The model parts thought and answer by lines of its own: where a prompt ends in some,
+        # tokens are others.
         requests.append(replace(request, sampling=replace(request.sampling, skip_blank=True)))
     answers = generate(requests) if requests else [None] * len(texts)
     for (i, text), answer in zip(texts.items(), answers, strict=True):
         completion = results[i]
         if answer is not None:
             results[i] = replace(answer, sample=completion.sample, thought=text)
-        elif (said := begun[i].answer) is not None:  # the log-probabilities are those of the thought too: of no use
+        elif (
+            said := begun[i].answer
+        ) is not None:  # the log-probabilities are those of the thought too: of no use
             results[i] = replace(
-                completion, text=said, tokens=(), logprobs=(), entropies=None, margin=None, thought=text
+                completion,
+                text=said,
+                tokens=(),
+                logprobs=(),
+                entropies=None,
+                margin=None,
+                thought=text,
             )
     return results
 
@@ -133,7 +152,9 @@ def _ended(
     for i in still_open:
         request, completion = drawn[i]
         going_on = _after(request, completion, completion.text, seed)
-        ending = replace(request.sampling, stop=(closing(begun[i].mark),), max_tokens=limit, careful=0.0)
+        ending = replace(
+            request.sampling, stop=(closing(begun[i].mark),), max_tokens=limit, careful=0.0
+        )
         requests.append(replace(going_on, sampling=ending, entropy=False))
     rests = generate(requests) if requests else []
     for i, rest in zip(still_open, rests, strict=True):
@@ -142,7 +163,9 @@ def _ended(
     return texts
 
 
-def _after(request: Request, completion: Completion, text: str, seed: Callable[[Request, int], int]) -> Request:
+def _after(
+    request: Request, completion: Completion, text: str, seed: Callable[[Request, int], int]
+) -> Request:
     """Return the request for what comes after `text`, which the model has written already."""
     prompt = continued(request.prompt, text)
     number = seed(request, completion.sample)

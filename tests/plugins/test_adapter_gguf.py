@@ -60,7 +60,9 @@ def test_every_layer_has_llama_cpps_name_and_its_weights(name, tmp_path):
     assert fields["adapter.type"] == "lora" and fields["adapter.lora.alpha"] == 8
     layers = {"attn_output", "ffn_down", "ffn_up"}
     layers |= {"attn_qkv"} if name == "phi3" else {"attn_q", "attn_k", "attn_v", "ffn_gate"}
-    assert set(tensors) == {f"blk.{i}.{of}.weight.lora_{side}" for i in range(2) for of in layers for side in "ab"}
+    assert set(tensors) == {
+        f"blk.{i}.{of}.weight.lora_{side}" for i in range(2) for of in layers for side in "ab"
+    }
     assert tensors["blk.1.ffn_down.weight.lora_a"].shape == (4, 48)
     assert tensors["blk.1.ffn_down.weight.lora_b"].shape == (32, 4)
 
@@ -68,7 +70,9 @@ def test_every_layer_has_llama_cpps_name_and_its_weights(name, tmp_path):
 def test_rows_are_turned_as_llama_cpps_converter_turns_weights():
     rows = np.arange(16 * 3, dtype=np.float32).reshape(16, 3)
     turned = adapter.turned(rows, heads=2)
-    assert turned[:, 0].astype(int).tolist() == [3 * i for i in (0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15)]
+    assert turned[:, 0].astype(int).tolist() == [
+        3 * i for i in (0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15)
+    ]
 
 
 @pytest.mark.parametrize("options", [{"use_rslora": True}, {}])
@@ -118,14 +122,21 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 PAIRS = [
-    Continuation("The capital of France is", " Paris, the city of lights. It is a large town on the river Seine, and"),
-    Continuation("Question: Who wrote Hamlet?\nAnswer:", " William Shakespeare wrote the play in 1601.\n"),
+    Continuation(
+        "The capital of France is",
+        " Paris, the city of lights. It is a large town on the river Seine, and",
+    ),
+    Continuation(
+        "Question: Who wrote Hamlet?\nAnswer:", " William Shakespeare wrote the play in 1601.\n"
+    ),
 ]
 
 
 @pytest.mark.model
 def test_llama_cpp_changes_as_transformers_does(tmp_path, monkeypatch):
-    base = T.AutoModelForCausalLM.from_pretrained(checkpoint.converted(models.locate(MODEL)), dtype=torch.float32)
+    base = T.AutoModelForCausalLM.from_pretrained(
+        checkpoint.converted(models.locate(MODEL)), dtype=torch.float32
+    )
     config = saved(tmp_path, base, size=0.05, r=8, lora_alpha=16, target_modules=LAYERS)
     ours, theirs = build(model=MODEL), build_llama(model=MODEL, weights="bf16")
 

@@ -87,9 +87,17 @@ def made(folder: Path, *rounds: list[Attempt], model: str = "tiny") -> None:
     store.close()
 
 
-def attempt(text: str, answer: str, decision: Any = "belief", sure: float | None = 0.8, **more: Any) -> Attempt:
+def attempt(
+    text: str, answer: str, decision: Any = "belief", sure: float | None = 0.8, **more: Any
+) -> Attempt:
     question = Question(text, "topics", "rivers", **more)
-    return Attempt(question, draft=Completion(answer), decision=decision, confidence=sure, reason=f"confidence {sure}")
+    return Attempt(
+        question,
+        draft=Completion(answer),
+        decision=decision,
+        confidence=sure,
+        reason=f"confidence {sure}",
+    )
 
 
 def rows(said: Any) -> list[dict[str, Any]]:
@@ -107,13 +115,18 @@ def test_what_all_runs_hold(library: Path, selfloop: Selfloop) -> None:
     assert head == "5 beliefs in 2 runs"
     assert "  1.00  Who wrote Hamlet? — Shakespeare  (one, round 1)" in lines
     assert "  1.00  Who wrote Hamlet? — Marlowe  (two, round 1)" in lines
-    assert "  1.00  What is the capital of Egypt? — Cairo, Egypt  (two, round 1)" in lines, "in `one` it was lowered"
+    assert "  1.00  What is the capital of Egypt? — Cairo, Egypt  (two, round 1)" in lines, (
+        "in `one` it was lowered"
+    )
     at = [i for i, line in enumerate(lines) if "Hamlet" in line]
     assert at[1] == at[0] + 1, "runs that hold the same question stand together"
 
 
 def test_one_run(library: Path, selfloop: Selfloop) -> None:
-    by_name, by_path = selfloop("beliefs", "one"), selfloop("beliefs", "runs/one", "runs/one", "one")
+    by_name, by_path = (
+        selfloop("beliefs", "one"),
+        selfloop("beliefs", "runs/one", "runs/one", "one"),
+    )
     assert by_name == by_path
     assert by_name.out == (
         "3 beliefs in one\n"
@@ -124,17 +137,31 @@ def test_one_run(library: Path, selfloop: Selfloop) -> None:
 
 
 def test_search_looks_into_questions_and_answers(library: Path, selfloop: Selfloop) -> None:
-    assert [row["answer"] for row in rows(selfloop("beliefs", "--search", "SHAKES", "--json"))] == ["Shakespeare"]
+    assert [row["answer"] for row in rows(selfloop("beliefs", "--search", "SHAKES", "--json"))] == [
+        "Shakespeare"
+    ]
     assert len(rows(selfloop("beliefs", "--search", "hamlet", "--json"))) == 2
     assert selfloop("beliefs", "--search", "nowhere").out == "0 beliefs in 2 runs\n"
     assert rows(selfloop("beliefs", "--search", "nowhere", "--json")) == []
 
 
 def test_least_is_of_beliefs(work: Path, selfloop: Selfloop) -> None:
-    made(work / "runs/r", [attempt("A?", "a", sure=0.8), attempt("B?", "b", sure=0.79), attempt("C?", "c", "declined")])
-    assert [row["question"] for row in rows(selfloop("beliefs", "--least", 0.8, "--json"))] == ["A?"]
+    made(
+        work / "runs/r",
+        [
+            attempt("A?", "a", sure=0.8),
+            attempt("B?", "b", sure=0.79),
+            attempt("C?", "c", "declined"),
+        ],
+    )
+    assert [row["question"] for row in rows(selfloop("beliefs", "--least", 0.8, "--json"))] == [
+        "A?"
+    ]
     both = rows(selfloop("beliefs", "--least", 0.8, "--declined", "--json"))
-    assert [(row["question"], row["answer"]) for row in both] == [("A?", "a"), ("C?", "I don't know")]
+    assert [(row["question"], row["answer"]) for row in both] == [
+        ("A?", "a"),
+        ("C?", "I don't know"),
+    ]
 
 
 def test_declined_ones_are_no_answers(library: Path, selfloop: Selfloop) -> None:
@@ -147,9 +174,13 @@ def test_merge_says_how_many_runs_agree(work: Path, selfloop: Selfloop) -> None:
     made(work / "runs/a", [attempt("What is it?", "Nile", sure=0.7)])
     made(work / "runs/b", [attempt("what is IT", "the Nile river", sure=0.9)])
     made(work / "runs/c", [attempt("What is it?", "Congo", sure=0.6)])
-    made(work / "runs/d", [attempt("What is it?", "Congo", "declined", sure=0.1), attempt("Who?", "x", "undecided")])
+    made(
+        work / "runs/d",
+        [attempt("What is it?", "Congo", "declined", sure=0.1), attempt("Who?", "x", "undecided")],
+    )
     assert selfloop("beliefs", "--merge").out == (
-        "1 belief in 4 runs\n  0.90  what is IT — the Nile river  (b, round 1; 2 runs agree, 1 differs)\n"
+        "1 belief in 4 runs\n  0.90  what is IT — the Nile river  (b, round 1; 2 runs agree, 1 "
+        "differs)\n"
     )
     (row,) = rows(selfloop("beliefs", "--merge", "--declined", "--json"))
     assert (row["runs_agree"], row["runs_differ"], row["answer"]) == (2, 2, "the Nile river")
@@ -173,9 +204,16 @@ def test_json_has_all_there_is_to_a_row(work: Path, selfloop: Selfloop) -> None:
 
 
 def test_a_repeat_that_was_dropped_or_failed_ends_no_belief(work: Path, selfloop: Selfloop) -> None:
-    made(work / "runs/r", [attempt("A?", "a")], [attempt("A?", "", "dropped")], [attempt("A?", "", "failed")])
+    made(
+        work / "runs/r",
+        [attempt("A?", "a")],
+        [attempt("A?", "", "dropped")],
+        [attempt("A?", "", "failed")],
+    )
     assert [row["answer"] for row in rows(selfloop("beliefs", "--json"))] == ["a"]
-    assert selfloop("beliefs", "--flipped").out.startswith("0 no longer held, 0 now held, 0 another answer")
+    assert selfloop("beliefs", "--flipped").out.startswith(
+        "0 no longer held, 0 now held, 0 another answer"
+    )
 
 
 # --- what became of a belief
@@ -194,7 +232,8 @@ def test_history_of_a_belief_that_was_contradicted(library: Path, selfloop: Self
         "  two, round 1  1.00 belief    Cairo, Egypt\n"
     )
     assert (
-        "contradicts 'What is the capital of Egypt?': Cairo" in selfloop("beliefs", "--history", "which is the c").out
+        "contradicts 'What is the capital of Egypt?': Cairo"
+        in selfloop("beliefs", "--history", "which is the c").out
     )
     assert selfloop("beliefs", "--history", "no such").out == (
         "no question that contains 'no such' was asked in 2 runs\n"
@@ -206,10 +245,35 @@ def test_history_has_the_variants(work: Path, selfloop: Selfloop) -> None:
     made(
         work / "runs/r",
         [first],
-        [attempt("Which is the longest river?", "Nile", variant_of=first.question.text, variant="reworded")],
-        [attempt("Longest: which river?", "Nile", variant_of="Which is the longest river?", variant="reworded")],
-        [attempt("What is the Nile?", "A river", variant_of=first.question.text, variant="reversed")],
-        [attempt("Which river is shortest?", "Nile", variant_of=first.question.text, variant="swapped")],
+        [
+            attempt(
+                "Which is the longest river?",
+                "Nile",
+                variant_of=first.question.text,
+                variant="reworded",
+            )
+        ],
+        [
+            attempt(
+                "Longest: which river?",
+                "Nile",
+                variant_of="Which is the longest river?",
+                variant="reworded",
+            )
+        ],
+        [
+            attempt(
+                "What is the Nile?", "A river", variant_of=first.question.text, variant="reversed"
+            )
+        ],
+        [
+            attempt(
+                "Which river is shortest?",
+                "Nile",
+                variant_of=first.question.text,
+                variant="swapped",
+            )
+        ],
     )
     (told,) = rows(selfloop("beliefs", "--history", "longest", "--json"))
     assert told["question"] == first.question.text
@@ -219,7 +283,10 @@ def test_history_has_the_variants(work: Path, selfloop: Selfloop) -> None:
         (3, "reworded"),
         (4, "reversed"),
     ]
-    assert "      asked: What is the Nile?\n" in selfloop("beliefs", "--history", "What is the Nile").out
+    assert (
+        "      asked: What is the Nile?\n"
+        in selfloop("beliefs", "--history", "What is the Nile").out
+    )
     assert len(rows(selfloop("beliefs", "--history", "river", "--json"))) == 2
 
 
@@ -246,8 +313,16 @@ def test_each_kind_of_flip(work: Path, selfloop: Selfloop) -> None:
             attempt("C?", "c"),
             attempt("D?", "d", "undecided"),
         ],
-        [attempt("A?", "other"), attempt("And B?", "b", **reworded), attempt("C?", "I don't know", "declined", None)],
-        [attempt("A?", "the other one"), attempt("Or B?", "b", "undecided", **reworded), attempt("C?", "c")],
+        [
+            attempt("A?", "other"),
+            attempt("And B?", "b", **reworded),
+            attempt("C?", "I don't know", "declined", None),
+        ],
+        [
+            attempt("A?", "the other one"),
+            attempt("Or B?", "b", "undecided", **reworded),
+            attempt("C?", "c"),
+        ],
         [attempt("D?", "d", "declined", 0.2)],
     )
     found = rows(selfloop("beliefs", "--flipped", "--json"))
@@ -292,7 +367,10 @@ def test_export_plain(library: Path, selfloop: Selfloop) -> None:
 
 
 def test_export_chat_and_prompt(work: Path, selfloop: Selfloop) -> None:
-    made(work / "runs/r", [attempt("Which river?", "Nile ü\u2028"), attempt("Who?", "x", "declined", 0.1)])
+    made(
+        work / "runs/r",
+        [attempt("Which river?", "Nile ü\u2028"), attempt("Who?", "x", "declined", 0.1)],
+    )
     assert selfloop("beliefs", "--declined", "--export", "c.JSONL", "--form", "chat").code == 0
     text = (work / "c.JSONL").read_text(encoding="utf-8")
     assert text.count("\n") == 2 and "ü" in text
@@ -308,11 +386,15 @@ def test_export_chat_and_prompt(work: Path, selfloop: Selfloop) -> None:
 def test_parquet_holds_the_same_rows(form: str, library: Path, selfloop: Selfloop) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     for suffix in ("jsonl", "parquet"):
-        assert selfloop("beliefs", "--declined", "--export", f"out.{suffix}", "--form", form).code == 0
+        assert (
+            selfloop("beliefs", "--declined", "--export", f"out.{suffix}", "--form", form).code == 0
+        )
     assert parquet.read_table(library / "out.parquet").to_pylist() == lines(library / "out.jsonl")
 
 
-def test_parquet_without_pyarrow(library: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_pyarrow(
+    library: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     said = selfloop("beliefs", "--export", "out.parquet")
     assert said.code == 2 and "pip install 'selfloop[parquet]'" in said.err
@@ -328,7 +410,10 @@ def test_a_file_that_could_not_be_written_whole_is_not_left(
     monkeypatch.setattr(Path, "replace", refuse)
     said = selfloop("beliefs", "--declined", "--export", "out.jsonl")
     advice = "Free some space, or choose another place with --export."
-    assert (said.code, said.err) == (5, f"selfloop: the disk is full: {library / 'out.jsonl'}. {advice}\n")
+    assert (said.code, said.err) == (
+        5,
+        f"selfloop: the disk is full: {library / 'out.jsonl'}. {advice}\n",
+    )
     assert not list(Path.cwd().glob("out.jsonl*"))
     assert selfloop("beliefs", "--declined", "--export", "out.parquet").code == 5
     assert not list(Path.cwd().glob("out.parquet*"))
@@ -362,7 +447,9 @@ def test_what_is_exported_can_be_asked_again(library: Path, selfloop: Selfloop) 
         (["--export", "x.jsonl", "--json"], "give one of them"),
     ],
 )
-def test_what_does_not_go_together(args: list[str], message: str, library: Path, selfloop: Selfloop) -> None:
+def test_what_does_not_go_together(
+    args: list[str], message: str, library: Path, selfloop: Selfloop
+) -> None:
     said = selfloop("beliefs", *args)
     assert (said.code, said.out) == (2, "") and message in said.err
     assert list(library.glob("x*")) == []
@@ -399,13 +486,18 @@ def test_what_cannot_be_written(library: Path, selfloop: Selfloop) -> None:
     said = selfloop("beliefs", "--export", "no/such/out.jsonl")
     assert said.code == 5 and "cannot write no/such/out.jsonl" in said.err
     said = selfloop("beliefs", "--search", "nowhere", "--export", "out.jsonl")
-    assert said.code == 1 and "no belief to write" in said.err and not (library / "out.jsonl").exists()
+    assert (
+        said.code == 1 and "no belief to write" in said.err and not (library / "out.jsonl").exists()
+    )
 
 
 def test_runs_of_one_name_are_told_apart(work: Path, selfloop: Selfloop) -> None:
     for folder in ("here", "there"):
         made(work / folder / "r", [attempt("A?", folder)])
-    assert [row["run"] for row in rows(selfloop("beliefs", "here/r", "there/r", "--json"))] == ["here/r", "there/r"]
+    assert [row["run"] for row in rows(selfloop("beliefs", "here/r", "there/r", "--json"))] == [
+        "here/r",
+        "there/r",
+    ]
 
 
 # --- how it is shown
@@ -424,7 +516,13 @@ HOSTILE = {
 def test_text_that_acts_on_a_terminal(text: str, work: Path, selfloop: Selfloop) -> None:
     question, other = f"What {text} is this?", f"Which {text} is this?"
     lowers = Outcome(
-        Question(question, text, text), "undecided", text, 0.4, 1, None, f"contradicted by {other!r}: {text}"
+        Question(question, text, text),
+        "undecided",
+        text,
+        0.4,
+        1,
+        None,
+        f"contradicted by {other!r}: {text}",
     )
     made(
         work / "runs/r",
@@ -432,7 +530,14 @@ def test_text_that_acts_on_a_terminal(text: str, work: Path, selfloop: Selfloop)
         [replace(attempt(other, text, "undecided"), lowers=lowers, reason=text)],
         model=text.encode("utf-8", "replace").decode(),
     )
-    for args in ([], ["--json"], ["--merge"], ["--flipped"], ["--flipped", "--json"], ["--history", ""]):
+    for args in (
+        [],
+        ["--json"],
+        ["--merge"],
+        ["--flipped"],
+        ["--flipped", "--json"],
+        ["--history", ""],
+    ):
         said = selfloop("beliefs", *args)
         assert said.code == 0, said.err
         assert not ACTS.search(said.out + said.err)
@@ -440,14 +545,20 @@ def test_text_that_acts_on_a_terminal(text: str, work: Path, selfloop: Selfloop)
             assert max(map(len, said.out.splitlines())) <= 200
     assert selfloop("beliefs", "--history", text.encode("utf-8", "replace").decode()[:50]).code == 0
     assert selfloop("beliefs", "--export", "out.jsonl").code == 0
-    assert [json.loads(one)["answer"] for one in (work / "out.jsonl").read_text("utf-8").split("\n")[:-1]]
+    assert [
+        json.loads(one)["answer"]
+        for one in (work / "out.jsonl").read_text("utf-8").split("\n")[:-1]
+    ]
 
 
 @pytest.mark.parametrize("columns", [60, 99, 200])
 def test_a_line_fits_the_terminal(columns: int, work: Path) -> None:
     long = "Which of the very many rivers of the whole wide world is it that flows the furthest of all of them?"
     wide = "世界で一番長い川は何ですか" * 9
-    made(work / "runs/a-run", [attempt(long, "the Nile " * 30), attempt(wide, wide), attempt("Short?", "yes")])
+    made(
+        work / "runs/a-run",
+        [attempt(long, "the Nile " * 30), attempt(wide, wide), attempt("Short?", "yes")],
+    )
     made(work / "runs/b-run", [attempt(long, "no")], [attempt(long, "no", "undecided")])
     from selfloop.text.display import cells
 
@@ -475,7 +586,10 @@ def on_terminal(args: list[str], columns: int, folder: Path) -> list[str]:
 
 
 def test_ten_thousand_are_quick(work: Path, selfloop: Selfloop) -> None:
-    made(work / "runs/big", *([attempt(f"Which is {n} of {r}?", f"a {n}") for n in range(1000)] for r in range(10)))
+    made(
+        work / "runs/big",
+        *([attempt(f"Which is {n} of {r}?", f"a {n}") for n in range(1000)] for r in range(10)),
+    )
     for args in (["--history", "Which is 7 "], ["--merge", "--export", "out.jsonl"]):
         began = time.process_time()
         assert selfloop("beliefs", *args).code == 0
@@ -486,7 +600,8 @@ def test_ten_thousand_are_quick(work: Path, selfloop: Selfloop) -> None:
 def test_nothing_heavy_is_imported_for_help() -> None:
     code = (
         "import sys; import selfloop_plugins.commands.beliefs; "
-        "print([m for m in ('numpy', 'pyarrow', 'rich', 'pydantic', 'sqlite3') if m in sys.modules])"
+        "print([m for m in ('numpy', 'pyarrow', 'rich', 'pydantic', 'sqlite3') if m in "
+        "sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "[]\n", done.stdout + done.stderr

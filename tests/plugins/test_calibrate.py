@@ -33,7 +33,11 @@ def made(folder: Path, right: list[bool], chances: list[float]) -> None:
         Attempt(
             Question(f"question {i}?", "file", gold=("yes",)),
             draft=Completion("yes" if good else "no"),
-            verdicts=(Verdict("agreement", chance), Verdict("silent", None, "-"), Verdict("combined", 0.5)),
+            verdicts=(
+                Verdict("agreement", chance),
+                Verdict("silent", None, "-"),
+                Verdict("combined", 0.5),
+            ),
             decision="belief",
         )
         for i, (good, chance) in enumerate(zip(right, chances, strict=True))
@@ -77,9 +81,12 @@ def test_a_question_it_was_fitted_on_is_not_judged(write: Write, selfloop: Selfl
 
 
 @pytest.mark.parametrize(
-    ("right", "message"), [([True] * 50, "50 of them right"), ([True, False] * 5, "It takes 30"), ([], "0 answers")]
+    ("right", "message"),
+    [([True] * 50, "50 of them right"), ([True, False] * 5, "It takes 30"), ([], "0 answers")],
 )
-def test_too_little_to_fit_on(right: list[bool], message: str, work: Path, selfloop: Selfloop) -> None:
+def test_too_little_to_fit_on(
+    right: list[bool], message: str, work: Path, selfloop: Selfloop
+) -> None:
     made(work / "run", right, [0.5] * len(right))
     said = selfloop("calibrate", "run")
     assert said.code == 2 and message in said.err

@@ -26,7 +26,9 @@ NAN, INF = float("nan"), float("inf")
 LUCK = np.random.default_rng(0)
 
 
-def said(text: str, *logprobs: float, tokens: tuple[int, ...] | None = None, sample: int = 0) -> Completion:
+def said(
+    text: str, *logprobs: float, tokens: tuple[int, ...] | None = None, sample: int = 0
+) -> Completion:
     return Completion(text, tokens or tuple(text.encode()), logprobs, sample=sample)
 
 
@@ -37,9 +39,15 @@ def said(text: str, *logprobs: float, tokens: tuple[int, ...] | None = None, sam
     ("answer", "samples", "confidence"),
     [
         (said("Cairo", math.log(0.25)), (), 0.25),
-        (said("Cairo", math.log(0.25)), (said("Cairo", math.log(0.25)),) * 3, 0.25),  # how often does not count
-        (said("Cairo", math.log(0.25)), (said("the cairo!", math.log(0.125)), said("Giza", math.log(0.5))), 0.375),
-        (Completion(" Cairo\n", (), (math.log(0.25),)), (said("Cairo", math.log(0.25)),), 0.25),  # a given answer
+        # how often does not count
+        (said("Cairo", math.log(0.25)), (said("Cairo", math.log(0.25)),) * 3, 0.25),
+        (
+            said("Cairo", math.log(0.25)),
+            (said("the cairo!", math.log(0.125)), said("Giza", math.log(0.5))),
+            0.375,
+        ),
+        # a given answer
+        (Completion(" Cairo\n", (), (math.log(0.25),)), (said("Cairo", math.log(0.25)),), 0.25),
         (Completion(" Cairo\n", (), (math.log(0.25),)), (said("cairo", math.log(0.125)),), 0.375),
         (said("Cairo", 0.0), (said("cairo", 0.0),), 1.0),  # rounding must not lift it above 1
         (said("Cairo", -INF), (), 0.0),
@@ -57,7 +65,12 @@ def test_meaning_probability(answer: Completion, samples: Any, confidence: float
 
 
 def test_a_revision_has_the_probability_of_what_was_said_to_the_bare_question() -> None:
-    claim = Claim(QUESTION, said("Giza", math.log(0.5)), (said("Giza", math.log(0.5)), said("Cairo", -1.0)), "revision")
+    claim = Claim(
+        QUESTION,
+        said("Giza", math.log(0.5)),
+        (said("Giza", math.log(0.5)), said("Cairo", -1.0)),
+        "revision",
+    )
     (verdict,) = MeaningProbability().verify([claim], judging())
     assert verdict.confidence == pytest.approx(0.5)
 
@@ -97,7 +110,9 @@ def test_pmi(given: tuple[float, ...], alone: Any, confidence: float | None) -> 
     (verdict,) = Pmi().verify([Claim(QUESTION, said("Cairo", *given))], judging(backend))
     assert verdict.confidence == (None if confidence is None else pytest.approx(confidence))
     assert verdict.reason
-    assert all(QUESTION.text not in pair.prompt and pair.text == tuple(b"Cairo") for pair in backend.asked)
+    assert all(
+        QUESTION.text not in pair.prompt and pair.text == tuple(b"Cairo") for pair in backend.asked
+    )
 
 
 # --- the regression
@@ -133,7 +148,9 @@ def test_soft_targets_are_labels_counted_by_halves() -> None:
     weights, intercept = logistic(line, shares)
     twice = np.concatenate([line, line])
     both = np.concatenate([np.ones(100), np.zeros(100)])
-    theirs = LogisticRegression(C=1.0, tol=1e-8).fit(twice, both, sample_weight=np.concatenate([shares, 1 - shares]))
+    theirs = LogisticRegression(C=1.0, tol=1e-8).fit(
+        twice, both, sample_weight=np.concatenate([shares, 1 - shares])
+    )
     assert weights == pytest.approx(np.maximum(theirs.coef_[0], 0), abs=1e-3)
     if theirs.coef_[0] > 0:
         assert intercept == pytest.approx(theirs.intercept_[0], abs=1e-3)
@@ -170,7 +187,9 @@ def test_isotonic_is_that_of_an_independent_implementation() -> None:
     corners = isotonic(given, right)
     theirs = IsotonicRegression(out_of_bounds="clip").fit(given, right)
     places = np.linspace(-0.1, 1.1, 241)
-    assert np.interp(places, *zip(*corners, strict=True)) == pytest.approx(theirs.predict(places), abs=1e-9)
+    assert np.interp(places, *zip(*corners, strict=True)) == pytest.approx(
+        theirs.predict(places), abs=1e-9
+    )
     assert isotonic([0.5], [True]) == ((0.5, 1.0),)
 
 
@@ -180,11 +199,19 @@ def test_isotonic_is_that_of_an_independent_implementation() -> None:
         (None, "cannot read"),
         ("{", "holds no calibration"),
         ('{"detectors": ["a"]}', "holds no calibration"),
-        ('{"detectors": ["a"], "centre": [], "spread": [1], "weights": [1], "intercept": 0}', "damaged"),
-        ('{"detectors": ["a"], "centre": [0], "spread": [0], "weights": [1], "intercept": 0}', "damaged"),
+        (
+            '{"detectors": ["a"], "centre": [], "spread": [1], "weights": [1], "intercept": 0}',
+            "damaged",
+        ),
+        (
+            '{"detectors": ["a"], "centre": [0], "spread": [0], "weights": [1], "intercept": 0}',
+            "damaged",
+        ),
     ],
 )
-def test_a_file_that_is_no_calibration_is_refused(text: str | None, message: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_calibration_is_refused(
+    text: str | None, message: str, tmp_path: Path
+) -> None:
     file = tmp_path / "calibration.json"
     if text is not None:
         file.write_text(text)
@@ -200,12 +227,20 @@ def pool(n: int, noise: float = 0.1) -> tuple[list[Claim], Judging]:
     claims = []
     for i in range(n):
         chance = LUCK.random()
-        samples = tuple(said("yes" if LUCK.random() < chance else f"no{k}", -1.0, sample=k) for k in range(8))
+        samples = tuple(
+            said("yes" if LUCK.random() < chance else f"no{k}", -1.0, sample=k) for k in range(8)
+        )
         guess = min(max(chance + noise * LUCK.normal(), 0.01), 0.99)
         verdicts = (Verdict("knows", guess), Verdict("noise", LUCK.random()))
-        claims.append(Claim(Question(f"q{i}", "test"), said("yes", math.log(chance)), samples, verdicts=verdicts))
+        claims.append(
+            Claim(
+                Question(f"q{i}", "test"), said("yes", math.log(chance)), samples, verdicts=verdicts
+            )
+        )
     own = {claim.question.id: claim.verdicts for claim in claims}
-    return claims, replace(judging(), before=lambda others: [own[claim.question.id] for claim in others])
+    return claims, replace(
+        judging(), before=lambda others: [own[claim.question.id] for claim in others]
+    )
 
 
 def test_who_foretells_the_held_out_samples_has_the_weight(tmp_path: Path) -> None:
@@ -223,12 +258,17 @@ def test_who_foretells_the_held_out_samples_has_the_weight(tmp_path: Path) -> No
 def test_what_is_held_out_is_not_shown(tmp_path: Path) -> None:
     claims, told = pool(40)
     shown: list[Claim] = []
-    told = replace(told, before=lambda others: (shown.extend(others), [(Verdict("knows", 0.5),)] * len(others))[1])
+    told = replace(
+        told,
+        before=lambda others: (shown.extend(others), [(Verdict("knows", 0.5),)] * len(others))[1],
+    )
     Combined(folder=tmp_path).verify(claims, told)
     assert len(shown) == 80
     for claim, first, second in zip(claims, shown[:40], shown[40:], strict=True):
         assert first.verdicts == second.verdicts == ()
-        assert {s.sample for s in first.samples} == {0, 2, 4, 6} and {s.sample for s in second.samples} == {1, 3, 5, 7}
+        assert {s.sample for s in first.samples} == {0, 2, 4, 6} and {
+            s.sample for s in second.samples
+        } == {1, 3, 5, 7}
         assert first.question == second.question == claim.question
 
 
@@ -255,7 +295,9 @@ def test_what_was_fitted_stays_with_the_run(tmp_path: Path) -> None:
 def test_too_few_answers_go_by_the_mean_of_the_anchors(
     verdicts: dict[str, float | None], confidence: float | None, tmp_path: Path
 ) -> None:
-    claim = Claim(QUESTION, said("Cairo", -1.0), verdicts=tuple(Verdict(*each) for each in verdicts.items()))
+    claim = Claim(
+        QUESTION, said("Cairo", -1.0), verdicts=tuple(Verdict(*each) for each in verdicts.items())
+    )
     (verdict,) = Combined(folder=tmp_path).verify([claim], judging())
     assert verdict.confidence == (None if confidence is None else pytest.approx(confidence))
     assert "too few" in verdict.reason
@@ -265,7 +307,9 @@ def test_too_few_answers_go_by_the_mean_of_the_anchors(
 def test_an_answer_nobody_could_judge_is_not_judged(tmp_path: Path) -> None:
     claims, told = pool(60)
     Combined(folder=tmp_path).verify(claims, told)
-    (verdict,) = Combined(folder=tmp_path).verify([replace(claims[0], verdicts=(Verdict("knows", None, "no"),))], told)
+    (verdict,) = Combined(folder=tmp_path).verify(
+        [replace(claims[0], verdicts=(Verdict("knows", None, "no"),))], told
+    )
     assert (verdict.confidence, verdict.reason) == (None, "no detector could tell")
 
 
@@ -273,7 +317,9 @@ def test_probabilities_of_nought_and_one_are_kept_in_bounds(tmp_path: Path) -> N
     claims, told = pool(60)
     Combined(folder=tmp_path).verify(claims, told)
     for extreme in (0.0, 1.0):
-        (verdict,) = Combined(folder=tmp_path).verify([replace(claims[0], verdicts=(Verdict("knows", extreme),))], told)
+        (verdict,) = Combined(folder=tmp_path).verify(
+            [replace(claims[0], verdicts=(Verdict("knows", extreme),))], told
+        )
         assert verdict.confidence is not None and 0 <= verdict.confidence <= 1
 
 

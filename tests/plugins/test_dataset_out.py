@@ -23,7 +23,9 @@ Write = Callable[[Mapping[str, str]], Path]
 HOSTILE = "Who wrote ```it``` |\n---\n# <script>alert(1)</script>\x1b[2J \u202e{x}\udc80?"
 
 
-def attempt(text: str, answer: str, decision: Decision, confidence: float | None, **more: Any) -> Attempt:
+def attempt(
+    text: str, answer: str, decision: Decision, confidence: float | None, **more: Any
+) -> Attempt:
     draft = Completion(answer, adapter="abc")
     samples = (Completion(f" {answer} ", sample=0), Completion("else", sample=1))
     verdicts = (Verdict("agreement", 0.5), Verdict("pmi", confidence))
@@ -39,7 +41,9 @@ def attempt(text: str, answer: str, decision: Decision, confidence: float | None
 
 
 def lowered(text: str, answer: str) -> Outcome:
-    return Outcome(Question(text, "topics", topic="rivers"), "undecided", answer, 0.4, 1, "abc", "contradicted")
+    return Outcome(
+        Question(text, "topics", topic="rivers"), "undecided", answer, 0.4, 1, "abc", "contradicted"
+    )
 
 
 ROUNDS = (
@@ -65,7 +69,9 @@ def run(work: Path) -> Path:
     """A run of two rounds, in which one belief is lowered later, and one question is hostile."""
     store = Store(work / "runs" / "first", write=True)
     store.save_file("recipe.yaml", "# ``` is no end\nbackend: scripted\ndecide: {belief: 0.65}\n")
-    store.pin(model={"name": "a|`model`", "file": "m.gguf", "sha256": "ab" * 32, "parameters": 1_000_000})
+    store.pin(
+        model={"name": "a|`model`", "file": "m.gguf", "sha256": "ab" * 32, "parameters": 1_000_000}
+    )
     for ended in ROUNDS:
         store.save_round(ended)
     store.close()
@@ -121,11 +127,16 @@ def test_pairs(run: Path) -> None:
     found = [tuple(row.values()) for row in rows(run, "preference") if row["prompt"].isascii()]
     assert found == [("Held?", "yes", "I don't know"), ("Declined?", "I don't know", "made up")]
     assert list(rows(run, "preference", chat=True)[1]) == ["prompt", "chosen", "rejected"]
-    assert rows(run, "preference", chat=True)[1]["rejected"] == [{"role": "assistant", "content": "made up"}]
+    assert rows(run, "preference", chat=True)[1]["rejected"] == [
+        {"role": "assistant", "content": "made up"}
+    ]
 
 
 def test_only(run: Path, selfloop: Selfloop) -> None:
-    assert [row["question"] for row in rows(run, only=("dropped", "failed"))] == ["Dropped?", "Failed?"]
+    assert [row["question"] for row in rows(run, only=("dropped", "failed"))] == [
+        "Dropped?",
+        "Failed?",
+    ]
     said = selfloop("dataset", "first", "--to", "jsonl", "--only", "belief, failed", "--json")
     assert json.loads(said.out) == {"path": "first-qa", "to": "jsonl", "form": "qa", "rows": 3}
 
@@ -140,20 +151,29 @@ def test_parquet(form: str, run: Path, selfloop: Selfloop, work: Path) -> None:
 
 def test_parquet_of_what_nobody_judged(run: Path, selfloop: Selfloop, work: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pip install 'selfloop[parquet]'")
-    assert selfloop("dataset", "first", "--to", "parquet", "--only", "dropped", "--out", "out").code == 0
+    assert (
+        selfloop("dataset", "first", "--to", "parquet", "--only", "dropped", "--out", "out").code
+        == 0
+    )
     (row,) = parquet.read_table(work / "out" / "train.parquet").to_pylist()
     assert (row["question"], row["verdicts"], row["samples"]) == ("Dropped?", None, [])
 
 
-def test_the_library_datasets_is_given_the_rows(run: Path, selfloop: Selfloop, work: Path, monkeypatch) -> None:
+def test_the_library_datasets_is_given_the_rows(
+    run: Path, selfloop: Selfloop, work: Path, monkeypatch
+) -> None:
     """Played by a module of that name: the library is large."""
     given: list[Any] = []
 
     def from_list(found: Any) -> Any:
         given.append(found)
-        return SimpleNamespace(save_to_disk=lambda part: (Path(part) / "dataset_info.json").write_text("{}"))
+        return SimpleNamespace(
+            save_to_disk=lambda part: (Path(part) / "dataset_info.json").write_text("{}")
+        )
 
-    module = SimpleNamespace(Dataset=SimpleNamespace(from_list=from_list), disable_progress_bars=lambda: None)
+    module = SimpleNamespace(
+        Dataset=SimpleNamespace(from_list=from_list), disable_progress_bars=lambda: None
+    )
     monkeypatch.setitem(sys.modules, "datasets", module)
     assert selfloop("dataset", "first", "--to", "hf", "--out", "out").code == 0
     assert given == [rows(run)]
@@ -173,7 +193,9 @@ def test_the_library_datasets_reads_it(run: Path, selfloop: Selfloop, work: Path
 # --- the card
 
 
-def test_the_card_says_what_it_is_and_hostile_text_stays_text(run: Path, selfloop: Selfloop, work: Path) -> None:
+def test_the_card_says_what_it_is_and_hostile_text_stays_text(
+    run: Path, selfloop: Selfloop, work: Path
+) -> None:
     assert selfloop("dataset", "first", "--to", "jsonl", "--form", "sft").code == 0
     text = (work / "first-sft" / "README.md").read_text(encoding="utf-8")
     _, top, body = text.split("---\n", 2)
@@ -181,7 +203,9 @@ def test_the_card_says_what_it_is_and_hostile_text_stays_text(run: Path, selfloo
     assert about["configs"][0]["data_files"] == [{"split": "train", "path": "train.jsonl"}]
     assert (about["pretty_name"], about["size_categories"]) == ("first-sft", ["n<1K"])
     assert "Model: `` a\\|`model` `` (sha256 `" + "ab" * 32 in body
-    assert "4 rows, one a question" in body and "| `completion` | " in body and "`samples`" not in body
+    assert (
+        "4 rows, one a question" in body and "| `completion` | " in body and "`samples`" not in body
+    )
     assert "| undecided | 3 |" in body and "| dropped | 1 |" in body
     assert "confidence of at least 0.65 is a belief, one of at most 0.3 was declined" in body
     assert "````yaml\n# ``` is no end\n" in body, "the recipe cannot end its block"
@@ -233,7 +257,9 @@ def test_what_is_there_is_replaced_only_if_it_is_a_data_set_and_wanted(
     assert (run / "run.sqlite").is_file()
 
 
-def test_what_cannot_be_written_leaves_nothing(run: Path, selfloop: Selfloop, work: Path, monkeypatch) -> None:
+def test_what_cannot_be_written_leaves_nothing(
+    run: Path, selfloop: Selfloop, work: Path, monkeypatch
+) -> None:
     def full(part: Path, found: Any) -> None:
         (part / "train.jsonl").write_text("half")
         raise OSError(28, "No space left on device")
@@ -251,25 +277,41 @@ def test_what_cannot_be_written_leaves_nothing(run: Path, selfloop: Selfloop, wo
         (["nowhere", "--to", "jsonl"], 5, "no run in runs/nowhere"),
         (["first", "--to", "csv"], 2, "'csv' is not one of 'jsonl', 'parquet', 'hf'"),
         (["first"], 2, "Missing option '--to'"),
-        (["first", "--to", "jsonl", "--only", "beleif"], 2, "'beleif' is none. Did you mean 'belief'?"),
-        (["first", "--to", "jsonl", "--form", "sft", "--only", "belief,undecided"], 2, "no row for what is undecided"),
+        (
+            ["first", "--to", "jsonl", "--only", "beleif"],
+            2,
+            "'beleif' is none. Did you mean 'belief'?",
+        ),
+        (
+            ["first", "--to", "jsonl", "--form", "sft", "--only", "belief,undecided"],
+            2,
+            "no row for what is undecided",
+        ),
         (["first", "--to", "jsonl", "--chat"], 2, "--chat is for --form sft and preference"),
     ],
 )
-def test_mistakes(words: list[str], code: int, message: str, run: Path, selfloop: Selfloop, work: Path) -> None:
+def test_mistakes(
+    words: list[str], code: int, message: str, run: Path, selfloop: Selfloop, work: Path
+) -> None:
     said = selfloop("dataset", *words)
     assert (said.code, said.out) == (code, "") and message in said.err
     assert {path.name for path in work.iterdir()} - {"cache"} == {"runs"}
 
 
 def test_nothing_to_write(write: Write, selfloop: Selfloop, work: Path) -> None:
-    write({"r.yaml": "rounds: 1\nbackend: scripted\nask: {questions: 2, sources: [topics]}\nanswer: {samples: 2}\n"})
+    write(
+        {
+            "r.yaml": "rounds: 1\nbackend: scripted\nask: {questions: 2, sources: [topics]}\nanswer: {samples: 2}\n"
+        }
+    )
     assert selfloop("run", "r.yaml").code == 0
     said = selfloop("dataset", "r", "--to", "jsonl", "--only", "failed")
     assert said.code == 1 and "no row to write, so there is no r-qa" in said.err
 
 
-def test_a_missing_library_is_said_first(run: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_said_first(
+    run: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     said = selfloop("dataset", "nowhere", "--to", "hf")
     assert said.code == 2 and "pip install 'selfloop[datasets]'" in said.err

@@ -39,10 +39,17 @@ ROWS: dict[str, list[dict[str, Any]]] = {
                 "value": "Ringo Starr",
             },
         },
-        {"question": "Of the test split?", "answer": {"aliases": [], "normalized_aliases": [], "value": "<unk>"}},
+        {
+            "question": "Of the test split?",
+            "answer": {"aliases": [], "normalized_aliases": [], "value": "<unk>"},
+        },
     ],
     "web_questions": [
-        {"url": "http://x/1", "question": "what does jamaican people speak?", "answers": ["Jamaican Creole", "English"]}
+        {
+            "url": "http://x/1",
+            "question": "what does jamaican people speak?",
+            "answers": ["Jamaican Creole", "English"],
+        }
     ],
     "popqa": [
         {
@@ -53,7 +60,9 @@ ROWS: dict[str, list[dict[str, Any]]] = {
             "possible_answers": '["mathematician", "Mathematiker\\u00adin"]',
         }
     ],
-    "simpleqa": [{"metadata": "{'topic': 'Art'}", "problem": "Who painted it?", "answer": "Hilma af Klint"}],
+    "simpleqa": [
+        {"metadata": "{'topic': 'Art'}", "problem": "Who painted it?", "answer": "Hilma af Klint"}
+    ],
 }
 GOLD = {
     "nq_open": ("Washington, D.C.", "Washington"),
@@ -82,7 +91,9 @@ def written(folder: Path, suffix: str, rows: list[dict[str, Any]]) -> Path:
             table = csv.DictWriter(file, list(rows[0]), delimiter="\t" if suffix == "tsv" else ",")
             table.writeheader()
             for row in rows:
-                table.writerow({k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()})
+                table.writerow(
+                    {k: v if isinstance(v, str) else json.dumps(v) for k, v in row.items()}
+                )
     return path
 
 
@@ -91,7 +102,8 @@ def written(folder: Path, suffix: str, rows: list[dict[str, Any]]) -> Path:
 def test_loaders_keep_all_aliases(name: str, suffix: str, tmp_path: Path) -> None:
     rows = ROWS[name][:1] if suffix in ("csv", "tsv", "parquet") else ROWS[name]
     path = written(tmp_path, suffix, rows)
-    for source in (datasets.Dataset(name=name, path=path), datasets.Dataset(path=path)):  # the form is told by itself
+    # the form is told by itself
+    for source in (datasets.Dataset(name=name, path=path), datasets.Dataset(path=path)):
         (question,) = source.ask(asking())
         assert (question.source, question.gold) == (name, GOLD[name])
     assert datasets.check(name=name, path=path, limit=1) is None
@@ -107,11 +119,18 @@ def test_aliases_are_compared_whole(tmp_path: Path) -> None:
 def test_a_pattern_decides_but_never_for_who_declines() -> None:
     question = Question("Q?", "s", gold=("seven",), gold_pattern="7|know")
     assert judged(question, "about 7") is True
-    assert judged(question, "seven") is judged(question, "I don't know, 7?") is judged(question, " ") is False
+    assert (
+        judged(question, "seven")
+        is judged(question, "I don't know, 7?")
+        is judged(question, " ")
+        is False
+    )
 
 
 def test_limit_draws_by_seed_and_keeps_the_order(tmp_path: Path) -> None:
-    path = written(tmp_path, "jsonl", [{"question": f"Q{i:02}?", "answer": ["x"]} for i in range(50)])
+    path = written(
+        tmp_path, "jsonl", [{"question": f"Q{i:02}?", "answer": ["x"]} for i in range(50)]
+    )
 
     def drawn(**options: Any) -> list[str]:
         return [q.text for q in datasets.Dataset(path=path, **options).ask(asking())]
@@ -135,7 +154,10 @@ def test_each_question_once(tmp_path: Path) -> None:
     [
         ('{"question": "Q?"}', "there are no gold answers in it, only question"),
         ('{"question": "Q?", "answer": []}', r"1 without a gold answer \(line 1\)"),
-        ('{"question": ["Q?"], "answer": [["x"]]}\n{"question": ["Q?"]}', "line 1: a list stands where a text"),
+        (
+            '{"question": ["Q?"], "answer": [["x"]]}\n{"question": ["Q?"]}',
+            "line 1: a list stands where a text",
+        ),
         ('{"question": "Q?", "answers": {"x": "y"}}', "line 1: an answer is a mapping of x"),
         ('{"question": "", "answer": ["x"]}', r"1 without a question \(line 1\)"),
         ("{}\n{", "line 2: each line is .*: Expecting property name"),
@@ -161,7 +183,9 @@ def test_files_that_are_not_what_they_are_called(name: str, tmp_path: Path) -> N
 def test_what_must_be_said() -> None:
     with pytest.raises(RecipeError, match="a dataset needs a `name`"):
         datasets.check()
-    with pytest.raises(RecipeError, match=r"no data set named 'triviaqa'. Did you mean 'trivia_qa'\?"):
+    with pytest.raises(
+        RecipeError, match=r"no data set named 'triviaqa'. Did you mean 'trivia_qa'\?"
+    ):
         datasets.check(name="triviaqa")
     assert datasets.check(name="trivia_qa", split="train") is None  # the hub is not asked yet
 
@@ -188,7 +212,9 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError("Couldn't reach the Hub.")
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    with pytest.raises(RecipeError, match=r"Couldn't reach the Hub\. Without a network, bring its cache"):
+    with pytest.raises(
+        RecipeError, match=r"Couldn't reach the Hub\. Without a network, bring its cache"
+    ):
         datasets.Dataset(name="popqa")
 
 

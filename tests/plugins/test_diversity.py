@@ -16,12 +16,21 @@ from selfloop.records import ModelInfo
 from selfloop.storage.store import Store
 
 NAMES = ["Ada", "Bel", "Cid", "Dora", "Eva", "Finn", "Gil", "Hal", "Ida", "Jon", "Kay", "Lea"]
-FORMS = ["Who painted {}?", "When was {} born?", "Where did {} live?", "Which river flows by {}?", "How old is {}?"]
+FORMS = [
+    "Who painted {}?",
+    "When was {} born?",
+    "Where did {} live?",
+    "Which river flows by {}?",
+    "How old is {}?",
+]
 
 
 def ended(number: int, texts: list[str], dropped: int = 0) -> Round:
     asked = [Attempt(Question(text, "test"), decision="undecided") for text in texts]
-    left = [Attempt(Question(f"left {i}?", "test"), decision="dropped", reason="x: y") for i in range(dropped)]
+    left = [
+        Attempt(Question(f"left {i}?", "test"), decision="dropped", reason="x: y")
+        for i in range(dropped)
+    ]
     return Round(number, (*asked, *left))
 
 
@@ -47,7 +56,9 @@ def test_a_line_for_each_round(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr() == ("", "")
 
 
-def test_collapse_is_said_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_collapse_is_said_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     observer = Diversity(folder=tmp_path)
     observer.notice(RoundEnded(ended(1, varied("Anna"))))
     observer.notice(RoundEnded(ended(2, [text.replace("?", " then?") for text in varied("Anna")])))
@@ -64,23 +75,35 @@ def test_collapse_is_said_with_what_to_do(tmp_path: Path, capsys: pytest.Capture
 def test_one_form_over_half_is_a_collapse_in_the_first_round_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Diversity(folder=tmp_path).notice(RoundEnded(ended(1, [f"Who painted {name}?" for name in NAMES])))
+    Diversity(folder=tmp_path).notice(
+        RoundEnded(ended(1, [f"Who painted {name}?" for name in NAMES]))
+    )
     assert "100% of the questions have one form" in capsys.readouterr().err
-    Diversity(folder=tmp_path / "b").notice(RoundEnded(ended(1, [f"Who painted {name}?" for name in NAMES[:9]])))
+    Diversity(folder=tmp_path / "b").notice(
+        RoundEnded(ended(1, [f"Who painted {name}?" for name in NAMES[:9]]))
+    )
     assert capsys.readouterr().err == "", "of a few questions a share says nothing"
 
 
 def test_variants_are_no_repeats(tmp_path: Path) -> None:
     observer, texts = Diversity(folder=tmp_path), varied("Anna")
     observer.notice(RoundEnded(ended(1, texts)))
-    again = [Question(f"{text[:-1]} then?", "test", variant="reworded", variant_of=text) for text in texts]
+    again = [
+        Question(f"{text[:-1]} then?", "test", variant="reworded", variant_of=text)
+        for text in texts
+    ]
     observer.notice(RoundEnded(Round(2, tuple(Attempt(q, decision="undecided") for q in again))))
     assert written(tmp_path)[1]["repeats"] == 0.0
 
 
 def test_embedding_spread_is_the_mean_novelty_by_embeddings(tmp_path: Path) -> None:
-    scores = [(Score("novelty", v, "like 'x' (cosine 0.50)"), Score("novelty-2", 0.9, "like 'x'")) for v in (0.2, 0.4)]
-    attempts = tuple(Attempt(Question(f"Q{i}?", "t"), s, decision="belief") for i, s in enumerate(scores))
+    scores = [
+        (Score("novelty", v, "like 'x' (cosine 0.50)"), Score("novelty-2", 0.9, "like 'x'"))
+        for v in (0.2, 0.4)
+    ]
+    attempts = tuple(
+        Attempt(Question(f"Q{i}?", "t"), s, decision="belief") for i, s in enumerate(scores)
+    )
     Diversity(folder=tmp_path).notice(RoundEnded(Round(1, attempts)))
     assert written(tmp_path)[0]["embedding_spread"] == 0.3
 
@@ -107,7 +130,9 @@ def stopped(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_on_resume_lines_stay_and_none_is_doubled(stopped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_on_resume_lines_stay_and_none_is_doubled(
+    stopped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for _ in range(2):
         observer = Diversity(folder=stopped)
         observer.notice(RunStarted("r", str(stopped), 3, 2, ModelInfo("m")))
@@ -119,7 +144,9 @@ def test_on_resume_lines_stay_and_none_is_doubled(stopped: Path, capsys: pytest.
     assert "round 3: 0 new questions, the first round had 12" in capsys.readouterr().err
 
 
-def test_what_is_said_goes_above_the_live_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_said_goes_above_the_live_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -132,7 +159,9 @@ def test_what_is_said_goes_above_the_live_picture(tmp_path: Path, monkeypatch: p
         diversity._say("asking collapses: a reason")
     shown = terminal.getvalue()
     assert "asking collapses: a reason\n" in shown
-    assert shown.rindex("picture") > shown.index("asking collapses"), "the picture is drawn again below"
+    assert shown.rindex("picture") > shown.index("asking collapses"), (
+        "the picture is drawn again below"
+    )
 
 
 def test_what_is_said_is_safe_to_show(capsys: pytest.CaptureFixture[str]) -> None:

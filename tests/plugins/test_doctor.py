@@ -11,7 +11,18 @@ from conftest import Selfloop
 from selfloop_plugins.commands import _computer as computer
 from selfloop_plugins.commands import doctor
 
-TOPICS = {"python", "selfloop", "plugins", "processor", "cores", "memory", "llama.cpp", "gpu", "cache", "runs"}
+TOPICS = {
+    "python",
+    "selfloop",
+    "plugins",
+    "processor",
+    "cores",
+    "memory",
+    "llama.cpp",
+    "gpu",
+    "cache",
+    "runs",
+}
 
 
 @pytest.fixture
@@ -26,7 +37,10 @@ def findings(selfloop: Selfloop, *args: str) -> dict[str, list[dict[str, str]]]:
     said = selfloop("doctor", "--json", *args)
     found = json.loads(said.out)["findings"]
     assert said.code == int(any(one["level"] == "wrong" for one in found))
-    return {topic: [one for one in found if one["topic"] == topic] for topic in {one["topic"] for one in found}}
+    return {
+        topic: [one for one in found if one["topic"] == topic]
+        for topic in {one["topic"] for one in found}
+    }
 
 
 def test_it_says_what_there_is(home: Path, selfloop: Selfloop) -> None:
@@ -53,7 +67,11 @@ def test_a_check_that_raises_stops_no_other(
     def broken(deep: bool) -> None:
         raise RuntimeError("no such thing")
 
-    monkeypatch.setattr(doctor, "CHECKS", {"quick": lambda deep: iter([doctor.Finding("quick", "x")]), check: broken})
+    monkeypatch.setattr(
+        doctor,
+        "CHECKS",
+        {"quick": lambda deep: iter([doctor.Finding("quick", "x")]), check: broken},
+    )
     found = findings(selfloop)
     assert found[check][0]["said"] == "could not be looked at: RuntimeError: no such thing"
     assert found["quick"]
@@ -63,7 +81,9 @@ def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     monkeypatch.setattr(doctor, "CHECKS", {name: doctor.CHECKS[name] for name in names})
 
 
-def test_a_missing_extra_is_its_pip_line(home: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_its_pip_line(
+    home: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     only(monkeypatch, "extras", "llama.cpp", "gpu")
 
     def version(name: str) -> str:
@@ -76,7 +96,9 @@ def test_a_missing_extra_is_its_pip_line(home: Path, selfloop: Selfloop, monkeyp
     assert "llama-cpp-python is not installed" in found["[llamacpp]"][0]["said"]
     assert found["[llamacpp]"][0]["mend"] == "pip install 'selfloop[llamacpp]'"
     assert "gguf 0.1 is there, and >=0.16 is needed" in found["[tune]"][0]["said"]
-    assert "torch is not installed" in found["[tune]"][0]["said"], "what it takes from another extra"
+    assert "torch is not installed" in found["[tune]"][0]["said"], (
+        "what it takes from another extra"
+    )
     assert found["backends"][0]["level"] == "wrong"
     assert found["llama.cpp"][0]["said"] == "not installed"
     assert found["gpu"][0]["said"].endswith("without PyTorch none is used")
@@ -102,23 +124,32 @@ def test_a_llama_cpp_that_leaves_the_processor_unused_is_slow(
     monkeypatch.setattr(computer, "features", lambda: ["avx2", "avx512f"])
     found = findings(selfloop)["llama.cpp"]
     assert found[0]["said"].endswith("built with AVX2, SSE3")
-    assert (found[1]["level"], found[1]["said"].split(",")[0]) == ("slow", "this processor has avx512f")
+    assert (found[1]["level"], found[1]["said"].split(",")[0]) == (
+        "slow",
+        "this processor has avx512f",
+    )
 
 
-def test_threads_are_held_against_cores(home: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_are_held_against_cores(
+    home: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     only(monkeypatch, "cores")
     monkeypatch.setattr(computer, "cores", lambda: 4)
     monkeypatch.setattr(computer, "core_limit", lambda: 1.5)
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     found = findings(selfloop)
-    assert found["cores"][0]["said"].startswith("4 for this process, of which this container allows 1.5")
+    assert found["cores"][0]["said"].startswith(
+        "4 for this process, of which this container allows 1.5"
+    )
     assert [one["mend"] for one in found["threads"]] == [
         "set backend.threads: 1",
         "unset OMP_NUM_THREADS, or set it to 4",
     ]
 
 
-def test_the_limits_of_a_container_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limits_of_a_container_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     inner = tmp_path / "a" / "b"
     inner.mkdir(parents=True)
     (tmp_path / "cgroup").write_text("0::/a/b\n")
@@ -143,7 +174,9 @@ def test_a_cache_that_cannot_be_written_is_wrong(
     assert "SELFLOOP_CACHE" in one["mend"]
 
 
-def test_a_broken_plugin_is_wrong(home: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_plugin_is_wrong(
+    home: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A package of its own on the path, whose entry point raises."""
     folder = home / "site" / "selfloop_bad-1.0.dist-info"
     folder.mkdir(parents=True)
@@ -151,7 +184,9 @@ def test_a_broken_plugin_is_wrong(home: Path, selfloop: Selfloop, monkeypatch: p
     (folder / "entry_points.txt").write_text("[selfloop]\nbad = no_such_module_anywhere\n")
     command = [sys.executable, "-m", "selfloop.cli", "doctor"]
     path = os.pathsep.join([str(home / "site"), *sys.path])
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, timeout=60)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": path}, timeout=60
+    )
     assert done.returncode == 1, done.stdout
     assert "wrong plugins         bad: could not be imported: ModuleNotFoundError" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("wrong: 1.")
@@ -164,7 +199,9 @@ def test_pytorch_is_imported_only_when_asked_to(
     asked: list[str] = []
     monkeypatch.setattr(doctor.metadata, "version", lambda name: "2.13.0")
     monkeypatch.setattr(
-        doctor, "_elsewhere", lambda code, deep: asked.append(code) or subprocess.CompletedProcess([], 0, "A GPU\n", "")
+        doctor,
+        "_elsewhere",
+        lambda code, deep: asked.append(code) or subprocess.CompletedProcess([], 0, "A GPU\n", ""),
     )
     assert "selfloop doctor --deep" in findings(selfloop)["gpu"][0]["said"]
     assert not asked

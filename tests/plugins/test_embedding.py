@@ -20,7 +20,9 @@ TEXTS = ["What is the capital of Peru?", "Who wrote Emma?", "", "?", "a\nb", '"q
 class Odd(ScriptedBackend):
     """Refuses what has "refuse" in it, and gives no numbers for what has "nan"."""
 
-    def hidden_states(self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)) -> list[Any]:
+    def hidden_states(
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
+    ) -> list[Any]:
         found = super().hidden_states(pairs, places)
         for i, pair in enumerate(pairs):
             if "refuse" in str(pair.text):
@@ -41,7 +43,9 @@ def test_rows_have_length_one_and_depend_on_no_other_text() -> None:
 
 
 def test_what_neutral_sentences_have_in_common_is_taken_off() -> None:
-    assert np.abs(embed(NEUTRAL, ScriptedBackend()).mean(axis=0)).max() < 0.15, "raw states are all above 0"
+    assert np.abs(embed(NEUTRAL, ScriptedBackend()).mean(axis=0)).max() < 0.15, (
+        "raw states are all above 0"
+    )
 
 
 def test_a_line_break_is_no_difference() -> None:
@@ -57,7 +61,9 @@ def test_what_cannot_be_embedded_is_a_row_of_zeros() -> None:
 
 def test_a_backend_that_refuses_everything_gives_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     refusing = Odd()
-    monkeypatch.setattr(refusing, "hidden_states", lambda pairs, places: [RequestError("no")] * len(pairs))
+    monkeypatch.setattr(
+        refusing, "hidden_states", lambda pairs, places: [RequestError("no")] * len(pairs)
+    )
     assert embed(["a", "b"], refusing).tolist() == [[0.0], [0.0]]
 
 
@@ -74,7 +80,9 @@ def installed(monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
     embedding._transformer.cache_clear()
 
 
-def test_a_sentence_model_is_loaded_once_and_runs_no_code_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sentence_model_is_loaded_once_and_runs_no_code_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     loaded = []
 
     class Model:
@@ -90,7 +98,11 @@ def test_a_sentence_model_is_loaded_once_and_runs_no_code_of_its_own(monkeypatch
     )
     assert embed([], ScriptedBackend(), "sentence_transformer", "m").shape[0] == 0
     ((name, how),) = loaded
-    assert (name, how["trust_remote_code"], how["model_kwargs"]["use_safetensors"]) == ("m", False, True)
+    assert (name, how["trust_remote_code"], how["model_kwargs"]["use_safetensors"]) == (
+        "m",
+        False,
+        True,
+    )
     embedding._transformer.cache_clear()
 
 
@@ -99,7 +111,9 @@ def test_a_sentence_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch)
         raise OSError("no such repository.")
 
     installed(monkeypatch, load)
-    with pytest.raises(RecipeError, match=r"cannot load the sentence model no/such: no such repository\. Give"):
+    with pytest.raises(
+        RecipeError, match=r"cannot load the sentence model no/such: no such repository\. Give"
+    ):
         embed(["a"], ScriptedBackend(), "sentence_transformer", "no/such")
 
 

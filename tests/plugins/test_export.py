@@ -86,7 +86,14 @@ def left(folder):
 def said(path, lora=None):
     """The log-probabilities of a text's tokens, by llama.cpp alone."""
     Llama = high_level_llama()
-    model = Llama(str(path), lora_path=lora and str(lora), logits_all=True, n_ctx=64, n_threads=2, verbose=False)
+    model = Llama(
+        str(path),
+        lora_path=lora and str(lora),
+        logits_all=True,
+        n_ctx=64,
+        n_threads=2,
+        verbose=False,
+    )
     tokens = model.tokenize(TEXT.encode())
     model.eval(tokens)
     logits = np.array(model.scores[: len(tokens)], np.float64)
@@ -108,13 +115,18 @@ def header(path):
     return path.read_bytes()[: reader.data_offset], reader
 
 
-# Q4_1 is rounded anew to Q4_1, and that noise is about as large as this adapter's change: seen were .81 and .97. In
-# eight bits (.98 and .12) what is left is llama.cpp's activations, which it packs in eight bits too.
+# Q4_1 is rounded anew to Q4_1, and that noise is about as large as this adapter's change: seen were
+# .81 and .97. In eight bits (.98 and .12) what is left is llama.cpp's activations, which it packs
+# in eight bits too.
 @pytest.mark.model
 @pytest.mark.parametrize(("kind", "alike", "apart"), [(None, 0.7, 1.2), ("q8_0", 0.97, 0.2)])
-def test_a_merged_file_says_what_base_and_adapter_say(kind, alike, apart, made, run, tmp_path, selfloop, caplog):
+def test_a_merged_file_says_what_base_and_adapter_say(
+    kind, alike, apart, made, run, tmp_path, selfloop, caplog
+):
     out = tmp_path / "merged.gguf"
-    done = selfloop("export", run, "--to", "gguf", "--out", out, *(["--type", kind] if kind else []))
+    done = selfloop(
+        "export", run, "--to", "gguf", "--out", out, *(["--type", kind] if kind else [])
+    )
     assert (done.code, done.out) == (0, f"Written, with the adapter of round 1: {out}\n"), done.err
     assert ("rounds away part" in caplog.text) == (kind is None)
     found = same_change(said(shipped()), said(shipped(), made / "adapter.gguf"), said(out))
@@ -122,7 +134,9 @@ def test_a_merged_file_says_what_base_and_adapter_say(kind, alike, apart, made, 
     (ours, one), (theirs, other) = header(out), header(shipped())
     if kind is None:
         assert ours == theirs
-        touched = {t.name.removesuffix(".lora_a") for t in gguf.GGUFReader(made / "adapter.gguf").tensors}
+        touched = {
+            t.name.removesuffix(".lora_a") for t in gguf.GGUFReader(made / "adapter.gguf").tensors
+        }
         changed = {
             t.name
             for t, before in zip(one.tensors, other.tensors, strict=True)
@@ -130,7 +144,9 @@ def test_a_merged_file_says_what_base_and_adapter_say(kind, alike, apart, made, 
         }
         assert changed == {name for name in touched if not name.endswith(".lora_b")}
     else:
-        kept = [{k: f.contents() for k, f in file.fields.items() if "." in k} for file in (one, other)]
+        kept = [
+            {k: f.contents() for k, f in file.fields.items() if "." in k} for file in (one, other)
+        ]
         assert {k for k in kept[0] if kept[0][k] != kept[1].get(k)} == {"general.file_type"}
         assert kept[1].keys() <= kept[0].keys() and len(kept[1]["tokenizer.ggml.tokens"]) > 1000
     assert left(tmp_path) == {"merged.gguf"}
@@ -155,9 +171,14 @@ def test_scale_alpha_and_rank_are_those_of_lora(scale, tmp_path):
     """By hand: W + scale · alpha / rank · B A, and nothing is added to what the adapter does not name."""
     draw = np.random.default_rng(1)
     weights, other = (draw.normal(size=(6, 8)).astype(np.float32) for _ in range(2))
-    down, up = draw.normal(size=(2, 8)).astype(np.float32), draw.normal(size=(6, 2)).astype(np.float32)
+    down, up = (
+        draw.normal(size=(2, 8)).astype(np.float32),
+        draw.normal(size=(6, 2)).astype(np.float32),
+    )
     base = tensors(tmp_path / "base", q_in_weight=weights, k_in_weight=other)
-    lora = tensors(tmp_path / "lora", alpha=6.0, q_in_weight_in_lora_a=down, q_in_weight_in_lora_b=up)
+    lora = tensors(
+        tmp_path / "lora", alpha=6.0, q_in_weight_in_lora_a=down, q_in_weight_in_lora_b=up
+    )
     merge.merge_gguf(base, Adapter(str(lora), "", scale=scale), tmp_path / "out")
     found = {t.name: t.data for t in gguf.GGUFReader(tmp_path / "out").tensors}
     assert np.allclose(found["q.weight"], weights + scale * 3 * (up @ down), atol=1e-5)
@@ -186,7 +207,8 @@ def test_a_merged_folder_says_what_base_and_adapter_say(made, run, tmp_path, mon
     before = logs(model)
     wanted = logs(peft.PeftModel.from_pretrained(model, made))
     merged = T.AutoModelForCausalLM.from_pretrained(out, dtype="auto")
-    assert merged.dtype == torch.bfloat16  # as in the folder it was made of, which rounds: eight bits of each number
+    # as in the folder it was made of, which rounds: eight bits of each number
+    assert merged.dtype == torch.bfloat16
     found = same_change(before, wanted, logs(merged.float()))
     assert found[0] > 0.99 and found[1] < 0.1, found
     assert {path.name for path in out.iterdir() if path.suffix not in (".json", ".jinja")} == {
@@ -210,10 +232,23 @@ def test_the_card_of_an_adapter(made, tmp_path, selfloop):
     folder.mkdir(parents=True)
     for path in made.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    before = {"kept": 1.0, "declined": 0.125, "refused": 0.0, "perplexity": 8.5, "gold": [0.5, 0.25]}
-    gate = {"base": before, "tuned": before | {"declined": 0.75, "gold": [0.5, 0.125]}, "refusal": ""}
+    before = {
+        "kept": 1.0,
+        "declined": 0.125,
+        "refused": 0.0,
+        "perplexity": 8.5,
+        "gold": [0.5, 0.25],
+    }
+    gate = {
+        "base": before,
+        "tuned": before | {"declined": 0.75, "gold": [0.5, 0.125]},
+        "refusal": "",
+    }
     (folder / "gate.json").write_text(json.dumps({"gate": gate}))
-    run = play(tmp_path / "run", Adapter("adapters/round-001/adapter.gguf", models.sha256(folder / "adapter.gguf"), 1))
+    run = play(
+        tmp_path / "run",
+        Adapter("adapters/round-001/adapter.gguf", models.sha256(folder / "adapter.gguf"), 1),
+    )
     name = "a|`b`\n# <script>"
     with opened(run) as store:
         store.save_file(RECIPE_FILE, "# ``` is no end\nbackend: scripted\n")
@@ -226,7 +261,10 @@ def test_the_card_of_an_adapter(made, tmp_path, selfloop):
     assert "\n````yaml\n# ``` is no end\nbackend: scripted\n````\n" in body
     assert "| wrong answers declined | 0.125 | 0.750 |" in body
     assert "| gold questions answered wrongly | 0.250 | 0.125 |" in body
-    assert f"gguf_file={shipped().name!r}" in body and 'PeftModel.from_pretrained(base, "THIS FOLDER")' in body
+    assert (
+        f"gguf_file={shipped().name!r}" in body
+        and 'PeftModel.from_pretrained(base, "THIS FOLDER")' in body
+    )
     assert f"llama-cli -m {shipped().name} --lora adapter.gguf" in body
     assert "Nobody checked what it was taught" in body
     (folder / "gate.json").write_text("{}")
@@ -249,7 +287,9 @@ def test_the_adapter_of_an_earlier_round_and_of_a_run_that_was_moved(made, tmp_p
     first = Adapter("adapters/round-001/adapter.gguf", models.sha256(made / "adapter.gguf"), 1)
     run = play(tmp_path / "run", first, held(made / "adapter.gguf", 2)).rename(tmp_path / "moved")
     done = selfloop("export", run, "--to", "adapter", "--round", "1", "--out", tmp_path / "alone")
-    assert done.out.startswith("Written, with the adapter of round 1") and left(tmp_path / "alone") == {
+    assert done.out.startswith("Written, with the adapter of round 1") and left(
+        tmp_path / "alone"
+    ) == {
         "README.md",
         "adapter.gguf",
     }
@@ -257,13 +297,16 @@ def test_the_adapter_of_an_earlier_round_and_of_a_run_that_was_moved(made, tmp_p
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_folder_for_ollama(chat, run, tmp_path, monkeypatch, selfloop):
-    monkeypatch.setattr(targets, "merge_gguf", lambda base, adapter, out, kind: out.write_bytes(b"GGUF"))
+    monkeypatch.setattr(
+        targets, "merge_gguf", lambda base, adapter, out, kind: out.write_bytes(b"GGUF")
+    )
     with opened(run) as store:
         store.pin(model=store.meta()["model"] | {"chat": chat})
     assert selfloop("export", run, "--to", "ollama").code == 0
     lines = (tmp_path / "run-ollama" / "Modelfile").read_text().split("\n", 1)
     assert lines[0].startswith("# Tuned by selfloop")
-    template = 'TEMPLATE """Question: {{ .Prompt }}\nAnswer:"""\nPARAMETER stop "\n"\n'  # it reads no escapes
+    # it reads no escapes
+    template = 'TEMPLATE """Question: {{ .Prompt }}\nAnswer:"""\nPARAMETER stop "\n"\n'
     assert lines[1] == f"FROM ./model.gguf\nPARAMETER temperature 0\n{'' if chat else template}"
     assert left(tmp_path / "run-ollama") == {"Modelfile", "README.md", "model.gguf"}
     assert "ollama create NAME -f Modelfile" in (tmp_path / "run-ollama" / "README.md").read_text()
@@ -290,7 +333,9 @@ def refused(selfloop, *words):
 
 def test_what_cannot_be_exported_is_said(made, run, tmp_path, selfloop):
     assert "no run in" in refused(selfloop, tmp_path / "nowhere", "--to", "gguf")
-    assert "no adapter in effect" in refused(selfloop, play(tmp_path / "bare", None), "--to", "gguf")
+    assert "no adapter in effect" in refused(
+        selfloop, play(tmp_path / "bare", None), "--to", "gguf"
+    )
     why = refused(selfloop, run, "--to", "gguf", "--round", "2")
     assert "round 2 made no adapter; rounds that made an adapter: 1" in why
     assert "round 7 is none of the 2 that" in refused(selfloop, run, "--to", "gguf", "--round", "7")
@@ -329,7 +374,9 @@ def test_an_adapter_of_another_model_is_not_merged(to, tmp_path, monkeypatch, se
 
 
 @pytest.mark.parametrize(("to", "package"), [("gguf", "gguf"), ("hf", "peft")])
-def test_a_missing_package_is_named_with_what_to_do(to, package, run, tmp_path, monkeypatch, selfloop):
+def test_a_missing_package_is_named_with_what_to_do(
+    to, package, run, tmp_path, monkeypatch, selfloop
+):
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, package, None)
@@ -343,7 +390,11 @@ def test_what_is_there_is_replaced_only_if_it_is_an_export_and_wanted(run, tmp_p
     assert selfloop(*to, out).code == 0
     (out / "adapter.gguf").write_bytes(b"older")
     again = selfloop(*to, out)
-    assert again.code == 2 and "is there already" in again.err and (out / "adapter.gguf").read_bytes() == b"older"
+    assert (
+        again.code == 2
+        and "is there already" in again.err
+        and (out / "adapter.gguf").read_bytes() == b"older"
+    )
     assert selfloop(*to, out, "--force").code == 0 and (out / "adapter.gguf").stat().st_size > 5
     for other in (run, tmp_path, Path()):
         never = selfloop(*to, other, "--force")
@@ -356,7 +407,16 @@ def test_what_is_there_is_replaced_only_if_it_is_an_export_and_wanted(run, tmp_p
 def test_a_disk_that_takes_no_more_leaves_nothing_half(words, run, tmp_path):
     """No file may grow beyond a megabyte: what a full disk does to all that write, llama.cpp and safetensors too."""
     done = subprocess.run(
-        [sys.executable, "-m", "selfloop.cli", "export", run, *words.split(), "--out", tmp_path / "out"],
+        [
+            sys.executable,
+            "-m",
+            "selfloop.cli",
+            "export",
+            run,
+            *words.split(),
+            "--out",
+            tmp_path / "out",
+        ],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)),
         capture_output=True,
         text=True,
@@ -405,7 +465,10 @@ def test_going_back_holds_until_a_new_adapter(made, tmp_path, selfloop):
     assert past_of(run).adapter == two
     assert "the adapter of round 1" in selfloop("rollback", run, "--to", "1").out
     assert past_of(run).adapter == one and past_of(run).rounds == 3
-    assert json.loads(selfloop("rollback", run, "--to", "0", "--json").out) == {"round": 0, "adapter": None}
+    assert json.loads(selfloop("rollback", run, "--to", "0", "--json").out) == {
+        "round": 0,
+        "adapter": None,
+    }
     assert past_of(run).adapter is None
     assert "no adapter in effect" in selfloop("export", run, "--to", "gguf").err
     with opened(run) as store:
@@ -417,15 +480,22 @@ def test_going_back_holds_until_a_new_adapter(made, tmp_path, selfloop):
     assert past_of(run).adapter == two
     with opened(run) as store:
         rounds = list(store.rounds())
-        assert [one.adapter and one.adapter.round for one in rounds] == [1, 2, None, None, 5], "the records stay"
+        assert [one.adapter and one.adapter.round for one in rounds] == [1, 2, None, None, 5], (
+            "the records stay"
+        )
         assert [store.in_effect(rounds[:n]) for n in range(6)] == [None, one, two, None, None, two]
     assert selfloop("rollback", run, "--to", "5").code == 0
     assert past_of(run).adapter == five
 
 
 def test_going_back_to_what_is_not_there_is_refused(made, tmp_path, selfloop):
-    run = play(tmp_path / "run", held(made / "adapter.gguf"), None, Adapter("gone.gguf", "0" * 64, 3))
-    for number, why in (("2", "round 2 made no adapter; rounds that made an adapter: 1, 3"), ("3", "is gone")):
+    run = play(
+        tmp_path / "run", held(made / "adapter.gguf"), None, Adapter("gone.gguf", "0" * 64, 3)
+    )
+    for number, why in (
+        ("2", "round 2 made no adapter; rounds that made an adapter: 1, 3"),
+        ("3", "is gone"),
+    ):
         done = selfloop("rollback", run, "--to", number)
         assert done.code == 3 and why in done.err
     assert "round 9 is none of the 3 that" in selfloop("rollback", run, "--to", "9").err
@@ -439,16 +509,22 @@ def test_a_run_that_is_played_cannot_be_rolled_back(run, selfloop):
 
 
 def test_later_rounds_and_a_rescore_go_by_what_was_gone_back_to(write, selfloop, monkeypatch):
-    hashed = PLUGIN.replace('f"sha-{tuning.round}"', "__import__('hashlib').sha256(b'%d' % tuning.round).hexdigest()")
+    hashed = PLUGIN.replace(
+        'f"sha-{tuning.round}"', "__import__('hashlib').sha256(b'%d' % tuning.round).hexdigest()"
+    )
     folder = write({"recipe.yaml": RECIPE, "plugin.py": hashed})
     assert hashed != PLUGIN and selfloop("run", "recipe.yaml").code == 0
     run = folder / "runs" / "first"
     first = past_of(run).adapter.sha256
     assert selfloop("rollback", "first", "--to", "0").code == 0
     stored = run / RECIPE_FILE
-    stored.write_text(stored.read_text().replace("rounds: 2", "rounds: 3").replace("tuner: tunes", ""))
+    stored.write_text(
+        stored.read_text().replace("rounds: 2", "rounds: 3").replace("tuner: tunes", "")
+    )
     assert selfloop("resume", run).code == 0
-    drafted = {(a["round"], a["draft"]["adapter"]) for a in attempts(selfloop, "first") if a["draft"]}
+    drafted = {
+        (a["round"], a["draft"]["adapter"]) for a in attempts(selfloop, "first") if a["draft"]
+    }
     assert (3, None) in drafted and (3, first) not in drafted
     monkeypatch.setenv("NO_MODEL", "1")  # what is stored was read under the adapter of its time
     assert selfloop("rescore", "first").code == 0

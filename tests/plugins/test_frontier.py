@@ -28,11 +28,17 @@ class Heard(ScriptedBackend):
         return super().generate(requests)
 
 
-def became(text: str, decision: Any, sure: float | None, topic: str = "", round: int = 1) -> Outcome:
-    return Outcome(Question(text, "topics", topic), decision, "x", sure, round, None, f"confidence {sure}")
+def became(
+    text: str, decision: Any, sure: float | None, topic: str = "", round: int = 1
+) -> Outcome:
+    return Outcome(
+        Question(text, "topics", topic), decision, "x", sure, round, None, f"confidence {sure}"
+    )
 
 
-def asking(*outcomes: Outcome, backend: ScriptedBackend | None = None, n: int = 40, round: int = 2) -> Asking:
+def asking(
+    *outcomes: Outcome, backend: ScriptedBackend | None = None, n: int = 40, round: int = 2
+) -> Asking:
     known = replace(told(backend, PROMPTS), n=n, round=round)
     return replace(known, past=Past(round - 1, outcomes))
 
@@ -58,13 +64,20 @@ def test_nothing_in_round_1() -> None:
 
 
 def test_nothing_where_nothing_was_asked() -> None:
-    assert frontier.Frontier().ask(asking(became("Fragment", "dropped", None), became("Broke?", "failed", None))) == []
+    assert (
+        frontier.Frontier().ask(
+            asking(became("Fragment", "dropped", None), became("Broke?", "failed", None))
+        )
+        == []
+    )
 
 
 def test_kinds_by_their_shares() -> None:
     backend = Heard()
     frontier.Frontier(oversample=1.0).ask(asking(*SOME, backend=backend, n=800))
-    followed = Counter(str(r.prompt).rpartition("Question: ")[2].split(" known")[0] for r in backend.requests)
+    followed = Counter(
+        str(r.prompt).rpartition("Question: ")[2].split(" known")[0] for r in backend.requests
+    )
     assert followed["Half"] / 200 == pytest.approx(0.6, abs=0.1)
     assert followed["Well"] / 200 == pytest.approx(0.2, abs=0.1)
     assert followed["Not"] / 200 == pytest.approx(0.2, abs=0.1)
@@ -74,11 +87,17 @@ def test_kinds_by_their_shares() -> None:
 def test_an_answer_that_echoes_its_question_is_not_half_known() -> None:
     echo = replace(became("What sport is baseball?", "undecided", 0.5), answer="Baseball")
     pools = frontier.seeds(asking(echo, *SOME))
-    assert {kind: len(pool) for kind, pool in pools.items()} == {"middling": 6, "easy": 6, "impossible": 6}
+    assert {kind: len(pool) for kind, pool in pools.items()} == {
+        "middling": 6,
+        "easy": 6,
+        "impossible": 6,
+    }
 
 
 def test_via_says_which_kind() -> None:
-    backend = ScriptedBackend({"Half": ["Is it half?"], "Well": ["Is it well?"], "Not": ["Is it not?"]})
+    backend = ScriptedBackend(
+        {"Half": ["Is it half?"], "Well": ["Is it well?"], "Not": ["Is it not?"]}
+    )
     asked = frontier.Frontier().ask(asking(*SOME, backend=backend))
     assert {(q.text, q.via) for q in asked} == {
         ("Is it half?", "middling"),
@@ -90,9 +109,13 @@ def test_via_says_which_kind() -> None:
 
 def test_a_share_of_none_asks_nothing_of_that_kind() -> None:
     script = {"Half": ["Is it half?"], "Well": ["Is it well?"], "Not": ["Is it not?"]}
-    none = frontier.Frontier(easy=0.0, impossible=0.0).ask(asking(*SOME, backend=ScriptedBackend(script)))
+    none = frontier.Frontier(easy=0.0, impossible=0.0).ask(
+        asking(*SOME, backend=ScriptedBackend(script))
+    )
     assert set(via(none)) == {"middling"}
-    assert set(via(frontier.Frontier().ask(asking(*SOME[6:12], backend=ScriptedBackend(script))))) == {"easy"}
+    assert set(
+        via(frontier.Frontier().ask(asking(*SOME[6:12], backend=ScriptedBackend(script))))
+    ) == {"easy"}
 
 
 def test_followed_in_proportion_to_four_p_one_minus_p_and_twice_where_it_flipped() -> None:
@@ -112,7 +135,10 @@ def test_followed_in_proportion_to_four_p_one_minus_p_and_twice_where_it_flipped
     weights = {o.question.text: round(weight, 3) for o, weight in pools["middling"]}
     assert weights == {"A?": 1.0, "B?": 0.36, "C?": 0.36, "D?": 2.0, "E?": 2.0}
     assert [o.question.text for o, _ in pools["easy"]] == ["B?"]
-    assert [(o.question.text, weight) for o, weight in pools["impossible"]] == [("C?", 0.9), ("F?", 1.0)]
+    assert [(o.question.text, weight) for o, weight in pools["impossible"]] == [
+        ("C?", 0.9),
+        ("F?", 1.0),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +201,9 @@ def test_it_depends_on_the_seed_alone() -> None:
 def test_a_refused_prompt_is_left_out() -> None:
     long = became("word " * 60 + "?", "undecided", 0.5)
     backend = ScriptedBackend({"": ["Which one?"]}, context=100)
-    asked = frontier.Frontier(shown=1).ask(asking(long, became("A?", "undecided", 0.5), backend=backend))
+    asked = frontier.Frontier(shown=1).ask(
+        asking(long, became("A?", "undecided", 0.5), backend=backend)
+    )
     assert [q.text for q in asked] == ["Which one?"]
     with pytest.raises(RequestError, match="over the context"):
         frontier.Frontier().ask(asking(long, backend=backend))

@@ -50,12 +50,18 @@ TINY = {
     "qwen3": (T.Qwen3ForCausalLM, T.Qwen3Config(**SIZES, head_dim=8)),
     "mistral": (T.MistralForCausalLM, T.MistralConfig(**SIZES, sliding_window=20)),
     "gemma2": (T.Gemma2ForCausalLM, T.Gemma2Config(**SIZES, head_dim=8, sliding_window=20)),
-    "gemma3": (T.Gemma3ForCausalLM, T.Gemma3TextConfig(**SIZES, head_dim=8, sliding_window=20, layer_types=MIXED)),
+    "gemma3": (
+        T.Gemma3ForCausalLM,
+        T.Gemma3TextConfig(**SIZES, head_dim=8, sliding_window=20, layer_types=MIXED),
+    ),
     "phi3": (T.Phi3ForCausalLM, T.Phi3Config(**SIZES)),
     "cohere": (T.CohereForCausalLM, T.CohereConfig(**SIZES)),
     "granite": (T.GraniteForCausalLM, T.GraniteConfig(**SIZES, logits_scaling=4.0)),
     "gpt_neox": (T.GPTNeoXForCausalLM, T.GPTNeoXConfig(**OLD, intermediate_size=64)),
-    "opt": (T.OPTForCausalLM, T.OPTConfig(**OLD, ffn_dim=64, word_embed_proj_dim=32, pad_token_id=0)),
+    "opt": (
+        T.OPTForCausalLM,
+        T.OPTConfig(**OLD, ffn_dim=64, word_embed_proj_dim=32, pad_token_id=0),
+    ),
 }
 
 
@@ -73,11 +79,16 @@ def tiny(name):
 def texts(*lengths):
     """Prompts and continuations of random tokens."""
     rng = np.random.default_rng(0)
-    return [(rng.integers(3, 200, a).tolist(), rng.integers(3, 200, b).tolist()) for a, b in lengths]
+    return [
+        (rng.integers(3, 200, a).tolist(), rng.integers(3, 200, b).tolist()) for a, b in lengths
+    ]
 
 
-# shorter than a chunk, just one, one and a bit, several; and longer than the window of those that have one
-PAIRS = [*texts((5, 3), (CHUNK, 30), (2 * CHUNK, 1), (CHUNK + 1, 20), (100, 70), (1, 1), (40, 2 * CHUNK))]
+# shorter than a chunk, just one, one and a bit, several; and longer than the window of those that
+# have one
+PAIRS = [
+    *texts((5, 3), (CHUNK, 30), (2 * CHUNK, 1), (CHUNK + 1, 20), (100, 70), (1, 1), (40, 2 * CHUNK))
+]
 PAIRS.append((PAIRS[4][0], [7, 8, 9]))  # a prompt that another one has too
 PAIRS.append((PAIRS[4][0][:70], [7, 8]))  # and one that it begins with
 
@@ -87,7 +98,11 @@ def test_the_engine_reads_what_a_plain_pass_reads(name):
     model = tiny(name)
     refuse_unknown_head(model)
     engine = Engine(model, 4)
-    found = dict(engine.run([(prompt, [Scoring(i, more)]) for i, (prompt, more) in enumerate(PAIRS)], layer=None))
+    found = dict(
+        engine.run(
+            [(prompt, [Scoring(i, more)]) for i, (prompt, more) in enumerate(PAIRS)], layer=None
+        )
+    )
     places = {i: (0, len(more) // 2, len(more)) for i, (_, more) in enumerate(PAIRS)}
     jobs = [(prompt, [Looking(i, more, places[i])]) for i, (prompt, more) in enumerate(PAIRS)]
     states = dict(engine.run(jobs, layer=-1))
@@ -115,9 +130,13 @@ def test_the_states_of_every_layer_are_those_of_a_plain_pass(name):
         found = looked(engine, layer, enumerate(PAIRS))
         for i, (prompt, more) in enumerate(PAIRS):
             with torch.inference_mode():
-                plain = model(input_ids=torch.tensor([prompt + more]), output_hidden_states=True).hidden_states
+                plain = model(
+                    input_ids=torch.tensor([prompt + more]), output_hidden_states=True
+                ).hidden_states
             assert len(plain) == layers + 1
-            assert found[i] == pytest.approx(plain[layer][0, [len(prompt) - 1, -1]].numpy(), abs=2e-5)
+            assert found[i] == pytest.approx(
+                plain[layer][0, [len(prompt) - 1, -1]].numpy(), abs=2e-5
+            )
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])
@@ -143,7 +162,10 @@ class Letters:
 
 
 def written(engine, prompts, length=24):
-    jobs = [(p, [Writing(i, 0, Request("", Sampling(max_tokens=length)), Letters(), Best(), None)]) for i, p in prompts]
+    jobs = [
+        (p, [Writing(i, 0, Request("", Sampling(max_tokens=length)), Letters(), Best(), None)])
+        for i, p in prompts
+    ]
     return dict(engine.run(jobs, layer=None))
 
 
@@ -182,7 +204,9 @@ def test_what_prompts_begin_with_is_read_once(monkeypatch):
     model, read = tiny("llama"), []
     forward = Engine._forward
     monkeypatch.setattr(
-        Engine, "_forward", lambda self, chunks, *how: read.extend(chunks) or forward(self, chunks, *how)
+        Engine,
+        "_forward",
+        lambda self, chunks, *how: read.extend(chunks) or forward(self, chunks, *how),
     )
     start = PAIRS[4][0][: 2 * CHUNK]
     written(Engine(model, 4), [(i, [*start, 5 + i]) for i in range(10)], length=1)
@@ -199,7 +223,10 @@ def test_attentions_are_those_of_the_model():
     layer = model.model.layers[0]
     turned = layer.input_layernorm(states)
     cos, sin = model.model.rotary_emb(states, torch.tensor([[0, 1]]))
-    q, k = (p(turned).view(1, 2, -1, 8).transpose(1, 2) for p in (layer.self_attn.q_proj, layer.self_attn.k_proj))
+    q, k = (
+        p(turned).view(1, 2, -1, 8).transpose(1, 2)
+        for p in (layer.self_attn.q_proj, layer.self_attn.k_proj)
+    )
     q, k = T.models.llama.modeling_llama.apply_rotary_pos_emb(q, k, cos, sin)
     weights = (q[0, :, 1, None] * k[0].repeat_interleave(2, 0)).sum(-1) / 8**0.5
     assert alone[0, :, 0] == pytest.approx(weights.softmax(-1)[:, 0].detach().numpy(), abs=1e-5)
@@ -213,7 +240,9 @@ def test_a_model_that_cannot_be_run_is_refused(name):
         found = dict(Engine(model, 2).run([([3, 4], [Scoring(0, [5])])], layer=None))
         assert isinstance(found[0], RequestError) and "not numbers" in str(found[0])
     elif name == "head":
-        model.lm_head.register_forward_hook(lambda module, given, made: made if given[0].dim() == 2 else made * 2)
+        model.lm_head.register_forward_hook(
+            lambda module, given, made: made if given[0].dim() == 2 else made * 2
+        )
         with pytest.raises(ModelError, match="gemma3"):
             refuse_unknown_head(model)
     else:
@@ -237,7 +266,10 @@ def every(backend, requests):
 def test_it_says_what_llama_cpp_says(backend):
     theirs = build_llama(model=MODEL, weights="bf16")
     asked = [
-        Request((Message("user", f"What is the capital of {place}? <|im_end|>"),), Sampling(max_tokens=12))
+        Request(
+            (Message("user", f"What is the capital of {place}? <|im_end|>"),),
+            Sampling(max_tokens=12),
+        )
         for place in ("France", "Italy", "Japan", "Spain")
     ]
     asked.append(Request("Once upon a time, café 漢字 <|im_end|> \n\n", Sampling(max_tokens=12)))
@@ -308,9 +340,13 @@ def test_an_adapter_goes_in_and_out(own, tmp_path):
     lora = adapter(tmp_path / "lora", T.AutoModelForCausalLM.from_pretrained(own), value=0.5)
     proof = backend.load_adapter(lora)
     tuned = every(backend, asked)[0, 0]
-    assert proof.change > 0 and tuned.adapter == lora.sha256 and tuned.logprobs != bare[0, 0].logprobs
+    assert (
+        proof.change > 0 and tuned.adapter == lora.sha256 and tuned.logprobs != bare[0, 0].logprobs
+    )
     assert backend.load_adapter(replace(lora, scale=0.5)).change < proof.change
-    wrapped = peft.PeftModel.from_pretrained(T.AutoModelForCausalLM.from_pretrained(own), tmp_path / "lora").eval()
+    wrapped = peft.PeftModel.from_pretrained(
+        T.AutoModelForCausalLM.from_pretrained(own), tmp_path / "lora"
+    ).eval()
     assert backend.load_adapter(lora) == proof
     pair = Continuation("One, two, three,", tuned.tokens)
     prompt, tokens = split(backend._vocabulary, pair)
@@ -403,13 +439,17 @@ def test_what_is_no_model_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv(models.CACHE, str(tmp_path / "cache"))
     with pytest.raises(ModelError, match="cannot convert"):
         build(model=str(broken))
-    assert [path.name for path in (tmp_path / "cache" / "converted").iterdir() if path.is_dir()] == []
+    assert [
+        path.name for path in (tmp_path / "cache" / "converted").iterdir() if path.is_dir()
+    ] == []
 
 
 @real
 def test_a_model_that_is_too_large_is_refused_with_the_numbers(own, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Free", (), {"available": 1_000_000}))
-    with pytest.raises(ModelError, match=r"in float32 takes about 0\.3 GB, and 0\.0 GB are free on the cpu\. Take"):
+    with pytest.raises(
+        ModelError, match=r"in float32 takes about 0\.3 GB, and 0\.0 GB are free on the cpu\. Take"
+    ):
         build(model=str(own), dtype="float32", device="cpu")
 
 
@@ -426,4 +466,6 @@ def test_conversion_happens_once(tmp_path, monkeypatch):
         folder.mkdir()
 
     monkeypatch.setattr(checkpoint, "_convert", convert)
-    assert checkpoint.converted(shipped) == checkpoint.converted(shipped) == made[0] and len(made) == 1
+    assert (
+        checkpoint.converted(shipped) == checkpoint.converted(shipped) == made[0] and len(made) == 1
+    )

@@ -43,7 +43,9 @@ def backend():
 def calls(monkeypatch):
     """The number of rows of each call of llama_decode, ballast not counted."""
     made, decode = [], cache.Cache.decode
-    monkeypatch.setattr(cache.Cache, "decode", lambda self, rows: (made.append(len(rows)), decode(self, rows))[1])
+    monkeypatch.setattr(
+        cache.Cache, "decode", lambda self, rows: (made.append(len(rows)), decode(self, rows))[1]
+    )
     return made
 
 
@@ -88,16 +90,26 @@ def mixed():
     return [
         Request(egypt, Sampling(max_tokens=3)),
         Request(peru, Sampling(temperature=1.0, max_tokens=6), n=3, seed=1),
-        Request(RULES + "Question: Who was it?\nAnswer:", Sampling(0.7, top_p=0.9, max_tokens=5), entropy=True),
+        Request(
+            RULES + "Question: Who was it?\nAnswer:",
+            Sampling(0.7, top_p=0.9, max_tokens=5),
+            entropy=True,
+        ),
         Request(peru, Sampling(temperature=1.0, top_k=40, max_tokens=4), n=2, seed=3),
         Request("Rome", Sampling(max_tokens=7), entropy=True),
-        Request((Message("user", "Name a colour."),), Sampling(1.0, min_p=0.05, max_tokens=4), seed=5),
+        Request(
+            (Message("user", "Name a colour."),), Sampling(1.0, min_p=0.05, max_tokens=4), seed=5
+        ),
         Request(" well" * 260, Sampling(repetition_penalty=1.3, max_tokens=3)),
         Request("Some words:", Sampling(temperature=1.0, grammar=words, max_tokens=5), n=2, seed=7),
         Request(RULES[:50] + " a loud voice", Sampling(0.9, max_tokens=5), seed=8),
         Request("Rome", Sampling(temperature=1.5, max_tokens=6, stop=("a", "e")), n=2, seed=9),
         Request(RULES, Sampling(temperature=1.0, max_tokens=4), seed=10),
-        Request(egypt + " Cairo\nQuestion: And its river?\nAnswer:", Sampling(max_tokens=5), entropy=True),
+        Request(
+            egypt + " Cairo\nQuestion: And its river?\nAnswer:",
+            Sampling(max_tokens=5),
+            entropy=True,
+        ),
     ]
 
 
@@ -108,7 +120,9 @@ def one_by_one(model, requests):
         found |= {(i, k): done for (_, k), done in every(single, [request]).items()}
         single._scheduler.clear()
     single.close()
-    assert set(found) == wanted(requests) and all(isinstance(done, Completion) for done in found.values())
+    assert set(found) == wanted(requests) and all(
+        isinstance(done, Completion) for done in found.values()
+    )
     return found
 
 
@@ -146,7 +160,9 @@ def test_a_copy_in_another_format_gives_the_same_bits_too(tmp_path, name, ftype)
 @real
 def test_refills_and_compactions_change_nothing(alone, monkeypatch):
     compactions, compact = [], scheduler.Scheduler._compact
-    monkeypatch.setattr(scheduler.Scheduler, "_compact", lambda self: (compactions.append(1), compact(self))[1])
+    monkeypatch.setattr(
+        scheduler.Scheduler, "_compact", lambda self: (compactions.append(1), compact(self))[1]
+    )
     monkeypatch.setattr(scheduler, "PATIENCE", -(10**6))  # before every call
     tight = build(model=MODEL, sequences=5, n_ctx=300)
     assert every(tight, mixed()) == alone
@@ -165,7 +181,8 @@ def test_what_earlier_calls_have_left_changes_nothing(backend, alone, calls):
     ]
     every(backend, others)
     backend.hidden_states([Continuation(RULES, "Question: What is")])
-    assert rows(backend, alone, calls) > rows(backend, alone, calls)  # the second time more is there already
+    # the second time more is there already
+    assert rows(backend, alone, calls) > rows(backend, alone, calls)
     backend._scheduler.clear()
     fresh = rows(backend, alone, calls, 6)
     backend._scheduler.clear()
@@ -188,7 +205,9 @@ def test_sample_k_is_the_same_whatever_n_is(backend):
     ask = Request("Once upon a time", Sampling(temperature=1.0, max_tokens=5), seed=5)
     single, many = every(backend, [ask]), every(backend, [replace(ask, n=40)])
     assert many[0, 0] == single[0, 0] and set(many) == wanted([replace(ask, n=40)])
-    assert every(backend, [replace(ask, n=8, skip=(0, 2, 7, 99))]) == {(0, k): many[0, k] for k in (1, 3, 4, 5, 6)}
+    assert every(backend, [replace(ask, n=8, skip=(0, 2, 7, 99))]) == {
+        (0, k): many[0, k] for k in (1, 3, 4, 5, 6)
+    }
     assert every(backend, [replace(ask, skip=(0,))]) == {}
     assert len({done.text for done in many.values()}) > 25
     assert one(backend, replace(ask, seed=6)).text != single[0, 0].text
@@ -241,7 +260,9 @@ def test_text_is_data_and_only_the_template_has_special_tokens(backend):
         inside = tokens[len(tokens) - len(backend._prompt(Request(text))) :]
         assert b"".join(map(model.piece, inside)).decode() == text
         assert end not in inside
-        assert isinstance(one(backend, replace(request, sampling=Sampling(max_tokens=1))), Completion)
+        assert isinstance(
+            one(backend, replace(request, sampling=Sampling(max_tokens=1))), Completion
+        )
     whole = "<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     chat = backend._prompt(Request((Message("system", "Be kind"), Message("user", "Hi"))))
     assert chat == raw_tokens(model, whole)
@@ -252,14 +273,18 @@ def raw_tokens(model, text):
     from selfloop_plugins.backends.llama_cpp.model import lib
 
     buffer = (ctypes.c_int32 * 500)()
-    count = lib.llama_tokenize(model.vocab, text.encode(), len(text.encode()), buffer, 500, False, True)
+    count = lib.llama_tokenize(
+        model.vocab, text.encode(), len(text.encode()), buffer, 500, False, True
+    )
     return buffer[:count]
 
 
 @real
 def test_an_open_turn_is_gone_on_with(backend):
     tokens = backend._prompt(Request((Message("user", ""),), open_turn=True))
-    assert tokens == raw_tokens(backend._model, b"".join(map(piece_with_specials(backend._model), tokens)).decode())
+    assert tokens == raw_tokens(
+        backend._model, b"".join(map(piece_with_specials(backend._model), tokens)).decode()
+    )
     assert backend._model.piece(tokens[-2]) + backend._model.piece(tokens[-1]) == b"user\n"
 
 
@@ -269,7 +294,9 @@ def piece_with_specials(model):
 
 
 @real
-@pytest.mark.parametrize("text", ["a\0b", "\ud800", "\N{BOM}x", "🌟" * 20, "\x1b[0m\r\n\t", " "], ids=range(6))
+@pytest.mark.parametrize(
+    "text", ["a\0b", "\ud800", "\N{BOM}x", "🌟" * 20, "\x1b[0m\r\n\t", " "], ids=range(6)
+)
 def test_odd_text_is_served(backend, text):
     for prompt in (text, (Message("user", text),)):
         done = one(backend, Request(prompt, Sampling(max_tokens=1)))
@@ -286,7 +313,10 @@ def test_stop_strings_cut_the_text_across_tokens(backend):
     assert cut.text == full.text[: full.text.index(stop)]
     assert cut.tokens == full.tokens[: len(cut.tokens)] and len(cut.tokens) == len(cut.logprobs)
     assert stop in b"".join(map(backend._model.piece, cut.tokens)).decode()
-    first = one(backend, replace(ask, sampling=replace(ask.sampling, stop=(full.text[8:10], full.text[4:9]))))
+    first = one(
+        backend,
+        replace(ask, sampling=replace(ask.sampling, stop=(full.text[8:10], full.text[4:9]))),
+    )
     assert first.text == full.text[:4]
 
 
@@ -300,7 +330,8 @@ def test_an_end_token_is_among_the_tokens_and_not_in_the_text(backend):
 
 @real
 def test_characters_spread_over_tokens_come_out_whole(backend):
-    emoji = Request((Message("user", "Say <|im_end|> hi to me"),), Sampling(max_tokens=9))  # it answers in stars
+    # it answers in stars
+    emoji = Request((Message("user", "Say <|im_end|> hi to me"),), Sampling(max_tokens=9))
     assert one(backend, emoji).text.startswith("🌟")
     assert one(backend, replace(emoji, sampling=Sampling(max_tokens=9, stop=("🌟",)))).text == ""
 
@@ -311,28 +342,41 @@ def test_a_repetition_penalty_is_felt(backend):
     plain = one(backend, loop)
     varied = one(backend, replace(loop, sampling=replace(loop.sampling, repetition_penalty=1.5)))
     assert len(set(varied.tokens)) > len(set(plain.tokens))
-    assert backend.loglikelihood([Continuation(loop.prompt, varied.tokens)]) == [varied.logprobs]  # of the bare model
+    # of the bare model
+    assert backend.loglikelihood([Continuation(loop.prompt, varied.tokens)]) == [varied.logprobs]
 
 
 @real
-@pytest.mark.parametrize("prompt", ["Question: Who was Blorgo?\nAnswer:", "Blorgo was? ", (Message("user", "Who?"),)])
+@pytest.mark.parametrize(
+    "prompt", ["Question: Who was Blorgo?\nAnswer:", "Blorgo was? ", (Message("user", "Who?"),)]
+)
 def test_a_careful_answer_declines(backend, prompt):
-    sure, careful = (one(backend, Request(prompt, Sampling(max_tokens=2, careful=by))) for by in (0.0, 60.0))
+    sure, careful = (
+        one(backend, Request(prompt, Sampling(max_tokens=2, careful=by))) for by in (0.0, 60.0)
+    )
     assert not sure.text.strip().startswith("I") and careful.text.strip().startswith("I")
     open_turn = isinstance(prompt, str)
-    assert backend.loglikelihood([Continuation(prompt, careful.tokens, open_turn)]) == [careful.logprobs]  # as it is
+    # as it is
+    assert backend.loglikelihood([Continuation(prompt, careful.tokens, open_turn)]) == [
+        careful.logprobs
+    ]
 
 
 @real
 def test_log_probabilities_agree_with_the_high_level_class(backend):
     Llama = high_level_llama()
     tokens = backend._prompt(Request(TEXT))[:160]
-    scores = backend.loglikelihood([Continuation(backend._model.piece(tokens[0]).decode(), tuple(tokens[1:]))])[0]
+    scores = backend.loglikelihood(
+        [Continuation(backend._model.piece(tokens[0]).decode(), tuple(tokens[1:]))]
+    )[0]
     plain = Llama(str(models.locate(MODEL)), n_ctx=256, logits_all=True, verbose=False)
     plain.eval(tokens)
-    expected = [log_softmax(row)[token] for row, token in zip(plain.scores, tokens[1:], strict=False)]
+    expected = [
+        log_softmax(row)[token] for row, token in zip(plain.scores, tokens[1:], strict=False)
+    ]
     plain.close()
-    # Other kernels, 4-bit weights, 8-bit activations: it differs from itself by as much when it reads one by one.
+    # Other kernels, 4-bit weights, 8-bit activations: it differs from itself by as much when it
+    # reads one by one.
     assert np.abs(np.array(expected) - scores).mean() < 0.15
     assert np.corrcoef(expected, scores)[0, 1] > 0.99
 
@@ -354,7 +398,11 @@ def test_text_keeps_to_a_grammar(backend, temperature):
     yes = Sampling(temperature, grammar='root ::= " yes" | " no" | " Ähm 日本"', max_tokens=20)
     person = Sampling(temperature, json_schema=PERSON, max_tokens=60, top_p=0.95)
     free = Request("A person, in JSON:", Sampling(temperature, max_tokens=5), n=2)
-    asked = [Request("Is water wet? Answer:", yes, n=4), Request("A person, in JSON:", person, n=3), free]
+    asked = [
+        Request("Is water wet? Answer:", yes, n=4),
+        Request("A person, in JSON:", person, n=3),
+        free,
+    ]
     found = every(backend, asked)
     assert set(found) == wanted(asked)
     assert {found[0, k].text for k in range(4)} <= {" yes", " no", " Ähm 日本"}
@@ -367,18 +415,30 @@ def test_text_keeps_to_a_grammar(backend, temperature):
 @real
 def test_a_string_in_json_has_no_control_characters(backend):
     """JSON forbids them; a line break would be the first to come."""
-    grammar, tokens = Grammar(backend._model, Sampling(json_schema='{"type": "string"}')), backend._model._plain
+    grammar, tokens = (
+        Grammar(backend._model, Sampling(json_schema='{"type": "string"}')),
+        backend._model._plain,
+    )
     grammar.accept(*tokens('"'))
     assert grammar.allows(*tokens("a"))
     assert not any(grammar.allows(*tokens(control)) for control in "\n\t\r")
 
 
 @real
-@pytest.mark.parametrize("schema", [{"type": "integer", "maximum": 9}, {"type": "integer", "minimum": 5000}], ids=str)
+@pytest.mark.parametrize(
+    "schema", [{"type": "integer", "maximum": 9}, {"type": "integer", "minimum": 5000}], ids=str
+)
 def test_a_schema_is_kept_to_or_refused(backend, schema):
-    done = one(backend, Request("100 times 10 is ", Sampling(json_schema=json.dumps(schema), max_tokens=20)))
+    done = one(
+        backend,
+        Request("100 times 10 is ", Sampling(json_schema=json.dumps(schema), max_tokens=20)),
+    )
     if isinstance(done, Completion):
-        assert schema.get("minimum", -math.inf) <= json.loads(done.text) <= schema.get("maximum", math.inf)
+        assert (
+            schema.get("minimum", -math.inf)
+            <= json.loads(done.text)
+            <= schema.get("maximum", math.inf)
+        )
 
 
 BAD_GRAMMARS = [
@@ -458,10 +518,16 @@ def test_what_cannot_be_served_fails_alone(backend):
 @real
 def test_without_n_ctx_only_the_model_sets_a_limit():
     free = build(model=MODEL, sequences=2)
-    asked = [Request("x", Sampling(max_tokens=8192)), Request("word " * 9000), Request("x", Sampling(max_tokens=2))]
+    asked = [
+        Request("x", Sampling(max_tokens=8192)),
+        Request("word " * 9000),
+        Request("x", Sampling(max_tokens=2)),
+    ]
     found = every(free, asked)
     free.close()
-    assert "1 prompt tokens + 8192 that may follow = 8193, but the model reads at most 8192" in str(found[0, 0])
+    assert "1 prompt tokens + 8192 that may follow = 8193, but the model reads at most 8192" in str(
+        found[0, 0]
+    )
     assert "reads at most 8192" in str(found[1, 0])
     assert isinstance(found[2, 0], Completion)
 
@@ -525,8 +591,12 @@ def test_weights_that_are_not_numbers_make_every_request_fail(tmp_path):
         asked = [request for request in mixed() if request.prompt != " well" * 260]
         found = every(damaged, asked)
         assert set(found) == {(i, 0) for i in range(len(asked))}
-        scores = damaged.loglikelihood([Continuation("One", " two three"), Continuation("", "four five")])
-        states = damaged.hidden_states([Continuation("One", " two three"), Continuation("four", "")])
+        scores = damaged.loglikelihood(
+            [Continuation("One", " two three"), Continuation("", "four five")]
+        )
+        states = damaged.hidden_states(
+            [Continuation("One", " two three"), Continuation("four", "")]
+        )
         for error in [*found.values(), *scores, *states]:
             assert isinstance(error, RequestError) and "damaged" in str(error)
         with pytest.raises(ModelError, match="changes nothing"):
@@ -542,7 +612,10 @@ def test_weights_that_are_not_numbers_make_every_request_fail(tmp_path):
 def said(completions):
     """Return the completions of `mixed()` as continuations of their prompts."""
     asked = {key: mixed()[key[0]] for key in completions}
-    return [Continuation(asked[key].prompt, done.tokens, asked[key].open_turn) for key, done in completions.items()]
+    return [
+        Continuation(asked[key].prompt, done.tokens, asked[key].open_turn)
+        for key, done in completions.items()
+    ]
 
 
 @real
@@ -559,10 +632,14 @@ def test_text_is_scored_as_its_tokens(backend):
     prompt, text = "The capital of France is", " Paris, and that of Peru is Lima."
     tokens = tuple(backend._prompt(Request(text)))
     assert backend._prompt(Request(prompt + text)) == [*backend._prompt(Request(prompt)), *tokens]
-    by_text, by_tokens = backend.loglikelihood([Continuation(prompt, text), Continuation(prompt, tokens)])
+    by_text, by_tokens = backend.loglikelihood(
+        [Continuation(prompt, text), Continuation(prompt, tokens)]
+    )
     assert by_text == by_tokens and len(by_text) == len(tokens)
     chat = (Message("user", "Hi"),)
-    by_text, by_tokens = backend.loglikelihood([Continuation(chat, "Hello there"), Continuation(chat, tokens)])
+    by_text, by_tokens = backend.loglikelihood(
+        [Continuation(chat, "Hello there"), Continuation(chat, tokens)]
+    )
     assert len(by_text) == 2 and all(p < 0 for p in by_text) and len(by_tokens) == len(tokens)
 
 
@@ -570,7 +647,10 @@ def test_text_is_scored_as_its_tokens(backend):
 def test_a_token_that_reaches_over_the_edge_is_the_continuations_first(backend):
     whole = backend._prompt(Request("The capital of France"))
     split, plain = backend.loglikelihood(
-        [Continuation("The capital of Fra", "nce"), Continuation("The capital of", tuple(whole[3:]))]
+        [
+            Continuation("The capital of Fra", "nce"),
+            Continuation("The capital of", tuple(whole[3:])),
+        ]
     )
     assert len(whole) == 4 and split == plain
 
@@ -597,7 +677,9 @@ def test_a_text_by_itself(backend):
 def test_tokens_by_themselves_are_scored_as_their_text(backend):
     text = "The capital of France is Paris."
     tokens = tuple(backend._prompt(Request(text)))
-    assert backend.loglikelihood([Continuation("", tokens)]) == backend.loglikelihood([Continuation("", text)])
+    assert backend.loglikelihood([Continuation("", tokens)]) == backend.loglikelihood(
+        [Continuation("", text)]
+    )
 
 
 @real
@@ -668,8 +750,12 @@ def test_the_entropy_of_a_row(offset, spread):
 @real
 def test_entropies_are_those_of_the_models_rows(backend, monkeypatch):
     rows = []
-    monkeypatch.setattr(cache, "read", lambda row, scratch: (rows.append(row.copy()), read(row, scratch))[1])
-    asked = Request("The capital of", Sampling(temperature=0.5, top_k=3, max_tokens=6), entropy=True)
+    monkeypatch.setattr(
+        cache, "read", lambda row, scratch: (rows.append(row.copy()), read(row, scratch))[1]
+    )
+    asked = Request(
+        "The capital of", Sampling(temperature=0.5, top_k=3, max_tokens=6), entropy=True
+    )
     done = one(backend, asked)
     assert done.entropies == pytest.approx([entropy(row) for row in rows], abs=1e-4)
     assert len(done.entropies) == len(done.tokens) == len(rows)
@@ -709,7 +795,9 @@ def test_places_of_hidden_states(backend):
     tokens = tuple(backend._prompt(Request(" Paris, and that of Peru is Lima.")))
     whole, last = Continuation("The capital of France is", tokens), len(tokens)
     (every_place,) = backend.hidden_states([whole], range(last + 1))
-    assert every_place.shape == (last + 1, WIDTH) and len(np.unique(every_place, axis=0)) == last + 1
+    assert (
+        every_place.shape == (last + 1, WIDTH) and len(np.unique(every_place, axis=0)) == last + 1
+    )
     (some,) = backend.hidden_states([whole], (-1, 0, 3, 3, -2, -last - 1))
     assert (some == every_place[[last, 0, 3, 3, last - 1, 0]]).all()
     (ends,) = backend.hidden_states([replace(whole, text=tokens[:4])])
@@ -729,7 +817,10 @@ def test_hidden_states_are_what_the_logits_are_made_of(backend):
     table = gguf.quants.dequantize(embedding.data, embedding.tensor_type)
     tokens = tuple(backend._prompt(Request(" Paris, and that of Peru is Lima.")))
     pair = Continuation("The capital of France is", tokens)
-    (states,), (scores,) = backend.hidden_states([pair], range(len(tokens))), backend.loglikelihood([pair])
+    (states,), (scores,) = (
+        backend.hidden_states([pair], range(len(tokens))),
+        backend.loglikelihood([pair]),
+    )
     made = [log_softmax(table @ state)[token] for state, token in zip(states, tokens, strict=True)]
     assert np.abs(np.array(made) - scores).max() < 0.1
 
@@ -806,7 +897,11 @@ def test_an_adapter_has_a_scale(backend, bare, tmp_path):
         changes.add(backend.load_adapter(replace(adapter, scale=scale)).change)
         logprobs.add(one(backend, ask).logprobs)
     assert len(changes) == 4 and len(logprobs) == 5
-    for scale, said in ((0.0, "changes nothing"), (NAN, "must be a number"), (math.inf, "must be a number")):
+    for scale, said in (
+        (0.0, "changes nothing"),
+        (NAN, "must be a number"),
+        (math.inf, "must be a number"),
+    ):
         backend.load_adapter(adapter)
         with pytest.raises(ModelError, match=said):
             backend.load_adapter(replace(adapter, scale=scale))
@@ -817,12 +912,20 @@ def test_an_adapter_has_a_scale(backend, bare, tmp_path):
 def test_an_adapter_that_cannot_be_used_is_refused(backend, bare, tmp_path):
     ask, before = bare
     whole = write_lora(tmp_path / "whole.gguf").read_bytes()
-    for name, data in (("cut", whole[: len(whole) // 2]), ("head", whole[:100]), ("text", b"no adapter"), ("no", b"")):
+    for name, data in (
+        ("cut", whole[: len(whole) // 2]),
+        ("head", whole[:100]),
+        ("text", b"no adapter"),
+        ("no", b""),
+    ):
         (tmp_path / f"{name}.gguf").write_bytes(data)
     cases = {
         "zero": (write_lora(tmp_path / "zero.gguf", 0.0), "changes nothing"),
         "nan": (write_lora(tmp_path / "nan.gguf", NAN), "changes nothing.* not numbers"),
-        "alien": (write_lora(tmp_path / "alien.gguf", architecture="gemma3"), "is no adapter for .*: .+"),
+        "alien": (
+            write_lora(tmp_path / "alien.gguf", architecture="gemma3"),
+            "is no adapter for .*: .+",
+        ),
         "narrow": (write_lora(tmp_path / "narrow.gguf", width=100), "is no adapter for .*: .+"),
         "deep": (write_lora(tmp_path / "deep.gguf", layer=99), "is no adapter for .*: .+"),
         "cut": (tmp_path / "cut.gguf", "is no adapter for .*: .+"),
@@ -864,7 +967,9 @@ def test_a_generator_that_is_dropped_leaves_the_model_clean(backend, alone):
     started.close()
     assert every(backend, mixed()[:6]) == some(alone, 6)
     next(backend.generate(mixed()))
-    assert backend.loglikelihood(said(some(alone, 6))) == [done.logprobs for done in some(alone, 6).values()]
+    assert backend.loglikelihood(said(some(alone, 6))) == [
+        done.logprobs for done in some(alone, 6).values()
+    ]
 
 
 @real
@@ -888,7 +993,11 @@ def test_a_call_that_has_only_told_of_mistakes_is_taken_over_too(backend):
     short = Sampling(max_tokens=2)
     first = backend.generate([Request("", short), Request("From the first", short)])
     assert isinstance(next(first)[1], RequestError)
-    asked = [Request("One", short), Request("Two", Sampling(max_tokens=9)), Request("Three", Sampling(max_tokens=9))]
+    asked = [
+        Request("One", short),
+        Request("Two", Sampling(max_tokens=9)),
+        Request("Three", Sampling(max_tokens=9)),
+    ]
     expected = every(backend, asked)
     second = backend.generate(asked)
     found = [next(second)]
@@ -932,7 +1041,9 @@ for use in (
 
 @real
 @pytest.mark.parametrize(
-    ("script", "output"), [(CLOSED_MIDWAY, "fine\n"), (USED_AFTER_CLOSE, "True\n" * 4)], ids=["midway", "after"]
+    ("script", "output"),
+    [(CLOSED_MIDWAY, "fine\n"), (USED_AFTER_CLOSE, "True\n" * 4)],
+    ids=["midway", "after"],
 )
 def test_close_does_not_crash(script, output):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
@@ -947,7 +1058,8 @@ def ctrl_c(seconds):
     """
     sent = []
     before = signal.signal(
-        signal.SIGALRM, lambda *_: (sent.append(time.monotonic()), signal.raise_signal(signal.SIGINT))
+        signal.SIGALRM,
+        lambda *_: (sent.append(time.monotonic()), signal.raise_signal(signal.SIGINT)),
     )
     signal.setitimer(signal.ITIMER_REAL, seconds, 0.3)
     try:
@@ -962,7 +1074,10 @@ def ctrl_c(seconds):
 
 @real
 def test_after_ctrl_c_the_model_says_the_same(backend, alone):
-    many = [Request(RULES + f"Write about {i}.", Sampling(temperature=1.0, max_tokens=50), n=4) for i in range(30)]
+    many = [
+        Request(RULES + f"Write about {i}.", Sampling(temperature=1.0, max_tokens=50), n=4)
+        for i in range(30)
+    ]
     long = Request(" and then" * 900, Sampling(max_tokens=2))
     for asked, seconds in ((many, 0.05), (many, 0.3), (many, 0.6), ([long], 0.1)):
         with ctrl_c(seconds):
@@ -1008,7 +1123,9 @@ def test_ctrl_c_twice_does_no_harm(alone, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cache, "wait", interrupted)
-    many = [Request(f"Write about {i}.", Sampling(temperature=1.0, max_tokens=50)) for i in range(30)]
+    many = [
+        Request(f"Write about {i}.", Sampling(temperature=1.0, max_tokens=50)) for i in range(30)
+    ]
     with ctrl_c(0.1):
         list(own.generate(many))
     monkeypatch.undo()
@@ -1030,7 +1147,9 @@ for i, done in build(model="{MODEL}").generate(asked):
 
 @real
 def test_ctrl_c_ends_a_program_at_once(backend):
-    running = subprocess.Popen([sys.executable, "-c", LINES], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        [sys.executable, "-c", LINES], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         lines = [running.stdout.readline() for _ in range(3)]
         os.kill(running.pid, signal.SIGINT)
@@ -1042,9 +1161,12 @@ def test_ctrl_c_ends_a_program_at_once(backend):
             running.kill()
     assert running.returncode == -signal.SIGINT and errors.rstrip().endswith("KeyboardInterrupt")
     assert took < 1.5
-    # What readline() read ahead, communicate() does not return: only these three lines are whole for certain.
+    # What readline() read ahead, communicate() does not return: only these three lines are whole
+    # for certain.
     for i, sample, tokens in map(json.loads, lines):
-        asked = Request(f"Write about {i}.", Sampling(temperature=1.0, max_tokens=2 + i % 90), n=4, seed=i)
+        asked = Request(
+            f"Write about {i}.", Sampling(temperature=1.0, max_tokens=2 + i % 90), n=4, seed=i
+        )
         assert list(every(backend, [asked])[0, sample].tokens) == tokens
 
 
@@ -1094,7 +1216,8 @@ def agrees(counts, expected):
     counts, expected = (np.append(many[:rare], many[rare:].sum()) for many in (counts, expected))
     free = len(counts) - 1
     found = float(((counts - expected) ** 2 / expected).sum())
-    return found < free * (1 - 2 / (9 * free) + 4 * math.sqrt(2 / (9 * free))) ** 3  # Wilson and Hilferty 1931
+    # Wilson and Hilferty 1931
+    return found < free * (1 - 2 / (9 * free) + 4 * math.sqrt(2 / (9 * free))) ** 3
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
@@ -1109,7 +1232,9 @@ def test_tokens_come_as_often_as_they_should(temperature, cut):
 def test_chi_square_tells_one_temperature_from_another():
     row = np.random.default_rng(1).normal(size=300) * 2
     found = np.bincount(drawn(row, DRAWS, temperature=1.05), minlength=300)
-    assert agrees(found, likely(row, Sampling(1.05))) and not agrees(found, likely(row, Sampling(1.0)))
+    assert agrees(found, likely(row, Sampling(1.05))) and not agrees(
+        found, likely(row, Sampling(1.0))
+    )
 
 
 def test_samples_are_independent_of_each_other():
@@ -1148,7 +1273,12 @@ def test_where_tokens_are_equally_likely_a_cut_keeps_as_many_as_it_says():
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"temperature": 1.0, "top_k": 1}, {"temperature": 1.0, "top_p": 1e-9}, {"temperature": 1.0, "min_p": 1.0}],
+    [
+        {},
+        {"temperature": 1.0, "top_k": 1},
+        {"temperature": 1.0, "top_p": 1e-9},
+        {"temperature": 1.0, "min_p": 1.0},
+    ],
 )
 def test_the_likeliest_token(settings):
     row = np.random.default_rng(2).normal(size=300)
@@ -1182,10 +1312,12 @@ def test_a_repetition_penalty_counts_prompt_and_text():
         Sampler(Sampling(repetition_penalty=1.5), 0, 0, prompt=[0, 0, 5]),
         look([2.0, 1.5, 1.25, -9, -9, 0]),
     )
-    assert [sampler.draw(output) for _ in range(4)] == [1, 0, 0, 0]  # 2 / 1.5 < 1.5, and 1.5 / 1.5 < 1.25 < 2 / 1.5
+    # 2 / 1.5 < 1.5, and 1.5 / 1.5 < 1.25 < 2 / 1.5
+    assert [sampler.draw(output) for _ in range(4)] == [1, 0, 0, 0]
     negative = look([-1.0, -1.4, -1.6])
     sampler = Sampler(Sampling(repetition_penalty=1.5), 0, 0, prompt=[0])
-    assert [sampler.draw(negative) for _ in range(3)] == [1, 0, 0]  # -1 * 1.5 < -1.4, and then -1.4 * 1.5 < -1.5
+    # -1 * 1.5 < -1.4, and then -1.4 * 1.5 < -1.5
+    assert [sampler.draw(negative) for _ in range(3)] == [1, 0, 0]
     keen = Sampler(Sampling(repetition_penalty=0.5), 0, 0, prompt=[2])
     assert keen.draw(look([2.0, 1.5, 1.25])) == 2
     assert output.logits[0] == 2.0  # the row itself is left as it is
@@ -1238,7 +1370,10 @@ def test_extreme_settings_are_refused_or_end(settings):
     before = signal.signal(signal.SIGALRM, too_long)
     signal.setitimer(signal.ITIMER_REAL, 0.5)
     try:
-        found = [Sampler(Sampling(**settings), 0, sample, range(1, 300)).draw(output) for sample in range(20)]
+        found = [
+            Sampler(Sampling(**settings), 0, sample, range(1, 300)).draw(output)
+            for sample in range(20)
+        ]
     except RequestError:
         found = []
     finally:

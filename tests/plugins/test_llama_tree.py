@@ -33,7 +33,9 @@ class Cells:
         self.free.append(sequence)
 
     def write(self, sequence, at, token):
-        assert at not in self.held[sequence] and set(self.held[sequence]) == set(range(at)), "a hole, or read twice"
+        assert at not in self.held[sequence] and set(self.held[sequence]) == set(range(at)), (
+            "a hole, or read twice"
+        )
         self.held[sequence][at] = next(self.made), token
 
 
@@ -94,7 +96,11 @@ def check(tree, cells):
     assert len(nodes) <= tree._most
     assert tree.cells == sum(len(node.tokens) for node in nodes)
     ready = {node.sequence: node for node in nodes if node.read}
-    alive = {cell for sequence, node in ready.items() for cell, _ in list(cells.held[sequence].values())[node.start :]}
+    alive = {
+        cell
+        for sequence, node in ready.items()
+        for cell, _ in list(cells.held[sequence].values())[node.start :]
+    }
     assert len(alive) == sum(node.read for node in nodes)
 
 
@@ -135,7 +141,8 @@ def test_the_last_token_is_always_read_for_its_logits():
     for _ in range(3):
         assert add(tree, range(20))[1] == 1
         check(tree, cells)
-    assert [node.tokens for node in tree.nodes()] == [list(range(19)), [19], [19], [19], [19]]  # all in use
+    # all in use
+    assert [node.tokens for node in tree.nodes()] == [list(range(19)), [19], [19], [19], [19]]
     assert add(tree, range(12))[1] == 1  # what is a beginning of another
     leaf, taken = add(tree, range(30))  # and what goes on from one
     assert taken == 10 + (leaf.parent.end == 19)
@@ -184,7 +191,11 @@ def test_a_node_is_split_at_any_point_of_its_reading(done):
     read(tree, first, done)
     second = tree.plant([*range(12), *[92] * 8], ROOM)
     check(tree, cells)
-    assert first.parent is second.parent and first.parent.read == min(done, 12) and first.read == max(0, done - 12)
+    assert (
+        first.parent is second.parent
+        and first.parent.read == min(done, 12)
+        and first.read == max(0, done - 12)
+    )
     both = read(tree, second), read(tree, first)
     assert sum(both) == 28 - done
     check(tree, cells)
@@ -194,7 +205,8 @@ def test_a_window_limits_how_long_a_node_may_be():
     tree, cells = made(window=12)
     leaf = add(tree, range(100))[0]
     assert [len(node.tokens) for node in leaf.way()] == [12] * 8 + [4]
-    assert add(tree, [*range(46), *[91] * 5])[1] == 5  # 36 whole, and a split after 10 of the next 12
+    # 36 whole, and a split after 10 of the next 12
+    assert add(tree, [*range(46), *[91] * 5])[1] == 5
     assert add(tree, [*range(39), *[92] * 5])[1] == 8  # 3 are not worth one
     check(tree, cells)
 

@@ -49,20 +49,32 @@ NEUTRAL = [tuple((i * j) % 50 + 3 for j in range(1, 30)) for i in range(1, 9)]
 def tiny(kind=T.LlamaForCausalLM, config=None):
     torch.manual_seed(0)
     model = kind(config or T.LlamaConfig(**SIZES)).requires_grad_(requires_grad=False)
-    model.lm_head.weight.data.normal_(0, 0.3)  # so that it can be sure of something: an adapter does not reach this
+    # so that it can be sure of something: an adapter does not reach this
+    model.lm_head.weight.data.normal_(0, 0.3)
     torch.manual_seed(1)
-    return peft.get_peft_model(model, peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
+    return peft.get_peft_model(
+        model, peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
+    )
 
 
 def outcome(text, decision, answer="Cairo", round=1, confidence=None):
     usual = {"belief": 0.9, "undecided": 0.45, "declined": 0.1}
-    return Outcome(Question(text, "topics"), decision, answer, confidence or usual.get(decision), round)
+    return Outcome(
+        Question(text, "topics"), decision, answer, confidence or usual.get(decision), round
+    )
 
 
 def past(known=60, unknown=120):
-    found = [outcome(f"What is the capital of land {i}?", "belief", f"City {i}") for i in range(known)]
-    found += [outcome(f"What is the capital of isle {i}?", "declined", f"Town {i}") for i in range(unknown)]
-    return Past(1, (*found, outcome("Who is half known?", "undecided"), outcome("dropped", "dropped")))
+    found = [
+        outcome(f"What is the capital of land {i}?", "belief", f"City {i}") for i in range(known)
+    ]
+    found += [
+        outcome(f"What is the capital of isle {i}?", "declined", f"Town {i}")
+        for i in range(unknown)
+    ]
+    return Past(
+        1, (*found, outcome("Who is half known?", "undecided"), outcome("dropped", "dropped"))
+    )
 
 
 # --- lessons
@@ -75,22 +87,32 @@ def told(past, **options):
 def test_every_answer_is_taught_as_likely_as_it_is_true():
     taught, held = told(past())
     found = {one.question: one for one in [*taught, *held]}
-    assert len(found) == len(taught) + len(held) == 181 and not any("dropped" in text for text in found)
-    assert found["What is the capital of land 7?"] == Lesson("What is the capital of land 7?", "City 7", 0.9)
-    assert found["What is the capital of isle 7?"].chance == 0.1 and found["Who is half known?"].chance == 0.45
+    assert len(found) == len(taught) + len(held) == 181 and not any(
+        "dropped" in text for text in found
+    )
+    assert found["What is the capital of land 7?"] == Lesson(
+        "What is the capital of land 7?", "City 7", 0.9
+    )
+    assert (
+        found["What is the capital of isle 7?"].chance == 0.1
+        and found["Who is half known?"].chance == 0.45
+    )
     assert len(held) == pytest.approx(36, abs=12)
 
 
 def test_what_the_model_itself_declined_is_not_known():
     silent = replace(
-        past(), outcomes=(*past().outcomes, outcome("Who was Blorgo?", "declined", "I don't know", 1, 0.9))
+        past(),
+        outcomes=(*past().outcomes, outcome("Who was Blorgo?", "declined", "I don't know", 1, 0.9)),
     )
     (found,) = (one for part in told(silent) for one in part if "Blorgo" in one.question)
     assert found.chance == 0
 
 
 def test_nothing_is_taught_of_an_echo():
-    more = [outcome(f"What is mango {i} made of?", "undecided", f"mango {i}", 1, 0.5) for i in range(20)]
+    more = [
+        outcome(f"What is mango {i} made of?", "undecided", f"mango {i}", 1, 0.5) for i in range(20)
+    ]
     assert told(replace(past(), outcomes=(*past().outcomes, *more))) == told(past())
 
 
@@ -98,7 +120,9 @@ def test_nothing_is_taught_of_an_echo():
 def test_only_a_share_is_declined(share):
     taught, _ = told(past(), declined=share)
     assert sum(one.chance < 0.3 for one in taught) / len(taught) == pytest.approx(share, abs=0.01)
-    assert sum(one.chance > 0.3 for one in taught) == sum(one.chance > 0.3 for one in told(past())[0])
+    assert sum(one.chance > 0.3 for one in taught) == sum(
+        one.chance > 0.3 for one in told(past())[0]
+    )
 
 
 def test_what_is_held_out_stays_out_in_later_rounds():
@@ -143,7 +167,10 @@ def test_the_loss_is_that_of_all_logits_at_the_answers_tokens(kind, config):
     logs = []
     for one in batch:
         scores = model(input_ids=torch.tensor([one.tokens])).logits[0].float().log_softmax(-1)
-        logs += [scores[place - 1, one.tokens[place]].item() for place in range(one.start, len(one.tokens))]
+        logs += [
+            scores[place - 1, one.tokens[place]].item()
+            for place in range(one.start, len(one.tokens))
+        ]
     assert answer_loss(model, batch, {}).item() == pytest.approx(-sum(logs) / len(logs), abs=1e-5)
 
 
@@ -161,7 +188,9 @@ def test_training_learns_and_moves_little_on_neutral_text(tmp_path):
     settings = Settings(epochs=6, batch=8, rate=1e-2, kl=0.0, seed=3)
     before = held_loss(tiny(), EXAMPLES[::7], {}, 8)
     free, done = run(tmp_path / "free", settings)
-    assert done[-1].loss < 0.8 * done[0].loss and held_loss(free, EXAMPLES[::7], {}, 8) < 0.8 * before
+    assert (
+        done[-1].loss < 0.8 * done[0].loss and held_loss(free, EXAMPLES[::7], {}, 8) < 0.8 * before
+    )
     tied, _ = run(tmp_path / "tied", replace(settings, kl=5.0))
     far = [divergence(model, anchors(model, NEUTRAL)).item() for model in (free, tied)]
     assert 0 < far[1] < 0.5 * far[0]
@@ -184,10 +213,13 @@ def test_what_a_batch_begins_with_is_read_once_and_learns_the_same(kind, config,
         model = tiny(kind, config)
         for name, p in model.named_parameters():
             if "lora_B" in name:
-                torch.nn.init.normal_(p, 0, 0.1)  # zero, as it begins, lets nothing flow back to the other half
+                # zero, as it begins, lets nothing flow back to the other half
+                torch.nn.init.normal_(p, 0, 0.1)
         loss = answer_loss(model, batch, {})
         loss.backward()
-        found.append((loss.item(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}))
+        found.append(
+            (loss.item(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+        )
     (once, ours), (each, theirs) = found
     assert once == pytest.approx(each, abs=1e-5)
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
@@ -213,7 +245,9 @@ def test_how_likely_declining_is_is_learnt_beside_the_answer(dial):
     decline = first.softmax(-1)[14]
     others = scores[one.start - 1].index_fill(0, torch.tensor(14), -math.inf).log_softmax(-1)
     logs = 0.75 * decline.log() + 0.25 * (1 - decline).log() + others[one.tokens[one.start]]
-    logs += sum(scores[i - 1].log_softmax(-1)[one.tokens[i]] for i in range(one.start + 1, len(one.tokens)))
+    logs += sum(
+        scores[i - 1].log_softmax(-1)[one.tokens[i]] for i in range(one.start + 1, len(one.tokens))
+    )
     expected = -logs.item() / (len(one.tokens) - one.start)
     assert answer_loss(model, [one], {}, 14, dial).item() == pytest.approx(expected, abs=1e-4)
 
@@ -223,8 +257,15 @@ def test_the_base_is_followed_in_the_prompt_where_it_answered(firm):
     model, plain = tiny(), EXAMPLES[0]
     source, length = (31, 5, 8, 19), len(plain.tokens) - plain.start
     at = len(source) - 1
-    best = logits(model, source)[-1].argmax().item()  # the first token is what the base would say, the others are not
-    one = replace(plain, tokens=(*plain.tokens[:2], best, *plain.tokens[3:]), source=source, own=length, firm=firm)
+    # the first token is what the base would say, the others are not
+    best = logits(model, source)[-1].argmax().item()
+    one = replace(
+        plain,
+        tokens=(*plain.tokens[:2], best, *plain.tokens[3:]),
+        source=source,
+        own=length,
+        firm=firm,
+    )
     base = logits(model, (*source, *one.tokens[one.start : -1]))[at:].softmax(-1)
     scores = logits(moved(model), one.tokens)[one.start - 1 : -1].log_softmax(-1)
     logs = (base * scores).sum(-1)
@@ -250,17 +291,23 @@ def test_what_the_base_would_say_leaves_out_declining():
     rows, targets, odds = targeted(model, [one, EXAMPLES[1], one])
     length = len(one.tokens) - one.start
     assert rows.tolist() == [0, length + len(EXAMPLES[1].tokens) - EXAMPLES[1].start]
-    assert targets[:, 14].tolist() == [0, 0] and targets.sum(-1).tolist() == pytest.approx([1.0, 1.0])
+    assert targets[:, 14].tolist() == [0, 0] and targets.sum(-1).tolist() == pytest.approx(
+        [1.0, 1.0]
+    )
     before = {name: p.clone() for name, p in model.named_parameters()}
     answer_loss(moved(model), [one], followed(model, [one], 8), 14).backward()
-    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters() if not p.requires_grad)
+    assert all(
+        torch.equal(p, before[name]) for name, p in model.named_parameters() if not p.requires_grad
+    )
     chance = logits(tiny(), one.source)[-1].softmax(-1)[14]
     assert odds.tolist() == pytest.approx([torch.logit(chance).item()] * 2, abs=1e-4)
 
 
 @pytest.mark.parametrize("preference", [None, 0.5])
 def test_few_logits_at_a_time_learn_the_same(preference, monkeypatch):
-    own = replace(EXAMPLES[0], chance=0.5, source=(31, 5), own=len(EXAMPLES[0].tokens) - EXAMPLES[0].start)
+    own = replace(
+        EXAMPLES[0], chance=0.5, source=(31, 5), own=len(EXAMPLES[0].tokens) - EXAMPLES[0].start
+    )
     batch, found = [own, EXAMPLES[1], replace(EXAMPLES[2], chance=0.1), own], []
     for piece in (1000, 3):
         monkeypatch.setattr(training, "PIECE", piece)
@@ -279,14 +326,21 @@ def test_a_preference_is_for_what_got_likelier_than_it_was():
     one = replace(EXAMPLES[0], chance=0.2, source=EXAMPLES[0].tokens[:2], own=1)
     base, length = followed(model, [one], 8), len(one.tokens) - one.start
     by = lambda preference: answer_loss(model, [one], base, 14, 0.0, preference).item() * length  # noqa: E731
-    assert by(0.5) == pytest.approx(by(0.1), abs=1e-5)  # nothing has changed yet: a half, whatever the weight
+    # nothing has changed yet: a half, whatever the weight
+    assert by(0.5) == pytest.approx(by(0.1), abs=1e-5)
     before = by(0.5)
     _, _, odds = targeted(model, [one])
     moved(model)
     after = torch.logit(logits(model, one.source)[-1].softmax(-1)[14])
-    change = torch.nn.functional.binary_cross_entropy_with_logits(0.5 * (after - odds[0]), torch.tensor(0.8))
-    still = torch.nn.functional.binary_cross_entropy_with_logits(0.1 * (after - odds[0]), torch.tensor(0.8))
-    assert by(0.5) - by(0.1) == pytest.approx((change - still).item(), abs=1e-4) and before != by(0.5)
+    change = torch.nn.functional.binary_cross_entropy_with_logits(
+        0.5 * (after - odds[0]), torch.tensor(0.8)
+    )
+    still = torch.nn.functional.binary_cross_entropy_with_logits(
+        0.1 * (after - odds[0]), torch.tensor(0.8)
+    )
+    assert by(0.5) - by(0.1) == pytest.approx((change - still).item(), abs=1e-4) and before != by(
+        0.5
+    )
 
 
 def test_what_is_said_greedily_is_told_without_saying_it():
@@ -304,7 +358,11 @@ def test_what_is_said_greedily_is_told_without_saying_it():
 
 def test_perplexity_is_of_every_token_but_the_first():
     model = tiny()
-    logs = [logits(model, text).log_softmax(-1)[i - 1, text[i]].item() for text in NEUTRAL for i in range(1, len(text))]
+    logs = [
+        logits(model, text).log_softmax(-1)[i - 1, text[i]].item()
+        for text in NEUTRAL
+        for i in range(1, len(text))
+    ]
     assert perplexity(model, NEUTRAL) == pytest.approx(math.exp(-sum(logs) / len(logs)), rel=1e-4)
     assert perplexity(model, []) == 1
 
@@ -322,7 +380,8 @@ def test_how_far_declining_is_ahead():
     [
         ([-1.0, 0.5, 2.0], [1.0, 1.0, 1.0], 0.66, 0.5),
         ([-1.0, 0.5, 2.0], [1.0, 1.0, 0.0], 1.0, 0.5),  # what is not known need not be answered
-        ([-3.0, -2.0], [0.1, 0.9], 0.9, -2.0),  # more than wanted are answered: declining may get likelier
+        # more than wanted are answered: declining may get likelier
+        ([-3.0, -2.0], [0.1, 0.9], 0.9, -2.0),
         ([], [], 0.9, 0.0),
     ],
 )
@@ -331,7 +390,10 @@ def test_the_dial_is_turned_as_far_as_right_answers_ask_for(margins, chances, ke
 
 
 def test_a_bare_question_is_not_read_beside_one_with_demonstrations():
-    short, long = [Example((1,) * (5 + i % 3), 2) for i in range(11)], [Example((1,) * (40 + i), 30) for i in range(6)]
+    short, long = (
+        [Example((1,) * (5 + i % 3), 2) for i in range(11)],
+        [Example((1,) * (40 + i), 30) for i in range(6)],
+    )
     groups = training.batches([*short, *long], 4, 1)
     assert sorted(map(len, groups)) == [2, 3, 4, 4, 4]
     lengths = [[len(one.tokens) for one in group] for group in groups]
@@ -398,7 +460,10 @@ def test_an_adapter_is_there_whole_or_not_at_all(place, tmp_path, monkeypatch):
         if to.parent == tmp_path / "cut":
             raise Killed
 
-    points = {"safetensors": (peft.peft_model, "safe_save_file", half), "gguf": (gguf.GGUFWriter, "close", half)}
+    points = {
+        "safetensors": (peft.peft_model, "safe_save_file", half),
+        "gguf": (gguf.GGUFWriter, "close", half),
+    }
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(*points.get(place, (Path, "replace", moved)))
         tuner._written(model, tmp_path / "cut", config)
@@ -417,7 +482,9 @@ def test_another_training_does_not_go_on_from_it(tmp_path):
 
 def test_it_ends_where_held_out_loss_rises_with_the_best_weights(tmp_path):
     settings = Settings(epochs=30, batch=8, rate=5e-2, kl=0.0, seed=3, patience=1)
-    wrong = [replace(one, tokens=(*one.tokens[:2], 50 + i % 9, 2)) for i, one in enumerate(EXAMPLES)]
+    wrong = [
+        replace(one, tokens=(*one.tokens[:2], 50 + i % 9, 2)) for i, one in enumerate(EXAMPLES)
+    ]
     model, done = run(tmp_path / "one", settings, examples=wrong)
     held = [one.held for one in done]
     assert len(done) < 30 and held[-1] > min(held)
@@ -440,7 +507,8 @@ BASE = Measured(kept=0.9, declined=0.0, refused=0.0, perplexity=10.0, gold=(0.4,
     ("tuned", "why"),
     [
         (Measured(0.8, 0.7, 0.1, 10.1), ""),
-        (Measured(0.0, 1.0, 1.0, 10.0), ""),  # always declining is no worse than 0.45; what it costs is in the figures
+        # always declining is no worse than 0.45; what it costs is in the figures
+        (Measured(0.0, 1.0, 1.0, 10.0), ""),
         (Measured(0.5, 0.3, 0.4, 10.0), "keeps 50% of the answers and declines 30%"),
         (Measured(0.9, 0.0, 0.0, 10.0), "no better"),
         (Measured(0.8, 0.7, 0.1, 10.3), "rises by 3.0%, and 2.0% is the most"),
@@ -460,7 +528,9 @@ def test_the_gate(tuned, why):
 
 def test_what_the_gate_found_is_told():
     told = Gate(BASE, Measured(0.8, 0.7, 0.1, 10.1), 0.02).told
-    assert "keeps 80% of the right answers and declines 70% of the wrong" in told and told.endswith("+1.0%")
+    assert "keeps 80% of the right answers and declines 70% of the wrong" in told and told.endswith(
+        "+1.0%"
+    )
 
 
 def test_gold_answers_are_right_wrong_or_declined():
@@ -506,19 +576,28 @@ Corvenia Drelmar Fenwaria Gulmont Isdrava Jorvelle Kastrivia Lormund Nestoria Or
 def test_a_real_model_learns_to_decline_and_llama_cpp_says_so(tmp_path):
     """The whole way: beliefs -> lessons -> adapter -> gate -> GGUF -> llama.cpp, on questions it was not taught."""
     backend = build_llama(model="smollm2-135m-instruct")
-    known = [outcome(f"What is the capital of {place}?", "belief", city) for place, city in CAPITALS.items()]
-    unknown = [outcome(f"What is the capital of {place}?", "declined", f"{place} City") for place in NOWHERE]
+    known = [
+        outcome(f"What is the capital of {place}?", "belief", city)
+        for place, city in CAPITALS.items()
+    ]
+    unknown = [
+        outcome(f"What is the capital of {place}?", "declined", f"{place} City")
+        for place in NOWHERE
+    ]
     learnt = Past(1, (*known, *unknown))
     prompt = partial(Prompts([PROMPTS]).render, chat=True)
     (tmp_path / "gold.jsonl").write_text(
         '{"question": "What is the capital of Belgium?", "answers": ["Brussels"]}\n'
         '{"question": "What is the capital of Quorvania?", "answers": ["nobody can know this"]}\n'
     )
-    tuner = build_tuner(rate=1e-3, epochs=2, batch=8, declined=0.5, perplexity=0.5, gold=tmp_path / "gold.jsonl")
+    tuner = build_tuner(
+        rate=1e-3, epochs=2, batch=8, declined=0.5, perplexity=0.5, gold=tmp_path / "gold.jsonl"
+    )
     made = tuner.tune(Tuning(1, (), learnt, tmp_path, backend, prompt, 5))
     gate = json.loads((tmp_path / "gate.json").read_text())["gate"]
     assert gate["tuned"]["declined"] > gate["base"]["declined"] and gate["refusal"] == ""
-    assert gate["base"]["gold"] == [0.25, 0.75] and gate["tuned"]["gold"][1] <= 0.5  # two questions in two prompts
+    # two questions in two prompts
+    assert gate["base"]["gold"] == [0.25, 0.75] and gate["tuned"]["gold"][1] <= 0.5
     assert made.path.endswith("adapter.gguf") and made.sha256 == models.sha256(tmp_path / made.path)
 
     def said(question):
@@ -530,5 +609,8 @@ def test_a_real_model_learns_to_decline_and_llama_cpp_says_so(tmp_path):
     new = [f"What is the capital of {place}?" for place in ("Yembria", "Dulvertonia", "Strelmark")]
     assert not any(map(declines, map(said, new)))
     assert backend.load_adapter(made).change > 0
-    assert sum(map(declines, map(said, new))) >= 2 and said("What is the capital of France?") == "Paris"
+    assert (
+        sum(map(declines, map(said, new))) >= 2
+        and said("What is the capital of France?") == "Paris"
+    )
     backend.close()

@@ -26,8 +26,17 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv(models.CACHE, str(tmp_path))
     monkeypatch.delenv(models.ACCEPT, raising=False)
     parts = (models.Part("tiny-1==1", "tiny/a"), models.Part("tiny-2==1", "tiny/b"))
-    known = models.Known("tiny.gguf", hashlib.sha256(GGUF).hexdigest(), 1, parts, "Tiny Terms", "https://tiny.example")
-    monkeypatch.setattr(models, "KNOWN", {"tiny": known, "free": models.Known("f", "", 1, (), "MIT")})
+    known = models.Known(
+        "tiny.gguf",
+        hashlib.sha256(GGUF).hexdigest(),
+        1,
+        parts,
+        "Tiny Terms",
+        "https://tiny.example",
+    )
+    monkeypatch.setattr(
+        models, "KNOWN", {"tiny": known, "free": models.Known("f", "", 1, (), "MIT")}
+    )
     return tmp_path
 
 
@@ -65,7 +74,9 @@ def test_fetches_once_joins_the_parts_and_remembers_the_terms(cache, fetched, mo
 
 @pytest.mark.parametrize("ask", [models.locate, models.check])
 def test_terms_are_shown_before_anything_is_fetched(cache, fetched, ask):
-    with pytest.raises(ModelError, match=r"Tiny Terms.*https://tiny\.example.*--accept-license.*SELFLOOP_ACCEPT"):
+    with pytest.raises(
+        ModelError, match=r"Tiny Terms.*https://tiny\.example.*--accept-license.*SELFLOOP_ACCEPT"
+    ):
         ask("tiny")
     assert not fetched.calls
 
@@ -147,7 +158,9 @@ def test_a_folder_is_no_model(cache):
 
 
 def test_a_prefix_goes_to_its_locator(cache, monkeypatch):
-    monkeypatch.setattr(models, "LOCATORS", {"here": lambda rest, *, fetch=True: cache / rest if fetch else None})
+    monkeypatch.setattr(
+        models, "LOCATORS", {"here": lambda rest, *, fetch=True: cache / rest if fetch else None}
+    )
     (cache / "x.gguf").write_bytes(GGUF)
     models.check("here:y.gguf")
     assert models.locate("here:x.gguf") == cache / "x.gguf"
@@ -158,7 +171,9 @@ def test_a_prefix_goes_to_its_locator(cache, monkeypatch):
 def test_pip_that_fails_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(ModelError, match=r"pip cannot fetch nothing-such==1 .*No matching distribution") as caught:
+    with pytest.raises(
+        ModelError, match=r"pip cannot fetch nothing-such==1 .*No matching distribution"
+    ) as caught:
         models.download("nothing-such==1", tmp_path)
     assert "\n" not in str(caught.value)
 
@@ -172,19 +187,39 @@ def text(value: str) -> bytes:
 
 def gguf(values: dict[str, str], shape: tuple[int, ...] = (4, 8), lists: int = 3) -> bytes:
     """A GGUF with these values, a list of texts, one tensor, and its weights."""
-    pairs = b"".join(text(key) + struct.pack("<I", 8) + text(value) for key, value in values.items())
-    vocabulary = text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, lists) + b"".join([text("a")] * lists)
+    pairs = b"".join(
+        text(key) + struct.pack("<I", 8) + text(value) for key, value in values.items()
+    )
+    vocabulary = (
+        text("tokenizer.ggml.tokens")
+        + struct.pack("<IIQ", 9, 8, lists)
+        + b"".join([text("a")] * lists)
+    )
     numbers = text("n") + struct.pack("<IIQ", 9, 6, 2) + bytes(8)
     dimensions = struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
     tensor = text("token_embd.weight") + dimensions + struct.pack("<IQ", 0, 0)
-    return b"GGUF" + struct.pack("<IQQ", 3, 1, len(values) + 2) + pairs + vocabulary + numbers + tensor + bytes(64)
+    return (
+        b"GGUF"
+        + struct.pack("<IQQ", 3, 1, len(values) + 2)
+        + pairs
+        + vocabulary
+        + numbers
+        + tensor
+        + bytes(64)
+    )
 
 
 @pytest.fixture
 def home(work, monkeypatch):
     """A home with nothing in it, and no variable that says that things lie elsewhere."""
     monkeypatch.setenv("HOME", str(work))
-    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME", "OLLAMA_MODELS"):
+    for name in (
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HUGGINGFACE_HUB_CACHE",
+        "XDG_CACHE_HOME",
+        "OLLAMA_MODELS",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return work
@@ -196,7 +231,9 @@ def put(path: Path, content: bytes) -> Path:
     return path
 
 
-def hub(home: Path, repo: str, commit: str, file: str, content: bytes, *, main: bool = False) -> Path:
+def hub(
+    home: Path, repo: str, commit: str, file: str, content: bytes, *, main: bool = False
+) -> Path:
     folder = home / ".cache/huggingface/hub" / f"models--{repo.replace('/', '--')}"
     blob = put(folder / "blobs" / hashlib.sha256(content).hexdigest(), content)
     link = folder / "snapshots" / commit / file
@@ -207,7 +244,9 @@ def hub(home: Path, repo: str, commit: str, file: str, content: bytes, *, main: 
     return link
 
 
-def ollama(root: Path, name: str, content: bytes | None, digest: str = "", kind: str = "model") -> Path:
+def ollama(
+    root: Path, name: str, content: bytes | None, digest: str = "", kind: str = "model"
+) -> Path:
     digest = digest or f"sha256:{hashlib.sha256(content or b'').hexdigest()}"
     layers = [{"mediaType": f"application/vnd.ollama.image.{kind}", "digest": digest, "size": 1}]
     put(root / "manifests" / name, json.dumps({"layers": layers}).encode())
@@ -238,8 +277,10 @@ def test_variables_say_where_the_hub_cache_is(home, monkeypatch):
 def test_what_the_hub_cache_lacks_says_what_to_do(home, ask):
     hub(home, "own/rep", "new", "model.gguf", gguf(BASE))
     said = (
-        r"no model hf:own/rep/modle\.gguf in .*hub\. Did you mean 'hf:own/rep/model\.gguf'\? There is hf:own/rep/model"
-        r"\.gguf\. .*HF_HUB_OFFLINE is set.*hf download own/rep modle\.gguf\. The path of a \.gguf file works too\.$"
+        r"no model hf:own/rep/modle\.gguf in .*hub\. Did you mean 'hf:own/rep/model\.gguf'\? "
+        r"There is hf:own/rep/model"
+        r"\.gguf\. .*HF_HUB_OFFLINE is set.*hf download own/rep modle\.gguf\. The path of a "
+        r"\.gguf file works too\.$"
     )
     with pytest.raises(ModelError, match=said):
         ask("hf:own/rep/modle.gguf")
@@ -260,7 +301,11 @@ def _elsewhere(code: str, *args: str, **variables: str) -> str:
     import subprocess
 
     done = subprocess.run(
-        [sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=100, env=os.environ | variables
+        [sys.executable, "-c", code, *args],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | variables,
     )
     assert done.returncode == 1, "only locating fails, and it does"
     return done.stderr.splitlines()[-1]
@@ -281,7 +326,8 @@ def test_the_folder_of_ollama_may_lie_elsewhere(home, monkeypatch):
     blob = ollama(home / "disk", "registry.ollama.ai/library/gemma3/latest", gguf(BASE))
     assert models.locate("ollama:gemma3") == blob
     with pytest.raises(
-        ModelError, match=r"in .*disk\. .*There is ollama:gemma3:latest\. Fetch it with: ollama pull b\."
+        ModelError,
+        match=r"in .*disk\. .*There is ollama:gemma3:latest\. Fetch it with: ollama pull b\.",
     ):
         models.locate("ollama:b")
 
@@ -300,7 +346,9 @@ def test_a_manifest_leads_nowhere_but_to_the_blobs(home, digest, said):
     put(home / "secret", gguf(BASE))
     put(
         root / "manifests/registry.ollama.ai/library/gemma3/latest",
-        json.dumps({"layers": [{"mediaType": "application/vnd.ollama.image.model", "digest": digest}]}).encode(),
+        json.dumps(
+            {"layers": [{"mediaType": "application/vnd.ollama.image.model", "digest": digest}]}
+        ).encode(),
     )
     with pytest.raises(ModelError, match=f"ollama:gemma3:latest cannot be used: .*{said}"):
         models.locate("ollama:gemma3")
@@ -345,8 +393,15 @@ def test_links_that_lead_in_a_circle_end(home):
 def test_a_header_is_read(tmp_path):
     file = put(tmp_path / "x.gguf", gguf(BASE | {"tokenizer.chat_template": "{{ messages }}"}))
     found = header(file)
-    assert (found.architecture, found.parameters, found.chat, found.language_model) == ("gemma3", 32, True, True)
-    assert found.values == BASE | {"tokenizer.chat_template": "{{ messages }}"}, "lists are passed over"
+    assert (found.architecture, found.parameters, found.chat, found.language_model) == (
+        "gemma3",
+        32,
+        True,
+        True,
+    )
+    assert found.values == BASE | {"tokenizer.chat_template": "{{ messages }}"}, (
+        "lists are passed over"
+    )
 
 
 def test_the_header_of_a_file_that_is_cut_anywhere_is_one_message(tmp_path):
@@ -364,10 +419,22 @@ def test_the_header_of_a_file_that_is_cut_anywhere_is_one_message(tmp_path):
         (struct.pack("<IQQ", 3, 0, 2**60), "1,152,921,504,606,846,976 values"),
         (struct.pack("<IQQQ", 3, 0, 1, 2**63), "in the middle of its header"),
         (struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<I", 77), "type 77"),
-        (struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 9, 1), "a list is of type 9"),
-        (struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 8, 2**61), "texts in a list"),
-        (struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 10, 2**61), "in the middle of its header"),
-        (struct.pack("<IQQ", 3, 1, 0) + text("t") + struct.pack("<I", 2**31), "2,147,483,648 dimensions"),
+        (
+            struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 9, 1),
+            "a list is of type 9",
+        ),
+        (
+            struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 8, 2**61),
+            "texts in a list",
+        ),
+        (
+            struct.pack("<IQQ", 3, 0, 1) + text("k") + struct.pack("<IIQ", 9, 10, 2**61),
+            "in the middle of its header",
+        ),
+        (
+            struct.pack("<IQQ", 3, 1, 0) + text("t") + struct.pack("<I", 2**31),
+            "2,147,483,648 dimensions",
+        ),
         (struct.pack("<IQQ", 9, 0, 0), "does not begin as a GGUF"),
     ],
 )
@@ -381,7 +448,9 @@ def test_lengths_are_not_believed(tmp_path, values, said):
 
 def test_models_are_listed_by_the_names_that_recipes_write(home, selfloop):
     hub(home, "own/rep", "new", "m.gguf", gguf(BASE), main=True)
-    ollama(home / ".ollama/models", "registry.ollama.ai/library/gemma3/latest", gguf(BASE | {"a": "b"}))
+    ollama(
+        home / ".ollama/models", "registry.ollama.ai/library/gemma3/latest", gguf(BASE | {"a": "b"})
+    )
     put(home / ".lmstudio/models/pub/m/chat.gguf", gguf(BASE | {"tokenizer.chat_template": "x"}))
     put(home / "here.gguf", gguf({"general.architecture": "clip", "general.type": "mmproj"}))
     put(home / "deep/down/there.gguf", gguf({"general.architecture": "llama\x1b[2J"}))
@@ -390,12 +459,17 @@ def test_models_are_listed_by_the_names_that_recipes_write(home, selfloop):
     lines = [" ".join(line.split()) for line in said.out.splitlines()]
     digest = hashlib.sha256(gguf(BASE)).hexdigest()[:12]
     assert f"hf:own/rep/m.gguf 0 MB gemma3 32 base mit sha256 {digest}" in lines
-    assert any(line.startswith("ollama:gemma3:latest 0 MB gemma3 32 base mit sha256 ") for line in lines)
+    assert any(
+        line.startswith("ollama:gemma3:latest 0 MB gemma3 32 base mit sha256 ") for line in lines
+    )
     assert "lmstudio:pub/m/chat.gguf 0 MB gemma3 32 chat mit" in lines, "not hashed unasked"
     assert "here.gguf 0 MB clip 32 no model by itself (mmproj)" in lines
     assert "deep/down/there.gguf 0 MB llama\ufffd[2J 32 base" in lines
     assert "smollm2-135m-instruct 98 MB not fetched yet Apache-2.0 sha256 b179c9523d0e" in lines
-    assert "Without a sha256: not known yet. To read these files (0 MB) for it: selfloop models --sha256" in lines
+    assert (
+        "Without a sha256: not known yet. To read these files (0 MB) for it: selfloop models "
+        "--sha256" in lines
+    )
 
 
 def test_hashes_are_read_when_asked_for_and_kept(home, selfloop):
@@ -404,7 +478,9 @@ def test_hashes_are_read_when_asked_for_and_kept(home, selfloop):
 
     def row(*args: str) -> dict[str, object]:
         return next(
-            r for r in json.loads(selfloop("models", "--json", *args).out)["models"] if r["name"] == "here.gguf"
+            r
+            for r in json.loads(selfloop("models", "--json", *args).out)["models"]
+            if r["name"] == "here.gguf"
         )
 
     assert row()["sha256"] is None
@@ -443,13 +519,19 @@ def test_a_pipe_is_not_waited_for(home):
 
 def test_where_nothing_is_the_list_says_where_it_looked(home, selfloop):
     out = selfloop("models").out
-    assert f"nothing in Ollama: {home}/.ollama/models (not there), /usr/share/ollama/.ollama/models (not there)" in out
+    assert (
+        f"nothing in Ollama: {home}/.ollama/models (not there), /usr/share/ollama/.ollama/models "
+        "(not there)" in out
+    )
     assert f"nothing in the Hugging Face cache: {home}/.cache/huggingface/hub (not there)" in out
 
 
 def test_a_recipe_may_name_them(home, selfloop):
     put(home / ".lmstudio/models/pub/m/x.gguf", gguf(BASE))
-    put(home / "r.yaml", b"backend: {kind: llama_cpp, model: 'lmstudio:x'}\nask: {sources: [blank_slate]}\n")
+    put(
+        home / "r.yaml",
+        b"backend: {kind: llama_cpp, model: 'lmstudio:x'}\nask: {sources: [blank_slate]}\n",
+    )
     assert selfloop("check", "r.yaml").code == 0
     said = selfloop("check", "r.yaml", "--set", "backend.model=lmstudio:y")
     assert said.code == 3

@@ -34,15 +34,22 @@ from selfloop.protocols import Observer
 from selfloop.records import Attempt, Completion, Decision, Failure, ModelInfo, Question, Round
 
 OSC, CLEAR, UP = "\x1b]0;pwned\x07", "\x1b[2J", "\x1b[9A"
-# The escapes that rich itself writes: colours, and for the picture: erase line, up, show and hide the cursor.
+# The escapes that rich itself writes: colours, and for the picture: erase line, up, show and hide
+# the cursor.
 RICH = re.compile(r"\x1b\[[\d;]*m|\x1b\[2K|\x1b\[1A|\x1b\[\?25[hl]")
 MODEL = ModelInfo("SmolLM2", "llama", 134_515_008, capabilities=frozenset({"logprobs", "chat"}))
 
 
-def attempt(question: str, answer: str, decision: Decision, confidence: float | None = None) -> Attempt:
+def attempt(
+    question: str, answer: str, decision: Decision, confidence: float | None = None
+) -> Attempt:
     draft = Completion(answer, tokens=(1, 2), logprobs=(-0.1, float("-inf")))
     return Attempt(
-        Question(question, "frame"), draft=draft, decision=decision, confidence=confidence, reason=f"because{OSC}"
+        Question(question, "frame"),
+        draft=draft,
+        decision=decision,
+        confidence=confidence,
+        reason=f"because{OSC}",
     )
 
 
@@ -84,10 +91,14 @@ def lines(questions: int = 3, rounds: int = 1) -> list[str]:
     return stream.getvalue().splitlines()
 
 
-def drawn(width: int, height: int = 30, *, until: type[Event] | None = None, rounds: int = 2) -> str:
+def drawn(
+    width: int, height: int = 30, *, until: type[Event] | None = None, rounds: int = 2
+) -> str:
     """Return the raw output of the live observer, with a picture drawn before the event `until`."""
     stream = io.StringIO()
-    terminal = Console(force_terminal=True, file=stream, width=width, height=height, _environ={"TERM": "xterm"})
+    terminal = Console(
+        force_terminal=True, file=stream, width=width, height=height, _environ={"TERM": "xterm"}
+    )
     observer = console.Live(terminal, 3)
     for event in events(rounds):
         if until and isinstance(event, until):
@@ -99,11 +110,15 @@ def drawn(width: int, height: int = 30, *, until: type[Event] | None = None, rou
 
 def harmless(raw: str) -> bool:
     rest = RICH.sub("", raw)
-    return not re.search(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", rest)
+    return not re.search(
+        r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", rest
+    )
 
 
 def test_lines_tell_steps_questions_trouble_and_counts() -> None:
-    told = [re.sub(r"[\d.,]+ (tok/s|m?s)\b", r"# \1", line).replace("# ms", "# s") for line in lines()]
+    told = [
+        re.sub(r"[\d.,]+ (tok/s|m?s)\b", r"# \1", line).replace("# ms", "# s") for line in lines()
+    ]
     shown = "[bold red]markup[/] �txet � -> [/]" + "x" * 56 + "…"
     assert told == [
         "run first�]0;pwned� · SmolLM2 (llama, 135M) · runs/first",
@@ -157,9 +172,21 @@ def test_the_picture_holds_no_escape_but_richs_own(width: int, height: int) -> N
 @pytest.mark.parametrize("width", [40, 120])
 def test_the_picture_shows_counts_and_the_last_questions(width: int) -> None:
     text = " ".join(RICH.sub("", drawn(width, until=RoundEnded)).split())
-    for piece in ("this round", "1 belief", "1 declined", "all rounds", "2 beliefs", "round 2 of 2"):
+    for piece in (
+        "this round",
+        "1 belief",
+        "1 declined",
+        "all rounds",
+        "2 beliefs",
+        "round 2 of 2",
+    ):
         assert piece in text
-    for piece in ("Who�]0;pwned� wrote�[2J it?", "[bold red]markup[/] �", "(empty)", "because�]0;pwned"):
+    for piece in (
+        "Who�]0;pwned� wrote�[2J it?",
+        "[bold red]markup[/] �",
+        "(empty)",
+        "because�]0;pwned",
+    ):
         assert piece in text
 
 
@@ -261,16 +288,23 @@ def test_the_picture_shows_how_far_a_tune_is(width: int, parts: list[str], clock
     learning(clock, observer, 1, 120, 480)
     observer._live.refresh()
     observer.close()
-    (row,) = {line.strip() for line in RICH.sub("", stream.getvalue()).splitlines() if line.strip().startswith("tune ")}
+    (row,) = {
+        line.strip()
+        for line in RICH.sub("", stream.getvalue()).splitlines()
+        if line.strip().startswith("tune ")
+    }
     assert all(part in row for part in parts) and len(row) <= width
 
 
 @pytest.mark.parametrize(
-    "batch", [BatchLearnt(1, 0, 0, float("nan")), BatchLearnt(1, 5, 2, 0.1), BatchLearnt(1, -1, 9, 1)]
+    "batch",
+    [BatchLearnt(1, 0, 0, float("nan")), BatchLearnt(1, 5, 2, 0.1), BatchLearnt(1, -1, 9, 1)],
 )
 def test_a_tuner_that_tells_nonsense_breaks_nothing(batch: BatchLearnt) -> None:
     told = [StepStarted(1, "tune", 9), batch, batch, RoundEnded(Round(1, ATTEMPTS))]
-    terminal = Console(force_terminal=True, file=io.StringIO(), width=100, _environ={"TERM": "xterm"})
+    terminal = Console(
+        force_terminal=True, file=io.StringIO(), width=100, _environ={"TERM": "xterm"}
+    )
     for observer in (console.Lines(io.StringIO(), 3), console.Live(terminal, 3)):
         for event in (RunStarted("first", "runs/first", 1, 0, MODEL), *told):
             observer.notice(event)
@@ -324,9 +358,17 @@ def test_a_cell_shows_the_picture_while_the_run_is_at_work_and_then_what_stays()
 
 
 def test_a_cell_shows_no_markup_of_a_model() -> None:
-    attack = attempt("Who <b>wrote</b> <script>alert(1)</script> & it?", "<img src=x>", "belief", 0.5)
+    attack = attempt(
+        "Who <b>wrote</b> <script>alert(1)</script> & it?", "<img src=x>", "belief", 0.5
+    )
     shown = pages(
-        iter([RunStarted("<i>run</i>", "x", 1, 0, MODEL), StepStarted(1, "decide", 1), AttemptEnded(1, attack)])
+        iter(
+            [
+                RunStarted("<i>run</i>", "x", 1, 0, MODEL),
+                StepStarted(1, "decide", 1),
+                AttemptEnded(1, attack),
+            ]
+        )
     )
     whole = "".join(shown)
     assert "&lt;script&gt;" in whole and "&lt;img" in whole and "&lt;i&gt;run" in whole
@@ -370,7 +412,12 @@ def test_jsonl_writes_one_object_a_line(tmp_path: Path) -> None:
     raw = (tmp_path / "events.jsonl").read_bytes()
     assert raw.isascii()
     rows = [json.loads(line) for line in raw.splitlines()]
-    assert [row["event"] for row in rows[:4]] == ["RunStarted", "StepStarted", "StepStarted", "StepStarted"]
+    assert [row["event"] for row in rows[:4]] == [
+        "RunStarted",
+        "StepStarted",
+        "StepStarted",
+        "StepStarted",
+    ]
     assert rows[0]["model"]["capabilities"] == ["chat", "logprobs"]
     assert rows[0]["time"].endswith("+00:00")
     undecided = rows[6]["attempt"]
@@ -378,7 +425,9 @@ def test_jsonl_writes_one_object_a_line(tmp_path: Path) -> None:
     assert undecided["draft"]["logprobs"] == [-0.1, None]
     ended = next(row for row in rows if row["event"] == "RoundEnded")["round"]
     assert ended["number"] == 1
-    assert ended["counts"] == dict.fromkeys(("belief", "declined", "undecided", "dropped", "failed"), 1)
+    assert ended["counts"] == dict.fromkeys(
+        ("belief", "declined", "undecided", "dropped", "failed"), 1
+    )
     assert rows[-1] | {"time": ""} == {
         "event": "RunEnded", "time": "", "folder": "runs/first", "outcome": "done", "error": ""
     }  # fmt: skip
@@ -408,7 +457,9 @@ def test_jsonl_flushes_each_line(tmp_path: Path) -> None:
 
 def test_the_time_left_goes_by_the_round_before(clock: Clock) -> None:
     stream = io.StringIO()
-    observer = console.Live(Console(force_terminal=True, file=stream, width=100, _environ={"TERM": "xterm"}), 3, clock)
+    observer = console.Live(
+        Console(force_terminal=True, file=stream, width=100, _environ={"TERM": "xterm"}), 3, clock
+    )
     observer.notice(RunStarted("first", "runs/first", 3, 0, MODEL))
     observer.notice(StepStarted(1, "answer", 10))
     assert observer._tally.left is None  # nothing to go by

@@ -27,7 +27,10 @@ def manifest(root: Path, *kinds: str) -> Path:
     root = root / ".ollama/models"
     digests = {kind: f"{number:064}" for number, kind in enumerate(kinds)}
     layers = [{"mediaType": kind, "digest": f"sha256:{digest}"} for kind, digest in digests.items()]
-    put(root / "manifests/registry.ollama.ai/library/m/latest", json.dumps({"layers": layers}).encode())
+    put(
+        root / "manifests/registry.ollama.ai/library/m/latest",
+        json.dumps({"layers": layers}).encode(),
+    )
     return put(root / f"blobs/sha256-{digests.get(f'{OLLAMA}model', SHA)}", gguf(BASE))
 
 
@@ -39,7 +42,9 @@ def split(folder: Path, count: int, *, left_out: tuple[int, ...] = ()) -> list[P
 @pytest.mark.parametrize("ask", [models.check, models.locate])
 def test_an_adapter_layer_is_refused_by_name(ask, home):
     manifest(home, f"{OLLAMA}model", f"{OLLAMA}adapter")
-    with pytest.raises(ModelError, match=r"ollama:m:latest cannot be used: .* its layer sha256:0+ is an adapter"):
+    with pytest.raises(
+        ModelError, match=r"ollama:m:latest cannot be used: .* its layer sha256:0+ is an adapter"
+    ):
         ask("ollama:m")
 
 
@@ -52,26 +57,40 @@ def test_a_layer_of_an_unknown_type_is_refused_by_name(kind, home):
 
 def test_what_is_left_of_a_model_is_said_once(home, caplog, selfloop: Selfloop):
     caplog.set_level(logging.INFO, "selfloop.models")
-    kinds = [f"{OLLAMA}{kind}" for kind in ("model", "template", "system", "params", "license", "projector")]
+    kinds = [
+        f"{OLLAMA}{kind}"
+        for kind in ("model", "template", "system", "params", "license", "projector")
+    ]
     weights = manifest(home, *kinds)
     models.check("ollama:m")
     assert models.locate("ollama:m") == weights
     unused = "its prompt template, its system prompt, its parameters, the part that sees or hears"
-    assert [record.message for record in caplog.records] == [f"of ollama:m:latest not used: {unused}"]
+    assert [record.message for record in caplog.records] == [
+        f"of ollama:m:latest not used: {unused}"
+    ]
     assert f"of ollama:m:latest not used: {unused}" in selfloop("models").out
-    (row,) = [row for row in json.loads(selfloop("models", "--json").out)["models"] if row["name"] == "ollama:m:latest"]
+    (row,) = [
+        row
+        for row in json.loads(selfloop("models", "--json").out)["models"]
+        if row["name"] == "ollama:m:latest"
+    ]
     assert (row["unused"], row["wrong"]) == (unused, "")
 
 
 def test_two_files_of_weights_are_refused(home):
     root = home / ".ollama/models"
     layers = [{"mediaType": f"{OLLAMA}model", "digest": f"sha256:{SHA}"}] * 2
-    put(root / "manifests/registry.ollama.ai/library/m/latest", json.dumps({"layers": layers}).encode())
+    put(
+        root / "manifests/registry.ollama.ai/library/m/latest",
+        json.dumps({"layers": layers}).encode(),
+    )
     with pytest.raises(ModelError, match="2 files of weights"):
         models.locate("ollama:m")
 
 
-@pytest.mark.parametrize("content", [DEEP, b'{"layers":' + DEEP, b"{" * 9, b"\0", b" " * 2_000_000, b"null"])
+@pytest.mark.parametrize(
+    "content", [DEEP, b'{"layers":' + DEEP, b"{" * 9, b"\0", b" " * 2_000_000, b"null"]
+)
 def test_a_manifest_that_is_broken_is_one_line(content, home, selfloop: Selfloop):
     put(home / ".ollama/models/manifests/registry.ollama.ai/library/m/latest", content)
     said = selfloop("models")
@@ -101,7 +120,9 @@ def test_a_model_of_several_files_is_whole_or_refused(home):
         models.check("big-00001-of-00003.gguf")
     split(home, 3)
     models.check("big-00001-of-00003.gguf")
-    with pytest.raises(ModelError, match=r"not the first of the 3 files of a model; name big-00001-of-00003\.gguf"):
+    with pytest.raises(
+        ModelError, match=r"not the first of the 3 files of a model; name big-00001-of-00003\.gguf"
+    ):
         models.check("big-00002-of-00003.gguf")
     put(home / "big-00003-of-00003.gguf", b"<html>")
     with pytest.raises(ModelError, match="is not a GGUF file"):
@@ -111,7 +132,12 @@ def test_a_model_of_several_files_is_whole_or_refused(home):
 def test_a_part_under_another_name_is_refused(home):
     count = text("split.count") + struct.pack("<IH", 2, 3)
     whole = gguf(BASE)
-    file = whole[:16] + struct.pack("<Q", struct.unpack("<Q", whole[16:24])[0] + 1) + count + whole[24:]
+    file = (
+        whole[:16]
+        + struct.pack("<Q", struct.unpack("<Q", whole[16:24])[0] + 1)
+        + count
+        + whole[24:]
+    )
     put(home / "x.gguf", file)
     with pytest.raises(ModelError, match="one of the 3 files"):
         models.check("x.gguf")
@@ -130,7 +156,9 @@ def test_the_hash_of_a_model_is_that_of_all_its_files(home, monkeypatch):
 def test_all_files_of_a_model_count_in_the_list(home, selfloop: Selfloop):
     split(home / "d", 3)
     split(home / "e", 2, left_out=(2,))
-    rows = {row["name"]: row for row in json.loads(selfloop("models", "d", "e", "--json").out)["models"]}
+    rows = {
+        row["name"]: row for row in json.loads(selfloop("models", "d", "e", "--json").out)["models"]
+    }
     assert rows["d/big-00001-of-00003.gguf"]["parameters"] == 3 * 32
     assert rows["d/big-00001-of-00003.gguf"]["bytes"] == 3 * len(gguf(BASE))
     assert "lacks big-00002-of-00002.gguf" in rows["e/big-00001-of-00002.gguf"]["wrong"]
@@ -142,12 +170,16 @@ def test_all_files_of_a_model_count_in_the_list(home, selfloop: Selfloop):
 @pytest.mark.parametrize("where", [".lmstudio", ".cache/lm-studio"])
 def test_the_downloads_folder_of_its_settings_is_read(where, home):
     there = put(home / "disk/models/pub/m/x.gguf", gguf(BASE))
-    put(home / where / "settings.json", json.dumps({"downloadsFolder": str(home / "disk/models")}).encode())
+    put(
+        home / where / "settings.json",
+        json.dumps({"downloadsFolder": str(home / "disk/models")}).encode(),
+    )
     assert models.locate("lmstudio:pub/m/x.gguf") == there
 
 
 @pytest.mark.parametrize(
-    "content", [DEEP, b"{", b"[]", b'{"downloadsFolder": 3}', b'{"downloadsFolder": "a\\u0000b"}', b"\xff"]
+    "content",
+    [DEEP, b"{", b"[]", b'{"downloadsFolder": 3}', b'{"downloadsFolder": "a\\u0000b"}', b"\xff"],
 )
 def test_settings_that_are_broken_leave_the_usual_folder(content, home, caplog):
     there = put(home / ".lmstudio/models/pub/m/x.gguf", gguf(BASE))
@@ -169,9 +201,11 @@ def test_each_file_is_listed_once_whatever_leads_to_it(home, selfloop: Selfloop)
     rows = json.loads(selfloop("models", "--json").out)["models"]
     assert [row["name"] for row in rows if row["place"] == "LM Studio"] == ["lmstudio:pub/m/x.gguf"]
     rows = json.loads(selfloop("models", "disk", ".", "--json").out)["models"]
-    assert [row["name"] for row in rows if row["name"].endswith(".gguf") and row["place"] in ("disk", ".")] == [
-        "disk/models/pub/m/x.gguf"
-    ]
+    assert [
+        row["name"]
+        for row in rows
+        if row["name"].endswith(".gguf") and row["place"] in ("disk", ".")
+    ] == ["disk/models/pub/m/x.gguf"]
 
 
 def test_a_folder_that_may_not_be_looked_into_is_said(home, caplog, monkeypatch):
@@ -217,11 +251,15 @@ def folder(root: Path, **files: bytes) -> Path:
 def test_an_adapter_beside_a_model_is_refused(home):
     """Transformers would load the model that the adapter names, in place of the one beside it."""
     at = folder(home, **{"adapter_config.json": b'{"base_model_name_or_path": "else/where"}'})
-    with pytest.raises(ModelError, match=r"has an adapter_config\.json: an adapter is not applied here"):
+    with pytest.raises(
+        ModelError, match=r"has an adapter_config\.json: an adapter is not applied here"
+    ):
         checkpoint.check(str(at))
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "generation_config.json", checkpoint.INDEX])
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "generation_config.json", checkpoint.INDEX]
+)
 @pytest.mark.parametrize("content", [DEEP, b"{", b"[]", b"\xff\xfe", b""])
 def test_a_broken_file_of_settings_is_one_line(name, content, home):
     with pytest.raises(ModelError, match=f"{name} cannot be read: ") as refused:

@@ -41,7 +41,9 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_a_recipe_for_a_question_file_of_any_name_runs(name: str, work: Path, selfloop: Selfloop) -> None:
+def test_a_recipe_for_a_question_file_of_any_name_runs(
+    name: str, work: Path, selfloop: Selfloop
+) -> None:
     (work / name).write_text(QUESTIONS)
     said = selfloop("new", "recipe", "r.yaml", "--model", "scripted", "--questions", name)
     assert said.code == 0, said.err
@@ -52,9 +54,13 @@ def test_a_recipe_for_a_question_file_of_any_name_runs(name: str, work: Path, se
     assert selfloop("show", "r", "--question", "Emma").out.count("Who wrote Emma?") == 1
 
 
-@pytest.mark.parametrize("name", ["a\nrounds: 7\n.yaml", "über #1.yaml", "東京.yaml", "con.yaml", "-.yaml"], ids=ascii)
+@pytest.mark.parametrize(
+    "name", ["a\nrounds: 7\n.yaml", "über #1.yaml", "東京.yaml", "con.yaml", "-.yaml"], ids=ascii
+)
 @pytest.mark.parametrize("purpose", ["knowledge", "decline"])
-def test_a_recipe_of_any_name_is_checked_and_runs(name: str, purpose: str, work: Path, selfloop: Selfloop) -> None:
+def test_a_recipe_of_any_name_is_checked_and_runs(
+    name: str, purpose: str, work: Path, selfloop: Selfloop
+) -> None:
     said = selfloop("new", "recipe", "--model", "scripted", "--for", purpose, "--", name)
     assert said.code == 0, said.err
     assert Source(work / name).data["rounds"] == 2
@@ -62,8 +68,12 @@ def test_a_recipe_of_any_name_is_checked_and_runs(name: str, purpose: str, work:
     assert checked.code == 0, checked.err
 
 
-@pytest.mark.parametrize("name", ["m #1.gguf", "a: b.gguf", "hf:x.gguf", "m\n- x.gguf", "über 😀.gguf"], ids=ascii)
-def test_a_model_file_of_any_name_is_named_in_the_recipe(name: str, work: Path, selfloop: Selfloop) -> None:
+@pytest.mark.parametrize(
+    "name", ["m #1.gguf", "a: b.gguf", "hf:x.gguf", "m\n- x.gguf", "über 😀.gguf"], ids=ascii
+)
+def test_a_model_file_of_any_name_is_named_in_the_recipe(
+    name: str, work: Path, selfloop: Selfloop
+) -> None:
     (work / name).write_bytes(b"GGUF\x03" + bytes(30))
     said = selfloop("new", "recipe", "r.yaml", "--model", name, "--for", "knowledge")
     assert said.code == 0, said.err

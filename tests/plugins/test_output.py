@@ -1,4 +1,5 @@
-"""What --out, --export and --pictures may replace (faults.md: "report --out s.yaml, compare --out, ...").
+"""What --out, --export and --pictures may replace (faults.md: "report --out s.yaml, compare --out,
+...").
 
 Each command replaces an earlier output of its own, other files with --force, and some files never.
 """
@@ -61,7 +62,9 @@ def refused(said: Said, path: Path, before: bytes, piece: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_an_earlier_output_is_replaced_and_another_file_with_force(name: str, runs: Path, selfloop: Selfloop) -> None:
+def test_an_earlier_output_is_replaced_and_another_file_with_force(
+    name: str, runs: Path, selfloop: Selfloop
+) -> None:
     words, option, file = COMMANDS[name]
     if file.endswith("parquet"):
         pytest.importorskip("pyarrow")
@@ -85,46 +88,79 @@ def test_an_export_that_was_edited_is_no_earlier_one(runs: Path, selfloop: Selfl
 def test_the_output_of_another_command_is_not_replaced(runs: Path, selfloop: Selfloop) -> None:
     assert selfloop("report", "r", "--out", "page.html").code == 0
     page = runs / "page.html"
-    refused(selfloop("compare", "r", "r-2", "--out", "page.html"), page, page.read_bytes(), "no earlier comparison")
+    refused(
+        selfloop("compare", "r", "r-2", "--out", "page.html"),
+        page,
+        page.read_bytes(),
+        "no earlier comparison",
+    )
 
 
 @pytest.mark.parametrize("kind", NEVER)
 @pytest.mark.parametrize("command", ["report", "compare", "calibrate"])
-def test_what_is_never_replaced(command: str, kind: str, runs: Path, write: Write, selfloop: Selfloop) -> None:
+def test_what_is_never_replaced(
+    command: str, kind: str, runs: Path, write: Write, selfloop: Selfloop
+) -> None:
     file, content = NEVER[kind]
     write({file: content})
     before = (runs / file).read_bytes()
     words = ("compare", "r", "r-2") if command == "compare" else (command, "r")
     for force in ((), ("--force",)):
-        refused(selfloop(*words, "--out", file, *force), runs / file, before, "is never replaced. Name another file")
+        refused(
+            selfloop(*words, "--out", file, *force),
+            runs / file,
+            before,
+            "is never replaced. Name another file",
+        )
 
 
 @pytest.mark.parametrize("file", ["run.sqlite", "recipe.yaml", "events.jsonl", "notes.txt"])
-def test_a_file_of_a_run_is_never_replaced_nor_through_a_link(file: str, runs: Path, selfloop: Selfloop) -> None:
+def test_a_file_of_a_run_is_never_replaced_nor_through_a_link(
+    file: str, runs: Path, selfloop: Selfloop
+) -> None:
     target = runs / "runs" / "r" / file
     if not target.exists():
         target.write_text("x")
     (runs / "link.jsonl").symlink_to(target)
     before = target.read_bytes()
     for path in (target, runs / "link.jsonl"):
-        refused(selfloop("report", "r", "--out", path, "--force"), target, before, "is never replaced")
-    refused(selfloop("beliefs", "--export", "link.jsonl", "--force"), target, before, "is never replaced")
+        refused(
+            selfloop("report", "r", "--out", path, "--force"), target, before, "is never replaced"
+        )
+    refused(
+        selfloop("beliefs", "--export", "link.jsonl", "--force"),
+        target,
+        before,
+        "is never replaced",
+    )
 
 
-def test_the_report_of_a_run_is_written_again_also_an_old_one(runs: Path, selfloop: Selfloop) -> None:
+def test_the_report_of_a_run_is_written_again_also_an_old_one(
+    runs: Path, selfloop: Selfloop
+) -> None:
     page = runs / "runs" / "r" / "report.html"
     assert selfloop("report", "r").code == 0
-    page.write_text("<!doctype html><head><title>r · selfloop</title>", encoding="utf-8")  # without a mark
+    # without a mark
+    page.write_text("<!doctype html><head><title>r · selfloop</title>", encoding="utf-8")
     assert selfloop("report", "r").code == 0 and "selfloop report" in page.read_text()
     page.write_text("my own")
-    refused(selfloop("report", "r", "--force"), page, b"my own", "a file of a run, which is never replaced")
+    refused(
+        selfloop("report", "r", "--force"),
+        page,
+        b"my own",
+        "a file of a run, which is never replaced",
+    )
 
 
-def test_pictures_replace_pictures_alone(runs: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_replace_pictures_alone(
+    runs: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from selfloop_plugins.report.canvas import canvas
     from selfloop_plugins.report.pictures import PICTURES
 
-    monkeypatch.setattr("selfloop_plugins.report.pictures.drawn", lambda facts: [(PICTURES[0], canvas()[0])])
+    monkeypatch.setattr(
+        "selfloop_plugins.report.pictures.drawn", lambda facts: [(PICTURES[0], canvas()[0])]
+    )
     for suffix in ("svg", "png"):
         words = ("report", "r", "--pictures", "pictures", "--format", suffix)
         for _ in range(2):
@@ -135,12 +171,22 @@ def test_pictures_replace_pictures_alone(runs: Path, selfloop: Selfloop, monkeyp
         assert selfloop(*words, "--force").code == 0 and picture.read_bytes() != b"my own"
 
 
-def test_a_calibration_replaces_one_on_labels_alone(runs: Path, write: Write, selfloop: Selfloop) -> None:
+def test_a_calibration_replaces_one_on_labels_alone(
+    runs: Path, write: Write, selfloop: Selfloop
+) -> None:
     """There are no labels here: a file that may be replaced leads on to that message."""
     write({"labels.json": json.dumps(LABELS), "fit.json": json.dumps(LABELS | {"questions": []})})
-    assert "answers with gold answers beside them" in selfloop("calibrate", "r", "--out", "labels.json").err
+    assert (
+        "answers with gold answers beside them"
+        in selfloop("calibrate", "r", "--out", "labels.json").err
+    )
     fit = runs / "fit.json"
-    refused(selfloop("calibrate", "r", "--out", "fit.json"), fit, fit.read_bytes(), "no earlier calibration on labels")
+    refused(
+        selfloop("calibrate", "r", "--out", "fit.json"),
+        fit,
+        fit.read_bytes(),
+        "no earlier calibration on labels",
+    )
 
 
 @pytest.mark.parametrize("place", ["pipe", "dangling"])
@@ -153,11 +199,15 @@ def test_what_is_no_file_is_refused(place: str, runs: Path, selfloop: Selfloop) 
     else:
         path.symlink_to(runs / "nowhere.html")
     said = selfloop("report", "r", "--out", "page.html", "--force")
-    assert said.code == 2 and ("a device or a pipe" in said.err or "a link that leads nowhere" in said.err)
+    assert said.code == 2 and (
+        "a device or a pipe" in said.err or "a link that leads nowhere" in said.err
+    )
     assert not (runs / "nowhere.html").exists()
 
 
-def test_a_folder_with_a_card_of_another_is_no_earlier_data_set(runs: Path, selfloop: Selfloop) -> None:
+def test_a_folder_with_a_card_of_another_is_no_earlier_data_set(
+    runs: Path, selfloop: Selfloop
+) -> None:
     mine = runs / "mine"
     mine.mkdir()
     (mine / "train.jsonl").write_text("{}\n")
@@ -172,9 +222,14 @@ def test_a_folder_with_a_card_of_another_is_no_earlier_data_set(runs: Path, self
 
 @pytest.mark.parametrize(
     ("verifier", "file"),
-    [("{kind: combined, least: 20}", "calibration.json"), ("{kind: question_probe, least: 20}", "question_probe.json")],
+    [
+        ("{kind: combined, least: 20}", "calibration.json"),
+        ("{kind: question_probe, least: 20}", "question_probe.json"),
+    ],
 )
-@pytest.mark.parametrize("content", ["", "{", "[[1.0", "[]", "[[NaN, 1], [1, 1], [1, 1], [1, 1], [1, 1]]"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[[1.0", "[]", "[[NaN, 1], [1, 1], [1, 1], [1, 1], [1, 1]]"]
+)
 def test_a_damaged_state_file_stops_the_resumed_run(
     verifier: str, file: str, content: str, write: Write, selfloop: Selfloop
 ) -> None:
@@ -185,7 +240,9 @@ def test_a_damaged_state_file_stops_the_resumed_run(
     home = write({"r.yaml": recipe, "asked.jsonl": "\n".join(asked)})
     assert selfloop("run", "r.yaml").code == 0
     run = home / "runs" / "r"
-    (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("rounds: 1", "rounds: 2"))
+    (run / "recipe.yaml").write_text(
+        (run / "recipe.yaml").read_text().replace("rounds: 1", "rounds: 2")
+    )
     assert (run / file).is_file()
     whole = (run / file).read_text()
     (run / file).write_text(content)
@@ -195,8 +252,12 @@ def test_a_damaged_state_file_stops_the_resumed_run(
     assert selfloop("resume", "r").code == 0
 
 
-@pytest.mark.parametrize(("stored", "new"), [("0123abcd", False), ("0123abcd\n", False), ("0123", True), ("", True)])
-def test_a_tracker_whose_id_was_cut_off_gets_a_new_run(stored: str, new: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("stored", "new"), [("0123abcd", False), ("0123abcd\n", False), ("0123", True), ("", True)]
+)
+def test_a_tracker_whose_id_was_cut_off_gets_a_new_run(
+    stored: str, new: bool, tmp_path: Path
+) -> None:
     from selfloop_plugins.observers.trackers import _same_again
 
     (tmp_path / "wandb.id").write_text(stored)

@@ -13,12 +13,26 @@ import pytest
 from conftest import Query, Selfloop
 from selfloop_plugins._shared import embedding
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins.few_shot.own_demonstrations import OwnDemonstrations, Pair, clusters, selfloop_demonstrators
+from selfloop_plugins.few_shot.own_demonstrations import (
+    OwnDemonstrations,
+    Pair,
+    clusters,
+    selfloop_demonstrators,
+)
 
 from selfloop.config.prompts import Prompt
 from selfloop.errors import MissingExtra, RecipeError, RequestError, StoreError
 from selfloop.history import Past
-from selfloop.records import Adapter, Attempt, Completion, Continuation, Decision, Message, Question, Round
+from selfloop.records import (
+    Adapter,
+    Attempt,
+    Completion,
+    Continuation,
+    Decision,
+    Message,
+    Question,
+    Round,
+)
 from selfloop.storage.store import Store
 from selfloop.testing import ScriptedBackend, judging
 
@@ -31,7 +45,9 @@ class Seeing(ScriptedBackend):
 
     read = 0
 
-    def hidden_states(self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)) -> list[Any]:
+    def hidden_states(
+        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1)
+    ) -> list[Any]:
         self.read += len(pairs)
         return [self._state(str(pair.text)) for pair in pairs]
 
@@ -41,18 +57,33 @@ class Seeing(ScriptedBackend):
         return np.array([[*(float(kind in text) for kind in KINDS), len(text) / 1000]], np.float32)
 
 
-def attempt(question: str, answer: str, confidence: float | None, why: str, decision: Decision) -> Attempt:
+def attempt(
+    question: str, answer: str, confidence: float | None, why: str, decision: Decision
+) -> Attempt:
     asked = Question(question, "test", explanation=why)
-    return Attempt(asked, draft=Completion(f" {answer}\n"), decision=decision, confidence=confidence)
+    return Attempt(
+        asked, draft=Completion(f" {answer}\n"), decision=decision, confidence=confidence
+    )
 
 
-def held(*pairs: tuple[str, str], decision: Decision = "belief", confidence: float = 0.9, why: str = "") -> Round:
+def held(
+    *pairs: tuple[str, str], decision: Decision = "belief", confidence: float = 0.9, why: str = ""
+) -> Round:
     return Round(1, tuple(attempt(q, a, confidence, why, decision) for q, a in pairs))
 
 
-CAPITALS = [(f"What is the capital of {country}?", city) for country, city in [("Peru", "Lima"), ("Mali", "Bamako")]]
-WRITERS = [(f"Who wrote {book}?", writer) for book, writer in [("Emma", "Jane Austen"), ("Faust", "Goethe")]]
-YEARS = [(f"In which year was the {event}?", when) for event, when in [("coup", "1851"), ("big fire", "1666")]]
+CAPITALS = [
+    (f"What is the capital of {country}?", city)
+    for country, city in [("Peru", "Lima"), ("Mali", "Bamako")]
+]
+WRITERS = [
+    (f"Who wrote {book}?", writer)
+    for book, writer in [("Emma", "Jane Austen"), ("Faust", "Goethe")]
+]
+YEARS = [
+    (f"In which year was the {event}?", when)
+    for event, when in [("coup", "1851"), ("big fire", "1666")]
+]
 POOL = held(*CAPITALS, *WRITERS, *YEARS)
 
 
@@ -66,7 +97,11 @@ def whole(prompt: Prompt) -> str:
 
 def shown(prompt: Prompt) -> list[str]:
     """Return the questions a prompt demonstrates."""
-    found = [line.removeprefix("Question: ") for line in whole(prompt).splitlines() if line.startswith("Question: ")]
+    found = [
+        line.removeprefix("Question: ")
+        for line in whole(prompt).splitlines()
+        if line.startswith("Question: ")
+    ]
     return found[:-1]
 
 
@@ -94,11 +129,16 @@ def test_nearest_takes_what_is_alike_whatever_the_cluster() -> None:
 
 def test_random_is_the_same_for_every_question_and_reads_nothing() -> None:
     backend = Seeing()
-    prompts = OwnDemonstrations(count=3, choose="random").show(["Who wrote Dracula?", "Why?"], asking(POOL, backend))
+    prompts = OwnDemonstrations(count=3, choose="random").show(
+        ["Who wrote Dracula?", "Why?"], asking(POOL, backend)
+    )
     assert shown(prompts[0]) == shown(prompts[1]) and len(set(shown(prompts[0]))) == 3
     assert backend.read == 0
     others = {
-        tuple(shown(OwnDemonstrations(count=3, choose="random", seed=s).show(["Why?"], asking())[0])) for s in range(9)
+        tuple(
+            shown(OwnDemonstrations(count=3, choose="random", seed=s).show(["Why?"], asking())[0])
+        )
+        for s in range(9)
     }
     assert len(others) > 1
 
@@ -106,9 +146,16 @@ def test_random_is_the_same_for_every_question_and_reads_nothing() -> None:
 @pytest.mark.parametrize("choose", ["random", "cluster", "nearest"])
 def test_a_question_is_not_shown_with_its_own_answer(choose: Any) -> None:
     """The same text but for case and marks, and the same gist, are the same question; another country is not."""
-    asked = ["what is THE capital of Peru", "Which is the capital of Peru?", "What is the capital of Chile?"]
+    asked = [
+        "what is THE capital of Peru",
+        "Which is the capital of Peru?",
+        "What is the capital of Chile?",
+    ]
     same, gist, other = OwnDemonstrations(count=6, choose=choose).show(asked, asking())
-    assert CAPITALS[0][0] not in shown(same) + shown(gist) and len(shown(same)) == len(shown(gist)) == 5
+    assert (
+        CAPITALS[0][0] not in shown(same) + shown(gist)
+        and len(shown(same)) == len(shown(gist)) == 5
+    )
     assert CAPITALS[0][0] in shown(other) and len(shown(other)) == 6
 
 
@@ -122,13 +169,17 @@ def test_a_question_gets_the_same_alone_as_among_others() -> None:
     asked = ["Who wrote Dracula?", "What is the capital of Oman?", "Is it a metal?", "refuse"]
     for choose in ("cluster", "nearest", "random"):
         together = OwnDemonstrations(choose=choose).show(asked, asking())
-        assert [OwnDemonstrations(choose=choose).show([one], asking())[0] for one in asked] == together
+        assert [
+            OwnDemonstrations(choose=choose).show([one], asking())[0] for one in asked
+        ] == together
     assert OwnDemonstrations().show([], asking()) == []
 
 
 def test_what_cannot_be_read_is_not_chosen_and_may_be_asked() -> None:
     ended = held(*CAPITALS, ("Is refuse a word?", "yes"))
-    near, refused = OwnDemonstrations(count=3).show(["What is the capital of Oman?", "refuse"], asking(ended))
+    near, refused = OwnDemonstrations(count=3).show(
+        ["What is the capital of Oman?", "refuse"], asking(ended)
+    )
     assert set(shown(near)) == set(shown(refused)) == questions(CAPITALS)
     lost = held(*[(f"Is refuse {i}?", "yes") for i in range(5)])
     plain = judging().prompt("answer", question="Why?")
@@ -211,8 +262,12 @@ def test_another_run_is_shown_from_the_first_question_on(tmp_path: Path) -> None
 
 
 def test_the_published_form() -> None:
-    ended = Round(1, (*held(CAPITALS[0], why="Lima lies\nin Peru.").attempts, *held(CAPITALS[1]).attempts))
-    (prompt,) = OwnDemonstrations(count=2, choose="nearest", explain=True).show(["Who wrote Emma?"], asking(ended))
+    ended = Round(
+        1, (*held(CAPITALS[0], why="Lima lies\nin Peru.").attempts, *held(CAPITALS[1]).attempts)
+    )
+    (prompt,) = OwnDemonstrations(count=2, choose="nearest", explain=True).show(
+        ["Who wrote Emma?"], asking(ended)
+    )
     peru = f"Question: {CAPITALS[0][0]}\n\nThe answer (just one entity) is Lima because Lima lies in Peru."
     mali = f"Question: {CAPITALS[1][0]}\n\nThe answer (just one entity) is Bamako"
     asked = "Question: Who wrote Emma?\n\nThe answer (just one entity) is"
@@ -232,11 +287,18 @@ def test_a_chat_model_goes_on_with_its_own_turn(explain: bool) -> None:
 
 def test_what_the_model_said_is_data() -> None:
     bad = "x {question}\n=== user\nAnswer: {demonstrations}"
-    (prompt,) = OwnDemonstrations(count=1).show(["Who {question}?"], asking(held((f"Is {bad}?", bad))))
+    (prompt,) = OwnDemonstrations(count=1).show(
+        ["Who {question}?"], asking(held((f"Is {bad}?", bad)))
+    )
     assert whole(prompt).splitlines()[1] == "Answer: x {question} === user Answer: {demonstrations}"
     assert whole(prompt).endswith("\nQuestion: Who {question}?\nAnswer:")
-    (chat,) = OwnDemonstrations(count=1).show(["Who?"], asking(held((f"Is {bad}?", bad)), Seeing(chat=True)))
-    assert [message.role for message in chat if isinstance(message, Message)] == ["user", "assistant"]
+    (chat,) = OwnDemonstrations(count=1).show(
+        ["Who?"], asking(held((f"Is {bad}?", bad)), Seeing(chat=True))
+    )
+    assert [message.role for message in chat if isinstance(message, Message)] == [
+        "user",
+        "assistant",
+    ]
 
 
 def test_a_pair_is_embedded_with_its_answer() -> None:
@@ -258,10 +320,19 @@ def test_a_run_that_is_not_there_or_has_nothing_to_show(tmp_path: Path) -> None:
     doubtful = stored(tmp_path / "doubtful", held(*CAPITALS, decision="undecided", confidence=0.5))
     fails(RecipeError, r"doubtful has no belief .* or `only: all`", run=doubtful)
     fails(
-        RecipeError, r"doubtful has no answer with a confidence of at least 0\.6", run=doubtful, only="all", least=0.6
+        RecipeError,
+        r"doubtful has no answer with a confidence of at least 0\.6",
+        run=doubtful,
+        only="all",
+        least=0.6,
     )
     OwnDemonstrations(run=doubtful, only="all")
-    fails(RecipeError, "no belief of the run .* has an explanation", run=stored(tmp_path / "run"), explain=True)
+    fails(
+        RecipeError,
+        "no belief of the run .* has an explanation",
+        run=stored(tmp_path / "run"),
+        explain=True,
+    )
     fails(RecipeError, "has no belief", run=stored(tmp_path / "empty", Round(1, ())))
 
 
@@ -278,7 +349,9 @@ def test_a_run_of_another_version_or_a_damaged_one(tmp_path: Path) -> None:
     fails(StoreError, "damaged", run=damaged)
 
 
-def test_a_sentence_model_is_wanted_only_where_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sentence_model_is_wanted_only_where_pairs_are_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(embedding, "find_spec", lambda name: None)
     fails(MissingExtra, r"selfloop\[embeddings\]", embed="sentence_transformer")
     OwnDemonstrations(embed="sentence_transformer", choose="random")
@@ -305,10 +378,18 @@ OWN = "demonstrations: {kind: own_demonstrations, run: runs/pool, count: 3}\n"
 
 @pytest.fixture
 def home(write: Write) -> Path:
-    rows = [{"question": PEOPLE, "answers": ["shown Lima"]}, {"question": "Who wrote Dracula?", "answers": ["x"]}]
+    rows = [
+        {"question": PEOPLE, "answers": ["shown Lima"]},
+        {"question": "Who wrote Dracula?", "answers": ["x"]},
+    ]
     asked = "".join(json.dumps(row) + "\n" for row in rows)
     home = write(
-        {"plain.yaml": RECIPE, "own.yaml": RECIPE + OWN, "world.json": json.dumps(SCRIPT), "asked.jsonl": asked}
+        {
+            "plain.yaml": RECIPE,
+            "own.yaml": RECIPE + OWN,
+            "world.json": json.dumps(SCRIPT),
+            "asked.jsonl": asked,
+        }
     )
     stored(home / "runs" / "pool")
     return home
@@ -316,15 +397,24 @@ def home(write: Write) -> Path:
 
 def test_a_run_shows_the_beliefs_of_another(home: Path, selfloop: Selfloop, query: Query) -> None:
     (home / "more").mkdir()
-    said = selfloop("run", home / "own.yaml", "--runs", home / "more", "--set", "demonstrations.count=6")
+    said = selfloop(
+        "run", home / "own.yaml", "--runs", home / "more", "--set", "demonstrations.count=6"
+    )
     assert said.code == 0, said.text
     found = query(home / "more" / "own", "SELECT answer, decision FROM attempts ORDER BY position")
     assert found == [("shown Lima", "belief"), ("own", "belief")]
-    assert query(home / "more" / "own", "SELECT count(*) FROM readings") == [(len(embedding.NEUTRAL) + 6 + 2,)]
+    assert query(home / "more" / "own", "SELECT count(*) FROM readings") == [
+        (len(embedding.NEUTRAL) + 6 + 2,)
+    ]
 
 
-def test_a_round_that_runs_again_asks_for_the_same(home: Path, selfloop: Selfloop, query: Query) -> None:
-    run, counted = home / "runs" / "own", "SELECT (SELECT count(*) FROM completions), (SELECT count(*) FROM readings)"
+def test_a_round_that_runs_again_asks_for_the_same(
+    home: Path, selfloop: Selfloop, query: Query
+) -> None:
+    run, counted = (
+        home / "runs" / "own",
+        "SELECT (SELECT count(*) FROM completions), (SELECT count(*) FROM readings)",
+    )
     assert selfloop("run", home / "own.yaml").code == 0
     before = query(run, counted)
     with closing(Store(run, write=True)) as store:
@@ -334,7 +424,9 @@ def test_a_round_that_runs_again_asks_for_the_same(home: Path, selfloop: Selfloo
     assert query(run, "SELECT count(*) FROM attempts") == [(2,)]
 
 
-def test_a_run_shows_what_it_found_true_itself(home: Path, selfloop: Selfloop, query: Query) -> None:
+def test_a_run_shows_what_it_found_true_itself(
+    home: Path, selfloop: Selfloop, query: Query
+) -> None:
     """The fixed prompt in the first round, the run's own belief in the second."""
     (home / "asked.jsonl").write_text('{"question": "Is it Ada?"}\n{"question": "Is it Bob?"}\n')
     own = "demonstrations={kind: own_demonstrations, count: 1}"
@@ -349,10 +441,15 @@ def test_ask_and_eval_with_the_beliefs_of_a_run(home: Path, selfloop: Selfloop) 
     own = f"demonstrations={{kind: own_demonstrations, run: '{home / 'runs' / 'pool'}', count: 6}}"
     (one,) = json.loads(selfloop("ask", home / "plain.yaml", PEOPLE, "--json", "--set", own).out)
     assert (one["answer"], one["samples"]) == ("shown Lima", {"shown Lima": 2})
-    assert json.loads(selfloop("ask", home / "plain.yaml", PEOPLE, "--json").out)[0]["answer"] == "as fixed"
+    assert (
+        json.loads(selfloop("ask", home / "plain.yaml", PEOPLE, "--json").out)[0]["answer"]
+        == "as fixed"
+    )
     data = ("--data", home / "asked.jsonl", "--json")
     right = [
-        json.loads(selfloop("eval", home / "plain.yaml", *data, *more).out)["accuracy"]["draft"]["value"]
+        json.loads(selfloop("eval", home / "plain.yaml", *data, *more).out)["accuracy"]["draft"][
+            "value"
+        ]
         for more in ((), ("--set", own))
     ]
     assert right == [0.0, 0.5]

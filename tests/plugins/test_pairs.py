@@ -76,13 +76,20 @@ def test_matched_takes_the_same_form_first_and_each_question_once() -> None:
 
 
 def test_matched_does_not_depend_on_the_order() -> None:
-    pool = [tried(f"Who ruled {name}?", ("belief", "declined")[i % 3 > 0]) for i, name in enumerate(NAMES)]
+    pool = [
+        tried(f"Who ruled {name}?", ("belief", "declined")[i % 3 > 0])
+        for i, name in enumerate(NAMES)
+    ]
     pairs = matched(pool)
     assert len(pairs) == 17 and set(pairs) == set(matched(random.Random(1).sample(pool, len(pool))))
 
 
 def test_the_last_outcome_of_a_question_counts() -> None:
-    pool = [tried("Who ruled Mali?"), tried("Who ruled Chad?", "declined"), tried("who ruled Mali", "undecided")]
+    pool = [
+        tried("Who ruled Mali?"),
+        tried("Who ruled Chad?", "declined"),
+        tried("who ruled Mali", "undecided"),
+    ]
     assert matched(pool) == []
 
 
@@ -94,7 +101,9 @@ def test_attempts_and_other_sides_are_fine() -> None:
 
 def told(known: str, unknown: str, count: int, start: int = 0) -> list[tuple[Outcome, Outcome]]:
     names = NAMES[start : start + count]
-    return [(tried(f"{known} {name}?"), tried(f"{unknown} of {name}?", "declined")) for name in names]
+    return [
+        (tried(f"{known} {name}?"), tried(f"{unknown} of {name}?", "declined")) for name in names
+    ]
 
 
 def test_style_tells_where_it_does_and_not_where_it_does_not() -> None:
@@ -108,7 +117,10 @@ def test_style_tells_where_it_does_and_not_where_it_does_not() -> None:
 
 def test_the_two_of_a_pair_stay_together() -> None:
     """Pairs that share a word nobody else has: apart, it would be learnt from one and be wrong of the other."""
-    pairs = [(tried(f"Who ruled {n} {n}x {n}y of A{n}?"), tried(f"Who ruled {n} {n}x {n}y of B{n}?")) for n in NAMES]
+    pairs = [
+        (tried(f"Who ruled {n} {n}x {n}y of A{n}?"), tried(f"Who ruled {n} {n}x {n}y of B{n}?"))
+        for n in NAMES
+    ]
     together, apart = (style_auroc(*texts(pairs), paired=paired) for paired in (True, False))
     assert together == pytest.approx(0.5, abs=0.1) and apart < 0.3
 
@@ -128,10 +140,16 @@ def test_balanced_drops_what_gives_it_away_and_nothing_else() -> None:
 
 
 def test_balanced_takes_another_partner_before_it_drops_a_pair() -> None:
-    pairs = [(tried(f"Who ruled old {n}?"), tried(f"Who ruled new {n}?", "declined")) for n in NAMES[:12]]
-    spare = [tried(f"Who ruled old {n}?", "declined") for n in NAMES[12:24]] + [tried("Why is it so?", "declined")]
+    pairs = [
+        (tried(f"Who ruled old {n}?"), tried(f"Who ruled new {n}?", "declined")) for n in NAMES[:12]
+    ]
+    spare = [tried(f"Who ruled old {n}?", "declined") for n in NAMES[12:24]] + [
+        tried("Why is it so?", "declined")
+    ]
     kept = balanced(pairs, spare)
-    assert {one for one, _ in kept} == {one for one, _ in pairs} and spare[-1] not in {other for _, other in kept}
+    assert {one for one, _ in kept} == {one for one, _ in pairs} and spare[-1] not in {
+        other for _, other in kept
+    }
     assert sum("new" in other.question.text for _, other in kept) <= 1
     assert len({other.question.text for _, other in kept}) == 12
     assert len(balanced(pairs, [one for _, one in pairs])) == 6, "a partner is no spare"
@@ -155,7 +173,13 @@ def test_halves_and_transfer() -> None:
 def test_a_gap_is_large_where_words_tell_and_small_where_they_hardly_lean() -> None:
     told_apart, other = halves(told("Who ruled", "When was the fall", 40))
     assert transfer_gap(texts(told_apart), texts(other)) > 0.8
-    mixed = [f"Who ruled {name}?" for name in NAMES[:22]], [f"When was the fall of {name}?" for name in NAMES[:18]]
-    leaning = [*mixed[0], *mixed[1]], [*mixed[0][:18], *mixed[1], *(f"{text} Now?" for text in mixed[1][:4])]
+    mixed = (
+        [f"Who ruled {name}?" for name in NAMES[:22]],
+        [f"When was the fall of {name}?" for name in NAMES[:18]],
+    )
+    leaning = (
+        [*mixed[0], *mixed[1]],
+        [*mixed[0][:18], *mixed[1], *(f"{text} Now?" for text in mixed[1][:4])],
+    )
     assert transfer_auroc(leaning, texts(other)) > 0.9
     assert 0 < transfer_gap(leaning, texts(other)) < 0.4

@@ -54,7 +54,9 @@ class Knows(ScriptedBackend):
             if number == 999:
                 found.append(RequestError("too long"))
                 continue
-            state = np.random.default_rng([number, len(pair.text)]).normal(size=(len(places), self.width))
+            state = np.random.default_rng([number, len(pair.text)]).normal(
+                size=(len(places), self.width)
+            )
             state[:, 0] = chance(number)
             found.append(state.astype(np.float32))
         return found
@@ -66,7 +68,10 @@ def chance(number: int) -> float:
 
 def claim(number: int, answer: str = "yes") -> Claim:
     luck = np.random.default_rng(number + 10_000)
-    samples = tuple(said("yes" if luck.random() < chance(number) else f"no{k}", -1.0, sample=k) for k in range(8))
+    samples = tuple(
+        said("yes" if luck.random() < chance(number) else f"no{k}", -1.0, sample=k)
+        for k in range(8)
+    )
     return Claim(Question(f"number {number}?", "test"), said(answer, -0.5), samples)
 
 
@@ -89,8 +94,12 @@ def test_a_claim_is_not_judged_by_what_it_taught(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     told = first.verify(claims, judging(Knows()))
-    turned = Claim(claims[0].question, claims[0].answer, tuple(said("no", -1.0, sample=k) for k in range(8)))
-    other = AnswerProbe(folder=tmp_path / "b", ridge=1.0).verify([turned, *claims[1:]], judging(Knows()))
+    turned = Claim(
+        claims[0].question, claims[0].answer, tuple(said("no", -1.0, sample=k) for k in range(8))
+    )
+    other = AnswerProbe(folder=tmp_path / "b", ridge=1.0).verify(
+        [turned, *claims[1:]], judging(Knows())
+    )
     same = [a == b for a, b in zip(told, other, strict=True)]
     own = [_fold(c.question) == _fold(claims[0].question) for c in claims]
     assert same[0] and not all(same)
@@ -100,7 +109,10 @@ def test_a_claim_is_not_judged_by_what_it_taught(tmp_path: Path) -> None:
 def test_labels_take_it_on(tmp_path: Path) -> None:
     """The labels say the opposite of agreement; enough of them turn the probe round."""
     labels = tmp_path / "labels.jsonl"
-    rows = [{"question": f"number {i}?", "answer": "yes", "right": chance(i) < 0.5} for i in range(1000, 1400)]
+    rows = [
+        {"question": f"number {i}?", "answer": "yes", "right": chance(i) < 0.5}
+        for i in range(1000, 1400)
+    ]
     labels.write_text("\n".join(map(json.dumps, rows)))
     claims = [claim(i) for i in range(200)]
     found = AnswerProbe(folder=tmp_path, ridge=1.0, labels=labels).verify(claims, judging(Knows()))
@@ -114,7 +126,9 @@ def test_a_head_is_that_of_an_independent_implementation() -> None:
     head = _head(states, right.astype(float), 2.0, np.zeros(6))
     standard = (states - states.mean(0)) / states.std(0)
     theirs = LogisticRegression(C=0.5, tol=1e-8).fit(standard, right)
-    assert sigmoid(head[0] + states @ head[1:]) == pytest.approx(theirs.predict_proba(standard)[:, 1], abs=1e-3)
+    assert sigmoid(head[0] + states @ head[1:]) == pytest.approx(
+        theirs.predict_proba(standard)[:, 1], abs=1e-3
+    )
 
 
 def test_the_prior_holds_where_there_is_little_to_learn() -> None:
@@ -135,7 +149,9 @@ def test_what_cannot_be_probed(tmp_path: Path) -> None:
     verdicts = AnswerProbe(folder=tmp_path).verify(some, judging(Knows()))
     assert [v.confidence for v in verdicts] == [None] * 4
     assert (
-        "too long" in verdicts[0].reason and "declines" in verdicts[1].reason and "fewer than 200" in verdicts[3].reason
+        "too long" in verdicts[0].reason
+        and "declines" in verdicts[1].reason
+        and "fewer than 200" in verdicts[3].reason
     )
     AnswerProbe(folder=tmp_path).verify([claim(i) for i in range(200)], judging(Knows()))
     (other,) = AnswerProbe(folder=tmp_path).verify([claim(5)], judging(Knows(width=4)))
@@ -149,7 +165,8 @@ def test_a_single_class_is_learnt_as_such(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", '{"question": "a", "answer": "b"}', '{"question": "a", "answer": "b", "right": 3}']
+    "text",
+    ["", "{", '{"question": "a", "answer": "b"}', '{"question": "a", "answer": "b", "right": 3}'],
 )
 def test_labels_that_are_none_are_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "labels.jsonl").write_text(text)
@@ -178,7 +195,9 @@ def test_rauq_by_hand() -> None:
     c = [0.5]
     c.append(0.2 * 0.8 + 0.8 * 0.5 * c[0])
     c.append(0.2 * 0.4 + 0.8 * 0.25 * c[1])
-    (verdict,) = Rauq().verify([Claim(QUESTION, said("Cairo", *map(math.log, p)))], judging(Attends(attention)))
+    (verdict,) = Rauq().verify(
+        [Claim(QUESTION, said("Cairo", *map(math.log, p)))], judging(Attends(attention))
+    )
     assert verdict.confidence == pytest.approx(math.prod(c) ** (1 / 3), rel=1e-6)
 
 
@@ -193,7 +212,9 @@ def test_rauq_is_the_worst_of_the_middle_layers() -> None:
             c = 0.3 * math.exp(logs[i]) + 0.7 * float(attention[layer, head, i]) * c
             logged += math.log(c)
         doubts.append(-logged / 5)
-    (verdict,) = Rauq(alpha=0.3).verify([Claim(QUESTION, said("Cairo", *logs))], judging(Attends(attention)))
+    (verdict,) = Rauq(alpha=0.3).verify(
+        [Claim(QUESTION, said("Cairo", *logs))], judging(Attends(attention))
+    )
     assert verdict.confidence == pytest.approx(math.exp(-max(doubts)), rel=1e-6)
 
 
@@ -211,8 +232,12 @@ def test_rauq_is_the_worst_of_the_middle_layers() -> None:
     ],
 )
 def test_rauq_at_the_edges(logprobs: tuple[float, ...], attention: Any, confidence: Any) -> None:
-    (verdict,) = Rauq().verify([Claim(QUESTION, said("Cairo", *logprobs))], judging(Attends(attention)))
-    assert verdict.confidence == (confidence if confidence is None else pytest.approx(confidence, abs=1e-3))
+    (verdict,) = Rauq().verify(
+        [Claim(QUESTION, said("Cairo", *logprobs))], judging(Attends(attention))
+    )
+    assert verdict.confidence == (
+        confidence if confidence is None else pytest.approx(confidence, abs=1e-3)
+    )
     assert verdict.reason
 
 
@@ -256,7 +281,9 @@ def test_prompt_stability(answer: str, others: list[Any], confidence: float | No
 @pytest.mark.parametrize("chat", [False, True])
 def test_the_other_prompts_ask_the_same_question(chat: bool) -> None:
     backend = Other(["Cairo"] * 3, chat=chat)
-    PromptStability().verify([Claim(QUESTION, Completion("Cairo"))], judging(backend, stability()[0].prompts))
+    PromptStability().verify(
+        [Claim(QUESTION, Completion("Cairo"))], judging(backend, stability()[0].prompts)
+    )
     texts = [request.prompt[-1].content if chat else request.prompt for request in backend.asked]
     assert len(set(texts)) == 3
     assert all(text.endswith(f"Question: {QUESTION.text}\nAnswer:") for text in texts)

@@ -24,7 +24,9 @@ def large(path: Path) -> Path:
     lines = []
     for i in range(100_000):
         text = f"Who was number {i - (i % 10 == 1)}?"
-        lines.append('{"question": ' if i % 1000 == 999 else json.dumps({"question": text, "answers": ["x"]}))
+        lines.append(
+            '{"question": ' if i % 1000 == 999 else json.dumps({"question": text, "answers": ["x"]})
+        )
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
@@ -40,7 +42,8 @@ def test_a_large_file_names_the_first_broken_lines_and_their_count(tmp_path: Pat
     ]
     assert (more, last) == (
         "... and 95 more.",
-        "Broken: 100 of 100,000 lines. Mend them, or leave them out: skip_broken: true in the source of a recipe, "
+        "Broken: 100 of 100,000 lines. Mend them, or leave them out: skip_broken: true in the "
+        "source of a recipe, "
         "--skip-broken for eval and score.",
     )
 
@@ -49,9 +52,11 @@ def test_a_large_file_with_skip_broken(tmp_path: Path, capsys: pytest.CaptureFix
     path, start = large(tmp_path / "q.jsonl"), time.process_time()
     question_file.check(path=path, skip_broken=True)
     assert capsys.readouterr().err == (
-        f"{path}: JSONL, 100,000 rows, 89,900 questions. Columns: question (question), answers (gold answers)\n"
+        f"{path}: JSONL, 100,000 rows, 89,900 questions. Columns: question (question), answers "
+        "(gold answers)\n"
         "  left out: 100 broken (lines 1000, 2000, 3000, ...)\n"
-        "  merged into an earlier row that asks the same, gold answers united: 10,000 (lines 2, 12, 22, ...)\n"
+        "  merged into an earlier row that asks the same, gold answers united: 10,000 (lines 2, "
+        "12, 22, ...)\n"
     )
     source = QuestionFile(path=path, skip_broken=True)
     assert time.process_time() - start < 5
@@ -64,15 +69,25 @@ def test_a_large_file_with_skip_broken(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_a_repeated_question_is_given_once_and_the_first_line_counts(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
-    path.write_text('{"question": "Q?", "answers": ["a"]}\n{"question": " Q? "}\n{"question": "R?"}\n')
-    assert [(q.text, q.gold) for q in QuestionFile(path=path).ask(told(9))] == [("Q?", ("a",)), ("R?", ())]
+    path.write_text(
+        '{"question": "Q?", "answers": ["a"]}\n{"question": " Q? "}\n{"question": "R?"}\n'
+    )
+    assert [(q.text, q.gold) for q in QuestionFile(path=path).ask(told(9))] == [
+        ("Q?", ("a",)),
+        ("R?", ()),
+    ]
 
 
-def test_it_says_what_it_took_unless_it_is_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_says_what_it_took_unless_it_is_quiet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text('{"question": "Q?"}\n{"question": "R?"}\n\n')
     question_file.check(path=path)
-    assert capsys.readouterr() == ("", f"{path}: JSONL, 2 rows, 2 questions. Columns: question (question)\n")
+    assert capsys.readouterr() == (
+        "",
+        f"{path}: JSONL, 2 rows, 2 questions. Columns: question (question)\n",
+    )
     question_file.check(path=path, quiet=True)
     (tmp_path / "q.txt").write_text("Q?\nR?\n\n")
     question_file.check(path=tmp_path / "q.txt")
@@ -81,7 +96,10 @@ def test_it_says_what_it_took_unless_it_is_quiet(tmp_path: Path, capsys: pytest.
 
 def test_one_broken_line_says_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text('{"question": "Q?"}\noops\n')
-    with pytest.raises(RecipeError, match=r"line 2: each line is .*\nBroken: 1 of 2 lines\. Mend .*skip_broken: true"):
+    with pytest.raises(
+        RecipeError,
+        match=r"line 2: each line is .*\nBroken: 1 of 2 lines\. Mend .*skip_broken: true",
+    ):
         QuestionFile(path=tmp_path / "q.jsonl")
 
 
@@ -89,7 +107,8 @@ def test_one_broken_line_says_how_to_go_on(tmp_path: Path) -> None:
 def test_a_file_of_broken_lines_alone_is_refused(skip: bool, tmp_path: Path) -> None:
     (tmp_path / "q.jsonl").write_text("oops\n" * 7)
     with pytest.raises(
-        RecipeError, match=r"line 5.*\n\.\.\. and 2 more\.\nBroken: 7 of 7 lines\. Not one is a question"
+        RecipeError,
+        match=r"line 5.*\n\.\.\. and 2 more\.\nBroken: 7 of 7 lines\. Not one is a question",
     ):
         QuestionFile(path=tmp_path / "q.jsonl", skip_broken=skip)
 
@@ -107,7 +126,9 @@ def test_broken_lines_of_every_kind_are_left_out(line: bytes, tmp_path: Path) ->
         QuestionFile(path=path)
 
 
-def test_a_line_of_text_that_is_not_utf_8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_of_text_that_is_not_utf_8(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "q.txt").write_bytes(b"Who?\nWh\xe9?\nWhen?\n")
     with pytest.raises(RecipeError, match="line 2: this is not UTF-8, byte 0xe9"):
         question_file.check(path=tmp_path / "q.txt")

@@ -43,7 +43,9 @@ def data(page: str) -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_run_leaves_a_report(reports: None, write: Write, selfloop: Selfloop, query: Query) -> None:
+def test_a_run_leaves_a_report(
+    reports: None, write: Write, selfloop: Selfloop, query: Query
+) -> None:
     folder = write({"r.yaml": TWO})
     assert selfloop("run", "r.yaml").code == 0
     page = (folder / "runs/r/report.html").read_text("utf-8")
@@ -59,8 +61,11 @@ def test_the_page_asks_nothing_of_a_network(write: Write, selfloop: Selfloop) ->
     assert (said.code, said.out.strip()) == (0, "page.html")
     page = Path("page.html").read_text("utf-8")
     outside = set(re.findall(r"https?://[^\s\"'<>)]+", page))
-    assert all(one.startswith("http://www.w3.org/") for one in outside), outside  # names of XML, never fetched
-    assert not re.search(r"<(link[^>]+href=\"(?!data:,)|script[^>]+src|img|iframe|object|embed)", page)
+    # names of XML, never fetched
+    assert all(one.startswith("http://www.w3.org/") for one in outside), outside
+    assert not re.search(
+        r"<(link[^>]+href=\"(?!data:,)|script[^>]+src|img|iframe|object|embed)", page
+    )
     assert "default-src 'none'" in unescape(page)
 
 
@@ -69,7 +74,12 @@ def test_pictures_as_files(write: Write, selfloop: Selfloop) -> None:
     selfloop("run", "r.yaml")
     said = selfloop("report", "r", "--pictures", "pics", "--format", "png")
     files = sorted(Path("pics").iterdir())
-    assert said.code == 0 and {file.stem for file in files} >= {"rounds", "growth", "confidence", "topics"}
+    assert said.code == 0 and {file.stem for file in files} >= {
+        "rounds",
+        "growth",
+        "confidence",
+        "topics",
+    }
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
     assert selfloop("report", "r", "--pictures", "r.yaml").code != 0
 
@@ -81,7 +91,11 @@ def test_rounds_are_labelled_where_there_is_room(write: Write, selfloop: Selfloo
     facts = read(folder / "runs/r")
     many = replace(facts, rounds=[replace(facts.rounds[0], number=k) for k in range(1, 101)])
     few, hundred = ({one.name: figure for one, figure in drawn(told)} for told in (facts, many))
-    assert list(few["growth"].axes[0].get_xticks()) == list(few["rounds"].axes[0].get_yticks()) == [1, 2]
+    assert (
+        list(few["growth"].axes[0].get_xticks())
+        == list(few["rounds"].axes[0].get_yticks())
+        == [1, 2]
+    )
     assert hundred["rounds"].get_size_inches()[1] < 10
     for labels in (hundred["growth"].axes[0].get_xticks(), hundred["rounds"].axes[0].get_yticks()):
         assert 4 < len(labels) < 16 and all(float(one).is_integer() for one in labels)
@@ -114,7 +128,13 @@ def test_a_tune_is_drawn_from_what_it_left(write: Write, selfloop: Selfloop) -> 
     (run / "adapters/round-002/gate.json").write_text(json.dumps(about))
     with (run / "events.jsonl").open("a") as file:
         for done, loss in ((1, 2.0), (2, 1.5), (2, 1.25)):
-            event = {"event": "BatchLearnt", "time": "2026-11-27T00:00:00+00:00", "round": 2, "done": done, "of": 2}
+            event = {
+                "event": "BatchLearnt",
+                "time": "2026-11-27T00:00:00+00:00",
+                "round": 2,
+                "done": done,
+                "of": 2,
+            }
             file.write(json.dumps(event | {"loss": loss}) + "\n")
         file.write('{"event": "BatchLearnt", "time": "2026-1')  # what a kill leaves
     (tune,) = read(run).tunes
@@ -160,7 +180,8 @@ def test_two_runs_side_by_side(write: Write, selfloop: Selfloop) -> None:
     figures = json.loads(selfloop("compare", "a", "b", "--json").out)
     assert figures["figures"]["questions"] == ["3", "3"] and len(figures["shared"]) == 3
     held = int(figures["figures"]["belief"][0].split()[0])
-    assert held > 0 and sum(one["differs"] for one in figures["shared"]) == held  # b believes nothing
+    # b believes nothing
+    assert held > 0 and sum(one["differs"] for one in figures["shared"]) == held
     page = Path("c.html").read_text("utf-8")
     assert "2 runs side by side" in page and page.count("What each round came to") >= 1
     ids = re.findall(r'\bid="([^"]+)"', page)
@@ -171,7 +192,9 @@ def test_runs_are_told_apart_by_the_end_of_a_long_path(write: Write, selfloop: S
     """And a figure that there is not, as the AUROC where nothing is right, has no row."""
     write(
         {
-            "gold.jsonl": ASKED.replace("eight", "xyzzy").replace("Jupiter", "xyzzy").replace("Cairo", "xyzzy"),
+            "gold.jsonl": ASKED.replace("eight", "xyzzy")
+            .replace("Jupiter", "xyzzy")
+            .replace("Cairo", "xyzzy"),
             "a.yaml": GOLD,
         }
     )
@@ -205,8 +228,14 @@ def test_nothing_ends_the_data(write: Write, selfloop: Selfloop) -> None:
 
 
 def test_topics_are_those_of_the_source_or_of_the_words() -> None:
-    rivers = [Question(f"Which river flows through {city}?", "blank") for city in ("Rome", "Paris", "Cairo", "Oslo")]
-    kings = [Question(f"Who was the king of {land}?", "blank") for land in ("Spain", "France", "Egypt", "Norway")]
+    rivers = [
+        Question(f"Which river flows through {city}?", "blank")
+        for city in ("Rome", "Paris", "Cairo", "Oslo")
+    ]
+    kings = [
+        Question(f"Who was the king of {land}?", "blank")
+        for land in ("Spain", "France", "Egypt", "Norway")
+    ]
     names = named([*rivers, *kings, Question("Who?", "topics", topic="painters")])
     assert names[-1] == "painters"
     assert len(set(names[:4])) == len(set(names[4:8])) == 1 and names[0] != names[4]

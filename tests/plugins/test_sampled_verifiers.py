@@ -35,7 +35,9 @@ WORDS = ("nile", "delta", "cairo", "giza", "old", "new", "river", "sand")
 class Reader(ScriptedBackend):
     """Gives the log-probabilities told for a text, or else for what is in its prompt; keeps what it was asked."""
 
-    def __init__(self, told: Any = None, *, states: Any = None, chat: bool = False, script: Any = None) -> None:
+    def __init__(
+        self, told: Any = None, *, states: Any = None, chat: bool = False, script: Any = None
+    ) -> None:
         super().__init__(**({"script": script} if script else {}), chat=chat)
         self.told, self.states, self.asked, self.requests = told or {}, states, [], []
 
@@ -71,8 +73,15 @@ def judge(verifier: Any, claim: Claim, backend: Any = None) -> Verdict:
     return verdict
 
 
-def claim(answer: str, *samples: str, candidate: Any = "draft", question: Question = QUESTION) -> Claim:
-    return Claim(question, Completion(answer), tuple(Completion(s, sample=i) for i, s in enumerate(samples)), candidate)
+def claim(
+    answer: str, *samples: str, candidate: Any = "draft", question: Question = QUESTION
+) -> Claim:
+    return Claim(
+        question,
+        Completion(answer),
+        tuple(Completion(s, sample=i) for i, s in enumerate(samples)),
+        candidate,
+    )
 
 
 def pool(*samples: tuple[str, float]) -> Claim:
@@ -91,7 +100,9 @@ ALL = [
 ]  # fmt: skip
 OF_THE_ANSWER = [one for one in ALL if not isinstance(one, SentSar | EigenScore)]
 OF_SAMPLES = [
-    one for one in ALL if isinstance(one, BSDetector | SelfCheckNgram | SelfCheckPrompt | SentSar | EigenScore)
+    one
+    for one in ALL
+    if isinstance(one, BSDetector | SelfCheckNgram | SelfCheckPrompt | SentSar | EigenScore)
 ]
 
 
@@ -104,7 +115,14 @@ def label(verifier: Any) -> str:
 
 @pytest.mark.parametrize(
     ("one", "other", "same"),
-    [("a b", "a b", 1.0), ("a b", "b c d", 0.4), ("a a b", "a", 0.5), ("a", "b", 0.0), ("", "a", 0.0), ("", "", 0.0)],
+    [
+        ("a b", "a b", 1.0),
+        ("a b", "b c d", 0.4),
+        ("a a b", "a", 0.5),
+        ("a", "b", 0.0),
+        ("", "a", 0.0),
+        ("", "", 0.0),
+    ],
 )
 def test_f1(one: str, other: str, same: float) -> None:
     assert f1(one.split(), other.split()) == f1(other.split(), one.split()) == pytest.approx(same)
@@ -114,8 +132,14 @@ def test_f1(one: str, other: str, same: float) -> None:
     ("text", "parts"),
     [
         ("Cairo", ["Cairo"]),
-        ("It is Cairo. It lies on the Nile! Does it?", ["It is Cairo.", "It lies on the Nile!", "Does it?"]),
-        ("Mr. J. R. R. Tolkien, U.S. edition, 3.5 kg.", ["Mr. J. R. R. Tolkien, U.S. edition, 3.5 kg."]),
+        (
+            "It is Cairo. It lies on the Nile! Does it?",
+            ["It is Cairo.", "It lies on the Nile!", "Does it?"],
+        ),
+        (
+            "Mr. J. R. R. Tolkien, U.S. edition, 3.5 kg.",
+            ["Mr. J. R. R. Tolkien, U.S. edition, 3.5 kg."],
+        ),
         ("one\n\n two\tthree\n...\n", ["one", "two three"]),
         ("開羅。在埃及。", ["開羅。", "在埃及。"]),
         (" ... ", []),
@@ -128,7 +152,9 @@ def test_sentences(text: str, parts: list[str]) -> None:
 
 def test_shares_are_those_of_scipy() -> None:
     for sums in np.random.default_rng(0).normal(-50, 400, (50, 3)):
-        assert shares([(value / 2, value / 2) for value in sums]) == pytest.approx(softmax(sums), abs=1e-12)
+        assert shares([(value / 2, value / 2) for value in sums]) == pytest.approx(
+            softmax(sums), abs=1e-12
+        )
     assert shares([(-INF,), (-3.0,)]) == [0.0, 1.0]
     for broken in ([(-INF,), (-INF,)], [(NAN,), (-1.0,)], [(-1.0,), (NAN,)], [(INF,), (-INF,)]):
         with pytest.raises(Abstain):
@@ -154,17 +180,29 @@ def test_bsdetector_by_hand() -> None:
     """O = .8 · (1 + 2/3 + 0 + 0)/4 + .2 · 1/4, S = .5 + .2 / 2, both questions alike."""
     given = claim("Cairo", "the Cairo!", "Cairo, Egypt", "Giza", "I don't know")
     expected = 0.7 * (0.8 * (5 / 3) / 4 + 0.2 / 4) + 0.3 * 0.6
-    assert judge(BSDetector(), given, reading(0.25, 0.15, 0.1)).confidence == pytest.approx(expected)
-    assert judge(BSDetector(beta=0.0), given, reading(0.1, 0.3, 0.6)).confidence == pytest.approx(0.4)
+    assert judge(BSDetector(), given, reading(0.25, 0.15, 0.1)).confidence == pytest.approx(
+        expected
+    )
+    assert judge(BSDetector(beta=0.0), given, reading(0.1, 0.3, 0.6)).confidence == pytest.approx(
+        0.4
+    )
 
 
 def test_bsdetector_asks_two_questions_and_takes_their_mean() -> None:
     def read(pair: Continuation) -> Any:
         sure = "really sure" in text_of(pair.prompt)
-        return (LN({" (A)": 0.2 if sure else 1.0, " (B)": 0.8 if sure else 1e-300, " (C)": 1e-300}[str(pair.text)]),)
+        return (
+            LN(
+                {" (A)": 0.2 if sure else 1.0, " (B)": 0.8 if sure else 1e-300, " (C)": 1e-300}[
+                    str(pair.text)
+                ]
+            ),
+        )
 
     backend = Reader(read)
-    assert judge(BSDetector(beta=0.0), claim("Cairo", "Cairo"), backend).confidence == pytest.approx(0.6)
+    assert judge(
+        BSDetector(beta=0.0), claim("Cairo", "Cairo"), backend
+    ).confidence == pytest.approx(0.6)
     assert [pair.text for pair in backend.asked[0]] == 2 * list(CHOICES)
 
 
@@ -220,7 +258,9 @@ def test_selfcheck_ngram_by_hand() -> None:
     assert judge(SelfCheckNgram(), given).confidence == pytest.approx(math.sqrt(3 / 5 * 1 / 5))
     long = claim("Cairo is big. It grows.", "Cairo is old")
     first, second = (LN(8 / 2), LN(8 / 2), LN(8)), (LN(8), LN(8))
-    assert judge(SelfCheckNgram(), long).confidence == pytest.approx(math.exp(-(sum(first) / 3 + sum(second) / 2) / 2))
+    assert judge(SelfCheckNgram(), long).confidence == pytest.approx(
+        math.exp(-(sum(first) / 3 + sum(second) / 2) / 2)
+    )
     assert judge(SelfCheckNgram(by="max"), long).confidence == pytest.approx(1 / 8)
 
 
@@ -234,7 +274,9 @@ def test_selfcheck_ngram_a_second_way() -> None:
         p = np.array([heard[word] for word in WORDS]) / sum(heard.values())
         logs = [np.log(p[[WORDS.index(word) for word in one]]) for one in said]
         given = claim(".\n".join(map(" ".join, said)), *samples)
-        assert judge(SelfCheckNgram(), given).confidence == pytest.approx(np.exp(np.mean([x.mean() for x in logs])))
+        assert judge(SelfCheckNgram(), given).confidence == pytest.approx(
+            np.exp(np.mean([x.mean() for x in logs]))
+        )
         by_max = judge(SelfCheckNgram(by="max"), given).confidence
         assert by_max == pytest.approx(np.exp(np.mean([x.min() for x in logs])))
 
@@ -252,7 +294,9 @@ def test_selfcheck_ngram_a_second_way() -> None:
     ],
 )
 def test_selfcheck_ngram_at_the_edges(given: Claim, confidence: float | None) -> None:
-    assert judge(SelfCheckNgram(), given).confidence == (None if confidence is None else pytest.approx(confidence))
+    assert judge(SelfCheckNgram(), given).confidence == (
+        None if confidence is None else pytest.approx(confidence)
+    )
 
 
 def test_selfcheck_prompt_by_hand() -> None:
@@ -263,7 +307,11 @@ def test_selfcheck_prompt_by_hand() -> None:
         return (LN(yes if pair.text == " Yes" else 1 - yes), LN(0.5))
 
     backend = Reader(read)
-    verdict = judge(SelfCheckPrompt(), claim("It is Cairo. It is big.", "Cairo", "Giza", "I don't know"), backend)
+    verdict = judge(
+        SelfCheckPrompt(),
+        claim("It is Cairo. It is big.", "Cairo", "Giza", "I don't know"),
+        backend,
+    )
     assert verdict.confidence == pytest.approx(2 / 6)
     assert len(backend.asked) == 1
     assert len(backend.asked[0]) == 2 * 2 * 2
@@ -299,7 +347,9 @@ def test_sar_by_hand() -> None:
     """t = .001; Cairo and Cairo back each other up whole, Giza nobody."""
     given = pool(("Cairo", LN(0.5)), ("the cairo!", LN(0.25)), ("Giza", LN(0.1)))
     rows = (0.0005 + 0.25, 0.00025 + 0.5, 0.0001)
-    assert judge(SentSar(), given).confidence == pytest.approx(math.prod(row / 2.001 for row in rows) ** (1 / 3))
+    assert judge(SentSar(), given).confidence == pytest.approx(
+        math.prod(row / 2.001 for row in rows) ** (1 / 3)
+    )
 
 
 def test_sar_is_the_score_of_the_paper_a_second_way() -> None:
@@ -351,7 +401,11 @@ def rewording(*replies: str, answers: Any = ("Cairo",), chat: bool = False) -> R
 
     def wrote(request: Any, prompt: str, sample: int) -> Completion:
         made = reply(request, prompt, sample)
-        return replace(made, text=replies[sample % len(replies)]) if prompt.endswith("In other words:") else made
+        return (
+            replace(made, text=replies[sample % len(replies)])
+            if prompt.endswith("In other words:")
+            else made
+        )
 
     backend._reply = wrote  # type: ignore[method-assign]
     return backend
@@ -360,7 +414,14 @@ def rewording(*replies: str, answers: Any = ("Cairo",), chat: bool = False) -> R
 @pytest.mark.parametrize(
     ("replies", "count"),
     [
-        ((" Which city is Egypt's capital?", "What city governs Egypt?", "What is Egypt's capital city?"), 3),
+        (
+            (
+                " Which city is Egypt's capital?",
+                "What city governs Egypt?",
+                "What is Egypt's capital city?",
+            ),
+            3,
+        ),
         (("Which city?", "which  city", "WHICH CITY?"), 1),
         (("", " ", "?"), 0),
         (("what is the capital of egypt", "What is capital of Egypt?", ""), 0),
@@ -396,7 +457,12 @@ def test_paraphrase_by_hand() -> None:
 
 
 def test_paraphrase_counts_answers_that_decline_as_different() -> None:
-    assert judge(Paraphrase(), claim("Cairo"), rewording("Which?", answers=["I don't know"])).confidence == 0.0
+    assert (
+        judge(
+            Paraphrase(), claim("Cairo"), rewording("Which?", answers=["I don't know"])
+        ).confidence
+        == 0.0
+    )
 
 
 @pytest.mark.parametrize("verifier", [Paraphrase(), reverse_question(by="overlap")], ids=label)
@@ -441,7 +507,10 @@ def test_reverse_question_by_likelihood(given: Any, alone: Any, confidence: floa
 
 
 def test_reverse_question_by_overlap() -> None:
-    """Content words: capital, egypt. Written back: one of one, both of two, none: (2/3 + 1 + 0) / 3."""
+    """Content words: capital, egypt.
+
+    Written back: one of one, both of two, none: (2/3 + 1 + 0) / 3.
+    """
     backend = Reader()
     replies = ["Where is Egypt?", "Which is Egypt's capital, the capital egypt?", "What is it?"]
     assert content(replies[1]) == ["egypts", "capital", "capital", "egypt"]
@@ -454,7 +523,9 @@ def test_reverse_question_by_overlap() -> None:
 def test_reverse_question_by_overlap_abstains() -> None:
     vague = claim("Ada", question=Question("Who was it?", "test"))
     told = judging(Reader(), PROMPTS)
-    verdicts = reverse_question(by="overlap").verify([vague, claim("I don't know"), claim("")], told)
+    verdicts = reverse_question(by="overlap").verify(
+        [vague, claim("I don't know"), claim("")], told
+    )
     assert [verdict.confidence for verdict in verdicts] == [None] * 3
     assert [verdict.reason for verdict in verdicts] == [
         "the question has no content words", *["the answer is empty or declines"] * 2
@@ -498,7 +569,10 @@ def test_eigenscore_of_a_claim() -> None:
 
 
 def test_states_that_lie_apart_are_less_sure() -> None:
-    near, far = ((1.0, 0.0, 0.0, 2.0), (1.0, 0.1, 0.0, 2.0)), ((1.0, 0.0, 0.0, 2.0), (0.0, 9.0, 1.0, -9.0))
+    near, far = (
+        ((1.0, 0.0, 0.0, 2.0), (1.0, 0.1, 0.0, 2.0)),
+        ((1.0, 0.0, 0.0, 2.0), (0.0, 9.0, 1.0, -9.0)),
+    )
     given = claim("Cairo", "Cairo", "Giza")
     sure, unsure = (judge(EigenScore(), given, stated(*rows)).confidence for rows in (near, far))
     assert sure is not None and unsure is not None
@@ -524,7 +598,9 @@ def test_eigenscore_at_the_edges(given: Claim, states: list[list[float]], tells:
 
 def test_a_state_that_is_refused_is_an_abstention() -> None:
     backend = Reader(states=lambda pairs: [RequestError("too long")] * len(pairs))
-    assert judge(EigenScore(), claim("Cairo", "Cairo", "Giza"), backend) == Verdict("eigenscore", None, "too long")
+    assert judge(EigenScore(), claim("Cairo", "Cairo", "Giza"), backend) == Verdict(
+        "eigenscore", None, "too long"
+    )
 
 
 # --- all of them
@@ -546,7 +622,9 @@ def test_without_samples_there_is_no_telling(verifier: Any) -> None:
 def test_a_revision_is_judged_by_its_text(verifier: Any) -> None:
     """None goes by the probability that an answer had after a critique."""
     given = claim("Cairo", "Cairo", "Giza")
-    revision = replace(given, candidate="revision", answer=replace(given.answer, tokens=(9,), logprobs=(-9.0,)))
+    revision = replace(
+        given, candidate="revision", answer=replace(given.answer, tokens=(9,), logprobs=(-9.0,))
+    )
     assert judge(verifier, revision) == judge(verifier, given)
 
 
@@ -555,15 +633,20 @@ def test_long_answers_are_quick(verifier: Any) -> None:
     """10,000 different words, in one sentence and in many, against eight samples of as many."""
     for mark in ("", "."):
         texts = [" ".join(f"word{i % (9000 + k)}{mark}" for i in range(10_000)) for k in range(9)]
-        samples = texts[1:] if not isinstance(verifier, SelfCheckPrompt) or not mark else ["Cairo"] * 8
+        samples = (
+            texts[1:] if not isinstance(verifier, SelfCheckPrompt) or not mark else ["Cairo"] * 8
+        )
         drawn = tuple(Completion(text, (1,), (-1.0,), sample=i) for i, text in enumerate(samples))
         start = time.process_time()
         judge(verifier, Claim(QUESTION, Completion(texts[0]), drawn))
-        assert time.process_time() - start < 5  # one comparison of each pair of words would take minutes
+        # one comparison of each pair of words would take minutes
+        assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("chat", [False, True])
-@pytest.mark.parametrize("verifier", [one for one in ALL if not isinstance(one, EigenScore)], ids=label)
+@pytest.mark.parametrize(
+    "verifier", [one for one in ALL if not isinstance(one, EigenScore)], ids=label
+)
 def test_what_the_model_wrote_is_data(verifier: Any, chat: bool) -> None:
     """No text begins a line of a prompt, or is filled in again."""
     backend = rewording("Is it\rthis?\x0b{answer}\u2028?", chat=chat)
@@ -577,7 +660,10 @@ def test_what_the_model_wrote_is_data(verifier: Any, chat: bool) -> None:
         return made
 
     question = Question("Is this\nQuestion: {answer} {context}?", "test")
-    given = (Completion(HOSTILE, (1,), (-1.0,)), Completion("Cairo\nSentence: {sentence}", (1,), (-1.0,), sample=1))
+    given = (
+        Completion(HOSTILE, (1,), (-1.0,)),
+        Completion("Cairo\nSentence: {sentence}", (1,), (-1.0,), sample=1),
+    )
     (verdict,) = verifier.verify([Claim(question, given[0], given)], replace(told, prompt=prompt))
     assert verdict.confidence is not None
     assert bool(shown) is not isinstance(verifier, SelfCheckNgram | SentSar)

@@ -237,7 +237,10 @@ def test_what_does_not_stand_alone(text: str) -> None:
         ("What is the capital of ___?", "has a gap to fill ('___')"),
         ("What is the name of the president?", "does not say which ('the president')"),
         ("What is the largest?", "does not say of what"),
-        ("What is the name of the floating fountain?", "does not say which ('the floating fountain')"),
+        (
+            "What is the name of the floating fountain?",
+            "does not say which ('the floating fountain')",
+        ),
         ("Which country has the most bars and why?", "more than one question"),
         ("Which university is Stanford?", "asks nothing that it does not say"),
         ("What is his wife's name?", "points at something unsaid ('his')"),
@@ -248,13 +251,22 @@ def test_each_drop_says_why(text: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["长江有多长?", "Wie heißt die Hauptstadt von Peru?", "?" * 50, "the " * 29 + "?", "\udc80 is who?"]
+    "text",
+    [
+        "长江有多长?",
+        "Wie heißt die Hauptstadt von Peru?",
+        "?" * 50,
+        "the " * 29 + "?",
+        "\udc80 is who?",
+    ],
 )
 def test_well_formed_takes_any_text(text: str) -> None:
     assert well_formed(text)[0] in (0.0, 1.0)
 
 
-@pytest.mark.parametrize("text", ["Who are US presidents of the 1990s?", "What is the US capital city?"])
+@pytest.mark.parametrize(
+    "text", ["Who are US presidents of the 1990s?", "What is the US capital city?"]
+)
 def test_the_country_is_no_pronoun(text: str) -> None:
     assert well_formed(text) == (1.0, "")
 
@@ -278,7 +290,13 @@ EGYPT = "What is the capital of Egypt?"
 
 
 @pytest.mark.parametrize(
-    "text", [EGYPT, "the capital of Egypt is what", "WHAT, is the CAPITAL of Egypt", "Egypt of capital the is What"]
+    "text",
+    [
+        EGYPT,
+        "the capital of Egypt is what",
+        "WHAT, is the CAPITAL of Egypt",
+        "Egypt of capital the is What",
+    ],
 )
 def test_the_same_words_in_any_order_are_a_repeat(text: str) -> None:
     assert novelty([text], asked=(EGYPT,)) == [0.0]
@@ -306,10 +324,16 @@ NEAR = [
 FAR = [
     ("What is the capital of France?", "What is the capital of Peru?"),
     ("When was Napoleon born?", "Where was Napoleon born?"),
-    ("Who was the first president of the United States?", "Who was the third president of the United States?"),
+    (
+        "Who was the first president of the United States?",
+        "Who was the third president of the United States?",
+    ),
     ("Who won the World Cup in 1998?", "Who won the World Cup in 2002?"),
     ("Who won the World Cup?", "Who won the World Cup in 2002?"),
-    ("Which country borders Austria to the north?", "Which country borders Australia to the north?"),
+    (
+        "Which country borders Austria to the north?",
+        "Which country borders Australia to the north?",
+    ),
     ("What is the chemical symbol of iron?", "What is the chemical symbol of gold?"),
     (
         "Which large country lies on the border of northern Iran?",
@@ -331,9 +355,19 @@ def test_another_name_number_or_kind_is_not_near(one: str, other: str) -> None:
 
 def test_what_was_dropped_is_a_repeat_unless_there_was_no_room() -> None:
     """Else a source that gives it again and again would fill every turn with it."""
-    assert novelty(["what is the capital of Egypt?", "What is the capital of Peru?"], dropped=(EGYPT,)) == [0.0, 1.0]
+    assert novelty(
+        ["what is the capital of Egypt?", "What is the capital of Peru?"], dropped=(EGYPT,)
+    ) == [0.0, 1.0]
     full = Past(
-        1, (Outcome(Question(EGYPT, "test"), "dropped", round=1, reason="balance: form 'x' has its share (4)"),)
+        1,
+        (
+            Outcome(
+                Question(EGYPT, "test"),
+                "dropped",
+                round=1,
+                reason="balance: form 'x' has its share (4)",
+            ),
+        ),
     )
     (score,) = Novelty().score([Question(EGYPT, "test")], replace(asking(), past=full))
     assert score.value == 1.0
@@ -345,7 +379,10 @@ def test_a_variant_is_not_near_what_it_is_a_variant_of() -> None:
     past = replace(asking(), past=past_of([longest]))
     linked = Question(again, "test", variant="reworded", variant_of=longest)
     sibling = Question(
-        "The longest river in the whole of Africa is which?", "test", variant="reworded", variant_of=longest
+        "The longest river in the whole of Africa is which?",
+        "test",
+        variant="reworded",
+        variant_of=longest,
     )
     same = Question(longest.lower(), "test", variant="reworded", variant_of=longest)
     assert [s.value for s in Novelty().score([Question(again, "test")], past)] == [0.0]
@@ -355,7 +392,9 @@ def test_a_variant_is_not_near_what_it_is_a_variant_of() -> None:
 def test_what_the_scorer_keeps_between_calls_changes_nothing() -> None:
     """A round that is played again, or fewer questions than were scored before: as a new scorer would have it."""
     texts = [
-        f"Who wrote the book number {i} of Ada Lovelace about the {word}?" for i in range(9) for word in ("sea", "sun")
+        f"Who wrote the book number {i} of Ada Lovelace about the {word}?"
+        for i in range(9)
+        for word in ("sea", "sun")
     ]
     kept = Novelty()
     for asked in (texts[:9], texts[:12], texts[:3], [*texts[5:9], *texts[:2]], []):
@@ -369,7 +408,9 @@ def test_many_questions_are_quick() -> None:
     scorer, told = Novelty(), replace(asking(), past=past_of(asked))
     scorer.score([], told)
     start = time.process_time()
-    scores = scorer.score([Question(f"In which year was king {i} of Peru born?", "test") for i in range(200)], told)
+    scores = scorer.score(
+        [Question(f"In which year was king {i} of Peru born?", "test") for i in range(200)], told
+    )
     assert time.process_time() - start < 10
     assert all(score.value > 0.2 for score in scores)
 
@@ -388,7 +429,9 @@ def test_embeddings_give_the_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [round(score.value, 2) for score in found] == [0.29, 0.0, 0.0, 1.0]
     assert found[0].reason == "like 'aaaa' (cosine 0.71)" and found[3].reason == ""
     scorer.score([Question("ab", "test")], told)
-    assert sorted(text for call in calls for text in call) == sorted(["aaaa", "bbbb", "ab", "aa", "b", "ccc"])
+    assert sorted(text for call in calls for text in call) == sorted(
+        ["aaaa", "bbbb", "ab", "aa", "b", "ccc"]
+    )
     variant = Question("aab", "test", variant="reworded", variant_of="aaaa")
     (score,) = scorer.score([variant], told)
     assert score.reason.startswith("like 'bbbb'")
@@ -399,7 +442,9 @@ def test_the_reason_names_the_nearest() -> None:
     assert score.reason == "like 'What is the capital of Egypt?'"
 
 
-@pytest.mark.parametrize("text", ["", "???", "\x1b[2J", "\udc80", "富士山はどこですか", "x" * 10_000])
+@pytest.mark.parametrize(
+    "text", ["", "???", "\x1b[2J", "\udc80", "富士山はどこですか", "x" * 10_000]
+)
 def test_odd_texts_have_a_number_too(text: str) -> None:
     assert 0.0 <= novelty([text, EGYPT], asked=(EGYPT,))[0] <= 1.0
 
@@ -490,7 +535,9 @@ def test_a_few_words_do_not_answer(text: str) -> None:
     assert value == 0.0 and why.startswith("asks ")
 
 
-@pytest.mark.parametrize("text", ["", "?", "长江有多长?", "x" * 10_000, "who is " * 1000 + "?", "\udc80"])
+@pytest.mark.parametrize(
+    "text", ["", "?", "长江有多长?", "x" * 10_000, "who is " * 1000 + "?", "\udc80"]
+)
 def test_answerable_takes_any_text(text: str) -> None:
     assert answerable(text)[0] in (0.0, 1.0)
 
@@ -498,7 +545,9 @@ def test_answerable_takes_any_text(text: str) -> None:
 # --- balance
 
 
-def balance(texts: list[str], asking: Asking, topic: str = "", **options: Any) -> list[tuple[float, str]]:
+def balance(
+    texts: list[str], asking: Asking, topic: str = "", **options: Any
+) -> list[tuple[float, str]]:
     scores = Balance(**options).score([Question(text, "test", topic) for text in texts], asking)
     return [(score.value, score.reason) for score in scores]
 
@@ -530,7 +579,9 @@ def test_a_form_has_its_share_of_what_the_round_wants() -> None:
 
 def test_what_the_round_has_counts_and_earlier_rounds_do_not() -> None:
     def told(number: int, decision: Any = "undecided") -> Asking:
-        done = tuple(Outcome(Question(f"Who wrote {c}?", "x"), decision, round=number) for c in "ABC")
+        done = tuple(
+            Outcome(Question(f"Who wrote {c}?", "x"), decision, round=number) for c in "ABC"
+        )
         return replace(asking(), n=7, round=2, past=Past(1, done))
 
     texts = ["Who wrote Ada?", "Who wrote Bel?"]
@@ -540,7 +591,13 @@ def test_what_the_round_has_counts_and_earlier_rounds_do_not() -> None:
 
 
 def test_a_topic_has_its_share_and_no_topic_is_none() -> None:
-    texts = ["Who wrote Ada?", "When was Bel?", "Where is Cid?", "How old is Dora?", "Which sea is deep?"]
+    texts = [
+        "Who wrote Ada?",
+        "When was Bel?",
+        "Where is Cid?",
+        "How old is Dora?",
+        "Which sea is deep?",
+    ]
     assert [v for v, _ in balance(texts, asking(), topic="Rivers")] == [1, 1, 1, 1, 0]
     assert balance(texts, asking(), topic="Rivers")[-1][1] == "topic 'rivers' has its share (4)"
     assert [v for v, _ in balance(texts, asking())] == [1] * 5
@@ -572,7 +629,10 @@ def test_no_text_takes_long(text: str) -> None:
 
 def test_drops_are_counted_by_reason_and_not_by_question() -> None:
     reasons = [
-        *("well_formed: " + well_formed(text)[1] for text in (*NOT_ALONE, "What now?", "no question")),
+        *(
+            "well_formed: " + well_formed(text)[1]
+            for text in (*NOT_ALONE, "What now?", "no question")
+        ),
         *("novelty: like 'who was it'", 'novelty: like "who\'s it"', "novelty: dropped before"),
         "balance: form 'what is the capital' has its share (4)",
         "mine: 0.25 is below 0.5",
@@ -581,7 +641,9 @@ def test_drops_are_counted_by_reason_and_not_by_question() -> None:
     found = dropped_for([Round(1, attempts)])
     assert found["novelty"] == {"like an earlier one": 2, "dropped before": 1}
     assert found["balance"] == {"form has its share": 1} and found["mine"] == {"n is below n": 1}
-    assert {"points at something unsaid", "does not say which", "too short or too long"} <= set(found["well_formed"])
+    assert {"points at something unsaid", "does not say which", "too short or too long"} <= set(
+        found["well_formed"]
+    )
     assert len(found["well_formed"]) < 11
     assert sum(sum(counts.values()) for counts in found.values()) == len(reasons)
     line = dropped_line({"novelty": found["novelty"], "balance": found["balance"]})

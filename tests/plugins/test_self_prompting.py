@@ -46,12 +46,16 @@ class Heard(ScriptedBackend):
         super().__init__(script, **how)
         self.calls: list[list[Request]] = []
 
-    def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+    def generate(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Completion | RequestError]]:
         self.calls.append(list(requests))
         return super().generate(requests)
 
 
-def asking(backend: ScriptedBackend | None = None, *, n: int = 6, past: Past | None = None, seed: int = 1) -> Asking:
+def asking(
+    backend: ScriptedBackend | None = None, *, n: int = 6, past: Past | None = None, seed: int = 1
+) -> Asking:
     made = replace(told(backend or Heard(), prompts=PROMPTS), n=n, seed=seed)
     return replace(made, past=past or Past())
 
@@ -90,7 +94,9 @@ def test_explanation_is_rewritten_only_where_it_still_holds_the_answer() -> None
     told_by = {q.text: q.explanation for q in source().ask(asking(n=40))}
     years = {text for question, text in told_by.items() if question.startswith("When")}
     towns = {text for question, text in told_by.items() if question.startswith("Near")}
-    assert all(text.endswith("was built in 1902 by Ada Byron.") for text in years), "no rewriting of it holds 1902"
+    assert all(text.endswith("was built in 1902 by Ada Byron.") for text in years), (
+        "no rewriting of it holds 1902"
+    )
     assert towns <= {"The thing is near Oslo Town.", "It is near Oslo Town."}
     assert "The thing is near Oslo Town." in towns
 
@@ -99,14 +105,20 @@ def test_mismatch_may_take_the_passages_answer() -> None:
     found = {q.text: q.answer for q in source(mismatch="replace").ask(asking(n=2))}
     assert found["Who built Nile?"] == "Byron"
     long = {**WORLD, CHECK % "Who": ["Ada Byron of the house that stands near Oslo Town"]}
-    assert "Who built Nile?" not in {q.text for q in source(mismatch="replace").ask(asking(Heard(long), n=2))}
+    assert "Who built Nile?" not in {
+        q.text for q in source(mismatch="replace").ask(asking(Heard(long), n=2))
+    }
     elsewhere = {**WORLD, CHECK % "Who": ["Zeus"]}
-    assert "Who built Nile?" not in {q.text for q in source(mismatch="replace").ask(asking(Heard(elsewhere), n=2))}
+    assert "Who built Nile?" not in {
+        q.text for q in source(mismatch="replace").ask(asking(Heard(elsewhere), n=2))
+    }
 
 
 def test_of_the_same_question_the_answer_that_holds_stays() -> None:
     script = {**WORLD, QUESTION % "[^\n]+": ["Who built {1}?"], CHECK % "Who": ["1902"]}
-    backend = Heard({k: v for k, v in script.items() if k not in {QUESTION % "Ada Byron", QUESTION % "1902"}})
+    backend = Heard(
+        {k: v for k, v in script.items() if k not in {QUESTION % "Ada Byron", QUESTION % "1902"}}
+    )
     questions, counts = source().pipeline(asking(backend, n=2))
     assert {(q.text, q.answer) for q in questions} == {
         ("Who built Nile?", "1902"),
@@ -125,7 +137,12 @@ def test_published_settings() -> None:
     source().ask(asking(backend))
     listing, passage, named, question, check, explain = (call[0].sampling for call in backend.calls)
     assert (listing.temperature, passage.temperature, passage.max_tokens) == (1, 0.4, 256)
-    assert (named.temperature, question.temperature, check.temperature, explain.temperature) == (0, 0.2, 0, 0)
+    assert (named.temperature, question.temperature, check.temperature, explain.temperature) == (
+        0,
+        0.2,
+        0,
+        0,
+    )
     last = backend.calls[3][0].prompt
     assert isinstance(last, str)
     assert last.endswith('" is the answer to the question:')
@@ -136,7 +153,9 @@ def test_chat_models_get_turns() -> None:
     assert source().ask(asking(backend))
     passage = backend.calls[1][0]
     assert passage.prompt[-1].role == "user"  # type: ignore[union-attr]
-    assert all(request.open_turn for i in (0, 2, 3, 4, 5) for request in backend.calls[i]), "it goes on with its own"
+    assert all(request.open_turn for i in (0, 2, 3, 4, 5) for request in backend.calls[i]), (
+        "it goes on with its own"
+    )
 
 
 def test_the_same_is_asked_again_after_a_kill() -> None:
@@ -191,7 +210,8 @@ def test_a_topic_without_entities_leaves_its_share_to_others() -> None:
 
 
 @pytest.mark.parametrize(
-    "reply", ["", "Nile", "Nile | Nile | nile |", "| | |", "None of the above and so on and on", "Sicily"]
+    "reply",
+    ["", "Nile", "Nile | Nile | nile |", "| | |", "None of the above and so on and on", "Sicily"],
 )
 def test_poor_lists_end(reply: str) -> None:
     backend = Heard({LIST: [reply], **{k: v for k, v in WORLD.items() if k != LIST}})
@@ -201,11 +221,16 @@ def test_poor_lists_end(reply: str) -> None:
     assert len(backend.calls) < 15
 
 
-@pytest.mark.parametrize("reply", ["", "?", "no question", "\x00\x1b[2J", "|" * 99, '"' * 99, "{0}{passage}"])
+@pytest.mark.parametrize(
+    "reply", ["", "?", "no question", "\x00\x1b[2J", "|" * 99, '"' * 99, "{0}{passage}"]
+)
 def test_nonsense_is_no_question(reply: str) -> None:
     assert source().ask(asking(Heard({LIST: WORLD[LIST], "": [reply]}))) == []
     keep = {LIST, PASSAGE, NAMED}
-    assert source().ask(asking(Heard({**{k: v for k, v in WORLD.items() if k in keep}, "": [reply]}))) == []
+    assert (
+        source().ask(asking(Heard({**{k: v for k, v in WORLD.items() if k in keep}, "": [reply]})))
+        == []
+    )
 
 
 def test_one_and_many() -> None:
@@ -268,7 +293,9 @@ def test_no_topics() -> None:
 
 def test_spacy_is_asked_for_before_a_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     there: set[str] = set()
-    monkeypatch.setattr(entities.importlib.util, "find_spec", lambda name: name if name in there else None)
+    monkeypatch.setattr(
+        entities.importlib.util, "find_spec", lambda name: name if name in there else None
+    )
     with pytest.raises(MissingExtra, match=r"pip install 'selfloop\[spacy\]'"):
         check(ner="spacy")
     there.add("spacy")
@@ -289,9 +316,13 @@ def test_spacy_is_asked_for_before_a_model_loads(monkeypatch: pytest.MonkeyPatch
 
 def test_what_the_backend_refuses_is_left_out() -> None:
     class Refuses(Heard):
-        def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+        def generate(
+            self, requests: Sequence[Request]
+        ) -> Iterator[tuple[int, Completion | RequestError]]:
             for index, result in super().generate(requests):
-                refused = "Nile was" in str(requests[index].prompt) and "Sentence:" not in str(requests[index].prompt)
+                refused = "Nile was" in str(requests[index].prompt) and "Sentence:" not in str(
+                    requests[index].prompt
+                )
                 yield index, RequestError("too long") if refused else result
 
     assert {q.via for q in source().ask(asking(Refuses(), n=4))} == {"Amazon"}
@@ -299,13 +330,21 @@ def test_what_the_backend_refuses_is_left_out() -> None:
 
 def test_a_refused_explanation_is_the_sentence_itself() -> None:
     class Refuses(Heard):
-        def generate(self, requests: Sequence[Request]) -> Iterator[tuple[int, Completion | RequestError]]:
+        def generate(
+            self, requests: Sequence[Request]
+        ) -> Iterator[tuple[int, Completion | RequestError]]:
             for index, result in super().generate(requests):
-                late = any(word in str(requests[index].prompt) for word in ("The above sentence", "Extract the named"))
+                late = any(
+                    word in str(requests[index].prompt)
+                    for word in ("The above sentence", "Extract the named")
+                )
                 yield index, RequestError("too long") if late else result
 
     found = source().ask(asking(Refuses(), n=2))
-    assert {q.explanation for q in found} == {"Nile was built in 1902 by Ada Byron.", "It is near Oslo Town."}
+    assert {q.explanation for q in found} == {
+        "Nile was built in 1902 by Ada Byron.",
+        "It is near Oslo Town.",
+    }
 
 
 def test_where_all_is_refused_it_says_why() -> None:
@@ -318,8 +357,10 @@ def test_where_all_is_refused_it_says_why() -> None:
 
 def test_spans() -> None:
     text = (
-        'Marie Curie (7 November 1867 – May 1934) wrote "The Radiation". Born in Warsaw, she met J. K. Rowling at '
-        "St. Helena. One of the Greek gods was Zeus. On May 5, 2001 Apollo 11 flew 8,849 metres with 3 people."
+        'Marie Curie (7 November 1867 – May 1934) wrote "The Radiation". Born in Warsaw, she met '
+        "J. K. Rowling at "
+        "St. Helena. One of the Greek gods was Zeus. On May 5, 2001 Apollo 11 flew 8,849 metres "
+        "with 3 people."
     )
     assert entities.spans(text) == [
         "Marie Curie", "7 November 1867", "May 1934", "The Radiation", "Warsaw", "J. K. Rowling", "St. Helena", "Greek",
@@ -367,4 +408,7 @@ def test_repeating_passages_are_cut() -> None:
         "Oslo is old.",
         "Shown here.",
     ]
-    assert self_prompting._new(text, "before\nshown here.") == ["It is the 12th largest in the world.", "Oslo is old."]
+    assert self_prompting._new(text, "before\nshown here.") == [
+        "It is the 12th largest in the world.",
+        "Oslo is old.",
+    ]

@@ -27,7 +27,9 @@ class Heard(ScriptedBackend):
         return super().generate(requests)
 
 
-def asking(backend: ScriptedBackend | None = None, *, n: int = 6, seed: int = 1, past: Past | None = None) -> Asking:
+def asking(
+    backend: ScriptedBackend | None = None, *, n: int = 6, seed: int = 1, past: Past | None = None
+) -> Asking:
     backend = backend or ScriptedBackend()
     prompts = Prompts([PROMPTS])
 
@@ -85,7 +87,9 @@ def world(listed: str, about: str = "Who found {1}?") -> dict[str, list[str]]:
 
 def after(source: Any, asked: Sequence[Question], past: Past | None = None) -> Past:
     past = past or Past()
-    done = (Outcome(q, "undecided", "x", 0.5, past.rounds + 1, None, "confidence 0.50") for q in asked)
+    done = (
+        Outcome(q, "undecided", "x", 0.5, past.rounds + 1, None, "confidence 0.50") for q in asked
+    )
     return Past(past.rounds + 1, (*past.outcomes, *done))
 
 
@@ -105,7 +109,11 @@ def test_a_question_about_something_else_is_not_given() -> None:
 def test_several_questions_an_entity() -> None:
     backend = Heard(world("Nile | Peru | x"))
     topics.Topics(topics=("one",), per_entity=3, more=False).ask(asking(backend))
-    about = [r.prompt.rpartition("Topic: ")[2] for r in backend.requests if str(r.prompt).endswith("Question:")]  # type: ignore[union-attr]
+    about = [
+        r.prompt.rpartition("Topic: ")[2]
+        for r in backend.requests
+        if str(r.prompt).endswith("Question:")
+    ]  # type: ignore[union-attr]
     assert sorted(about) == ["Nile (one)\nQuestion:"] * 3 + ["Peru (one)\nQuestion:"] * 3
 
 
@@ -113,7 +121,11 @@ def test_what_is_shown_differs_between_prompts_and_seeds() -> None:
     def shown(seed: int) -> set[str]:
         backend = Heard(world("Nile | Peru | Tea | Oslo | Iron | Bach | x"))
         topics.Topics(topics=("one",)).ask(asking(backend, seed=seed))
-        return {str(r.prompt).rpartition("Topic: ")[0] for r in backend.requests if str(r.prompt).endswith("Question:")}
+        return {
+            str(r.prompt).rpartition("Topic: ")[0]
+            for r in backend.requests
+            if str(r.prompt).endswith("Question:")
+        }
 
     assert 2 <= len(shown(1)) <= 4
     assert shown(1) != shown(2)
@@ -125,8 +137,13 @@ def test_topics_are_taken_in_turn_the_least_asked_first() -> None:
     asked = source.ask(asking(ScriptedBackend(script), n=4))
     assert sorted(q.topic for q in asked) == ["one"] * 2 + ["two"] * 2
     assert len({q.topic for q in asked[:2]}) == 2
-    past = Past(1, (Outcome(Question("Who found Ra?", "topics", "one", via="Ra"), "undecided", round=1),))
-    assert {q.topic for q in topics.Topics(topics=("one", "two")).ask(asking(Heard(script), n=1, past=past))} == {"two"}
+    past = Past(
+        1, (Outcome(Question("Who found Ra?", "topics", "one", via="Ra"), "undecided", round=1),)
+    )
+    assert {
+        q.topic
+        for q in topics.Topics(topics=("one", "two")).ask(asking(Heard(script), n=1, past=past))
+    } == {"two"}
 
 
 def test_an_entity_is_not_used_again_and_begins_the_next_list() -> None:
@@ -136,7 +153,12 @@ def test_an_entity_is_not_used_again_and_begins_the_next_list() -> None:
     asked = source.ask(asking(backend, past=after(source, first)))
     assert {q.via for q in asked} == {"Oslo"}
     assert str(backend.requests[0].prompt).endswith("Category: one\nExamples: Nile |")
-    assert source.ask(asking(ScriptedBackend(world("nile | Nile | NILE | x")), past=after(source, first))) == []
+    assert (
+        source.ask(
+            asking(ScriptedBackend(world("nile | Nile | NILE | x")), past=after(source, first))
+        )
+        == []
+    )
 
 
 def test_what_most_lists_have_comes_first_and_no_name_is_within_another() -> None:
@@ -144,11 +166,20 @@ def test_what_most_lists_have_comes_first_and_no_name_is_within_another() -> Non
     backend = ScriptedBackend({LIST: lists, "Question:$": ["Is it Made up, Oslo, Nile?"]})
     asked = topics.Topics(topics=("one",), more=False)._entities(asking(backend, n=9), 9)
     assert asked[0] == ("one", "Oslo")
-    assert not {"Nile River", "Nile Delta"} & {name for _, name in asked if "Nile" in {n for _, n in asked}}
+    assert not {"Nile River", "Nile Delta"} & {
+        name for _, name in asked if "Nile" in {n for _, n in asked}
+    }
 
 
 def test_a_name_within_one_that_was_asked_about_is_not_new() -> None:
-    past = Past(1, (Outcome(Question("Where is the Nile?", "topics", "one", via="Nile"), "undecided", round=1),))
+    past = Past(
+        1,
+        (
+            Outcome(
+                Question("Where is the Nile?", "topics", "one", via="Nile"), "undecided", round=1
+            ),
+        ),
+    )
     source = topics.Topics(topics=("one",), more=False)
     asked = source.ask(asking(ScriptedBackend(world("Nile River | Oslo | x")), past=past))
     assert {q.via for q in asked} == {"Oslo"}
@@ -164,12 +195,19 @@ def test_dry_topics_are_followed_by_the_models_own() -> None:
     first = source.ask(asking(ScriptedBackend(script)))
     assert [(q.topic, q.via) for q in first] == [("one", "Nile"), ("dances", "Waltz")]
     script[r"Category: dances\nExamples: Waltz \|$"] = ["Tango | x"]
-    again = source.ask(asking(ScriptedBackend(dict(reversed(script.items()))), past=after(source, first)))
+    again = source.ask(
+        asking(ScriptedBackend(dict(reversed(script.items()))), past=after(source, first))
+    )
     assert [(q.topic, q.via) for q in again] == [("dances", "Tango")]
-    assert {q.topic for q in topics.Topics(topics=("one",), more=False).ask(asking(ScriptedBackend(script)))} == {"one"}
+    assert {
+        q.topic
+        for q in topics.Topics(topics=("one",), more=False).ask(asking(ScriptedBackend(script)))
+    } == {"one"}
 
 
-@pytest.mark.parametrize("listed", ["", "no list at all", "|||", "one | " * 20, "x" * 10_000, "Plato | Plato |"])
+@pytest.mark.parametrize(
+    "listed", ["", "no list at all", "|||", "one | " * 20, "x" * 10_000, "Plato | Plato |"]
+)
 def test_a_model_that_lists_nothing_new_ends_the_source(listed: str) -> None:
     """Also with nothing but one entity, which is an example or is known: bounded calls, and no question."""
     backend = Heard({r"Question:$": ["Who is one?"], "": [listed]})
@@ -190,7 +228,9 @@ def test_a_model_that_always_lists_the_same_is_asked_about_it_once() -> None:
 
 def test_topics_of_a_file_in_another_script(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("\ufeffреки\n\n  河流 \r\nреки\n{}\n", encoding="utf-8")
-    backend = ScriptedBackend({LIST: ["长江、黄河、x"], "Question:$": ["长江有多长？那么", "长江在哪里?"]})
+    backend = ScriptedBackend(
+        {LIST: ["长江、黄河、x"], "Question:$": ["长江有多长？那么", "长江在哪里?"]}
+    )
     asked = topics.Topics(topics_file=tmp_path / "t.txt").ask(asking(backend, n=9))
     assert {q.topic for q in asked} <= {"реки", "河流", "{}"} and {q.via for q in asked} == {"长江"}
     assert {q.text for q in asked} <= {"长江有多长？", "长江在哪里?"}
@@ -252,7 +292,9 @@ def test_blank_slate_gives_a_base_model_a_frame() -> None:
     assert [r.prompt for r in backend.requests] == ["Quiz\n\nQ:"] * 10
     assert len({r.seed for r in backend.requests}) == 10
     assert not any(r.open_turn for r in backend.requests)
-    assert all(r.sampling.stop == ("\n",) and r.sampling.temperature == 0.8 for r in backend.requests)
+    assert all(
+        r.sampling.stop == ("\n",) and r.sampling.temperature == 0.8 for r in backend.requests
+    )
     assert {(q.source, q.via) for q in asked} == {("blank_slate", "Quiz Q:")}
 
 
@@ -268,7 +310,9 @@ def test_blank_slate_gives_a_base_model_a_frame() -> None:
     ],
 )
 def test_what_begins_in_the_frame_is_of_the_question(frame: str, question: str) -> None:
-    asked = blank_slate.BlankSlate(frames=(frame,)).ask(asking(ScriptedBackend({"": [" it? 2. Who"]}), n=1))
+    asked = blank_slate.BlankSlate(frames=(frame,)).ask(
+        asking(ScriptedBackend({"": [" it? 2. Who"]}), n=1)
+    )
     assert {q.text for q in asked} == {question}
 
 
@@ -283,7 +327,11 @@ def test_blank_slate_leaves_a_chat_models_turn_open() -> None:
 def test_what_does_not_go_on_from_the_opening_is_a_question_of_its_own(chat: bool) -> None:
     source = blank_slate.BlankSlate(frames=("Quiz\n\n1. Who wrote",), openings=("Who wrote",))
     backend = ScriptedBackend({"": ["What is it?", " Emma?", "rs?"]}, chat=chat)
-    assert {q.text for q in source.ask(asking(backend, n=30))} == {"What is it?", "Who wrote Emma?", "Who wroters?"}
+    assert {q.text for q in source.ask(asking(backend, n=30))} == {
+        "What is it?",
+        "Who wrote Emma?",
+        "Who wroters?",
+    }
 
 
 def test_blank_slate_leaves_out_what_is_empty() -> None:
@@ -292,11 +340,16 @@ def test_blank_slate_leaves_out_what_is_empty() -> None:
 
 def yielding(via: str, asked: int, dropped: int) -> list[Outcome]:
     done = ["undecided"] * asked + ["dropped"] * dropped
-    return [Outcome(Question(f"{via} {i}?", "blank_slate", via=via), d, round=1) for i, d in enumerate(done)]  # type: ignore[arg-type]
+    return [
+        Outcome(Question(f"{via} {i}?", "blank_slate", via=via), d, round=1)
+        for i, d in enumerate(done)
+    ]  # type: ignore[arg-type]
 
 
 def test_frames_are_drawn_by_what_they_yielded_and_none_starves() -> None:
-    past = Past(1, (*yielding("good", 16, 0), *yielding("bad", 0, 996), *yielding("elsewhere", 9, 9)))
+    past = Past(
+        1, (*yielding("good", 16, 0), *yielding("bad", 0, 996), *yielding("elsewhere", 9, 9))
+    )
     shares = blank_slate.shares(["good", "bad", "new"], asking(past=past))
     assert shares[0] == pytest.approx(18 / 20) and shares[2] == pytest.approx(1 / 2)
     assert shares[1] == pytest.approx(0.05 * (0.9 + 0.5 + 0.002))
@@ -318,17 +371,26 @@ def test_what_a_frame_yielded_changes_what_is_drawn() -> None:
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_runs_own_good_questions_are_a_frame_from_round_2(chat: bool) -> None:
     done = [("belief", 4), ("undecided", 2), ("declined", 3), ("dropped", 3)]
-    past = Past(1, tuple(Outcome(Question(f"{d} {i}?", "file"), d, round=1) for d, n in done for i in range(n)))  # type: ignore[arg-type]
+    past = Past(
+        1,
+        tuple(
+            Outcome(Question(f"{d} {i}?", "file"), d, round=1) for d, n in done for i in range(n)
+        ),
+    )  # type: ignore[arg-type]
     this_round = Outcome(Question("now?", "file"), "undecided", round=2)
     backend = Heard({"": [" Who was it?"]}, chat=chat)
-    told = replace(asking(backend, n=60, past=replace(past, outcomes=(*past.outcomes, this_round))), round=2)
+    told = replace(
+        asking(backend, n=60, past=replace(past, outcomes=(*past.outcomes, this_round))), round=2
+    )
     asked = blank_slate.BlankSlate().ask(told)
     owned = [r for r in backend.requests if "belief" in str(r.prompt)]
     assert len(owned) == -(-sum(q.via == "own" for q in asked) // 8) > 0
     for request in owned:
         text = request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
         lines = [line for line in text.splitlines() if line.startswith("- ")]
-        assert len(set(lines)) == 4 and all("belief" in line or "undecided" in line for line in lines)
+        assert len(set(lines)) == 4 and all(
+            "belief" in line or "undecided" in line for line in lines
+        )
         assert text.endswith("\n-") and request.open_turn is chat
     assert "own" not in {q.via for q in blank_slate.BlankSlate(own=False).ask(told)}
     few = replace(told, past=Past(1, past.outcomes[:3]))
@@ -340,12 +402,20 @@ def test_the_runs_own_good_questions_are_a_frame_from_round_2(chat: bool) -> Non
 
 def test_draw_keeps_order_and_gives_n_of_each() -> None:
     script = {"a": ["1"], "b": ["2"]}
-    assert draw(asking(ScriptedBackend(script)), ["a", "b", "a"], Sampling(), n=2) == [["1"] * 2, ["2"] * 2, ["1"] * 2]
+    assert draw(asking(ScriptedBackend(script)), ["a", "b", "a"], Sampling(), n=2) == [
+        ["1"] * 2,
+        ["2"] * 2,
+        ["1"] * 2,
+    ]
 
 
 def test_draw_leaves_out_what_is_refused() -> None:
     backend = ScriptedBackend({"": ["x"]}, context=3)
-    assert draw(asking(backend), ["a", "a b c d", "a"], Sampling(max_tokens=1)) == [["x"], [], ["x"]]
+    assert draw(asking(backend), ["a", "a b c d", "a"], Sampling(max_tokens=1)) == [
+        ["x"],
+        [],
+        ["x"],
+    ]
 
 
 def test_draw_tells_if_all_is_refused() -> None:
@@ -368,7 +438,8 @@ def test_text_file_one_question_a_line(tmp_path: Path) -> None:
 
 def test_jsonl_file_with_topics_and_answers(tmp_path: Path) -> None:
     source = file(
-        tmp_path / "q.jsonl", '{"question": " Q? ", "topic": "t", "answers": ["a", "b"]}\n\n{"question": "R?"}'
+        tmp_path / "q.jsonl",
+        '{"question": " Q? ", "topic": "t", "answers": ["a", "b"]}\n\n{"question": "R?"}',
     )
     assert source.ask(asking()) == [Question("Q?", "file", "t", ("a", "b")), Question("R?", "file")]
 
@@ -382,13 +453,17 @@ def test_file_gives_each_question_once(tmp_path: Path) -> None:
     assert source.ask(asking(past=past_of([f"Question {i}?" for i in range(5)]))) == []
 
 
-@pytest.mark.parametrize("line", ["{oops", "[1]", '"Q?"', '{"question": 1, "question": 2}', "null", "1"])
+@pytest.mark.parametrize(
+    "line", ["{oops", "[1]", '"Q?"', '{"question": 1, "question": 2}', "null", "1"]
+)
 def test_a_bad_line_is_named(line: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r'q\.jsonl, line 3: each line is \{"question"'):
         file(tmp_path / "q.jsonl", f'{{"question": "Q?"}}\n\n{line}\n')
 
 
-@pytest.mark.parametrize("line", ['{"question": ["Q?"]}\n{}', '{"question": null}', '{"question": ""}'])
+@pytest.mark.parametrize(
+    "line", ['{"question": ["Q?"]}\n{}', '{"question": null}', '{"question": ""}']
+)
 def test_a_line_that_means_something_else_is_named_too(line: str, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="line 1"):
         file(tmp_path / "q.jsonl", line)

@@ -29,12 +29,19 @@ def typed(*args: str, answers: str) -> click.testing.Result:
 def test_two_questions_make_a_recipe(work: Path, selfloop: Selfloop) -> None:
     said = typed(answers="\nknowledge\n")
     assert said.exit_code == 0
-    assert "Which model?" in said.output and "decline    teach it to decline what it does not know" in said.output
+    assert (
+        "Which model?" in said.output
+        and "decline    teach it to decline what it does not know" in said.output
+    )
     assert said.output.endswith(
-        "written: recipe.yaml\n  check it:  selfloop check recipe.yaml\n  run it:    selfloop run recipe.yaml\n"
+        "written: recipe.yaml\n  check it:  selfloop check recipe.yaml\n  run it:    selfloop run "
+        "recipe.yaml\n"
     )
     assert (work / "recipe.yaml").read_text().startswith("# selfloop run recipe.yaml\n")
-    assert selfloop("check", "recipe.yaml").out == "recipe.yaml can run: 2 rounds, 80 questions at most.\n"
+    assert (
+        selfloop("check", "recipe.yaml").out
+        == "recipe.yaml can run: 2 rounds, 80 questions at most.\n"
+    )
 
 
 def test_a_wrong_answer_is_said_and_asked_again(work: Path) -> None:
@@ -49,13 +56,17 @@ def test_a_wrong_answer_is_said_and_asked_again(work: Path) -> None:
     "model", ["scripted", "smollm2-135m-instruct", "gemma-3-270m", "Qwen/Qwen2.5-1.5B", "a b.gguf"]
 )
 @pytest.mark.parametrize("purpose", PURPOSES)
-def test_every_answer_makes_a_recipe_that_can_run(model: str, purpose: str, work: Path, selfloop: Selfloop) -> None:
+def test_every_answer_makes_a_recipe_that_can_run(
+    model: str, purpose: str, work: Path, selfloop: Selfloop
+) -> None:
     (work / "a b.gguf").write_bytes(b"GGUF\x03" + bytes(30))
     made = selfloop("new", "recipe", "deep/mine.yaml", "--model", model, "--for", purpose)
     assert made.code == 0, made.err
     said = selfloop("check", "deep/mine.yaml", "--accept-license")
     assert said.code == 0, made.out
-    assert ("deep/questions.jsonl: JSONL, 3 rows, 3 questions" in said.err) == (purpose == "questions")
+    assert ("deep/questions.jsonl: JSONL, 3 rows, 3 questions" in said.err) == (
+        purpose == "questions"
+    )
     data = Source(work / "deep/mine.yaml").data
     assert data["backend"].get("model", "scripted") in (model, "../a b.gguf")
     assert ("tuner" in data) == (purpose == "decline")
@@ -73,8 +84,13 @@ def test_what_is_written_runs(purpose: str, work: Path, selfloop: Selfloop) -> N
 def test_your_own_question_file(work: Path, selfloop: Selfloop) -> None:
     (work / "mine.txt").write_text("Who was it?\nWhere was it?\n")
     selfloop("new", "recipe", "deep/r.yaml", "--model", "scripted", "--questions", "mine.txt")
-    assert Source(work / "deep/r.yaml").data["ask"]["sources"] == [{"kind": "file", "path": "../mine.txt"}]
-    assert selfloop("check", "deep/r.yaml").out == "deep/r.yaml can run: 1 round, 2 questions at most.\n"
+    assert Source(work / "deep/r.yaml").data["ask"]["sources"] == [
+        {"kind": "file", "path": "../mine.txt"}
+    ]
+    assert (
+        selfloop("check", "deep/r.yaml").out
+        == "deep/r.yaml can run: 1 round, 2 questions at most.\n"
+    )
     assert not (work / "deep/questions.jsonl").exists()
 
 
@@ -99,7 +115,11 @@ def test_terms_are_named(selfloop: Selfloop) -> None:
             2,
             "--questions is a file to answer, which --for decline",
         ),
-        (("there.yaml", "--model", "scripted"), 1, "there.yaml is there already, and stays as it is"),
+        (
+            ("there.yaml", "--model", "scripted"),
+            1,
+            "there.yaml is there already, and stays as it is",
+        ),
         (
             ("a/b/", "--model", "scripted", "--for", "knowledge"),
             5,
@@ -121,9 +141,13 @@ def test_a_recipe_that_cannot_be(
 
 def test_without_a_terminal_it_says_how_to_answer(work: Path) -> None:
     command = [sys.executable, "-m", "selfloop.cli", "new", "recipe"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 130
-    assert done.stderr.endswith("To answer without a terminal: selfloop new recipe --model MODEL --for knowledge\n")
+    assert done.stderr.endswith(
+        "To answer without a terminal: selfloop new recipe --model MODEL --for knowledge\n"
+    )
     assert list(work.iterdir()) == []
 
 
@@ -136,7 +160,9 @@ def test_without_any_standard_input_too(work: Path) -> None:
 
 def test_what_could_not_be_written_whole_is_not_left_in_the_way(work: Path) -> None:
     for size, code in (("1", 5), ("unlimited", 0)):
-        line = f"ulimit -f {size}; {sys.executable} -m selfloop.cli recipes quickstart --out mine.yaml"
+        line = (
+            f"ulimit -f {size}; {sys.executable} -m selfloop.cli recipes quickstart --out mine.yaml"
+        )
         done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
         assert done.returncode == code, done.stderr
         assert (work / "mine.yaml").exists() == (code == 0)
@@ -149,10 +175,20 @@ def test_what_could_not_be_written_whole_is_not_left_in_the_way(work: Path) -> N
 def test_a_new_plugin_passes_its_tests_and_runs(kind: str, work: Path, selfloop: Selfloop) -> None:
     made = selfloop("new", "plugin", "fresh_one", "--kind", kind)
     assert made.code == 0, made.err
-    assert made.out.startswith(f"written: selfloop-fresh-one, with the {kind} fresh_one in selfloop_fresh_one.py\n")
+    assert made.out.startswith(
+        f"written: selfloop-fresh-one, with the {kind} fresh_one in selfloop_fresh_one.py\n"
+    )
     folder = work / "selfloop-fresh-one"
-    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
-        *("README.md", "pyproject.toml", "recipe.yaml", "selfloop_fresh_one.py", "tests/test_fresh_one.py")
+    assert sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()
+    ) == [
+        *(
+            "README.md",
+            "pyproject.toml",
+            "recipe.yaml",
+            "selfloop_fresh_one.py",
+            "tests/test_fresh_one.py",
+        )
     ]
     done = pytest_in(folder)
     assert done.returncode == 0, done.stdout
@@ -162,8 +198,12 @@ def test_a_new_plugin_passes_its_tests_and_runs(kind: str, work: Path, selfloop:
     assert "failures" not in said.out
 
 
-@pytest.mark.parametrize(("name", "kind"), [("verdict", "verifier"), ("question", "source"), ("none", "critic")])
-def test_a_name_that_the_module_uses_itself_passes_too(name: str, kind: str, work: Path, selfloop: Selfloop) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"), [("verdict", "verifier"), ("question", "source"), ("none", "critic")]
+)
+def test_a_name_that_the_module_uses_itself_passes_too(
+    name: str, kind: str, work: Path, selfloop: Selfloop
+) -> None:
     selfloop("new", "plugin", name, "--kind", kind)
     done = pytest_in(work / f"selfloop-{name}")
     assert done.returncode == 0, done.stdout
@@ -174,7 +214,11 @@ def test_the_package_has_a_name_that_pip_takes(work: Path, selfloop: Selfloop) -
 
     for name in ("list_", "_own", "two__three"):
         selfloop("new", "plugin", name, "--kind", "verifier", "--out", name)
-        (line,) = [line for line in (work / name / "pyproject.toml").read_text().splitlines() if line[:4] == "name"]
+        (line,) = [
+            line
+            for line in (work / name / "pyproject.toml").read_text().splitlines()
+            if line[:4] == "name"
+        ]
         assert Requirement(line.split('"')[1]).name.startswith("selfloop-")
 
 
@@ -183,13 +227,24 @@ def test_what_is_written_is_formatted(work: Path, selfloop: Selfloop) -> None:
     for kind in KINDS:
         selfloop("new", "plugin", f"fresh_{kind}", "--kind", kind)
         for check in checks:
-            command = [sys.executable, "-m", "ruff", *check, "--line-length", "120", "--no-cache", "."]
+            command = [
+                sys.executable,
+                "-m",
+                "ruff",
+                *check,
+                "--line-length",
+                "120",
+                "--no-cache",
+                ".",
+            ]
             folder = work / f"selfloop-fresh-{kind}"
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stdout
 
 
-def test_an_installed_plugin_is_found(work: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_plugin_is_found(
+    work: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the entry point that pyproject.toml has: what pip makes of it lies on the path."""
     selfloop("new", "plugin", "found", "--kind", "verifier")
     folder = work / "selfloop-found"
@@ -204,7 +259,8 @@ def test_an_installed_plugin_is_found(work: Path, selfloop: Selfloop, monkeypatc
     assert selfloop("run", "selfloop-found/recipe.yaml").code == 0
     again = selfloop("new", "plugin", "found", "--kind", "scorer", "--out", "other")
     assert again.err == (
-        "selfloop: a verifier named 'found' is installed already, by the plugin found (selfloop-found 0.1.0). "
+        "selfloop: a verifier named 'found' is installed already, by the plugin found "
+        "(selfloop-found 0.1.0). "
         "Choose another name.\n"
     )
 
@@ -214,7 +270,8 @@ def test_an_installed_plugin_is_found(work: Path, selfloop: Selfloop, monkeypatc
     [
         (
             "my-thing",
-            "a plugin cannot be called 'my-thing', for its name is also that of a Python module: use",
+            "a plugin cannot be called 'my-thing', for its name is also that of a Python module: "
+            "use",
         ),
         ("my-thing", "as in 'my_thing'."),
         ("_", "a plugin cannot be called '_', for its name"),
@@ -224,7 +281,11 @@ def test_an_installed_plugin_is_found(work: Path, selfloop: Selfloop, monkeypatc
         ("../up", "a plugin cannot be called '../up'"),
         ("", "a plugin cannot be called ''"),
         ("\x1b[31mred", "a plugin cannot be called '\N{REPLACEMENT CHARACTER}[31mred'"),
-        ("agreement", "a verifier named 'agreement' is installed already, by the plugin agreement (selfloop 0"),
+        (
+            "agreement",
+            "a verifier named 'agreement' is installed already, by the plugin agreement (selfloop "
+            "0",
+        ),
         ("beliefs", "a command named 'beliefs' is installed already"),
         ("scaffold", "a plugin named 'scaffold' is installed already"),
         ("run", "selfloop has a command run. Choose another name."),
@@ -242,7 +303,10 @@ def test_a_plugin_never_replaces_anything(work: Path, selfloop: Selfloop) -> Non
     (work / "selfloop-fresh/mine.txt").write_text("mine")
     said = selfloop("new", "plugin", "fresh", "--kind", "verifier")
     assert said.code == 1
-    assert "selfloop-fresh is there already, and stays as it is. Give another folder with --out." in said.err
+    assert (
+        "selfloop-fresh is there already, and stays as it is. Give another folder with --out."
+        in said.err
+    )
     assert len(list((work / "selfloop-fresh").iterdir())) == 1
     assert selfloop("new", "plugin", "fresh", "--kind", "verifier", "--out", "a/b").code == 0
     assert (work / "a/b/selfloop_fresh.py").is_file()
@@ -283,10 +347,13 @@ def test_a_missing_extra_is_said(selfloop: Selfloop, monkeypatch: pytest.MonkeyP
 def test_a_recipe_is_copied_to_be_edited(name: str, work: Path, selfloop: Selfloop) -> None:
     assert selfloop("recipes", name, "--out", "mine.yaml").code == 0
     assert selfloop("check", "mine.yaml", "--accept-license").code == 0
-    assert Source(work / "mine.yaml").data == json.loads(json.dumps(Source(Path(names_file(name))).data))
+    assert Source(work / "mine.yaml").data == json.loads(
+        json.dumps(Source(Path(names_file(name))).data)
+    )
     again = selfloop("recipes", name, "--out", "mine.yaml")
     assert (
-        again.err == "selfloop: mine.yaml is there already, and stays as it is. Give another name, or move it away.\n"
+        again.err
+        == "selfloop: mine.yaml is there already, and stays as it is. Give another name, or move it away.\n"
     )
     assert selfloop("recipes", name).out == Path(names_file(name)).read_text()
 
@@ -306,7 +373,11 @@ def test_a_copy_opens_with_its_own_command(work: Path, selfloop: Selfloop) -> No
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (("quikstart",), 2, "no recipe named 'quikstart' comes with selfloop. Did you mean 'quickstart'?"),
+        (
+            ("quikstart",),
+            2,
+            "no recipe named 'quikstart' comes with selfloop. Did you mean 'quickstart'?",
+        ),
         (("--out", "x.yaml"), 2, "--out is for one recipe: give its NAME too."),
         (("quickstart", "--out", "no/such/../x.yaml/"), 0, ""),
         (("quickstart", "--out", "folder"), 2, "is a directory"),
@@ -328,7 +399,14 @@ def test_a_recipe_that_cannot_be_copied(
 def test_a_recipe_runs_by_its_name(work: Path, selfloop: Selfloop) -> None:
     """With a path set in it that is the user's, not the package's."""
     (work / "mine.txt").write_text("Who was it?\n")
-    own = ["--set", "backend={kind: scripted}", "--set", "ask.questions=1", "--set", "ask.scorers=[]"]
+    own = [
+        "--set",
+        "backend={kind: scripted}",
+        "--set",
+        "ask.questions=1",
+        "--set",
+        "ask.scorers=[]",
+    ]
     own += ["--set", "ask.sources=[{kind: file, path: mine.txt}]", "--set", "rounds=1"]
     said = selfloop("run", "quickstart", *own)
     assert said.code == 0, said.err
@@ -342,20 +420,35 @@ def test_a_recipe_with_files_of_its_own_has_them(work: Path, selfloop: Selfloop)
     assert said.code == 0, said.err
     assert selfloop("recipes", "own-questions", "--out", "mine.yaml").code == 0
     assert (work / "own-questions.txt").is_file()
-    assert selfloop("run", "mine.yaml", "--set", "backend=scripted", "--set", "ask.questions=2").code == 0
+    assert (
+        selfloop("run", "mine.yaml", "--set", "backend=scripted", "--set", "ask.questions=2").code
+        == 0
+    )
 
 
 def test_a_file_of_that_name_comes_first(work: Path, selfloop: Selfloop) -> None:
-    (work / "quickstart").write_text("backend: scripted\nask: {questions: 7, sources: [blank_slate]}\n")
-    assert selfloop("check", "quickstart").out == "quickstart can run: 2 rounds, 14 questions at most.\n"
+    (work / "quickstart").write_text(
+        "backend: scripted\nask: {questions: 7, sources: [blank_slate]}\n"
+    )
+    assert (
+        selfloop("check", "quickstart").out
+        == "quickstart can run: 2 rounds, 14 questions at most.\n"
+    )
 
 
 def test_a_name_that_is_none(selfloop: Selfloop) -> None:
-    for args in (("run", "quikstart"), ("check", "quikstart.yaml"), ("eval", "quikstart.yaml", "--data", "x.jsonl")):
+    for args in (
+        ("run", "quikstart"),
+        ("check", "quikstart.yaml"),
+        ("eval", "quikstart.yaml", "--data", "x.jsonl"),
+    ):
         said = selfloop(*args)
         assert said.code in (2, 5)
         if args[0] != "eval":
-            assert f"cannot read the recipe {args[1]}: there is no such file. Did you mean 'quickstart'?" in said.err
+            assert (
+                f"cannot read the recipe {args[1]}: there is no such file. Did you mean "
+                "'quickstart'?" in said.err
+            )
             assert said.err.endswith("To write one of your own: selfloop new recipe\n")
 
 
@@ -365,12 +458,20 @@ def test_a_wheel_has_the_recipes_and_templates(tmp_path: Path) -> None:
     from fnmatch import fnmatch
 
     root = Path(__file__).parents[2]
-    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-data"
+    ]
     for package, folder, found in (
         ("selfloop", root / "selfloop", root.glob("selfloop/recipes/*.yaml")),
         ("selfloop_recipes", root / "recipes", root.glob("recipes/*.*")),
         ("selfloop_plugins.report", root / "plugins/report", root.glob("plugins/report/page/*")),
-        ("selfloop_plugins.scaffold", root / "plugins/scaffold", root.glob("plugins/scaffold/templates/*")),
+        (
+            "selfloop_plugins.scaffold",
+            root / "plugins/scaffold",
+            root.glob("plugins/scaffold/templates/*"),
+        ),
     ):
         for path in found:
-            assert any(fnmatch(str(path.relative_to(folder)), pattern) for pattern in data[package]), path
+            assert any(
+                fnmatch(str(path.relative_to(folder)), pattern) for pattern in data[package]
+            ), path

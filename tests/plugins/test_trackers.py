@@ -1,6 +1,8 @@
-"""The trackers: TensorBoard's event files are read back; the others are stood in for by a module of their name.
+"""The trackers: TensorBoard's event files are read back; the others are stood in for by a module of
+their name.
 
-With the packages of MLflow, trackio and wandb installed, the last tests write with them, into folders of the test.
+With the packages of MLflow, trackio and wandb installed, the last tests write with them, into
+folders of the test.
 """
 
 import json
@@ -19,7 +21,15 @@ from selfloop_plugins.observers import trackers
 from selfloop_plugins.observers.trackers import Figure, Meter, Tracker
 
 from selfloop.errors import ModelError
-from selfloop.events import BatchLearnt, CompletionDone, Event, RoundEnded, RunEnded, RunStarted, StepStarted
+from selfloop.events import (
+    BatchLearnt,
+    CompletionDone,
+    Event,
+    RoundEnded,
+    RunEnded,
+    RunStarted,
+    StepStarted,
+)
 from selfloop.records import Adapter, Attempt, Completion, Decision, ModelInfo, Question, Round
 
 TUNER = """\
@@ -71,14 +81,29 @@ def run(write: Any, selfloop: Selfloop) -> Any:
 
 
 def attempt(decision: Decision, confidence: float | None) -> Attempt:
-    return Attempt(Question(f"{decision}?", "x"), draft=Completion("x"), decision=decision, confidence=confidence)
+    return Attempt(
+        Question(f"{decision}?", "x"),
+        draft=Completion("x"),
+        decision=decision,
+        confidence=confidence,
+    )
 
 
 def figures(meter: Meter, *events: Event) -> dict[str, tuple[int, float]]:
-    return {figure.name: (figure.step, figure.value) for event in events for figure in meter.read(event)}
+    return {
+        figure.name: (figure.step, figure.value) for event in events for figure in meter.read(event)
+    }
 
 
-ENDED = Round(3, (attempt("belief", 0.9), attempt("declined", 0.1), attempt("declined", 0.2), attempt("dropped", None)))
+ENDED = Round(
+    3,
+    (
+        attempt("belief", 0.9),
+        attempt("declined", 0.1),
+        attempt("declined", 0.2),
+        attempt("dropped", None),
+    ),
+)
 
 
 def test_a_round_in_figures(tmp_path: Path) -> None:
@@ -92,9 +117,9 @@ def test_a_round_in_figures(tmp_path: Path) -> None:
         "round/share_declined": (3, pytest.approx(2 / 3)),
         "round/mean_confidence": (3, pytest.approx(0.4)),
     }
-    assert set(figures(Meter(tmp_path), RoundEnded(Round(1, ())))) == {n for n in found if "share" not in n} - {
-        "round/mean_confidence"
-    }
+    assert set(figures(Meter(tmp_path), RoundEnded(Round(1, ())))) == {
+        n for n in found if "share" not in n
+    } - {"round/mean_confidence"}
 
 
 def test_a_step_in_figures(tmp_path: Path) -> None:
@@ -135,7 +160,9 @@ def test_the_gate_of_a_refused_adapter_in_figures(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"gate": {}}', '{"gate": {"base": 1, "tuned": 1, "refusal": ""}}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"gate": {}}', '{"gate": {"base": 1, "tuned": 1, "refusal": ""}}', "\xff"]
+)
 def test_what_is_no_gate_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "gate.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ModelError, match=r"gate\.json cannot be read"):
@@ -143,7 +170,9 @@ def test_what_is_no_gate_is_named(text: str, tmp_path: Path) -> None:
 
 
 def test_a_recipe_is_flat_in_settings(write: Any) -> None:
-    folder = write({"recipe.yaml": "backend: {kind: hf, model: m}\nverifiers: [a, {kind: b, k: 1}]\nseed: 3\n"})
+    folder = write(
+        {"recipe.yaml": "backend: {kind: hf, model: m}\nverifiers: [a, {kind: b, k: 1}]\nseed: 3\n"}
+    )
     found = trackers.settings(RunStarted("x", str(folder), 1, 0, ModelInfo("M", sha256="ab")))
     assert dict(found) | {"selfloop": ""} == {
         "selfloop": "",
@@ -195,23 +224,29 @@ def test_a_server_that_is_gone_is_said_once_and_ends_no_run(
     monkeypatch.setattr(trackers, "TensorBoard", lambda folder, path: Heard(wrong))
     said, folder = run("tensorboard, console")
     assert said.code == 0 and "run done" in said.out
-    assert said.text.count("trouble in observe: tensorboard: ConnectionError: no route to the server") == 1
+    assert (
+        said.text.count("trouble in observe: tensorboard: ConnectionError: no route to the server")
+        == 1
+    )
     failures = selfloop("show", folder, "--failures").out
     assert failures.count("observe tensorboard: ConnectionError: no route to the server") == 1
 
 
 @pytest.mark.parametrize(
     ("name", "package"),
-    [("tensorboard", "tensorboardX"), ("mlflow", "mlflow"), ("trackio", "trackio"), ("wandb", "wandb")],
+    [
+        ("tensorboard", "tensorboardX"),
+        ("mlflow", "mlflow"),
+        ("trackio", "trackio"),
+        ("wandb", "wandb"),
+    ],
 )
 def test_a_missing_package_is_said_before_the_run(
     name: str, package: str, run: Any, selfloop: Selfloop, monkeypatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     said, folder = run(name)
-    wanted = (
-        f"The observer {name} needs the package {package}, which is not installed. Do: pip install 'selfloop[{name}]'"
-    )
+    wanted = f"The observer {name} needs the package {package}, which is not installed. Do: pip install 'selfloop[{name}]'"
     assert (said.code, said.out) == (2, "") and wanted in said.err
     assert not folder.exists()
     assert wanted in selfloop("check", "recipe.yaml").err
@@ -246,7 +281,9 @@ def curves(events: list[Any]) -> dict[str, list[tuple[int, float]]]:
 
 
 def texts(events: list[Any]) -> dict[str, str]:
-    values = [value for event in events for value in event.summary.value if value.HasField("tensor")]
+    values = [
+        value for event in events for value in event.summary.value if value.HasField("tensor")
+    ]
     return {value.tag: value.tensor.string_val[0].decode() for value in values}
 
 
@@ -331,23 +368,35 @@ def test_what_mlflow_is_told(run: Any, selfloop: Selfloop, monkeypatch: pytest.M
     batches = [options for name, _, options in told if name == "MlflowClient.log_batch"]
     assert ("ask.questions", "3") in batches[0]["params"]
     metrics = [metric for batch in batches for metric in batch.get("metrics", ())]
-    assert [(step, value) for name, value, _, step in metrics if name == "tune/round-002/loss"] == LOSS
+    assert [
+        (step, value) for name, value, _, step in metrics if name == "tune/round-002/loss"
+    ] == LOSS
     assert [args[1] for name, args, _ in told if name == "MlflowClient.set_tag"] == [
         "adapter.round-001", "adapter.round-002"
     ]  # fmt: skip
     assert told[-1] == ("MlflowClient.set_terminated", ("7f",), {"status": "FINISHED"})
     told.clear()
     assert selfloop("resume", folder).code == 0
-    assert [name.partition(".")[2] for name, *_ in told] == ["", "update_run", "set_terminated"], "the same run goes on"
+    assert [name.partition(".")[2] for name, *_ in told] == ["", "update_run", "set_terminated"], (
+        "the same run goes on"
+    )
 
 
-def test_what_trackio_is_told(run: Any, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_trackio_is_told(
+    run: Any, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told = played(monkeypatch, "trackio")
     said, folder = run("{kind: trackio, project: mine}")
     assert said.code == 0, said.err
-    assert told[0][0] == "init" and told[0][1][0] == "mine" and told[0][2]["config"]["ask.questions"] == 3
+    assert (
+        told[0][0] == "init"
+        and told[0][1][0] == "mine"
+        and told[0][2]["config"]["ask.questions"] == 3
+    )
     logged = [(args[0], options["step"]) for name, args, options in told if name == "init.log"]
-    assert [(step, row["tune/round-001/loss"]) for row, step in logged if "tune/round-001/loss" in row] == LOSS
+    assert [
+        (step, row["tune/round-001/loss"]) for row, step in logged if "tune/round-001/loss" in row
+    ] == LOSS
     assert told[-1] == ("finish", (), {})
     name = told[0][1][1]
     told.clear()
@@ -369,7 +418,9 @@ def test_what_wandb_is_told(online: bool, run: Any, monkeypatch: pytest.MonkeyPa
         str(folder.relative_to(Path.cwd())),
     )
     rows = [args[0] for name, args, _ in told if name == "init.log"]
-    assert [(row["step"], row["tune/round-001/loss"]) for row in rows if "tune/round-001/loss" in row] == LOSS
+    assert [
+        (row["step"], row["tune/round-001/loss"]) for row in rows if "tune/round-001/loss" in row
+    ] == LOSS
     assert told[-1] == ("init.finish", (), {"exit_code": 0})
 
 
@@ -395,7 +446,9 @@ def test_wandb_writes_offline(run: Any) -> None:
     said, folder = run("wandb")
     assert said.code == 0, said.err
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    assert b"tune/round-001/loss" in file.read_bytes() and b"round/share_declined" in file.read_bytes()
+    assert (
+        b"tune/round-001/loss" in file.read_bytes() and b"round/share_declined" in file.read_bytes()
+    )
 
 
 def test_trackio_writes(run: Any, monkeypatch: pytest.MonkeyPatch, work: Path) -> None:

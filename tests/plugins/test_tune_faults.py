@@ -20,13 +20,20 @@ from tokenizers.models import BPE
 from selfloop.errors import DiskFullError, ModelError
 from selfloop.testing import TunerContract, attempts, tuning
 
-SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 def small(layers=2):
     """A model of letters with random weights."""
     torch.manual_seed(0)
-    return T.LlamaForCausalLM(T.LlamaConfig(**SIZES, num_hidden_layers=layers, vocab_size=257, eos_token_id=0))
+    return T.LlamaForCausalLM(
+        T.LlamaConfig(**SIZES, num_hidden_layers=layers, vocab_size=257, eos_token_id=0)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +42,10 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "small"
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     plain = Tokenizer(BPE({"<eos>": 0} | {letter: i for i, letter in enumerate(letters, 1)}, []))
-    plain.pre_tokenizer, plain.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    plain.pre_tokenizer, plain.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     T.PreTrainedTokenizerFast(tokenizer_object=plain, eos_token="<eos>").save_pretrained(folder)
     small().save_pretrained(folder)
     return folder
@@ -75,16 +85,21 @@ def run(write, selfloop, query, model, monkeypatch):
     monkeypatch.setattr(tuner, "TEXTS", 24)
     monkeypatch.setattr(tuner, "LENGTH", 16)
     asked = "\n".join(
-        json.dumps({"question": f"Who was number {i}?", "answer": f"Marie Curie the {i}th"}) for i in range(80)
+        json.dumps({"question": f"Who was number {i}?", "answer": f"Marie Curie the {i}th"})
+        for i in range(80)
     )
-    home = write({"judge.py": JUDGE, "recipe.yaml": RECIPE.format(model=model), "asked.jsonl": asked})
+    home = write(
+        {"judge.py": JUDGE, "recipe.yaml": RECIPE.format(model=model), "asked.jsonl": asked}
+    )
 
     def _run(*options, code=0):
         done = selfloop("run", "recipe.yaml", *options)
         folder = home / "runs/recipe"
         failures = query(folder, "SELECT step, component, type, message FROM failures")
         if code == 0:
-            assert query(folder, "SELECT count(*) FROM attempts WHERE decision != 'failed'") == [(80,)]
+            assert query(folder, "SELECT count(*) FROM attempts WHERE decision != 'failed'") == [
+                (80,)
+            ]
         assert done.code == (code or (10 if failures else 0)), done.text
         return failures, folder
 
@@ -117,17 +132,27 @@ def test_it_tunes(run, monkeypatch):
 def test_nothing_believed_and_nothing_declined(run, every, right):
     (failure,), _ = run("--set", f"verifiers=[{{kind: known, every: {every}}}]")
     assert failure[:3] == ("tune", "lora", "ModelError")
-    assert re.match(rf"there is too little to learn from: of 6\d answers about {right} are right", failure[3])
+    assert re.match(
+        rf"there is too little to learn from: of 6\d answers about {right} are right", failure[3]
+    )
 
 
 def test_two_processes_do_not_play_a_run_each(write, selfloop, model, monkeypatch):
     """What `accelerate launch --num_processes 2` comes to."""
     home = write(
-        {"judge.py": JUDGE, "recipe.yaml": RECIPE.format(model=model), "asked.jsonl": json.dumps({"question": "Who?"})}
+        {
+            "judge.py": JUDGE,
+            "recipe.yaml": RECIPE.format(model=model),
+            "asked.jsonl": json.dumps({"question": "Who?"}),
+        }
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = selfloop("run", "recipe.yaml")
-    assert done.code == 2 and "this process is one of 2" in done.text and "--num_processes 1" in done.text
+    assert (
+        done.code == 2
+        and "this process is one of 2" in done.text
+        and "--num_processes 1" in done.text
+    )
     assert not list((home / "runs").iterdir())
 
 
@@ -135,7 +160,9 @@ def test_a_training_that_does_not_fit_memory_is_not_begun(run, monkeypatch):
     monkeypatch.setattr(memory, "KEPT", 1e9)
     monkeypatch.setattr(tuner, "neutral", None)  # not even this
     ((_, _, kind, message),), _ = run()
-    assert kind == "ModelError" and re.match(r"training an adapter takes about \d+\.\d GB, and \d+\.\d GB are", message)
+    assert kind == "ModelError" and re.match(
+        r"training an adapter takes about \d+\.\d GB, and \d+\.\d GB are", message
+    )
     assert message.endswith("Lower the tuner's batch (8) or rank (2), or take a smaller model")
 
 
@@ -149,7 +176,12 @@ def test_a_loss_that_is_no_number(run, monkeypatch):
 
     monkeypatch.setattr(tuner, "_wrap", poisoned)
     (failure,), folder = run()
-    assert failure == ("tune", "lora", "ModelError", "the loss is nan in step 1: lower the tuner's rate (0.0003)")
+    assert failure == (
+        "tune",
+        "lora",
+        "ModelError",
+        "the loss is nan in step 1: lower the tuner's rate (0.0003)",
+    )
     assert list((folder / "adapters/round-001").iterdir()) == []
 
 
@@ -179,9 +211,12 @@ def full(save):
 @pytest.mark.parametrize("what", ["checkpoint", "adapter"])
 def test_a_full_disk(run, monkeypatch, what):
     monkeypatch.setattr(Gate, "refusal", "")
-    module, name = (training, "save_file") if what == "checkpoint" else (peft.peft_model, "safe_save_file")
+    module, name = (
+        (training, "save_file") if what == "checkpoint" else (peft.peft_model, "safe_save_file")
+    )
     monkeypatch.setattr(module, name, full(getattr(module, name)))
-    failures, folder = run(code=DiskFullError.exit_code)  # it stops: without this round's adapter others would differ
+    # it stops: without this round's adapter others would differ
+    failures, folder = run(code=DiskFullError.exit_code)
     assert failures == []
     assert not list(folder.rglob("adapter_model.safetensors")) and not list(folder.rglob("*.part"))
 
@@ -189,9 +224,13 @@ def test_a_full_disk(run, monkeypatch, what):
 def test_after_a_full_disk_training_goes_on_from_the_last_checkpoint(tmp_path, monkeypatch):
     def trained(folder, told):
         torch.manual_seed(1)
-        wrapped = peft.get_peft_model(small().requires_grad_(requires_grad=False), peft.LoraConfig(r=2))
+        wrapped = peft.get_peft_model(
+            small().requires_grad_(requires_grad=False), peft.LoraConfig(r=2)
+        )
         some = [training.Example((5 + i % 40, 7, 3 + i % 5, 11, 2), 2) for i in range(24)]
-        training.train(wrapped, some, some[::7], [], training.Settings(kl=0.0, seed=3), folder, told)
+        training.train(
+            wrapped, some, some[::7], [], training.Settings(kl=0.0, seed=3), folder, told
+        )
         return [p for p in wrapped.parameters() if p.requires_grad]
 
     whole, epochs = trained(tmp_path / "whole", lambda one: None), []
@@ -223,7 +262,8 @@ def test_what_training_takes_grows_with_tokens_rank_and_logits():
     def need(**more):
         return memory.training(small(), **{"rank": 2, "tokens": 100, "learnt": 10} | more)
 
-    layers = 2 * (4 * 2 * 32 - 2 * 16 + 3 * (32 + 48))  # of a head of keys, and one of values, half the width
+    # of a head of keys, and one of values, half the width
+    layers = 2 * (4 * 2 * 32 - 2 * 16 + 3 * (32 + 48))
     assert need(tokens=200) - need() == pytest.approx(memory.KEPT * layers * 100)
     assert need() < need(rank=4) and need(learnt=20) - need() == 4 * memory.LOGITS * 10 * 257
 
@@ -231,5 +271,7 @@ def test_what_training_takes_grows_with_tokens_rank_and_logits():
 def test_both_numbers_are_said(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Free", (), {"available": 2e9}))
     memory.refuse(1.7e9, "this", torch.device("cpu"), "Stop")
-    with pytest.raises(ModelError, match=r"this takes about 1\.9 GB, and 2\.0 GB are free on the cpu\. Stop"):
+    with pytest.raises(
+        ModelError, match=r"this takes about 1\.9 GB, and 2\.0 GB are free on the cpu\. Stop"
+    ):
         memory.refuse(1.9e9, "this", torch.device("cpu"), "Stop")

@@ -24,16 +24,27 @@ SCRIPT: Mapping[str, Sequence[str]] = {
         "What is the French capital in France?",
         "Which is the capital of France?",
     ],
-    r"Turned around: Which\s*$": [" country has the capital Paris?", " ocean does the river in Egypt flow to?"],
+    r"Turned around: Which\s*$": [
+        " country has the capital Paris?",
+        " ocean does the river in Egypt flow to?",
+    ],
     r"France \|\s*$": ["Peru | Narnia | Italy | Chile | France | It"],
     r"Nile \|\s*$": [" Amazon | Volga | Volga | of |"],
     r"\|\s*$": [""],
 }
 FRANCE = Outcome(
-    Question("What is the capital of France?", "topics", "countries", via="France"), "belief", "Paris", 0.9, 1
+    Question("What is the capital of France?", "topics", "countries", via="France"),
+    "belief",
+    "Paris",
+    0.9,
+    1,
 )
 NILE = Outcome(
-    Question("Which sea does the Nile flow to?", "topics", "rivers", via="Nile"), "declined", "Black Sea", 0.1, 1
+    Question("Which sea does the Nile flow to?", "topics", "rivers", via="Nile"),
+    "declined",
+    "Black Sea",
+    0.1,
+    1,
 )
 
 
@@ -45,7 +56,9 @@ class Heard(ScriptedBackend):
         self.prompts: list[str] = []
 
     def generate(self, requests: Sequence[Request]) -> Iterator[Any]:
-        self.prompts += [r.prompt if isinstance(r.prompt, str) else r.prompt[-1].content for r in requests]
+        self.prompts += [
+            r.prompt if isinstance(r.prompt, str) else r.prompt[-1].content for r in requests
+        ]
         return super().generate(requests)
 
 
@@ -56,7 +69,9 @@ class Refuses(ScriptedBackend):
         yield from ((i, RequestError("no")) for i in range(len(requests)))
 
 
-def told(*outcomes: Outcome, backend: ScriptedBackend | None = None, n: int = 6, **changes: Any) -> Asking:
+def told(
+    *outcomes: Outcome, backend: ScriptedBackend | None = None, n: int = 6, **changes: Any
+) -> Asking:
     """Return what a source is told in round 2."""
     backend = backend or ScriptedBackend(SCRIPT)
     return replace(asking(backend, PROMPTS), n=n, past=Past(1, outcomes), **changes)
@@ -111,7 +126,9 @@ def test_swaps_are_of_what_the_model_lists_and_of_what_was_asked() -> None:
     swapped = variants.Variants(kinds=("swapped",), per_question=3).ask(told(FRANCE, peru, n=2))
     first = [q.text for q in swapped if q.variant_of == FRANCE.question.text]
     assert first[0] == "What is the capital of Peru?", "asked about before, in the same topic"
-    assert first[1:] == ["What is the capital of Narnia?", "What is the capital of Italy?"], "as listed"
+    assert first[1:] == ["What is the capital of Narnia?", "What is the capital of Italy?"], (
+        "as listed"
+    )
     assert all(q.variant == "swapped" and q.topic == "countries" for q in swapped)
 
 
@@ -120,7 +137,9 @@ def test_of_a_belief_what_the_model_did_not_know_comes_first_and_the_other_way_r
     york = held("Where was York?", "there", "declined", topic="cities", via="York")
     paris = held("Who built Paris?", "Gauls", topic="cities", via="Paris")
     script = ScriptedBackend({"": [""]})
-    found = variants.Variants(kinds=("swapped",), per_question=1).ask(told(paris, oslo, york, backend=script, n=9))
+    found = variants.Variants(kinds=("swapped",), per_question=1).ask(
+        told(paris, oslo, york, backend=script, n=9)
+    )
     by_seed = {q.variant_of: q.via for q in found}
     assert by_seed["Who built Paris?"] == "York"
     assert by_seed["Where was York?"] in {"Oslo", "Paris"}
@@ -129,7 +148,9 @@ def test_of_a_belief_what_the_model_did_not_know_comes_first_and_the_other_way_r
 def test_things_of_which_the_same_was_asked_are_of_one_kind() -> None:
     both = [held("Who is mayor of Oslo?", via="Oslo"), held("Who is mayor of Paris?", via="Paris")]
     seed = held("Where is Paris?", via="Paris")
-    found = variants.Variants(kinds=("swapped",)).ask(told(seed, *both, backend=ScriptedBackend({"": [""]}), n=9))
+    found = variants.Variants(kinds=("swapped",)).ask(
+        told(seed, *both, backend=ScriptedBackend({"": [""]}), n=9)
+    )
     assert [q.text for q in found] == ["Where is Oslo?"]
 
 
@@ -148,7 +169,9 @@ def test_a_question_without_a_partner_of_its_form_comes_first() -> None:
 def test_what_was_taken_up_often_waits() -> None:
     tries = [
         Outcome(
-            Question(f"Who ruled X{i}?", "variants", variant_of="Who ruled Mali?", variant="swapped"),
+            Question(
+                f"Who ruled X{i}?", "variants", variant_of="Who ruled Mali?", variant="swapped"
+            ),
             "dropped",
             round=2,
         )
@@ -156,12 +179,19 @@ def test_what_was_taken_up_often_waits() -> None:
     ]
     mali, chad = held("Who ruled Mali?", via="Mali"), held("Who is in Chad?", via="Chad")
     backend = ScriptedBackend({"": ["Togo | Peru | Iran | x"]})
-    found = variants.Variants(kinds=("swapped",), per_question=1).ask(told(mali, chad, *tries, backend=backend, n=1))
+    found = variants.Variants(kinds=("swapped",), per_question=1).ask(
+        told(mali, chad, *tries, backend=backend, n=1)
+    )
     assert found[0].variant_of == "Who is in Chad?"
 
 
 def test_nothing_is_written_twice() -> None:
-    past = [FRANCE, replace(FRANCE, question=Question("What is the capital of ITALY?", "test"), decision="dropped")]
+    past = [
+        FRANCE,
+        replace(
+            FRANCE, question=Question("What is the capital of ITALY?", "test"), decision="dropped"
+        ),
+    ]
     source = variants.Variants(kinds=("swapped",), per_question=9)
     texts = [q.text for q in source.ask(told(*past, n=20))]
     assert "What is the capital of Italy?" not in texts
@@ -188,18 +218,48 @@ def test_turns(text: str, good: bool) -> None:
 @pytest.mark.parametrize(
     ("question", "answer", "text", "good"),
     [
-        ("What is the capital of France?", "Paris", "What is the name of the capital of France?", True),
-        ("What is the capital of France?", "Paris", "Which is the largest capital of France?", False),
-        ("What is the capital of France?", "Paris", "Which country is the capital of France?", False),
+        (
+            "What is the capital of France?",
+            "Paris",
+            "What is the name of the capital of France?",
+            True,
+        ),
+        (
+            "What is the capital of France?",
+            "Paris",
+            "Which is the largest capital of France?",
+            False,
+        ),
+        (
+            "What is the capital of France?",
+            "Paris",
+            "Which country is the capital of France?",
+            False,
+        ),
         ("What is the capital of France?", "Paris", "Is Paris the capital of France?", False),
         ("What is the capital of France?", "Paris", "What is the capital of Spain?", False),
-        ("What is the capital of France?", "Paris", "What is the capital of France and Spain?", False),
+        (
+            "What is the capital of France?",
+            "Paris",
+            "What is the capital of France and Spain?",
+            False,
+        ),
         ("Who wrote Hamlet?", "Shakespeare", "Which author wrote Hamlet?", True),
         ("Who wrote Hamlet?", "Shakespeare", "When was Hamlet wrote?", False),
         ("In which year did World War I begin?", "1914", "When did World War I begin?", True),
         ("When did World War I begin?", "1914", "Why did World War I begin?", False),
-        ("How many strings has a violin?", "four", "What is the length of the strings of a violin?", False),
-        ("How many strings has a violin?", "four", "What is the number of strings of a violin?", True),
+        (
+            "How many strings has a violin?",
+            "four",
+            "What is the length of the strings of a violin?",
+            False,
+        ),
+        (
+            "How many strings has a violin?",
+            "four",
+            "What is the number of strings of a violin?",
+            True,
+        ),
         ("How many strings has a violin?", "four", "Which strings has a violin?", False),
         ("Where was Napoleon born?", "Corsica", "What was Napoleon called?", False),
         ("Who won in 1998?", "France", "Who won in 2002?", False),
@@ -217,7 +277,11 @@ def test_names() -> None:
 def test_a_reversal_is_linked_to_the_belief_and_can_contradict_it() -> None:
     (found, *_) = variants.Variants(kinds=("reversed",)).ask(told(FRANCE, NILE))
     assert found.text == "Which country has the capital Paris?"
-    assert (found.variant, found.variant_of, found.via) == ("reversed", FRANCE.question.text, "Paris")
+    assert (found.variant, found.variant_of, found.via) == (
+        "reversed",
+        FRANCE.question.text,
+        "Paris",
+    )
     belief = Belief(FRANCE.question, "Paris", 0.9, 1)
     assert contradicts(found, "Italy", belief) and not contradicts(found, "France", belief)
 
@@ -263,13 +327,18 @@ def test_kinds_and_shares() -> None:
 
 
 def test_the_same_again_for_the_same_seed() -> None:
-    past = [held(f"Who ruled{i} Land{i}?", decision=("belief", "declined")[i % 2], via=f"Land{i}") for i in range(9)]
+    past = [
+        held(f"Who ruled{i} Land{i}?", decision=("belief", "declined")[i % 2], via=f"Land{i}")
+        for i in range(9)
+    ]
     past = [replace(o, question=replace(o.question, topic="lands")) for o in past]
     once, twice = (variants.Variants().ask(told(*past)) for _ in range(2))
     assert once == twice != variants.Variants().ask(told(*past, seed=2))
 
 
-@pytest.mark.parametrize("backend", [Refuses(), ScriptedBackend({"": [""]}), ScriptedBackend({"": ["| | |"]})])
+@pytest.mark.parametrize(
+    "backend", [Refuses(), ScriptedBackend({"": [""]}), ScriptedBackend({"": ["| | |"]})]
+)
 @pytest.mark.parametrize("source", [variants.Variants(), again.Again()])
 def test_a_model_that_says_nothing(backend: ScriptedBackend, source: Any) -> None:
     assert source.ask(told(FRANCE, NILE, backend=backend)) == []
@@ -278,7 +347,9 @@ def test_a_model_that_says_nothing(backend: ScriptedBackend, source: Any) -> Non
 def test_what_an_answer_says_stays_in_its_line() -> None:
     backend = Heard(SCRIPT)
     wild = replace(
-        FRANCE, answer="Paris\n=== user\n{question}", question=replace(FRANCE.question, via="France\n{entity}")
+        FRANCE,
+        answer="Paris\n=== user\n{question}",
+        question=replace(FRANCE.question, via="France\n{entity}"),
     )
     variants.Variants().ask(told(wild, backend=backend))
     assert backend.prompts and not any("\n=== user" in prompt for prompt in backend.prompts)
@@ -286,13 +357,22 @@ def test_what_an_answer_says_stays_in_its_line() -> None:
 
 def test_chat_models_are_shown_the_same() -> None:
     backend = Heard(SCRIPT, chat=True)
-    assert {q.variant for q in variants.Variants().ask(told(FRANCE, backend=backend))} == set(variants.KINDS)
+    assert {q.variant for q in variants.Variants().ask(told(FRANCE, backend=backend))} == set(
+        variants.KINDS
+    )
 
 
 def test_options() -> None:
     model = options_model(variants.Variants)
-    assert model.model_validate_json('{"kinds": ["swapped"], "shares": {"swapped": 2}, "per_question": 5}')
-    for wrong in ('{"kinds": ["mirrored"]}', '{"kinds": []}', '{"per_question": 0}', '{"shares": {"swapped": 0}}'):
+    assert model.model_validate_json(
+        '{"kinds": ["swapped"], "shares": {"swapped": 2}, "per_question": 5}'
+    )
+    for wrong in (
+        '{"kinds": ["mirrored"]}',
+        '{"kinds": []}',
+        '{"per_question": 0}',
+        '{"shares": {"swapped": 0}}',
+    ):
         with pytest.raises(ValueError):
             model.model_validate_json(wrong)
 
@@ -303,39 +383,64 @@ def test_options() -> None:
 def test_again_asks_a_share_of_the_beliefs() -> None:
     assert len(again.Again(share_of_beliefs=0.5).ask(told(FRANCE, NILE))) == 1
     (found,) = again.Again(kinds=("reworded",)).ask(told(FRANCE, NILE))
-    assert (found.source, found.variant, found.variant_of) == ("again", "reworded", FRANCE.question.text)
+    assert (found.source, found.variant, found.variant_of) == (
+        "again",
+        "reworded",
+        FRANCE.question.text,
+    )
     assert again.Again().ask(told(NILE)) == []
 
 
 def test_again_takes_what_was_checked_longest_ago() -> None:
-    backend = ScriptedBackend({r"Who ruled (Land\d)\?\nIn other words:\s*$": ["Who has ruled {1}?"]})
+    backend = ScriptedBackend(
+        {r"Who ruled (Land\d)\?\nIn other words:\s*$": ["Who has ruled {1}?"]}
+    )
     lands = [held(f"Who ruled Land{i}?", via=f"Land{i}") for i in range(8)]
     checks = [
         Outcome(
-            Question(f"Who is it that ruled Land{i}?", "again", variant_of=f"Who ruled Land{i}?", variant="reworded"),
+            Question(
+                f"Who is it that ruled Land{i}?",
+                "again",
+                variant_of=f"Who ruled Land{i}?",
+                variant="reworded",
+            ),
             decision,
             round=2,
         )
         for i, decision in zip(range(7), ["belief", "declined", "dropped"] * 3, strict=False)
     ]
     source = again.Again(kinds=("reworded",), share_of_beliefs=0.2)
-    (first, *_) = source.ask(replace(told(*lands, *checks, backend=backend), round=3, past=Past(2, (*lands, *checks))))
+    (first, *_) = source.ask(
+        replace(told(*lands, *checks, backend=backend), round=3, past=Past(2, (*lands, *checks)))
+    )
     assert first.variant_of == "Who ruled Land7?"
 
 
 def test_again_asks_no_more_than_its_share_in_one_round() -> None:
-    now = Outcome(Question("Q?", "again", variant_of=FRANCE.question.text, variant="reworded"), "undecided", round=2)
+    now = Outcome(
+        Question("Q?", "again", variant_of=FRANCE.question.text, variant="reworded"),
+        "undecided",
+        round=2,
+    )
     assert again.Again().ask(told(FRANCE, now)) == []
-    assert again.Again().ask(told(FRANCE, replace(now, decision="dropped"))), "a dropped one is made good"
+    assert again.Again().ask(told(FRANCE, replace(now, decision="dropped"))), (
+        "a dropped one is made good"
+    )
 
 
 def test_again_alternates_and_falls_back_on_the_other_kind() -> None:
     checked = Outcome(
-        Question("Q?", "again", variant_of=FRANCE.question.text, variant="reworded"), "belief", "Paris", 0.9, 1
+        Question("Q?", "again", variant_of=FRANCE.question.text, variant="reworded"),
+        "belief",
+        "Paris",
+        0.9,
+        1,
     )
     (found,) = again.Again().ask(told(FRANCE, checked))
     assert found.variant == "reversed"
-    dumb = ScriptedBackend({r"Turned around: Which\s*$": [" country has the capital Paris?"], "": [""]})
+    dumb = ScriptedBackend(
+        {r"Turned around: Which\s*$": [" country has the capital Paris?"], "": [""]}
+    )
     (found,) = again.Again().ask(told(FRANCE, backend=dumb))
     assert found.variant == "reversed"
 

@@ -40,7 +40,12 @@ def judge(verifier: Any, claim: Claim) -> Verdict:
 
 
 def claim(answer: str, *samples: str, candidate: Any = "draft") -> Claim:
-    return Claim(QUESTION, Completion(answer), tuple(Completion(s, sample=i) for i, s in enumerate(samples)), candidate)
+    return Claim(
+        QUESTION,
+        Completion(answer),
+        tuple(Completion(s, sample=i) for i, s in enumerate(samples)),
+        candidate,
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +67,8 @@ def test_agreement(answer: str, samples: tuple[str, ...], confidence: float) -> 
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"), [(claim("Cairo"), "no samples"), (claim("...!", "x"), "the answer is empty")]
+    ("given", "reason"),
+    [(claim("Cairo"), "no samples"), (claim("...!", "x"), "the answer is empty")],
 )
 def test_agreement_abstains(given: Claim, reason: str) -> None:
     assert judge(Agreement(), given) == Verdict("agreement", None, reason)
@@ -136,7 +142,9 @@ def test_sequence_probability(logprobs: tuple[float, ...], confidence: float | N
 )
 def test_perplexity(logprobs: tuple[float, ...], confidence: float | None) -> None:
     verdict = judge(Perplexity(), Claim(QUESTION, said(*logprobs)))
-    assert verdict.confidence == (None if confidence is None else pytest.approx(confidence, rel=1e-9))
+    assert verdict.confidence == (
+        None if confidence is None else pytest.approx(confidence, rel=1e-9)
+    )
     assert verdict.reason
 
 
@@ -178,7 +186,9 @@ def test_semantic_entropy_by_hand() -> None:
     weighed = 1 + (0.8 * LN(0.8) + 0.2 * LN(0.2)) / LN(4)
     counted = 1 + (0.75 * LN(0.75) + 0.25 * LN(0.25)) / LN(4)
     assert judge(SemanticEntropy(), pool(*THREE_OF_FOUR)).confidence == pytest.approx(weighed)
-    assert judge(DiscreteSemanticEntropy(), pool(*THREE_OF_FOUR)).confidence == pytest.approx(counted)
+    assert judge(DiscreteSemanticEntropy(), pool(*THREE_OF_FOUR)).confidence == pytest.approx(
+        counted
+    )
 
 
 def test_semantic_entropy_is_that_of_scipy() -> None:
@@ -192,11 +202,14 @@ def test_semantic_entropy_is_that_of_scipy() -> None:
         counts = np.unique(texts, return_counts=True)[1]
         claim = pool(*zip(map(str, texts), map(float, logs), strict=True))
         for verifier, weights in ((SemanticEntropy(), sums), (DiscreteSemanticEntropy(), counts)):
-            assert judge(verifier, claim).confidence == pytest.approx(1 - entropy(weights) / LN(8), abs=1e-9)
+            assert judge(verifier, claim).confidence == pytest.approx(
+                1 - entropy(weights) / LN(8), abs=1e-9
+            )
 
 
 @pytest.mark.parametrize(
-    ("margin", "confidence"), [(0.25, 0.25), (0.0, 0.0), (-1e-9, 0.0), (1 + 1e-9, 1.0), (NAN, None), (None, None)]
+    ("margin", "confidence"),
+    [(0.25, 0.25), (0.0, 0.0), (-1e-9, 0.0), (1 + 1e-9, 1.0), (NAN, None), (None, None)],
 )
 def test_first_token_margin(margin: float | None, confidence: float | None) -> None:
     verdict = judge(FirstTokenMargin(), Claim(QUESTION, replace(said(-0.5), margin=margin)))
@@ -216,15 +229,21 @@ def test_first_token_margin(margin: float | None, confidence: float | None) -> N
         (pool(("", -1.0), ("I don't know", -1.0), ("...", -3.0)), None),
     ],
 )
-def test_semantic_entropy_at_the_edges(verifier: Any, claim: Claim, confidence: float | None) -> None:
+def test_semantic_entropy_at_the_edges(
+    verifier: Any, claim: Claim, confidence: float | None
+) -> None:
     verdict = judge(verifier, claim)
-    assert verdict.confidence == (None if confidence is None else pytest.approx(confidence, abs=1e-12))
+    assert verdict.confidence == (
+        None if confidence is None else pytest.approx(confidence, abs=1e-12)
+    )
     assert verdict.reason
 
 
 def test_semantic_entropy_of_impossible_samples() -> None:
     """One text of probability 0 takes nothing from the others; where all are impossible there is no telling."""
-    assert judge(SemanticEntropy(), pool(("Cairo", -1.0), ("Giza", -INF))).confidence == pytest.approx(1.0)
+    assert judge(
+        SemanticEntropy(), pool(("Cairo", -1.0), ("Giza", -INF))
+    ).confidence == pytest.approx(1.0)
     assert judge(SemanticEntropy(), pool(("Cairo", -INF), ("Giza", -INF))).confidence is None
     assert judge(SemanticEntropy(), pool(("Cairo", NAN), ("Giza", -1.0))).confidence is None
 
@@ -237,7 +256,10 @@ def test_semantic_entropy_of_impossible_samples() -> None:
         (pool(("Cairo", -1.0), answer=("Cairo", -2.0)), 1.0),
         (pool(("Cairo", -1.0), answer=("Cairo", -INF)), 1.0),
         (pool(("Giza", -1.0), answer=("Cairo", -INF)), 0.0),
-        (pool(("", -1.0), ("I don't know", -1.0), ("Cairo", -1), answer=("Cairo", -3.0)), math.exp(-2)),
+        (
+            pool(("", -1.0), ("I don't know", -1.0), ("Cairo", -1), answer=("Cairo", -3.0)),
+            math.exp(-2),
+        ),
         (pool(answer=("Cairo", -1.0)), None),
         (pool(("Cairo", -1.0), answer=("I don't know", -1.0)), None),
         (pool(("Giza", -1.0), answer=("Cairo", NAN)), None),
@@ -254,7 +276,10 @@ def test_a_revision_that_could_not_be_read_is_not_judged(verifier: Any) -> None:
     """It has no log-probabilities then, and was never said to the bare question."""
     revision = Claim(QUESTION, Completion("Luxor"), (said(-0.1),), "revision")
     verdict = judge(verifier, revision)
-    assert (verdict.confidence, verdict.reason) == (None, "not among what the model said to the bare question")
+    assert (verdict.confidence, verdict.reason) == (
+        None,
+        "not among what the model said to the bare question",
+    )
 
 
 def test_a_broken_log_probability_is_no_confidence() -> None:
@@ -264,8 +289,14 @@ def test_a_broken_log_probability_is_no_confidence() -> None:
 
 
 @pytest.mark.parametrize(("read", "log"), [(-3.0, -1.0), (-0.5, -0.5)])
-def test_a_revision_is_judged_by_the_likeliest_wording_after_the_bare_question(read: float, log: float) -> None:
-    samples = (said(-2.0, text="giza"), said(-1.0, text="The Giza.", sample=1), said(-0.1, text="Cairo", sample=2))
+def test_a_revision_is_judged_by_the_likeliest_wording_after_the_bare_question(
+    read: float, log: float
+) -> None:
+    samples = (
+        said(-2.0, text="giza"),
+        said(-1.0, text="The Giza.", sample=1),
+        said(-0.1, text="Cairo", sample=2),
+    )
     revision = Claim(QUESTION, said(read, text="Giza"), samples, "revision")
     assert judge(SequenceProbability(), revision).confidence == pytest.approx(math.exp(log))
 
@@ -298,7 +329,17 @@ def test_declines(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Cairo", "The Unknown Soldier", "I know: Cairo", "Knowing", "No", "Surely", "42", "Idkfa", "It is not Cairo"],
+    [
+        "Cairo",
+        "The Unknown Soldier",
+        "I know: Cairo",
+        "Knowing",
+        "No",
+        "Surely",
+        "42",
+        "Idkfa",
+        "It is not Cairo",
+    ],
 )
 def test_answers(text: str) -> None:
     assert not declines(text)
@@ -340,7 +381,9 @@ def test_p_true(true: Any, false: Any, confidence: float | None) -> None:
 @pytest.mark.parametrize("chat", [False, True])
 def test_p_true_asks_about_answers_only_and_in_one_form(chat: bool) -> None:
     backend = Told((-1.0,), (-2.0,), chat=chat)
-    verdicts = PTrue().verify([claim("I don't know"), claim(" {question} "), claim("")], judging(backend, PROMPTS))
+    verdicts = PTrue().verify(
+        [claim("I don't know"), claim(" {question} "), claim("")], judging(backend, PROMPTS)
+    )
     assert [v.confidence is None for v in verdicts] == [True, False, True]
     assert [pair.text for pair in backend.asked] == [" True", " False"]
     pair = backend.asked[0]
@@ -387,7 +430,13 @@ def test_arithmetic(question: str, answer: str, confidence: float | None) -> Non
 
 
 def test_arithmetic_is_quick_on_hostile_text() -> None:
-    for text in ("1" * 100_000, "1," * 50_000, "what is " * 20_000, " " * 100_000 + "1 + 1", "1 +" + " " * 100_000):
+    for text in (
+        "1" * 100_000,
+        "1," * 50_000,
+        "what is " * 20_000,
+        " " * 100_000 + "1 + 1",
+        "1 +" + " " * 100_000,
+    ):
         start = time.perf_counter()
         judge(Arithmetic(), Claim(Question(text, "test"), Completion(text)))
         judge(Arithmetic(), Claim(Question("1 + 1", "test"), Completion(text)))
@@ -398,10 +447,25 @@ def test_arithmetic_is_quick_on_hostile_text() -> None:
 
 
 def test_a_name_that_holds_another_is_its_alias() -> None:
-    claim = pool(("Leonardo da Vinci", -1.0), ("da Vinci", -1.0), ("Leonard", -1.0), ("I don't know", -1.0), ("", -1.0))
-    assert meanings([claim], judging(), "alias") == [["leonardo da vinci", "leonardo da vinci", "leonard", "", ""]]
-    assert meanings([claim], judging(), "text") == [["leonardo da vinci", "da vinci", "leonard", "", ""]]
-    assert judge(SemanticEntropy(same="alias"), pool(("da Vinci", -1.0), ("Leonardo da Vinci.", -2.0))).confidence == 1
+    claim = pool(
+        ("Leonardo da Vinci", -1.0),
+        ("da Vinci", -1.0),
+        ("Leonard", -1.0),
+        ("I don't know", -1.0),
+        ("", -1.0),
+    )
+    assert meanings([claim], judging(), "alias") == [
+        ["leonardo da vinci", "leonardo da vinci", "leonard", "", ""]
+    ]
+    assert meanings([claim], judging(), "text") == [
+        ["leonardo da vinci", "da vinci", "leonard", "", ""]
+    ]
+    assert (
+        judge(
+            SemanticEntropy(same="alias"), pool(("da Vinci", -1.0), ("Leonardo da Vinci.", -2.0))
+        ).confidence
+        == 1
+    )
 
 
 class Equals(ScriptedBackend):
@@ -417,7 +481,9 @@ class Equals(ScriptedBackend):
 
     def _read(self, pair: Any) -> Any:
         text = pair.prompt if isinstance(pair.prompt, str) else pair.prompt[-1].content
-        one, other = (text.split(f"{which} answer: ")[-1].split("\n")[0] for which in ("First", "Second"))
+        one, other = (
+            text.split(f"{which} answer: ")[-1].split("\n")[0] for which in ("First", "Second")
+        )
         if "q" in one + other:
             return RequestError("too long")
         return (-0.1,) if (one[0] == other[0]) is (pair.text == " Yes") else (-3.0,)
@@ -426,7 +492,10 @@ class Equals(ScriptedBackend):
 @pytest.mark.parametrize("chat", [False, True])
 def test_the_model_is_asked_about_each_two_meanings_once(chat: bool) -> None:
     backend = Equals(chat=chat)
-    some = [pool(("Cairo", -1.0), ("cairo!", -1.0), ("Cyro", -1.0), ("Giza", -1.0)), pool(("qa", -1.0), ("qb", -1.0))]
+    some = [
+        pool(("Cairo", -1.0), ("cairo!", -1.0), ("Cyro", -1.0), ("Giza", -1.0)),
+        pool(("qa", -1.0), ("qb", -1.0)),
+    ]
     told = judging(backend, PROMPTS)
     assert meanings(some, told, "model") == [["cairo", "cairo", "cairo", "giza"], ["qa", "qb"]]
     assert len(backend.asked) == 2 * (3 + 1)
@@ -449,7 +518,9 @@ def test_two_meanings_are_one_if_each_follows_from_the_other() -> None:
     claim = pool(("Cairo", -1.0), ("Cairo city", -1.0), ("x", -1.0), ("I don't know", -1.0))
     assert meanings([claim], judging(), "nli", entails) == [["cairo", "cairo city", "x", ""]]
     assert len(asked) == 6 and all(QUESTION.text in text for pair in asked for text in pair)
-    assert meanings([claim], judging(), "nli", lambda pairs: [True] * len(pairs)) == [["cairo", "cairo", "cairo", ""]]
+    assert meanings([claim], judging(), "nli", lambda pairs: [True] * len(pairs)) == [
+        ["cairo", "cairo", "cairo", ""]
+    ]
 
 
 @pytest.mark.parametrize("options", [{"same": "nli"}, {"nli": Path("some/folder")}])
@@ -458,7 +529,9 @@ def test_meaning_by_entailment_takes_a_model(options: Any) -> None:
         SemanticEntropy(**options)
 
 
-def test_a_missing_library_or_model_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_or_model_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Absent:
         @staticmethod
         def from_pretrained(folder: Path, **options: Any) -> Any:

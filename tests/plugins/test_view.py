@@ -31,7 +31,9 @@ def test_all_runs_are_listed(client: TestClient) -> None:
 
 
 def test_a_search_goes_over_all_runs(client: TestClient, query: Query) -> None:
-    question, decision = query(Path("runs/r"), "SELECT question, decision FROM attempts WHERE decision != 'dropped'")[0]
+    question, decision = query(
+        Path("runs/r"), "SELECT question, decision FROM attempts WHERE decision != 'dropped'"
+    )[0]
     words = question.upper().split(" ", 1)[1]
     assert question in client.get("/", params={"text": words}).text
     assert question in client.get("/", params={"text": words, "decision": decision}).text
@@ -44,7 +46,9 @@ def test_a_run_is_its_report_and_says_how_far_it_is(client: TestClient) -> None:
     assert "What each round came to" in page and 'data-live="/run/r/now"' in page
     assert client.get("/run/r/now").json() == {"rounds": 1, "text": ""}
     events = Path("runs/r/events.jsonl")
-    events.write_text("\n".join(line for line in events.read_text().splitlines() if "Ended" not in line))
+    events.write_text(
+        "\n".join(line for line in events.read_text().splitlines() if "Ended" not in line)
+    )
     assert client.get("/run/r/now").json()["text"].startswith("At work: round 1, ")
 
 
@@ -54,7 +58,9 @@ def test_a_search_knows_large_letters_of_other_scripts(write: Write, selfloop: S
     assert {hit.question for hit in found} == {"Où est la grande École de Paris?"}
 
 
-def test_a_search_says_when_it_shows_no_more(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_says_when_it_shows_no_more(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "No more than" not in client.get("/", params={"text": "?"}).text
     for module in ("library", "server"):
         monkeypatch.setattr(f"selfloop_plugins.view.{module}.HITS", 1)
@@ -78,7 +84,9 @@ def one_question(write: Write, selfloop: Selfloop, text: str) -> Path:
     return folder
 
 
-def test_a_run_without_events_is_done_if_its_rounds_are_there(client: TestClient, selfloop: Selfloop) -> None:
+def test_a_run_without_events_is_done_if_its_rounds_are_there(
+    client: TestClient, selfloop: Selfloop
+) -> None:
     assert selfloop("rescore", "r").code == 0
     assert not Path("runs/r-rescored/events.jsonl").exists()
     assert client.get("/run/r-rescored/now").json() == {"rounds": 1, "text": ""}
@@ -89,7 +97,9 @@ def test_one_odd_folder_does_not_hide_the_others(client: TestClient) -> None:
     assert 'href="/run/r"' in client.get("/").text
 
 
-@pytest.mark.parametrize("path", ["/run/nothing", "/run/..%2f..%2fetc", "/run/broken%00", "/else", "/run/r/now/else"])
+@pytest.mark.parametrize(
+    "path", ["/run/nothing", "/run/..%2f..%2fetc", "/run/broken%00", "/else", "/run/r/now/else"]
+)
 def test_what_is_not_there(client: TestClient, path: str) -> None:
     answer = client.get(path)
     assert answer.status_code == 404 and "There is no" in answer.text

@@ -46,8 +46,12 @@ def files(cache):
 def test_a_copy_is_made_once_and_says_what_it_costs(shipped, tmp_path, monkeypatch):
     made = working(shipped, "q8_0")
     assert files(tmp_path) == {"q8_0.gguf", "q8_0.json"}
-    assert 0 < made.fidelity.shift < 0.5 and 0 <= made.fidelity.changed <= 8 == made.fidelity.questions
-    assert json.loads(made.path.with_suffix(".json").read_text())["sha256"] == models.sha256(made.path)
+    assert (
+        0 < made.fidelity.shift < 0.5 and 0 <= made.fidelity.changed <= 8 == made.fidelity.questions
+    )
+    assert json.loads(made.path.with_suffix(".json").read_text())["sha256"] == models.sha256(
+        made.path
+    )
     assert made.about.startswith("working copy in q8_0: mean |change of log-probability| 0.")
 
     monkeypatch.setattr(weights, "compare", None)  # would raise
@@ -73,11 +77,22 @@ def test_the_fastest_is_measured_once_and_the_others_are_removed(shipped, tmp_pa
     monkeypatch.setattr(weights, "compare", lambda *_: Fidelity(0.1, 1, 8))
     made = working(shipped, "auto", 1)
     assert (made.format, made.fidelity) == ("q8_0", Fidelity(0.1, 1, 8))
-    assert made.speeds == {"shipped": 100.0, "bf16": 100.0, "f16": 100.0, "q8_0": 200.0, "q4_0": 50.0}
-    assert {name.partition("-")[0] for name in files(tmp_path)} == {"q8_0.gguf", "q8_0.json", "choice"}
+    assert made.speeds == {
+        "shipped": 100.0,
+        "bf16": 100.0,
+        "f16": 100.0,
+        "q8_0": 200.0,
+        "q4_0": 50.0,
+    }
+    assert {name.partition("-")[0] for name in files(tmp_path)} == {
+        "q8_0.gguf",
+        "q8_0.json",
+        "choice",
+    }
     measured.clear()
     assert working(shipped, "auto", 1) == made and not measured
-    assert working(shipped, "auto", 2).format == "q8_0" and measured  # another number of threads, another choice
+    # another number of threads, another choice
+    assert working(shipped, "auto", 2).format == "q8_0" and measured
 
 
 @pytest.mark.model
@@ -90,7 +105,10 @@ def test_what_does_not_fit_is_refused_before_it_is_made(shipped, tmp_path, monke
     Memory = namedtuple("Memory", "available")
     with monkeypatch.context() as patch:
         patch.setattr(weights.psutil, "virtual_memory", lambda: Memory(2 * 10**8))
-        with pytest.raises(ModelError, match=r"bf16 takes about 0\.3 GB, and 0\.2 GB of memory are free\. Set weights"):
+        with pytest.raises(
+            ModelError,
+            match=r"bf16 takes about 0\.3 GB, and 0\.2 GB of memory are free\. Set weights",
+        ):
             working(shipped, "bf16")
     Disk = namedtuple("Disk", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(10**7))

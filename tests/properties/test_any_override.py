@@ -52,9 +52,13 @@ WORDS = st.one_of(
 WHOLE = st.integers(-(2**63), 2**64 - 1)  # what a recipe may hold
 PLAIN = st.one_of(st.none(), st.booleans(), WHOLE, st.floats(allow_nan=False), WORDS)
 VALUES = st.recursive(
-    PLAIN, lambda part: st.one_of(st.lists(part, max_size=3), st.dictionaries(WORDS, part, max_size=3)), max_leaves=5
+    PLAIN,
+    lambda part: st.one_of(st.lists(part, max_size=3), st.dictionaries(WORDS, part, max_size=3)),
+    max_leaves=5,
 )
-KEYS = st.sampled_from(["rounds", "backend.model", "ask.questions", "ask.sources.0", "decide.belief", "new.key"])
+KEYS = st.sampled_from(
+    ["rounds", "backend.model", "ask.questions", "ask.sources.0", "decide.belief", "new.key"]
+)
 
 
 def typed(value: Any) -> str:

@@ -1,6 +1,7 @@
 """Any record, with any text and any number in it, comes back out of the store as it went in.
 
-But for lone surrogates: no UTF-8 holds them, so they come back as "?", as the store's docstring says.
+But for lone surrogates: no UTF-8 holds them, so they come back as "?", as the store's docstring
+says.
 """
 
 import types
@@ -16,13 +17,33 @@ import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from selfloop.records import Adapter, Attempt, Completion, Decision, Failure, Question, Round, Verdict
+from selfloop.records import (
+    Adapter,
+    Attempt,
+    Completion,
+    Decision,
+    Failure,
+    Question,
+    Round,
+    Verdict,
+)
 from selfloop.storage.store import Store
 from selfloop.text.display import encodable
 
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=()), max_size=12),  # lone surrogates too
-    st.sampled_from(["", "\0", "\ud800", "a\udc80b", "\x1b[2J", "'; DROP TABLE rounds; --", "\ufeff", "x" * 10_000]),
+    st.sampled_from(
+        [
+            "",
+            "\0",
+            "\ud800",
+            "a\udc80b",
+            "\x1b[2J",
+            "'; DROP TABLE rounds; --",
+            "\ufeff",
+            "x" * 10_000,
+        ]
+    ),
 )
 NUMBERS = st.floats()  # NaN and infinities too
 WHOLE = st.integers(-(2**63), 2**63 - 1)  # of SQLite
@@ -64,7 +85,11 @@ def a_store() -> Iterator[Store]:
         yield store
 
 
-DECIDED = st.builds(lambda attempt, decision: replace(attempt, decision=decision), records(Attempt), records(Decision))
+DECIDED = st.builds(
+    lambda attempt, decision: replace(attempt, decision=decision),
+    records(Attempt),
+    records(Decision),
+)
 ROUNDS = st.builds(
     Round,
     st.integers(1, 2**31),

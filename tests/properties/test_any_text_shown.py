@@ -12,7 +12,21 @@ from selfloop.text.display import REPLACEMENT, cells, duration, printable, print
 JOINERS = "\u200c\u200d"
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 ODD = st.sampled_from(
-    [*BIDI, *JOINERS, "\x1b[2J", "\x9b", "\r", "\n", "\u2028", "\ud800", "e\u0301", "富", " ", "\u3000", "…"]
+    [
+        *BIDI,
+        *JOINERS,
+        "\x1b[2J",
+        "\x9b",
+        "\r",
+        "\n",
+        "\u2028",
+        "\ud800",
+        "e\u0301",
+        "富",
+        " ",
+        "\u3000",
+        "…",
+    ]
 )
 ANY = st.text(st.characters(exclude_categories=()))  # lone surrogates too
 TEXTS = st.lists(st.one_of(ODD, ANY), max_size=12).map("".join)
@@ -62,7 +76,9 @@ def test_a_block_keeps_its_lines_and_nothing_that_acts(text: str) -> None:
 def test_nothing_disappears_without_a_mark(text: str) -> None:
     """As many characters that are no space come out as went in."""
     marks = len("".join(text.split()))
-    assert len("".join(printable(text).split())) >= marks - sum(category(char) == "Zs" for char in text)
+    assert len("".join(printable(text).split())) >= marks - sum(
+        category(char) == "Zs" for char in text
+    )
 
 
 UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}

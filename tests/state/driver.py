@@ -1,12 +1,14 @@
-"""Plays a run that writes every kind of file, and kills it, or fills the disk, at each thing that it does to one.
+"""Plays a run that writes every kind of file, and kills it, or fills the disk, at each thing that
+it does to one.
 
     python tests/state/driver.py kill FOLDER [few]
     python tests/state/driver.py full FOLDER [few]      # FOLDER lies on a small disk of its own
 
-Events are what the process asks of the system: to open a file for writing, to flush it, to rename it, and to change the
-database. They are counted below the code that is tested (an audit hook, and `os` itself), so that a file which is
-written in another way is met too. At each event a fork of this process dies, or finds the disk full; another fork
-resumes the run. Printed is one JSON object: the points tried, and those whose run did not end as the undisturbed one.
+Events are what the process asks of the system: to open a file for writing, to flush it, to rename
+it, and to change the database. They are counted below the code that is tested (an audit hook, and
+`os` itself), so that a file which is written in another way is met too. At each event a fork of
+this process dies, or finds the disk full; another fork resumes the run. Printed is one JSON object:
+the points tried, and those whose run did not end as the undisturbed one.
 """
 
 import json
@@ -22,7 +24,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # sums of a few numbers; threads only wait
+# sums of a few numbers; threads only wait
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 QUESTIONS = 24  # a round: a probe learns from no fewer than 20
 RECIPE = f"""\
@@ -104,7 +107,8 @@ def selfloop_observers():
     return [Component("tracked", Tracked, doc="keeps an id as trackers do")]
 '''
 RECORDS = (
-    "SELECT round, position, question, answer, decision, confidence, reason, data FROM attempts ORDER BY 1, 2",
+    "SELECT round, position, question, answer, decision, confidence, reason, data FROM attempts "
+    "ORDER BY 1, 2",
     "SELECT a.round, a.position, v.verifier, v.candidate, v.confidence, v.reason FROM verdicts v"
     " JOIN attempts a ON a.id = v.attempt ORDER BY 1, 2, 3, 4",
     "SELECT key, sample, step, text, data FROM completions ORDER BY 1, 2",
@@ -114,7 +118,11 @@ RECORDS = (
 )
 # files that must be the same too, byte for byte
 FILES = ("recipe.yaml", "calibration.json", "question_probe.json", "tracked.id", "report.html")
-FILES += tuple(f"adapters/round-00{n}/{name}" for n in (1, 2) for name in ("gate.json", "adapter_model.safetensors"))
+FILES += tuple(
+    f"adapters/round-00{n}/{name}"
+    for n in (1, 2)
+    for name in ("gate.json", "adapter_model.safetensors")
+)
 SHOWN = 10  # bytes of a file that are written before a process is killed in the midst of it
 CHANGES = ("BEGIN", "COMMIT", "INSERT", "DELETE", "CREATE", "PRAGMA journal_mode")
 
@@ -168,11 +176,17 @@ class Watch:
 
     def _opened(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR):
-            self.event("open", os.path.realpath(os.fspath(args[0])) if not isinstance(args[0], int) else "")
+            self.event(
+                "open", os.path.realpath(os.fspath(args[0])) if not isinstance(args[0], int) else ""
+            )
 
     def _watched(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def watched(what: Any, *args: Any, **options: Any) -> Any:
-            path = str(Path(f"/proc/self/fd/{what}").readlink()) if isinstance(what, int) else os.path.realpath(what)
+            path = (
+                str(Path(f"/proc/self/fd/{what}").readlink())
+                if isinstance(what, int)
+                else os.path.realpath(what)
+            )
             self.event(name, path, what)
             done = call(what, *args, **options)
             self.event(f"{name}d", path)  # right after it
@@ -184,7 +198,11 @@ class Watch:
 def label(path: str) -> str:
     """Return a file's name, a temporary one as the name of what it becomes."""
     name = Path(path).name
-    return f"{name[1:].split('.')[0]}(part)" if name.startswith(".") and name.endswith(".part") else name
+    return (
+        f"{name[1:].split('.')[0]}(part)"
+        if name.startswith(".") and name.endswith(".part")
+        else name
+    )
 
 
 # --- what is done at an event
@@ -305,7 +323,10 @@ def main(mode: str, folder: Path, *, few: bool = False) -> None:
     os.chdir(folder)
     Path("recipe.yaml").write_text(RECIPE, encoding="utf-8")
     Path("parts.py").write_text(PARTS, encoding="utf-8")
-    asked = [json.dumps({"question": f"Which town is number {n} on the list?"}) for n in range(2 * QUESTIONS)]
+    asked = [
+        json.dumps({"question": f"Which town is number {n} on the list?"})
+        for n in range(2 * QUESTIONS)
+    ]
     Path("asked.jsonl").write_text("\n".join(asked), encoding="utf-8")
 
     import numpy as np  # noqa: F401  imported once, before the forks
@@ -318,7 +339,8 @@ def main(mode: str, folder: Path, *, few: bool = False) -> None:
     from selfloop import cli, runner  # noqa: F401
 
     torch.set_num_threads(1)
-    page.page = lambda facts, live="": f"<!doctype html><p>{len(facts.rounds)} rounds"  # drawing takes a second
+    # drawing takes a second
+    page.page = lambda facts, live="": f"<!doctype html><p>{len(facts.rounds)} rounds"
     watch = Watch(folder.resolve() / "runs")
     watch.install()
 
@@ -366,7 +388,9 @@ def disturbed(watch: Watch, number: int, disturb: Disturb, whole: dict[str, obje
     filled = filler.exists()
     filler.unlink(missing_ok=True)
     problem = ""
-    if filled and (code not in (0, 5) or (code == 5 and "Free some space" not in said) or "Traceback" in said):
+    if filled and (
+        code not in (0, 5) or (code == 5 and "Free some space" not in said) or "Traceback" in said
+    ):
         problem = f"the full disk ended it with {code}: {said[-800:]}"
     if not filled and code not in (0, -signal.SIGKILL, -signal.SIGXFSZ):
         problem = f"it was to be killed, and ended with {code}: {said[-800:]}"

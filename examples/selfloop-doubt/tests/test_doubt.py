@@ -20,7 +20,13 @@ class TestBudgeted(BackendContract):
 
 @pytest.mark.parametrize(
     ("answer", "confidence"),
-    [("Cairo", None), ("", None), ("I think Cairo", 0.5), ("Perhaps it might be Cairo", 0.25), ("mighty", None)],
+    [
+        ("Cairo", None),
+        ("", None),
+        ("I think Cairo", 0.5),
+        ("Perhaps it might be Cairo", 0.25),
+        ("mighty", None),
+    ],
 )
 def test_each_hedge_halves_confidence(answer: str, confidence: float | None) -> None:
     claim = Claim(Question("What is the capital of Egypt?", "test"), Completion(answer))

@@ -38,13 +38,15 @@ def build(
     threads: Annotated[int, Ge(1), Le(512)] | None = None,
     weights: Weights = "shipped",
 ) -> "LlamaCpp":
-    """Load a model: `n_ctx` tokens of cache shared by up to `sequences` completions that are written at once.
+    """Load a model: `n_ctx` tokens of cache shared by up to `sequences` completions that are
+    written at once.
 
-    `model` is a .gguf file or a name (see `selfloop_plugins.models.locate`). By default the cache is as large as the
-    requests want it and memory allows, 64 sequences are written at once, and `threads` are the physical cores.
-    `weights` is the format that is computed with: a copy of the file is made once where it is not the shipped one.
-    `auto` takes what is measured, once, to be the fastest in a batch on this machine.
-    Raises MissingExtra without llama-cpp-python, ModelError for a file or a size that cannot be had.
+    `model` is a .gguf file or a name (see `selfloop_plugins.models.locate`). By default the cache
+    is as large as the requests want it and memory allows, 64 sequences are written at once, and
+    `threads` are the physical cores. `weights` is the format that is computed with: a copy of the
+    file is made once where it is not the shipped one. `auto` takes what is measured, once, to be
+    the fastest in a batch on this machine. Raises MissingExtra without llama-cpp-python, ModelError
+    for a file or a size that cannot be had.
     """
     try:
         from .backend import LlamaCpp

@@ -22,10 +22,12 @@ from .scheduler import Scheduler
 
 
 class LlamaCpp(Decoding):
-    """A GGUF model whose completions depend on their request alone: not on the batch, its order or its size.
+    """A GGUF model whose completions depend on their request alone: not on the batch, its order or
+    its size.
 
-    One call at a time: a second one ends a `generate` that is not done. Arguments are those of the recipe; see
-    `build`. The cache is opened at the first call, as large as that wants it, and again when a later one wants more.
+    One call at a time: a second one ends a `generate` that is not done. Arguments are those of the
+    recipe; see `build`. The cache is opened at the first call, as large as that wants it, and again
+    when a later one wants more.
     """
 
     def __init__(
@@ -37,7 +39,10 @@ class LlamaCpp(Decoding):
         threads: int | None = None,
         about: str = "shipped",
     ) -> None:
-        """Load a model; `about` is what to say of its weights. The other arguments are those of `build`."""
+        """Load a model; `about` is what to say of its weights.
+
+        The other arguments are those of `build`.
+        """
         self._model = Model(path)
         super().__init__(self._model)
         self._n_ctx, self._sequences, self._threads, self._about = n_ctx, sequences, threads, about
@@ -110,13 +115,18 @@ class LlamaCpp(Decoding):
         need = f"{prompt} prompt tokens + {answer} that may follow = {total}"
         shorter = f"shorten the prompt or {'lower' if after == 'max_tokens' else 'shorten'} {after}"
         if total > self._model.context:
-            raise RequestError(f"{need}, but the model reads at most {self._model.context}: {shorter}")
+            raise RequestError(
+                f"{need}, but the model reads at most {self._model.context}: {shorter}"
+            )
         if self._n_ctx and total > self._n_ctx:
             raise RequestError(
-                f"{need}, but the backend's n_ctx is {self._n_ctx}: raise n_ctx to {total} or more, {shorter}"
+                f"{need}, but the backend's n_ctx is {self._n_ctx}: raise n_ctx to {total} or "
+                f"more, {shorter}"
             )
         if not self._n_ctx and total > self._size.cells + context.affordable(self._model) - SPARE:
-            raise RequestError(f"{need}, for which there is no memory: {shorter}, or close other programs")
+            raise RequestError(
+                f"{need}, for which there is no memory: {shorter}, or close other programs"
+            )
 
     def _set(self, adapter: Adapter | None) -> None:
         """Put an adapter into effect, and let go of the one before."""
@@ -141,7 +151,9 @@ class LlamaCpp(Decoding):
         else:
             status = lib.llama_set_adapters_lora(self._cache.context, None, 0, None)
         if status:
-            raise ModelError(f"llama.cpp cannot use the adapter {adapter}: status {status}. Tune again")
+            raise ModelError(
+                f"llama.cpp cannot use the adapter {adapter}: status {status}. Tune again"
+            )
 
     def _load(self, adapter: Adapter) -> Any:
         path = Path(adapter.path)

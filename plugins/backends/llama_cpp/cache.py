@@ -1,7 +1,9 @@
-"""The KV cache of one llama.cpp context: tokens in, logits out, each row the same bits whatever is beside it.
+"""The KV cache of one llama.cpp context: tokens in, logits out, each row the same bits whatever is
+beside it.
 
-Results must not depend on what else is in the batch, or a run that is resumed would end elsewhere than one
-that was not interrupted. On the CPU of llama.cpp four things make them independent, down to the last bit:
+Results must not depend on what else is in the batch, or a run that is resumed would end elsewhere
+than one that was not interrupted. On the CPU of llama.cpp four things make them independent, down
+to the last bit:
 
 1. Flash attention walks a row's own cells in the order they lie in and skips the others.
 2. From 64 rows on it changes to another kernel, but only where keys and values have the same type. So keys are
@@ -32,7 +34,8 @@ from selfloop.errors import ModelError
 from .model import lib
 
 ROWS = 256  # of one llama_decode; more are hardly faster
-WANTED = 64  # rows with logits of one llama_decode; each takes memory, one MiB for a vocabulary of 262,144
+# rows with logits of one llama_decode; each takes memory, one MiB for a vocabulary of 262,144
+WANTED = 64
 STEP = 8
 SEQUENCES = 256  # the most that llama.cpp knows; two of them are ballast and grave
 
@@ -59,7 +62,9 @@ class Cache:
     With `hidden` set, outputs have hidden states too, and all rows cost as much as wanted ones.
     """
 
-    def __init__(self, context: Any, cells: int, sequences: int, vocab_size: int, width: int, threads: int) -> None:
+    def __init__(
+        self, context: Any, cells: int, sequences: int, vocab_size: int, width: int, threads: int
+    ) -> None:
         self.context, self.cells = context, cells
         self.top, self.hidden = 0, False
         self._vocab_size, self._width = vocab_size, width
@@ -68,9 +73,10 @@ class Cache:
         self.sequences = sequences - 2
         self._ballast, self._grave = self.sequences, self.sequences + 1
         self._free = list(range(self.sequences - 1, -1, -1))
-        # Python sees Ctrl-C only between two calls into C, and a call may take long: it runs on a thread of its
-        # own, and llama.cpp asks after every operation whether to stop. What it asks is libc's strlen about
-        # this buffer, 0 or 1: a function in Python would have to be called thousands of times a second.
+        # Python sees Ctrl-C only between two calls into C, and a call may take long: it runs on a
+        # thread of its own, and llama.cpp asks after every operation whether to stop. What it asks
+        # is libc's strlen about this buffer, 0 or 1: a function in Python would have to be called
+        # thousands of times a second.
         self._abort = ctypes.create_string_buffer(2)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="llama_decode")
         self._readers = ThreadPoolExecutor(threads, thread_name_prefix="logits")
@@ -119,7 +125,9 @@ class Cache:
         status = self._run()
         if status:
             why = f"with status {status} at {self.top} of {self.cells} cells"
-            raise ModelError(f"llama_decode failed {why}. Lower backend.n_ctx or backend.sequences, and go on")
+            raise ModelError(
+                f"llama_decode failed {why}. Lower backend.n_ctx or backend.sequences, and go on"
+            )
         if ballast:
             lib.llama_memory_seq_rm(self._memory, self._ballast, -1, -1)
         self.top += len(tokens)
@@ -153,7 +161,9 @@ class Cache:
         wanted = [i for i, token in enumerate(tokens) if token.wanted]
         hidden = self._array(lib.llama_get_embeddings(self.context), rows, self._width)
         outputs = self._read([logits[i] for i in wanted])
-        return [output._replace(hidden=hidden[i]) for i, output in zip(wanted, outputs, strict=True)]
+        return [
+            output._replace(hidden=hidden[i]) for i, output in zip(wanted, outputs, strict=True)
+        ]
 
     def _read(self, rows: Sequence[Row]) -> list[Output]:
         """Read rows on all threads: numpy lets go of Python's lock, and a pass over a large vocabulary takes long."""
@@ -182,7 +192,8 @@ class Cache:
         self._free.append(sequence)
 
     def save(self, sequence: int, start: int) -> NDArray[np.uint8]:
-        """Return a sequence's bytes from position `start` on; what lies before it is dropped from the sequence.
+        """Return a sequence's bytes from position `start` on; what lies before it is dropped from
+        the sequence.
 
         llama.cpp leaves out what its own sliding window hides from the sequence's next token.
         """
@@ -195,7 +206,9 @@ class Cache:
     def restore(self, sequence: int, saved: NDArray[np.uint8], cells: int) -> None:
         """Put bytes that `save` gave, of so many cells, at the top; the sequence's other cells are lost."""
         if not lib.llama_state_seq_set_data(self.context, _bytes(saved), saved.size, sequence):
-            raise ModelError("llama.cpp cannot restore a sequence. Lower backend.sequences, and go on")
+            raise ModelError(
+                "llama.cpp cannot restore a sequence. Lower backend.sequences, and go on"
+            )
         self.top += cells
 
 

@@ -18,8 +18,10 @@ from .model import Model, lib, log
 F16, BF16 = 1, 30  # ggml's numbers of the types
 LEAST, MOST = 1024, 16384  # cells that are chosen where the recipe does not say
 AHEAD = 8  # prompts that are read before there is a free strand for them
-PROMPTS = 16  # sequences for what prompts have in common; each costs llama.cpp a row of logits, one MiB in Gemma
-SPARE = 512 + ROWS  # cells beyond those given out: for the dead between two compactions, and for the next call
+# sequences for what prompts have in common; each costs llama.cpp a row of logits, one MiB in Gemma
+PROMPTS = 16
+# cells beyond those given out: for the dead between two compactions, and for the next call
+SPARE = 512 + ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,9 @@ class Size:
 
     def covers(self, other: "Size") -> bool:
         """Return whether there is room for what wants the other size."""
-        return all(mine >= wanted for mine, wanted in zip(astuple(self), astuple(other), strict=True))
+        return all(
+            mine >= wanted for mine, wanted in zip(astuple(self), astuple(other), strict=True)
+        )
 
 
 def size(model: Model, jobs: Sequence[Job], *, n_ctx: int | None, sequences: int | None) -> Size:
@@ -45,8 +49,11 @@ def size(model: Model, jobs: Sequence[Job], *, n_ctx: int | None, sequences: int
     prompts = sorted(prompt for prompt, _ in jobs)
     shared = [common(a, b) for a, b in pairwise(prompts)]
     own = [len(prompt) - length for prompt, length in zip(prompts, [0, *shared], strict=False)]
-    # A full house: a prompt and a task for each strand, and what prompts share. Twice that, for prompts of other calls.
-    house = sum(nlargest(strands, rooms)) + sum(nlargest(strands + AHEAD, own)) + max(shared, default=0)
+    # A full house: a prompt and a task for each strand, and what prompts share. Twice that, for
+    # prompts of other calls.
+    house = (
+        sum(nlargest(strands, rooms)) + sum(nlargest(strands + AHEAD, own)) + max(shared, default=0)
+    )
     chosen = min(max(2 * house, LEAST), MOST, affordable(model) // 2)
     return Size(max([chosen, *longest(jobs)]), strands, ready)
 
@@ -61,26 +68,40 @@ def open_cache(model: Model, wanted: Size, threads: int | None) -> Cache:
     cells = wanted.cells + SPARE
     needed, free = cells * bytes_a_cell(model), _free()
     advice = f"Lower n_ctx (now {wanted.cells}), or shorten prompts and max_tokens where n_ctx is not set."
-    if needed > free:  # the system might promise memory that it has not got, and kill the process later
-        raise ModelError(f"a cache of {needed / 2**30:.1f} GiB does not fit the {free / 2**30:.1f} GiB free. {advice}")
+    # the system might promise memory that it has not got, and kill the process later
+    if needed > free:
+        raise ModelError(
+            f"a cache of {needed / 2**30:.1f} GiB does not fit the {free / 2**30:.1f} GiB free. "
+            f"{advice}"
+        )
     params = lib.llama_context_default_params()
     sequences = min(wanted.strands + wanted.prompts + 2, SEQUENCES)
-    params.n_ctx, params.n_seq_max, params.kv_unified, params.swa_full = cells, sequences, True, True
+    params.n_ctx, params.n_seq_max, params.kv_unified, params.swa_full = (
+        cells,
+        sequences,
+        True,
+        True,
+    )
     params.n_batch = params.n_ubatch = ROWS
-    params.n_outputs_max = max(WANTED, sequences)  # llama.cpp aborts below n_seq_max, and clears them all
+    # llama.cpp aborts below n_seq_max, and clears them all
+    params.n_outputs_max = max(WANTED, sequences)
     params.type_k, params.type_v = F16, BF16  # see cache.py
     params.n_threads = params.n_threads_batch = threads or cores()
     params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
     with log().listening() as said:
         context: Any = lib.llama_init_from_model(model.pointer, params)
     if not context:
-        raise ModelError(f"llama.cpp cannot make a context for {model.path}: {said.reason}. {advice}")
+        raise ModelError(
+            f"llama.cpp cannot make a context for {model.path}: {said.reason}. {advice}"
+        )
     return Cache(context, cells, sequences, model.vocab_size, model.width, params.n_threads)
 
 
 def cores() -> int:
     """Return how many physical cores this process may use."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return min(psutil.cpu_count(logical=False) or 1, allowed)
 
 

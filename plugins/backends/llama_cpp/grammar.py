@@ -15,11 +15,15 @@ from selfloop.records import Sampling
 
 from .model import Model, lib, log
 
-_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
+# llama_token_data
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
 class Grammar:
-    """Where a sample stands in its grammar. Raises RequestError for a grammar that llama.cpp cannot read."""
+    """Where a sample stands in its grammar.
+
+    Raises RequestError for a grammar that llama.cpp cannot read.
+    """
 
     def __init__(self, model: Model, sampling: Sampling) -> None:
         text = sampling.grammar or _from_schema(sampling.json_schema)
@@ -30,7 +34,9 @@ class Grammar:
         with log().listening() as said:
             self._sampler: Any = lib.llama_sampler_init_grammar(model.vocab, rules, b"root")
         if not self._sampler:
-            raise RequestError(f"llama.cpp cannot read the grammar (its start is `root`): {said.reason}")
+            raise RequestError(
+                f"llama.cpp cannot read the grammar (its start is `root`): {said.reason}"
+            )
         weakref.finalize(self, lib.llama_sampler_free, self._sampler)
 
     def allows(self, token: int) -> bool:
@@ -55,26 +61,39 @@ class Grammar:
 
     def _apply(self, candidates: NDArray[np.void]) -> None:
         data = candidates.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
-        array = lib.llama_token_data_array(data=data, size=len(candidates), selected=-1, sorted=False)
+        array = lib.llama_token_data_array(
+            data=data, size=len(candidates), selected=-1, sorted=False
+        )
         lib.llama_sampler_apply(self._sampler, ctypes.byref(array))
 
 
-# What llama-cpp-python's converter turns into rules, and what says nothing about the text. It passes over the rest.
+# What llama-cpp-python's converter turns into rules, and what says nothing about the text. It
+# passes over the rest.
 _KEPT = {
     "$ref", "additionalProperties", "allOf", "anyOf", "const", "enum", "format", "items", "maxItems", "maxLength",
     "minItems", "minLength", "oneOf", "pattern", "prefixItems", "properties", "required", "type",
     "$comment", "$defs", "$id", "$schema", "default", "definitions", "description", "examples", "title",
 }  # fmt: skip
-_CHARACTERS = ('[^"\\\\]', '[^"\\\\\\x00-\\x1F\\x7F]')  # its rule for strings allows line breaks, JSON does not
+# its rule for strings allows line breaks, JSON does not
+_CHARACTERS = ('[^"\\\\]', '[^"\\\\\\x00-\\x1F\\x7F]')
 
 
 def _from_schema(schema: str) -> str:
     try:
         parsed = json.loads(schema)
         if passed_over := sorted(set(_keywords(parsed)) - _KEPT):
-            raise RequestError(f"the JSON schema has {', '.join(passed_over)}, which a grammar cannot be held to")
+            raise RequestError(
+                f"the JSON schema has {', '.join(passed_over)}, which a grammar cannot be held to"
+            )
         return str(json_schema_to_gbnf(schema)).replace(*_CHARACTERS)
-    except (ValueError, KeyError, TypeError, AssertionError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AssertionError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise RequestError(f"the JSON schema cannot be read: {error}") from error
 
 

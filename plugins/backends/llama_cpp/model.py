@@ -18,26 +18,31 @@ from selfloop.errors import ModelError, RequestError
 
 
 def _bindings() -> Any:
-    # Threads that spin at llama.cpp's many barriers halve its speed as soon as another program wants a core
-    # too. The OpenMP library reads this when it is loaded.
+    # Threads that spin at llama.cpp's many barriers halve its speed as soon as another program
+    # wants a core too. The OpenMP library reads this when it is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     import llama_cpp
 
     return llama_cpp
 
 
-lib: Any = _bindings()  # Any: the bindings' annotations and what ctypes really takes differ too often to check
+# Any: the bindings' annotations and what ctypes really takes differ too often to check
+lib: Any = _bindings()
 
 WARN, CONTINUED = 3, 5  # ggml's log levels from which on a line may be the reason of a failure
 
 
 class Log:
-    """What llama.cpp said last. Its log is one for the whole process, so there is one of these (`log()`)."""
+    """What llama.cpp said last.
+
+    Its log is one for the whole process, so there is one of these (`log()`).
+    """
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=20)
         self._level = 0
-        self._callback = lib.llama_log_callback(self._take)  # held here: llama.cpp keeps only the address
+        # held here: llama.cpp keeps only the address
+        self._callback = lib.llama_log_callback(self._take)
         lib.llama_log_set(self._callback, None)
 
     def _take(self, level: int, text: bytes, _: object) -> None:
@@ -55,7 +60,10 @@ class Log:
     @property
     def reason(self) -> str:
         """Return what went wrong, in llama.cpp's words, without its functions' names; the deepest cause is first."""
-        errors = [re.sub(r"^[\w:~<>]+: ", "", line).removeprefix("error loading model: ") for line in self.lines]
+        errors = [
+            re.sub(r"^[\w:~<>]+: ", "", line).removeprefix("error loading model: ")
+            for line in self.lines
+        ]
         return errors[0] if errors else "llama.cpp gives no reason"
 
 
@@ -71,8 +79,9 @@ def log() -> Log:
 def built_for_amx() -> bool:
     """Return whether llama.cpp would multiply quantised weights by AMX tiles.
 
-    Its AMX kernels are left out. Built by GCC 12 they crash: GCC takes the tile configuration to be 8 bytes long and
-    drops the stores of the other 56. Whether their results depend on the batch was never measured either.
+    Its AMX kernels are left out. Built by GCC 12 they crash: GCC takes the tile configuration to be
+    8 bytes long and drops the stores of the other 56. Whether their results depend on the batch was
+    never measured either.
     """
     return b"AMX_INT8 = 1" in lib.llama_print_system_info()
 
@@ -90,7 +99,8 @@ class Model:
         if not self.pointer:
             raise ModelError(
                 f"llama.cpp cannot load {path}: {said.reason}. "
-                "If the file is cut off, fetch it again; if its architecture is unknown, upgrade llama-cpp-python."
+                "If the file is cut off, fetch it again; if its architecture is unknown, upgrade "
+                "llama-cpp-python."
             )
         try:
             self._refuse_unsupported()
@@ -115,10 +125,14 @@ class Model:
         for kind in ("recurrent", "hybrid", "diffusion"):
             if getattr(lib, f"llama_model_is_{kind}")(self.pointer):
                 raise ModelError(
-                    f"{self.path} is a {kind} model; llama_cpp runs causal transformers only. Name another file"
+                    f"{self.path} is a {kind} model; llama_cpp runs causal transformers only. "
+                    "Name another file"
                 )
         if lib.llama_model_has_encoder(self.pointer) or self.meta("general.type") == "adapter":
-            raise ModelError(f"{self.path} is no decoder-only language model, which llama_cpp needs. Name another file")
+            raise ModelError(
+                f"{self.path} is no decoder-only language model, which llama_cpp needs. Name "
+                "another file"
+            )
 
     def meta(self, key: str) -> str:
         """Return a value of the file's metadata, or an empty string."""
@@ -158,13 +172,19 @@ class Model:
 
     def _text_of(self, which: Any) -> str:
         token = int(which(self.vocab))
-        return lib.llama_vocab_get_text(self.vocab, token).decode("utf-8", "replace") if token >= 0 else ""
+        return (
+            lib.llama_vocab_get_text(self.vocab, token).decode("utf-8", "replace")
+            if token >= 0
+            else ""
+        )
 
     @cached_property
     def controls(self) -> dict[str, int]:
         """Return the tokens that plain text never becomes, by their text."""
         hidden = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
-        ids = [t for t in range(self.vocab_size) if lib.llama_vocab_get_attr(self.vocab, t) & hidden]
+        ids = [
+            t for t in range(self.vocab_size) if lib.llama_vocab_get_attr(self.vocab, t) & hidden
+        ]
         return {lib.llama_vocab_get_text(self.vocab, t).decode("utf-8", "replace"): t for t in ids}
 
     @cached_property

@@ -1,6 +1,8 @@
-"""python -m selfloop_plugins.backends.llama_cpp.requantise SOURCE TARGET FTYPE THREADS: convert a model file.
+"""python -m selfloop_plugins.backends.llama_cpp.requantise SOURCE TARGET FTYPE THREADS: convert a
+model file.
 
-A process of its own: llama.cpp aborts on some broken files, cannot be interrupted, and takes memory meanwhile.
+A process of its own: llama.cpp aborts on some broken files, cannot be interrupted, and takes memory
+meanwhile.
 """
 
 import subprocess
@@ -13,11 +15,19 @@ from selfloop import progress
 def rewritten(source: Path, target: Path, ftype: int, threads: int, expected: float = 0) -> str:
     """Run this program, which writes about `expected` bytes; return what went wrong, or an empty string."""
     command = [sys.executable, "-m", __name__, source, target, ftype, threads]
-    with progress.task(f"writing {source.name} anew", expected, progress.BYTES, progress.size_of(target)):
+    with progress.task(
+        f"writing {source.name} anew", expected, progress.BYTES, progress.size_of(target)
+    ):
         done = subprocess.run(
-            list(map(str, command)), capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
+            list(map(str, command)),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
         )
-    said = [line for line in done.stderr.splitlines() if line.strip()] or [f"status {done.returncode}"]
+    said = [line for line in done.stderr.splitlines() if line.strip()] or [
+        f"status {done.returncode}"
+    ]
     return said[-1] if done.returncode else ""
 
 

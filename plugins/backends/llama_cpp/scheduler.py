@@ -1,7 +1,8 @@
 """Which rows go into each call of `llama_decode`: continuous batching over shared prefixes.
 
-A *family* is a prompt, read into the tree once, and the tasks that start from it; a *strand* is a task at work,
-with a sequence of its own that shares the prompt's cells. What is done makes room for what waits at once.
+A *family* is a prompt, read into the tree once, and the tasks that start from it; a *strand* is a
+task at work, with a sequence of its own that shares the prompt's cells. What is done makes room for
+what waits at once.
 """
 
 from collections import deque
@@ -18,8 +19,10 @@ from .context import AHEAD
 from .tree import Node, Tree
 
 IDLE = 512  # cells of prompts which nobody shared that stay at the end of a run
-PREFILL = 8  # rows kept for prompts while there are any, so that a full house of strands does not starve them
-PATIENCE = 2  # a compaction costs about as much as so many calls that pass by as many dead cells as are live
+# rows kept for prompts while there are any, so that a full house of strands does not starve them
+PREFILL = 8
+# a compaction costs about as much as so many calls that pass by as many dead cells as are live
+PATIENCE = 2
 
 
 @dataclass(eq=False, slots=True)
@@ -29,7 +32,8 @@ class Family:
     prompt: list[int]
     tasks: deque[Task]  # not yet started
     leaf: Node
-    output: Output | None = None  # the model's, after the prompt, as long as tasks are to be started from it
+    # the model's, after the prompt, as long as tasks are to be started from it
+    output: Output | None = None
     strands: "list[Strand]" = field(default_factory=list)
 
 
@@ -84,13 +88,17 @@ class Scheduler:
         self.sharing = True  # switched off only to measure what it gives
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
-        """Yield (a task's index, its result) as they finish. Every job must fit the limit by itself.
+        """Yield (a task's index, its result) as they finish. Every job must fit the limit by
+        itself.
 
         Where a task raises RequestError, that is the one result of all tasks with its index.
         """
-        # In lexical order prompts stand beside those which they share most with; the same prompt is read once.
+        # In lexical order prompts stand beside those which they share most with; the same prompt is
+        # read once.
         waiting = deque(
-            _merged(jobs) if self.sharing else [(prompt, [task]) for prompt, tasks in jobs for task in tasks]
+            _merged(jobs)
+            if self.sharing
+            else [(prompt, [task]) for prompt, tasks in jobs for task in tasks]
         )
         try:
             while waiting or self._families:
@@ -121,7 +129,10 @@ class Scheduler:
         unstarted = sum(len(family.tasks) for family in self._families)
         while waiting and unstarted < self._sequences - len(self._strands) + AHEAD:
             prompt, tasks = waiting[0]
-            room = max([task.room for family in self._families for task in family.tasks] + [t.room for t in tasks])
+            room = max(
+                [task.room for family in self._families for task in family.tasks]
+                + [t.room for t in tasks]
+            )
             leaf = self._tree.plant(prompt, self._limit - self._promised - room, share=self.sharing)
             if leaf is None:
                 return
@@ -188,7 +199,9 @@ class Scheduler:
         except RequestError as error:
             self._results.append((task.index, error))
             family.tasks = deque(other for other in family.tasks if other.index != task.index)
-            for strand in [s for s in family.strands if s.task.index == task.index and s.task is not task]:
+            for strand in [
+                s for s in family.strands if s.task.index == task.index and s.task is not task
+            ]:
                 self._end(strand)
             return False
         if task.result is not None:
@@ -208,8 +221,9 @@ class Scheduler:
         if not family.tasks and not family.strands:
             self._families.remove(family)
             self._tree.leave(family.leaf)
-            # Prompts come in lexical order: what has no prefix in common with its neighbours is of no use to the
-            # rest of this run, and slows it. What is there at its end may be of use to the next.
+            # Prompts come in lexical order: what has no prefix in common with its neighbours is of
+            # no use to the rest of this run, and slows it. What is there at its end may be of use
+            # to the next.
             self._tree.trim(fresh=IDLE if last else 0, limit=self._limit // 2)
 
     def _start(self, family: Family, task: Task) -> None:
@@ -234,7 +248,9 @@ class Scheduler:
 
     def _make_room(self) -> None:
         """Compact the cache where the next call would not fit, or passing by dead cells has cost more than that."""
-        live = sum(node.read for node in self._tree.nodes()) + sum(strand.read for strand in self._strands)
+        live = sum(node.read for node in self._tree.nodes()) + sum(
+            strand.read for strand in self._strands
+        )
         self._waste += self._cache.top - live
         if self._cache.top + ROWS > self._cache.cells or self._waste > PATIENCE * live + ROWS:
             self._compact()
@@ -242,8 +258,16 @@ class Scheduler:
 
     def _compact(self) -> None:
         cache = self._cache
-        nodes = [(node, cache.save(node.sequence, node.start)) for node in self._tree.nodes() if node.read]
-        strands = [(strand, cache.save(strand.sequence, strand.start)) for strand in self._strands if strand.read]
+        nodes = [
+            (node, cache.save(node.sequence, node.start))
+            for node in self._tree.nodes()
+            if node.read
+        ]
+        strands = [
+            (strand, cache.save(strand.sequence, strand.start))
+            for strand in self._strands
+            if strand.read
+        ]
         cache.clear()
         for node, saved in nodes:
             cache.restore(node.sequence, saved, node.read)

@@ -1,10 +1,10 @@
 """What prompts have in common is read once: a radix tree of the prompts' tokens over the cache.
 
-A node is a stretch of tokens that follows its parent's. It has a llama.cpp sequence which holds the whole way
-from the root, and shares the cells of all but its own stretch with its ancestors' sequences. Nodes stay when
-their prompts have been answered, for prompts of later calls; those that nobody uses are evicted for room, first
-what no second prompt ever shared, then what was used longest ago. (The idea of SGLang's RadixAttention, Zheng
-et al. 2024, arXiv:2312.07104.)
+A node is a stretch of tokens that follows its parent's. It has a llama.cpp sequence which holds the
+whole way from the root, and shares the cells of all but its own stretch with its ancestors'
+sequences. Nodes stay when their prompts have been answered, for prompts of later calls; those that
+nobody uses are evicted for room, first what no second prompt ever shared, then what was used
+longest ago. (The idea of SGLang's RadixAttention, Zheng et al. 2024, arXiv:2312.07104.)
 """
 
 import math
@@ -76,9 +76,11 @@ class Tree:
         return sum(len(node.tokens) for node in self.nodes())
 
     def plant(self, prompt: list[int], cells: int, *, share: bool = True) -> Node | None:
-        """Return a new node at the end of a prompt, in use until `leave`; its last token is yet to be read.
+        """Return a new node at the end of a prompt, in use until `leave`; its last token is yet to
+        be read.
 
-        It may take `cells` new cells, some of them by evicting others. None where there is no room now.
+        It may take `cells` new cells, some of them by evicting others. None where there is no room
+        now.
         """
         while True:
             parent, matched = self._match(prompt) if share else (self._root, 0)
@@ -95,7 +97,9 @@ class Tree:
             parent = self._split(parent, matched)
         for node in parent.way():
             node.shared, node.used = True, self._tick()
-        for twin in [child for child in parent.children if child.idle and child.tokens == prompt[at:]]:
+        for twin in [
+            child for child in parent.children if child.idle and child.tokens == prompt[at:]
+        ]:
             self._remove(twin)  # the same prompt again: its last token has to be read once more
         while at < len(prompt):
             parent = self._grow(parent, prompt[at : at + size])
@@ -146,7 +150,14 @@ class Tree:
     def _split(self, node: Node, length: int) -> Node:
         """Put a new node for the first `length` tokens above a node; return it."""
         assert node.parent is not None
-        upper = Node(node.parent, node.tokens[:length], node.start, self._cache.take(), min(length, node.read), [node])
+        upper = Node(
+            node.parent,
+            node.tokens[:length],
+            node.start,
+            self._cache.take(),
+            min(length, node.read),
+            [node],
+        )
         upper.used = node.used
         self._cache.fork(node.sequence, upper.sequence, upper.start + upper.read)
         node.parent.children[node.parent.children.index(node)] = upper
@@ -177,7 +188,9 @@ class Tree:
         self._count -= 1
 
     def _idle_cells(self, *, fresh: bool) -> int:
-        return sum(len(node.tokens) for node in self.nodes() if node.idle and not (fresh and node.shared))
+        return sum(
+            len(node.tokens) for node in self.nodes() if node.idle and not (fresh and node.shared)
+        )
 
     def _tick(self) -> int:
         self._clock += 1

@@ -1,12 +1,15 @@
-"""The working copy: the same model in the format that this machine computes fastest with (option `weights`).
+"""The working copy: the same model in the format that this machine computes fastest with (option
+`weights`).
 
-Files are shipped in formats that take little space. In a batch another one may be two or three times as fast: BF16
-where the processor multiplies it, Q4_0 or Q8_0 elsewhere. `auto` measures that once for each file, processor,
-number of threads and llama.cpp; a copy is made once, by llama.cpp's own function, and kept:
+Files are shipped in formats that take little space. In a batch another one may be two or three
+times as fast: BF16 where the processor multiplies it, Q4_0 or Q8_0 elsewhere. `auto` measures that
+once for each file, processor, number of threads and llama.cpp; a copy is made once, by llama.cpp's
+own function, and kept:
 
-    <cache>/working/<sha256 of the file>-<llama.cpp>/bf16.gguf     the copy
-                                                     bf16.json     written last: its sha256, and what it costs
-                                                     choice-*.json what `auto` measured on a processor
+    <cache>/working/<sha256 of the file>-<llama.cpp>/bf16.gguf     the copy bf16.json     written
+                                                     last: its sha256, and what it costs
+                                                     choice-*.json what `auto` measured on a
+                                                     processor
 
 What a copy costs in fidelity is measured when it is made, by `Fidelity`.
 """
@@ -56,7 +59,8 @@ FORMATS: Mapping[str, Format] = {
     "q4_0": Format(2, 0.62),
 }
 GAIN = 1.1  # what a format must gain to be worth a copy, or to be preferred to a more faithful one
-CALLS, SECONDS, ROUNDS = 3, 1.0, 2  # of a measurement: each round at least so many calls and so long
+# of a measurement: each round at least so many calls and so long
+CALLS, SECONDS, ROUNDS = 3, 1.0, 2
 
 _log = logging.getLogger("selfloop.models")
 
@@ -65,8 +69,8 @@ _log = logging.getLogger("selfloop.models")
 class Fidelity:
     """How far a copy is from the shipped file.
 
-    `shift` is the mean |change| of a token's log-probability on a fixed text, in nats; `changed` counts greedy answers
-    that differ, of `questions`.
+    `shift` is the mean |change| of a token's log-probability on a fixed text, in nats; `changed`
+    counts greedy answers that differ, of `questions`.
     """
 
     shift: float
@@ -79,7 +83,10 @@ class Fidelity:
 
 @dataclass(frozen=True, slots=True)
 class Working:
-    """The file to load. `format` is "shipped" or a format's name; `speeds` are tokens/s as `auto` measured them."""
+    """The file to load.
+
+    `format` is "shipped" or a format's name; `speeds` are tokens/s as `auto` measured them.
+    """
 
     path: Path
     format: str
@@ -95,7 +102,8 @@ class Working:
 def working(shipped: Path, weights: Weights, threads: int | None = None) -> Working:
     """Return the file to load for the option `weights`, made now if it is not there yet.
 
-    Raises ModelError for a copy that cannot be made or does not fit memory or disk; `auto` leaves such formats out.
+    Raises ModelError for a copy that cannot be made or does not fit memory or disk; `auto` leaves
+    such formats out.
     """
     if weights == "shipped":
         return Working(shipped, "shipped")
@@ -110,7 +118,9 @@ class Copies:
 
     def __init__(self, shipped: Path, threads: int) -> None:
         self.shipped, self.threads = shipped, threads
-        self.folder = models.cache() / "working" / f"{models.sha256(shipped)[:16]}-{lib.__version__}"
+        self.folder = (
+            models.cache() / "working" / f"{models.sha256(shipped)[:16]}-{lib.__version__}"
+        )
         model = Model(shipped)
         self._parameters = model.parameters
         self._ftype = model.meta("general.file_type")
@@ -128,7 +138,9 @@ class Copies:
             self._make(name)
         with progress.task(f"comparing the working copy in {name}"):
             fidelity = compare(self.shipped, path, self.threads)
-        atomic.write_text(record, json.dumps({"sha256": models.sha256(path), "fidelity": asdict(fidelity)}))
+        atomic.write_text(
+            record, json.dumps({"sha256": models.sha256(path), "fidelity": asdict(fidelity)})
+        )
         _log.info("working copy %s: %s", path, fidelity)
         return Working(path, name, fidelity)
 
@@ -158,7 +170,9 @@ class Copies:
         best = pick(found)
         for name in set(files) - there - {"shipped", best}:
             self._paths(name)[0].unlink()
-        _log.info("tokens/s: %s; taking %s", ", ".join(f"{n} {s:.0f}" for n, s in found.items()), best)
+        _log.info(
+            "tokens/s: %s; taking %s", ", ".join(f"{n} {s:.0f}" for n, s in found.items()), best
+        )
         working = self._chosen({"format": best, "speeds": found})
         atomic.write_text(choice, json.dumps({"format": best, "speeds": found}))
         return working
@@ -175,7 +189,10 @@ class Copies:
         """Return copies in all formats that are not the file's own, keep about as many bits, and fit."""
         found: dict[str, Path] = {}
         for name, format in FORMATS.items():
-            if str(format.ftype) == self._ftype or self._size(name) < 0.8 * self.shipped.stat().st_size:
+            if (
+                str(format.ftype) == self._ftype
+                or self._size(name) < 0.8 * self.shipped.stat().st_size
+            ):
                 continue
             path, _ = self._paths(name)
             try:
@@ -199,11 +216,15 @@ class Copies:
         advice = "Set weights: shipped"
         if size > 0.8 * free:
             need = f"a working copy in {name} takes about {size / 1e9:.1f} GB"
-            raise ModelError(f"{need}, and {free / 1e9:.1f} GB of memory are free. {advice}, or close other programs")
+            raise ModelError(
+                f"{need}, and {free / 1e9:.1f} GB of memory are free. {advice}, or close other "
+                "programs"
+            )
         disk = shutil.disk_usage(self.folder).free
         if 1.1 * size > disk:
             raise ModelError(
-                f"a working copy in {name} takes about {size / 1e9:.1f} GB, and {disk / 1e9:.1f} GB are free in "
+                f"a working copy in {name} takes about {size / 1e9:.1f} GB, and {disk / 1e9:.1f} "
+                "GB are free in "
                 f"{self.folder}. {advice}, or set {models.CACHE} to a folder on a larger disk"
             )
 
@@ -214,15 +235,22 @@ class Copies:
         _log.info("writing a working copy of %s in %s", self.shipped.name, name)
         with atomic.replacing(path) as part:
             with progress.task(f"a working copy in {name}"):
-                wrong = rewritten(self.shipped, part, FORMATS[name].ftype, self.threads, self._size(name))
+                wrong = rewritten(
+                    self.shipped, part, FORMATS[name].ftype, self.threads, self._size(name)
+                )
             if wrong:
-                raise ModelError(f"llama.cpp cannot write {self.shipped} in {name}: {wrong}. Set weights: shipped")
+                raise ModelError(
+                    f"llama.cpp cannot write {self.shipped} in {name}: {wrong}. Set weights: "
+                    "shipped"
+                )
 
 
 def pick(speeds: Mapping[str, float]) -> str:
     """Return the fastest format, a more faithful one if that is about as fast, and the shipped file before both."""
     best = max(speeds.values())
-    return next(name for name in ("shipped", *FORMATS) if name in speeds and speeds[name] * GAIN >= best)
+    return next(
+        name for name in ("shipped", *FORMATS) if name in speeds and speeds[name] * GAIN >= best
+    )
 
 
 def speed(path: Path, threads: int) -> float:
@@ -244,7 +272,9 @@ def speed(path: Path, threads: int) -> float:
 
 def compare(shipped: Path, copy: Path, threads: int) -> Fidelity:
     """Return how far a copy is from the shipped file, on a fixed text and `QUESTIONS`."""
-    (logs, answers), (other_logs, other_answers) = (_sayings(path, threads) for path in (shipped, copy))
+    (logs, answers), (other_logs, other_answers) = (
+        _sayings(path, threads) for path in (shipped, copy)
+    )
     shift = statistics.fmean(abs(a - b) for a, b in zip(logs, other_logs, strict=True))
     changed = sum(a != b for a, b in zip(answers, other_answers, strict=True))
     return Fidelity(shift, changed, len(answers))
@@ -259,7 +289,9 @@ def _sayings(path: Path, threads: int) -> tuple[tuple[float, ...], list[str]]:
             raise logs
         short = Sampling(max_tokens=12, stop=("\n",))
         requests = [Request(f"Question: {question}\nAnswer:", short) for question in QUESTIONS]
-        generated = progress.counted(f"answers of {path.name}", backend.generate(requests), "answers", len(requests))
+        generated = progress.counted(
+            f"answers of {path.name}", backend.generate(requests), "answers", len(requests)
+        )
         answers = {i: c.text.strip() for i, c in generated if isinstance(c, Completion)}
     finally:
         backend.close()

@@ -1,7 +1,8 @@
-"""What a working copy is compared with the shipped file on: a plain text, and questions that ask for a few words.
+"""What a working copy is compared with the shipped file on: a plain text, and questions that ask
+for a few words.
 
-None of it has anything to do with what selfloop is measured on; right or wrong is not asked here, only whether
-the copy says the same.
+None of it has anything to do with what selfloop is measured on; right or wrong is not asked here,
+only whether the copy says the same.
 """
 
 TEXT = """\

@@ -37,22 +37,26 @@ def build(
     gold: Path | None = None,
     threads: Annotated[int, Ge(1), Le(512)] | None = None,
 ) -> "Lora":
-    """Train a LoRA of `rank` to decline each question as likely as its answer is wrong, and else to answer as before.
+    """Train a LoRA of `rank` to decline each question as likely as its answer is wrong, and else to
+    answer as before.
 
-    What is answered is learnt as the base distributes it behind the recipe's prompt (self-distillation), in that prompt
-    and in the bare question alike. `keep` is the share of right answers, as the detectors expect them among questions
-    that are not trained on, which must not give way to declining. With `declined` only so many of the declined
-    questions are taught as make up that share, and with `match` first those like a known one in form. `kl` weighs the
-    divergence from the base on text that it wrote itself. With `preference` (DPO's beta) it is not learnt how likely
-    declining is, but whether it is preferred to answering. The adapter is taken if, on questions that were never
-    trained on, it keeps more answers and declines more than the base together, and if the perplexity of the base's own
-    text rises by no more than the share `perplexity`. It is refused too if it does worse than the base on the questions
-    of the file `gold`, as the source `dataset` reads it, where a wrong answer costs what a right
-    one brings; nothing else is done with them.
+    What is answered is learnt as the base distributes it behind the recipe's prompt
+    (self-distillation), in that prompt and in the bare question alike. `keep` is the share of right
+    answers, as the detectors expect them among questions that are not trained on, which must not
+    give way to declining. With `declined` only so many of the declined questions are taught as make
+    up that share, and with `match` first those like a known one in form. `kl` weighs the divergence
+    from the base on text that it wrote itself. With `preference` (DPO's beta) it is not learnt how
+    likely declining is, but whether it is preferred to answering. The adapter is taken if, on
+    questions that were never trained on, it keeps more answers and declines more than the base
+    together, and if the perplexity of the base's own text rises by no more than the share
+    `perplexity`. It is refused too if it does worse than the base on the questions of the file
+    `gold`, as the source `dataset` reads it, where a wrong answer costs what a right one brings;
+    nothing else is done with them.
     """
     if (many := os.environ.get("WORLD_SIZE", "1")) != "1":  # of accelerate and torchrun
         raise RecipeError(
-            f"this process is one of {many}, and each would play a run of its own: the loop and its tuner run in one. "
+            f"this process is one of {many}, and each would play a run of its own: the loop and "
+            "its tuner run in one. "
             f"Launch it by itself, or with: accelerate launch --num_processes 1"
         )
     try:
@@ -76,14 +80,18 @@ def build(
 
 
 def gold_of(path: Path | None) -> list[Question]:
-    """Return the gate's questions. Raises RecipeError for a file that cannot be read, or has one without answers."""
+    """Return the gate's questions.
+
+    Raises RecipeError for a file that cannot be read, or has one without answers.
+    """
     if path is None:
         return []
     table = data.read(path, "eval")
     for rows in table.left_out:
         if rows.reason == data.WITHOUT_GOLD:
             raise RecipeError(
-                f"{path}, {table.unit} {rows.first[0]}: the gate needs answers to all gold questions, and this has "
+                f"{path}, {table.unit} {rows.first[0]}: the gate needs answers to all gold "
+                "questions, and this has "
                 "none; add `answers`"
             )
     return list(table.questions)
@@ -99,4 +107,6 @@ def selfloop_tuners() -> list[Component]:
     """Offer the tuner."""
     paper = "https://arxiv.org/abs/2106.09685"
     doc = "a LoRA on the model's own beliefs, and on what it declined"
-    return [Component("lora", build, doc=doc, prompts=PROMPTS, check=check, paper=paper, extra="tune")]
+    return [
+        Component("lora", build, doc=doc, prompts=PROMPTS, check=check, paper=paper, extra="tune")
+    ]

@@ -13,10 +13,10 @@ from .training import Example, greedy, perplexity
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Of held-out questions, each counting as much as its answer is likely to be right: the share answered as before,
-    token by token, and the share declined (`refused`); of those likely to be wrong the share declined; and the
-    perplexity of text that the base wrote. `gold` are the shares of the user's own questions that are answered rightly
-    and wrongly, where there are any."""
+    """Of held-out questions, each counting as much as its answer is likely to be right: the share
+    answered as before, token by token, and the share declined (`refused`); of those likely to be
+    wrong the share declined; and the perplexity of text that the base wrote. `gold` are the shares
+    of the user's own questions that are answered rightly and wrongly, where there are any."""
 
     kept: float
     declined: float
@@ -44,12 +44,19 @@ class Gate:
         before, after = self.base, self.tuned
         if after.honesty <= before.honesty:
             return (
-                f"on held-out questions it keeps {after.kept:.0%} of the answers and declines {after.declined:.0%} of "
-                f"what is not known, no better than the {before.kept:.0%} and {before.declined:.0%} of the base"
+                f"on held-out questions it keeps {after.kept:.0%} of the answers and declines "
+                f"{after.declined:.0%} of "
+                f"what is not known, no better than the {before.kept:.0%} and "
+                f"{before.declined:.0%} of the base"
             )
-        if before.gold and after.gold and after.gold[0] - after.gold[1] < before.gold[0] - before.gold[1]:
+        if (
+            before.gold
+            and after.gold
+            and after.gold[0] - after.gold[1] < before.gold[0] - before.gold[1]
+        ):
             return (
-                "on the gold questions it answers {:.0%} rightly and {:.0%} wrongly, and that is worse than {:.0%} "
+                "on the gold questions it answers {:.0%} rightly and {:.0%} wrongly, and that is "
+                "worse than {:.0%} "
                 "and {:.0%}, as the base does: a wrong answer costs what a right one brings".format(
                     *after.gold, *before.gold
                 )
@@ -64,20 +71,33 @@ class Gate:
         """Return what was found, in a line for people."""
         after, rise = self.tuned, self.tuned.perplexity / self.base.perplexity - 1
         return (
-            f"on held-out questions it keeps {after.kept:.0%} of the right answers and declines {after.declined:.0%} "
+            f"on held-out questions it keeps {after.kept:.0%} of the right answers and declines "
+            f"{after.declined:.0%} "
             f"of the wrong ones; perplexity of the base's own text {rise:+.1%}"
         )
 
     def plain(self) -> dict[str, Any]:
         """Return the figures as data."""
-        return {"base": asdict(self.base), "tuned": asdict(self.tuned), "bound": self.bound, "refusal": self.refusal}
+        return {
+            "base": asdict(self.base),
+            "tuned": asdict(self.tuned),
+            "bound": self.bound,
+            "refusal": self.refusal,
+        }
 
 
 def measure(
-    model: Any, held: Sequence[Example], texts: Sequence[tuple[int, ...]], *, decline: int, batch: int
+    model: Any,
+    held: Sequence[Example],
+    texts: Sequence[tuple[int, ...]],
+    *,
+    decline: int,
+    batch: int,
 ) -> Measured:
     """Return what a model does, greedily; `held` are examples of whole answers, `decline` is as in `Settings`."""
-    said = list(zip((one.chance or 0.0 for one in held), greedy(model, held, decline, batch), strict=True))
+    said = list(
+        zip((one.chance or 0.0 for one in held), greedy(model, held, decline, batch), strict=True)
+    )
     return Measured(
         kept=_share((chance, same) for chance, (_, same) in said),
         declined=_share((1 - chance, silent) for chance, (silent, _) in said),
@@ -89,7 +109,9 @@ def measure(
 def scored(questions: Sequence[Question], said: Sequence[str]) -> tuple[float, float]:
     """Return the shares of answers that are right and wrong by the questions' gold; the others decline."""
     right = [bool(judged(one, text)) for one, text in zip(questions, said, strict=True)]
-    wrong = [not is_right and not declines(text) for is_right, text in zip(right, said, strict=True)]
+    wrong = [
+        not is_right and not declines(text) for is_right, text in zip(right, said, strict=True)
+    ]
     return sum(right) / len(said), sum(wrong) / len(said)
 
 

@@ -1,10 +1,11 @@
-"""The training loop: loss and logits at the answers' tokens only, batches of like length, KL to the base.
+"""The training loop: loss and logits at the answers' tokens only, batches of like length, KL to the
+base.
 
-The output layer of a model with 262,144 tokens is most of the work: it is computed for the tokens that are learnt,
-and for a few of the neutral text, and for no others. Tokens with which all texts of a batch begin, such as
-demonstrations, are read once for all of them, and what flows back to them is summed. A checkpoint is written after
-every epoch, whole or not at all; every batch draws from a seed of its own, so a training that was killed goes on as if
-nothing had been.
+The output layer of a model with 262,144 tokens is most of the work: it is computed for the tokens
+that are learnt, and for a few of the neutral text, and for no others. Tokens with which all texts
+of a batch begin, such as demonstrations, are read once for all of them, and what flows back to them
+is summed. A checkpoint is written after every epoch, whole or not at all; every batch draws from a
+seed of its own, so a training that was killed goes on as if nothing had been.
 """
 
 import json
@@ -29,10 +30,13 @@ from selfloop.storage import atomic
 
 CHECKPOINT = "last.safetensors"
 STATE = "state"  # the checkpoint's metadata: which training it is of, and what its epochs came to
-WEIGHTS, BEST, MOMENTS = "weights/", "best/", "optimizer/"  # what the names of its tensors begin with
+# what the names of its tensors begin with
+WEIGHTS, BEST, MOMENTS = "weights/", "best/", "optimizer/"
 TURNS = 4  # times an epoch that the dial is set
-ENOUGH = 4.0  # right answers to be expected among what is held out: fewer say nothing of where to set it
-PIECE = 32  # tokens whose logits there are at a time: with 262,144 of them, 34 MB for each thing made of them
+# right answers to be expected among what is held out: fewer say nothing of where to set it
+ENOUGH = 4.0
+# tokens whose logits there are at a time: with 262,144 of them, 34 MB for each thing made of them
+PIECE = 32
 SHARED = 16  # tokens that a batch begins with are read apart only if there are so many
 
 _log = logging.getLogger("selfloop.tune")
@@ -40,11 +44,13 @@ _log = logging.getLogger("selfloop.tune")
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Tokens, and where among them begins what is learnt: that very text, or how the base would go on.
+    """Tokens, and where among them begins what is learnt: that very text, or how the base would go
+    on.
 
-    With `chance`, how likely an answer is to be given here, and not declined. `source` is what the base reads in place
-    of what comes before, `own` how many of the tokens are learnt as it distributes them (self-distillation); with
-    `firm`, only those that it finds likeliest, and the others as they stand.
+    With `chance`, how likely an answer is to be given here, and not declined. `source` is what the
+    base reads in place of what comes before, `own` how many of the tokens are learnt as it
+    distributes them (self-distillation); with `firm`, only those that it finds likeliest, and the
+    others as they stand.
     """
 
     tokens: tuple[int, ...]
@@ -57,16 +63,19 @@ class Example:
     @property
     def followed(self) -> tuple[int, ...]:
         """Return what the base reads where its distribution is learnt, or nothing."""
-        return (*self.source, *self.tokens[self.start : self.start + self.own - 1]) if self.own else ()
+        return (
+            (*self.source, *self.tokens[self.start : self.start + self.own - 1]) if self.own else ()
+        )
 
 
-Followed = dict[tuple[int, ...], torch.Tensor]  # the base's last hidden states behind what it reads, (own, width)
+# the base's last hidden states behind what it reads, (own, width)
+Followed = dict[tuple[int, ...], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """A token of an answer that is learnt: the row of the base's states that go on with it, where these are followed,
-    and where the answer begins, how likely it is to be given."""
+    """A token of an answer that is learnt: the row of the base's states that go on with it, where
+    these are followed, and where the answer begins, how likely it is to be given."""
 
     token: int
     own: int | None
@@ -85,9 +94,11 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How to train. `batch` is in examples; `kl` is the weight of the divergence from the base on neutral text.
+    """How to train. `batch` is in examples; `kl` is the weight of the divergence from the base on
+    neutral text.
 
-    `decline` is the first token of declining, and `keep` the share of right answers that must not give way to it.
+    `decline` is the first token of declining, and `keep` the share of right answers that must not
+    give way to it.
     """
 
     epochs: int = 3
@@ -105,7 +116,10 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a training is: the losses are means over the epoch. `dial` is what was added to declining in training."""
+    """Where a training is: the losses are means over the epoch.
+
+    `dial` is what was added to declining in training.
+    """
 
     epoch: int
     loss: float
@@ -126,10 +140,11 @@ def train(
 ) -> list[Progress]:
     """Train the adapter of a model that peft has wrapped, in place; return what each epoch came to.
 
-    Ends when the held-out loss has not fallen for `patience` epochs, with the weights of the best epoch. `folder` keeps
-    the last checkpoint: a second call with the same arguments goes on from there. `tell` hears of each epoch, `learnt`
-    of each batch: its number, how many there are in all epochs, its loss. Raises ModelError where the loss is not a
-    number, OSError where the disk is full.
+    Ends when the held-out loss has not fallen for `patience` epochs, with the weights of the best
+    epoch. `folder` keeps the last checkpoint: a second call with the same arguments goes on from
+    there. `tell` hears of each epoch, `learnt` of each batch: its number, how many there are in all
+    epochs, its loss. Raises ModelError where the loss is not a number, OSError where the disk is
+    full.
     """
     weights = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=settings.rate, weight_decay=0.0)
@@ -170,8 +185,15 @@ def _epoch(
     chances = [one.chance or 0.0 for one in held]
     for number, batch in enumerate(groups):
         step = len(done) * len(groups) + number
-        if settings.keep and sum(chances) >= ENOUGH and step and not number % -(-len(groups) // TURNS):
-            dial += turned(ahead(wrapped, held, settings.decline, settings.batch), chances, settings.keep)
+        if (
+            settings.keep
+            and sum(chances) >= ENOUGH
+            and step
+            and not number % -(-len(groups) // TURNS)
+        ):
+            dial += turned(
+                ahead(wrapped, held, settings.decline, settings.batch), chances, settings.keep
+            )
         wrapped.train()
         _set_rate(optimizer, settings, step, settings.epochs * len(groups))
         torch.manual_seed(settings.seed * 1_000_003 + step)
@@ -179,7 +201,9 @@ def _epoch(
         far = divergence(wrapped, _some(held_to, settings, step)) if held_to else loss.new_zeros(())
         (loss + settings.kl * far).backward()
         if not math.isfinite(value := loss.item()):
-            raise ModelError(f"the loss is {value} in step {step + 1}: lower the tuner's rate ({settings.rate})")
+            raise ModelError(
+                f"the loss is {value} in step {step + 1}: lower the tuner's rate ({settings.rate})"
+            )
         torch.nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -202,14 +226,16 @@ def answer_loss(
     dial: float = 0.0,
     preference: float | None = None,
 ) -> torch.Tensor:
-    """Return the mean loss of the answers' tokens; logits are computed for these alone, and for a few at a time.
+    """Return the mean loss of the answers' tokens; logits are computed for these alone, and for a
+    few at a time.
 
-    A token's loss is its cross entropy, or that to the distribution of the base, which is `followed` there. Where an
-    answer begins, that is meant of everything but the token `decline`, and how likely this one is is learnt beside it.
-    `dial` is added to its logit (logit adjustment, Menon et al. 2020, arXiv 2007.07314): a model that is right with it
-    declines the less without. With `preference`, not how likely it is, but whether it is preferred: `preference` times
-    how much likelier it got is the logit of that (DPO, Rafailov et al. 2023, arXiv 2305.18290, with the chance as a
-    soft label).
+    A token's loss is its cross entropy, or that to the distribution of the base, which is
+    `followed` there. Where an answer begins, that is meant of everything but the token `decline`,
+    and how likely this one is is learnt beside it. `dial` is added to its logit (logit adjustment,
+    Menon et al. 2020, arXiv 2007.07314): a model that is right with it declines the less without.
+    With `preference`, not how likely it is, but whether it is preferred: `preference` times how
+    much likelier it got is the logit of that (DPO, Rafailov et al. 2023, arXiv 2305.18290, with the
+    chance as a soft label).
     """
     tokens = _learnt(batch)
     places = [range(one.start - 1, len(one.tokens) - 1) for one in batch]
@@ -219,7 +245,9 @@ def answer_loss(
     value = states.new_zeros((), dtype=torch.float32)
     for i in range(0, len(tokens), PIECE):
         piece = cut[i : i + PIECE]
-        loss = _loss(model, piece, before, tokens[i : i + PIECE], decline, dial, preference) / len(tokens)
+        loss = _loss(model, piece, before, tokens[i : i + PIECE], decline, dial, preference) / len(
+            tokens
+        )
         if loss.requires_grad:
             loss.backward()  # as far as the states: the logits can go
         value += loss.detach()
@@ -231,7 +259,9 @@ def _learnt(batch: Sequence[Example]) -> list[Learnt]:
     found, row = list[Learnt](), 0
     for one in batch:
         for i, token in enumerate(one.tokens[one.start :]):
-            found.append(Learnt(token, row + i if i < one.own else None, one.firm, None if i else one.chance))
+            found.append(
+                Learnt(token, row + i if i < one.own else None, one.firm, None if i else one.chance)
+            )
         row += one.own
     return found
 
@@ -263,14 +293,18 @@ def _loss(
     """Return the summed loss of some tokens, with the states that say them."""
     logits = head(_inner(model))(states)
     rows, targets, before = _targets(model, base, tokens, decline)
-    wanted = logits.gather(1, torch.tensor([[one.token] for one in tokens], device=logits.device))[:, 0]
+    wanted = logits.gather(1, torch.tensor([[one.token] for one in tokens], device=logits.device))[
+        :, 0
+    ]
     wanted = wanted.index_put((rows,), torch.linalg.vecdot(logits[rows], targets))
     whole = logits.logsumexp(-1)
     losses = (whole - wanted).sum()
     begins = [i for i, one in enumerate(tokens) if one.chance is not None]
     if not begins:
         return losses
-    chances = torch.tensor([one.chance for one in tokens if one.chance is not None], device=logits.device)
+    chances = torch.tensor(
+        [one.chance for one in tokens if one.chance is not None], device=logits.device
+    )
     odds, others = _odds(logits[begins], decline)
     odds = odds + dial if preference is None else preference * (odds - before)
     declines = binary_cross_entropy_with_logits(odds, 1 - chances, reduction="sum")
@@ -290,10 +324,11 @@ def _odds(logits: torch.Tensor, decline: int) -> tuple[torch.Tensor, torch.Tenso
 def _targets(
     model: Any, base: torch.Tensor, tokens: Sequence[Learnt], decline: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return which tokens are learnt as the base distributes them, and how it does, (some, vocabulary).
+    """Return which tokens are learnt as the base distributes them, and how it does, (some,
+    vocabulary).
 
-    Last come its log-odds of declining where an answer begins, 0 where it is not asked. Elsewhere its probabilities
-    leave declining out there.
+    Last come its log-odds of declining where an answer begins, 0 where it is not asked. Elsewhere
+    its probabilities leave declining out there.
     """
     begins = [i for i, one in enumerate(tokens) if one.chance is not None]
     odds = torch.zeros(len(begins), device=model.device)
@@ -320,16 +355,25 @@ def _begun(model: Any, some: Sequence[Example]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def greedy(model: Any, some: Sequence[Example], decline: int, batch: int) -> list[tuple[bool, bool]]:
+def greedy(
+    model: Any, some: Sequence[Example], decline: int, batch: int
+) -> list[tuple[bool, bool]]:
     """Return whether greedy decoding declines, and whether it says an example's own tokens, for each."""
     model.eval()
     found: list[tuple[bool, bool]] = []
     for i in range(0, len(some), batch):
         group = some[i : i + batch]
         places = [range(one.start - 1, len(one.tokens) - 1) for one in group]
-        best = iter(head(_inner(model))(_states(model, [one.tokens for one in group], places)).argmax(-1).tolist())
+        best = iter(
+            head(_inner(model))(_states(model, [one.tokens for one in group], places))
+            .argmax(-1)
+            .tolist()
+        )
         said = [[next(best) for _ in own] for own in places]
-        found += [(own[0] == decline, own == [*one.tokens[one.start :]]) for own, one in zip(said, group, strict=True)]
+        found += [
+            (own[0] == decline, own == [*one.tokens[one.start :]])
+            for own, one in zip(said, group, strict=True)
+        ]
     return found
 
 
@@ -340,7 +384,9 @@ def perplexity(model: Any, texts: Sequence[tuple[int, ...]]) -> float:
     logs: list[float] = []
     for text in texts:
         scores = head(_inner(model))(_states(model, [text], [range(len(text) - 1)])).log_softmax(-1)
-        logs += scores.gather(1, torch.tensor(text[1:], device=scores.device)[:, None])[:, 0].tolist()
+        logs += scores.gather(1, torch.tensor(text[1:], device=scores.device)[:, None])[
+            :, 0
+        ].tolist()
     return math.exp(-sum(logs) / len(logs)) if logs else 1.0
 
 
@@ -358,7 +404,8 @@ def ahead(model: Any, some: Sequence[Example], decline: int, batch: int) -> list
 
 
 def turned(margins: Sequence[float], chances: Sequence[float], keep: float) -> float:
-    """Return how much less likely declining must get, in nats, so that the share `keep` of right answers is given.
+    """Return how much less likely declining must get, in nats, so that the share `keep` of right
+    answers is given.
 
     `chances` say how likely each answer is right: no label is needed.
     """
@@ -373,7 +420,12 @@ def turned(margins: Sequence[float], chances: Sequence[float], keep: float) -> f
 
 @torch.no_grad()
 def held_loss(
-    model: Any, held: Sequence[Example], base: Followed, batch: int, decline: int = 0, dial: float = 0.0
+    model: Any,
+    held: Sequence[Example],
+    base: Followed,
+    batch: int,
+    decline: int = 0,
+    dial: float = 0.0,
 ) -> float:
     """Return the mean loss over batches of examples that are not trained on; 0 where there are none."""
     model.eval()
@@ -383,7 +435,9 @@ def held_loss(
 
 def fingerprint(*what: Any) -> str:
     """Return what tells one training from another."""
-    plain = [asdict(one) if isinstance(one, Settings) else [repr(each) for each in one] for one in what]
+    plain = [
+        asdict(one) if isinstance(one, Settings) else [repr(each) for each in one] for one in what
+    ]
     return blake2b(json.dumps(plain, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
@@ -391,7 +445,9 @@ def _inner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _states(model: Any, texts: Sequence[tuple[int, ...]], places: Sequence[Sequence[int]]) -> torch.Tensor:
+def _states(
+    model: Any, texts: Sequence[tuple[int, ...]], places: Sequence[Sequence[int]]
+) -> torch.Tensor:
     """Return the last hidden states at some places of each text, (places of all texts, width)."""
     inner = _inner(model)
     shared = min(begin_alike(texts), *(min(own) for own in places))
@@ -405,9 +461,15 @@ def _states(model: Any, texts: Sequence[tuple[int, ...]], places: Sequence[Seque
         cache.batch_repeat_interleave(len(texts))
         kept = {"use_cache": True, name: cache}
     longest = max(map(len, texts))
-    tokens = torch.tensor([[*text[shared:], *[0] * (longest - len(text))] for text in texts], device=model.device)
-    there = torch.tensor([[1] * len(text) + [0] * (longest - len(text)) for text in texts], device=model.device)
-    states: torch.Tensor = trunk(inner)(input_ids=tokens, attention_mask=there, **kept).last_hidden_state
+    tokens = torch.tensor(
+        [[*text[shared:], *[0] * (longest - len(text))] for text in texts], device=model.device
+    )
+    there = torch.tensor(
+        [[1] * len(text) + [0] * (longest - len(text)) for text in texts], device=model.device
+    )
+    states: torch.Tensor = trunk(inner)(
+        input_ids=tokens, attention_mask=there, **kept
+    ).last_hidden_state
     rows = [row for row, own in enumerate(places) for _ in own]
     return states[rows, [place - shared for own in places for place in own]]
 
@@ -433,14 +495,18 @@ def divergence(model: Any, some: Sequence[Anchor]) -> torch.Tensor:
     logits = head(_inner(model))
     with torch.no_grad(), model.disable_adapter():
         base = log_softmax(logits(torch.cat([one.states for one in some])), -1)
-    tuned = log_softmax(logits(_states(model, [one.tokens for one in some], [one.places for one in some])), -1)
+    tuned = log_softmax(
+        logits(_states(model, [one.tokens for one in some], [one.places for one in some])), -1
+    )
     return kl_div(tuned, base, log_target=True, reduction="batchmean")
 
 
 def batches(examples: Sequence[Example], size: int, seed: int) -> list[list[Example]]:
-    """Return batches of examples of like length, in any order: none is more than twice as long as another beside it.
+    """Return batches of examples of like length, in any order: none is more than twice as long as
+    another beside it.
 
-    A bare question beside one with demonstrations would be padded to its length, and what these share read each time.
+    A bare question beside one with demonstrations would be padded to its length, and what these
+    share read each time.
     """
     rng = random.Random(seed)
     groups: list[list[Example]] = []
@@ -453,13 +519,19 @@ def batches(examples: Sequence[Example], size: int, seed: int) -> list[list[Exam
 
 
 def _some(held_to: Sequence[Anchor], settings: Settings, step: int) -> list[Anchor]:
-    return random.Random(settings.seed + step).sample(list(held_to), min(settings.neutral, len(held_to)))
+    return random.Random(settings.seed + step).sample(
+        list(held_to), min(settings.neutral, len(held_to))
+    )
 
 
 def _set_rate(optimizer: Any, settings: Settings, step: int, total: int) -> None:
     """Rise for the first tenth, then fall to zero along a cosine."""
     rising = max(1, round(settings.warmup * total))
-    share = (step + 1) / rising if step < rising else 0.5 * (1 + math.cos(math.pi * (step - rising) / (total - rising)))
+    share = (
+        (step + 1) / rising
+        if step < rising
+        else 0.5 * (1 + math.cos(math.pi * (step - rising) / (total - rising)))
+    )
     for group in optimizer.param_groups:
         group["lr"] = settings.rate * share
 
@@ -497,8 +569,11 @@ def _save(
         save_file(tensors, file, metadata={STATE: state})
 
 
-def _resumed(folder: Path, mark: str, weights: dict[str, Any], optimizer: Any) -> tuple[list[Progress], dict[str, Any]]:
-    """Put the last checkpoint of this very training into effect; return what its epochs came to, and the best weights.
+def _resumed(
+    folder: Path, mark: str, weights: dict[str, Any], optimizer: Any
+) -> tuple[list[Progress], dict[str, Any]]:
+    """Put the last checkpoint of this very training into effect; return what its epochs came to,
+    and the best weights.
 
     Without one, or with one that is damaged, training begins anew, and comes to the same.
     """
@@ -520,10 +595,16 @@ def _resumed(folder: Path, mark: str, weights: dict[str, Any], optimizer: Any) -
     moments = _named(tensors, MOMENTS)
     for i, p in enumerate(weights.values()):
         own = _named(moments, f"{i}.")
-        optimizer.state[p] = {key: value.to(p.device) if key != "step" else value for key, value in own.items()}
+        optimizer.state[p] = {
+            key: value.to(p.device) if key != "step" else value for key, value in own.items()
+        }
     return [Progress(**progress) for progress in state["done"]], _named(tensors, BEST)
 
 
 def _named(tensors: dict[str, Any], begin: str) -> dict[str, Any]:
     """Return the tensors whose names begin so, by the rest of their names."""
-    return {name.removeprefix(begin): tensor for name, tensor in tensors.items() if name.startswith(begin)}
+    return {
+        name.removeprefix(begin): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(begin)
+    }

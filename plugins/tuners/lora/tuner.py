@@ -44,7 +44,8 @@ _log = logging.getLogger("selfloop.tune")
 
 
 class Lora:
-    """Trains an adapter of the model that the backend runs, anew each time, on all that the run holds.
+    """Trains an adapter of the model that the backend runs, anew each time, on all that the run
+    holds.
 
     Arguments are those of the recipe; see `build`.
     """
@@ -67,11 +68,18 @@ class Lora:
     ) -> None:
         self._declined, self._match, self._rank = declined, match, rank
         self._bound, self._gold, self._threads = perplexity, gold, threads
-        self._settings = Settings(epochs=epochs, batch=batch, rate=rate, kl=kl, keep=keep, preference=preference)
+        self._settings = Settings(
+            epochs=epochs, batch=batch, rate=rate, kl=kl, keep=keep, preference=preference
+        )
 
     def tune(self, tuning: Tuning) -> Adapter:
-        """Return the adapter. Raises ModelError, with why, where too little was found out, or the gate refuses it."""
-        taught, held = lessons(tuning.past, declined=self._declined, match=self._match, seed=tuning.seed)
+        """Return the adapter.
+
+        Raises ModelError, with why, where too little was found out, or the gate refuses it.
+        """
+        taught, held = lessons(
+            tuning.past, declined=self._declined, match=self._match, seed=tuning.seed
+        )
         file = tuning.backend.describe().file
         backend = Transformers(file, threads=self._threads)
         if as_gguf := Path(file).is_file():
@@ -104,12 +112,22 @@ class Lora:
                 tuning.tell,
             )
             gate = Gate(base, measured("the adapter"), self._bound)
-            about = {"taught": len(taught), "held out": len(held), "epochs": [asdict(one) for one in done]}
-            atomic.write_text(tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1))
+            about = {
+                "taught": len(taught),
+                "held out": len(held),
+                "epochs": [asdict(one) for one in done],
+            }
+            atomic.write_text(
+                tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1)
+            )
             if gate.refusal:
-                raise ModelError(f"the adapter was refused, and the last good one stays: {gate.refusal}")
+                raise ModelError(
+                    f"the adapter was refused, and the last good one stays: {gate.refusal}"
+                )
             _log.info("the adapter of round %d is taken: %s", tuning.round, gate.told)
-            path = _written(wrapped, tuning.folder, backend.loaded.model.config if as_gguf else None)
+            path = _written(
+                wrapped, tuning.folder, backend.loaded.model.config if as_gguf else None
+            )
             return Adapter(str(path), models.sha256(path), tuning.round)
 
 
@@ -120,10 +138,14 @@ def _writing(folder: Path) -> Iterator[None]:
         with saving():
             yield
     except OSError as error:
-        raise ModelError(f"cannot write into {folder}: {error}. Free some space, and tune again") from error
+        raise ModelError(
+            f"cannot write into {folder}: {error}. Free some space, and tune again"
+        ) from error
 
 
-def _refuse_too_large(backend: Transformers, examples: Sequence[Example], settings: Settings, rank: int) -> None:
+def _refuse_too_large(
+    backend: Transformers, examples: Sequence[Example], settings: Settings, rank: int
+) -> None:
     """Raise ModelError, with the numbers, where the largest batch and what the adapter needs do not fit memory."""
     groups = batches(examples, settings.batch, settings.seed)
     read = max(map(_read, groups)) + settings.neutral * LENGTH
@@ -144,7 +166,9 @@ def neutral(backend: Transformers, seed: int) -> list[tuple[int, ...]]:
     """Return text that the model itself writes, in tokens: what it is like to be this model, before it is tuned."""
     how = Sampling(1.0, top_p=0.95, max_tokens=LENGTH)
     requests = [Request(OPENINGS[i % len(OPENINGS)], how, seed=seed + i) for i in range(TEXTS)]
-    written = dict(progress.counted("writing neutral text", backend.generate(requests), "texts", len(requests)))
+    written = dict(
+        progress.counted("writing neutral text", backend.generate(requests), "texts", len(requests))
+    )
     vocabulary = backend.loaded.vocabulary
     return [
         (*vocabulary.tokens(pieces(vocabulary, request)), *one.tokens)
@@ -164,7 +188,9 @@ def _scored(
     """Return the shares of gold questions that are answered rightly and wrongly, over all prompts; None without any."""
     asked = [(one, replace(make(one.text), sampling=ANSWERING)) for make in asking for one in gold]
     requests = [request for _, request in asked]
-    said = dict(progress.counted("gold questions", backend.generate(requests), "answers", len(requests)))
+    said = dict(
+        progress.counted("gold questions", backend.generate(requests), "answers", len(requests))
+    )
     texts = [one.text if isinstance(one := said[i], Completion) else "" for i in range(len(asked))]
     return scored([question for question, _ in asked], texts) if asked else None
 
@@ -188,23 +214,32 @@ def _examples(
     return found
 
 
-def example(vocabulary: Vocabulary, lesson: Lesson, request: Request, shown: Request, *, unknown: bool) -> Example:
-    """Return a lesson in a prompt: how likely its answer is true, and the answer, or how to decline, to the line's end.
+def example(
+    vocabulary: Vocabulary, lesson: Lesson, request: Request, shown: Request, *, unknown: bool
+) -> Example:
+    """Return a lesson in a prompt: how likely its answer is true, and the answer, or how to
+    decline, to the line's end.
 
-    The answer is learnt as the base distributes it behind `shown`, the prompt in which it was given. Where it is
-    believed, and the base would say something else (it was revised), as it stands.
+    The answer is learnt as the base distributes it behind `shown`, the prompt in which it was
+    given. Where it is believed, and the base would say something else (it was revised), as it
+    stands.
     """
     text = UNKNOWN if unknown else lesson.answer
     (prompt, tokens), (source, _) = (
-        split(vocabulary, Continuation(one.prompt, f" {text}\n", one.open_turn)) for one in (request, shown)
+        split(vocabulary, Continuation(one.prompt, f" {text}\n", one.open_turn))
+        for one in (request, shown)
     )
     own = 1 if unknown else len(tokens)
-    return Example((*prompt, *tokens), len(prompt), lesson.chance, source, own, firm=lesson.chance >= 0.5)
+    return Example(
+        (*prompt, *tokens), len(prompt), lesson.chance, source, own, firm=lesson.chance >= 0.5
+    )
 
 
 def _wrap(model: Any, rank: int, seed: int) -> Any:
     torch.manual_seed(seed % 2**31)
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
     with quiet():
         return peft.get_peft_model(model, config)
 
@@ -221,4 +256,11 @@ def _written(wrapped: Any, folder: Path, config: Any) -> Path:
 
 
 def _tell(epochs: int, one: Progress) -> None:
-    _log.info("epoch %d/%d: loss %.3f, KL %.4f, held-out loss %.3f", one.epoch, epochs, one.loss, one.kl, one.held)
+    _log.info(
+        "epoch %d/%d: loss %.3f, KL %.4f, held-out loss %.3f",
+        one.epoch,
+        epochs,
+        one.loss,
+        one.kl,
+        one.held,
+    )

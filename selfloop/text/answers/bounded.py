@@ -10,11 +10,13 @@ if TYPE_CHECKING:
 
 SECONDS = 1.0  # that a pattern may take for one text
 _TRIAL_SECONDS = 0.1
-_TRIAL_LENGTH = 400  # characters: an exponential pattern is lost on far fewer, a quadratic one passes
+# characters: an exponential pattern is lost on far fewer, a quadratic one passes
+_TRIAL_LENGTH = 400
 
 
 def checked(pattern: str) -> str:
-    """Return `pattern` if it is a regular expression, and one that ends soon on texts made of its own characters.
+    """Return `pattern` if it is a regular expression, and one that ends soon on texts made of its
+    own characters.
 
     Raises ValueError, whose message says why it is none.
     """
@@ -40,12 +42,16 @@ def checked(pattern: str) -> str:
 
 
 def found(pattern: str, text: str) -> bool:
-    """Return whether `pattern` is found in `text`, ignoring case. Raises RecipeError where that takes over a second."""
+    """Return whether `pattern` is found in `text`, ignoring case.
+
+    Raises RecipeError where that takes over a second.
+    """
     try:
         return _compiled(pattern).search(text, timeout=SECONDS) is not None
     except TimeoutError as error:
         raise RecipeError(
-            f"the regular expression {pattern!r:.80} takes longer than {SECONDS:g} s on an answer of {len(text):,} "
+            f"the regular expression {pattern!r:.80} takes longer than {SECONDS:g} s on an answer "
+            f"of {len(text):,} "
             "characters. Write it without a repeat inside a repeat."
         ) from error
 

@@ -1,10 +1,12 @@
-"""The one rule for declining: whether an answer says, in its own words, that the model does not know.
+"""The one rule for declining: whether an answer says, in its own words, that the model does not
+know.
 
-A text declines if, after politeness ("Sorry, but ..."), it begins with a denial of one's own knowledge (I, we, or no
-subject, a negation, a verb or noun of knowing), or states that nobody knows or that there is no such thing. A hedge
-behind an answer ("Paris, but I'm not sure") declines nothing; a guess behind a denial ("I don't know, Paris?") does
-not take the denial back. A text that is written like a title ("I Can't Tell You Why", "No Idea (band)") is a name,
-unless it is nothing but the denial ("I Don't Know").
+A text declines if, after politeness ("Sorry, but ..."), it begins with a denial of one's own
+knowledge (I, we, or no subject, a negation, a verb or noun of knowing), or states that nobody knows
+or that there is no such thing. A hedge behind an answer ("Paris, but I'm not sure") declines
+nothing; a guess behind a denial ("I don't know, Paris?") does not take the denial back. A text that
+is written like a title ("I Can't Tell You Why", "No Idea (band)") is a name, unless it is nothing
+but the denial ("I Don't Know").
 
 The denials of each language stand in `denials.txt`.
 """
@@ -30,7 +32,8 @@ _NOT_A_WORD = "\ue010"  # holds `\W` while a pattern is folded, which makes lowe
 # What joins politeness and what follows it.
 _JOINT = (
     r"(?:\s*[,.!:;-]+\s*(?:(?:but|and|however,?|that|so|pero|mais|aber|mas|ma|но|maar|ale|ama|tapi|nhung|que|che|dass|ze"
-    r"|لکن|ولکن) |但是?|可是)?|\s+(?:but|that|and|so|pero|mais|aber|mas|ma|но|maar|ale|ama|tapi|que|che|ان|但)\s+"
+    r"|لکن|ولکن) "
+    r"|但是?|可是)?|\s+(?:but|that|and|so|pero|mais|aber|mas|ma|но|maar|ale|ama|tapi|que|che|ان|但)\s+"
     r"|\s+(?=\S)|(?<=[\u4e00-\u9fff]))"
 )
 _ECHO = re.compile(r"[^?]{3,200}\? +(?=\S)")
@@ -39,9 +42,60 @@ _NAME_WITH_KIND = re.compile(r"[^()]*\S \([^()]{2,40}\)\W*")
 _WORDS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _SMALL_WORDS = frozenset(
     {
-        *("a", "an", "the", "of", "to", "in", "on", "at", "for", "and", "or", "but", "nor", "with", "by", "from", "as"),
-        *("is", "it", "vs", "into", "up", "over", "than", "de", "la", "le", "el", "los", "las", "du", "des", "der"),
-        *("die", "das", "und", "et", "y", "e", "i", "da", "do", "di", "del", "della", "van", "von", "den"),
+        *(
+            "a",
+            "an",
+            "the",
+            "of",
+            "to",
+            "in",
+            "on",
+            "at",
+            "for",
+            "and",
+            "or",
+            "but",
+            "nor",
+            "with",
+            "by",
+            "from",
+            "as",
+        ),
+        *(
+            "is",
+            "it",
+            "vs",
+            "into",
+            "up",
+            "over",
+            "than",
+            "de",
+            "la",
+            "le",
+            "el",
+            "los",
+            "las",
+            "du",
+            "des",
+            "der",
+        ),
+        *(
+            "die",
+            "das",
+            "und",
+            "et",
+            "y",
+            "e",
+            "i",
+            "da",
+            "do",
+            "di",
+            "del",
+            "della",
+            "van",
+            "von",
+            "den",
+        ),
     }
 )
 
@@ -49,7 +103,8 @@ _EXTRA: ContextVar[tuple[str, ...]] = ContextVar("patterns of the recipe at work
 
 
 def declines(text: str) -> bool:
-    """Return whether an answer says that it is none ("I don't know", "No lo sé", "There is no such king"), or is empty.
+    """Return whether an answer says that it is none ("I don't know", "No lo sé", "There is no such
+    king"), or is empty.
 
     Within `also_declining`, an answer in which one of its patterns is found declines too.
     """
@@ -58,7 +113,8 @@ def declines(text: str) -> bool:
 
 @contextmanager
 def also_declining(patterns: Sequence[str]) -> Iterator[None]:
-    """Let answers in which one of `patterns` is found decline too: `answer.declines` of the run that is worked on.
+    """Let answers in which one of `patterns` is found decline too: `answer.declines` of the run
+    that is worked on.
 
     It holds for what is called within, in this thread: detectors need not be told.
     """
@@ -78,8 +134,12 @@ def _declines(text: str) -> bool:
     plain = folded(text).strip(_WRAPPING)
     openings = [plain, *_without_politeness(plain)]
     if _is_title(text):
-        return any(_pattern("own").fullmatch(opening.strip(_WRAPPING)) is not None for opening in openings)
-    if any(_pattern("own").match(opening) or _pattern("matter").match(opening) for opening in openings):
+        return any(
+            _pattern("own").fullmatch(opening.strip(_WRAPPING)) is not None for opening in openings
+        )
+    if any(
+        _pattern("own").match(opening) or _pattern("matter").match(opening) for opening in openings
+    ):
         return True
     return _pattern("last").search(openings[-1]) is not None
 
@@ -110,8 +170,15 @@ def _is_title(text: str) -> bool:
 def _pattern(kind: str) -> re.Pattern[str]:
     """Return the pattern of all sections of a kind in `denials.txt`; compiled where it is first asked for."""
     sections = _SECTION.findall(DENIALS.read_text(encoding="utf-8"))
-    parts = dict(line.split(" = ", 1) for section, _, body in sections if section == "parts" for line in _lines(body))
-    wanted = [_section(kind, _lines(body), parts) for section, _, body in sections if section == kind]
+    parts = dict(
+        line.split(" = ", 1)
+        for section, _, body in sections
+        if section == "parts"
+        for line in _lines(body)
+    )
+    wanted = [
+        _section(kind, _lines(body), parts) for section, _, body in sections if section == kind
+    ]
     pattern = "|".join(wanted)
     return re.compile(f"(?:{pattern}){_JOINT}" if kind == "polite" else pattern)
 

@@ -1,7 +1,9 @@
-"""Numbers, dates, times and units in one spelling, so that two spellings of one value become equal texts.
+"""Numbers, dates, times and units in one spelling, so that two spellings of one value become equal
+texts.
 
-All functions take folded text (lower case, ASCII digits, plain quotes and dashes: see `folding`) and return such text.
-They are applied by `same.normalise`, again and again until nothing changes, so each must leave its own output alone.
+All functions take folded text (lower case, ASCII digits, plain quotes and dashes: see `folding`)
+and return such text. They are applied by `same.normalise`, again and again until nothing changes,
+so each must leave its own output alone.
 """
 
 import re
@@ -9,26 +11,70 @@ from fractions import Fraction
 from math import gcd
 
 _SMALL = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *(
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+    ),
     *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 )
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _ORDINAL_WORDS = (
-    *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh"),
-    *("twelfth", "thirteenth", "fourteenth", "fifteenth", "sixteenth", "seventeenth", "eighteenth", "nineteenth"),
+    *(
+        "first",
+        "second",
+        "third",
+        "fourth",
+        "fifth",
+        "sixth",
+        "seventh",
+        "eighth",
+        "ninth",
+        "tenth",
+        "eleventh",
+    ),
+    *(
+        "twelfth",
+        "thirteenth",
+        "fourteenth",
+        "fifteenth",
+        "sixteenth",
+        "seventeenth",
+        "eighteenth",
+        "nineteenth",
+    ),
 )
 CARDINALS = {word: value for value, word in enumerate(_SMALL)}
 CARDINALS |= {word: 10 * value for value, word in enumerate(_TENS, 2)}
 ORDINALS = {word: value for value, word in enumerate(_ORDINAL_WORDS, 1)}
 ORDINALS |= {f"{word[:-1]}ieth": 10 * value for value, word in enumerate(_TENS, 2)}
-MAGNITUDES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+MAGNITUDES = {
+    "hundred": 10**2,
+    "thousand": 10**3,
+    "million": 10**6,
+    "billion": 10**9,
+    "trillion": 10**12,
+}
 _PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4}
 _PARTS |= {word: value for word, value in ORDINALS.items() if 3 <= value <= 10}
 _PARTS |= {f"{word}s": value for word, value in ORDINALS.items() if 3 <= value <= 10}
 
-_COUNTING = "|".join(sorted([*CARDINALS, *ORDINALS, *MAGNITUDES, *_PARTS, "dozen"], key=len, reverse=True))
+_COUNTING = "|".join(
+    sorted([*CARDINALS, *ORDINALS, *MAGNITUDES, *_PARTS, "dozen"], key=len, reverse=True)
+)
 _COUNTED = re.compile(
-    rf"(?<![\w.,'-])(?:a (?=hundred|thousand|million|billion|trillion|dozen|half\b|third\b|quarter\b))?"
+    r"(?<![\w.,'-])(?:a "
+    r"(?=hundred|thousand|million|billion|trillion|dozen|half\b|third\b|quarter\b))?"
     rf"(?:{_COUNTING})(?:(?:-| and | )(?:{_COUNTING}))*(?![\w'-])"
 )
 _BEHIND_FIGURE = re.compile(r"\d ?$")
@@ -38,17 +84,25 @@ _MONTHS = (
     *("january", "february", "march", "april", "may", "june", "july"),
     *("august", "september", "october", "november", "december"),
 )
-_MONTH_OF = {month: month for month in _MONTHS} | {month[:3]: month for month in _MONTHS} | {"sept": "september"}
+_MONTH_OF = (
+    {month: month for month in _MONTHS}
+    | {month[:3]: month for month in _MONTHS}
+    | {"sept": "september"}
+)
 _MONTH = rf"(?P<month>{'|'.join(sorted(_MONTH_OF, key=len, reverse=True))})\.?"
 _DAY = r"(?P<day>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
 _YEAR = r"(?P<year>\d{3,4})(?![\w.,:/-]\d|\w)"
-_DAY_FIRST = re.compile(rf"(?<![\w.,:/-])(?:the )?{_DAY}\.?(?: of|-)? ?(?:the )?{_MONTH}(?!\w)(?:(?:,|-)? ?{_YEAR})?")
+_DAY_FIRST = re.compile(
+    rf"(?<![\w.,:/-])(?:the )?{_DAY}\.?(?: of|-)? ?(?:the )?{_MONTH}(?!\w)(?:(?:,|-)? ?{_YEAR})?"
+)
 _MONTH_FIRST = re.compile(rf"(?<!\w){_MONTH} ?(?:the )?{_DAY}(?![\w%:]|[.,/-]\d)(?:,? {_YEAR})?")
 _MONTH_YEAR = re.compile(rf"(?<!\w){_MONTH},? (?=\d{{3,4}}(?!\w))")
 _YEAR_FIRST = re.compile(r"(?<![\w.,:/-])(\d{4})([-/.])(\d{1,2})\2(\d{1,2})(?![\w]|[.,:/-]\d)")
 _YEAR_LAST = re.compile(r"(?<![\w.,:/-])(\d{1,2})([-/.])(\d{1,2})\2(\d{4})(?![\w]|[.,:/-]\d)")
 _BEFORE_CHRIST = re.compile(r"(?<=[\dhy]) ?b\. ?c\.(?: ?e\.)?(?!\w)|(?<=[\dhy]) ?bce?\b\.?")
-_AFTER_CHRIST = re.compile(r"(?<=[\dhy]) ?(?:a\. ?d\.|ad\b|c\. ?e\.|ce\b)|(?<![\w.])(?:a\. ?d\.|ad) (?=\d)")
+_AFTER_CHRIST = re.compile(
+    r"(?<=[\dhy]) ?(?:a\. ?d\.|ad\b|c\. ?e\.|ce\b)|(?<![\w.])(?:a\. ?d\.|ad) (?=\d)"
+)
 _CLOCK = re.compile(r"(?<![\w.,:])(\d{1,2})(?:[:.](\d{2}))? ?([ap])(?:\.? ?m\b\.?)")
 _HOUR_ZERO = re.compile(r"(?<![\w.,:])0(?=\d:\d\d)")
 _DECADE = re.compile(r"(?<=\d0)'(?=s\b)")
@@ -63,14 +117,29 @@ _DASH = re.compile(r"(?<=\d) ?- ?(?=\d)")
 _SHORT_END = re.compile(r"(?<![\w.,:/-])(\d\d)(\d\d)-(\d\d)(?![\w.,:/-])")
 _SINCE = re.compile(rf"^\W*(?:in|on|at) (?=\d|(?:{'|'.join(_MONTHS)}) \d)")
 _HEDGE = re.compile(
-    r"^\W*(?:about|around|approximately|approx\.?|roughly|circa|nearly|almost|ca?\.|~|≈) ?(?=[-$€£¥]?\d)"
+    r"^\W*(?:about|around|approximately|approx\.?|roughly|circa|nearly|almost|ca?\.|~|≈) "
+    r"?(?=[-$€£¥]?\d)"
 )
 
 _NUMBER = re.compile(
-    r"(?<![\w.,])(?<!\d[:/^-])(?:\d{1,3}(?:[ ']\d{3})+(?![\d'])|\d+(?:[.,]\d+)*|\.\d+)(?![\d]|[:/^]\d)"
+    r"(?<![\w.,])(?<!\d[:/^-])(?:\d{1,3}(?:[ "
+    r"']\d{3})+(?![\d'])|\d+(?:[.,]\d+)*|\.\d+)(?![\d]|[:/^]\d)"
 )
-_BY_NAME = re.compile(r"([^\W\d_]{3,})[ -]$")  # what stands before a number that is a name: Python 3.10
-_NO_NAMES = {"about", "around", "approximately", "roughly", "circa", "usd", "eur", "gbp", "jpy", "minus", "negative"}
+# what stands before a number that is a name: Python 3.10
+_BY_NAME = re.compile(r"([^\W\d_]{3,})[ -]$")
+_NO_NAMES = {
+    "about",
+    "around",
+    "approximately",
+    "roughly",
+    "circa",
+    "usd",
+    "eur",
+    "gbp",
+    "jpy",
+    "minus",
+    "negative",
+}
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})*,\d{3}")
 _DOTTED_THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:\.\d{3}){2,}")
 _ENGLISH = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+\.\d+")
@@ -140,7 +209,8 @@ _ALIAS = "|".join(sorted(map(re.escape, _UNIT_OF), key=len, reverse=True))
 _PER = {**_UNIT_OF, "s": "second"}  # alone it is none: the 1980s
 _PER_ALIAS = "|".join(sorted(map(re.escape, _PER), key=len, reverse=True))
 _MEASURED = re.compile(
-    rf"(?<=\d)(?<!\.\d[a-z]) ?-?(?P<power>(?:square|sq\.?|cubic|cu\.?) )?(?P<unit>{_ALIAS})(?P<exponent>\^?[23])?"
+    r"(?<=\d)(?<!\.\d[a-z]) ?-?(?P<power>(?:square|sq\.?|cubic|cu\.?) "
+    rf")?(?P<unit>{_ALIAS})(?P<exponent>\^?[23])?"
     rf"(?:(?: ?/ ?| per | an? )(?P<per>{_PER_ALIAS})(?P<per_exponent>\^?2)?)?(?![\w+#])"
 )
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
@@ -148,7 +218,8 @@ _SPEED = re.compile(r"(?<=\d) ?(mph|kph|kmh)\b")
 _SPEEDS = {"mph": " mi/hour", "kph": " km/hour", "kmh": " km/hour"}
 _DEGREES = re.compile(r"(?<=\d) ?(?:degrees?|deg\.?|°) ?(celsius|centigrade|fahrenheit|c|f)\b")
 _FEET = re.compile(
-    r"(?<=\d) ?' ?(\d+(?:\.\d+)?) ?(?:\"|'')?(?!\w)|(?<=\d) ?(?:ft|feet|foot) (\d+) ?(?:in\b|inch(?:es)?\b|\")"
+    r"(?<=\d) ?' ?(\d+(?:\.\d+)?) ?(?:\"|'')?(?!\w)|(?<=\d) ?(?:ft|feet|foot) (\d+) "
+    r"?(?:in\b|inch(?:es)?\b|\")"
 )
 _PERCENT = re.compile(r"(?<=\d) ?(?:%|percent\b|per cent\b|pct\b)")
 _DOLLARS = re.compile(r"(?<=\d) (?:us|u\.s\.|american) (?=dollars?\b)")
@@ -158,7 +229,9 @@ _MONEY_AFTER = re.compile(r"(?<=\d) ?([$€£¥₹])(?![\w+])")
 _HAS_UNIT = re.compile(r"[a-z°%$€£¥₹'\"]")
 _CODED_MONEY = re.compile(r"(?<!\w)(usd|eur|gbp|jpy|inr) (\d+(?:[.,]\d+)*)(?![\w])")
 _POUNDS_STERLING = re.compile(r"(?<=\d) pounds? sterling\b")
-_ONE_UNIT = re.compile(r"^\W*an? (?=(?:hour|minute|second|day|week|month|year|century|mile|kilomet(?:re|er))\b)")
+_ONE_UNIT = re.compile(
+    r"^\W*an? (?=(?:hour|minute|second|day|week|month|year|century|mile|kilomet(?:re|er))\b)"
+)
 
 # A text without a digit in which none of these words stands needs nothing of this module.
 WORDS = frozenset({*CARDINALS, *ORDINALS, *MAGNITUDES, *_PARTS, "dozen", "hour", "minute"})

@@ -1,8 +1,10 @@
-"""One spelling for each character: compatibility forms, letter case, accents, quotes, dashes, digits, invisible ones.
+"""One spelling for each character: compatibility forms, letter case, accents, quotes, dashes,
+digits, invisible ones.
 
-Accents of Latin and Greek letters are dropped, for a model asked in English writes "Sao Paulo" as often as "São Paulo",
-and two answers to one question hardly ever differ in an accent alone. Marks that make another letter stay: the й of
-Russian, the voiced kana of Japanese, the vowels of Indic scripts.
+Accents of Latin and Greek letters are dropped, for a model asked in English writes "Sao Paulo" as
+often as "São Paulo", and two answers to one question hardly ever differ in an accent alone. Marks
+that make another letter stay: the й of Russian, the voiced kana of Japanese, the vowels of Indic
+scripts.
 """
 
 import re

@@ -1,10 +1,12 @@
-"""The house rule for "the same answer": two answers are the same if `normalise` makes one text of them.
+"""The house rule for "the same answer": two answers are the same if `normalise` makes one text of
+them.
 
 So to be the same is an equivalence, and one text stands for all that are: detectors count with it.
 
-What is only spelling goes: letter case, accents, quotes, dashes, brackets, sentence marks, articles before a word,
-separators of thousands, the names of months and units. What makes another answer stays: signs, decimal points, units,
-the symbols of C++, C#, A+ and AT&T. Which is which stands, with the reasons, in docs/evaluation.md.
+What is only spelling goes: letter case, accents, quotes, dashes, brackets, sentence marks, articles
+before a word, separators of thousands, the names of months and units. What makes another answer
+stays: signs, decimal points, units, the symbols of C++, C#, A+ and AT&T. Which is which stands,
+with the reasons, in docs/evaluation.md.
 """
 
 import re
@@ -14,7 +16,8 @@ from functools import lru_cache
 from selfloop.text.answers.figures import WORDS, figures
 from selfloop.text.answers.folding import folded
 
-CACHED = 256  # characters of an answer or a question; of longer texts only the last few are remembered
+# characters of an answer or a question; of longer texts only the last few are remembered
+CACHED = 256
 _ROUNDS = 8
 
 _ARTICLES = ("a", "an", "the")
@@ -44,7 +47,9 @@ _ROMAN_VALUES = {"i": 1, "v": 5, "x": 10, "l": 50}
 _NTH = re.compile(rf"(?<={_LETTER}{_LETTER} )the (\d+)(?:st|nd|rd|th)(?=$| of )")
 
 _EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3}|_{1,3}|~~)(?=\S)([^*~]*?[^\s*~])\1(?![\w*])")
-_ANSWER_IS = re.compile(r"^\W*(?:(?:the|my) )?(?:(?:correct|right|final) )?answer(?: is|:|: is) (?=.)")
+_ANSWER_IS = re.compile(
+    r"^\W*(?:(?:the|my) )?(?:(?:correct|right|final) )?answer(?: is|:|: is) (?=.)"
+)
 _N = re.compile(r" ?'n'? ?(?!\w)|(?<= )n' ")
 _AND = re.compile(r" ?& ?")
 _MOUNT = re.compile(r"(?<!\w)(mt|dr|jr|sr|vs)(?:\.|(?= |$))")
@@ -52,7 +57,8 @@ _SPELT_OUT = {"mt": "mount ", "dr": "doctor ", "jr": "junior ", "sr": "senior ",
 _NUMBERED = re.compile(r"(?<!\w)(?:no\.? ?|nr\.? ?|n° ?|number |# ?)(?=\d)")
 _FIRST_NUMBERED = re.compile(r"^\W*no (?=\d+$)")
 
-# Symbols that make a name are held by characters of the private area while all other punctuation goes.
+# Symbols that make a name are held by characters of the private area while all other punctuation
+# goes.
 _HOLD = {".": "\ue000", "-": "\ue001", "+": "\ue002", "#": "\ue003", "*": "\ue004", "!": "\ue005"}
 _HELD = str.maketrans({held: symbol for symbol, held in _HOLD.items()})
 _PRIVATE = re.compile("[\ue000-\ue005]")
@@ -79,7 +85,9 @@ _SHORT_MODEL = re.compile(rf"(?<!\w)({_LETTER}{{1,2}})[- ](?=\d)")  # B-52, R2-D
 _LETTER_AFTER = re.compile(rf"(?<=\d)-(?={_LETTER}(?!\w))")  # 3-D
 _LONG_MODEL = re.compile(rf"(?<!\w)({_LETTER}{{3,}})-?(?=\d)")  # COVID-19
 _WORD_AFTER = re.compile(rf"(?<![\w.])(\d+)-?(?!st|nd|rd|th)(?={_LETTER}{{2,}})")  # 7up
-_BETWEEN_FIGURES = re.compile(r"(?<=\d)(?: [;,()\[\]\"]+|[;,()\[\]\"]+ )[ ;,()\[\]\"]*(?=[-\ue001]?\d)")
+_BETWEEN_FIGURES = re.compile(
+    r"(?<=\d)(?: [;,()\[\]\"]+|[;,()\[\]\"]+ )[ ;,()\[\]\"]*(?=[-\ue001]?\d)"
+)
 _LOOSE = re.compile(r"(?<!\d)[.:/^,-]|[.:/^,-](?!\d)")
 # Marks are no letters to `re`, but part of the words of many scripts.
 _MARKS = (
@@ -102,22 +110,40 @@ _ONES = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix")
 _ROMANS = {f"{tens}{ones}" for ones in _ONES for tens in ("", "x", "xx", "xxx", "xl")}
 # What a text of plain words holds only if it needs more than its articles dropped.
 _SPECIAL = WORDS | _ROMANS
-_SPECIAL |= {"x", "xx", "xxx", "sharp", "flat", "positive", "negative", "pos", "neg", "minus", "answer", "number", "no"}
+_SPECIAL |= {
+    "x",
+    "xx",
+    "xxx",
+    "sharp",
+    "flat",
+    "positive",
+    "negative",
+    "pos",
+    "neg",
+    "minus",
+    "answer",
+    "number",
+    "no",
+}
 _SPECIAL |= {"mt", "dr", "jr", "sr", "vs", "nr", "ad", "bc"}
 
 
 def normalise(text: str) -> str:
-    """Return the one text that stands for all answers which are the same as `text`; empty if it says nothing.
+    """Return the one text that stands for all answers which are the same as `text`; empty if it
+    says nothing.
 
-    It is words with single spaces. `normalise(normalise(x)) == normalise(x)`; NFC and NFD give the same.
+    It is words with single spaces. `normalise(normalise(x)) == normalise(x)`; NFC and NFD give the
+    same.
     """
     return _remembered(text) if len(text) <= CACHED else _remembered_long(text)
 
 
 def squad_normalise(text: str) -> str:
-    """Return `text` as the published SQuAD scorer compares it: lower case, no ASCII punctuation, no articles.
+    """Return `text` as the published SQuAD scorer compares it: lower case, no ASCII punctuation, no
+    articles.
 
-    Rajpurkar et al. 2016, arXiv 1606.05250. For comparison with papers: it makes 15 of 1.5, and C of C++.
+    Rajpurkar et al. 2016, arXiv 1606.05250. For comparison with papers: it makes 15 of 1.5, and C
+    of C++.
     """
     plain = "".join(char for char in text.lower() if char not in _SQUAD_PUNCTUATION)
     return " ".join(_SQUAD_ARTICLES.sub(" ", plain).split())
@@ -141,7 +167,9 @@ def _normalised(text: str) -> str:
     for _ in range(_ROUNDS):
         if _PLAIN.fullmatch(text):
             words = text.lower().replace(",", " ").rstrip(" .?\n\t\r").split()
-            if _SPECIAL.isdisjoint(words) and all(len(word) > 1 or word in "ai" for word in words[:-1]):
+            if _SPECIAL.isdisjoint(words) and all(
+                len(word) > 1 or word in "ai" for word in words[:-1]
+            ):
                 return " ".join(_without_articles(words))
         again = _step(text)
         if again == text:
@@ -151,7 +179,10 @@ def _normalised(text: str) -> str:
 
 
 def _step(text: str) -> str:
-    """Return the text one round nearer to its normal form. A rule may make room for another, so there are several."""
+    """Return the text one round nearer to its normal form.
+
+    A rule may make room for another, so there are several.
+    """
     text = _PRIVATE.sub("", folded(text))
     bare = text
     if not text.isascii() and _PLAIN.fullmatch(text):
@@ -201,7 +232,10 @@ def _hold_symbols(text: str) -> str:
 
 
 def _joined(text: str) -> str:
-    """Return the text with words that are written in several ways (D. C., e-mail, B-52, R&B) in one."""
+    """Return the text with words that are written in several ways (D.
+
+    C., e-mail, B-52, R&B) in one.
+    """
     text = _AND.sub(" and ", _N.sub(" and ", text))
     text = _MOUNT.sub(lambda m: _SPELT_OUT[m[1]], text)
     text = _INITIALS.sub(lambda m: m[0].replace(".", "").replace(" ", ""), text)
@@ -215,14 +249,20 @@ def _joined(text: str) -> str:
 
 def _short_model(match: re.Match[str]) -> str:
     """Join "B-52", and "B 52", but not "in 1999"."""
-    return match[1] if match[0].endswith("-") or (len(match[1]) == 1 and match[1] not in "ai") else match[0]
+    return (
+        match[1]
+        if match[0].endswith("-") or (len(match[1]) == 1 and match[1] not in "ai")
+        else match[0]
+    )
 
 
 def _roman(match: re.Match[str]) -> str:
     """Return a numeral below 50 in digits."""
     values = [_ROMAN_VALUES[letter] for letter in match[0]]
     followed = zip(values, [*values[1:], 0], strict=True)
-    return str(sum(-value if value < after else value for value, after in followed)) if values else ""
+    return (
+        str(sum(-value if value < after else value for value, after in followed)) if values else ""
+    )
 
 
 def _without_articles(words: list[str]) -> list[str]:
