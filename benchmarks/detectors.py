@@ -38,7 +38,7 @@ from selfloop import Claim, Completion, Component, Judging, Question, Verdict
 from selfloop.config.prompts import Prompt, Prompts, is_open
 from selfloop.data import rows
 from selfloop.evaluation import metrics
-from selfloop.evaluation.gold import judged
+from selfloop.evaluation.gold import Match, judged, match_named
 from selfloop.evaluation.metrics import Estimate, interval
 from selfloop.records import Request, Sampling
 from selfloop.registry.manager import load
@@ -85,8 +85,12 @@ def main() -> None:
         type=Path,
         help="a folder for what the models wrote and read: asked for once only",
     )
+    parser.add_argument(
+        "--match", default="exact", help="the rule for a right answer, as `selfloop eval` has it"
+    )
     options = parser.parse_args()
-    print(cpu(), flush=True)
+    rule = match_named(options.match)
+    print(f"{cpu()}; right by {rule.name}: {rule.says}", flush=True)
     for name in options.names:
         path = working(models.locate(name), options.weights).path
         backend = LlamaCpp(path)
@@ -94,20 +98,25 @@ def main() -> None:
             asked = questions(options.data / f"{label}.jsonl")
             title = f"{name}** ({path.name}), **{label}"
             store = options.stored / name / label if options.stored else None
-            for line in measured(title, asked, backend, options.costly, store):
+            for line in measured(title, asked, backend, options.costly, store, rule):
                 print(line, flush=True)
         backend.close()
 
 
 def measured(
-    label: str, asked: list[Question], backend: LlamaCpp, costly: int, stored: Path | None = None
+    label: str,
+    asked: list[Question],
+    backend: LlamaCpp,
+    costly: int,
+    stored: Path | None = None,
+    rule: Match | None = None,
 ) -> Iterator[str]:
     """Yield the lines of one set's table."""
     with recorded(backend, stored) as (recorder, folder, render):
         start = time.perf_counter()
         claims = answered(recorder, asked, render)
         seconds = time.perf_counter() - start
-        right = rights(claims)
+        right = rights(claims, rule)
         silent = np.mean([declines(claim.answer.text) for claim in claims])
         accuracy = shown(interval(partial(metrics.mean, right), len(right)))
         yield f"\n**{label}**: {len(asked)} questions, accuracy {accuracy}, {silent:.0%}"
@@ -128,9 +137,9 @@ def questions(path: Path) -> list[Question]:
     ]
 
 
-def rights(claims: Iterable[Claim]) -> NDArray[np.bool_]:
+def rights(claims: Iterable[Claim], rule: Match | None = None) -> NDArray[np.bool_]:
     """Return which answers are right."""
-    return np.array([bool(judged(claim.question, claim.answer.text)) for claim in claims])
+    return np.array([bool(judged(claim.question, claim.answer.text, rule)) for claim in claims])
 
 
 @contextmanager

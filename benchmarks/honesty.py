@@ -41,7 +41,7 @@ from selfloop_plugins.models import locate as models
 
 from selfloop import Outcome, Question
 from selfloop.evaluation import metrics
-from selfloop.evaluation.gold import judged
+from selfloop.evaluation.gold import Match, judged, match_named
 from selfloop.evaluation.metrics import interval
 from selfloop.records import Adapter, Completion, Request, Sampling
 from selfloop.storage.recorder import Recorder
@@ -66,6 +66,8 @@ COLUMNS = (
 )
 DIAL = (-2, -1, -0.5, 0, 0.5, 1, 2)  # nats
 Bools = NDArray[np.bool_]
+# The rule for a right answer: `main` reads it from the command line.
+RULE: list[Match] = []
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,12 @@ def main() -> None:
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--limit", type=int, help="questions of each set")
     parser.add_argument("--threads", type=int)
+    parser.add_argument(
+        "--match", default="exact", help="the rule for a right answer, as `selfloop eval` has it"
+    )
     options = parser.parse_args()
-    print(cpu(), flush=True)
+    RULE.append(match_named(options.match))
+    print(f"{cpu()}; right by {RULE[0].name}: {RULE[0].says}", flush=True)
     files = [options.data / f"{label}.jsonl" for label in options.sets] + [options.private] * bool(
         options.private
     )
@@ -193,7 +199,7 @@ def _said(
             found.text.strip(),
             found.logprobs[0] if found.logprobs else 0.0,
         )
-    right = [bool(judged(q, answer)) for q, answer in zip(asked, answers, strict=True)]
+    right = [bool(judged(q, answer, RULE[0])) for q, answer in zip(asked, answers, strict=True)]
     return Said(
         np.array(right, bool), np.array([declines(answer) for answer in answers], bool)
     ), begun
