@@ -12,8 +12,11 @@ RUN := quickstart
 run: $(VENV)/.ready
 	$(BIN)/selfloop run $(RUN)
 
+# Everything: in parallel without models, then the real models one at a time, then the coverage of both.
 test: $(VENV)/.ready
-	$(BIN)/pytest
+	$(BIN)/pytest -m 'not model' --cov --cov-report=
+	$(BIN)/pytest -m model -n 0 --cov --cov-append --cov-report=
+	$(BIN)/coverage report --format=total | sed 's/.*/coverage: & % of the lines/'
 
 check: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -16,6 +16,9 @@ from hypothesis import HealthCheck, settings
 
 from selfloop.cli import main
 
+# xdist sets the width of its workers' terminal; without one, selfloop prints as wide as it likes.
+os.environ.pop("COLUMNS", None)
+
 # The same examples each time, so that a test that fails is one that somebody broke. To look for new
 # ones: HYPOTHESIS_PROFILE=search pytest tests/properties
 settings.register_profile(
