@@ -66,6 +66,13 @@ def main() -> None:
     parser.add_argument("action", choices=("write", "compare"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--no-models", action="store_true")
+    parser.add_argument(
+        "--renamed",
+        metavar="OLD=NEW",
+        action="append",
+        default=[],
+        help="a word renamed on purpose",
+    )
     options = parser.parse_args()
     with TemporaryDirectory() as scratch:
         record = dict(parts(Path(scratch), models=not options.no_models))
@@ -75,12 +82,19 @@ def main() -> None:
             (options.folder / name).write_text(text, encoding="utf-8")
         print(f"{len(record)} files in {options.folder}")
         return
-    sys.exit(differences(options.folder, record, models=not options.no_models))
+    earlier = {path.name: path.read_text("utf-8") for path in options.folder.iterdir()}
+    for renaming in options.renamed:
+        earlier = {name: renamed(text, *renaming.split("=")) for name, text in earlier.items()}
+    sys.exit(differences(earlier, record, models=not options.no_models))
 
 
-def differences(folder: Path, record: dict[str, str], *, models: bool) -> int:
-    """Print how the record differs from the one in the folder; return 1 if it does, else 0."""
-    earlier = {path.name: path.read_text("utf-8") for path in folder.iterdir()}
+def renamed(text: str, old: str, new: str) -> str:
+    """Return a text with a word replaced, also where it is part of a name: `verifier_pmi`."""
+    return re.sub(rf"(?<![a-zA-Z]){re.escape(old)}(?![a-zA-Z])", new, text)
+
+
+def differences(earlier: dict[str, str], record: dict[str, str], *, models: bool) -> int:
+    """Print how the record differs from the earlier one; return 1 if it does, else 0."""
     if not models:
         earlier = {name: text for name, text in earlier.items() if not name.startswith("model-")}
     differing = [name for name in sorted(earlier | record) if earlier.get(name) != record.get(name)]
