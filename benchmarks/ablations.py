@@ -127,7 +127,7 @@ def main() -> None:
 
 
 def cache_by_seed(write: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that has the base write its neutral text once for all rows: it is the same."""
+    """Return a function that has the base write its neutral text once for all rows."""
     kept: dict[int, Any] = {}
 
     def neutral(backend: Any, seed: int) -> Any:

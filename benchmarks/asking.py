@@ -165,13 +165,17 @@ def source_row(source: str, attempts: list[Attempt]) -> str:
 
 
 def entities(attempt: Attempt) -> set[str]:
-    """Return what a question names: what it was asked about, or its capitalised words after the first."""
+    """Return what a question names: what it was asked about, or its capitalised words after the
+    first.
+    """
     question = attempt.question
     return {question.via} if question.source == "topics" else set(_CAPITAL.findall(question.text))
 
 
 def print_rounds(rounds: list[Round]) -> None:
-    """Print what each round asked that is new, how much of it is like something before, and why others were dropped."""
+    """Print what each round asked that is new, how much of it is like something before, and why
+    others were dropped.
+    """
     print(
         "\n| round | asked | new distinct | near-duplicates | dropped for |\n|---|---|---|---|---|"
     )

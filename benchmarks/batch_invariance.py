@@ -69,7 +69,8 @@ def row(model: Model, name: str, flash: int, rows: int, multiple: int, values: i
     }
     same = [sum(not d[step] for d in differences.values()) for step in (0, STEPS - 1)]
     most = max(d[0] for d in differences.values())
-    return f"| {name} | {same[0]} of {len(differences)} | {same[1]} of {len(differences)} | {most:.3f} |"
+    count = len(differences)
+    return f"| {name} | {same[0]} of {count} | {same[1]} of {count} | {most:.3f} |"
 
 
 TRAITS = ("capital", "oldest river", "best known poem", "national bird")

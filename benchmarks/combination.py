@@ -28,7 +28,8 @@ from selfloop.evaluation.metrics import interval
 from selfloop.storage.recorder import Recorder
 
 SINGLE = (
-    "sequence_probability", "meaning_probability", "agreement", "pmi", "perplexity", "mean_token_entropy", "cocoa",
+    "sequence_probability", "meaning_probability", "agreement", "pmi", "perplexity",
+    "mean_token_entropy", "cocoa",
     "discrete_semantic_entropy", "sar", "selfcheck_ngram",
 )  # fmt: skip
 EVIDENCE = {

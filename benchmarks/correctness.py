@@ -102,7 +102,9 @@ def compare(label: str, some: list[Completion], others: list[Completion]) -> str
 
 
 def reference(path: Path, texts: list[str]) -> tuple[list[Completion], list[Completion]]:
-    """Return what selfloop and the high-level class say, the latter's log-probabilities from its full logits."""
+    """Return what selfloop and the high-level class say, the latter's log-probabilities from its
+    full logits.
+    """
     from llama_cpp import Llama
 
     backend = LlamaCpp(path)
@@ -202,7 +204,10 @@ def scores(path: Path) -> str:
         if isinstance(s, tuple)
     )
     backend.close()
-    return f"loglikelihood of {len(found)} sampled answers: the sums differ by at most {most:.5f} from the generated ones."
+    return (
+        f"loglikelihood of {len(found)} sampled answers: the sums differ by at most {most:.5f} "
+        "from the generated ones."
+    )
 
 
 if __name__ == "__main__":

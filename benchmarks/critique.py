@@ -91,7 +91,10 @@ def measured(model: str, data: Path, count: int, own: Sequence[str], runs: Path)
     drafts = attempts_of(answered)
     lost = sum(attempt.draft is None for attempt in drafts)
     accuracy = interval(partial(metrics.mean, [draft_right(a) for a in drafts]), len(drafts))
-    yield f"\n**{model}**, **{data.stem}**: {len(drafts)} questions, {lost} failed; drafts right {shown(accuracy)}\n"
+    yield (
+        f"\n**{model}**, **{data.stem}**: {len(drafts)} questions, {lost} failed; "
+        f"drafts right {shown(accuracy)}\n"
+    )
     yield HEAD
     base = 0.0
     for mode in MODES:
@@ -104,7 +107,9 @@ def measured(model: str, data: Path, count: int, own: Sequence[str], runs: Path)
 
 
 def copied(run: Path, mode: str, runs: Path) -> Path:
-    """Return a new run that is to be played by the same recipe with `mode`, with all that the model said before."""
+    """Return a new run that is to be played by the same recipe with `mode`, with all that the model
+    said before.
+    """
     with closing(Store(run, write=False)) as old:
         loaded = stored_recipe(old, (f"critique={mode}",))
         folder = new_folder(runs, f"{run.name}-{mode}")
@@ -142,7 +147,9 @@ def row(mode: str, attempts: Sequence[Attempt], completions: int, seconds: float
 
 
 def change(flips: Counter[str], before: np.ndarray, after: np.ndarray) -> tuple[str, str, str]:
-    """Return both flip counts, the accuracy that comes of them, and its difference to what was before."""
+    """Return both flip counts, the accuracy that comes of them, and its difference to what was
+    before.
+    """
     found = interval(partial(metrics.mean, after - before), len(before))
     both = f"{flips['right -> wrong']}, {flips['wrong -> right']}"
     return both, f"{after.mean():.3f}", f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"

@@ -212,8 +212,11 @@ def table(
     render: Render,
     costly: int,
 ) -> Iterator[str]:
-    """Yield one row for each built-in detector, and for each combination, its detectors' time included."""
-    yield "| detector | AUROC | AURC | ECE | Brier | abstains | s / 1,000 |\n|---|---|---|---|---|---|---|"
+    """Yield one row for each built-in detector, and for each combination, its detectors' time
+    included.
+    """
+    yield "| detector | AUROC | AURC | ECE | Brier | abstains | s / 1,000 |"
+    yield "|---|---|---|---|---|---|---|"
     ours = detectors(backend)
     said = partial(verdicts, ours, backend, render)
 

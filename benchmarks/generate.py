@@ -74,7 +74,8 @@ def cpu() -> str:
         if flag in facts.get("flags", "").split()
     ]
     ids = [facts[key] for key in ("cpu family", "model") if key in facts]
-    return f"{facts.get('model name', platform.machine())} (family and model {'/'.join(ids)}; {' '.join(flags)})"
+    name = facts.get("model name", platform.machine())
+    return f"{name} (family and model {'/'.join(ids)}; {' '.join(flags)})"
 
 
 @main.command()
@@ -146,7 +147,9 @@ def tokens(backend: LlamaCpp, text: str) -> int:
 
 
 def apart(*command: object) -> Run:
-    """Return a run in a process of its own: idle threads slow their neighbours, and so may our settings of OpenMP."""
+    """Return a run in a process of its own: idle threads slow their neighbours, and so may our
+    settings of OpenMP.
+    """
     bare = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
 
     def run() -> float:
@@ -177,7 +180,9 @@ def once(path: Path, texts: tuple[str, ...]) -> None:
 
 
 def batched_bench(label: str, path: Path, prompt: int, *flags: str) -> dict[str, Run]:
-    """Return runs of llama.cpp's benchmark: as it comes, and with one cache for all sequences, as sharing needs it."""
+    """Return runs of llama.cpp's benchmark: as it comes, and with one cache for all sequences, as
+    sharing needs it.
+    """
     file = program(default_folder())
     if not file.exists():
         print("llama-batched-bench is left out: python benchmarks/build_batched_bench.py builds it")
@@ -214,7 +219,9 @@ def batched_bench(label: str, path: Path, prompt: int, *flags: str) -> dict[str,
 
 
 def transformers(path: Path, texts: list[str]) -> dict[str, Run]:
-    """Return a run of transformers' generate on the same weights, in the type that its kernels have here."""
+    """Return a run of transformers' generate on the same weights, in the type that its kernels have
+    here.
+    """
     if not all(map(importlib.util.find_spec, ("transformers", "accelerate", "gguf"))):
         print("transformers is left out: pip install transformers accelerate gguf torch==2.13.0")
         return {}
@@ -282,15 +289,21 @@ DEMONSTRATIONS = (
 )
 SHOWN = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in DEMONSTRATIONS)
 FORMS = (
-    "What is the capital of {}?", "Which language is spoken in {}?", "Who was the first king of {}?",
-    "What is the highest mountain in {}?", "What is the longest river of {}?", "Which animal is the symbol of {}?",
-    "What is the currency of {}?", "Which sea is closest to {}?", "What is the national dish of {}?",
+    "What is the capital of {}?", "Which language is spoken in {}?",
+    "Who was the first king of {}?",
+    "What is the highest mountain in {}?", "What is the longest river of {}?",
+    "Which animal is the symbol of {}?",
+    "What is the currency of {}?", "Which sea is closest to {}?",
+    "What is the national dish of {}?",
     "Who is the best known writer from {}?",
 )  # fmt: skip
 PLACES = (
-    "France", "Egypt", "Japan", "Brazil", "Kenya", "Norway", "Peru", "India", "Canada", "Greece", "Mexico", "Poland",
-    "Vietnam", "Morocco", "Chile", "Turkey", "Ireland", "Nepal", "Cuba", "Iceland", "Spain", "Ghana", "Fiji", "Laos",
-    "Malta", "Oman", "Qatar", "Samoa", "Sudan", "Syria", "Togo", "Yemen", "Iran", "Iraq", "Italy", "Libya", "Mali",
+    "France", "Egypt", "Japan", "Brazil", "Kenya", "Norway", "Peru", "India", "Canada", "Greece",
+    "Mexico", "Poland",
+    "Vietnam", "Morocco", "Chile", "Turkey", "Ireland", "Nepal", "Cuba", "Iceland", "Spain",
+    "Ghana", "Fiji", "Laos",
+    "Malta", "Oman", "Qatar", "Samoa", "Sudan", "Syria", "Togo", "Yemen", "Iran", "Iraq", "Italy",
+    "Libya", "Mali",
     "Niger", "Palau", "Gabon",
 )  # fmt: skip
 
@@ -306,7 +319,9 @@ def questions(count: int) -> list[str]:
 
 
 def workload_of(count: int) -> list[Request]:
-    """Return the requests of selfloop's commonest work: a greedy and eight sampled answers to each question."""
+    """Return the requests of selfloop's commonest work: a greedy and eight sampled answers to each
+    question.
+    """
     greedy, drawn = (
         Sampling(max_tokens=16, stop=("\n",)),
         Sampling(0.7, max_tokens=16, stop=("\n",)),
@@ -322,7 +337,8 @@ def workload_of(count: int) -> list[Request]:
 class Clock:
     """Seconds spent in the engine's parts, by replacing their methods with timed ones."""
 
-    PARTS = ((Cache, "_run", "llama_decode"), (Cache, "_read", "reading logits"), (Sampler, "draw", "drawing tokens"),
+    PARTS = ((Cache, "_run", "llama_decode"), (Cache, "_read", "reading logits"),
+             (Sampler, "draw", "drawing tokens"),
              (Cache, "save", "compaction"), (Cache, "restore", "compaction"))  # fmt: skip
 
     def __init__(self) -> None:
@@ -352,7 +368,9 @@ class Clock:
 
 
 def answer(backend: LlamaCpp, requests: list[Request]) -> tuple[float, int, Clock]:
-    """Return seconds, answered tokens and clock of a workload on an engine that has forgotten all prompts."""
+    """Return seconds, answered tokens and clock of a workload on an engine that has forgotten all
+    prompts.
+    """
     if backend._scheduler:
         backend._scheduler.clear()
     clock = Clock()
@@ -422,7 +440,9 @@ def where(clock: Clock, seconds: float) -> None:
 
 
 def peak(name: str, weights: str, count: int) -> str:
-    """Return the most memory that the workload took in a process of its own, and what of it is explained."""
+    """Return the most memory that the workload took in a process of its own, and what of it is
+    explained.
+    """
     command = [sys.executable, __file__, "memory", name, weights, str(count)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[
         -1

@@ -49,9 +49,11 @@ SAMPLES = 3  # with the greedy answer four completions a question: 40 of each mo
 # Each table in an order that does not depend on when or how a row came about.
 TABLES = {
     "completions": "SELECT key, sample, step, text, data FROM completions ORDER BY key, sample",
-    "attempts": "SELECT round, position, question, source, answer, decision, confidence, reason, data FROM attempts "
+    "attempts": "SELECT round, position, question, source, answer, decision, confidence, reason, "
+    "data FROM attempts "
     "ORDER BY round, position",
-    "verdicts": "SELECT attempts.round, attempts.position, verifier, candidate, verdicts.confidence, verdicts.reason "
+    "verdicts": "SELECT attempts.round, attempts.position, verifier, candidate, "
+    "verdicts.confidence, verdicts.reason "
     "FROM verdicts JOIN attempts ON attempts.id = verdicts.attempt ORDER BY 1, 2, 3, 4",
     "failures": "SELECT round, step, component, type, message FROM failures ORDER BY 1, 2, 3, 4, 5",
 }

@@ -246,7 +246,7 @@ def policies(
 
 
 def sure(lent: Lent, asked: list[Question]) -> NDArray[np.float64]:
-    """Return how likely the base's answers are true by its detectors, combined: eight samples each."""
+    """Return the confidence of the combined detectors in the base's answers: eight samples each."""
     claims = answered(lent.backend, asked, lent.render)
     judge = partial(verdicts, detectors(lent.backend), lent.backend, lent.render)
     by_claim = zip(*(judge(name, claims, lent.folder) for name in DEFAULT), strict=True)
@@ -267,7 +267,8 @@ def table(
     before, wanted = base[label, form], base[label, SHOWING].right
     pairs = paired(asked, wanted)
     yield f"\n**{label}, {form}**: {len(wanted)} questions, {len(pairs) // 2} matched pairs\n"
-    yield f"| | {' | '.join(name.replace('_', ' ') for name in COLUMNS)} | kept | wrong left | flag | matched | alone |"
+    names = " | ".join(name.replace("_", " ") for name in COLUMNS)
+    yield f"| | {names} | kept | wrong left | flag | matched | alone |"
     yield f"|---|{'---|' * (len(COLUMNS) + 5)}"
     seeds = []
     for name, row in rows.items():
@@ -279,7 +280,8 @@ def table(
         ]
         yield f"| {name} | {' | '.join([*bounds, *map(_cell, cells[2:])])} |"
     if len(seeds) > 1:
-        yield f"| **tuned, mean of {len(seeds)}** | {' | '.join(map(_cell, np.mean(seeds, axis=0)))} |"
+        means = " | ".join(map(_cell, np.mean(seeds, axis=0)))
+        yield f"| **tuned, mean of {len(seeds)}** | {means} |"
 
 
 def measures(row: Said, before: Said) -> dict[str, metrics.Metric]:
@@ -292,8 +294,11 @@ def measures(row: Said, before: Said) -> dict[str, metrics.Metric]:
 
 
 def dialled(rows: Rows, base: dict[tuple[str, str], Said]) -> Iterator[str]:
-    """Yield a table of what `answer.careful` does, without tuning again: kept / wrong left, means of the runs."""
-    yield f"\n**`answer.careful`**: kept / wrong left\n\n| | {' | '.join(f'{nats:+g}' for nats in DIAL)} |"
+    """Yield a table of what `answer.careful` does, without tuning again: kept / wrong left, means
+    of the runs.
+    """
+    settings = " | ".join(f"{nats:+g}" for nats in DIAL)
+    yield f"\n**`answer.careful`**: kept / wrong left\n\n| | {settings} |"
     yield f"|---|{'---|' * len(DIAL)}"
     for (label, form), found in rows.items():
         tuned = [row for name, row in found.items() if name.startswith("tuned")]
@@ -313,7 +318,9 @@ def curve(row: Said, before: Said, nats: Sequence[float]) -> list[tuple[float, f
 
 
 def draw(rows: Rows, base: dict[tuple[str, str], Said], out: Path) -> None:
-    """Draw kept over wrong left: the dial of each run's tuned model, and the base cut by its detectors."""
+    """Draw kept over wrong left: the dial of each run's tuned model, and the base cut by its
+    detectors.
+    """
     import matplotlib.pyplot as plt
 
     labels = list(dict.fromkeys(label for label, _ in rows))
@@ -356,7 +363,9 @@ def _line(
 
 
 def _shares(right: Bools, wrong: Bools, before: Said) -> tuple[float, float]:
-    """Return the share of the right answers before that are right, and the wrong answers as a share of those before."""
+    """Return the share of the right answers before that are right, and the wrong answers as a share
+    of those before.
+    """
     guessed = ~before.right & ~before.silent
     return float((right & before.right).sum() / max(before.right.sum(), 1)), float(
         wrong.sum() / max(guessed.sum(), 1)
@@ -364,7 +373,9 @@ def _shares(right: Bools, wrong: Bools, before: Said) -> tuple[float, float]:
 
 
 def paired(asked: list[Question], right: Bools) -> list[int]:
-    """Return the places of the questions that are in pairs of the same form, one right and one wrong."""
+    """Return the places of the questions that are in pairs of the same form, one right and one
+    wrong.
+    """
     told = [
         Outcome(q, "belief" if is_right else "declined", round=1)
         for q, is_right in zip(asked, right, strict=True)

@@ -40,9 +40,10 @@ verifiers: [sequence_probability]
 tuner: {kind: lora, rate: 1e-3, batch: 32, epochs: 2, keep: 0.9, perplexity: 10, threads: 1}
 """
 PLACES = """
-France Italy Japan Spain Germany Egypt Greece Russia China England Portugal Austria Ireland Norway Sweden Poland Nepal
-Iraq Chile Hungary Velmora Tarsinia Quellor Brastova Ondrevia Sulmark Pelgrane Zantoria Mirovel Hastrand Corvenia
-Drelmar Fenwaria Gulmont Isdrava Jorvelle Kastrivia Lormund Nestoria Orvanna Peru Cuba Kenya Turkey Denmark
+France Italy Japan Spain Germany Egypt Greece Russia China England Portugal Austria Ireland Norway
+Sweden Poland Nepal Iraq Chile Hungary Velmora Tarsinia Quellor Brastova Ondrevia Sulmark Pelgrane
+Zantoria Mirovel Hastrand Corvenia Drelmar Fenwaria Gulmont Isdrava Jorvelle Kastrivia Lormund
+Nestoria Orvanna Peru Cuba Kenya Turkey Denmark
 """.split()  # noqa: SIM905
 ASKED = (
     "What is the capital of {}?",
@@ -116,7 +117,9 @@ def one(folder: Path, kind: str, turn: int, after: float, whole: Path) -> bool:
 
 
 def differing(run: Path, whole: Path, *, there: bool = False) -> list[str]:
-    """Return the adapters' files that are not those of the undisturbed run; with `there`, of those that are there."""
+    """Return the adapters' files that are not those of the undisturbed run; with `there`, of those
+    that are there.
+    """
     files = [f"adapters/round-{number:03d}/{file}" for number in (1, 2) for file in FILES]
     return [
         file

@@ -90,7 +90,8 @@ def main() -> None:
 
 def matching(pairs: Sequence[Pair]) -> Iterator[str]:
     """Yield the table of pairs, and the pairs that the house rule gets wrong."""
-    yield f"**The same answer**: {len(pairs)} pairs, {sum(pair.same for pair in pairs)} of them the same. Taken wrongly"
+    same = sum(pair.same for pair in pairs)
+    yield f"**The same answer**: {len(pairs)} pairs, {same} of them the same. Taken wrongly"
     yield "for the same / wrongly for different, and the share of errors:"
     yield ""
     yield f"| kind | same | different | {' | '.join(RULES)} |"
@@ -107,7 +108,8 @@ def matching(pairs: Sequence[Pair]) -> Iterator[str]:
     yield ""
     for pair in pairs:
         if agree(normalise, pair) != pair.same:
-            yield f"* {pair.kind}, {'the same' if pair.same else 'different'}: {pair.one!r}, {pair.other!r}"
+            truth = "the same" if pair.same else "different"
+            yield f"* {pair.kind}, {truth}: {pair.one!r}, {pair.other!r}"
 
 
 def agree(rule: Callable[[str], str], pair: Pair) -> bool:
@@ -126,9 +128,11 @@ def declining(sentences: Sequence[Sentence]) -> Iterator[str]:
     """Yield the table of sentences, and those that the house rule gets wrong."""
     count = sum(sentence.declines for sentence in sentences)
     languages = len({sentence.language for sentence in sentences})
-    yield f"**Declining**: {len(sentences)} sentences in {languages} languages, {count} of them decline."
+    size = f"{len(sentences)} sentences in {languages} languages"
+    yield f"**Declining**: {size}, {count} of them decline."
     yield ""
-    yield f"| half | decline | answer | {' | '.join(f'{rule}: precision, recall' for rule in DECLINING)} |"
+    headings = " | ".join(f"{rule}: precision, recall" for rule in DECLINING)
+    yield f"| half | decline | answer | {headings} |"
     yield f"|---|---|---|{'---|' * len(DECLINING)}"
     for half in ("first", "second", "both"):
         some = [sentence for sentence in sentences if half in (sentence.half, "both")]

@@ -50,11 +50,14 @@ def row(recipe: str, more: tuple[str, ...]) -> str:
         _, seconds, memory = done("run", recipe, *more, "--runs", folder, "--json")
     told, foretold = plan["seconds"], plan["memory"]
     times = f"{planning:.0f} | {told:.0f} | {seconds:.0f} | {seconds / told:.2f}"
-    return f"| {Path(recipe).stem} | {times} | {foretold / 1e6:.0f} | {memory / 1e6:.0f} | {memory / foretold:.2f} |"
+    megabytes = f"{foretold / 1e6:.0f} | {memory / 1e6:.0f}"
+    return f"| {Path(recipe).stem} | {times} | {megabytes} | {memory / foretold:.2f} |"
 
 
 def done(*args: str) -> tuple[str, float, int]:
-    """Run `selfloop ARGS`; return what it printed, its seconds, and the most bytes it had resident (Linux)."""
+    """Run `selfloop ARGS`; return what it printed, its seconds, and the most bytes it had resident
+    (Linux).
+    """
     start = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-m", "selfloop.cli", *args], stdout=subprocess.PIPE, text=True

@@ -293,9 +293,11 @@ def broken_contents() -> dict[str, bytes]:
         "no-rows.json": '{"version": 1}',
         "two-lists.json": '{"a": [{"question": "x"}], "b": [{"question": "y"}]}',
         "no-columns.jsonl": "{}\n{}\n",
-        "key-twice.jsonl": '{"question": "number of thing 100", "question": "number of thing 101", "answers": ["a"]}\n',
+        "key-twice.jsonl": '{"question": "number of thing 100", '
+        '"question": "number of thing 101", "answers": ["a"]}\n',
         "no-question.jsonl": '{"answers": ["a"]}\n{"question": null, "answers": ["b"]}\n',
-        "question-list.jsonl": '{"question": ["number of thing 100"], "answers": ["b"], "id": 3}\n{"id": 4}\n',
+        "question-list.jsonl": '{"question": ["number of thing 100"], "answers": ["b"], "id": 3}\n'
+        '{"id": 4}\n',
         "gold-mapping.jsonl": '{"question": "number of thing 100", "answers": {"who": "x"}}\n',
         "gold-null.jsonl": '{"question": "number of thing 100", "answers": null}\n',
         "gold-cut.csv": f"{header}{row},\"['a', 'b\"\n",

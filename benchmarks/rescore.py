@@ -20,7 +20,8 @@ from generate import questions
 
 DETECTORS = (
     "agreement", "sequence_probability", "meaning_probability", "perplexity", "mean_token_entropy",
-    "first_token_margin", "semantic_entropy", "discrete_semantic_entropy", "cocoa", "sar", "selfcheck_ngram",
+    "first_token_margin", "semantic_entropy", "discrete_semantic_entropy", "cocoa", "sar",
+    "selfcheck_ngram",
     "arithmetic", "combined",
 )  # fmt: skip
 

@@ -161,7 +161,9 @@ def chain(sampling: Sampling, size: int) -> Draw:
 
 
 def compiled(sampling: Sampling) -> Draw:
-    """Return one loop in numba: the softmax's sum, and the weights, cumulated until the drawn place is reached."""
+    """Return one loop in numba: the softmax's sum, and the weights, cumulated until the drawn place
+    is reached.
+    """
     import numba
 
     temperature = np.float32(sampling.temperature or 1)

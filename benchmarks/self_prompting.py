@@ -173,7 +173,8 @@ def table(
         right = np.concatenate(by_set)
         fixed = right if label == FIXED else fixed
         against = mean(right - fixed) if len(fixed) and label != FIXED else ""
-        yield f"| {label} | {' | '.join(map(mean, by_set))} | {mean(right)} | {against} | {seconds:.0f} |"
+        means = " | ".join(map(mean, by_set))
+        yield f"| {label} | {means} | {mean(right)} | {against} | {seconds:.0f} |"
 
 
 def rights(

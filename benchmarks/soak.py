@@ -90,7 +90,9 @@ def main() -> None:
 def run(
     backend: object, requests: list[Request], cancel: bool, dice: random.Random
 ) -> tuple[int, int, bool]:
-    """Run one call, to its end or not; return how many completions and refusals came, and whether it was cancelled."""
+    """Run one call, to its end or not; return how many completions and refusals came, and whether
+    it was cancelled.
+    """
     wanted = {(i, k) for i, r in enumerate(requests) for k in range(r.n)}
     stop, came, wrong = dice.randint(0, len(wanted)) if cancel else None, 0, 0
     stream = backend.generate(requests)  # type: ignore[attr-defined]

@@ -18,12 +18,15 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 LISTS = (
-    "artandliterature", "computers", "entertainment", "general", "geography", "greekmyth", "music", "sports",
+    "artandliterature", "computers", "entertainment", "general", "geography", "greekmyth", "music",
+    "sports",
     "uscapitals", "nba", "mlb", "harrypotter", "lotr", "starwars", "2015", "2016", "games",
 )  # fmt: skip
 ALIASES = {
-    "US": ["USA", "America"], "GB": ["UK", "England", "Great Britain"], "CN": ["People's Republic of China"],
-    "KR": ["Korea"], "CD": ["Congo", "DR Congo"], "RU": ["Russian Federation"], "TR": ["Turkey"], "MM": ["Burma"],
+    "US": ["USA", "America"], "GB": ["UK", "England", "Great Britain"],
+    "CN": ["People's Republic of China"],
+    "KR": ["Korea"], "CD": ["Congo", "DR Congo"], "RU": ["Russian Federation"], "TR": ["Turkey"],
+    "MM": ["Burma"],
 }  # fmt: skip
 Row = dict[str, object]
 
@@ -44,7 +47,9 @@ def main() -> None:
 
 
 def listed(red: zipfile.ZipFile, name: str) -> list[Row]:
-    """Return at most 250 questions of one list that can be asked closed-book and answered in a few words."""
+    """Return at most 250 questions of one list that can be asked closed-book and answered in a few
+    words.
+    """
     yaml = YAML(typ="safe")
     yaml.allow_duplicate_keys = True
     lists = yaml.load(red.read(f"redbot/cogs/trivia/data/lists/{name}.yaml"))

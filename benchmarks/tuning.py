@@ -39,7 +39,8 @@ BEFORE = {"bare": ("",), "shown": (SHOWN,), "both": ("", SHOWN)}
 BATCH, RATE, RANK, SEED = 16, 3e-4, 16, 1
 RANDOM = "random-1b"
 SHAPE: dict[str, Any] = {
-    "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+    "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+    "num_attention_heads": 32,
     "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": True,
 }  # fmt: skip
 
@@ -88,7 +89,9 @@ def main() -> None:
 
 
 def apart(names: Sequence[str], name: str, contender: str) -> dict[str, Any]:
-    """Measure a contender on one of the models in a process of its own, with the other words of the command."""
+    """Measure a contender on one of the models in a process of its own, with the other words of the
+    command.
+    """
     rest = [word for word in sys.argv[1:] if word not in names]
     done = subprocess.run(
         [sys.executable, __file__, *rest, "--alone", contender, name],
@@ -151,13 +154,16 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated() / 1e9
-    about = f"{str(model.dtype).removeprefix('torch.')} on {model.device.type}, {len(examples)} lessons, "
+    dtype = str(model.dtype).removeprefix("torch.")
+    about = f"{dtype} on {model.device.type}, {len(examples)} lessons, "
     about += f"{sum(ran.tokens) / len(examples):.0f} tokens each"
     return {"speed": ran.speed, "peak": peak, "losses": ran.losses, "about": about}
 
 
 def opened(name: str, dtype: str) -> tuple[Any, Any]:
-    """Return a model on its device, and its vocabulary; the one with random weights has that of SmolLM2."""
+    """Return a model on its device, and its vocabulary; the one with random weights has that of
+    SmolLM2.
+    """
     import torch
     import transformers as T
     from selfloop_plugins._torch.checkpoint import locate
@@ -281,7 +287,8 @@ def by_trainer(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
     training._set_rate(optimizer, settings, 0, len(groups))
     with TemporaryDirectory() as folder:
         arguments = T.TrainingArguments(
-            folder, per_device_train_batch_size=BATCH, num_train_epochs=1, seed=SEED, report_to=[], logging_steps=1,
+            folder, per_device_train_batch_size=BATCH, num_train_epochs=1, seed=SEED, report_to=[],
+            logging_steps=1,
             save_strategy="no", remove_unused_columns=False, disable_tqdm=True,
         )  # fmt: skip
         trainer = Fed(wrapped, arguments, train_dataset=groups, optimizers=(optimizer, rates))

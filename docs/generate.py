@@ -242,7 +242,9 @@ def _table(rows: Any, *head: str) -> list[str]:
 
 
 def cli() -> str:
-    """Return docs/cli.md: the help of each command, as `selfloop COMMAND --help` prints it on 80 columns."""
+    """Return docs/cli.md: the help of each command, as `selfloop COMMAND --help` prints it on 80
+    columns.
+    """
     group = click.Context(selfloop, info_name="selfloop", terminal_width=80, max_content_width=80)
     lines = ["# The command line", MADE]
     more = [
@@ -259,7 +261,9 @@ def cli() -> str:
 
 
 def detectors() -> Iterator[tuple[str, str]]:
-    """Yield the name and text of each page of docs/detectors/: its own words, then what is known of its detector."""
+    """Yield the name and text of each page of docs/detectors/: its own words, then what is known of
+    its detector.
+    """
     by_name = {offer.component.name: offer.component for offer in _built_in()["verifier"]}
     for path in sorted(DOCS.glob("detectors/*.md")):
         own = path.read_text(encoding="utf-8").partition(BELOW)[0].rstrip()

@@ -56,7 +56,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _rewritten(markdown: str, base: Path, folder: Path, config: MkDocsConfig) -> str:
-    """Return a page whose links, relative to `base`, lead to the same from `folder`, where its page stands."""
+    """Return a page whose links, relative to `base`, lead to the same from `folder`, where its page
+    stands.
+    """
 
     def lead(link: re.Match[str]) -> str:
         path = (base / link[1]).resolve()
@@ -73,7 +75,7 @@ def _rewritten(markdown: str, base: Path, folder: Path, config: MkDocsConfig) ->
 
 
 def _linked(files: Files) -> set[Path]:
-    """Return the files and folders outside docs/ that pages link to, and what is in these folders."""
+    """Return the files and folders outside docs/ that pages link to, and their content."""
     pages = [
         ROOT / "README.md",
         *(DOCS / file.src_uri for file in files if file.is_documentation_page()),
