@@ -41,6 +41,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "text.answers.declining": {"text.answers.bounded", "text.answers.folding", "text.answers.same"},
     "storage.plain_json": set(),
     "storage.run_names": set(),
+    "storage.run_folder": set(),
+    "storage.schema": set(),
+    "storage.upgrades": {"storage.plain_json", "config.yaml_source"},
     "evaluation.gold": {"text.answers", "text.answers.bounded", "errors", "records"},
     "text.thoughts": {"config.prompts", "records"},
     "text.nonanswers": {"text.answers", "records", "text.thoughts"},
@@ -60,6 +63,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "errors",
         "history",
         "storage.plain_json",
+        "storage.run_folder",
+        "storage.schema",
+        "storage.upgrades",
         "records",
         "text.display",
         "config.yaml_source",
@@ -121,6 +127,7 @@ PUBLIC |= {
     "storage.store",
     "storage.plain_json",
     "storage.run_names",
+    "storage.run_folder",
     "cli.tables",
 }
 

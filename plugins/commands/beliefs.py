@@ -339,11 +339,11 @@ def _library(names: Sequence[str], runs: Path) -> "tuple[list[Run], Exception | 
 
 def _all(runs: Path) -> list[Path]:
     from selfloop.errors import StoreError
-    from selfloop.storage.store import DATABASE
+    from selfloop.storage.run_folder import RunFolder
 
     try:
         found = (
-            sorted(folder for folder in runs.iterdir() if (folder / DATABASE).is_file())
+            sorted(folder for folder in runs.iterdir() if RunFolder(folder).is_run)
             if runs.is_dir()
             else []
         )
@@ -363,7 +363,7 @@ def _read(folder: Path, name: str) -> Run:
     from contextlib import closing
 
     from selfloop.errors import StoreError
-    from selfloop.storage.store import DATABASE, Store
+    from selfloop.storage.store import Store
 
     with closing(Store(folder, write=False)) as store:
         try:
@@ -371,7 +371,7 @@ def _read(folder: Path, name: str) -> Run:
             entries = entries_of(store.rounds())
         except ValueError as error:  # what is stored is not JSON, or no record
             raise StoreError(
-                f"{folder / DATABASE} is damaged: {str(error).splitlines()[0]}. Restore the file, "
+                f"{store.files.database} is damaged: {str(error).splitlines()[0]}. Restore the file, "
                 "or name other runs."
             ) from error
     return Run(encodable(name), encodable(str(model)), tuple(entries))

@@ -25,6 +25,7 @@ from selfloop_plugins.models.stores import PLACES, is_there
 from selfloop import hookimpl
 from selfloop.cli.options import as_json
 from selfloop.cli.tables import print_wrapped, terminal_width, wrapped
+from selfloop.storage.run_folder import runs_in
 from selfloop.text.display import printable
 
 from . import _computer as computer
@@ -354,7 +355,7 @@ def _others(deep: bool) -> Iterator[Finding]:
 
 def _runs(deep: bool) -> Iterator[Finding]:
     folder = Path(os.environ.get("SELFLOOP_RUNS") or "runs")
-    count = len(list(folder.glob("*/run.sqlite"))) if is_there(folder) else 0
+    count = len(list(runs_in(folder))) if is_there(folder) else 0
     if count:
         yield Finding(
             "runs",

@@ -26,7 +26,7 @@ from selfloop.forecast.meter import AT_ONCE, Meter, Rates, Step, own_parts, sett
 from selfloop.loop import play
 from selfloop.protocols import Backend, Observer
 from selfloop.records import Message, ModelInfo, Request, Round
-from selfloop.storage.store import DATABASE, RECIPE, Store
+from selfloop.storage.store import Store
 
 QUESTIONS, ROUNDS = 8, 2  # of a sample; the second round has sources that the first has not
 ANY = 1e-9  # a confidence that almost every answer has
@@ -105,7 +105,7 @@ def played(
     small = replace(loaded, recipe=loaded.recipe.model_copy(update=less))
     meter, start = Meter(backend), time.perf_counter()
     with closing(Store(folder, write=True)) as store:
-        store.save_file(RECIPE, loaded.source.text())
+        store.save_file(store.files.recipe, loaded.source.text())
     empty = _sizes(folder)
     watching = _watching(loaded, folder)
     with closing(Store(folder, write=True)) as store:
