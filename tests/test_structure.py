@@ -32,7 +32,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "storage.atomic": {"errors"},
     "text.display": set(),
-    "progress": {"text.display"},
+    "progress": {"text.display", "text.units"},
+    "text.units": set(),
+    "system": set(),
     "text.answers": {"text.answers.declining", "text.answers.same"},
     "text.answers.folding": set(),
     "text.answers.figures": set(),
@@ -128,6 +130,8 @@ PUBLIC |= {
     "storage.plain_json",
     "storage.run_names",
     "storage.run_folder",
+    "system",
+    "text.units",
     "cli.tables",
 }
 

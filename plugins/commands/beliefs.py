@@ -21,6 +21,7 @@ from selfloop.history import UNSAID, agree, gist, origin, surest
 from selfloop.storage import atomic
 from selfloop.text.answers import UNKNOWN
 from selfloop.text.display import cells, encodable, printable
+from selfloop.text.units import plural
 
 WIDE = 180  # cells of a line where it is no terminal that shows it
 # a terminal of fewer cells wraps; below that, what belongs to a row has a line of its own
@@ -393,7 +394,7 @@ def _show(rows: Sequence[Row], runs: Sequence[Run], merge: bool, as_json: bool) 
         return
     known = sum(row.known for row in rows)
     declined = f', {len(rows) - known} "{UNKNOWN}"' if known < len(rows) else ""
-    click.echo(f"{_many(known, 'belief')}{declined} in {_named(runs)}")
+    click.echo(f"{plural(known, 'belief')}{declined} in {_named(runs)}")
     for row in rows:
         where = (
             f"{row.run.name}, round {row.outcome.round}"
@@ -401,7 +402,7 @@ def _show(rows: Sequence[Row], runs: Sequence[Run], merge: bool, as_json: bool) 
             else f"round {row.outcome.round}"
         )
         if merge and row.agree + row.differ > 1:
-            where += f"; {_many(row.agree, 'run')} agree{'s' * (row.agree == 1)}"
+            where += f"; {plural(row.agree, 'run')} agree{'s' * (row.agree == 1)}"
             where += f", {row.differ} differ{'s' * (row.differ == 1)}" if row.differ else ""
         click.echo(
             _line(f"  {_sure(row.outcome)}  ", row.outcome.question.text, row.answer, f"({where})")
@@ -511,12 +512,8 @@ def _sure(outcome: Outcome) -> str:
     return "    " if outcome.confidence is None else f"{outcome.confidence:.2f}"
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
-
-
 def _named(runs: Sequence[Run]) -> str:
-    return printable(runs[0].name, 60) if len(runs) == 1 else _many(len(runs), "run")
+    return printable(runs[0].name, 60) if len(runs) == 1 else plural(len(runs), "run")
 
 
 def _width() -> int:
@@ -563,7 +560,7 @@ def _write(file: Path, rows: Sequence[Row], form: str, merge: bool) -> None:
     note_written(file, "beliefs")
     known = sum(row.known for row in rows)
     declined = f' and {len(rows) - known} "{UNKNOWN}"' if known < len(rows) else ""
-    click.echo(f"wrote {_many(known, 'belief')}{declined} to {printable(str(file))}")
+    click.echo(f"wrote {plural(known, 'belief')}{declined} to {printable(str(file))}")
 
 
 def _is_earlier(file: Path) -> bool:

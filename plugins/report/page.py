@@ -13,7 +13,7 @@ from selfloop_plugins._shared.output import HEAD, MARK, has_mark, writing
 
 from selfloop.storage import atomic
 from selfloop.storage.run_folder import REPORT
-from selfloop.text.display import duration
+from selfloop.text.units import duration
 
 from .canvas import svg
 from .facts import Facts
