@@ -22,6 +22,7 @@ from selfloop.text.answers import declines
 
 Bools = NDArray[np.bool_]
 
+# how well a confidence tells right answers from wrong ones
 DETECTION = {
     "auroc": metrics.auroc,
     "aurc": metrics.aurc,
@@ -153,6 +154,7 @@ def detector(confidences: Sequence[float | None], right: Bools) -> Detector:
     values = np.array([confidence or 0.0 for confidence in confidences])
     abstains = np.array([confidence is None for confidence in confidences], bool)
     if abstains.all():
+        # of no answers every metric is NaN
         values, right = values[:0], right[:0]
     thresholds, coverage, risk = metrics.risk_coverage(values, right)
     mean, share, count = metrics.reliability(values, right)
@@ -226,7 +228,7 @@ def _accuracy(right: Bools) -> Estimate:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Estimate):
+    if isinstance(value, Estimate):  # a tuple, which JSON would have without its names
         return _plain(value._asdict())
     if is_dataclass(value):
         return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}

@@ -18,8 +18,8 @@ from selfloop.records import Question
 from selfloop.text.answers import declines, normalise, squad_normalise
 from selfloop.text.answers.bounded import found as is_found
 
-F1_THRESHOLD = 0.5
-TOLERANCE = 0.01
+F1_THRESHOLD = 0.5  # of `f1` without a number
+TOLERANCE = 0.01  # of `numeric` without a number, as a share of the gold answer
 
 # a number that is not part of a word, a date, a time or a fraction
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\d.]|[/:]\d)")
@@ -115,6 +115,7 @@ def token_f1(answer: str, gold: str) -> float:
 
 def _same(answer: str, gold: str) -> bool:
     normal = normalise(answer)
+    # two texts of which nothing is left say nothing, and not the same
     return bool(normal) and normal == normalise(gold)
 
 
@@ -151,7 +152,7 @@ def _near(answer: str, gold: str, tolerance: float) -> bool:
 
 
 def _single_number(text: str) -> Fraction | None:
-    """Return the number of a text that holds just one."""
+    """Return the number of a text with just one; the same number twice is one."""
     numbers = set(_NUMBER.findall(normalise(text)))
     return Fraction(numbers.pop()) if len(numbers) == 1 else None
 

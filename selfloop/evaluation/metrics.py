@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Metric = Callable[[Floats], Floats]
 
 BINS = 10  # of the expected calibration error, of equal width
-PENALTIES = (0.5, 0.75, 0.9)
+PENALTIES = (0.5, 0.75, 0.9)  # t of `penalised_t`: a wrong answer costs t/(1−t) right ones
 
 
 class Estimate(NamedTuple):
@@ -89,6 +89,7 @@ def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> tuple[Floats, Floa
 
     Each is (levels,), for the different confidences.
     """
+    # answering from a threshold on is answering all levels down to it: a running sum
     thresholds = np.unique(np.asarray(confidence, float))[::-1]
     size = np.size(confidence)
     good, bad = np.cumsum(_levels(confidence, right, np.ones(size))[..., ::-1], -1)

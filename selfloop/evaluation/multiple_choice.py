@@ -120,9 +120,11 @@ def _arrays(
 
 def _best_is_true(targets: Targets, logprobs: Mapping[str, float | None]) -> bool:
     logs, true = _arrays(targets, logprobs)
+    # a tie with a wrong choice is a miss; without wrong choices there is nothing to miss
     return bool(logs[true].max() > logs[~true].max(initial=-np.inf))
 
 
 def _true_mass(targets: Targets, logprobs: Mapping[str, float | None]) -> float:
     logs, true = _arrays(targets, logprobs)
+    # in logs, for probabilities of whole sentences underflow
     return float(np.exp(np.logaddexp.reduce(logs[true]) - np.logaddexp.reduce(logs)))

@@ -141,6 +141,7 @@ def _judged_in(
 def _rejudged(
     loaded: Loaded, folder: Path, store: Store, info: ModelInfo, rounds: Sequence[Round]
 ) -> Iterator[Round]:
+    # observers are told of runs, and nothing is run here
     silent = replace(loaded, recipe=loaded.recipe.model_copy(update={"observers": []}))
     backend = Unopened(silent, folder, info)
     parts = assemble(silent, folder, store, backend)

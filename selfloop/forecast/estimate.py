@@ -117,7 +117,8 @@ def run_sample(
     with closing(Store(folder, write=True)) as store:
         store.save_file(store.files.recipe, loaded.source.text())
     empty_sizes = _sizes(folder)
-    observers = [Named("plan", StepClock(steps)), *_watching(loaded, folder)]
+    clock: Named[Observer] = Named("plan", StepClock(steps))
+    observers = [clock, *_watching(loaded, folder)]
     with closing(Store(folder, write=True)) as store:
         assembled = assemble(small, folder, store, timed)
         parts = replace(assembled, notice=Observers(observers))
@@ -353,7 +354,7 @@ def _tune(recipe: Recipe, sample: Sample, cost: Rates) -> StepForecast:
     calls = calls_of(step for step in sample.steps if step.name == "answer")
     completions = sum(call.completions for call in calls)
     tokens = sum(call.tokens for call in calls)
-    question_length = sum(call.own for call in calls) / max(sample.asked, 1)
+    question_length = sum(call.unshared for call in calls) / max(sample.asked, 1)
     answer_length = CHARACTERS_PER_TOKEN * tokens / max(completions, 1)
     length = question_length + answer_length
     one_round = (

@@ -60,14 +60,14 @@ class Work(NamedTuple):
 class Call:
     """One call of the backend.
 
-    `texts` are different; of the characters `read`, `own` belong to one text alone. `longest` is
-    the most tokens of one completion.
+    `texts` are different; of the characters `read`, `unshared` belong to one text alone.
+    `longest` is the most tokens of one completion.
     """
 
     seconds: float
     texts: int
     read: int
-    own: int
+    unshared: int
     completions: int = 0
     tokens: int = 0
     longest: int = 0
@@ -81,7 +81,7 @@ class Call:
             tokens=tokens,
             completions=self.completions * times,
             # what the prompts have in common is read once, however many there are
-            read=self.read - self.own + self.own * times,
+            read=self.read - self.unshared + self.unshared * times,
         )
 
     def seconds_at(self, times: float, rates: Rates) -> float:
@@ -218,13 +218,13 @@ def calls_of(steps: Iterable[Step]) -> list[Call]:
 
 
 def with_typical_own_lengths(steps: Sequence[Step]) -> list[Step]:
-    """Return the steps with `own` mended in calls of a few texts.
+    """Return the steps with `unshared` mended in calls of a few texts.
 
     One text alone seems to be its own from its first character. In a larger call it would have as
     much of its own as the texts of other calls have.
     """
     large = [call for call in calls_of(steps) if call.texts >= MIN_TEXTS]
-    own_lengths = sorted(call.own // call.texts for call in large)
+    own_lengths = sorted(call.unshared // call.texts for call in large)
     if not own_lengths:
         return [replace(step, calls=list(step.calls)) for step in steps]
     typical = own_lengths[len(own_lengths) // 2]  # the median
@@ -232,6 +232,6 @@ def with_typical_own_lengths(steps: Sequence[Step]) -> list[Step]:
     def mended(call: Call) -> Call:
         if call.texts >= MIN_TEXTS:
             return call
-        return replace(call, own=min(call.own, typical * call.texts))
+        return replace(call, unshared=min(call.unshared, typical * call.texts))
 
     return [replace(step, calls=list(map(mended, step.calls))) for step in steps]

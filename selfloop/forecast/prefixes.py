@@ -15,12 +15,12 @@ class Reading(NamedTuple):
     """What is read of some texts.
 
     `texts` are the different ones, `read` the characters with a common beginning counted once, and
-    `own` those of them that belong to one text alone.
+    `unshared` those of them that belong to one text alone.
     """
 
     texts: int
     read: int
-    own: int
+    unshared: int
 
 
 def plain_text(prompt: str | tuple[Message, ...]) -> str:
@@ -36,8 +36,8 @@ def reading(texts: Collection[str]) -> Reading:
     ordered = sorted(set(texts))
     shared = sum(_common_length(a, b) for a, b in pairwise(ordered))
     read = sum(map(len, ordered)) - shared
-    own = min(read, typical_own_length(ordered) * len(ordered))
-    return Reading(len(ordered), read, own)
+    unshared = min(read, typical_own_length(ordered) * len(ordered))
+    return Reading(len(ordered), read, unshared)
 
 
 def typical_own_length(texts: Collection[str]) -> int:
