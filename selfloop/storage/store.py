@@ -543,12 +543,16 @@ def open_store(folder: Path, *, write: bool) -> Store:
 def upgraded_recipe_text(path: Path) -> str | None:
     """Return the recipe at `path` with its present keys, where it is that of an earlier run.
 
-    None: it is not a run's recipe, or has the present keys. Raises StoreError.
+    None: it is not a run's recipe, or has the present keys. Raises RecipeError.
     """
     folder = RunFolder(path.parent)
     if path.name != folder.recipe.name or not folder.is_run:
         return None
-    with closing(Store(folder.path, write=False)) as store:
+    try:
+        store = Store(folder.path, write=False)
+    except StoreError:
+        return None  # a recipe can be run again even if its run is damaged
+    with closing(store):
         return store.recipe_text()
 
 
