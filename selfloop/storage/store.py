@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_FREE_BYTES = 1 << 16  # with less on the disk SQLite cannot work
+MAX_VERSION_DIGITS = 9  # a stranger may have written more, which Python refuses to read
 MAX_REASON = 200  # characters of what is wrong with a damaged record
 
 # keys of `meta` that belong to the store itself; all others are pinned by whoever runs
@@ -118,16 +119,24 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire(timeout=0)
                 atomic.remove_leftovers(folder)
-            self._db = self._connect(write)
-            self._check_versions()
-            if write:
-                self._migrate()
         except Timeout:
             raise RunLocked(
                 f"another process is working on {folder}. Wait for it, or stop it first."
             ) from None
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             raise _disk_error(folder, error) from error
+        try:
+            self._db = self._connect(write)
+            self._check_versions()
+            if write:
+                self._migrate()
+        except BaseException as error:
+            # whoever catches this may open the run again in this process
+            if self._lock:
+                self._lock.release()
+            if isinstance(error, OSError | sqlite3.Error):
+                raise _disk_error(folder, error) from error
+            raise
 
     def _connect(self, write: bool) -> sqlite3.Connection:
         path = self.files.database
@@ -154,9 +163,10 @@ class Store:
         row = self._db.execute(sql, (_VERSION,)).fetchone()
         if row is None:
             return upgrades.FIRST_VERSION
-        if not row[0].isdecimal():
-            raise _damaged(self.folder, f"the version of its records is {row[0]:.40}")
-        return max(int(row[0]), upgrades.FIRST_VERSION)
+        text = str(row[0])[:MAX_VERSION_DIGITS]
+        if not text.isdecimal():
+            raise _damaged(self.folder, f"the version of its records is {text}")
+        return max(int(text), upgrades.FIRST_VERSION)
 
     def _newer(self, version: str) -> StoreError:
         return StoreError(
