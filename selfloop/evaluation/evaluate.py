@@ -54,8 +54,8 @@ class Detector:
     """How well one confidence tells right answers from wrong ones.
 
     Where it abstains it counts as 0; `abstains` is the share of such answers. `metrics` are AUROC,
-    AURC, ECE and Brier. The other two are for plotting: what `metrics.risk_coverage` and
-    `metrics.reliability` return, by name.
+    AURC, ECE and Brier. The other two are for plotting: the results of `metrics.risk_coverage` and
+    `metrics.reliability`, by name.
     """
 
     abstains: float
@@ -70,7 +70,7 @@ class Report:
 
     `policies` holds the run's own decisions ("run") and three that need no detector, see
     `policies`. `silent` is the share of questions to which the model itself said that it does not
-    know; such an answer is none that is right. `match` is how answers were compared with gold
+    know; such an answer counts as wrong. `match` is how answers were compared with gold
     answers: a name as `gold.match_named` takes it.
     """
 

@@ -69,7 +69,7 @@ def match_named(name: str) -> Match:
     """Return the match that `--match` names: exact, squad, contains, f1, f1:0.7, numeric,
     numeric:0.05.
 
-    Raises RecipeError for a name that is none, and a threshold out of range.
+    Raises RecipeError for an unknown name, and for a threshold out of range.
     """
     kind, _, value = name.partition(":")
     if kind in _PLAIN and not value:

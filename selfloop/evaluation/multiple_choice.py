@@ -62,7 +62,7 @@ class Report:
 
 
 def items(rows: Iterable[Cells]) -> list[Item]:
-    """Return the rows as items. Raises RecipeError for one that is none."""
+    """Return the rows as items. Raises RecipeError for a row of another form."""
     try:
         return TypeAdapter(list[Item]).validate_python(list(rows))
     except ValidationError as error:

@@ -1,7 +1,7 @@
-"""What texts have in common at their beginning: a backend reads that once for all of them.
+"""The common beginnings of texts: a backend reads each once for all of them.
 
 Lengths are in characters. Nothing here knows a tokenizer: the forecast compares calls with calls of
-the same model, and what a character costs is fitted.
+the same model, and the cost of a character is fitted.
 """
 
 from collections.abc import Collection
@@ -31,7 +31,7 @@ def plain_text(prompt: str | tuple[Message, ...]) -> str:
 
 
 def reading(texts: Collection[str]) -> Reading:
-    """Return what a backend reads of these texts, with common beginnings read once."""
+    """Return how much a backend reads of these texts, with common beginnings read once."""
     # in sorted order each text shares its longest beginning with a neighbour
     ordered = sorted(set(texts))
     shared = sum(_common_length(a, b) for a, b in pairwise(ordered))
