@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, get_args
 from ruamel.yaml import YAML
 
 from selfloop.config.recipe import Decide
-from selfloop.config.yaml_source import Source, override
+from selfloop.config.yaml_source import override
 from selfloop.data.cells import evened
 from selfloop.errors import MissingExtra, RecipeError
 from selfloop.history import UNSAID, Past
 from selfloop.records import Attempt, Belief, Decision, Outcome, Round
-from selfloop.storage.store import RECIPE, opened, rounds_of
+from selfloop.storage.run_folder import RunFolder
+from selfloop.storage.store import open_store, recipe_of, rounds_of
 from selfloop.text.answers import UNKNOWN
 from selfloop.text.display import encodable, printable
 
@@ -60,12 +61,12 @@ class Run:
     @property
     def report(self) -> Path:
         """Return where the run's report lies once it is written: `selfloop report RUN`."""
-        return self.folder / "report.html"
+        return RunFolder(self.folder).report
 
     @property
     def model(self) -> dict[str, Any]:
         """Return what was pinned of the model: `name`, `file`, `sha256` and so on."""
-        store = opened(self.folder, write=False)
+        store = open_store(self.folder, write=False)
         try:
             return store.model()
         finally:
@@ -74,7 +75,7 @@ class Run:
     @property
     def recipe(self) -> dict[str, Any]:
         """Return the recipe as it was run, as data; what it leaves out is as docs/recipe.md says."""
-        return Source(self.folder / RECIPE).data
+        return recipe_of(self.folder)
 
     @property
     def decide(self) -> Decide:
@@ -171,7 +172,7 @@ def run(
 
 def open(folder: Path | str) -> Run:
     """Return the run in `folder`. Raises StoreError if there is none."""
-    opened(Path(folder), write=False).close()
+    open_store(Path(folder), write=False).close()
     return Run(Path(folder))
 
 

@@ -21,6 +21,7 @@ from selfloop.history import UNSAID, agree, gist, origin, surest
 from selfloop.storage import atomic
 from selfloop.text.answers import UNKNOWN
 from selfloop.text.display import cells, encodable, printable
+from selfloop.text.units import plural
 
 WIDE = 180  # cells of a line where it is no terminal that shows it
 # a terminal of fewer cells wraps; below that, what belongs to a row has a line of its own
@@ -339,11 +340,11 @@ def _library(names: Sequence[str], runs: Path) -> "tuple[list[Run], Exception | 
 
 def _all(runs: Path) -> list[Path]:
     from selfloop.errors import StoreError
-    from selfloop.storage.store import DATABASE
+    from selfloop.storage.run_folder import RunFolder
 
     try:
         found = (
-            sorted(folder for folder in runs.iterdir() if (folder / DATABASE).is_file())
+            sorted(folder for folder in runs.iterdir() if RunFolder(folder).is_run)
             if runs.is_dir()
             else []
         )
@@ -363,7 +364,7 @@ def _read(folder: Path, name: str) -> Run:
     from contextlib import closing
 
     from selfloop.errors import StoreError
-    from selfloop.storage.store import DATABASE, Store
+    from selfloop.storage.store import Store
 
     with closing(Store(folder, write=False)) as store:
         try:
@@ -371,7 +372,7 @@ def _read(folder: Path, name: str) -> Run:
             entries = entries_of(store.rounds())
         except ValueError as error:  # what is stored is not JSON, or no record
             raise StoreError(
-                f"{folder / DATABASE} is damaged: {str(error).splitlines()[0]}. Restore the file, "
+                f"{store.files.database} is damaged: {str(error).splitlines()[0]}. Restore the file, "
                 "or name other runs."
             ) from error
     return Run(encodable(name), encodable(str(model)), tuple(entries))
@@ -393,7 +394,7 @@ def _show(rows: Sequence[Row], runs: Sequence[Run], merge: bool, as_json: bool) 
         return
     known = sum(row.known for row in rows)
     declined = f', {len(rows) - known} "{UNKNOWN}"' if known < len(rows) else ""
-    click.echo(f"{_many(known, 'belief')}{declined} in {_named(runs)}")
+    click.echo(f"{plural(known, 'belief')}{declined} in {_named(runs)}")
     for row in rows:
         where = (
             f"{row.run.name}, round {row.outcome.round}"
@@ -401,7 +402,7 @@ def _show(rows: Sequence[Row], runs: Sequence[Run], merge: bool, as_json: bool) 
             else f"round {row.outcome.round}"
         )
         if merge and row.agree + row.differ > 1:
-            where += f"; {_many(row.agree, 'run')} agree{'s' * (row.agree == 1)}"
+            where += f"; {plural(row.agree, 'run')} agree{'s' * (row.agree == 1)}"
             where += f", {row.differ} differ{'s' * (row.differ == 1)}" if row.differ else ""
         click.echo(
             _line(f"  {_sure(row.outcome)}  ", row.outcome.question.text, row.answer, f"({where})")
@@ -511,12 +512,8 @@ def _sure(outcome: Outcome) -> str:
     return "    " if outcome.confidence is None else f"{outcome.confidence:.2f}"
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
-
-
 def _named(runs: Sequence[Run]) -> str:
-    return printable(runs[0].name, 60) if len(runs) == 1 else _many(len(runs), "run")
+    return printable(runs[0].name, 60) if len(runs) == 1 else plural(len(runs), "run")
 
 
 def _width() -> int:
@@ -563,7 +560,7 @@ def _write(file: Path, rows: Sequence[Row], form: str, merge: bool) -> None:
     note_written(file, "beliefs")
     known = sum(row.known for row in rows)
     declined = f' and {len(rows) - known} "{UNKNOWN}"' if known < len(rows) else ""
-    click.echo(f"wrote {_many(known, 'belief')}{declined} to {printable(str(file))}")
+    click.echo(f"wrote {plural(known, 'belief')}{declined} to {printable(str(file))}")
 
 
 def _is_earlier(file: Path) -> bool:

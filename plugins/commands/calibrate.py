@@ -9,6 +9,7 @@ from selfloop_plugins._shared.output import force_option, refuse_taken, writing
 
 from selfloop import hookimpl
 from selfloop.cli.options import FilePath, run_argument, run_folder, runs_dir
+from selfloop.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from selfloop_plugins._shared.calibration import Calibration, Said
@@ -59,7 +60,7 @@ def command(
     from selfloop.evaluation import metrics
 
     folder = run_folder(run, runs)
-    file = out or folder / "calibration-labels.json"
+    file = out or RunFolder(folder).calibration_on_labels
     refuse_taken(file, "calibration on labels", force=force, ours=_is_earlier)
     said, right, questions = _labelled(folder)
     shaped = method == "isotonic" or (method == "auto" and len(said) >= ENOUGH)

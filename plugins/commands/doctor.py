@@ -19,15 +19,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 from selfloop_plugins.models import locate as models
-from selfloop_plugins.models.command import size
 from selfloop_plugins.models.stores import PLACES, is_there
 
-from selfloop import hookimpl
+from selfloop import hookimpl, system
 from selfloop.cli.options import as_json
 from selfloop.cli.tables import print_wrapped, terminal_width, wrapped
+from selfloop.storage.run_folder import runs_in
 from selfloop.text.display import printable
-
-from . import _computer as computer
+from selfloop.text.units import plural, size
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -40,6 +39,20 @@ COLOURS: dict[Level, str] = {
     "wrong": "red",
 }
 LEAST_MEMORY, LEAST_DISK = 10**9, 2 * 10**9  # bytes free, below which little can be done
+# what llama.cpp computes faster with, as Linux names it -> as llama.cpp does
+FEATURES = {
+    "avx2": "AVX2",
+    "fma": "FMA",
+    "f16c": "F16C",
+    "avx512f": "AVX512",
+    "avx512_vnni": "AVX512_VNNI",
+    "avx512_bf16": "AVX512_BF16",
+    "amx_int8": "AMX_INT8",
+    "asimd": "NEON",
+    "asimddp": "DOTPROD",
+    "i8mm": "MATMUL_INT8",
+    "sve": "SVE",
+}
 COLUMN = 22  # where a finding's text begins
 NARROW = 72  # a terminal of fewer columns has it on a line of its own
 LONGEST = 400  # cells of a finding
@@ -179,8 +192,14 @@ def _lack(wanted: "Requirement") -> str:
     return "" if fits else f"{wanted.name} {there} is there, and {wanted.specifier} is needed"
 
 
+def _features() -> list[str] | None:
+    """Return which of `FEATURES` the processor has; None where the system does not tell."""
+    flags = system.processor_flags()
+    return None if flags is None else [name for name in FEATURES if name in flags]
+
+
 def _processor(deep: bool) -> Iterator[Finding]:
-    has = computer.features()
+    has = _features()
     told = (
         "this system does not say what it can"
         if has is None
@@ -188,13 +207,13 @@ def _processor(deep: bool) -> Iterator[Finding]:
     )
     slow = has is not None and not {"avx2", "asimd"} & set(has)
     mend = "llama.cpp runs without AVX2, but slowly: take the smallest model" if slow else ""
-    yield Finding("processor", f"{computer.processor()}: {told}", "slow" if slow else "ok", mend)
+    yield Finding("processor", f"{system.processor()}: {told}", "slow" if slow else "ok", mend)
 
 
 def _threads(deep: bool) -> Iterator[Finding]:
     cores, limit, said = (
-        computer.cores(),
-        computer.core_limit(),
+        system.logical_cores(),
+        system.core_limit(),
         os.environ.get("OMP_NUM_THREADS", ""),
     )
     allowed = (
@@ -221,8 +240,7 @@ def _threads(deep: bool) -> Iterator[Finding]:
 
 
 def _memory(deep: bool) -> Iterator[Finding]:
-    total, free = computer.memory()
-    limit = computer.memory_limit()
+    total, free, limit = system.total_memory(), system.free_memory(), system.memory_limit()
     inside = f", this container allows {size(limit)}" if limit is not None and limit < total else ""
     low = min(free, limit or free) < LEAST_MEMORY
     mend = (
@@ -264,7 +282,7 @@ def _llama(deep: bool) -> Iterator[Finding]:
         "llama.cpp",
         f"llama-cpp-python {version}, built with {', '.join(sorted(built)) or 'nothing special'}",
     )
-    unused = [name for name in computer.features() or () if computer.FEATURES[name] not in built]
+    unused = [name for name in _features() or () if FEATURES[name] not in built]
     if unused:
         said = f"this processor has {', '.join(unused)}, and llama.cpp was built without"
         yield Finding("llama.cpp", said, "slow", REBUILD)
@@ -336,7 +354,7 @@ def _cache(deep: bool) -> Iterator[Finding]:
         if is_there(folder / name):
             yield Finding(
                 "cache",
-                f"{size(computer.weight(folder / name))} in {folder / name}: {what}, made again "
+                f"{size(system.folder_size(folder / name))} in {folder / name}: {what}, made again "
                 "if deleted",
             )
     yield _room("cache", folder, f"free some space, or set {models.CACHE} to another folder")
@@ -347,19 +365,18 @@ def _others(deep: bool) -> Iterator[Finding]:
         for folder in filter(is_there, place.folders()):
             yield Finding(
                 "models",
-                f"{size(computer.weight(folder))} in {folder}: {place.title} (see: selfloop "
+                f"{size(system.folder_size(folder))} in {folder}: {place.title} (see: selfloop "
                 "models)",
             )
 
 
 def _runs(deep: bool) -> Iterator[Finding]:
     folder = Path(os.environ.get("SELFLOOP_RUNS") or "runs")
-    count = len(list(folder.glob("*/run.sqlite"))) if is_there(folder) else 0
+    count = len(list(runs_in(folder))) if is_there(folder) else 0
     if count:
         yield Finding(
             "runs",
-            f"{count} run{'s' * (count != 1)} in {folder.resolve()}, "
-            f"{size(computer.weight(folder))}",
+            f"{plural(count, 'run')} in {folder.resolve()}, {size(system.folder_size(folder))}",
         )
     yield _room(
         "runs", folder, "free some space, or choose another folder with --runs or SELFLOOP_RUNS"

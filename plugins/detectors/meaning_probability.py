@@ -3,6 +3,7 @@
 import math
 
 from selfloop import Claim, Component, hookimpl
+from selfloop.text.units import plural
 
 from ._claims import NAN, NOT_SAID, Abstain, OneByOne, meaning, repeats, stated, total
 
@@ -40,7 +41,7 @@ class MeaningProbability(OneByOne):
         found = min(1.0, math.fsum(math.exp(log) for log in wordings.values()))
         return (
             found,
-            f"probability {found:.2g}, in {len(wordings)} wording{'s' * (len(wordings) > 1)}",
+            f"probability {found:.2g}, in {plural(len(wordings), 'wording')}",
         )
 
 

@@ -15,6 +15,7 @@ from selfloop import Claim, Component, Judging, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.records import Continuation
 from selfloop.text.answers import normalise
+from selfloop.text.units import plural
 
 from ._claims import Abstain, OneByOne, meaning, stated
 from ._similarity import sentences
@@ -90,7 +91,7 @@ class SelfCheckPrompt(ByReading):
         support = math.fsum(yes) / (count * len(claim.samples))
         return (
             support,
-            f"support {support:.2f} of {count} sentence{'s' * (count > 1)} by "
+            f"support {support:.2f} of {plural(count, 'sentence')} by "
             f"{len(claim.samples)} samples",
         )
 

@@ -7,6 +7,7 @@ import click
 
 from selfloop.cli import commands_of_plugins
 from selfloop.cli.options import FilePath, accept_license, as_json, complete_recipe, overrides
+from selfloop.text.units import plural
 
 
 @click.command("check")
@@ -43,8 +44,6 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
         click.echo(json.dumps(loaded.recipe.model_dump(mode="json"), indent=2))
         return
     asked = loaded.recipe.rounds * loaded.recipe.ask.questions
-    click.echo(f"{recipe} can run: {_rounds(loaded.recipe.rounds)}, {asked} questions at most.")
-
-
-def _rounds(count: int) -> str:
-    return f"{count} round{'s' * (count != 1)}"
+    click.echo(
+        f"{recipe} can run: {plural(loaded.recipe.rounds, 'round')}, {asked} questions at most."
+    )

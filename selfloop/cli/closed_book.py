@@ -30,11 +30,11 @@ def answering(what: str) -> Answering:
     Raises StoreError for a run that has not begun.
     """
     from selfloop.config.yaml_source import override
-    from selfloop.storage.store import DATABASE
+    from selfloop.storage.run_folder import RunFolder
 
     if what.lower().endswith((".yaml", ".yml")):
         return Answering(recipe_file(Path(what))[0])
-    if (Path(what) / DATABASE).is_file():
+    if RunFolder(Path(what)).is_run:
         return _tuned(Path(what))
     if what in names() and not Path(what).is_file():
         file, base = recipe_file(Path(what))
@@ -45,17 +45,18 @@ def answering(what: str) -> Answering:
 
 
 def _tuned(folder: Path) -> Answering:
-    from selfloop.storage.store import RECIPE, opened
+    from selfloop.storage.store import open_store
 
-    with closing(opened(folder, write=False)) as store:
-        base, pinned, adapter = (
+    with closing(open_store(folder, write=False)) as store:
+        recipe, base, pinned, adapter = (
+            store.files.recipe,
             store.meta().get("base", "."),
             {"model": store.model()},
             store.past().adapter,
         )
     if adapter:
         pinned["adapter"] = asdict(replace(adapter, path=str(folder.resolve() / adapter.path)))
-    return Answering(folder / RECIPE, (), Path(base), pinned)
+    return Answering(recipe, (), Path(base), pinned)
 
 
 def refuse_ignored(overrides: Sequence[str], *keys: str) -> None:

@@ -153,9 +153,9 @@ def command(
 
 def _finished(what: str, runs: Path) -> Path:
     from selfloop.errors import RecipeError
-    from selfloop.storage.store import DATABASE
+    from selfloop.storage.run_folder import RunFolder
 
-    if not any((folder / DATABASE).is_file() for folder in (Path(what), runs / what)):
+    if not any(RunFolder(folder).is_run for folder in (Path(what), runs / what)):
         raise RecipeError(
             f"no run {what}. To measure a recipe or a model, give --data FILE or --data {HUB}NAME "
             "too."
@@ -230,10 +230,10 @@ def _report(
         refuse_unknown(requirements, told)
         text = to_json(found, indent=2).decode()
         try:
-            store.save_file("eval.json", text + "\n")
-            files.append(folder / "eval.json")
-            save(folder / "eval.parquet", report.columns())
-            files.append(folder / "eval.parquet")
+            store.save_file(store.files.evaluation, text + "\n")
+            files.append(store.files.evaluation)
+            save(store.files.evaluated_answers, report.columns())
+            files.append(store.files.evaluated_answers)
         except MissingExtra as error:
             missing = str(error)
         except StoreError as error:  # a run that may only be read
@@ -365,12 +365,12 @@ def _multiple_choice(
         raise RecipeError(f"multiple choice needs loglikelihood, {lacks}")
     with TemporaryDirectory() as folder:
         store = Store(Path(folder), write=True)
-        store.pin(**who.pinned)
+        store.set_meta(**who.pinned)
         parts = assemble(loaded, Path(folder), store)
         try:
             info = parts.backend.describe()
             pin_model(parts, store)
-            if adapter := store.in_effect([]):
+            if adapter := store.active_adapter([]):
                 parts.load_adapter(adapter)
             report = score(
                 wanted,

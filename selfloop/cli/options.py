@@ -10,10 +10,10 @@ from click.shell_completion import CompletionItem
 from selfloop import progress
 from selfloop.errors import StoreError, did_you_mean
 from selfloop.registry.isolation import output_for_programs
+from selfloop.storage.run_folder import runs_in
 
 SHOWN = 8  # runs that a message names
 # of `selfloop.storage.store`, which takes too long to import each time somebody presses Tab
-DATABASE = "run.sqlite"
 
 
 class FilePath(click.Path):
@@ -132,7 +132,7 @@ def run_folder(name: str, runs: Path) -> Path:
 
 def _runs(runs: Path) -> list[str]:
     try:
-        return sorted(folder.parent.name for folder in runs.glob(f"*/{DATABASE}"))
+        return sorted(folder.name for folder in runs_in(runs))
     except OSError:
         return []
 

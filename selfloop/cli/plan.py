@@ -19,7 +19,8 @@ from selfloop.cli.options import (
     runs_dir,
 )
 from selfloop.cli.tables import print_table
-from selfloop.text.display import duration, printable
+from selfloop.text.display import printable
+from selfloop.text.units import duration, plural, size
 
 if TYPE_CHECKING:
     from selfloop.config.recipe import Loaded
@@ -119,13 +120,13 @@ def _capabilities(loaded: "Loaded", found: "Forecast") -> Iterator[dict[str, Any
 
 
 def _warnings(loaded: "Loaded", found: "Forecast", runs: Path) -> Iterator[str]:
-    from selfloop.forecast.machine import free_memory
+    from selfloop import system
 
-    free, disk = free_memory(), shutil.disk_usage(_there(runs)).free
-    if found.memory and free is not None and found.memory > free:
-        yield f"the run takes {_bytes(found.memory)} of memory, and {_bytes(free)} are free now. Take a smaller model."
+    free, disk = system.free_memory(), shutil.disk_usage(_there(runs)).free
+    if found.memory and found.memory > free:
+        yield f"the run takes {size(found.memory)} of memory, and {size(free)} are free now. Take a smaller model."
     if found.disk > disk:
-        yield f"the run takes {_bytes(found.disk)} of disk, and {_bytes(disk)} are free. Choose another with --runs."
+        yield f"the run takes {size(found.disk)} of disk, and {size(disk)} are free. Choose another with --runs."
     if not found.sample.asked:
         yield "not one question of the sample could be asked: what comes after asking is not in the forecast."
     yield from (f"in the sample something failed: {trouble}" for trouble in found.sample.troubles)
@@ -185,21 +186,21 @@ def _print(
     recipe, sample, model = loaded.recipe, found.sample, found.model
     about = ", ".join(filter(None, (model.architecture, "chat" if model.chat else "base")))
     click.echo(
-        f"{printable(recipe.name)}: {_many(recipe.rounds, 'round')} of {recipe.ask.questions:,} "
+        f"{printable(recipe.name)}: {plural(recipe.rounds, 'round')} of {recipe.ask.questions:,} "
         "questions"
     )
     click.echo(
         f"with {printable(model.name, 60)} ({printable(about, 60)}), by {recipe.backend.kind}"
     )
-    played = f"{_many(sample.rounds, 'round')} of {_many(sample.questions, 'question')}"
+    played = f"{plural(sample.rounds, 'round')} of {plural(sample.questions, 'question')}"
     click.echo(f"measured on {played}, which took {duration(sample.seconds)}\n")
     _table(found, recipe.rounds)
     free = shutil.disk_usage(_there(runs)).free
     click.echo(
         "memory  "
-        f"{_bytes(found.memory) + ' at most' if found.memory else 'this system does not tell'}"
+        f"{size(found.memory) + ' at most' if found.memory else 'this system does not tell'}"
     )
-    click.echo(f"disk    {_bytes(found.disk)} in {printable(str(runs))} ({_bytes(free)} free)\n")
+    click.echo(f"disk    {size(found.disk)} in {printable(str(runs))} ({size(free)} free)\n")
     rows = [
         [row["capability"], "yes" if row["given"] else "no", ", ".join(row["needed_by"])]
         for row in capabilities
@@ -216,11 +217,3 @@ def _table(found: "Forecast", rounds: int) -> None:
     whole = f"{sum(part.tokens for part in found.parts):,}"
     rows.append(["in all", "", "", duration(found.seconds), whole])
     print_table(["step", "round 1", "each later", "in all", "tokens"], rows, last_is_bold=True)
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 999.5e6 else f"{count / 1e6:.1f} MB"

@@ -1,6 +1,6 @@
-"""What a run will take, before it is made.
+"""Forecasts time, tokens and memory of a run.
 
 estimate.py      completions, tokens and time of a recipe
-meter.py         how fast a backend is
-machine.py       memory of this machine and this process
+meter.py         the work and the time of each call of a backend
+prefixes.py      the common beginnings of prompts, which are read once
 """
