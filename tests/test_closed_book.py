@@ -44,10 +44,10 @@ def test_ask_says_what_the_model_knows_and_that_it_does_not_know(
         KNOWN,
         "Paris",
         "  confidence 1.00",
-        "  asked 4 times more: Paris ×4",
+        "  4 more samples: Paris ×4",
     ]
     assert unknown.splitlines()[:2] == [UNKNOWN, "I don't know"]
-    assert " in: " in unknown
+    assert "  best guess (confidence " in unknown
     assert not (world / "runs").exists(), "asking leaves nothing behind"
 
 

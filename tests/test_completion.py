@@ -90,7 +90,7 @@ def test_the_script_says_how_to_switch_it_on(shell: str, selfloop: Selfloop) -> 
     said = selfloop("completion", shell)
     assert said.code == 0
     assert f"_SELFLOOP_COMPLETE={shell}_complete" in said.out
-    assert said.out.splitlines()[-1] == f"# Switch it on for good: {INSTALL[shell]}"
+    assert said.out.splitlines()[-1] == f"# Enable it for good: {INSTALL[shell]}"
     assert INSTALL[shell] in selfloop("completion").out
 
 

@@ -222,7 +222,7 @@ def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
     )
     assert (
         shown[start + 2]
-        == "right is what is the same as a gold answer by the house rule (--match exact)"
+        == "An answer is right if it is the same as a gold answer by the house rule (--match exact)"
     )
     assert "AUROC AURC ECE Brier abstains" in shown
     assert "run always answer always decline random" in shown
@@ -230,7 +230,7 @@ def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
     run = folder / "runs/eval-data"
     assert (
         shown[-1]
-        == "All intervals, and what to plot: runs/eval-data/eval.json, runs/eval-data/eval.parquet"
+        == "All intervals, and data for plots: runs/eval-data/eval.json, runs/eval-data/eval.parquet"
     )
     found = json.loads((run / "eval.json").read_text())
     assert (found["questions"], found["match"]) == (3, "exact")

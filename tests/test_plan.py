@@ -141,7 +141,7 @@ def test_too_little_memory_and_disk_are_warned_of(
     monkeypatch.setattr("selfloop.forecast.machine.free_memory", lambda: 1000)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     said = selfloop("plan", "r.yaml").out
-    assert "of memory, and 0.0 MB are free now. Take a smaller model." in said
+    assert "of memory, and 0.0 MB are free now. Use a smaller model." in said
     assert "of disk, and 0.0 MB are free. Choose another with --runs." in said
 
 

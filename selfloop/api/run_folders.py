@@ -1,0 +1,37 @@
+"""A run's folder by its name.
+
+The shell completes names with it each time somebody presses Tab, so it imports next to nothing.
+"""
+
+from pathlib import Path
+
+from selfloop.errors import StoreError, did_you_mean
+
+MAX_NAMES = 8  # runs that a message names
+# The name is also in `selfloop.storage.store`, which takes too long to import at the Tab key.
+DATABASE = "run.sqlite"
+
+
+def run_folder(name: str, runs: Path) -> Path:
+    """Return the folder of the run `name`: a path, or a folder of `runs`.
+
+    Raises StoreError where it is neither.
+    """
+    for folder in (Path(name), runs / name):
+        if folder.is_dir():
+            return folder
+    existing = run_names(runs)
+    advice = "Give the folder of a run, as `selfloop run` printed it, or the folder of all runs "
+    advice += "with --runs."
+    if existing:
+        more = f" and {len(existing) - MAX_NAMES} more" if len(existing) > MAX_NAMES else ""
+        advice = f"Runs in {runs}: {', '.join(existing[:MAX_NAMES])}{more}."
+    raise StoreError(f"no run in {runs / name}.{did_you_mean(name, existing)} {advice}")
+
+
+def run_names(runs: Path) -> list[str]:
+    """Return the names of the runs in a folder, sorted; none where it cannot be read."""
+    try:
+        return sorted(database.parent.name for database in runs.glob(f"*/{DATABASE}"))
+    except OSError:
+        return []
