@@ -181,7 +181,8 @@ def test_run_json_is_json_alone(run: Path, selfloop: Selfloop) -> None:
 
 
 def test_the_summary_counts_what_revisions_change(write: Write, selfloop: Selfloop) -> None:
-    recipe = "rounds: 1\nbackend: scripted\ncritique: plain\nask: {questions: 6, sources: [blank_slate]}\n"
+    recipe = "rounds: 1\nbackend: scripted\ncritique: plain\n"
+    recipe += "ask: {questions: 6, sources: [blank_slate]}\n"
     write({"revised.yaml": recipe})
     found = json.loads(selfloop("run", "revised.yaml", "--json").out)
     assert found["flips"] and all(n["accepted"] <= n["revisions"] for n in found["flips"].values())

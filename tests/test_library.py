@@ -1,9 +1,10 @@
-"""selfloop from Python: the functions of the library, their records, and the cost of importing it."""
+"""selfloop from Python: the library's functions, their records, and the cost of importing it."""
 
 import json
 import re
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +32,8 @@ def run(work: Path) -> library.Run:
 
 
 def asked(run: library.Run) -> list[str]:
-    return [attempt.question.text for ended in run.rounds for attempt in ended.attempts]
+    attempts = chain.from_iterable(ended.attempts for ended in run.rounds)
+    return [attempt.question.text for attempt in attempts]
 
 
 def test_a_recipe_is_a_file_or_text_or_data(write: Any) -> None:

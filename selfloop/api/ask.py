@@ -18,6 +18,9 @@ from selfloop.storage.store import attempts_of
 from selfloop.text.answers import UNKNOWN
 from selfloop.text.display import encodable
 
+# Several questions. Not any sequence: a text is a sequence of texts too.
+Questions = list[str] | tuple[str, ...]
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -68,11 +71,11 @@ def ask(model: ModelLike, questions: str, changes: Changes = ...) -> Answer: ...
 
 
 @overload
-def ask(model: ModelLike, questions: Sequence[str], changes: Changes = ...) -> list[Answer]: ...
+def ask(model: ModelLike, questions: Questions, changes: Changes = ...) -> list[Answer]: ...
 
 
 def ask(
-    model: ModelLike, questions: str | Sequence[str], changes: Changes = ()
+    model: ModelLike, questions: str | Questions, changes: Changes = ()
 ) -> Answer | list[Answer]:
     """Ask a model; return an `Answer` to one question, or a list of them in the order asked.
 
@@ -137,7 +140,8 @@ def _attempts(
 
 def _answer(attempt: Attempt) -> Answer:
     question, decision = attempt.question.text, str(attempt.decision)
-    if error := _error(attempt):
+    error = _error(attempt)
+    if error:
         return Answer(question, error=error, decision=decision, attempt=attempt)
     return Answer(
         question=question,

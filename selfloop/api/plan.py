@@ -189,7 +189,8 @@ def _warnings(loaded: Loaded, estimate: Forecast, free_disk: int) -> Iterator[st
             "the weights are used as shipped. weights: auto measures, once, whether another format "
             "is faster here."
         )
-    if tuner := loaded.recipe.tuner:
+    tuner = loaded.recipe.tuner
+    if tuner:
         yield from _tuner_warnings(loaded, tuner)
 
 

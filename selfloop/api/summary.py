@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -75,7 +76,7 @@ def _general(reason: str) -> str:
 
 def _revisions(rounds: Iterable[Round]) -> dict[str, dict[str, int]]:
     """Return, for each change that revisions made, their number and that of the accepted ones."""
-    attempts = [attempt for ended in rounds for attempt in ended.attempts]
+    attempts = list(chain.from_iterable(ended.attempts for ended in rounds))
     accepted = flips.counts(attempts, accepted=True)
     return {
         change: {"revisions": count, "accepted": accepted[change]}

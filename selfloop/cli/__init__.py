@@ -102,7 +102,7 @@ def short_help(command: click.Command, limit: int) -> str:
     """Return a command's own summary; an empty string where it raises."""
     try:
         return command.get_short_help_str(limit)
-    except Exception:  # noqa: BLE001  a plugin's command: `selfloop --help` is there whatever it does
+    except Exception:  # noqa: BLE001  no plugin's command may break `selfloop --help`
         return ""
 
 

@@ -85,8 +85,8 @@ def _print_plan(plan: "Plan", runs: Path) -> None:
     click.echo(f"disk    {size(plan.disk)} in {printable(str(runs))} ({free} free)\n")
     rows = []
     for capability in plan.capabilities:
-        given = "yes" if capability.is_given else "no"
-        rows.append([capability.name, given, ", ".join(capability.needed_by)])
+        answer = "yes" if capability.is_given else "no"
+        rows.append([capability.name, answer, ", ".join(capability.needed_by)])
     print_table(["capability", "given", "needed by"], rows, left=3)
 
 

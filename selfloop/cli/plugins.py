@@ -69,7 +69,7 @@ def command(names: tuple[str, ...], kind: str | None, as_json: bool) -> None:
     _refuse_unknown(names, rows, kind, catalog)
     clashes = catalog.clashes()
     if names:
-        rows = [row for row in rows if any(_is_named(row, name, rows) for name in names)]
+        rows = _named_rows(rows, names)
     if as_json:
         listing = {"components": rows, "broken": catalog.broken, "clashes": clashes}
         click.echo(json.dumps(listing, indent=2))
@@ -139,6 +139,15 @@ def _page(kind: str, name: str, package: str) -> str:
     if package != "selfloop":
         return ""
     return PAGES.get(name, PAGES.get(kind, "docs/recipe.md"))
+
+
+def _named_rows(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """Return the components that one of the names means."""
+    named = []
+    for row in rows:
+        if any(_is_named(row, name, rows) for name in names):
+            named.append(row)
+    return named
 
 
 def _is_named(row: Row, name: str, rows: Sequence[Row]) -> bool:

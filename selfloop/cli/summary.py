@@ -51,7 +51,9 @@ def print_summary(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
         if summary["failures"]:
             click.echo(failures, err=True)
         return
-    rows = [[str(counts[column]) for column in COLUMNS] for counts in summary["rounds"]]
+    rows = []
+    for counts in summary["rounds"]:
+        rows.append([str(counts[column]) for column in COLUMNS])
     print_table(COLUMNS, rows, title="Results", left=0)
     for line in (dropped_line(summary["dropped_for"]), revisions_line(summary["flips"])):
         if line:

@@ -35,7 +35,7 @@ def print_table(
     here. Without `header` the names are printed only where rows become lines.
     """
     names = [printable(name) for name in columns]
-    table = [[printable(cell) for cell in row] for row in rows]
+    table = [list(map(printable, row)) for row in rows]
     if title:
         click.secho(title, bold=True)
     measured = [names, *table] if header else table

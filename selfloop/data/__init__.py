@@ -48,7 +48,10 @@ MOST_REMEMBERED = 64 * 1024**2  # bytes of a file whose rows are kept while a mo
 PACKED = (".gz", ".gzip")
 CSV = (".csv", ".tsv", ".tab")
 JSON = (".json", *json_rows.LINES)
-KINDS = "text (.txt, .md), JSONL, JSON, CSV, TSV, Parquet, Arrow, each of them also as .gz, or a folder of `datasets`"
+KINDS = (
+    "text (.txt, .md), JSONL, JSON, CSV, TSV, Parquet, Arrow, each of them also as .gz, or a "
+    "folder of `datasets`"
+)
 
 
 def read(

@@ -8,6 +8,7 @@ exporting.py  writes beliefs to a file
 """
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -52,7 +53,7 @@ class Selection:
         groups = group_by_question(answers)
         if self.merge:
             return [merge_runs(group) for group in groups]
-        return [answer for group in groups for answer in group]
+        return list(chain.from_iterable(groups))
 
     def _matches(self, answer: FinalAnswer) -> bool:
         # The bound is for beliefs: the confidence in a declined question is low by its nature.

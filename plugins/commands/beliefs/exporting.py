@@ -68,7 +68,10 @@ def _jsonl(file: Path, rows: Sequence[Plain]) -> None:
 def _parquet(file: Path, rows: Sequence[Plain]) -> None:
     from selfloop.storage.parquet import save
 
-    save(file, {name: [row[name] for row in rows] for name in rows[0]})
+    columns = {}
+    for name in rows[0]:
+        columns[name] = [row[name] for row in rows]
+    save(file, columns)
 
 
 WRITERS: Mapping[str, Callable[[Path, Sequence[Plain]], None]] = {
