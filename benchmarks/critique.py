@@ -33,7 +33,8 @@ from selfloop.evaluation.gold import judged
 from selfloop.evaluation.metrics import Estimate, interval
 from selfloop.records import Attempt
 from selfloop.runner import new_folder, resume, stored_recipe
-from selfloop.storage.store import RECIPE, Store, attempts_of
+from selfloop.storage.run_folder import RECIPE
+from selfloop.storage.store import Store, attempts_of
 
 SETS = ("nq_open", "popqa", "easy_facts")
 MODES = ("none", "plain", "independent", "contrast")

@@ -38,6 +38,7 @@ from selfloop_plugins.backends.llama_cpp.model import lib
 from selfloop_plugins.backends.llama_cpp.weights import working
 from selfloop_plugins.models import locate as models
 
+from selfloop import system
 from selfloop.records import Completion, Request, Sampling
 
 PROMPT, ANSWER, SEQUENCES = 16, 24, 64
@@ -53,7 +54,7 @@ Run = Callable[[], float]
 @click.group(help=__doc__.splitlines()[0])
 def main() -> None:
     """Print what the tables were measured on."""
-    threads = context.cores()
+    threads = system.physical_cores()
     print(
         f"{cpu()}; {threads} threads; llama-cpp-python {lib.__version__}; Python "
         f"{platform.python_version()}",
@@ -86,7 +87,7 @@ def contenders(names: tuple[str, ...], rounds: int) -> None:
         shipped, texts = files["shipped"], prompts(name)
         runs = {
             "llama_cpp.Llama in a loop, shipped": apart(
-                HIGH_LEVEL, shipped, ANSWER, context.cores(), *texts[:ALONE]
+                HIGH_LEVEL, shipped, ANSWER, system.physical_cores(), *texts[:ALONE]
             )
         }
         runs |= batched(files, texts, PROMPT)
@@ -197,7 +198,7 @@ def batched_bench(label: str, path: Path, prompt: int, *flags: str) -> dict[str,
         SEQUENCES,
         *flags,
     ]
-    command += ["-t", context.cores()]
+    command += ["-t", system.physical_cores()]
 
     def run(*more: object) -> float:
         done = subprocess.run(
@@ -222,7 +223,7 @@ def transformers(path: Path, texts: list[str]) -> dict[str, Run]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     kind = torch.bfloat16 if "bf16" in cpu() else torch.float32
-    torch.set_num_threads(context.cores())
+    torch.set_num_threads(system.physical_cores())
     where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     tokenizer, model = (
         AutoTokenizer.from_pretrained(**where),

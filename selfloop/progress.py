@@ -18,7 +18,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TypeVar
 
-from selfloop.text.display import duration, printable
+from selfloop.text.display import printable
+from selfloop.text.units import duration, size
 
 # seconds from the beginning of the outermost task to its first line, and between lines at first
 FIRST = 30.0
@@ -249,25 +250,17 @@ def _counted(task: Task, now: float) -> str:
 
 def _of(done: float, total: float, unit: str) -> str:
     if unit == BYTES:
-        return f"{_size(done)} of {_size(total)}" if total else _size(done)
+        return f"{size(done)} of {size(total)}" if total else size(done)
     return f"{done:,.0f} of {total:,.0f} {unit}" if total else f"{done:,.0f} {unit}"
 
 
 def _speed(rate: float, unit: str) -> str:
     """Return a rate by the second, the minute or the hour, so that it is no small fraction."""
     if unit == BYTES:
-        return f"{_size(rate)}/s"
+        return f"{size(rate)}/s"
     per = next((name for name, seconds in SECONDS.items() if rate * seconds >= 1), "h")
     number = rate * SECONDS[per]
     return f"{number:,.0f} {unit}/{per}" if number >= 9.95 else f"{number:.1f} {unit}/{per}"
-
-
-def _size(count: float) -> str:
-    for bound, scale, name in ((999.5, 1, "B"), (999.5e3, 1e3, "kB"), (999.95e6, 1e6, "MB")):
-        if count < bound:
-            digits = 1 if scale > 1 and count / scale < 9.95 else 0
-            return f"{count / scale:,.{digits}f} {name}"
-    return f"{count / 1e9:,.1f} GB"
 
 
 def size_of(path: Path) -> Callable[[], float]:

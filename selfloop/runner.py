@@ -20,8 +20,9 @@ from selfloop.events import RoundEnded, RunEnded, RunStarted
 from selfloop.failed_steps import failed_steps, refuse_failed
 from selfloop.loop import play
 from selfloop.records import Round
+from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.run_names import ALLOWED
-from selfloop.storage.store import RECIPE, Store, opened
+from selfloop.storage.store import Store, open_store
 from selfloop.text.answers import also_declining
 
 NOT_BEGUN = (
@@ -64,10 +65,11 @@ def run(
     with _advising(folder):
         try:
             store = Store(folder, write=True)
-            store.pin(
+            store.set_meta(
                 base=str(loaded.base.resolve()), name=loaded.recipe.name, inputs=read_from, **pinned
             )
-            store.save_file(RECIPE, loaded.source.text())  # last: what has a recipe can be resumed
+            # last: what has a recipe can be resumed
+            store.save_file(store.files.recipe, loaded.source.text())
         except KeyboardInterrupt:
             shutil.rmtree(folder, ignore_errors=True)
             raise Stopped(NOT_BEGUN) from None
@@ -92,7 +94,7 @@ def resume(folder: Path, *, quiet: bool = False) -> Path:
     Raises SelfloopError.
     """
     with _advising(folder):
-        store = opened(folder, write=True)
+        store = open_store(folder, write=True)
         try:
             refuse_changed(store.meta().get("inputs", {}))  # before its plugins are imported
             loaded = _quieted(stored_recipe(store), quiet)
@@ -112,7 +114,7 @@ def _advising(folder: Path) -> Iterator[None]:
         yield
     except DiskFullError as error:
         advice = f"Free some space, then `selfloop resume {quote(str(folder))}`; nothing is lost."
-        if not (folder / RECIPE).is_file():
+        if not RunFolder(folder).recipe.is_file():
             advice = "Free some space, and run it again; nothing was asked yet."
         raise DiskFullError(error.fact, error.path, advice) from error
 
@@ -121,7 +123,7 @@ def stored_recipe(store: Store, overrides: tuple[str, ...] = ()) -> Loaded:
     """Return the recipe of a run as it was run, under the name and from the folder it then had, with `overrides`."""
     pinned = store.meta()
     base, name = Path(pinned.get("base", ".")), pinned.get("name")
-    return read(store.folder / RECIPE, overrides, base=base, name=name)
+    return read(store.files.recipe, overrides, base=base, name=name)
 
 
 def _quieted(loaded: Loaded, quiet: bool) -> Loaded:
@@ -192,7 +194,7 @@ def pin_model(parts: Parts, store: Store) -> None:
     info = parts.backend.describe()
     pinned = store.meta().get("model")
     if pinned is None:
-        store.pin(model=asdict(info) | {"capabilities": sorted(info.capabilities)})
+        store.set_meta(model=asdict(info) | {"capabilities": sorted(info.capabilities)})
     elif pinned.get("sha256") != info.sha256:
         digest = str(pinned.get("sha256"))[:12]
         raise ModelError(

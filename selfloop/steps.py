@@ -55,12 +55,11 @@ from selfloop.records import (
     Verdict,
 )
 from selfloop.storage.recorder import LentBackend, TunersBackend
+from selfloop.storage.run_folder import RunFolder
 from selfloop.text.answers import declines, normalise
 from selfloop.text.display import encodable
 from selfloop.text.nonanswers import BOILERPLATE, REFUSAL, non_answer
 from selfloop.text.thoughts import answered, thought, without_thought
-
-ADAPTERS = "adapters"  # the folder in the run's own that tuners write into
 
 
 @dataclass
@@ -685,7 +684,7 @@ def tune(turn: Turn, attempts: Sequence[Attempt]) -> Adapter | None:
         return None
     turn.start("tune", sum(attempt.decision == "belief" for attempt in attempts))
     before = turn.parts.backend.adapter
-    folder = turn.parts.folder / ADAPTERS / f"round-{turn.number:03d}"
+    folder = RunFolder(turn.parts.folder).adapter(turn.number)
     lent = TunersBackend(turn.parts.backend)
     made = guarded("tune", tuner.name, lambda: _tuned(turn, attempts, folder, lent))
     if isinstance(made, Broken):

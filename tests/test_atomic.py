@@ -218,7 +218,7 @@ ALLOWED = {
         {"write_bytes", "open ab+", "open rb+", "touch", "rename", "move", "replace", "link"},
         "the helper",
     ),
-    "selfloop/forecast/machine.py": ({"write_text"}, "a switch of the kernel in /proc"),
+    "selfloop/system.py": ({"write_text"}, "a switch of the kernel in /proc"),
     "selfloop/cli/ask.py": (
         {"write_text"},
         "a file in a temporary folder that goes away with the command",

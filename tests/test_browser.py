@@ -22,7 +22,7 @@ from selfloop_plugins.report.facts import read
 from selfloop_plugins.report.page import written
 
 from selfloop import Attempt, Completion, Question, Round, Score, Verdict
-from selfloop.storage.store import RECIPE as RECIPE_FILE
+from selfloop.storage.run_folder import RECIPE as RECIPE_FILE
 from selfloop.storage.store import Store
 
 Write = Callable[[Mapping[str, str | bytes]], Path]
@@ -203,7 +203,7 @@ def large(folder: Path, attempts: int) -> Path:
     """Return a run of so many attempts in ten rounds, each as full as a real one."""
     folder.mkdir(parents=True)
     with closing(Store(folder, write=True)) as store:
-        store.pin(name="large", base=".")
+        store.set_meta(name="large", base=".")
         store.save_file(RECIPE_FILE, "rounds: 10\n")
         for number in range(1, 11):
             store.save_round(Round(number, tuple(full(number, k) for k in range(attempts // 10))))

@@ -16,7 +16,7 @@ from selfloop import __version__
 from selfloop.cli import COMMANDS
 from selfloop.config.bundled import names
 from selfloop.records import Failure
-from selfloop.storage.store import RECIPE as RECIPE_FILE
+from selfloop.storage.run_folder import RECIPE as RECIPE_FILE
 from selfloop.storage.store import Store
 
 Write = Callable[[Mapping[str, str]], Path]

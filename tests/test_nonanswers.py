@@ -983,7 +983,7 @@ def old(work: Path) -> Path:
     store = Store(work / "runs" / "old", write=True)
     store.save_file("recipe.yaml", "backend: scripted\n")
     store.begin_session({})
-    store.pin(model={"name": "m"})
+    store.set_meta(model={"name": "m"})
     attempts = (
         believed(POLAND, "<think>"),
         believed("Who wrote Emma?", "Jane Austen"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from selfloop.config.yaml_source import Source
 from selfloop.errors import RecipeError
-from selfloop.storage.run_names import LONGEST, fitting, mistake
+from selfloop.storage.run_names import MAX_CHARACTERS, fitting, mistake
 
 Write = Callable[[Mapping[str, str | bytes]], Path]
 BASE = Path("r.yaml")
@@ -277,7 +277,7 @@ def test_a_recipe_says_it_too(write: Write, selfloop: Selfloop) -> None:
         ("x..yaml", "x"),
         ("東京.yaml", "run"),
         ("план 2.yaml", "2"),
-        ("n" * 200 + ".yaml", "n" * LONGEST),
+        ("n" * 200 + ".yaml", "n" * MAX_CHARACTERS),
         ("a\nb.yaml", "a-b"),
         ("$(x)'\".yaml", "x"),
         ("quick_start.v2.yaml", "quick_start.v2"),
@@ -318,8 +318,8 @@ def test_a_name_that_is_written_is_held_to(name: str, write: Write, selfloop: Se
 @given(st.text(max_size=200))
 def test_every_fitted_name_fits(stem: str) -> None:
     name = fitting(stem)
-    assert mistake(name) == "" and len(name) <= LONGEST + len("run-")
-    assert fitting(name) == name or len(name) > LONGEST
+    assert mistake(name) == "" and len(name) <= MAX_CHARACTERS + len("run-")
+    assert fitting(name) == name or len(name) > MAX_CHARACTERS
 
 
 def test_a_run_with_a_fitted_name_is_resumed_under_it(write: Write, selfloop: Selfloop) -> None:

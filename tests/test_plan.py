@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from conftest import RECIPE, Selfloop
 
+from selfloop import system
 from selfloop.forecast import estimate as forecast
-from selfloop.forecast import machine, meter
+from selfloop.forecast import meter
 from selfloop.forecast.estimate import rates
 from selfloop.forecast.meter import Call, Rates, Step
 from selfloop.records import Message, Request, Sampling
@@ -138,11 +139,11 @@ def test_too_little_memory_and_disk_are_warned_of(
     write: Write, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write({"r.yaml": RECIPE})
-    monkeypatch.setattr("selfloop.forecast.machine.free_memory", lambda: 1000)
+    monkeypatch.setattr("selfloop.system.free_memory", lambda: 1000)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     said = selfloop("plan", "r.yaml").out
-    assert "of memory, and 0.0 MB are free now. Use a smaller model." in said
-    assert "of disk, and 0.0 MB are free. Choose another with --runs." in said
+    assert "of memory, and 1.0 kB are free now. Use a smaller model." in said
+    assert "of disk, and 1.0 kB are free. Choose another with --runs." in said
 
 
 TUNER = """\
@@ -242,8 +243,8 @@ def test_a_call_is_stretched_to_the_size_of_the_run() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget its peak")
 def test_the_peak_of_memory_is_what_was_resident_since_it_was_forgotten() -> None:
     large = bytearray(b"x" * 200_000_000)
-    high = machine.peak()
+    high = system.peak_memory()
     del large
-    machine.forget_peak()
-    low = machine.peak()
+    system.forget_peak_memory()
+    low = system.peak_memory()
     assert high and low and high - low > 150_000_000

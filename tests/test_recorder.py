@@ -57,7 +57,7 @@ def made(tmp_path: Path) -> Iterator[tuple[Reads, Recorder]]:
 def test_what_was_read_is_not_read_again(
     made: tuple[Reads, Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder, "AT_ONCE", 3)
+    monkeypatch.setattr(recorder, "READING_BATCH", 3)
     backend, recorded = made
     first = recorded.loglikelihood([*PAIRS, PAIRS[0]])
     assert first == backend.loglikelihood([*PAIRS, PAIRS[0]])

@@ -12,7 +12,8 @@ import pytest
 from selfloop.errors import RunLocked, StoreError
 from selfloop.history import Past
 from selfloop.records import Adapter, Attempt, Completion, Failure, Question, Round, Score, Verdict
-from selfloop.storage.store import DATABASE, Store
+from selfloop.storage.run_folder import DATABASE
+from selfloop.storage.store import Store
 
 HOSTILE = [
     "",
@@ -120,8 +121,8 @@ def test_beliefs_can_be_queried(store: Store) -> None:
 
 
 def test_what_is_pinned_stays(store: Store) -> None:
-    store.pin(a=1, b={"c": [None]})
-    store.pin(a=2)
+    store.set_meta(a=1, b={"c": [None]})
+    store.set_meta(a=2)
     assert store.meta() == {"a": 2, "b": {"c": [None]}}
     assert store.sessions() == [{"selfloop": "test"}]
 
@@ -140,7 +141,7 @@ def test_one_writer_many_readers(store: Store) -> None:
     reader = Store(store.folder, write=False)
     assert list(reader.rounds()) == [whole()]
     with pytest.raises(StoreError, match="cannot write in"):
-        reader.pin(a=1)
+        reader.set_meta(a=1)
     reader.close()
 
 
@@ -181,7 +182,7 @@ def test_what_a_disk_can_do_is_said_with_what_to_do(
         with pytest.raises(StoreError, match=piece) as said:
             store.save_file("x", "y")
     else:
-        with pytest.raises(StoreError, match=piece) as said, store._guarded():
+        with pytest.raises(StoreError, match=piece) as said, store._disk_errors():
             fail()
     assert str(store.folder) in str(said.value)
 

@@ -6,8 +6,7 @@ from typing import Any
 
 from selfloop.errors import ModelError
 from selfloop.storage.plain_json import read_object
-
-FILE = "gate.json"
+from selfloop.storage.run_folder import gate_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ def gated(folder: Path) -> Gated | None:
 
     Raises ModelError.
     """
-    path = folder / FILE
+    path = gate_file(folder)
     if not path.is_file():
         return None
     try:

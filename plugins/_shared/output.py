@@ -85,9 +85,9 @@ def refuse_taken_folder(
         raise click.UsageError(
             f"{name} is there already; name another with --out, or replace it with --force"
         )
-    from selfloop.storage.store import DATABASE
+    from selfloop.storage.run_folder import RunFolder
 
-    if not _is_earlier(out, ours) or (out / DATABASE).exists():
+    if not _is_earlier(out, ours) or RunFolder(out).database.exists():
         raise click.UsageError(
             f"{name} is no earlier {output}, which --force replaces; name another with --out"
         )
@@ -102,7 +102,7 @@ def _is_earlier(path: Path, ours: Callable[[Path], bool]) -> bool:
 def _never_replaced(path: Path) -> str | None:
     """Return what a file is, if no option replaces it; else None."""
     # imports much, and this module is imported to list commands
-    from selfloop.storage.store import DATABASE
+    from selfloop.storage.run_folder import DATABASE, RunFolder
 
     try:
         with path.open("rb") as file:
@@ -111,7 +111,7 @@ def _never_replaced(path: Path) -> str | None:
         return "a file that cannot be read"
     if head.startswith(b"SQLite format 3\0") or path.name.startswith(DATABASE):
         return "a database"
-    if any((folder / DATABASE).exists() for folder in path.parents):
+    if any(RunFolder(folder).database.exists() for folder in path.parents):
         return "a file of a run"
     if head.startswith(b"GGUF") or path.suffix.lower() in MODELS:
         return "a model that this command did not write"

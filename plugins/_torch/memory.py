@@ -7,11 +7,12 @@ How far off that is: docs/hf.md.
 
 from typing import Any
 
-import psutil
 import torch
 from transformers import AutoModelForCausalLM
 
+from selfloop import system
 from selfloop.errors import ModelError
+from selfloop.text.units import size
 
 SHARE = 0.9  # of what is free
 BESIDE = 0.3e9  # bytes: the tokenizer, and what short prompts take
@@ -52,13 +53,9 @@ def training(model: Any, *, rank: int, tokens: int, learnt: int) -> float:
 
 def refuse(need: float, what: str, device: torch.device, advice: str) -> None:
     """Raise ModelError, with both numbers and what to do, where `what` does not fit the device's free memory."""
-    free = (
-        torch.cuda.mem_get_info(device)[0]
-        if device.type == "cuda"
-        else psutil.virtual_memory().available
-    )
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else system.free_memory()
     if need > SHARE * free:
         raise ModelError(
-            f"{what} takes about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on the "
+            f"{what} takes about {size(need)}, and {size(free)} are free on the "
             f"{device.type}. {advice}"
         )

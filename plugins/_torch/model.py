@@ -19,7 +19,7 @@ from selfloop_plugins._decoding import chat
 from selfloop_plugins._decoding.chat import Piece
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from selfloop import progress
+from selfloop import progress, system
 from selfloop.errors import ModelError
 
 from . import memory
@@ -240,16 +240,8 @@ def _dtype(wanted: str, device: torch.device) -> torch.dtype:
     if wanted != "auto":
         found: torch.dtype = getattr(torch, wanted)
         return found
-    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _multiplies_bf16()
+    fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else system.multiplies_bf16()
     return torch.bfloat16 if fast else torch.float32
-
-
-def _multiplies_bf16() -> bool:
-    """Return whether the processor multiplies bfloat16: elsewhere it is emulated, and slow."""
-    info = Path("/proc/cpuinfo")
-    return info.is_file() and bool(
-        re.search(r"\b(?:avx512_bf16|amx_bf16|bf16)\b", info.read_text("utf-8"))
-    )
 
 
 def _explained(error: Exception) -> str:

@@ -14,6 +14,7 @@ from selfloop_plugins._shared.output import force_option, refuse_taken, writing
 
 from selfloop import hookimpl
 from selfloop.cli.options import FilePath, run_argument, run_folder, runs_dir
+from selfloop.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -85,7 +86,7 @@ def command(run: str, out: Path | None, force: bool, runs: Path, method: Method)
     from selfloop.evaluation import metrics
 
     folder = run_folder(run, runs)
-    file = out or folder / "calibration-labels.json"
+    file = out or RunFolder(folder).calibration_on_labels
     refuse_taken(file, "calibration on labels", force=force, ours=_is_earlier)
     labels = _labels(folder)
     is_isotonic = method == "isotonic"

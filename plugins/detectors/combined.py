@@ -21,6 +21,7 @@ from annotated_types import Ge
 
 from selfloop import Claim, Component, Judging, Verdict, hookimpl
 from selfloop.errors import RecipeError
+from selfloop.storage.run_folder import RunFolder
 from selfloop.text.answers import declines
 
 from ._claims import agreeing
@@ -29,7 +30,6 @@ from ._state import damaged
 if TYPE_CHECKING:
     from selfloop_plugins._shared.calibration import Calibration, Said
 
-FILE = "calibration.json"
 # what the fit foretells is no evidence: it would foretell itself, and not truth
 TARGET = "agreement"
 SEEN = "the calibration was fitted on this question's gold answer"
@@ -53,7 +53,7 @@ class Combined:
         least: Annotated[int, Ge(10)] = 30,
         calibration: Path | None = None,
     ) -> None:
-        self._file, self._anchors, self._least = folder / FILE, anchors, least
+        self._file, self._anchors, self._least = RunFolder(folder).calibration, anchors, least
         self._given = _read(calibration) if calibration else None
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:

@@ -18,6 +18,7 @@ from selfloop.config.prompts import is_open
 from selfloop.errors import RecipeError, RequestError
 from selfloop.records import Continuation
 from selfloop.storage import atomic
+from selfloop.storage.run_folder import RunFolder
 
 from ._claims import DECLINED, Abstain, agreeing, meaning, scattered
 from ._state import damaged
@@ -53,7 +54,7 @@ class Probe:
         ridge: Annotated[float, Ge(0.001)] = 1000.0,
         labels: Path | None = None,
     ) -> None:
-        self._file, self._least, self._ridge = folder / f"{self.name}.json", least, ridge
+        self._file, self._least, self._ridge = RunFolder(folder).probe(self.name), least, ridge
         self._labels = _labelled(labels) if labels else []
 
     def target(self, claims: Sequence[Claim]) -> "Floats":

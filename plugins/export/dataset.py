@@ -17,6 +17,7 @@ from selfloop.errors import MissingExtra, SelfloopError, did_you_mean
 from selfloop.records import Decision
 from selfloop.storage import atomic
 from selfloop.text.answers import UNKNOWN, declines
+from selfloop.text.units import plural
 
 if TYPE_CHECKING:
     from selfloop import Run
@@ -223,7 +224,7 @@ def command(
     if as_json:
         click.echo(json.dumps({"path": str(out), "to": to, "form": form, "rows": len(found)}))
         return
-    click.echo(f"Written, {len(found):,} row{'s' * (len(found) != 1)} and a card: {out}")
+    click.echo(f"Written, {plural(len(found), 'row')} and a card: {out}")
 
 
 @hookimpl

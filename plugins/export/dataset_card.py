@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from selfloop_plugins._shared.cards import block, code, front, made_with, table
 
 from selfloop.records import Decision
-from selfloop.storage.store import RECIPE
+from selfloop.storage.run_folder import RunFolder
 from selfloop.text.answers import UNKNOWN
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def card(run: "Run", form: str, to: str, rows: Sequence[Mapping[str, Any]]) -> s
         f"An answer with a confidence {chosen} is a belief, one of at most {decide.declined:g} "
         "was declined, and what "
         "is between them is undecided. The recipe:",
-        block((run.folder / RECIPE).read_text(encoding="utf-8"), "yaml"),
+        block(RunFolder(run.folder).recipe.read_text(encoding="utf-8"), "yaml"),
         f"## Licence\n\n{LICENCE}",
         f"## Limits\n\n{LIMITS}",
     ]

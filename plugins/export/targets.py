@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from selfloop_plugins._shared import cards
-from selfloop_plugins._shared import gate_report as gated
 from selfloop_plugins._shared.output import (
     has_card,
     is_noted,
@@ -24,7 +23,8 @@ from selfloop_plugins.models import locate as models
 from selfloop.errors import ModelError
 from selfloop.records import Adapter, Round
 from selfloop.storage import atomic
-from selfloop.storage.store import RECIPE, opened
+from selfloop.storage.run_folder import GATE, RunFolder
+from selfloop.storage.store import open_store
 from selfloop.text.answers import UNKNOWN
 
 from .card import card
@@ -44,7 +44,7 @@ def written(
 
     Raises SelfloopError.
     """
-    with closing(opened(folder, write=False)) as store:
+    with closing(open_store(folder, write=False)) as store:
         model, rounds, held = (
             store.meta().get("model", {}),
             list(store.rounds()),
@@ -52,7 +52,7 @@ def written(
         )
     adapter = _found(folder, held if number is None else _of(folder, rounds, number))
     out = out or Path(f"{folder.resolve().name}-{to}{'.gguf' if to == 'gguf' else ''}")
-    recipe = (folder / RECIPE).read_text(encoding="utf-8")
+    recipe = RunFolder(folder).recipe.read_text(encoding="utf-8")
     # a single file has no card
     about = card(folder.resolve().name, to, model, adapter, recipe) if to in MARKS else ""
     making: dict[str, Callable[[Path], None]] = {
@@ -86,12 +86,12 @@ def rolled_back(folder: Path, number: int) -> Adapter | None:
 
     Raises SelfloopError.
     """
-    with closing(opened(folder, write=True)) as store:
+    with closing(open_store(folder, write=True)) as store:
         rounds = list(store.rounds())
         adapter = _of(folder, rounds, number) if number else None
         if adapter:
             _found(folder, adapter)
-        store.pin(rollbacks=[*store.meta().get("rollbacks", ()), (len(rounds), number)])
+        store.set_meta(rollbacks=[*store.meta().get("rollbacks", ()), (len(rounds), number)])
     return adapter
 
 
@@ -129,7 +129,7 @@ def _found(folder: Path, adapter: Adapter | None) -> Adapter:
 def _copy(adapter: Adapter, part: Path) -> None:
     """Copy what peft and llama.cpp read, and what the gate said of it."""
     path = Path(adapter.path)
-    for name in dict.fromkeys((path.name, CONFIG, WEIGHTS, GGUF, gated.FILE)):
+    for name in dict.fromkeys((path.name, CONFIG, WEIGHTS, GGUF, GATE)):
         if (path.parent / name).is_file():
             shutil.copyfile(path.parent / name, part / name)
 

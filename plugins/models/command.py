@@ -13,6 +13,7 @@ from selfloop.cli.options import FilePath, as_json
 from selfloop.cli.tables import print_table, print_wrapped
 from selfloop.errors import ModelError
 from selfloop.text.display import printable
+from selfloop.text.units import parameters, size
 
 from . import locate as models
 from .gguf_header import Header, header, parts
@@ -93,8 +94,8 @@ def _own(hashed: bool) -> Iterator[Row]:
         if path.is_file():
             yield _row(Found(name, path), title, hashed, known.license)
         else:
-            size, digest = known.megabytes * 10**6, known.sha256
-            yield Row(name, title, str(path), False, size, license=known.license, sha256=digest)
+            count, digest = known.megabytes * 10**6, known.sha256
+            yield Row(name, title, str(path), False, count, license=known.license, sha256=digest)
 
 
 def _others(hashed: bool) -> Iterator[Row]:
@@ -123,7 +124,7 @@ def _row(found: Found, place: str, hashed: bool, license: str = "") -> Row:
     try:
         models.check_parts(found.path)
         files = parts(found.path)
-        about, size = header(found.path), sum(file.stat().st_size for file in files)
+        about, count = header(found.path), sum(file.stat().st_size for file in files)
         weights = about.parameters + sum(header(file).parameters for file in files[1:])
         digest = models.sha256(found.path) if hashed else _known(found.path)
     except (ModelError, OSError) as error:
@@ -135,7 +136,7 @@ def _row(found: Found, place: str, hashed: bool, license: str = "") -> Row:
         place,
         row.path,
         True,
-        size,
+        count,
         arch,
         weights,
         _kind(about),
@@ -176,7 +177,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     """Return what stands in a row's columns: a name is never cut, for it is to be copied."""
     about = (
         row.architecture,
-        _magnitude(row.parameters),
+        parameters(row.parameters),
         row.kind if row.here else "not fetched yet",
         row.license,
     )
@@ -198,21 +199,6 @@ def _print_ending(rows: Sequence[Row]) -> None:
 def _looked(place: Place) -> str:
     return ", ".join(
         f"{folder}{'' if is_there(folder) else ' (not there)'}" for folder in place.folders()
-    )
-
-
-def size(count: int) -> str:
-    """Return a number of bytes as people say it: 98 MB, 4.1 GB."""
-    return f"{count / 1e9:.1f} GB" if count >= 999.5e6 else f"{count / 1e6:.0f} MB"
-
-
-def _magnitude(number: int) -> str:
-    return (
-        f"{number / 1e9:.1f}B"
-        if number >= 999.5e6
-        else f"{number / 1e6:.0f}M"
-        if number >= 1e6
-        else str(number or "")
     )
 
 

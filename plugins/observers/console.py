@@ -35,7 +35,8 @@ from selfloop.events import (
 from selfloop.protocols import Component, Observer
 from selfloop.records import Attempt, Decision, ModelInfo
 from selfloop.registry.hookspecs import hookimpl
-from selfloop.text.display import cells, duration, printable
+from selfloop.text.display import cells, printable
+from selfloop.text.units import duration, parameters, plural
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -257,7 +258,7 @@ class Lines(Quiet):
             case StepStarted():
                 self._say(
                     f"round {event.round}/{tally.run.rounds} {event.step}: "
-                    f"{_many(event.attempts, 'question')}"
+                    f"{plural(event.attempts, 'question')}"
                 )
             case AttemptEnded(attempt=attempt) if self._is_among_first(attempt):
                 self._say(f"  {_attempt_line(attempt)}")
@@ -445,9 +446,11 @@ def _step_cells(step: Step, *, wide: bool) -> tuple[str, ...]:
         return batches, _left(step), duration(step.seconds), f"loss {step.loss:.3f}"
     if not wide:
         return str(done or ""), duration(step.seconds)
-    completions = " · ".join(filter(None, (_many(done, "completion") if done else "", _left(step))))
+    completions = " · ".join(
+        filter(None, (plural(done, "completion") if done else "", _left(step)))
+    )
     speed = f"{step.rate:,.0f} tok/s" if step.tokens else "replayed" if step.replayed else ""
-    return _many(step.attempts, "question"), completions, duration(step.seconds), speed
+    return plural(step.attempts, "question"), completions, duration(step.seconds), speed
 
 
 def _counts_table(tally: Tally) -> "Table":
@@ -493,9 +496,9 @@ def _questions(shown: tuple[Attempt, ...], width: int) -> "Iterator[Text]":
 
 def _heading(event: RunStarted) -> str:
     model = event.model
-    facts = ", ".join(filter(None, (model.architecture, _magnitude(model.parameters))))
+    facts = ", ".join(filter(None, (model.architecture, parameters(model.parameters))))
     about = f"{model.name} ({facts})" if facts else model.name
-    done = f" · {event.done} of {_many(event.rounds, 'round')} done" if event.done else ""
+    done = f" · {event.done} of {plural(event.rounds, 'round')} done" if event.done else ""
     return printable(f"run {event.name} · {about} · {event.folder}{done}")
 
 
@@ -504,7 +507,7 @@ def _step_line(step: Step) -> str:
     pieces = [duration(step.seconds)]
     if step.completions:
         pieces.append(
-            f"{_many(step.completions, 'completion')} · {step.tokens:,} tokens · {step.rate:,.0f} "
+            f"{plural(step.completions, 'completion')} · {step.tokens:,} tokens · {step.rate:,.0f} "
             "tok/s"
         )
     if step.replayed:
@@ -517,7 +520,7 @@ def _step_line(step: Step) -> str:
 def _learnt_line(step: Step) -> str:
     """Return how far a tune is."""
     assert step.learnt
-    batches = f"{step.learnt.done:,} of {_many(step.learnt.of, 'batch')}"
+    batches = f"{step.learnt.done:,} of {plural(step.learnt.of, 'batch')}"
     return " · ".join(filter(None, (batches, f"loss {step.loss:.3f}", _left(step))))
 
 
@@ -569,19 +572,8 @@ def _verdict(attempt: Attempt) -> str:
 
 def _counted(counts: Counter[Decision]) -> dict[Decision, str]:
     """Return each decision with its count, in a fixed order, so that lines can be compared by eye."""
-    plural = "beliefs" if counts["belief"] != 1 else "belief"
-    return {d: f"{counts[d]:,} {plural if d == 'belief' else d}" for d in COLOURS}
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('ch') else 's'}"
-
-
-def _magnitude(number: int) -> str:
-    """Return a number of parameters as people say it: 135M, 1.2B."""
-    if number < 1_000_000:
-        return f"{number:,}" if number else ""
-    return f"{number / 1e9:.1f}B" if number >= 1_000_000_000 else f"{number / 1e6:.0f}M"
+    texts = {decision: f"{counts[decision]:,} {decision}" for decision in COLOURS}
+    return texts | {"belief": plural(counts["belief"], "belief")}
 
 
 def build(*, questions: int = 3, mode: Mode = "auto") -> Observer:

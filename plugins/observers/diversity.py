@@ -17,10 +17,10 @@ from selfloop import Attempt, Component, Round, hookimpl
 from selfloop.events import Event, RoundEnded, RunStarted
 from selfloop.storage.atomic import appending
 from selfloop.storage.plain_json import parsed
+from selfloop.storage.run_folder import RunFolder
 from selfloop.text.display import printable
 
 Share = Annotated[float, Gt(0), Le(1)]
-FILE = "diversity.jsonl"
 PAIRS = 1000  # pairs of questions whose distance is taken
 FEW = 10  # in a round with fewer questions a share says nothing
 
@@ -47,6 +47,7 @@ class Diversity:
         most_form: Share = 0.5,
     ) -> None:
         self._folder, self._near = folder, near
+        self._file = RunFolder(folder).diversity
         self._least_new, self._most_repeats, self._most_form = least_new, most_repeats, most_form
         self._earlier: Near | None = None
         self._first_new: int | None = None
@@ -58,12 +59,12 @@ class Diversity:
             case RunStarted(done=done) if done:
                 from selfloop.storage.store import rounds_of
 
-                written = _written(self._folder / FILE)
+                written = _written(self._file)
                 for ended in rounds_of(self._folder):
                     self._take(ended, write=ended.number not in written)
             case RoundEnded(round=ended):
                 for fault in self._faults(
-                    self._take(ended, write=ended.number not in _written(self._folder / FILE))
+                    self._take(ended, write=ended.number not in _written(self._file))
                 ):
                     _say(f"asking collapses: round {ended.number}: {fault}")
             case _:
@@ -78,7 +79,7 @@ class Diversity:
         if self._first_new is None:
             self._first_new = found["new"]
         if write:
-            _append(self._folder / FILE, found)
+            _append(self._file, found)
         return found
 
     def _measured(self, ended: Round) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from selfloop.protocols import Component
 from selfloop.records import Round
 from selfloop.registry.hookspecs import hookimpl
 from selfloop.storage.atomic import appending
+from selfloop.storage.run_folder import EVENTS
 
 DECISIONS = ("belief", "declined", "undecided", "dropped", "failed")
 
@@ -78,7 +79,7 @@ def _fields(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def build(*, folder: Path, file: str = "events.jsonl", completions: bool = False) -> Jsonl:
+def build(*, folder: Path, file: str = EVENTS, completions: bool = False) -> Jsonl:
     """Make the observer; `completions` also writes a line for each completion, which are many."""
     return Jsonl(folder / file, completions=completions)
 

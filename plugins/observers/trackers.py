@@ -31,6 +31,7 @@ from selfloop.errors import MissingExtra
 from selfloop.events import BatchLearnt, Event, RoundEnded, RunEnded, RunStarted, StepStarted
 from selfloop.records import Decision
 from selfloop.storage import atomic
+from selfloop.storage.run_folder import RunFolder
 
 from .console import Step, Tally
 
@@ -93,7 +94,11 @@ class Meter:
     def _of_gate(self, ended: Round) -> Iterator[Figure]:
         """Yield what the gate measured in this round, also of an adapter that it refused."""
         place = ended.adapter and Path(ended.adapter.path).parent
-        if not (said := gated(self._folder / (place or f"adapters/round-{ended.number:03d}"))):
+        if not (
+            said := gated(
+                self._folder / place if place else RunFolder(self._folder).adapter(ended.number)
+            )
+        ):
             return
         for who, measured in (("base", said.base), ("tuned", said.tuned)):
             yield from (
@@ -209,7 +214,7 @@ class TensorBoard:
 
     def begin(self, name: str, settings: Settings) -> None:
         """Open an event file, with the settings as a text: it has no other place for them."""
-        place = self._path / name if self._path else self._folder / "tensorboard"
+        place = self._path / name if self._path else RunFolder(self._folder).tensorboard
         # its names have the second alone, and a file of the same second is lost
         apart = f".{uuid4().hex[:6]}"
         made = import_module("tensorboardX").SummaryWriter
@@ -236,7 +241,7 @@ class MLflow:
     """A run of an MLflow experiment, by its client alone: what a person does with `mlflow` in this process stays."""
 
     def __init__(self, folder: Path, uri: str | None, experiment: str) -> None:
-        own = (folder / "mlruns").resolve().as_uri()
+        own = RunFolder(folder).mlruns.resolve().as_uri()
         self._folder, self._experiment = folder, experiment
         self._uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or own
         self._client: Any = None
@@ -248,7 +253,7 @@ class MLflow:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self._client = import_module("mlflow").MlflowClient(tracking_uri=self._uri)
         self._run, new = _same_again(
-            self._folder / "mlflow.id", r"[\w-]+", lambda: self._made(name)
+            RunFolder(self._folder).tracker_id("mlflow"), r"[\w-]+", lambda: self._made(name)
         )
         if not new:
             self._client.update_run(self._run, status="RUNNING")
@@ -298,7 +303,9 @@ class Trackio:
     def begin(self, name: str, settings: Settings) -> None:
         """Begin a run, or go on with the one that this run began."""
         own, _ = _same_again(
-            self._folder / "trackio.id", r".+-[0-9a-f]{6}", lambda: f"{name}-{uuid4().hex[:6]}"
+            RunFolder(self._folder).tracker_id("trackio"),
+            r".+-[0-9a-f]{6}",
+            lambda: f"{name}-{uuid4().hex[:6]}",
         )
         apart = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
         with redirect_stdout(io.StringIO()):
@@ -339,7 +346,9 @@ class Wandb:
         Nothing but the figures is looked at or sent.
         """
         wandb = import_module("wandb")
-        own, _ = _same_again(self._folder / "wandb.id", r"[0-9a-f]{8}", lambda: uuid4().hex[:8])
+        own, _ = _same_again(
+            RunFolder(self._folder).tracker_id("wandb"), r"[0-9a-f]{8}", lambda: uuid4().hex[:8]
+        )
         apart = {
             "silent": True,
             "console": "off",

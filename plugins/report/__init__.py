@@ -19,6 +19,7 @@ from selfloop_plugins._shared.output import force_option, has_mark, refuse_taken
 
 from selfloop import Component, hookimpl
 from selfloop.cli.options import FilePath, as_json, complete_run, run_argument, run_folder, runs_dir
+from selfloop.storage.run_folder import RunFolder
 from selfloop.text.display import printable
 
 from .observer import Reporter
@@ -69,10 +70,10 @@ def report(
       selfloop report quickstart --pictures pictures --format png
     """
     from .facts import read
-    from .page import REPORT, is_report, written
+    from .page import is_report, written
 
     folder = run_folder(run, runs)
-    page = out or folder / REPORT
+    page = out or RunFolder(folder).report
     refuse_taken(page, "report", force=force, ours=is_report)
     facts = read(folder)
     if pictures:

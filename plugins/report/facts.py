@@ -20,9 +20,8 @@ from selfloop.evaluation.evaluate import Report, evaluate
 from selfloop.evaluation.gold import judged
 from selfloop.records import Failure
 from selfloop.storage.plain_json import parsed
-from selfloop.storage.store import RECIPE, Store, declining_as_in, opened
+from selfloop.storage.store import Store, declining_as_in, open_store
 
-EVENTS = "events.jsonl"
 UNASKED = ("dropped", "failed")
 # before a model was loaded
 UNKNOWN = {"name": "", "architecture": "", "parameters": 0, "file": "", "sha256": ""}
@@ -102,34 +101,28 @@ class Facts:
 
 def read(folder: Path) -> Facts:
     """Return the facts of a run. Raises StoreError for what is no run, or cannot be read."""
-    with closing(opened(folder, write=False)) as store:
+    with closing(open_store(folder, write=False)) as store:
         return _facts(folder, store)
 
 
 def _facts(folder: Path, store: Store) -> Facts:
-    meta, rounds, events = store.meta(), tuple(store.rounds()), list(_events(folder / EVENTS))
+    meta, rounds, events = store.meta(), tuple(store.rounds()), list(_events(store.files.events))
     recipe, decide = _recipe(folder)
     losses = _losses(events)
-    tuned = sorted(
-        losses.keys()
-        | {int(path.name[6:]) for path in folder.glob("adapters/round-[0-9][0-9][0-9]")}
-    )
+    tuned = sorted({*losses, *store.files.tuned_rounds()})
     return Facts(
         name=str(meta.get("name", folder.name)),
         folder=folder,
         model=UNKNOWN | meta.get("model", {}),
-        recipe=(folder / RECIPE).read_text("utf-8", "replace"),
+        recipe=store.files.recipe.read_text("utf-8", "replace"),
         decide=decide,
         wanted=_whole(recipe.get("rounds"), len(rounds)),
         rounds=rounds,
-        before=store.lost(0),
+        before=store.round_failures(0),
         sessions=store.sessions(),
         seconds=_seconds(events),
-        spent=store.spent(),
-        tunes=tuple(
-            Tune(n, losses.get(n, ()), _about(folder / f"adapters/round-{n:03}/gate.json"))
-            for n in tuned
-        ),
+        spent=store.usage_by_step(),
+        tunes=tuple(Tune(n, losses.get(n, ()), _about(store.files.gate(n))) for n in tuned),
     )
 
 

@@ -5,6 +5,7 @@ from time import monotonic
 
 from selfloop.errors import DiskFullError, StoreError
 from selfloop.events import Event, RoundEnded, RunEnded
+from selfloop.storage.run_folder import RunFolder
 
 SHARE = 0.05  # of the run's time that reports may take while it goes on
 
@@ -27,11 +28,11 @@ class Reporter:
 
     def _write(self) -> None:
         from .facts import read
-        from .page import REPORT, written
+        from .page import written
 
         start = monotonic()
         try:
-            written(read(self._folder), self._folder / REPORT)
+            written(read(self._folder), RunFolder(self._folder).report)
         except DiskFullError:
             raise  # it ends the run, which is resumed when there is room
         except StoreError as error:  # which would end the run: it is about the run's own records

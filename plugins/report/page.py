@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from selfloop_plugins._shared.output import HEAD, MARK, has_mark, writing
 
 from selfloop.storage import atomic
-from selfloop.text.display import duration
+from selfloop.storage.run_folder import REPORT
+from selfloop.text.units import duration
 
 from .canvas import svg
 from .facts import Facts
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-REPORT = "report.html"
 FIRST = 12  # beliefs, and questions that were declined, that stand in the page itself
 # which pictures a section has
 SECTIONS = {

@@ -3,31 +3,29 @@
 Only reads, and asks the databases afresh each time.
 """
 
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from selfloop_plugins.report.facts import EVENTS, read
+from selfloop_plugins.report.facts import read
 from selfloop_plugins.report.page import page
 
 import selfloop
+from selfloop.errors import StoreError
 from selfloop.storage.plain_json import parsed
-from selfloop.storage.store import DATABASE, Store, reading
+from selfloop.storage.run_folder import RunFolder, runs_in
+from selfloop.storage.store import Store
 from selfloop.text.display import encodable
 
 # seconds without a sign of life after which a run that has not ended counts as stopped
 QUIET = 120.0
 TAIL = 64_000  # bytes of a run's events that say how far it is
 HITS = 200  # questions that a search shows
-# Each question as it was decided last, which is what its report counts: SQLite takes the row of the
-# greatest id.
-LAST = "SELECT decision, max(id) FROM attempts WHERE decision NOT IN ('dropped', 'failed') GROUP BY question"
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Library:
 
         What is not among them is no run, whatever a request says.
         """
-        found = (path.parent.name for path in self._root.glob(f"*/{DATABASE}"))
+        found = (folder.name for folder in runs_in(self._root))
         # what is no UTF-8 has no address
         return sorted(name for name in found if name == encodable(name))
 
@@ -82,34 +80,26 @@ class Library:
 
     def _listed(self, name: str) -> Listed:
         try:
-            with closing(_open(self._root / name)) as db:
-                model = parsed(
-                    (db.execute("SELECT value FROM meta WHERE key = 'model'").fetchone() or ["{}"])[
-                        0
-                    ]
-                )
-                name_of_model = str(model.get("name", "")) if isinstance(model, dict) else ""
-                rounds = db.execute("SELECT count(*) FROM rounds").fetchone()[0]
-                counts = Counter(decision for (decision, _) in db.execute(LAST))
-        except (sqlite3.Error, ValueError) as error:
+            with closing(Store(self._root / name, write=False)) as store:
+                summary = store.summary()
+        except StoreError as error:
             return Listed(name, trouble=str(error))
-        state, _ = self._state(name, rounds)
-        return Listed(name, name_of_model, rounds, counts, self._changed(name), state)
+        state, _ = self._state(name, summary.rounds)
+        changed = self._changed(name)
+        return Listed(name, summary.model, summary.rounds, summary.decisions, changed, state)
 
     def _changed(self, name: str) -> float:
-        files = (
-            self._root / name / DATABASE,
-            self._root / name / f"{DATABASE}-wal",
-            self._root / name / EVENTS,
-        )
-        return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+        files = RunFolder(self._root / name)
+        written = (files.database, files.write_ahead_log, files.events)
+        return max((file.stat().st_mtime for file in written if file.is_file()), default=0.0)
 
     def search(self, text: str, decision: str) -> list[Hit]:
         """Return questions that hold `text` in question or answer, and ended as `decision` if one is given."""
         found: list[Hit] = []
         for name in self.names():
-            with suppress(sqlite3.Error), closing(_open(self._root / name)) as db:
-                found += _hits(db, name, text, decision, HITS - len(found))
+            with suppress(StoreError), closing(Store(self._root / name, write=False)) as store:
+                matches = store.search(text, decision, HITS - len(found))
+                found += [Hit(name, *astuple(match)) for match in matches]
         return found
 
     def page(self, name: str) -> str:
@@ -139,7 +129,7 @@ class Library:
     def _state(self, name: str, rounds: int) -> tuple[str, dict[str, Any] | None]:
         """Return whether a run is done, at work, stopped or failed, and the step that began last."""
         step, ended = None, ""
-        for event in _tail(self._root / name / EVENTS):
+        for event in _tail(RunFolder(self._root / name).events):
             if event.get("event") == "StepStarted":
                 step, ended = event, ""
             elif event.get("event") == "RunEnded":
@@ -157,25 +147,6 @@ class Library:
                 "rounds", rounds
             )
         return False
-
-
-def _open(folder: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(reading(folder / DATABASE), uri=True)
-    db.create_function("lower", 1, str.lower, deterministic=True)  # SQLite's own knows ASCII alone
-    return db
-
-
-def _hits(db: sqlite3.Connection, name: str, text: str, decision: str, most: int) -> Iterator[Hit]:
-    sql = (
-        "SELECT round, question, answer, decision, confidence FROM attempts WHERE "
-        "(instr(lower(question), ?) OR "
-        "instr(lower(answer), ?)) AND (decision = ? OR (? = '' AND decision != 'dropped')) ORDER "
-        "BY id LIMIT ?"
-    )
-    rows = db.execute(
-        sql, (text.lower(), text.lower(), decision, decision, max(0, most))
-    ).fetchall()
-    yield from (Hit(name, *row) for row in rows)
 
 
 def _tail(path: Path) -> Iterator[dict[str, Any]]:

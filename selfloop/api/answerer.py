@@ -10,7 +10,8 @@ from selfloop.api.recipes import RecipeLike, located
 from selfloop.api.runs import Run
 from selfloop.config.bundled import names, recipe_file
 from selfloop.config.yaml_source import override
-from selfloop.storage.store import DATABASE, RECIPE, opened
+from selfloop.storage.run_folder import RunFolder
+from selfloop.storage.store import open_store
 
 # A model's name or file, any recipe, a run, or the path of a run's folder.
 ModelLike = RecipeLike | Run
@@ -48,7 +49,7 @@ def answerer(model: ModelLike) -> Answerer:
     path = Path(model)
     if name.lower().endswith(YAML):
         return Answerer(recipe_file(path)[0])
-    if (path / DATABASE).is_file():
+    if RunFolder(path).is_run:
         return _of_run(path)
     if path.is_file():
         name = str(path.resolve())
@@ -60,7 +61,7 @@ def answerer(model: ModelLike) -> Answerer:
 
 
 def _of_run(folder: Path) -> Answerer:
-    with closing(opened(folder, write=False)) as store:
+    with closing(open_store(folder, write=False)) as store:
         pinned: dict[str, Any] = {"model": store.model()}
         base = store.meta().get("base", ".")
         adapter = store.past().adapter
@@ -68,4 +69,4 @@ def _of_run(folder: Path) -> Answerer:
         # Adapters are stored relative to their run; the new run is in another folder.
         absolute = replace(adapter, path=str(folder.resolve() / adapter.path))
         pinned["adapter"] = asdict(absolute)
-    return Answerer(folder / RECIPE, (), Path(base), pinned)
+    return Answerer(RunFolder(folder).recipe, (), Path(base), pinned)

@@ -123,12 +123,12 @@ def _scored(
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with closing(Store(folder, write=True)) as store:
-            store.pin(**who.pinned)
+            store.set_meta(**who.pinned)
             parts = assemble(loaded, folder, store)
             try:
                 info = parts.backend.describe()
                 pin_model(parts, store)
-                adapter = store.in_effect([])
+                adapter = store.active_adapter([])
                 if adapter:
                     parts.load_adapter(adapter)
 

@@ -14,7 +14,7 @@ from selfloop.api.answerer import Answerer, ModelLike, answerer
 from selfloop.api.choices import ChoiceEvaluation, choice_rows, evaluate_choices
 from selfloop.api.closed_book import closed_book, kept_input, kept_rows, refuse_not_applied
 from selfloop.api.recipes import Changes, overrides_of
-from selfloop.api.run_folders import DATABASE, run_folder
+from selfloop.api.run_folders import run_folder
 from selfloop.api.runs import Run
 from selfloop.config.assembly import numbered
 from selfloop.config.recipe import read
@@ -31,10 +31,10 @@ from selfloop.evaluation.requirements import (
 )
 from selfloop.failed_steps import failed_steps, refuse_failed
 from selfloop.storage.parquet import save
+from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store, declining_as_in
 
 HUB = "hf:"
-JSON, PARQUET = "eval.json", "eval.parquet"
 MAX_NAME = 60  # characters of a data set's name in the name of a run
 # A question with its gold answer or answers, or a row with these and other columns.
 Gold = tuple[str, str | Sequence[str]] | Mapping[str, Any]
@@ -174,13 +174,13 @@ def evaluate_run(
 
 def _stored(store: Store, evaluation: Evaluation) -> Evaluation:
     """Return the evaluation with the files that could be written into the run's folder."""
-    folder = store.folder
+    figures_file, answers_file = store.files.evaluation, store.files.evaluated_answers
     files, missing_extra, store_error = list[Path](), "", ""
     try:
-        store.save_file(JSON, to_json(evaluation.plain(), indent=2).decode() + "\n")
-        files.append(folder / JSON)
-        save(folder / PARQUET, evaluation.report.columns())
-        files.append(folder / PARQUET)
+        store.save_file(figures_file, to_json(evaluation.plain(), indent=2).decode() + "\n")
+        files.append(figures_file)
+        save(answers_file, evaluation.report.columns())
+        files.append(answers_file)
     except MissingExtra as error:
         missing_extra = str(error)
     except StoreError as error:  # the folder may be read-only
@@ -195,7 +195,7 @@ def _finished(model: ModelLike, runs: Path) -> Path:
     if isinstance(model, Run):
         return model.folder
     name = str(model)
-    if not any((folder / DATABASE).is_file() for folder in (Path(name), runs / name)):
+    if not any(RunFolder(folder).is_run for folder in (Path(name), runs / name)):
         raise RecipeError(
             f"no run {name}. To measure a recipe or a model, give --data FILE or --data {HUB}NAME "
             "too."

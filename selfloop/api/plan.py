@@ -7,16 +7,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from selfloop import system
 from selfloop.api.recipes import Changes, RecipeLike, loaded_recipe
 from selfloop.config.assembly import built
 from selfloop.config.options import options_model
 from selfloop.config.recipe import Loaded, Recipe, TunerSpec
 from selfloop.errors import NothingAnswered, SelfloopError, Stopped
 from selfloop.failed_steps import nothing_answered, unanswered
-from selfloop.forecast import machine
 from selfloop.forecast.estimate import Forecast, forecast
 from selfloop.protocols import CAPABILITIES
 from selfloop.records import Attempt
+from selfloop.text.units import size
 
 BUDGET_S = 10.0  # to measure for, unless the caller says otherwise
 
@@ -166,8 +167,8 @@ def _capabilities(loaded: Loaded, estimate: Forecast) -> Iterator[Capability]:
 
 
 def _warnings(loaded: Loaded, estimate: Forecast, free_disk: int) -> Iterator[str]:
-    free_memory = machine.free_memory()
-    if estimate.memory and free_memory is not None and estimate.memory > free_memory:
+    free_memory = system.free_memory()
+    if estimate.memory and estimate.memory > free_memory:
         yield (
             f"the run takes {size(estimate.memory)} of memory, and {size(free_memory)} are free "
             "now. Use a smaller model."
@@ -219,9 +220,3 @@ def _existing(folder: Path) -> Path:
         if path.is_dir():
             return path
     return Path()
-
-
-def size(count: int) -> str:
-    """Return a number of bytes as people read it: 12.3 MB, 1.5 GB."""
-    # From 999.5 MB on, rounding to whole megabytes would show four digits.
-    return f"{count / 1e9:.1f} GB" if count >= 999.5e6 else f"{count / 1e6:.1f} MB"

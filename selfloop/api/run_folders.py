@@ -6,10 +6,9 @@ The shell completes names with it each time somebody presses Tab, so it imports 
 from pathlib import Path
 
 from selfloop.errors import StoreError, did_you_mean
+from selfloop.storage.run_folder import runs_in
 
 MAX_NAMES = 8  # runs that a message names
-# The name is also in `selfloop.storage.store`, which takes too long to import at the Tab key.
-DATABASE = "run.sqlite"
 
 
 def run_folder(name: str, runs: Path) -> Path:
@@ -32,6 +31,6 @@ def run_folder(name: str, runs: Path) -> Path:
 def run_names(runs: Path) -> list[str]:
     """Return the names of the runs in a folder, sorted; none where it cannot be read."""
     try:
-        return sorted(database.parent.name for database in runs.glob(f"*/{DATABASE}"))
+        return sorted(folder.name for folder in runs_in(runs))
     except OSError:
         return []

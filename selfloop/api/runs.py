@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from selfloop.api.recipes import Changes, RecipeLike, located, overrides_of
 from selfloop.config.recipe import Decide
-from selfloop.config.yaml_source import Source
 from selfloop.data.cells import evened
 from selfloop.errors import MissingExtra
 from selfloop.history import UNSAID, Past
 from selfloop.records import Attempt, Belief, Decision, Outcome, Round
-from selfloop.storage.store import RECIPE, opened
+from selfloop.storage.run_folder import RunFolder
+from selfloop.storage.store import open_store, recipe_of
 from selfloop.text.answers import UNKNOWN
 from selfloop.text.display import encodable, printable
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 ANSWERED: tuple[Decision, ...] = ("belief", "declined", "undecided")
-REPORT = "report.html"
 MAX_BELIEFS = 10  # in a notebook's view of a run
 MAX_CELL = 200  # characters of a cell in a notebook's tables
 
@@ -56,7 +55,7 @@ class Run:
 
     @cached_property
     def _records(self) -> _Records:
-        with closing(opened(self.folder, write=False)) as store:
+        with closing(open_store(self.folder, write=False)) as store:
             return _Records(tuple(store.rounds()), store.meta())
 
     @cached_property
@@ -85,7 +84,7 @@ class Run:
     @property
     def report(self) -> Path:
         """The path of the run's report; `selfloop report RUN` writes it."""
-        return self.folder / REPORT
+        return RunFolder(self.folder).report
 
     @property
     def model(self) -> dict[str, Any]:
@@ -96,13 +95,13 @@ class Run:
         pinned = self._records.meta.get("model")
         if pinned is not None:
             return dict(pinned)
-        with closing(opened(self.folder, write=False)) as store:
+        with closing(open_store(self.folder, write=False)) as store:
             return store.model()  # raises: the run has not begun
 
     @property
     def recipe(self) -> dict[str, Any]:
         """The recipe as it was run, as data, without defaults."""
-        return Source(self.folder / RECIPE).data
+        return recipe_of(self.folder)
 
     @property
     def decide(self) -> Decide:
@@ -223,7 +222,7 @@ def run(
 
 def load(folder: Path | str) -> Run:
     """Return the run in a folder. Raises StoreError if there is none."""
-    opened(Path(folder), write=False).close()
+    open_store(Path(folder), write=False).close()
     return Run(Path(folder))
 
 

@@ -16,8 +16,8 @@ from selfloop.cli.options import (
     runs_dir,
 )
 from selfloop.cli.tables import print_table
-from selfloop.text.display import duration, printable
-from selfloop.text.units import plural
+from selfloop.text.display import printable
+from selfloop.text.units import duration, plural, size
 
 if TYPE_CHECKING:
     from selfloop.api.plan import Plan
@@ -68,8 +68,6 @@ def command(
 
 
 def _print_plan(plan: "Plan", runs: Path) -> None:
-    from selfloop.api.plan import size
-
     recipe, sample, model = plan.recipe, plan.forecast.sample, plan.forecast.model
     rounds, questions = plural(recipe.rounds, "round"), f"{recipe.ask.questions:,}"
     click.echo(f"{printable(recipe.name)}: {rounds} of {questions} questions")

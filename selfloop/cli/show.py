@@ -52,7 +52,7 @@ def command(
     store = Store(folder, write=False)
     try:
         rounds, pinned, sessions = list(store.rounds()), store.meta(), store.sessions()
-        before = store.lost(0)
+        before = store.round_failures(0)
     finally:
         store.close()
     picked = [(ended, _picked(ended, only, question)) for ended in rounds]

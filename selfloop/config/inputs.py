@@ -16,7 +16,8 @@ from typing import Any
 from selfloop.config.assembly import options_of
 from selfloop.config.recipe import Loaded
 from selfloop.errors import InputChanged, RecipeError
-from selfloop.storage.store import DATABASE, Store
+from selfloop.storage.run_folder import RunFolder
+from selfloop.storage.store import Store
 
 Pinned = Mapping[str, Mapping[str, str]]
 
@@ -53,7 +54,7 @@ def digest(path: Path) -> str:
     Raises OSError, or StoreError for a run that cannot be read.
     """
     # SQLite changes its files by reading them, and `eval` adds some
-    if (path / DATABASE).is_file():
+    if RunFolder(path).is_run:
         with closing(Store(path, write=False)) as store:
             return store.digest()
     if path.is_dir():

@@ -26,7 +26,8 @@ from selfloop.config.options import options_model
 from selfloop.config.yaml_source import Loc, Source
 from selfloop.errors import RecipeError, SelfloopError, did_you_mean
 from selfloop.registry.manager import Catalog, load
-from selfloop.storage.run_names import LONGEST, fitting, mistake
+from selfloop.storage.run_names import MAX_CHARACTERS, fitting, mistake
+from selfloop.storage.store import upgraded_recipe_text
 from selfloop.text.answers.bounded import checked
 
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -189,7 +190,7 @@ class Recipe(BaseModel):
     """A run, as its recipe says it."""
 
     model_config = STRICT
-    name: Annotated[str, Field(max_length=LONGEST), AfterValidator(_fit_for_a_folder)]
+    name: Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_fit_for_a_folder)]
     seed: int = 0
     rounds: Count = 2
     plugins: list[str] = []
@@ -245,7 +246,7 @@ def read(
 
     Raises RecipeError that lists every mistake, or PluginError for a plugin file it names.
     """
-    source = Source(path, overrides, text)
+    source = Source(path, overrides, upgraded_recipe_text(path) if text is None else text)
     base = base or path.parent
     usual = name or path.stem
     source.data.setdefault("name", fitting(usual))

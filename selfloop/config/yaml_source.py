@@ -5,7 +5,7 @@ are bounded.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
 from shlex import quote
@@ -196,6 +196,18 @@ class Source:
         out = StringIO()
         _yaml().dump(self._tree, out)
         return out.getvalue()
+
+
+def edited_text(path: Path, change: Callable[[CommentedMap], None]) -> str:
+    """Return the text of the recipe in `path` after `change` to its tree; comments stay.
+
+    Raises RecipeError if it cannot be read.
+    """
+    tree, _ = _parse(_read(path), path)
+    change(tree)
+    out = StringIO()
+    _yaml().dump(tree, out)
+    return out.getvalue()
 
 
 def _yaml() -> YAML:

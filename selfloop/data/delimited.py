@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from selfloop.data.raw import Broken, Raw, Row, places
+from selfloop.text.units import plural
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 ALONE = "\x1f"  # in place of a delimiter where there is one column: it stands in no text
@@ -191,7 +192,7 @@ def _record(lines: list[str], place: int, delimiter: str, width: int) -> Record:
     bare = line.split(delimiter)
     if len(bare) != width and (len(bare) < width or _surplus(bare, width)):
         raise BrokenRecord(
-            f"its quotes do not pair, and without them it has {_cells(bare)}, not {width}. Mend "
+            f"its quotes do not pair, and without them it has {plural(len(bare), 'cell')}, not {width}. Mend "
             "them"
         )
     return Record(bare, 1, bare_quotes=True)
@@ -216,12 +217,10 @@ def _surplus(cells: Sequence[str], width: int) -> bool:
 def _fitting(record: Record, width: int) -> Record:
     if _surplus(record.cells, width):
         advice = "Put quotes around a text that holds what separates the columns"
-        raise BrokenRecord(f"it has {_cells(record.cells)}, and the header names {width}. {advice}")
+        raise BrokenRecord(
+            f"it has {plural(len(record.cells), 'cell')}, and the header names {width}. {advice}"
+        )
     return record
-
-
-def _cells(cells: Sequence[str]) -> str:
-    return f"{len(cells)} cell{'s' * (len(cells) != 1)}"
 
 
 @contextmanager

@@ -34,8 +34,9 @@ from selfloop.records import (
     Round,
 )
 from selfloop.runner import new_folder, stored_recipe
-from selfloop.steps import ADAPTERS, Turn, decide, verify
-from selfloop.storage.store import RECIPE, Store
+from selfloop.steps import Turn, decide, verify
+from selfloop.storage.run_folder import RunFolder
+from selfloop.storage.store import Store
 from selfloop.text.answers import also_declining
 
 if TYPE_CHECKING:
@@ -75,8 +76,8 @@ def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("ru
         made = new_folder(runs, f"{meta.get('name', folder.name)}-rescored")
         try:
             old.copy(made)
-            if (folder / ADAPTERS).is_dir():
-                shutil.copytree(folder / ADAPTERS, made / ADAPTERS)
+            if old.files.adapters.is_dir():
+                shutil.copytree(old.files.adapters, RunFolder(made).adapters)
             info = TypeAdapter(ModelInfo).validate_python(model)
             rounds = _judged_in(made, loaded, info, pinned, str(folder))
         except BaseException:
@@ -125,8 +126,8 @@ def _judged_in(
     with closing(Store(folder, write=True)) as store:
         rounds = list(store.rounds())
         store.forget_rounds()
-        store.pin(inputs=pinned)
-        store.save_file(RECIPE, loaded.source.text())
+        store.set_meta(inputs=pinned)
+        store.save_file(store.files.recipe, loaded.source.text())
         store.begin_session({"rescored": before})
         with also_declining(loaded.recipe.answer.declines):
             for ended in _rejudged(loaded, folder, store, info, rounds):
@@ -153,7 +154,7 @@ def _rejudged(
             kept = tuple(failure for failure in ended.failures if failure.step != "verify")
             made = replace(ended, attempts=tuple(attempts), failures=(*kept, *turn.all_failures()))
             yield made
-            past = replace(past.after(made), adapter=store.in_effect(rounds[: ended.number]))
+            past = replace(past.after(made), adapter=store.active_adapter(rounds[: ended.number]))
         _refuse_unread(loaded, parts.prompts.rendered)
     finally:
         parts.close()

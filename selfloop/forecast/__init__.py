@@ -2,5 +2,4 @@
 
 estimate.py      completions, tokens and time of a recipe
 meter.py         how fast a backend is
-machine.py       memory of this machine and this process
 """

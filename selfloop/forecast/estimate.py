@@ -18,15 +18,15 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from selfloop import system
 from selfloop.config.assembly import Named, Observers, Parts, assemble, built
 from selfloop.config.recipe import Decide, Loaded, Recipe
 from selfloop.events import RoundEnded, RunEnded
-from selfloop.forecast.machine import forget_peak, peak
 from selfloop.forecast.meter import AT_ONCE, Meter, Rates, Step, own_parts, settled, text_of
 from selfloop.loop import play
 from selfloop.protocols import Backend, Observer
 from selfloop.records import Message, ModelInfo, Request, Round
-from selfloop.storage.store import DATABASE, RECIPE, Store
+from selfloop.storage.store import Store
 
 QUESTIONS, ROUNDS = 8, 2  # of a sample; the second round has sources that the first has not
 ANY = 1e-9  # a confidence that almost every answer has
@@ -105,7 +105,7 @@ def played(
     small = replace(loaded, recipe=loaded.recipe.model_copy(update=less))
     meter, start = Meter(backend), time.perf_counter()
     with closing(Store(folder, write=True)) as store:
-        store.save_file(RECIPE, loaded.source.text())
+        store.save_file(store.files.recipe, loaded.source.text())
     empty = _sizes(folder)
     watching = _watching(loaded, folder)
     with closing(Store(folder, write=True)) as store:
@@ -255,12 +255,12 @@ def forecast(loaded: Loaded, budget: float) -> Forecast:
     backend, loading = _opened(loaded)
     try:
         with TemporaryDirectory(prefix="selfloop-plan-") as folder:
-            forget_peak()
+            system.forget_peak_memory()
             sample = _sampled(loaded, backend, budget, Path(folder))
             ending, disk = _ending(loaded, sample)
         _stretch(backend, sample, loaded.recipe.ask.questions)
         parts = tuple(_parts(loaded.recipe, sample, ending))
-        return Forecast(backend.describe(), loading, parts, peak(), disk, sample)
+        return Forecast(backend.describe(), loading, parts, system.peak_memory(), disk, sample)
     finally:
         backend.close()
 

@@ -27,9 +27,12 @@ from uuid import uuid4
 
 from selfloop.errors import disk_full
 
-STALE_S = 24 * 3600.0  # a temporary file of another machine is left alone for so long
-# characters of the file's own name in a temporary one: file systems take 255 bytes
-LONGEST_NAME = 40
+# seconds for which a temporary file of another computer is left alone: nothing here can tell
+# whether its process still runs
+STALE_S = 24 * 3600.0
+# characters of the file's own name in a temporary one: file systems take 255 bytes, and a
+# character has up to four
+MAX_NAME = 40
 _LEFTOVER = re.compile(
     r"\..+\.(?P<host>[0-9a-f]{6})-(?P<process>\d+)-[0-9a-f]{8}\.(?P<kind>part|old)"
 )
@@ -46,7 +49,10 @@ _NO_HARD_LINKS = (
 
 
 def write_text(path: Path, text: str, *, parents: bool = False) -> None:
-    """Write a file in UTF-8, with the line ends that `text` has; with `parents` its folders are made too."""
+    """Write a file in UTF-8, with the line ends that `text` has.
+
+    With `parents` its folders are made too.
+    """
     write_bytes(path, text.encode(), parents=parents)
 
 
@@ -63,8 +69,9 @@ def write_new(path: Path, text: str) -> None:
     """
     part = _temporary(path)
     try:
-        with _watching(path):
+        with _full_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
+            # whole and flushed under another name first: a link cannot be half written
             part.write_bytes(text.encode())
             _flush(part)
             _link(part, path)
@@ -84,7 +91,7 @@ def replacing(path: Path, *, parents: bool = False) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     part = _temporary(target)
     try:
-        with _watching(path):
+        with _full_disk_errors(path):
             _refuse_special(target)
             if parents:
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +114,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     part = _temporary(target)
     try:
-        with _watching(path):
+        with _full_disk_errors(path):
             target.parent.mkdir(parents=True, exist_ok=True)
             _put_back(target)
             remove_leftovers(target.parent, target.name)
@@ -125,10 +132,13 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path`, empty, which goes away: to make files in that are moved from there."""
+    """Give an empty temporary folder beside `path`, which is removed at the end.
+
+    Files that are made in it can be moved to `path`: it is on the same disk.
+    """
     folder = _temporary(path)
     try:
-        with _watching(path):
+        with _full_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(path.parent, path.name)
             folder.mkdir()
@@ -138,8 +148,8 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 def move(source: Path, target: Path) -> None:
-    """Put a finished file into the place of `target`, on the same disk, once all of it is on the disk."""
-    with _watching(target):
+    """Rename a finished file to `target`, on the same disk, after its content was flushed."""
+    with _full_disk_errors(target):
         _flush(source)
         source.replace(target)
         _flush_folder(target.parent)
@@ -160,8 +170,8 @@ def appending(path: Path) -> BinaryIO:
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove what killed processes left half written in a folder: of the file `name`, or of any file."""
-    begin = "." if name is None else f".{name[:LONGEST_NAME]}."
+    """Remove the temporary files of killed processes: those of the file `name`, or of all files."""
+    begin = "." if name is None else f".{name[:MAX_NAME]}."
     with suppress(OSError):
         for entry in list(os.scandir(folder)):
             if entry.name.startswith(begin) and _is_stale(Path(entry.path)):
@@ -169,9 +179,12 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def _temporary(target: Path, kind: str = "part") -> Path:
-    """Return a name beside `target` that no other process or thread takes, and that tells whose it is."""
+    """Return a name beside `target` that no other process or thread takes.
+
+    It has the computer and the process in it, so that others can tell whether it is still in use.
+    """
     return target.with_name(
-        f".{target.name[:LONGEST_NAME]}.{_host()}-{os.getpid()}-{uuid4().hex[:8]}.{kind}"
+        f".{target.name[:MAX_NAME]}.{_host()}-{os.getpid()}-{uuid4().hex[:8]}.{kind}"
     )
 
 
@@ -188,7 +201,7 @@ def _is_stale(path: Path) -> bool:
     leftover = _LEFTOVER.fullmatch(path.name)
     if not leftover or leftover["kind"] == "old":
         return False
-    # there a signal 0 would end the process
+    # on Windows a signal 0 would end the process, so that none can be asked
     if leftover["host"] == _host() and sys.platform != "win32":
         return not _is_alive(int(leftover["process"]))
     return time.time() - path.lstat().st_mtime > STALE_S
@@ -208,7 +221,7 @@ def _put_back(target: Path) -> None:
     """Rename an old folder back that a killed process had set aside."""
     if target.exists() or not target.parent.is_dir():
         return
-    begin = f".{target.name[:LONGEST_NAME]}."
+    begin = f".{target.name[:MAX_NAME]}."
     for path in target.parent.iterdir():
         leftover = _LEFTOVER.fullmatch(path.name)
         if path.name.startswith(begin) and leftover and leftover["kind"] == "old":
@@ -223,7 +236,7 @@ def _refuse_special(target: Path) -> None:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if not target.is_file():
-        raise OSError(errno.EINVAL, "This is a device or a pipe, no file", str(target))
+        raise OSError(errno.EINVAL, "This is a device or a pipe, not a file", str(target))
 
 
 def _copy_permissions(source: Path, target: Path) -> None:
@@ -232,10 +245,9 @@ def _copy_permissions(source: Path, target: Path) -> None:
         return
     old = source.stat()
     with suppress(OSError):  # only root may give files away
-        if hasattr(os, "chown") and (target.stat().st_uid, target.stat().st_gid) != (
-            old.st_uid,
-            old.st_gid,
-        ):
+        new = target.stat()
+        is_same_owner = (new.st_uid, new.st_gid) == (old.st_uid, old.st_gid)
+        if not is_same_owner and hasattr(os, "chown"):
             os.chown(target, old.st_uid, old.st_gid)
     with suppress(OSError):  # some file systems have no permissions
         target.chmod(stat.S_IMODE(old.st_mode))
@@ -253,7 +265,7 @@ def _link(part: Path, path: Path) -> None:
 
 
 def _exchange(part: Path, target: Path) -> None:
-    """Let two folders swap names: at once on Linux, else with a moment in which there is neither."""
+    """Let two folders swap names: at once on Linux, elsewhere with a moment without `target`."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         paths = os.fsencode(part), os.fsencode(target)
@@ -300,11 +312,12 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def _watching(path: Path) -> Iterator[None]:
-    """Raise DiskFullError for what means that there is no room for `path`."""
+def _full_disk_errors(path: Path) -> Iterator[None]:
+    """Raise DiskFullError for any error that means that there is no room for `path`."""
     try:
         yield
     except Exception as error:
-        if full := disk_full(error, path):
+        full = disk_full(error, path)
+        if full:
             raise full from error
         raise

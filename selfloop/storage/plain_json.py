@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-LARGEST = 64 << 20  # bytes of a file: a tokenizer's largest is half of that
+MAX_BYTES = 64 << 20  # of a file: the largest of a tokenizer is half of that
 
 
 def parsed(text: str | bytes) -> Any:
@@ -24,24 +24,25 @@ def parsed(text: str | bytes) -> Any:
         raise ValueError("it is not UTF-8 text") from error
 
 
-def read_json(path: Path, largest: int = LARGEST) -> Any:
-    """Return the data in a JSON file of at most `largest` bytes.
+def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
+    """Return the data in a JSON file of at most `max_bytes` bytes.
 
     Raises ValueError, or OSError for the disk.
     """
     with path.open("rb") as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:
-        raise ValueError(f"it has more than {largest:,} bytes")
+        content = file.read(max_bytes + 1)  # one more tells whether there is more
+    if len(content) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes")
+    # a byte order mark, as some editors on Windows write it
     return parsed(content.removeprefix(b"\xef\xbb\xbf"))
 
 
-def read_object(path: Path, largest: int = LARGEST) -> dict[str, Any]:
+def read_object(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Return the object in a JSON file.
 
     Raises ValueError where there is none, or OSError for the disk.
     """
-    data = read_json(path, largest)
+    data = read_json(path, max_bytes)
     if not isinstance(data, dict):
-        raise ValueError("it holds no JSON object")
+        raise ValueError("it is not a JSON object")
     return data

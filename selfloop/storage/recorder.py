@@ -1,15 +1,14 @@
-"""Wraps a backend: what the model said or read before is replayed, not done again. This is all
-there is to resume.
+"""Wraps a backend: stored completions and readings are replayed. This is all there is to resume.
 
-A completion is found again by what was asked: prompt, sampling, seed, model file and adapter. So a
-step that runs once more after a kill asks for the same and gets what is stored; only the rest
+A completion is found again by its request: prompt, sampling, seed, model file and adapter. So a
+step that runs once more after a kill asks for the same and gets the stored ones; only the rest
 reaches the model.
 """
 
 import json
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from hashlib import blake2b
@@ -29,13 +28,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-AT_ONCE = 512  # texts that are read before what came of them is stored
-# of the array that is read of one text
+READING_BATCH = 512  # texts that are read before their arrays are stored
+# axes of the array that the model gives for one text: (tokens,), (places, width), and
+# (layers * heads, tokens, tokens) or as the backend has it
 AXES = {"loglikelihood": 1, "hidden_states": 2, "attentions": 3}
+# Field of `Request`, `Continuation`, `Sampling` or `Message` -> its name in the hash under which
+# completions are stored. A field that is renamed keeps its first name there, or no completion of an
+# earlier run would be found again.
+HASHED_NAMES: Mapping[str, str] = {}
 
 
 class Recorder:
-    """A `Backend` that stores every completion and reading as it arrives and never asks for one that is stored."""
+    """A `Backend` that stores every completion and reading as it arrives.
+
+    It never asks the wrapped backend for one that is stored.
+    """
 
     def __init__(
         self,
@@ -71,20 +78,24 @@ class Recorder:
         self, pairs: Sequence[Continuation]
     ) -> list[tuple[float, ...] | RequestError]:
         """Return what is stored, and ask the model for the rest."""
-        found = self._read(pairs, "loglikelihood", "float64", self._backend.loglikelihood)
-        return [one if isinstance(one, RequestError) else tuple(one.tolist()) for one in found]
+        results = self._read(pairs, "loglikelihood", "float64", self._backend.loglikelihood)
+        return [
+            result if isinstance(result, RequestError) else tuple(result.tolist())
+            for result in results
+        ]
 
     def hidden_states(
         self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
         """Return what is stored, and ask the model for the rest."""
-        own_places = tuple(places)
-        what = f"hidden_states {list(own_places)}{'' if layer == -1 else f' of layer {layer}'}"
+        fixed_places = tuple(places)  # the caller may change the list
+        # the last layer is not named: it was the only one when the first arrays were stored
+        of_layer = "" if layer == -1 else f" of layer {layer}"
         return self._read(
             pairs,
-            what,
+            f"hidden_states {list(fixed_places)}{of_layer}",
             "float32",
-            lambda some: self._backend.hidden_states(some, own_places, layer),
+            lambda batch: self._backend.hidden_states(batch, fixed_places, layer),
         )
 
     def attentions(
@@ -96,83 +107,81 @@ class Recorder:
     def _read(
         self,
         pairs: Sequence[Continuation],
-        what: str,
-        form: str,
+        measure: str,
+        dtype: str,
         ask: Callable[[tuple[Continuation, ...]], Sequence[Any]],
     ) -> list[Any]:
-        import numpy as np
+        """Return an array for each pair, or the RequestError that the backend gave for it.
 
-        def read(keys: list[str]) -> dict[str, Any]:
-            results = in_order(ask(tuple(missing[key] for key in keys)), len(keys))
-            made = [
-                one if isinstance(one, RequestError) else np.array(list(one), form)
-                for one in results
-            ]
-            for array in (one for one in made if not isinstance(one, RequestError)):
-                _refuse_impossible_reading(array, what.split()[0])
-            return dict(zip(keys, made, strict=True))
-
-        keys = [self._name(pair, what) for pair in pairs]
-        found: dict[str, Any] = self._store.readings(keys)
-        missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in found}
-        to_do = list(missing)
+        `measure` is the method of the backend, with its other arguments, as it goes into the key.
+        """
+        keys = [self._key(pair, measure) for pair in pairs]
+        results: dict[str, Any] = self._store.readings(keys)
+        # a text that is asked for twice is read once
+        missing = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in results}
+        to_do = list(missing.items())
         with progress.task("", len(keys), "texts") as task:
             task.skip(len(keys) - len(to_do))
-            for start in range(0, len(to_do), AT_ONCE):
-                made = blaming(self.name, partial(read, to_do[start : start + AT_ONCE]))
-                self._store.save_readings(
-                    self.step, {k: v for k, v in made.items() if not isinstance(v, RequestError)}
-                )
-                found |= made
-                task.advance(len(made))
-        return [found[key] for key in keys]
+            for start in range(0, len(to_do), READING_BATCH):
+                batch = dict(to_do[start : start + READING_BATCH])
+                read = partial(_read_batch, batch, measure.split()[0], dtype, ask)
+                answers = blaming(self.name, read)
+                # a refusal is not stored: a resumed run asks again, and gets it again
+                arrays = {k: v for k, v in answers.items() if not isinstance(v, RequestError)}
+                self._store.save_readings(self.step, arrays)
+                results |= answers
+                task.advance(len(answers))
+        return [results[key] for key in keys]
 
     def close(self) -> None:
         """Free the model."""
         self._backend.close()
 
     def key(self, request: Request) -> str:
-        """Return the name under which a request's completions are stored; `n` and `skip` have no part in it."""
-        return self._name(replace(request, n=1, skip=()), "completions")
+        """Return the name under which a request's completions are stored.
 
-    def _name(self, asked: Request | Continuation, what: str) -> str:
+        `n` and `skip` have no part in it: sample k is the same however many are asked for.
+        """
+        return self._key(replace(request, n=1, skip=()), "completions")
+
+    def _key(self, asked: Request | Continuation, measure: str) -> str:
         adapter = (self._adapter.sha256, self._adapter.scale) if self._adapter else None
-        plain = asdict(asked)
-        if "sampling" in plain and not plain["sampling"]["skip_blank"]:
-            # what was stored before there was such a setting keeps its name
-            del plain["sampling"]["skip_blank"]
-        text = plain | {
+        content = _with_hashed_names(asdict(asked))
+        if "sampling" in content and not content["sampling"]["skip_blank"]:
+            # completions that were stored before there was this setting keep their key
+            del content["sampling"]["skip_blank"]
+        content |= {
             "model": self._info.sha256 or self._info.name,
             "adapter": adapter,
-            "what": what,
+            "what": measure,
         }
-        return blake2b(json.dumps(text, sort_keys=True).encode(), digest_size=16).hexdigest()
+        return blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def generate(
         self, requests: Sequence[Request]
     ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield what is stored first, then what the model still has to do, as it finishes."""
         requests = tuple(requests)  # whoever asks may change the list while the completions come
+        # requests of one key ask the same; they wait for the samples of the one that wants the most
         waiting: dict[str, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             waiting[self.key(request)].append(index)
+        largest = {
+            key: max((requests[i] for i in indices), key=lambda request: request.n)
+            for key, indices in waiting.items()
+        }
         to_do: list[tuple[str, Request]] = []
-        total = sum(max(requests[i].n for i in indices) for indices in waiting.values())
+        total = sum(request.n for request in largest.values())
         with progress.task("", total, "completions") as task:
             for key, indices in waiting.items():
                 stored = self._store.completions(key)
-                most = max((requests[i] for i in indices), key=lambda request: request.n)
                 for completion in stored.values():
                     yield from self._hand_out(requests, indices, completion, replayed=True)
-                missing = set(range(most.n)) - set(stored)
-                task.skip(most.n - len(missing))
-                if missing:
-                    to_do.append(
-                        (
-                            key,
-                            replace(most, skip=tuple(k for k in range(most.n) if k not in missing)),
-                        )
-                    )
+                request = largest[key]
+                skip = tuple(sample for sample in range(request.n) if sample in stored)
+                task.skip(len(skip))
+                if len(skip) < request.n:
+                    to_do.append((key, replace(request, skip=skip)))
             if to_do:
                 yield from self._generate(requests, waiting, to_do, task)
 
@@ -189,8 +198,7 @@ class Recorder:
                 task.advance(request.n - len(request.skip))
                 yield from ((i, result) for i in waiting[key])
                 continue
-            # cleaned here, so that later prompts are built from the same text now and after a
-            # resume
+            # cleaned here, so that later prompts are built from the same text now as after a resume
             result = replace(result, text=encodable(result.text))
             self._store.save_completion(key, self.step, result)
             task.advance()
@@ -199,12 +207,19 @@ class Recorder:
     def _checked(
         self, requests: tuple[Request, ...]
     ) -> Iterator[tuple[int, Completion | RequestError]]:
-        """Yield what the backend gives; what is wrong with it is `Blamed` on the backend, whoever is asking."""
+        """Yield the backend's results.
+
+        A fault of theirs is `Blamed` on the backend, whoever is asking.
+        """
         wanted = [set(range(request.n)) - set(request.skip) for request in requests]
         refused: set[int] = set()
         results = blaming(self.name, lambda: iter(self._backend.generate(requests)))
-        while (found := blaming(self.name, lambda: _next(results, wanted, refused))) is not None:
-            yield found
+        take_next = partial(_next, results, wanted, refused)
+        while True:
+            result = blaming(self.name, take_next)
+            if result is None:
+                return
+            yield result
 
     def _hand_out(
         self,
@@ -219,14 +234,44 @@ class Recorder:
         yield from ((i, completion) for i in indices if completion.sample < requests[i].n)
 
 
+def _read_batch(
+    batch: Mapping[str, Continuation],
+    method: str,
+    dtype: str,
+    ask: Callable[[tuple[Continuation, ...]], Sequence[Any]],
+) -> dict[str, Any]:
+    """Return the checked answer of a backend to each continuation, under its key."""
+    import numpy as np
+
+    answers = dict[str, Any]()
+    results = in_order(ask(tuple(batch.values())), len(batch))
+    for key, result in zip(batch, results, strict=True):
+        if not isinstance(result, RequestError):
+            result = np.array(list(result), dtype)
+            _refuse_impossible_reading(result, method)
+        answers[key] = result
+    return answers
+
+
+def _with_hashed_names(content: Any) -> Any:
+    """Return the fields of a request under the names that go into its hash."""
+    if not HASHED_NAMES:
+        return content
+    if isinstance(content, dict):
+        return {HASHED_NAMES.get(k, k): _with_hashed_names(v) for k, v in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_hashed_names(item) for item in content]
+    return content
+
+
 def _next(
     results: Iterator[Any], wanted: list[set[int]], refused: set[int]
 ) -> tuple[int, Completion | RequestError] | None:
-    """Return what a backend gives next, None at the end. Raises what it raises, and ValueError for
-    what is not asked.
+    """Return the next result of a backend, None at the end.
 
-    What `wanted` of each request has come is taken away; `refused` are the requests that got a
-    RequestError.
+    Samples that arrived are removed from `wanted`, which has a set for each request; `refused` has
+    the requests that got a RequestError. Raises what the backend raises, and ValueError for a
+    result that was not asked for.
     """
     try:
         pair: Any = next(results)
@@ -245,29 +290,35 @@ def _next(
         raise ValueError(
             f"gave sample {result.sample} of request {position}, which nobody asked for"
         )
-    if why := impossible(result):
+    why = impossible(result)
+    if why:
         raise ValueError(f"gave sample {result.sample} of request {position}: {why}")
     wanted[position].remove(result.sample)
     return position, result
 
 
 def _proven(proof: Any) -> AdapterProof:
-    made = sound(proof, AdapterProof)
-    if why := impossible(made):
+    checked = sound(proof, AdapterProof)
+    why = impossible(checked)
+    if why:
         raise ValueError(why)
-    return made
+    return checked
 
 
-def _refuse_impossible_reading(array: "NDArray[Any]", what: str) -> None:
-    """Raise ValueError for numbers that cannot be what was asked for; hidden states of a model may be NaN."""
-    if array.ndim != AXES[what]:
-        raise ValueError(f"{what} gave an array of {array.ndim} axes for a text, not {AXES[what]}")
-    if what == "loglikelihood" and not (array <= ROUNDING).all():
+def _refuse_impossible_reading(array: "NDArray[Any]", method: str) -> None:
+    """Raise ValueError for numbers that a method cannot give; hidden states may be NaN."""
+    axes = AXES[method]
+    if array.ndim != axes:
+        raise ValueError(f"{method} gave an array of {array.ndim} axes for a text, not {axes}")
+    if method == "loglikelihood" and not (array <= ROUNDING).all():
         raise ValueError("loglikelihood gave log-probabilities above 0, or that are no numbers")
 
 
 class LentBackend:
-    """A run's backend as its components have it: it answers, but one component does not change it for the others."""
+    """A run's backend as its components have it.
+
+    It answers, but no component can change it for the others.
+    """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -301,7 +352,7 @@ class LentBackend:
         return self._backend.attentions(pairs)
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
-        """Raise PluginError: what the others are told would come of another model."""
+        """Raise PluginError: all others would get their answers from another model."""
         raise PluginError("only a tuner may change the adapter that is in effect")
 
     def close(self) -> None:
@@ -309,7 +360,10 @@ class LentBackend:
 
 
 class TunersBackend(LentBackend):
-    """The same for a tuner, which may load adapters; after it has failed, the run loads the one before again."""
+    """The same for a tuner, which may load adapters.
+
+    If the tuner fails after that, the run loads the earlier adapter again.
+    """
 
     swapped = False  # whether it has tried to
 

@@ -3,10 +3,13 @@
 import re
 from unicodedata import normalize
 
-LONGEST = 80
+MAX_CHARACTERS = 80
 FALLBACK = "run"  # where nothing of a file's name is left
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-ALLOWED = "letters a to z, digits, '.', '_' and '-', of which the first is a letter or a digit and the last no '.'"
+ALLOWED = (
+    "letters a to z, digits, '.', '_' and '-', of which the first is a letter or a digit and the "
+    "last no '.'"
+)
 DEVICES = {
     "con",
     "prn",
@@ -30,10 +33,10 @@ def fitting(stem: str) -> str:
     latin = "".join(char for char in normalize("NFKD", stem) if char.isascii())
     name = (
         re.sub(r"-{2,}", "-", re.sub(r"[^A-Za-z0-9._-]", "-", latin))
-        .lstrip("._-")[:LONGEST]
+        .lstrip("._-")[:MAX_CHARACTERS]
         .rstrip(".-")
     )
-    if stem and NAME.fullmatch(stem) and len(stem) <= LONGEST and not stem.endswith("."):
+    if stem and NAME.fullmatch(stem) and len(stem) <= MAX_CHARACTERS and not stem.endswith("."):
         name = stem
     name = name or FALLBACK
     return f"{FALLBACK}-{name}" if mistake(name) else name

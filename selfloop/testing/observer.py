@@ -11,7 +11,7 @@ from typing import Any
 
 from selfloop.events import Event, RoundEnded, RunEnded
 from selfloop.records import Round
-from selfloop.storage.store import RECIPE, Store
+from selfloop.storage.store import Store
 from selfloop.testing.contract import Contract
 from selfloop.testing.scripted import ScriptedBackend
 from selfloop.testing.told import events
@@ -97,13 +97,13 @@ class ObserverContract(Contract):
 def _begin(folder: Path) -> None:
     with closing(Store(folder, write=True)) as store:
         model = ScriptedBackend().describe()
-        store.pin(
+        store.set_meta(
             name="test",
             base=str(folder),
             model=asdict(model) | {"capabilities": sorted(model.capabilities)},
         )
         store.save_file(
-            RECIPE, "rounds: 1\nbackend: scripted\nask: {questions: 6, sources: [blank_slate]}\n"
+            store.files.recipe, "rounds: 1\nbackend: scripted\nask: {questions: 6, sources: [blank_slate]}\n"
         )
 
 

@@ -5,7 +5,6 @@ What a terminal could act on becomes U+FFFD, so that a person sees that somethin
 result is still data: print it as plain text or as `rich.text.Text`, never as rich markup.
 """
 
-from math import isfinite
 from unicodedata import category, east_asian_width
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -69,24 +68,3 @@ def _cut(line: str, width: int, *, more: bool) -> str:
 def encodable(text: str) -> str:
     """Return `text` as UTF-8 can hold it: lone surrogates become '?'."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people say it: 12 ms, 4.2 s, 3 min 02 s, 2 h 05 min, 3 d 04 h.
-
-    It is rounded, half to even, to the smaller unit that is shown. Less than nothing counts as
-    nothing.
-    """
-    if not isfinite(seconds):
-        return "?"
-    seconds = max(seconds, 0.0)
-    if round(seconds * 1000) < 1000:
-        return f"{round(seconds * 1000)} ms"
-    if round(seconds, 1) < 60:
-        return f"{seconds:.1f} s"
-    if (whole := round(seconds)) < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    if (minutes := round(seconds / 60)) < 24 * 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    hours = round(seconds / 3600)
-    return f"{hours // 24:,} d {hours % 24:02} h"

@@ -81,7 +81,7 @@ def made(folder: Path, *rounds: list[Attempt], model: str = "tiny") -> None:
     folder.parent.mkdir(exist_ok=True)
     store = Store(folder, write=True)
     store.begin_session({})
-    store.pin(model={"name": model})
+    store.set_meta(model={"name": model})
     for number, attempts in enumerate(rounds, 1):
         store.save_round(Round(number, tuple(attempts)))
     store.close()

@@ -69,7 +69,7 @@ def run(work: Path) -> Path:
     """A run of two rounds, in which one belief is lowered later, and one question is hostile."""
     store = Store(work / "runs" / "first", write=True)
     store.save_file("recipe.yaml", "# ``` is no end\nbackend: scripted\ndecide: {belief: 0.65}\n")
-    store.pin(
+    store.set_meta(
         model={"name": "a|`model`", "file": "m.gguf", "sha256": "ab" * 32, "parameters": 1_000_000}
     )
     for ended in ROUNDS:

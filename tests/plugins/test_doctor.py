@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from conftest import Selfloop
-from selfloop_plugins.commands import _computer as computer
 from selfloop_plugins.commands import doctor
 from selfloop_plugins.commands.doctor import engines
 from selfloop_plugins.commands.doctor import findings as doctor_findings
+
+from selfloop import system
 
 TOPICS = {
     "python",
@@ -125,7 +126,7 @@ def test_a_llama_cpp_that_leaves_the_processor_unused_is_slow(
     only(monkeypatch, "llama.cpp")
     built = subprocess.CompletedProcess([], 0, "CPU : SSE3 = 1 | AVX2 = 1 | AVX512 = 0 | \n", "")
     monkeypatch.setattr(engines, "run_python", lambda code, deep: built)
-    monkeypatch.setattr(computer, "features", lambda: ["avx2", "avx512f"])
+    monkeypatch.setattr(system, "processor_flags", lambda: {"avx2", "avx512f"})
     found = findings(selfloop)["llama.cpp"]
     assert found[0]["said"].endswith("built with AVX2, SSE3")
     assert (found[1]["level"], found[1]["said"].split(",")[0]) == (
@@ -138,8 +139,8 @@ def test_threads_are_held_against_cores(
     home: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only(monkeypatch, "cores")
-    monkeypatch.setattr(computer, "cores", lambda: 4)
-    monkeypatch.setattr(computer, "core_limit", lambda: 1.5)
+    monkeypatch.setattr(system, "logical_cores", lambda: 4)
+    monkeypatch.setattr(system, "core_limit", lambda: 1.5)
     monkeypatch.setenv("OMP_NUM_THREADS", "8")
     found = findings(selfloop)
     assert found["cores"][0]["said"].startswith(
@@ -160,11 +161,11 @@ def test_the_limits_of_a_container_are_read(
     (tmp_path / "a/cpu.max").write_text("150000 100000\n")
     (inner / "cpu.max").write_text("max 100000\n")
     (inner / "memory.max").write_text("1073741824\n")
-    monkeypatch.setattr(computer, "_GROUPS", tmp_path)
-    monkeypatch.setattr(computer, "_GROUP", tmp_path / "cgroup")
-    assert (computer.core_limit(), computer.memory_limit()) == (1.5, 2**30)
-    monkeypatch.setattr(computer, "_GROUP", tmp_path / "nowhere")
-    assert (computer.core_limit(), computer.memory_limit()) == (None, None)
+    monkeypatch.setattr(system, "_CONTROL_GROUPS", tmp_path)
+    monkeypatch.setattr(system, "_CONTROL_GROUP", tmp_path / "cgroup")
+    assert (system.core_limit(), system.memory_limit()) == (1.5, 2**30)
+    monkeypatch.setattr(system, "_CONTROL_GROUP", tmp_path / "nowhere")
+    assert (system.core_limit(), system.memory_limit()) == (None, None)
 
 
 def test_a_cache_that_cannot_be_written_is_wrong(

@@ -24,7 +24,7 @@ from test_adapter_gguf import CONFIGS, saved
 from test_rescore import PLUGIN, RECIPE, attempts
 
 from selfloop.records import Adapter, Round
-from selfloop.storage.store import RECIPE as RECIPE_FILE
+from selfloop.storage.run_folder import RECIPE as RECIPE_FILE
 from selfloop.storage.store import Store
 
 MODEL = "smollm2-135m-instruct"
@@ -54,7 +54,7 @@ def play(folder, *rounds, file=None):
     file = file or shipped()
     store = Store(folder, write=True)
     store.save_file(RECIPE_FILE, "backend: {kind: scripted}\n")
-    store.pin(model={"file": str(file), "sha256": models.sha256(Path(file)), "chat": True})
+    store.set_meta(model={"file": str(file), "sha256": models.sha256(Path(file)), "chat": True})
     for number, adapter in enumerate(rounds, 1):
         store.save_round(Round(number, (), adapter))
     store.close()
@@ -252,7 +252,7 @@ def test_the_card_of_an_adapter(made, tmp_path, selfloop):
     name = "a|`b`\n# <script>"
     with opened(run) as store:
         store.save_file(RECIPE_FILE, "# ``` is no end\nbackend: scripted\n")
-        store.pin(model=store.meta()["model"] | {"name": name, "parameters": 134_515_008})
+        store.set_meta(model=store.meta()["model"] | {"name": name, "parameters": 134_515_008})
     assert selfloop("export", run, "--to", "adapter", "--out", tmp_path / "alone").code == 0
     text = (tmp_path / "alone" / "README.md").read_text()
     _, top, body = text.split("---\n", 2)
@@ -301,7 +301,7 @@ def test_a_folder_for_ollama(chat, run, tmp_path, monkeypatch, selfloop):
         targets, "merge_gguf", lambda base, adapter, out, kind: out.write_bytes(b"GGUF")
     )
     with opened(run) as store:
-        store.pin(model=store.meta()["model"] | {"chat": chat})
+        store.set_meta(model=store.meta()["model"] | {"chat": chat})
     assert selfloop("export", run, "--to", "ollama").code == 0
     lines = (tmp_path / "run-ollama" / "Modelfile").read_text().split("\n", 1)
     assert lines[0].startswith("# Tuned by selfloop")
@@ -483,7 +483,7 @@ def test_going_back_holds_until_a_new_adapter(made, tmp_path, selfloop):
         assert [one.adapter and one.adapter.round for one in rounds] == [1, 2, None, None, 5], (
             "the records stay"
         )
-        assert [store.in_effect(rounds[:n]) for n in range(6)] == [None, one, two, None, None, two]
+        assert [store.active_adapter(rounds[:n]) for n in range(6)] == [None, one, two, None, None, two]
     assert selfloop("rollback", run, "--to", "5").code == 0
     assert past_of(run).adapter == five
 

@@ -448,7 +448,7 @@ def test_what_is_no_model_is_refused(tmp_path, monkeypatch):
 def test_a_model_that_is_too_large_is_refused_with_the_numbers(own, monkeypatch):
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Free", (), {"available": 1_000_000}))
     with pytest.raises(
-        ModelError, match=r"in float32 takes about 0\.3 GB, and 0\.0 GB are free on the cpu\. Take"
+        ModelError, match=r"in float32 takes about \d+ MB, and 1\.0 MB are free on the cpu\. Take"
     ):
         build(model=str(own), dtype="float32", device="cpu")
 

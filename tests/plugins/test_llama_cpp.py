@@ -567,7 +567,7 @@ def test_an_adapter_is_no_model(tmp_path):
 
 @real
 def test_a_cache_beyond_memory_is_refused():
-    with pytest.raises(ModelError, match=r"GiB free\. Lower n_ctx \(now 1000000000\)"):
+    with pytest.raises(ModelError, match=r"GB free\. Lower n_ctx \(now 1000000000\)"):
         build(model=MODEL, n_ctx=10**9)
 
 

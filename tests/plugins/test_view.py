@@ -27,7 +27,7 @@ def client(write: Write, selfloop: Selfloop) -> TestClient:
 def test_all_runs_are_listed(client: TestClient) -> None:
     page = client.get("/").text
     assert 'href="/run/r"' in page and "scripted" in page and "done" in page
-    assert "cannot be read: file is not a database" in page
+    assert "is damaged: file is not a database" in page
 
 
 def test_a_search_goes_over_all_runs(client: TestClient, query: Query) -> None:

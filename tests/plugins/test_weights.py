@@ -102,12 +102,11 @@ def test_speed_is_that_of_a_full_batch(shipped):
 
 @pytest.mark.model
 def test_what_does_not_fit_is_refused_before_it_is_made(shipped, tmp_path, monkeypatch):
-    Memory = namedtuple("Memory", "available")
     with monkeypatch.context() as patch:
-        patch.setattr(weights.psutil, "virtual_memory", lambda: Memory(2 * 10**8))
+        patch.setattr(weights.system, "free_memory", lambda: 2 * 10**8)
         with pytest.raises(
             ModelError,
-            match=r"bf16 takes about 0\.3 GB, and 0\.2 GB of memory are free\. Set weights",
+            match=r"bf16 takes about \d+ MB, and 200 MB of memory are free\. Set weights",
         ):
             working(shipped, "bf16")
     Disk = namedtuple("Disk", "free")

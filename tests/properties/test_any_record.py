@@ -130,7 +130,7 @@ def test_a_completion_comes_back(completion: Completion, step: str) -> None:
 def test_failures_outside_a_round_come_back(failures: list[Failure]) -> None:
     with a_store() as store:
         store.save_failures(failures)
-        assert stored(store.lost(0)) == stored(tuple(failures))
+        assert stored(store.round_failures(0)) == stored(tuple(failures))
 
 
 JSON = st.recursive(
@@ -143,7 +143,7 @@ JSON = st.recursive(
 @given(JSON)
 def test_what_is_pinned_comes_back(value: Any) -> None:
     with a_store() as store:
-        store.pin(anything=value)
+        store.set_meta(anything=value)
         assert store.meta() == {"anything": value}
 
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from selfloop.text.display import REPLACEMENT, cells, duration, printable, printable_block
+from selfloop.text.display import REPLACEMENT, cells, printable, printable_block
+from selfloop.text.units import duration
 
 JOINERS = "\u200c\u200d"
 BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"

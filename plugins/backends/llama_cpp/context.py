@@ -1,16 +1,16 @@
 """How large a llama.cpp context must be, whether there is memory for it, and opening it."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from heapq import nlargest
 from itertools import pairwise
 from typing import Any
 
-import psutil
 from selfloop_plugins._decoding.tasks import Job, common
 
+from selfloop import system
 from selfloop.errors import ModelError
+from selfloop.text.units import size as size_text
 
 from .cache import ROWS, SEQUENCES, WANTED, Cache
 from .model import Model, lib, log
@@ -66,13 +66,12 @@ def longest(jobs: Sequence[Job]) -> list[int]:
 def open_cache(model: Model, wanted: Size, threads: int | None) -> Cache:
     """Return an empty cache. Raises ModelError if there is no memory for it."""
     cells = wanted.cells + SPARE
-    needed, free = cells * bytes_a_cell(model), _free()
+    needed, free = cells * bytes_a_cell(model), system.free_memory()
     advice = f"Lower n_ctx (now {wanted.cells}), or shorten prompts and max_tokens where n_ctx is not set."
     # the system might promise memory that it has not got, and kill the process later
     if needed > free:
         raise ModelError(
-            f"a cache of {needed / 2**30:.1f} GiB does not fit the {free / 2**30:.1f} GiB free. "
-            f"{advice}"
+            f"a cache of {size_text(needed)} does not fit the {size_text(free)} free. {advice}"
         )
     params = lib.llama_context_default_params()
     sequences = min(wanted.strands + wanted.prompts + 2, SEQUENCES)
@@ -86,7 +85,7 @@ def open_cache(model: Model, wanted: Size, threads: int | None) -> Cache:
     # llama.cpp aborts below n_seq_max, and clears them all
     params.n_outputs_max = max(WANTED, sequences)
     params.type_k, params.type_v = F16, BF16  # see cache.py
-    params.n_threads = params.n_threads_batch = threads or cores()
+    params.n_threads = params.n_threads_batch = threads or system.physical_cores()
     params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
     with log().listening() as said:
         context: Any = lib.llama_init_from_model(model.pointer, params)
@@ -97,17 +96,9 @@ def open_cache(model: Model, wanted: Size, threads: int | None) -> Cache:
     return Cache(context, cells, sequences, model.vocab_size, model.width, params.n_threads)
 
 
-def cores() -> int:
-    """Return how many physical cores this process may use."""
-    allowed = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return min(psutil.cpu_count(logical=False) or 1, allowed)
-
-
 def affordable(model: Model) -> int:
     """Return for how many cells there is memory now."""
-    return _free() // bytes_a_cell(model)
+    return system.free_memory() // bytes_a_cell(model)
 
 
 def bytes_a_cell(model: Model) -> int:
@@ -122,7 +113,3 @@ def bytes_a_cell(model: Model) -> int:
     head = number("embedding_length", 0) // heads
     widths = number("attention.key_length", head) + number("attention.value_length", head)
     return 2 * number("block_count", 0) * number("attention.head_count_kv", heads) * widths
-
-
-def _free() -> int:
-    return int(psutil.virtual_memory().available)

@@ -26,14 +26,14 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-import psutil
 from selfloop_plugins.models import locate as models
 
-from selfloop import progress
+from selfloop import progress, system
 from selfloop.errors import ModelError
 from selfloop.records import Completion, Continuation, Request, Sampling
 from selfloop.storage import atomic
 from selfloop.storage.plain_json import read_object
+from selfloop.text.units import size
 
 from . import Weights, context
 from .backend import LlamaCpp
@@ -107,7 +107,7 @@ def working(shipped: Path, weights: Weights, threads: int | None = None) -> Work
     """
     if weights == "shipped":
         return Working(shipped, "shipped")
-    threads = threads or context.cores()
+    threads = threads or system.physical_cores()
     copies = Copies(shipped, threads)
     with models.making("a working copy", copies.folder / "lock", ", or weights: shipped"):
         return copies.fastest() if weights == "auto" else copies.get(weights)
@@ -212,19 +212,17 @@ class Copies:
         return int(self._parameters * FORMATS[name].bytes)
 
     def _refuse_too_large(self, name: str) -> None:
-        size, free = self._size(name), psutil.virtual_memory().available
+        need, free = self._size(name), system.free_memory()
         advice = "Set weights: shipped"
-        if size > 0.8 * free:
-            need = f"a working copy in {name} takes about {size / 1e9:.1f} GB"
+        if need > 0.8 * free:
             raise ModelError(
-                f"{need}, and {free / 1e9:.1f} GB of memory are free. {advice}, or close other "
-                "programs"
+                f"a working copy in {name} takes about {size(need)}, and {size(free)} of memory "
+                f"are free. {advice}, or close other programs"
             )
         disk = shutil.disk_usage(self.folder).free
-        if 1.1 * size > disk:
+        if 1.1 * need > disk:
             raise ModelError(
-                f"a working copy in {name} takes about {size / 1e9:.1f} GB, and {disk / 1e9:.1f} "
-                "GB are free in "
+                f"a working copy in {name} takes about {size(need)}, and {size(disk)} are free in "
                 f"{self.folder}. {advice}, or set {models.CACHE} to a folder on a larger disk"
             )
 
@@ -300,8 +298,8 @@ def _sayings(path: Path, threads: int) -> tuple[tuple[float, ...], list[str]]:
 
 def _machine(threads: int) -> str:
     """Return a short name for this processor and number of threads."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text("utf-8").splitlines() if info.is_file() else []
-    about = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    about: list[str] = []
+    with suppress(OSError):  # only Linux has it
+        about = sorted(set(system.cpu_info("model name", "flags", "Features")))
     text = "\n".join([platform.machine(), platform.processor(), str(threads), *about])
     return blake2b(text.encode(), digest_size=6).hexdigest()

@@ -38,12 +38,12 @@ def ledgers_of(names: Sequence[str], runs: Path) -> "tuple[list[RunLedger], Exce
 
 def _all_in(runs: Path) -> list[Path]:
     from selfloop.errors import StoreError
-    from selfloop.storage.store import DATABASE
+    from selfloop.storage.run_folder import RunFolder
 
     folders = list[Path]()
     try:
         if runs.is_dir():
-            folders = sorted(path for path in runs.iterdir() if (path / DATABASE).is_file())
+            folders = sorted(path for path in runs.iterdir() if RunFolder(path).is_run)
     except OSError as error:
         raise StoreError(
             f"cannot read {runs}: {error.strerror}. Give another folder with --runs."
@@ -58,7 +58,7 @@ def _all_in(runs: Path) -> list[Path]:
 
 def _ledger(folder: Path, name: str) -> RunLedger:
     from selfloop.errors import StoreError
-    from selfloop.storage.store import DATABASE, Store
+    from selfloop.storage.store import Store
 
     with closing(Store(folder, write=False)) as store:
         try:
@@ -66,8 +66,8 @@ def _ledger(folder: Path, name: str) -> RunLedger:
             entries = entries_of(store.rounds())
         except ValueError as error:  # a record is not JSON, or not one of its kind
             raise StoreError(
-                f"{folder / DATABASE} is damaged: {str(error).splitlines()[0]}. Restore the file, "
-                "or name other runs."
+                f"{store.files.database} is damaged: {str(error).splitlines()[0]}. Restore the "
+                "file, or name other runs."
             ) from error
     return RunLedger(encodable(name), encodable(str(model)), tuple(entries))
 

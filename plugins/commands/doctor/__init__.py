@@ -2,7 +2,7 @@
 
 findings.py      a finding, and how it is printed
 installation.py  Python, packages, extras, plugins
-hardware.py      processor, cores, memory
+hardware.py      processor, cores, memory; features.py: those that llama.cpp is fast with
 engines.py       llama.cpp and the GPU, each asked in a process of its own
 folders.py       the cache, other programs' models, runs
 

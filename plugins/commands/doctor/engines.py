@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from .. import _computer as computer
+from .features import FEATURES, features
 from .findings import Finding
 
 # Seconds for another Python to answer, without and with --deep; PyTorch may take minutes.
@@ -41,10 +41,9 @@ def llama_cpp(deep: bool) -> Iterator[Finding]:
         yield Finding("llama.cpp", text, "wrong", REBUILD)
         return
     built_with = _enabled(done.stdout)
-    features = ", ".join(sorted(built_with)) or "no special features"
-    yield Finding("llama.cpp", f"llama-cpp-python {version}, built with {features}")
-    available = computer.features() or ()
-    unused = [name for name in available if computer.FEATURES[name] not in built_with]
+    listed = ", ".join(sorted(built_with)) or "no special features"
+    yield Finding("llama.cpp", f"llama-cpp-python {version}, built with {listed}")
+    unused = [name for name in features() or () if FEATURES[name] not in built_with]
     if unused:
         text = f"this processor has {', '.join(unused)}, and llama.cpp was built without"
         yield Finding("llama.cpp", text, "slow", REBUILD)

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from selfloop_plugins.models import locate as models
-from selfloop_plugins.models.command import size
 from selfloop_plugins.models.stores import PLACES, is_there
 
+from selfloop import system
 from selfloop.api.run_folders import run_names
-from selfloop.text.units import plural
+from selfloop.text.units import plural, size
 
-from .. import _computer as computer
 from .findings import Finding
 
 MIN_FREE_DISK = 2 * 10**9  # bytes; with less free, a model or a run may not fit
@@ -29,7 +28,9 @@ def cache(deep: bool) -> Iterator[Finding]:
     for name, contents in CACHED.items():
         folder = home / name
         if is_there(folder):
-            text = f"{size(computer.weight(folder))} in {folder}: {contents}, made again if deleted"
+            text = (
+                f"{size(system.folder_size(folder))} in {folder}: {contents}, made again if deleted"
+            )
             yield Finding("cache", text)
     yield _room("cache", home, f"free some space, or set {models.CACHE} to another folder")
 
@@ -38,7 +39,7 @@ def model_stores(deep: bool) -> Iterator[Finding]:
     """List the folders in which other programs keep models."""
     for store in PLACES:
         for folder in filter(is_there, store.folders()):
-            used = size(computer.weight(folder))
+            used = size(system.folder_size(folder))
             yield Finding("models", f"{used} in {folder}: {store.title} (see: selfloop models)")
 
 
@@ -47,7 +48,7 @@ def runs(deep: bool) -> Iterator[Finding]:
     folder = Path(os.environ.get("SELFLOOP_RUNS") or "runs")
     count = len(run_names(folder)) if is_there(folder) else 0
     if count:
-        used = size(computer.weight(folder))
+        used = size(system.folder_size(folder))
         yield Finding("runs", f"{plural(count, 'run')} in {folder.resolve()}, {used}")
     mend = "free some space, or choose another folder with --runs or SELFLOOP_RUNS"
     yield _room("runs", folder, mend)

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Iterator
 
-from selfloop_plugins.models.command import size
+from selfloop import system
+from selfloop.text.units import size
 
-from .. import _computer as computer
+from .features import features
 from .findings import Finding
 
 MIN_FREE_MEMORY = 10**9  # bytes; with less free, hardly any model fits
@@ -14,15 +15,15 @@ FAST = {"avx2", "asimd"}  # features without one of which llama.cpp is slow
 
 def processor(deep: bool) -> Iterator[Finding]:
     """Check that the processor has the features that make llama.cpp fast."""
-    features = computer.features()
-    if features is None:
+    names = features()
+    if names is None:
         text = "this system does not list its features"
     else:
-        text = ", ".join(features) or "none of the features that make llama.cpp fast"
-    is_slow = features is not None and FAST.isdisjoint(features)
+        text = ", ".join(names) or "none of the features that make llama.cpp fast"
+    is_slow = names is not None and FAST.isdisjoint(names)
     yield Finding(
         "processor",
-        f"{computer.processor()}: {text}",
+        f"{system.processor()}: {text}",
         "slow" if is_slow else "ok",
         "llama.cpp runs without AVX2, but slowly: use the smallest model" if is_slow else "",
     )
@@ -30,7 +31,7 @@ def processor(deep: bool) -> Iterator[Finding]:
 
 def cores(deep: bool) -> Iterator[Finding]:
     """Check that the number of threads fits the cores that may be used."""
-    count, limit = computer.cores(), computer.core_limit()
+    count, limit = system.logical_cores(), system.core_limit()
     is_limited = limit is not None and limit < count
     allowed = f", of which this container allows {limit:g}" if is_limited else ""
     yield Finding("cores", f"{count} for this process{allowed}, {os.cpu_count()} in all")
@@ -51,8 +52,7 @@ def cores(deep: bool) -> Iterator[Finding]:
 
 def memory(deep: bool) -> Iterator[Finding]:
     """Check that there is memory for a model."""
-    total, free = computer.memory()
-    limit = computer.memory_limit()
+    total, free, limit = system.total_memory(), system.free_memory(), system.memory_limit()
     allowed = ""
     if limit is not None and limit < total:
         allowed = f", this container allows {size(limit)}"

@@ -25,6 +25,7 @@ from selfloop.config.prompts import is_open
 from selfloop.errors import ModelError
 from selfloop.records import Adapter, Completion, Continuation
 from selfloop.storage import atomic
+from selfloop.storage.run_folder import gate_file
 from selfloop.text.answers import UNKNOWN, declines
 
 from .gate import Gate, Measured, measure, scored
@@ -118,7 +119,7 @@ class Lora:
                 "epochs": [asdict(one) for one in done],
             }
             atomic.write_text(
-                tuning.folder / "gate.json", json.dumps(about | {"gate": gate.plain()}, indent=1)
+                gate_file(tuning.folder), json.dumps(about | {"gate": gate.plain()}, indent=1)
             )
             if gate.refusal:
                 raise ModelError(

@@ -1,0 +1,112 @@
+"""Runs of earlier versions are read, judged again and gone on with.
+
+`tests/data/earlier_runs` has two runs of selfloop 0.1.0 (commit 949e967), one that ended and one
+that was killed in its second round. Their model is the backend `scripted` with its own script:
+
+    selfloop run quickstart --set backend=scripted --set ask.questions=6 --set rounds=2 \
+        --set tuner=null
+
+A change of `selfloop.testing.WORLD` is another model for them, and `resume` refuses it rightly:
+then make these runs anew, with that commit and a file for `backend.script`.
+"""
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from conftest import Selfloop
+
+import selfloop as package
+from selfloop.records import Round
+from selfloop.storage.run_folder import RunFolder
+from selfloop.storage.store import Store, rounds_of
+
+EARLIER = Path(__file__).parent / "data" / "earlier_runs"
+WHOLE, STOPPED = "0.1.0-whole", "0.1.0-stopped"
+
+
+@pytest.fixture(params=[WHOLE, STOPPED])
+def run(request: pytest.FixtureRequest, work: Path) -> Path:
+    """A copy of an earlier run, below the folder in which commands run."""
+    return copied(request.param, work)
+
+
+def copied(name: str, work: Path) -> Path:
+    folder = work / "runs" / name
+    shutil.copytree(EARLIER / name, folder)
+    return folder
+
+
+def test_the_stored_runs_are_of_the_first_version() -> None:
+    for name in (WHOLE, STOPPED):
+        database = RunFolder(EARLIER / name).database
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+            keys = {key for (key,) in db.execute("SELECT key FROM meta")}
+        assert keys == {"base", "name", "inputs", "model"}, "no version of the records"
+
+
+def test_it_is_read(run: Path, selfloop: Selfloop) -> None:
+    shown = json.loads(selfloop("show", run.name, "--json").out)
+    assert len(shown["attempts"]) == (15 if run.name == WHOLE else 6)
+    opened = package.open(run)
+    assert opened.model["name"] == "scripted"
+    assert opened.recipe["rounds"] == 2
+    assert opened.rows()
+
+
+def test_the_stopped_one_ends_with_the_records_of_the_whole_one(
+    work: Path, selfloop: Selfloop
+) -> None:
+    whole, stopped = copied(WHOLE, work), copied(STOPPED, work)
+    assert len(rounds_of(stopped)) == 1
+    result = selfloop("resume", str(stopped))
+    assert result.code == 0, result.err
+    assert rounds_of(stopped) == rounds_of(whole)
+
+
+def test_the_whole_one_has_nothing_left_to_do(work: Path, selfloop: Selfloop) -> None:
+    whole = copied(WHOLE, work)
+    before, completions = rounds_of(whole), count(whole, "completions")
+    result = selfloop("resume", str(whole))
+    assert result.code == 0, result.err
+    assert (rounds_of(whole), count(whole, "completions")) == (before, completions)
+
+
+def test_it_is_judged_again(run: Path, selfloop: Selfloop) -> None:
+    before = rounds_of(run)
+    result = selfloop("rescore", run.name, "--set", "decide.belief=0.5", "--json")
+    assert result.code == 0, result.err
+    after = rounds_of(Path(json.loads(result.out)["run"]))
+    verdicts = [[attempt.verdicts for attempt in ended.attempts] for ended in before]
+    assert [[attempt.verdicts for attempt in ended.attempts] for ended in after] == verdicts
+    assert sum(map(beliefs, after)) > sum(map(beliefs, before))
+
+
+def test_it_has_a_report(run: Path, selfloop: Selfloop) -> None:
+    result = selfloop("report", run.name)
+    assert result.code == 0, result.err
+    assert "Who was the first to write about Nile?" in RunFolder(run).report.read_text(
+        encoding="utf-8"
+    )
+
+
+def beliefs(ended: Round) -> int:
+    return ended.count("belief")
+
+
+def count(folder: Path, table: str) -> int:
+    with closing(Store(folder, write=False)) as store:
+        return store.count(table)
+
+
+def test_a_digest_that_another_run_pinned_is_still_the_same(run: Path) -> None:
+    """Pinned by a run of 0.1.0 that took its examples from this one."""
+    expected = {
+        WHOLE: "0fd03d2f5661ea0bf0e918016d6bf4497b7b1139f1f6f32472c051c334ceb616",
+        STOPPED: "e9da988afe78ba81c8010ee9e8fcd20255ce047254c7a90005bfd8a2d0950eb6",
+    }
+    with closing(Store(run, write=True)) as store:
+        assert store.digest() == expected[run.name]
