@@ -98,7 +98,9 @@ def command(run: str, out: Path | None, force: bool, runs: Path, method: Method)
     weights = zip(calibration.detectors, calibration.weights, strict=True)
     for name, weight in sorted(weights, key=lambda detector: -detector[1]):
         click.echo(f"  {weight:5.2f}  {name}")
+    # On its own labels a fit looks better than it is.
     probabilities = _cross_validated(labels, is_isotonic)
+    # Metrics take weights for the bootstrap; here each answer counts once.
     weight_of_each = np.ones(len(labels))
     auroc = float(metrics.auroc(probabilities, labels.right, weight_of_each))
     ece = float(metrics.ece(probabilities, labels.right, weight_of_each))
@@ -146,6 +148,7 @@ def _labelled(run: Path) -> Iterator[tuple[dict[str, float], bool, str]]:
         label = judged(attempt.question, attempt.answer)
         if label is None:  # without gold answers
             continue
+        # A verifier that abstained has no confidence; the fit adds nothing for it.
         confidences = {}
         for name, confidence in attempt.confidences(attempt.chosen).items():
             if confidence is not None and name != COMBINED:

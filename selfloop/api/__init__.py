@@ -3,7 +3,7 @@
 Read in this order; `selfloop` itself exports all that is public.
 
 runs.py         `run` and `load` return a `Run`: its rounds, beliefs and rows
-recipes.py      what may be given as a recipe, and as changes of it; `check`
+recipes.py      the forms of a recipe and of changes to it; `check`
 answerer.py     who answers: a recipe, a model alone, or the model of a run
 closed_book.py  one round over given questions, for the three below
 ask.py          `ask`: a model's answers to questions, with confidences

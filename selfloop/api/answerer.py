@@ -45,12 +45,14 @@ def answerer(model: ModelLike) -> Answerer:
     if isinstance(model, Mapping) or "\n" in str(model):
         source = located(model)
         return Answerer(source.path, base=source.base, text=source.text)
+    # A text can be four things. The order is from the most explicit to the least.
     name = str(model)
     path = Path(model)
     if name.lower().endswith(YAML):
         return Answerer(recipe_file(path)[0])
     if RunFolder(path).is_run:
         return _of_run(path)
+    # A model's file. It is resolved, for the run's recipe is in another folder.
     if path.is_file():
         name = str(path.resolve())
     elif name in names():
@@ -63,6 +65,7 @@ def answerer(model: ModelLike) -> Answerer:
 def _of_run(folder: Path) -> Answerer:
     with closing(open_store(folder, write=False)) as store:
         pinned: dict[str, Any] = {"model": store.model()}
+        # The run holds a copy of its recipe, whose paths are relative to the original's folder.
         base = store.meta().get("base", ".")
         adapter = store.past().adapter
     if adapter:

@@ -92,9 +92,10 @@ def ask(
     for question in questions:
         if not question.strip():
             raise RecipeError(f"a question is empty: {question!r}")
-    # The command line may hand over bytes that are not text.
+    # Arguments of a command line may hold bytes that are not text.
     texts = [encodable(question.strip()) for question in questions]
     attempts = _attempts(model, list(dict.fromkeys(texts)), overrides)
+    # A question that was given twice is asked once, and answered in both places.
     answers = {attempt.question.text: _answer(attempt) for attempt in attempts}
     return [answers.get(text) or Answer(text, error="it was not asked") for text in texts]
 
@@ -104,6 +105,7 @@ def refuse_all_failed(answers: Sequence[Answer]) -> None:
     attempts = [answer.attempt for answer in answers if answer.attempt]
     if not attempts or not all(answer.error for answer in answers):
         return
+    # Answers may exist that no verifier could judge; then the first error stands for all.
     reason = f"{answers[0].error}."
     if all(map(unanswered, attempts)):
         reason = nothing_answered(list({id(attempt): attempt for attempt in attempts}.values()))
@@ -126,6 +128,7 @@ def _attempts(
                 model,
                 source,
                 len(questions),
+                # No report and no progress: the folder is gone a moment later.
                 ("observers=[]", *overrides),
                 home,
                 name="ask",
@@ -160,8 +163,10 @@ def _error(attempt: Attempt) -> str:
     """Return why a question has no result, or an empty string where it has one."""
     if attempt.decision == "failed":
         return attempt.reason
+    # Only whitespace, or a thought that did not end.
     if not attempt.answer:
         return "the model wrote nothing; see answer.stop, answer.thought_tokens and the prompt"
+    # Verifiers that abstain are no error. Without any verdict, one that failed is the reason.
     failures = [failure for failure in attempt.failures if failure.step == "verify"]
     if attempt.decision == "undecided" and attempt.confidence is None and failures:
         last = failures[-1]

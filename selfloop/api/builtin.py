@@ -13,7 +13,9 @@ from selfloop.api.runs import Row, RunLike, folder_of, html_table
 from selfloop.records import Decision
 from selfloop.registry import builtin
 
+# Rows for people and tables, for supervised fine-tuning, and for preference tuning.
 Form = Literal["qa", "sft", "preference"]
+# The LoRA alone, one GGUF file, a folder of transformers, a folder for ollama.
 Target = Literal["adapter", "gguf", "hf", "ollama"]
 MAX_QUESTIONS = 10  # in a notebook's view
 
@@ -68,6 +70,7 @@ def compare(*runs: RunLike) -> RunComparison:
     """Compare two or more runs. Raises StoreError for a folder that is not a run."""
     if len(runs) < 2:
         raise TypeError("compare takes two runs or more")
+    # The figures are those of the reports, so the plugin of reports makes them.
     comparison: RunComparison = builtin.library().compare([folder_of(run) for run in runs])
     return comparison
 

@@ -102,6 +102,7 @@ def evaluate_choices(
     )
     refuse_unknown(requirements, FIGURES)
     items = multiple_choice.items(question_data.sample(rows, limit))
+    # Observers and tuners have nothing to do, and could fail.
     settings = (*who.overrides, *overrides, "observers=[]", "tuner=null")
     loaded = read(who.recipe, settings, who.base, text=who.text)
     check(loaded)
@@ -123,11 +124,12 @@ def _scored(
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with closing(Store(folder, write=True)) as store:
+            # The model and the adapter of a run are pinned here too.
             store.set_meta(**who.pinned)
             parts = assemble(loaded, folder, store)
             try:
                 info = parts.backend.describe()
-                pin_model(parts, store)
+                pin_model(parts, store)  # raises where the model is another than the run's
                 adapter = store.active_adapter([])
                 if adapter:
                     parts.load_adapter(adapter)

@@ -38,6 +38,7 @@ def closed_book(
     """
     who = model if isinstance(model, Answerer) else answerer(model)
     refuse_not_applied(overrides)
+    # The source hands out every question once, and nothing filters or repeats them.
     forced = {
         "rounds": 1,
         "tuner": None,
@@ -49,6 +50,7 @@ def closed_book(
     settings = [override(key, value) for key, value in forced.items()]
     return run(
         who.recipe,
+        # The last override of a key counts: users may set the name, but not the settings.
         (f"name={name}", *who.overrides, *overrides, *settings),
         runs,
         quiet=quiet,
@@ -86,6 +88,7 @@ def kept_rows(rows: Iterable[Mapping[str, Any]], runs: Path) -> Path:
 
 
 def _kept(content: bytes, name: str, suffix: str, runs: Path) -> Path:
+    # Named by its content: the same rows are kept once, and others never overwrite them.
     digest = hashlib.sha256(content).hexdigest()[:DIGEST]
     path = runs / f"{name}-{digest}{suffix}"
     try:

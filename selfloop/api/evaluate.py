@@ -123,6 +123,7 @@ def evaluate(
             )
         return evaluate_run(_finished(model, folder), rule, requirements)
     refuse_not_applied(overrides)
+    # Mistakes in the data and in names of figures are found before a model loads.
     questions = _questions(data, folder, limit, question_column, answers_column, skip_broken)
     who = answerer(model)
     if questions.choices:
@@ -141,7 +142,7 @@ def evaluate(
             quiet=quiet,
             pinned={"data": table.plain()},
         )
-    except NothingAnswered:
+    except NothingAnswered:  # there is nothing to measure
         raise
     except StepFailed as failed:  # the run has results all the same
         run = failed.folder
@@ -158,8 +159,10 @@ def evaluate_run(
     """
     with closing(Store(folder, write=False)) as store:
         meta, rounds = store.meta(), list(store.rounds())
+        # The run's recipe may have patterns of its own for declining.
         with declining_as_in(folder):
             report = measures.evaluate(rounds, match)
+        # Only if every question failed; single steps are for `raise_for_failures`.
         refuse_failed(folder, rounds, ())
         if not report.questions:
             raise RecipeError(

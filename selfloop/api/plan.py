@@ -150,15 +150,16 @@ def _asked(estimate: Forecast) -> Iterator[Attempt]:
 
 
 def _capabilities(loaded: Loaded, estimate: Forecast) -> Iterator[Capability]:
-    needed_by: dict[str, list[str]] = {}
+    needed_by: dict[str, list[str]] = {}  # capability -> the components that need it
     for kind, _, spec in loaded.recipe.specs():
         if kind == "backend":
             continue
         needs = loaded.catalog.find(kind, spec.kind).needs
         if kind == "tuner":
-            needs = needs | {"adapters"}
+            needs = needs | {"adapters"}  # a tuner's result must be loaded
         for capability in needs:
             needed_by.setdefault(capability, []).append(spec.kind)
+    # The known capabilities first, then those that only a plugin knows.
     for name in dict.fromkeys([*CAPABILITIES, *needed_by]):
         is_given = name in estimate.model.capabilities
         if name == "chat":  # the model's own template decides, not the backend
@@ -203,6 +204,7 @@ def _uses_shipped_weights(loaded: Loaded, estimate: Forecast) -> bool:
 
 
 def _tuner_warnings(loaded: Loaded, tuner: TunerSpec) -> Iterator[str]:
+    # Building it finds missing packages; tuning itself is not tried.
     try:
         with TemporaryDirectory() as folder:
             built(loaded, "tuner", tuner, Path(folder))

@@ -17,7 +17,7 @@ from selfloop.errors import RecipeError
 
 # A path, the name of a recipe that comes with selfloop, YAML text, or a recipe as data.
 RecipeLike = Path | str | Mapping[str, Any]
-# What `--set` takes: a mapping of dotted keys to values, or texts of the form KEY=VALUE.
+# As `--set` takes them: a mapping of dotted keys to values, or texts of the form KEY=VALUE.
 Changes = Mapping[str, Any] | Sequence[str]
 NAMELESS = Path("recipe.yaml")  # the file name of a recipe that is text or data
 
@@ -36,6 +36,7 @@ class RecipeText:
 
 def overrides_of(changes: Changes) -> tuple[str, ...]:
     """Return changes of a recipe as texts KEY=VALUE."""
+    # A text is a sequence too: of characters, which nobody means.
     if isinstance(changes, str):
         raise TypeError(f"changes are a mapping or a sequence of KEY=VALUE texts, not {changes!r}")
     if isinstance(changes, Mapping):
@@ -78,12 +79,13 @@ def check(recipe: RecipeLike, changes: Changes = ()) -> dict[str, Any]:
 
 def _yaml(data: Mapping[str, Any]) -> str:
     try:
-        # JSON turns paths, tuples and the like into what YAML can hold.
+        # JSON turns paths, tuples and the like into values that YAML has.
         plain = json.loads(json.dumps(dict(data), default=str))
     except TypeError as error:
         raise RecipeError(f"every key of a recipe must be plain text: {error}.") from error
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
+    # The order in which a user wrote the keys is the order of the run's recipe.
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     out = StringIO()
     yaml.dump(plain, out)

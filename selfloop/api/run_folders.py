@@ -16,6 +16,7 @@ def run_folder(name: str, runs: Path) -> Path:
 
     Raises StoreError where it is neither.
     """
+    # A path goes before a name: `runs/x` means the same wherever --runs is.
     for folder in (Path(name), runs / name):
         if folder.is_dir():
             return folder

@@ -125,6 +125,7 @@ class Run:
         ]
         rows = []
         for outcome in outcomes:
+            # The outcome may be of an earlier round than the last one that asked.
             attempt = attempts[outcome.question.text, outcome.round]
             rows.append(_row(outcome, attempt, model))
         _fill_in_verifiers(rows)
@@ -252,6 +253,7 @@ def _last_outcomes(outcomes: Iterable[Outcome]) -> list[Outcome]:
     last: dict[str, Outcome] = {}
     for outcome in outcomes:
         earlier = last.get(outcome.question.text)
+        # "Dropped" and "failed" say nothing of the earlier answer.
         if earlier is None or earlier.decision in UNSAID or outcome.decision not in UNSAID:
             last[outcome.question.text] = outcome
     return list(last.values())
@@ -300,6 +302,7 @@ def _fill_in_verifiers(rows: Sequence[Row]) -> None:
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table for a notebook; all cells are escaped."""
+    # Every cell is escaped in `_html`: a model may have written markup.
     lines = [_html_row("th", head), *(_html_row("td", row) for row in rows)]
     return f"<table>{''.join(lines)}</table>"
 

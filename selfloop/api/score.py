@@ -100,12 +100,13 @@ def score(
         path = kept_input(Path(pairs), folder)
     else:
         path = kept_rows(map(_as_row, pairs), folder)
+    # Read here too, so that mistakes in the rows are found before a run has a folder.
     columns = data.Columns(question_column, answers_column, answer_column)
     table = data.read(path, "score", columns, skip_broken=skip_broken)
     source = {
         "kind": "file",
         "path": str(path.absolute()),
-        "judge": True,
+        "judge": True,  # the row's answer takes the place of the draft
         "skip_broken": skip_broken,
         "question_column": question_column,
         "answers_column": answers_column,
@@ -117,6 +118,7 @@ def score(
             model,
             source,
             len(table.questions),
+            # A critique would answer again, and the given answer is the one to score.
             ("critique=none", *overrides),
             folder,
             name="score",

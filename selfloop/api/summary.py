@@ -58,6 +58,7 @@ def drop_reasons(rounds: Iterable[Round]) -> dict[str, dict[str, int]]:
     for ended in rounds:
         for attempt in ended.attempts:
             if attempt.decision == "dropped":
+                # A reason reads "novelty: like '...'"
                 scorer, _, reason = attempt.reason.partition(":")
                 by_scorer[scorer][_general(reason)] += 1
     ordered = sorted(by_scorer.items(), key=lambda item: (-item[1].total(), item[0]))
@@ -68,6 +69,7 @@ def _general(reason: str) -> str:
     """Return a reason without the parts that belong to one question, so that like ones count."""
     if _LENGTH.fullmatch(reason):
         return "too short or too long"
+    # Inside a quotation an apostrophe has a backslash; it does not end the quotation.
     bare = _OF_ONE_QUESTION.sub("", reason.replace("\\'", "’"))
     words = _NUMBER.sub("n", bare).split()
     general = " ".join(words).strip(" ,;:")

@@ -45,6 +45,7 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return one command; only this imports its module."""
+        # Ours is looked up by name alone: no plugin is imported for it.
         if cmd_name in COMMANDS:
             command: click.Command = importlib.import_module(f"selfloop.cli.{cmd_name}").command
             return command
@@ -142,6 +143,7 @@ def _owner(name: str) -> str:
     from selfloop.registry.hookspecs import PROJECT
     from selfloop.registry.manager import load
 
+    # Only called once a command has raised, so loading all plugins again costs nothing.
     catalog = load()
     command = commands_of_plugins(catalog)[0].get(name)
     plugin = next((plugin for plugin, offered in catalog.commands if offered is command), "")

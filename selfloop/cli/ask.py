@@ -48,6 +48,7 @@ def command(
             if len(answers) > 1:
                 click.echo(printable(answer.question, 200))
             _print_answer(answer)
+    # Printed first: a program reads the errors of single questions from the JSON.
     refuse_all_failed(answers)
 
 
@@ -63,6 +64,7 @@ def _print_answer(answer: "Answer") -> None:
     else:
         guess = printable(answer.guess, 120)
         click.echo(f"  best guess (confidence {answer.confidence:.2f}): {guess}")
+    # Stable: samples of equal count stay in the order in which the model gave them.
     counts = sorted(answer.samples.items(), key=lambda sample: -sample[1])
     samples = [_sample(text, count) for text, count in counts]
     total = sum(answer.samples.values())

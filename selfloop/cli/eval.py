@@ -99,6 +99,7 @@ def command(
     from selfloop.api.choices import ChoiceEvaluation
     from selfloop.api.evaluate import evaluate
 
+    # Parsed before a model loads.
     required = requirements(fail_under, fail_over)
     evaluation = evaluate(
         model,
@@ -121,6 +122,7 @@ def command(
         _print_evaluation(evaluation)
     if not isinstance(evaluation, ChoiceEvaluation) and evaluation.store_error:
         click.echo(f"selfloop: {printable(evaluation.store_error, MAX_MESSAGE)}", err=True)
+    # Both errors come after the output: the figures are worth reading all the same.
     evaluation.raise_for_failures()
     evaluation.require(required)
 
@@ -160,7 +162,7 @@ def _print_confidences(report: "Report") -> None:
 
 
 def _print_policies(report: "Report") -> None:
-    names = list(report.policies)
+    names = list(report.policies)  # the first is the run's own decisions
     rows = []
     for metric, estimate in report.policies["run"].items():
         others = [_value(report.policies[policy][metric]) for policy in names[1:]]

@@ -12,6 +12,7 @@ def missing(extra: str, package: str = "selfloop") -> list[str]:
     """Return the packages of `package[extra]` that are not installed; none if nothing is known."""
     if not extra:
         return []
+    # Two extras may want the same package.
     names = dict.fromkeys(wanted.name for wanted in requirements(extra, package))
     return [name for name in names if not _is_installed(name)]
 

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share, and what a shell completes them to."""
+"""Options and arguments that several commands share, with their completions in a shell."""
 
 import os
 from collections.abc import Callable
@@ -113,6 +113,9 @@ def column_options(*also: str) -> Callable[[Decorator], Decorator]:
         return function
 
     return decorated
+
+
+# Callbacks of options. They change the context of the whole command, so that no command has to.
 
 
 def _silence(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:

@@ -56,6 +56,7 @@ def command(
     from selfloop.api.recipes import loaded_recipe
 
     loaded = loaded_recipe(recipe, overrides)
+    # A person should know why nothing happens for some seconds; a log need not.
     if sys.stderr.isatty():
         click.echo("asking a few questions, to measure ...", err=True)
     plan = plan_loaded(loaded, seconds, runs)

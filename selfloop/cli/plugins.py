@@ -89,6 +89,7 @@ def _component_rows(catalog: "Catalog") -> Iterator[Row]:
         try:
             yield _component_row(kind, offer.plugin, catalog.plugins[offer.plugin], offer.component)
         except PluginError as error:
+            # Its options cannot be read; the others are listed all the same.
             catalog.broken[f"{offer.plugin}'s {offer.component.name}"] = str(error)
 
 
@@ -165,6 +166,7 @@ def _refuse_unknown(
 
     installed = sorted({row["name"] for row in rows})
     advice = f"Installed: {', '.join(installed)}" if kind else "All of them: selfloop plugins"
+    # The name that was sought may be of a plugin that could not be imported.
     broken = ""
     for plugin, reason in catalog.broken.items():
         broken += f" (The plugin {plugin} could not be used: {reason})"

@@ -39,6 +39,7 @@ def _parsed(text: str, *, is_maximum: bool) -> "Requirement":
 
     option = "--fail-over" if is_maximum else "--fail-under"
     name, equals, number = text.partition("=")
+    # Names of policies have spaces in eval.json ("always answer"), which shells dislike.
     name = "_".join(name.split())
     try:
         value = float(number)

@@ -74,6 +74,7 @@ def command(
     for answer in scores:
         line = json.dumps(answer.plain(), ensure_ascii=False) if as_json else _line(answer)
         click.echo(line)
+    # Printed first: each line has its own error.
     scores.raise_for_failure()
 
 

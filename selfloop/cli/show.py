@@ -52,9 +52,10 @@ def command(
     store = Store(folder, write=False)
     try:
         rounds, pinned, sessions = list(store.rounds()), store.meta(), store.sessions()
-        before = store.round_failures(0)
+        before = store.round_failures(0)  # before the first round had ended
     finally:
         store.close()
+    # Rounds without a picked attempt stay: their counts are printed.
     picked = [(ended, _picked(ended, only, question)) for ended in rounds]
     if as_json:
         records = {
@@ -71,6 +72,7 @@ def command(
     elif question is not None:
         if not any(attempts for _, attempts in picked):
             click.echo(f"none of these questions contains {printable(question, 60)!r}")
+        # Whether a revision changed an answer depends on the run's own patterns for declining.
         with declining_as_in(folder):
             for ended, attempts in picked:
                 for attempt in attempts:

@@ -70,6 +70,7 @@ def print_summary(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
 
 
 def _print_beliefs(beliefs: list[dict[str, Any]]) -> None:
+    # Eight cells are for the confidence and the spaces around it.
     width = max(MIN_WIDTH, min(MAX_WIDTH, terminal_width() - 8))
     for belief in beliefs:
         line = printable(f"{belief['question']} — {belief['answer']}", width)
@@ -87,6 +88,7 @@ def dropped_line(reasons: Mapping[str, Mapping[str, int]]) -> str:
         named = [_counted(reason, count) for reason, count in commonest if reason]
         if len(counts) > MAX_REASONS:
             named.append("...")
+        # With a single reason the scorer's name says enough.
         detail = f" ({', '.join(named)})" if len(counts) > 1 and named else ""
         pieces.append(f"{sum(counts.values()):,} by `{scorer}`{detail}")
     return f"dropped {', '.join(pieces)}" if pieces else ""

@@ -41,6 +41,7 @@ def print_table(
     measured = [names, *table] if header else table
     widths = [max(map(cells, column)) for column in zip(*measured, strict=True)]
     total = sum(widths) + len(GAP) * (len(widths) - 1)
+    # Cutting a cell could cut a figure, so a table that is too wide becomes lines.
     if len(INDENT) + total > terminal_width():
         _print_lines(names, table)
         return

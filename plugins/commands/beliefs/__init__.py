@@ -132,6 +132,7 @@ def command(
     selection = Selection(search, least, declined, merge)
     _refuse_conflicts(selection, history, flipped, export)
     _refuse_export_options(export, form, as_json)
+    # Refused before runs are read, which may take long.
     if export:
         refuse_taken(
             export,
@@ -149,6 +150,7 @@ def command(
         exporting.write(export, selection.rows(ledgers), form or "plain", merge)
     else:
         rendering.print_beliefs(selection.rows(ledgers), ledgers, merge, as_json)
+    # The readable runs were shown first.
     if unreadable:
         raise unreadable
 

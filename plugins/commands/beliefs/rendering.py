@@ -94,6 +94,7 @@ def print_histories(runs: Sequence[RunLedger], text: str, as_json: bool) -> None
 
     A question is shown too if one of its variants contains the text.
     """
+    # Questions that ask for the same in other words are shown together, across runs.
     by_question: dict[object, list[_History]] = {}
     for run in runs:
         for question, entries in histories(run.entries).items():
@@ -110,6 +111,7 @@ def print_histories(runs: Sequence[RunLedger], text: str, as_json: bool) -> None
     for group in by_question.values():
         click.echo(printable(group[0].question, _width()))
         for history in group:
+            # By identity: the same outcome may stand twice in a history.
             changes = {id(flip.after): flip.change for flip in belief_flips(history.entries)}
             for entry in history.entries:
                 _print_entry(history, entry, changes.get(id(entry)))
@@ -131,7 +133,7 @@ def _print_entry(history: _History, entry: Entry, change: Change | None) -> None
     run = f"{printable(history.run.name, 40)}, round {entry.round}"
     left = f"  {run}  {_confidence(outcome)} {outcome.decision:9} "
     mark = f"  <- {CHANGES[change]}" if change else ""
-    room = width - cells(left) - len(mark)
+    room = width - cells(left) - len(mark)  # the answer is cut, never the mark
     click.echo(left + printable(outcome.answer or "(no answer)", room) + mark)
     notes = []
     if outcome.question.text != history.question:
@@ -165,6 +167,7 @@ def print_flips(runs: Sequence[RunLedger], search: str | None, as_json: bool) ->
 
 def _print_flip(run: RunLedger, flip: Flip) -> None:
     before, after = flip.before.outcome, flip.after.outcome
+    # Of a belief that was lost the earlier answer is shown.
     answer = before.answer if flip.change == "lost" else after.answer
     if flip.change == "changed":
         answer = f"{answer}, before: {before.answer}"

@@ -59,7 +59,7 @@ def _room(topic: str, folder: Path, mend: str) -> Finding:
 
     A folder that does not exist yet is judged by the nearest one above it.
     """
-    absolute = folder.absolute()
+    absolute = folder.absolute()  # the parents of a relative path end at "."
     existing = next(path for path in (absolute, *absolute.parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         return Finding(topic, f"{folder} cannot be written", "wrong", mend)

@@ -39,6 +39,7 @@ def cores(deep: bool) -> Iterator[Finding]:
         threads = max(1, int(limit))
         text = f"more of them than {limit:g} only get in each other's way"
         yield Finding("threads", text, "slow", f"set backend.threads: {threads}")
+    # PyTorch and OpenBLAS start this many threads, whatever the recipe says.
     variable = os.environ.get("OMP_NUM_THREADS", "")
     if variable.isdigit() and int(variable) != count:
         effect = "leaves cores idle" if int(variable) < count else "is more than there are cores"

@@ -59,7 +59,7 @@ def extras(deep: bool) -> Iterator[Finding]:
 
 
 def _problem(wanted: "Requirement") -> str:
-    """Return what keeps a package from meeting a requirement, or an empty string."""
+    """Return why a package does not meet a requirement, or an empty string."""
     try:
         installed = metadata.version(wanted.name)
     except metadata.PackageNotFoundError:
@@ -75,6 +75,7 @@ def plugins(deep: bool) -> Iterator[Finding]:
 
     catalog = load()
     yield Finding("plugins", f"{len(catalog.plugins)} (see: selfloop plugins)")
+    # One missing package may break many plugins.
     by_reason: dict[str, list[str]] = {}
     for name, reason in catalog.broken.items():
         by_reason.setdefault(reason.removeprefix(f"plugin {name} "), []).append(name)
