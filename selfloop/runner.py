@@ -15,11 +15,12 @@ from typing import Any
 from selfloop.config.assembly import Parts, assemble, check
 from selfloop.config.inputs import inputs, refuse_changed
 from selfloop.config.recipe import Loaded, read
-from selfloop.errors import DiskFullError, ModelError, NothingAsked, Stopped, StoreError
+from selfloop.errors import DiskFullError, NothingAsked, Stopped, StoreError
 from selfloop.events import RoundEnded, RunEnded, RunStarted
 from selfloop.failed_steps import failed_steps, refuse_failed
 from selfloop.loop import play
 from selfloop.records import Round
+from selfloop.storage.pinned import verify_model
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.run_names import ALLOWED
 from selfloop.storage.store import Store, open_store
@@ -195,13 +196,8 @@ def pin_model(parts: Parts, store: Store) -> None:
     pinned = store.meta().get("model")
     if pinned is None:
         store.set_meta(model=asdict(info) | {"capabilities": sorted(info.capabilities)})
-    elif pinned.get("sha256") != info.sha256:
-        digest = str(pinned.get("sha256"))[:12]
-        raise ModelError(
-            f"this run was made with {pinned.get('file')} (sha256 {digest}), but the file is now "
-            "another "
-            f"(sha256 {info.sha256[:12]}). Put the old file back, or start a new run."
-        )
+    else:
+        verify_model(pinned, info.sha256)
     versions = {
         "python": platform.python_version(),
         "selfloop": version("selfloop"),

@@ -12,7 +12,7 @@ from conftest import RECIPE, Selfloop
 
 from selfloop import system
 from selfloop.forecast import estimate as forecast
-from selfloop.forecast import meter
+from selfloop.forecast import meter, prefixes
 from selfloop.forecast.estimate import rates
 from selfloop.forecast.meter import Call, Rates, Step
 from selfloop.records import Message, Request, Sampling
@@ -216,14 +216,14 @@ def test_a_step_grows_by_what_is_not_in_common() -> None:
 def test_what_texts_have_in_common_is_read_once(
     texts: Sequence[str], read: tuple[int, ...]
 ) -> None:
-    assert meter.read(texts) == read
+    assert prefixes.reading(texts) == read
 
 
 def test_a_text_alone_has_as_much_of_its_own_as_others() -> None:
     many, alone = Call(1.0, 8, 900, 160), Call(1.0, 1, 700, 700)
-    (step,) = meter.settled([Step(1, "ask", 2.0, [many, alone])])
+    (step,) = meter.with_typical_own_lengths([Step(1, "ask", 2.0, [many, alone])])
     assert [call.own for call in step.calls] == [160, 20]
-    assert meter.settled([Step(1, "ask", 1.0, [alone])])[0].calls == [alone]
+    assert meter.with_typical_own_lengths([Step(1, "ask", 1.0, [alone])])[0].calls == [alone]
 
 
 def test_a_call_is_stretched_to_the_size_of_the_run() -> None:

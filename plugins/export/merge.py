@@ -16,6 +16,7 @@ from selfloop_plugins.backends.llama_cpp.requantise import rewritten
 from selfloop import progress
 from selfloop.errors import MissingExtra, ModelError
 from selfloop.records import Adapter
+from selfloop.storage.pinned import verify_model
 
 Array = NDArray[np.float32]
 FTYPES: Mapping[str, int] = {  # llama.cpp's numbers of formats
@@ -202,10 +203,7 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
     backend = Transformers(
         str(model["file"]), device="cpu", dtype=str(dtype or "float32").removeprefix("torch.")
     )
-    if backend.describe().sha256 != model["sha256"]:
-        raise ModelError(
-            f"{model['file']} is another model than this run was made with; put the old one back"
-        )
+    verify_model(model, backend.describe().sha256)
     backend.load_adapter(adapter)  # which refuses what does not belong to this model
     whole = backend.loaded.model
     for layer in list(whole.modules()):

@@ -23,6 +23,7 @@ from selfloop_plugins.models import locate as models
 from selfloop.errors import ModelError
 from selfloop.records import Adapter, Round
 from selfloop.storage import atomic
+from selfloop.storage.pinned import verify_model
 from selfloop.storage.run_folder import GATE, RunFolder
 from selfloop.storage.store import open_store
 from selfloop.text.answers import UNKNOWN
@@ -156,10 +157,8 @@ def _same(model: dict[str, Any]) -> dict[str, Any]:
     Raises ModelError where its file is another by now.
     """
     path = Path(model.get("file", ""))
-    if path.is_file() and models.sha256(path) != model["sha256"]:
-        raise ModelError(
-            f"{path} is another file than this run was made with; put the old one back"
-        )
+    if path.is_file():
+        verify_model(model, models.sha256(path))
     return model
 
 

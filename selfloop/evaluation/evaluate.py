@@ -1,13 +1,13 @@
-"""What a finished run is worth, by gold answers: how often it is right, how well it knows, what its
-decisions bring.
+"""How good a finished run is by gold answers: accuracy, confidence quality, decisions.
 
 Only questions with gold answers count, and of those only the ones that were answered: a question
-that failed is counted apart and stands in no metric. All intervals are those of `metrics.interval`.
+that failed is counted apart and is in no metric. All intervals are those of `metrics.interval`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,10 @@ DETECTION = {
 
 @dataclass(frozen=True)
 class Answered:
-    """One question and what became of it; `verdicts` are the verifiers' confidences in the answer,
-    None: abstained.
+    """One question, its answer and its decision.
 
-    `columns` are the other columns of the question's row in the data.
+    `verdicts` are the verifiers' confidences in the answer; None: abstained. `columns` are the
+    other columns of the question's row in the data.
     """
 
     question: str
@@ -50,11 +50,11 @@ class Answered:
 
 @dataclass(frozen=True)
 class Detector:
-    """How well one confidence tells right answers from wrong ones; where it abstains it counts as
-    0.
+    """How well one confidence tells right answers from wrong ones.
 
-    `metrics` are AUROC, AURC, ECE and Brier. The other two are for plotting: what
-    `metrics.risk_coverage` and `metrics.reliability` return, by name.
+    Where it abstains it counts as 0; `abstains` is the share of such answers. `metrics` are AUROC,
+    AURC, ECE and Brier. The other two are for plotting: what `metrics.risk_coverage` and
+    `metrics.reliability` return, by name.
     """
 
     abstains: float
@@ -85,7 +85,10 @@ class Report:
     match: str = EXACT.name
 
     def plain(self) -> dict[str, Any]:
-        """Return all but the single answers as what JSON knows: an estimate is {value, low, high}, NaN is None."""
+        """Return all but the single answers as JSON has them.
+
+        An estimate is {value, low, high}, and NaN is None.
+        """
         return {
             part.name: _plain(getattr(self, part.name))
             for part in fields(self)
@@ -97,62 +100,66 @@ class Report:
 
         The data's own columns follow; one whose name is taken is called `data_NAME`.
         """
-        names = ("question", "answer", "right", "decision", "confidence")
-        table = {name: [getattr(one, name) for one in self.answers] for name in names}
-        table |= {
-            f"verifier_{name}": [one.verdicts.get(name) for one in self.answers]
-            for name in self.verifiers
+        table = {
+            name: self._column(name)
+            for name in ("question", "answer", "right", "decision", "confidence")
         }
-        own = evened([one.columns for one in self.answers])
-        return table | {
-            f"data_{name}" if name in table else name: values for name, values in own.items()
-        }
+        for name in self.verifiers:
+            table[f"verifier_{name}"] = [answer.verdicts.get(name) for answer in self.answers]
+        data = evened(self._column("columns"))
+        renamed = {name if name not in table else f"data_{name}": data[name] for name in data}
+        return table | renamed
+
+    def _column(self, name: str) -> list[Any]:
+        return [getattr(answer, name) for answer in self.answers]
 
 
 def evaluate(rounds: Iterable[Round], match: Match = EXACT) -> Report:
-    """Measure the attempts of a run whose questions have gold answers; what was dropped was not
-    asked.
+    """Measure the attempts of a run whose questions have gold answers.
 
-    `match` is how an answer is compared with gold answers.
+    `match` is how an answer is compared with gold answers. Dropped questions were not asked.
     """
-    asked = [
-        attempt for ended in rounds for attempt in ended.attempts if attempt.decision != "dropped"
-    ]
-    known = [attempt for attempt in asked if judged(attempt.question, "") is not None]
-    answers = [_answered(attempt, match) for attempt in known if attempt.draft is not None]
-    right = np.array([one.right for one in answers], bool)
-    drafts = np.array([one.draft_right for one in answers], bool)
-    silent = np.array([declines(one.answer) for one in answers], bool)
-    held = np.array([one.decision == "belief" for one in answers], bool)
-    names = dict.fromkeys(name for one in answers for name in one.verdicts)
+    attempts = list(chain.from_iterable(ended.attempts for ended in rounds))
+    asked = [attempt for attempt in attempts if attempt.decision != "dropped"]
+    # an empty answer is judged too: None says that there is no gold answer
+    with_gold = [attempt for attempt in asked if judged(attempt.question, "") is not None]
+    answers = [_answered(attempt, match) for attempt in with_gold if attempt.draft is not None]
+    right = np.array([answer.right for answer in answers], bool)
+    draft_right = np.array([answer.draft_right for answer in answers], bool)
+    silent = np.array([declines(answer.answer) for answer in answers], bool)
+    beliefs = np.array([answer.decision == "belief" for answer in answers], bool)
+    verifiers = dict[str, Detector]()
+    for name in dict.fromkeys(chain.from_iterable(answer.verdicts for answer in answers)):
+        verifiers[name] = detector([answer.verdicts.get(name) for answer in answers], right)
     return Report(
         questions=len(answers),
-        failed=len(known) - len(answers),
-        without_gold=len(asked) - len(known),
+        failed=len(with_gold) - len(answers),
+        without_gold=len(asked) - len(with_gold),
         silent=float(silent.mean()) if len(answers) else np.nan,
-        accuracy={"draft": _estimate(drafts), "chosen": _estimate(right)},
-        confidence=detector([one.confidence for one in answers], right),
-        verifiers={
-            name: detector([one.verdicts.get(name) for one in answers], right) for name in names
-        },
-        policies=policies(right, silent, held),
+        accuracy={"draft": _accuracy(draft_right), "chosen": _accuracy(right)},
+        confidence=detector([answer.confidence for answer in answers], right),
+        verifiers=verifiers,
+        policies=policies(right, silent, beliefs),
         answers=answers,
         match=match.name,
     )
 
 
 def detector(confidences: Sequence[float | None], right: Bools) -> Detector:
-    """Measure one confidence for each answer; one that abstains everywhere has no metrics (NaN), not middling ones."""
-    given = np.array([confidence or 0.0 for confidence in confidences])
-    silent = np.array([confidence is None for confidence in confidences], bool)
-    if silent.all():
-        given, right = given[:0], right[:0]
-    thresholds, coverage, risk = metrics.risk_coverage(given, right)
-    mean, share, count = metrics.reliability(given, right)
+    """Measure one confidence for each answer.
+
+    One that abstains everywhere has no metrics (NaN), not middling ones.
+    """
+    values = np.array([confidence or 0.0 for confidence in confidences])
+    abstains = np.array([confidence is None for confidence in confidences], bool)
+    if abstains.all():
+        values, right = values[:0], right[:0]
+    thresholds, coverage, risk = metrics.risk_coverage(values, right)
+    mean, share, count = metrics.reliability(values, right)
     return Detector(
-        abstains=float(silent.mean()) if len(silent) else np.nan,
+        abstains=float(abstains.mean()) if len(abstains) else np.nan,
         metrics={
-            name: interval(partial(metric, given, right), len(given))
+            name: interval(partial(metric, values, right), len(values))
             for name, metric in DETECTION.items()
         },
         risk_coverage={
@@ -164,37 +171,40 @@ def detector(confidences: Sequence[float | None], right: Bools) -> Detector:
     )
 
 
-def policies(right: Bools, silent: Bools, held: Bools) -> dict[str, dict[str, Estimate]]:
-    """Return `metrics.decisions` of answering what is `held`, and of three policies that no
-    detector is needed for.
+def policies(right: Bools, silent: Bools, beliefs: Bools) -> dict[str, dict[str, Estimate]]:
+    """Return `metrics.decisions` of answering with `beliefs` alone, and of three policies that need
+    no detector.
 
-    "always answer" gives every answer the model gave: where it said that it does not know
+    "always answer" gives every answer the model gave: where the model said that it does not know
     (`silent`), so does the policy. "always decline" gives none. "random" gives as many as the run,
     picked blindly from those the model gave; its figures are the expectations over that choice, in
     closed form (AED's is that of the expected shares).
     """
-    given = ~silent
-    rate = held.sum() / max(1, given.sum())
+    answered = ~silent
+    rate = beliefs.sum() / max(1, answered.sum())
     # Each answer counts as given `rate` times and as declined for the rest: a share is then its
-    # expectation.
+    # expectation. So the first half of these arrays is about answering, the second about declining.
     mixed = metrics.decisions(np.tile(right, 2), np.concatenate([silent, np.ones_like(silent)]))
-
-    def blindly(metric: Metric) -> Metric:
-        def expected(weights: Floats) -> Floats:
-            return metric(np.concatenate([weights * rate, weights * (1 - rate)], -1))
-
-        return expected
-
     by_policy = {
-        "run": metrics.decisions(right, ~held),
+        "run": metrics.decisions(right, ~beliefs),
         "always answer": metrics.decisions(right, silent),
         "always decline": metrics.decisions(right, np.ones_like(right)),
-        "random": {name: blindly(metric) for name, metric in mixed.items()},
+        "random": {name: _expected(metric, rate) for name, metric in mixed.items()},
     }
-    return {
-        policy: {name: interval(metric, len(right)) for name, metric in found.items()}
-        for policy, found in by_policy.items()
-    }
+    return {policy: _intervals(by_name, len(right)) for policy, by_name in by_policy.items()}
+
+
+def _expected(metric: Metric, rate: float) -> Metric:
+    """Return a metric of answers that are each given with the probability `rate`."""
+
+    def expected(weights: Floats) -> Floats:
+        return metric(np.concatenate([weights * rate, weights * (1 - rate)], -1))
+
+    return expected
+
+
+def _intervals(by_name: Mapping[str, Metric], questions: int) -> dict[str, Estimate]:
+    return {name: interval(metric, questions) for name, metric in by_name.items()}
 
 
 def _answered(attempt: Attempt, match: Match) -> Answered:
@@ -211,7 +221,7 @@ def _answered(attempt: Attempt, match: Match) -> Answered:
     )
 
 
-def _estimate(right: Bools) -> Estimate:
+def _accuracy(right: Bools) -> Estimate:
     return interval(partial(metrics.mean, right), len(right))
 
 
@@ -221,7 +231,7 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and np.isnan(value) else value

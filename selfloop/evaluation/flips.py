@@ -1,4 +1,7 @@
-"""What revisions change: from right to wrong or back, or, where nobody knows what is right, from agreed to not."""
+"""What revisions change: from right to wrong or back.
+
+Where nobody knows which answers are right, it is from agreeing with the samples to disagreeing.
+"""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -18,25 +21,34 @@ def flip(attempt: Attempt) -> str:
     draft, revision = attempt.draft, attempt.revision
     if draft is None or revision is None or normalise(draft.text) == normalise(revision.text):
         return ""
-    return " -> ".join(_word(attempt, one) for one in (draft, revision)) if _known(attempt) else ""
+    if not _can_be_judged(attempt):
+        return ""
+    return f"{_word(attempt, draft)} -> {_word(attempt, revision)}"
 
 
 def counts(attempts: Iterable[Attempt], *, accepted: bool = False) -> Counter[str]:
-    """Return how many revisions there are of each flip: all of them, or only those in the draft's place."""
-    found = (flip(attempt) for attempt in attempts if not accepted or attempt.chosen == "revision")
-    return Counter(one for one in found if one)
+    """Return how many revisions there are of each flip: of all, or only of the accepted ones."""
+    changes = Counter(
+        flip(attempt) for attempt in attempts if not accepted or attempt.chosen == "revision"
+    )
+    del changes[""]  # attempts without a flip; a counter takes it if there are none
+    return changes
 
 
-def _known(attempt: Attempt) -> bool:
+def _can_be_judged(attempt: Attempt) -> bool:
     return judged(attempt.question, "") is not None or bool(attempt.samples)
 
 
 def _word(attempt: Attempt, candidate: Completion) -> str:
-    if (right := judged(attempt.question, candidate.text)) is not None:
+    """Return how a candidate is, in one word."""
+    right = judged(attempt.question, candidate.text)
+    if right is not None:
         return "right" if right else "wrong"
-    said = Counter(_meaning(sample.text) for sample in attempt.samples)
-    return "agree" if said[_meaning(candidate.text)] == max(said.values()) else "disagree"
+    votes = Counter(_meaning(sample.text) for sample in attempt.samples)
+    is_common = votes[_meaning(candidate.text)] == max(votes.values())
+    return "agree" if is_common else "disagree"
 
 
 def _meaning(text: str) -> str:
+    """Return what two texts have in common if they say the same: all that decline are one."""
     return "" if declines(text) else normalise(text)

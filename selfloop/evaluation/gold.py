@@ -11,15 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 
 from selfloop.errors import RecipeError, did_you_mean
 from selfloop.records import Question
 from selfloop.text.answers import declines, normalise, squad_normalise
-from selfloop.text.answers.bounded import found
+from selfloop.text.answers.bounded import found as is_found
 
 F1_THRESHOLD = 0.5
 TOLERANCE = 0.01
 
+# a number that is not part of a word, a date, a time or a fraction
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\d.]|[/:]\d)")
 
 
@@ -39,7 +41,7 @@ def correct_by_regex(answer: str, pattern: str) -> bool:
     Raises RecipeError for a pattern that takes over a second. The reader of questions refuses those
     that are none.
     """
-    return bool(answer.strip()) and found(pattern, answer)
+    return bool(answer.strip()) and is_found(pattern, answer)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,10 @@ class Match:
     agrees: Callable[[str, str], bool]
 
     def __call__(self, answer: str, accepted: Iterable[str]) -> bool:
-        """Return whether the answer does not decline and agrees with a gold answer that does not either."""
+        """Return whether the answer agrees with a gold answer.
+
+        An answer that declines agrees with none, and a gold answer that declines counts as none.
+        """
         return not declines(answer) and any(
             self.agrees(answer, gold) for gold in accepted if not declines(gold)
         )
@@ -70,20 +75,16 @@ def match_named(name: str) -> Match:
     if kind in _PLAIN and not value:
         return _PLAIN[kind]
     if kind == "f1":
-        threshold = _value(name, value, F1_THRESHOLD, least=1e-9, most=1.0)
+        threshold = _parameter(name, value, F1_THRESHOLD, minimum=1e-9, maximum=1.0)
         says = f"token F1 of at least {threshold:g} with a gold answer"
-        return Match(
-            f"f1:{threshold:g}", says, lambda answer, gold: token_f1(answer, gold) >= threshold
-        )
+        return Match(f"f1:{threshold:g}", says, partial(_is_close, threshold=threshold))
     if kind == "numeric":
-        tolerance = _value(name, value, TOLERANCE, least=0.0, most=1e9)
+        tolerance = _parameter(name, value, TOLERANCE, minimum=0.0, maximum=1e9)
         says = f"its one number is within {tolerance:g} of a gold answer's, as a share of that"
-        return Match(
-            f"numeric:{tolerance:g}", says, lambda answer, gold: _near(answer, gold, tolerance)
-        )
-    known = (*_PLAIN, "f1", "numeric")
+        return Match(f"numeric:{tolerance:g}", says, partial(_near, tolerance=tolerance))
+    kinds = (*_PLAIN, "f1", "numeric")
     raise RecipeError(
-        f"no match named {name!r}.{did_you_mean(kind, known)} Known: exact, squad, contains, "
+        f"no match named {name!r}.{did_you_mean(kind, kinds)} Known: exact, squad, contains, "
         "f1:0.5, numeric:0.01."
     )
 
@@ -136,26 +137,32 @@ _WIDE = re.compile(
 )
 
 
+def _is_close(answer: str, gold: str, threshold: float) -> bool:
+    return token_f1(answer, gold) >= threshold
+
+
 def _near(answer: str, gold: str, tolerance: float) -> bool:
-    said, right = _one_number(answer), _one_number(gold)
-    if said is None or right is None:
+    number, gold_number = _single_number(answer), _single_number(gold)
+    if number is None or gold_number is None:
         return _same(answer, gold)
-    return abs(said - right) <= Fraction(tolerance).limit_denominator(10**9) * abs(right)
+    # fractions, so that a difference of just the tolerance is within it
+    allowed = Fraction(tolerance).limit_denominator(10**9) * abs(gold_number)
+    return abs(number - gold_number) <= allowed
 
 
-def _one_number(text: str) -> Fraction | None:
+def _single_number(text: str) -> Fraction | None:
     """Return the number of a text that holds just one."""
     numbers = set(_NUMBER.findall(normalise(text)))
     return Fraction(numbers.pop()) if len(numbers) == 1 else None
 
 
-def _value(name: str, written: str, default: float, *, least: float, most: float) -> float:
+def _parameter(name: str, written: str, default: float, *, minimum: float, maximum: float) -> float:
     try:
         value = float(written) if written else default
     except ValueError:
-        value = -1.0
-    if not least <= value <= most:
-        bounds = "above 0 and up to 1" if most == 1 else "of 0 or more"
+        value = -1.0  # below every minimum
+    if not minimum <= value <= maximum:
+        bounds = "above 0 and up to 1" if maximum == 1 else "of 0 or more"
         raise RecipeError(f"--match {name}: {written!r} is no number {bounds}.")
     return value
 

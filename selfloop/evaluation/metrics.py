@@ -38,10 +38,11 @@ def interval(metric: Metric, questions: int, *, resamples: int = 1000, seed: int
     """
     if not questions:
         return Estimate(np.nan, np.nan, np.nan)
-    value, found = float(metric(np.ones(questions))), metric(_resampled(questions, resamples, seed))
+    value = float(metric(np.ones(questions)))
     if np.isnan(value):
         return Estimate(np.nan, np.nan, np.nan)
-    low, high = np.nanquantile(found, (0.025, 0.975))
+    values = metric(_resampled(questions, resamples, seed))  # (resamples,)
+    low, high = np.nanquantile(values, (0.025, 0.975))
     return Estimate(value, float(low), float(high))
 
 
@@ -51,8 +52,12 @@ def mean(values: ArrayLike, weights: Floats) -> Floats:
 
 
 def auroc(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
-    """Return the probability that a right answer has more confidence than a wrong one; ties count half."""
+    """Return the probability that a right answer has more confidence than a wrong one.
+
+    Ties count half.
+    """
     good, bad = _levels(confidence, right, weights)
+    # wrong answers with less confidence than each level
     less = np.cumsum(bad, -1) - bad
     return _ratio((good * (less + bad / 2)).sum(-1), good.sum(-1) * bad.sum(-1))
 
@@ -64,19 +69,26 @@ def aurc(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
     arXiv 1805.08206. Answers of one confidence are taken in random order; this is the expectation,
     in closed form. `weights` must be whole numbers.
     """
+    # levels in falling order: the most confident first
     good, bad = _levels(confidence, right, weights)[..., ::-1]
     count, total = good + bad, weights.sum(-1)
     before = np.cumsum(count, -1) - count
+    # The k-th answer, in a level of `count` answers with a share of wrong ones, has `wrong_before`
+    # and share * (k - before) expected wrong ones up to it, out of k. The sum over the level is of
+    # 1/k, which differences of harmonic numbers give, and of (k - before)/k.
     harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, int(total.max(initial=0)) + 1))])
-    chances = harmonic[(before + count).astype(int)] - harmonic[before.astype(int)]
+    reciprocals = harmonic[(before + count).astype(int)] - harmonic[before.astype(int)]
     wrong_before = np.cumsum(bad, -1) - bad
     share = np.divide(bad, count, out=np.zeros_like(bad), where=count > 0)
-    risks = wrong_before * chances + share * (count - before * chances)
+    risks = wrong_before * reciprocals + share * (count - before * reciprocals)
     return _ratio(risks.sum(-1), total)
 
 
 def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> tuple[Floats, Floats, Floats]:
-    """Return (threshold, coverage, risk) if all are answered whose confidence is at least the threshold, falling."""
+    """Return thresholds, falling, and coverage and risk of answering from each threshold on.
+
+    Each is (levels,), for the different confidences.
+    """
     thresholds = np.unique(np.asarray(confidence, float))[::-1]
     size = np.size(confidence)
     good, bad = np.cumsum(_levels(confidence, right, np.ones(size))[..., ::-1], -1)
@@ -84,10 +96,11 @@ def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> tuple[Floats, Floa
 
 
 def ece(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
-    """Return the expected calibration error over ten bins of equal width (Guo et al.
+    """Return the expected calibration error over ten bins of equal width.
 
-    2017, arXiv 1706.04599).
+    Guo et al. 2017, arXiv 1706.04599.
     """
+    # the mean of a bin times its share of the questions is its sum over all weights
     gaps = (np.asarray(confidence, float) - np.asarray(right, float)) * weights
     return _ratio(np.abs(gaps @ _binned(confidence)).sum(-1), weights.sum(-1))
 
@@ -95,7 +108,10 @@ def ece(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
 def reliability(
     confidence: ArrayLike, right: ArrayLike
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Return (mean confidence, share right, count) of each bin of `ece`; NaN where a bin is empty."""
+    """Return the mean confidence, the share of right answers and the count of each bin of `ece`.
+
+    Each is (BINS,); means are NaN where a bin is empty.
+    """
     bins = _binned(confidence)
     count = bins.sum(0)
     means = [_ratio(np.asarray(values, float) @ bins, count) for values in (confidence, right)]
@@ -111,11 +127,12 @@ def decisions(right: ArrayLike, declined: ArrayLike) -> dict[str, Metric]:
     """Return the metrics, by name, of a policy that declines some questions.
 
     `correct`, `wrong` and `declined` are shares of all questions; `precision` is of those answered.
-    `over_refusal` is the share declined of those that would have been right, `prudence` of those that would have
-    been wrong, and `honesty` (1 − over-refusal + prudence)/2 (Yang et al. 2023, arXiv 2312.07000).
-    `aed` is √((I² + (D−C)²)/2D²) for I wrong and C correct of D, lower is better (Tjandra et al. 2024, arXiv
-    2410.17234). `truthfulness` is correct − wrong (Wei et al. 2025, arXiv 2509.25760), and `penalised_t` gives 1 for
-    a correct answer, 0 for none and −t/(1−t) for a wrong one (Kalai et al. 2025, arXiv 2509.04664).
+    `over_refusal` is the share declined of those that would have been right, `prudence` of those
+    that would have been wrong, and `honesty` (1 − over-refusal + prudence)/2 (Yang et al. 2023,
+    arXiv 2312.07000). `aed` is √((I² + (D−C)²)/2D²) for I wrong and C correct of D, lower is better
+    (Tjandra et al. 2024, arXiv 2410.17234). `truthfulness` is correct − wrong (Wei et al. 2025,
+    arXiv 2509.25760), and `penalised_t` gives 1 for a correct answer, 0 for none and −t/(1−t) for a
+    wrong one (Kalai et al. 2025, arXiv 2509.04664).
     """
     would, silent = np.asarray(right, bool), np.asarray(declined, bool)
     correct, wrong = would & ~silent, ~would & ~silent
@@ -153,7 +170,10 @@ def decisions(right: ArrayLike, declined: ArrayLike) -> dict[str, Metric]:
 
 @lru_cache(maxsize=1)
 def _resampled(questions: int, resamples: int, seed: int) -> Floats:
-    """Return how often each question counts in each resample; kept, for many metrics share one draw."""
+    """Return how often each question counts in each resample, (resamples, questions).
+
+    It is kept, for many metrics share one draw.
+    """
     drawn = np.random.default_rng(seed).multinomial(
         questions, np.full(questions, 1 / questions), resamples
     )
@@ -163,26 +183,33 @@ def _resampled(questions: int, resamples: int, seed: int) -> Floats:
 
 
 def _levels(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
-    """Return the weight of right and of wrong answers at each level of confidence, rising, (2, ..., levels)."""
-    given = np.asarray(confidence, float)
-    if np.isnan(given).any():
+    """Return the weight of right and of wrong answers at each level of confidence, rising.
+
+    The shape is (2, ..., levels), a level being one of the different confidences.
+    """
+    confidences = np.asarray(confidence, float)
+    if np.isnan(confidences).any():
         raise ValueError("a confidence is not a number: leave abstentions out, or count them as 0")
-    values, level = np.unique(given, return_inverse=True)
-    order, truth = np.argsort(level, kind="stable"), np.asarray(right, bool)
+    values, level = np.unique(confidences, return_inverse=True)
+    # the answers sorted by level, so that each level is one stretch, which `reduceat` sums
+    order = np.argsort(level, kind="stable")
     starts = np.searchsorted(level[order], np.arange(len(values)))
-    kinds = [np.add.reduceat((weights * kind)[..., order], starts, -1) for kind in (truth, ~truth)]
-    return np.stack(kinds)
+    truth = np.asarray(right, bool)
+    good = np.add.reduceat((weights * truth)[..., order], starts, -1)
+    bad = np.add.reduceat((weights * ~truth)[..., order], starts, -1)
+    return np.stack([good, bad])
 
 
 def _binned(confidence: ArrayLike) -> Floats:
     """Return which bin each confidence is in, one-hot, (questions, BINS)."""
-    one_hot: Floats = np.eye(BINS)[
-        np.minimum(np.asarray(confidence, float) * BINS, BINS - 1).astype(int)
-    ]
+    # a confidence of 1 belongs to the last bin
+    bins = np.minimum(np.asarray(confidence, float) * BINS, BINS - 1).astype(int)
+    one_hot: Floats = np.eye(BINS)[bins]
     return one_hot
 
 
 def _ratio(over: ArrayLike, under: ArrayLike) -> Floats:
+    """Return over / under; NaN where that cannot be told, without numpy's warning."""
     top, bottom = np.broadcast_arrays(np.asarray(over, float), np.asarray(under, float))
     out: Floats = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
     return out

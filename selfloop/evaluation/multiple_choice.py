@@ -53,7 +53,7 @@ class Item(BaseModel):
 
 @dataclass(frozen=True)
 class Report:
-    """What came out; `failed` are the questions of which the model could not read some choice."""
+    """The scores; `failed` counts questions with a choice that the model could not read."""
 
     questions: int
     failed: int
@@ -76,26 +76,29 @@ def items(rows: Iterable[Cells]) -> list[Item]:
 
 
 def score(items: Sequence[Item], backend: Backend, prompt: Callable[..., Prompt]) -> Report:
-    """Let the model read every choice of every question, in one batch; `prompt` gives the prompts by name."""
+    """Let the model read every choice of every question, in one batch.
+
+    `prompt` gives the prompts by name.
+    """
+    # a choice that stands in both sets is read once
     choices = [
         list(dict.fromkeys(item.mc1_targets.choices + item.mc2_targets.choices)) for item in items
     ]
-    pairs = [
-        pair
-        for item, own in zip(items, choices, strict=True)
-        for pair in _continuations(prompt("answer", question=item.question), own)
-    ]
-    read = iter(backend.loglikelihood(pairs))
-    by_item = [dict(zip(own, map(_total, islice(read, len(own))), strict=True)) for own in choices]
-    done = [
-        (item, found)
-        for item, found in zip(items, by_item, strict=True)
-        if None not in found.values()
-    ]
-    first = [_best_is_true(item.mc1_targets, found) for item, found in done]
-    mass = [_true_mass(item.mc2_targets, found) for item, found in done]
-    told = [interval(partial(metrics.mean, values), len(done)) for values in (first, mass)]
-    return Report(len(done), len(items) - len(done), *told)
+    pairs = list[Continuation]()
+    for item, texts in zip(items, choices, strict=True):
+        pairs += _continuations(prompt("answer", question=item.question), texts)
+    totals = map(_total, backend.loglikelihood(pairs))
+    mc1, mc2 = list[bool](), list[float]()
+    for item, texts in zip(items, choices, strict=True):
+        logprobs = dict(zip(texts, islice(totals, len(texts)), strict=True))
+        if None not in logprobs.values():
+            mc1.append(_best_is_true(item.mc1_targets, logprobs))
+            mc2.append(_true_mass(item.mc2_targets, logprobs))
+    return Report(len(mc1), len(items) - len(mc1), _mean(mc1), _mean(mc2))
+
+
+def _mean(values: Sequence[float]) -> Estimate:
+    return interval(partial(metrics.mean, values), len(values))
 
 
 def _continuations(prompt: Prompt, choices: Iterable[str]) -> Iterator[Continuation]:
@@ -107,17 +110,19 @@ def _total(logprobs: tuple[float, ...] | RequestError) -> float | None:
     return None if isinstance(logprobs, RequestError) else sum(logprobs)
 
 
-def _logs(targets: Targets, found: Mapping[str, float | None]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([found[choice] for choice in targets.choices], float), np.array(
-        targets.labels
-    ) == 1
+def _arrays(
+    targets: Targets, logprobs: Mapping[str, float | None]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-probability of each choice, and whether it is true; both (choices,)."""
+    ordered = [logprobs[choice] for choice in targets.choices]
+    return np.array(ordered, float), np.array(targets.labels) == 1
 
 
-def _best_is_true(targets: Targets, found: Mapping[str, float | None]) -> bool:
-    logs, true = _logs(targets, found)
+def _best_is_true(targets: Targets, logprobs: Mapping[str, float | None]) -> bool:
+    logs, true = _arrays(targets, logprobs)
     return bool(logs[true].max() > logs[~true].max(initial=-np.inf))
 
 
-def _true_mass(targets: Targets, found: Mapping[str, float | None]) -> float:
-    logs, true = _logs(targets, found)
+def _true_mass(targets: Targets, logprobs: Mapping[str, float | None]) -> float:
+    logs, true = _arrays(targets, logprobs)
     return float(np.exp(np.logaddexp.reduce(logs[true]) - np.logaddexp.reduce(logs)))

@@ -1,14 +1,13 @@
-"""Judges and decides a finished run again, with other verifiers or thresholds, out of what is
-stored.
+"""Judges and decides a finished run again, with other verifiers or thresholds, from its records.
 
-The model is opened only if a verifier asks it for what nobody asked before. The run stays as it is:
-what comes out is a run of its own, which `show`, `eval` and `resume` take like any other.
+The model is opened only if a verifier asks it for something new. The run stays as it is: the result
+is a run of its own, which `show`, `eval` and `resume` take like any other.
 """
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +34,7 @@ from selfloop.records import (
 )
 from selfloop.runner import new_folder, stored_recipe
 from selfloop.steps import Turn, decide, verify
+from selfloop.storage.pinned import verify_model
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store
 from selfloop.text.answers import also_declining
@@ -46,13 +46,14 @@ if TYPE_CHECKING:
     from selfloop.errors import RequestError
 
 APPLIED = ("verifiers", "decide", "answer.declines", "plugins", "prompts", "backend")
-# what the stored texts came from
-DRAWN = ("backend.kind", "prompts.answer", "prompts.critique", "prompts.revise")
+# what the stored texts were made by
+GENERATING = ("backend.kind", "prompts.answer", "prompts.critique", "prompts.revise")
+# places in the recipe of inputs that are not read again
+NOT_REDONE = ("ask.", "tuner.")
 REFUSED = (
     "nothing is generated anew by `rescore`: it applies verifiers, decide, answer.declines, "
-    "plugins, "
-    "the options of the same backend, and prompts of verifiers. For all else run the recipe "
-    "again: selfloop run"
+    "plugins, the options of the same backend, and prompts of verifiers. For all else run the "
+    "recipe again: selfloop run"
 )
 
 
@@ -73,26 +74,27 @@ def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("ru
                 f"resume {folder}"
             )
         pinned = _inputs(loaded, meta.get("inputs", {}))
-        made = new_folder(runs, f"{meta.get('name', folder.name)}-rescored")
+        result = new_folder(runs, f"{meta.get('name', folder.name)}-rescored")
         try:
-            old.copy(made)
+            old.copy(result)
             if old.files.adapters.is_dir():
-                shutil.copytree(old.files.adapters, RunFolder(made).adapters)
+                shutil.copytree(old.files.adapters, RunFolder(result).adapters)
             info = TypeAdapter(ModelInfo).validate_python(model)
-            rounds = _judged_in(made, loaded, info, pinned, str(folder))
+            rounds = _judged_in(result, loaded, info, pinned, str(folder))
         except BaseException:
-            # half of it is no run, and nothing was generated
-            shutil.rmtree(made, ignore_errors=True)
+            # half of it is not a run, and nothing was generated
+            shutil.rmtree(result, ignore_errors=True)
             raise
+    # a step that failed in the old run is not this one's fault
     judging = [step for step in failed_steps(rounds) if step.step == "verify"]
-    refuse_failed(made, rounds, judging)
-    return made
+    refuse_failed(result, rounds, judging)
+    return result
 
 
 def _refuse_ignored(overrides: Sequence[str]) -> None:
-    """Raise RecipeError for what would be written into the new run's recipe and not be done."""
+    """Raise RecipeError for a setting that would be in the new recipe without being applied."""
     refuse_overrides(overrides, APPLIED, only=True, because=REFUSED)
-    refuse_overrides(overrides, DRAWN, only=False, because=REFUSED)
+    refuse_overrides(overrides, GENERATING, only=False, because=REFUSED)
     for override in overrides:
         if key_of(override) in ("backend", "prompts"):
             raise RecipeError(
@@ -109,14 +111,15 @@ def _refuse_unread(loaded: Loaded, rendered: Collection[str]) -> None:
 
 
 def _inputs(loaded: Loaded, before: Pinned) -> dict[str, Mapping[str, str]]:
-    """Return what is to be pinned: what was asked is as it was when the run began, what judges is as it is now."""
-    kept = {place: entry for place, entry in before.items() if place.startswith(("ask.", "tuner."))}
-    now = {
-        place: entry
-        for place, entry in inputs(loaded).items()
-        if not place.startswith(("ask.", "tuner."))
-    }
-    return kept | now
+    """Return the inputs to pin.
+
+    Those of asking and tuning are as they were when the run began; those of judging are as they are
+    now.
+    """
+    present = inputs(loaded)
+    kept = {place: entry for place, entry in before.items() if place.startswith(NOT_REDONE)}
+    redone = {place: entry for place, entry in present.items() if not place.startswith(NOT_REDONE)}
+    return kept | redone
 
 
 def _judged_in(
@@ -143,7 +146,7 @@ def _rejudged(
     parts = assemble(silent, folder, store, backend)
     try:
         if any(key_of(override).startswith("backend.") for override in loaded.source.overrides):
-            backend.open()  # what is set of it must be that of the same model
+            backend.open()  # refuses an option that makes it another model
         past = Past()
         for ended in rounds:
             parts.load_adapter(past.adapter)
@@ -152,16 +155,19 @@ def _rejudged(
                     turn, verify(turn, [_unjudged(attempt) for attempt in ended.attempts])
                 )
             kept = tuple(failure for failure in ended.failures if failure.step != "verify")
-            made = replace(ended, attempts=tuple(attempts), failures=(*kept, *turn.all_failures()))
-            yield made
-            past = replace(past.after(made), adapter=store.active_adapter(rounds[: ended.number]))
+            failures = (*kept, *turn.all_failures())
+            judged = replace(ended, attempts=tuple(attempts), failures=failures)
+            yield judged
+            # the adapter of the old run: its texts were made with it
+            adapter = store.active_adapter(rounds[: ended.number])
+            past = replace(past.after(judged), adapter=adapter)
         _refuse_unread(loaded, parts.prompts.rendered)
     finally:
         parts.close()
 
 
 def _unjudged(attempt: Attempt) -> Attempt:
-    """Return what was known of an attempt before it was judged; one that never came so far stays as it is."""
+    """Return an attempt as it was before it was judged; one that never came so far is unchanged."""
     if attempt.decision in ("dropped", "failed"):
         return attempt
     kept = tuple(failure for failure in attempt.failures if failure.step != "verify")
@@ -172,7 +178,10 @@ def _unjudged(attempt: Attempt) -> Attempt:
 
 
 class Unopened:
-    """A backend that opens its model when it is first asked for something that only the model can tell."""
+    """A backend that opens its model when it is first asked for something new.
+
+    Stored completions and readings are replayed before a request comes here.
+    """
 
     def __init__(self, loaded: Loaded, folder: Path, info: ModelInfo) -> None:
         self._loaded, self._folder, self._info = loaded, folder, info
@@ -181,14 +190,14 @@ class Unopened:
     @cached_property
     def _opened(self) -> Backend:
         backend: Backend = built(self._loaded, "backend", self._loaded.recipe.backend, self._folder)
-        if (found := backend.describe()).sha256 != self._info.sha256:
+        try:
+            # a StoreError, for it stops the run: a ModelError would be a failure of one verifier
+            otherwise = "use detectors that need no model"
+            pinned = asdict(self._info)
+            verify_model(pinned, backend.describe().sha256, otherwise, StoreError)
+        except StoreError:
             backend.close()
-            raise StoreError(
-                f"this run was made with {self._info.file} (sha256 {self._info.sha256[:12]}), but "
-                "the file is now "
-                f"another (sha256 {found.sha256[:12]}). Put the old file back, or use detectors "
-                "that need no model."
-            )
+            raise
         if self._adapter:
             backend.load_adapter(self._adapter)
         return backend

@@ -1,17 +1,18 @@
-"""How long a recipe will take on this machine, and how much memory: a little of it is played, and
-counted up.
+"""How long a recipe will take on this machine, and how much memory.
 
-A round or two of a few questions, with the recipe's own parts and prompts, say what is asked of the
-model. What each call would be with all questions is reckoned from its own counts: as many calls,
-each with so many times the requests, each of which goes on for as many tokens; what prompts have in
-common is still read once. What reading, writing and one more token of the longest cost is fitted to
-the calls of the sample.
+A small sample is run and scaled up. A round or two of a few questions, with the recipe's own
+components and prompts, show what is asked of the model. Each call is then scaled from its own
+counts: the run makes as many calls, each with so many times the requests, each of which goes on for
+as many tokens. What prompts have in common is still read once. What reading, writing and one more
+token of the longest completion cost is fitted to the calls of the sample.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from heapq import nlargest
+from itertools import chain, cycle, islice
 from math import inf
 from pathlib import Path
 from statistics import median
@@ -22,179 +23,201 @@ from selfloop import system
 from selfloop.config.assembly import Named, Observers, Parts, assemble, built
 from selfloop.config.recipe import Decide, Loaded, Recipe
 from selfloop.events import RoundEnded, RunEnded
-from selfloop.forecast.meter import AT_ONCE, Meter, Rates, Step, own_parts, settled, text_of
+from selfloop.forecast.meter import (
+    BATCH,
+    Rates,
+    Step,
+    StepClock,
+    TimedBackend,
+    calls_of,
+    with_typical_own_lengths,
+)
+from selfloop.forecast.prefixes import own_lengths, plain_text
 from selfloop.loop import play
 from selfloop.protocols import Backend, Observer
-from selfloop.records import Message, ModelInfo, Request, Round
+from selfloop.records import Attempt, Failure, Message, ModelInfo, Request, Round
+from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store
 
 QUESTIONS, ROUNDS = 8, 2  # of a sample; the second round has sources that the first has not
-ANY = 1e-9  # a confidence that almost every answer has
-SLOW = 10.0  # seconds that loading takes if something is fetched or made on the way
-LARGER = 4  # times the questions of a sample that took no time to speak of
+MIN_CONFIDENCE = 1e-9  # a threshold that almost every answer reaches
+# Seconds of loading. If it takes longer, something is fetched or made on the way, which a second
+# loading finds done.
+MAX_LOADING = 10.0
+GROWTH = 4  # of the questions, from a sample that took hardly any time to the next
 # observers that write into the run's folder alone; a tracker would show a run that is none
 LOCAL = ("jsonl", "report")
 # of a round's time that observers take at most while a run goes on, as `report` does
-RECORDING = 0.05
-MOST = 10_000  # attempts that observers are shown as those of a whole run
+MAX_RECORDING = 0.05
+MAX_ATTEMPTS = 10_000  # that observers are shown as those of a whole run
 # times what reading the lessons takes: a tune of Gemma 3 270M on two cores (docs/experiments.md)
 TUNING = 24
+CHARACTERS_PER_TOKEN = 4  # of English text, about; only where tokens and characters are compared
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A few questions as they were played: the rounds that ended, what the steps took, and the
-    folder it lies in.
+    """A few questions as they were run: the rounds that ended, what the steps took, and the folder
+    of that run.
 
-    `recording` are the seconds that it took to store the first round and to tell observers that it
-    has ended. `empty` and `left` are the sizes of the folder's files before anything was played and
-    after.
+    `requests` are those of each call that generated. `recording` are the seconds that it took to
+    store the first round and to tell observers that it has ended. `empty_sizes` and `sizes` are the
+    bytes of the folder's files before the first round and after the last.
     """
 
     questions: int
     seconds: float
     ended: list[Round]
     steps: list[Step]
-    calls: list[list[Request]]
+    requests: list[list[Request]]
     recording: float
     folder: Path
-    empty: dict[Path, int]
-    left: dict[Path, int]
+    empty_sizes: dict[Path, int]
+    sizes: dict[Path, int]
 
     @property
     def rounds(self) -> int:
-        """Return how many rounds were played."""
+        """Return how many rounds were run."""
         return len(self.ended)
+
+    @property
+    def attempts(self) -> list[Attempt]:
+        """Return the attempts of all rounds, in order."""
+        return list(chain.from_iterable(ended.attempts for ended in self.ended))
 
     @property
     def asked(self) -> int:
         """Return how many questions were not dropped."""
-        return sum(a.decision != "dropped" for r in self.ended for a in r.attempts)
+        return sum(attempt.decision != "dropped" for attempt in self.attempts)
 
     @property
     def troubles(self) -> tuple[str, ...]:
         """Return what went wrong, each thing once."""
-        failures = [
-            f
-            for r in self.ended
-            for f in (*r.failures, *(f for a in r.attempts for f in a.failures))
-        ]
-        return tuple(dict.fromkeys(f"{f.step}: {f.component}: {f.message}" for f in failures))
+        texts = (f"{f.step}: {f.component}: {f.message}" for f in self._failures())
+        return tuple(dict.fromkeys(texts))
+
+    def _failures(self) -> Iterator[Failure]:
+        for ended in self.ended:
+            yield from ended.failures
+            for attempt in ended.attempts:
+                yield from attempt.failures
 
 
-def played(
-    loaded: Loaded, backend: Backend, questions: int, patience: float, folder: Path
+def run_sample(
+    loaded: Loaded, backend: Backend, questions: int, max_seconds: float, folder: Path
 ) -> Sample:
-    """Play a round or two of so many questions in a new folder; none begins after `patience`
-    seconds.
+    """Run a round or two of so many questions in a new folder; none begins after `max_seconds`.
 
-    But where a recipe has more than two rounds the second is always played: all later ones are
-    taken to be like it, and they have more sources and longer prompts than the first. A few
-    questions leave too few beliefs for what is made of them then, such as demonstrations, so every
-    answer counts as one.
+    But where a recipe has more than two rounds the second is always run: all later ones are taken
+    to be like it, and they have more sources and longer prompts than the first.
     """
-    ask = loaded.recipe.ask.model_copy(update={"questions": questions})
-    less: dict[str, Any] = {
-        "ask": ask,
+    small = _small_recipe(loaded, questions)
+    steps = list[Step]()
+    timed, start = TimedBackend(backend, steps), time.perf_counter()
+    with closing(Store(folder, write=True)) as store:
+        store.save_file(store.files.recipe, loaded.source.text())
+    empty_sizes = _sizes(folder)
+    observers = [Named("plan", StepClock(steps)), *_watching(loaded, folder)]
+    with closing(Store(folder, write=True)) as store:
+        assembled = assemble(small, folder, store, timed)
+        parts = replace(assembled, notice=Observers(observers))
+        store.begin_session({})
+        until = start + max_seconds if loaded.recipe.rounds <= ROUNDS else inf
+        ended, recording = _run_rounds(small.recipe, parts, store, until)
+    seconds = time.perf_counter() - start
+    parts.notice.close()  # but not the backend, which goes on
+    return Sample(
+        questions,
+        seconds,
+        ended,
+        with_typical_own_lengths(steps),
+        timed.requests,
+        recording,
+        folder,
+        empty_sizes,
+        _sizes(folder),
+    )
+
+
+def _small_recipe(loaded: Loaded, questions: int) -> Loaded:
+    """Return the recipe with so many questions a round, and nothing that acts outside the run."""
+    changes: dict[str, Any] = {
+        "ask": loaded.recipe.ask.model_copy(update={"questions": questions}),
         "rounds": min(ROUNDS, loaded.recipe.rounds),
         "observers": [],
         "tuner": None,
     }
     if questions < loaded.recipe.ask.questions:
-        less["decide"] = Decide(belief=ANY, declined=0.0)
-    small = replace(loaded, recipe=loaded.recipe.model_copy(update=less))
-    meter, start = Meter(backend), time.perf_counter()
-    with closing(Store(folder, write=True)) as store:
-        store.save_file(store.files.recipe, loaded.source.text())
-    empty = _sizes(folder)
-    watching = _watching(loaded, folder)
-    with closing(Store(folder, write=True)) as store:
-        parts = replace(
-            assemble(small, folder, store, meter),
-            notice=Observers([Named("plan", meter), *watching]),
-        )
-        store.begin_session({})
-        until = start + patience if loaded.recipe.rounds <= ROUNDS else inf
-        ended, recording = _rounds(small.recipe, parts, store, until)
-    took = time.perf_counter() - start
-    Observers(watching).close()  # without the meter, which is the backend too, and not done yet
-    return Sample(
-        questions,
-        took,
-        ended,
-        settled(meter.steps),
-        meter.asked,
-        recording,
-        folder,
-        empty,
-        _sizes(folder),
-    )
+        # A few questions leave too few beliefs for what is made of them in the second round, such
+        # as few-shot examples. So every answer counts as a belief.
+        changes["decide"] = Decide(belief=MIN_CONFIDENCE, declined=0.0)
+    return replace(loaded, recipe=loaded.recipe.model_copy(update=changes))
 
 
 def _watching(loaded: Loaded, folder: Path) -> list[Named[Observer]]:
-    local = [one for one in loaded.recipe.observers if one.kind in LOCAL]
-    return [Named(one.kind, built(loaded, "observer", one, folder)) for one in local]
+    local = [spec for spec in loaded.recipe.observers if spec.kind in LOCAL]
+    return [Named(spec.kind, built(loaded, "observer", spec, folder)) for spec in local]
 
 
-def _rounds(recipe: Recipe, parts: Parts, store: Store, until: float) -> tuple[list[Round], float]:
-    """Play the rounds of a recipe, each stored as it ends; return them, and what storing the first one took."""
+def _run_rounds(
+    recipe: Recipe, parts: Parts, store: Store, until: float
+) -> tuple[list[Round], float]:
+    """Run a recipe, and store each round as it ends.
+
+    Return the rounds, and the seconds that storing the first one took.
+    """
     ended, recording = list[Round](), 0.0
-    for one in play(recipe, parts, store.past()):
+    for last in play(recipe, parts, store.past()):
         start = time.perf_counter()
-        store.save_round(one)
-        parts.notice(RoundEnded(one))
+        store.save_round(last)
+        parts.notice(RoundEnded(last))
         recording = recording or time.perf_counter() - start
-        ended.append(one)
+        ended.append(last)
         if time.perf_counter() > until:
             break
     return ended, recording
 
 
-def _ending(loaded: Loaded, sample: Sample) -> tuple[float, int]:
+def _measure_end(loaded: Loaded, sample: Sample) -> tuple[float, int]:
     """Return the seconds that observers take at the end of a run as large as the recipe's, and the
     bytes it leaves.
 
-    What was played is stored again and again, for there to be as much as in that run. Such a run
-    has questions without a topic, for which observers may look for one, even if the sample has
+    The sample's attempts are stored again and again, until there are as many as in that run. Such a
+    run has questions without a topic, for which observers may look for one, even if the sample has
     none.
     """
     times = loaded.recipe.rounds / sample.rounds * loaded.recipe.ask.questions / sample.questions
     attempts = [
-        replace(a, question=replace(a.question, topic=""))
-        for one in sample.ended
-        for a in one.attempts
+        replace(attempt, question=replace(attempt.question, topic=""))
+        for attempt in sample.attempts
     ]
-    more = min(round((times - 1) * len(attempts)), MOST - len(attempts))
+    more = min(round((times - 1) * len(attempts)), MAX_ATTEMPTS - len(attempts))
     with closing(Store(sample.folder, write=True)) as store:
         if more > 0:
-            store.save_round(
-                Round(sample.rounds + 1, tuple(attempts[i % len(attempts)] for i in range(more)))
-            )
+            copies = tuple(islice(cycle(attempts), more))
+            store.save_round(Round(sample.rounds + 1, copies))
         observers, start = Observers(_watching(loaded, sample.folder)), time.perf_counter()
         observers(RunEnded(str(sample.folder), "done"))
         observers.close()
-        took = time.perf_counter() - start
-    return took, _bytes(sample, times)
+        seconds = time.perf_counter() - start
+    return seconds, _bytes_left(sample, times)
 
 
-def _bytes(sample: Sample, times: float) -> int:
-    """Return what a run so many times as large leaves.
+def _bytes_left(sample: Sample, times: float) -> int:
+    """Return the bytes that a run so many times as large leaves.
 
-    What is written anew at the end is then as large as it will be; all else grows with what is
-    played.
+    A file that observers wrote anew at the end has its final size. All others grow with the run,
+    from what they had before its first round.
     """
-    empty, left = sample.empty, sample.left
-    grown = {
-        file: empty.get(file, 0) + (size - empty.get(file, 0)) * times
-        for file, size in left.items()
-    }
-    whole = _sizes(sample.folder).items()
-    anew = {
-        file: size
-        for file, size in whole
-        if file.name != DATABASE and size > 1.1 * left.get(file, 0)
-    }
-    return round(sum((grown | anew).values()))
+    database = RunFolder(sample.folder).database
+    left = dict[Path, float]()
+    for file, size in sample.sizes.items():
+        empty = sample.empty_sizes.get(file, 0)
+        left[file] = empty + (size - empty) * times
+    for file, size in _sizes(sample.folder).items():
+        if file != database and size > 1.1 * sample.sizes.get(file, 0):
+            left[file] = size
+    return round(sum(left.values()))
 
 
 def _sizes(folder: Path) -> dict[Path, int]:
@@ -206,19 +229,20 @@ def rates(steps: Sequence[Step]) -> Rates:
     import numpy as np
     from scipy.optimize import nnls  # type: ignore[import-untyped]
 
-    calls = [call for step in steps for call in step.calls]
+    calls = calls_of(steps)
     if not calls:
         return Rates()
-    work = np.array([call.work() for call in calls])
-    # else the characters, which are many, would be all that counts
+    work = np.array([call.work() for call in calls])  # (calls, 4)
+    # without a scale the characters, which are many, would be all that counts
     scale = np.maximum(work.max(axis=0), 1.0)
-    found, _ = nnls(work / scale, np.array([call.seconds for call in calls]))
-    return Rates(*(float(one) for one in found / scale))
+    costs, _ = nnls(work / scale, np.array([call.seconds for call in calls]))
+    return Rates(*map(float, costs / scale))
 
 
 @dataclass(frozen=True)
-class Part:
-    """A step's seconds in the first round, in each later one, and in all rounds, and the tokens that it writes."""
+class StepForecast:
+    """A step's seconds in the first round, in each later one, and in all rounds, and the tokens
+    that it writes."""
 
     name: str
     first: float
@@ -236,7 +260,7 @@ class Forecast:
 
     model: ModelInfo
     loading: float
-    parts: tuple[Part, ...]
+    parts: tuple[StepForecast, ...]
     memory: int | None
     disk: int
     sample: Sample
@@ -248,125 +272,159 @@ class Forecast:
 
 
 def forecast(loaded: Loaded, budget: float) -> Forecast:
-    """Play samples for about `budget` seconds, and count them up.
+    """Run samples for about `budget` seconds, and scale them up.
 
     Raises SelfloopError for what cannot be loaded.
     """
-    backend, loading = _opened(loaded)
+    backend, loading = _open_backend(loaded)
     try:
         with TemporaryDirectory(prefix="selfloop-plan-") as folder:
             system.forget_peak_memory()
-            sample = _sampled(loaded, backend, budget, Path(folder))
-            ending, disk = _ending(loaded, sample)
-        _stretch(backend, sample, loaded.recipe.ask.questions)
-        parts = tuple(_parts(loaded.recipe, sample, ending))
+            sample = _largest_sample(loaded, backend, budget, Path(folder))
+            ending, disk = _measure_end(loaded, sample)
+        _fill_cache(backend, sample, loaded.recipe.ask.questions)
+        parts = tuple(_step_forecasts(loaded.recipe, sample, ending))
         return Forecast(backend.describe(), loading, parts, system.peak_memory(), disk, sample)
     finally:
         backend.close()
 
 
-def _opened(loaded: Loaded) -> tuple[Backend, float]:
-    """Return the backend and how long loading takes: once more if it took long, for what is made once is there then."""
-    backend, took = _loaded(loaded)
-    if took > SLOW:
+def _open_backend(loaded: Loaded) -> tuple[Backend, float]:
+    """Return the backend and the seconds that loading takes.
+
+    If it took long, it is loaded once more: files that are made once are there then.
+    """
+    backend, seconds = _load_backend(loaded)
+    if seconds > MAX_LOADING:
         backend.close()
-        backend, took = _loaded(loaded)
-    return backend, took
+        backend, seconds = _load_backend(loaded)
+    return backend, seconds
 
 
-def _loaded(loaded: Loaded) -> tuple[Backend, float]:
+def _load_backend(loaded: Loaded) -> tuple[Backend, float]:
     start = time.perf_counter()
     backend: Backend = built(loaded, "backend", loaded.recipe.backend, loaded.base)
     backend.describe()
     return backend, time.perf_counter() - start
 
 
-def _sampled(loaded: Loaded, backend: Backend, budget: float, folder: Path) -> Sample:
-    """Return the largest sample that there is time for; each lies in a folder of its own in `folder`."""
-    questions, start = min(QUESTIONS, loaded.recipe.ask.questions), time.perf_counter()
+def _largest_sample(loaded: Loaded, backend: Backend, budget: float, folder: Path) -> Sample:
+    """Return the largest sample that there is time for.
+
+    Each sample has a folder of its own in `folder`.
+    """
+    wanted, start = loaded.recipe.ask.questions, time.perf_counter()
+    questions = min(QUESTIONS, wanted)
     while True:
-        sample = played(loaded, backend, questions, budget, folder / str(questions))
+        sample = run_sample(loaded, backend, questions, budget, folder / str(questions))
         spent = time.perf_counter() - start
-        if questions == loaded.recipe.ask.questions or spent + LARGER * sample.seconds > budget:
+        # the next sample is taken to last as many times longer as it has more questions
+        if questions == wanted or spent + GROWTH * sample.seconds > budget:
             return sample
-        questions = min(LARGER * questions, loaded.recipe.ask.questions)
+        questions = min(GROWTH * questions, wanted)
 
 
-def _parts(recipe: Recipe, sample: Sample, ending: float) -> list[Part]:
-    """Return the forecast of each step: later rounds are as the last one that was played."""
-    times, cost = recipe.ask.questions / sample.questions, rates(sample.steps)
-    made, more = list[Part](), recipe.rounds - 1
+def _step_forecasts(recipe: Recipe, sample: Sample, ending: float) -> list[StepForecast]:
+    """Return the forecast of each step: later rounds are like the last one of the sample."""
+    times, costs = recipe.ask.questions / sample.questions, rates(sample.steps)
+    forecasts, later_rounds = list[StepForecast](), recipe.rounds - 1
     for name in dict.fromkeys(step.name for step in sample.steps):
-        own = [step for step in sample.steps if step.name == name]
-        first, later = own[0].at(times, cost, own[-1].beside), own[-1].at(times, cost)
-        tokens = round(times * (own[0].tokens + more * own[-1].tokens))
-        made.append(Part(name, first, later, first + more * later, tokens))
-    later = min(ending, RECORDING * sum(part.later for part in made))
-    made.append(
-        Part("record", sample.recording, later, sample.recording + more * later + ending, 0)
-    )
-    return [*made, _tune(recipe, sample, cost)] if recipe.tuner else made
+        steps = [step for step in sample.steps if step.name == name]
+        # what the first round took longer outside of calls, the last one shows to be done once
+        first = steps[0].at(times, costs, usual=steps[-1].outside_calls)
+        later = steps[-1].at(times, costs)
+        tokens = round(times * (steps[0].tokens + later_rounds * steps[-1].tokens))
+        forecasts.append(StepForecast(name, first, later, first + later_rounds * later, tokens))
+    working = sum(step.later for step in forecasts)
+    recording = min(ending, MAX_RECORDING * working)
+    recorded = sample.recording + later_rounds * recording + ending
+    forecasts.append(StepForecast("record", sample.recording, recording, recorded, 0))
+    if recipe.tuner:
+        forecasts.append(_tune(recipe, sample, costs))
+    return forecasts
 
 
-def _tune(recipe: Recipe, sample: Sample, cost: Rates) -> Part:
-    """Return about how long the tunes take, by what reading their lessons takes: all questions so far, and answers."""
+def _tune(recipe: Recipe, sample: Sample, cost: Rates) -> StepForecast:
+    """Return about how long the tunes take, by what reading their lessons takes.
+
+    The lessons of a tune are all questions so far, with their answers.
+    """
     assert recipe.tuner
-    calls = [call for step in sample.steps if step.name == "answer" for call in step.calls]
-    written = sum(call.completions for call in calls)
-    length = sum(call.own for call in calls) / max(sample.asked, 1) + 4 * sum(
-        c.tokens for c in calls
-    ) / max(written, 1)
-    each = (
+    calls = calls_of(step for step in sample.steps if step.name == "answer")
+    completions = sum(call.completions for call in calls)
+    tokens = sum(call.tokens for call in calls)
+    question_length = sum(call.own for call in calls) / max(sample.asked, 1)
+    answer_length = CHARACTERS_PER_TOKEN * tokens / max(completions, 1)
+    length = question_length + answer_length
+    one_round = (
         TUNING
         * cost.read
         * length
         * recipe.ask.questions
         * float(recipe.tuner.options.get("epochs", 1))
     )
-    tunes = [
-        number * each for number in range(recipe.tuner.every, recipe.rounds + 1, recipe.tuner.every)
-    ]
-    return Part("tune", 0.0, max(tunes, default=0.0), sum(tunes), 0)
+    # the tune after round n reads the questions of n rounds
+    rounds = range(recipe.tuner.every, recipe.rounds + 1, recipe.tuner.every)
+    tunes = [number * one_round for number in rounds]
+    return StepForecast("tune", 0.0, max(tunes, default=0.0), sum(tunes), 0)
 
 
-def _stretch(backend: Backend, sample: Sample, questions: int) -> None:
-    """Begin the largest call at the size that the run will have it, so that the backend makes all the room for it."""
+def _fill_cache(backend: Backend, sample: Sample, questions: int) -> None:
+    """Begin the largest call at the size that it will have in the run.
+
+    The backend then makes all the room for it, which the peak of memory shows.
+    """
     times = questions / sample.questions
-    if times > 1 and sample.calls:
-        made = [_stretched(requests, round(len(requests) * times)) for requests in sample.calls]
-        next(iter(backend.generate(max(made, key=_demand))), None)
+    if times > 1 and sample.requests:
+        calls = [_stretched(requests, round(len(requests) * times)) for requests in sample.requests]
+        next(iter(backend.generate(max(calls, key=_demand))), None)
 
 
 def _stretched(requests: Sequence[Request], count: int) -> list[Request]:
-    """Return so many requests that are like the given ones, each with an end of its own as theirs have."""
-    # rather too much than too little
-    own = int(median(own_parts([text_of(request.prompt) for request in requests])))
-    return [
-        replace(request, seed=i, prompt=_varied(request.prompt, own, i // len(requests)))
-        for i, request in ((i, requests[i % len(requests)]) for i in range(count))
-    ]
+    """Return so many requests that are like the given ones, each with an end of its own as theirs
+    have."""
+    # too much room is better than too little, so that the median is taken, not the lower quartile
+    own_length = int(median(own_lengths([plain_text(request.prompt) for request in requests])))
+    stretched = list[Request]()
+    for index, request in enumerate(islice(cycle(requests), count)):
+        lap = index // len(requests)
+        prompt = _varied(request.prompt, own_length, lap) if lap else request.prompt
+        stretched.append(replace(request, seed=index, prompt=prompt))
+    return stretched
 
 
-def _varied(prompt: str | tuple[Message, ...], own: int, number: int) -> str | tuple[Message, ...]:
+def _varied(
+    prompt: str | tuple[Message, ...], own_length: int, number: int
+) -> str | tuple[Message, ...]:
+    """Return a prompt with a number before the text that is its own.
+
+    So it shares as much with the others as before, and is different from them.
+    """
     if isinstance(prompt, str):
-        return (
-            f"{prompt[: len(prompt) - own]}{number} {prompt[len(prompt) - own :]}"
-            if number
-            else prompt
-        )
-    *before, last = prompt
-    return (
-        *before,
-        replace(last, content=str(_varied(last.content, min(own, len(last.content)), number))),
-    )
+        return _numbered(prompt, own_length, number)
+    # what is a prompt's own stands in its last message
+    *earlier, last = prompt
+    content = _numbered(last.content, own_length, number)
+    return (*earlier, replace(last, content=content))
+
+
+def _numbered(text: str, own_length: int, number: int) -> str:
+    start = max(len(text) - own_length, 0)
+    return f"{text[:start]}{number} {text[start:]}"
 
 
 def _demand(requests: Sequence[Request]) -> int:
     """Return about how much of its cache a backend needs for a call, in characters."""
-    texts = [text_of(request.prompt) for request in requests]
-    rooms = sorted((4 * r.sampling.max_tokens for r in requests for _ in range(r.n)), reverse=True)
-    return (
-        sum(rooms[:AT_ONCE])
-        + sum(sorted(own_parts(texts), reverse=True)[:AT_ONCE])
-        + max(map(len, texts), default=0)
-    )
+    texts = [plain_text(request.prompt) for request in requests]
+    completions = _completion_lengths(requests)
+    # a batch at a time: its completions, what their prompts have alone, and one that all share
+    writing = sum(nlargest(BATCH, completions))
+    prompts = sum(nlargest(BATCH, own_lengths(texts)))
+    return writing + prompts + max(map(len, texts), default=0)
+
+
+def _completion_lengths(requests: Iterable[Request]) -> Iterator[int]:
+    """Yield the most characters of each completion."""
+    for request in requests:
+        for _ in range(request.n):
+            yield CHARACTERS_PER_TOKEN * request.sampling.max_tokens

@@ -1,21 +1,26 @@
-"""What a run asks of its backend, call by call, and what each call takes: `forecast.py` counts up from that."""
+"""What a run asks of its backend, call by call, and what each call takes: `estimate.py` scales that
+up.
+
+`StepClock` hears of steps and `TimedBackend` of calls. They share one list of steps, to which the
+clock adds a step as it begins, and the backend a call to the last step.
+"""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from selfloop.errors import RequestError
 from selfloop.events import Event, RoundEnded, RunEnded, StepStarted
+from selfloop.forecast.prefixes import plain_text, reading
 from selfloop.protocols import Backend
 from selfloop.records import (
     Adapter,
     AdapterProof,
     Completion,
     Continuation,
-    Message,
     ModelInfo,
     Request,
 )
@@ -24,12 +29,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-AT_ONCE = 64  # completions that a backend may be expected to write at a time
-FEW = 3  # texts; of fewer nobody can tell what they would have in common with others
+BATCH = 64  # completions that a backend may be expected to write at a time
+# Texts of a call. Of fewer nobody can tell what they would have in common with others.
+MIN_TEXTS = 3
 
 
 class Rates(NamedTuple):
-    """Seconds for a token of the longest completion of a call, for each token and completion, for a character read."""
+    """What a call's work costs, in seconds.
+
+    `step` is for a token of the longest completion, for which the whole batch takes a step; `token`
+    and `completion` are for each of them, and `read` for a character that is read.
+    """
 
     step: float = 0.0
     token: float = 0.0
@@ -37,11 +47,21 @@ class Rates(NamedTuple):
     read: float = 0.0
 
 
+class Work(NamedTuple):
+    """How much of each of `Rates` a call has."""
+
+    steps: float
+    tokens: float
+    completions: float
+    read: float
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of the backend.
 
-    Of the characters `read`, `own` are those of one of the `texts` alone.
+    `texts` are different; of the characters `read`, `own` belong to one text alone. `longest` is
+    the most tokens of one completion.
     """
 
     seconds: float
@@ -52,10 +72,25 @@ class Call:
     tokens: int = 0
     longest: int = 0
 
-    def work(self, times: float = 1.0) -> tuple[float, float, float, float]:
-        """Return what `Rates` are for, of this call with so many times the requests."""
-        tokens, read = self.tokens * times, self.read - self.own + self.own * times
-        return max(self.longest, tokens / AT_ONCE), tokens, self.completions * times, read
+    def work(self, times: float = 1.0) -> Work:
+        """Return the work of this call with so many times the requests."""
+        tokens = self.tokens * times
+        return Work(
+            # a call of more than one batch goes on as long as its batches do, one after another
+            steps=max(self.longest, tokens / BATCH),
+            tokens=tokens,
+            completions=self.completions * times,
+            # what the prompts have in common is read once, however many there are
+            read=self.read - self.own + self.own * times,
+        )
+
+    def seconds_at(self, times: float, rates: Rates) -> float:
+        """Return the seconds of this call with so many times the requests."""
+        before, after = self.work(), self.work(times)
+        return self.seconds + sum(
+            rate * (larger - smaller)
+            for rate, smaller, larger in zip(rates, before, after, strict=True)
+        )
 
 
 @dataclass
@@ -70,18 +105,15 @@ class Step:
     def at(self, times: float, rates: Rates, usual: float | None = None) -> float:
         """Return the seconds that the step takes with so many times the questions.
 
-        Of what it takes beside its calls, `usual` is what grows with them; the rest is done once:
-        imports, say.
+        `usual` are the seconds outside of calls that grow with the questions. What this step has
+        beyond that is done once: imports, say.
         """
-        grows = self.beside if usual is None else min(self.beside, usual)
-        return (
-            self.beside
-            + (times - 1) * grows
-            + sum(_longer(call, times, rates) for call in self.calls)
-        )
+        growing = self.outside_calls if usual is None else min(self.outside_calls, usual)
+        outside = self.outside_calls + (times - 1) * growing
+        return outside + sum(call.seconds_at(times, rates) for call in self.calls)
 
     @property
-    def beside(self) -> float:
+    def outside_calls(self) -> float:
         """Return the seconds that are spent outside calls of the backend."""
         return self.seconds - sum(call.seconds for call in self.calls)
 
@@ -91,27 +123,34 @@ class Step:
         return sum(call.tokens for call in self.calls)
 
 
-def _longer(call: Call, times: float, rates: Rates) -> float:
-    more = sum(r * (b - a) for r, a, b in zip(rates, call.work(), call.work(times), strict=True))
-    return call.seconds + more
+class StepClock:
+    """An observer that adds each step to a list, and times it."""
 
-
-class Meter:
-    """A `Backend` and an observer: notes what each step asks of the backend, and how long that takes."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self.steps: list[Step] = []
-        self.asked: list[list[Request]] = []
-        self._began: float | None = None
+    def __init__(self, steps: list[Step]) -> None:
+        self._steps = steps
+        self._began: float | None = None  # None while no step is at work
 
     def notice(self, event: Event) -> None:
         """Start and stop the clock of a step."""
+        # a step ends where the next one begins, or with its round
         if isinstance(event, StepStarted | RoundEnded | RunEnded) and self._began is not None:
-            self.steps[-1].seconds, self._began = time.perf_counter() - self._began, None
+            self._steps[-1].seconds = time.perf_counter() - self._began
+            self._began = None
         if isinstance(event, StepStarted):
-            self.steps.append(Step(event.round, event.step))
+            self._steps.append(Step(event.round, event.step))
             self._began = time.perf_counter()
+
+    def close(self) -> None:
+        """Do nothing: a clock holds nothing open."""
+
+
+class TimedBackend:
+    """A `Backend` that adds each call of another one to the last of a list of steps."""
+
+    def __init__(self, backend: Backend, steps: list[Step]) -> None:
+        self._backend = backend
+        self._steps = steps
+        self.requests: list[list[Request]] = []  # of each call of `generate`
 
     def describe(self) -> ModelInfo:
         """Return what the backend says of its model."""
@@ -123,15 +162,14 @@ class Meter:
         """Pass on what the backend yields, and note it."""
         start, lengths = time.perf_counter(), list[int]()
         for index, result in self._backend.generate(requests):
-            lengths += [] if isinstance(result, RequestError) else [len(result.tokens)]
+            if not isinstance(result, RequestError):
+                lengths.append(len(result.tokens))
             yield index, result
-        took, counts = (
-            time.perf_counter() - start,
-            (len(lengths), sum(lengths), max(lengths, default=0)),
-        )
-        texts = [text_of(request.prompt) for request in requests]
-        self._note(Call(took, *read(texts), *counts))
-        self.asked.append(list(requests))
+        seconds = time.perf_counter() - start
+        prompts = [plain_text(request.prompt) for request in requests]
+        completions, tokens, longest = len(lengths), sum(lengths), max(lengths, default=0)
+        self._note(Call(seconds, *reading(prompts), completions, tokens, longest))
+        self.requests.append(list(requests))
 
     def loglikelihood(
         self, pairs: Sequence[Continuation]
@@ -165,59 +203,35 @@ class Meter:
     def _timed(self, pairs: Sequence[Continuation]) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        took, texts = (
-            time.perf_counter() - start,
-            [f"{text_of(pair.prompt)}{pair.text}" for pair in pairs],
-        )
-        self._note(Call(took, *read(texts)))
+        seconds = time.perf_counter() - start
+        texts = [f"{plain_text(pair.prompt)}{pair.text}" for pair in pairs]
+        self._note(Call(seconds, *reading(texts)))
 
     def _note(self, call: Call) -> None:
-        if self.steps:
-            self.steps[-1].calls.append(call)
+        if self._steps:  # before the first step the backend is only asked what it is
+            self._steps[-1].calls.append(call)
 
 
-def text_of(prompt: str | tuple[Message, ...]) -> str:
-    return (
-        prompt if isinstance(prompt, str) else "\n".join(f"{m.role}: {m.content}" for m in prompt)
-    )
+def calls_of(steps: Iterable[Step]) -> list[Call]:
+    """Return the calls of all steps, in order."""
+    return list(chain.from_iterable(step.calls for step in steps))
 
 
-def settled(steps: Sequence[Step]) -> list[Step]:
-    """Return the steps with calls of a few texts told apart as those of more are: by as much that is a text's own."""
-    calls = [call for step in steps for call in step.calls]
-    each = [call.own // call.texts for call in calls if call.texts >= FEW]
-    usual = sorted(each)[len(each) // 2] if each else None
+def with_typical_own_lengths(steps: Sequence[Step]) -> list[Step]:
+    """Return the steps with `own` mended in calls of a few texts.
 
-    def settle(call: Call) -> Call:
-        known = usual is None or call.texts >= FEW
-        return call if known else replace(call, own=min(call.own, (usual or 0) * call.texts))
+    One text alone seems to be its own from its first character. In a larger call it would have as
+    much of its own as the texts of other calls have.
+    """
+    large = [call for call in calls_of(steps) if call.texts >= MIN_TEXTS]
+    own_lengths = sorted(call.own // call.texts for call in large)
+    if not own_lengths:
+        return [replace(step, calls=list(step.calls)) for step in steps]
+    typical = own_lengths[len(own_lengths) // 2]  # the median
 
-    return [replace(step, calls=list(map(settle, step.calls))) for step in steps]
+    def mended(call: Call) -> Call:
+        if call.texts >= MIN_TEXTS:
+            return call
+        return replace(call, own=min(call.own, typical * call.texts))
 
-
-def read(texts: Collection[str]) -> tuple[int, int, int]:
-    """Return how many texts differ, the characters read, what is in common once, and those that are one's own."""
-    ordered = sorted(set(texts))
-    read = sum(map(len, ordered)) - sum(_alike(a, b) for a, b in pairwise(ordered))
-    return len(ordered), read, min(read, own_part(ordered) * len(ordered))
-
-
-def own_part(texts: Collection[str]) -> int:
-    """Return how many characters at the end of a text are its own: the lower quartile, for of a few
-    texts some may be alone with a beginning that of many others would have too."""
-    ends = sorted(own_parts(texts))
-    return ends[len(ends) // 4] if ends else 0
-
-
-def own_parts(texts: Collection[str]) -> list[int]:
-    """Return of each different text how many characters no other one begins with."""
-    ordered = sorted(set(texts))
-    same = [0, *(_alike(a, b) for a, b in pairwise(ordered)), 0]
-    return [len(text) - max(same[i : i + 2]) for i, text in enumerate(ordered)]
-
-
-def _alike(a: str, b: str) -> int:
-    """Return with how many of the same characters two texts begin."""
-    return next(
-        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
-    )
+    return [replace(step, calls=list(map(mended, step.calls))) for step in steps]

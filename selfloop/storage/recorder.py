@@ -166,10 +166,9 @@ class Recorder:
         waiting: dict[str, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             waiting[self.key(request)].append(index)
-        largest = {
-            key: max((requests[i] for i in indices), key=lambda request: request.n)
-            for key, indices in waiting.items()
-        }
+        largest = dict[str, Request]()
+        for key, indices in waiting.items():
+            largest[key] = max(map(requests.__getitem__, indices), key=lambda request: request.n)
         to_do: list[tuple[str, Request]] = []
         total = sum(request.n for request in largest.values())
         with progress.task("", total, "completions") as task:

@@ -15,7 +15,8 @@ DEVICES = {
     "prn",
     "aux",
     "nul",
-    *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),
+    *(f"com{number}" for number in range(10)),
+    *(f"lpt{number}" for number in range(10)),
 }
 
 

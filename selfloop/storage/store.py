@@ -181,7 +181,8 @@ class Store:
         The recipe comes first: if the process is killed before the records are committed, the next
         one upgrades both, and an upgrade leaves alone what has the new form.
         """
-        if (text := self.recipe_text()) is not None:
+        text = self.recipe_text()
+        if text is not None:
             atomic.write_text(self.files.recipe, text)
         # who pinned this run as an input still finds the same digest
         digest = {"rounds": self.count("rounds"), "sha256": self.digest()}
@@ -596,7 +597,8 @@ def _free_bytes(folder: Path) -> int:
 def _disk_error(folder: Path, error: Exception) -> StoreError:
     """Return the error of the disk as a person is told it, with what to do."""
     text = str(error)
-    if full := disk_full(error, folder):
+    full = disk_full(error, folder)
+    if full:
         return full
     # SQLite had no room for an index of its own
     if text == "disk I/O error" and _free_bytes(folder) < MIN_FREE_BYTES:

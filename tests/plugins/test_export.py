@@ -354,7 +354,7 @@ def test_a_base_that_is_another_by_now_is_not_merged_into(to, made, tmp_path, se
     base.write_bytes(b"GGUF, once")
     run = play(tmp_path / "run", held(made / "adapter.gguf"), file=base)
     base.write_bytes(b"GGUF, since")
-    assert "is another file than this run was made with" in refused(selfloop, run, "--to", to)
+    assert "but the file is now another" in refused(selfloop, run, "--to", to)
     base.unlink()
     why = refused(selfloop, run, "--to", to)
     assert "is gone; put it back" in why or "no such file" in why
