@@ -13,9 +13,16 @@ import pytest
 from conftest import RECIPE, Selfloop
 
 import selfloop as library
-from selfloop.errors import BelowRequired, MissingExtra, RecipeError, StepFailed, StoreError
+from selfloop.errors import (
+    BelowRequired,
+    MissingExtra,
+    ModelError,
+    RecipeError,
+    StepFailed,
+    StoreError,
+)
 from selfloop.evaluation.requirements import Requirement
-from selfloop.records import Attempt, Completion, Question, Round
+from selfloop.records import Adapter, Attempt, Completion, Question, Round
 from selfloop.storage.store import Store
 
 DATA: dict[str, Any] = {
@@ -397,6 +404,21 @@ def test_plan_and_check(work: Path, selfloop: Selfloop) -> None:
 def test_a_recipe_that_comes_with_selfloop_is_run_by_its_name(work: Path) -> None:
     run = library.run("dry-run", {"rounds": 1, "ask.questions": 2}, quiet=True)
     assert run.folder == Path("runs/dry-run")
+
+
+def test_export_writes_the_tuned_model(run: library.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="no adapter"):
+        library.export(run, "adapter")
+    calls: list[Any] = []
+
+    def written(*args: Any, **options: Any) -> tuple[Path, Adapter]:
+        calls.append((args, options))
+        return Path("out"), Adapter("adapters/round-002", "sha", round=2)
+
+    monkeypatch.setattr("selfloop_plugins.export.targets.written", written)
+    assert library.export(run, "gguf", weights="q8_0") == library.Export(Path("out"), "gguf", 2)
+    options = {"kind": "q8_0", "number": None, "force": False}
+    assert calls == [((run.folder, "gguf", None), options)]
 
 
 def test_rows_of_a_data_set(run: library.Run) -> None:

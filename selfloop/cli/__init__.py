@@ -234,6 +234,7 @@ def _exit_code(args: list[str] | None) -> int:
         reason = printable(str(error), LONGEST).rstrip(".")
         _complain(f"{reason}. Give another file or folder.")
         return StoreError.exit_code
+    # A command may return its exit code, as `selfloop doctor` does.
     return result if isinstance(result, int) else 0
 
 

@@ -8,7 +8,7 @@ INSTALL = {
     "zsh": """echo 'eval "$(selfloop completion zsh)"' >> ~/.zshrc      # after compinit""",
     "fish": "selfloop completion fish > ~/.config/fish/completions/selfloop.fish",
 }
-VARIABLE = "_SELFLOOP_COMPLETE"
+VARIABLE = "_SELFLOOP_COMPLETE"  # click completes where a shell sets it
 
 
 @click.command("completion")

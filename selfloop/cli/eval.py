@@ -115,6 +115,7 @@ def command(
         requirements=required,
     )
     if as_json:
+        # NaN is not JSON; an undefined figure is null.
         click.echo(to_json(evaluation.plain(), indent=2, inf_nan_mode="null"))
     elif isinstance(evaluation, ChoiceEvaluation):
         _print_choices(evaluation)
@@ -172,6 +173,7 @@ def _print_policies(report: "Report") -> None:
 
 def _rows_line(rows: Mapping[str, Any]) -> str:
     """Return how many rows of the data were asked, and why the others were not, in a line."""
+    # Nothing is lost in silence: each row was asked, left out or merged.
     counts = [f"{rows['questions']:,} drawn at random"] if rows["limit"] else []
     for left_out in rows["left_out"]:
         counts.append(f"left out: {left_out['rows']:,} {left_out['reason']}")

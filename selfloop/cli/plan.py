@@ -93,6 +93,7 @@ def _print_steps(plan: "Plan") -> None:
     estimate = plan.forecast
     rows = [["loading", "", "", duration(estimate.loading), ""]]
     for part in estimate.parts:
+        # Of a single round there is no later one.
         later = duration(part.later) if plan.recipe.rounds > 1 else ""
         tokens = f"{part.tokens:,}" if part.tokens else ""
         rows.append([part.name, duration(part.first), later, duration(part.seconds), tokens])

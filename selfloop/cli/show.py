@@ -111,6 +111,7 @@ def _print_rounds(picked: Picked, only: Sequence[str]) -> None:
 def _print_attempt(attempt: Attempt) -> None:
     confidence = "    " if attempt.confidence is None else f"{attempt.confidence:.2f}"
     question = printable(attempt.question.text, 100)
+    # A dropped question was never answered.
     answer = f" — {printable(attempt.answer, 60)}" if attempt.draft else ""
     reason = "" if attempt.decision == "belief" else f"  ({printable(attempt.reason, 60)})"
     click.echo(f"  {confidence} {attempt.decision or '':9} {question}{answer}{reason}")
@@ -160,6 +161,7 @@ def _history(attempt: Attempt) -> Iterator[tuple[str, str]]:
     if change:
         yield "flip", change
     for verdict in attempt.verdicts:
+        # An abstention says why, too: its reason follows.
         confidence = "abstains" if verdict.confidence is None else f"{verdict.confidence:.2f}"
         yield f"{verdict.verifier} on {verdict.candidate}", f"{confidence} {verdict.reason}"
     for failure in attempt.failures:

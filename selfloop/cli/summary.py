@@ -48,7 +48,7 @@ def print_summary(folder: Path, *, as_json: bool, quiet: bool = False) -> None:
         return
     if quiet:
         click.echo(printable(summary["run"]))
-        if summary["failures"]:
+        if summary["failures"]:  # not on standard output, which is the path alone
             click.echo(failures, err=True)
         return
     rows = []
@@ -83,7 +83,7 @@ def dropped_line(reasons: Mapping[str, Mapping[str, int]]) -> str:
     "dropped 16 by `answerable` (11 ask for a description, 5 ...), 2 by `novelty`"
     """
     pieces = []
-    for scorer, counts in reasons.items():
+    for scorer, counts in reasons.items():  # the one that dropped most comes first
         commonest = list(counts.items())[:MAX_REASONS]
         named = [_counted(reason, count) for reason, count in commonest if reason]
         if len(counts) > MAX_REASONS:
