@@ -1,4 +1,7 @@
-"""`selfloop.storage.atomic`: a file is there whole, or as it was; nothing in the source writes one in another way."""
+"""`selfloop.storage.atomic`: a file is there whole, or as it was.
+
+Nothing in the source writes a file in another way.
+"""
 
 import ast
 import errno
@@ -106,10 +109,10 @@ def test_a_pipe_and_a_folder_are_not_replaced(tmp_path: Path) -> None:
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
-    with atomic.replacing(tmp_path / "a") as one:
+    with atomic.replacing(tmp_path / "a") as part:
         with atomic.replacing(tmp_path / "a") as two:
-            assert one != two
-            one.write_text("one")
+            assert part != two
+            part.write_text("one")
             two.write_text("two")
         assert (tmp_path / "a").read_text() == "two"
     assert (tmp_path / "a").read_text() == "one" and names(tmp_path) == {"a"}
@@ -207,10 +210,11 @@ def test_a_full_disk_is_said_with_the_file(tmp_path: Path) -> None:
 
 # Calls that write, or may: of any object, by their last name.
 WRITERS = {
-    "write_text", "write_bytes", "touch", "rename", "renames", "link", "symlink", "symlink_to", "hardlink_to",
-    "copyfile", "copy2", "copytree", "copyfileobj", "move", "savez", "save_file", "save_pretrained",
-    "savefig", "write_table", "to_parquet", "to_csv", "save_to_disk", "GGUFWriter", "NamedTemporaryFile",
-    "mkstemp", "ZipFile", "write_image", "tofile", "rewritten", "download",
+    "write_text", "write_bytes", "touch", "rename", "renames", "link", "symlink", "symlink_to",
+    "hardlink_to", "copyfile", "copy2", "copytree", "copyfileobj", "move", "savez", "save_file",
+    "save_pretrained", "savefig", "write_table", "to_parquet", "to_csv", "save_to_disk",
+    "GGUFWriter", "NamedTemporaryFile", "mkstemp", "ZipFile", "write_image", "tofile",
+    "rewritten", "download",
 }  # fmt: skip
 # file: the calls that may stand in it, and why
 ALLOWED = {
@@ -262,8 +266,8 @@ def writes(source: str) -> Iterator[str]:
         )
         value = node.func.value if isinstance(node.func, ast.Attribute) else None
         owner = value.id if isinstance(value, ast.Name) else ""
-        if name == "open" and (mode := _mode(node)):
-            yield f"open {mode}"
+        if name == "open" and _mode(node):
+            yield f"open {_mode(node)}"
         elif (
             name == "replace"
             and isinstance(node.func, ast.Attribute)
@@ -298,14 +302,14 @@ def _mode(call: ast.Call) -> str:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_are_written_by_the_helper_alone(path: Path) -> None:
     allowed, _ = ALLOWED.get(str(path.relative_to(ROOT)), (set(), ""))
-    found = set(writes(path.read_text(encoding="utf-8")))
-    assert found - allowed == set(), "write with selfloop.storage.atomic, or say above why not"
+    calls = set(writes(path.read_text(encoding="utf-8")))
+    assert calls - allowed == set(), "write with selfloop.storage.atomic, or say above why not"
 
 
 def test_what_is_allowed_is_needed() -> None:
     for name, (allowed, _) in ALLOWED.items():
-        found = set(writes((ROOT / name).read_text(encoding="utf-8")))
-        assert allowed - found == set(), name
+        calls = set(writes((ROOT / name).read_text(encoding="utf-8")))
+        assert allowed - calls == set(), name
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import pytest
 from conftest import Selfloop
 
 import selfloop as package
-from selfloop.records import Round
+from selfloop.records import Round, Verdict
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store, rounds_of
 
@@ -49,8 +49,8 @@ def test_the_stored_runs_are_of_the_first_version() -> None:
 
 
 def test_it_is_read(run: Path, selfloop: Selfloop) -> None:
-    shown = json.loads(selfloop("show", run.name, "--json").out)
-    assert len(shown["attempts"]) == (15 if run.name == WHOLE else 6)
+    printed = json.loads(selfloop("show", run.name, "--json").out)
+    assert len(printed["attempts"]) == (15 if run.name == WHOLE else 6)
     opened = package.open(run)
     assert opened.model["name"] == "scripted"
     assert opened.recipe["rounds"] == 2
@@ -80,8 +80,7 @@ def test_it_is_judged_again(run: Path, selfloop: Selfloop) -> None:
     result = selfloop("rescore", run.name, "--set", "decide.belief=0.5", "--json")
     assert result.code == 0, result.err
     after = rounds_of(Path(json.loads(result.out)["run"]))
-    verdicts = [[attempt.verdicts for attempt in ended.attempts] for ended in before]
-    assert [[attempt.verdicts for attempt in ended.attempts] for ended in after] == verdicts
+    assert list(map(verdicts, after)) == list(map(verdicts, before))
     assert sum(map(beliefs, after)) > sum(map(beliefs, before))
 
 
@@ -91,6 +90,10 @@ def test_it_has_a_report(run: Path, selfloop: Selfloop) -> None:
     assert "Who was the first to write about Nile?" in RunFolder(run).report.read_text(
         encoding="utf-8"
     )
+
+
+def verdicts(ended: Round) -> list[tuple[Verdict, ...]]:
+    return [attempt.verdicts for attempt in ended.attempts]
 
 
 def beliefs(ended: Round) -> int:

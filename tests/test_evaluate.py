@@ -1,4 +1,4 @@
-"""Evaluation: figures worked out by hand on made-up runs, and `selfloop eval` as a person sees it."""
+"""Evaluation: figures worked out by hand on invented runs, and `selfloop eval` as printed."""
 
 import json
 import math
@@ -24,15 +24,19 @@ Write = Callable[[Mapping[str, str]], Path]
 def attempt(
     answer: str, gold: str, decision: str, confidence: float | None, **verdicts: float | None
 ) -> Attempt:
-    given = tuple(Verdict(name, value) for name, value in verdicts.items())
+    confidences = tuple(Verdict(name, value) for name, value in verdicts.items())
     question = Question(f"{answer} or {gold}?", "test", gold=(gold,) if gold else ())
     return Attempt(
-        question, draft=Completion(answer), verdicts=given, decision=decision, confidence=confidence
+        question,
+        draft=Completion(answer),
+        verdicts=confidences,
+        decision=decision,
+        confidence=confidence,
     )  # type: ignore[arg-type]
 
 
 def values(metrics: Mapping[str, tuple[float, float, float]]) -> dict[str, float]:
-    return {name: found[0] for name, found in metrics.items()}
+    return {name: figures[0] for name, figures in metrics.items()}
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def report() -> Report:
 
 def test_what_counts(report: Report) -> None:
     assert (report.questions, report.failed, report.without_gold, report.silent) == (4, 1, 1, 0.25)
-    assert [(one.answer, one.right) for one in report.answers] == [
+    assert [(item.answer, item.right) for item in report.answers] == [
         ("ant", True),
         ("b", True),
         ("c", False),
@@ -115,12 +119,12 @@ def test_decisions_and_trivial_policies_by_hand(report: Report) -> None:
 def test_random_is_the_mean_over_random_choices() -> None:
     rng = np.random.default_rng(0)
     right, silent = rng.random(40) < 0.4, rng.random(40) < 0.2
-    held = ~silent & (rng.random(40) < 0.5)
-    found = values(policies(right, silent, held)["random"])
-    given, drawn = np.flatnonzero(~silent), []
+    beliefs = ~silent & (rng.random(40) < 0.5)
+    figures = values(policies(right, silent, beliefs)["random"])
+    confidences, drawn = np.flatnonzero(~silent), []
     for _ in range(2000):
         chosen = np.zeros(40, bool)
-        chosen[rng.choice(given, held.sum(), replace=False)] = True
+        chosen[rng.choice(confidences, beliefs.sum(), replace=False)] = True
         drawn.append(values(policies_of(right, chosen)))
     for name in (
         "correct",
@@ -132,7 +136,9 @@ def test_random_is_the_mean_over_random_choices() -> None:
         "honesty",
         "penalised_0.9",
     ):
-        assert found[name] == pytest.approx(np.mean([one[name] for one in drawn]), abs=0.05), name
+        assert figures[name] == pytest.approx(np.mean([item[name] for item in drawn]), abs=0.05), (
+            name
+        )
 
 
 def policies_of(right: np.ndarray, chosen: np.ndarray) -> dict[str, tuple[float, float, float]]:
@@ -156,14 +162,14 @@ def test_a_revision_is_judged_by_the_verdicts_on_it() -> None:
         decision="belief",
         confidence=0.8,
     )
-    found = evaluate([Round(1, (revised,))])
-    assert (found.accuracy["draft"].value, found.accuracy["chosen"].value) == (0, 1)
-    assert found.answers[0].verdicts == {"v": 0.8}
+    figures = evaluate([Round(1, (revised,))])
+    assert (figures.accuracy["draft"].value, figures.accuracy["chosen"].value) == (0, 1)
+    assert figures.answers[0].verdicts == {"v": 0.8}
 
 
 def test_what_cannot_be_told_is_none_in_json() -> None:
-    found = evaluate([Round(1, (attempt("ant", "ant", "undecided", None, v=None),))])
-    plain = found.plain()
+    figures = evaluate([Round(1, (attempt("ant", "ant", "undecided", None, v=None),))])
+    plain = figures.plain()
     assert plain["confidence"]["metrics"]["auroc"] == {"value": None, "low": None, "high": None}
     assert plain["verifiers"]["v"] == {
         "abstains": 1.0,
@@ -209,31 +215,31 @@ def folder(write: Write) -> Path:
 
 
 def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
-    said = selfloop("eval", "r.yaml", "--data", "data.jsonl")
-    assert said.code == 0
-    assert said.err.endswith(
+    result = selfloop("eval", "r.yaml", "--data", "data.jsonl")
+    assert result.code == 0
+    assert result.err.endswith(
         "Columns: question (question), answers (gold answers), answer_regex (gold pattern)\n"
     )
-    shown = [" ".join(line.split()) for line in said.out.splitlines()]
+    printed = [" ".join(line.split()) for line in result.out.splitlines()]
     # a gold answer that declines counts as none
-    start = shown.index("scripted: 3 questions, 1 without gold answer, not counted")
-    assert shown[start + 1].startswith("accuracy 0.67 [") and shown[start + 1].endswith(
+    start = printed.index("scripted: 3 questions, 1 without gold answer, not counted")
+    assert printed[start + 1].startswith("accuracy 0.67 [") and printed[start + 1].endswith(
         '"I don\'t know" 33%'
     )
     assert (
-        shown[start + 2]
+        printed[start + 2]
         == "An answer is right if it is the same as a gold answer by the house rule (--match exact)"
     )
-    assert "AUROC AURC ECE Brier abstains" in shown
-    assert "run always answer always decline random" in shown
-    assert any(line.startswith("precision 1.00 [1.00, 1.00] 1.00 - 1.00") for line in shown)
+    assert "AUROC AURC ECE Brier abstains" in printed
+    assert "run always answer always decline random" in printed
+    assert any(line.startswith("precision 1.00 [1.00, 1.00] 1.00 - 1.00") for line in printed)
     run = folder / "runs/eval-data"
     assert (
-        shown[-1]
-        == "All intervals, and data for plots: runs/eval-data/eval.json, runs/eval-data/eval.parquet"
+        printed[-1] == "All intervals, and data for plots: runs/eval-data/eval.json, "
+        "runs/eval-data/eval.parquet"
     )
-    found = json.loads((run / "eval.json").read_text())
-    assert (found["questions"], found["match"]) == (3, "exact")
+    figures = json.loads((run / "eval.json").read_text())
+    assert (figures["questions"], figures["match"]) == (3, "exact")
     table = data.rows(run / "eval.parquet")
     assert [(row["question"], row["right"], row["decision"]) for row in table] == [
         ("What is the capital of Egypt?", True, "belief"),
@@ -253,29 +259,29 @@ def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
 def test_eval_json_is_json_alone_and_a_finished_run_gives_the_same(
     folder: Path, selfloop: Selfloop
 ) -> None:
-    said = selfloop(
+    result = selfloop(
         "eval", "r.yaml", "--data", "data.jsonl", "--limit", 2, "--json", "--set", "name=mine"
     )
-    found = json.loads(said.out)
-    assert (said.code, found["run"], found["questions"], found["data"]["rows"]) == (
+    figures = json.loads(result.out)
+    assert (result.code, figures["run"], figures["questions"], figures["data"]["rows"]) == (
         0,
         "runs/mine",
         2,
         4,
     )
-    assert set(found["policies"]) == {"run", "always answer", "always decline", "random"}
-    assert set(found["policies"]["run"]["correct"]) == {"value", "low", "high"}
+    assert set(figures["policies"]) == {"run", "always answer", "always decline", "random"}
+    assert set(figures["policies"]["run"]["correct"]) == {"value", "low", "high"}
     assert selfloop("resume", "mine").code == 0
     for run in ("mine", "runs/mine"):
-        assert json.loads(selfloop("eval", run, "--json").out) == found
+        assert json.loads(selfloop("eval", run, "--json").out) == figures
 
 
 def test_eval_of_a_model_needs_no_recipe(folder: Path, selfloop: Selfloop) -> None:
-    said = selfloop(
+    result = selfloop(
         "eval", "whatever", "--data", "data.jsonl", "--set", "backend=scripted", "--json"
     )
-    assert said.code == 0, said.err
-    assert json.loads(said.out)["questions"] == 3
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["questions"] == 3
     missing = selfloop("eval", "no.gguf", "--data", "data.jsonl")
     assert missing.code == 3
     assert "no such file: no.gguf" in missing.err
@@ -299,8 +305,8 @@ def test_eval_of_a_data_sets_own_form(
         "jsonl": '{"question": "What is the capital of Egypt?", "answer": ["Cairo"]}\n',
     }[suffix]
     write({f"nq open.{suffix}": text})
-    found = json.loads(selfloop("eval", "r.yaml", "--data", f"nq open.{suffix}", "--json").out)
-    assert (found["run"], found["accuracy"]["chosen"]["value"]) == ("runs/eval-nq-open", 1)
+    figures = json.loads(selfloop("eval", "r.yaml", "--data", f"nq open.{suffix}", "--json").out)
+    assert (figures["run"], figures["accuracy"]["chosen"]["value"]) == ("runs/eval-nq-open", 1)
 
 
 @pytest.mark.parametrize(
@@ -345,26 +351,26 @@ def test_mistakes(
             "bad.jsonl": '{"question": "Q?", "answer_regex": "("}\n',
         }
     )
-    said = selfloop("eval", *args)
-    assert (said.code, said.out) == (code, "")
-    assert message in said.err
+    result = selfloop("eval", *args)
+    assert (result.code, result.out) == (code, "")
+    assert message in result.err
     assert not (folder / "runs").exists()
 
 
 def test_a_run_without_gold_answers(folder: Path, selfloop: Selfloop) -> None:
     assert selfloop("run", "r.yaml", "--set", "backend=scripted", "--set", "name=own").code == 0
-    said = selfloop("eval", "own")
-    assert said.code == 2
-    assert "has a gold answer" in said.err
+    result = selfloop("eval", "own")
+    assert result.code == 2
+    assert "has a gold answer" in result.err
 
 
 def test_without_pyarrow_there_is_json_and_a_hint(
     folder: Path, selfloop: Selfloop, monkeypatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    said = selfloop("eval", "r.yaml", "--data", "data.jsonl")
-    assert said.code == 0
-    assert said.out.rstrip().endswith("Do: pip install 'selfloop[parquet]'")
+    result = selfloop("eval", "r.yaml", "--data", "data.jsonl")
+    assert result.code == 0
+    assert result.out.rstrip().endswith("Do: pip install 'selfloop[parquet]'")
     assert not (folder / "runs/eval-data/eval.parquet").exists()
     (folder / "x.parquet").write_bytes(b"PAR1")
     assert (folder / "runs/eval-data/eval.json").exists()
@@ -392,8 +398,8 @@ class Reader(ScriptedBackend):
     def loglikelihood(self, pairs):
         assert all(isinstance(p.prompt, str) and p.prompt.endswith("Answer:") for p in pairs)
         assert all(isinstance(p, Continuation) and str(p.text).startswith(" ") for p in pairs)
-        found = [self.logs[str(p.text)[1:]] for p in pairs]
-        return [RequestError("too long") if log is None else (log / 2, log / 2) for log in found]
+        figures = [self.logs[str(p.text)[1:]] for p in pairs]
+        return [RequestError("too long") if log is None else (log / 2, log / 2) for log in figures]
 
 
 def prompt(name: str, **values: str):
@@ -413,11 +419,11 @@ def test_multiple_choice_by_hand() -> None:
         "mc2_targets": {"choices": ["Luxor", "Oslo"], "labels": [0, 1]},
     }
     items = multiple_choice.items([TRUTH, norway])
-    found = multiple_choice.score(items, Reader(logs), prompt)
-    assert (found.questions, found.failed, found.mc1.value) == (2, 0, 0.5)
-    assert found.mc2.value == pytest.approx((0.6 / 0.9 + 0.6 / 0.9) / 2)
-    found = multiple_choice.score(items, Reader(logs | {"Cairo": None}), prompt)
-    assert (found.questions, found.failed, found.mc1.value) == (1, 1, 1)
+    figures = multiple_choice.score(items, Reader(logs), prompt)
+    assert (figures.questions, figures.failed, figures.mc1.value) == (2, 0, 0.5)
+    assert figures.mc2.value == pytest.approx((0.6 / 0.9 + 0.6 / 0.9) / 2)
+    figures = multiple_choice.score(items, Reader(logs | {"Cairo": None}), prompt)
+    assert (figures.questions, figures.failed, figures.mc1.value) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -438,10 +444,12 @@ def test_eval_of_multiple_choice(folder: Path, write: Write, selfloop: Selfloop)
             + "\n"
         }
     )
-    said = selfloop("eval", "r.yaml", "--data", "t.jsonl")
-    assert (said.code, said.err) == (0, "")
-    assert [line.split()[0] for line in said.out.splitlines()] == ["scripted:", "MC1", "MC2"]
-    found = json.loads(selfloop("eval", "r.yaml", "--data", "t.jsonl", "--limit", 1, "--json").out)
-    assert (found["model"], found["questions"]) == ("scripted", 1)
-    assert 0 < found["mc2"]["value"] < 1
+    result = selfloop("eval", "r.yaml", "--data", "t.jsonl")
+    assert (result.code, result.err) == (0, "")
+    assert [line.split()[0] for line in result.out.splitlines()] == ["scripted:", "MC1", "MC2"]
+    figures = json.loads(
+        selfloop("eval", "r.yaml", "--data", "t.jsonl", "--limit", 1, "--json").out
+    )
+    assert (figures["model"], figures["questions"]) == ("scripted", 1)
+    assert 0 < figures["mc2"]["value"] < 1
     assert not (folder / "runs").exists()

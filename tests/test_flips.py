@@ -14,9 +14,9 @@ def attempt(
     question = Question(
         "What is the capital of Egypt?", "test", gold=(gold,) if gold else (), gold_pattern=pattern
     )
-    said = [None if text is None else Completion(text) for text in (draft, revision)]
+    texts = [None if text is None else Completion(text) for text in (draft, revision)]
     return Attempt(
-        question, draft=said[0], revision=said[1], samples=tuple(map(Completion, samples))
+        question, draft=texts[0], revision=texts[1], samples=tuple(map(Completion, samples))
     )
 
 

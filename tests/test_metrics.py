@@ -1,4 +1,4 @@
-"""Metrics against values worked out by hand, against scikit-learn, and against the definition written out slowly."""
+"""Metrics against values worked out by hand, scikit-learn, and definitions written out slowly."""
 
 import itertools
 import math
@@ -86,18 +86,21 @@ def test_a_weight_is_how_often_a_question_counts(metric) -> None:
 
 
 def test_intervals_cover_the_truth() -> None:
-    """An AUROC known beforehand lies in about 95 % of 200 intervals; 90 % and 99.5 % are three standard errors away."""
+    """A true AUROC lies in about 95 % of 200 intervals.
+
+    90 % and 99.5 % are three standard errors away.
+    """
     inside = 0
     for seed in range(200):
         rng = np.random.default_rng(seed)
         right = rng.random(150) < 0.4
         confidence = 1 / (1 + np.exp(-rng.normal(right * 1.0)))
-        found = metrics.interval(
+        values = metrics.interval(
             lambda w, c=confidence, r=right: metrics.auroc(c, r, w), 150, resamples=300
         )
         truth = 0.5 * math.erfc(-1 / 2)  # two normals one deviation apart
-        inside += found.low <= truth <= found.high
-        assert found.low <= found.value <= found.high
+        inside += values.low <= truth <= values.high
+        assert values.low <= values.value <= values.high
     assert 180 <= inside <= 199
 
 
@@ -112,8 +115,8 @@ def test_intervals_are_the_same_each_time() -> None:
 def test_what_cannot_be_told_is_not_a_number() -> None:
     all_right = [True, True]
     assert math.isnan(metrics.auroc([0.1, 0.9], all_right, ONE(2)))
-    found = metrics.interval(lambda w: metrics.auroc([0.1, 0.9], all_right, w), 2)
-    assert all(map(math.isnan, found))
+    values = metrics.interval(lambda w: metrics.auroc([0.1, 0.9], all_right, w), 2)
+    assert all(map(math.isnan, values))
     assert all(map(math.isnan, metrics.interval(lambda w: metrics.mean([], w), 0)))
     for metric in (metrics.auroc, metrics.aurc, metrics.ece, metrics.brier):
         assert math.isnan(metric([], [], ONE(0)))
@@ -122,12 +125,12 @@ def test_what_cannot_be_told_is_not_a_number() -> None:
 
 
 def test_decisions_by_hand() -> None:
-    """Ten questions: five would be right, of which one is declined; of the wrong five, three are."""
+    """Of ten questions five would be right, one of them declined; of the wrong five, three are."""
     right, declined = [True] * 5 + [False] * 5, [True] + [False] * 4 + [True] * 3 + [False] * 2
-    found = {
+    values = {
         name: float(metric(ONE(10))) for name, metric in metrics.decisions(right, declined).items()
     }
-    assert found == pytest.approx(
+    assert values == pytest.approx(
         {
             "correct": 0.4,
             "wrong": 0.2,

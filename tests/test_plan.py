@@ -1,4 +1,4 @@
-"""`selfloop plan`: it foretells what a run takes, and says before anything runs what will go wrong."""
+"""`selfloop plan`: it forecasts what a run takes, and warns of what will go wrong."""
 
 import json
 import sys
@@ -29,17 +29,17 @@ observers: []
 
 
 def planned(selfloop: Selfloop, *args: str) -> dict[str, Any]:
-    said = selfloop("plan", *args, "--json")
-    assert (said.code, said.err) == (0, "")
-    found: dict[str, Any] = json.loads(said.out)
-    return found
+    result = selfloop("plan", *args, "--json")
+    assert (result.code, result.err) == (0, "")
+    planned_run: dict[str, Any] = json.loads(result.out)
+    return planned_run
 
 
 def test_a_plan_is_read_by_people(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE})
-    said = selfloop("plan", "r.yaml")
-    lines = [" ".join(line.split()) for line in said.out.splitlines()]
-    assert (said.code, said.err) == (0, "")
+    result = selfloop("plan", "r.yaml")
+    lines = [" ".join(line.split()) for line in result.out.splitlines()]
+    assert (result.code, result.err) == (0, "")
     assert lines[:2] == ["r: 1 round of 2 questions", "with scripted (script, base), by scripted"]
     assert lines[2].startswith("measured on 1 round of 2 questions, which took ")
     assert lines[4] == "step round 1 each later in all tokens"
@@ -64,16 +64,16 @@ def test_nothing_is_left_of_it(write: Write, selfloop: Selfloop) -> None:
 
 
 def test_the_forecast_is_near_what_the_run_takes(write: Write, selfloop: Selfloop) -> None:
-    """A script takes as long for each completion as it is told to, and 24 of 32 questions are not played."""
+    """A script takes as long for each completion as it should; 24 of 32 questions are not run."""
     write({"slow.yaml": SLOW})
     # what is imported once is not what is compared
     selfloop("run", "slow.yaml", "--json", "--runs", "warm")
-    found = planned(selfloop, "slow.yaml", "--seconds", "0")
-    assert found["sample"]["questions"] == 8
+    planned_run = planned(selfloop, "slow.yaml", "--seconds", "0")
+    assert planned_run["sample"]["questions"] == 8
     start = time.perf_counter()
     selfloop("run", "slow.yaml", "--json")
     took = time.perf_counter() - start
-    assert 0.6 < took / found["seconds"] < 1.6
+    assert 0.6 < took / planned_run["seconds"] < 1.6
 
 
 def test_of_more_than_two_rounds_the_second_is_always_played(
@@ -89,13 +89,13 @@ def test_of_more_than_two_rounds_the_second_is_always_played(
 def test_what_observers_write_is_foretold_at_its_full_size(
     write: Write, selfloop: Selfloop
 ) -> None:
-    """What is stored, and the report, are those of the whole run, though only 8 of 96 questions are played."""
+    """Records and report count as those of the whole run, though only 8 of 96 questions are run."""
     write({"slow.yaml": SLOW.replace("observers: []", "observers: [jsonl, report]")})
-    found = planned(selfloop, "slow.yaml", "--seconds", "0", "--set", "rounds=3")
+    planned_run = planned(selfloop, "slow.yaml", "--seconds", "0", "--set", "rounds=3")
     selfloop("run", "slow.yaml", "--json", "--set", "rounds=3")
     left = sum(file.stat().st_size for file in Path("runs/slow").iterdir())
-    assert 0.8 < left / found["disk"] < 1.25
-    record = next(step for step in found["steps"] if step["name"] == "record")
+    assert 0.8 < left / planned_run["disk"] < 1.25
+    record = next(step for step in planned_run["steps"] if step["name"] == "record")
     assert 0 < record["first"] < record["seconds"]
 
 
@@ -107,18 +107,18 @@ def test_a_sample_that_takes_no_time_is_made_larger(write: Write, selfloop: Self
 
 def test_a_small_run_is_its_own_sample(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE})
-    found = planned(selfloop, "r.yaml")
+    planned_run = planned(selfloop, "r.yaml")
     played = json.loads(selfloop("run", "r.yaml", "--json").out)
-    assert found["sample"]["asked"] == sum(one["asked"] for one in played["rounds"])
+    assert planned_run["sample"]["asked"] == sum(item["asked"] for item in played["rounds"])
 
 
 def test_what_is_wrong_with_a_recipe_is_said_before_anything_is_measured(
     write: Write, selfloop: Selfloop
 ) -> None:
     write({"r.yaml": RECIPE.replace("questions: 2", "question: 2")})
-    said = selfloop("plan", "r.yaml")
-    assert (said.code, said.out) == (2, "")
-    assert "ask.question: unknown key. Did you mean 'questions'?" in said.err
+    result = selfloop("plan", "r.yaml")
+    assert (result.code, result.out) == (2, "")
+    assert "ask.question: unknown key. Did you mean 'questions'?" in result.err
 
 
 def test_prompts_that_do_not_fit_are_warned_of(write: Write, selfloop: Selfloop) -> None:
@@ -129,9 +129,11 @@ def test_prompts_that_do_not_fit_are_warned_of(write: Write, selfloop: Selfloop)
 
 def test_a_recipe_that_asks_nothing_is_warned_of(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE, "script.json": '{"": ["no question"]}'})
-    found = planned(selfloop, "r.yaml", "--set", "backend={kind: scripted, script: script.json}")
+    planned_run = planned(
+        selfloop, "r.yaml", "--set", "backend={kind: scripted, script: script.json}"
+    )
     assert any(
-        warning.startswith("not one question of the sample") for warning in found["warnings"]
+        warning.startswith("not one question of the sample") for warning in planned_run["warnings"]
     )
 
 
@@ -141,9 +143,9 @@ def test_too_little_memory_and_disk_are_warned_of(
     write({"r.yaml": RECIPE})
     monkeypatch.setattr("selfloop.system.free_memory", lambda: 1000)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
-    said = selfloop("plan", "r.yaml").out
-    assert "of memory, and 1.0 kB are free now. Use a smaller model." in said
-    assert "of disk, and 1.0 kB are free. Choose another with --runs." in said
+    result = selfloop("plan", "r.yaml").out
+    assert "of memory, and 1.0 kB are free now. Use a smaller model." in result
+    assert "of disk, and 1.0 kB are free. Choose another with --runs." in result
 
 
 TUNER = """\
@@ -161,13 +163,15 @@ def selfloop_tuners():
 
 def test_a_tuner_that_cannot_be_built_is_warned_of(write: Write, selfloop: Selfloop) -> None:
     write({"mine.py": TUNER, "r.yaml": f"{RECIPE}plugins: [mine.py]\ntuner: mine\n"})
-    found = planned(selfloop, "r.yaml")
+    planned_run = planned(selfloop, "r.yaml")
     assert any(
         "will not begin: The tuner needs the package peft" in warning
-        for warning in found["warnings"]
+        for warning in planned_run["warnings"]
     )
-    assert [step["name"] for step in found["steps"]][-1] == "tune"
-    adapters = next(one for one in found["capabilities"] if one["capability"] == "adapters")
+    assert [step["name"] for step in planned_run["steps"]][-1] == "tune"
+    adapters = next(
+        item for item in planned_run["capabilities"] if item["capability"] == "adapters"
+    )
     assert adapters == {"capability": "adapters", "given": True, "needed_by": ["mine"]}
 
 
@@ -193,7 +197,7 @@ def test_the_rates_are_found_again() -> None:
 
 
 def test_a_step_grows_by_what_is_not_in_common() -> None:
-    call = Call(seconds=2.0, texts=4, read=1000, own=200, completions=4, tokens=40, longest=10)
+    call = Call(seconds=2.0, texts=4, read=1000, unshared=200, completions=4, tokens=40, longest=10)
     step = Step(1, "ask", seconds=3.0, calls=[call])
     cost = Rates(step=0.1, token=0.01, read=0.001)
     assert step.at(1, cost) == pytest.approx(3.0)
@@ -222,7 +226,7 @@ def test_what_texts_have_in_common_is_read_once(
 def test_a_text_alone_has_as_much_of_its_own_as_others() -> None:
     many, alone = Call(1.0, 8, 900, 160), Call(1.0, 1, 700, 700)
     (step,) = meter.with_typical_own_lengths([Step(1, "ask", 2.0, [many, alone])])
-    assert [call.own for call in step.calls] == [160, 20]
+    assert [call.unshared for call in step.calls] == [160, 20]
     assert meter.with_typical_own_lengths([Step(1, "ask", 1.0, [alone])])[0].calls == [alone]
 
 
@@ -233,11 +237,11 @@ def test_a_call_is_stretched_to_the_size_of_the_run() -> None:
         Request("Question: Where?"),
         Request(chat),
     ]
-    made = forecast._stretched(asked, 7)
-    assert made[:3] == [forecast.replace(one, seed=i) for i, one in enumerate(asked)]
-    assert len({str(one.prompt) for one in made}) == 7
-    assert (made[3].prompt, made[3].n) == ("Question: 1 Who?", 3)
-    assert made[5].prompt[0] == chat[0]
+    stretched = forecast._stretched(asked, 7)
+    assert stretched[:3] == [forecast.replace(item, seed=i) for i, item in enumerate(asked)]
+    assert len({str(item.prompt) for item in stretched}) == 7
+    assert (stretched[3].prompt, stretched[3].n) == ("Question: 1 Who?", 3)
+    assert stretched[5].prompt[0] == chat[0]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget its peak")

@@ -32,10 +32,10 @@ class Reads(ScriptedBackend):
         self, pairs: Sequence[Continuation]
     ) -> list[tuple[float, ...] | RequestError]:
         self.read += len(pairs)
-        found = super().loglikelihood(pairs)
+        results = super().loglikelihood(pairs)
         return [
             RequestError("too long") if len(p.prompt) > 100 else f
-            for p, f in zip(pairs, found, strict=True)
+            for p, f in zip(pairs, results, strict=True)
         ]
 
     def hidden_states(
@@ -46,7 +46,7 @@ class Reads(ScriptedBackend):
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[tuple[Reads, Recorder]]:
+def pair(tmp_path: Path) -> Iterator[tuple[Reads, Recorder]]:
     store = Store(tmp_path / "run", write=True)
     store.begin_session({})
     backend = Reads()
@@ -55,13 +55,14 @@ def made(tmp_path: Path) -> Iterator[tuple[Reads, Recorder]]:
 
 
 def test_what_was_read_is_not_read_again(
-    made: tuple[Reads, Recorder], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[Reads, Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorder, "READING_BATCH", 3)
-    backend, recorded = made
+    backend, recorded = pair
     first = recorded.loglikelihood([*PAIRS, PAIRS[0]])
     assert first == backend.loglikelihood([*PAIRS, PAIRS[0]])
-    assert all(type(value) is float for values in first for value in values)  # type: ignore[union-attr]
+    for logprobs in first:
+        assert all(type(value) is float for value in logprobs)  # type: ignore[union-attr]
     backend.read = 0
     assert recorded.loglikelihood(PAIRS[::-1]) == first[3::-1]
     assert backend.read == 0
@@ -69,30 +70,30 @@ def test_what_was_read_is_not_read_again(
     assert backend.read == 4
     again = recorded.hidden_states(PAIRS, (0, -1))
     assert backend.read == 4
-    for one, same, right in zip(states, again, backend.hidden_states(PAIRS), strict=True):
-        assert one.dtype == same.dtype == np.float32  # type: ignore[union-attr]
-        assert np.array_equal(one, right) and np.array_equal(same, right)
+    for result, same, right in zip(states, again, backend.hidden_states(PAIRS), strict=True):
+        assert result.dtype == same.dtype == np.float32  # type: ignore[union-attr]
+        assert np.array_equal(result, right) and np.array_equal(same, right)
     recorded.hidden_states(PAIRS, (-1,))
     assert backend.read == 12
     inner = recorded.hidden_states(PAIRS, (-1,), 1)
     assert backend.read == 16
     assert all(
-        np.array_equal(one, right)
-        for one, right in zip(inner, backend.hidden_states(PAIRS, (-1,), 1), strict=True)
+        np.array_equal(result, right)
+        for result, right in zip(inner, backend.hidden_states(PAIRS, (-1,), 1), strict=True)
     )
 
 
-def test_a_refused_text_is_asked_again(made: tuple[Reads, Recorder]) -> None:
-    backend, recorded = made
+def test_a_refused_text_is_asked_again(pair: tuple[Reads, Recorder]) -> None:
+    backend, recorded = pair
     pairs = [PAIRS[0], Continuation("x" * 200, "y")]
     for read in (2, 3):
-        found = recorded.loglikelihood(pairs)
-        assert isinstance(found[0], tuple) and isinstance(found[1], RequestError)
+        results = recorded.loglikelihood(pairs)
+        assert isinstance(results[0], tuple) and isinstance(results[1], RequestError)
         assert backend.read == read
 
 
-def test_another_adapter_reads_anew(made: tuple[Reads, Recorder]) -> None:
-    backend, recorded = made
+def test_another_adapter_reads_anew(pair: tuple[Reads, Recorder]) -> None:
+    backend, recorded = pair
     bare = recorded.loglikelihood(PAIRS[:1])
     recorded.load_adapter(Adapter("a.gguf", "abc"))
     assert recorded.loglikelihood(PAIRS[:1]) != bare
@@ -100,8 +101,8 @@ def test_another_adapter_reads_anew(made: tuple[Reads, Recorder]) -> None:
 
 
 @pytest.mark.parametrize("wrong", [[], [(0.0,)] * 5, [("x",)], [None], None])
-def test_a_backend_that_reads_wrongly_is_blamed(wrong: Any, made: tuple[Reads, Recorder]) -> None:
-    backend, recorded = made
+def test_a_backend_that_reads_wrongly_is_blamed(wrong: Any, pair: tuple[Reads, Recorder]) -> None:
+    backend, recorded = pair
     backend.loglikelihood = lambda pairs: wrong  # type: ignore[method-assign]
     with pytest.raises(Blamed) as caught:
         recorded.loglikelihood(PAIRS[:1])

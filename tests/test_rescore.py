@@ -25,7 +25,8 @@ class Closed(ScriptedBackend):
 class Reads:
     def verify(self, claims, judging):
         pairs = [Continuation("x", claim.question.text) for claim in claims]
-        return [Verdict("", 2.0 ** (sum(found) / 10)) for found in judging.backend.loglikelihood(pairs)]
+        logprobs = judging.backend.loglikelihood(pairs)
+        return [Verdict("", 2.0 ** (sum(tokens) / 10)) for tokens in logprobs]
 
 class Asks:
     def verify(self, claims, judging):
@@ -67,15 +68,15 @@ tuner: tunes
 @pytest.fixture
 def run(write: Write, selfloop: Selfloop) -> Path:
     folder = write({"recipe.yaml": RECIPE, "plugin.py": PLUGIN})
-    said = selfloop("run", "recipe.yaml")
-    assert said.code == 0, said.err
+    result = selfloop("run", "recipe.yaml")
+    assert result.code == 0, result.err
     assert selfloop("show", "first", "--failures").out == "nothing failed\n"
     return folder / "runs" / "first"
 
 
 def attempts(selfloop: Selfloop, name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(selfloop("show", name, "--json").out)["attempts"]
-    return found
+    stored: list[dict[str, Any]] = json.loads(selfloop("show", name, "--json").out)["attempts"]
+    return stored
 
 
 def test_the_same_recipe_gives_the_same_without_the_model(
@@ -83,8 +84,8 @@ def test_the_same_recipe_gives_the_same_without_the_model(
 ) -> None:
     before = attempts(selfloop, "first")
     monkeypatch.setenv("NO_MODEL", "1")
-    said = selfloop("rescore", "first")
-    assert said.code == 0, said.err
+    result = selfloop("rescore", "first")
+    assert result.code == 0, result.err
     assert attempts(selfloop, "first-rescored") == before == attempts(selfloop, "first")
     other = run.parent / "first-rescored"
     rows = "SELECT number, adapter FROM rounds ORDER BY number"
@@ -102,7 +103,7 @@ def test_other_verifiers_and_thresholds(
     run: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_MODEL", "1")
-    said = selfloop(
+    result = selfloop(
         "rescore",
         "runs/first",
         "--set",
@@ -111,9 +112,9 @@ def test_other_verifiers_and_thresholds(
         "decide.belief=0.9",
         "--json",
     )
-    assert said.code == 0, said.err
-    made = attempts(selfloop, Path(json.loads(said.out)["run"]).name)
-    judged = [a for a in made if a["decision"] not in ("dropped", "failed")]
+    assert result.code == 0, result.err
+    rejudged = attempts(selfloop, Path(json.loads(result.out)["run"]).name)
+    judged = [a for a in rejudged if a["decision"] not in ("dropped", "failed")]
     assert judged and all(
         [v["verifier"] for v in a["verdicts"] if v["candidate"] == "draft"] == ["cocoa"]
         for a in judged
@@ -124,7 +125,7 @@ def test_other_verifiers_and_thresholds(
         if a["confidence"] is not None
     )
     kept = [a["question"]["text"] for a in attempts(selfloop, "first")]
-    assert [a["question"]["text"] for a in made] == kept
+    assert [a["question"]["text"] for a in rejudged] == kept
 
 
 def test_the_model_is_opened_for_what_is_not_stored(
@@ -138,10 +139,14 @@ def test_the_model_is_opened_for_what_is_not_stored(
             or selfloop("show", "first-rescored", "--failures").out != "nothing failed\n"
         )
     assert selfloop(*more).code == 0
-    made = attempts(selfloop, "first-rescored-2")
-    told = [v for a in made for v in a["verdicts"] if v["verifier"] == "pmi"]
-    assert told and all(v["confidence"] is not None for v in told if v["candidate"] == "draft")
-    adapters = {a["draft"]["adapter"] for a in made if a["draft"]}
+    rejudged = attempts(selfloop, "first-rescored-2")
+    verdicts = []
+    for attempt in rejudged:
+        verdicts += [v for v in attempt["verdicts"] if v["verifier"] == "pmi"]
+    assert verdicts and all(
+        v["confidence"] is not None for v in verdicts if v["candidate"] == "draft"
+    )
+    adapters = {a["draft"]["adapter"] for a in rejudged if a["draft"]}
     assert adapters == {None, "sha-1"}, "the second round is judged under the first's adapter"
 
 
@@ -150,9 +155,9 @@ def test_a_model_that_is_now_another_is_not_asked(
 ) -> None:
     write({"plugin.py": PLUGIN.replace("super().__init__()", "super().__init__({'': ['x']})")})
     assert selfloop("rescore", "first").code == 0
-    said = selfloop("rescore", "first", "--set", "verifiers=[pmi]")
-    assert "is now another" in said.text
-    assert "Traceback" not in said.text
+    result = selfloop("rescore", "first", "--set", "verifiers=[pmi]")
+    assert "is now another" in result.text
+    assert "Traceback" not in result.text
 
 
 @pytest.mark.parametrize(
@@ -164,7 +169,7 @@ def test_a_model_that_is_now_another_is_not_asked(
     ],
 )
 def test_mistakes(arguments: tuple[str, ...], message: str, run: Path, selfloop: Selfloop) -> None:
-    said = selfloop("rescore", *arguments)
-    assert said.code == 2 or message == "no run"
-    assert said.code != 0 and message in said.err
+    result = selfloop("rescore", *arguments)
+    assert result.code == 2 or message == "no run"
+    assert result.code != 0 and message in result.err
     assert [path.name for path in run.parent.iterdir()] == ["first"], "nothing is left of it"

@@ -53,8 +53,8 @@ def test_the_measure_measures(tmp_path: Path) -> None:
     file.write_text(
         '"""run.sqlite"""\nx = f"adapters/round-{1:03}/gate.json"\ny = a / "run.lock"\n'
     )
-    found = [text for text in literals(file) if LITERAL.fullmatch(text)]
-    assert sorted(found) == ["/gate.json", "adapters/round-", "run.lock"]
+    names = [text for text in literals(file) if LITERAL.fullmatch(text)]
+    assert sorted(names) == ["/gate.json", "adapters/round-", "run.lock"]
 
 
 def test_tuned_rounds_are_found_in_order(tmp_path: Path) -> None:

@@ -30,23 +30,23 @@ HOSTILE = [
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    made = Store(tmp_path / "run", write=True)
-    made.begin_session({"selfloop": "test"})
-    yield made
-    made.close()
+    opened = Store(tmp_path / "run", write=True)
+    opened.begin_session({"selfloop": "test"})
+    yield opened
+    opened.close()
 
 
 def whole(number: int = 1) -> Round:
     """Return a round with something in every field."""
-    said = Completion("Cairo\0", (1, 2), (-0.5, float("-inf")), "length", 3, "sha")
+    completion = Completion("Cairo\0", (1, 2), (-0.5, float("-inf")), "length", 3, "sha")
     failure = Failure("verify", "x", "ValueError", "no\n'")
     attempt = Attempt(
         Question("What is it?", "file", "rivers", ("Nile", "the Nile")),
         scores=(Score("novelty", 0.1 + 0.2, "like"),),
-        draft=said,
-        samples=(said, Completion("")),
-        critique=said,
-        revision=said,
+        draft=completion,
+        samples=(completion, Completion("")),
+        critique=completion,
+        revision=completion,
         verdicts=(Verdict("v", 1 / 3, "why"), Verdict("w", None, "cannot tell", "revision")),
         failures=(failure,),
         decision="belief",
@@ -179,12 +179,12 @@ def test_what_a_disk_can_do_is_said_with_what_to_do(
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     if isinstance(error, OSError):
-        with pytest.raises(StoreError, match=piece) as said:
+        with pytest.raises(StoreError, match=piece) as raised:
             store.save_file("x", "y")
     else:
-        with pytest.raises(StoreError, match=piece) as said, store._disk_errors():
+        with pytest.raises(StoreError, match=piece) as raised, store._disk_errors():
             fail()
-    assert str(store.folder) in str(said.value)
+    assert str(store.folder) in str(raised.value)
 
 
 def test_attempts_are_json_that_anybody_can_read(store: Store) -> None:
@@ -199,9 +199,9 @@ def test_attempts_are_json_that_anybody_can_read(store: Store) -> None:
 def test_a_run_is_read_where_nothing_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SQLite makes files of its own beside a database in WAL mode, also to read it; on a CD it cannot."""
-    with closing(Store(tmp_path / "run", write=True)) as made:
-        made.save_round(whole())
+    """SQLite makes files beside a database in WAL mode, also to read it; on a CD it cannot."""
+    with closing(Store(tmp_path / "run", write=True)) as opened:
+        opened.save_round(whole())
     monkeypatch.setattr("os.access", lambda path, mode: False)
     before = set((tmp_path / "run").iterdir())
     with closing(Store(tmp_path / "run", write=False)) as store:

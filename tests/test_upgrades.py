@@ -162,6 +162,12 @@ def test_a_new_run_has_the_present_version(tmp_path: Path, second_version: None)
     assert rounds_of(tmp_path / "new") == [ROUND]
 
 
+def test_the_recipe_in_a_damaged_run_runs(old: Path, selfloop: Selfloop) -> None:
+    RunFolder(old).recipe.write_text("backend: scripted\nask: {sources: [blank_slate]}\n")
+    RunFolder(old).database.write_text("no database")
+    assert selfloop("check", RunFolder(old).recipe).code == 0
+
+
 @pytest.mark.parametrize("write", [True, False])
 def test_a_run_of_a_newer_version_is_refused(old: Path, write: bool) -> None:
     with closing(sqlite3.connect(RunFolder(old).database, isolation_level=None)) as db:

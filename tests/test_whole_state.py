@@ -26,8 +26,8 @@ DISK = (
 
 def told(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    return outcome
 
 
 @pytest.mark.skipif(
@@ -42,9 +42,9 @@ def test_a_run_that_is_killed_at_any_write_ends_as_if_it_had_not_been(tmp_path: 
         done = subprocess.run(
             [sys.executable, DRIVER, "kill", folder, "few"], capture_output=True, text=True
         )
-    found = told(done)
-    assert len(found["tried"]) > 35
-    written = {point.split()[1] for point in found["tried"]}
+    outcome = told(done)
+    assert len(outcome["tried"]) > 35
+    written = {point.split()[1] for point in outcome["tried"]}
     assert {
         "calibration(part)",
         "question_probe(part)",
@@ -52,7 +52,7 @@ def test_a_run_that_is_killed_at_any_write_ends_as_if_it_had_not_been(tmp_path: 
         "last(part)",
         "report(part)",
     } <= written
-    assert found["wrong"] == []
+    assert outcome["wrong"] == []
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it needs a disk in memory")
@@ -63,6 +63,6 @@ def test_a_full_disk_stops_a_run_which_then_goes_on(tmp_path: Path) -> None:
     alone = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
     if subprocess.run([*alone, f"mount -t tmpfs none {tmp_path}"], capture_output=True).returncode:
         pytest.skip("this system lets nobody mount a disk in a namespace of their own")
-    found = told(subprocess.run([*alone, script], capture_output=True, text=True))
-    assert len(found["tried"]) > 15
-    assert found["wrong"] == []
+    outcome = told(subprocess.run([*alone, script], capture_output=True, text=True))
+    assert len(outcome["tried"]) > 15
+    assert outcome["wrong"] == []

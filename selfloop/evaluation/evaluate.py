@@ -22,6 +22,7 @@ from selfloop.text.answers import declines
 
 Bools = NDArray[np.bool_]
 
+# how well a confidence tells right answers from wrong ones
 DETECTION = {
     "auroc": metrics.auroc,
     "aurc": metrics.aurc,
@@ -53,8 +54,8 @@ class Detector:
     """How well one confidence tells right answers from wrong ones.
 
     Where it abstains it counts as 0; `abstains` is the share of such answers. `metrics` are AUROC,
-    AURC, ECE and Brier. The other two are for plotting: what `metrics.risk_coverage` and
-    `metrics.reliability` return, by name.
+    AURC, ECE and Brier. The other two are for plotting: the results of `metrics.risk_coverage` and
+    `metrics.reliability`, by name.
     """
 
     abstains: float
@@ -69,7 +70,7 @@ class Report:
 
     `policies` holds the run's own decisions ("run") and three that need no detector, see
     `policies`. `silent` is the share of questions to which the model itself said that it does not
-    know; such an answer is none that is right. `match` is how answers were compared with gold
+    know; such an answer counts as wrong. `match` is how answers were compared with gold
     answers: a name as `gold.match_named` takes it.
     """
 
@@ -153,6 +154,7 @@ def detector(confidences: Sequence[float | None], right: Bools) -> Detector:
     values = np.array([confidence or 0.0 for confidence in confidences])
     abstains = np.array([confidence is None for confidence in confidences], bool)
     if abstains.all():
+        # of no answers every metric is NaN
         values, right = values[:0], right[:0]
     thresholds, coverage, risk = metrics.risk_coverage(values, right)
     mean, share, count = metrics.reliability(values, right)
@@ -226,7 +228,7 @@ def _accuracy(right: Bools) -> Estimate:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Estimate):
+    if isinstance(value, Estimate):  # a tuple, which JSON would have without its names
         return _plain(value._asdict())
     if is_dataclass(value):
         return {part.name: _plain(getattr(value, part.name)) for part in fields(value)}

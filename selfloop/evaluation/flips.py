@@ -12,7 +12,7 @@ from selfloop.text.answers import declines, normalise
 
 
 def flip(attempt: Attempt) -> str:
-    """Return what the revision changes, as "right -> wrong", whether it was accepted or not.
+    """Return the change that a revision makes, as "right -> wrong", accepted or not.
 
     It is empty where there is no revision that says something else than the draft. Where the
     question has no gold answer it is "agree -> disagree" and so on: an answer agrees if no other is
@@ -50,5 +50,5 @@ def _word(attempt: Attempt, candidate: Completion) -> str:
 
 
 def _meaning(text: str) -> str:
-    """Return what two texts have in common if they say the same: all that decline are one."""
+    """Return the same text for texts of one meaning; all that decline have one."""
     return "" if declines(text) else normalise(text)

@@ -18,8 +18,8 @@ from selfloop.records import Question
 from selfloop.text.answers import declines, normalise, squad_normalise
 from selfloop.text.answers.bounded import found as is_found
 
-F1_THRESHOLD = 0.5
-TOLERANCE = 0.01
+F1_THRESHOLD = 0.5  # of `f1` without a number
+TOLERANCE = 0.01  # of `numeric` without a number, as a share of the gold answer
 
 # a number that is not part of a word, a date, a time or a fraction
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\d.]|[/:]\d)")
@@ -69,7 +69,7 @@ def match_named(name: str) -> Match:
     """Return the match that `--match` names: exact, squad, contains, f1, f1:0.7, numeric,
     numeric:0.05.
 
-    Raises RecipeError for a name that is none, and a threshold out of range.
+    Raises RecipeError for an unknown name, and for a threshold out of range.
     """
     kind, _, value = name.partition(":")
     if kind in _PLAIN and not value:
@@ -115,6 +115,7 @@ def token_f1(answer: str, gold: str) -> float:
 
 def _same(answer: str, gold: str) -> bool:
     normal = normalise(answer)
+    # two texts of which nothing is left say nothing, and not the same
     return bool(normal) and normal == normalise(gold)
 
 
@@ -151,7 +152,7 @@ def _near(answer: str, gold: str, tolerance: float) -> bool:
 
 
 def _single_number(text: str) -> Fraction | None:
-    """Return the number of a text that holds just one."""
+    """Return the number of a text with just one; the same number twice is one."""
     numbers = set(_NUMBER.findall(normalise(text)))
     return Fraction(numbers.pop()) if len(numbers) == 1 else None
 

@@ -1,11 +1,11 @@
-"""How good confidences and decisions are: AUROC, AURC, ECE, Brier, and the scores of who may say "I
-don't know".
+"""How good confidences and decisions are: AUROC, AURC, ECE, Brier, and scores of policies that may
+decline.
 
 Arrays in, floats out. `right` says of each question whether the answer is right, or would have
 been; confidences are probabilities in [0, 1]. Every metric takes `weights`, how often each question
-counts, (questions,) or (resamples, questions); with the latter it gives one value for each
-resample, which is how `interval` is made. What cannot be told (AUROC with one class, a precision of
-no answers) is NaN, never a number that looks like one.
+counts, (questions,) or (resamples, questions). With the latter it gives one value for each
+resample, which is how `interval` is made. A metric without a value (AUROC with one class, a
+precision of no answers) is NaN, never a number that looks like one.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 Metric = Callable[[Floats], Floats]
 
 BINS = 10  # of the expected calibration error, of equal width
-PENALTIES = (0.5, 0.75, 0.9)
+PENALTIES = (0.5, 0.75, 0.9)  # t of `penalised_t`: a wrong answer costs t/(1−t) right ones
 
 
 class Estimate(NamedTuple):
@@ -33,8 +33,7 @@ class Estimate(NamedTuple):
 def interval(metric: Metric, questions: int, *, resamples: int = 1000, seed: int = 0) -> Estimate:
     """Return `metric(weights)` and its percentile bootstrap interval over questions (Efron 1979).
 
-    Resamples in which the metric cannot be told are left out; where it cannot be told at all, all
-    three are NaN.
+    Resamples without a value are left out. Where the metric itself has none, all three are NaN.
     """
     if not questions:
         return Estimate(np.nan, np.nan, np.nan)
@@ -89,6 +88,7 @@ def risk_coverage(confidence: ArrayLike, right: ArrayLike) -> tuple[Floats, Floa
 
     Each is (levels,), for the different confidences.
     """
+    # answering from a threshold on is answering all levels down to it: a running sum
     thresholds = np.unique(np.asarray(confidence, float))[::-1]
     size = np.size(confidence)
     good, bad = np.cumsum(_levels(confidence, right, np.ones(size))[..., ::-1], -1)
@@ -209,7 +209,7 @@ def _binned(confidence: ArrayLike) -> Floats:
 
 
 def _ratio(over: ArrayLike, under: ArrayLike) -> Floats:
-    """Return over / under; NaN where that cannot be told, without numpy's warning."""
+    """Return over / under, NaN where `under` is 0, without numpy's warning."""
     top, bottom = np.broadcast_arrays(np.asarray(over, float), np.asarray(under, float))
     out: Floats = np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)
     return out

@@ -62,7 +62,7 @@ class Report:
 
 
 def items(rows: Iterable[Cells]) -> list[Item]:
-    """Return the rows as items. Raises RecipeError for one that is none."""
+    """Return the rows as items. Raises RecipeError for a row of another form."""
     try:
         return TypeAdapter(list[Item]).validate_python(list(rows))
     except ValidationError as error:
@@ -120,9 +120,11 @@ def _arrays(
 
 def _best_is_true(targets: Targets, logprobs: Mapping[str, float | None]) -> bool:
     logs, true = _arrays(targets, logprobs)
+    # a tie with a wrong choice is a miss; without wrong choices there is nothing to miss
     return bool(logs[true].max() > logs[~true].max(initial=-np.inf))
 
 
 def _true_mass(targets: Targets, logprobs: Mapping[str, float | None]) -> float:
     logs, true = _arrays(targets, logprobs)
+    # in logs, for probabilities of whole sentences underflow
     return float(np.exp(np.logaddexp.reduce(logs[true]) - np.logaddexp.reduce(logs)))

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from selfloop.errors import RequestError
 
 APPLIED = ("verifiers", "decide", "answer.declines", "plugins", "prompts", "backend")
-# what the stored texts were made by
+# settings that the stored texts were generated with
 GENERATING = ("backend.kind", "prompts.answer", "prompts.critique", "prompts.revise")
 # places in the recipe of inputs that are not read again
 NOT_REDONE = ("ask.", "tuner.")
@@ -61,7 +61,7 @@ def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("ru
     """Judge the run in `folder` again by its recipe with `overrides`; return the folder of the new
     run.
 
-    Raises SelfloopError for what is wrong with the run or the recipe.
+    Raises SelfloopError for mistakes in the run or the recipe.
     """
     _refuse_ignored(overrides)
     with closing(Store(folder, write=False)) as old:
@@ -141,6 +141,7 @@ def _judged_in(
 def _rejudged(
     loaded: Loaded, folder: Path, store: Store, info: ModelInfo, rounds: Sequence[Round]
 ) -> Iterator[Round]:
+    # no observers: they report runs, and nothing is run here
     silent = replace(loaded, recipe=loaded.recipe.model_copy(update={"observers": []}))
     backend = Unopened(silent, folder, info)
     parts = assemble(silent, folder, store, backend)
@@ -207,7 +208,7 @@ class Unopened:
         self._opened.describe()
 
     def describe(self) -> ModelInfo:
-        """Return what was stored of the model."""
+        """Return the stored description of the model."""
         return self._info
 
     def generate(

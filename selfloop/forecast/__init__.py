@@ -1,6 +1,6 @@
-"""What a run will take, before it is made.
+"""Forecasts time, tokens and memory of a run.
 
 estimate.py      completions, tokens and time of a recipe
-meter.py         what each call of a backend asks for, and how long it takes
-prefixes.py      what prompts have in common, which is read once
+meter.py         the work and the time of each call of a backend
+prefixes.py      the common beginnings of prompts, which are read once
 """

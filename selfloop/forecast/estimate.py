@@ -39,7 +39,8 @@ from selfloop.records import Attempt, Failure, Message, ModelInfo, Request, Roun
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store
 
-QUESTIONS, ROUNDS = 8, 2  # of a sample; the second round has sources that the first has not
+# of a sample; the second round has sources that the first has not
+SAMPLE_QUESTIONS, SAMPLE_ROUNDS = 8, 2
 MIN_CONFIDENCE = 1e-9  # a threshold that almost every answer reaches
 # Seconds of loading. If it takes longer, something is fetched or made on the way, which a second
 # loading finds done.
@@ -51,7 +52,7 @@ LOCAL = ("jsonl", "report")
 MAX_RECORDING = 0.05
 MAX_ATTEMPTS = 10_000  # that observers are shown as those of a whole run
 # times what reading the lessons takes: a tune of Gemma 3 270M on two cores (docs/experiments.md)
-TUNING = 24
+TUNING_FACTOR = 24
 CHARACTERS_PER_TOKEN = 4  # of English text, about; only where tokens and characters are compared
 
 
@@ -92,7 +93,7 @@ class Sample:
 
     @property
     def troubles(self) -> tuple[str, ...]:
-        """Return what went wrong, each thing once."""
+        """Return the failures as texts, each once."""
         texts = (f"{f.step}: {f.component}: {f.message}" for f in self._failures())
         return tuple(dict.fromkeys(texts))
 
@@ -117,12 +118,13 @@ def run_sample(
     with closing(Store(folder, write=True)) as store:
         store.save_file(store.files.recipe, loaded.source.text())
     empty_sizes = _sizes(folder)
-    observers = [Named("plan", StepClock(steps)), *_watching(loaded, folder)]
+    clock: Named[Observer] = Named("plan", StepClock(steps))
+    observers = [clock, *_watching(loaded, folder)]
     with closing(Store(folder, write=True)) as store:
         assembled = assemble(small, folder, store, timed)
         parts = replace(assembled, notice=Observers(observers))
         store.begin_session({})
-        until = start + max_seconds if loaded.recipe.rounds <= ROUNDS else inf
+        until = start + max_seconds if loaded.recipe.rounds <= SAMPLE_ROUNDS else inf
         ended, recording = _run_rounds(small.recipe, parts, store, until)
     seconds = time.perf_counter() - start
     parts.notice.close()  # but not the backend, which goes on
@@ -143,13 +145,13 @@ def _small_recipe(loaded: Loaded, questions: int) -> Loaded:
     """Return the recipe with so many questions a round, and nothing that acts outside the run."""
     changes: dict[str, Any] = {
         "ask": loaded.recipe.ask.model_copy(update={"questions": questions}),
-        "rounds": min(ROUNDS, loaded.recipe.rounds),
+        "rounds": min(SAMPLE_ROUNDS, loaded.recipe.rounds),
         "observers": [],
         "tuner": None,
     }
     if questions < loaded.recipe.ask.questions:
-        # A few questions leave too few beliefs for what is made of them in the second round, such
-        # as few-shot examples. So every answer counts as a belief.
+        # A few questions leave too few beliefs for few-shot examples and the like in the second
+        # round. So every answer counts as a belief.
         changes["decide"] = Decide(belief=MIN_CONFIDENCE, declined=0.0)
     return replace(loaded, recipe=loaded.recipe.model_copy(update=changes))
 
@@ -225,7 +227,7 @@ def _sizes(folder: Path) -> dict[Path, int]:
 
 
 def rates(steps: Sequence[Step]) -> Rates:
-    """Fit what a call's work costs; no cost is below nothing."""
+    """Fit the cost of each kind of work; none is negative."""
     import numpy as np
     from scipy.optimize import nnls  # type: ignore[import-untyped]
 
@@ -274,7 +276,7 @@ class Forecast:
 def forecast(loaded: Loaded, budget: float) -> Forecast:
     """Run samples for about `budget` seconds, and scale them up.
 
-    Raises SelfloopError for what cannot be loaded.
+    Raises SelfloopError if the backend cannot be loaded.
     """
     backend, loading = _open_backend(loaded)
     try:
@@ -314,7 +316,7 @@ def _largest_sample(loaded: Loaded, backend: Backend, budget: float, folder: Pat
     Each sample has a folder of its own in `folder`.
     """
     wanted, start = loaded.recipe.ask.questions, time.perf_counter()
-    questions = min(QUESTIONS, wanted)
+    questions = min(SAMPLE_QUESTIONS, wanted)
     while True:
         sample = run_sample(loaded, backend, questions, budget, folder / str(questions))
         spent = time.perf_counter() - start
@@ -330,7 +332,7 @@ def _step_forecasts(recipe: Recipe, sample: Sample, ending: float) -> list[StepF
     forecasts, later_rounds = list[StepForecast](), recipe.rounds - 1
     for name in dict.fromkeys(step.name for step in sample.steps):
         steps = [step for step in sample.steps if step.name == name]
-        # what the first round took longer outside of calls, the last one shows to be done once
+        # time outside of calls that only the first round takes is spent once
         first = steps[0].at(times, costs, usual=steps[-1].outside_calls)
         later = steps[-1].at(times, costs)
         tokens = round(times * (steps[0].tokens + later_rounds * steps[-1].tokens))
@@ -345,7 +347,7 @@ def _step_forecasts(recipe: Recipe, sample: Sample, ending: float) -> list[StepF
 
 
 def _tune(recipe: Recipe, sample: Sample, cost: Rates) -> StepForecast:
-    """Return about how long the tunes take, by what reading their lessons takes.
+    """Return about how long the tunes take, by the time to read their lessons.
 
     The lessons of a tune are all questions so far, with their answers.
     """
@@ -353,11 +355,11 @@ def _tune(recipe: Recipe, sample: Sample, cost: Rates) -> StepForecast:
     calls = calls_of(step for step in sample.steps if step.name == "answer")
     completions = sum(call.completions for call in calls)
     tokens = sum(call.tokens for call in calls)
-    question_length = sum(call.own for call in calls) / max(sample.asked, 1)
+    question_length = sum(call.unshared for call in calls) / max(sample.asked, 1)
     answer_length = CHARACTERS_PER_TOKEN * tokens / max(completions, 1)
     length = question_length + answer_length
     one_round = (
-        TUNING
+        TUNING_FACTOR
         * cost.read
         * length
         * recipe.ask.questions
@@ -402,7 +404,7 @@ def _varied(
     """
     if isinstance(prompt, str):
         return _numbered(prompt, own_length, number)
-    # what is a prompt's own stands in its last message
+    # prompts differ in their last message
     *earlier, last = prompt
     content = _numbered(last.content, own_length, number)
     return (*earlier, replace(last, content=content))
@@ -417,7 +419,7 @@ def _demand(requests: Sequence[Request]) -> int:
     """Return about how much of its cache a backend needs for a call, in characters."""
     texts = [plain_text(request.prompt) for request in requests]
     completions = _completion_lengths(requests)
-    # a batch at a time: its completions, what their prompts have alone, and one that all share
+    # a batch at a time: its completions, the ends of their prompts, and one whole prompt
     writing = sum(nlargest(BATCH, completions))
     prompts = sum(nlargest(BATCH, own_lengths(texts)))
     return writing + prompts + max(map(len, texts), default=0)

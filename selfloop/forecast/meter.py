@@ -1,5 +1,4 @@
-"""What a run asks of its backend, call by call, and what each call takes: `estimate.py` scales that
-up.
+"""Measures the calls of a run to its backend; `estimate.py` scales them up.
 
 `StepClock` hears of steps and `TimedBackend` of calls. They share one list of steps, to which the
 clock adds a step as it begins, and the backend a call to the last step.
@@ -60,14 +59,14 @@ class Work(NamedTuple):
 class Call:
     """One call of the backend.
 
-    `texts` are different; of the characters `read`, `own` belong to one text alone. `longest` is
-    the most tokens of one completion.
+    `texts` are different; of the characters `read`, `unshared` belong to one text alone.
+    `longest` is the most tokens of one completion.
     """
 
     seconds: float
     texts: int
     read: int
-    own: int
+    unshared: int
     completions: int = 0
     tokens: int = 0
     longest: int = 0
@@ -80,8 +79,8 @@ class Call:
             steps=max(self.longest, tokens / BATCH),
             tokens=tokens,
             completions=self.completions * times,
-            # what the prompts have in common is read once, however many there are
-            read=self.read - self.own + self.own * times,
+            # common beginnings are read once, however many prompts there are
+            read=self.read - self.unshared + self.unshared * times,
         )
 
     def seconds_at(self, times: float, rates: Rates) -> float:
@@ -153,13 +152,13 @@ class TimedBackend:
         self.requests: list[list[Request]] = []  # of each call of `generate`
 
     def describe(self) -> ModelInfo:
-        """Return what the backend says of its model."""
+        """Return the backend's description of its model."""
         return self._backend.describe()
 
     def generate(
         self, requests: Sequence[Request]
     ) -> Iterator[tuple[int, Completion | RequestError]]:
-        """Pass on what the backend yields, and note it."""
+        """Pass on the backend's results, and note the call."""
         start, lengths = time.perf_counter(), list[int]()
         for index, result in self._backend.generate(requests):
             if not isinstance(result, RequestError):
@@ -174,21 +173,21 @@ class TimedBackend:
     def loglikelihood(
         self, pairs: Sequence[Continuation]
     ) -> list[tuple[float, ...] | RequestError]:
-        """Pass on what the backend returns, and note it."""
+        """Pass on the backend's results, and note the call."""
         with self._timed(pairs):
             return self._backend.loglikelihood(pairs)
 
     def hidden_states(
         self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Pass on what the backend returns, and note it."""
+        """Pass on the backend's results, and note the call."""
         with self._timed(pairs):
             return self._backend.hidden_states(pairs, places, layer)
 
     def attentions(
         self, pairs: Sequence[Continuation]
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Pass on what the backend returns, and note it."""
+        """Pass on the backend's results, and note the call."""
         with self._timed(pairs):
             return self._backend.attentions(pairs)
 
@@ -208,7 +207,7 @@ class TimedBackend:
         self._note(Call(seconds, *reading(texts)))
 
     def _note(self, call: Call) -> None:
-        if self._steps:  # before the first step the backend is only asked what it is
+        if self._steps:  # before the first step the backend is only asked for its description
             self._steps[-1].calls.append(call)
 
 
@@ -218,13 +217,13 @@ def calls_of(steps: Iterable[Step]) -> list[Call]:
 
 
 def with_typical_own_lengths(steps: Sequence[Step]) -> list[Step]:
-    """Return the steps with `own` mended in calls of a few texts.
+    """Return the steps with `unshared` mended in calls of a few texts.
 
     One text alone seems to be its own from its first character. In a larger call it would have as
     much of its own as the texts of other calls have.
     """
     large = [call for call in calls_of(steps) if call.texts >= MIN_TEXTS]
-    own_lengths = sorted(call.own // call.texts for call in large)
+    own_lengths = sorted(call.unshared // call.texts for call in large)
     if not own_lengths:
         return [replace(step, calls=list(step.calls)) for step in steps]
     typical = own_lengths[len(own_lengths) // 2]  # the median
@@ -232,6 +231,6 @@ def with_typical_own_lengths(steps: Sequence[Step]) -> list[Step]:
     def mended(call: Call) -> Call:
         if call.texts >= MIN_TEXTS:
             return call
-        return replace(call, own=min(call.own, typical * call.texts))
+        return replace(call, unshared=min(call.unshared, typical * call.texts))
 
     return [replace(step, calls=list(map(mended, step.calls))) for step in steps]

@@ -1,7 +1,7 @@
-"""What texts have in common at their beginning: a backend reads that once for all of them.
+"""The common beginnings of texts: a backend reads each once for all of them.
 
 Lengths are in characters. Nothing here knows a tokenizer: the forecast compares calls with calls of
-the same model, and what a character costs is fitted.
+the same model, and the cost of a character is fitted.
 """
 
 from collections.abc import Collection
@@ -15,12 +15,12 @@ class Reading(NamedTuple):
     """What is read of some texts.
 
     `texts` are the different ones, `read` the characters with a common beginning counted once, and
-    `own` those of them that belong to one text alone.
+    `unshared` those of them that belong to one text alone.
     """
 
     texts: int
     read: int
-    own: int
+    unshared: int
 
 
 def plain_text(prompt: str | tuple[Message, ...]) -> str:
@@ -31,13 +31,13 @@ def plain_text(prompt: str | tuple[Message, ...]) -> str:
 
 
 def reading(texts: Collection[str]) -> Reading:
-    """Return what a backend reads of these texts, with common beginnings read once."""
+    """Return how much a backend reads of these texts, with common beginnings read once."""
     # in sorted order each text shares its longest beginning with a neighbour
     ordered = sorted(set(texts))
     shared = sum(_common_length(a, b) for a, b in pairwise(ordered))
     read = sum(map(len, ordered)) - shared
-    own = min(read, typical_own_length(ordered) * len(ordered))
-    return Reading(len(ordered), read, own)
+    unshared = min(read, typical_own_length(ordered) * len(ordered))
+    return Reading(len(ordered), read, unshared)
 
 
 def typical_own_length(texts: Collection[str]) -> int:

@@ -38,6 +38,7 @@ _LEFTOVER = re.compile(
 )
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h and linux/fs.h
+# what systems say where a disk has no hard links, or none across two of them
 _NO_HARD_LINKS = (
     errno.EPERM,
     errno.ENOTSUP,
@@ -127,7 +128,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
                 part.rename(target)
             _flush_folder(target.parent)
     finally:
-        _remove(part)  # after an exchange this is the old folder
+        _remove(part)  # after an exchange this name is the old folder's
 
 
 @contextmanager
@@ -150,6 +151,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 def move(source: Path, target: Path) -> None:
     """Rename a finished file to `target`, on the same disk, after its content was flushed."""
     with _full_disk_errors(target):
+        # in this order: a name on the disk must not come before its content
         _flush(source)
         source.replace(target)
         _flush_folder(target.parent)

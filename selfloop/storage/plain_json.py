@@ -1,4 +1,4 @@
-"""JSON that a stranger may have written: what cannot be read is a ValueError, however it is broken.
+"""JSON that a stranger may have written: however it is broken, reading it raises ValueError.
 
 Python's own reader raises RecursionError for JSON that is nested deeply, and reads a file of any
 size.
@@ -40,7 +40,7 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
 def read_object(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Return the object in a JSON file.
 
-    Raises ValueError where there is none, or OSError for the disk.
+    Raises ValueError for other data, or OSError for the disk.
     """
     data = read_json(path, max_bytes)
     if not isinstance(data, dict):

@@ -60,11 +60,11 @@ class Recorder:
         self.step = ""
 
     def describe(self) -> ModelInfo:
-        """Return what the wrapped backend says of its model."""
+        """Return the wrapped backend's description of its model."""
         return self._info
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
-        """Swap the adapter; what is generated from now on is stored under its hash."""
+        """Swap the adapter; later completions are stored under its hash."""
         proof = blaming(self.name, lambda: _proven(self._backend.load_adapter(adapter)))
         self._adapter = adapter
         return proof
@@ -77,7 +77,7 @@ class Recorder:
     def loglikelihood(
         self, pairs: Sequence[Continuation]
     ) -> list[tuple[float, ...] | RequestError]:
-        """Return what is stored, and ask the model for the rest."""
+        """Return stored readings, and ask the model for the others."""
         results = self._read(pairs, "loglikelihood", "float64", self._backend.loglikelihood)
         return [
             result if isinstance(result, RequestError) else tuple(result.tolist())
@@ -87,7 +87,7 @@ class Recorder:
     def hidden_states(
         self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Return what is stored, and ask the model for the rest."""
+        """Return stored readings, and ask the model for the others."""
         fixed_places = tuple(places)  # the caller may change the list
         # the last layer is not named: it was the only one when the first arrays were stored
         of_layer = "" if layer == -1 else f" of layer {layer}"
@@ -101,7 +101,7 @@ class Recorder:
     def attentions(
         self, pairs: Sequence[Continuation]
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Return what is stored, and ask the model for the rest."""
+        """Return stored readings, and ask the model for the others."""
         return self._read(pairs, "attentions", "float32", self._backend.attentions)
 
     def _read(
@@ -160,7 +160,7 @@ class Recorder:
     def generate(
         self, requests: Sequence[Request]
     ) -> Iterator[tuple[int, Completion | RequestError]]:
-        """Yield what is stored first, then what the model still has to do, as it finishes."""
+        """Yield stored completions first, then those of the model, as they finish."""
         requests = tuple(requests)  # whoever asks may change the list while the completions come
         # requests of one key ask the same; they wait for the samples of the one that wants the most
         waiting: dict[str, list[int]] = defaultdict(list)
@@ -323,7 +323,7 @@ class LentBackend:
         self._backend = backend
 
     def describe(self) -> ModelInfo:
-        """Return what the backend says of its model."""
+        """Return the backend's description of its model."""
         return self._backend.describe()
 
     def generate(

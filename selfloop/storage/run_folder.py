@@ -40,7 +40,7 @@ class RunFolder:
 
     @property
     def write_ahead_log(self) -> Path:
-        """Return what SQLite writes first: it may be newer than the database."""
+        """Return the log that SQLite writes first: it may be newer than the database."""
         return self.path / f"{DATABASE}-wal"
 
     @property
@@ -75,12 +75,12 @@ class RunFolder:
 
     @property
     def calibration(self) -> Path:
-        """Return what the verifier `combined` fitted on this run's own answers."""
+        """Return the weights that the verifier `combined` fitted on this run's own answers."""
         return self.path / "calibration.json"
 
     @property
     def calibration_on_labels(self) -> Path:
-        """Return what `selfloop calibrate` fitted on gold answers."""
+        """Return the weights that `selfloop calibrate` fitted on gold answers."""
         return self.path / "calibration-labels.json"
 
     @property
@@ -107,11 +107,11 @@ class RunFolder:
         return self.path / f"{tracker}.id"
 
     def adapter(self, round_number: int) -> Path:
-        """Return the folder of what the tuner makes in a round."""
+        """Return the folder of the adapter that the tuner makes in a round."""
         return self.adapters / f"round-{round_number:03d}"
 
     def gate(self, round_number: int) -> Path:
-        """Return what the tuner's gate measured in a round."""
+        """Return the measurements of the tuner's gate in a round."""
         return gate_file(self.adapter(round_number))
 
     def tuned_rounds(self) -> list[int]:
@@ -122,7 +122,7 @@ class RunFolder:
 
 
 def gate_file(adapter_folder: Path) -> Path:
-    """Return what a tuner's gate measured, in the folder of its adapter.
+    """Return the measurements of a tuner's gate, in the folder of its adapter.
 
     An exported adapter has such a folder too, outside any run.
     """

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MIN_FREE_BYTES = 1 << 16  # with less on the disk SQLite cannot work
-MAX_REASON = 200  # characters of what is wrong with a damaged record
+MAX_VERSION_DIGITS = 9  # a stranger may have written more, which Python refuses to read
+MAX_REASON = 200  # characters of the reason why a record is damaged
 
 # keys of `meta` that belong to the store itself; all others are pinned by whoever runs
 _VERSION = "records_version"
@@ -76,7 +77,7 @@ def _unpacked(data: bytes) -> "NDArray[Any]":
     return array
 
 
-# the form of what is pinned
+# the type of each pinned value
 META: Mapping[str, type] = {"model": dict, "adapter": dict, "base": str, "name": str}
 
 
@@ -104,7 +105,7 @@ class Match:
 class Store:
     """The run in `folder`.
 
-    Raises StoreError for what a disk can do and for a run of a newer selfloop, RunLocked if another
+    Raises StoreError for errors of the disk and for a run of a newer selfloop, RunLocked if another
     process has it.
     """
 
@@ -118,16 +119,24 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._lock.acquire(timeout=0)
                 atomic.remove_leftovers(folder)
-            self._db = self._connect(write)
-            self._check_versions()
-            if write:
-                self._migrate()
         except Timeout:
             raise RunLocked(
                 f"another process is working on {folder}. Wait for it, or stop it first."
             ) from None
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             raise _disk_error(folder, error) from error
+        try:
+            self._db = self._connect(write)
+            self._check_versions()
+            if write:
+                self._migrate()
+        except BaseException as error:
+            # whoever catches this may open the run again in this process
+            if self._lock:
+                self._lock.release()
+            if isinstance(error, OSError | sqlite3.Error):
+                raise _disk_error(folder, error) from error
+            raise
 
     def _connect(self, write: bool) -> sqlite3.Connection:
         path = self.files.database
@@ -154,9 +163,10 @@ class Store:
         row = self._db.execute(sql, (_VERSION,)).fetchone()
         if row is None:
             return upgrades.FIRST_VERSION
-        if not row[0].isdecimal():
-            raise _damaged(self.folder, f"the version of its records is {row[0]:.40}")
-        return max(int(row[0]), upgrades.FIRST_VERSION)
+        text = str(row[0])[:MAX_VERSION_DIGITS]
+        if not text.isdecimal():
+            raise _damaged(self.folder, f"the version of its records is {text}")
+        return max(int(text), upgrades.FIRST_VERSION)
 
     def _newer(self, version: str) -> StoreError:
         return StoreError(
@@ -179,7 +189,7 @@ class Store:
         """Rewrite recipe and records in their present form.
 
         The recipe comes first: if the process is killed before the records are committed, the next
-        one upgrades both, and an upgrade leaves alone what has the new form.
+        one upgrades both, and an upgrade leaves the new form as it is.
         """
         text = self.recipe_text()
         if text is not None:
@@ -222,7 +232,7 @@ class Store:
 
     @contextmanager
     def _disk_errors(self) -> Iterator[sqlite3.Connection]:
-        """Give the database; turn what the disk does into a StoreError."""
+        """Give the database; turn errors of the disk into a StoreError."""
         try:
             yield self._db
         except sqlite3.IntegrityError:
@@ -272,7 +282,7 @@ class Store:
         return upgrades.upgraded_recipe(self.files.recipe, self._records)
 
     def meta(self) -> dict[str, Any]:
-        """Return what was pinned when the run began."""
+        """Return the values that were pinned when the run began."""
         with self._disk_errors() as db, self._decoding_errors():
             meta = dict[str, Any]()
             for key, value in db.execute("SELECT key, value FROM meta"):
@@ -281,11 +291,11 @@ class Store:
                 meta[key] = parsed(self._json(key, value) if key in ("model", "adapter") else value)
             for key, kind in META.items():
                 if key in meta and not isinstance(meta[key], kind):
-                    raise ValueError(f"what it says of {key} is of another form")
+                    raise ValueError(f"its {key} is of another form")
             return meta
 
     def model(self) -> dict[str, Any]:
-        """Return what was pinned of the model that runs.
+        """Return the model as it was pinned: name, file, sha256 and so on.
 
         Raises StoreError where the run has not begun.
         """
@@ -298,7 +308,7 @@ class Store:
         return model
 
     def set_meta(self, **values: Any) -> None:
-        """Set what holds for the whole run."""
+        """Pin values that apply to the whole run."""
         with self._transaction() as db:
             _replace_meta(db, values.items())
 
@@ -353,7 +363,7 @@ class Store:
             db.backup(other)
 
     def forget_rounds(self) -> None:
-        """Remove all rounds; what the model said and read stays."""
+        """Remove all rounds; completions and readings stay."""
         with self._transaction() as db:
             # children first: foreign keys are checked
             for table in ("failures", "verdicts", "attempts", "rounds"):
@@ -455,7 +465,7 @@ class Store:
         db.executemany("INSERT INTO failures VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def save_failures(self, failures: Sequence[Failure]) -> None:
-        """Add what went wrong after the last round that is stored (number 0: before any)."""
+        """Add failures after the last round that is stored (number 0: before any)."""
         if failures:
             with self._transaction() as db:
                 last = db.execute("SELECT coalesce(max(number), 0) FROM rounds").fetchone()[0]
@@ -480,7 +490,7 @@ class Store:
         return _ADAPTER.validate_json(self._json("adapter", data))
 
     def round_failures(self, number: int) -> tuple[Failure, ...]:
-        """Return what went wrong in a round, but in none of its attempts.
+        """Return the failures of a round that belong to none of its attempts.
 
         Round 0 stands for the time before any round had ended.
         """
@@ -492,7 +502,7 @@ class Store:
             return tuple(Failure(*row) for row in db.execute(sql, (number,)))
 
     def past(self) -> Past:
-        """Return what the next round must know of the stored ones."""
+        """Return the history of the run, for the next round."""
         rounds = list(self.rounds())
         return replace(Past.of(rounds), adapter=self.active_adapter(rounds))
 
@@ -543,12 +553,16 @@ def open_store(folder: Path, *, write: bool) -> Store:
 def upgraded_recipe_text(path: Path) -> str | None:
     """Return the recipe at `path` with its present keys, where it is that of an earlier run.
 
-    None: it is not a run's recipe, or has the present keys. Raises StoreError.
+    None: it is not a run's recipe, or has the present keys. Raises RecipeError.
     """
     folder = RunFolder(path.parent)
     if path.name != folder.recipe.name or not folder.is_run:
         return None
-    with closing(Store(folder.path, write=False)) as store:
+    try:
+        store = Store(folder.path, write=False)
+    except StoreError:
+        return None  # a recipe can be run again even if its run is damaged
+    with closing(store):
         return store.recipe_text()
 
 
@@ -595,7 +609,7 @@ def _free_bytes(folder: Path) -> int:
 
 
 def _disk_error(folder: Path, error: Exception) -> StoreError:
-    """Return the error of the disk as a person is told it, with what to do."""
+    """Return an error of the disk as a person can use it, with one thing to do."""
     text = str(error)
     full = disk_full(error, folder)
     if full:

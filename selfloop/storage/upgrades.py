@@ -51,7 +51,7 @@ RECORDS_VERSION = FIRST_VERSION + len(UPGRADES)
 
 
 def upgraded(kind: Kind, data: str, version: int) -> str:
-    """Return a record as JSON in its present form. Raises ValueError for what is not JSON."""
+    """Return a record as JSON in its present form. Raises ValueError if it is not JSON."""
     record = parsed(data)
     for upgrade in UPGRADES[version - FIRST_VERSION :]:
         upgrade(kind, record)
@@ -61,7 +61,7 @@ def upgraded(kind: Kind, data: str, version: int) -> str:
 def upgraded_recipe(path: Path, version: int) -> str:
     """Return the text of a run's recipe with its present keys; comments stay.
 
-    Raises RecipeError for what cannot be read.
+    Raises RecipeError if it cannot be read.
     """
 
     def change(tree: Any) -> None:
