@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from generate import MODELS, cpu
 
-from selfloop.cli.closed_book import closed_book
+from selfloop.api.closed_book import closed_book
 from selfloop.evaluation import metrics
 from selfloop.evaluation.flips import counts, flip
 from selfloop.evaluation.gold import judged

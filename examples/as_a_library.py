@@ -1,4 +1,4 @@
-"""selfloop from Python: run a recipe and read what the model came to believe.
+"""selfloop from Python: run a recipe, read its beliefs, judge them again, ask a question.
 
     python examples/as_a_library.py [MODEL]
 
@@ -24,3 +24,11 @@ with TemporaryDirectory() as runs:
         )
         for belief in ended.beliefs:
             print(f"  {belief.confidence:.2f} {belief.question.text} {belief.answer}")
+
+    # The stored answers under a stricter threshold: the model is not needed.
+    strict = selfloop.rescore(run, {"decide.belief": 0.95}, runs=runs)
+    print(f"{len(run.beliefs)} beliefs, {len(strict.beliefs)} of at least 0.95")
+
+    # The model of the run answers a question, with the run's verifiers.
+    answer = selfloop.ask(run, "What is the capital of France?")
+    print(f"{answer.question} {answer.answer}")

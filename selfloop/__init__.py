@@ -1,4 +1,8 @@
-"""selfloop: a language model finds out what it knows. Read `selfloop/loop.py` first."""
+"""selfloop: a language model finds out what it knows. Read `selfloop/loop.py` first.
+
+The functions of the library are in `selfloop.api`. They are imported when they are first used, so
+that the command line and plugins start at once.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -24,18 +28,90 @@ from selfloop.records import (
 from selfloop.registry.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from selfloop.library import Run, open, run
+    from selfloop.api.ask import Answer, ask
+    from selfloop.api.builtin import Export, RunComparison, compare, dataset, export
+    from selfloop.api.choices import ChoiceEvaluation
+    from selfloop.api.evaluate import Evaluation, evaluate
+    from selfloop.api.plan import Plan, plan
+    from selfloop.api.recipes import check
+    from selfloop.api.runs import Run, load, rescore, run
+    from selfloop.api.score import ScoredAnswer, Scores, score
+
+    open = load
 else:
+    # public name -> module of `selfloop.api`, and its name there if that is another
+    _LAZY = {
+        "Answer": "ask",
+        "ChoiceEvaluation": "choices",
+        "Evaluation": "evaluate",
+        "Export": "builtin",
+        "Plan": "plan",
+        "Run": "runs",
+        "RunComparison": "builtin",
+        "ScoredAnswer": "score",
+        "Scores": "score",
+        "ask": "ask",
+        "check": "recipes",
+        "compare": "builtin",
+        "dataset": "builtin",
+        "evaluate": "evaluate",
+        "export": "builtin",
+        "load": "runs",
+        "open": "runs:load",
+        "plan": "plan",
+        "rescore": "runs",
+        "run": "runs",
+        "score": "score",
+    }
 
     def __getattr__(name: str) -> Any:
-        """Import what only notebooks and scripts need when they ask for it: the command line must start at once."""
-        if name in ("Run", "open", "run"):
-            return getattr(import_module("selfloop.library"), name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        """Import a function of the library when it is first used."""
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module, _, attribute = _LAZY[name].partition(":")
+        return getattr(import_module(f"selfloop.api.{module}"), attribute or name)
 
 
+# `open` is an older name of `load`. It is left out, so that `import *` keeps the builtin.
 __all__ = [
-    "Asking", "Attempt", "Belief", "Claim", "Completion", "Component", "Judging", "Message", "Outcome", "Past",
-    "Question", "Request", "Round", "Run", "Sampling", "Score", "SelfloopError", "Tuning", "Verdict", "__version__",
-    "hookimpl", "open", "run",
-]  # fmt: skip
+    "Answer",
+    "Asking",
+    "Attempt",
+    "Belief",
+    "ChoiceEvaluation",
+    "Claim",
+    "Completion",
+    "Component",
+    "Evaluation",
+    "Export",
+    "Judging",
+    "Message",
+    "Outcome",
+    "Past",
+    "Plan",
+    "Question",
+    "Request",
+    "Round",
+    "Run",
+    "RunComparison",
+    "Sampling",
+    "Score",
+    "ScoredAnswer",
+    "Scores",
+    "SelfloopError",
+    "Tuning",
+    "Verdict",
+    "__version__",
+    "ask",
+    "check",
+    "compare",
+    "dataset",
+    "evaluate",
+    "export",
+    "hookimpl",
+    "load",
+    "plan",
+    "rescore",
+    "run",
+    "score",
+]

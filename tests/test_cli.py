@@ -14,7 +14,7 @@ from conftest import RECIPE, Query, Selfloop
 
 from selfloop import __version__
 from selfloop.cli import COMMANDS
-from selfloop.cli.bundled import names
+from selfloop.config.bundled import names
 from selfloop.records import Failure
 from selfloop.storage.run_folder import RECIPE as RECIPE_FILE
 from selfloop.storage.store import Store
@@ -129,13 +129,13 @@ def test_what_the_system_refuses_is_said(args: tuple[str, ...], selfloop: Selflo
 def test_run_ends_with_a_summary(run: Path, selfloop: Selfloop) -> None:
     said = selfloop("run", "fixed.yaml")
     shown = lines(said.out)
-    start = shown.index("what the model found out")
+    start = shown.index("Results")
     assert shown[start + 1] == "round asked belief undecided declined failed revised dropped"
     assert shown[start + 3 : start + 5] == ["1 2 1 0 1 0 0 0", "2 1 0 0 1 0 0 2"]
     assert shown[start + 5 :] == [
-        "dropped: 1 novelty, 1 well_formed",
+        "dropped 1 by `novelty`, 1 by `well_formed`",
         "1.00 What is the capital of Egypt? — Cairo",
-        "The run lies in runs/fixed-2. Look into it: selfloop show runs/fixed-2",
+        "Run saved to runs/fixed-2. Inspect it with: selfloop show runs/fixed-2",
     ]
     assert said.err == ""
 
@@ -144,15 +144,15 @@ def test_no_figure_of_the_summary_is_cut(
     run: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    table, found, _ = selfloop("run", "fixed.yaml").out.partition("  dropped: ")
-    assert found and "…" not in table[table.index("what the model found out") :]
+    table, found, _ = selfloop("run", "fixed.yaml").out.partition("  dropped ")
+    assert found and "…" not in table[table.index("Results") :]
 
 
 def test_what_to_type_next_can_be_typed(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE})
     said = selfloop("run", "r.yaml", "--runs", "my runs")
-    command = next(line for line in said.out.splitlines() if "Look into it" in line).partition(
-        "Look into it: "
+    command = next(line for line in said.out.splitlines() if "Inspect it with" in line).partition(
+        "Inspect it with: "
     )[2]
     _, *words = split(command)
     assert words == ["show", "my runs/r"] and selfloop(*words).code == 0
@@ -181,7 +181,8 @@ def test_run_json_is_json_alone(run: Path, selfloop: Selfloop) -> None:
 
 
 def test_the_summary_counts_what_revisions_change(write: Write, selfloop: Selfloop) -> None:
-    recipe = "rounds: 1\nbackend: scripted\ncritique: plain\nask: {questions: 6, sources: [blank_slate]}\n"
+    recipe = "rounds: 1\nbackend: scripted\ncritique: plain\n"
+    recipe += "ask: {questions: 6, sources: [blank_slate]}\n"
     write({"revised.yaml": recipe})
     found = json.loads(selfloop("run", "revised.yaml", "--json").out)
     assert found["flips"] and all(n["accepted"] <= n["revisions"] for n in found["flips"].values())
@@ -427,8 +428,7 @@ def test_a_run_that_is_none_is_said_with_those_that_are(run: Path, selfloop: Sel
     said = selfloop("show", "fixed", "--runs", "elsewhere")
     assert said.err == (
         "selfloop: no run in elsewhere/fixed. Give the folder of a run, as `selfloop run` printed "
-        "it, or say by --runs "
-        "where runs are.\n"
+        "it, or the folder of all runs with --runs.\n"
     )
 
 

@@ -44,10 +44,10 @@ def test_ask_says_what_the_model_knows_and_that_it_does_not_know(
         KNOWN,
         "Paris",
         "  confidence 1.00",
-        "  asked 4 times more: Paris ×4",
+        "  4 more samples: Paris ×4",
     ]
     assert unknown.splitlines()[:2] == [UNKNOWN, "I don't know"]
-    assert " in: " in unknown
+    assert "  best guess (confidence " in unknown
     assert not (world / "runs").exists(), "asking leaves nothing behind"
 
 
@@ -150,7 +150,7 @@ def test_answers_are_judged_whoever_gave_them(
 def test_a_given_answer_is_read_as_if_the_model_had_said_it(
     world: Path, write: Write, selfloop: Selfloop
 ) -> None:
-    """The log-probabilities of the given answer are those of the text that the model would have written."""
+    """Its log-probabilities are those of the text that the model would have written."""
     from selfloop.records import Continuation
     from selfloop.storage.store import Store
     from selfloop.testing import ScriptedBackend

@@ -90,7 +90,7 @@ def test_the_script_says_how_to_switch_it_on(shell: str, selfloop: Selfloop) -> 
     said = selfloop("completion", shell)
     assert said.code == 0
     assert f"_SELFLOOP_COMPLETE={shell}_complete" in said.out
-    assert said.out.splitlines()[-1] == f"# Switch it on for good: {INSTALL[shell]}"
+    assert said.out.splitlines()[-1] == f"# Enable it for good: {INSTALL[shell]}"
     assert INSTALL[shell] in selfloop("completion").out
 
 
@@ -113,7 +113,7 @@ SHELLS: dict[str, tuple[Sequence[str], str]] = {
 
 @pytest.mark.parametrize("shell", INSTALL)
 def test_the_tab_key(shell: str, runs: Path) -> None:
-    """A person's shell, at a terminal, with a `selfloop` on the path that is this one, but shows what it was given."""
+    """A shell at a terminal, with this `selfloop` on its path, which also shows its arguments."""
     if not shutil.which(shell):
         pytest.skip(f"there is no {shell} here; in CI there is")
     program = runs / "bin/selfloop"

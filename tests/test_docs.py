@@ -68,7 +68,10 @@ def test_snippets_parse(page: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if named(page)], ids=name)
 def test_snippets_that_are_files_run(page: Path, work: Path, selfloop: Selfloop) -> None:
-    """A page's named snippets are written beside one another; its recipes run on the script, its tests pass."""
+    """A page's named snippets are written beside one another.
+
+    Its recipes run on the script, its tests pass, and its examples run.
+    """
     files = named(page)
     for file, text in files.items():
         (work / file).parent.mkdir(parents=True, exist_ok=True)
@@ -78,10 +81,11 @@ def test_snippets_that_are_files_run(page: Path, work: Path, selfloop: Selfloop)
             ran = selfloop("run", file, "--set", "backend=scripted")
             assert ran.code == 0, ran.text
             assert "failures: selfloop show" not in ran.out
-        elif file.startswith("test_"):
-            command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", file]
-            done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=60)
-            assert done.returncode == 0, done.stdout
+        elif file.startswith(("test_", "example")):
+            runner = ["-m", "pytest", "-p", "no:cacheprovider"] if file.startswith("test_") else []
+            command = [sys.executable, *runner, file]
+            done = subprocess.run(command, cwd=work, capture_output=True, text=True, timeout=120)
+            assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

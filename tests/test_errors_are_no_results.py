@@ -363,7 +363,7 @@ def test_what_is_required_of_figures(
         ("accuracy", "write METRIC=NUMBER"),
         ("accuracy=high", "write METRIC=NUMBER"),
         ("accuracy=nan", "write METRIC=NUMBER"),
-        ("ece=0.1", "ece is better low. Give the most it may be: --fail-over ece=0.1"),
+        ("ece=0.1", "ece should be low. Give its maximum: --fail-over ece=0.1"),
     ],
 )
 def test_what_cannot_be_required_is_refused_before_the_model_is_asked(
@@ -684,6 +684,6 @@ def test_eval_prints_where_it_cannot_store(home: Path, selfloop: Selfloop) -> No
         (home / run / name).unlink()
         (home / run / name).mkdir()
     said = selfloop("eval", run)
-    assert said.code == 0 and "accuracy 1.00" in said.out and "what its decisions bring" in said.out
+    assert said.code == 0 and "accuracy 1.00" in said.out and "Decision policies" in said.out
     assert "the results could not be stored" in said.err
     assert json.loads(selfloop("eval", run, "--json").out)["questions"] == 1

@@ -228,15 +228,15 @@ def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
     )
     assert (
         printed[start + 2]
-        == "right is what is the same as a gold answer by the house rule (--match exact)"
+        == "An answer is right if it is the same as a gold answer by the house rule (--match exact)"
     )
     assert "AUROC AURC ECE Brier abstains" in printed
     assert "run always answer always decline random" in printed
     assert any(line.startswith("precision 1.00 [1.00, 1.00] 1.00 - 1.00") for line in printed)
     run = folder / "runs/eval-data"
     assert (
-        printed[-1]
-        == "All intervals, and what to plot: runs/eval-data/eval.json, runs/eval-data/eval.parquet"
+        printed[-1] == "All intervals, and data for plots: runs/eval-data/eval.json, "
+        "runs/eval-data/eval.parquet"
     )
     figures = json.loads((run / "eval.json").read_text())
     assert (figures["questions"], figures["match"]) == (3, "exact")

@@ -1,4 +1,4 @@
-"""What somebody needs who knows a command only by its name: help with an example that can be typed as it is."""
+"""Help of each command: what it does, its arguments, and an example that can be typed as it is."""
 
 import inspect
 import re

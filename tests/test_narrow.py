@@ -1,4 +1,4 @@
-"""No figure of a table is cut, however narrow the terminal is, and wide glyphs and long names break over lines."""
+"""On a narrow terminal no figure of a table is cut; wide glyphs and long names break over lines."""
 
 import json
 import re
@@ -93,7 +93,8 @@ def test_a_table_has_all_figures_at_any_width(rows: list[tuple[str, str, str]], 
         patch.setattr("click.secho", lambda text="", **_: said.append(str(text)))
         print_table(["", "a", "b"], rows)
     words = " ".join(said).split()
-    assert all(figure in words for row in rows for figure in row[1:])
+    for _, *figures in rows:
+        assert set(figures) <= set(words)
 
 
 @given(st.text(alphabet=st.sampled_from("ab 東京é\u0301"), max_size=60), st.integers(1, 30))

@@ -1,4 +1,4 @@
-"""Every command says in a line what is wrong with an odd argument: no traceback, and nothing done in its place."""
+"""Every command reports an odd argument in a line, without a traceback, and does nothing else."""
 
 import os
 import sqlite3
@@ -208,8 +208,10 @@ def test_a_damaged_record_of_a_run_is_one_message(
         "",
         DEEP,
         '{"event": "StepStarted", "time": "x"}',
-        '{"event": "StepStarted", "time": "2020-01-01T00:00:00"}\n{"event": "RunEnded", "time": "2020-01-01T00:00Z"}',
-        '{"event": 3, "time": 4}\n{"event": "BatchLearnt", "time": "2020-01-01T00:00:00Z", "round": [], "loss": {}}',
+        '{"event": "StepStarted", "time": "2020-01-01T00:00:00"}\n'
+        '{"event": "RunEnded", "time": "2020-01-01T00:00Z"}',
+        '{"event": 3, "time": 4}\n'
+        '{"event": "BatchLearnt", "time": "2020-01-01T00:00:00Z", "round": [], "loss": {}}',
     ],
     ids=lambda text: text[:24],
 )

@@ -144,7 +144,7 @@ def test_too_little_memory_and_disk_are_warned_of(
     monkeypatch.setattr("selfloop.system.free_memory", lambda: 1000)
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     result = selfloop("plan", "r.yaml").out
-    assert "of memory, and 1.0 kB are free now. Take a smaller model." in result
+    assert "of memory, and 1.0 kB are free now. Use a smaller model." in result
     assert "of disk, and 1.0 kB are free. Choose another with --runs." in result
 
 

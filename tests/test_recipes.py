@@ -73,7 +73,7 @@ def test_it_runs_and_finds_something_out(recipe: Path, selfloop: Selfloop, work:
     changes = [part for change in ("backend=scripted", *SHORT) for part in ("--set", change)]
     said = selfloop("run", recipe, *changes)
     assert said.code == 0, said.text
-    assert f"The run lies in runs/{recipe.stem}." in said.out
+    assert f"Run saved to runs/{recipe.stem}." in said.out
     assert "failures: selfloop show" not in said.out
     assert "verdicts" in selfloop("show", recipe.stem, "--json").out
 

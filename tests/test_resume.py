@@ -122,7 +122,7 @@ def test_kill_again_and_again(whole: Path, query: Query) -> None:
         process = start("runs", "resume", "recipe")
     out, err = process.communicate(timeout=MOST)
     assert (process.returncode, err) == (0, "")
-    assert "The run lies in runs/recipe" in out
+    assert "Run saved to runs/recipe" in out
     assert stored(run) == total
     assert all(query(run, sql) == query(whole, sql) for sql in RECORDS.values())
     assert query(run, "SELECT count(*) FROM sessions") == [(5,)]

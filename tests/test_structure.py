@@ -35,6 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "progress": {"text.display", "text.units"},
     "text.units": set(),
     "system": set(),
+    "api.run_folders": {"errors", "storage.run_folder"},
+    "config.bundled": {"errors"},
+    "evaluation.belief_history": {"history", "records", "text.answers"},
     "text.answers": {"text.answers.declining", "text.answers.same"},
     "text.answers.folding": set(),
     "text.answers.figures": set(),
@@ -87,7 +90,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "loop": {"steps", "config.assembly", "history", "config.recipe", "records"},
 }
 # What stands above the steps: nothing but the runner and the command line may know it.
-ABOVE = {"loop", "runner", "evaluation.rescoring", "forecast", "library", "cli", "testing"}
+ABOVE = {"loop", "runner", "evaluation.rescoring", "forecast", "api", "cli", "testing"}
 # What a plugin, ours or anybody's, may import.
 PUBLIC = {
     "",
@@ -107,14 +110,18 @@ PUBLIC |= {
     "testing",
     "text.display",
     "text.thoughts",
+    "text.units",
 }
 # What commands and loaders may import too: they read runs, recipes and files, say what is
 # installed, and measure.
 PUBLIC |= {
     "cli",
-    "cli.bundled",
+    "config.bundled",
     "cli.extras",
+    "api.builtin",
+    "api.run_folders",
     "cli.options",
+    "evaluation.belief_history",
     "evaluation.flips",
     "evaluation.gold",
     "registry.manager",

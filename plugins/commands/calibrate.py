@@ -1,6 +1,11 @@
-"""`selfloop calibrate RUN`: fits the combined verdict on a run's gold answers, for other runs to use."""
+"""`selfloop calibrate RUN`: fits the verifier `combined` on a run's gold answers.
 
-from collections.abc import Sequence
+The fit is a regularised logistic regression over the verifiers' log-odds, refined by Platt scaling
+or by isotonic regression. Cross-validation measures it on labels that it was not fitted on.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,12 +17,40 @@ from selfloop.cli.options import FilePath, run_argument, run_folder, runs_dir
 from selfloop.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from selfloop_plugins._shared.calibration import Calibration, Said
+    import numpy as np
+    from numpy.typing import NDArray
+    from selfloop_plugins._shared.calibration import Calibration
 
-LEAST = 30  # labels; with fewer a fit says nothing
-# for a line of free form; with fewer it follows the noise (Niculescu-Mizil & Caruana 2005)
-ENOUGH = 1000
-FOLDS = 10
+Method = Literal["auto", "platt", "isotonic"]
+MIN_LABELS = 30  # a fit on fewer is mostly noise
+# Isotonic regression follows the noise of fewer labels (Niculescu-Mizil & Caruana 2005).
+MIN_LABELS_ISOTONIC = 1000
+FOLDS = 10  # of the cross-validation
+COMBINED = "combined"  # the verifier that is fitted, which cannot be one of its own inputs
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Answers with their labels: per answer the verifiers' confidences, and whether it is right.
+
+    `questions` are the ids of the questions.
+    """
+
+    confidences: Sequence[Mapping[str, float]]
+    right: Sequence[bool]
+    questions: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.right)
+
+    def without_fold(self, fold: int) -> "Labels":
+        """Return the labels of all folds but one; every `FOLDS`-th answer is in the same fold."""
+        kept = [index for index in range(len(self)) if index % FOLDS != fold]
+        return Labels(
+            [self.confidences[index] for index in kept],
+            [self.right[index] for index in kept],
+            tuple(self.questions[index] for index in kept),
+        )
 
 
 @click.command("calibrate")
@@ -25,7 +58,7 @@ FOLDS = 10
 @click.option(
     "--out",
     type=FilePath(dir_okay=False, path_type=Path),
-    help="Where to write the fit; by default calibration-labels.json in RUN.",
+    help="The file of the fit; by default calibration-labels.json in RUN.",
 )
 @force_option
 @runs_dir
@@ -34,21 +67,14 @@ FOLDS = 10
     type=click.Choice(["auto", "platt", "isotonic"]),
     default="auto",
     show_default=True,
-    help="The form of the fit; auto takes isotonic from 1,000 labels on, else platt.",
+    help="The form of the fit; auto uses isotonic from 1,000 labels on, else platt.",
 )
-def command(
-    run: str,
-    out: Path | None,
-    force: bool,
-    runs: Path,
-    method: Literal["auto", "platt", "isotonic"],
-) -> None:
-    """Fit the verifier `combined` on the gold answers of RUN's questions; RUN is a folder, or a
-    name in --runs.
+def command(run: str, out: Path | None, force: bool, runs: Path, method: Method) -> None:
+    """Fit the verifier `combined` on the gold answers of RUN (a folder, or a name in --runs).
 
     A recipe uses the result as {kind: combined, calibration: FILE}. It never judges a question that
-    it was fitted on. Printed are the weight of each verifier, and how well the fit tells right from
-    wrong on labels that it did not see.
+    it was fitted on. The output has the weight of each verifier, and how well the fit tells right
+    from wrong on labels that it was not fitted on.
 
     \b
     Examples:
@@ -62,89 +88,102 @@ def command(
     folder = run_folder(run, runs)
     file = out or RunFolder(folder).calibration_on_labels
     refuse_taken(file, "calibration on labels", force=force, ours=_is_earlier)
-    said, right, questions = _labelled(folder)
-    shaped = method == "isotonic" or (method == "auto" and len(said) >= ENOUGH)
-    what = f"{len(said)} labels of {folder.name}, {'isotonic' if shaped else 'Platt'}"
-    found = _fitted(said, right, shaped, what, questions)
+    labels = _labels(folder)
+    is_isotonic = method == "isotonic"
+    is_isotonic |= method == "auto" and len(labels) >= MIN_LABELS_ISOTONIC
+    source = f"{len(labels)} labels of {folder.name}, {'isotonic' if is_isotonic else 'Platt'}"
+    calibration = replace(_fitted(labels, is_isotonic, source), questions=labels.questions)
     with writing(file):
-        found.write(file)
-    held = np.empty(len(said))
-    for fold in range(FOLDS):
-        inside = [i for i in range(len(said)) if i % FOLDS != fold]
-        part = _fitted([said[i] for i in inside], [right[i] for i in inside], shaped, "", ())
-        held[fold::FOLDS] = part(said[fold::FOLDS])
-    for name, weight in sorted(
-        zip(found.detectors, found.weights, strict=True), key=lambda one: -one[1]
-    ):
+        calibration.write(file)
+    weights = zip(calibration.detectors, calibration.weights, strict=True)
+    for name, weight in sorted(weights, key=lambda detector: -detector[1]):
         click.echo(f"  {weight:5.2f}  {name}")
-    every = np.ones(len(said))
+    # On its own labels a fit looks better than it is.
+    probabilities = _cross_validated(labels, is_isotonic)
+    # Metrics take weights for the bootstrap; here each answer counts once.
+    weight_of_each = np.ones(len(labels))
+    auroc = float(metrics.auroc(probabilities, labels.right, weight_of_each))
+    ece = float(metrics.ece(probabilities, labels.right, weight_of_each))
     click.echo(
-        f"fitted on {what}. On labels that a fit did not see ({FOLDS} folds): AUROC "
-        f"{float(metrics.auroc(held, right, every)):.3f}, ECE "
-        f"{float(metrics.ece(held, right, every)):.3f}"
+        f"fitted on {source}. On labels that a fit did not see ({FOLDS} folds): AUROC "
+        f"{auroc:.3f}, ECE {ece:.3f}"
     )
     click.echo(
         f"Use it in a recipe, last of the verifiers: {{kind: combined, calibration: {file}}}"
     )
 
 
-def _labelled(run: Path) -> "tuple[list[Said], list[bool], tuple[str, ...]]":
-    """Return what was said of each answer that has gold answers, whether it was right, and the questions' ids."""
+def _labels(run: Path) -> Labels:
+    """Return the labels of a run's answers.
+
+    Raises RecipeError where they are too few, or all right, or all wrong.
+    """
     from selfloop.errors import RecipeError
-    from selfloop.evaluation.gold import judged
-    from selfloop.storage.store import attempts_of, declining_as_in
+    from selfloop.storage.store import declining_as_in
 
     with declining_as_in(run):
-        known = [
-            (attempt, judged(attempt.question, attempt.answer))
-            for attempt in attempts_of(run)
-            if attempt.draft
-        ]
-    labelled = [
-        (attempt, bool(good)) for attempt, good in known if good is not None and attempt.verdicts
-    ]
-    if len({good for _, good in labelled}) < 2 or len(labelled) < LEAST:
-        right = sum(good for _, good in labelled)
-        raise RecipeError(
-            f"{run} has {len(labelled)} answers with gold answers beside them, {right} of them "
-            "right. It takes "
-            f"{LEAST}, some right and some wrong: ask more questions, with `selfloop eval`."
-        )
-    said = [
-        {
-            name: given
-            for name, given in attempt.confidences(attempt.chosen).items()
-            if given is not None and name != "combined"
-        }
-        for attempt, _ in labelled
-    ]
-    return (
-        said,
-        [good for _, good in labelled],
-        tuple(attempt.question.id for attempt, _ in labelled),
+        answers = list(_labelled(run))
+    labels = Labels(
+        [confidences for confidences, _, _ in answers],
+        [right for _, right, _ in answers],
+        tuple(question for _, _, question in answers),
     )
+    if len(labels) < MIN_LABELS or len(set(labels.right)) < 2:
+        raise RecipeError(
+            f"{run} has {len(labels)} answers with gold answers, {sum(labels.right)} of them "
+            f"right. It takes {MIN_LABELS}, some right and some wrong: ask more questions, with "
+            "`selfloop eval`."
+        )
+    return labels
 
 
-def _fitted(
-    said: "Sequence[Said]",
-    right: Sequence[bool],
-    shaped: bool,
-    what: str,
-    questions: tuple[str, ...],
-) -> "Calibration":
-    from dataclasses import replace
+def _labelled(run: Path) -> Iterator[tuple[dict[str, float], bool, str]]:
+    """Yield the verifiers' confidences in each answer with gold answers, its label, its id."""
+    from selfloop.evaluation.gold import judged
+    from selfloop.storage.store import attempts_of
 
+    for attempt in attempts_of(run):
+        if not attempt.draft or not attempt.verdicts:
+            continue
+        label = judged(attempt.question, attempt.answer)
+        if label is None:  # without gold answers
+            continue
+        # A verifier that abstained has no confidence; the fit adds nothing for it.
+        confidences = {}
+        for name, confidence in attempt.confidences(attempt.chosen).items():
+            if confidence is not None and name != COMBINED:
+                confidences[name] = confidence
+        yield confidences, bool(label), attempt.question.id
+
+
+def _fitted(labels: Labels, is_isotonic: bool, source: str) -> "Calibration":
+    """Return the fit on these labels; `source` says which they are."""
     from selfloop_plugins._shared.calibration import fit, isotonic
 
-    detectors = list(dict.fromkeys(name for each in said for name in each))
-    found = replace(
-        fit(detectors, said, [float(good) for good in right], what), questions=questions
-    )
-    return replace(found, steps=isotonic(found(said), right)) if shaped else found
+    detectors: dict[str, None] = {}  # a set that keeps the order
+    for confidences in labels.confidences:
+        detectors |= dict.fromkeys(confidences)
+    targets = [float(right) for right in labels.right]
+    calibration = fit(list(detectors), labels.confidences, targets, source)
+    if not is_isotonic:
+        return calibration
+    steps = isotonic(calibration(labels.confidences), labels.right)
+    return replace(calibration, steps=steps)
+
+
+def _cross_validated(labels: Labels, is_isotonic: bool) -> "NDArray[np.float64]":
+    """Return the probability of each answer by a fit on the other folds, (answers,)."""
+    import numpy as np
+
+    probabilities = np.empty(len(labels))
+    for fold in range(FOLDS):
+        calibration = _fitted(labels.without_fold(fold), is_isotonic, "")
+        probabilities[fold::FOLDS] = calibration(labels.confidences[fold::FOLDS])
+    return probabilities
 
 
 def _is_earlier(file: Path) -> bool:
-    """Return whether a file is a fit on labels; the one that `combined` keeps with its run is not."""
+    """Return whether a file is a fit on labels; the one that `combined` keeps in its run is not."""
     from selfloop_plugins._shared.calibration import read
 
     from selfloop.errors import RecipeError

@@ -12,11 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from selfloop_plugins.commands.beliefs import Flip, entries_of, flips
-
 import selfloop
 from selfloop import Attempt, Past, Round
 from selfloop.config.recipe import Decide
+from selfloop.evaluation.belief_history import Flip, belief_flips, entries_of
 from selfloop.evaluation.evaluate import Report, evaluate
 from selfloop.evaluation.gold import judged
 from selfloop.records import Failure
@@ -90,7 +89,7 @@ class Facts:
     @cached_property
     def flips(self) -> list[Flip]:
         """Return how later rounds changed what earlier ones held."""
-        return list(flips(entries_of(self.rounds)))
+        return list(belief_flips(entries_of(self.rounds)))
 
     @cached_property
     def measured(self) -> Report | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfloop_plugins._shared.output import has_mark
-from selfloop_plugins.commands.beliefs import Change
 
+from selfloop.evaluation.belief_history import Change
 from selfloop.history import Past
 
 from .canvas import COLOURS, canvas, save, styled
@@ -106,7 +106,7 @@ def _told(facts: Facts, number: int) -> Counter[str]:
 
 def changes(facts: Facts) -> "Figure | None":
     """Draw how each round changed what was held before it."""
-    found = Counter((flip.after.round, flip.what) for flip in facts.flips)
+    found = Counter((flip.after.round, flip.change) for flip in facts.flips)
     if not found:
         return None
     figure, axes = canvas()

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from selfloop.cli.bundled import beside, bundled, names
+from selfloop.config.bundled import beside, bundled, names
 from selfloop.cli.extras import missing, pip
 from selfloop.config.recipe import read
 from selfloop.errors import StoreError

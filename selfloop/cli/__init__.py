@@ -18,23 +18,22 @@ from selfloop.errors import PluginError, SelfloopError, StoreError
 if TYPE_CHECKING:
     from selfloop.registry.manager import Catalog
 
-# name -> what `selfloop --help` says; the module is selfloop.cli.<name>, its command is called
-# `command`
+# name -> its line in `selfloop --help`; the module is selfloop.cli.<name>, its command `command`
 COMMANDS = {
-    "ask": 'Ask a model a question: its answer, how sure, or "I don\'t know".',
+    "ask": "Ask a model questions; print its answers and how confident it is.",
     "run": "Run a recipe in a new folder.",
-    "resume": "Go on with a run that was stopped or killed.",
-    "check": "Say what is wrong with a recipe, without loading a model.",
-    "plan": "Say how long a recipe will take here, and how much memory, before anything runs.",
-    "plugins": "List what is installed: components, options, where they come from.",
+    "resume": "Continue a run that was stopped or killed.",
+    "check": "Report every mistake in a recipe, without loading a model.",
+    "plan": "Estimate how long a recipe takes here, and how much memory.",
+    "plugins": "List the installed components and their options.",
     "eval": "Measure a model, a recipe or a finished run by gold answers.",
-    "rescore": "Judge a finished run again, with other verifiers or thresholds, without the model.",
-    "score": "Say how likely answers that you have are true, going by a model.",
-    "show": "Show a run: rounds, beliefs, what was declined, one question's history.",
+    "rescore": "Judge a finished run again, with other verifiers or thresholds.",
+    "score": "Score existing answers for likely correctness.",
+    "show": "Show a run: its beliefs, its declined questions, the history of one question.",
     "completion": "Let the Tab key complete commands, runs, recipes and components.",
 }
-LONGEST = 2000  # characters of a line of a message, in which a name of any length may stand
-WIDEST = 120  # characters of a plugin's command in the list; the rest stands in its own help
+LONGEST = 2000  # characters of a line of a message, which may hold a name of any length
+MAX_SUMMARY = 120  # characters of a plugin's command in the list; its own help has the rest
 
 
 class Commands(click.Group):
@@ -46,6 +45,7 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return one command; only this imports its module."""
+        # Ours is looked up by name alone: no plugin is imported for it.
         if cmd_name in COMMANDS:
             command: click.Command = importlib.import_module(f"selfloop.cli.{cmd_name}").command
             return command
@@ -56,11 +56,11 @@ class Commands(click.Group):
         commands, left_out = commands_of_plugins()
         with formatter.section("Commands"):
             formatter.write_dl(_listed(commands))
-        for name, why in left_out.items():
-            click.echo(f"warning: {name} is left out: {why}", err=True)
+        for name, reason in left_out.items():
+            click.echo(f"warning: {name} is left out: {reason}", err=True)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what a plugin's raises that no user can mend is named with its package."""
+        """Run the command; an error that is a bug of a plugin's command names its package."""
         try:
             return super().invoke(ctx)
         except (
@@ -75,39 +75,43 @@ class Commands(click.Group):
         except (KeyboardInterrupt, SystemExit):
             raise  # Ctrl-C, and a command that gives its own exit code
         except BaseException as error:
-            if owner := _owner(str(ctx.invoked_subcommand)):
-                from selfloop.guard import said
+            owner = _owner(str(ctx.invoked_subcommand))
+            if not owner:
+                raise
+            from selfloop.guard import said
 
-                broken = f"the command {ctx.invoked_subcommand} of the plugin {owner} is broken"
-                raise PluginError(f"{broken}: {type(error).__name__}: {said(error)}") from error
-            raise
+            broken = f"the command {ctx.invoked_subcommand} of the plugin {owner} is broken"
+            raise PluginError(f"{broken}: {type(error).__name__}: {said(error)}") from error
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete a name without importing our commands, so that the Tab key is quick."""
-        found = [
-            CompletionItem(name, help=what)
-            for name, what in _listed(_plugin_commands())
+        items = [
+            CompletionItem(name, help=summary)
+            for name, summary in _listed(_plugin_commands())
             if name.startswith(incomplete)
         ]
-        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+        return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 def _listed(commands: dict[str, click.Command]) -> list[tuple[str, str]]:
-    """Return each command and what it does, ours first."""
-    added = sorted((name, short_help(command, WIDEST)) for name, command in commands.items())
-    return [*COMMANDS.items(), *added]
+    """Return each command and its summary, ours first."""
+    of_plugins = [(name, short_help(command, MAX_SUMMARY)) for name, command in commands.items()]
+    return [*COMMANDS.items(), *sorted(of_plugins)]
 
 
 def short_help(command: click.Command, limit: int) -> str:
-    """Return what a command does, as it says itself; an empty string where it cannot."""
+    """Return a command's own summary; an empty string where it raises."""
     try:
         return command.get_short_help_str(limit)
-    except Exception:  # noqa: BLE001  a plugin's command: `selfloop --help` is there whatever it does
+    except Exception:  # noqa: BLE001  no plugin's command may break `selfloop --help`
         return ""
 
 
 class _Stderr(logging.StreamHandler[TextIO]):
-    """Writes to what `sys.stderr` is at the time: a live picture takes it over, so as to draw itself below the line."""
+    """Writes to the `sys.stderr` of the time of writing.
+
+    A live display replaces `sys.stderr`, so that it can draw itself below each line.
+    """
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
@@ -121,7 +125,10 @@ class _Stderr(logging.StreamHandler[TextIO]):
 def commands_of_plugins(
     catalog: "Catalog | None" = None,
 ) -> tuple[dict[str, click.Command], dict[str, str]]:
-    """Return the commands of plugins by name, and those that are left out, for their names are taken, and why."""
+    """Return the commands of plugins by name, and the reasons for those that are left out.
+
+    A command is left out if its name is taken.
+    """
     from selfloop.registry.manager import load
 
     return (catalog or load()).commands_beside(COMMANDS)
@@ -132,10 +139,11 @@ def _plugin_commands() -> dict[str, click.Command]:
 
 
 def _owner(name: str) -> str:
-    """Return the plugin and package that a command comes from; an empty string for those of selfloop."""
+    """Return the plugin and package of a command; an empty string for selfloop's own."""
     from selfloop.registry.hookspecs import PROJECT
     from selfloop.registry.manager import load
 
+    # Only called once a command has raised, so loading all plugins again costs nothing.
     catalog = load()
     command = commands_of_plugins(catalog)[0].get(name)
     plugin = next((plugin for plugin, offered in catalog.commands if offered is command), "")
@@ -144,7 +152,10 @@ def _owner(name: str) -> str:
 
 
 def _line_for(stream: TextIO) -> progress.Show:
-    """Return what writes a line about long work to `stream`, whoever takes `sys.stderr` over meanwhile."""
+    """Return a function that writes a line about long work to `stream`.
+
+    It keeps to the stream when a live display replaces `sys.stderr` in the meantime.
+    """
 
     def show(line: str) -> None:
         stream.write(f"selfloop: {line}\n")
@@ -160,64 +171,74 @@ def selfloop() -> None:
 
     \b
     To begin:
-      selfloop run quickstart      a first run, with a model that is fetched once
-      selfloop recipes             what else there is to run
-      selfloop new recipe          a recipe of your own
+      selfloop run quickstart      a first run; its model is fetched once
+      selfloop recipes             more recipes to run
+      selfloop new recipe          write a recipe of your own
     """
 
 
 def main(args: list[str] | None = None) -> Any:
-    """Run the command line; the exit code says what went wrong (see `selfloop/errors.py`)."""
+    """Run the command line and exit.
+
+    The class of an error sets the exit code: see `selfloop/errors.py`.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            # a character the terminal lacks must not end a run
+            # a character that the terminal lacks must not end a run
             stream.reconfigure(errors="replace")
     logging.basicConfig(format="selfloop: %(message)s", level=logging.WARNING, handlers=[_Stderr()])
-    # what takes long is said: a model being fetched
+    # long work is logged, such as fetching a model
     logging.getLogger("selfloop").setLevel(logging.INFO)
+    sys.exit(_exit_code(args))
+
+
+def _exit_code(args: list[str] | None) -> int:
+    """Run the command line; print an error as one message, and return the exit code."""
     try:
         with progress.shown_by(_line_for(sys.stderr)):
             result = selfloop.main(args=args, prog_name="selfloop", standalone_mode=False)
     except SelfloopError as error:
         from selfloop.text.display import printable_block
 
-        lines = printable_block(str(error)).split("\n")
-        click.echo(
-            "\n".join(line[:LONGEST] for line in [f"selfloop: {lines[0]}", *lines[1:]]), err=True
-        )
-        code = error.exit_code
+        first, *more = printable_block(str(error)).split("\n")
+        _complain(first, *more)
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except MemoryError:
-        click.echo(
-            "selfloop: out of memory. Use a smaller model, or lower backend.n_ctx and "
-            "backend.sequences.",
-            err=True,
+        _complain(
+            "out of memory. Use a smaller model, or lower backend.n_ctx and backend.sequences."
         )
-        code = 1
+        return 1
     except (click.Abort, KeyboardInterrupt):
-        click.echo("selfloop: stopped. It leaves no run that could be resumed.", err=True)
-        code = 130
-    except OSError as error:  # a name too long, a folder that may not be looked into, no room for what is printed
+        _complain("stopped. It leaves no run that could be resumed.")
+        return 130
+    except OSError as error:
+        # A name too long, a folder without permission, or no room for the output. Errors of a run's
+        # own files are StoreErrors already.
         from selfloop.text.display import printable
 
-        where = f"{printable(str(error.filename), LONGEST)}: " if error.filename else ""
+        path = f"{printable(str(error.filename), LONGEST)}: " if error.filename else ""
         advice = (
             "Give another file or folder, or see who may use this one and how much room there is."
         )
-        click.echo(f"selfloop: {where}{error.strerror or error}. {advice}", err=True)
-        code = StoreError.exit_code
-    except RuntimeError as error:  # of pathlib, in place of an OSError
+        _complain(f"{path}{error.strerror or error}. {advice}")
+        return StoreError.exit_code
+    except RuntimeError as error:
+        # pathlib raises these two in place of an OSError
         if not str(error).startswith(("Symlink loop", "Could not determine home")):
             raise
         from selfloop.text.display import printable
 
-        click.echo(
-            f"selfloop: {printable(str(error), LONGEST).rstrip('.')}. Give another file or folder.",
-            err=True,
-        )
-        code = StoreError.exit_code
-    else:
-        code = result if isinstance(result, int) else 0
-    sys.exit(code)
+        reason = printable(str(error), LONGEST).rstrip(".")
+        _complain(f"{reason}. Give another file or folder.")
+        return StoreError.exit_code
+    # A command may return its exit code, as `selfloop doctor` does.
+    return result if isinstance(result, int) else 0
+
+
+def _complain(first: str, *more: str) -> None:
+    """Print a message on standard error; its lines are cut, for a name in one may be very long."""
+    for line in (f"selfloop: {first}", *more):
+        click.echo(line[:LONGEST], err=True)

@@ -16,34 +16,31 @@ from selfloop.text.units import plural
 @accept_license
 @as_json
 def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Say everything that is wrong with RECIPE, without loading a model.
+    """Report every mistake in RECIPE, with line numbers, without loading a model.
 
-    RECIPE is a .yaml file, or the name of one that comes with selfloop. Each mistake is listed with
-    its line; where there is none, how much would be asked. With --json the recipe is printed with
-    all its defaults.
+    RECIPE is a .yaml file, or the name of one that comes with selfloop. Without a mistake it prints
+    how many questions a run would ask. --json prints the recipe with all its defaults.
 
     \b
     Examples:
       selfloop check my.yaml
       selfloop check quickstart --set rounds=5 --json
     """
-    from selfloop.cli.bundled import recipe_file
-    from selfloop.config.assembly import check
-    from selfloop.config.recipe import read
+    from selfloop.api.recipes import loaded_recipe
 
-    file, base = recipe_file(recipe)
-    loaded = read(file, overrides, base)
-    check(loaded)
-    for plugin, why in loaded.catalog.broken.items():
-        click.echo(f"warning: plugin {plugin} could not be used and is left out: {why}", err=True)
-    for name, why in commands_of_plugins(loaded.catalog)[1].items():
-        click.echo(f"warning: {name} is left out: {why}", err=True)
-    for clash in loaded.catalog.clashes():
+    loaded = loaded_recipe(recipe, overrides)
+    catalog = loaded.catalog
+    for plugin, reason in catalog.broken.items():
+        click.echo(
+            f"warning: plugin {plugin} could not be used and is left out: {reason}", err=True
+        )
+    for name, reason in commands_of_plugins(catalog)[1].items():
+        click.echo(f"warning: {name} is left out: {reason}", err=True)
+    for clash in catalog.clashes():
         click.echo(f"warning: {clash}", err=True)
     if as_json:
         click.echo(json.dumps(loaded.recipe.model_dump(mode="json"), indent=2))
         return
-    asked = loaded.recipe.rounds * loaded.recipe.ask.questions
-    click.echo(
-        f"{recipe} can run: {plural(loaded.recipe.rounds, 'round')}, {asked} questions at most."
-    )
+    rounds = loaded.recipe.rounds
+    questions = rounds * loaded.recipe.ask.questions
+    click.echo(f"{recipe} can run: {plural(rounds, 'round')}, {questions} questions at most.")

@@ -2,21 +2,21 @@
 
 import click
 
-# shell -> how its completion is switched on for good
+# shell -> the line that enables its completion for good
 INSTALL = {
     "bash": """echo 'eval "$(selfloop completion bash)"' >> ~/.bashrc""",
     "zsh": """echo 'eval "$(selfloop completion zsh)"' >> ~/.zshrc      # after compinit""",
     "fish": "selfloop completion fish > ~/.config/fish/completions/selfloop.fish",
 }
-VARIABLE = "_SELFLOOP_COMPLETE"
+VARIABLE = "_SELFLOOP_COMPLETE"  # click completes where a shell sets it
 
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice(list(INSTALL)), required=False)
 def command(shell: str | None) -> None:
-    """Print the script by which SHELL completes commands, options, runs, recipes and components.
+    """Print the script with which SHELL completes commands, options, runs, recipes and components.
 
-    Without SHELL, say how to switch it on for good.
+    Without SHELL, print how to enable it for good.
 
     \b
     Examples:
@@ -39,8 +39,8 @@ def _script(shell: str) -> str:
 
     from selfloop.cli import selfloop
 
-    found = get_completion_class(shell)
-    assert found is not None, "click knows the three"
-    source = found(selfloop, {}, "selfloop", VARIABLE).source().strip()
-    # last, for zsh wants its own first line first
-    return f"{source}\n# Switch it on for good: {INSTALL[shell]}"
+    completion = get_completion_class(shell)
+    assert completion is not None, "click knows the three"
+    source = completion(selfloop, {}, "selfloop", VARIABLE).source().strip()
+    # The hint comes last: zsh needs its own first line.
+    return f"{source}\n# Enable it for good: {INSTALL[shell]}"

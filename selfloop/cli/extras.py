@@ -1,14 +1,20 @@
-"""The optional packages of an extra (`pip install 'selfloop[EXTRA]'`), and which of them are not there."""
+"""The packages of an extra (`pip install 'selfloop[EXTRA]'`), and which of them are missing."""
 
-import re
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
+from typing import TYPE_CHECKING
 
-_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[([\w.,\s-]*)\])?.*;.*\bextra\s*==\s*['\"]([\w.-]+)['\"]")
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 
 def missing(extra: str, package: str = "selfloop") -> list[str]:
-    """Return the packages that `package[extra]` wants and that are not installed; none of what is not known."""
-    return [name for name in _wanted(package, extra) if not _there(name)] if extra else []
+    """Return the packages of `package[extra]` that are not installed; none if nothing is known."""
+    if not extra:
+        return []
+    # Two extras may want the same package.
+    names = dict.fromkeys(wanted.name for wanted in requirements(extra, package))
+    return [name for name in names if not _is_installed(name)]
 
 
 def pip(extra: str, package: str = "selfloop") -> str:
@@ -16,24 +22,31 @@ def pip(extra: str, package: str = "selfloop") -> str:
     return f"pip install '{package}[{extra}]'"
 
 
-def _wanted(package: str, extra: str) -> list[str]:
-    """Return the packages of an extra, and of the extras that it names of its own package."""
+def requirements(extra: str, package: str = "selfloop") -> "Iterator[Requirement]":
+    """Yield the requirements that an extra adds; with an empty extra those of the package itself.
+
+    An extra that names others of its own package has their requirements too.
+    """
+    from packaging.requirements import Requirement
+
     try:
         lines = requires(package) or []
     except PackageNotFoundError:
-        return []
-    found = [match for line in lines if (match := _REQUIREMENT.match(line)) and match[3] == extra]
-    own = [
-        name.strip()
-        for match in found
-        if match[1] == package
-        for name in (match[2] or "").split(",")
-    ]
-    others = [match[1] for match in found if match[1] != package]
-    return [*others, *(name for more in own if more for name in _wanted(package, more))]
+        return
+    for wanted in map(Requirement, lines):
+        marker = wanted.marker
+        applies = marker.evaluate({"extra": extra}) if extra and marker else marker is None
+        # `evaluate` is also true of a marker without an extra, whose requirement is the package's.
+        if not applies or (extra and "extra" not in str(marker)):
+            continue
+        if wanted.name == package:
+            for other in sorted(wanted.extras):
+                yield from requirements(other, package)
+        else:
+            yield wanted
 
 
-def _there(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     try:
         return bool(version(name))
     except PackageNotFoundError:

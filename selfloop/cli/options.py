@@ -1,25 +1,40 @@
-"""Options and arguments that several commands share, and what a shell completes them to."""
+"""Options and arguments that several commands share, with their completions in a shell."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 from selfloop import progress
-from selfloop.errors import StoreError, did_you_mean
+from selfloop.api.run_folders import run_folder, run_names
 from selfloop.registry.isolation import output_for_programs
-from selfloop.storage.run_folder import runs_in
 
-SHOWN = 8  # runs that a message names
-# of `selfloop.storage.store`, which takes too long to import each time somebody presses Tab
+__all__ = [
+    "FilePath",
+    "accept_license",
+    "as_json",
+    "column_options",
+    "complete_asked",
+    "complete_component",
+    "complete_recipe",
+    "complete_run",
+    "overrides",
+    "quiet",
+    "run_argument",
+    "run_folder",
+    "runs_dir",
+]
+
+Decorator = TypeVar("Decorator", bound=Callable[..., Any])
 
 
 class FilePath(click.Path):
-    """A path, in which `~` is the user's home.
+    """A path in which `~` is the user's home.
 
-    An empty one is a variable that was not set, and not this folder.
+    An empty text is refused: it is a variable of a script that was not set, not this folder.
     """
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -28,7 +43,7 @@ class FilePath(click.Path):
             self.fail("it is empty", param, ctx)
         if "\0" in os.fspath(value):
             self.fail("no path has a NUL", param, ctx)
-        # of a shell that does not know it behind --option=
+        # No shell expands the ~ of --option=~/folder, so it is expanded here.
         is_home = os.fspath(value).startswith("~/")
         return super().convert(
             os.fspath(Path(value).expanduser()) if is_home else value, param, ctx
@@ -48,26 +63,59 @@ overrides = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a value of the recipe, as in --set backend.n_ctx=4096. VALUE is a number, true, false, null, YAML in "
-    "quotes or brackets, and otherwise text as typed. May be given more than once.",
+    help="Change a value of the recipe, as in --set backend.n_ctx=4096. VALUE is a number, true, "
+    "false, null, YAML in quotes or brackets, and otherwise text as typed. May be repeated.",
 )
-question_column = click.option(
-    "--question-column",
-    default="",
-    metavar="NAME",
-    help="The column of the questions, if it is not found by itself.",
-)
-answers_column = click.option(
-    "--answers-column",
-    default="",
-    metavar="NAME",
-    help="The column of the gold answers. A dotted name leads into a mapping: answers.text.",
-)
-skip_broken = click.option(
-    "--skip-broken",
-    is_flag=True,
-    help="Leave out lines that cannot be read, and say how many there are.",
-)
+
+
+def column_options(*also: str) -> Callable[[Decorator], Decorator]:
+    """Return a decorator that adds the options for the columns of a file of questions.
+
+    They are --question-column, --answers-column and --skip-broken. `also` may be "answer", for
+    --answer-column.
+    """
+    options = [
+        click.option(
+            "--question-column",
+            default="",
+            metavar="NAME",
+            help="The column of the questions, if it is not found by itself.",
+        ),
+        click.option(
+            "--answers-column",
+            default="",
+            metavar="NAME",
+            help="The column of the gold answers. A dotted name leads into a mapping: "
+            "answers.text.",
+        ),
+    ]
+    if "answer" in also:
+        options.append(
+            click.option(
+                "--answer-column",
+                default="",
+                metavar="NAME",
+                help="The column of the answers to score.",
+            )
+        )
+    options.append(
+        click.option(
+            "--skip-broken",
+            is_flag=True,
+            help="Leave out lines that cannot be read, and report their number.",
+        )
+    )
+
+    def decorated(function: Decorator) -> Decorator:
+        # click lists options from the last decorator that was applied to the first
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorated
+
+
+# Callbacks of options. They change the context of the whole command, so that no command has to.
 
 
 def _silence(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
@@ -80,12 +128,15 @@ quiet = click.option(
     "--quiet",
     is_flag=True,
     callback=_silence,
-    help="Print only where the run lies, and whether something failed.",
+    help="Print only the run's path and any failures.",
 )
 
 
 def _for_programs(ctx: click.Context, parameter: click.Parameter, value: bool) -> bool:
-    """Keep the standard output of the command clean of what plugins, C code and child processes print."""
+    """Send the output of plugins, C code and child processes to standard error.
+
+    A program that reads the command's JSON must find nothing else on the standard output.
+    """
     if value and not ctx.resilient_parsing:
         ctx.with_resource(output_for_programs())
     return value
@@ -111,48 +162,20 @@ accept_license = click.option(
 )
 
 
-def run_folder(name: str, runs: Path) -> Path:
-    """Return the run that `name` means: a path, or a folder of `runs`.
-
-    Raises StoreError where it is neither.
-    """
-    found = next((folder for folder in (Path(name), runs / name) if folder.is_dir()), None)
-    if found is not None:
-        return found
-    there = _runs(runs)
-    shown = ", ".join(there[:SHOWN]) + (
-        f" and {len(there) - SHOWN} more" if len(there) > SHOWN else ""
-    )
-    none = (
-        "Give the folder of a run, as `selfloop run` printed it, or say by --runs where runs are."
-    )
-    advice = f"Runs in {runs}: {shown}." if there else none
-    raise StoreError(f"no run in {runs / name}.{did_you_mean(name, there)} {advice}")
-
-
-def _runs(runs: Path) -> list[str]:
-    try:
-        return sorted(folder.name for folder in runs_in(runs))
-    except OSError:
-        return []
-
-
 def complete_run(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Return the names of the runs in --runs, or else the folders that the shell finds."""
     runs = Path(ctx.params.get("runs") or os.environ.get("SELFLOOP_RUNS") or "runs")
-    return [
-        CompletionItem(incomplete, type="dir"),
-        *_starting(_runs(runs), incomplete),
-    ]  # first, for bash begins anew at it
+    # The folders come first: bash forgets the items before them.
+    return [CompletionItem(incomplete, type="dir"), *_starting(run_names(runs), incomplete)]
 
 
 def complete_recipe(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Return the recipes that come with selfloop, or else the files that the shell finds."""
-    from selfloop.cli.bundled import names
+    from selfloop.config.bundled import names
 
     return [CompletionItem(incomplete, type="file"), *_starting(names(), incomplete)]
 
@@ -160,7 +183,7 @@ def complete_recipe(
 def complete_asked(
     ctx: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return what a model may be given as: a run, or a recipe."""
+    """Return the recipes and runs that can stand for a model."""
     runs = complete_run(ctx, parameter, incomplete)[1:]
     return [*complete_recipe(ctx, parameter, incomplete), *runs]
 
@@ -171,11 +194,11 @@ def complete_component(
     """Return the names of the installed components and commands, of one kind with --kind."""
     from selfloop.registry.manager import load
 
-    catalog, kind = load(), ctx.params.get("kind")
-    found = {offer.component.name for own, offer in catalog if kind in (None, own)}
-    if kind in (None, "command"):
-        found |= {str(command.name) for _, command in catalog.commands}
-    return _starting(sorted(found), incomplete)
+    catalog, wanted = load(), ctx.params.get("kind")
+    names = {offer.component.name for kind, offer in catalog if wanted in (None, kind)}
+    if wanted in (None, "command"):
+        names |= {str(command.name) for _, command in catalog.commands}
+    return _starting(sorted(names), incomplete)
 
 
 def _starting(names: list[str], incomplete: str) -> list[CompletionItem]:

@@ -1,7 +1,7 @@
 """`selfloop plugins`"""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,7 +26,7 @@ KINDS = (
     "observer",
     "command",
 )
-# where the built-in ones are described, with figures; all of them are in docs/recipe.md
+# The pages that describe built-in components with figures; docs/recipe.md lists all of them.
 PAGES = {
     "source": "docs/asking.md",
     "scorer": "docs/asking.md",
@@ -38,21 +38,22 @@ PAGES = {
     "llama_cpp": "docs/engine.md",
     "hf": "docs/hf.md",
 }
-NARROW = 72  # a terminal of fewer columns has the name on a line of its own
+MIN_COLUMNS = 72  # a terminal of fewer columns has the name on a line of its own
+INDENT = " " * 13  # below a component's name
+MAX_DOC = 200  # characters of a command's description
 
 Row = dict[str, Any]
 
 
 @click.command("plugins")
 @click.argument("names", nargs=-1, shell_complete=complete_component)
-@click.option("--kind", type=click.Choice(KINDS), help="Only components of this kind.")
+@click.option("--kind", type=click.Choice(KINDS), help="Show only components of this kind.")
 @as_json
 def command(names: tuple[str, ...], kind: str | None, as_json: bool) -> None:
-    """List what is installed: components, their options, and what they need. NAMES picks some of
-    them.
+    """List the installed components with their options and needs. NAMES picks some of them.
 
-    For each it says which plugin it comes from, its options with types and defaults, what the
-    backend must give, the extra that must be installed, and the paper.
+    Each has the plugin it comes from, its options with types and defaults, the capabilities it
+    needs of the backend, the extra to install, and the paper.
 
     \b
     Examples:
@@ -62,42 +63,41 @@ def command(names: tuple[str, ...], kind: str | None, as_json: bool) -> None:
     from selfloop.registry.manager import load
 
     catalog = load()
-    rows = [
-        row for row in (*_components(catalog), *_commands(catalog)) if kind in (None, row["kind"])
-    ]
+    rows = [*_component_rows(catalog), *_command_rows(catalog)]
+    if kind is not None:
+        rows = [row for row in rows if row["kind"] == kind]
     _refuse_unknown(names, rows, kind, catalog)
     clashes = catalog.clashes()
-    picked = [row for row in rows if not names or any(_is(row, name, rows) for name in names)]
+    if names:
+        rows = _named_rows(rows, names)
     if as_json:
-        click.echo(
-            json.dumps(
-                {"components": picked, "broken": catalog.broken, "clashes": clashes}, indent=2
-            )
-        )
+        listing = {"components": rows, "broken": catalog.broken, "clashes": clashes}
+        click.echo(json.dumps(listing, indent=2))
         return
-    for row in picked:
-        _print(row)
-    for plugin, why in catalog.broken.items():
-        click.echo(f"broken       {plugin}: {why}", err=True)
+    for row in rows:
+        _print_component(row)
+    for plugin, reason in catalog.broken.items():
+        click.echo(f"broken       {plugin}: {reason}", err=True)
     for clash in clashes:
         click.echo(f"broken       {clash}", err=True)
 
 
-def _components(catalog: "Catalog") -> Iterator[Row]:
+def _component_rows(catalog: "Catalog") -> Iterator[Row]:
     from selfloop.errors import PluginError
 
     for kind, offer in catalog:
         try:
-            yield _row(kind, offer.plugin, catalog.plugins[offer.plugin], offer.component)
+            yield _component_row(kind, offer.plugin, catalog.plugins[offer.plugin], offer.component)
         except PluginError as error:
+            # Its options cannot be read; the others are listed all the same.
             catalog.broken[f"{offer.plugin}'s {offer.component.name}"] = str(error)
 
 
-def _row(kind: str, plugin: str, version: str, component: "Component") -> Row:
+def _component_row(kind: str, plugin: str, version: str, component: "Component") -> Row:
     from selfloop.cli.extras import missing
     from selfloop.config.options import describe_options
 
-    package = version.partition(" ")[0]
+    package = _package(version)
     return {
         "kind": kind,
         "name": component.name,
@@ -114,69 +114,82 @@ def _row(kind: str, plugin: str, version: str, component: "Component") -> Row:
     }
 
 
-def _page(kind: str, name: str, package: str) -> str:
-    return PAGES.get(name, PAGES.get(kind, "docs/recipe.md")) if package == "selfloop" else ""
-
-
-def _commands(catalog: "Catalog") -> Iterator[Row]:
+def _command_rows(catalog: "Catalog") -> Iterator[Row]:
     commands, left_out = commands_of_plugins(catalog)
     catalog.broken |= left_out
     for plugin, added in catalog.commands:
         name, version = str(added.name), catalog.plugins[plugin]
-        if commands.get(name) is not added:
+        if commands.get(name) is not added:  # its name was taken
             continue
-        doc, page = (
-            short_help(added, 200).rstrip("."),
-            _page("command", name, version.partition(" ")[0]),
-        )
         yield {
             "kind": "command",
             "name": name,
-            "doc": doc,
+            "doc": short_help(added, MAX_DOC).rstrip("."),
             "plugin": plugin,
             "version": version,
-            "docs": page,
+            "docs": _page("command", name, _package(version)),
         }
 
 
-def _is(row: Row, name: str, rows: list[Row]) -> bool:
-    """Return whether a name means this one: its own, or that of its plugin where nothing else is called so."""
-    return row["name"] == name or (
-        row["plugin"] == name and all(other["name"] != name for other in rows)
-    )
+def _package(version: str) -> str:
+    """Return the name of a package out of its name and version."""
+    return version.partition(" ")[0]
+
+
+def _page(kind: str, name: str, package: str) -> str:
+    if package != "selfloop":
+        return ""
+    return PAGES.get(name, PAGES.get(kind, "docs/recipe.md"))
+
+
+def _named_rows(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
+    """Return the components that one of the names means."""
+    named = []
+    for row in rows:
+        if any(_is_named(row, name, rows) for name in names):
+            named.append(row)
+    return named
+
+
+def _is_named(row: Row, name: str, rows: Sequence[Row]) -> bool:
+    """Return whether a component has this name, or its plugin has and no component."""
+    if row["name"] == name:
+        return True
+    return row["plugin"] == name and all(other["name"] != name for other in rows)
 
 
 def _refuse_unknown(
-    names: tuple[str, ...], rows: list[Row], kind: str | None, catalog: "Catalog"
+    names: Sequence[str], rows: Sequence[Row], kind: str | None, catalog: "Catalog"
 ) -> None:
+    """Raise RecipeError for a name that no component, command or plugin has."""
     from selfloop.errors import RecipeError, did_you_mean
 
-    there = sorted({row["name"] for row in rows})
-    installed = f"Installed: {', '.join(there)}" if kind else "All of them: selfloop plugins"
-    lost = "".join(
-        f" (The plugin {p} could not be used: {why})" for p, why in catalog.broken.items()
-    )
+    installed = sorted({row["name"] for row in rows})
+    advice = f"Installed: {', '.join(installed)}" if kind else "All of them: selfloop plugins"
+    # The name that was sought may be of a plugin that could not be imported.
+    broken = ""
+    for plugin, reason in catalog.broken.items():
+        broken += f" (The plugin {plugin} could not be used: {reason})"
     for name in names:
-        if not any(_is(row, name, rows) for row in rows):
-            what = f"no {kind or 'component, command or plugin'} named {name!r}"
-            raise RecipeError(f"{what}.{did_you_mean(name, there)} {installed}.{lost}")
+        if not any(_is_named(row, name, rows) for row in rows):
+            subject = f"no {kind or 'component, command or plugin'} named {name!r}"
+            raise RecipeError(f"{subject}.{did_you_mean(name, installed)} {advice}.{broken}")
 
 
-def _print(row: Row) -> None:
-    if terminal_width() >= NARROW:
-        print_wrapped(
-            printable(f"{row['name']}: {row['doc']}"), first=f"{row['kind']:12} ", more=" " * 13
-        )
-        lines, indent = list(_told(row)), " " * 13
+def _print_component(row: Row) -> None:
+    if terminal_width() >= MIN_COLUMNS:
+        title = printable(f"{row['name']}: {row['doc']}")
+        print_wrapped(title, first=f"{row['kind']:12} ", more=INDENT)
+        lines, indent = list(_details(row)), INDENT
     else:
-        print_wrapped(printable(f"{row['kind']} {row['name']}"), more=" " * 13)
-        lines, indent = [row["doc"], *_told(row)], "  "
+        print_wrapped(printable(f"{row['kind']} {row['name']}"), more=INDENT)
+        lines, indent = [row["doc"], *_details(row)], "  "
     for line in lines:
         print_wrapped(printable(line), first=indent, more=f"{indent}  ")
 
 
-def _told(row: Row) -> Iterator[str]:
-    """Yield what there is to say of a component, a line each."""
+def _details(row: Row) -> Iterator[str]:
+    """Yield the details of a component, a line each."""
     paper = f", {row['paper']}" if row.get("paper") else ""
     yield f"from {row['plugin']} ({row['version']}){paper}"
     if row.get("needs"):
@@ -198,4 +211,5 @@ def _extra(row: Row) -> str:
 
     if not row["missing"]:
         return "installed"
-    return f"{', '.join(row['missing'])} missing. Do: {pip(row['extra'], row['version'].partition(' ')[0])}"
+    install = pip(row["extra"], _package(row["version"]))
+    return f"{', '.join(row['missing'])} missing. Do: {install}"

@@ -13,19 +13,19 @@ from selfloop.cli.options import as_json, overrides, run_argument, run_folder, r
 @runs_dir
 @as_json
 def command(run: str, overrides: tuple[str, ...], runs: Path, as_json: bool) -> None:
-    """Judge and decide RUN (a folder, or a name in --runs) again, as --set says, in a run of its
-    own.
+    """Judge the stored answers of RUN again, with the verifiers and thresholds of --set.
 
-    Nothing is generated anew: the model is opened only if a verifier asks for what is not stored.
-    Printed is the new run's summary; RUN stays as it is.
+    RUN is a folder, or a name in --runs; it stays as it is. The result is a new run, whose summary
+    is printed. Nothing is generated: the model is opened only if a verifier needs something that is
+    not stored.
 
     \b
     Examples:
       selfloop rescore quickstart --set decide.belief=0.8
       selfloop rescore quickstart --set 'verifiers=[agreement, cocoa]'
     """
-    from selfloop.cli.summary import summed_up
-    from selfloop.evaluation.rescoring import rescore
+    from selfloop.api.runs import rescore
+    from selfloop.cli.summary import print_summary_of
 
     folder = run_folder(run, runs)
-    summed_up(lambda: rescore(folder, overrides, runs), as_json=as_json)
+    print_summary_of(lambda: rescore(folder, overrides, runs=runs).folder, as_json=as_json)

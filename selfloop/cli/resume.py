@@ -14,17 +14,18 @@ from selfloop.cli.options import accept_license, as_json, quiet, run_argument, r
 @quiet
 @as_json
 def command(run: str, runs: Path, quiet: bool, as_json: bool) -> None:
-    """Go on with RUN (a folder, or a name in --runs) where it was stopped. Nothing is generated
-    twice.
+    """Continue RUN (a folder, or a name in --runs) where it was stopped.
 
-    A run that is done is left as it is, and its summary printed again.
+    Nothing is generated twice. A run that is done stays as it is; its summary is printed again.
 
     \b
     Example:
       selfloop resume quickstart
     """
-    from selfloop.cli.summary import summed_up
-    from selfloop.runner import resume
+    from selfloop.api.runs import Run
+    from selfloop.cli.summary import print_summary_of
 
-    folder = run_folder(run, runs)
-    summed_up(lambda: resume(folder, quiet=quiet or as_json), as_json=as_json, quiet=quiet)
+    stopped = Run(run_folder(run, runs))
+    print_summary_of(
+        lambda: stopped.resume(quiet=quiet or as_json).folder, as_json=as_json, quiet=quiet
+    )

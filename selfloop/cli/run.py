@@ -28,21 +28,19 @@ def command(
     """Run RECIPE in a new folder of --runs, and print a summary at its end.
 
     RECIPE is a .yaml file, or the name of one that comes with selfloop (`selfloop recipes` lists
-    them). All that happens is kept in the run's folder: stop it with Ctrl-C and go on with
-    `selfloop resume`, look into it with `selfloop show`.
+    them). Everything is stored in the run's folder: stop the run with Ctrl-C, continue it with
+    `selfloop resume`, inspect it with `selfloop show`.
 
     \b
     Examples:
       selfloop run quickstart
       selfloop run my.yaml --set rounds=3 --set backend.model=model.gguf
     """
-    from selfloop.cli.bundled import recipe_file
-    from selfloop.cli.summary import summed_up
-    from selfloop.runner import run
+    from selfloop.api.runs import run
+    from selfloop.cli.summary import print_summary_of
 
-    file, base = recipe_file(recipe)
-    summed_up(
-        lambda: run(file, overrides, runs, quiet=quiet or as_json, base=base),
+    print_summary_of(
+        lambda: run(recipe, overrides, runs=runs, quiet=quiet or as_json).folder,
         as_json=as_json,
         quiet=quiet,
     )

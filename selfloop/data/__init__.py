@@ -15,10 +15,10 @@ hub.py          data sets of the Hugging Face hub
 Nothing heavy is imported here; pyarrow is, where Parquet or a folder of `datasets` is read.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from selfloop.data import arrow, columns, delimited, files, hub, json_rows, plain_text
 from selfloop.data.cells import evened
@@ -48,7 +48,10 @@ MOST_REMEMBERED = 64 * 1024**2  # bytes of a file whose rows are kept while a mo
 PACKED = (".gz", ".gzip")
 CSV = (".csv", ".tsv", ".tab")
 JSON = (".json", *json_rows.LINES)
-KINDS = "text (.txt, .md), JSONL, JSON, CSV, TSV, Parquet, Arrow, each of them also as .gz, or a folder of `datasets`"
+KINDS = (
+    "text (.txt, .md), JSONL, JSON, CSV, TSV, Parquet, Arrow, each of them also as .gz, or a "
+    "folder of `datasets`"
+)
 
 
 def read(
@@ -71,8 +74,17 @@ def read(
     pyarrow.
     """
     wanted = wanted or Columns()
-    raw = _raw(path, split, wanted.question, skip_broken)
-    table = gathered(raw, str(path), use, wanted, skip_broken=skip_broken, source=source)
+
+    def gather() -> Table:
+        raw = _raw(path, split, wanted.question, skip_broken)
+        return gathered(raw, str(path), use, wanted, skip_broken=skip_broken, source="")
+
+    stamp = _stamp(path)
+    if stamp is None:
+        return _named(gather(), source)
+    table = _last_table.get((stamp, split, use, wanted, skip_broken), gather)
+    # The same file may have been named by another path, relative or absolute.
+    table = replace(table, where=str(path))
     return _named(table, source)
 
 
@@ -102,31 +114,61 @@ def rows(path: Path, split: str = "") -> list[dict[str, Any]]:
 
 def _named(table: Table, source: str) -> Table:
     """Return the table with questions that say where they come from."""
-    if source:
-        return table
-    name = table.layout or "dataset"
+    name = source or table.layout or "dataset"
     return replace(
         table, questions=tuple(replace(question, source=name) for question in table.questions)
     )
 
 
-def _raw(path: Path, split: str, question: str, skip_broken: bool) -> Raw:
-    """Return the rows of a file; the one that was read last is remembered, for a command reads it more than once."""
+# A stamp of a file: its path, inode, time of change and size.
+Stamp = tuple[str, int, int, int]
+V = TypeVar("V")
+
+
+class _Last(Generic[V]):
+    """The value that was made last, by its key.
+
+    A command needs the rows of a file more than once: it counts the questions, and the source
+    checks them before the run and hands them out in it.
+    """
+
+    def __init__(self) -> None:
+        self._key: object = None
+        self._value: V | None = None
+
+    def get(self, key: object, make: Callable[[], V]) -> V:
+        """Return the value of a key; make it if it is not that of the last call."""
+        if self._value is None or self._key != key:
+            self._value = make()
+            self._key = key
+        return self._value
+
+
+_last_raw = _Last[Raw]()
+_last_table = _Last[Table]()
+
+
+def _stamp(path: Path) -> Stamp | None:
+    """Return the stamp by which a file's rows are remembered; None for one that is not."""
     try:
         status = path.stat()
     except (OSError, ValueError):
-        return _read_raw(path, split, question, skip_broken)
+        return None
     if is_stream(path) or status.st_size > MOST_REMEMBERED:
+        return None
+    return str(path.absolute()), status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _raw(path: Path, split: str, question: str, skip_broken: bool) -> Raw:
+    """Return the rows of a file; those of the file that was read last are remembered."""
+
+    def read_file() -> Raw:
         return _read_raw(path, split, question, skip_broken)
-    stamp = (str(path.absolute()), status.st_ino, status.st_mtime_ns, status.st_size)
-    return _remembered(path, stamp, split, question, skip_broken)
 
-
-@lru_cache(maxsize=1)
-def _remembered(
-    path: Path, stamp: tuple[object, ...], split: str, question: str, skip_broken: bool
-) -> Raw:
-    return _read_raw(path, split, question, skip_broken)
+    stamp = _stamp(path)
+    if stamp is None:
+        return read_file()
+    return _last_raw.get((stamp, split, question, skip_broken), read_file)
 
 
 def _read_raw(path: Path, split: str, question: str, skip_broken: bool) -> Raw:

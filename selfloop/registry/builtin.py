@@ -9,6 +9,7 @@ register by the entry-point group `selfloop`.
 from collections.abc import Iterator
 from importlib import import_module
 from pkgutil import iter_modules
+from types import ModuleType
 
 PACKAGE = "selfloop_plugins"
 
@@ -37,3 +38,8 @@ def modules() -> Iterator[str]:
                 yield f"{PACKAGE}.{room}.{module.name}"
     for name in SINGLE:
         yield f"{PACKAGE}.{name}"
+
+
+def library() -> ModuleType:
+    """Return the module with the library's functions that built-in plugins implement."""
+    return import_module(f"{PACKAGE}.library")

@@ -1,4 +1,4 @@
-"""`selfloop beliefs`: the library across runs, the history of a belief, what flipped and why, and the exports."""
+"""`selfloop beliefs`: beliefs across runs, their history, their changes and why, and exports."""
 
 import json
 import os
@@ -67,7 +67,7 @@ verifiers: [agreement]
 
 @pytest.fixture
 def library(write: Write, selfloop: Selfloop) -> Path:
-    """Two runs: `one` contradicts itself in round 2, `two` has other answers and ends after round 1."""
+    """Two runs: `one` contradicts itself in round 2; `two` has other answers, and one round."""
     folder = write({"script.json": json.dumps(ANSWERS), "listed.py": SOURCE, "one.yaml": RECIPE})
     assert selfloop("run", "one.yaml").code == 0
     other = json.dumps({r"Hamlet\?\nAnswer:\s*$": ["Marlowe"], "": ["Cairo, Egypt"]})
@@ -553,7 +553,8 @@ def test_text_that_acts_on_a_terminal(text: str, work: Path, selfloop: Selfloop)
 
 @pytest.mark.parametrize("columns", [60, 99, 200])
 def test_a_line_fits_the_terminal(columns: int, work: Path) -> None:
-    long = "Which of the very many rivers of the whole wide world is it that flows the furthest of all of them?"
+    long = "Which of the very many rivers of the whole wide world is it that flows the furthest of "
+    long += "all of them?"
     wide = "世界で一番長い川は何ですか" * 9
     made(
         work / "runs/a-run",
@@ -586,10 +587,10 @@ def on_terminal(args: list[str], columns: int, folder: Path) -> list[str]:
 
 
 def test_ten_thousand_are_quick(work: Path, selfloop: Selfloop) -> None:
-    made(
-        work / "runs/big",
-        *([attempt(f"Which is {n} of {r}?", f"a {n}") for n in range(1000)] for r in range(10)),
-    )
+    rounds = []
+    for r in range(10):
+        rounds.append([attempt(f"Which is {n} of {r}?", f"a {n}") for n in range(1000)])
+    made(work / "runs/big", *rounds)
     for args in (["--history", "Which is 7 "], ["--merge", "--export", "out.jsonl"]):
         began = time.process_time()
         assert selfloop("beliefs", *args).code == 0

@@ -1,4 +1,4 @@
-"""`selfloop calibrate`: labels of one run calibrate another, and never the questions they came from."""
+"""`selfloop calibrate`: labels of one run calibrate another, but never their own questions."""
 
 import json
 from collections.abc import Callable

@@ -1,14 +1,17 @@
-"""`selfloop doctor`: it says what there is, what to do about the rest, and whatever is missing it does not crash."""
+"""`selfloop doctor`: its findings and fixes; nothing that is missing makes it crash."""
 
 import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from conftest import Selfloop
 from selfloop_plugins.commands import doctor
+from selfloop_plugins.commands.doctor import engines
+from selfloop_plugins.commands.doctor import findings as doctor_findings
 
 from selfloop import system
 
@@ -36,12 +39,13 @@ def home(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def findings(selfloop: Selfloop, *args: str) -> dict[str, list[dict[str, str]]]:
     said = selfloop("doctor", "--json", *args)
-    found = json.loads(said.out)["findings"]
-    assert said.code == int(any(one["level"] == "wrong" for one in found))
-    return {
-        topic: [one for one in found if one["topic"] == topic]
-        for topic in {one["topic"] for one in found}
-    }
+    by_topic: dict[str, list[dict[str, str]]] = {}
+    levels = set()
+    for finding in json.loads(said.out)["findings"]:
+        by_topic.setdefault(finding["topic"], []).append(finding)
+        levels.add(finding["level"])
+    assert said.code == int("wrong" in levels)
+    return by_topic
 
 
 def test_it_says_what_there_is(home: Path, selfloop: Selfloop) -> None:
@@ -71,10 +75,10 @@ def test_a_check_that_raises_stops_no_other(
     monkeypatch.setattr(
         doctor,
         "CHECKS",
-        {"quick": lambda deep: iter([doctor.Finding("quick", "x")]), check: broken},
+        {"quick": lambda deep: iter([doctor_findings.Finding("quick", "x")]), check: broken},
     )
     found = findings(selfloop)
-    assert found[check][0]["said"] == "could not be looked at: RuntimeError: no such thing"
+    assert found[check][0]["said"] == "could not be checked: RuntimeError: no such thing"
     assert found["quick"]
 
 
@@ -90,13 +94,13 @@ def test_a_missing_extra_is_its_pip_line(
     def version(name: str) -> str:
         if name == "gguf":
             return "0.1"
-        raise doctor.metadata.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(doctor.metadata, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     found = findings(selfloop)
     assert "llama-cpp-python is not installed" in found["[llamacpp]"][0]["said"]
     assert found["[llamacpp]"][0]["mend"] == "pip install 'selfloop[llamacpp]'"
-    assert "gguf 0.1 is there, and >=0.16 is needed" in found["[tune]"][0]["said"]
+    assert "gguf 0.1 is installed, but >=0.16 is needed" in found["[tune]"][0]["said"]
     assert "torch is not installed" in found["[tune]"][0]["said"], (
         "what it takes from another extra"
     )
@@ -110,7 +114,7 @@ def test_a_llama_cpp_that_dies_is_said_with_how_to_rebuild_it(
 ) -> None:
     only(monkeypatch, "llama.cpp")
     died = subprocess.CompletedProcess([], -4, "", "")
-    monkeypatch.setattr(doctor, "_elsewhere", lambda code, deep: died)
+    monkeypatch.setattr(engines, "run_python", lambda code, deep: died)
     (one,) = findings(selfloop)["llama.cpp"]
     assert "it was built for another processor" in one["said"]
     assert one["mend"].startswith("CMAKE_ARGS=-DGGML_NATIVE=on pip install")
@@ -121,7 +125,7 @@ def test_a_llama_cpp_that_leaves_the_processor_unused_is_slow(
 ) -> None:
     only(monkeypatch, "llama.cpp")
     built = subprocess.CompletedProcess([], 0, "CPU : SSE3 = 1 | AVX2 = 1 | AVX512 = 0 | \n", "")
-    monkeypatch.setattr(doctor, "_elsewhere", lambda code, deep: built)
+    monkeypatch.setattr(engines, "run_python", lambda code, deep: built)
     monkeypatch.setattr(system, "processor_flags", lambda: {"avx2", "avx512f"})
     found = findings(selfloop)["llama.cpp"]
     assert found[0]["said"].endswith("built with AVX2, SSE3")
@@ -198,10 +202,10 @@ def test_pytorch_is_imported_only_when_asked_to(
 ) -> None:
     only(monkeypatch, "gpu")
     asked: list[str] = []
-    monkeypatch.setattr(doctor.metadata, "version", lambda name: "2.13.0")
+    monkeypatch.setattr(metadata, "version", lambda name: "2.13.0")
     monkeypatch.setattr(
-        doctor,
-        "_elsewhere",
+        engines,
+        "run_python",
         lambda code, deep: asked.append(code) or subprocess.CompletedProcess([], 0, "A GPU\n", ""),
     )
     assert "selfloop doctor --deep" in findings(selfloop)["gpu"][0]["said"]

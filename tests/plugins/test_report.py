@@ -254,4 +254,4 @@ def test_every_picture_has_its_own_name() -> None:
 
 def test_a_run_says_where_its_report_is(reports: None, write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE})
-    assert selfloop("run", "r.yaml").out.splitlines()[-1] == "As a page: runs/r/report.html"
+    assert selfloop("run", "r.yaml").out.splitlines()[-1] == "Page: runs/r/report.html"

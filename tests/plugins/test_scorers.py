@@ -12,7 +12,8 @@ from selfloop_plugins.scorers.novelty import Novelty
 from selfloop_plugins.scorers.well_formed import WellFormed
 
 from selfloop import Asking, Attempt, Outcome, Past, Question, Round
-from selfloop.cli.summary import dropped_for, dropped_line
+from selfloop.api.summary import drop_reasons
+from selfloop.cli.summary import dropped_line
 from selfloop.testing import asking, past_of
 
 # Written for this test, over many forms; none is from a question set.
@@ -638,7 +639,7 @@ def test_drops_are_counted_by_reason_and_not_by_question() -> None:
         "mine: 0.25 is below 0.5",
     ]
     attempts = tuple(Attempt(Question(r, "x"), decision="dropped", reason=r) for r in reasons)
-    found = dropped_for([Round(1, attempts)])
+    found = drop_reasons([Round(1, attempts)])
     assert found["novelty"] == {"like an earlier one": 2, "dropped before": 1}
     assert found["balance"] == {"form has its share": 1} and found["mine"] == {"n is below n": 1}
     assert {"points at something unsaid", "does not say which", "too short or too long"} <= set(
@@ -647,5 +648,5 @@ def test_drops_are_counted_by_reason_and_not_by_question() -> None:
     assert len(found["well_formed"]) < 11
     assert sum(sum(counts.values()) for counts in found.values()) == len(reasons)
     line = dropped_line({"novelty": found["novelty"], "balance": found["balance"]})
-    assert line == "dropped: 3 novelty (2 like an earlier one, 1 dropped before), 1 balance"
-    assert dropped_line({}) == "" == dropped_line(dropped_for([Round(1, ())]))
+    assert line == "dropped 3 by `novelty` (2 like an earlier one, 1 dropped before), 1 by `balance`"
+    assert dropped_line({}) == "" == dropped_line(drop_reasons([Round(1, ())]))

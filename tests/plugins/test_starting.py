@@ -10,7 +10,7 @@ import pytest
 from conftest import Selfloop
 from selfloop_plugins.scaffold import KINDS, PURPOSES, new
 
-from selfloop.cli.bundled import names
+from selfloop.config.bundled import names
 from selfloop.config.yaml_source import Source
 
 
@@ -78,7 +78,7 @@ def test_what_is_written_runs(purpose: str, work: Path, selfloop: Selfloop) -> N
     selfloop("new", "recipe", "--model", "scripted", "--for", purpose)
     said = selfloop("run", "recipe.yaml", "--set", "tuner=null", "--set", "ask.questions=3")
     assert said.code == 0, said.err
-    assert "what the model found out" in said.out
+    assert "Results" in said.out
 
 
 def test_your_own_question_file(work: Path, selfloop: Selfloop) -> None:
@@ -337,7 +337,7 @@ def test_the_recipes_are_listed_with_what_they_need(selfloop: Selfloop) -> None:
 def test_a_missing_extra_is_said(selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
     from selfloop.cli import extras
 
-    monkeypatch.setattr(extras, "_there", lambda name: name != "peft")
+    monkeypatch.setattr(extras, "_is_installed", lambda name: name != "peft")
     assert "llamacpp, tune (not installed: pip install 'selfloop[tune]')" in selfloop("recipes").out
     shown = selfloop("plugins", "lora").out
     assert "extra tune: peft missing. Do: pip install 'selfloop[tune]'\n" in shown
@@ -359,7 +359,7 @@ def test_a_recipe_is_copied_to_be_edited(name: str, work: Path, selfloop: Selflo
 
 
 def names_file(name: str) -> str:
-    from selfloop.cli.bundled import bundled
+    from selfloop.config.bundled import bundled
 
     return str(bundled(name))
 
@@ -410,7 +410,7 @@ def test_a_recipe_runs_by_its_name(work: Path, selfloop: Selfloop) -> None:
     own += ["--set", "ask.sources=[{kind: file, path: mine.txt}]", "--set", "rounds=1"]
     said = selfloop("run", "quickstart", *own)
     assert said.code == 0, said.err
-    assert "The run lies in runs/quickstart." in said.out
+    assert "Run saved to runs/quickstart." in said.out
     assert selfloop("resume", "quickstart").code == 0
     assert selfloop("check", "quickstart").code == 0
 

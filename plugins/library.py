@@ -1,0 +1,56 @@
+"""The functions of the library that built-in plugins implement: see `selfloop.api.builtin`.
+
+Each imports its plugin when it is called, for comparing needs the report's modules, and exporting
+numpy or torch.
+"""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from selfloop.api.builtin import Form, RunAnswer, RunComparison, SharedQuestion
+from selfloop.records import Decision
+
+
+def compare(folders: Sequence[Path]) -> RunComparison:
+    """Return the comparison of the runs in these folders. Raises StoreError."""
+    from selfloop_plugins.report import comparison
+    from selfloop_plugins.report.facts import read
+
+    compared = comparison.of([read(folder) for folder in folders])
+    questions = []
+    for shared in compared.shared:
+        answers = [
+            RunAnswer(answer.decision, answer.answer, answer.confidence)
+            for answer in shared.answers
+        ]
+        questions.append(SharedQuestion(shared.question, tuple(answers), shared.differs))
+    return RunComparison(tuple(compared.names), dict(compared.rows), tuple(questions))
+
+
+def export(
+    folder: Path,
+    to: str,
+    out: Path | None,
+    *,
+    weights: str | None,
+    round: int | None,
+    force: bool,
+) -> tuple[Path, int]:
+    """Write the tuned model of a run; return its path, and the round of its adapter.
+
+    Raises SelfloopError.
+    """
+    from selfloop_plugins.export.targets import written
+
+    path, adapter = written(folder, to, out, kind=weights, number=round, force=force)
+    return path, adapter.round
+
+
+def dataset(
+    folder: Path, form: Form, *, only: Collection[Decision], chat: bool
+) -> list[dict[str, Any]]:
+    """Return the results of a run as rows of a data set. Raises SelfloopError."""
+    from selfloop_plugins.export.dataset import rows
+
+    return rows(folder, form, only=only, chat=chat)
