@@ -20,14 +20,14 @@ from selfloop.config.recipe import Recipe
 from selfloop.errors import RequestError
 from selfloop.events import AttemptEnded, BatchLearnt, StepName, StepStarted, Trouble
 from selfloop.guard import (
-    Broken,
-    blaming,
-    guarded,
-    guarded_each,
+    Failed,
+    at_most,
+    attribute_errors,
+    capture,
+    capture_each,
+    exactly,
     impossible,
-    in_order,
-    listed,
-    sound,
+    validate_record,
 )
 from selfloop.history import Past, contradictions, gist
 from selfloop.protocols import (
@@ -101,7 +101,7 @@ class Turn:
     def show(self, questions: Sequence[str]) -> list[Prompt]:
         """Return the prompt that the demonstrator gives each question, and ask it once for each.
 
-        Raises Blamed.
+        Raises ComponentError.
         """
         missing = [text for text in dict.fromkeys(questions) if text not in self.shown]
         if missing and (chosen := self.parts.demonstrator):
@@ -109,7 +109,9 @@ class Turn:
             judging = Judging(
                 lent, self.plain, lambda claims: [()] * len(claims), self.seed(), self.past
             )
-            found = blaming(chosen.name, lambda: _shown(chosen.part, tuple(missing), judging))
+            found = attribute_errors(
+                chosen.name, lambda: _shown(chosen.part, tuple(missing), judging)
+            )
             self.shown |= zip(missing, found, strict=True)
         return [self.shown[text] for text in questions]
 
@@ -194,16 +196,17 @@ def _draw(turn: Turn, asking: Asking, dry: set[str]) -> list[Question]:
     for source in ready:
         count = max(1, round(asking.n * source.share / total))
         told = replace(asking, n=count, seed=turn.seed("ask", source.name, asking.turn))
-        given = guarded("ask", source.name, partial(_listed, source.part, told))
-        if isinstance(given, Broken):
+        given = capture("ask", source.name, partial(_listed, source.part, told))
+        if isinstance(given, Failed):
             turn.trouble(given.failure)
             given = []
         checked = [
-            guarded("ask", source.name, partial(sound, question, Question)) for question in given
+            capture("ask", source.name, partial(validate_record, question, Question))
+            for question in given
         ]
-        for lost in (one for one in checked if isinstance(one, Broken)):
+        for lost in (one for one in checked if isinstance(one, Failed)):
             turn.trouble(lost.failure)
-        good = [one for one in checked if not isinstance(one, Broken)]
+        good = [one for one in checked if not isinstance(one, Failed)]
         if not good:
             dry.add(source.name)
         drawn += [
@@ -213,7 +216,7 @@ def _draw(turn: Turn, asking: Asking, dry: set[str]) -> list[Question]:
 
 
 def _listed(source: QuestionSource, asking: Asking) -> list[Question]:
-    return listed(source.ask(asking), 100 + 10 * asking.n)
+    return at_most(source.ask(asking), 100 + 10 * asking.n)
 
 
 def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attempt]:
@@ -227,7 +230,7 @@ def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attem
     for scorer in turn.parts.scorers:
         live = [i for i, a in enumerate(scored) if a.live]
         questions = [scored[i].question for i in live]
-        results = guarded_each(
+        results = capture_each(
             "ask",
             scorer.name,
             partial(_scores, scorer.part, asking),
@@ -238,10 +241,10 @@ def score(turn: Turn, attempts: Sequence[Attempt], asking: Asking) -> list[Attem
         for i, result in zip(live, results, strict=True):
             lost = (
                 result.failure
-                if isinstance(result, Broken)
+                if isinstance(result, Failed)
                 else _impossible("ask", scorer.name, result)
             )
-            if isinstance(result, Broken) or lost is not None:
+            if isinstance(result, Failed) or lost is not None:
                 assert lost is not None
                 scored[i] = turn.end(scored[i].failed(lost))
                 continue
@@ -304,7 +307,7 @@ def _shown(
 ) -> list[Prompt]:
     return [
         _sound_prompt(prompt)
-        for prompt in in_order(demonstrator.show(questions, judging), len(questions))
+        for prompt in exactly(demonstrator.show(questions, judging), len(questions))
     ]
 
 
@@ -314,17 +317,17 @@ def _sound_prompt(prompt: object) -> Prompt:
         return str(prompt)
     if not isinstance(prompt, tuple) or not prompt:
         raise TypeError(f"gave {prompt!r:.60}, which is neither text nor a tuple of Message")
-    return tuple(sound(message, Message) for message in prompt)
+    return tuple(validate_record(message, Message) for message in prompt)
 
 
 def _with_prompts(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Let the demonstrator choose for all questions in one call; without a prompt an attempt fails."""
     if (chosen := turn.parts.demonstrator) is None:
         return list(attempts)
-    broken = guarded(
+    broken = capture(
         "answer", chosen.name, lambda: turn.show([a.question.text for a in attempts if a.live])
     )
-    if not isinstance(broken, Broken):
+    if not isinstance(broken, Failed):
         return list(attempts)
     return [turn.end(a.failed(broken.failure)) if a.live else a for a in attempts]
 
@@ -358,8 +361,8 @@ def _read(
         return turn.parts.backend.loglikelihood(pairs)
 
     kind = turn.recipe.backend.kind
-    found = guarded(step, kind, read) if texts else []
-    if isinstance(found, Broken):
+    found = capture(step, kind, read) if texts else []
+    if isinstance(found, Failed):
         return [found.failure] * len(texts)
     return [
         Failure(step, kind, type(f).__name__, str(f)) if isinstance(f, RequestError) else f
@@ -381,7 +384,7 @@ def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     turn.start("critique", len(live))
     claims = [_claim(attempts[i]) for i in live]
     part, judging = critic.part, turn.judging("critique", critic.name)
-    found = guarded_each(
+    found = capture_each(
         "critique",
         critic.name,
         lambda c: part.critique(c, judging),
@@ -391,7 +394,7 @@ def critique(turn: Turn, attempts: Sequence[Attempt]) -> list[Attempt]:
     )
     done = list(attempts)
     for i, one in zip(live, found, strict=True):
-        if isinstance(one, Broken):
+        if isinstance(one, Failed):
             done[i] = done[i].failed(one.failure, fatal=False)
         elif said := _thought_through(one):
             done[i] = replace(done[i], critique=replace(one, text=said))
@@ -470,11 +473,11 @@ def _generated(
     found: list[list[Completion]] = [[] for _ in batch]
     refused: dict[int, Failure] = {}
     kind = turn.recipe.backend.kind
-    broken = guarded(step, kind, lambda: _collect(turn, step, batch, found, refused))
+    broken = capture(step, kind, lambda: _collect(turn, step, batch, found, refused))
     lost = Failure(
         step, kind, "IncompleteBatch", "the backend ended before all completions were there"
     )
-    if isinstance(broken, Broken):
+    if isinstance(broken, Failed):
         lost = broken.failure
     _answer_thoughts(turn, step, batch, found)
     done = list(attempts)
@@ -515,10 +518,10 @@ def _answer_thoughts(
         written: list[list[Completion]] = [[] for _ in requests]
         refused: dict[int, Failure] = {}
         numbered = list(enumerate(requests))
-        broken = guarded(
+        broken = capture(
             step, turn.recipe.backend.kind, lambda: _collect(turn, step, numbered, written, refused)
         )
-        if isinstance(broken, Broken):
+        if isinstance(broken, Failed):
             turn.trouble(broken.failure)
         for failure in refused.values():
             turn.trouble(failure)
@@ -567,7 +570,7 @@ def _judged(
     for k, verifier in enumerate(verifiers):
         shown = [replace(c, verdicts=_verdicts(own)) for c, own in zip(claims, found, strict=True)]
         judge = partial(_judge, verifier.part, turn.judging("verify", verifier.name, verifiers[:k]))
-        results = guarded_each("verify", verifier.name, judge, shown, Verdict, turn.trouble)
+        results = capture_each("verify", verifier.name, judge, shown, Verdict, turn.trouble)
         checked = [_sound(verifier.name, c, r) for c, r in zip(claims, results, strict=True)]
         found = [(*own, one) for own, one in zip(found, checked, strict=True)]
         advance(len(claims))
@@ -583,7 +586,7 @@ def _judge(
 def _rejudged(
     turn: Turn, verifiers: Sequence[Named[Verifier]], claims: Sequence[Claim]
 ) -> list[tuple[Verdict, ...]]:
-    own_claims = [sound(claim, Claim) for claim in claims]
+    own_claims = [validate_record(claim, Claim) for claim in claims]
     return [_verdicts(own) for own in _judged(turn, verifiers, own_claims)]
 
 
@@ -591,8 +594,8 @@ def _verdicts(found: Iterable[Verdict | Failure]) -> tuple[Verdict, ...]:
     return tuple(one for one in found if isinstance(one, Verdict))
 
 
-def _sound(name: str, claim: Claim, result: Verdict | Broken) -> Verdict | Failure:
-    if isinstance(result, Broken):
+def _sound(name: str, claim: Claim, result: Verdict | Failed) -> Verdict | Failure:
+    if isinstance(result, Failed):
         return result.failure
     if failure := _impossible("verify", name, result):
         return failure
@@ -687,8 +690,8 @@ def tune(turn: Turn, attempts: Sequence[Attempt]) -> Adapter | None:
     before = turn.parts.backend.adapter
     folder = turn.parts.folder / ADAPTERS / f"round-{turn.number:03d}"
     lent = TunersBackend(turn.parts.backend)
-    made = guarded("tune", tuner.name, lambda: _tuned(turn, attempts, folder, lent))
-    if isinstance(made, Broken):
+    made = capture("tune", tuner.name, lambda: _tuned(turn, attempts, folder, lent))
+    if isinstance(made, Failed):
         turn.trouble(made.failure)
         made = None
     if made is None and lent.swapped:
@@ -699,8 +702,8 @@ def tune(turn: Turn, attempts: Sequence[Attempt]) -> Adapter | None:
 def _load_again(turn: Turn, before: Adapter | None) -> None:
     """Load the adapter that was in effect before a tune that made none: a tuner may have loaded others."""
     backend = turn.parts.backend
-    again = guarded("tune", backend.name, lambda: backend.load_adapter(before))
-    if isinstance(again, Broken):
+    again = capture("tune", backend.name, lambda: backend.load_adapter(before))
+    if isinstance(again, Failed):
         turn.trouble(again.failure)
 
 
@@ -723,7 +726,7 @@ def _tuned(
     made = turn.parts.tuner.part.tune(told)
     if made is None:
         return None
-    made = turn.parts.at_home(replace(sound(made, Adapter), round=turn.number))
+    made = turn.parts.at_home(replace(validate_record(made, Adapter), round=turn.number))
     if why := impossible(made):
         raise ValueError(why)
     try:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from selfloop import events, records
 from selfloop.errors import NothingAnswered, NothingAsked, StepFailed, TunerFailed
-from selfloop.guard import Broken, guarded_each, impossible, matched
+from selfloop.guard import Failed, capture_each, impossible, match_results
 from selfloop.history import Past
 from selfloop.records import AdapterProof, Completion, Failure, Question, Score, Verdict
 from selfloop.registry.isolation import attributed_output
@@ -225,15 +225,21 @@ def test_the_walk_over_records_can_fail() -> None:
 ASKED = tuple(Question(f"Question {number}?", "test") for number in range(5))
 
 
-def scored(results: Callable[[Any], Any]) -> list[Score | Broken]:
-    return guarded_each("ask", "bad", results, ASKED, Score, lambda failure: None)
+def scored(results: Callable[[Any], Any]) -> list[Score | Failed]:
+    return capture_each("ask", "bad", results, ASKED, Score, lambda failure: None)
 
 
 @given(st.permutations(ASKED))
 @settings(deadline=None)
 def test_a_mapping_is_matched_whatever_its_order(order: list[Question]) -> None:
     results = {question: Score("bad", float(ASKED.index(question))) for question in order}
-    assert [score.value for score in matched(results, ASKED, Score)] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert [score.value for score in match_results(results, ASKED, Score)] == [
+        0.0,
+        1.0,
+        2.0,
+        3.0,
+        4.0,
+    ]
 
 
 def test_a_list_that_changes_later_changes_nothing() -> None:
@@ -277,7 +283,7 @@ def test_results_that_cannot_be_matched_are_failures(
     found = scored(results)
     assert len(found) == len(ASKED)
     for lost in found:
-        assert isinstance(lost, Broken)
+        assert isinstance(lost, Failed)
         assert message in lost.failure.message
 
 
@@ -288,9 +294,9 @@ def test_results_that_cannot_be_matched_are_failures(
 def test_whatever_is_returned_there_is_one_result_an_item(results: list[Any]) -> None:
     found = scored(lambda items: results)
     assert len(found) == len(ASKED)
-    assert all(isinstance(one, Score | Broken) for one in found)
+    assert all(isinstance(one, Score | Failed) for one in found)
     if results != [Score("bad", 1.0)] * 5 and len(results) != 1:
-        assert all(isinstance(one, Broken) for one in found)
+        assert all(isinstance(one, Failed) for one in found)
 
 
 @pytest.mark.parametrize(
@@ -681,9 +687,9 @@ def test_one_item_that_breaks_a_component_leaves_the_others(
             exec(f"import sys\n{code}", {"__name__": "a_plugin"})
         return [Score(kind, 1.0) for _ in items]
 
-    found = guarded_each("ask", kind, score, ASKED, Score, lambda failure: None)
-    lost = [one.failure for one in found if isinstance(one, Broken)]
-    assert [isinstance(one, Broken) for one in found] == [
+    found = capture_each("ask", kind, score, ASKED, Score, lambda failure: None)
+    lost = [one.failure for one in found if isinstance(one, Failed)]
+    assert [isinstance(one, Failed) for one in found] == [
         number == place for number in range(len(ASKED))
     ]
     assert [(failure.component, failure.type) for failure in lost] == [(kind, name)]

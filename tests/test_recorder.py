@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from selfloop.errors import RequestError
-from selfloop.guard import Blamed
+from selfloop.guard import ComponentError
 from selfloop.records import Adapter, Continuation
 from selfloop.storage import recorder
 from selfloop.storage.recorder import Recorder
@@ -103,6 +103,6 @@ def test_another_adapter_reads_anew(made: tuple[Reads, Recorder]) -> None:
 def test_a_backend_that_reads_wrongly_is_blamed(wrong: Any, made: tuple[Reads, Recorder]) -> None:
     backend, recorded = made
     backend.loglikelihood = lambda pairs: wrong  # type: ignore[method-assign]
-    with pytest.raises(Blamed) as caught:
+    with pytest.raises(ComponentError) as caught:
         recorded.loglikelihood(PAIRS[:1])
     assert caught.value.component == "backend"

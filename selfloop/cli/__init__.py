@@ -76,10 +76,11 @@ class Commands(click.Group):
             raise  # Ctrl-C, and a command that gives its own exit code
         except BaseException as error:
             if owner := _owner(str(ctx.invoked_subcommand)):
-                from selfloop.guard import said
+                from selfloop.guard import safe_message
 
                 broken = f"the command {ctx.invoked_subcommand} of the plugin {owner} is broken"
-                raise PluginError(f"{broken}: {type(error).__name__}: {said(error)}") from error
+                why = f"{type(error).__name__}: {safe_message(error)}"
+                raise PluginError(f"{broken}: {why}") from error
             raise
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

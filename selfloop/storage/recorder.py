@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from selfloop import progress
 from selfloop.errors import PluginError, RequestError
 from selfloop.events import CompletionDone
-from selfloop.guard import ROUNDING, blaming, impossible, in_order, sound
+from selfloop.guard import ROUNDING, attribute_errors, exactly, impossible, validate_record
 from selfloop.protocols import Backend
 from selfloop.records import Adapter, AdapterProof, Completion, Continuation, ModelInfo, Request
 from selfloop.storage.store import Store
@@ -48,7 +48,7 @@ class Recorder:
         self._store = store
         self._notice = notice
         self.name = name
-        self._info = blaming(name, lambda: sound(backend.describe(), ModelInfo))
+        self._info = attribute_errors(name, lambda: validate_record(backend.describe(), ModelInfo))
         self._adapter: Adapter | None = None
         self.step = ""
 
@@ -58,7 +58,7 @@ class Recorder:
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Swap the adapter; what is generated from now on is stored under its hash."""
-        proof = blaming(self.name, lambda: _proven(self._backend.load_adapter(adapter)))
+        proof = attribute_errors(self.name, lambda: _proven(self._backend.load_adapter(adapter)))
         self._adapter = adapter
         return proof
 
@@ -103,7 +103,7 @@ class Recorder:
         import numpy as np
 
         def read(keys: list[str]) -> dict[str, Any]:
-            results = in_order(ask(tuple(missing[key] for key in keys)), len(keys))
+            results = exactly(ask(tuple(missing[key] for key in keys)), len(keys))
             made = [
                 one if isinstance(one, RequestError) else np.array(list(one), form)
                 for one in results
@@ -119,7 +119,7 @@ class Recorder:
         with progress.task("", len(keys), "texts") as task:
             task.skip(len(keys) - len(to_do))
             for start in range(0, len(to_do), AT_ONCE):
-                made = blaming(self.name, partial(read, to_do[start : start + AT_ONCE]))
+                made = attribute_errors(self.name, partial(read, to_do[start : start + AT_ONCE]))
                 self._store.save_readings(
                     self.step, {k: v for k, v in made.items() if not isinstance(v, RequestError)}
                 )
@@ -199,11 +199,13 @@ class Recorder:
     def _checked(
         self, requests: tuple[Request, ...]
     ) -> Iterator[tuple[int, Completion | RequestError]]:
-        """Yield what the backend gives; what is wrong with it is `Blamed` on the backend, whoever is asking."""
+        """Yield what the backend gives. Raises ComponentError in the name of the backend."""
         wanted = [set(range(request.n)) - set(request.skip) for request in requests]
         refused: set[int] = set()
-        results = blaming(self.name, lambda: iter(self._backend.generate(requests)))
-        while (found := blaming(self.name, lambda: _next(results, wanted, refused))) is not None:
+        results = attribute_errors(self.name, lambda: iter(self._backend.generate(requests)))
+        while (
+            found := attribute_errors(self.name, lambda: _next(results, wanted, refused))
+        ) is not None:
             yield found
 
     def _hand_out(
@@ -240,7 +242,7 @@ def _next(
             raise ValueError(f"refused request {position} twice")
         refused.add(position)
         return position, result
-    result = sound(result, Completion)
+    result = validate_record(result, Completion)
     if result.sample not in wanted[position]:
         raise ValueError(
             f"gave sample {result.sample} of request {position}, which nobody asked for"
@@ -252,7 +254,7 @@ def _next(
 
 
 def _proven(proof: Any) -> AdapterProof:
-    made = sound(proof, AdapterProof)
+    made = validate_record(proof, AdapterProof)
     if why := impossible(made):
         raise ValueError(why)
     return made

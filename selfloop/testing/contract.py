@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from selfloop.config.options import options_model
-from selfloop.guard import sound
+from selfloop.guard import validate_record
 from selfloop.protocols import CAPABILITIES, Component, Judging
 from selfloop.testing.scripted import Limited
 from selfloop.testing.told import judging
@@ -112,7 +112,7 @@ def listed(name: str, found: Any) -> list[Any]:
 def checked(name: str, one: Any, wanted: type[T]) -> T:
     """Return a record as a run takes it; fail where it is another, or a field is of another type."""
     try:
-        return sound(one, wanted)
+        return validate_record(one, wanted)
     except TypeError as error:
         raise AssertionError(f"{name} {error}") from None
 
