@@ -19,7 +19,7 @@ from selfloop.config.recipe import Decide
 from selfloop.config.yaml_source import Source, override
 from selfloop.data.cells import evened
 from selfloop.errors import MissingExtra, RecipeError
-from selfloop.history import UNSAID, Past
+from selfloop.history import WITHOUT_ANSWER, Past
 from selfloop.records import Attempt, Belief, Decision, Outcome, Round
 from selfloop.storage.store import RECIPE, opened, rounds_of
 from selfloop.text.answers import UNKNOWN
@@ -50,7 +50,7 @@ class Run:
     @property
     def beliefs(self) -> tuple[Belief, ...]:
         """Return what is held true after the last round, in the order asked."""
-        return Past.of(self.rounds).beliefs
+        return Past.from_rounds(self.rounds).beliefs
 
     @property
     def declined(self) -> tuple[Outcome, ...]:
@@ -137,7 +137,7 @@ class Run:
             (str(ended.number), *(str(ended.count(d)) for d in get_args(Decision)))
             for ended in rounds
         ]
-        held = sorted(Past.of(rounds).beliefs, key=lambda belief: -belief.confidence)
+        held = sorted(Past.from_rounds(rounds).beliefs, key=lambda belief: -belief.confidence)
         beliefs = [
             (f"{belief.confidence:.2f}", belief.question.text, belief.answer)
             for belief in held[:SHOWN]
@@ -194,9 +194,13 @@ def _text(recipe: str | Mapping[str, Any]) -> str | None:
 def _last(rounds: list[Round]) -> list[Outcome]:
     """Return what became of each question in the end; what says nothing of an answer counts only if nothing else is."""
     last: dict[str, Outcome] = {}
-    for outcome in Past.of(rounds).outcomes:
+    for outcome in Past.from_rounds(rounds).outcomes:
         before = last.get(outcome.question.text)
-        if before is None or before.decision in UNSAID or outcome.decision not in UNSAID:
+        if (
+            before is None
+            or before.decision in WITHOUT_ANSWER
+            or outcome.decision not in WITHOUT_ANSWER
+        ):
             last[outcome.question.text] = outcome
     return list(last.values())
 
@@ -207,7 +211,7 @@ def _attempts(rounds: list[Round]) -> dict[tuple[str, int], Attempt]:
     for ended in rounds:
         for attempt in ended.attempts:
             key = attempt.question.text, ended.number
-            if key not in found or attempt.decision not in UNSAID:
+            if key not in found or attempt.decision not in WITHOUT_ANSWER:
                 found[key] = attempt
     return found
 

@@ -17,6 +17,7 @@ from selfloop import progress
 from selfloop.config.assembly import Named, Parts
 from selfloop.config.prompts import Prompt, is_open
 from selfloop.config.recipe import Recipe
+from selfloop.contradictions import contradictions
 from selfloop.errors import RequestError
 from selfloop.events import AttemptEnded, BatchLearnt, StepName, StepStarted, Trouble
 from selfloop.guard import (
@@ -29,7 +30,7 @@ from selfloop.guard import (
     impossible,
     validate_record,
 )
-from selfloop.history import Past, contradictions, gist
+from selfloop.history import Past
 from selfloop.protocols import (
     Asking,
     Demonstrator,
@@ -57,6 +58,7 @@ from selfloop.records import (
 from selfloop.storage.recorder import LentBackend, TunersBackend
 from selfloop.text.answers import declines, normalise
 from selfloop.text.display import encodable
+from selfloop.text.gist import gist
 from selfloop.text.nonanswers import BOILERPLATE, REFUSAL, non_answer
 from selfloop.text.thoughts import answered, thought, without_thought
 
@@ -178,7 +180,7 @@ def ask(turn: Turn) -> list[Attempt]:
         turn.count(wanted - max(missing, 0), wanted, "questions")
         if missing <= 0 or len(dry) == len(turn.parts.sources):
             break
-        past, lent = turn.past.and_asked(attempts), LentBackend(turn.parts.backend)
+        past, lent = turn.past.with_attempts(attempts), LentBackend(turn.parts.backend)
         asking = Asking(
             missing, turn.number, number, turn.seed("ask", number), lent, past, turn.prompt
         )
@@ -712,7 +714,7 @@ def _tuned(
 ) -> Adapter | None:
     assert turn.parts.tuner is not None
     folder.mkdir(parents=True, exist_ok=True)
-    past = turn.past.and_asked(attempts)
+    past = turn.past.with_attempts(attempts)
     told = Tuning(
         turn.number,
         tuple(attempts),

@@ -365,7 +365,7 @@ def test_dropped_questions_stay_on_record_with_a_reason(turn: Make) -> None:
     assert attempts[0].reason == "length: by its words"
     assert attempts[0].scores == (Score("length", 2.0, "by its words"),)
     assert [e.attempt for e in seen.events if isinstance(e, AttemptEnded)] == [attempts[0]]
-    assert Past().and_asked(attempts).dropped == ("Too short?",)
+    assert Past().with_attempts(attempts).dropped == ("Too short?",)
 
 
 def test_more_questions_than_wanted_are_left_for_later(turn: Make) -> None:
@@ -519,7 +519,7 @@ def test_an_answer_that_contradicts_a_belief_lowers_both(turn: Make) -> None:
     )
     assert (one.decision, one.lowers.decision) == ("declined", "belief"), "still above .6"
     assert "contradicts 'What is the capital of Egypt?': Cairo" in one.reason
-    assert [b.confidence for b in made.past.and_asked([one]).beliefs] == [
+    assert [b.confidence for b in made.past.with_attempts([one]).beliefs] == [
         pytest.approx(0.18 / 0.28)
     ]
 

@@ -49,7 +49,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "events": {"records"},
     "config.prompts": {"errors", "records"},
     "failed_steps": {"errors", "records"},
-    "history": {"text.answers", "text.nonanswers", "records"},
+    "text.gist": set(),
+    "history": {"text.gist", "text.nonanswers", "records"},
+    "contradictions": {"history", "records", "text.answers", "text.gist"},
     "protocols": {"errors", "events", "history", "config.prompts", "records"},
     "registry.hookspecs": {"protocols"},
     "registry.isolation": {"text.display"},
@@ -86,6 +88,7 @@ PUBLIC = {
     "errors",
     "events",
     "registry.hookspecs",
+    "contradictions",
     "history",
     "config.prompts",
     "protocols",
@@ -97,6 +100,7 @@ PUBLIC |= {
     "progress",
     "testing",
     "text.display",
+    "text.gist",
     "text.thoughts",
 }
 # What commands and loaders may import too: they read runs, recipes and files, say what is

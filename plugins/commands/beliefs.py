@@ -17,10 +17,12 @@ from selfloop_plugins._shared.output import (
 
 from selfloop import Outcome, Past, Round, hookimpl
 from selfloop.cli.options import FilePath, as_json, complete_run, run_folder, runs_dir
-from selfloop.history import UNSAID, agree, gist, origin, surest
+from selfloop.contradictions import agree, origin
+from selfloop.history import WITHOUT_ANSWER, most_confident
 from selfloop.storage import atomic
 from selfloop.text.answers import UNKNOWN
 from selfloop.text.display import cells, encodable, printable
+from selfloop.text.gist import gist
 
 WIDE = 180  # cells of a line where it is no terminal that shows it
 # a terminal of fewer cells wraps; below that, what belongs to a row has a line of its own
@@ -95,7 +97,7 @@ class Row(NamedTuple):
 def entries_of(rounds: Iterable[Round]) -> list[Entry]:
     """Return what became of the questions of these rounds, in the order in which it became so."""
     became = (
-        (ended.number, Past(ended.number - 1).and_asked(ended.attempts).outcomes)
+        (ended.number, Past(ended.number - 1).with_attempts(ended.attempts).outcomes)
         for ended in rounds
     )
     return [Entry(number, outcome) for number, outcomes in became for outcome in outcomes]
@@ -111,7 +113,7 @@ def flips(entries: Iterable[Entry]) -> Iterator[Flip]:
     last: dict[str, Entry] = {}
     for after in entries:
         outcome = after.outcome
-        if outcome.decision in UNSAID:
+        if outcome.decision in WITHOUT_ANSWER:
             continue
         before = last.get(outcome.question.text)
         if (
@@ -151,11 +153,13 @@ def held(run: Run, declined: bool = False) -> list[Row]:
     Of beliefs whose questions ask for the same in other words, the surest stands for all.
     """
     last = {
-        e.outcome.question.text: e.outcome for e in run.entries if e.outcome.decision not in UNSAID
+        e.outcome.question.text: e.outcome
+        for e in run.entries
+        if e.outcome.decision not in WITHOUT_ANSWER
     }
     once = {
         outcome.question.text
-        for outcome in surest(o for o in last.values() if o.decision == "belief")
+        for outcome in most_confident(o for o in last.values() if o.decision == "belief")
     }
     kept = ("declined",) if declined else ()
     return [Row(run, o) for text, o in last.items() if text in once or o.decision in kept]

@@ -44,7 +44,9 @@ def summary(folder: Path) -> dict[str, Any]:
             "failed_verifiers": [_failed_step(step) for step in failed_verifiers(rounds)],
             "beliefs": [
                 {"question": b.question.text, "answer": b.answer, "confidence": b.confidence}
-                for b in sorted(Past.of(rounds).beliefs, key=lambda belief: -belief.confidence)
+                for b in sorted(
+                    Past.from_rounds(rounds).beliefs, key=lambda belief: -belief.confidence
+                )
             ],
         }
     finally:

@@ -356,7 +356,7 @@ class Store:
     def past(self) -> Past:
         """Return what the next round must know of the stored ones."""
         rounds = list(self.rounds())
-        return replace(Past.of(rounds), adapter=self.in_effect(rounds))
+        return replace(Past.from_rounds(rounds), adapter=self.in_effect(rounds))
 
     def in_effect(self, rounds: Sequence[Round]) -> Adapter | None:
         """Return the adapter after these first rounds: the last one made, or what was gone back to

@@ -110,7 +110,7 @@ def tuning(
 ) -> Tuning:
     """Return what a tuner is told after a first round that ended with the attempts `done`."""
     told = judging(backend, prompts)
-    return Tuning(1, done, Past().and_asked(done), folder, told.backend, told.prompt, 1, tell)
+    return Tuning(1, done, Past().with_attempts(done), folder, told.backend, told.prompt, 1, tell)
 
 
 def events(folder: Path) -> list[Event]:

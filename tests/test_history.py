@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from selfloop.history import Past, agree, contradictions, contradicts, gist, origin
+from selfloop.contradictions import agree, contradictions, contradicts, origin
+from selfloop.history import Past
 from selfloop.records import Adapter, Attempt, Belief, Completion, Failure, Outcome, Question, Round
+from selfloop.text.gist import gist
 
 CAPITAL = "What is the capital of Egypt?"
 OTHERWISE = "Egypt has which capital?"
@@ -300,7 +302,7 @@ def test_a_lowered_belief_is_out_of_the_next_round() -> None:
 
 def test_an_attempt_without_a_draft_is_an_outcome_too() -> None:
     failed = Attempt(Question("Q?", "x")).failed(Failure("answer", "b", "E", "m"))
-    (outcome,) = Past().and_asked([failed]).outcomes
+    (outcome,) = Past().with_attempts([failed]).outcomes
     assert (outcome.decision, outcome.answer, outcome.adapter) == ("failed", "", None)
 
 
@@ -321,7 +323,7 @@ def test_fifty_thousand_are_quick() -> None:
     assert len(past.questions) == len(past.beliefs) == 50_000
     assert past.dropped == ()
     done = contradictions(past.beliefs, attempts)
-    after = past.and_asked(done)
+    after = past.with_attempts(done)
     assert time.process_time() - began < 8
     assert sum(attempt.lowers is not None for attempt in done) == 1000
     assert len(after.outcomes) == 52_000 and len(after.beliefs) == 49_000
