@@ -214,6 +214,12 @@ def impossible(record: Any) -> str:
     return ""
 
 
+def impossible_failure(step: str, component: str, record: Any) -> Failure | None:
+    """Return the failure of a component that gave an impossible record; None for a possible one."""
+    why = impossible(record)
+    return Failure(step, component, "ValueError", why) if why else None
+
+
 def _impossible_completion(completion: Completion) -> str:
     # The comparisons are written so that NaN fails them.
     tokens, logprobs, entropies = len(completion.tokens), completion.logprobs, completion.entropies

@@ -18,7 +18,7 @@ from selfloop.config.recipe import Loaded, read
 from selfloop.errors import DiskFullError, ModelError, NothingAsked, Stopped, StoreError
 from selfloop.events import RoundEnded, RunEnded, RunStarted
 from selfloop.failed_steps import failed_steps, refuse_failed
-from selfloop.loop import play
+from selfloop.loop import run_rounds
 from selfloop.records import Round
 from selfloop.storage.run_names import ALLOWED
 from selfloop.storage.store import RECIPE, Store, opened
@@ -158,7 +158,7 @@ def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
         parts.notice(
             RunStarted(loaded.recipe.name, str(folder), loaded.recipe.rounds, past.rounds, info)
         )
-        for ended in play(loaded.recipe, parts, past):
+        for ended in run_rounds(loaded.recipe, parts, past):
             store.save_round(ended)
             parts.notice(RoundEnded(ended))
         rounds = list(store.rounds())

@@ -30,6 +30,12 @@ from selfloop.testing import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of the planted faults write into the current folder: it must not be the repository."""
+    monkeypatch.chdir(tmp_path)
+
+
 def failures(contract: type[Any]) -> Iterator[str]:
     """Run a contract's tests as pytest would, each on a new case; yield what each that fails says."""
     for name in (one for one in dir(contract) if one.startswith("test_")):

@@ -24,7 +24,7 @@ from selfloop.events import RunStarted, StepStarted
 from selfloop.history import Past
 from selfloop.progress import Monitor
 from selfloop.records import Completion, ModelInfo, Request
-from selfloop.steps import Turn
+from selfloop.steps.context import RoundContext
 from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store
 from selfloop.testing import ScriptedBackend
@@ -277,12 +277,13 @@ def test_a_run_without_a_terminal_shows_progress_among_its_lines(selfloop, write
 
 
 def test_a_tune_tells_batches_loss_and_time_left(lines: list[str], clock: Clock) -> None:
-    parts = SimpleNamespace(backend=SimpleNamespace(step=""), notice=lambda event: None)
-    with Turn(2, SimpleNamespace(rounds=3), parts, Past()) as turn:
-        turn.start("tune", 9)
+    backend = SimpleNamespace(for_step=lambda step: None)
+    parts = SimpleNamespace(backend=backend, notice=lambda event: None)
+    with RoundContext(2, SimpleNamespace(rounds=3), parts, Past()) as context:
+        context.start_step("tune", 9)
         for done in range(1, 2001):
             clock.now += 2
-            turn.learnt(done, 2000, 1 / done)
+            context.on_training_batch(done, 2000, 1 / done)
             Monitor.tick(progress.MONITOR)
     first = "round 2/3 tune: 15 of 2,000 batches · 30 batches/min · loss 0.067 · 1 h 06 min left; 30.0 s so far"
     assert lines[0] == first

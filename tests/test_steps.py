@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from conftest import Query, Selfloop
 
-from selfloop import steps
 from selfloop.config.assembly import Named, Observers, Parts
 from selfloop.config.prompts import Prompts
 from selfloop.config.recipe import Decide, Recipe
@@ -28,11 +27,20 @@ from selfloop.records import (
     Completion,
     Continuation,
     Question,
+    Request,
     Round,
     Sampling,
     Score,
     Verdict,
 )
+from selfloop.steps.answer import answer
+from selfloop.steps.ask import ask
+from selfloop.steps.claims import claims_of
+from selfloop.steps.context import RoundContext
+from selfloop.steps.critique import critique, revise
+from selfloop.steps.decide import decide
+from selfloop.steps.tune import tune
+from selfloop.steps.verify import verify
 from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store
 from selfloop.testing import ScriptedBackend
@@ -87,7 +95,7 @@ class Seen:
         pass
 
 
-Make = Callable[..., steps.Turn]
+Make = Callable[..., RoundContext]
 
 
 @pytest.fixture
@@ -102,7 +110,7 @@ def turn(tmp_path: Path) -> Iterator[Make]:
         past: Past | None = None,
         observer: Observer | None = None,
         **parts: Any,
-    ) -> steps.Turn:
+    ) -> RoundContext:
         said = {
             "name": "test",
             "backend": "scripted",
@@ -127,7 +135,7 @@ def turn(tmp_path: Path) -> Iterator[Make]:
             recorder, notice=notice, prompts=Prompts(), folder=store.folder, plugins={}, **given
         )
         past = past or Past()
-        return steps.Turn(past.rounds + 1, Recipe.model_validate(said), made, past)
+        return RoundContext(past.rounds + 1, Recipe.model_validate(said), made, past)
 
     yield _turn
     for store in stores:
@@ -143,8 +151,8 @@ def answered(draft: str = "Cairo", revision: str | None = None) -> Attempt:
     )
 
 
-def decided(turn: steps.Turn, attempt: Attempt) -> Attempt:
-    (one,) = steps.decide(turn, steps.verify(turn, [attempt]))
+def decided(turn: RoundContext, attempt: Attempt) -> Attempt:
+    (one,) = decide(turn, verify(turn, [attempt]))
     return one
 
 
@@ -224,7 +232,7 @@ def test_a_risk_sets_the_threshold(risk: float, confidences: list[float], belief
 def test_a_risk_is_that_of_the_round(turn: Make) -> None:
     told = turn({"decide": {"risk": 0.2}})
     rated = [replace(answered(), verdicts=(Verdict("v", c),)) for c in (0.9, 0.8, 0.7, 0.5, 0.2)]
-    assert [a.decision for a in steps.decide(told, rated)] == ["belief"] * 3 + [
+    assert [a.decision for a in decide(told, rated)] == ["belief"] * 3 + [
         "undecided",
         "declined",
     ]
@@ -251,8 +259,8 @@ def test_an_answer_that_is_none_is_declined_however_sure(text: str, turn: Make) 
 
 def test_a_verifier_sees_a_revision_only_if_it_says_something_else(turn: Make) -> None:
     same, other = Judge({}), Judge({})
-    steps.verify(turn(verifiers=[Named("same", same)]), [answered("Cairo", "The cairo!")])
-    steps.verify(turn(verifiers=[Named("other", other)]), [answered("Giza", "Cairo")])
+    verify(turn(verifiers=[Named("same", same)]), [answered("Cairo", "The cairo!")])
+    verify(turn(verifiers=[Named("other", other)]), [answered("Giza", "Cairo")])
     assert [c.candidate for c in same.seen] == ["draft"]
     assert [c.candidate for c in other.seen] == ["draft", "revision"]
     assert [s.text for s in other.seen[1].samples] == ["Cairo", "Giza", "Giza"], (
@@ -323,7 +331,7 @@ def test_shares_of_sources(turn: Make) -> None:
         {"ask": {"sources": ["listed"], "questions": 8}},
         sources=[Named("a", some, share=3), Named("b", other)],
     )
-    assert len(steps.ask(made)) == 8
+    assert len(ask(made)) == 8
     assert (some.asked, other.asked) == ([6], [2])
 
 
@@ -333,13 +341,13 @@ def test_a_dry_source_is_left_alone_and_the_others_fill_up(turn: Make) -> None:
         {"ask": {"sources": ["listed"], "questions": 6}},
         sources=[Named("dry", dry), Named("full", full)],
     )
-    assert [a.question.text for a in steps.ask(made)] == QUESTIONS[:6]
+    assert [a.question.text for a in ask(made)] == QUESTIONS[:6]
     assert (dry.asked, full.asked) == ([3], [3, 3])
 
 
 def test_a_round_without_questions_is_empty(turn: Make) -> None:
     dry = Listed([])
-    assert steps.ask(turn(sources=[Named("dry", dry)])) == []
+    assert ask(turn(sources=[Named("dry", dry)])) == []
     assert len(dry.asked) == 1
 
 
@@ -348,7 +356,7 @@ def test_a_source_is_asked_again_only_so_often(turn: Make) -> None:
     made = turn(
         {"ask": {"sources": ["listed"], "questions": 9, "turns": 4}}, sources=[Named("slow", slow)]
     )
-    assert len(steps.ask(made)) == 4
+    assert len(ask(made)) == 4
     assert slow.asked == [9, 8, 7, 6]
 
 
@@ -360,7 +368,7 @@ def test_dropped_questions_stay_on_record_with_a_reason(turn: Make) -> None:
         scorers=[Named("length", Length(), minimum=4.0)],
         observer=seen,
     )
-    attempts = steps.ask(made)
+    attempts = ask(made)
     assert [a.decision for a in attempts] == ["dropped", None, None]
     assert attempts[0].reason == "length: by its words"
     assert attempts[0].scores == (Score("length", 2.0, "by its words"),)
@@ -377,7 +385,7 @@ def test_more_questions_than_wanted_are_left_for_later(turn: Make) -> None:
         {"ask": {"sources": ["listed"], "questions": 3}},
         sources=[Named("eager", Eager(QUESTIONS[:5]))],
     )
-    attempts = steps.ask(made)
+    attempts = ask(made)
     assert [a.question.text for a in attempts] == QUESTIONS[:3]
     assert all(a.live for a in attempts)
 
@@ -388,7 +396,7 @@ def test_two_sources_of_one_kind_are_two(turn: Make) -> None:
         {"ask": {"sources": ["listed"], "questions": 6}},
         sources=[Named("file", short), Named("file-2", long)],
     )
-    assert len(steps.ask(made)) == 6
+    assert len(ask(made)) == 6
 
 
 def test_no_question_of_the_user_is_lost(
@@ -409,27 +417,27 @@ def test_no_question_of_the_user_is_lost(
 
 def test_answer_draws_a_greedy_draft_and_samples(turn: Make) -> None:
     made = turn({"answer": {"samples": 5}})
-    (one,) = steps.answer(made, [Attempt(Question("What is it?", "test"))])
+    (one,) = answer(made, [Attempt(Question("What is it?", "test"))])
     assert one.draft is not None
     assert [s.sample for s in one.samples] == [0, 1, 2, 3, 4]
-    assert steps.answer(made, [Attempt(Question("What is it?", "test"))]) == [one], (
+    assert answer(made, [Attempt(Question("What is it?", "test"))]) == [one], (
         "asked again, it is the same"
     )
 
 
 def test_the_same_question_in_another_round_draws_other_samples(turn: Make) -> None:
-    ask = [Attempt(Question("What is it?", "test"))]
+    attempts = [Attempt(Question("What is it?", "test"))]
     first, second = (
         turn({"answer": {"samples": 12}}),
         turn({"answer": {"samples": 12}}, past=Past(rounds=1)),
     )
-    assert steps.answer(first, ask)[0].samples != steps.answer(second, ask)[0].samples
+    assert answer(first, attempts)[0].samples != answer(second, attempts)[0].samples
 
 
 def test_without_critique_nothing_is_criticised(turn: Make) -> None:
     made = turn({"critique": "none"})
     attempts = [answered()]
-    assert steps.revise(made, steps.critique(made, attempts)) == attempts
+    assert revise(made, critique(made, attempts)) == attempts
 
 
 @dataclass
@@ -446,24 +454,24 @@ class Critical:
 def test_a_revision_has_the_log_probabilities_it_has_after_the_bare_question(turn: Make) -> None:
     backend = ScriptedBackend({"Corrected answer:": ["Giza"], "": ["Cairo"]})
     made = turn(critic=Named("plain", Critical()), backend=backend)
-    (one,) = steps.revise(made, steps.critique(made, [answered("Cairo")]))
+    (one,) = revise(made, critique(made, [answered("Cairo")]))
     assert one.critique is not None and one.critique.text == "The answer is wrong."
     assert one.revision is not None and one.revision.text == "Giza"
     bare = Continuation(made.prompt("answer", question=one.question.text), " Giza\n")
     assert [one.revision.logprobs] == backend.loglikelihood([bare])
-    (claim,) = [c for c in steps._claims(one) if c.candidate == "revision"]
+    (claim,) = [c for c in claims_of(one) if c.candidate == "revision"]
     assert claim.answer == one.revision
 
 
 def test_a_critic_with_nothing_to_say_leaves_the_draft(turn: Make) -> None:
     made = turn(critic=Named("plain", Critical(" ")))
     attempts = [answered()]
-    assert steps.revise(made, steps.critique(made, attempts)) == attempts
+    assert revise(made, critique(made, attempts)) == attempts
 
 
 def test_a_critic_that_raises_costs_the_critique_only(turn: Make) -> None:
     made = turn(critic=Named("plain", object()))
-    (one,) = steps.revise(made, steps.critique(made, [answered()]))
+    (one,) = revise(made, critique(made, [answered()]))
     assert one.live and one.revision is None
     assert [(f.step, f.component, f.type) for f in one.failures] == [
         ("critique", "plain", "AttributeError")
@@ -485,18 +493,18 @@ def test_a_demonstrator_makes_the_answer_prompts_in_one_call(turn: Make) -> None
     shown, backend = Shown(), ScriptedBackend({r"Shown\. Is (\w+)": ["yes {1}"]})
     made = turn(demonstrator=Named("own", shown), backend=backend)
     asked = [Attempt(Question(f"Is {name} it?", "test")) for name in ("Ada", "Bob")]
-    done = steps.answer(made, asked)
+    done = answer(made, asked)
     assert [one.answer for one in done] == ["yes Ada", "yes Bob"]
     assert made.prompt("answer", question="Is Ada it?") == "Shown. Is Ada it? Answer:"
     assert shown.asked == [["Is Ada it?", "Is Bob it?"]]
-    assert made.prompt("critique", question="Q?", draft="A") == made.plain(
+    assert made.prompt("critique", question="Q?", draft="A") == made.recipe_prompt(
         "critique", question="Q?", draft="A"
     )
 
 
 def test_without_prompts_nothing_is_answered(turn: Make) -> None:
     made = turn(demonstrator=Named("own", Shown(short=1)))
-    (one,) = steps.answer(made, [Attempt(Question("Is it?", "test"))])
+    (one,) = answer(made, [Attempt(Question("Is it?", "test"))])
     assert (one.decision, one.failures[0].component) == ("failed", "own")
 
 
@@ -511,7 +519,7 @@ def test_an_answer_that_contradicts_a_belief_lowers_both(turn: Make) -> None:
         "Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded"
     )
     made = turn(past=believed("Cairo", 0.9), verifiers=judges({"draft": 0.8}))
-    (one,) = steps.decide(made, steps.verify(made, [replace(answered("Giza"), question=asked)]))
+    (one,) = decide(made, verify(made, [replace(answered("Giza"), question=asked)]))
     assert one.lowers is not None
     assert (one.confidence, one.lowers.confidence) == (
         pytest.approx(0.08 / 0.28),
@@ -529,7 +537,7 @@ def test_a_belief_that_falls_below_the_threshold_is_none_any_more(turn: Make) ->
         "Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded"
     )
     made = turn(past=believed("Cairo", 0.8), verifiers=judges({"draft": 0.8}))
-    (one,) = steps.decide(made, steps.verify(made, [replace(answered("Giza"), question=asked)]))
+    (one,) = decide(made, verify(made, [replace(answered("Giza"), question=asked)]))
     assert one.lowers is not None and one.lowers.decision == "undecided"
     after = made.past.after(Round(2, (one,)))
     assert after.beliefs == ()
@@ -539,7 +547,7 @@ def test_a_belief_that_falls_below_the_threshold_is_none_any_more(turn: Make) ->
 def test_steps_leave_alone_what_has_ended(turn: Make) -> None:
     gone = Attempt(Question("Gone?", "test"), decision="dropped", reason="x")
     made = turn(verifiers=judges({"draft": 1.0}))
-    for step in (steps.answer, steps.critique, steps.revise, steps.verify, steps.decide):
+    for step in (answer, critique, revise, verify, decide):
         assert step(made, [gone]) == [gone]
 
 
@@ -548,7 +556,7 @@ def test_a_request_that_is_refused_fails_alone(turn: Make) -> None:
     attempts = [
         Attempt(Question(text, "test")) for text in ("Who was it?", "who " * 90, "What was it?")
     ]
-    done = steps.answer(made, attempts)
+    done = answer(made, attempts)
     assert [a.decision for a in done] == [None, "failed", None]
     assert done[1].failures[0].type == "RequestError"
     assert "over the context of 80" in done[1].reason
@@ -580,8 +588,8 @@ class Refusing(ScriptedBackend):
         return super().load_adapter(adapter)
 
 
-def said_under(turn: steps.Turn) -> str | None:
-    request = steps.Request("Answer:", Sampling())
+def said_under(turn: RoundContext) -> str | None:
+    request = Request("Answer:", Sampling())
     ((_, completion),) = turn.parts.backend.generate([request])
     assert isinstance(completion, Completion)
     return completion.adapter
@@ -592,7 +600,7 @@ def test_tune_runs_every_so_many_rounds(turn: Make) -> None:
     recipe = {"tuner": {"kind": "lora", "every": 2}}
     for rounds in range(4):
         made = turn(recipe, past=Past(rounds=rounds), tuner=Named("lora", tuner))
-        adapter = steps.tune(made, [])
+        adapter = tune(made, [])
         assert (adapter is not None) == (made.number % 2 == 0)
         assert said_under(made) == (adapter.sha256 if adapter else None)
     assert tuner.rounds == [2, 4]
@@ -600,7 +608,7 @@ def test_tune_runs_every_so_many_rounds(turn: Make) -> None:
 
 def test_what_a_tuner_tells_reaches_the_observers(turn: Make) -> None:
     seen = Seen()
-    steps.tune(turn({"tuner": {"kind": "lora"}}, tuner=Named("lora", Tuner()), observer=seen), [])
+    tune(turn({"tuner": {"kind": "lora"}}, tuner=Named("lora", Tuner()), observer=seen), [])
     assert seen.events == [StepStarted(1, "tune", 0), BatchLearnt(1, 1, 2, 0.5)]
 
 
@@ -608,7 +616,7 @@ def test_the_tuner_learns_from_this_round_too(turn: Make) -> None:
     held = Past().after(Round(1, (decided(turn(verifiers=judges({"draft": 1.0})), answered()),)))
     made = turn({"tuner": {"kind": "lora"}}, past=held, tuner=Named("lora", Tuner()))
     other = replace(answered(), question=Question("Where is the Sphinx?", "test"))
-    adapter = steps.tune(made, [decided(turn(verifiers=judges({"draft": 1.0})), other)])
+    adapter = tune(made, [decided(turn(verifiers=judges({"draft": 1.0})), other)])
     assert adapter is not None
     assert (made.parts.folder / adapter.path).read_text() == "2"
     assert adapter.round == 2
@@ -616,13 +624,13 @@ def test_the_tuner_learns_from_this_round_too(turn: Make) -> None:
 
 def test_an_adapter_that_is_refused_leaves_the_last_good_one(turn: Make) -> None:
     made = turn({"tuner": {"kind": "lora"}}, backend=Refusing(), tuner=Named("lora", Tuner()))
-    first = steps.tune(made, [])
+    first = tune(made, [])
     assert said_under(made) == "sha-1"
     made.number, made.past = 2, Past(rounds=1, adapter=first)
-    assert steps.tune(made, []) is None
+    assert tune(made, []) is None
     assert [f.type for f in made.failures] == ["ModelError"]
     made.number = 3
-    request = steps.Request("Something else. Answer:", Sampling())
+    request = Request("Something else. Answer:", Sampling())
     ((_, completion),) = made.parts.backend.generate([request])
     assert isinstance(completion, Completion)
     assert completion.adapter == "sha-1"

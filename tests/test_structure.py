@@ -26,6 +26,9 @@ HEAVY = {
 }
 
 DATA = {f"data.{path.stem}" for path in (ROOT / "selfloop" / "data").glob("[a-z]*.py")}
+STEPS = {
+    f"steps.{name}" for name in ("answer", "ask", "context", "critique", "decide", "tune", "verify")
+}
 # What each layer may import of selfloop. `protocols` and below are nouns; `steps` and above are
 # verbs.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -77,7 +80,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "storage.store",
         "text.display",
     },
-    "loop": {"steps", "config.assembly", "history", "config.recipe", "records"},
+    "loop": {*STEPS, "config.assembly", "history", "config.recipe", "records"},
 }
 # What stands above the steps: nothing but the runner and the command line may know it.
 ABOVE = {"loop", "runner", "evaluation.rescoring", "forecast", "library", "cli", "testing"}

@@ -34,7 +34,10 @@ from selfloop.records import (
     Round,
 )
 from selfloop.runner import new_folder, stored_recipe
-from selfloop.steps import ADAPTERS, Turn, decide, verify
+from selfloop.steps.context import RoundContext
+from selfloop.steps.decide import decide
+from selfloop.steps.tune import ADAPTERS
+from selfloop.steps.verify import verify
 from selfloop.storage.store import RECIPE, Store
 from selfloop.text.answers import also_declining
 
@@ -146,12 +149,13 @@ def _rejudged(
         past = Past()
         for ended in rounds:
             parts.load_adapter(past.adapter)
-            with Turn(ended.number, loaded.recipe, parts, past) as turn:
-                attempts = decide(
-                    turn, verify(turn, [_unjudged(attempt) for attempt in ended.attempts])
-                )
+            with RoundContext(ended.number, loaded.recipe, parts, past) as context:
+                unjudged = [_unjudged(attempt) for attempt in ended.attempts]
+                attempts = decide(context, verify(context, unjudged))
             kept = tuple(failure for failure in ended.failures if failure.step != "verify")
-            made = replace(ended, attempts=tuple(attempts), failures=(*kept, *turn.all_failures()))
+            made = replace(
+                ended, attempts=tuple(attempts), failures=(*kept, *context.all_failures())
+            )
             yield made
             past = replace(past.after(made), adapter=store.in_effect(rounds[: ended.number]))
         _refuse_unread(loaded, parts.prompts.rendered)

@@ -23,7 +23,7 @@ from selfloop.config.recipe import Decide, Loaded, Recipe
 from selfloop.events import RoundEnded, RunEnded
 from selfloop.forecast.machine import forget_peak, peak
 from selfloop.forecast.meter import AT_ONCE, Meter, Rates, Step, own_parts, settled, text_of
-from selfloop.loop import play
+from selfloop.loop import run_rounds
 from selfloop.protocols import Backend, Observer
 from selfloop.records import Message, ModelInfo, Request, Round
 from selfloop.storage.store import DATABASE, RECIPE, Store
@@ -139,7 +139,7 @@ def _watching(loaded: Loaded, folder: Path) -> list[Named[Observer]]:
 def _rounds(recipe: Recipe, parts: Parts, store: Store, until: float) -> tuple[list[Round], float]:
     """Play the rounds of a recipe, each stored as it ends; return them, and what storing the first one took."""
     ended, recording = list[Round](), 0.0
-    for one in play(recipe, parts, store.past()):
+    for one in run_rounds(recipe, parts, store.past()):
         start = time.perf_counter()
         store.save_round(one)
         parts.notice(RoundEnded(one))

@@ -10,7 +10,8 @@ import json
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,13 @@ AT_ONCE = 512  # texts that are read before what came of them is stored
 AXES = {"loglikelihood": 1, "hidden_states": 2, "attentions": 3}
 
 
+@dataclass
+class _InEffect:
+    """The adapter that is in effect, shared by a recorder and those bound to a step."""
+
+    adapter: Adapter | None = None
+
+
 class Recorder:
     """A `Backend` that stores every completion and reading as it arrives and never asks for one that is stored."""
 
@@ -49,8 +57,18 @@ class Recorder:
         self._notice = notice
         self.name = name
         self._info = attribute_errors(name, lambda: validate_record(backend.describe(), ModelInfo))
-        self._adapter: Adapter | None = None
-        self.step = ""
+        self._in_effect = _InEffect()
+        self._step = ""
+
+    def for_step(self, step: str) -> "Recorder":
+        """Return this recorder bound to a step: its completions are stored under that name.
+
+        The recorder that is bound and the one it comes from share all else, the adapter in effect
+        included.
+        """
+        bound = copy(self)
+        bound._step = step
+        return bound
 
     def describe(self) -> ModelInfo:
         """Return what the wrapped backend says of its model."""
@@ -59,13 +77,13 @@ class Recorder:
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Swap the adapter; what is generated from now on is stored under its hash."""
         proof = attribute_errors(self.name, lambda: _proven(self._backend.load_adapter(adapter)))
-        self._adapter = adapter
+        self._in_effect.adapter = adapter
         return proof
 
     @property
     def adapter(self) -> Adapter | None:
         """Return the adapter that is in effect."""
-        return self._adapter
+        return self._in_effect.adapter
 
     def loglikelihood(
         self, pairs: Sequence[Continuation]
@@ -121,7 +139,7 @@ class Recorder:
             for start in range(0, len(to_do), AT_ONCE):
                 made = attribute_errors(self.name, partial(read, to_do[start : start + AT_ONCE]))
                 self._store.save_readings(
-                    self.step, {k: v for k, v in made.items() if not isinstance(v, RequestError)}
+                    self._step, {k: v for k, v in made.items() if not isinstance(v, RequestError)}
                 )
                 found |= made
                 task.advance(len(made))
@@ -136,7 +154,7 @@ class Recorder:
         return self._name(replace(request, n=1, skip=()), "completions")
 
     def _name(self, asked: Request | Continuation, what: str) -> str:
-        adapter = (self._adapter.sha256, self._adapter.scale) if self._adapter else None
+        adapter = (self.adapter.sha256, self.adapter.scale) if self.adapter else None
         plain = asdict(asked)
         if "sampling" in plain and not plain["sampling"]["skip_blank"]:
             # what was stored before there was such a setting keeps its name
@@ -192,7 +210,7 @@ class Recorder:
             # cleaned here, so that later prompts are built from the same text now and after a
             # resume
             result = replace(result, text=encodable(result.text))
-            self._store.save_completion(key, self.step, result)
+            self._store.save_completion(key, self._step, result)
             task.advance()
             yield from self._hand_out(requests, waiting[key], result, replayed=False)
 
@@ -217,7 +235,7 @@ class Recorder:
         replayed: bool,
     ) -> Iterator[tuple[int, Completion]]:
         """Give one completion to every request that asked the same and wants this sample."""
-        self._notice(CompletionDone(self.step, len(completion.tokens), replayed))
+        self._notice(CompletionDone(self._step, len(completion.tokens), replayed))
         yield from ((i, completion) for i in indices if completion.sample < requests[i].n)
 
 
