@@ -199,7 +199,7 @@ def validate_record(record: Any, wanted: type[T]) -> T:
 
 
 def impossible(record: Any) -> str:
-    """Return why the values of a record cannot be right, or an empty string. The types are right."""
+    """Return why a record of the right types cannot be right, or an empty string."""
     match record:
         case Verdict(confidence=confidence) if confidence is not None and not 0 <= confidence <= 1:
             return f"confidence {confidence} is not in [0, 1]"

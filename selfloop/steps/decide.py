@@ -45,10 +45,10 @@ def _choose_candidate(context: RoundContext, attempt: Attempt) -> Attempt:
     if not prompt:
         prompt = context.recipe_prompt("answer", question=question)
     confidences = _confidences(attempt, "draft")
-    if _revision_is_better(attempt) and attempt.revision:
-        if not non_answer(question, attempt.revision.text, prompt):
-            attempt = replace(attempt, chosen="revision")
-            confidences = _confidences(attempt, "revision")
+    revision = attempt.revision if _revision_is_better(attempt) else None
+    if revision and not non_answer(question, revision.text, prompt):
+        attempt = replace(attempt, chosen="revision")
+        confidences = _confidences(attempt, "revision")
     chosen = attempt.draft if attempt.chosen == "draft" else attempt.revision
     # A model may think and then answer nothing: its thought may say that it does not know.
     text = attempt.answer or (chosen.thought if chosen else "")

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from selfloop.config.yaml_source import Source
-from selfloop.errors import FULL, DiskFullError, RunLocked, StoreError, disk_full
+from selfloop.errors import DISK_FULL, DiskFullError, RunLocked, StoreError, disk_full
 from selfloop.history import Past
 from selfloop.records import Adapter, Attempt, Completion, Failure, Round
 from selfloop.storage import atomic
@@ -431,7 +431,7 @@ def _disk(folder: Path, error: Exception) -> StoreError:
         return full
     # SQLite had no room for an index of its own
     if text == "disk I/O error" and _free(folder) < SMALLEST_ROOM:
-        return DiskFullError(FULL, folder)
+        return DiskFullError(DISK_FULL, folder)
     if (
         isinstance(error, PermissionError)
         or "readonly" in text
