@@ -1,4 +1,4 @@
-"""The ledger: what holds after all rounds, and how answers that cannot both be right lower each other."""
+"""Beliefs after all rounds, and how answers that cannot both be right lower each other."""
 
 import time
 from dataclasses import replace
@@ -233,7 +233,7 @@ def test_a_belief_whose_question_is_asked_again_is_superseded() -> None:
     ("p", "q"), [(1.0, 1.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.0), (0.0, 1.0), (0.999, 0.999)]
 )
 def test_certainties(p: float, q: float) -> None:
-    """Of two equal certainties each keeps about half: no jump from .99 to 1, and nothing is divided by zero."""
+    """Of two equal certainties each keeps about half; .99 and 1 are alike; no division by zero."""
     (one,) = contradictions([believed(sure=p)], [said("Giza", q)])
     assert (
         one.confidence is not None and one.lowers is not None and one.lowers.confidence is not None

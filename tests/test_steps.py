@@ -99,11 +99,11 @@ Make = Callable[..., RoundContext]
 
 
 @pytest.fixture
-def turn(tmp_path: Path) -> Iterator[Make]:
-    """Make the turn of round 1 of a recipe; `parts` take the place of the recipe's."""
+def new_context(tmp_path: Path) -> Iterator[Make]:
+    """Make the context of round 1 of a recipe; `parts` take the place of the recipe's."""
     stores: list[Store] = []
 
-    def _turn(
+    def _new_context(
         recipe: Mapping[str, Any] | None = None,
         *,
         backend: ScriptedBackend | None = None,
@@ -137,7 +137,7 @@ def turn(tmp_path: Path) -> Iterator[Make]:
         past = past or Past()
         return RoundContext(past.rounds + 1, Recipe.model_validate(said), made, past)
 
-    yield _turn
+    yield _new_context
     for store in stores:
         store.close()
 
@@ -151,8 +151,8 @@ def answered(draft: str = "Cairo", revision: str | None = None) -> Attempt:
     )
 
 
-def decided(turn: RoundContext, attempt: Attempt) -> Attempt:
-    (one,) = decide(turn, verify(turn, [attempt]))
+def decided(context: RoundContext, attempt: Attempt) -> Attempt:
+    (one,) = decide(context, verify(context, [attempt]))
     return one
 
 
@@ -180,9 +180,9 @@ def judges(*rates: Rates) -> list[Named[Judge]]:
     ],
 )
 def test_a_revision_must_be_rated_higher(
-    rates: list[Rates], chosen: str, confidence: float | None, turn: Make
+    rates: list[Rates], chosen: str, confidence: float | None, new_context: Make
 ) -> None:
-    one = decided(turn(verifiers=judges(*rates)), answered("Giza", "Cairo"))
+    one = decided(new_context(verifiers=judges(*rates)), answered("Giza", "Cairo"))
     assert (one.chosen, one.confidence) == (chosen, pytest.approx(confidence))
     assert one.answer == ("Cairo" if chosen == "revision" else "Giza")
 
@@ -198,8 +198,8 @@ def test_a_revision_must_be_rated_higher(
         (0.0, "declined"),
     ],
 )
-def test_thresholds(confidence: float, decision: str, turn: Make) -> None:
-    one = decided(turn(verifiers=judges({"draft": confidence})), answered())
+def test_thresholds(confidence: float, decision: str, new_context: Make) -> None:
+    one = decided(new_context(verifiers=judges({"draft": confidence})), answered())
     assert (one.decision, one.confidence) == (decision, confidence)
     assert f"{confidence:.2f}" in one.reason
 
@@ -229,8 +229,8 @@ def test_a_risk_sets_the_threshold(risk: float, confidences: list[float], belief
     )
 
 
-def test_a_risk_is_that_of_the_round(turn: Make) -> None:
-    told = turn({"decide": {"risk": 0.2}})
+def test_a_risk_is_that_of_the_round(new_context: Make) -> None:
+    told = new_context({"decide": {"risk": 0.2}})
     rated = [replace(answered(), verdicts=(Verdict("v", c),)) for c in (0.9, 0.8, 0.7, 0.5, 0.2)]
     assert [a.decision for a in decide(told, rated)] == ["belief"] * 3 + [
         "undecided",
@@ -238,8 +238,8 @@ def test_a_risk_is_that_of_the_round(turn: Make) -> None:
     ]
 
 
-def test_undecided_when_all_abstain(turn: Make) -> None:
-    one = decided(turn(verifiers=judges({}, {})), answered())
+def test_undecided_when_all_abstain(new_context: Make) -> None:
+    one = decided(new_context(verifiers=judges({}, {})), answered())
     assert (one.decision, one.confidence, one.reason) == (
         "undecided",
         None,
@@ -249,18 +249,18 @@ def test_undecided_when_all_abstain(turn: Make) -> None:
 
 
 @pytest.mark.parametrize("text", ["I don't know.", "", " I'm not sure", "unknown"])
-def test_an_answer_that_is_none_is_declined_however_sure(text: str, turn: Make) -> None:
-    one = decided(turn(verifiers=judges({"draft": 1.0})), answered(text))
+def test_an_answer_that_is_none_is_declined_however_sure(text: str, new_context: Make) -> None:
+    one = decided(new_context(verifiers=judges({"draft": 1.0})), answered(text))
     assert (one.decision, one.reason) == ("declined", "the model declined")
 
 
 # --- verify
 
 
-def test_a_verifier_sees_a_revision_only_if_it_says_something_else(turn: Make) -> None:
+def test_a_verifier_sees_a_revision_only_if_it_says_something_else(new_context: Make) -> None:
     same, other = Judge({}), Judge({})
-    verify(turn(verifiers=[Named("same", same)]), [answered("Cairo", "The cairo!")])
-    verify(turn(verifiers=[Named("other", other)]), [answered("Giza", "Cairo")])
+    verify(new_context(verifiers=[Named("same", same)]), [answered("Cairo", "The cairo!")])
+    verify(new_context(verifiers=[Named("other", other)]), [answered("Giza", "Cairo")])
     assert [c.candidate for c in same.seen] == ["draft"]
     assert [c.candidate for c in other.seen] == ["draft", "revision"]
     assert [s.text for s in other.seen[1].samples] == ["Cairo", "Giza", "Giza"], (
@@ -293,14 +293,14 @@ class Counts:
         ]
 
 
-def test_a_verifier_is_shown_what_those_before_it_say_and_may_ask_again(turn: Make) -> None:
+def test_a_verifier_is_shown_what_those_before_it_say_and_may_ask_again(new_context: Make) -> None:
     second = Second()
     judged = [
         Named("counts", Counts()),
         Named("fragile", Counts(breaks=True)),
         Named("second", second),
     ]
-    attempt = decided(turn(verifiers=judged), answered())
+    attempt = decided(new_context(verifiers=judged), answered())
     own = (Verdict("counts", 1.0), Verdict("fragile", 1.0))
     assert second.seen == [(own, [(Verdict("counts", 0.0),)])]
     assert attempt.verdicts == (*own, Verdict("second", None, "listens"))
@@ -309,9 +309,10 @@ def test_a_verifier_is_shown_what_those_before_it_say_and_may_ask_again(turn: Ma
     )
 
 
-def test_what_a_broken_verifier_says_is_a_failure_and_the_others_decide(turn: Make) -> None:
+def test_what_a_broken_verifier_says_is_a_failure_and_the_others_decide(new_context: Make) -> None:
     attempt = decided(
-        turn(verifiers=judges({"draft": 1.5}, {"draft": float("nan")}, {"draft": 0.9})), answered()
+        new_context(verifiers=judges({"draft": 1.5}, {"draft": float("nan")}, {"draft": 0.9})),
+        answered(),
     )
     assert (attempt.decision, attempt.confidence) == ("belief", 0.9)
     assert [f.component for f in attempt.failures] == ["judge0", "judge1"]
@@ -325,9 +326,9 @@ WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 QUESTIONS = [f"Question number {word}?" for word in WORDS]
 
 
-def test_shares_of_sources(turn: Make) -> None:
+def test_shares_of_sources(new_context: Make) -> None:
     some, other = Listed(list(QUESTIONS)), Listed([q.upper() for q in QUESTIONS])
-    made = turn(
+    made = new_context(
         {"ask": {"sources": ["listed"], "questions": 8}},
         sources=[Named("a", some, share=3), Named("b", other)],
     )
@@ -335,9 +336,9 @@ def test_shares_of_sources(turn: Make) -> None:
     assert (some.asked, other.asked) == ([6], [2])
 
 
-def test_a_dry_source_is_left_alone_and_the_others_fill_up(turn: Make) -> None:
+def test_a_dry_source_is_left_alone_and_the_others_fill_up(new_context: Make) -> None:
     dry, full = Listed([]), Listed(list(QUESTIONS))
-    made = turn(
+    made = new_context(
         {"ask": {"sources": ["listed"], "questions": 6}},
         sources=[Named("dry", dry), Named("full", full)],
     )
@@ -345,24 +346,24 @@ def test_a_dry_source_is_left_alone_and_the_others_fill_up(turn: Make) -> None:
     assert (dry.asked, full.asked) == ([3], [3, 3])
 
 
-def test_a_round_without_questions_is_empty(turn: Make) -> None:
+def test_a_round_without_questions_is_empty(new_context: Make) -> None:
     dry = Listed([])
-    assert ask(turn(sources=[Named("dry", dry)])) == []
+    assert ask(new_context(sources=[Named("dry", dry)])) == []
     assert len(dry.asked) == 1
 
 
-def test_a_source_is_asked_again_only_so_often(turn: Make) -> None:
+def test_a_source_is_asked_again_only_so_often(new_context: Make) -> None:
     slow = Listed(list(QUESTIONS), at_once=1)
-    made = turn(
+    made = new_context(
         {"ask": {"sources": ["listed"], "questions": 9, "turns": 4}}, sources=[Named("slow", slow)]
     )
     assert len(ask(made)) == 4
     assert slow.asked == [9, 8, 7, 6]
 
 
-def test_dropped_questions_stay_on_record_with_a_reason(turn: Make) -> None:
+def test_dropped_questions_stay_on_record_with_a_reason(new_context: Make) -> None:
     texts, seen = ["Too short?", "This one is long enough?", "So is this one here?"], Seen()
-    made = turn(
+    made = new_context(
         {"ask": {"sources": ["listed"], "questions": 2}},
         sources=[Named("listed", Listed(texts))],
         scorers=[Named("length", Length(), minimum=4.0)],
@@ -376,12 +377,12 @@ def test_dropped_questions_stay_on_record_with_a_reason(turn: Make) -> None:
     assert Past().with_attempts(attempts).dropped == ("Too short?",)
 
 
-def test_more_questions_than_wanted_are_left_for_later(turn: Make) -> None:
+def test_more_questions_than_wanted_are_left_for_later(new_context: Make) -> None:
     class Eager(Listed):
         def ask(self, asking: Asking) -> list[Question]:
             return [Question(text, "eager") for text in self.texts]
 
-    made = turn(
+    made = new_context(
         {"ask": {"sources": ["listed"], "questions": 3}},
         sources=[Named("eager", Eager(QUESTIONS[:5]))],
     )
@@ -390,9 +391,9 @@ def test_more_questions_than_wanted_are_left_for_later(turn: Make) -> None:
     assert all(a.live for a in attempts)
 
 
-def test_two_sources_of_one_kind_are_two(turn: Make) -> None:
+def test_two_sources_of_one_kind_are_two(new_context: Make) -> None:
     short, long = Listed(QUESTIONS[:1]), Listed(QUESTIONS[1:])
-    made = turn(
+    made = new_context(
         {"ask": {"sources": ["listed"], "questions": 6}},
         sources=[Named("file", short), Named("file-2", long)],
     )
@@ -402,7 +403,9 @@ def test_two_sources_of_one_kind_are_two(turn: Make) -> None:
 def test_no_question_of_the_user_is_lost(
     write: Callable[[Mapping[str, str]], Path], selfloop: Selfloop, query: Query
 ) -> None:
-    recipe = "rounds: 4\nbackend: scripted\nask: {questions: 2, scorers: [], sources: [topics, {kind: file, path: q.txt}]}\n"
+    sources = "[topics, {kind: file, path: q.txt}]"
+    ask_part = f"ask: {{questions: 2, scorers: [], sources: {sources}}}"
+    recipe = f"rounds: 4\nbackend: scripted\n{ask_part}\n"
     folder = write({"q.txt": "Who was the first?\nWho was the last?\n", "recipe.yaml": recipe})
     assert selfloop("run", "recipe.yaml").code == 0
     rows = query(
@@ -415,8 +418,8 @@ def test_no_question_of_the_user_is_lost(
 # --- answer, critique, revise
 
 
-def test_answer_draws_a_greedy_draft_and_samples(turn: Make) -> None:
-    made = turn({"answer": {"samples": 5}})
+def test_answer_draws_a_greedy_draft_and_samples(new_context: Make) -> None:
+    made = new_context({"answer": {"samples": 5}})
     (one,) = answer(made, [Attempt(Question("What is it?", "test"))])
     assert one.draft is not None
     assert [s.sample for s in one.samples] == [0, 1, 2, 3, 4]
@@ -425,17 +428,17 @@ def test_answer_draws_a_greedy_draft_and_samples(turn: Make) -> None:
     )
 
 
-def test_the_same_question_in_another_round_draws_other_samples(turn: Make) -> None:
+def test_the_same_question_in_another_round_draws_other_samples(new_context: Make) -> None:
     attempts = [Attempt(Question("What is it?", "test"))]
     first, second = (
-        turn({"answer": {"samples": 12}}),
-        turn({"answer": {"samples": 12}}, past=Past(rounds=1)),
+        new_context({"answer": {"samples": 12}}),
+        new_context({"answer": {"samples": 12}}, past=Past(rounds=1)),
     )
     assert answer(first, attempts)[0].samples != answer(second, attempts)[0].samples
 
 
-def test_without_critique_nothing_is_criticised(turn: Make) -> None:
-    made = turn({"critique": "none"})
+def test_without_critique_nothing_is_criticised(new_context: Make) -> None:
+    made = new_context({"critique": "none"})
     attempts = [answered()]
     assert revise(made, critique(made, attempts)) == attempts
 
@@ -451,9 +454,11 @@ class Critical:
         return [Completion(self.text) for _ in claims]
 
 
-def test_a_revision_has_the_log_probabilities_it_has_after_the_bare_question(turn: Make) -> None:
+def test_a_revision_has_the_log_probabilities_it_has_after_the_bare_question(
+    new_context: Make,
+) -> None:
     backend = ScriptedBackend({"Corrected answer:": ["Giza"], "": ["Cairo"]})
-    made = turn(critic=Named("plain", Critical()), backend=backend)
+    made = new_context(critic=Named("plain", Critical()), backend=backend)
     (one,) = revise(made, critique(made, [answered("Cairo")]))
     assert one.critique is not None and one.critique.text == "The answer is wrong."
     assert one.revision is not None and one.revision.text == "Giza"
@@ -463,14 +468,14 @@ def test_a_revision_has_the_log_probabilities_it_has_after_the_bare_question(tur
     assert claim.answer == one.revision
 
 
-def test_a_critic_with_nothing_to_say_leaves_the_draft(turn: Make) -> None:
-    made = turn(critic=Named("plain", Critical(" ")))
+def test_a_critic_with_nothing_to_say_leaves_the_draft(new_context: Make) -> None:
+    made = new_context(critic=Named("plain", Critical(" ")))
     attempts = [answered()]
     assert revise(made, critique(made, attempts)) == attempts
 
 
-def test_a_critic_that_raises_costs_the_critique_only(turn: Make) -> None:
-    made = turn(critic=Named("plain", object()))
+def test_a_critic_that_raises_costs_the_critique_only(new_context: Make) -> None:
+    made = new_context(critic=Named("plain", object()))
     (one,) = revise(made, critique(made, [answered()]))
     assert one.live and one.revision is None
     assert [(f.step, f.component, f.type) for f in one.failures] == [
@@ -489,9 +494,9 @@ class Shown:
         return [f"Shown. {text} Answer:" for text in questions][self.short :]
 
 
-def test_a_demonstrator_makes_the_answer_prompts_in_one_call(turn: Make) -> None:
+def test_a_demonstrator_makes_the_answer_prompts_in_one_call(new_context: Make) -> None:
     shown, backend = Shown(), ScriptedBackend({r"Shown\. Is (\w+)": ["yes {1}"]})
-    made = turn(demonstrator=Named("own", shown), backend=backend)
+    made = new_context(demonstrator=Named("own", shown), backend=backend)
     asked = [Attempt(Question(f"Is {name} it?", "test")) for name in ("Ada", "Bob")]
     done = answer(made, asked)
     assert [one.answer for one in done] == ["yes Ada", "yes Bob"]
@@ -502,8 +507,8 @@ def test_a_demonstrator_makes_the_answer_prompts_in_one_call(turn: Make) -> None
     )
 
 
-def test_without_prompts_nothing_is_answered(turn: Make) -> None:
-    made = turn(demonstrator=Named("own", Shown(short=1)))
+def test_without_prompts_nothing_is_answered(new_context: Make) -> None:
+    made = new_context(demonstrator=Named("own", Shown(short=1)))
     (one,) = answer(made, [Attempt(Question("Is it?", "test"))])
     assert (one.decision, one.failures[0].component) == ("failed", "own")
 
@@ -513,12 +518,12 @@ def believed(answer: str, confidence: float) -> Past:
     return Past().after(Round(1, (said,)))
 
 
-def test_an_answer_that_contradicts_a_belief_lowers_both(turn: Make) -> None:
+def test_an_answer_that_contradicts_a_belief_lowers_both(new_context: Make) -> None:
     """p(1 - q) / (1 - pq) of .9 and .8: .18 / .28 and .08 / .28."""
     asked = Question(
         "Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded"
     )
-    made = turn(past=believed("Cairo", 0.9), verifiers=judges({"draft": 0.8}))
+    made = new_context(past=believed("Cairo", 0.9), verifiers=judges({"draft": 0.8}))
     (one,) = decide(made, verify(made, [replace(answered("Giza"), question=asked)]))
     assert one.lowers is not None
     assert (one.confidence, one.lowers.confidence) == (
@@ -532,11 +537,11 @@ def test_an_answer_that_contradicts_a_belief_lowers_both(turn: Make) -> None:
     ]
 
 
-def test_a_belief_that_falls_below_the_threshold_is_none_any_more(turn: Make) -> None:
+def test_a_belief_that_falls_below_the_threshold_is_none_any_more(new_context: Make) -> None:
     asked = Question(
         "Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded"
     )
-    made = turn(past=believed("Cairo", 0.8), verifiers=judges({"draft": 0.8}))
+    made = new_context(past=believed("Cairo", 0.8), verifiers=judges({"draft": 0.8}))
     (one,) = decide(made, verify(made, [replace(answered("Giza"), question=asked)]))
     assert one.lowers is not None and one.lowers.decision == "undecided"
     after = made.past.after(Round(2, (one,)))
@@ -544,15 +549,17 @@ def test_a_belief_that_falls_below_the_threshold_is_none_any_more(turn: Make) ->
     assert after.questions == ("What is the capital of Egypt?", "Egypt has which capital?")
 
 
-def test_steps_leave_alone_what_has_ended(turn: Make) -> None:
+def test_steps_leave_alone_what_has_ended(new_context: Make) -> None:
     gone = Attempt(Question("Gone?", "test"), decision="dropped", reason="x")
-    made = turn(verifiers=judges({"draft": 1.0}))
+    made = new_context(verifiers=judges({"draft": 1.0}))
     for step in (answer, critique, revise, verify, decide):
         assert step(made, [gone]) == [gone]
 
 
-def test_a_request_that_is_refused_fails_alone(turn: Make) -> None:
-    made = turn({"answer": {"samples": 2, "max_tokens": 5}}, backend=ScriptedBackend(context=80))
+def test_a_request_that_is_refused_fails_alone(new_context: Make) -> None:
+    made = new_context(
+        {"answer": {"samples": 2, "max_tokens": 5}}, backend=ScriptedBackend(context=80)
+    )
     attempts = [
         Attempt(Question(text, "test")) for text in ("Who was it?", "who " * 90, "What was it?")
     ]
@@ -579,7 +586,7 @@ class Tuner:
 
 
 class Refusing(ScriptedBackend):
-    """Takes the first adapter and refuses others, with the bare model in effect, as llama_cpp does."""
+    """Takes the first adapter; refuses others and leaves the bare model, as llama_cpp does."""
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         super().load_adapter(None)
@@ -588,42 +595,46 @@ class Refusing(ScriptedBackend):
         return super().load_adapter(adapter)
 
 
-def said_under(turn: RoundContext) -> str | None:
+def said_under(context: RoundContext) -> str | None:
     request = Request("Answer:", Sampling())
-    ((_, completion),) = turn.parts.backend.generate([request])
+    ((_, completion),) = context.parts.backend.generate([request])
     assert isinstance(completion, Completion)
     return completion.adapter
 
 
-def test_tune_runs_every_so_many_rounds(turn: Make) -> None:
+def test_tune_runs_every_so_many_rounds(new_context: Make) -> None:
     tuner = Tuner()
     recipe = {"tuner": {"kind": "lora", "every": 2}}
     for rounds in range(4):
-        made = turn(recipe, past=Past(rounds=rounds), tuner=Named("lora", tuner))
+        made = new_context(recipe, past=Past(rounds=rounds), tuner=Named("lora", tuner))
         adapter = tune(made, [])
         assert (adapter is not None) == (made.number % 2 == 0)
         assert said_under(made) == (adapter.sha256 if adapter else None)
     assert tuner.rounds == [2, 4]
 
 
-def test_what_a_tuner_tells_reaches_the_observers(turn: Make) -> None:
+def test_what_a_tuner_tells_reaches_the_observers(new_context: Make) -> None:
     seen = Seen()
-    tune(turn({"tuner": {"kind": "lora"}}, tuner=Named("lora", Tuner()), observer=seen), [])
+    tune(new_context({"tuner": {"kind": "lora"}}, tuner=Named("lora", Tuner()), observer=seen), [])
     assert seen.events == [StepStarted(1, "tune", 0), BatchLearnt(1, 1, 2, 0.5)]
 
 
-def test_the_tuner_learns_from_this_round_too(turn: Make) -> None:
-    held = Past().after(Round(1, (decided(turn(verifiers=judges({"draft": 1.0})), answered()),)))
-    made = turn({"tuner": {"kind": "lora"}}, past=held, tuner=Named("lora", Tuner()))
+def test_the_tuner_learns_from_this_round_too(new_context: Make) -> None:
+    held = Past().after(
+        Round(1, (decided(new_context(verifiers=judges({"draft": 1.0})), answered()),))
+    )
+    made = new_context({"tuner": {"kind": "lora"}}, past=held, tuner=Named("lora", Tuner()))
     other = replace(answered(), question=Question("Where is the Sphinx?", "test"))
-    adapter = tune(made, [decided(turn(verifiers=judges({"draft": 1.0})), other)])
+    adapter = tune(made, [decided(new_context(verifiers=judges({"draft": 1.0})), other)])
     assert adapter is not None
     assert (made.parts.folder / adapter.path).read_text() == "2"
     assert adapter.round == 2
 
 
-def test_an_adapter_that_is_refused_leaves_the_last_good_one(turn: Make) -> None:
-    made = turn({"tuner": {"kind": "lora"}}, backend=Refusing(), tuner=Named("lora", Tuner()))
+def test_an_adapter_that_is_refused_leaves_the_last_good_one(new_context: Make) -> None:
+    made = new_context(
+        {"tuner": {"kind": "lora"}}, backend=Refusing(), tuner=Named("lora", Tuner())
+    )
     first = tune(made, [])
     assert said_under(made) == "sha-1"
     made.number, made.past = 2, Past(rounds=1, adapter=first)

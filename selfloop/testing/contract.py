@@ -115,10 +115,16 @@ def explained_tuple_errors(name: str) -> Iterator[None]:
 
 def as_list(name: str, results: Any) -> list[Any]:
     """Return the results as a list. Fail unless they are a collection in order."""
-    without_order = str | bytes | AbstractSet | Mapping
-    in_order = isinstance(results, Iterable) and not isinstance(results, without_order)
-    assert in_order, f"{name} gave {results!r:.60}, not a list"
+    assert_ordered(name, results)
     return list(results)
+
+
+def assert_ordered(name: str, results: Any) -> None:
+    """Fail unless the results are a collection in order, or a generator. Text is not."""
+    in_order = isinstance(results, Iterable) and not isinstance(
+        results, str | bytes | AbstractSet | Mapping
+    )
+    assert in_order, f"{name} gave {results!r:.60}, not a list"
 
 
 def check_record(name: str, record: Any, wanted: type[T]) -> T:

@@ -1,8 +1,7 @@
 """The requirements on a question source."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from selfloop.protocols import Asking
 from selfloop.records import Question
 from selfloop.testing.contexts import HOSTILE, asking
-from selfloop.testing.contract import Contract, assert_same, check_record
+from selfloop.testing.contract import Contract, assert_ordered, assert_same, check_record
 from selfloop.testing.scripted import WORLD, Limited
 
 MAX_QUESTIONS = 200  # that are read of a generator, which may have no end
@@ -37,9 +36,7 @@ class QuestionSourceContract(Contract):
     def ask(self, context: Asking, source: Any = None) -> list[Question]:
         """Return the questions of `source`, or of a new one, as a run takes them."""
         results = (source or self.build()).ask(context)
-        without_order = str | AbstractSet | Mapping
-        in_order = isinstance(results, Iterable) and not isinstance(results, without_order)
-        assert in_order, f"ask() gave {results!r:.60}, not a list"
+        assert_ordered("ask()", results)
         questions = islice(results, MAX_QUESTIONS)
         return [check_record("ask()", question, Question) for question in questions]
 
