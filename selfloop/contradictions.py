@@ -59,6 +59,7 @@ def contradicts(question: Question, answer: str, belief: Belief) -> bool:
     linked = question.variant if question.variant_of == belief.question.text else ""
     if linked == "reversed":
         return _leads_elsewhere(question, answer, belief) and not declines(answer)
+    # An empty gist says nothing, so two questions without words are not the same.
     same = linked == "reworded" or gist(question.text) == gist(belief.question.text) != ()
     return same and not declines(answer) and not agree(answer, belief.answer)
 
@@ -90,6 +91,7 @@ def contradictions(beliefs: Sequence[Belief], attempts: Sequence[Attempt]) -> li
     replaced = {a.question.text for a in attempts if a.decision not in WITHOUT_ANSWER}
     questions = [attempt.question for attempt in attempts]
     questions += [belief.question for belief in beliefs]
+    # All questions must be there before the first is added: an origin may lead over later ones.
     answers = _Answers({question.text: question for question in questions})
     for belief in beliefs:
         if belief.question.text not in replaced:
@@ -107,8 +109,10 @@ def contradictions(beliefs: Sequence[Belief], attempts: Sequence[Attempt]) -> li
             why = f"contradicted by {new.question.text!r}: {new.answer}"
             j = index_by_question.get(low.question.text)
             if j is not None:
+                # an answer of this round: its attempt is still undecided
                 results[j] = replace(results[j], confidence=low.confidence, reason=why)
             else:
+                # a belief of an earlier round: the attempt that contradicts it carries its outcome
                 lowered_outcome = _undecided(low, why)
             results[i] = replace(
                 attempt,
@@ -116,6 +120,7 @@ def contradictions(beliefs: Sequence[Belief], attempts: Sequence[Attempt]) -> li
                 reason=f"contradicts {low.question.text!r}: {low.answer}",
                 lowers=lowered_outcome,
             )
+        # added with its lowered confidence, so later attempts are compared with that
         answers.add(new)
         index_by_question[new.question.text] = i
     return results
@@ -156,6 +161,7 @@ class _Answers:
         contradicted: list[Belief] = []
         for text, question in self._comparisons(new.question):
             answer = self.by_question[text]
+            # a question does not contradict itself: its new answer replaces the old one
             if text != question.text and contradicts(question, new.answer, answer):
                 contradicted.append(answer)
         return max(contradicted, key=lambda belief: belief.confidence, default=None)

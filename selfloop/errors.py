@@ -29,7 +29,7 @@ from pathlib import Path
 class SelfloopError(Exception):
     """An error that the user can fix. `str()` of it is the whole message."""
 
-    exit_code = 1
+    exit_code = 1  # of the process, if the error ends a command
 
 
 class RecipeError(SelfloopError):
@@ -183,6 +183,7 @@ def disk_full(error: BaseException, path: object = None) -> DiskFullError | None
         if fact := _full_disk_fact(cause):
             file = getattr(cause, "filename", None) or path or "a file that a component writes"
             return DiskFullError(fact, file)
+        # `raise ... from`, or an error raised while another was handled
         cause = cause.__cause__ or cause.__context__
     return None
 

@@ -53,11 +53,13 @@ def failed_steps(rounds: Iterable[Round]) -> list[FailedStep]:
 
 
 def _failed_in_round(ended: Round) -> Iterator[FailedStep]:
+    # ask: no question at all, and a source failed
     of_sources = [failure for failure in ended.failures if failure.step == "ask"]
     if not ended.attempts and of_sources:
         yield FailedStep(ended.number, "ask", 0, _most_common(of_sources))
     asked = [attempt for attempt in ended.attempts if attempt.decision != "dropped"]
     answered = [attempt for attempt in asked if attempt.decision != "failed"]
+    # answer: the step is that of the commonest failure, for scorers fail in `ask`
     if asked and all(map(unanswered, asked)):
         cause = _most_common(map(_cause, asked))
         yield FailedStep(ended.number, cause.step, len(asked), cause)
@@ -110,6 +112,7 @@ def failed_verifiers(rounds: Iterable[Round]) -> list[FailedStep]:
             for name, failure in _last_failures(attempt).items():
                 failures_by_verifier.setdefault(name, []).append(failure)
         for failures in failures_by_verifier.values():
+            # one failure at most for each attempt, so an equal number means all
             if len(failures) == len(answered):
                 cause = _most_common(failures)
                 failed.append(FailedStep(ended.number, "verify", len(failures), cause))

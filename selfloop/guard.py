@@ -48,6 +48,7 @@ class ComponentError(PluginError):
         else:
             message = f"the component {component} is broken: {type(error).__name__}: {message}"
         super().__init__(message)
+        # A `Failure` has the class and the message of the original.
         self.component, self.error = component, error
 
 
@@ -81,7 +82,7 @@ def attribute_errors(component: str, call: Callable[[], T]) -> T:
             return call()
     except BaseException as error:
         if isinstance(error, ComponentError) or stops_the_run(error):
-            raise
+            raise  # an inner component has been named already, or the run ends
         if full := disk_full(error):
             # A component without its file would decide otherwise than after a resume, so a full
             # disk stops the run.
@@ -124,7 +125,7 @@ def capture_each(
     if not isinstance(whole, Failed):
         return list(whole)
     if len(batch) == 1:
-        return [whole]
+        return [whole]  # the batch was the item alone
     singles: list[T | Failed] = []
     for item in batch:
         single = capture(step, component, partial(_results_of, call, (item,), wanted))
@@ -145,13 +146,14 @@ def match_results(results: Any, items: Sequence[A], wanted: type[T]) -> list[T]:
     for a wrong number of results, and TypeError for wrong types.
     """
     if isinstance(results, Mapping):
+        # A mapping cannot be out of order, but it can lack an item or have one too many.
         results = _in_order_of(items, results)
     return [validate_record(result, wanted) for result in exactly(results, len(items))]
 
 
 def exactly(results: Any, count: int) -> list[Any]:
     """Return the `count` results as a new list. Raises ValueError for another number of them."""
-    items = at_most(results, count + 1)
+    items = at_most(results, count + 1)  # one more than wanted, to see that there are too many
     if len(items) > count:
         number = str(len(results)) if hasattr(results, "__len__") else f"more than {count}"
         raise ValueError(f"gave {number} results for {count} items")
@@ -188,6 +190,7 @@ def validate_record(record: Any, wanted: type[T]) -> T:
     if not isinstance(record, wanted):
         raise TypeError(f"gave {_with_article(type(record))}, not {_with_article(wanted)}")
     try:
+        # Only declared fields are copied: attributes that a plugin adds are left behind.
         values = {field.name: getattr(record, field.name) for field in fields(wanted)}  # type: ignore[arg-type]
         return cast(T, _type_adapter(cast(Any, wanted)).validate_python(values))
     except ValidationError as error:
@@ -200,6 +203,7 @@ def validate_record(record: Any, wanted: type[T]) -> T:
 
 def impossible(record: Any) -> str:
     """Return why a record of the right types cannot be right, or an empty string."""
+    # Comparisons with NaN are false, so each is written to catch it.
     match record:
         case Verdict(confidence=confidence) if confidence is not None and not 0 <= confidence <= 1:
             return f"confidence {confidence} is not in [0, 1]"
@@ -221,7 +225,7 @@ def impossible_failure(step: str, component: str, record: Any) -> Failure | None
 
 
 def _impossible_completion(completion: Completion) -> str:
-    # The comparisons are written so that NaN fails them.
+    # Log-probabilities may be missing altogether: those of a text that was never read.
     tokens, logprobs, entropies = len(completion.tokens), completion.logprobs, completion.entropies
     if logprobs and len(logprobs) != tokens:
         return f"a completion of {tokens} tokens has {len(logprobs)} log-probabilities"

@@ -40,6 +40,7 @@ class Past:
 
         Of questions that ask for the same in other words, the most confident answer stands for all.
         """
+        # A dict keeps the place of the first outcome of a question, and the last value.
         last = {o.question.text: o for o in self.outcomes if o.decision not in WITHOUT_ANSWER}
         believed = most_confident(o for o in last.values() if o.decision == "belief")
         return tuple(
@@ -56,6 +57,7 @@ class Past:
         return replace(
             self.with_attempts(ended.attempts),
             rounds=ended.number,
+            # without a new adapter the last one stays in effect
             adapter=ended.adapter or self.adapter,
         )
 
@@ -102,6 +104,7 @@ def most_confident(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Return one outcome for each gist of a question, the most confident, in the order given."""
     best: dict[object, Outcome] = {}
     for outcome in outcomes:
+        # Questions without a gist ("What is it?") are compared by their texts.
         key = gist(outcome.question.text) or outcome.question.text
         rival = best.get(key)
         if rival is None or (outcome.confidence or 0.0) > (rival.confidence or 0.0):

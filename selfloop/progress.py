@@ -57,6 +57,8 @@ class Task:
 
     def __post_init__(self) -> None:
         self.started = self.clock()
+        # A task without a total gets its base from the first report: the time before it may be
+        # spent on preparations.
         self._base = (0.0, self.started) if self.total else None
 
     def advance(self, count: float = 1.0) -> None:
@@ -104,7 +106,7 @@ class Monitor:
     """The tasks at work in this process, and the audience that shows them.
 
     Tasks and audiences are stacks: the first task is the outermost, and the last audience gets the
-    lines. All state is guarded by one lock, for a thread reads it.
+    lines. A lock guards both, for a thread reads them.
     """
 
     def __init__(self, clock: Clock = monotonic) -> None:
@@ -112,8 +114,8 @@ class Monitor:
         self._lock = threading.Lock()
         self._tasks: list[Task] = []
         self._audiences: list[Audience] = []
-        self._due: dict[Task, float] = {}
-        self._busy = threading.Event()
+        self._due: dict[Task, float] = {}  # time of the next line, by outermost task
+        self._busy = threading.Event()  # set while a task is open: without one the thread sleeps
         self._thread: threading.Thread | None = None
 
     def begin(
@@ -128,6 +130,7 @@ class Monitor:
         with self._lock:
             self._tasks.append(task)
             watched = bool(self._audiences)
+        # Without an audience the thread need not wake up; `_start` sets the event for a later one.
         if watched:
             self._busy.set()
         return task
@@ -135,6 +138,7 @@ class Monitor:
     def end(self, task: Task) -> None:
         """Close a task and all tasks inside it that are still open."""
         with self._lock:
+            # It may be gone already, with the task that it was opened in.
             if task in self._tasks:
                 del self._tasks[self._tasks.index(task) :]
             self._due.pop(task, None)
@@ -175,7 +179,7 @@ class Monitor:
     def due_line(self) -> str | None:
         """Return the line that is due now; None if none is."""
         with self._lock:
-            tasks = tuple(self._tasks)
+            tasks = tuple(self._tasks)  # a copy: workers open and close tasks meanwhile
         if not tasks:
             return None
         now, outermost = self.clock(), tasks[0]
@@ -207,6 +211,7 @@ class Monitor:
         if self._tasks:
             self._busy.set()
         if self._thread is None or not self._thread.is_alive():
+            # A daemon does not keep the process alive. A fork has none, and makes its own.
             self._thread = threading.Thread(
                 target=self._beat, name="selfloop-progress", daemon=True
             )

@@ -33,10 +33,12 @@ from selfloop.records import (
     Verdict,
 )
 
+# Type checkers alone import numpy: it is slow, and `selfloop --help` must start at once.
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# Word -> its meaning, for messages and for docs/recipe.md.
 CAPABILITIES: Mapping[str, str] = {
     "logprobs": "the log-probability of every generated token",
     "entropies": "the entropy of the distribution that each token was drawn from",

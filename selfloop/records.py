@@ -12,8 +12,14 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Literal
 
+# The relation of a question to an earlier one; see `Question.variant_of`.
 Variant = Literal["", "reworded", "reversed", "swapped"]
+# The end of an attempt. The step `decide` gives the first three. A "dropped" question was never
+# answered, and a "failed" one lost its answer to a fault.
 Decision = Literal["belief", "declined", "undecided", "dropped", "failed"]
+
+
+# --- requests to a model, and its results
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,9 @@ class Completion:
     thought: str = ""
 
 
+# --- questions, and what components say of them
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A question, its source, and the answers that count as correct, if the user has some.
@@ -147,6 +156,7 @@ class Question:
     @property
     def id(self) -> str:
         """Return twelve hexadecimal digits that depend on the text alone."""
+        # lone surrogates of a broken input are part of the text, and have an id as well
         return blake2b(self.text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
@@ -193,6 +203,9 @@ class Claim:
     samples: tuple[Completion, ...] = ()
     candidate: Literal["draft", "revision"] = "draft"
     verdicts: tuple[Verdict, ...] = ()
+
+
+# --- results of a round
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +264,7 @@ class Attempt:
     @property
     def answer(self) -> str:
         """Return the text of the chosen candidate, or an empty string."""
+        # Completions keep the space that a model writes before its answer.
         completion = self.draft if self.chosen == "draft" else self.revision
         return completion.text.strip() if completion else ""
 
@@ -263,6 +277,7 @@ class Attempt:
 
     def failed(self, failure: Failure, *, fatal: bool = True) -> "Attempt":
         """Return this attempt with one more failure. A fatal one ends the attempt."""
+        # An attempt that was decided keeps its decision: a later fault cannot undo it.
         failures = (*self.failures, failure)
         if fatal and self.live:
             return replace(
@@ -322,6 +337,9 @@ class Round:
     def count(self, decision: Decision) -> int:
         """Return how many attempts ended with this decision."""
         return sum(a.decision == decision for a in self.attempts)
+
+
+# --- the model
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ def run(
     properties of the run from its beginning: the `model`, and the `adapter` that is in effect until
     a round makes another. `text` is the recipe itself, for which there is no file at `path`.
     """
+    # Everything that can be wrong with the recipe is found before there is a folder.
     try:
         loaded = _without_console(read(path, overrides, base, text=text), quiet)
         check(loaded)
@@ -82,6 +83,7 @@ def run(
             # no question was asked yet, so nothing is lost
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        # From here on a run that stops can be resumed, unless it had not loaded its model yet.
         try:
             _go_on(loaded, folder, store)
         except (KeyboardInterrupt, Stopped):
@@ -143,6 +145,7 @@ def new_folder(runs: Path, name: str) -> Path:
     folder, number = runs / name, 1
     try:
         runs.mkdir(parents=True, exist_ok=True)
+        # Making the folder is the test: another process may take the name between test and use.
         while True:
             with suppress(FileExistsError):
                 folder.mkdir()
@@ -161,6 +164,7 @@ def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
     with also_declining(loaded.recipe.answer.declines), _ending(parts, folder, store):
         pin_model(parts, store)
         past = store.past()
+        # The backend starts with the bare model.
         if past.adapter:
             parts.load_adapter(past.adapter)
         info = parts.backend.describe()
@@ -170,6 +174,8 @@ def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
         for ended in run_rounds(loaded.recipe, parts, past):
             store.save_round(ended)
             parts.notice(RoundEnded(ended))
+        # All rounds are read back, those of earlier sessions too, so that a resumed run ends with
+        # the same exit code.
         rounds = list(store.rounds())
         _refuse_empty(rounds, folder)
         refuse_failed(folder, rounds, failed_steps(rounds))
@@ -192,6 +198,7 @@ def _ending(parts: Parts, folder: Path, store: Store) -> Iterator[None]:
         parts.notice(RunEnded(str(folder), "failed", str(error)))
         raise
     finally:
+        # failures of observers after the last round, those at closing included, are in no round
         parts.close()
         store.save_failures(parts.notice.failures)
 
@@ -206,6 +213,7 @@ def pin_model(parts: Parts, store: Store) -> None:
     if pinned is None:
         store.pin(model=asdict(info) | {"capabilities": sorted(info.capabilities)})
     elif pinned.get("sha256") != info.sha256:
+        # by its content, for the file may have moved
         digest = str(pinned.get("sha256"))[:12]
         raise ModelError(
             f"this run was made with {pinned.get('file')} (sha256 {digest}), but the file is now "

@@ -21,10 +21,12 @@ def answer(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
     sampled = Sampling(
         options.temperature, top_p=options.top_p, max_tokens=options.max_tokens, stop=stop
     )
+    # only of the draft, and only where the backend has them: they cost a pass over the vocabulary
     entropy = "entropies" in context.backend.describe().capabilities
 
     def requests_of(attempt: Attempt) -> list[Request]:
         prompt = context.prompt("answer", question=attempt.question.text)
+        # by the id of the question, so that it draws the same in any order of questions
         seed = context.seed("answer", attempt.question.id)
         samples = request_for(prompt, sampled, n=options.samples, seed=seed)
         if attempt.draft:

@@ -37,6 +37,7 @@ def ask(context: RoundContext) -> list[Attempt]:
     for turn in range(context.recipe.ask.turns):
         missing = wanted - sum(attempt.live for attempt in attempts)
         context.set_progress(wanted - max(missing, 0), wanted, "questions")
+        # enough questions, or no source that has more
         if missing <= 0 or len(exhausted) == len(sources):
             break
         asking = Asking(
@@ -45,6 +46,7 @@ def ask(context: RoundContext) -> list[Attempt]:
             turn,
             context.seed("ask", turn),
             LentBackend(context.backend),
+            # this round's questions are history too: sources must not repeat them
             context.past.with_attempts(attempts),
             context.prompt,
         )
@@ -73,6 +75,7 @@ def _draw(context: RoundContext, asking: Asking, exhausted: set[str]) -> list[Qu
     total = sum(source.share for source in sources)
     drawn: list[tuple[float, list[Question]]] = []
     for source in sources:
+        # at least one, or a small share would never be asked
         count = max(1, round(asking.n * source.share / total))
         seed = context.seed("ask", source.name, asking.turn)
         questions = _ask_source(context, source, replace(asking, n=count, seed=seed))
@@ -111,6 +114,7 @@ def _ask_source(
         if isinstance(question, Failed):
             context.note_failure(question.failure)
         else:
+            # lone surrogates cannot be stored as UTF-8
             questions.append(replace(question, text=encodable(question.text)))
     return questions
 
@@ -151,6 +155,7 @@ def _with_score(
     if failure := impossible_failure("ask", scorer.name, result):
         return context.end_attempt(attempt.failed(failure))
     attempt = replace(attempt, scores=(*attempt.scores, replace(result, scorer=scorer.name)))
+    # Without a minimum a score is only recorded.
     if scorer.minimum is None or result.value >= scorer.minimum:
         return attempt
     why = result.reason or f"{result.value:.2f} is below {scorer.minimum}"

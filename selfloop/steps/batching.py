@@ -57,13 +57,16 @@ def generate_batch(
     """
     live = [i for i, attempt in enumerate(attempts) if attempt.live]
     context.start_step(step, len(live))
+    # 1. All requests of all attempts. An attempt that has none (no critique) stays as it is.
     sent_by_attempt: dict[int, list[SentRequest]] = {}
     for i in live:
         if requests := requests_of(attempts[i]):
             sent_by_attempt[i] = [SentRequest(i, request) for request in requests]
+    # 2. One batch: the backend decides how many run side by side.
     batch = list(chain.from_iterable(sent_by_attempt.values()))
     refusals, incomplete = _send(context, step, batch)
     _finish_thoughts(context, step, batch)
+    # 3. Back to the attempts. What came before the backend broke is kept.
     results = list(attempts)
     for i, sent in sent_by_attempt.items():
         if i in refusals or not all(one_request.complete for one_request in sent):
@@ -101,7 +104,7 @@ def _receive(
     # completions that came before stay.
     requests = [sent.request for sent in batch]
     for position, result in context.backend.generate(requests):
-        sent = batch[position]
+        sent = batch[position]  # results come in any order
         if isinstance(result, RequestError):
             refusals[sent.index] = _refusal(context, step, result)
         else:
@@ -124,6 +127,7 @@ def _finish_thoughts(context: RoundContext, step: StepName, batch: Sequence[Sent
             context.note_failure(outcome.failure)
         for failure in refusals.values():
             context.note_failure(failure)
+        # A thought that could not be ended stays as it is.
         return [next(iter(one_request.completions), None) for one_request in sent]
 
     def seed(request: Request, sample: int) -> int:
@@ -153,6 +157,7 @@ def read_logprobs(
         pairs: list[Continuation] = []
         for question, answer in texts:
             prompt = context.prompt("answer", question=question)
+            # An open turn continues the prompt's own "Answer:", as the draft did.
             pairs.append(Continuation(prompt, as_written(context, answer), is_open(prompt)))
         return context.backend.loglikelihood(pairs)
 

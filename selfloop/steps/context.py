@@ -43,7 +43,7 @@ class RoundContext:
     _task: progress.Task | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.backend = self.parts.backend
+        self.backend = self.parts.backend  # bound to no step before the first one starts
 
     def __enter__(self) -> "RoundContext":
         return self
@@ -53,6 +53,7 @@ class RoundContext:
 
     def seed(self, *parts: str | int) -> int:
         """Return a 32-bit seed that depends on the run's seed, the round, and `parts` alone."""
+        # The separator keeps ("a", "bc") and ("ab", "c") apart: no id or name contains it.
         text = "\x1f".join(map(str, (self.recipe.seed, self.number, *parts)))
         digest = blake2b(text.encode("utf-8", "replace"), digest_size=4).digest()
         return int.from_bytes(digest, "big")
@@ -64,6 +65,7 @@ class RoundContext:
 
         The prompt `answer` is the demonstrator's, if the recipe names one. Raises ComponentError.
         """
+        # Verifiers render `answer` for questions of their own: these get examples as well.
         if name == "answer" and self.parts.demonstrator:
             return self.few_shot_prompts([values["question"]])[0]
         return self.recipe_prompt(name, **values)
@@ -85,11 +87,12 @@ class RoundContext:
             part, texts = demonstrator.part, tuple(missing)
             judging = Judging(
                 LentBackend(self.backend),
-                self.recipe_prompt,
+                self.recipe_prompt,  # not `self.prompt`, which would call the demonstrator again
                 no_earlier_verdicts,
                 self.seed(),
                 self.past,
             )
+            # Not captured: a caller may be a verifier, whose fault this is not.
             prompts = attribute_errors(demonstrator.name, lambda: _show(part, texts, judging))
             self.prompts_by_question |= zip(missing, prompts, strict=True)
         return [self.prompts_by_question[text] for text in questions]
@@ -129,12 +132,14 @@ class RoundContext:
 
     def on_training_batch(self, done: int, of: int, loss: float) -> None:
         """Tell the observers how far the tuner is."""
+        # A tuner may pass numbers of numpy or torch; events are plain data.
         batch = BatchLearnt(self.number, int(done), int(of), float(loss))
         self.set_progress(batch.done, batch.of, "batches", f"loss {batch.loss:.3f}")
         self.parts.notice(batch)
 
     def note_failure(self, failure: Failure) -> None:
         """Note a fault outside any one attempt. The same fault is noted once."""
+        # A source that fails in each call of a round would fill the report otherwise.
         if failure not in self.failures:
             self.failures.append(failure)
             self.parts.notice(Trouble(self.number, failure))

@@ -19,6 +19,7 @@ def critique(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt
     critic = context.parts.critic
     if critic is None:
         return list(attempts)
+    # An answer that the user gave is judged as it is: the model does not revise it.
     live = [i for i, attempt in enumerate(attempts) if attempt.live and not attempt.question.answer]
     context.start_step("critique", len(live))
     claims = [draft_claim(attempts[i]) for i in live]
@@ -87,6 +88,7 @@ def _read_revisions(context: RoundContext, attempts: Sequence[Attempt]) -> list[
     """
     revisions: dict[int, Completion] = {}
     for i, attempt in enumerate(attempts):
+        # a revision that only repeats the draft is never judged, so it need not be read
         if attempt.live and attempt.revision and revision_differs(attempt):
             revisions[i] = attempt.revision
     texts = [(attempts[i].question.text, revision.text) for i, revision in revisions.items()]
@@ -94,6 +96,7 @@ def _read_revisions(context: RoundContext, attempts: Sequence[Attempt]) -> list[
     results = list(attempts)
     for (i, revision), reading in zip(revisions.items(), readings, strict=True):
         logprobs = () if isinstance(reading, Failure) else reading
+        # entropies and margin were those after the critique, too
         read = replace(revision, tokens=(), logprobs=logprobs, entropies=None, margin=None)
         results[i] = replace(results[i], revision=read)
         if isinstance(reading, Failure):

@@ -21,6 +21,7 @@ def decide(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
     for i, attempt in enumerate(attempts):
         if attempt.live:
             results[i] = _choose_candidate(context, attempt)
+    # Before the thresholds: a lowered confidence may fall below them.
     results = contradictions(context.past.beliefs, results)
     # With `decide.risk` the threshold depends on the confidences of the whole round.
     confidences = [a.confidence for a in results if a.live and a.confidence is not None]
@@ -64,12 +65,14 @@ def _choose_candidate(context: RoundContext, attempt: Attempt) -> Attempt:
 def _revision_is_better(attempt: Attempt) -> bool:
     """Return whether the last verifier that judged both candidates gives the revision more."""
     draft, revision = _confidences(attempt, "draft"), _confidences(attempt, "revision")
+    # Without a verifier that judged both there is nothing to compare, and the draft stays.
     judged_both = [name for name in draft if name in revision]
     return bool(judged_both) and revision[judged_both[-1]] > draft[judged_both[-1]]
 
 
 def _confidences(attempt: Attempt, candidate: str) -> dict[str, float]:
     """Return the confidences of the verifiers that did not abstain, in the recipe's order."""
+    # the order counts: the last verifier decides
     confidences = attempt.confidences(candidate)
     return {name: value for name, value in confidences.items() if value is not None}
 

@@ -22,7 +22,7 @@ def tune(context: RoundContext, attempts: Sequence[Attempt]) -> Adapter | None:
     if spec is None or tuner is None or context.number % spec.every:
         return None
     context.start_step("tune", sum(attempt.decision == "belief" for attempt in attempts))
-    before = context.backend.adapter
+    before = context.backend.adapter  # to return to, if the tuner loads others and fails
     folder = context.parts.folder / ADAPTERS / f"round-{context.number:03d}"
     lent = TunersBackend(context.backend)
     adapter = capture(
@@ -51,6 +51,7 @@ def _train_and_load(
     folder: Path,
     backend: TunersBackend,
 ) -> Adapter | None:
+    # It may be there: a tune that was killed has left its checkpoint in it.
     folder.mkdir(parents=True, exist_ok=True)
     tuning = Tuning(
         context.number,
@@ -65,6 +66,7 @@ def _train_and_load(
     trained = tuner.tune(tuning)
     if trained is None:
         return None
+    # The round is the loop's to say, and a path inside the run's folder becomes relative to it.
     valid = replace(validate_record(trained, Adapter), round=context.number)
     adapter = context.parts.at_home(valid)
     if why := impossible(adapter):

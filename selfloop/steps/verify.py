@@ -66,6 +66,7 @@ def judge(
         ]
         call = partial(_call_verifier, verifier.part, judging)
         verdicts = capture_each("verify", verifier.name, call, seen, Verdict, context.note_failure)
+        # a verifier that fails on a claim leaves a failure there, and the next one sees no verdict
         for i, verdict in enumerate(verdicts):
             checked = _check_verdict(verifier.name, claims[i], verdict)
             results[i] = (*results[i], checked)
@@ -86,6 +87,7 @@ class EarlierVerifiers:
 
     def __call__(self, claims: Sequence[Claim]) -> list[tuple[Verdict, ...]]:
         """Return the verdicts on each claim; a verifier that fails gives none."""
+        # made by a plugin, so checked before other plugins get them
         valid = [validate_record(claim, Claim) for claim in claims]
         return [_verdicts_in(results) for results in judge(self.context, self.verifiers, valid)]
 

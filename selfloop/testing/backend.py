@@ -78,6 +78,7 @@ class BackendContract:
         A resumed run relies on it.
         """
         together = self._generate(self._requests(4))
+        # the last of four samples, alone and with the first three skipped
         for index, request in enumerate(self._requests(4, skip=(0, 1, 2))):
             alone = self._generate([request])[0, 3]
             assert alone == together[index, 3], (
@@ -110,7 +111,7 @@ class BackendContract:
         """Cut a text before the first of `stop`."""
         for (index, _), whole in self._generate(self._requests(1, temperature=0.0)).items():
             if len(whole.text) > 2:
-                stop = whole.text[2:4]
+                stop = whole.text[2:4]  # two characters in the middle of the text
                 request = self._requests(1, temperature=0.0, stop=(stop,))[index]
                 (cut,) = self._generate([request]).values()
                 kept = whole.text.partition(stop)[0]
@@ -123,6 +124,7 @@ class BackendContract:
         context = self.backend().describe().context
         if not context:
             return  # it has no limit
+        # more words than the context has tokens
         short = self._requests(1)[0]
         long = replace(short, prompt="x " * (context + 9))
         results = list(self.backend().generate([long, short]))
@@ -161,6 +163,7 @@ class BackendContract:
 
     def _pairs(self, capability: str) -> tuple[Continuation, ...]:
         self._skip_without(capability)
+        # one word, several words, and two tokens by their ids
         texts: tuple[str | tuple[int, ...], ...] = (" Cairo", " one two three", (3, 4))
         return tuple(Continuation(prompt, text) for prompt, text in product(self.prompts, texts))
 
@@ -196,6 +199,7 @@ class BackendContract:
         assert len(shapes) == 1 and states[0].shape[0] == 3, (
             f"states at three places have the shapes {shapes}"
         )
+        # bit for bit: a probe that reads them must give the same after a resume
         for pair, state in zip(pairs, states, strict=True):
             alone = self.backend().hidden_states([pair], (0, 1, -1))[0]
             assert (alone == state).all(), "a pair's states depend on the pairs beside it"

@@ -117,6 +117,7 @@ class CommandContract:
         """Run the command in an empty folder; return its exit code."""
         from click.testing import CliRunner
 
+        # the empty folder shows what the command leaves behind
         with chdir(home):
             result = CliRunner().invoke(command, args)
         line, error = " ".join([str(command.name), *map(repr, args)]), result.exception
@@ -124,6 +125,7 @@ class CommandContract:
             raise AssertionError(
                 f"`{line}` ends in a traceback: {type(error).__name__}: {error}"
             ) from error
+        # an escape sequence of the arguments must not reach the terminal
         assert "\x1b" not in result.output, (
             f"`{line}` prints what it was given as it is; use selfloop.text.display.printable"
         )
@@ -147,6 +149,7 @@ def _argument_words(parameter: click.Parameter, value: str) -> list[str]:
     A choice gets its first value, and a number 1.
     """
     kind: Any = parameter.type
+    # values that pass the first check of click, so that the command itself sees them
     if isinstance(kind, click.Choice):
         value = str(kind.choices[0])
     elif isinstance(kind, click.types.IntParamType):

@@ -26,14 +26,19 @@ from selfloop.testing.scripted import ScriptedBackend
 # A model may write this. It must not act on a terminal, a template or a page.
 HOSTILE = "\x1b[31m{question} %s [bold]\u202e\x00<b>\ud800"
 
+# Claims of every form that a verifier may meet.
 CLAIMS = (
+    # a plain answer without samples
     Claim(Question("What is the capital of Egypt?", "test"), Completion("Cairo", (1,), (-0.1,))),
+    # no text at all
     Claim(Question("?", "test"), Completion("", (), ()), (Completion("", (), ()),)),
+    # an escape sequence of a terminal, and a token of probability 0
     Claim(
         Question("Who was it?", "test"),
         Completion("Ada \x1b[31m Lovelace", (1, 2), (-0.5, float("-inf"))),
         tuple(Completion("Ada Lovelace", (1, 2), (-0.5, -0.25), sample=k) for k in range(4)),
     ),
+    # the placeholder of a prompt in the question; an answer that declines
     Claim(
         Question("What does {answer} mean?", "test"),
         Completion(" I don't know", (7, 8, 9), (-0.5, -0.25, -0.125)),
@@ -42,6 +47,7 @@ CLAIMS = (
             Completion(" I don't know", (7, 8, 9), (-0.5, -0.25, -0.125), sample=1),
         ),
     ),
+    # a revision, and samples that differ
     Claim(
         Question("How many legs does a spider have?", "test"),
         # never read after the bare question, so without log-probabilities
@@ -52,6 +58,7 @@ CLAIMS = (
         ),
         "revision",
     ),
+    # longer than any context
     Claim(
         Question("How long?", "test"), Completion("x " * 10_000, (1,) * 10_000, (-1e-3,) * 10_000)
     ),
@@ -95,6 +102,7 @@ def attempts(count: int = 12) -> tuple[Attempt, ...]:
 def _attempt(number: int, *, believed: bool) -> Attempt:
     question = Question(f"What is the capital of country {number}?", "test")
     confidence = 0.9 if believed else 0.1
+    # four samples that agree with the draft: detectors have no reason to doubt it
     draft = Completion(f"Town {number}", (number,), (-0.1,))
     return Attempt(
         question,
@@ -126,9 +134,11 @@ def events(folder: Path) -> list[Event]:
     Among them are hostile texts of a model, a failure and a fault outside any attempt.
     """
     failure = Failure("answer", "test", "ValueError", HOSTILE)
+    # everything that a model or a component wrote is hostile
     odd = Attempt(
         Question(HOSTILE, "test"), draft=Completion(HOSTILE), decision="undecided", reason=HOSTILE
     )
+    # decided, hostile and failed attempts
     done = (*attempts(4), odd, Attempt(Question("?", "test")).failed(failure))
     steps: list[Event] = []
     for step in get_args(StepName):

@@ -39,6 +39,7 @@ class Contract:
 
         The backends give the capabilities that the component needs, and no others.
         """
+        # A chat model gets messages in place of text, which components often forget.
         for chat in (False, True):
             yield judging(Limited(self.component.needs, chat=chat), self.component.prompts)
 
@@ -47,6 +48,7 @@ class Contract:
         assert self.component.name, "the Component has no name, so no recipe can pick it"
         assert self.component.doc.strip(), "the Component has no doc: say in a line what it does"
         assert "\n" not in self.component.doc, "the Component's doc is more than one line"
+        # a misspelt capability would refuse every recipe that uses the component
         unknown = (self.component.needs | self.component.gives) - CAPABILITIES.keys()
         assert not unknown, (
             f"no capability is called {', '.join(sorted(unknown))}; there are "
@@ -90,7 +92,7 @@ def call_with_tuple(method: Callable[..., Any], items: Sequence[A], context: Any
     Fail if the method changes an item.
     """
     name, batch = f"{method.__name__}()", tuple(items)
-    before = deepcopy(batch)
+    before = deepcopy(batch)  # records are frozen, but a plugin may get round that
     with explained_tuple_errors(name):
         results = method(batch, context)
         # a generator raises only when it is read
@@ -107,6 +109,7 @@ def explained_tuple_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (AttributeError, TypeError) as error:
+        # the words of Python for a missing method of tuples, and for a tuple added to a list
         if "'tuple' object" not in str(error) and '(not "tuple") to list' not in str(error):
             raise
         wrong = f"{name} changed what it was given, or took it for a list: {error}"

@@ -38,6 +38,7 @@ class ObserverContract(Contract):
             observer = self.build(folder)
             for event in events(folder) if seen is None else seen:
                 if isinstance(event, RoundEnded):
+                    # observers may read the database: in a run the round is in it by now
                     _store(folder, event.round)
                 before = repr(event)
                 observer.notice(event)
@@ -58,6 +59,7 @@ class ObserverContract(Contract):
 
     def test_a_run_may_end_anywhere(self, tmp_path: Path) -> None:
         """Close after any event: a run may be stopped, and may fail before it begins."""
+        # once for each prefix of the events, the empty one included
         for number in range(len(events(tmp_path))):
             home = tmp_path / f"after {number}"
             self.watch(home, events(home / "run")[:number])
@@ -71,6 +73,7 @@ class ObserverContract(Contract):
 
     def test_it_closes_what_it_opened(self, tmp_path: Path) -> None:
         """Leave no file open after `close()`, and no thread at work."""
+        # before and after: the test process has files and threads of its own
         files, threads = _open_files(), set(threading.enumerate())
         self.watch(tmp_path)
         left_open: set[str] = set()

@@ -43,6 +43,7 @@ class ScorerContract(Contract):
     def test_one_score_a_question(self) -> None:
         """Return as many scores as questions, also for none, each a number."""
         context, questions = self.asking(), [claim.question for claim in CLAIMS]
+        # an empty question, and one of white space
         questions += [Question("", "test"), replace(questions[0], text="  \n")]
         assert self.score([], context) == []
         for question, score in zip(questions, self.score(questions, context), strict=True):

@@ -32,6 +32,7 @@ WORLD: Mapping[str, Sequence[str]] = {
         "What is {2} best known for today?",
         "In which year was {2} first named?",
     ],
+    # the empty pattern matches every prompt: the model asks
     r"": [
         "What is the capital of Egypt?",
         "Which planet is the largest one?",
@@ -95,6 +96,7 @@ class ScriptedBackend:
                 why = f"prompt of {words} words is over the context of {self._context}"
                 yield index, RequestError(why)
                 continue
+            # `skip` are samples that the recorder has stored already
             for sample in sorted(set(range(request.n)) - set(request.skip)):
                 time.sleep(self._delay)
                 self.generated += 1
@@ -108,6 +110,7 @@ class ScriptedBackend:
         noise = _noise(prompt, seed, sampling.temperature, sample, adapter)
         text = _choose_reply(self._script, asked, thought, noise[0])
         text = text.lstrip() if sampling.skip_blank else text
+        # the earliest of the stops cuts, whatever their order
         for stop in sampling.stop:
             text = text.partition(stop)[0]
         words = text.split(" ")[: sampling.max_tokens]
@@ -134,6 +137,7 @@ class ScriptedBackend:
         self, pairs: Sequence[Continuation]
     ) -> list[tuple[float, ...] | RequestError]:
         """Return one number for each token (or word), from the pair and the adapter alone."""
+        # one byte of noise for each token: values from -1 to 0
         results: list[tuple[float, ...] | RequestError] = []
         for prompt, tokens, adapter in map(self._inputs_of, pairs):
             noise = _noise(prompt, tokens, adapter)
@@ -151,6 +155,7 @@ class ScriptedBackend:
 
         results: list[NDArray[np.float32] | RequestError] = []
         for prompt, tokens, adapter in map(self._inputs_of, pairs):
+            # place 0 is the end of the prompt, place i that of token i, -1 that of the last one
             ends = [place if place >= 0 else len(tokens) + 1 + place for place in places]
             if not -LAYERS <= layer < LAYERS:
                 why = f"layer must be from 0 to 3, or -1 to -4 from the last, not {layer}"

@@ -14,6 +14,7 @@ from selfloop.testing.scripted import WORLD, Limited
 
 MAX_QUESTIONS = 200  # that are read of a generator, which may have no end
 ASKED = ("What is the capital of Peru?", "Who was the first to write about Paris?")
+# A script of replies without a question in them, to every prompt.
 USELESS: Mapping[str, Sequence[str]] = {"": ["", "\n\n", "???", HOSTILE, "| | |", "1."]}
 
 
@@ -29,6 +30,7 @@ class QuestionSourceContract(Contract):
         """
         for chat in (False, True):
             backend = Limited(self.component.needs, chat=chat, script=script)
+            # the second first: in round 1 many sources have nothing to go by
             second_round = asking(backend, self.component.prompts, ASKED)
             yield second_round
             yield replace(second_round, round=1, past=asking().past)

@@ -34,6 +34,7 @@ class TunerContract(Contract):
     def tune(self, context: Tuning, tuner: Any = None) -> Adapter | None:
         """Return the adapter of `tuner`, or of a new one, as a run takes it; or None."""
         context.folder.mkdir(parents=True, exist_ok=True)
+        # the attempts are shared with the rest of the run
         before = deepcopy((context.attempts, context.past))
         adapter = None
         try:
@@ -77,6 +78,7 @@ class TunerContract(Contract):
         A resumed run relies on it.
         """
         tuner = self.build()
+        # the same tuner twice, and a new one
         digests = [
             self._tuned_digest(tmp_path / "a", tuner),
             self._tuned_digest(tmp_path / "b", tuner),
@@ -88,6 +90,7 @@ class TunerContract(Contract):
         """Return the same adapter in the same folder after a kill in the middle of a tune."""
         undisturbed = self._tuned_digest(tmp_path / "whole")
         context = self.tuning(tmp_path / "killed")
+        # the second kill hits a tune that has resumed from a checkpoint, if the tuner has any
         for batch in (1, 2):
             self._tune_killed_at(context, batch)
         assert self._tuned_digest(context.folder) == undisturbed, (
