@@ -336,6 +336,24 @@ def test_shares_of_sources(new_context: Make) -> None:
     assert (some.asked, other.asked) == ([6], [2])
 
 
+def test_a_surplus_is_cut_off_in_proportion_to_the_shares(new_context: Make) -> None:
+    """Sources that give more than they are asked for do not push the others out."""
+
+    class Eager(Listed):
+        def ask(self, asking: Asking) -> list[Question]:
+            return [Question(text, "eager") for text in self.texts]
+
+    lower, upper = Eager(list(QUESTIONS)), Eager([q.upper() for q in QUESTIONS])
+    made = new_context(
+        {"ask": {"sources": ["listed"], "questions": 8}},
+        sources=[Named("a", lower, share=3), Named("b", upper)],
+    )
+    texts = [attempt.question.text for attempt in ask(made)]
+    # positions 0, 1/3, 2/3, 1, ... and 0, 1, 2; of equal ones the first source's comes first
+    first, second = QUESTIONS, [q.upper() for q in QUESTIONS]
+    assert texts == [first[0], second[0], *first[1:4], second[1], *first[4:6]]
+
+
 def test_a_dry_source_is_left_alone_and_the_others_fill_up(new_context: Make) -> None:
     dry, full = Listed([]), Listed(list(QUESTIONS))
     made = new_context(
