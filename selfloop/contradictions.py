@@ -68,9 +68,9 @@ def _leads_elsewhere(reversed_question: Question, answer: str, belief: Belief) -
     """Return whether the answer to a reversed question names nothing of the belief's question.
 
     "Capital of Egypt: Cairo", reversed: "Cairo is the capital of which country?". Its answer must
-    name something that the belief's question names and the reversed one does not (Egypt). There
-    is nothing to compare where the reversed question does not mention the belief's answer, names
-    everything itself, or the answer only repeats the words of the question.
+    name something that the belief's question names and the reversed one does not (Egypt). In three
+    cases there is nothing to compare: the reversed question does not mention the belief's answer,
+    it names everything itself, or the answer only repeats its words.
     """
     asked, believed = _words(reversed_question.text), _words(belief.answer)
     to_be_named = _words(" ".join(content(belief.question.text))) - asked - believed

@@ -2,9 +2,9 @@
 
 Everything works in batches: a component gets a tuple and returns as many results in the same order.
 Verifiers, scorers and critics may return a mapping from items to results instead, in any order; a
-set is refused. All arguments are frozen. If a component raises an exception of any class, or
-returns the wrong type, the attempts that it was working on get a `Failure`; the others go on. Only
-Ctrl-C (`KeyboardInterrupt` itself) passes through.
+set is refused. All arguments are frozen. A component may raise an exception of any class, or return
+a wrong type: the attempts that it was working on get a `Failure`, and the others go on. Only Ctrl-C
+(`KeyboardInterrupt` itself) passes through.
 
 Capabilities are words that a backend gives and other components need. A recipe whose component
 needs one that the backend lacks is refused before any model loads.
