@@ -1,22 +1,23 @@
-"""Every mistake a user can meet, as a tree; the exit code of `selfloop` stands on the class.
+"""Every error that a user can cause or fix, as a tree. The class has the exit code of `selfloop`.
 
-    SelfloopError            1   something went wrong that no other class names ├── RecipeError
-    2   the recipe, or the command line that changes it, is wrong ├── MissingExtra         2   an
-    optional package is not installed; carries the pip line ├── ModelError           3   the model
-    file cannot be had or used │   └── RequestError     3   the model cannot take this one request
-    (too long, say); the others go on ├── PluginError          4   a plugin is broken; names the
-    plugin, the hook or component, and the fact ├── StoreError           5   the run's folder cannot
-    be read or written (disk full, read-only, newer schema) │   ├── DiskFullError    5   there is no
-    room for what is to be written; nothing is lost │   ├── RunLocked        6   another process is
-    working on this run │   └── InputChanged    12   a file that the run reads is not what it was
-    when the run began ├── NothingAsked         7   the run ended without one question that could be
-    asked ├── StepFailed           9   a step failed for every question of a round; the records are
-    kept │   ├── NothingAnswered  8   every question of the run failed │   └── TunerFailed     10
-    a tuner made no adapter where it was asked for one ├── BelowRequired       11   a figure of
-    `eval` does not reach what --fail-under or --fail-over asks for └── Stopped            130
-    Ctrl-C; what was finished is stored
+    SelfloopError            1   any other error
+    ├── RecipeError          2   the recipe is wrong, or the command line that changes it
+    ├── MissingExtra         2   an optional package is not installed; has the line for pip
+    ├── ModelError           3   the model file is missing or cannot be used
+    │   └── RequestError     3   the model cannot take one request (too long); the others go on
+    ├── PluginError          4   a plugin is broken; names the plugin and its hook or component
+    ├── StoreError           5   the run's folder cannot be read or written
+    │   ├── DiskFullError    5   there is no space left; nothing is lost
+    │   ├── RunLocked        6   another process is working on this run
+    │   └── InputChanged    12   an input file has changed since the run began
+    ├── NothingAsked         7   the run ended without a question that could be asked
+    ├── StepFailed           9   a step failed for every question of a round; records are kept
+    │   ├── NothingAnswered  8   every question of the run failed
+    │   └── TunerFailed     10   the tuner was called and made no adapter
+    ├── BelowRequired       11   a figure of `eval` misses --fail-under or --fail-over
+    └── Stopped            130   Ctrl-C; everything finished is stored
 
-A message says what was sought, what there is, and what to do. Tracebacks are for bugs.
+A message says what was expected, what was there instead, and what to do. A traceback is a bug.
 """
 
 import errno
@@ -26,13 +27,13 @@ from pathlib import Path
 
 
 class SelfloopError(Exception):
-    """Something a person can mend; `str()` of it is the whole message."""
+    """An error that the user can fix. `str()` of it is the whole message."""
 
-    exit_code = 1
+    exit_code = 1  # of the process, if the error ends a command
 
 
 class RecipeError(SelfloopError):
-    """The recipe cannot be run; the message lists every mistake found, each with its line."""
+    """The recipe cannot be run. The message lists every mistake, each with its line."""
 
     exit_code = 2
 
@@ -56,7 +57,7 @@ class ModelError(SelfloopError):
 
 
 class RequestError(ModelError):
-    """One request cannot be served; backends yield it in place of a completion."""
+    """One request cannot be served. Backends yield the error in place of a completion."""
 
 
 class PluginError(SelfloopError):
@@ -72,7 +73,10 @@ class StoreError(SelfloopError):
 
 
 class DiskFullError(StoreError):
-    """There is no room on the disk: what was to be written is not there, and all else is as it was."""
+    """There is no space on the disk. The file was not written; all others are as they were.
+
+    `fact` says what is full, and `path` which file could not be written.
+    """
 
     def __init__(
         self, fact: str, path: object, advice: str = "Free some space, and try again."
@@ -88,13 +92,13 @@ class RunLocked(StoreError):
 
 
 class InputChanged(StoreError):
-    """A file that the run reads (questions, prompt, plugin, ...) is not what it was when the run began."""
+    """An input file of the run (questions, prompt, plugin, ...) has changed since it began."""
 
     exit_code = 12
 
 
 class NothingAsked(SelfloopError):
-    """Not one question of the run could be asked."""
+    """No question of the run could be asked."""
 
     exit_code = 7
 
@@ -102,7 +106,7 @@ class NothingAsked(SelfloopError):
 class StepFailed(SelfloopError):
     """A step failed for every question of a round.
 
-    The run was played to its end, and its records lie in `folder`.
+    The run went on to its end, and its records are in `folder`.
     """
 
     exit_code = 9
@@ -121,74 +125,76 @@ class NothingAnswered(StepFailed):
 class TunerFailed(StepFailed):
     """A tuner raised, or its adapter was refused.
 
-    The rounds are whole, and the last good adapter stays.
+    The rounds are complete, and the last good adapter stays.
     """
 
     exit_code = 10
 
 
 class BelowRequired(SelfloopError):
-    """A figure of an evaluation does not reach what the user requires of it."""
+    """A figure of an evaluation is below the user's requirement."""
 
     exit_code = 11
 
 
 class Stopped(SelfloopError):
-    """A person stopped the run."""
+    """The user stopped the run."""
 
     exit_code = 130
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for the known name closest to `name`, or an empty string."""
-    close = get_close_matches(name, list(known), n=1)
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """Return ` Did you mean 'x'?` for the candidate closest to `name`, or an empty string."""
+    close = get_close_matches(name, list(candidates), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-FULL = "the disk is full"
-_NO_ROOM = {  # what the system says -> what a person is told
-    errno.ENOSPC: FULL,
-    getattr(errno, "EDQUOT", errno.ENOSPC): "the disk quota is used up",
-    errno.EFBIG: "the file is larger than the system lets it be",
+DISK_FULL = "the disk is full"
+_QUOTA_USED = "the disk quota is used up"
+_FILE_TOO_LARGE = "the file is larger than the system lets it be"
+_FACT_BY_ERRNO = {
+    errno.ENOSPC: DISK_FULL,
+    getattr(errno, "EDQUOT", errno.ENOSPC): _QUOTA_USED,  # Windows has no quota error
+    errno.EFBIG: _FILE_TOO_LARGE,
 }
-# what libraries written in other languages make of it
-_NO_ROOM_WORDS = {
-    "no space left on device": FULL,
-    "disk is full": FULL,
-    "os error 28": FULL,
-    "disk quota exceeded": "the disk quota is used up",
-    "file too large": "the file is larger than the system lets it be",
+# Libraries written in other languages pass on only the words of the system, in lower case here.
+_FACT_BY_WORDS = {
+    "no space left on device": DISK_FULL,
+    "disk is full": DISK_FULL,
+    "os error 28": DISK_FULL,
+    "disk quota exceeded": _QUOTA_USED,
+    "file too large": _FILE_TOO_LARGE,
 }
-# libraries whose errors have no number of the system
-_FOREIGN = ("safetensors", "safetensors_rust", "sqlite3")
-_DEEPEST = 10  # errors that led to one another
+_LIBRARIES_WITHOUT_ERRNO = ("safetensors", "safetensors_rust", "sqlite3")
+_MAX_CAUSES = 10  # errors that led to one another; a chain may be a circle
 
 
 def disk_full(error: BaseException, path: object = None) -> DiskFullError | None:
-    """Return DiskFullError if `error`, or an error that led to it, means that there was no room;
-    else None.
+    """Return DiskFullError if a full disk led to `error`, and else None.
 
-    `path` is where it was to be written, unless the error knows better.
+    `path` is the file that was to be written; the error's own file name goes before it.
     """
     cause: BaseException | None = error
-    for _ in range(_DEEPEST):
+    for _ in range(_MAX_CAUSES):
         if cause is None:
             return None
         if isinstance(cause, DiskFullError):
             return cause
-        if fact := _no_room(cause):
-            return DiskFullError(
-                fact, getattr(cause, "filename", None) or path or "a file that a component writes"
-            )
+        if fact := _full_disk_fact(cause):
+            file = getattr(cause, "filename", None) or path or "a file that a component writes"
+            return DiskFullError(fact, file)
+        # `raise ... from`, or an error raised while another was handled
         cause = cause.__cause__ or cause.__context__
     return None
 
 
-def _no_room(error: BaseException) -> str | None:
-    """Return what a person is told; the words of an error count only where no model's text can stand in them."""
+def _full_disk_fact(error: BaseException) -> str | None:
+    """Return which limit of the disk an error reports, or None if it reports another fault."""
     if isinstance(error, OSError) and error.errno is not None:
-        return _NO_ROOM.get(error.errno)
-    if not isinstance(error, OSError) and type(error).__module__.split(".")[0] not in _FOREIGN:
+        return _FACT_BY_ERRNO.get(error.errno)
+    # The words count only in errors that cannot quote the text of a model.
+    library = type(error).__module__.split(".")[0]
+    if not isinstance(error, OSError) and library not in _LIBRARIES_WITHOUT_ERRNO:
         return None
     text = str(error).lower()
-    return next((fact for words, fact in _NO_ROOM_WORDS.items() if words in text), None)
+    return next((fact for words, fact in _FACT_BY_WORDS.items() if words in text), None)

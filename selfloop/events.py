@@ -1,6 +1,6 @@
-"""What observers are told, in the order it happens.
+"""The events that observers get, in the order in which they happen.
 
-Frozen, small, and free of the model's tensors.
+All are frozen and small, without tensors of the model. Observers may keep them.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ StepName = Literal["ask", "answer", "critique", "revise", "verify", "decide", "t
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run starts or goes on. `done` rounds of `rounds` were there already."""
+    """A run starts or goes on. `done` of its `rounds` rounds were stored before."""
 
     name: str
     folder: str
@@ -24,7 +24,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """A step of a round starts on `attempts` attempts (for `ask`: so many are wanted)."""
+    """A step of a round starts on `attempts` attempts; `ask` starts with the number wanted."""
 
     round: int
     step: StepName
@@ -33,9 +33,9 @@ class StepStarted:
 
 @dataclass(frozen=True, slots=True)
 class CompletionDone:
-    """The model finished one completion (`replayed`: it was there from before).
+    """The model finished one completion of `tokens` tokens, or it was `replayed` from the store.
 
-    Comes often: be quick.
+    This event comes often: be quick.
     """
 
     step: str
@@ -45,9 +45,9 @@ class CompletionDone:
 
 @dataclass(frozen=True, slots=True)
 class BatchLearnt:
-    """A tuner learnt from its batch number `done` of `of`, and this was the loss.
+    """A tuner trained on its batch number `done` (from 1) of `of`, with this loss.
 
-    Comes often: be quick.
+    This event comes often: be quick.
     """
 
     round: int
@@ -58,7 +58,7 @@ class BatchLearnt:
 
 @dataclass(frozen=True, slots=True)
 class AttemptEnded:
-    """One question went all the way and was decided, or was dropped or failed on the way."""
+    """One question was decided, or was dropped or failed in an earlier step."""
 
     round: int
     attempt: Attempt
@@ -66,14 +66,14 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class RoundEnded:
-    """A round ended and is stored."""
+    """A round ended and was stored."""
 
     round: Round
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something failed outside any one attempt: a source, a tuner, an observer."""
+    """A component failed outside any one attempt: a source, a tuner, an observer (round 0)."""
 
     round: int
     failure: Failure
@@ -81,7 +81,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class RunEnded:
-    """The run ended: all rounds done, or stopped, or failed; `error` is the message of the failure."""
+    """The run ended: all rounds are done, or it was stopped, or it failed with `error`."""
 
     folder: str
     outcome: Literal["done", "stopped", "failed"]

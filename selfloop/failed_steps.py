@@ -1,8 +1,7 @@
-"""Steps that failed for every question of a round: what such a run leaves is records of errors, and
-no result.
+"""Steps that failed for every question of a round: such a run holds errors, and no result.
 
-All of it is read off the records, so that a run ends in the same way whether or not it was stopped
-in between.
+All of it is read from the stored records, so a run ends in the same way whether or not it was
+stopped in between.
 """
 
 from collections import Counter
@@ -14,8 +13,8 @@ from shlex import quote
 from selfloop.errors import NothingAnswered, StepFailed, TunerFailed
 from selfloop.records import Attempt, Failure, Round
 
-SHOWN = 300  # characters of a cause
-EMPTY = Failure(
+MAX_CAUSE = 300  # characters of a cause in a message
+EMPTY_ANSWER = Failure(
     "answer",
     "the model",
     "EmptyAnswer",
@@ -25,7 +24,7 @@ EMPTY = Failure(
 
 @dataclass(frozen=True)
 class FailedStep:
-    """A step that failed for all `questions` of a round, and the failure that most of them met."""
+    """A step that failed for all `questions` of a round, and the most common failure."""
 
     round: int
     step: str
@@ -38,7 +37,8 @@ class FailedStep:
             return f"in round {self.round} the tuner made no adapter: {cause}"
         if not self.questions:
             return f"in round {self.round} no question was asked: {cause}"
-        return f"in round {self.round} the step {self.step} failed for all {_questions(self.questions)}: {cause}"
+        questions = _count_questions(self.questions)
+        return f"in round {self.round} the step {self.step} failed for all {questions}: {cause}"
 
 
 def failed_steps(rounds: Iterable[Round]) -> list[FailedStep]:
@@ -46,127 +46,126 @@ def failed_steps(rounds: Iterable[Round]) -> list[FailedStep]:
 
     A tuner that raised has failed its round.
     """
-    return [step for ended in rounds for step in _of_round(ended)]
+    failed: list[FailedStep] = []
+    for ended in rounds:
+        failed += _failed_in_round(ended)
+    return failed
 
 
-def _of_round(ended: Round) -> Iterator[FailedStep]:
-    sources = [failure for failure in ended.failures if failure.step == "ask"]
-    if not ended.attempts and sources:
-        yield FailedStep(ended.number, "ask", 0, _commonest(sources))
+def _failed_in_round(ended: Round) -> Iterator[FailedStep]:
+    # ask: no question at all, and a source failed
+    of_sources = [failure for failure in ended.failures if failure.step == "ask"]
+    if not ended.attempts and of_sources:
+        yield FailedStep(ended.number, "ask", 0, _most_common(of_sources))
     asked = [attempt for attempt in ended.attempts if attempt.decision != "dropped"]
     answered = [attempt for attempt in asked if attempt.decision != "failed"]
+    # answer: the step is that of the commonest failure, for scorers fail in `ask`
     if asked and all(map(unanswered, asked)):
-        cause = _commonest(map(_cause, asked))
+        cause = _most_common(map(_cause, asked))
         yield FailedStep(ended.number, cause.step, len(asked), cause)
-    reached = {
+    # The attempts that each later step worked on. A question that came with its answer has no
+    # critique.
+    attempts_by_step = {
         "critique": [attempt for attempt in answered if not attempt.question.answer],
         "revise": [attempt for attempt in answered if attempt.critique is not None],
         "verify": answered,
     }
-    for step, attempts in reached.items():
-        if attempts and all(_failed_in(attempt, step) for attempt in attempts):
-            failures = [
-                failure
-                for attempt in attempts
-                for failure in attempt.failures
-                if failure.step == step
-            ]
-            yield FailedStep(ended.number, step, len(attempts), _commonest(failures))
-    tunes = [failure for failure in ended.failures if failure.step == "tune"]
-    if tunes:
-        yield FailedStep(ended.number, "tune", len(asked), tunes[0])
+    for step, attempts in attempts_by_step.items():
+        if attempts and all(_failed_throughout(attempt, step) for attempt in attempts):
+            failures: list[Failure] = []
+            for attempt in attempts:
+                failures += _failures_of(attempt, step)
+            yield FailedStep(ended.number, step, len(attempts), _most_common(failures))
+    of_tuner = [failure for failure in ended.failures if failure.step == "tune"]
+    if of_tuner:
+        yield FailedStep(ended.number, "tune", len(asked), of_tuner[0])
 
 
 def unanswered(attempt: Attempt) -> bool:
-    """Return whether a question that was asked has no answer: it failed, or the model wrote nothing at all."""
+    """Return whether a question that was asked has no answer: it failed, or its text is empty."""
     return attempt.decision == "failed" or not attempt.answer
 
 
 def _cause(attempt: Attempt) -> Failure:
-    return attempt.failures[-1] if attempt.decision == "failed" else EMPTY
+    return attempt.failures[-1] if attempt.decision == "failed" else EMPTY_ANSWER
 
 
-def _failed_in(attempt: Attempt, step: str) -> bool:
-    """Return whether a step gave an attempt nothing but failures."""
-    failed = any(failure.step == step for failure in attempt.failures)
+def _failures_of(attempt: Attempt, step: str) -> list[Failure]:
+    return [failure for failure in attempt.failures if failure.step == step]
+
+
+def _failed_throughout(attempt: Attempt, step: str) -> bool:
+    """Return whether a step gave an attempt failures and nothing else."""
     judged = any(verdict.confidence is not None for verdict in attempt.verdicts)
-    return failed and not (step == "verify" and judged)
+    return bool(_failures_of(attempt, step)) and not (step == "verify" and judged)
 
 
 def failed_verifiers(rounds: Iterable[Round]) -> list[FailedStep]:
-    """Return the verifiers that failed for every answer of a round while others judged it."""
-    broken: list[FailedStep] = []
+    """Return the verifiers that failed for every answer of a round that others judged."""
+    failed: list[FailedStep] = []
     for ended in rounds:
-        answered = [
-            attempt for attempt in ended.attempts if attempt.decision not in ("dropped", "failed")
-        ]
-        failures = [failure for attempt in answered for failure in _of_verifiers(attempt)]
-        counts = Counter(failure.component for failure in failures)
-        if any(step.step == "verify" for step in _of_round(ended)):
-            continue
-        for name, count in counts.items():
-            if count == len(answered):
-                cause = _commonest(failure for failure in failures if failure.component == name)
-                broken.append(FailedStep(ended.number, "verify", count, cause))
-    return broken
+        if any(step.step == "verify" for step in _failed_in_round(ended)):
+            continue  # all of them failed, which `failed_steps` reports
+        answered = [a for a in ended.attempts if a.decision not in ("dropped", "failed")]
+        failures_by_verifier: dict[str, list[Failure]] = {}
+        for attempt in answered:
+            for name, failure in _last_failures(attempt).items():
+                failures_by_verifier.setdefault(name, []).append(failure)
+        for failures in failures_by_verifier.values():
+            # one failure at most for each attempt, so an equal number means all
+            if len(failures) == len(answered):
+                cause = _most_common(failures)
+                failed.append(FailedStep(ended.number, "verify", len(failures), cause))
+    return failed
 
 
-def _of_verifiers(attempt: Attempt) -> list[Failure]:
-    """Return the failures of an attempt's verifiers, one for each: a revision is judged beside its draft."""
-    return list(
-        {
-            failure.component: failure for failure in attempt.failures if failure.step == "verify"
-        }.values()
-    )
+def _last_failures(attempt: Attempt) -> dict[str, Failure]:
+    """Return the last failure of each verifier: one may fail on the draft and on the revision."""
+    return {failure.component: failure for failure in _failures_of(attempt, "verify")}
 
 
 def refuse_failed(folder: Path, rounds: Sequence[Round], steps: Iterable[FailedStep]) -> None:
-    """Raise for the run in `folder` if every question failed (NothingAnswered), or one of these
-    `steps` did.
+    """Raise for the run in `folder` if all its questions failed, or one of these `steps` did.
 
-    StepFailed is for a step of a round, TunerFailed where nothing but a tuner failed.
+    Raises NothingAnswered for the questions, StepFailed for a step, and TunerFailed where only the
+    tuner failed.
     """
     steps = list(steps)
     look = f"All failures: selfloop show {quote(str(folder))} --failures"
-    asked = [a for ended in rounds for a in ended.attempts if a.decision != "dropped"]
+    asked: list[Attempt] = []
+    for ended in rounds:
+        asked += [attempt for attempt in ended.attempts if attempt.decision != "dropped"]
     if asked and all(map(unanswered, asked)):
-        raise NothingAnswered(
-            f"{nothing_answered(asked)} Mend that, and start a new run. {look}", folder
-        )
+        why = nothing_answered(asked)
+        raise NothingAnswered(f"{why} Fix that, and start a new run. {look}", folder)
     if not steps:
         return
     reasons = "\n".join(f"{step}." for step in steps)
     if all(step.step == "tune" for step in steps):
         kept = "Every round is stored, and the last good adapter stays."
-        raise TunerFailed(
-            f"{reasons}\n{kept} Mend the tuner's part of the recipe, and start a new run. {look}",
-            folder,
-        )
-    raise StepFailed(
-        f"{reasons}\nThe records are kept. Mend that, and start a new run. {look}", folder
-    )
+        advice = f"Fix the tuner's part of the recipe, and start a new run. {look}"
+        raise TunerFailed(f"{reasons}\n{kept} {advice}", folder)
+    advice = f"The records are kept. Fix that, and start a new run. {look}"
+    raise StepFailed(f"{reasons}\n{advice}", folder)
 
 
 def nothing_answered(attempts: Sequence[Attempt]) -> str:
-    """Return that all of these attempts have no answer, and why most of them have none."""
-    cause = cause_text(_commonest(map(_cause, attempts)))
-    which = (
-        "the question was not"
-        if len(attempts) == 1
-        else f"not one of the {_questions(len(attempts))} was"
-    )
-    return f"{which} answered: {cause}."
+    """Return the sentence that none of these attempts has an answer, with the commonest cause."""
+    cause = cause_text(_most_common(map(_cause, attempts)))
+    if len(attempts) == 1:
+        return f"the question was not answered: {cause}."
+    return f"not one of the {_count_questions(len(attempts))} was answered: {cause}."
 
 
 def cause_text(failure: Failure) -> str:
-    """Return whose failure it was, and what it said, without a full stop at its end."""
+    """Return the component and the message of a failure, without a full stop at the end."""
     message = " ".join(failure.message.split())
-    return f"{failure.component}: {failure.type}: {message[:SHOWN]}".rstrip(" .:")
+    return f"{failure.component}: {failure.type}: {message[:MAX_CAUSE]}".rstrip(" .:")
 
 
-def _commonest(failures: Iterable[Failure]) -> Failure:
+def _most_common(failures: Iterable[Failure]) -> Failure:
     return Counter(failures).most_common(1)[0][0]
 
 
-def _questions(count: int) -> str:
+def _count_questions(count: int) -> str:
     return "1 question" if count == 1 else f"{count:,} questions"

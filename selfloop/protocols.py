@@ -1,13 +1,13 @@
-"""What each kind of component must do. Components need not inherit from these; the shapes count.
+"""The interfaces of the kinds of components. A component need not inherit from its protocol.
 
-Batch first everywhere: a tuple in, as many results in the same order out. Verifiers, scorers and
-critics may return a mapping from the items to the results instead, whose order does not matter; a
-set is refused. All that a component gets is frozen. A component that raises, whatever the class, or
-returns the wrong thing, is a `Failure` on the attempts it was working on; the others go on. Ctrl-C
-alone (`KeyboardInterrupt` itself) passes through.
+Everything works in batches: a component gets a tuple and returns as many results in the same order.
+Verifiers, scorers and critics may return a mapping from items to results instead, in any order; a
+set is refused. All arguments are frozen. A component may raise an exception of any class, or return
+a wrong type: the attempts that it was working on get a `Failure`, and the others go on. Only Ctrl-C
+(`KeyboardInterrupt` itself) passes through.
 
-Capabilities are words that a backend gives and others need; a recipe that asks for one the backend
-lacks is refused before any model loads.
+Capabilities are words that a backend gives and other components need. A recipe whose component
+needs one that the backend lacks is refused before any model loads.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,10 +33,12 @@ from selfloop.records import (
     Verdict,
 )
 
+# Type checkers alone import numpy: it is slow, and `selfloop --help` must start at once.
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# Word -> its meaning, for messages and for docs/recipe.md.
 CAPABILITIES: Mapping[str, str] = {
     "logprobs": "the log-probability of every generated token",
     "entropies": "the entropy of the distribution that each token was drawn from",
@@ -49,10 +51,10 @@ CAPABILITIES: Mapping[str, str] = {
 
 
 class Backend(Protocol):
-    """A model that can be asked. Everything above it is independent of how it runs."""
+    """A model that generates and reads text. Nothing above it depends on how the model runs."""
 
     def describe(self) -> ModelInfo:
-        """Return what the model is and can do."""
+        """Return the name, the file and the capabilities of the model."""
         ...
 
     def generate(
@@ -60,49 +62,48 @@ class Backend(Protocol):
     ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield (index of the request, one completion) as they finish, `n` for each request.
 
-        A request that cannot be served yields one `RequestError` in place of its completions. The
-        completion's `sample` says which of the n it is; sample k of a request is the same whatever
-        n is.
+        A request that cannot be served yields one `RequestError` in place of its completions.
+        `Completion.sample` numbers the completions of a request. Sample k is the same whatever `n`
+        is and whatever else is in the batch: a resumed run relies on it.
         """
         ...
 
     def loglikelihood(
         self, pairs: Sequence[Continuation]
     ) -> list[tuple[float, ...] | RequestError]:
-        """Return the natural-log probability of each token of each continuation. Capability
-        `loglikelihood`.
+        """Return the natural-log probabilities of the tokens of each continuation.
 
-        With an empty prompt it is that of a text by itself; its first token counts only if the
-        model has one that begins a text. Nothing is generated.
+        Capability `loglikelihood`. After an empty prompt they are those of the text by itself. Its
+        first token then counts only if the model has a token that begins a text. Nothing is
+        generated.
         """
         ...
 
     def hidden_states(
         self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Return a layer's states at tokens, (places, width). Capability `hidden_states`.
+        """Return the states of one layer at some tokens: arrays of shape (places, width).
 
-        Place 0 is the last token of the prompt, i the i-th of the continuation, -1 the last of all.
-        Layer 0 is what the tokens themselves are turned into, i what the i-th layer makes of it, -1
-        the last, after its norm. A backend that has not all of them gives a `RequestError` for the
-        others.
+        Capability `hidden_states`. Place 0 is the last token of the prompt, place i the i-th of the
+        continuation, -1 its last. Layer 0 is the embedding of the tokens, layer i the output of the
+        i-th layer, -1 that of the last one after its norm. For a layer that the backend does not
+        have, the result is a `RequestError`.
         """
         ...
 
     def attentions(
         self, pairs: Sequence[Continuation]
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Return each head's attention from a token to the one before it, (layers, heads, tokens of
-        the continuation).
+        """Return the attention of each head from a token to the one before it.
 
-        Capability `attentions`.
+        Capability `attentions`. The shape is (layers, heads, tokens of the continuation).
         """
         ...
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Swap the adapter (None: the bare model) and prove that it is in effect.
 
-        Capability `adapters`.
+        Capability `adapters`. Raises ModelError for one that cannot be loaded or changes nothing.
         """
         ...
 
@@ -113,12 +114,14 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Asking:
-    """What a question source or a scorer is told: how many questions are still wanted, and what
-    there is to work with.
+    """The context of a question source or a scorer.
 
-    `turn` counts the calls of this round from 0, so that each call can draw with new seeds (`seed`
-    already depends on run, round, source and turn). `prompts` gives the recipe's prompts by name
-    (`prompts.py`).
+    * `n`: the number of questions that are still wanted.
+    * `round`, `turn`: the number of the round (from 1), and of the call within it (from 0).
+    * `seed`: depends on run, round, source and turn, so each call draws anew.
+    * `backend`: lent, as in `Judging`. What it generates is stored.
+    * `past`: the questions and outcomes so far, those of this round's earlier calls included.
+    * `prompt`: renders a prompt of the recipe by its name, in the model's form.
     """
 
     n: int
@@ -131,35 +134,35 @@ class Asking:
 
 
 class QuestionSource(Protocol):
-    """Where questions come from."""
+    """Gives questions."""
 
     def ask(self, asking: Asking) -> Iterable[Question]:
-        """Return about `asking.n` new questions; more or fewer is fine, none means there are no more."""
+        """Return about `asking.n` new questions. None means that there are no more."""
         ...
 
 
 class Scorer(Protocol):
-    """Says how good a question is to ask, before anything is spent on answering it."""
+    """Rates a question before the model spends time on its answer."""
 
     def score(
         self, questions: Sequence[Question], asking: Asking
     ) -> Sequence[Score] | Mapping[Question, Score]:
-        """Return one finite score for each question; `asking.past` holds everything the run ever asked."""
+        """Return one finite score for each question. `asking.past` has all earlier questions."""
         ...
 
 
 @dataclass(frozen=True)
 class Judging:
-    """What verifiers, critics and demonstrators are told. All that the backend reads or writes here
-    is stored.
+    """The context of verifiers, critics and demonstrators.
 
-    The backend is lent: `load_adapter` raises PluginError, and `close` does nothing. So it is in
-    `Asking`; a tuner may load adapters, and the one before is loaded again if it fails.
-
-    `prompt` gives the recipe's prompts by name, in the model's form. `before` lets the verifiers
-    listed before this one judge other claims, such as these with fewer samples; what they say of
-    these is in the claims. `seed` depends on run, round and component. `past` is what the run knows
-    of its earlier rounds.
+    * `backend`: everything that it generates or reads is stored. It is lent: `load_adapter` raises
+      PluginError, and `close` does nothing. Only a tuner may load adapters; if the tuner fails, the
+      run loads the earlier adapter again.
+    * `prompt`: renders a prompt of the recipe by its name, in the model's form.
+    * `before`: lets the verifiers listed before this one judge other claims, such as these with
+      fewer samples. Their verdicts on these claims are in `Claim.verdicts`.
+    * `seed`: depends on run, round and component.
+    * `past`: the outcomes of the earlier rounds.
     """
 
     backend: Backend
@@ -170,21 +173,20 @@ class Judging:
 
 
 class Verifier(Protocol):
-    """A BS detector: says how likely an answer is to be true, without taking the model's word."""
+    """Estimates the probability that an answer is true."""
 
     def verify(
         self, claims: Sequence[Claim], judging: Judging
     ) -> Sequence[Verdict] | Mapping[Claim, Verdict]:
-        """Return one verdict for each claim; confidence None is to abstain, with a reason."""
+        """Return one verdict for each claim. To abstain: confidence None, with a reason."""
         ...
 
 
 class Critic(Protocol):
-    """Says of drafts what may make the model answer better. Whether it did is for verifiers that
-    never saw it.
+    """Comments on drafts, so that the model may answer better. Verifiers never see the critique.
 
-    `revise` names the prompt with which the model answers again; it is given `question`, `draft`
-    and `critique`.
+    `revise` is the name of the prompt with which the model answers again. Its values are
+    `question`, `draft` and `critique`.
     """
 
     revise: str
@@ -192,29 +194,32 @@ class Critic(Protocol):
     def critique(
         self, claims: Sequence[Claim], judging: Judging
     ) -> Sequence[Completion] | Mapping[Claim, Completion]:
-        """Return one critique for each claim; an empty text where there is nothing to say, and the draft stays."""
+        """Return one critique for each claim. After an empty text the draft stays as it is."""
         ...
 
 
 class Demonstrator(Protocol):
-    """Chooses what a question is shown with, in place of the fixed demonstrations of the prompt `answer`."""
+    """Chooses the few-shot examples of each question, in place of those of the prompt `answer`."""
 
     def show(self, questions: Sequence[str], judging: Judging) -> Sequence[Prompt]:
         """Return the whole prompt for each question.
 
-        Called again for questions that verifiers make up.
+        It is called again for the questions that verifiers write.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a tuner is told. `past` holds this round's outcomes too; `folder` is the tuner's own,
-    and outlives a kill.
+    """The context of a tuner.
 
-    `prompt` gives the recipe's prompts by name, `answer` as the loop itself asks it. `seed` depends
-    on run and round. `tell(done, of, loss)` is to be called after each batch that is learnt: it is
-    what a person sees of the tune.
+    * `attempts`, `past`: this round's attempts, and all outcomes so far, theirs included.
+    * `folder`: the tuner's own folder for this round. A resumed tune finds its files there.
+    * `backend`: the model under the adapter in effect; the tuner may load others.
+    * `prompt`: renders a prompt of the recipe by its name. `answer` is as the loop asks it.
+    * `seed`: depends on run and round.
+    * `tell(done, of, loss)`: to be called after each training batch, so that the user sees how far
+      the tune is.
     """
 
     round: int
@@ -228,17 +233,17 @@ class Tuning:
 
 
 class Tuner(Protocol):
-    """Feeds what the loop found out back into the weights."""
+    """Trains an adapter on the results of the loop."""
 
     def tune(self, tuning: Tuning) -> Adapter | None:
-        """Train on what the past holds, write into the folder; None: no new adapter, the last one stays."""
+        """Train, write into the folder and return the adapter. With None the last one stays."""
         ...
 
 
 class Observer(Protocol):
-    """Sees what happens and changes nothing.
+    """Sees the events of a run and changes nothing.
 
-    One that raises is reported and left out, not fatal.
+    An observer that raises is reported and left out; the run goes on.
     """
 
     def notice(self, event: Event) -> None:
@@ -246,7 +251,7 @@ class Observer(Protocol):
         ...
 
     def close(self) -> None:
-        """Called once at the end of the run, also when it failed or was stopped, or when `notice` has raised."""
+        """Finish. Called once, at the end of a run that succeeded, failed or was stopped."""
         ...
 
 

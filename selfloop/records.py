@@ -1,7 +1,9 @@
-"""The nouns of selfloop: what was asked, what came out, what is held true. All frozen, all plain
-data.
+"""The nouns of selfloop: questions, completions, verdicts, beliefs, rounds. All are plain data.
 
-Three things are kept apart everywhere: the verifier broke (`Failure`), the verifier cannot tell
+All are frozen: a step returns changed copies. The names of the fields are stored in every run's
+database, so they stay as they are.
+
+Three things are kept apart everywhere: the verifier broke (`Failure`), the verifier abstains
 (`Verdict.confidence is None`), the model declined (`Attempt.decision == "declined"`).
 """
 
@@ -10,8 +12,14 @@ from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any, Literal
 
+# The relation of a question to an earlier one; see `Question.variant_of`.
 Variant = Literal["", "reworded", "reversed", "swapped"]
+# The end of an attempt. The step `decide` gives the first three. A "dropped" question was never
+# answered, and a "failed" one lost its answer to a fault.
 Decision = Literal["belief", "declined", "undecided", "dropped", "failed"]
+
+
+# --- requests to a model, and its results
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +32,18 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 cut
-    nothing.
+    """How tokens are drawn. The defaults of `top_k`, `top_p` and `min_p` cut off no token.
 
-    `repetition_penalty` divides the logits of tokens that are in the prompt or the text already
-    (CTRL, Keskar et al. 2019); 1 is none. `grammar` (GBNF, from its rule `root`) or `json_schema`
-    is what the text keeps to. `careful` nats are added to the log-odds of declining, where the text
-    begins: of the first token of "I don't know". A completion ends at a token that ends the text,
-    before the first of `stop`, or after `max_tokens`. White space that it begins with is no part of
-    it with `skip_blank`: its tokens are left out, and no stop is looked for in it.
+    * `temperature`: 0 is greedy.
+    * `max_tokens`, `stop`: a completion ends at the model's end token, before the first of the
+      stops, or after `max_tokens`.
+    * `repetition_penalty`: divides the logits of tokens that are in the prompt or the text already
+      (CTRL, Keskar et al. 2019, arXiv 1909.05858); 1 is none.
+    * `grammar` (GBNF, from its rule `root`), `json_schema`: constrain the text.
+    * `careful`: nats that are added to the log-odds of declining, at the first token of the text:
+      that of "I don't know".
+    * `skip_blank`: white space at the beginning is not a part of the completion. Its tokens are
+      left out, and a stop inside it does not count.
     """
 
     temperature: float = 0.0
@@ -50,14 +61,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One prompt and the `n` completions wanted of it.
+    """One prompt and the number `n` of completions wanted of it.
 
-    `prompt` is plain text, or chat messages that the backend puts through the model's chat
-    template. Text is data: what looks like a special token in it is never read as one. With
-    `open_turn` the last message is left open and the model goes on writing it: an empty user turn,
-    and it asks; an assistant turn that ends in "Answer:", and it answers in that form. Samples are
-    numbered from 0; those in `skip` are not wanted, for they are there already. With `entropy` the
-    completions have `entropies` and a `margin` (capability `entropies`).
+    * `prompt`: plain text, or chat messages that the backend puts through the model's chat
+      template. Text is data: nothing in it is read as a special token.
+    * `seed`: of the samples; a greedy completion does not depend on it.
+    * `open_turn`: the last message is left open, and the model continues it. After an empty user
+      turn it asks; after an assistant turn that ends in "Answer:" it answers in that form.
+    * `skip`: samples (numbered from 0) that are not wanted, because they are stored already.
+    * `entropy`: the completions have `entropies` and a `margin` (capability `entropies`).
     """
 
     prompt: str | tuple[Message, ...]
@@ -71,11 +83,9 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Continuation:
-    """A prompt as in `Request`, and what is said to follow it: text, or tokens as a `Completion`
-    has them.
+    """A prompt as in `Request`, and a text to be read after it, or the tokens of a `Completion`.
 
-    Where a token of the whole text reaches over the prompt's end, it counts as the continuation's
-    first.
+    A token that reaches over the end of the prompt counts as the first of the continuation.
     """
 
     prompt: str | tuple[Message, ...]
@@ -85,14 +95,17 @@ class Continuation:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One sample: its text, its token ids, and the natural-log probability of each token, in order.
+    """One sample of a request.
 
-    Log-probabilities are under the model's full softmax at temperature 1, whatever the sampling
-    was. `entropies` are those of the distributions that the tokens were drawn from, in nats, under
-    the same softmax; their mean is the mean token entropy. `margin` is by how much the likeliest
-    first token is more probable than the second likeliest, and comes with the entropies. `adapter`
-    is the sha256 of the adapter that was loaded, None for the bare model. `thought` is the marked
-    thought before the answer; all else is about the answer alone.
+    * `tokens`, `logprobs`: the ids and natural-log probabilities of its tokens, in order. The
+      probabilities are those of the model's full softmax at temperature 1, whatever the sampling.
+    * `finish`: "length" if `max_tokens` ended it.
+    * `sample`: its number among the samples of the request, from 0.
+    * `adapter`: the sha256 of the adapter in effect; None for the bare model.
+    * `entropies`: of the distribution (the same softmax) at each token, in nats. Their mean is the
+      mean token entropy.
+    * `margin`: the probability of the most likely first token less that of the second.
+    * `thought`: the marked thought before the answer. All other fields are about the answer alone.
     """
 
     text: str
@@ -106,17 +119,21 @@ class Completion:
     thought: str = ""
 
 
+# --- questions, and what components say of them
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question's text, where it came from, and, if the user has them, answers that count as
-    right.
+    """A question, its source, and the answers that count as correct, if the user has some.
 
-    `gold_pattern` is a regular expression that a right answer must match, in place of the list
-    `gold`. `answer` is one that is to be judged, in place of the model's own draft; `explanation`
-    says in a sentence why it is right. `via` is what in the source led to the question: a frame, an
-    entity. `variant_of` is the text of an earlier question that this one asks for again in other
-    words (`reworded`), from the answer's side (`reversed`), or of something else of the same kind
-    (`swapped`). `columns` are the other columns of the row that it was read from, as a JSON object.
+    * `gold`, `gold_pattern`: the correct answers, or a regular expression that they match.
+    * `answer`: an answer to be judged in place of the model's own draft. `explanation` says in a
+      sentence why it is right.
+    * `via`: the part of the source that led to the question: a frame, an entity.
+    * `variant_of`: the text of an earlier question that this one is a `variant` of. It asks for the
+      same in other words ("reworded"), from the answer's side ("reversed"), or for another thing of
+      the same kind ("swapped").
+    * `columns`: the other columns of the row that it was read from, as a JSON object.
     """
 
     text: str
@@ -133,12 +150,13 @@ class Question:
 
     @property
     def other_columns(self) -> dict[str, Any]:
-        """Return the columns of its row that are not the question's own, `id` among them, by name."""
+        """Return the other columns of the question's row by name, `id` among them."""
         return dict(json.loads(self.columns)) if self.columns else {}
 
     @property
     def id(self) -> str:
-        """Return twelve hex digits that depend on the text alone."""
+        """Return twelve hexadecimal digits that depend on the text alone."""
+        # lone surrogates of a broken input are part of the text, and have an id as well
         return blake2b(self.text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
 
 
@@ -154,7 +172,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A scorer's number about a question, higher is better, and in a few words why."""
+    """A scorer's number about a question (higher is better) and its reason in a few words."""
 
     scorer: str
     value: float
@@ -163,7 +181,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A verifier's confidence in [0, 1] that `candidate` is true; None when it cannot tell (it abstains)."""
+    """A verifier's confidence in [0, 1] that `candidate` is true; None if the verifier abstains."""
 
     verifier: str
     confidence: float | None
@@ -173,12 +191,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a verifier judges: an answer to a question, and what else the model said to that
-    question.
+    """An answer for a verifier to judge, with the model's other answers to the same question.
 
-    `candidate` is "revision" if the answer was written after a critique; samples never were, and
-    the log-probabilities of a revision are those that it has after the bare question, or none.
-    `verdicts` are those of the verifiers that came before.
+    `candidate` is "revision" if the answer was written after a critique; samples never are. The
+    log-probabilities of a revision are those after the bare question, or none. `verdicts` are those
+    of the verifiers listed before.
     """
 
     question: Question
@@ -188,9 +205,12 @@ class Claim:
     verdicts: tuple[Verdict, ...] = ()
 
 
+# --- results of a round
+
+
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """An answer that is kept: how sure, since which round, and under which adapter it was said."""
+    """An answer that the run believes, from which round, and the adapter that it came under."""
 
     question: Question
     answer: str
@@ -201,9 +221,9 @@ class Belief:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a question in a round: an `Attempt` in short.
+    """The result of a question in a round: an `Attempt` in short.
 
-    Its last outcome is what holds.
+    The last outcome of a question is the one that counts.
     """
 
     question: Question
@@ -219,7 +239,7 @@ class Outcome:
 class Attempt:
     """Everything that happened to one question in one round. Steps return changed copies of it.
 
-    `lowers` is what becomes of an earlier belief that this answer contradicts.
+    `lowers` is the new outcome of an earlier belief that this answer contradicts.
     """
 
     question: Question
@@ -238,21 +258,26 @@ class Attempt:
 
     @property
     def live(self) -> bool:
-        """Return whether later steps still work on this attempt."""
+        """Return whether later steps work on this attempt: it is not decided yet."""
         return self.decision is None
 
     @property
     def answer(self) -> str:
         """Return the text of the chosen candidate, or an empty string."""
+        # Completions keep the space that a model writes before its answer.
         completion = self.draft if self.chosen == "draft" else self.revision
         return completion.text.strip() if completion else ""
 
     def confidences(self, candidate: str) -> dict[str, float | None]:
-        """Return what each verifier gave to the draft or the revision, in the recipe's order; None: it abstained."""
+        """Return each verifier's confidence in "draft" or "revision"; None if it abstained.
+
+        The verifiers are in the order of the recipe.
+        """
         return {v.verifier: v.confidence for v in self.verdicts if v.candidate == candidate}
 
     def failed(self, failure: Failure, *, fatal: bool = True) -> "Attempt":
-        """Return this attempt with one more failure; a fatal one ends its way through the steps."""
+        """Return this attempt with one more failure. A fatal one ends the attempt."""
+        # An attempt that was decided keeps its decision: a later fault cannot undo it.
         failures = (*self.failures, failure)
         if fatal and self.live:
             return replace(
@@ -266,7 +291,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """LoRA weights in a file, added `scale` times; `sha256` of that file goes into every completion made with it."""
+    """LoRA weights in a file, which are added `scale` times.
+
+    The `sha256` of the file is stored with every completion made under it.
+    """
 
     path: str
     sha256: str
@@ -276,7 +304,10 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class AdapterProof:
-    """Whether a loaded adapter works: the largest change it made to a probe's log-probabilities (nats)."""
+    """Evidence that a loaded adapter has an effect.
+
+    `change` is the largest change that it makes to the log-probabilities of a test text, in nats.
+    """
 
     adapter: Adapter | None
     change: float
@@ -284,7 +315,7 @@ class AdapterProof:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One pass ask -> decide (-> tune), as it ended. `attempts` holds the dropped questions too."""
+    """One pass ask -> decide (-> tune) after its end. `attempts` has the dropped questions too."""
 
     number: int
     attempts: tuple[Attempt, ...]
@@ -293,29 +324,30 @@ class Round:
 
     @property
     def beliefs(self) -> tuple[Belief, ...]:
-        """Return what this round found true, in the order asked."""
-        return tuple(
-            Belief(
-                a.question,
-                a.answer,
-                a.confidence or 0.0,
-                self.number,
-                a.draft.adapter if a.draft else None,
-            )
-            for a in self.attempts
-            if a.decision == "belief"
-        )
+        """Return the beliefs of this round alone, in the order asked."""
+        beliefs: list[Belief] = []
+        for attempt in self.attempts:
+            if attempt.decision == "belief":
+                confidence = attempt.confidence or 0.0
+                adapter = attempt.draft.adapter if attempt.draft else None
+                belief = Belief(attempt.question, attempt.answer, confidence, self.number, adapter)
+                beliefs.append(belief)
+        return tuple(beliefs)
 
     def count(self, decision: Decision) -> int:
         """Return how many attempts ended with this decision."""
         return sum(a.decision == decision for a in self.attempts)
 
 
+# --- the model
+
+
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a backend says of its model.
+    """A backend's description of its model.
 
-    `chat` is whether it has a chat template; `sha256` is the file's.
+    `context` is in tokens, `chat` says whether the model has a chat template, and `sha256` is that
+    of the model file.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Runs a recipe in a folder, and goes on with one: what `selfloop run` and `selfloop resume` do."""
+"""Runs a recipe in a new folder, and resumes a run: `selfloop run` and `selfloop resume`."""
 
 import logging
 import platform
@@ -18,7 +18,7 @@ from selfloop.config.recipe import Loaded, read
 from selfloop.errors import DiskFullError, NothingAsked, Stopped, StoreError
 from selfloop.events import RoundEnded, RunEnded, RunStarted
 from selfloop.failed_steps import failed_steps, refuse_failed
-from selfloop.loop import play
+from selfloop.loop import run_rounds
 from selfloop.records import Round
 from selfloop.storage.pinned import verify_model
 from selfloop.storage.run_folder import RunFolder
@@ -30,11 +30,15 @@ NOT_BEGUN = (
     "stopped before the first question was asked: nothing was begun, and nothing is left behind."
 )
 
+MAX_REASONS = 5  # why questions were dropped, in one message
+
 _log = logging.getLogger("selfloop.runner")
 
 
-def _resume(folder: Path) -> str:
-    return f"stopped; what is finished is stored. Go on: selfloop resume {quote(str(folder))}"
+def _stopped(folder: Path) -> Stopped:
+    """Return the exception of a run that was stopped and can be resumed."""
+    run = quote(str(folder))
+    return Stopped(f"stopped; what is finished is stored. Go on: selfloop resume {run}")
 
 
 def run(
@@ -50,14 +54,15 @@ def run(
     """Run the recipe at `path` in a new folder of `runs`; return the folder. Raises SelfloopError.
 
     `quiet` leaves the observer `console` out, for callers that own the standard output. `base` is
-    the folder that the recipe's paths are relative to, in place of its own. `pinned` is what must
-    hold of the run from its beginning: the `model`, and the `adapter` that is in effect until a
-    round makes another. With `text` there is no file at `path`: that is what would be in it.
+    the folder that the recipe's paths are relative to, in place of its own. `pinned` fixes
+    properties of the run from its beginning: the `model`, and the `adapter` that is in effect until
+    a round makes another. `text` is the recipe itself, for which there is no file at `path`.
     """
+    # Everything that can be wrong with the recipe is found before there is a folder.
     try:
-        loaded = _quieted(read(path, overrides, base, text=text), quiet)
+        loaded = _without_console(read(path, overrides, base, text=text), quiet)
         check(loaded)
-        read_from = inputs(loaded)
+        input_hashes = inputs(loaded)
         if loaded.file_name:
             _log.info("the run is called %s, for a run's name has %s", loaded.recipe.name, ALLOWED)
         folder = new_folder(runs, loaded.recipe.name)
@@ -67,7 +72,10 @@ def run(
         try:
             store = Store(folder, write=True)
             store.set_meta(
-                base=str(loaded.base.resolve()), name=loaded.recipe.name, inputs=read_from, **pinned
+                base=str(loaded.base.resolve()),
+                name=loaded.recipe.name,
+                inputs=input_hashes,
+                **pinned,
             )
             # last: what has a recipe can be resumed
             store.save_file(store.files.recipe, loaded.source.text())
@@ -75,12 +83,15 @@ def run(
             shutil.rmtree(folder, ignore_errors=True)
             raise Stopped(NOT_BEGUN) from None
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)  # nothing was asked yet
+            # no question was asked yet, so nothing is lost
+            shutil.rmtree(folder, ignore_errors=True)
             raise
+        # From here on a run that stops can be resumed, unless it had not loaded its model yet.
         try:
             _go_on(loaded, folder, store)
         except (KeyboardInterrupt, Stopped):
-            raise (Stopped(_resume(folder)) if store.sessions() else Stopped(NOT_BEGUN)) from None
+            # a session begins when the model is loaded; without one there is nothing to resume
+            raise (_stopped(folder) if store.sessions() else Stopped(NOT_BEGUN)) from None
         finally:
             begun = bool(store.sessions())
             store.close()
@@ -90,7 +101,7 @@ def run(
 
 
 def resume(folder: Path, *, quiet: bool = False) -> Path:
-    """Go on with the run in `folder` where it was stopped; do nothing if it is done.
+    """Continue the run in `folder` where it was stopped; do nothing if it is done.
 
     Raises SelfloopError.
     """
@@ -98,11 +109,11 @@ def resume(folder: Path, *, quiet: bool = False) -> Path:
         store = open_store(folder, write=True)
         try:
             refuse_changed(store.meta().get("inputs", {}))  # before its plugins are imported
-            loaded = _quieted(stored_recipe(store), quiet)
+            loaded = _without_console(stored_recipe(store), quiet)
             check(loaded)
             _go_on(loaded, folder, store)
         except KeyboardInterrupt:
-            raise Stopped(_resume(folder)) from None
+            raise _stopped(folder) from None
         finally:
             store.close()
     return folder
@@ -110,7 +121,7 @@ def resume(folder: Path, *, quiet: bool = False) -> Path:
 
 @contextmanager
 def _advising(folder: Path) -> Iterator[None]:
-    """Say of a full disk how the run in `folder` goes on after it."""
+    """Add to the error of a full disk how to continue the run in `folder`."""
     try:
         yield
     except DiskFullError as error:
@@ -121,13 +132,13 @@ def _advising(folder: Path) -> Iterator[None]:
 
 
 def stored_recipe(store: Store, overrides: tuple[str, ...] = ()) -> Loaded:
-    """Return the recipe of a run as it was run, under the name and from the folder it then had, with `overrides`."""
+    """Return the recipe of a run, with `overrides`, under the name and the base folder it had."""
     pinned = store.meta()
     base, name = Path(pinned.get("base", ".")), pinned.get("name")
     return read(store.files.recipe, overrides, base=base, name=name)
 
 
-def _quieted(loaded: Loaded, quiet: bool) -> Loaded:
+def _without_console(loaded: Loaded, quiet: bool) -> Loaded:
     observers = [o for o in loaded.recipe.observers if not (quiet and o.kind == "console")]
     return replace(loaded, recipe=loaded.recipe.model_copy(update={"observers": observers}))
 
@@ -137,6 +148,7 @@ def new_folder(runs: Path, name: str) -> Path:
     folder, number = runs / name, 1
     try:
         runs.mkdir(parents=True, exist_ok=True)
+        # Making the folder is the test: another process may take the name between test and use.
         while True:
             with suppress(FileExistsError):
                 folder.mkdir()
@@ -150,48 +162,55 @@ def new_folder(runs: Path, name: str) -> Path:
 
 
 def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
-    """Play the rounds that are missing, each stored as it ends."""
+    """Run the rounds that are missing, and store each as it ends."""
     parts = assemble(loaded, folder, store)
-    with also_declining(loaded.recipe.answer.declines), _told(parts, folder, store):
+    with also_declining(loaded.recipe.answer.declines), _ending(parts, folder, store):
         pin_model(parts, store)
         past = store.past()
+        # The backend starts with the bare model.
         if past.adapter:
             parts.load_adapter(past.adapter)
         info = parts.backend.describe()
         parts.notice(
             RunStarted(loaded.recipe.name, str(folder), loaded.recipe.rounds, past.rounds, info)
         )
-        for ended in play(loaded.recipe, parts, past):
+        for ended in run_rounds(loaded.recipe, parts, past):
             store.save_round(ended)
             parts.notice(RoundEnded(ended))
+        # All rounds are read back, those of earlier sessions too, so that a resumed run ends with
+        # the same exit code.
         rounds = list(store.rounds())
         _refuse_empty(rounds, folder)
         refuse_failed(folder, rounds, failed_steps(rounds))
 
 
 @contextmanager
-def _told(parts: Parts, folder: Path, store: Store) -> Iterator[None]:
-    """Tell the observers how the run ended, whatever happens, and close everything."""
+def _ending(parts: Parts, folder: Path, store: Store) -> Iterator[None]:
+    """Tell the observers how the run ended, in every case, and close all components."""
     try:
         yield
         parts.notice(RunEnded(str(folder), "done"))
     except KeyboardInterrupt:
         parts.notice(RunEnded(str(folder), "stopped"))
-        raise Stopped(_resume(folder)) from None
+        raise _stopped(folder) from None
     except DiskFullError as error:
-        with suppress(DiskFullError):  # there may be no room for this either
+        with suppress(DiskFullError):  # an observer may have no space for this event either
             parts.notice(RunEnded(str(folder), "failed", str(error)))
         raise
     except BaseException as error:
         parts.notice(RunEnded(str(folder), "failed", str(error)))
         raise
     finally:
+        # failures of observers after the last round, those at closing included, are in no round
         parts.close()
         store.save_failures(parts.notice.failures)
 
 
 def pin_model(parts: Parts, store: Store) -> None:
-    """Note what runs; refuse to mix two models in one run."""
+    """Store which model the run uses, and begin a session with all versions.
+
+    Raises ModelError if an earlier session used another model file.
+    """
     info = parts.backend.describe()
     pinned = store.meta().get("model")
     if pinned is None:
@@ -203,21 +222,23 @@ def pin_model(parts: Parts, store: Store) -> None:
         "selfloop": version("selfloop"),
         **dict(info.versions),
     }
-    store.begin_session(versions | {f"plugin {name}": v for name, v in parts.plugins.items()})
+    plugins = {f"plugin {name}": number for name, number in parts.plugins.items()}
+    store.begin_session(versions | plugins)
 
 
 def _refuse_empty(rounds: list[Round], folder: Path) -> None:
-    if any(a.decision != "dropped" for ended in rounds for a in ended.attempts):
-        return
+    """Raise NothingAsked if every question was dropped, or there was none."""
+    failures: set[str] = set()
+    reasons: set[str] = set()
+    for ended in rounds:
+        if any(attempt.decision != "dropped" for attempt in ended.attempts):
+            return
+        reasons |= {attempt.reason for attempt in ended.attempts}
+        failures |= {f"{f.component}: {f.type}: {f.message}" for f in ended.failures}
+    why = sorted(failures)
+    if reasons:
+        why.append(f"Dropped for: {'; '.join(sorted(reasons)[:MAX_REASONS])}.")
     raise NothingAsked(
-        f"not one question could be asked. {_why(rounds)} Change ask.sources or ask.scorers. The "
+        f"not one question could be asked. {' '.join(why)} Change ask.sources or ask.scorers. The "
         f"run: {folder}"
     )
-
-
-def _why(rounds: list[Round]) -> str:
-    failures = {f"{f.component}: {f.type}: {f.message}" for ended in rounds for f in ended.failures}
-    reasons = {a.reason for ended in rounds for a in ended.attempts}
-    return " ".join(
-        [*sorted(failures), f"Dropped for: {'; '.join(sorted(reasons)[:5])}." if reasons else ""]
-    ).strip()

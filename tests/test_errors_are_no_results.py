@@ -1,4 +1,4 @@
-"""The rows of faults.md on errors that look like results: each has an exit code and a message of its own."""
+"""Errors that look like results (faults.md): each has its own exit code and message."""
 
 import json
 import signal
@@ -74,7 +74,8 @@ class Tuner:
 
 @hookimpl
 def selfloop_backends():
-    return [Component("moody", Moody, gives=frozenset({"logprobs", "loglikelihood", "adapters", "entropies"}))]
+    gives = frozenset({"logprobs", "loglikelihood", "adapters", "entropies"})
+    return [Component("moody", Moody, gives=gives)]
 @hookimpl
 def selfloop_verifiers():
     return [Component("judge", Judge)]
@@ -660,7 +661,8 @@ def test_ctrl_c_while_the_recipe_is_read(home: Path, write: Write) -> None:
     reading = home / "reading"
     write(
         {
-            "plugin.py": f"import pathlib, time\npathlib.Path({str(reading)!r}).touch()\ntime.sleep(30)\n"
+            "plugin.py": "import pathlib, time\n"
+            f"pathlib.Path({str(reading)!r}).touch()\ntime.sleep(30)\n"
         }
     )
     process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""docs/errors.md quotes messages as they stand in the source, and has every class with its exit code."""
+"""docs/errors.md quotes messages of the source, and has every class with its exit code."""
 
 import ast
 import re
@@ -55,7 +55,7 @@ def test_every_class_stands_with_its_exit_code(kind: type[errors.SelfloopError])
 
 
 def test_a_message_is_read_with_its_gaps(tmp_path: Path) -> None:
-    """A test of these tests: a message over two lines, with what is filled in, comes as one text."""
+    """A test of these tests: a message over two lines, with gaps, comes as one text."""
     (tmp_path / "some.py").write_text(
         "def f(x, y):\n    return (\n        f'no {x} named '\n        f'{y!r}. Do so'\n    )\n"
     )

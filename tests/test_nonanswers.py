@@ -19,12 +19,13 @@ from selfloop_plugins.tuners.lora.lessons import lessons
 
 from selfloop.config.prompts import Prompt, Prompts, continued
 from selfloop.errors import NothingAnswered
-from selfloop.history import Past, gist
+from selfloop.history import Past
 from selfloop.records import Attempt, Completion, Message, Question, Request, Round, Sampling
 from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store, attempts_of, rounds_of
 from selfloop.testing import ScriptedBackend
 from selfloop.text.answers import declines
+from selfloop.text.gist import gist
 from selfloop.text.nonanswers import THOUGHT, non_answer
 from selfloop.text.thoughts import answered, closing, thought, without_thought
 
@@ -945,7 +946,7 @@ def test_fault_one_question_across_rounds(second: str, work: Path, selfloop: Sel
     assert [(one.decision, one.reason) for one in later] == [
         ("dropped", "asked before: like 'What is the capital of Utah?'")
     ]
-    assert len(Past.of(rounds_of(run)).beliefs) == 1
+    assert len(Past.from_rounds(rounds_of(run)).beliefs) == 1
 
 
 def test_two_wordings_in_one_round_are_one_belief(work: Path, selfloop: Selfloop) -> None:
@@ -953,7 +954,7 @@ def test_two_wordings_in_one_round_are_one_belief(work: Path, selfloop: Selfloop
     texts = "What is the capital of Utah?\nWhich is the capital of Utah?\nWhat is the capital of Ohio?\n"
     run = played(work, selfloop, replies, texts, AGREEMENT)
     assert [one.decision for one in attempts_of(run)] == ["belief"] * 3, "each is answered"
-    assert len(Past.of(rounds_of(run)).beliefs) == 2
+    assert len(Past.from_rounds(rounds_of(run)).beliefs) == 2
     assert len(json.loads(selfloop("beliefs", "s", "--json").out)) == 2
 
 
@@ -995,7 +996,7 @@ def old(work: Path) -> Path:
 
 
 def test_no_answer_of_an_old_run_is_held_shown_or_exported(old: Path, selfloop: Selfloop) -> None:
-    assert [belief.answer for belief in Past.of(rounds_of(old)).beliefs] == ["Jane Austen"]
+    assert [belief.answer for belief in Past.from_rounds(rounds_of(old)).beliefs] == ["Jane Austen"]
     assert [row["answer"] for row in json.loads(selfloop("beliefs", "old", "--json").out)] == [
         "Jane Austen"
     ]
@@ -1013,7 +1014,7 @@ def test_no_answer_is_taught() -> None:
         for i in range(60)
     ]
     thoughts = [believed(f"When was day {i}?", "<think>") for i in range(60)]
-    past = Past().and_asked([*known, *unknown, *thoughts])
+    past = Past().with_attempts([*known, *unknown, *thoughts])
     taught, held = lessons(past, declined=None, match=False, seed=0)
     assert {lesson.answer.split()[0] for lesson in (*taught, *held)} == {"Author", "I"}
     assert len(taught) + len(held) == 120

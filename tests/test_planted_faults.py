@@ -1,4 +1,4 @@
-"""A component with a fault fails the contract of its kind, with a message that says which; a sound one passes."""
+"""A component with a fault fails the contract of its kind, and the message names the fault."""
 
 import inspect
 import random
@@ -30,9 +30,17 @@ from selfloop.testing import (
 )
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_that_goes_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some of the planted faults write into the current folder: it must not be the repository."""
+    monkeypatch.chdir(tmp_path)
+
+
 def failures(contract: type[Any]) -> Iterator[str]:
-    """Run a contract's tests as pytest would, each on a new case; yield what each that fails says."""
-    for name in (one for one in dir(contract) if one.startswith("test_")):
+    """Run a contract's tests as pytest would, each on a new case; yield the failures' messages."""
+    for name in dir(contract):
+        if not name.startswith("test_"):
+            continue
         method = getattr(contract(), name)
         with TemporaryDirectory() as home:
             own = (
@@ -44,7 +52,8 @@ def failures(contract: type[Any]) -> Iterator[str]:
                 method(**own)
             except pytest.skip.Exception:
                 continue
-            except BaseException as error:  # noqa: BLE001  whatever a component does, its contract must say so
+            # a component may raise anything, and its contract must report it
+            except BaseException as error:  # noqa: BLE001
                 yield f"{name}: {type(error).__name__}: {error}"
 
 
@@ -267,7 +276,10 @@ CRITICS: dict[str, tuple[Any, str]] = {
         lambda claims, told: ["wrong" for _ in claims],
         "gave a str, not a Completion",
     ),
-    "text is no text": (lambda claims, told: [Completion(7) for _ in claims], "whose text is 7"),  # type: ignore[arg-type]
+    "text is no text": (
+        lambda claims, told: [Completion(7) for _ in claims],  # type: ignore[arg-type]
+        "whose text is 7",
+    ),
     "order changed": (
         lambda claims, told: [
             Completion(c.answer.text[:5]) for c in sorted(claims, key=lambda c: c.answer.text)
@@ -636,7 +648,7 @@ def sampled(change: Callable[[Completion], Completion]) -> type[ScriptedBackend]
 
 
 def batched(change: Callable[[list[Any], list[Any]], Any]) -> type[ScriptedBackend]:
-    """Return a backend that does something else to a whole batch: it is given requests and results."""
+    """Return a backend that changes a whole batch by a function of requests and results."""
 
     class Planted(ScriptedBackend):
         def generate(self, requests: Any) -> Iterator[Any]:
@@ -685,7 +697,10 @@ BACKENDS: dict[str, tuple[Any, str]] = {
         batched(lambda asked, found: [(i + 1, one) for i, one in found]),
         "gave index 2 for 2",
     ),
-    "text alone": (sampled(lambda one: one.text), "gave a str, not a Completion"),  # type: ignore[arg-type,return-value]
+    "text alone": (
+        sampled(lambda one: one.text),  # type: ignore[arg-type,return-value]
+        "gave a str, not a Completion",
+    ),
     "depends on batch mates": (
         batched(
             lambda asked, found: [
@@ -835,7 +850,7 @@ PLANTED = [(kind, fault) for kind, (*_, faults) in KINDS.items() for fault in fa
 
 
 def planted(kind: str, fault: str) -> type[Any]:
-    """Return the contract of a kind on a component with a fault: another method, or another class."""
+    """Return the contract of a kind on a component with a fault in a method, or in the class."""
     contract, method, sound, faults = KINDS[kind]
     what = faults[fault][0]
     if not isinstance(what, type) and (kind != "tuner"):

@@ -1,4 +1,4 @@
-"""Plugins cannot spoil results: each row of the table of faults, and other inputs of the same kinds."""
+"""Plugins cannot spoil results: each row of the table of faults, and inputs of the same kinds."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from selfloop import events, records
 from selfloop.errors import NothingAnswered, NothingAsked, StepFailed, TunerFailed
-from selfloop.guard import Broken, guarded_each, impossible, matched
+from selfloop.guard import Failed, capture_each, impossible, match_results
 from selfloop.history import Past
 from selfloop.records import AdapterProof, Completion, Failure, Question, Score, Verdict
 from selfloop.registry.isolation import attributed_output
@@ -102,8 +102,8 @@ def install(write: Write, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 def judged(query: Query, run: Path, verifier: str) -> list[Any]:
     """Return what a verifier said of each question, in the order asked."""
-    select = "SELECT a.question, v.confidence FROM verdicts v JOIN attempts a ON a.id = v.attempt WHERE verifier = ?"
-    return query(run, f"{select} ORDER BY a.id", verifier)
+    select = "SELECT a.question, v.confidence FROM verdicts v JOIN attempts a ON a.id = v.attempt"
+    return query(run, f"{select} WHERE verifier = ? ORDER BY a.id", verifier)
 
 
 # Components get tuples: nothing that one does to its input reaches another.
@@ -198,7 +198,9 @@ def mutable_parts(annotation: Any) -> Iterator[Any]:
     if origin in (tuple, frozenset) or (origin is not None and origin not in (list, dict, set)):
         for part in get_args(annotation):
             yield from mutable_parts(part)
-    elif not (is_dataclass(annotation) and annotation.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+    elif not (
+        is_dataclass(annotation) and annotation.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    ):
         yield annotation
 
 
@@ -225,15 +227,21 @@ def test_the_walk_over_records_can_fail() -> None:
 ASKED = tuple(Question(f"Question {number}?", "test") for number in range(5))
 
 
-def scored(results: Callable[[Any], Any]) -> list[Score | Broken]:
-    return guarded_each("ask", "bad", results, ASKED, Score, lambda failure: None)
+def scored(results: Callable[[Any], Any]) -> list[Score | Failed]:
+    return capture_each("ask", "bad", results, ASKED, Score, lambda failure: None)
 
 
 @given(st.permutations(ASKED))
 @settings(deadline=None)
 def test_a_mapping_is_matched_whatever_its_order(order: list[Question]) -> None:
     results = {question: Score("bad", float(ASKED.index(question))) for question in order}
-    assert [score.value for score in matched(results, ASKED, Score)] == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert [score.value for score in match_results(results, ASKED, Score)] == [
+        0.0,
+        1.0,
+        2.0,
+        3.0,
+        4.0,
+    ]
 
 
 def test_a_list_that_changes_later_changes_nothing() -> None:
@@ -277,7 +285,7 @@ def test_results_that_cannot_be_matched_are_failures(
     found = scored(results)
     assert len(found) == len(ASKED)
     for lost in found:
-        assert isinstance(lost, Broken)
+        assert isinstance(lost, Failed)
         assert message in lost.failure.message
 
 
@@ -288,9 +296,9 @@ def test_results_that_cannot_be_matched_are_failures(
 def test_whatever_is_returned_there_is_one_result_an_item(results: list[Any]) -> None:
     found = scored(lambda items: results)
     assert len(found) == len(ASKED)
-    assert all(isinstance(one, Score | Broken) for one in found)
+    assert all(isinstance(one, Score | Failed) for one in found)
     if results != [Score("bad", 1.0)] * 5 and len(results) != 1:
-        assert all(isinstance(one, Broken) for one in found)
+        assert all(isinstance(one, Failed) for one in found)
 
 
 @pytest.mark.parametrize(
@@ -493,7 +501,8 @@ def test_what_is_printed_in_a_call_does_not_spoil_json(
 def test_an_observer_may_print_where_a_verifier_may_not(write: Write, selfloop: Selfloop) -> None:
     both = plugin(f"print('verifier')\nlist(told.backend.generate([Request('New?')]))\n{SOUND}")
     shows = "class Shows:\n    def notice(self, event): print('observer', type(event).__name__)\n"
-    shows += "    def close(self): pass\n@hookimpl\ndef selfloop_observers(): return [Component('shows', Shows)]\n"
+    shows += "    def close(self): pass\n@hookimpl\n"
+    shows += "def selfloop_observers(): return [Component('shows', Shows)]\n"
     write({"bad.py": both + shows, "recipe.yaml": RECIPE.replace("[jsonl]", "[shows]")})
     said = selfloop("run", "recipe.yaml")
     assert "observer CompletionDone" in said.out
@@ -505,7 +514,8 @@ def test_an_observer_may_print_where_a_verifier_may_not(write: Write, selfloop: 
 def test_a_handler_that_a_plugin_installs_does_not_log_to_stdout(
     install: Install, selfloop: Selfloop
 ) -> None:
-    top = "import logging\nlog = logging.getLogger('lost')\nlog.addHandler(logging.StreamHandler(sys.stdout))"
+    top = "import logging\nlog = logging.getLogger('lost')\n"
+    top += "log.addHandler(logging.StreamHandler(sys.stdout))"
     install(plugin(SOUND, top=f"{top}\nlog.warning('a warning')"))
     listed = selfloop("plugins", "bad", "--json")
     assert json.loads(listed.out)
@@ -636,7 +646,9 @@ def test_a_plugin_with_two_components_of_one_name_is_left_out(
 
 
 ODD_PLUGINS = {
-    "a Component of its own": "class Component: pass\n@hookimpl\ndef selfloop_verifiers(): return [Component()]\n",
+    "a Component of its own": (
+        "class Component: pass\n@hookimpl\ndef selfloop_verifiers(): return [Component()]\n"
+    ),
     "a command without help": (
         "import click\nclass Odd(click.Command):\n    def get_short_help_str(self, limit=45): "
         "raise ValueError\n"
@@ -681,9 +693,9 @@ def test_one_item_that_breaks_a_component_leaves_the_others(
             exec(f"import sys\n{code}", {"__name__": "a_plugin"})
         return [Score(kind, 1.0) for _ in items]
 
-    found = guarded_each("ask", kind, score, ASKED, Score, lambda failure: None)
-    lost = [one.failure for one in found if isinstance(one, Broken)]
-    assert [isinstance(one, Broken) for one in found] == [
+    found = capture_each("ask", kind, score, ASKED, Score, lambda failure: None)
+    lost = [one.failure for one in found if isinstance(one, Failed)]
+    assert [isinstance(one, Failed) for one in found] == [
         number == place for number in range(len(ASKED))
     ]
     assert [(failure.component, failure.type) for failure in lost] == [(kind, name)]

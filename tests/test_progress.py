@@ -24,7 +24,7 @@ from selfloop.events import RunStarted, StepStarted
 from selfloop.history import Past
 from selfloop.progress import Monitor
 from selfloop.records import Completion, ModelInfo, Request
-from selfloop.steps import Turn
+from selfloop.steps.context import RoundContext
 from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store
 from selfloop.testing import ScriptedBackend
@@ -37,7 +37,7 @@ def monitor(clock: Clock) -> Monitor:
 
 @pytest.fixture
 def lines(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[list[str]]:
-    """The lines of the process's own monitor, by a clock that stands still; its thread does nothing meanwhile."""
+    """The lines of the process's monitor, by a clock that stands still; its thread does nothing."""
     monkeypatch.setattr(progress.MONITOR, "clock", clock)
     monkeypatch.setattr(progress.MONITOR, "tick", lambda: None)
     monkeypatch.setattr(progress.MONITOR, "_tasks", [])
@@ -48,19 +48,19 @@ def lines(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> Iterator[list[str]]:
 
 def test_work_of_half_a_minute_has_no_line(monitor: Monitor, clock: Clock) -> None:
     with monitor.task("answer", 10, "completions"):
-        clock.now = progress.FIRST - 0.1
-        assert monitor.line() is None
-        clock.now = progress.FIRST
-        assert monitor.line() is not None
+        clock.now = progress.FIRST_LINE_S - 0.1
+        assert monitor.due_line() is None
+        clock.now = progress.FIRST_LINE_S
+        assert monitor.due_line() is not None
     clock.now = 1000
-    assert monitor.line() is None
+    assert monitor.due_line() is None
 
 
 def test_a_line_has_name_done_total_rate_and_time_left(monitor: Monitor, clock: Clock) -> None:
     with monitor.task("round 1/2 answer", 480, "completions") as task:
         task.advance(120)
         clock.now = 40
-        assert monitor.line() == (
+        assert monitor.due_line() == (
             "round 1/2 answer: 120 of 480 completions · 3.0 completions/s · 2 min 00 s left; 40.0 "
             "s so far"
         )
@@ -71,11 +71,11 @@ def test_lines_come_each_half_minute_and_later_less_often(monitor: Monitor, cloc
     with monitor.task("tune"):
         while clock.now < 24 * 3600:
             clock.now += 1
-            if monitor.line():
+            if monitor.due_line():
                 due.append(clock.now)
     gaps = [later - sooner for sooner, later in pairwise(due)]
     assert due[0] == 30 and gaps[:9] == [30] * 9
-    assert gaps == sorted(gaps) and max(gaps) == progress.LONGEST
+    assert gaps == sorted(gaps) and max(gaps) == progress.MAX_PAUSE_S
     assert 150 < len(due) < 250
 
 
@@ -86,13 +86,13 @@ def test_work_inside_other_work_is_shown_behind_it(monitor: Monitor, clock: Cloc
             clock.now = 60
             step.advance(30)
             batch.advance(15)
-            assert monitor.line() == (
+            assert monitor.due_line() == (
                 "round 1/1 verify: 130 of 500 verdicts · 30 verdicts/min · 12 min 20 s left; "
                 "p_true: 15 of 50 completions · 15 completions/min · 2 min 20 s left; 1 min 00 s "
                 "so far"
             )
         clock.now = 100
-        assert monitor.line() == (
+        assert monitor.due_line() == (
             "round 1/1 verify: 130 of 500 verdicts · 18 verdicts/min · 20 min 33 s left; p_true; "
             "1 min 40 s so far"
         )
@@ -101,7 +101,7 @@ def test_work_inside_other_work_is_shown_behind_it(monitor: Monitor, clock: Cloc
 def test_work_without_a_count_says_how_long_it_takes_so_far(monitor: Monitor, clock: Clock) -> None:
     with monitor.task("round 1/1 tune"), monitor.task("lora"):
         clock.now = 31
-        assert monitor.line() == "round 1/1 tune, lora; 31.0 s so far"
+        assert monitor.due_line() == "round 1/1 tune, lora; 31.0 s so far"
 
 
 def test_what_was_done_before_has_no_part_in_the_rate(monitor: Monitor, clock: Clock) -> None:
@@ -110,7 +110,7 @@ def test_what_was_done_before_has_no_part_in_the_rate(monitor: Monitor, clock: C
         clock.now = 40
         task.advance(20)
         assert (
-            monitor.line()
+            monitor.due_line()
             == "answer: 80 of 100 completions · 30 completions/min · 40.0 s left; 40.0 s so far"
         )
 
@@ -121,10 +121,10 @@ def test_a_tune_that_goes_on_tells_the_time_left_by_its_own_batches(
     with monitor.task("tune") as task:
         clock.now = 300  # the model was loaded
         task.count(50, 100, "batches", "loss 0.500")
-        assert monitor.line() == "tune: 50 of 100 batches · loss 0.500; 5 min 00 s so far"
+        assert monitor.due_line() == "tune: 50 of 100 batches · loss 0.500; 5 min 00 s so far"
         clock.now += 40
         task.count(60, 100, "batches", "loss 0.018")
-        assert monitor.line() == (
+        assert monitor.due_line() == (
             "tune: 60 of 100 batches · 15 batches/min · loss 0.018 · 2 min 40 s left; 5 min 40 s "
             "so far"
         )
@@ -134,16 +134,16 @@ def test_a_file_that_grows_is_measured(monitor: Monitor, clock: Clock, tmp_path:
     file = tmp_path / "bf16.gguf.part"
     with monitor.task("a working copy", 4e6, progress.BYTES, progress.size_of(file)):
         clock.now = 30
-        assert monitor.line() == "a working copy: 0 B of 4.0 MB; 30.0 s so far"
+        assert monitor.due_line() == "a working copy: 0 B of 4.0 MB; 30.0 s so far"
         file.write_bytes(bytes(1_000_000))
         clock.now = 60
         assert (
-            monitor.line()
+            monitor.due_line()
             == "a working copy: 1.0 MB of 4.0 MB · 17 kB/s · 3 min 00 s left; 1 min 00 s so far"
         )
         file.unlink()  # moved to its place
         clock.now = 90
-        assert (monitor.line() or "").startswith("a working copy: 1.0 MB of 4.0 MB")
+        assert (monitor.due_line() or "").startswith("a working copy: 1.0 MB of 4.0 MB")
 
 
 def test_items_are_counted_as_they_are_done(lines: list[str], clock: Clock) -> None:
@@ -156,7 +156,7 @@ def test_items_are_counted_as_they_are_done(lines: list[str], clock: Clock) -> N
 def test_text_of_models_and_files_is_harmless_in_a_line(monitor: Monitor, clock: Clock) -> None:
     with monitor.task("hashing \x1b[2J\u202e" + "x" * 1000, 1, "files"):
         clock.now = 30
-        line = monitor.line() or ""
+        line = monitor.due_line() or ""
     assert line.isprintable() and len(line) < 120
 
 
@@ -166,7 +166,7 @@ def test_a_task_that_was_left_open_goes_with_the_one_around_it(
     with monitor.task("outer"):
         monitor.begin("forgotten")
     clock.now = 100
-    assert monitor.line() is None
+    assert monitor.due_line() is None
 
 
 def test_whoever_came_last_shows_the_lines(
@@ -198,8 +198,8 @@ def test_a_stream_that_was_closed_ends_nothing(
 
 
 def test_a_thread_shows_lines_while_one_call_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "FIRST", 0.05)
-    monkeypatch.setattr(progress, "TICK", 0.01)
+    monkeypatch.setattr(progress, "FIRST_LINE_S", 0.05)
+    monkeypatch.setattr(progress, "TICK_S", 0.01)
     monitor, shown = Monitor(), list[str]()
     with monitor.shown_by(shown.append), monitor.task("work"):
         until = time.monotonic() + 10
@@ -244,7 +244,7 @@ def test_a_batch_counts_its_completions_as_they_come_and_not_those_of_before(
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch, clock: Clock, lines: list[str]) -> None:
-    """Let each completion of the scripted backend take ten seconds, and the lines be asked for after each."""
+    """Let each completion of the scripted backend take ten seconds, with a tick after each."""
     plain = ScriptedBackend.generate
 
     def generate(self, requests):  # type: ignore[no-untyped-def]
@@ -256,7 +256,11 @@ def slow(monkeypatch: pytest.MonkeyPatch, clock: Clock, lines: list[str]) -> Non
     monkeypatch.setattr(ScriptedBackend, "generate", generate)
 
 
-RECIPE = "rounds: 1\nbackend: scripted\nask: {questions: 2, sources: [{kind: file, path: q.txt}], scorers: []}\n"
+RECIPE = """\
+rounds: 1
+backend: scripted
+ask: {questions: 2, sources: [{kind: file, path: q.txt}], scorers: []}
+"""
 FILES = {
     "s.yaml": f"{RECIPE}answer: {{samples: 3}}\nverifiers: [agreement]\n",
     "q.txt": "Who is it?\nWhere is it?\n",
@@ -277,14 +281,18 @@ def test_a_run_without_a_terminal_shows_progress_among_its_lines(selfloop, write
 
 
 def test_a_tune_tells_batches_loss_and_time_left(lines: list[str], clock: Clock) -> None:
-    parts = SimpleNamespace(backend=SimpleNamespace(step=""), notice=lambda event: None)
-    with Turn(2, SimpleNamespace(rounds=3), parts, Past()) as turn:
-        turn.start("tune", 9)
+    backend = SimpleNamespace(for_step=lambda step: None)
+    parts = SimpleNamespace(backend=backend, notice=lambda event: None)
+    with RoundContext(2, SimpleNamespace(rounds=3), parts, Past()) as context:
+        context.start_step("tune", 9)
         for done in range(1, 2001):
             clock.now += 2
-            turn.learnt(done, 2000, 1 / done)
+            context.on_training_batch(done, 2000, 1 / done)
             Monitor.tick(progress.MONITOR)
-    first = "round 2/3 tune: 15 of 2,000 batches · 30 batches/min · loss 0.067 · 1 h 06 min left; 30.0 s so far"
+    first = (
+        "round 2/3 tune: 15 of 2,000 batches · 30 batches/min · loss 0.067 · 1 h 06 min left; "
+        "30.0 s so far"
+    )
     assert lines[0] == first
     assert 30 < len(lines) < 40
     clock.now += 1000

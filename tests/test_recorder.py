@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from selfloop.errors import RequestError
-from selfloop.guard import Blamed
-from selfloop.records import Adapter, Continuation
+from selfloop.events import CompletionDone
+from selfloop.guard import ComponentError
+from selfloop.records import Adapter, Completion, Continuation, Request, Sampling
 from selfloop.storage import recorder
 from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store
@@ -104,6 +105,29 @@ def test_another_adapter_reads_anew(pair: tuple[Reads, Recorder]) -> None:
 def test_a_backend_that_reads_wrongly_is_blamed(wrong: Any, pair: tuple[Reads, Recorder]) -> None:
     backend, recorded = pair
     backend.loglikelihood = lambda pairs: wrong  # type: ignore[method-assign]
-    with pytest.raises(Blamed) as caught:
+    with pytest.raises(ComponentError) as caught:
         recorded.loglikelihood(PAIRS[:1])
     assert caught.value.component == "backend"
+
+
+def test_a_recorder_bound_to_a_step_stores_under_its_name(tmp_path: Path) -> None:
+    events: list[CompletionDone] = []
+    store = Store(tmp_path / "run", write=True)
+    store.begin_session({})
+    recorded = Recorder(ScriptedBackend(), store, events.append)
+    request = Request("Answer:", Sampling())
+    answering, verifying = recorded.for_step("answer"), recorded.for_step("verify")
+    (first,) = answering.generate([request])
+    (again,) = verifying.generate([request])
+    assert first == again
+    assert [(event.step, event.replayed) for event in events] == [
+        ("answer", False),
+        ("verify", True),
+    ]
+    assert set(store.spent()) == {"answer"}
+    # the adapter is that of the model, whoever loads it
+    verifying.load_adapter(Adapter("a.gguf", "abc"))
+    assert recorded.adapter == answering.adapter == Adapter("a.gguf", "abc")
+    ((_, under_adapter),) = answering.generate([request])
+    assert isinstance(under_adapter, Completion) and under_adapter.adapter == "abc"
+    store.close()

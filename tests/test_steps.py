@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from conftest import Query, Selfloop
 
-from selfloop import steps
 from selfloop.config.assembly import Named, Observers, Parts
 from selfloop.config.prompts import Prompts
 from selfloop.config.recipe import Decide, Recipe
@@ -28,11 +27,20 @@ from selfloop.records import (
     Completion,
     Continuation,
     Question,
+    Request,
     Round,
     Sampling,
     Score,
     Verdict,
 )
+from selfloop.steps.answer import answer
+from selfloop.steps.ask import ask
+from selfloop.steps.claims import claims_of
+from selfloop.steps.context import RoundContext
+from selfloop.steps.critique import critique, revise
+from selfloop.steps.decide import decide
+from selfloop.steps.tune import tune
+from selfloop.steps.verify import verify
 from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store
 from selfloop.testing import ScriptedBackend
@@ -87,22 +95,22 @@ class Seen:
         pass
 
 
-Make = Callable[..., steps.Turn]
+Make = Callable[..., RoundContext]
 
 
 @pytest.fixture
-def turn(tmp_path: Path) -> Iterator[Make]:
-    """Make the turn of round 1 of a recipe; `parts` take the place of the recipe's."""
+def new_context(tmp_path: Path) -> Iterator[Make]:
+    """Make the context of round 1 of a recipe; `parts` take the place of the recipe's."""
     stores: list[Store] = []
 
-    def _turn(
+    def _new_context(
         recipe: Mapping[str, Any] | None = None,
         *,
         backend: ScriptedBackend | None = None,
         past: Past | None = None,
         observer: Observer | None = None,
         **parts: Any,
-    ) -> steps.Turn:
+    ) -> RoundContext:
         said = {
             "name": "test",
             "backend": "scripted",
@@ -127,9 +135,9 @@ def turn(tmp_path: Path) -> Iterator[Make]:
             recorder, notice=notice, prompts=Prompts(), folder=store.folder, plugins={}, **given
         )
         past = past or Past()
-        return steps.Turn(past.rounds + 1, Recipe.model_validate(said), made, past)
+        return RoundContext(past.rounds + 1, Recipe.model_validate(said), made, past)
 
-    yield _turn
+    yield _new_context
     for store in stores:
         store.close()
 
@@ -143,8 +151,8 @@ def answered(draft: str = "Cairo", revision: str | None = None) -> Attempt:
     )
 
 
-def decided(turn: steps.Turn, attempt: Attempt) -> Attempt:
-    (one,) = steps.decide(turn, steps.verify(turn, [attempt]))
+def decided(context: RoundContext, attempt: Attempt) -> Attempt:
+    (one,) = decide(context, verify(context, [attempt]))
     return one
 
 
@@ -172,9 +180,9 @@ def judges(*rates: Rates) -> list[Named[Judge]]:
     ],
 )
 def test_a_revision_must_be_rated_higher(
-    rates: list[Rates], chosen: str, confidence: float | None, turn: Make
+    rates: list[Rates], chosen: str, confidence: float | None, new_context: Make
 ) -> None:
-    one = decided(turn(verifiers=judges(*rates)), answered("Giza", "Cairo"))
+    one = decided(new_context(verifiers=judges(*rates)), answered("Giza", "Cairo"))
     assert (one.chosen, one.confidence) == (chosen, pytest.approx(confidence))
     assert one.answer == ("Cairo" if chosen == "revision" else "Giza")
 
@@ -190,8 +198,8 @@ def test_a_revision_must_be_rated_higher(
         (0.0, "declined"),
     ],
 )
-def test_thresholds(confidence: float, decision: str, turn: Make) -> None:
-    one = decided(turn(verifiers=judges({"draft": confidence})), answered())
+def test_thresholds(confidence: float, decision: str, new_context: Make) -> None:
+    one = decided(new_context(verifiers=judges({"draft": confidence})), answered())
     assert (one.decision, one.confidence) == (decision, confidence)
     assert f"{confidence:.2f}" in one.reason
 
@@ -221,17 +229,17 @@ def test_a_risk_sets_the_threshold(risk: float, confidences: list[float], belief
     )
 
 
-def test_a_risk_is_that_of_the_round(turn: Make) -> None:
-    told = turn({"decide": {"risk": 0.2}})
+def test_a_risk_is_that_of_the_round(new_context: Make) -> None:
+    told = new_context({"decide": {"risk": 0.2}})
     rated = [replace(answered(), verdicts=(Verdict("v", c),)) for c in (0.9, 0.8, 0.7, 0.5, 0.2)]
-    assert [a.decision for a in steps.decide(told, rated)] == ["belief"] * 3 + [
+    assert [a.decision for a in decide(told, rated)] == ["belief"] * 3 + [
         "undecided",
         "declined",
     ]
 
 
-def test_undecided_when_all_abstain(turn: Make) -> None:
-    one = decided(turn(verifiers=judges({}, {})), answered())
+def test_undecided_when_all_abstain(new_context: Make) -> None:
+    one = decided(new_context(verifiers=judges({}, {})), answered())
     assert (one.decision, one.confidence, one.reason) == (
         "undecided",
         None,
@@ -241,18 +249,18 @@ def test_undecided_when_all_abstain(turn: Make) -> None:
 
 
 @pytest.mark.parametrize("text", ["I don't know.", "", " I'm not sure", "unknown"])
-def test_an_answer_that_is_none_is_declined_however_sure(text: str, turn: Make) -> None:
-    one = decided(turn(verifiers=judges({"draft": 1.0})), answered(text))
+def test_an_answer_that_is_none_is_declined_however_sure(text: str, new_context: Make) -> None:
+    one = decided(new_context(verifiers=judges({"draft": 1.0})), answered(text))
     assert (one.decision, one.reason) == ("declined", "the model declined")
 
 
 # --- verify
 
 
-def test_a_verifier_sees_a_revision_only_if_it_says_something_else(turn: Make) -> None:
+def test_a_verifier_sees_a_revision_only_if_it_says_something_else(new_context: Make) -> None:
     same, other = Judge({}), Judge({})
-    steps.verify(turn(verifiers=[Named("same", same)]), [answered("Cairo", "The cairo!")])
-    steps.verify(turn(verifiers=[Named("other", other)]), [answered("Giza", "Cairo")])
+    verify(new_context(verifiers=[Named("same", same)]), [answered("Cairo", "The cairo!")])
+    verify(new_context(verifiers=[Named("other", other)]), [answered("Giza", "Cairo")])
     assert [c.candidate for c in same.seen] == ["draft"]
     assert [c.candidate for c in other.seen] == ["draft", "revision"]
     assert [s.text for s in other.seen[1].samples] == ["Cairo", "Giza", "Giza"], (
@@ -285,14 +293,14 @@ class Counts:
         ]
 
 
-def test_a_verifier_is_shown_what_those_before_it_say_and_may_ask_again(turn: Make) -> None:
+def test_a_verifier_is_shown_what_those_before_it_say_and_may_ask_again(new_context: Make) -> None:
     second = Second()
     judged = [
         Named("counts", Counts()),
         Named("fragile", Counts(breaks=True)),
         Named("second", second),
     ]
-    attempt = decided(turn(verifiers=judged), answered())
+    attempt = decided(new_context(verifiers=judged), answered())
     own = (Verdict("counts", 1.0), Verdict("fragile", 1.0))
     assert second.seen == [(own, [(Verdict("counts", 0.0),)])]
     assert attempt.verdicts == (*own, Verdict("second", None, "listens"))
@@ -301,9 +309,10 @@ def test_a_verifier_is_shown_what_those_before_it_say_and_may_ask_again(turn: Ma
     )
 
 
-def test_what_a_broken_verifier_says_is_a_failure_and_the_others_decide(turn: Make) -> None:
+def test_what_a_broken_verifier_says_is_a_failure_and_the_others_decide(new_context: Make) -> None:
     attempt = decided(
-        turn(verifiers=judges({"draft": 1.5}, {"draft": float("nan")}, {"draft": 0.9})), answered()
+        new_context(verifiers=judges({"draft": 1.5}, {"draft": float("nan")}, {"draft": 0.9})),
+        answered(),
     )
     assert (attempt.decision, attempt.confidence) == ("belief", 0.9)
     assert [f.component for f in attempt.failures] == ["judge0", "judge1"]
@@ -317,84 +326,104 @@ WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 QUESTIONS = [f"Question number {word}?" for word in WORDS]
 
 
-def test_shares_of_sources(turn: Make) -> None:
+def test_shares_of_sources(new_context: Make) -> None:
     some, other = Listed(list(QUESTIONS)), Listed([q.upper() for q in QUESTIONS])
-    made = turn(
+    made = new_context(
         {"ask": {"sources": ["listed"], "questions": 8}},
         sources=[Named("a", some, share=3), Named("b", other)],
     )
-    assert len(steps.ask(made)) == 8
+    assert len(ask(made)) == 8
     assert (some.asked, other.asked) == ([6], [2])
 
 
-def test_a_dry_source_is_left_alone_and_the_others_fill_up(turn: Make) -> None:
+def test_a_surplus_is_cut_off_in_proportion_to_the_shares(new_context: Make) -> None:
+    """Sources that give more than they are asked for do not push the others out."""
+
+    class Eager(Listed):
+        def ask(self, asking: Asking) -> list[Question]:
+            return [Question(text, "eager") for text in self.texts]
+
+    lower, upper = Eager(list(QUESTIONS)), Eager([q.upper() for q in QUESTIONS])
+    made = new_context(
+        {"ask": {"sources": ["listed"], "questions": 8}},
+        sources=[Named("a", lower, share=3), Named("b", upper)],
+    )
+    texts = [attempt.question.text for attempt in ask(made)]
+    # positions 0, 1/3, 2/3, 1, ... and 0, 1, 2; of equal ones the first source's comes first
+    first, second = QUESTIONS, [q.upper() for q in QUESTIONS]
+    assert texts == [first[0], second[0], *first[1:4], second[1], *first[4:6]]
+
+
+def test_a_dry_source_is_left_alone_and_the_others_fill_up(new_context: Make) -> None:
     dry, full = Listed([]), Listed(list(QUESTIONS))
-    made = turn(
+    made = new_context(
         {"ask": {"sources": ["listed"], "questions": 6}},
         sources=[Named("dry", dry), Named("full", full)],
     )
-    assert [a.question.text for a in steps.ask(made)] == QUESTIONS[:6]
+    assert [a.question.text for a in ask(made)] == QUESTIONS[:6]
     assert (dry.asked, full.asked) == ([3], [3, 3])
 
 
-def test_a_round_without_questions_is_empty(turn: Make) -> None:
+def test_a_round_without_questions_is_empty(new_context: Make) -> None:
     dry = Listed([])
-    assert steps.ask(turn(sources=[Named("dry", dry)])) == []
+    assert ask(new_context(sources=[Named("dry", dry)])) == []
     assert len(dry.asked) == 1
 
 
-def test_a_source_is_asked_again_only_so_often(turn: Make) -> None:
+def test_a_source_is_asked_again_only_so_often(new_context: Make) -> None:
     slow = Listed(list(QUESTIONS), at_once=1)
-    made = turn(
+    made = new_context(
         {"ask": {"sources": ["listed"], "questions": 9, "turns": 4}}, sources=[Named("slow", slow)]
     )
-    assert len(steps.ask(made)) == 4
+    assert len(ask(made)) == 4
     assert slow.asked == [9, 8, 7, 6]
 
 
-def test_dropped_questions_stay_on_record_with_a_reason(turn: Make) -> None:
+def test_dropped_questions_stay_on_record_with_a_reason(new_context: Make) -> None:
     texts, seen = ["Too short?", "This one is long enough?", "So is this one here?"], Seen()
-    made = turn(
+    made = new_context(
         {"ask": {"sources": ["listed"], "questions": 2}},
         sources=[Named("listed", Listed(texts))],
         scorers=[Named("length", Length(), minimum=4.0)],
         observer=seen,
     )
-    attempts = steps.ask(made)
+    attempts = ask(made)
     assert [a.decision for a in attempts] == ["dropped", None, None]
     assert attempts[0].reason == "length: by its words"
     assert attempts[0].scores == (Score("length", 2.0, "by its words"),)
     assert [e.attempt for e in seen.events if isinstance(e, AttemptEnded)] == [attempts[0]]
-    assert Past().and_asked(attempts).dropped == ("Too short?",)
+    assert Past().with_attempts(attempts).dropped == ("Too short?",)
 
 
-def test_more_questions_than_wanted_are_left_for_later(turn: Make) -> None:
+def test_more_questions_than_wanted_are_left_for_later(new_context: Make) -> None:
     class Eager(Listed):
         def ask(self, asking: Asking) -> list[Question]:
             return [Question(text, "eager") for text in self.texts]
 
-    made = turn(
+    made = new_context(
         {"ask": {"sources": ["listed"], "questions": 3}},
         sources=[Named("eager", Eager(QUESTIONS[:5]))],
     )
-    attempts = steps.ask(made)
+    attempts = ask(made)
     assert [a.question.text for a in attempts] == QUESTIONS[:3]
     assert all(a.live for a in attempts)
 
 
-def test_two_sources_of_one_kind_are_two(turn: Make) -> None:
+def test_two_sources_of_one_kind_are_two(new_context: Make) -> None:
     short, long = Listed(QUESTIONS[:1]), Listed(QUESTIONS[1:])
-    made = turn(
+    made = new_context(
         {"ask": {"sources": ["listed"], "questions": 6}},
         sources=[Named("file", short), Named("file-2", long)],
     )
-    assert len(steps.ask(made)) == 6
+    assert len(ask(made)) == 6
 
 
 def test_no_question_of_the_user_is_lost(
     write: Callable[[Mapping[str, str]], Path], selfloop: Selfloop, query: Query
 ) -> None:
-    recipe = "rounds: 4\nbackend: scripted\nask: {questions: 2, scorers: [], sources: [topics, {kind: file, path: q.txt}]}\n"
+    sources = "[topics, {kind: file, path: q.txt}]"
+    ask_part = f"ask: {{questions: 2, scorers: [], sources: {sources}}}"
+    recipe = f"rounds: 4\nbackend: scripted\n{ask_part}\n"
     folder = write({"q.txt": "Who was the first?\nWho was the last?\n", "recipe.yaml": recipe})
     assert selfloop("run", "recipe.yaml").code == 0
     rows = query(
@@ -407,29 +436,29 @@ def test_no_question_of_the_user_is_lost(
 # --- answer, critique, revise
 
 
-def test_answer_draws_a_greedy_draft_and_samples(turn: Make) -> None:
-    made = turn({"answer": {"samples": 5}})
-    (one,) = steps.answer(made, [Attempt(Question("What is it?", "test"))])
+def test_answer_draws_a_greedy_draft_and_samples(new_context: Make) -> None:
+    made = new_context({"answer": {"samples": 5}})
+    (one,) = answer(made, [Attempt(Question("What is it?", "test"))])
     assert one.draft is not None
     assert [s.sample for s in one.samples] == [0, 1, 2, 3, 4]
-    assert steps.answer(made, [Attempt(Question("What is it?", "test"))]) == [one], (
+    assert answer(made, [Attempt(Question("What is it?", "test"))]) == [one], (
         "asked again, it is the same"
     )
 
 
-def test_the_same_question_in_another_round_draws_other_samples(turn: Make) -> None:
-    ask = [Attempt(Question("What is it?", "test"))]
+def test_the_same_question_in_another_round_draws_other_samples(new_context: Make) -> None:
+    attempts = [Attempt(Question("What is it?", "test"))]
     first, second = (
-        turn({"answer": {"samples": 12}}),
-        turn({"answer": {"samples": 12}}, past=Past(rounds=1)),
+        new_context({"answer": {"samples": 12}}),
+        new_context({"answer": {"samples": 12}}, past=Past(rounds=1)),
     )
-    assert steps.answer(first, ask)[0].samples != steps.answer(second, ask)[0].samples
+    assert answer(first, attempts)[0].samples != answer(second, attempts)[0].samples
 
 
-def test_without_critique_nothing_is_criticised(turn: Make) -> None:
-    made = turn({"critique": "none"})
+def test_without_critique_nothing_is_criticised(new_context: Make) -> None:
+    made = new_context({"critique": "none"})
     attempts = [answered()]
-    assert steps.revise(made, steps.critique(made, attempts)) == attempts
+    assert revise(made, critique(made, attempts)) == attempts
 
 
 @dataclass
@@ -443,27 +472,29 @@ class Critical:
         return [Completion(self.text) for _ in claims]
 
 
-def test_a_revision_has_the_log_probabilities_it_has_after_the_bare_question(turn: Make) -> None:
+def test_a_revision_has_the_log_probabilities_it_has_after_the_bare_question(
+    new_context: Make,
+) -> None:
     backend = ScriptedBackend({"Corrected answer:": ["Giza"], "": ["Cairo"]})
-    made = turn(critic=Named("plain", Critical()), backend=backend)
-    (one,) = steps.revise(made, steps.critique(made, [answered("Cairo")]))
+    made = new_context(critic=Named("plain", Critical()), backend=backend)
+    (one,) = revise(made, critique(made, [answered("Cairo")]))
     assert one.critique is not None and one.critique.text == "The answer is wrong."
     assert one.revision is not None and one.revision.text == "Giza"
     bare = Continuation(made.prompt("answer", question=one.question.text), " Giza\n")
     assert [one.revision.logprobs] == backend.loglikelihood([bare])
-    (claim,) = [c for c in steps._claims(one) if c.candidate == "revision"]
+    (claim,) = [c for c in claims_of(one) if c.candidate == "revision"]
     assert claim.answer == one.revision
 
 
-def test_a_critic_with_nothing_to_say_leaves_the_draft(turn: Make) -> None:
-    made = turn(critic=Named("plain", Critical(" ")))
+def test_a_critic_with_nothing_to_say_leaves_the_draft(new_context: Make) -> None:
+    made = new_context(critic=Named("plain", Critical(" ")))
     attempts = [answered()]
-    assert steps.revise(made, steps.critique(made, attempts)) == attempts
+    assert revise(made, critique(made, attempts)) == attempts
 
 
-def test_a_critic_that_raises_costs_the_critique_only(turn: Make) -> None:
-    made = turn(critic=Named("plain", object()))
-    (one,) = steps.revise(made, steps.critique(made, [answered()]))
+def test_a_critic_that_raises_costs_the_critique_only(new_context: Make) -> None:
+    made = new_context(critic=Named("plain", object()))
+    (one,) = revise(made, critique(made, [answered()]))
     assert one.live and one.revision is None
     assert [(f.step, f.component, f.type) for f in one.failures] == [
         ("critique", "plain", "AttributeError")
@@ -481,22 +512,22 @@ class Shown:
         return [f"Shown. {text} Answer:" for text in questions][self.short :]
 
 
-def test_a_demonstrator_makes_the_answer_prompts_in_one_call(turn: Make) -> None:
+def test_a_demonstrator_makes_the_answer_prompts_in_one_call(new_context: Make) -> None:
     shown, backend = Shown(), ScriptedBackend({r"Shown\. Is (\w+)": ["yes {1}"]})
-    made = turn(demonstrator=Named("own", shown), backend=backend)
+    made = new_context(demonstrator=Named("own", shown), backend=backend)
     asked = [Attempt(Question(f"Is {name} it?", "test")) for name in ("Ada", "Bob")]
-    done = steps.answer(made, asked)
+    done = answer(made, asked)
     assert [one.answer for one in done] == ["yes Ada", "yes Bob"]
     assert made.prompt("answer", question="Is Ada it?") == "Shown. Is Ada it? Answer:"
     assert shown.asked == [["Is Ada it?", "Is Bob it?"]]
-    assert made.prompt("critique", question="Q?", draft="A") == made.plain(
+    assert made.prompt("critique", question="Q?", draft="A") == made.recipe_prompt(
         "critique", question="Q?", draft="A"
     )
 
 
-def test_without_prompts_nothing_is_answered(turn: Make) -> None:
-    made = turn(demonstrator=Named("own", Shown(short=1)))
-    (one,) = steps.answer(made, [Attempt(Question("Is it?", "test"))])
+def test_without_prompts_nothing_is_answered(new_context: Make) -> None:
+    made = new_context(demonstrator=Named("own", Shown(short=1)))
+    (one,) = answer(made, [Attempt(Question("Is it?", "test"))])
     assert (one.decision, one.failures[0].component) == ("failed", "own")
 
 
@@ -505,13 +536,13 @@ def believed(answer: str, confidence: float) -> Past:
     return Past().after(Round(1, (said,)))
 
 
-def test_an_answer_that_contradicts_a_belief_lowers_both(turn: Make) -> None:
+def test_an_answer_that_contradicts_a_belief_lowers_both(new_context: Make) -> None:
     """p(1 - q) / (1 - pq) of .9 and .8: .18 / .28 and .08 / .28."""
     asked = Question(
         "Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded"
     )
-    made = turn(past=believed("Cairo", 0.9), verifiers=judges({"draft": 0.8}))
-    (one,) = steps.decide(made, steps.verify(made, [replace(answered("Giza"), question=asked)]))
+    made = new_context(past=believed("Cairo", 0.9), verifiers=judges({"draft": 0.8}))
+    (one,) = decide(made, verify(made, [replace(answered("Giza"), question=asked)]))
     assert one.lowers is not None
     assert (one.confidence, one.lowers.confidence) == (
         pytest.approx(0.08 / 0.28),
@@ -519,36 +550,38 @@ def test_an_answer_that_contradicts_a_belief_lowers_both(turn: Make) -> None:
     )
     assert (one.decision, one.lowers.decision) == ("declined", "belief"), "still above .6"
     assert "contradicts 'What is the capital of Egypt?': Cairo" in one.reason
-    assert [b.confidence for b in made.past.and_asked([one]).beliefs] == [
+    assert [b.confidence for b in made.past.with_attempts([one]).beliefs] == [
         pytest.approx(0.18 / 0.28)
     ]
 
 
-def test_a_belief_that_falls_below_the_threshold_is_none_any_more(turn: Make) -> None:
+def test_a_belief_that_falls_below_the_threshold_is_none_any_more(new_context: Make) -> None:
     asked = Question(
         "Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded"
     )
-    made = turn(past=believed("Cairo", 0.8), verifiers=judges({"draft": 0.8}))
-    (one,) = steps.decide(made, steps.verify(made, [replace(answered("Giza"), question=asked)]))
+    made = new_context(past=believed("Cairo", 0.8), verifiers=judges({"draft": 0.8}))
+    (one,) = decide(made, verify(made, [replace(answered("Giza"), question=asked)]))
     assert one.lowers is not None and one.lowers.decision == "undecided"
     after = made.past.after(Round(2, (one,)))
     assert after.beliefs == ()
     assert after.questions == ("What is the capital of Egypt?", "Egypt has which capital?")
 
 
-def test_steps_leave_alone_what_has_ended(turn: Make) -> None:
+def test_steps_leave_alone_what_has_ended(new_context: Make) -> None:
     gone = Attempt(Question("Gone?", "test"), decision="dropped", reason="x")
-    made = turn(verifiers=judges({"draft": 1.0}))
-    for step in (steps.answer, steps.critique, steps.revise, steps.verify, steps.decide):
+    made = new_context(verifiers=judges({"draft": 1.0}))
+    for step in (answer, critique, revise, verify, decide):
         assert step(made, [gone]) == [gone]
 
 
-def test_a_request_that_is_refused_fails_alone(turn: Make) -> None:
-    made = turn({"answer": {"samples": 2, "max_tokens": 5}}, backend=ScriptedBackend(context=80))
+def test_a_request_that_is_refused_fails_alone(new_context: Make) -> None:
+    made = new_context(
+        {"answer": {"samples": 2, "max_tokens": 5}}, backend=ScriptedBackend(context=80)
+    )
     attempts = [
         Attempt(Question(text, "test")) for text in ("Who was it?", "who " * 90, "What was it?")
     ]
-    done = steps.answer(made, attempts)
+    done = answer(made, attempts)
     assert [a.decision for a in done] == [None, "failed", None]
     assert done[1].failures[0].type == "RequestError"
     assert "over the context of 80" in done[1].reason
@@ -571,7 +604,7 @@ class Tuner:
 
 
 class Refusing(ScriptedBackend):
-    """Takes the first adapter and refuses others, with the bare model in effect, as llama_cpp does."""
+    """Takes the first adapter; refuses others and leaves the bare model, as llama_cpp does."""
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         super().load_adapter(None)
@@ -580,49 +613,53 @@ class Refusing(ScriptedBackend):
         return super().load_adapter(adapter)
 
 
-def said_under(turn: steps.Turn) -> str | None:
-    request = steps.Request("Answer:", Sampling())
-    ((_, completion),) = turn.parts.backend.generate([request])
+def said_under(context: RoundContext) -> str | None:
+    request = Request("Answer:", Sampling())
+    ((_, completion),) = context.parts.backend.generate([request])
     assert isinstance(completion, Completion)
     return completion.adapter
 
 
-def test_tune_runs_every_so_many_rounds(turn: Make) -> None:
+def test_tune_runs_every_so_many_rounds(new_context: Make) -> None:
     tuner = Tuner()
     recipe = {"tuner": {"kind": "lora", "every": 2}}
     for rounds in range(4):
-        made = turn(recipe, past=Past(rounds=rounds), tuner=Named("lora", tuner))
-        adapter = steps.tune(made, [])
+        made = new_context(recipe, past=Past(rounds=rounds), tuner=Named("lora", tuner))
+        adapter = tune(made, [])
         assert (adapter is not None) == (made.number % 2 == 0)
         assert said_under(made) == (adapter.sha256 if adapter else None)
     assert tuner.rounds == [2, 4]
 
 
-def test_what_a_tuner_tells_reaches_the_observers(turn: Make) -> None:
+def test_what_a_tuner_tells_reaches_the_observers(new_context: Make) -> None:
     seen = Seen()
-    steps.tune(turn({"tuner": {"kind": "lora"}}, tuner=Named("lora", Tuner()), observer=seen), [])
+    tune(new_context({"tuner": {"kind": "lora"}}, tuner=Named("lora", Tuner()), observer=seen), [])
     assert seen.events == [StepStarted(1, "tune", 0), BatchLearnt(1, 1, 2, 0.5)]
 
 
-def test_the_tuner_learns_from_this_round_too(turn: Make) -> None:
-    held = Past().after(Round(1, (decided(turn(verifiers=judges({"draft": 1.0})), answered()),)))
-    made = turn({"tuner": {"kind": "lora"}}, past=held, tuner=Named("lora", Tuner()))
+def test_the_tuner_learns_from_this_round_too(new_context: Make) -> None:
+    held = Past().after(
+        Round(1, (decided(new_context(verifiers=judges({"draft": 1.0})), answered()),))
+    )
+    made = new_context({"tuner": {"kind": "lora"}}, past=held, tuner=Named("lora", Tuner()))
     other = replace(answered(), question=Question("Where is the Sphinx?", "test"))
-    adapter = steps.tune(made, [decided(turn(verifiers=judges({"draft": 1.0})), other)])
+    adapter = tune(made, [decided(new_context(verifiers=judges({"draft": 1.0})), other)])
     assert adapter is not None
     assert (made.parts.folder / adapter.path).read_text() == "2"
     assert adapter.round == 2
 
 
-def test_an_adapter_that_is_refused_leaves_the_last_good_one(turn: Make) -> None:
-    made = turn({"tuner": {"kind": "lora"}}, backend=Refusing(), tuner=Named("lora", Tuner()))
-    first = steps.tune(made, [])
+def test_an_adapter_that_is_refused_leaves_the_last_good_one(new_context: Make) -> None:
+    made = new_context(
+        {"tuner": {"kind": "lora"}}, backend=Refusing(), tuner=Named("lora", Tuner())
+    )
+    first = tune(made, [])
     assert said_under(made) == "sha-1"
     made.number, made.past = 2, Past(rounds=1, adapter=first)
-    assert steps.tune(made, []) is None
+    assert tune(made, []) is None
     assert [f.type for f in made.failures] == ["ModelError"]
     made.number = 3
-    request = steps.Request("Something else. Answer:", Sampling())
+    request = Request("Something else. Answer:", Sampling())
     ((_, completion),) = made.parts.backend.generate([request])
     assert isinstance(completion, Completion)
     assert completion.adapter == "sha-1"

@@ -26,6 +26,9 @@ HEAVY = {
 }
 
 DATA = {f"data.{path.stem}" for path in (ROOT / "selfloop" / "data").glob("[a-z]*.py")}
+STEPS = {
+    f"steps.{name}" for name in ("answer", "ask", "context", "critique", "decide", "tune", "verify")
+}
 # What each layer may import of selfloop. `protocols` and below are nouns; `steps` and above are
 # verbs.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -37,7 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "system": set(),
     "api.run_folders": {"errors", "storage.run_folder"},
     "config.bundled": {"errors"},
-    "evaluation.belief_history": {"history", "records", "text.answers"},
+    "evaluation.belief_history": {"contradictions", "history", "records", "text.answers", "text.gist"},
     "text.answers": {"text.answers.declining", "text.answers.same"},
     "text.answers.folding": set(),
     "text.answers.figures": set(),
@@ -58,7 +61,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "events": {"records"},
     "config.prompts": {"errors", "records"},
     "failed_steps": {"errors", "records"},
-    "history": {"text.answers", "text.nonanswers", "records"},
+    "text.gist": set(),
+    "history": {"text.gist", "text.nonanswers", "records"},
+    "contradictions": {"history", "records", "text.answers", "text.gist"},
     "protocols": {"errors", "events", "history", "config.prompts", "records"},
     "registry.hookspecs": {"protocols"},
     "registry.isolation": {"text.display"},
@@ -87,7 +92,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "storage.store",
         "text.display",
     },
-    "loop": {"steps", "config.assembly", "history", "config.recipe", "records"},
+    "loop": {*STEPS, "config.assembly", "history", "config.recipe", "records"},
 }
 # What stands above the steps: nothing but the runner and the command line may know it.
 ABOVE = {"loop", "runner", "evaluation.rescoring", "forecast", "api", "cli", "testing"}
@@ -98,6 +103,7 @@ PUBLIC = {
     "errors",
     "events",
     "registry.hookspecs",
+    "contradictions",
     "history",
     "config.prompts",
     "protocols",
@@ -109,6 +115,7 @@ PUBLIC |= {
     "progress",
     "testing",
     "text.display",
+    "text.gist",
     "text.thoughts",
     "text.units",
 }

@@ -16,8 +16,8 @@ from selfloop_plugins.detectors._claims import meaning
 
 from selfloop import Claim, Completion, Component, Judging, Request, Sampling, hookimpl
 from selfloop.config.prompts import is_open
+from selfloop.contradictions import agree
 from selfloop.errors import RequestError
-from selfloop.history import agree
 
 
 class Contrast:

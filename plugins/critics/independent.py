@@ -17,8 +17,8 @@ from selfloop_plugins.detectors.paraphrase import different
 
 from selfloop import Claim, Completion, Component, Judging, Request, Sampling, hookimpl
 from selfloop.config.prompts import is_open
+from selfloop.contradictions import agree
 from selfloop.errors import RequestError
-from selfloop.history import agree
 from selfloop.text.answers import content, declines
 
 

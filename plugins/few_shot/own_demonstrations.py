@@ -20,8 +20,9 @@ from selfloop_plugins._shared.queries import line
 from selfloop import Component, Judging, hookimpl
 from selfloop.config.prompts import Prompt
 from selfloop.errors import RecipeError
-from selfloop.history import Past, gist
+from selfloop.history import Past
 from selfloop.text.answers import declines, normalise
+from selfloop.text.gist import gist
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,9 +11,10 @@ from selfloop_plugins._shared.output import writing
 
 from selfloop import Attempt
 from selfloop.cli.tables import print_table
-from selfloop.history import agree, gist
+from selfloop.contradictions import agree
 from selfloop.storage import atomic
 from selfloop.text.display import printable
+from selfloop.text.gist import gist
 
 from .facts import Facts
 from .page import Shown, render, tiles

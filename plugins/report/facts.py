@@ -67,7 +67,7 @@ class Facts:
     @cached_property
     def past(self) -> Past:
         """Return what the run knows after its last round."""
-        return Past.of(self.rounds)
+        return Past.from_rounds(self.rounds)
 
     @cached_property
     def asked(self) -> list[tuple[int, Attempt]]:

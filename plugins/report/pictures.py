@@ -100,7 +100,7 @@ def growth(facts: Facts) -> "Figure | None":
 
 def _told(facts: Facts, number: int) -> Counter[str]:
     """Return how many questions have which decision after a round, each as it was decided last."""
-    past = Past.of(facts.rounds[:number])
+    past = Past.from_rounds(facts.rounds[:number])
     return Counter({one.question.text: one.decision for one in past.outcomes}.values())
 
 

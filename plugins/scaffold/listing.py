@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from selfloop.config.bundled import beside, bundled, names
 from selfloop.cli.extras import missing, pip
+from selfloop.config.bundled import beside, bundled, names
 from selfloop.config.recipe import read
 from selfloop.errors import StoreError
 from selfloop.text.display import printable

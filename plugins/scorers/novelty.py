@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from selfloop_plugins._shared.patterns import pattern
 
 from selfloop import Asking, Component, Outcome, Question, Score, hookimpl
-from selfloop.history import gist
 from selfloop.protocols import Backend
 from selfloop.text.answers import content, normalise
+from selfloop.text.gist import gist
 
 if TYPE_CHECKING:
     import numpy as np

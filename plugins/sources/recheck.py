@@ -2,7 +2,7 @@
 does not stay.
 
 A belief that does not outlast another wording, or being asked from the answer's side, is lowered
-where the answers contradict each other (`selfloop.history`). Consistency under rewording as a test:
+where the answers contradict each other (`selfloop.contradictions`). Consistency under rewording as a test:
 Elazar et al. 2021, arXiv 2102.01017.
 """
 

@@ -17,7 +17,7 @@ from selfloop.api.recipes import Changes, RecipeLike, located, overrides_of
 from selfloop.config.recipe import Decide
 from selfloop.data.cells import evened
 from selfloop.errors import MissingExtra
-from selfloop.history import UNSAID, Past
+from selfloop.history import WITHOUT_ANSWER, Past
 from selfloop.records import Attempt, Belief, Decision, Outcome, Round
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import open_store, recipe_of
@@ -60,7 +60,7 @@ class Run:
 
     @cached_property
     def _history(self) -> Past:
-        return Past.of(self._records.rounds)
+        return Past.from_rounds(self._records.rounds)
 
     @property
     def rounds(self) -> list[Round]:
@@ -254,7 +254,7 @@ def _last_outcomes(outcomes: Iterable[Outcome]) -> list[Outcome]:
     for outcome in outcomes:
         earlier = last.get(outcome.question.text)
         # "Dropped" and "failed" say nothing of the earlier answer.
-        if earlier is None or earlier.decision in UNSAID or outcome.decision not in UNSAID:
+        if earlier is None or earlier.decision in WITHOUT_ANSWER or outcome.decision not in WITHOUT_ANSWER:
             last[outcome.question.text] = outcome
     return list(last.values())
 
@@ -268,7 +268,7 @@ def _attempts_by_question(rounds: Iterable[Round]) -> dict[tuple[str, int], Atte
     for ended in rounds:
         for attempt in ended.attempts:
             key = attempt.question.text, ended.number
-            if key not in attempts or attempt.decision not in UNSAID:
+            if key not in attempts or attempt.decision not in WITHOUT_ANSWER:
                 attempts[key] = attempt
     return attempts
 

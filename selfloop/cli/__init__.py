@@ -78,10 +78,10 @@ class Commands(click.Group):
             owner = _owner(str(ctx.invoked_subcommand))
             if not owner:
                 raise
-            from selfloop.guard import said
+            from selfloop.guard import safe_message
 
             broken = f"the command {ctx.invoked_subcommand} of the plugin {owner} is broken"
-            raise PluginError(f"{broken}: {type(error).__name__}: {said(error)}") from error
+            raise PluginError(f"{broken}: {type(error).__name__}: {safe_message(error)}") from error
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete a name without importing our commands, so that the Tab key is quick."""

@@ -17,7 +17,7 @@ from selfloop.config.recipe import ONES, Loaded, Spec
 from selfloop.config.yaml_source import Loc
 from selfloop.errors import DiskFullError, PluginError, RecipeError, SelfloopError
 from selfloop.events import Event, Trouble
-from selfloop.guard import Broken, guarded, said, stops_the_run
+from selfloop.guard import Failed, capture, safe_message, stops_the_run
 from selfloop.protocols import (
     Backend,
     Component,
@@ -77,8 +77,8 @@ class Observers:
                 self._guarded(named, lambda observer: observer.close())
 
     def _guarded(self, named: Named[Observer], call: Callable[[Observer], None]) -> None:
-        lost = guarded("observe", named.name, lambda: _showing(named, call))
-        if isinstance(lost, Broken):
+        lost = capture("observe", named.name, lambda: _showing(named, call))
+        if isinstance(lost, Failed):
             self._observers = [other for other in self._observers if other is not named]
             self.failures.append(lost.failure)
             self(Trouble(0, lost.failure))
@@ -124,8 +124,8 @@ class Parts:
     def close(self) -> None:
         """End the observers and free the model; what goes wrong here is left in `notice.failures`."""
         self.notice.close()
-        lost = guarded("close", self.backend.name, self.backend.close)
-        if isinstance(lost, Broken):
+        lost = capture("close", self.backend.name, self.backend.close)
+        if isinstance(lost, Failed):
             self.notice.failures.append(lost.failure)
 
 
@@ -258,7 +258,7 @@ def _attributed(
     except BaseException as error:
         if isinstance(error, SelfloopError) or stops_the_run(error):
             raise
-        why = f"{type(error).__name__}: {said(error)}"
+        why = f"{type(error).__name__}: {safe_message(error)}"
         raise PluginError(f"the {kind} {component.name} cannot be built: {why}") from error
 
 

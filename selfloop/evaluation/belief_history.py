@@ -8,9 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from selfloop.history import UNSAID, Past, agree, gist, origin, surest
+from selfloop.contradictions import agree, origin
+from selfloop.history import WITHOUT_ANSWER, Past, most_confident
 from selfloop.records import Outcome, Question, Round
 from selfloop.text.answers import UNKNOWN
+from selfloop.text.gist import gist
 
 # lost: it was a belief. found: it has become one. changed: it has another answer.
 Change = Literal["lost", "found", "changed"]
@@ -86,7 +88,7 @@ def entries_of(rounds: Iterable[Round]) -> list[Entry]:
     """Return the outcomes of these rounds, in the order in which they came about."""
     entries = []
     for ended in rounds:
-        outcomes = Past(ended.number - 1).and_asked(ended.attempts).outcomes
+        outcomes = Past(ended.number - 1).with_attempts(ended.attempts).outcomes
         entries += [Entry(ended.number, outcome) for outcome in outcomes]
     return entries
 
@@ -100,7 +102,7 @@ def belief_flips(entries: Iterable[Entry]) -> Iterator[Flip]:
     last: dict[str, Entry] = {}
     for after in entries:
         outcome, question = after.outcome, after.outcome.question
-        if outcome.decision in UNSAID:
+        if outcome.decision in WITHOUT_ANSWER:
             continue
         before = last.get(question.text)
         is_rewording = question.variant == "reworded" and outcome.decision == "belief"
@@ -145,9 +147,9 @@ def final_answers(run: RunLedger, *, declined: bool = False) -> list[FinalAnswer
     """
     last: dict[str, Outcome] = {}
     for entry in run.entries:
-        if entry.outcome.decision not in UNSAID:
+        if entry.outcome.decision not in WITHOUT_ANSWER:
             last[entry.outcome.question.text] = entry.outcome
-    beliefs = surest(outcome for outcome in last.values() if outcome.decision == "belief")
+    beliefs = most_confident(outcome for outcome in last.values() if outcome.decision == "belief")
     kept = {belief.question.text for belief in beliefs}
     if declined:
         kept |= {text for text, outcome in last.items() if outcome.decision == "declined"}

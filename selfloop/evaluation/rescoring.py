@@ -33,7 +33,9 @@ from selfloop.records import (
     Round,
 )
 from selfloop.runner import new_folder, stored_recipe
-from selfloop.steps import Turn, decide, verify
+from selfloop.steps.context import RoundContext
+from selfloop.steps.decide import decide
+from selfloop.steps.verify import verify
 from selfloop.storage.pinned import verify_model
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store
@@ -151,12 +153,11 @@ def _rejudged(
         past = Past()
         for ended in rounds:
             parts.load_adapter(past.adapter)
-            with Turn(ended.number, loaded.recipe, parts, past) as turn:
-                attempts = decide(
-                    turn, verify(turn, [_unjudged(attempt) for attempt in ended.attempts])
-                )
+            with RoundContext(ended.number, loaded.recipe, parts, past) as context:
+                unjudged = [_unjudged(attempt) for attempt in ended.attempts]
+                attempts = decide(context, verify(context, unjudged))
             kept = tuple(failure for failure in ended.failures if failure.step != "verify")
-            failures = (*kept, *turn.all_failures())
+            failures = (*kept, *context.all_failures())
             judged = replace(ended, attempts=tuple(attempts), failures=failures)
             yield judged
             # the adapter of the old run: its texts were made with it

@@ -33,7 +33,7 @@ from selfloop.forecast.meter import (
     with_typical_own_lengths,
 )
 from selfloop.forecast.prefixes import own_lengths, plain_text
-from selfloop.loop import play
+from selfloop.loop import run_rounds
 from selfloop.protocols import Backend, Observer
 from selfloop.records import Attempt, Failure, Message, ModelInfo, Request, Round
 from selfloop.storage.run_folder import RunFolder
@@ -169,7 +169,7 @@ def _run_rounds(
     Return the rounds, and the seconds that storing the first one took.
     """
     ended, recording = list[Round](), 0.0
-    for last in play(recipe, parts, store.past()):
+    for last in run_rounds(recipe, parts, store.past()):
         start = time.perf_counter()
         store.save_round(last)
         parts.notice(RoundEnded(last))

@@ -9,7 +9,8 @@ import json
 import operator
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from copy import copy
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from selfloop import progress
 from selfloop.errors import PluginError, RequestError
 from selfloop.events import CompletionDone
-from selfloop.guard import ROUNDING, blaming, impossible, in_order, sound
+from selfloop.guard import ROUNDING, attribute_errors, exactly, impossible, validate_record
 from selfloop.protocols import Backend
 from selfloop.records import Adapter, AdapterProof, Completion, Continuation, ModelInfo, Request
 from selfloop.storage.store import Store
@@ -38,6 +39,13 @@ AXES = {"loglikelihood": 1, "hidden_states": 2, "attentions": 3}
 HASHED_NAMES: Mapping[str, str] = {}
 
 
+@dataclass
+class _InEffect:
+    """The adapter that is in effect, shared by a recorder and those bound to a step."""
+
+    adapter: Adapter | None = None
+
+
 class Recorder:
     """A `Backend` that stores every completion and reading as it arrives.
 
@@ -55,9 +63,19 @@ class Recorder:
         self._store = store
         self._notice = notice
         self.name = name
-        self._info = blaming(name, lambda: sound(backend.describe(), ModelInfo))
-        self._adapter: Adapter | None = None
-        self.step = ""
+        self._info = attribute_errors(name, lambda: validate_record(backend.describe(), ModelInfo))
+        self._in_effect = _InEffect()
+        self._step = ""
+
+    def for_step(self, step: str) -> "Recorder":
+        """Return this recorder bound to a step: its completions are stored under that name.
+
+        The recorder that is bound and the one it comes from share all else, the adapter in effect
+        included.
+        """
+        bound = copy(self)
+        bound._step = step
+        return bound
 
     def describe(self) -> ModelInfo:
         """Return the wrapped backend's description of its model."""
@@ -65,14 +83,14 @@ class Recorder:
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Swap the adapter; later completions are stored under its hash."""
-        proof = blaming(self.name, lambda: _proven(self._backend.load_adapter(adapter)))
-        self._adapter = adapter
+        proof = attribute_errors(self.name, lambda: _proven(self._backend.load_adapter(adapter)))
+        self._in_effect.adapter = adapter
         return proof
 
     @property
     def adapter(self) -> Adapter | None:
         """Return the adapter that is in effect."""
-        return self._adapter
+        return self._in_effect.adapter
 
     def loglikelihood(
         self, pairs: Sequence[Continuation]
@@ -125,10 +143,10 @@ class Recorder:
             for start in range(0, len(to_do), READING_BATCH):
                 batch = dict(to_do[start : start + READING_BATCH])
                 read = partial(_read_batch, batch, measure.split()[0], dtype, ask)
-                answers = blaming(self.name, read)
+                answers = attribute_errors(self.name, read)
                 # a refusal is not stored: a resumed run asks again, and gets it again
                 arrays = {k: v for k, v in answers.items() if not isinstance(v, RequestError)}
-                self._store.save_readings(self.step, arrays)
+                self._store.save_readings(self._step, arrays)
                 results |= answers
                 task.advance(len(answers))
         return [results[key] for key in keys]
@@ -145,7 +163,7 @@ class Recorder:
         return self._key(replace(request, n=1, skip=()), "completions")
 
     def _key(self, asked: Request | Continuation, measure: str) -> str:
-        adapter = (self._adapter.sha256, self._adapter.scale) if self._adapter else None
+        adapter = (self.adapter.sha256, self.adapter.scale) if self.adapter else None
         content = _with_hashed_names(asdict(asked))
         if "sampling" in content and not content["sampling"]["skip_blank"]:
             # completions that were stored before there was this setting keep their key
@@ -199,7 +217,7 @@ class Recorder:
                 continue
             # cleaned here, so that later prompts are built from the same text now as after a resume
             result = replace(result, text=encodable(result.text))
-            self._store.save_completion(key, self.step, result)
+            self._store.save_completion(key, self._step, result)
             task.advance()
             yield from self._hand_out(requests, waiting[key], result, replayed=False)
 
@@ -208,14 +226,14 @@ class Recorder:
     ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield the backend's results.
 
-        A fault of theirs is `Blamed` on the backend, whoever is asking.
+        Raises ComponentError in the name of the backend, whoever is asking.
         """
         wanted = [set(range(request.n)) - set(request.skip) for request in requests]
         refused: set[int] = set()
-        results = blaming(self.name, lambda: iter(self._backend.generate(requests)))
+        results = attribute_errors(self.name, lambda: iter(self._backend.generate(requests)))
         take_next = partial(_next, results, wanted, refused)
         while True:
-            result = blaming(self.name, take_next)
+            result = attribute_errors(self.name, take_next)
             if result is None:
                 return
             yield result
@@ -229,7 +247,7 @@ class Recorder:
         replayed: bool,
     ) -> Iterator[tuple[int, Completion]]:
         """Give one completion to every request that asked the same and wants this sample."""
-        self._notice(CompletionDone(self.step, len(completion.tokens), replayed))
+        self._notice(CompletionDone(self._step, len(completion.tokens), replayed))
         yield from ((i, completion) for i in indices if completion.sample < requests[i].n)
 
 
@@ -243,7 +261,7 @@ def _read_batch(
     import numpy as np
 
     answers = dict[str, Any]()
-    results = in_order(ask(tuple(batch.values())), len(batch))
+    results = exactly(ask(tuple(batch.values())), len(batch))
     for key, result in zip(batch, results, strict=True):
         if not isinstance(result, RequestError):
             result = np.array(list(result), dtype)
@@ -284,7 +302,7 @@ def _next(
             raise ValueError(f"refused request {position} twice")
         refused.add(position)
         return position, result
-    result = sound(result, Completion)
+    result = validate_record(result, Completion)
     if result.sample not in wanted[position]:
         raise ValueError(
             f"gave sample {result.sample} of request {position}, which nobody asked for"
@@ -297,7 +315,7 @@ def _next(
 
 
 def _proven(proof: Any) -> AdapterProof:
-    checked = sound(proof, AdapterProof)
+    checked = validate_record(proof, AdapterProof)
     why = impossible(checked)
     if why:
         raise ValueError(why)

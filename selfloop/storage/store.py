@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from selfloop.config.yaml_source import Source
-from selfloop.errors import FULL, DiskFullError, RunLocked, StoreError, disk_full
+from selfloop.errors import DISK_FULL, DiskFullError, RunLocked, StoreError, disk_full
 from selfloop.history import Past
 from selfloop.records import Adapter, Attempt, Completion, Failure, Round
 from selfloop.storage import atomic, upgrades
@@ -504,7 +504,7 @@ class Store:
     def past(self) -> Past:
         """Return the history of the run, for the next round."""
         rounds = list(self.rounds())
-        return replace(Past.of(rounds), adapter=self.active_adapter(rounds))
+        return replace(Past.from_rounds(rounds), adapter=self.active_adapter(rounds))
 
     def active_adapter(self, rounds: Sequence[Round]) -> Adapter | None:
         """Return the adapter after these first rounds: the last that was trained, or the one of a
@@ -616,7 +616,7 @@ def _disk_error(folder: Path, error: Exception) -> StoreError:
         return full
     # SQLite had no room for an index of its own
     if text == "disk I/O error" and _free_bytes(folder) < MIN_FREE_BYTES:
-        return DiskFullError(FULL, folder)
+        return DiskFullError(DISK_FULL, folder)
     unwritable = ("readonly", "Read-only", "unable to open")
     if isinstance(error, PermissionError) or any(words in text for words in unwritable):
         return StoreError(

@@ -1,18 +1,20 @@
-"""For plugin authors: a backend without a model, and tests to subclass. Needs pytest only where it
-is subclassed.
+"""For plugin authors: a backend without a model, and tests to subclass.
 
-from selfloop.testing import VerifierContract
+    from selfloop.testing import VerifierContract
 
-class TestMine(VerifierContract):
-    component = my_plugin.selfloop_verifiers()[0]
+    class TestMine(VerifierContract):
+        component = my_plugin.selfloop_verifiers()[0]
+
+Only the subclass needs pytest. Read in this order:
 
 scripted.py  the backend: replies from a script
-told.py      what components are told in a run, made up
-contract.py  what every component must be; one module for each kind says what it must do
+contexts.py  the contexts, claims, attempts and events of a run that never was
+contract.py  the requirements on every component; one module for each kind has the others
 """
 
 from selfloop.testing.backend import BackendContract
 from selfloop.testing.command import CommandContract, examples
+from selfloop.testing.contexts import CLAIMS, asking, attempts, events, judging, past_of, tuning
 from selfloop.testing.contract import Contract
 from selfloop.testing.critic import CriticContract
 from selfloop.testing.demonstrator import DemonstratorContract
@@ -20,7 +22,6 @@ from selfloop.testing.observer import ObserverContract
 from selfloop.testing.scorer import ScorerContract
 from selfloop.testing.scripted import WORLD, Limited, ScriptedBackend
 from selfloop.testing.source import QuestionSourceContract
-from selfloop.testing.told import CLAIMS, asking, attempts, events, judging, past_of, tuning
 from selfloop.testing.tuner import TunerContract
 from selfloop.testing.verifier import VerifierContract
 

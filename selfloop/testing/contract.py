@@ -1,4 +1,4 @@
-"""What every component must be, and how a contract looks at what one gives."""
+"""The requirements on every component, and the checks that the contracts of all kinds share."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,41 +9,46 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from selfloop.config.options import options_model
-from selfloop.guard import sound
+from selfloop.guard import validate_record
 from selfloop.protocols import CAPABILITIES, Component, Judging
+from selfloop.testing.contexts import judging
 from selfloop.testing.scripted import Limited
-from selfloop.testing.told import judging
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 
 class Contract:
-    """Subclass the contract of a kind, set `component` (and `options`), run pytest."""
+    """Subclass the contract of a kind, set `component` (and `options`), run pytest.
+
+    `methods` are the methods that components of the kind must have.
+    """
 
     component: ClassVar[Component]
     options: ClassVar[dict[str, Any]] = {}
     methods: ClassVar[tuple[str, ...]] = ()
 
     def build(self, folder: Path = Path("nowhere")) -> Any:
-        """Return a new one, with `options`, and with the run's folder if it takes that."""
-        own = (
-            {"folder": folder}
-            if "folder" in inspect.signature(self.component.build).parameters
-            else {}
-        )
-        return self.component.build(**own | self.options)
+        """Return a new component with `options`, and with the run's folder if it takes one."""
+        takes_folder = "folder" in inspect.signature(self.component.build).parameters
+        folder_option = {"folder": folder} if takes_folder else {}
+        return self.component.build(**folder_option | self.options)
 
-    def told(self) -> Iterator[Judging]:
-        """Yield what it may be told: of a base model and of a chat model that give what it needs, and nothing more."""
+    def contexts(self) -> Iterator[Judging]:
+        """Yield the contexts that it may work in: of a base model and of a chat model.
+
+        The backends give the capabilities that the component needs, and no others.
+        """
+        # A chat model gets messages in place of text, which components often forget.
         for chat in (False, True):
             yield judging(Limited(self.component.needs, chat=chat), self.component.prompts)
 
     def test_it_says_what_it_is(self) -> None:
-        """Have a name, a line of `doc` for `selfloop plugins`, and need and give nothing but known capabilities."""
+        """Have a name and a line of `doc`; need and give no unknown capabilities."""
         assert self.component.name, "the Component has no name, so no recipe can pick it"
         assert self.component.doc.strip(), "the Component has no doc: say in a line what it does"
         assert "\n" not in self.component.doc, "the Component's doc is more than one line"
+        # a misspelt capability would refuse every recipe that uses the component
         unknown = (self.component.needs | self.component.gives) - CAPABILITIES.keys()
         assert not unknown, (
             f"no capability is called {', '.join(sorted(unknown))}; there are "
@@ -56,70 +61,93 @@ class Contract:
             assert field.annotation is not Any, f"option {name} has no type"
 
     def test_it_has_the_methods_of_its_kind(self) -> None:
-        """Build something that a run can use."""
-        built = self.build()
+        """Build an object that a run can use."""
+        part = self.build()
         for name in self.methods:
-            assert callable(getattr(built, name, None)), f"it has no method {name}()"
+            assert callable(getattr(part, name, None)), f"it has no method {name}()"
 
 
-def each(method: Callable[..., Any], items: Sequence[A], told: Any, wanted: type[T]) -> list[T]:
-    """Return what a method gives for `items`; fail unless it is one `wanted` for each, and the items are unchanged."""
+def call_each(
+    method: Callable[..., Any], items: Sequence[A], context: Any, wanted: type[T]
+) -> list[T]:
+    """Return the results of a method for `items`, in their order.
+
+    Fail unless it gives one `wanted` record for each, and leaves the items unchanged.
+    """
     name = f"{method.__name__}()"
-    results = called(method, items, told)
-    found = (
-        [results[item] for item in items] if isinstance(results, Mapping) else listed(name, results)
+    results = call_with_tuple(method, items, context)
+    if isinstance(results, Mapping):
+        ordered = [results[item] for item in items]
+    else:
+        ordered = as_list(name, results)
+    assert len(ordered) == len(items), (
+        f"{name} gave {len(ordered)} results for {len(items)}; give one for each, in order"
     )
-    assert len(found) == len(items), (
-        f"{name} gave {len(found)} results for {len(items)}; give one for each, in order"
-    )
-    return [checked(name, one, wanted) for one in found]
+    return [check_record(name, record, wanted) for record in ordered]
 
 
-def called(method: Callable[..., Any], items: Sequence[A], told: Any) -> Any:
-    """Return what a method gives for a tuple of items, as a run hands them over; fail where it wants to change it."""
-    name, given = f"{method.__name__}()", tuple(items)
-    before = deepcopy(given)
-    with taking_tuples(name):
-        results = method(given, told)
+def call_with_tuple(method: Callable[..., Any], items: Sequence[A], context: Any) -> Any:
+    """Return the result of a method for a tuple of items, as a run passes them.
+
+    Fail if the method changes an item.
+    """
+    name, batch = f"{method.__name__}()", tuple(items)
+    before = deepcopy(batch)  # records are frozen, but a plugin may get round that
+    with explained_tuple_errors(name):
+        results = method(batch, context)
+        # a generator raises only when it is read
         results = list(results) if isinstance(results, Iterator) else results
-    assert given == before, (
+    assert batch == before, (
         f"{name} changed what is in the tuple it was given; others work with it too"
     )
     return results
 
 
 @contextmanager
-def taking_tuples(name: str) -> Iterator[None]:
-    """Fail where a component raises because the tuple that it gets is no list."""
+def explained_tuple_errors(name: str) -> Iterator[None]:
+    """Fail with an explanation if a component takes the tuple that it gets for a list."""
     try:
         yield
     except (AttributeError, TypeError) as error:
+        # the words of Python for a missing method of tuples, and for a tuple added to a list
         if "'tuple' object" not in str(error) and '(not "tuple") to list' not in str(error):
             raise
         wrong = f"{name} changed what it was given, or took it for a list: {error}"
         raise AssertionError(f"{wrong}. It gets a tuple: make a list of it first") from error
 
 
-def listed(name: str, found: Any) -> list[Any]:
-    """Return the results as a list; fail where there are none to list."""
-    ordered = isinstance(found, Iterable) and not isinstance(
-        found, str | bytes | AbstractSet | Mapping
+def as_list(name: str, results: Any) -> list[Any]:
+    """Return the results as a list. Fail unless they are a collection in order."""
+    assert_ordered(name, results)
+    return list(results)
+
+
+def assert_ordered(name: str, results: Any) -> None:
+    """Fail unless the results are a collection in order, or a generator. Text is not."""
+    in_order = isinstance(results, Iterable) and not isinstance(
+        results, str | bytes | AbstractSet | Mapping
     )
-    assert ordered, f"{name} gave {found!r:.60}, not a list"
-    return list(found)
+    assert in_order, f"{name} gave {results!r:.60}, not a list"
 
 
-def checked(name: str, one: Any, wanted: type[T]) -> T:
-    """Return a record as a run takes it; fail where it is another, or a field is of another type."""
+def check_record(name: str, record: Any, wanted: type[T]) -> T:
+    """Return a record as a run takes it. Fail if it or one of its fields is of a wrong type."""
     try:
-        return sound(one, wanted)
+        return validate_record(record, wanted)
     except TypeError as error:
         raise AssertionError(f"{name} {error}") from None
 
 
-def same(found: Sequence[Any], other: Sequence[Any], why: str) -> None:
-    """Fail with `why`, and the first place where they differ, unless both are the same."""
-    for place, (one, two) in enumerate(zip(found, other, strict=True)):
-        assert one == two, (
-            f"{why}; number {place} of {len(found)} was {one!r:.200} and is {two!r:.200}"
+def assert_same(results: Sequence[Any], others: Sequence[Any], why: str) -> None:
+    """Fail with `why` and the first difference, unless both are the same."""
+    for i, (result, other) in enumerate(zip(results, others, strict=True)):
+        assert result == other, (
+            f"{why}; number {i} of {len(results)} was {result!r:.200} and is {other!r:.200}"
         )
+
+
+def prompt_text(prompt: Any) -> str:
+    """Return the text of a prompt, or of all messages of a chat."""
+    if isinstance(prompt, str):
+        return prompt
+    return "".join(message.content for message in prompt)

@@ -1,12 +1,12 @@
-"""What a critic must do."""
+"""The requirements on a critic."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from selfloop.protocols import Judging
 from selfloop.records import Claim, Completion
-from selfloop.testing.contract import Contract, each, same
-from selfloop.testing.told import CLAIMS
+from selfloop.testing.contexts import CLAIMS
+from selfloop.testing.contract import Contract, assert_same, call_each, prompt_text
 
 
 class CriticContract(Contract):
@@ -15,55 +15,46 @@ class CriticContract(Contract):
     methods = ("critique",)
 
     def critique(
-        self, claims: Sequence[Claim], told: Judging, critic: Any = None
+        self, claims: Sequence[Claim], judging: Judging, critic: Any = None
     ) -> list[Completion]:
-        """Return the critiques of a new critic, or the one given, as a run would take them."""
-        return each((critic or self.build()).critique, claims, told, Completion)
+        """Return the critiques of `critic`, or of a new one, as a run takes them."""
+        return call_each((critic or self.build()).critique, claims, judging, Completion)
 
     def test_one_critique_a_claim(self) -> None:
         """Return as many critiques as claims, also for none."""
-        for told in self.told():
-            assert self.critique([], told) == []
-            self.critique(CLAIMS, told)
+        for judging in self.contexts():
+            assert self.critique([], judging) == []
+            self.critique(CLAIMS, judging)
 
     def test_it_names_a_prompt_that_there_is(self) -> None:
         """Have `revise`, the name of the prompt with which the model answers again."""
-        for told in self.told():
+        for judging in self.contexts():
             name = getattr(self.build(), "revise", None)
             assert isinstance(name, str) and name, (
                 "it has no `revise`, the name of the prompt to answer again with"
             )
+            values = {"question": "the question", "draft": "the draft", "critique": "the critique"}
             try:
-                asked = told.prompt(
-                    name, question="the question", draft="the draft", critique="the critique"
-                )
+                prompt = judging.prompt(name, **values)
             except KeyError:
                 raise AssertionError(
                     f"there is no prompt {name!r} for base and chat models, as `revise` says"
                 ) from None
-            whole = (
-                asked if isinstance(asked, str) else "".join(message.content for message in asked)
+            assert values["question"] in prompt_text(prompt), (
+                f"the prompt {name!r} does not show {{question}}"
             )
-            assert "the question" in whole, f"the prompt {name!r} does not show {{question}}"
 
     def test_claims_are_criticised_apart(self) -> None:
         """Return the same critique for a claim alone as among others, in their order."""
-        for told in self.told():
-            alone = [self.critique([claim], told)[0] for claim in CLAIMS]
-            among = self.critique(CLAIMS, told)
-            same(
-                alone,
-                among,
-                "a claim's critique depends on the claims beside it, or on their order",
-            )
+        why = "a claim's critique depends on the claims beside it, or on their order"
+        for judging in self.contexts():
+            alone = [self.critique([claim], judging)[0] for claim in CLAIMS]
+            assert_same(alone, self.critique(CLAIMS, judging), why)
 
     def test_it_keeps_nothing_between_calls(self) -> None:
-        """Return the same when asked again: a resumed run asks a new critic, and must get the same."""
-        for told in self.told():
+        """Return the same when asked again: a resumed run asks a new critic, and must get it."""
+        why = "the same claims get another critique the second time"
+        for judging in self.contexts():
             critic = self.build()
-            first = self.critique(CLAIMS, told, critic)
-            same(
-                first,
-                self.critique(CLAIMS, told, critic),
-                "the same claims get another critique the second time",
-            )
+            first = self.critique(CLAIMS, judging, critic)
+            assert_same(first, self.critique(CLAIMS, judging, critic), why)

@@ -1,4 +1,4 @@
-"""What an observer must do."""
+"""The requirements on an observer."""
 
 import gc
 import io
@@ -12,12 +12,12 @@ from typing import Any
 from selfloop.events import Event, RoundEnded, RunEnded
 from selfloop.records import Round
 from selfloop.storage.store import Store
+from selfloop.testing.contexts import events
 from selfloop.testing.contract import Contract
 from selfloop.testing.scripted import ScriptedBackend
-from selfloop.testing.told import events
 
-# what a terminal would act on in `HOSTILE`; an observer may have colours itself
-ACTS = ("\x1b[31m{", "\u202e", "\x00")
+# The parts of `HOSTILE` that a terminal acts on. An observer may use colours of its own.
+TERMINAL_ACTIONS = ("\x1b[31m{", "\u202e", "\x00")
 
 
 class ObserverContract(Contract):
@@ -26,19 +26,19 @@ class ObserverContract(Contract):
     methods = ("notice", "close")
 
     def watch(self, home: Path, seen: Sequence[Event] | None = None) -> str:
-        """Let a new observer see a run in `home/run`, or these events of it; return what it
-        printed.
+        """Show a new observer the events of a run in `home/run`, or `seen`; return its output.
 
-        The folder has what a run's has: recipe and database, and in it each round before the
-        observer hears of its end.
+        The folder has the recipe and the database of a run. A round is stored before the observer
+        gets the event of its end.
         """
         folder = home / "run"
         folder.mkdir(parents=True, exist_ok=True)
         _begin(folder)
-        with _printed() as out, chdir(home):
+        with _captured_output() as output, chdir(home):
             observer = self.build(folder)
             for event in events(folder) if seen is None else seen:
                 if isinstance(event, RoundEnded):
+                    # observers may read the database: in a run the round is in it by now
                     _store(folder, event.round)
                 before = repr(event)
                 observer.notice(event)
@@ -46,19 +46,20 @@ class ObserverContract(Contract):
                     f"notice() changed the {type(event).__name__}; others see it too"
                 )
             observer.close()
-        return out.getvalue()
+        return output.getvalue()
 
     def test_it_takes_every_event(self, tmp_path: Path) -> None:
-        """Raise at none, whatever a model wrote; and print nothing that a terminal would act on."""
-        out = self.watch(tmp_path)
-        acts = [ascii(text) for text in ACTS if text in out]
-        assert not acts, (
-            f"it prints {', '.join(acts)} as the model wrote it; use "
+        """Accept any text of a model, and print nothing of it that a terminal acts on."""
+        output = self.watch(tmp_path)
+        actions = [ascii(text) for text in TERMINAL_ACTIONS if text in output]
+        assert not actions, (
+            f"it prints {', '.join(actions)} as the model wrote it; use "
             "selfloop.text.display.printable"
         )
 
     def test_a_run_may_end_anywhere(self, tmp_path: Path) -> None:
-        """Be closed after any event: a run may be stopped, and may fail before it begins."""
+        """Close after any event: a run may be stopped, and may fail before it begins."""
+        # once for each prefix of the events, the empty one included
         for number in range(len(events(tmp_path))):
             home = tmp_path / f"after {number}"
             self.watch(home, events(home / "run")[:number])
@@ -66,27 +67,26 @@ class ObserverContract(Contract):
         self.watch(home, [*events(home / "run")[:5], RunEnded(str(home / "run"), "failed", "why")])
 
     def test_a_run_may_go_on(self, tmp_path: Path) -> None:
-        """Take up a folder in which an observer was before."""
+        """Accept a folder in which an observer worked before."""
         for _ in range(2):
             self.watch(tmp_path)
 
     def test_it_closes_what_it_opened(self, tmp_path: Path) -> None:
         """Leave no file open after `close()`, and no thread at work."""
+        # before and after: the test process has files and threads of its own
         files, threads = _open_files(), set(threading.enumerate())
         self.watch(tmp_path)
-        left = [
-            str(getattr(file, "name", file))
-            for key, file in _open_files().items()
-            if key not in files
-        ]
-        assert not left, f"after close() still open: {', '.join(sorted(set(left)))}"
-        running = [
-            thread.name for thread in set(threading.enumerate()) - threads if thread.is_alive()
-        ]
+        left_open: set[str] = set()
+        for identity, file in _open_files().items():
+            if identity not in files:
+                left_open.add(str(getattr(file, "name", file)))
+        assert not left_open, f"after close() still open: {', '.join(sorted(left_open))}"
+        new_threads = set(threading.enumerate()) - threads
+        running = [thread.name for thread in new_threads if thread.is_alive()]
         assert not running, f"after close() still at work: the threads {', '.join(running)}"
 
     def test_it_writes_into_the_run_alone(self, tmp_path: Path) -> None:
-        """Leave nothing in the folder that the command was called from."""
+        """Write no file into the current folder."""
         self.watch(tmp_path)
         beside = sorted(path.name for path in tmp_path.iterdir() if path.name != "run")
         assert not beside, (
@@ -109,19 +109,19 @@ def _begin(folder: Path) -> None:
 
 def _store(folder: Path, ended: Round) -> None:
     with closing(Store(folder, write=True)) as store:
-        if ended.number not in {one.number for one in store.rounds()}:
+        if ended.number not in {stored.number for stored in store.rounds()}:
             store.save_round(ended)
 
 
 @contextmanager
-def _printed() -> Iterator[io.StringIO]:
-    out = io.StringIO()
-    with redirect_stdout(out), redirect_stderr(out):
-        yield out
+def _captured_output() -> Iterator[io.StringIO]:
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
+        yield output
 
 
 def _open_files() -> dict[int, Any]:
-    """Return the files that are open in this process, by their identity."""
+    """Return the files that Python has open in this process, by their identity."""
     kinds = (io.FileIO, io.BufferedWriter, io.BufferedReader, io.BufferedRandom, io.TextIOWrapper)
-    found = [one for one in gc.get_objects() if type(one) in kinds]
-    return {id(file): file for file in found if not file.closed}
+    files = [item for item in gc.get_objects() if type(item) in kinds]
+    return {id(file): file for file in files if not file.closed}

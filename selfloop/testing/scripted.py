@@ -1,16 +1,15 @@
-"""A backend without a model: replies from a script, the same every time.
-
-Shipped, for tests and dry runs.
-"""
+"""A backend without a model, for tests and dry runs: replies from a script, always the same."""
 
 import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from selfloop.config.prompts import Prompt
 from selfloop.errors import RequestError
 from selfloop.records import Adapter, AdapterProof, Completion, Continuation, ModelInfo, Request
 from selfloop.text.thoughts import trailing
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# A small world: the first pattern found in the prompt picks the replies one of which is given.
+# A small world. The first pattern that matches the prompt has the replies to choose from.
 WORLD: Mapping[str, Sequence[str]] = {
     r"(Examples:|[|]|=== list)\s*$": [
         "Nile | Paris | Mars | Tea | Mozart | Ada Lovelace | Peru | Iron | Oslo | Chess |"
@@ -33,6 +32,7 @@ WORLD: Mapping[str, Sequence[str]] = {
         "What is {2} best known for today?",
         "In which year was {2} first named?",
     ],
+    # the empty pattern matches every prompt: the model asks
     r"": [
         "What is the capital of Egypt?",
         "Which planet is the largest one?",
@@ -44,13 +44,16 @@ WORLD: Mapping[str, Sequence[str]] = {
 }
 
 
-class ScriptedBackend:
-    """A `Backend` that answers from a script: pattern -> replies. Quick, and the same every time.
+LAYERS, WIDTH = 4, 8  # of the hidden states
 
-    Which reply is given depends on the prompt, the sample and, of what is drawn, the seed; `{2}` in
-    a reply is the pattern's second group. A token is a word. `context` is in words; a longer prompt
-    is refused. Where a prompt ends in a thought ("<think>"), the script is asked for what is before
-    it, and a reply that begins with the thought goes on.
+
+class ScriptedBackend:
+    """A `Backend` that answers from a script: pattern -> replies. It is quick and deterministic.
+
+    The reply depends on the prompt, the sample and, unless it is greedy, the seed. `{2}` in a reply
+    is the second group of the pattern. A token is a word. `context` is in words; a longer prompt is
+    refused. `delay` is in seconds for each completion. If a prompt ends in a thought ("<think>"),
+    the script gets the part before it, and only replies that begin with the thought fit.
     """
 
     def __init__(
@@ -67,13 +70,12 @@ class ScriptedBackend:
         self.generated = 0
 
     def describe(self) -> ModelInfo:
-        """Return a model that can do everything a script can."""
+        """Return a model with all capabilities of a script; its sha256 depends on the script."""
         gives = frozenset(
             {"logprobs", "entropies", "chat", "adapters", "loglikelihood", "hidden_states"}
         )
-        digest = blake2b(
-            repr(sorted(self._script.items())).encode("utf-8", "replace"), digest_size=8
-        ).hexdigest()
+        script = repr(sorted(self._script.items())).encode("utf-8", "replace")
+        digest = blake2b(script, digest_size=8).hexdigest()
         return ModelInfo(
             "scripted",
             "script",
@@ -86,115 +88,113 @@ class ScriptedBackend:
     def generate(
         self, requests: Sequence[Request]
     ) -> Iterator[tuple[int, Completion | RequestError]]:
-        """Yield the replies, last request first: order must not matter to anybody."""
+        """Yield the replies, the last request first: nobody may rely on an order."""
         for index, request in reversed(list(enumerate(requests))):
-            prompt = (
-                request.prompt if isinstance(request.prompt, str) else request.prompt[-1].content
-            )
-            if len(prompt.split()) + request.sampling.max_tokens > self._context:
-                yield (
-                    index,
-                    RequestError(
-                        f"prompt of {len(prompt.split())} words is over the context of "
-                        f"{self._context}"
-                    ),
-                )
+            prompt = _last_message(request.prompt)
+            words = len(prompt.split())
+            if words + request.sampling.max_tokens > self._context:
+                why = f"prompt of {words} words is over the context of {self._context}"
+                yield index, RequestError(why)
                 continue
+            # `skip` are samples that the recorder has stored already
             for sample in sorted(set(range(request.n)) - set(request.skip)):
                 time.sleep(self._delay)
                 self.generated += 1
                 yield index, self._reply(request, prompt, sample)
 
     def _reply(self, request: Request, prompt: str, sample: int) -> Completion:
-        sha = self._adapter.sha256 if self._adapter else None
-        asked, begun = _before_thought(request, prompt)
-        # what is greedy depends on no seed
-        seed = request.seed if request.sampling.temperature else 0
-        noise = _noise(prompt, seed, request.sampling.temperature, sample, sha)
-        for pattern, replies in self._script.items():
-            if found := re.search(pattern, asked):
-                rests = [
-                    reply.removeprefix(begun) for reply in replies if reply.startswith(begun)
-                ] or [""]
-                text = rests[noise[0] % len(rests)]
-                text = re.sub(r"\{(\d)\}", lambda m, f=found: f[int(m[1])] or "", text)  # type: ignore[misc]
-                break
-        else:
-            text = ""
-        text = text.lstrip() if request.sampling.skip_blank else text
-        for stop in request.sampling.stop:
+        sampling = request.sampling
+        adapter = self._adapter.sha256 if self._adapter else None
+        asked, thought = _split_thought(request, prompt)
+        seed = request.seed if sampling.temperature else 0  # a greedy text depends on no seed
+        noise = _noise(prompt, seed, sampling.temperature, sample, adapter)
+        text = _choose_reply(self._script, asked, thought, noise[0])
+        text = text.lstrip() if sampling.skip_blank else text
+        # the earliest of the stops cuts, whatever their order
+        for stop in sampling.stop:
             text = text.partition(stop)[0]
-        words = text.split(" ")[: request.sampling.max_tokens]
+        words = text.split(" ")[: sampling.max_tokens]
+        # 64 bytes of noise: the first chose the reply, and 60 of the others repeat as
+        # log-probabilities from -1 to 0
         logprobs = tuple(-noise[i % 60 + 1] / 256 for i in range(len(words)))
-        finish = "length" if len(words) == request.sampling.max_tokens else "stop"
-        entropies = tuple(-2 * value for value in logprobs) if request.entropy else None
-        margin = 2 * math.exp(max(logprobs[0], math.log(0.5))) - 1 if request.entropy else None
+        entropies = margin = None
+        if request.entropy:
+            entropies = tuple(-2 * value for value in logprobs)
+            # as if all probability that the first word leaves were on one other: p - (1 - p)
+            margin = 2 * math.exp(max(logprobs[0], math.log(0.5))) - 1
         return Completion(
             " ".join(words),
             tuple(map(len, words)),
             logprobs,
-            finish,
+            "length" if len(words) == sampling.max_tokens else "stop",
             sample,
-            sha,
+            adapter,
             entropies,
             margin,
-        )  # type: ignore[arg-type]
+        )
 
     def loglikelihood(
         self, pairs: Sequence[Continuation]
     ) -> list[tuple[float, ...] | RequestError]:
-        """Return numbers that depend on the pair and the adapter alone, one a token (or word)."""
-        return [
-            tuple(-value / 256 for value in _noise(*seen)[: len(seen[1])])
-            for seen in map(self._seen, pairs)
-        ]
+        """Return one number for each token (or word), from the pair and the adapter alone."""
+        # one byte of noise for each token: values from -1 to 0
+        results: list[tuple[float, ...] | RequestError] = []
+        for prompt, tokens, adapter in map(self._inputs_of, pairs):
+            noise = _noise(prompt, tokens, adapter)
+            results.append(tuple(-value / 256 for value in noise[: len(tokens)]))
+        return results
 
     def hidden_states(
         self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Return states of width 8 that depend on the pair up to the place, the layer, and the adapter, alone."""
+        """Return states of width 8 of a model with 4 layers.
+
+        They depend on the adapter, the layer, and the pair up to the place alone.
+        """
         import numpy as np
 
-        found: list[NDArray[np.float32] | RequestError] = []
-        for prompt, words, sha in map(self._seen, pairs):
-            ends = [place if place >= 0 else len(words) + 1 + place for place in places]
-            if not -4 <= layer <= 3:
-                found.append(
-                    RequestError(
-                        f"layer must be from 0 to 3, or -1 to -4 from the last, not {layer}"
-                    )
-                )
+        results: list[NDArray[np.float32] | RequestError] = []
+        for prompt, tokens, adapter in map(self._inputs_of, pairs):
+            # place 0 is the end of the prompt, place i that of token i, -1 that of the last one
+            ends = [place if place >= 0 else len(tokens) + 1 + place for place in places]
+            if not -LAYERS <= layer < LAYERS:
+                why = f"layer must be from 0 to 3, or -1 to -4 from the last, not {layer}"
+                results.append(RequestError(why))
                 continue
-            if not ends or not all(0 <= end <= len(words) for end in ends):
-                found.append(
-                    RequestError(f"places must be from 0 to {len(words)}, not {list(places)}")
-                )
+            if not ends or not all(0 <= end <= len(tokens) for end in ends):
+                why = f"places must be from 0 to {len(tokens)}, not {list(places)}"
+                results.append(RequestError(why))
                 continue
-            start = 8 * (3 - layer % 4)
-            states = [list(_noise(prompt, words[:end], sha)[start : start + 8]) for end in ends]
-            found.append(np.array(states, np.float32) / np.float32(256))
-        return found
+            # each layer has 8 of the noise's 64 bytes, the last layer the first of them
+            start = WIDTH * (LAYERS - 1 - layer % LAYERS)
+            states: list[list[int]] = []
+            for end in ends:
+                noise = _noise(prompt, tokens[:end], adapter)
+                states.append(list(noise[start : start + WIDTH]))
+            results.append(np.array(states, np.float32) / np.float32(256))
+        return results
 
     def attentions(
         self, pairs: Sequence[Continuation]
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Return weights of 3 layers of 2 heads that depend on the pair and the adapter alone."""
+        """Return weights of 3 layers of 2 heads, from the pair and the adapter alone."""
         import numpy as np
 
-        tokens = [len(seen[1]) for seen in map(self._seen, pairs)]
-        seeds = [int.from_bytes(_noise(*seen)[:8], "big") for seen in map(self._seen, pairs)]
-        return [
-            np.random.default_rng(seed).random((3, 2, count), np.float32)
-            for seed, count in zip(seeds, tokens, strict=True)
-        ]
+        results: list[NDArray[np.float32] | RequestError] = []
+        for prompt, tokens, adapter in map(self._inputs_of, pairs):
+            seed = int.from_bytes(_noise(prompt, tokens, adapter)[:8], "big")
+            weights = np.random.default_rng(seed).random((3, 2, len(tokens)), np.float32)
+            results.append(weights)
+        return results
 
-    def _seen(self, pair: Continuation) -> tuple[str, tuple[Any, ...], str | None]:
-        prompt = pair.prompt if isinstance(pair.prompt, str) else pair.prompt[-1].content
-        words = tuple(pair.text.split()) if isinstance(pair.text, str) else pair.text
-        return prompt, words, self._adapter.sha256 if self._adapter else None
+    def _inputs_of(self, pair: Continuation) -> tuple[str, tuple[Any, ...], str | None]:
+        """Return the prompt, the tokens (or words) and the adapter that a reading depends on."""
+        tokens = tuple(pair.text.split()) if isinstance(pair.text, str) else pair.text
+        adapter = self._adapter.sha256 if self._adapter else None
+        return _last_message(pair.prompt), tokens, adapter
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
-        """Take the adapter; replies differ under it."""
+        """Take the adapter. Replies differ under it."""
         self._adapter = adapter
         return AdapterProof(adapter, 1.0 if adapter else 0.0)
 
@@ -202,23 +202,57 @@ class ScriptedBackend:
         """Do nothing."""
 
 
-def _before_thought(request: Request, prompt: str) -> tuple[str, str]:
-    """Return a prompt's last message without the thought that it ends in, and that thought, or an empty string."""
+def _last_message(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else prompt[-1].content
+
+
+def _choose_reply(
+    script: Mapping[str, Sequence[str]], asked: str, thought: str, number: int
+) -> str:
+    """Return the rest of a reply that begins with `thought`, its groups filled in.
+
+    The first pattern that matches `asked` has the replies, and `number` chooses among those that
+    fit. Return an empty string if no pattern matches, or no reply fits.
+    """
+    for pattern, replies in script.items():
+        match = re.search(pattern, asked)
+        if match is None:
+            continue
+        rests = [reply.removeprefix(thought) for reply in replies if reply.startswith(thought)]
+        rest = rests[number % len(rests)] if rests else ""
+        return re.sub(r"\{(\d)\}", partial(_group_of, match), rest)
+    return ""
+
+
+def _group_of(match: re.Match[str], placeholder: re.Match[str]) -> str:
+    """Return the group of `match` that a placeholder such as `{2}` stands for."""
+    return match[int(placeholder[1])] or ""
+
+
+def _split_thought(request: Request, prompt: str) -> tuple[str, str]:
+    """Return a prompt's last message without the thought that it ends in, and that thought.
+
+    The thought is an empty string if there is none.
+    """
     start = trailing(prompt)
     if start is None or prompt.rstrip().endswith(":"):  # the prompt's own "Answer:" comes after it
         return prompt, ""
-    asked, begun = prompt[:start], prompt[start:]
+    asked, thought = prompt[:start], prompt[start:]
     if not asked and not isinstance(request.prompt, str) and len(request.prompt) > 1:
         asked = request.prompt[-2].content  # the thought is a message of its own
-    return asked, begun
+    return asked, thought
 
 
-def _noise(*what: object) -> bytes:
-    return blake2b(repr(what).encode("utf-8", "replace")).digest()
+def _noise(*parts: object) -> bytes:
+    """Return 64 bytes that depend on the parts alone."""
+    return blake2b(repr(parts).encode("utf-8", "replace")).digest()
 
 
 class Limited(ScriptedBackend):
-    """A scripted backend that gives the capabilities `gives` and no others: it fails who uses what they do not need."""
+    """A scripted backend with the capabilities `gives` and no others.
+
+    A component that uses another capability than those it declares fails with an AssertionError.
+    """
 
     def __init__(
         self,
@@ -231,13 +265,13 @@ class Limited(ScriptedBackend):
         self._gives = frozenset(gives)
 
     def describe(self) -> ModelInfo:
-        """Return a model with these capabilities alone."""
+        """Return a model with these capabilities."""
         return replace(super().describe(), capabilities=self._gives)
 
     def generate(
         self, requests: Sequence[Request]
     ) -> Iterator[tuple[int, Completion | RequestError]]:
-        """Yield the replies."""
+        """Yield the replies of the script."""
         if any(request.entropy for request in requests):
             self._need("entropies")
         return super().generate(requests)
@@ -245,21 +279,21 @@ class Limited(ScriptedBackend):
     def loglikelihood(
         self, pairs: Sequence[Continuation]
     ) -> list[tuple[float, ...] | RequestError]:
-        """Return what the script gives."""
+        """Return the values of the script."""
         self._need("loglikelihood")
         return super().loglikelihood(pairs)
 
     def hidden_states(
         self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Return what the script gives."""
+        """Return the values of the script."""
         self._need("hidden_states")
         return super().hidden_states(pairs, places, layer)
 
     def attentions(
         self, pairs: Sequence[Continuation]
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Return what the script gives."""
+        """Return the values of the script."""
         self._need("attentions")
         return super().attentions(pairs)
 

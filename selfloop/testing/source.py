@@ -1,20 +1,20 @@
-"""What a question source must do."""
+"""The requirements on a question source."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from selfloop.protocols import Asking
 from selfloop.records import Question
-from selfloop.testing.contract import Contract, checked, same
+from selfloop.testing.contexts import HOSTILE, asking
+from selfloop.testing.contract import Contract, assert_ordered, assert_same, check_record
 from selfloop.testing.scripted import WORLD, Limited
-from selfloop.testing.told import HOSTILE, asking
 
-MOST = 200  # of a generator that has no end
+MAX_QUESTIONS = 200  # that are read of a generator, which may have no end
 ASKED = ("What is the capital of Peru?", "Who was the first to write about Paris?")
+# A script of replies without a question in them, to every prompt.
 USELESS: Mapping[str, Sequence[str]] = {"": ["", "\n\n", "???", HOSTILE, "| | |", "1."]}
 
 
@@ -24,27 +24,28 @@ class QuestionSourceContract(Contract):
     methods = ("ask",)
 
     def asking(self, script: Mapping[str, Sequence[str]] = WORLD) -> Iterator[Asking]:
-        """Yield what it is told in round 2 and, with nothing asked yet, in round 1: of a base and of a chat model."""
-        for chat in (False, True):
-            told = asking(
-                Limited(self.component.needs, chat=chat, script=script),
-                self.component.prompts,
-                ASKED,
-            )
-            yield told
-            yield replace(told, round=1, past=asking().past)
+        """Yield its contexts in round 2 and, with nothing asked yet, in round 1.
 
-    def ask(self, told: Asking, source: Any = None) -> list[Question]:
-        """Return the questions of a new source, or the one given, as a run would take them."""
-        found = (source or self.build()).ask(told)
-        ordered = isinstance(found, Iterable) and not isinstance(found, str | AbstractSet | Mapping)
-        assert ordered, f"ask() gave {found!r:.60}, not a list"
-        return [checked("ask()", question, Question) for question in islice(found, MOST)]
+        Both are of a base model and of a chat model.
+        """
+        for chat in (False, True):
+            backend = Limited(self.component.needs, chat=chat, script=script)
+            # the second first: in round 1 many sources have nothing to go by
+            second_round = asking(backend, self.component.prompts, ASKED)
+            yield second_round
+            yield replace(second_round, round=1, past=asking().past)
+
+    def ask(self, context: Asking, source: Any = None) -> list[Question]:
+        """Return the questions of `source`, or of a new one, as a run takes them."""
+        results = (source or self.build()).ask(context)
+        assert_ordered("ask()", results)
+        questions = islice(results, MAX_QUESTIONS)
+        return [check_record("ask()", question, Question) for question in questions]
 
     def test_it_gives_questions(self) -> None:
-        """Return `Question`s with a text and where they come from."""
-        for told in self.asking():
-            for question in self.ask(told):
+        """Return `Question`s with a text and their source."""
+        for context in self.asking():
+            for question in self.ask(context):
                 assert question.text.strip(), "ask() gave a Question without text"
                 assert question.source.strip(), (
                     f"the question {question.text!r:.60} does not say its `source`"
@@ -53,34 +54,37 @@ class QuestionSourceContract(Contract):
                     f"{question.text!r:.60}: `variant` and `variant_of` go together, or its "
                     "answers cannot be compared"
                 )
-                _compiles(question)
+                _assert_pattern_compiles(question)
 
     def test_it_gives_questions_when_only_one_is_wanted(self) -> None:
-        """Take `asking.n` as it comes, 1 too; more or fewer is fine."""
-        for told in self.asking():
-            self.ask(replace(told, n=1))
+        """Take any `asking.n`, 1 too. More or fewer questions are fine."""
+        for context in self.asking():
+            self.ask(replace(context, n=1))
 
     def test_the_same_is_asked_again(self) -> None:
-        """Return the same questions for the same `asking`, from a new source too: resume rests on it."""
-        for told in self.asking():
+        """Return the same questions in the same context, from a new source too.
+
+        A resumed run relies on it.
+        """
+        for context in self.asking():
             source = self.build()
-            first = self.ask(told, source)
-            for other, why in (
-                (self.ask(told), "from a new source"),
-                (self.ask(told, source), "the second time"),
+            first = self.ask(context, source)
+            for second, when in (
+                (self.ask(context), "from a new source"),
+                (self.ask(context, source), "the second time"),
             ):
-                assert len(first) == len(other), (
-                    f"the same asking gave {len(first)} questions, and {len(other)} {why}"
+                assert len(first) == len(second), (
+                    f"the same asking gave {len(first)} questions, and {len(second)} {when}"
                 )
-                same(first, other, f"the same asking gives another question {why}")
+                assert_same(first, second, f"the same asking gives another question {when}")
 
     def test_a_model_may_write_nothing_that_is_any_good(self) -> None:
-        """Take what a model may write: nothing, fragments, control characters, braces."""
-        for told in self.asking(USELESS):
-            self.ask(told)
+        """Accept any text of a model: nothing, fragments, control characters, braces."""
+        for context in self.asking(USELESS):
+            self.ask(context)
 
 
-def _compiles(question: Question) -> None:
+def _assert_pattern_compiles(question: Question) -> None:
     try:
         re.compile(question.gold_pattern)
     except re.error as error:

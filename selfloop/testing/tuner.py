@@ -1,4 +1,4 @@
-"""What a tuner must do."""
+"""The requirements on a tuner."""
 
 import hashlib
 import math
@@ -10,9 +10,9 @@ from typing import Any
 from selfloop.errors import SelfloopError
 from selfloop.protocols import Tuning
 from selfloop.records import Adapter
-from selfloop.testing.contract import Contract, checked
+from selfloop.testing.contexts import tuning
+from selfloop.testing.contract import Contract, check_record
 from selfloop.testing.scripted import Limited
-from selfloop.testing.told import tuning
 
 
 class Killed(BaseException):
@@ -20,96 +20,113 @@ class Killed(BaseException):
 
 
 class TunerContract(Contract):
-    """Subclass, set `component` (and `options`), run pytest; return from `told` what your tuner can learn from."""
+    """Subclass, set `component` (and `options`), run pytest.
+
+    Override `tuning` if your tuner needs other attempts or another backend to learn from.
+    """
 
     methods = ("tune",)
 
     def tuning(self, folder: Path) -> Tuning:
-        """Return what it is told: a round of twelve attempts, and a scripted backend."""
+        """Return its context: a round of twelve attempts, and a scripted backend."""
         return tuning(folder, Limited({*self.component.needs, "adapters"}), self.component.prompts)
 
-    def tune(self, told: Tuning, tuner: Any = None) -> Adapter | None:
-        """Return the adapter of a new tuner, or the one given, as a run would take it; None where there is none."""
-        told.folder.mkdir(parents=True, exist_ok=True)
-        before = deepcopy((told.attempts, told.past))
+    def tune(self, context: Tuning, tuner: Any = None) -> Adapter | None:
+        """Return the adapter of `tuner`, or of a new one, as a run takes it; or None."""
+        context.folder.mkdir(parents=True, exist_ok=True)
+        # the attempts are shared with the rest of the run
+        before = deepcopy((context.attempts, context.past))
+        adapter = None
         try:
-            made = (tuner or self.build()).tune(told)
+            adapter = (tuner or self.build()).tune(context)
         except SelfloopError as error:
             assert str(error).strip(), "tune() refuses without saying why"
-            made = None
-        assert (told.attempts, told.past) == before, "tune() changed the attempts, or the past"
-        return None if made is None else checked("tune()", made, Adapter)
+        unchanged = (context.attempts, context.past) == before
+        assert unchanged, "tune() changed the attempts, or the past"
+        return None if adapter is None else check_record("tune()", adapter, Adapter)
 
     def test_the_adapter_is_there(self, tmp_path: Path) -> None:
-        """Return an adapter whose file lies whole in the tuner's own folder, with its right sha256; or none."""
-        told = self.tuning(tmp_path / "own")
-        if made := self.tune(told):
-            _whole(made, told.folder)
-            told.backend.load_adapter(made)
+        """Return an adapter with its sha256, whose file is complete in the tuner's folder.
+
+        None is fine too.
+        """
+        context = self.tuning(tmp_path / "own")
+        if adapter := self.tune(context):
+            _assert_file(adapter, context.folder)
+            context.backend.load_adapter(adapter)
 
     def test_it_may_find_nothing_to_learn(self, tmp_path: Path) -> None:
-        """Return None, or raise a SelfloopError that says why, where nothing is believed or declined."""
-        told = self.tuning(tmp_path / "own")
-        self.tune(replace(told, attempts=(), past=replace(told.past, outcomes=())))
+        """Return None or raise a SelfloopError with a reason if there is nothing to learn."""
+        context = self.tuning(tmp_path / "own")
+        without_outcomes = replace(context.past, outcomes=())
+        self.tune(replace(context, attempts=(), past=without_outcomes))
 
     def test_it_tells_how_far_it_is(self, tmp_path: Path) -> None:
         """Call `tell(done, of, loss)` with done from 1 to of, and a loss that is a number."""
-        heard: list[tuple[int, int, float]] = []
-        self.tune(replace(self.tuning(tmp_path / "own"), tell=lambda *told: heard.append(told)))
-        for done, of, loss in heard:
+        calls: list[tuple[int, int, float]] = []
+        context = self.tuning(tmp_path / "own")
+        self.tune(replace(context, tell=lambda *call: calls.append(call)))
+        for done, of, loss in calls:
             assert 1 <= done <= of, f"tell({done}, {of}, {loss}): done goes from 1 to {of}"
             assert math.isfinite(loss), f"tell({done}, {of}, {loss}): the loss is no number"
-        assert [one[0] for one in heard] == sorted(one[0] for one in heard), (
-            "tell() counts backwards"
-        )
+        batches = [done for done, _, _ in calls]
+        assert batches == sorted(batches), "tell() counts backwards"
 
     def test_the_same_is_learnt_again(self, tmp_path: Path) -> None:
-        """Return the same adapter for the same `tuning`, from a tuner that has tuned before too: resume rests on it."""
+        """Return the same adapter in the same context, also if the tuner has tuned before.
+
+        A resumed run relies on it.
+        """
         tuner = self.build()
-        found = [
-            self._made(tmp_path / name, one)
-            for name, one in (("a", tuner), ("b", tuner), ("c", None))
+        # the same tuner twice, and a new one
+        digests = [
+            self._tuned_digest(tmp_path / "a", tuner),
+            self._tuned_digest(tmp_path / "b", tuner),
+            self._tuned_digest(tmp_path / "c", None),
         ]
-        assert len(set(found)) == 1, f"the same tuning gave adapters of sha256 {found}"
+        assert len(set(digests)) == 1, f"the same tuning gave adapters of sha256 {digests}"
 
     def test_it_outlives_a_kill(self, tmp_path: Path) -> None:
-        """After a kill in the middle, in the same folder, return what a tune that was not disturbed returns."""
-        whole = self._made(tmp_path / "whole")
-        told = self.tuning(tmp_path / "killed")
+        """Return the same adapter in the same folder after a kill in the middle of a tune."""
+        undisturbed = self._tuned_digest(tmp_path / "whole")
+        context = self.tuning(tmp_path / "killed")
+        # the second kill hits a tune that has resumed from a checkpoint, if the tuner has any
         for batch in (1, 2):
-            calls: list[int] = []
-            self._killed(told, calls, batch)
-        assert self._made(told.folder) == whole, (
+            self._tune_killed_at(context, batch)
+        assert self._tuned_digest(context.folder) == undisturbed, (
             "after a kill the adapter in its folder is another, or half of one"
         )
 
-    def _made(self, folder: Path, tuner: Any = None) -> str | None:
-        made = self.tune(self.tuning(folder), tuner)
-        if made is None:
+    def _tuned_digest(self, folder: Path, tuner: Any = None) -> str | None:
+        adapter = self.tune(self.tuning(folder), tuner)
+        if adapter is None:
             return None
-        _whole(made, folder)
-        return made.sha256
+        _assert_file(adapter, folder)
+        return adapter.sha256
 
-    def _killed(self, told: Tuning, calls: list[int], batch: int) -> None:
-        def tell(*heard: Any) -> None:
-            calls.append(1)
-            if len(calls) == batch:
+    def _tune_killed_at(self, context: Tuning, batch: int) -> None:
+        calls = 0
+
+        def tell(done: int, of: int, loss: float) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == batch:
                 raise Killed
 
         try:
-            self.tune(replace(told, tell=tell))
+            self.tune(replace(context, tell=tell))
         except Killed:
             return
 
 
-def _whole(adapter: Adapter, folder: Path) -> None:
+def _assert_file(adapter: Adapter, folder: Path) -> None:
     path = Path(adapter.path)
     assert path.is_file(), f"the adapter's file is not there: {path}"
     assert path.resolve().is_relative_to(folder.resolve()), (
         f"{path} is not in the tuner's folder: runs may be moved"
     )
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert adapter.sha256 == found, (
-        f"the adapter says sha256 {adapter.sha256}, but that of {path} is {found}"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert adapter.sha256 == digest, (
+        f"the adapter says sha256 {adapter.sha256}, but that of {path} is {digest}"
     )
     assert math.isfinite(adapter.scale), f"the adapter's scale is {adapter.scale}, no number"

@@ -12,8 +12,8 @@ from selfloop_plugins.sources.variants import named, names, rewords, swap, turns
 
 from selfloop import Asking, Outcome, Past, Question, Request
 from selfloop.config.options import options_model
+from selfloop.contradictions import contradicts
 from selfloop.errors import RequestError
-from selfloop.history import contradicts
 from selfloop.records import Belief
 from selfloop.testing import ScriptedBackend, asking
 from selfloop.text.answers import normalise

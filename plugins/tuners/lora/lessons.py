@@ -14,7 +14,7 @@ from selfloop_plugins.detectors.echo import echoes
 
 from selfloop import Outcome, Past
 from selfloop.errors import ModelError
-from selfloop.history import UNSAID
+from selfloop.history import WITHOUT_ANSWER
 from selfloop.text.answers import declines
 
 # right and wrong answers that are to be expected: with fewer there is nothing to tell apart
@@ -46,7 +46,7 @@ def lessons(
     that is no answer (`selfloop.text.nonanswers`) and does not decline. Raises ModelError, saying
     what there is, where there is too little of either.
     """
-    last = {o.question.text: o for o in past.outcomes if o.decision not in UNSAID}
+    last = {o.question.text: o for o in past.outcomes if o.decision not in WITHOUT_ANSWER}
     last = {text: o for text, o in last.items() if _tells(text, o.answer)}
     held = [o for o in last.values() if _is_held(o)]
     taught = [o for o in last.values() if not _is_held(o)]

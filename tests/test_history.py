@@ -1,4 +1,4 @@
-"""The ledger: what holds after all rounds, and how answers that cannot both be right lower each other."""
+"""Beliefs after all rounds, and how answers that cannot both be right lower each other."""
 
 import time
 from dataclasses import replace
@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from selfloop.history import Past, agree, contradictions, contradicts, gist, origin
+from selfloop.contradictions import agree, contradictions, contradicts, origin
+from selfloop.history import Past
 from selfloop.records import Adapter, Attempt, Belief, Completion, Failure, Outcome, Question, Round
+from selfloop.text.gist import gist
 
 CAPITAL = "What is the capital of Egypt?"
 OTHERWISE = "Egypt has which capital?"
@@ -231,7 +233,7 @@ def test_a_belief_whose_question_is_asked_again_is_superseded() -> None:
     ("p", "q"), [(1.0, 1.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.0), (0.0, 1.0), (0.999, 0.999)]
 )
 def test_certainties(p: float, q: float) -> None:
-    """Of two equal certainties each keeps about half: no jump from .99 to 1, and nothing is divided by zero."""
+    """Of two equal certainties each keeps about half; .99 and 1 are alike; no division by zero."""
     (one,) = contradictions([believed(sure=p)], [said("Giza", q)])
     assert (
         one.confidence is not None and one.lowers is not None and one.lowers.confidence is not None
@@ -300,7 +302,7 @@ def test_a_lowered_belief_is_out_of_the_next_round() -> None:
 
 def test_an_attempt_without_a_draft_is_an_outcome_too() -> None:
     failed = Attempt(Question("Q?", "x")).failed(Failure("answer", "b", "E", "m"))
-    (outcome,) = Past().and_asked([failed]).outcomes
+    (outcome,) = Past().with_attempts([failed]).outcomes
     assert (outcome.decision, outcome.answer, outcome.adapter) == ("failed", "", None)
 
 
@@ -321,7 +323,7 @@ def test_fifty_thousand_are_quick() -> None:
     assert len(past.questions) == len(past.beliefs) == 50_000
     assert past.dropped == ()
     done = contradictions(past.beliefs, attempts)
-    after = past.and_asked(done)
+    after = past.with_attempts(done)
     assert time.process_time() - began < 8
     assert sum(attempt.lowers is not None for attempt in done) == 1000
     assert len(after.outcomes) == 52_000 and len(after.beliefs) == 49_000

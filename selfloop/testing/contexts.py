@@ -1,8 +1,9 @@
-"""What components are told in a run, made up: claims, the arguments of each kind's method, and events."""
+"""The contexts, claims, attempts and events of a run, made up for tests: always the same."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 from selfloop.config.prompts import Prompts
 from selfloop.events import (
@@ -13,6 +14,7 @@ from selfloop.events import (
     RoundEnded,
     RunEnded,
     RunStarted,
+    StepName,
     StepStarted,
     Trouble,
 )
@@ -21,17 +23,22 @@ from selfloop.protocols import Asking, Backend, Judging, Tuning
 from selfloop.records import Attempt, Claim, Completion, Failure, Outcome, Question, Round, Verdict
 from selfloop.testing.scripted import ScriptedBackend
 
-# what a model may write, and what must not act on anything
+# A model may write this. It must not act on a terminal, a template or a page.
 HOSTILE = "\x1b[31m{question} %s [bold]\u202e\x00<b>\ud800"
 
+# Claims of every form that a verifier may meet.
 CLAIMS = (
+    # a plain answer without samples
     Claim(Question("What is the capital of Egypt?", "test"), Completion("Cairo", (1,), (-0.1,))),
+    # no text at all
     Claim(Question("?", "test"), Completion("", (), ()), (Completion("", (), ()),)),
+    # an escape sequence of a terminal, and a token of probability 0
     Claim(
         Question("Who was it?", "test"),
         Completion("Ada \x1b[31m Lovelace", (1, 2), (-0.5, float("-inf"))),
         tuple(Completion("Ada Lovelace", (1, 2), (-0.5, -0.25), sample=k) for k in range(4)),
     ),
+    # the placeholder of a prompt in the question; an answer that declines
     Claim(
         Question("What does {answer} mean?", "test"),
         Completion(" I don't know", (7, 8, 9), (-0.5, -0.25, -0.125)),
@@ -40,9 +47,10 @@ CLAIMS = (
             Completion(" I don't know", (7, 8, 9), (-0.5, -0.25, -0.125), sample=1),
         ),
     ),
+    # a revision, and samples that differ
     Claim(
         Question("How many legs does a spider have?", "test"),
-        # what was never read after the bare question has no log-probabilities
+        # never read after the bare question, so without log-probabilities
         Completion("eight", (), ()),
         tuple(
             Completion(text, (k,), (-0.75,), sample=k)
@@ -50,6 +58,7 @@ CLAIMS = (
         ),
         "revision",
     ),
+    # longer than any context
     Claim(
         Question("How long?", "test"), Completion("x " * 10_000, (1,) * 10_000, (-1e-3,) * 10_000)
     ),
@@ -57,7 +66,11 @@ CLAIMS = (
 
 
 def judging(backend: Backend | None = None, prompts: Path | None = None) -> Judging:
-    """Return what a verifier is told: a scripted backend, or the one given, and `prompts` beside the built-in ones."""
+    """Return the context of a verifier, critic or demonstrator.
+
+    `backend` is a scripted one by default; `prompts` is a folder of prompts beside the built-in
+    ones.
+    """
     backend = backend or ScriptedBackend()
     render = partial(Prompts([prompts] if prompts else []).render, chat=backend.describe().chat)
     return Judging(backend, render, lambda claims: [()] * len(claims))
@@ -66,38 +79,39 @@ def judging(backend: Backend | None = None, prompts: Path | None = None) -> Judg
 def asking(
     backend: Backend | None = None, prompts: Path | None = None, asked: Sequence[str] = ()
 ) -> Asking:
-    """Return what a source or a scorer is told in round 2, with `asked` asked in round 1."""
-    told, past = judging(backend, prompts), past_of(asked)
-    return Asking(6, 2, 0, 1, told.backend, past, told.prompt)
+    """Return the context of a source or a scorer in round 2, with `asked` asked in round 1."""
+    context = judging(backend, prompts)
+    past = past_of(asked)
+    return Asking(
+        n=6, round=2, turn=0, seed=1, backend=context.backend, past=past, prompt=context.prompt
+    )
 
 
 def past_of(asked: Sequence[str] = (), dropped: Sequence[str] = ()) -> Past:
-    """Return what a run knows after a round in which these questions were asked, and these not."""
-    found = [Outcome(Question(text, "test"), "undecided", round=1) for text in asked]
-    return Past(
-        1, (*found, *(Outcome(Question(text, "test"), "dropped", round=1) for text in dropped))
-    )
+    """Return the past after a round in which these questions were asked and those dropped."""
+    outcomes = [Outcome(Question(text, "test"), "undecided", round=1) for text in asked]
+    outcomes += [Outcome(Question(text, "test"), "dropped", round=1) for text in dropped]
+    return Past(1, tuple(outcomes))
 
 
 def attempts(count: int = 12) -> tuple[Attempt, ...]:
-    """Return what a round ends with: in turns a belief and an "I don't know"."""
-    return tuple(_attempt(number, known=not number % 2) for number in range(count))
+    """Return the attempts of a round that ended: in turns a belief and an "I don't know"."""
+    return tuple(_attempt(number, believed=not number % 2) for number in range(count))
 
 
-def _attempt(number: int, *, known: bool) -> Attempt:
-    question, sure = (
-        Question(f"What is the capital of country {number}?", "test"),
-        0.9 if known else 0.1,
-    )
+def _attempt(number: int, *, believed: bool) -> Attempt:
+    question = Question(f"What is the capital of country {number}?", "test")
+    confidence = 0.9 if believed else 0.1
+    # four samples that agree with the draft: detectors have no reason to doubt it
     draft = Completion(f"Town {number}", (number,), (-0.1,))
     return Attempt(
         question,
         draft=draft,
         samples=(draft,) * 4,
-        verdicts=(Verdict("test", sure),),
-        decision="belief" if known else "declined",
-        reason=f"confidence {sure:.2f}",
-        confidence=sure,
+        verdicts=(Verdict("test", confidence),),
+        decision="belief" if believed else "declined",
+        reason=f"confidence {confidence:.2f}",
+        confidence=confidence,
     )
 
 
@@ -108,27 +122,28 @@ def tuning(
     done: Sequence[Attempt] = attempts(),
     tell: Callable[[int, int, float], None] = lambda done, of, loss: None,
 ) -> Tuning:
-    """Return what a tuner is told after a first round that ended with the attempts `done`."""
-    told = judging(backend, prompts)
-    return Tuning(1, done, Past().and_asked(done), folder, told.backend, told.prompt, 1, tell)
+    """Return the context of a tuner after a first round that ended with the attempts `done`."""
+    context = judging(backend, prompts)
+    past = Past().with_attempts(done)
+    return Tuning(1, done, past, folder, context.backend, context.prompt, 1, tell)
 
 
 def events(folder: Path) -> list[Event]:
-    """Return every event of a run of one round, in order: text that a model may write, a failure and trouble too."""
+    """Return the events of a run of one round, in order, of every class.
+
+    Among them are hostile texts of a model, a failure and a fault outside any attempt.
+    """
     failure = Failure("answer", "test", "ValueError", HOSTILE)
+    # everything that a model or a component wrote is hostile
     odd = Attempt(
         Question(HOSTILE, "test"), draft=Completion(HOSTILE), decision="undecided", reason=HOSTILE
     )
+    # decided, hostile and failed attempts
     done = (*attempts(4), odd, Attempt(Question("?", "test")).failed(failure))
-    steps = [
-        event
-        for step in ("ask", "answer", "critique", "revise", "verify", "decide", "tune")
-        for event in (
-            StepStarted(1, step, 6),
-            CompletionDone(step, 5, False),
-            CompletionDone(step, 0, True),
-        )
-    ]
+    steps: list[Event] = []
+    for step in get_args(StepName):
+        steps.append(StepStarted(1, step, 6))
+        steps += [CompletionDone(step, 5, False), CompletionDone(step, 0, True)]
     return [
         RunStarted("test", str(folder), 1, 0, ScriptedBackend().describe()),
         *steps,

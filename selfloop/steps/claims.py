@@ -1,0 +1,27 @@
+"""The answers of an attempt as claims: what critics criticise and verifiers judge."""
+
+from collections.abc import Iterator
+
+from selfloop.records import Attempt, Claim
+from selfloop.text.answers import normalise
+
+
+def revision_differs(attempt: Attempt) -> bool:
+    """Return whether the revision of an attempt is another answer than its draft."""
+    assert attempt.draft and attempt.revision
+    return normalise(attempt.revision.text) != normalise(attempt.draft.text)
+
+
+def draft_claim(attempt: Attempt) -> Claim:
+    """Return the draft as a claim."""
+    assert attempt.draft is not None
+    return Claim(attempt.question, attempt.draft, attempt.samples)
+
+
+def claims_of(attempt: Attempt) -> Iterator[Claim]:
+    """Yield the draft, and the revision if it is another answer."""
+    yield draft_claim(attempt)
+    if attempt.draft and attempt.revision and revision_differs(attempt):
+        # The draft answered the bare question too: for the revision it is one more sample.
+        samples = (*attempt.samples, attempt.draft)
+        yield Claim(attempt.question, attempt.revision, samples, "revision")

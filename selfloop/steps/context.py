@@ -1,0 +1,169 @@
+"""The context of one round: everything that its steps share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+
+from selfloop import progress
+from selfloop.config.assembly import Parts
+from selfloop.config.prompts import Prompt
+from selfloop.config.recipe import Recipe
+from selfloop.events import AttemptEnded, BatchLearnt, StepName, StepStarted, Trouble
+from selfloop.guard import attribute_errors, exactly, validate_record
+from selfloop.history import Past
+from selfloop.protocols import Demonstrator, Judging
+from selfloop.records import Attempt, Claim, Failure, Message, Verdict
+from selfloop.storage.recorder import LentBackend, Recorder
+
+EarlierVerdicts = Callable[[Sequence[Claim]], list[tuple[Verdict, ...]]]
+"""Returns the verdicts of all verifiers listed before some component, for each claim."""
+
+
+def no_earlier_verdicts(claims: Sequence[Claim]) -> list[tuple[Verdict, ...]]:
+    """Return no verdict for each claim: no verifier is listed before the component."""
+    return [() for _ in claims]
+
+
+@dataclass
+class RoundContext:
+    """What every step of one round works with.
+
+    `failures` collects the faults outside any one attempt. `backend` is the run's backend, bound to
+    the step at work: what it generates is stored under the step's name. Use the context in a `with`
+    block, which ends the progress line of the last step.
+    """
+
+    number: int
+    recipe: Recipe
+    parts: Parts
+    past: Past
+    failures: list[Failure] = field(default_factory=list)
+    prompts_by_question: dict[str, Prompt] = field(default_factory=dict)
+    backend: Recorder = field(init=False)
+    _task: progress.Task | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.backend = self.parts.backend  # bound to no step before the first one starts
+
+    def __enter__(self) -> "RoundContext":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end_step()
+
+    def seed(self, *parts: str | int) -> int:
+        """Return a 32-bit seed that depends on the run's seed, the round, and `parts` alone."""
+        # The separator keeps ("a", "bc") and ("ab", "c") apart: no id or name contains it.
+        text = "\x1f".join(map(str, (self.recipe.seed, self.number, *parts)))
+        digest = blake2b(text.encode("utf-8", "replace"), digest_size=4).digest()
+        return int.from_bytes(digest, "big")
+
+    # --- prompts
+
+    def prompt(self, name: str, **values: str) -> Prompt:
+        """Return a prompt of the recipe, filled in, in the form that this model takes.
+
+        The prompt `answer` is the demonstrator's, if the recipe names one. Raises ComponentError.
+        """
+        # Verifiers render `answer` for questions of their own: these get examples as well.
+        if name == "answer" and self.parts.demonstrator:
+            return self.few_shot_prompts([values["question"]])[0]
+        return self.recipe_prompt(name, **values)
+
+    def recipe_prompt(self, name: str, **values: str) -> Prompt:
+        """Return a prompt as the recipe's file has it, filled in."""
+        return self.parts.prompts.render(name, chat=self.backend.describe().chat, **values)
+
+    def few_shot_prompts(self, questions: Sequence[str]) -> list[Prompt]:
+        """Return the demonstrator's prompt for each question. It is asked once for each question.
+
+        Raises ComponentError.
+        """
+        missing = [
+            text for text in dict.fromkeys(questions) if text not in self.prompts_by_question
+        ]
+        demonstrator = self.parts.demonstrator
+        if missing and demonstrator:
+            part, texts = demonstrator.part, tuple(missing)
+            judging = Judging(
+                LentBackend(self.backend),
+                self.recipe_prompt,  # not `self.prompt`, which would call the demonstrator again
+                no_earlier_verdicts,
+                self.seed(),
+                self.past,
+            )
+            # Not captured: a caller may be a verifier, whose fault this is not.
+            prompts = attribute_errors(demonstrator.name, lambda: _show(part, texts, judging))
+            self.prompts_by_question |= zip(missing, prompts, strict=True)
+        return [self.prompts_by_question[text] for text in questions]
+
+    def judging(
+        self, step: str, component: str, earlier_verdicts: EarlierVerdicts = no_earlier_verdicts
+    ) -> Judging:
+        """Return the context of a component that works on claims: a verifier or a critic."""
+        seed = self.seed(step, component)
+        lent = LentBackend(self.backend)
+        return Judging(lent, self.prompt, earlier_verdicts, seed, self.past)
+
+    # --- what observers and the progress line hear
+
+    def start_step(self, step: StepName, attempts: int) -> None:
+        """Begin a step on so many attempts: bind the backend to it, and tell the observers."""
+        self.end_step()
+        self._task = progress.begin(f"round {self.number}/{self.recipe.rounds} {step}")
+        self.backend = self.parts.backend.for_step(step)
+        self.parts.notice(StepStarted(self.number, step, attempts))
+
+    def end_step(self) -> None:
+        """End the progress line of the step at work, if there is one."""
+        if self._task:
+            progress.end(self._task)
+            self._task = None
+
+    def set_progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        """Note how far the step at work is."""
+        if self._task:
+            self._task.count(done, total, unit, note)
+
+    def advance_progress(self, count: float) -> None:
+        """Note that the step at work has done `count` more."""
+        if self._task:
+            self._task.advance(count)
+
+    def on_training_batch(self, done: int, of: int, loss: float) -> None:
+        """Tell the observers how far the tuner is."""
+        # A tuner may pass numbers of numpy or torch; events are plain data.
+        batch = BatchLearnt(self.number, int(done), int(of), float(loss))
+        self.set_progress(batch.done, batch.of, "batches", f"loss {batch.loss:.3f}")
+        self.parts.notice(batch)
+
+    def note_failure(self, failure: Failure) -> None:
+        """Note a fault outside any one attempt. The same fault is noted once."""
+        # A source that fails in each call of a round would fill the report otherwise.
+        if failure not in self.failures:
+            self.failures.append(failure)
+            self.parts.notice(Trouble(self.number, failure))
+
+    def all_failures(self) -> tuple[Failure, ...]:
+        """Return the faults outside any one attempt, and those of observers since the last call."""
+        of_observers, self.parts.notice.failures = self.parts.notice.failures, []
+        return (*self.failures, *of_observers)
+
+    def end_attempt(self, attempt: Attempt) -> Attempt:
+        """Tell the observers that an attempt has ended, and return it."""
+        self.parts.notice(AttemptEnded(self.number, attempt))
+        return attempt
+
+
+def _show(demonstrator: Demonstrator, questions: tuple[str, ...], judging: Judging) -> list[Prompt]:
+    prompts = exactly(demonstrator.show(questions, judging), len(questions))
+    return [_validate_prompt(prompt) for prompt in prompts]
+
+
+def _validate_prompt(prompt: object) -> Prompt:
+    """Return a prompt with exactly the types that it must have. Raises TypeError."""
+    if isinstance(prompt, str):
+        return str(prompt)
+    if not isinstance(prompt, tuple) or not prompt:
+        raise TypeError(f"gave {prompt!r:.60}, which is neither text nor a tuple of Message")
+    return tuple(validate_record(message, Message) for message in prompt)
