@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 from detectors import Render, answered, detectors, questions, recorded, rights, shown
+from selfloop_plugins import models
 from selfloop_plugins._shared.calibration import Calibration, fit
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import working
 from selfloop_plugins.detectors._claims import agreeing
-from selfloop_plugins.models import locate as models
 
 from selfloop import Claim, Judging
 from selfloop.evaluation import metrics

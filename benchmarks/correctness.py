@@ -17,11 +17,11 @@ import numpy as np
 from generate import MODELS, SHOWN, cpu, questions
 from numpy.typing import NDArray
 from scipy.stats import chisquare
+from selfloop_plugins import models
 from selfloop_plugins._decoding.sampling import Sampler
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.model import Model
 from selfloop_plugins.backends.llama_cpp.weights import working
-from selfloop_plugins.models import locate as models
 
 from selfloop.records import Completion, Continuation, Request, Sampling
 

@@ -25,10 +25,10 @@ from detectors import questions
 from generate import cpu
 from honesty import FORMS, TOKENS, said, tuned
 from llama_cpp import Llama
+from selfloop_plugins import models
 from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import working
-from selfloop_plugins.models import locate as models
 
 from selfloop import Question
 from selfloop.evaluation.gold import judged

@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 from generate import MODELS, SHOWN, cpu
 from numpy.typing import NDArray
+from selfloop_plugins import models
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import working
-from selfloop_plugins.models import locate as models
 
 from selfloop import Claim, Completion, Component, Judging, Question, Verdict
 from selfloop.config.prompts import Prompt, Prompts, is_open

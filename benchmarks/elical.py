@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from detectors import answered, questions, recorded, rights, shown
+from selfloop_plugins import models
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import working
 from selfloop_plugins.detectors.probes import AnswerProbe, QuestionProbe
-from selfloop_plugins.models import locate as models
 
 from selfloop import Judging
 from selfloop.evaluation import metrics

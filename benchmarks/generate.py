@@ -29,6 +29,7 @@ from typing import Any
 
 import click
 from build_batched_bench import default_folder, program
+from selfloop_plugins import models
 from selfloop_plugins._decoding.chat import Piece
 from selfloop_plugins._decoding.sampling import Sampler
 from selfloop_plugins.backends.llama_cpp import build, context
@@ -36,7 +37,6 @@ from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.cache import Cache
 from selfloop_plugins.backends.llama_cpp.model import lib
 from selfloop_plugins.backends.llama_cpp.weights import working
-from selfloop_plugins.models import locate as models
 
 from selfloop.records import Completion, Request, Sampling
 

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from generate import MODELS, cpu
 from numpy.typing import NDArray
+from selfloop_plugins import models
 from selfloop_plugins._decoding.sampling import Sampler, read
 from selfloop_plugins.backends.llama_cpp import context
 from selfloop_plugins.backends.llama_cpp.cache import Token
 from selfloop_plugins.backends.llama_cpp.model import Model, lib
-from selfloop_plugins.models import locate as models
 
 from selfloop.records import Sampling
 

@@ -19,9 +19,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 import psutil
+from selfloop_plugins import models
 from selfloop_plugins.backends.llama_cpp import build
 from selfloop_plugins.backends.llama_cpp.yardstick import TEXT
-from selfloop_plugins.models import locate as models
 
 from selfloop.errors import RequestError
 from selfloop.records import Adapter, Completion, Continuation, Request, Sampling

@@ -245,7 +245,7 @@ ALLOWED = {
     "plugins/backends/llama_cpp/weights.py": ({"rewritten"}, "into atomic.replacing"),
     "plugins/tuners/lora/training.py": ({"save_file"}, "into atomic.replacing"),
     "plugins/tuners/lora/tuner.py": ({"save_pretrained"}, "into atomic.scratch_folder"),
-    "plugins/models/locate.py": (
+    "plugins/models/fetching.py": (
         {"open wb", "ZipFile", "copyfileobj", "download"},
         "into atomic.replacing; a wheel is read",
     ),

@@ -18,8 +18,7 @@ from operator import length_hint
 from pathlib import Path
 from typing import Any
 
-from selfloop_plugins.models import locate as models
-from selfloop_plugins.models.gguf_header import parts
+from selfloop_plugins import models
 
 from selfloop import progress
 from selfloop.errors import MissingExtra, ModelError
@@ -84,7 +83,7 @@ def locate(model: str) -> Checkpoint:
 
 def _on_hub(model: str) -> bool:
     return (
-        model not in models.KNOWN
+        model not in models.KNOWN_MODELS
         and not Path(model).expanduser().exists()
         and bool(_HUB.fullmatch(model))
     )
@@ -136,11 +135,13 @@ def _read_settings(path: Path) -> dict[str, Any]:
 def converted(shipped: Path) -> Path:
     """Return the folder with a GGUF file's model, made now if it is not there yet."""
     folder = (
-        models.cache() / "converted" / f"{models.sha256(shipped)[:16]}-{version('transformers')}"
+        models.cache_folder()
+        / "converted"
+        / f"{models.sha256(shipped)[:16]}-{version('transformers')}"
     )
     if folder.is_dir():
         return folder
-    with models.making("the converted model", folder.with_name(f"{folder.name}.lock")):
+    with models.exclusive("the converted model", folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():  # another process may have converted it meanwhile
             _convert(shipped, folder)
     return folder
@@ -150,7 +151,7 @@ def _convert(shipped: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if len(parts(shipped)) > 1:
+    if len(models.files_of(shipped)) > 1:
         raise ModelError(
             f"{shipped} is one of several files, of which transformers would read this one alone; "
             "merge them with "

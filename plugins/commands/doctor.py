@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
-from selfloop_plugins.models import locate as models
+from selfloop_plugins import models
 from selfloop_plugins.models.command import size
-from selfloop_plugins.models.stores import PLACES, is_there
 
 from selfloop import hookimpl
 from selfloop.cli.options import as_json
@@ -327,24 +326,25 @@ def _last(text: str) -> str:
 
 def _cache(deep: bool) -> Iterator[Finding]:
     """selfloop's own cache, what is in it, and whether it can be written."""
-    folder = models.cache()
+    folder = models.cache_folder()
     for name, what in {
         "models": "fetched models",
         "working": "working copies",
         "converted": "for transformers",
     }.items():
-        if is_there(folder / name):
+        if models.is_readable(folder / name):
             yield Finding(
                 "cache",
                 f"{size(computer.weight(folder / name))} in {folder / name}: {what}, made again "
                 "if deleted",
             )
-    yield _room("cache", folder, f"free some space, or set {models.CACHE} to another folder")
+    mend = f"free some space, or set {models.CACHE_VARIABLE} to another folder"
+    yield _room("cache", folder, mend)
 
 
 def _others(deep: bool) -> Iterator[Finding]:
-    for place in PLACES:
-        for folder in filter(is_there, place.folders()):
+    for place in models.STORES:
+        for folder in filter(models.is_readable, place.folders()):
             yield Finding(
                 "models",
                 f"{size(computer.weight(folder))} in {folder}: {place.title} (see: selfloop "
@@ -354,7 +354,7 @@ def _others(deep: bool) -> Iterator[Finding]:
 
 def _runs(deep: bool) -> Iterator[Finding]:
     folder = Path(os.environ.get("SELFLOOP_RUNS") or "runs")
-    count = len(list(folder.glob("*/run.sqlite"))) if is_there(folder) else 0
+    count = len(list(folder.glob("*/run.sqlite"))) if models.is_readable(folder) else 0
     if count:
         yield Finding(
             "runs",

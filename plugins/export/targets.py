@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from selfloop_plugins import models
 from selfloop_plugins._shared import cards
 from selfloop_plugins._shared import gate_report as gated
 from selfloop_plugins._shared.output import (
@@ -19,7 +20,6 @@ from selfloop_plugins._shared.output import (
     writing,
 )
 from selfloop_plugins._torch.adapter import CONFIG, GGUF, WEIGHTS
-from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError
 from selfloop.records import Adapter, Round

@@ -7,10 +7,10 @@ import peft
 import pytest
 import torch
 import transformers as T
+from selfloop_plugins import models
 from selfloop_plugins._torch import adapter, checkpoint
 from selfloop_plugins.backends.hf import build
 from selfloop_plugins.backends.llama_cpp import build as build_llama
-from selfloop_plugins.models import locate as models
 
 from selfloop.errors import DiskFullError, ModelError
 from selfloop.records import Adapter, Continuation

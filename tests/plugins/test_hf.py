@@ -9,6 +9,7 @@ import peft
 import pytest
 import torch
 import transformers as T
+from selfloop_plugins import models
 from selfloop_plugins._decoding.prompting import split
 from selfloop_plugins._decoding.tasks import Looking, Scoring, Writing
 from selfloop_plugins._torch import checkpoint
@@ -16,7 +17,6 @@ from selfloop_plugins._torch.engine import CHUNK, Engine, attentions
 from selfloop_plugins._torch.model import refuse_unknown_head
 from selfloop_plugins.backends.hf import build, check
 from selfloop_plugins.backends.llama_cpp import build as build_llama
-from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, Completion, Continuation, Message, Request, Sampling
@@ -436,7 +436,7 @@ def test_what_is_no_model_is_refused(tmp_path, monkeypatch):
         build(model=str(pickled))
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF\x03\0\0\0" + b"\0" * 64)
-    monkeypatch.setenv(models.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path / "cache"))
     with pytest.raises(ModelError, match="cannot convert"):
         build(model=str(broken))
     assert [
@@ -455,7 +455,7 @@ def test_a_model_that_is_too_large_is_refused_with_the_numbers(own, monkeypatch)
 
 @real
 def test_conversion_happens_once(tmp_path, monkeypatch):
-    monkeypatch.setenv(models.CACHE, str(tmp_path))
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path))
     (tmp_path / "converted").mkdir()
     shipped = tmp_path / "some.gguf"
     shipped.write_bytes(b"GGUF\x03\0\0\0" + b"\0" * 64)

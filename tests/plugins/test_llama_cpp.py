@@ -17,11 +17,11 @@ from functools import cache as once
 import numpy as np
 import pytest
 from conftest import high_level_llama
+from selfloop_plugins import models
 from selfloop_plugins._decoding.sampling import Sampler, read, reject
 from selfloop_plugins.backends.llama_cpp import build, cache, check, scheduler
 from selfloop_plugins.backends.llama_cpp.grammar import Grammar
 from selfloop_plugins.backends.llama_cpp.yardstick import TEXT
-from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, Completion, Continuation, Message, Request, Sampling
@@ -1386,6 +1386,6 @@ def test_extreme_settings_are_refused_or_end(settings):
 def test_it_tells_what_it_is(backend):
     info = backend.describe()
     assert (info.architecture, info.context, info.chat) == ("llama", 8192, True)
-    assert info.sha256 == models.KNOWN[MODEL].sha256
+    assert info.sha256 == models.KNOWN_MODELS[MODEL].sha256
     assert dict(info.versions)["llama-cpp-python"]
     assert dict(info.versions)["weights"] == "shipped"

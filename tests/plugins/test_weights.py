@@ -5,9 +5,9 @@ import shutil
 from collections import namedtuple
 
 import pytest
+from selfloop_plugins import models
 from selfloop_plugins.backends.llama_cpp import weights
 from selfloop_plugins.backends.llama_cpp.weights import Fidelity, pick, working
-from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError
 
@@ -32,7 +32,7 @@ def test_of_formats_about_as_fast_the_most_faithful_is_taken(speeds, picked):
 def shipped(tmp_path, monkeypatch):
     """The real model, with an empty cache for its copies, and few questions to compare them on."""
     path = models.locate(MODEL)
-    monkeypatch.setenv(models.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.setattr(weights, "QUESTIONS", weights.QUESTIONS[:8])
     return path
 

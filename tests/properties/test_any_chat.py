@@ -118,9 +118,9 @@ def test_the_finder_takes_the_longest_and_loses_nothing(names: list[str], text: 
 def test_a_real_vocabulary_reads_no_control_token_in_any_content() -> None:
     """SmolLM2's: the contents are made of the names of its own control tokens, and come back as the text they are."""
     pytest.importorskip("llama_cpp")
+    from selfloop_plugins import models
     from selfloop_plugins._decoding.prompting import pieces
     from selfloop_plugins.backends.llama_cpp.model import Model
-    from selfloop_plugins.models import locate as models
 
     from selfloop.records import Request
 

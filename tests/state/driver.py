@@ -51,7 +51,7 @@ import torch
 from safetensors.torch import save_file
 from selfloop import Component, hookimpl
 from selfloop.records import Adapter
-from selfloop_plugins.models import locate as models
+from selfloop_plugins import models
 from selfloop_plugins.observers import trackers
 from selfloop_plugins.tuners.lora import training, tuner
 

@@ -15,7 +15,7 @@ Only names and signatures are here, so that listing plugins imports neither nump
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
-from selfloop_plugins.models import locate as models
+from selfloop_plugins import models
 
 from selfloop.errors import MissingExtra
 from selfloop.protocols import Component
@@ -41,7 +41,7 @@ def build(
     """Load a model: `n_ctx` tokens of cache shared by up to `sequences` completions that are
     written at once.
 
-    `model` is a .gguf file or a name (see `selfloop_plugins.models.locate`). By default the cache
+    `model` is a .gguf file or a name (see `selfloop_plugins.models`). By default the cache
     is as large as the requests want it and memory allows, 64 sequences are written at once, and
     `threads` are the physical cores. `weights` is the format that is computed with: a copy of the
     file is made once where it is not the shipped one. `auto` takes what is measured, once, to be

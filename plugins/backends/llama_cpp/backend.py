@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from selfloop_plugins import models
 from selfloop_plugins._decoding.backend import Decoding
 from selfloop_plugins._decoding.tasks import Job, Result
-from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, ModelInfo, Sampling

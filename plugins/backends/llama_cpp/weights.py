@@ -27,7 +27,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 import psutil
-from selfloop_plugins.models import locate as models
+from selfloop_plugins import models
 
 from selfloop import progress
 from selfloop.errors import ModelError
@@ -109,7 +109,7 @@ def working(shipped: Path, weights: Weights, threads: int | None = None) -> Work
         return Working(shipped, "shipped")
     threads = threads or context.cores()
     copies = Copies(shipped, threads)
-    with models.making("a working copy", copies.folder / "lock", ", or weights: shipped"):
+    with models.exclusive("a working copy", copies.folder / "lock", ", or weights: shipped"):
         return copies.fastest() if weights == "auto" else copies.get(weights)
 
 
@@ -119,7 +119,7 @@ class Copies:
     def __init__(self, shipped: Path, threads: int) -> None:
         self.shipped, self.threads = shipped, threads
         self.folder = (
-            models.cache() / "working" / f"{models.sha256(shipped)[:16]}-{lib.__version__}"
+            models.cache_folder() / "working" / f"{models.sha256(shipped)[:16]}-{lib.__version__}"
         )
         model = Model(shipped)
         self._parameters = model.parameters
@@ -225,7 +225,7 @@ class Copies:
             raise ModelError(
                 f"a working copy in {name} takes about {size / 1e9:.1f} GB, and {disk / 1e9:.1f} "
                 "GB are free in "
-                f"{self.folder}. {advice}, or set {models.CACHE} to a folder on a larger disk"
+                f"{self.folder}. {advice}, or set {models.CACHE_VARIABLE} to a folder on a larger disk"
             )
 
     def _make(self, name: str) -> None:

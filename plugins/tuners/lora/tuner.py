@@ -12,13 +12,13 @@ from typing import Any
 
 import peft
 import torch
+from selfloop_plugins import models
 from selfloop_plugins._decoding.prompting import declining, pieces, split
 from selfloop_plugins._decoding.tasks import Vocabulary
 from selfloop_plugins._torch import memory
 from selfloop_plugins._torch.adapter import WEIGHTS, refuse_other, write_gguf
 from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins._torch.checkpoint import quiet, saving
-from selfloop_plugins.models import locate as models
 
 from selfloop import Question, Request, Sampling, Tuning, progress
 from selfloop.config.prompts import is_open
