@@ -314,7 +314,7 @@ def test_a_console_that_is_closed_shows_nothing_more(
     monitor: Monitor, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitor, "_start", lambda: None)
-    monkeypatch.setattr(console.progress, "shown_by", monitor.shown_by)
+    monkeypatch.setattr(progress, "shown_by", monitor.shown_by)
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     observer = console.build(mode="plain")
