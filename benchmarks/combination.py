@@ -19,7 +19,7 @@ from detectors import Render, answered, detectors, questions, recorded, rights, 
 from selfloop_plugins import models
 from selfloop_plugins._shared.calibration import Calibration, fit
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.backends.llama_cpp.weights import working
+from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 from selfloop_plugins.detectors._claims import agreeing
 
 from selfloop import Claim, Judging
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--model", default="gemma-3-270m")
     options = parser.parse_args()
-    backend = LlamaCpp(working(models.locate(options.model), "auto").path)
+    backend = LlamaCpp(converted_weights(models.locate(options.model), "auto").path)
     for file in options.files:
         with recorded(backend) as (recorder, _, render):
             measure(file, recorder, render)

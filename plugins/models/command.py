@@ -75,7 +75,7 @@ def command(folders: tuple[Path, ...], hashed: bool, as_json: bool) -> None:
     """
     rows = [*_fetchable(hashed), *_in_stores(hashed), *_in_folders(folders, hashed)]
     if as_json:
-        looked = {store.prefix: [str(folder) for folder in store.folders()] for store in STORES}
+        looked = {store.prefix: list(map(str, store.folders())) for store in STORES}
         content = {"models": [asdict(row) for row in rows], "looked": looked}
         click.echo(json.dumps(content, indent=2))
         return

@@ -42,8 +42,8 @@ MAX_DIMENSIONS = 4  # of a tensor
 MAX_TEXT_BYTES = 1 << 24  # a chat template has some thousand
 MAX_LIST_TEXTS = 1 << 24  # the largest vocabularies have a million
 DEFAULT_ALIGNMENT = 32  # bytes; the weights begin at a multiple of it
-# The fewest bytes that an entry takes: of a value the length of its key, its type and one byte; of a
-# tensor the length of its name, its number of dimensions, type and offset; of a text its length.
+# The fewest bytes of an entry. A value: the length of its key, its type and one byte. A tensor: the
+# length of its name, its number of dimensions, type and offset. A text: its length.
 MIN_VALUE_BYTES, MIN_TENSOR_BYTES, MIN_TEXT_BYTES = 13, 24, 8
 # llama.cpp's names of the files of a model that was split
 SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE | re.DOTALL)

@@ -266,10 +266,10 @@ class Ollama(ModelStore):
     def _entry(self, folder: Path, file: Path, address: tuple[str, ...]) -> ModelFile:
         host, owner, model, tag = address
         # Ollama shows neither its own registry nor the owner of its own models
-        owners = (owner,) if host in self.HOSTS else (host, owner)
-        if owners == ("library",):
-            owners = ()
-        short = "/".join((*owners, model))
+        owners = [owner] if host in self.HOSTS else [host, owner]
+        if owners == ["library"]:
+            owners = []
+        short = "/".join([*owners, model])
         name = f"{self.prefix}:{short}:{tag}"
         try:
             layers = self._layers(file)

@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 from conftest import high_level_llama
 from selfloop_plugins import models
-from selfloop_plugins._decoding.sampling import Sampler, read, reject
+from selfloop_plugins._decoding.sampling import Sampler, read_logits, settings_error
 from selfloop_plugins.backends.llama_cpp import build, cache, check, scheduler
 from selfloop_plugins.backends.llama_cpp.grammar import Grammar
-from selfloop_plugins.backends.llama_cpp.yardstick import TEXT
+from selfloop_plugins.backends.llama_cpp.reference_prompts import REFERENCE_TEXT
 
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, Completion, Continuation, Message, Request, Sampling
@@ -163,7 +163,7 @@ def test_refills_and_compactions_change_nothing(alone, monkeypatch):
     monkeypatch.setattr(
         scheduler.Scheduler, "_compact", lambda self: (compactions.append(1), compact(self))[1]
     )
-    monkeypatch.setattr(scheduler, "PATIENCE", -(10**6))  # before every call
+    monkeypatch.setattr(scheduler, "COMPACTION_COST", -(10**6))  # before every call
     tight = build(model=MODEL, sequences=5, n_ctx=300)
     assert every(tight, mixed()) == alone
     assert len(compactions) > 15
@@ -365,7 +365,7 @@ def test_a_careful_answer_declines(backend, prompt):
 @real
 def test_log_probabilities_agree_with_the_high_level_class(backend):
     Llama = high_level_llama()
-    tokens = backend._prompt(Request(TEXT))[:160]
+    tokens = backend._prompt(Request(REFERENCE_TEXT))[:160]
     scores = backend.loglikelihood(
         [Continuation(backend._model.piece(tokens[0]).decode(), tuple(tokens[1:]))]
     )[0]
@@ -417,7 +417,7 @@ def test_a_string_in_json_has_no_control_characters(backend):
     """JSON forbids them; a line break would be the first to come."""
     grammar, tokens = (
         Grammar(backend._model, Sampling(json_schema='{"type": "string"}')),
-        backend._model._plain,
+        backend._model._tokenize_plain,
     )
     grammar.accept(*tokens('"'))
     assert grammar.allows(*tokens("a"))
@@ -739,7 +739,7 @@ def test_the_entropy_of_a_row(offset, spread):
         row = (luck.normal(size=size) * spread + offset).astype(np.float32)
         for hidden in (0, size // 2, size - 1):
             row[1 : 1 + hidden] = -np.inf
-            found = read(row, np.empty_like(row))
+            found = read_logits(row, np.empty_like(row))
             assert found.entropy() == pytest.approx(entropy(row), abs=5e-4)
             assert found.total == pytest.approx(float(row[0]) - log_softmax(row)[0], abs=1e-5)
             assert found.logprob(found.best) == pytest.approx(log_softmax(row).max(), abs=1e-5)
@@ -751,7 +751,9 @@ def test_the_entropy_of_a_row(offset, spread):
 def test_entropies_are_those_of_the_models_rows(backend, monkeypatch):
     rows = []
     monkeypatch.setattr(
-        cache, "read", lambda row, scratch: (rows.append(row.copy()), read(row, scratch))[1]
+        cache,
+        "read_logits",
+        lambda row, scratch: (rows.append(row.copy()), read_logits(row, scratch))[1],
     )
     asked = Request(
         "The capital of", Sampling(temperature=0.5, top_k=3, max_tokens=6), entropy=True
@@ -1103,7 +1105,7 @@ def test_ctrl_c_in_a_compaction_does_no_harm(backend, alone, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(cache.Cache, "restore", interrupted)
-    monkeypatch.setattr(scheduler, "PATIENCE", -(10**6))
+    monkeypatch.setattr(scheduler, "COMPACTION_COST", -(10**6))
     with pytest.raises(KeyboardInterrupt):
         every(backend, mixed()[:6])
     monkeypatch.undo()
@@ -1197,7 +1199,7 @@ def likely(row, sampling):
 def look(values):
     """Return a row as the sampler gets it."""
     row = np.array(values, np.float32)
-    return read(row, np.empty_like(row))
+    return read_logits(row, np.empty_like(row))
 
 
 def drawn(values, count, **settings):
@@ -1358,7 +1360,7 @@ def test_penalised_tokens_come_as_often_as_they_should():
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_extreme_settings_are_refused_or_end(settings):
-    if reject(Sampling(**settings)):
+    if settings_error(Sampling(**settings)):
         return
 
     def too_long(*_):

@@ -36,7 +36,7 @@ CONTROLS = [
 ]  # fmt: skip
 # beyond all characters, which number themselves
 NUMBER = {name: 0x110000 + i for i, name in enumerate(CONTROLS)}
-FINDER = chat.finder(CONTROLS)
+FINDER = chat.control_pattern(CONTROLS)
 MARKS = [
     chat.MARK.format(0),
     chat.MARK.format(1),
@@ -108,7 +108,7 @@ def test_only_trusted_text_makes_control_tokens(pieces: list[chat.Piece]) -> Non
 
 @given(st.lists(st.text(min_size=1, max_size=4), max_size=8), st.text(max_size=20))
 def test_the_finder_takes_the_longest_and_loses_nothing(names: list[str], text: str) -> None:
-    parts = chat.finder(names).split(text)
+    parts = chat.control_pattern(names).split(text)
     assert "".join(parts) == text
     assert all(part in names for part in parts[1::2])
     assert not any(name in part for name in names for part in parts[::2])

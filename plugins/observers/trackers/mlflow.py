@@ -80,7 +80,7 @@ def build(*, folder: Path, uri: str | None = None, experiment: str = "selfloop")
     """Write to the MLflow server or store at `uri`: by default MLFLOW_TRACKING_URI, or the run's
     folder `mlruns`.
     """
-    # MLflow reads these when it is imported
+    # before MLflow is imported, for it reads some of them then
     for name, value in (RETRY_SETTINGS | {"MLFLOW_DISABLE_TELEMETRY": "true"}).items():
         os.environ.setdefault(name, value)
     # it warns of each retry; the run reports a server that is gone once

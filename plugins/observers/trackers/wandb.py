@@ -46,7 +46,7 @@ class Wandb:
             dir=str(self._folder),
             config=dict(settings),
             mode="online" if self._online else "offline",
-            # offline each part is a run of its own until `wandb sync` joins them by the id
+            # offline there is no server that could resume a run
             resume="allow" if self._online else None,
             settings=wandb.Settings(**ONLY_FIGURES, init_timeout=INIT_TIMEOUT_S),
         )
