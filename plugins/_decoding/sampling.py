@@ -222,7 +222,7 @@ def _choose_any(row: Row, peak: float, temperature: float, random: np.random.Gen
     """
     edge = np.float32(peak - temperature * NEAR_WINDOW)
     near = np.flatnonzero(row >= edge)
-    sums = _weights(row[near], peak, temperature).cumsum(dtype=np.float64)
+    sums = _softmax_weights(row[near], peak, temperature).cumsum(dtype=np.float64)
     near_total = float(sums[-1])
     far_bound = len(row) * math.exp(-NEAR_WINDOW)
     while True:
@@ -240,7 +240,7 @@ def _uniform(random: np.random.Generator) -> float:
     return 1.0 - random.random()  # in (0, 1], so that a token of probability 0 is never hit
 
 
-def _weights(logits: Row, peak: float, temperature: float) -> Row:
+def _softmax_weights(logits: Row, peak: float, temperature: float) -> Row:
     """Return e^((logit - peak) / temperature): 1 for the best."""
     weights: Row = np.exp((logits - np.float32(peak)) / np.float32(temperature))
     return weights
@@ -258,7 +258,7 @@ def _choose_cut(row: Row, peak: float, sampling: Sampling, random: np.random.Gen
             break
     if top_k and len(ids) > top_k:
         ids = ids[np.argpartition(row[ids], -top_k)[-top_k:]]
-    weights = _weights(row[ids], peak, temperature)
+    weights = _softmax_weights(row[ids], peak, temperature)
     if sampling.top_p < 1:
         nucleus = _nucleus(weights, sampling.top_p)
         ids, weights = ids[nucleus], weights[nucleus]

@@ -38,10 +38,10 @@ def refuse_unknown_architecture(config: Any) -> None:
     """Raise ModelError for a model whose adapters have no names in llama.cpp, or in this file."""
     kind = config.get_text_config().model_type
     if kind not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
+        supported = ", ".join(sorted(ARCHITECTURES))
         raise ModelError(
             f"an adapter of a model of the type {kind} cannot be written as GGUF; those of "
-            f"{known} can"
+            f"{supported} can"
         )
 
 

@@ -168,7 +168,7 @@ def _convert(shipped: Path, folder: Path) -> None:
         try:
             where: dict[str, Any] = {"gguf_file": shipped.name, "local_files_only": True}
             tokenizer = AutoTokenizer.from_pretrained(str(shipped.parent), **where)
-            with _counted(task):
+            with _counting_tensors(task):
                 model = AutoModelForCausalLM.from_pretrained(
                     str(shipped.parent), dtype=torch.bfloat16, **where
                 )
@@ -212,7 +212,7 @@ def saving() -> Iterator[None]:
 
 
 @contextmanager
-def _counted(task: progress.Task) -> Iterator[None]:
+def _counting_tensors(task: progress.Task) -> Iterator[None]:
     """Let `task` count the tensors that transformers unpacks.
 
     Transformers itself shows them in a bar of tqdm, which `quiet` hides.

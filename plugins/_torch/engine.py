@@ -101,19 +101,21 @@ class Engine:
         """
         texts: list[Text] = []
         for prompt, tasks in jobs:
-            texts += _texts(prompt, tasks)
+            texts += _texts_of(prompt, tasks)
         # In lexical order, texts stand beside those which they share most chunks with.
         texts.sort(key=lambda text: text.tokens)
         for portion in _portions(texts):
-            yield from self._read(portion, layer)
+            yield from self._read_prompts(portion, layer)
             unfinished = [text for text in portion if text.task.unread]
             # texts of about the same length end together, and leave no rows idle
             unfinished.sort(key=lambda text: (text.chunks, text.task.max_new_tokens))
             for _, same_chunks in groupby(unfinished, key=lambda text: text.chunks):
                 for wave in _batches(same_chunks, self._batch):
-                    yield from self._write(wave)
+                    yield from self._write_wave(wave)
 
-    def _read(self, texts: Sequence[Text], layer: int | None) -> Iterator[tuple[int, Result]]:
+    def _read_prompts(
+        self, texts: Sequence[Text], layer: int | None
+    ) -> Iterator[tuple[int, Result]]:
         """Read the known tokens of the texts, and feed the tasks.
 
         A level is a chunk's number from the beginning: the chunks of one level have one shape.
@@ -131,7 +133,7 @@ class Engine:
         """
         start, end = level * CHUNK, (level + 1) * CHUNK
         filled = [[*chunk.tokens, *[0] * (CHUNK - len(chunk.tokens))] for chunk in chunks]
-        tokens = self._rows(torch.tensor(filled))
+        tokens = self._full_batch(torch.tensor(filled))
         cache = self._cache([chunk.before.path() if chunk.before else [] for chunk in chunks])
         # All chunks of a level begin at the same position: slot and position are one number here.
         slots = torch.arange(end, device=self._device)
@@ -172,14 +174,14 @@ class Engine:
                 for task in tasks_at[place]:
                     yield from _feed_task(task, output)
 
-    def _write(self, wave: Sequence[Text]) -> Iterator[tuple[int, Result]]:
+    def _write_wave(self, wave: Sequence[Text]) -> Iterator[tuple[int, Result]]:
         """Let up to `batch` tasks go on by a token at a time, until all are done.
 
         A row whose task is done reads token 0 from then on: the batch keeps its shape.
         """
         assert all(text.last for text in wave)
         cache = self._cache([text.last.path() for text in wave if text.last])
-        lengths = self._rows(torch.tensor([len(text.tokens) for text in wave]))
+        lengths = self._full_batch(torch.tensor([len(text.tokens) for text in wave]))
         slots = torch.arange(wave[0].chunks * CHUNK, device=self._device)
         # (batch, slots): whether there is a token and not a hole, and its position in the text
         filled = slots[None, :] < lengths[:, None]
@@ -192,7 +194,9 @@ class Engine:
             filled = torch.cat([filled, torch.ones_like(now, dtype=torch.bool)], 1)
             positions = torch.cat([positions, now], 1)
             masks = self._masks(filled[:, None], positions, now)
-            states = self._call(self._rows(torch.tensor(tokens))[:, None], now, masks, cache, None)
+            states = self._call(
+                self._full_batch(torch.tensor(tokens))[:, None], now, masks, cache, None
+            )
             for row, output in enumerate(self._outputs(states[: len(wave), 0], None)):
                 if row in live:
                     yield from _feed_task(live[row], output)
@@ -245,12 +249,12 @@ class Engine:
         if not paths[0]:
             return cache
         for layer in range(len(paths[0][0].cached)):
-            keys = torch.stack([_joined(path, layer, 0) for path in paths])
-            values = torch.stack([_joined(path, layer, 1) for path in paths])
-            cache.update(self._rows(keys), self._rows(values), layer)
+            keys = torch.stack([_join_chunks(path, layer, 0) for path in paths])
+            values = torch.stack([_join_chunks(path, layer, 1) for path in paths])
+            cache.update(self._full_batch(keys), self._full_batch(values), layer)
         return cache
 
-    def _rows(self, rows: torch.Tensor) -> torch.Tensor:
+    def _full_batch(self, rows: torch.Tensor) -> torch.Tensor:
         """Return `batch` rows on the device: these, and the first one again for each idle row."""
         rows = rows.to(self._device)
         idle = self._batch - len(rows)
@@ -262,7 +266,7 @@ class Engine:
             for state in states.float().cpu().numpy():
                 yield Output(np.empty(0, np.float32), 0, 0.0, state)
             return
-        logits = self._head(self._rows(states))[: len(states)].cpu().numpy()
+        logits = self._head(self._full_batch(states))[: len(states)].cpu().numpy()
         scratch = np.empty(logits.shape[1], np.float32)
         for row in logits:
             yield read_logits(row, scratch)
@@ -274,7 +278,7 @@ def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def _texts(prompt: Sequence[int], tasks: Sequence[Task]) -> Iterator[Text]:
+def _texts_of(prompt: Sequence[int], tasks: Sequence[Task]) -> Iterator[Text]:
     """Yield a text for each task, with all tokens that the task wants to be read."""
     for task in tasks:
         following = list(task.unread)
@@ -330,7 +334,7 @@ def _feed_task(task: Task, output: Output) -> Iterator[tuple[int, Result]]:
         yield task.index, task.result
 
 
-def _joined(path: Sequence[Chunk], layer: int, side: int) -> torch.Tensor:
+def _join_chunks(path: Sequence[Chunk], layer: int, side: int) -> torch.Tensor:
     """Return a layer's keys (side 0) or values (side 1) along a path, (heads, tokens, width)."""
     return torch.cat([chunk.cached[layer][side] for chunk in path], 1)
 

@@ -142,7 +142,7 @@ class Loaded:
             except Exception as error:
                 # the hub, the disk, the configuration: each has errors of its own
                 raise ModelError(
-                    f"transformers cannot load {at.place}: {_explained(error)}"
+                    f"transformers cannot load {at.place}: {_plain_reason(error)}"
                 ) from error
         if getattr(self.model, "_hf_peft_config_loaded", False):
             raise ModelError(
@@ -265,7 +265,7 @@ def _multiplies_bf16() -> bool:
     )
 
 
-def _explained(error: Exception) -> str:
+def _plain_reason(error: Exception) -> str:
     """Return the first line of an error, or plain words for one that users meet."""
     text = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
     if "trust_remote_code" in str(error):

@@ -93,7 +93,7 @@ def _fetchable(hashed: bool) -> Iterator[Row]:
     for name, model in KNOWN_MODELS.items():
         path = path_of(model)
         if path.is_file():
-            yield _row(ModelFile(name, path), OWN_TITLE, hashed, model.license)
+            yield _model_row(ModelFile(name, path), OWN_TITLE, hashed, model.license)
         else:
             yield Row(
                 name,
@@ -110,7 +110,7 @@ def _in_stores(hashed: bool) -> Iterator[Row]:
     """Yield the models that other programs keep."""
     for store in STORES:
         for _, model in sorted(store.models().items()):
-            yield _row(model, store.title, hashed)
+            yield _model_row(model, store.title, hashed)
 
 
 def _in_folders(folders: Sequence[Path], hashed: bool) -> Iterator[Row]:
@@ -123,10 +123,10 @@ def _in_folders(folders: Sequence[Path], hashed: bool) -> Iterator[Row]:
             identity = file_identity(path)
             if identity not in listed:
                 listed.add(identity)
-                yield _row(ModelFile(str(path), path), title, hashed)
+                yield _model_row(ModelFile(str(path), path), title, hashed)
 
 
-def _row(model: ModelFile, place: str, hashed: bool, license: str = "") -> Row:
+def _model_row(model: ModelFile, place: str, hashed: bool, license: str = "") -> Row:
     """Return what a file says of itself, or why it cannot be used."""
     if model.wrong:
         return Row(model.name, place, str(model.path), wrong=model.wrong)

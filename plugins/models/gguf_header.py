@@ -125,14 +125,16 @@ class _Reader:
         self._data, self._position, self._size = data, 0, len(data)
 
     def header(self) -> Header:
-        magic, version, tensors, count = (self._number(letter) for letter in ("I", "I", "Q", "Q"))
+        magic, version, tensors, count = (
+            self._read_number(letter) for letter in ("I", "I", "Q", "Q")
+        )
         if magic != int.from_bytes(b"GGUF", "little") or version not in (2, 3):
             raise _DamagedError("it does not begin as a GGUF of version 2 or 3")
         self._refuse_many(count, MIN_VALUE_BYTES, "values")
         values: dict[str, Value] = {}
         for _ in range(count):
-            key = self._text()
-            value = self._value(self._number("I"))
+            key = self._read_text()
+            value = self._read_value(self._read_number("I"))
             values.pop(key, None)  # of a key that comes twice the last value counts
             if value is not None:  # not a list
                 values[key] = value
@@ -146,7 +148,7 @@ class _Reader:
             self._refuse_cut(values.get("general.alignment", DEFAULT_ALIGNMENT), last_offset)
         return Header(values, parameters)
 
-    def _number(self, letter: str) -> int:
+    def _read_number(self, letter: str) -> int:
         """Read a number of the type that struct calls `letter`."""
         start = self._skip(struct.calcsize(letter))
         number: int = struct.unpack_from(f"<{letter}", self._data, start)[0]
@@ -159,23 +161,23 @@ class _Reader:
             raise _DamagedError(f"it ends after {self._size:,} bytes, in the middle of its header")
         return start
 
-    def _text(self) -> str:
-        size = self._number("Q")
+    def _read_text(self) -> str:
+        size = self._read_number("Q")
         start = self._skip(size)
         if size > MAX_TEXT_BYTES:
             raise _DamagedError(f"a text in its header has {size:,} bytes")
         return self._data[start : start + size].decode("utf-8", "replace")
 
-    def _value(self, kind: int) -> Value | None:
+    def _read_value(self, kind: int) -> Value | None:
         """Return one value; None for a list."""
         if kind == LIST:
-            self._pass_over(self._number("I"), self._number("Q"))
+            self._pass_over(self._read_number("I"), self._read_number("Q"))
             return None
         if kind == TEXT:
-            return self._text()
+            return self._read_text()
         if kind not in SCALARS:
             raise _DamagedError(f"a value has type {kind}, which there is not")
-        return self._number(SCALARS[kind])
+        return self._read_number(SCALARS[kind])
 
     def _pass_over(self, kind: int, count: int) -> None:
         """Go past a list of `count` items of a type."""
@@ -188,7 +190,7 @@ class _Reader:
         if count > MAX_LIST_TEXTS:
             raise _DamagedError(f"a list in its header has {count:,} texts")
         for _ in range(count):
-            self._skip(self._number("Q"))
+            self._skip(self._read_number("Q"))
 
     def _refuse_many(self, count: int, min_bytes: int, name: str) -> None:
         """Raise if the rest of the file is too short for `count` entries of `min_bytes` or more."""
@@ -197,13 +199,13 @@ class _Reader:
 
     def _tensor(self) -> tuple[int, int]:
         """Return a tensor's number of weights, and where they begin, from the first weight on."""
-        self._text()
-        dimensions = self._number("I")
+        self._read_text()
+        dimensions = self._read_number("I")
         if dimensions > MAX_DIMENSIONS:
             raise _DamagedError(f"a tensor has {dimensions:,} dimensions")
-        size = math.prod(self._number("Q") for _ in range(dimensions))
+        size = math.prod(self._read_number("Q") for _ in range(dimensions))
         self._skip(4)  # its type
-        return size, self._number("Q")
+        return size, self._read_number("Q")
 
     def _refuse_cut(self, alignment: Value, last_offset: int) -> None:
         """Raise if the file ends before its last tensor begins."""

@@ -109,7 +109,7 @@ class ModelStore:
         if len(names) > 1:
             full = [f"{self.prefix}:{name}" for name in names]
             raise ModelError(
-                f"{self.prefix}:{rest} may mean {_listed(full)}. Write more of the name."
+                f"{self.prefix}:{rest} may mean {_first_names(full)}. Write more of the name."
             )
         model = models[names[0]]
         if model.wrong:
@@ -122,9 +122,9 @@ class ModelStore:
         """Say which model was sought, where, and which ones there are."""
         usable = [f"{self.prefix}:{name}" for name, model in models.items() if not model.wrong]
         sought = f"{self.prefix}:{rest}"
-        there = f"There is {_listed(usable)}." if usable else "There is no model."
+        models_here = f"There is {_first_names(usable)}." if usable else "There is no model."
         searched = " and ".join(with_absence(folder) for folder in self.folders())
-        return f"no model {sought} in {searched}.{did_you_mean(sought, usable)} {there}"
+        return f"no model {sought} in {searched}.{did_you_mean(sought, usable)} {models_here}"
 
 
 class Hub(ModelStore):
@@ -468,7 +468,7 @@ def with_absence(folder: Path) -> str:
     return f"{folder}{'' if is_readable(folder) else ' (not there)'}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _first_names(names: Sequence[str]) -> str:
     surplus = len(names) - MAX_NAMES
     more = f" and {surplus} more (see: selfloop models)" if surplus > 0 else ""
     return ", ".join(names[:MAX_NAMES]) + more

@@ -67,10 +67,10 @@ class Diversity:
 
                 written = _written_rounds(self._folder / FILE)
                 for ended in rounds_of(self._folder):
-                    self._take(ended, write=ended.number not in written)
+                    self._take_round(ended, write=ended.number not in written)
             case RoundEnded(round=ended):
                 written = _written_rounds(self._folder / FILE)
-                figures = self._take(ended, write=ended.number not in written)
+                figures = self._take_round(ended, write=ended.number not in written)
                 for fault in self._faults(figures):
                     _warn(f"asking collapses: round {ended.number}: {fault}")
             case _:
@@ -79,25 +79,25 @@ class Diversity:
     def close(self) -> None:
         """Do nothing: each line is written whole."""
 
-    def _take(self, ended: Round, *, write: bool) -> dict[str, Any]:
+    def _take_round(self, ended: Round, *, write: bool) -> dict[str, Any]:
         """Return a round's figures; with `write` they are written as a line too.
 
         The round's questions count as earlier ones from now on.
         """
-        figures = self._figures(ended)
+        figures = self._measure_round(ended)
         if self._first_new is None:
             self._first_new = figures["new"]
         if write:
             _append(self._folder / FILE, figures)
         return figures
 
-    def _figures(self, ended: Round) -> dict[str, Any]:
+    def _measure_round(self, ended: Round) -> dict[str, Any]:
         asked = [attempt for attempt in ended.attempts if attempt.decision != "dropped"]
         sketches = [sketch(attempt.question) for attempt in asked]
         new, repeats = self._compare(sketches)
         names = set[str]()
         for attempt in asked:
-            names.update(name.lower() for name in _names(attempt))
+            names.update(name.lower() for name in _entity_names(attempt))
         new_names = names - self._entities
         self._entities |= names
         forms = Counter(form(attempt.question.text) for attempt in asked)
@@ -152,7 +152,7 @@ class Diversity:
         return faults
 
 
-def _names(attempt: Attempt) -> list[str]:
+def _entity_names(attempt: Attempt) -> list[str]:
     """Return the names in a question, and the entity that it is about; frames are no entities."""
     question = attempt.question
     about = [question.via] if question.via and question.via.lower() in question.text.lower() else []

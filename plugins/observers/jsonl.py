@@ -49,9 +49,9 @@ def line(event: Event) -> str:
     if isinstance(event, RoundEnded):
         body["round"] = _round_summary(event.round)
     try:
-        return json.dumps(body, default=_plain, allow_nan=False)
+        return json.dumps(body, default=_to_json, allow_nan=False)
     except ValueError:  # the second pass costs time only if there is a NaN
-        with_nan = json.dumps(body, default=_plain)
+        with_nan = json.dumps(body, default=_to_json)
         return json.dumps(json.loads(with_nan, parse_constant=lambda _: None))
 
 
@@ -66,7 +66,7 @@ def _round_summary(ended: Round) -> dict[str, Any]:
     }
 
 
-def _plain(value: object) -> object:
+def _to_json(value: object) -> object:
     """Return a value of the types that JSON has: called for a value of any other type."""
     if is_dataclass(value):
         return _fields(value)

@@ -1,4 +1,4 @@
-"""The backend hf: the engine against plain forward passes of many architectures, and the whole on the real SmolLM2."""
+"""The backend hf: its engine against plain forward passes of many architectures, and SmolLM2."""
 
 import json
 import shutil

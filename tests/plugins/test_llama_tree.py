@@ -51,7 +51,7 @@ def made(*, window=0, sequences=40, elsewhere=0):
 
 
 def read(tree, leaf, most=ROOM):
-    """Read what is not read on the way to a leaf, as the scheduler does; return the number of tokens."""
+    """Read the unread nodes on the path to a leaf, as the scheduler does; return the tokens."""
     done = 0
     for node in leaf.path():
         if not node.ready and not node.read and done < most:
@@ -84,7 +84,7 @@ def shape(tree):
 
 
 def check(tree, cells):
-    """Whatever was done: the tree hangs together, and every sequence holds its own way from the root, once."""
+    """The tree is connected, and every sequence holds its own path from the root, once."""
     nodes = list(tree.nodes())
     for node in nodes:
         assert node.tokens and node.start == node.parent.end and 0 <= node.read <= len(node.tokens)

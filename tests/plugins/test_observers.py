@@ -487,7 +487,7 @@ def test_a_step_says_what_is_left_once_it_can_tell(clock: Clock) -> None:
 
 
 def test_what_is_logged_stays_above_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
-    """The live picture takes over `sys.stderr`; a handler that kept the old one would write into the picture."""
+    """The live picture takes over `sys.stderr`: a handler must look it up each time."""
     handler = _Stderr()
     taken = io.StringIO()
     with contextlib.redirect_stderr(taken):

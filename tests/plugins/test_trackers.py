@@ -45,7 +45,8 @@ class Pretends:
     def tune(self, tuning):
         for done in (1, 2, 3):
             tuning.tell(done, 3, 1 / done)
-        gate = {"base": MEASURED, "tuned": MEASURED | {"declined": 0.75}, "bound": 0.02, "refusal": ""}
+        tuned = MEASURED | {"declined": 0.75}
+        gate = {"base": MEASURED, "tuned": tuned, "bound": 0.02, "refusal": ""}
         (tuning.folder / "gate.json").write_text(json.dumps({"gate": gate}))
         path = tuning.folder / "adapter.gguf"
         path.write_bytes(b"adapter of round %d" % tuning.round)
@@ -125,7 +126,10 @@ def test_a_round_in_figures(tmp_path: Path) -> None:
 
 
 def test_a_step_in_figures(tmp_path: Path) -> None:
-    """Its time and speed are told when the next begins, or its round ends; never of what was stored, or cut short."""
+    """Its time and speed are written when the next step begins, or its round ends.
+
+    Nothing is written of a step that was replayed, or cut short.
+    """
     said, replayed = CompletionDone("answer", 8, False), CompletionDone("ask", 8, True)
     begun = [StepStarted(2, "ask", 4), replayed, StepStarted(2, "answer", 4), said, said]
     meter = RunMetrics(tmp_path)
@@ -248,7 +252,10 @@ def test_a_missing_package_is_said_before_the_run(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     said, folder = run(name)
-    wanted = f"The observer {name} needs the package {package}, which is not installed. Do: pip install 'selfloop[{name}]'"
+    wanted = (
+        f"The observer {name} needs the package {package}, which is not installed. "
+        f"Do: pip install 'selfloop[{name}]'"
+    )
     assert (said.code, said.out) == (2, "") and wanted in said.err
     assert not folder.exists()
     assert wanted in selfloop("check", "recipe.yaml").err
@@ -258,7 +265,10 @@ def test_a_missing_package_is_said_before_the_run(
 
 
 def read(folder: Path) -> list[Any]:
-    """Return the events of the files in a folder: each is its length and its bytes, with a sum behind either."""
+    """Return the events of the files in a folder.
+
+    Each is its length and its bytes, with a sum behind either.
+    """
     from tensorboardX.proto.event_pb2 import Event as Written
 
     found = []

@@ -1,4 +1,4 @@
-"""Working copies of a model in another format: made once, whole, measured, and only where they fit."""
+"""Working copies of a model in another format: made once, whole, measured, only if they fit."""
 
 import json
 import shutil

@@ -168,15 +168,15 @@ class Cache:
             return []
         logits = self._array(lib.llama_get_logits(self.context), rows, self._vocab_size)
         if not self.hidden:  # llama.cpp gives the wanted rows only
-            return self._read(list(logits[: sum(token.wanted for token in tokens)]))
+            return self._read_rows(list(logits[: sum(token.wanted for token in tokens)]))
         wanted = [i for i, token in enumerate(tokens) if token.wanted]
         hidden = self._array(lib.llama_get_embeddings(self.context), rows, self._width)
-        outputs = self._read([logits[i] for i in wanted])
+        outputs = self._read_rows([logits[i] for i in wanted])
         return [
             output._replace(hidden=hidden[i]) for i, output in zip(wanted, outputs, strict=True)
         ]
 
-    def _read(self, rows: Sequence[Row]) -> list[Output]:
+    def _read_rows(self, rows: Sequence[Row]) -> list[Output]:
         """Read rows on all threads.
 
         A pass over a large vocabulary takes long, and numpy lets go of Python's lock meanwhile.
@@ -217,18 +217,22 @@ class Cache:
         """
         lib.llama_memory_seq_rm(self._memory, sequence, 0, start)
         buffer = np.empty(int(lib.llama_state_seq_get_size(self.context, sequence)), np.uint8)
-        if not lib.llama_state_seq_get_data(self.context, _bytes(buffer), buffer.size, sequence):
+        if not lib.llama_state_seq_get_data(
+            self.context, _byte_pointer(buffer), buffer.size, sequence
+        ):
             raise ModelError("llama.cpp cannot save a sequence. Lower backend.sequences, and go on")
         return buffer
 
     def restore(self, sequence: int, saved: NDArray[np.uint8], cells: int) -> None:
         """Put a saved sequence of so many cells at the top; its other cells are lost."""
-        if not lib.llama_state_seq_set_data(self.context, _bytes(saved), saved.size, sequence):
+        if not lib.llama_state_seq_set_data(
+            self.context, _byte_pointer(saved), saved.size, sequence
+        ):
             raise ModelError(
                 "llama.cpp cannot restore a sequence. Lower backend.sequences, and go on"
             )
         self.top += cells
 
 
-def _bytes(buffer: NDArray[np.uint8]) -> Any:
+def _byte_pointer(buffer: NDArray[np.uint8]) -> Any:
     return buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))

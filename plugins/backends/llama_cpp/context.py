@@ -81,7 +81,10 @@ def wanted_size(
 
 def longest_sequences(jobs: Sequence[Job]) -> list[int]:
     """Return the most tokens that a sequence of each job comes to."""
-    return [len(prompt) + max(task.max_new_tokens for task in tasks) for prompt, tasks in jobs]
+    lengths: list[int] = []
+    for prompt, tasks in jobs:
+        lengths.append(len(prompt) + max(task.max_new_tokens for task in tasks))
+    return lengths
 
 
 def open_cache(model: Model, wanted: Size, threads: int | None) -> Cache:

@@ -45,10 +45,10 @@ class Log:
         self.lines: deque[str] = deque(maxlen=MAX_LOG_LINES)
         self._level = 0
         # an attribute, so that Python does not free it: llama.cpp keeps only the address
-        self._callback = lib.llama_log_callback(self._take)
+        self._callback = lib.llama_log_callback(self._take_line)
         lib.llama_log_set(self._callback, None)
 
-    def _take(self, level: int, text: bytes, _: object) -> None:
+    def _take_line(self, level: int, text: bytes, _: object) -> None:
         self._level = self._level if level == CONTINUED else level
         if self._level >= WARN and text.strip():
             self.lines.append(text.decode("utf-8", "replace").strip())
@@ -182,9 +182,9 @@ class Model:
     def _special_text(self, special: Any) -> str:
         """Return the text of the token that `special` gives, empty if there is none."""
         token = int(special(self.vocab))
-        return self._text(token) if token >= 0 else ""
+        return self._token_text(token) if token >= 0 else ""
 
-    def _text(self, token: int) -> str:
+    def _token_text(self, token: int) -> str:
         text: bytes = lib.llama_vocab_get_text(self.vocab, token)
         return text.decode("utf-8", "replace")
 
@@ -195,7 +195,7 @@ class Model:
         controls: dict[str, int] = {}
         for token in range(self.vocab_size):
             if lib.llama_vocab_get_attr(self.vocab, token) & hidden:
-                controls[self._text(token)] = token
+                controls[self._token_text(token)] = token
         return controls
 
     @cached_property

@@ -4,6 +4,8 @@ Nothing that selfloop is measured on is among them. It does not matter here whet
 right, only whether the copy gives the same one.
 """
 
+from itertools import product
+
 # A backslash ends a line of this file, and none of the text.
 REFERENCE_TEXT = """\
 A lighthouse is a tower that shows a light to ships at sea. The oldest ones were fires of wood \
@@ -50,4 +52,5 @@ _PLACES = (
     "Mexico", "Poland", "Vietnam", "Morocco", "Chile", "Turkey", "Ireland", "Nepal", "Cuba",
     "Iceland",
 )  # fmt: skip
-REFERENCE_QUESTIONS = tuple(form.format(place) for place in _PLACES for form in _FORMS)
+# every form about one place, then about the next
+REFERENCE_QUESTIONS = tuple(form.format(place) for place, form in product(_PLACES, _FORMS))

@@ -105,7 +105,7 @@ class Scheduler:
         try:
             while waiting or self._groups:
                 self._admit(waiting)
-                self._step()
+                self._run_once()
                 for group in list(self._groups):
                     self._settle(group, last=not waiting)
                 yield from self._results
@@ -153,7 +153,7 @@ class Scheduler:
         """Return how many cells are in use when every slot has grown to its full length."""
         return self._tree.cells + sum(slot.task.max_new_tokens for slot in self._slots)
 
-    def _step(self) -> None:
+    def _run_once(self) -> None:
         """Run the model once: on the tokens of slots, and on as much of the prompts as fits beside.
 
         Outputs come in the order of the call's wanted rows: those of slots first.

@@ -144,7 +144,7 @@ class ConvertedFiles:
         # A copy without a record was made by `_candidates`, and is whole: only its fidelity is not
         # known. With a record that does not fit, it is damaged.
         if record.exists() or not path.exists():
-            self._refuse_too_large(name)
+            self._refuse_without_room(name)
             self._make(name)
         with progress.task(f"comparing the working copy in {name}"):
             fidelity = measure_fidelity(self.shipped, path, self.threads)
@@ -166,7 +166,7 @@ class ConvertedFiles:
         """Return the file that is the fastest in a batch, as measured once on this machine."""
         choice = self.folder / f"choice-{_machine(self.threads)}.json"
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return self._chosen(read_object(choice))
+            return self._load_choice(read_object(choice))
         _log.info("measuring once which format is the fastest here for %s", self.shipped.name)
         there_before = {name for name in FORMATS if self._paths(name)[0].exists()}
         files = {"shipped": self.shipped} | self._candidates()
@@ -178,7 +178,7 @@ class ConvertedFiles:
         listed = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
         _log.info("tokens/s: %s; taking %s", listed, best)
         result: dict[str, object] = {"format": best, "speeds": speeds}
-        chosen = self._chosen(result)
+        chosen = self._load_choice(result)
         atomic.write_text(choice, json.dumps(result))
         return chosen
 
@@ -196,7 +196,7 @@ class ConvertedFiles:
                     task.advance()
         return speeds
 
-    def _chosen(self, choice: dict[str, object]) -> ConvertedWeights:
+    def _load_choice(self, choice: dict[str, object]) -> ConvertedWeights:
         """Return the file of a stored choice."""
         name, speeds = str(choice["format"]), choice["speeds"]
         assert isinstance(speeds, dict)
@@ -217,7 +217,7 @@ class ConvertedFiles:
                 continue
             path, _ = self._paths(name)
             try:
-                self._refuse_too_large(name)
+                self._refuse_without_room(name)
                 if not path.exists():
                     self._make(name)
             except ModelError as error:
@@ -234,7 +234,7 @@ class ConvertedFiles:
         """Return about how many bytes a copy takes."""
         return int(self._parameters * FORMATS[name].bytes)
 
-    def _refuse_too_large(self, name: str) -> None:
+    def _refuse_without_room(self, name: str) -> None:
         size, free = self._size(name), psutil.virtual_memory().available
         advice = "Set weights: shipped"
         need = f"a working copy in {name} takes about {size / 1e9:.1f} GB"

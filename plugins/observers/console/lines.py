@@ -42,13 +42,13 @@ class QuietRenderer:
     def notice(self, event: Event) -> None:
         """Print a line if something failed."""
         if isinstance(event, Trouble):
-            self._print(trouble_line(event))
+            self._print_line(trouble_line(event))
 
     def close(self) -> None:
         """Show no progress from now on. Each line was flushed as it was written."""
         self._open.close()
 
-    def _print(self, line: str) -> None:
+    def _print_line(self, line: str) -> None:
         """Print one line, with "?" for characters that the stream cannot encode."""
         encoding = self._stream.encoding or "utf-8"
         self._stream.write(line.encode(encoding, "replace").decode(encoding) + "\n")
@@ -59,7 +59,7 @@ class LineRenderer(QuietRenderer):
     """Prints the start and end of each step and round, each round's first questions, failures."""
 
     def __init__(self, stream: TextIO, questions: int, clock: progress.Clock = monotonic) -> None:
-        super().__init__(stream, show=self._print)
+        super().__init__(stream, show=self._print_line)
         self._progress = RunProgress(questions, clock)
 
     def notice(self, event: Event) -> None:
@@ -68,16 +68,16 @@ class LineRenderer(QuietRenderer):
         self._progress.take(event)
         match event:
             case RunStarted():
-                self._print(heading(event))
+                self._print_line(heading(event))
             case StepStarted():
                 questions = count_of(event.attempts, "question")
-                self._print(f"{self._round(event.round)} {event.step}: {questions}")
+                self._print_line(f"{self._round(event.round)} {event.step}: {questions}")
             case AttemptEnded(attempt=attempt) if self._is_among_first(attempt):
-                self._print(f"  {attempt_line(attempt)}")
+                self._print_line(f"  {attempt_line(attempt)}")
             case RoundEnded():
-                self._print(round_line(event, self._progress))
+                self._print_line(round_line(event, self._progress))
             case RunEnded():
-                self._print(run_line(event, self._progress))
+                self._print_line(run_line(event, self._progress))
             case _:
                 super().notice(event)
 
@@ -86,7 +86,7 @@ class LineRenderer(QuietRenderer):
         step = self._progress.step
         if step and isinstance(event, StepStarted | RoundEnded | RunEnded):
             self._progress.end_step()
-            self._print(f"{self._round(self._progress.round)} {step_line(step)}")
+            self._print_line(f"{self._round(self._progress.round)} {step_line(step)}")
 
     def _round(self, number: int) -> str:
         return f"round {number}/{self._progress.run.rounds}"

@@ -39,17 +39,17 @@ class LiveRenderer:
         self._progress.take(event)
         match event:
             case RunStarted():
-                self._print(heading(event), "bold")
+                self._print_styled(heading(event), "bold")
                 # the picture shows long work from now on
                 self._open.enter_context(progress.shown_by(None))
                 self._live.start()
             case RoundEnded():
-                self._print(round_line(event, self._progress))
+                self._print_styled(round_line(event, self._progress))
             case Trouble():
-                self._print(trouble_line(event), "red")
+                self._print_styled(trouble_line(event), "red")
             case RunEnded():
                 self._live.stop()
-                self._print(run_line(event, self._progress))
+                self._print_styled(run_line(event, self._progress))
             case _:
                 pass
 
@@ -58,7 +58,7 @@ class LiveRenderer:
         self._live.stop()
         self._open.close()
 
-    def _print(self, line: str, style: str = "") -> None:
+    def _print_styled(self, line: str, style: str = "") -> None:
         self._console.print(Text(line, style=style))
 
     def _picture(self) -> RenderableType:

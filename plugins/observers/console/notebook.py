@@ -34,7 +34,7 @@ class NotebookRenderer:
     def notice(self, event: Event) -> None:
         """Count the event, and draw: at once for a line that stays, else a few times a second."""
         self._progress.take(event)
-        line = self._line(event)
+        line = self._line_that_stays(event)
         if line:
             self._lines.append(line)
         if line or self._progress.clock() - self._drawn_at >= REFRESH_S:
@@ -44,7 +44,7 @@ class NotebookRenderer:
         """Leave only the lines, also if no event said that the run ended."""
         self._draw(at_work=False)
 
-    def _line(self, event: Event) -> tuple[str, str] | None:
+    def _line_that_stays(self, event: Event) -> tuple[str, str] | None:
         """Return the line that stays of an event, with its style, if there is one."""
         match event:
             case RunStarted():

@@ -48,7 +48,9 @@ def picture(progress: RunProgress, width: int, height: int) -> RenderableType:
     if height < TALL_ROWS:
         steps, attempts, gap = steps[-1:], attempts[-1:], []
     above = (_rule(progress), _steps_table(steps, width))
-    return Group(*above, *gap, _counts_table(progress), *gap, *_questions(attempts, width), *gap)
+    return Group(
+        *above, *gap, _counts_table(progress), *gap, *_question_lines(attempts, width), *gap
+    )
 
 
 def _rule(progress: RunProgress) -> Rule:
@@ -126,7 +128,7 @@ def _counts_table(progress: RunProgress) -> Table:
     return table
 
 
-def _questions(attempts: Sequence[Attempt], width: int) -> Iterator[Text]:
+def _question_lines(attempts: Sequence[Attempt], width: int) -> Iterator[Text]:
     """Yield each question with its answer, confidence and decision.
 
     They share a line in a wide picture, and take two in a narrow one.
