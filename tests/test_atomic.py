@@ -210,7 +210,7 @@ WRITERS = {
     "write_text", "write_bytes", "touch", "rename", "renames", "link", "symlink", "symlink_to", "hardlink_to",
     "copyfile", "copy2", "copytree", "copyfileobj", "move", "savez", "save_file", "save_pretrained",
     "savefig", "write_table", "to_parquet", "to_csv", "save_to_disk", "GGUFWriter", "NamedTemporaryFile",
-    "mkstemp", "ZipFile", "write_image", "tofile", "requantise", "download",
+    "mkstemp", "ZipFile", "write_image", "tofile", "requantise_file", "download",
 }  # fmt: skip
 # file: the calls that may stand in it, and why
 ALLOWED = {
@@ -236,13 +236,13 @@ ALLOWED = {
     ),
     "plugins/export/targets.py": ({"copyfile", "write_text"}, "into atomic.replacing_folder"),
     "plugins/export/merge.py": (
-        {"copyfile", "save_pretrained", "requantise"},
+        {"copyfile", "save_pretrained", "requantise_file"},
         "into what targets.py gives",
     ),
     "plugins/_torch/adapter.py": ({"GGUFWriter"}, "into atomic.replacing"),
     "plugins/_torch/checkpoint.py": ({"save_pretrained"}, "into atomic.replacing_folder"),
     "plugins/backends/llama_cpp/grammar.py": ({"replace"}, "a token in a grammar"),
-    "plugins/backends/llama_cpp/weights.py": ({"requantise"}, "into atomic.replacing"),
+    "plugins/backends/llama_cpp/weights.py": ({"requantise_file"}, "into atomic.replacing"),
     "plugins/tuners/lora/training.py": ({"save_file"}, "into atomic.replacing"),
     "plugins/tuners/lora/tuner.py": ({"save_pretrained"}, "into atomic.scratch_folder"),
     "plugins/models/fetching.py": (

@@ -130,7 +130,8 @@ class Loaded:
                 self._refuse_too_large(memory.loading(config, self.dtype, **where))
                 # sdpa leaves out the cap on attention that Gemma 2 has
                 capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
-                self.model: Any = AutoModelForCausalLM.from_pretrained(
+                load: Any = AutoModelForCausalLM.from_pretrained  # its types are wrong
+                self.model: Any = load(
                     at.place,
                     dtype=self.dtype,
                     use_safetensors=True,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from selfloop_plugins.backends.llama_cpp.requantise import requantise
+from selfloop_plugins.backends.llama_cpp.requantise import requantise_file
 
 from selfloop import progress
 from selfloop.errors import MissingExtra, ModelError
@@ -152,7 +152,7 @@ def requantise(source: Path, target: Path, kind: str) -> None:
     """
     expected = _weights(source) * _bytes_each(kind)
     with progress.task(f"packing in {kind}"):
-        wrong = requantise(source, target, FTYPES[kind], os.cpu_count() or 1, expected)
+        wrong = requantise_file(source, target, FTYPES[kind], os.cpu_count() or 1, expected)
     if wrong:
         if "iostream" in wrong:  # all that C++ says of a write that failed
             raise OSError(

@@ -1,4 +1,4 @@
-"""Convert a model file: `requantise`, or as a program
+"""Convert a model file: `requantise_file`, or as a program
 
     python -m selfloop_plugins.backends.llama_cpp.requantise SOURCE TARGET FTYPE THREADS
 
@@ -13,7 +13,9 @@ from pathlib import Path
 from selfloop import progress
 
 
-def requantise(source: Path, target: Path, ftype: int, threads: int, expected: float = 0) -> str:
+def requantise_file(
+    source: Path, target: Path, ftype: int, threads: int, expected: float = 0
+) -> str:
     """Run this program, which writes about `expected` bytes.
 
     Return its error, or an empty string.

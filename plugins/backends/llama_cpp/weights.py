@@ -39,7 +39,7 @@ from .backend import LlamaCpp
 from .cache import MAX_LOGIT_ROWS, Token
 from .model import Model, lib
 from .reference_prompts import REFERENCE_QUESTIONS, REFERENCE_TEXT
-from .requantise import requantise
+from .requantise import requantise_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ class ConvertedFiles:
         ftype, size = FORMATS[name].ftype, self._size(name)
         with atomic.replacing(path) as part:
             with progress.task(f"a working copy in {name}"):
-                wrong = requantise(self.shipped, part, ftype, self.threads, size)
+                wrong = requantise_file(self.shipped, part, ftype, self.threads, size)
             if wrong:
                 raise ModelError(
                     f"llama.cpp cannot write {self.shipped} in {name}: {wrong}. Set weights: "
