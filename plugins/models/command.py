@@ -134,7 +134,7 @@ def _model_row(model: ModelFile, place: str, hashed: bool, license: str = "") ->
         check_parts(model.path)
         files = files_of(model.path)
         headers = [read_header(file) for file in files]
-        size = sum(file.stat().st_size for file in files)
+        total_bytes = sum(file.stat().st_size for file in files)
         digest = sha256(model.path) if hashed else _cheap_sha256(model.path)
     except (ModelError, OSError) as error:
         return Row(model.name, place, str(model.path), wrong=str(error))
@@ -143,7 +143,7 @@ def _model_row(model: ModelFile, place: str, hashed: bool, license: str = "") ->
         model.name,
         place,
         str(model.path),
-        bytes=size,
+        bytes=total_bytes,
         architecture=first.architecture,
         parameters=sum(header.parameters for header in headers),
         kind=_kind(first),
