@@ -26,10 +26,10 @@ import numpy as np
 from detectors import questions
 from generate import cpu
 from honesty import BARE, FORMS, SHOWING, figures, paired, said
+from selfloop_plugins import models
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.backends.llama_cpp.weights import working
-from selfloop_plugins.models import locate as models
+from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 from selfloop_plugins.tuners.lora import build, tuner
 
 from selfloop import Past, Tuning
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     options = parser.parse_args()
     print(f"{cpu()}\n", flush=True)
-    file = str(working(models.locate(options.model), "bf16").path)
+    file = str(converted_weights(models.locate(options.model), "bf16").path)
     with closing(Store(options.run, write=False)) as store:
         past = store.past()
     if options.rounds:

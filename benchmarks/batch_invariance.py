@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from selfloop_plugins import models
 from selfloop_plugins.backends.llama_cpp.model import Model, lib
-from selfloop_plugins.models import locate as models
 
 F16, BF16 = 1, 30
 # name, flash attention, most rows of a call, rows are filled up to a multiple of, type of the
@@ -38,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="*", default=list(models.KNOWN))
+    parser.add_argument("models", nargs="*", default=list(models.KNOWN_MODELS))
     for name in parser.parse_args().models:
         model = Model(models.locate(name))
         print(f"**{name}**\n")

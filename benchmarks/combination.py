@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 from detectors import Render, answered, detectors, questions, recorded, rights, shown
+from selfloop_plugins import models
 from selfloop_plugins._shared.calibration import Calibration, fit
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.backends.llama_cpp.weights import working
+from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 from selfloop_plugins.detectors._claims import agreeing
-from selfloop_plugins.models import locate as models
 
 from selfloop import Claim, Judging
 from selfloop.evaluation import metrics
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs="+")
     parser.add_argument("--model", default="gemma-3-270m")
     options = parser.parse_args()
-    backend = LlamaCpp(working(models.locate(options.model), "auto").path)
+    backend = LlamaCpp(converted_weights(models.locate(options.model), "auto").path)
     for file in options.files:
         with recorded(backend) as (recorder, _, render):
             measure(file, recorder, render)

@@ -17,11 +17,11 @@ import numpy as np
 from generate import MODELS, SHOWN, cpu, questions
 from numpy.typing import NDArray
 from scipy.stats import chisquare
+from selfloop_plugins import models
 from selfloop_plugins._decoding.sampling import Sampler
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.model import Model
-from selfloop_plugins.backends.llama_cpp.weights import working
-from selfloop_plugins.models import locate as models
+from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 
 from selfloop.records import Completion, Continuation, Request, Sampling
 
@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     print(cpu())
     for name in options.names:
-        path = working(models.locate(name), options.weights).path
+        path = converted_weights(models.locate(name), options.weights).path
         print(f"\n**{name}**, {path.name}\n")
         print(
             "| compared | same greedy texts | largest difference of a log-probability "
@@ -141,9 +141,9 @@ def draws(path: Path) -> Iterator[str]:
         "min-p 0.05": Sampling(1.0, min_p=0.05),
         "top-k 40, top-p 0.9, temperature 0.7": Sampling(0.7, top_k=40, top_p=0.9),
     }
-    from selfloop_plugins._decoding.sampling import read
+    from selfloop_plugins._decoding.sampling import read_logits
 
-    output = read(row, np.empty_like(row))
+    output = read_logits(row, np.empty_like(row))
     for label, sampling in settings.items():
         sampler = Sampler(sampling, seed=11, sample=0)
         counts = np.bincount([sampler.draw(output) for _ in range(DRAWS)], minlength=len(row))

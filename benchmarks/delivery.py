@@ -25,10 +25,10 @@ from detectors import questions
 from generate import cpu
 from honesty import FORMS, TOKENS, said, tuned
 from llama_cpp import Llama
+from selfloop_plugins import models
 from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.backends.llama_cpp.weights import working
-from selfloop_plugins.models import locate as models
+from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 
 from selfloop import Question
 from selfloop.evaluation.gold import judged
@@ -72,7 +72,7 @@ def ways(
 ) -> Iterator[tuple[str, str, list[float]]]:
     """Yield what each way of running the model comes to in each prompt."""
     adapter = tuned(options.run)
-    file = working(models.locate(options.model), "bf16").path
+    file = converted_weights(models.locate(options.model), "bf16").path
     backends: dict[str, Any] = {
         "llama.cpp, adapter": partial(LlamaCpp, file),
         "transformers, adapter": partial(Transformers, str(file)),

@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 from generate import MODELS, SHOWN, cpu
 from numpy.typing import NDArray
+from selfloop_plugins import models
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.backends.llama_cpp.weights import working
-from selfloop_plugins.models import locate as models
+from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 
 from selfloop import Claim, Completion, Component, Judging, Question, Verdict
 from selfloop.config.prompts import Prompt, Prompts, is_open
@@ -92,7 +92,7 @@ def main() -> None:
     rule = match_named(options.match)
     print(f"{cpu()}; right by {rule.name}: {rule.says}", flush=True)
     for name in options.names:
-        path = working(models.locate(name), options.weights).path
+        path = converted_weights(models.locate(name), options.weights).path
         backend = LlamaCpp(path)
         for label in options.sets:
             asked = questions(options.data / f"{label}.jsonl")

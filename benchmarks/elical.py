@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 from detectors import answered, questions, recorded, rights, shown
+from selfloop_plugins import models
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.backends.llama_cpp.weights import working
+from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 from selfloop_plugins.detectors.probes import AnswerProbe, QuestionProbe
-from selfloop_plugins.models import locate as models
 
 from selfloop import Judging
 from selfloop.evaluation import metrics
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("files", type=Path, nargs=2)
     parser.add_argument("--model", default="gemma-3-270m")
     options = parser.parse_args()
-    backend = LlamaCpp(working(models.locate(options.model), "auto").path)
+    backend = LlamaCpp(converted_weights(models.locate(options.model), "auto").path)
     with recorded(backend) as (recorder, home, render):
         told = Judging(recorder, render, lambda claims: [()] * len(claims))
         on, off = (answered(recorder, questions(file), render) for file in options.files)

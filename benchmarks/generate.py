@@ -29,14 +29,14 @@ from typing import Any
 
 import click
 from build_batched_bench import default_folder, program
+from selfloop_plugins import models
 from selfloop_plugins._decoding.chat import Piece
 from selfloop_plugins._decoding.sampling import Sampler
 from selfloop_plugins.backends.llama_cpp import build, context
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.cache import Cache
 from selfloop_plugins.backends.llama_cpp.model import lib
-from selfloop_plugins.backends.llama_cpp.weights import working
-from selfloop_plugins.models import locate as models
+from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 
 from selfloop import system
 from selfloop.records import Completion, Request, Sampling
@@ -109,7 +109,7 @@ def headed(names: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Path]]]:
     """Yield each model and its files, under a heading."""
     for name in names or MODELS:
         shipped = models.locate(name)
-        copy = working(shipped, "auto")
+        copy = converted_weights(shipped, "auto")
         print(
             f"\n**{name}**, shipped file {shipped.name}; the working copy is {copy.about}\n",
             flush=True,
@@ -393,7 +393,7 @@ def workload(names: tuple[str, ...], rounds: int, count: int, weights: str) -> N
     requests = workload_of(count)
     few = workload_of(max(1, count // 50))
     for name in names or MODELS:
-        path = working(models.locate(name), weights).path  # type: ignore[arg-type]
+        path = converted_weights(models.locate(name), weights).path  # type: ignore[arg-type]
         print(f"\n**{name}**, {path.name}: {count} questions, 9 answers each\n", flush=True)
         sharing, apart = LlamaCpp(path), LlamaCpp(path)
         length = tokens(sharing, str(requests[0].prompt))
@@ -456,7 +456,7 @@ def peak(name: str, weights: str, count: int) -> str:
 @click.argument("count", type=int)
 def memory(name: str, weights: str, count: int) -> None:
     """Print the peak of this process."""
-    path = working(models.locate(name), weights).path  # type: ignore[arg-type]
+    path = converted_weights(models.locate(name), weights).path  # type: ignore[arg-type]
     backend = LlamaCpp(path)
     answer(backend, workload_of(count))
     assert backend._cache
@@ -479,7 +479,7 @@ def memory(name: str, weights: str, count: int) -> None:
 def growth(names: tuple[str, ...], rounds: int, weights: str) -> None:
     """Measure how cost grows with questions, and speed with sequences."""
     for name in names or MODELS:
-        path = working(models.locate(name), weights).path  # type: ignore[arg-type]
+        path = converted_weights(models.locate(name), weights).path  # type: ignore[arg-type]
         print(
             f"\n**{name}**, {path.name}\n\n| questions | sequences | seconds, median | least | "
             "most | ms a question |"

@@ -30,14 +30,14 @@ import numpy as np
 from detectors import DEFAULT, Render, answered, detectors, questions, recorded, shown, verdicts
 from generate import SHOWN, cpu
 from numpy.typing import NDArray
+from selfloop_plugins import models
 from selfloop_plugins._shared.pairs import matched
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.queries import declined
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.backends.llama_cpp.weights import working
+from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 from selfloop_plugins.detectors.flag import NEVER
 from selfloop_plugins.few_shot.own_demonstrations import OwnDemonstrations
-from selfloop_plugins.models import locate as models
 
 from selfloop import Outcome, Question
 from selfloop.evaluation import metrics
@@ -128,7 +128,9 @@ def main() -> None:
         options.private
     )
     asked = {path.stem: questions(path)[: options.limit] for path in files}
-    model = LlamaCpp(working(models.locate(options.model), "bf16").path, threads=options.threads)
+    model = LlamaCpp(
+        converted_weights(models.locate(options.model), "bf16").path, threads=options.threads
+    )
     with recorded(model, options.stored) as (backend, folder, render):
         base = {
             (label, form): said(backend, own, form)

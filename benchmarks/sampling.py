@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from generate import MODELS, cpu
 from numpy.typing import NDArray
-from selfloop_plugins._decoding.sampling import Sampler, read
+from selfloop_plugins import models
+from selfloop_plugins._decoding.sampling import Sampler, read_logits
 from selfloop_plugins.backends.llama_cpp import context
 from selfloop_plugins.backends.llama_cpp.cache import Token
 from selfloop_plugins.backends.llama_cpp.model import Model, lib
-from selfloop_plugins.models import locate as models
 
 from selfloop.records import Sampling
 
@@ -100,7 +100,7 @@ def ours(sampling: Sampling, size: int) -> Draw:
     sampler, scratch = Sampler(sampling, 1, 0), np.empty(size, np.float32)
 
     def draw(row: Row) -> tuple[int, float]:
-        output = read(row, scratch)
+        output = read_logits(row, scratch)
         token = sampler.draw(output)
         return token, output.logprob(token)
 
@@ -155,7 +155,7 @@ def chain(sampling: Sampling, size: int) -> Draw:
         array = lib.llama_token_data_array(data=data, size=size, selected=-1, sorted=False)
         lib.llama_sampler_apply(samplers, ctypes.byref(array))
         token = int(table["id"][array.selected])
-        return token, read(row, scratch).logprob(token)
+        return token, read_logits(row, scratch).logprob(token)
 
     return draw
 

@@ -25,11 +25,11 @@ import numpy as np
 from detectors import questions, shown
 from generate import DEMONSTRATIONS, MODELS, cpu
 from numpy.typing import NDArray
+from selfloop_plugins import models
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
-from selfloop_plugins.backends.llama_cpp.weights import working
+from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 from selfloop_plugins.few_shot.own_demonstrations import OwnDemonstrations
-from selfloop_plugins.models import locate as models
 
 from selfloop import Completion, Judging, Question
 from selfloop.config.prompts import Prompt, is_open
@@ -77,7 +77,9 @@ def main() -> None:
             pool = given.get(name) or made(
                 name, options.size, options.threads, options.runs or Path(scratch)
             )
-            backend = LlamaCpp(working(models.locate(name), "bf16").path, threads=options.threads)
+            backend = LlamaCpp(
+                converted_weights(models.locate(name), "bf16").path, threads=options.threads
+            )
             for line in table(name, backend, asked, pool, options.rows):
                 print(line, flush=True)
             backend.close()

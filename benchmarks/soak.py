@@ -19,15 +19,15 @@ from pathlib import Path
 import gguf
 import numpy as np
 import psutil
+from selfloop_plugins import models
 from selfloop_plugins.backends.llama_cpp import build
-from selfloop_plugins.backends.llama_cpp.yardstick import TEXT
-from selfloop_plugins.models import locate as models
+from selfloop_plugins.backends.llama_cpp.reference_prompts import REFERENCE_TEXT
 
 from selfloop.errors import RequestError
 from selfloop.records import Adapter, Completion, Continuation, Request, Sampling
 
 CONTEXT = 2048
-WORDS = TEXT.split()
+WORDS = REFERENCE_TEXT.split()
 STOPS = ((), ("\n",), (".", "the"), ("e",), (" light",))
 
 

@@ -177,9 +177,9 @@ def query() -> Query:
 
 
 def high_level_llama() -> Any:
-    """Return llama-cpp-python's own class, kept from the AMX kernels as our models are (`built_for_amx`)."""
+    """Return llama-cpp-python's own class, kept from the AMX kernels as our models are (`uses_amx`)."""
     from llama_cpp import Llama, llama_cpp
-    from selfloop_plugins.backends.llama_cpp.model import built_for_amx
+    from selfloop_plugins.backends.llama_cpp.model import uses_amx
 
     class PlainLlama(Llama):
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -187,7 +187,7 @@ def high_level_llama() -> Any:
 
             def without_amx() -> Any:
                 params = defaults()
-                params.use_extra_bufts = not built_for_amx()
+                params.use_extra_bufts = not uses_amx()
                 return params
 
             llama_cpp.llama_model_default_params = without_amx

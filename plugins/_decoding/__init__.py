@@ -1,9 +1,8 @@
-"""What backends that see logits have in common: prompts to tokens, logits to tokens, tokens to
-completions.
+"""The part of a backend that all backends with logits share: prompts, sampling, completions.
 
-chat.py      chat messages -> pieces of text, of which only the template's own may hold special tokens
+chat.py      chat messages -> pieces of text; only the template's own may hold special tokens
 sampling.py  a row of logits -> one token and its log-probability
-prompting.py what is asked -> the tokens of its prompt, and of what follows it
-tasks.py     what is done with a sequence: write, score given tokens, look at hidden states
-backend.py   requests -> tasks, and the proof that an adapter is in effect: a backend, but for its engine
+prompting.py a request or a continuation -> the tokens of its prompt and of the text that follows
+tasks.py     what to do with a sequence: generate, score given tokens, give hidden states
+backend.py   requests -> tasks, and the proof that an adapter is in effect
 """

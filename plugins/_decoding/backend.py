@@ -1,4 +1,8 @@
-"""`Decoding`: what a backend does around its engine, that is all but running the model on tokens."""
+"""`DecodingBackend`: a backend but for its engine, which runs the model on tokens.
+
+A request becomes a job: the tokens of its prompt, and tasks that say what to do after it
+(`tasks.py`). The engine of a subclass runs jobs in batches and yields the results of tasks.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -11,10 +15,20 @@ from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, AdapterProof, Completion, Continuation, Request, Sampling
 
 from . import chat, sampling
-from .prompting import declining, pieces, split
+from .prompting import decline_token, pieces, split
 from .sampling import Grammar, Row, Sampler
-from .tasks import Job, Looking, Result, Scoring, Task, Telling, Vocabulary, Writing
+from .tasks import (
+    GenerateTask,
+    HiddenStateTask,
+    Job,
+    NextTokenTask,
+    Result,
+    ScoreTask,
+    Task,
+    Vocabulary,
+)
 
+# prompts after which an adapter's effect is measured: a sentence, a question, a story
 PROBES = (
     "The capital of France is",
     "Question: How many legs has a spider?\nAnswer:",
@@ -25,20 +39,21 @@ Item = TypeVar("Item", Request, Continuation)
 Array = NDArray[np.float32]
 
 
-class Decoding:
+class DecodingBackend:
     """A model whose results depend on their request alone: not on the batch, its order or its size.
 
     One call at a time: a second one ends a `generate` that is not done. A subclass runs the model
-    (`_decode`), says what is too long for it (`_refuse_too_long`), and puts adapters into effect
-    (`_set`). One that gives the states of other layers than the last says which it has
-    (`_refuse_layer`).
+    (`_decode`), refuses texts that are too long for it (`_refuse_too_long`), and puts adapters into
+    effect (`_apply_adapter`). One that gives the states of other layers than the last overrides
+    `_refuse_layer`.
     """
 
     def __init__(self, model: Vocabulary) -> None:
         self._vocabulary = model
         self._adapter: Adapter | None = None
-        self._bare: list[Row] | None = None
-        self._calls = 0
+        # of the bare model after each probe, computed at the first adapter
+        self._bare_rows: list[Row] | None = None
+        self._calls = 0  # the number of the call that has the model
         self._running: Iterator[Any] | None = None
 
     def _decode(self, jobs: Sequence[Job], layer: int | None) -> Iterator[tuple[int, Result]]:
@@ -60,21 +75,21 @@ class Decoding:
                 f"{layer}; hf can"
             )
 
-    def _set(self, adapter: Adapter | None) -> None:
+    def _apply_adapter(self, adapter: Adapter | None) -> None:
         """Put an adapter into effect, or none.
 
         Raises ModelError for one that is not this model's.
         """
         raise NotImplementedError
 
-    def _alive(self) -> Any:
+    def _open_model(self) -> Any:
         """Return the model, or raise ModelError if it has been closed."""
         raise NotImplementedError
 
     def _grammar(self, settings: Sampling) -> Grammar:
-        """Return what the text is held to.
+        """Return the grammar of a request that has one.
 
-        Raises RequestError for what cannot be read, or is not to be had.
+        Raises RequestError for a grammar that cannot be read, and from a backend without grammars.
         """
         raise RequestError(
             "this backend cannot hold a text to a grammar or a JSON schema; llama_cpp can"
@@ -89,114 +104,126 @@ class Decoding:
         them, and so is the one that completed a stop string, whose text is cut off. Special tokens
         have no text.
         """
-        yield from self._run(requests, self._writing)
+        yield from self._run(requests, self._generate_job)
 
     def loglikelihood(
         self, pairs: Sequence[Continuation]
     ) -> list[tuple[float, ...] | RequestError]:
-        """Return the log-probability of each token of each continuation; see `selfloop.protocols.Backend`."""
-        found = dict(progress.counted("", self._run(pairs, self._scoring), "texts", len(pairs)))
-        return [found.get(i, ()) for i in range(len(pairs))]
+        """Return the log-probability, in nats, of each token of each continuation.
+
+        See `selfloop.protocols.Backend`.
+        """
+        results = self._run(pairs, self._score_job)
+        by_index = dict(progress.counted("", results, "texts", len(pairs)))
+        # an empty continuation has no task, and so no result
+        return [by_index.get(i, ()) for i in range(len(pairs))]
 
     def hidden_states(
         self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> list[Array | RequestError]:
-        """Return a layer's states, those of the last after its norm; see `selfloop.protocols.Backend`."""
+        """Return a layer's states, (places, width); those of the last layer after its norm.
 
-        def looking(index: int, pair: Continuation) -> Job:
+        See `selfloop.protocols.Backend`.
+        """
+
+        def hidden_state_job(index: int, pair: Continuation) -> Job:
             self._refuse_layer(layer)
             prompt, tokens = split(self._vocabulary, pair)
-            chosen = [place if place >= 0 else len(tokens) + 1 + place for place in places]
-            if not chosen or not all(0 <= place <= len(tokens) for place in chosen):
+            # place 0 is the prompt's last token: there is one place more than tokens
+            positions = [place if place >= 0 else len(tokens) + 1 + place for place in places]
+            if not positions or not all(0 <= place <= len(tokens) for place in positions):
                 raise RequestError(
                     f"places must be from 0 to {len(tokens)}, the tokens that follow, not "
                     f"{list(places)}"
                 )
-            return prompt, [Looking(index, tokens, chosen)]
+            return prompt, [HiddenStateTask(index, tokens, positions)]
 
-        found = dict(progress.counted("", self._run(pairs, looking, layer), "texts", len(pairs)))
-        return [found[i] for i in range(len(pairs))]
+        results = self._run(pairs, hidden_state_job, layer)
+        by_index = dict(progress.counted("", results, "texts", len(pairs)))
+        return [by_index[i] for i in range(len(pairs))]
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
-        """Swap the adapter; `change` is the largest it made to a log-probability after three probe
-        prompts, in nats.
+        """Swap the adapter, and prove that it is in effect.
+
+        The proof's `change` is the largest it made to a log-probability after three probe prompts,
+        in nats.
 
         Raises ModelError, with the bare model in effect, for a file that is no adapter of this
         model and for one that changes nothing.
         """
-        self._begin()
-        self._put(None)
-        if self._bare is None:
-            self._bare = self._probe()
+        self._start_call()
+        self._switch_adapter(None)
+        if self._bare_rows is None:
+            self._bare_rows = self._probe()
         if adapter is None:
-            return AdapterProof(None, self._change())
-        self._put(adapter)
-        change = self._change()
+            return AdapterProof(None, self._largest_change())
+        self._switch_adapter(adapter)
+        change = self._largest_change()
         if not change > 0:  # NaN as well
-            self._put(None)
+            self._switch_adapter(None)
             raise ModelError(
                 f"the adapter {adapter.path} at scale {adapter.scale} changes nothing: "
                 "all its weights are zero, or not numbers; tune again"
             )
         return AdapterProof(adapter, change)
 
-    def _put(self, adapter: Adapter | None) -> None:
-        self._set(adapter)
+    def _switch_adapter(self, adapter: Adapter | None) -> None:
+        self._apply_adapter(adapter)
         self._adapter = adapter
 
-    def _change(self) -> float:
-        assert self._bare is not None
-        return float(
-            max(
-                np.abs(now - bare).max()
-                for now, bare in zip(self._probe(), self._bare, strict=True)
-            )
-        )
+    def _largest_change(self) -> float:
+        """Return the largest |change| of a log-probability that the adapter makes, in nats."""
+        assert self._bare_rows is not None
+        pairs = zip(self._probe(), self._bare_rows, strict=True)
+        return float(max(np.abs(now - bare).max() for now, bare in pairs))
 
     def _probe(self) -> list[Row]:
         """Return the log-probabilities of every possible next token after each probe prompt."""
         jobs: list[Job] = [
-            (self._vocabulary.tokens([chat.Piece(probe, False)]), [Telling(i)])
+            (self._vocabulary.tokens([chat.Piece(probe, False)]), [NextTokenTask(i)])
             for i, probe in enumerate(PROBES)
         ]
-        found = dict(self._decode(jobs, None))
-        return [np.asarray(found[i], np.float32) for i in range(len(PROBES))]
+        rows = dict(self._decode(jobs, None))
+        return [np.asarray(rows[i], np.float32) for i in range(len(PROBES))]
 
     def _run(
         self, items: Sequence[Item], job: Callable[[int, Item], Job], layer: int | None = None
     ) -> Iterator[tuple[int, Any]]:
-        """Yield (index, result) of the tasks that `job` makes of the items, or one RequestError for an item."""
-        mine, jobs = self._begin(), list[Job]()
+        """Yield (index, result) of the tasks that `job` makes of the items.
+
+        An item that cannot be served yields one RequestError. Raises RuntimeError when it is asked
+        for more after a later call has begun.
+        """
+        call, jobs = self._start_call(), list[Job]()
         for index, item in enumerate(items):
             try:
                 prompt, tasks = job(index, item)
                 after = "max_tokens" if isinstance(item, Request) else "the text after it"
-                self._refuse_too_long(
-                    len(prompt), max((task.room for task in tasks), default=0), after
-                )
+                longest = max((task.max_new_tokens for task in tasks), default=0)
+                self._refuse_too_long(len(prompt), longest, after)
             except RequestError as error:
                 yield index, error
-                self._still(mine)
+                self._check_current(call)
                 continue
             if tasks:
                 jobs.append((prompt, tasks))
         if not jobs:
             return
         self._running = self._decode(jobs, layer)
-        for found in self._running:
-            yield found
-            self._still(mine)
+        for result in self._running:
+            yield result
+            self._check_current(call)  # the caller may have begun another one meanwhile
 
-    def _still(self, call: int) -> None:
+    def _check_current(self, call: int) -> None:
         if call != self._calls:
             raise RuntimeError("a later call of this backend has taken the model over")
 
-    def _begin(self) -> int:
+    def _start_call(self) -> int:
         """Take the model over for a new call; return its number."""
-        self._alive()
-        return self._take_over()
+        self._open_model()
+        return self._end_call_under_way()
 
-    def _take_over(self) -> int:
+    def _end_call_under_way(self) -> int:
         """End the call that may be under way; return the number of the new one."""
         if self._running is not None:
             self._running.close()  # type: ignore[attr-defined]
@@ -204,28 +231,29 @@ class Decoding:
         self._calls += 1
         return self._calls
 
-    def _writing(self, index: int, request: Request) -> Job:
+    def _generate_job(self, index: int, request: Request) -> Job:
         settings = request.sampling
-        wrong = sampling.reject(settings) or (
-            f"n must be 1 or more, not {request.n}" if request.n < 1 else ""
-        )
-        if wrong:
-            raise RequestError(wrong)
+        error = sampling.settings_error(settings)
+        if not error and request.n < 1:
+            error = f"n must be 1 or more, not {request.n}"
+        if error:
+            raise RequestError(error)
         prompt = self._prompt(request)
         sha256 = self._adapter.sha256 if self._adapter else None
         constrained = settings.grammar or settings.json_schema
-        declines = declining(self._vocabulary, request) if settings.careful else None
+        declines = decline_token(self._vocabulary, request) if settings.careful else None
 
         def task(number: int) -> Task:
+            # a grammar keeps where a sample stands in it: each has its own
             grammar = self._grammar(settings) if constrained else None
             sampler = Sampler(settings, request.seed, number, prompt, grammar, declines)
-            return Writing(index, number, request, self._vocabulary, sampler, sha256)
+            return GenerateTask(index, number, request, self._vocabulary, sampler, sha256)
 
         return prompt, [task(number) for number in range(request.n) if number not in request.skip]
 
-    def _scoring(self, index: int, pair: Continuation) -> Job:
+    def _score_job(self, index: int, pair: Continuation) -> Job:
         prompt, tokens = split(self._vocabulary, pair)
-        return prompt, [Scoring(index, tokens)] if tokens else []
+        return prompt, [ScoreTask(index, tokens)] if tokens else []
 
     def _prompt(self, asked: Request | Continuation) -> list[int]:
         """Return a prompt in tokens, at least one."""

@@ -1,8 +1,9 @@
 """Chat messages -> pieces of text, of which only the template's own may hold special tokens.
 
-The template is rendered with marks in place of the messages' contents, and cut at the marks: a
-content that says "<|im_end|>" stays the ten characters it is. A template therefore cannot trim or
-inspect contents.
+A message may hold any text, also one that looks like a control token: it must not end its own turn
+and begin another's. So the template is rendered with marks in place of the messages' contents, and
+cut at the marks. A content that says "<|im_end|>" stays the ten characters it is. A template
+therefore cannot trim or inspect contents.
 """
 
 import re
@@ -20,6 +21,7 @@ from selfloop.records import Message
 
 # Templates that name today's date would make the same request give another answer tomorrow.
 TODAY = datetime(2024, 7, 26)
+# of a message's number, in private-use characters, which no template has of its own
 MARK = "\ue000{}\ue001"
 MARKS = re.compile("\ue000(\\d+)\ue001")
 
@@ -53,56 +55,68 @@ def render(
         text = _compile(template).render(
             messages=marked, add_generation_prompt=not open_turn, **(special or {})
         )
-    except (
-        Exception
-    ) as error:  # a template is a program out of the model file: it may raise anything
+    except Exception as error:
+        # a template is a program out of the model file: it may raise anything
         raise RequestError(f"the model's chat template refuses these messages: {error}") from error
+    # the template's own text at even positions, numbers of messages at odd ones
     parts = MARKS.split(text)
-    _all_there(messages, {int(i) for i in parts[1::2]})
+    _refuse_left_out(messages, {int(number) for number in parts[1::2]})
     if open_turn:
-        last = max(i for i in range(1, len(parts), 2) if int(parts[i]) == len(messages) - 1)
-        parts = parts[: last + 1]
-    pieces = [
-        Piece(messages[int(p)].content, False) if i % 2 else Piece(p, True)
-        for i, p in enumerate(parts)
-    ]
+        parts = parts[: _last_position(parts, len(messages) - 1) + 1]
+    pieces = []
+    for position, part in enumerate(parts):
+        is_content = position % 2 == 1
+        pieces.append(
+            Piece(messages[int(part)].content, False) if is_content else Piece(part, True)
+        )
     return [piece for piece in pieces if piece.text]
+
+
+def _last_position(parts: Sequence[str], number: int) -> int:
+    """Return where a message's content stands last: a template may repeat it."""
+    return max(i for i in range(1, len(parts), 2) if int(parts[i]) == number)
 
 
 def tokens(
     pieces: Sequence[Piece],
     controls: Mapping[str, int],
-    found_by: re.Pattern[str],
-    plain: Callable[[str], list[int]],
+    pattern: re.Pattern[str],
+    tokenize: Callable[[str], list[int]],
 ) -> list[int]:
-    """Return the tokens of pieces. `controls` are the special ones, which `found_by` (see `finder`)
-    cuts out of a text; `plain` reads a text that holds none.
+    """Return the tokens of pieces.
 
-    Plain text never becomes a control token, only what is trusted does; plain text on both sides of
-    a piece's edge is read as one, as it would be in the whole rendered prompt.
+    `controls` are the special tokens, which `pattern` (see `control_pattern`) cuts out of a text;
+    `tokenize` reads a text without any. Only trusted text becomes a control token. Plain text on
+    both sides of a piece's edge is read as one, as it would be in the whole rendered prompt.
     """
-    found: list[int] = []
-    text = ""
+    tokens: list[int] = []
+    text = ""  # plain, since the last control token
     for piece in pieces:
-        parts = found_by.split(piece.text) if piece.trusted else [piece.text]
+        # plain text at even positions, control tokens at odd ones
+        parts = pattern.split(piece.text) if piece.trusted else [piece.text]
         text += parts[0]
         for control, after in zip(parts[1::2], parts[2::2], strict=True):
-            found += [*(plain(text) if text else []), controls[control]]
+            if text:
+                tokens += tokenize(text)
+            tokens.append(controls[control])
             text = after
-    return [*found, *(plain(text) if text else [])]
+    if text:
+        tokens += tokenize(text)
+    return tokens
 
 
-def finder(controls: Iterable[str]) -> re.Pattern[str]:
-    """Return what finds special tokens in a text, the longest first.
+def control_pattern(controls: Iterable[str]) -> re.Pattern[str]:
+    """Return the pattern of special tokens; of two that begin alike the longer one matches.
 
-    There may be thousands: made once a vocabulary.
+    There may be thousands of tokens, so a vocabulary makes it once.
     """
     names = sorted((name for name in controls if name), key=len, reverse=True)
     return re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else re.compile("(?!)")
 
 
-def _all_there(messages: Sequence[Message], seen: set[int]) -> None:
-    missing = [i for i in range(len(messages)) if i not in seen]
+def _refuse_left_out(messages: Sequence[Message], rendered: set[int]) -> None:
+    """Raise RequestError if the template left out the content of a message."""
+    missing = [i for i in range(len(messages)) if i not in rendered]
     if missing:
         roles = ", ".join(f"{i + 1} ({messages[i].role})" for i in missing)
         raise RequestError(

@@ -3,10 +3,12 @@
 The order is what is added to the first token, repetition penalty, temperature, min-p, top-k, top-p,
 each over what the one before left. A grammar comes last: a token that it refuses is drawn again,
 from those of the whole row which it allows, by the same rules. Everything here depends on the row
-and on the sample's own random stream alone: the same request gives the same tokens in any batch. A
-vocabulary may hold 262,144 tokens: `read` passes over all of them once for what every use of a row
-needs (`cache.py` does it on all threads), and drawing then touches the few tokens that have a
-chance. `benchmarks/sampling.py` compares it with llama.cpp's samplers, numba and plain numpy.
+and on the sample's own random stream alone: the same request gives the same tokens in any batch.
+
+A vocabulary may hold 262,144 tokens. `read_logits` passes over all of them once for the numbers
+that every use of a row needs (`cache.py` does it on all threads). Drawing then touches the few
+tokens that have a chance. `benchmarks/sampling.py` compares it with llama.cpp's samplers, numba and
+plain numpy.
 """
 
 import math
@@ -24,15 +26,20 @@ Row = NDArray[np.float32]
 # With a cut, a token less than e^-20 as likely as the best is never a candidate: all of them
 # together hold under 0.06 % of the mass even in the flattest row of 262,144 tokens, and sorting
 # them costs most.
-WINDOW = 20.0
-# without a cut, tokens down to e^-12 of the best are weighed one by one, the others as in
-# `_choose_any`
-NEAR = 12.0
-SAFE = 80.0  # e^80 times 262,144 is still a float32
+CUT_WINDOW = 20.0  # nats
+# Without a cut, tokens down to e^-12 of the best are weighed one by one, the others as in
+# `_choose_any`.
+NEAR_WINDOW = 12.0  # nats
+# e^80 times 262,144 is still a float32: below it, logits need not be shifted by their peak
+MAX_UNSHIFTED = 80.0
+# with top-k, the windows in which the first k tokens are looked for, narrow ones first
+TOP_K_WINDOWS = (4.0, 8.0, 12.0, CUT_WINDOW)
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-4, 1e4  # what float32 can divide by
+MIN_PENALTY, MAX_PENALTY = 1e-3, 1e3
 
 
 class Grammar(Protocol):
-    """Where a sample stands in what its text has to keep to."""
+    """The state of one sample in the grammar that its text has to keep to."""
 
     def allows(self, token: int) -> bool:
         """Return whether a token may come next."""
@@ -48,9 +55,10 @@ class Grammar(Protocol):
 
 
 class Output(NamedTuple):
-    """What the model says after a token.
+    """What the model gives after a token.
 
-    `total` is the log of the sum of e^logit, NaN where one is not a number.
+    `logits` is a row, (vocabulary). `best` is the token with the largest. `total` is the log of the
+    sum of e^logit, NaN if one is not a number. `hidden` is the hidden state, (width), if wanted.
     """
 
     logits: Row
@@ -59,7 +67,7 @@ class Output(NamedTuple):
     hidden: Row | None = None
 
     def logprob(self, token: int) -> float:
-        """Return the natural log of a token's probability under the full softmax at temperature 1."""
+        """Return the natural log of a token's probability, by the full softmax at temperature 1."""
         return float(self.logits[token]) - self.total
 
     def entropy(self) -> float:
@@ -76,12 +84,12 @@ class Output(NamedTuple):
 
         It costs a pass over the vocabulary.
         """
-        around = self.logits[: self.best], self.logits[self.best + 1 :]
-        second = max((float(some.max()) for some in around if len(some)), default=-math.inf)
+        sides = self.logits[: self.best], self.logits[self.best + 1 :]
+        second = max((float(side.max()) for side in sides if len(side)), default=-math.inf)
         return math.exp(self.logprob(self.best)) - math.exp(second - self.total)
 
     def checked(self) -> "Output":
-        """Return this. Raises RequestError where the model gave something that is not a number."""
+        """Return the output itself. Raises RequestError if a logit is not a number."""
         if not math.isfinite(self.total):
             raise RequestError(
                 "the model gave logits that are not numbers: a damaged file or adapter; fetch or "
@@ -90,8 +98,8 @@ class Output(NamedTuple):
         return self
 
 
-def read(logits: Row, scratch: Row) -> Output:
-    """Return what there is to know of a row; `scratch` is a float32 buffer of its size.
+def read_logits(logits: Row, scratch: Row) -> Output:
+    """Return a row's best token and its log-sum-exp; `scratch` is a float32 buffer of its size.
 
     numpy adds up in pairs: the sum is good to a millionth in float32, and float64 would take four
     times as long.
@@ -100,21 +108,19 @@ def read(logits: Row, scratch: Row) -> Output:
     peak = float(logits[best])
     if not math.isfinite(peak):
         return Output(logits, best, math.nan)
-    offset = 0.0 if abs(peak) < SAFE else peak
-    each = np.exp(
-        np.subtract(logits, np.float32(offset), out=scratch) if offset else logits, out=scratch
-    )
-    total = offset + math.log(float(each.sum()))
-    return Output(logits, best, total)
+    if abs(peak) < MAX_UNSHIFTED:  # saves a pass over the row
+        exponentials = np.exp(logits, out=scratch)
+        return Output(logits, best, math.log(float(exponentials.sum())))
+    shifted = np.subtract(logits, np.float32(peak), out=scratch)
+    exponentials = np.exp(shifted, out=scratch)
+    return Output(logits, best, peak + math.log(float(exponentials.sum())))
 
 
-def reject(sampling: Sampling) -> str:
-    """Return what is wrong with these settings, or an empty string."""
-    # what float32 can divide by
-    if sampling.temperature and not 1e-4 <= sampling.temperature <= 1e4:
-        return (
-            f"temperature must be 0 (greedy), or from 0.0001 to 10000, not {sampling.temperature}"
-        )
+def settings_error(sampling: Sampling) -> str:
+    """Return the first mistake in these settings, or an empty string."""
+    temperature = sampling.temperature
+    if temperature and not MIN_TEMPERATURE <= temperature <= MAX_TEMPERATURE:
+        return f"temperature must be 0 (greedy), or from 0.0001 to 10000, not {temperature}"
     if sampling.max_tokens < 1:
         return f"max_tokens must be 1 or more, not {sampling.max_tokens}"
     if sampling.top_k < 0:
@@ -123,8 +129,9 @@ def reject(sampling: Sampling) -> str:
         return f"top_p must be above 0 and at most 1, not {sampling.top_p}"
     if not 0 <= sampling.min_p <= 1:
         return f"min_p must be from 0 to 1, not {sampling.min_p}"
-    if not 1e-3 <= sampling.repetition_penalty <= 1e3:
-        return f"repetition_penalty must be from 0.001 to 1000 (1: none), not {sampling.repetition_penalty}"
+    penalty = sampling.repetition_penalty
+    if not MIN_PENALTY <= penalty <= MAX_PENALTY:
+        return f"repetition_penalty must be from 0.001 to 1000 (1: none), not {penalty}"
     if not math.isfinite(sampling.careful):
         return f"careful must be a number of nats, not {sampling.careful}"
     if "" in sampling.stop:
@@ -137,9 +144,9 @@ def reject(sampling: Sampling) -> str:
 class Sampler:
     """Draws one sample's tokens from its own random stream.
 
-    `prompt` is what a repetition penalty counts from the start, `grammar` what the sample has to
-    keep to, and `declines` the token that `careful` makes likelier than the model has it: the first
-    time, and only then.
+    A repetition penalty counts the tokens of `prompt` from the start. The sample keeps to the
+    grammar, if there is one. `declines` is the token that begins a refusal: `careful` makes it
+    likelier than the model has it, at the first token and only there.
     """
 
     def __init__(
@@ -153,24 +160,25 @@ class Sampler:
     ) -> None:
         self.sampling, self._grammar, self._declines = sampling, grammar, declines
         self._seen = set(prompt) if sampling.repetition_penalty != 1 else None
-        self._random = np.random.Generator(
-            np.random.PCG64(np.random.SeedSequence([seed % 2**64, sample]))
-        )
+        # sample k of a request has its own stream, whatever n is
+        entropy = np.random.SeedSequence([seed % 2**64, sample])
+        self._random = np.random.Generator(np.random.PCG64(entropy))
 
     def draw(self, output: Output) -> int:
         """Return a token.
 
-        Raises RequestError where the model gave something that is not a number.
+        Raises RequestError if a logit is not a number, and if the grammar allows no token.
         """
         row, best = output.checked().logits, output.best
         if self._declines is not None:
-            row = row.copy()
+            row = row.copy()  # the output's own row stays as the model gave it
             row[self._declines] += np.float32(self.sampling.careful)
             best, self._declines = int(row.argmax()), None
         if self._seen is not None:
             row = self._penalised(row)
             best = int(row.argmax())
         token = self._pick(row, best)
+        # To ask about one token is quick, to mask a row is slow, and most tokens are allowed.
         if self._grammar and not self._grammar.allows(token):
             masked = self._grammar.mask(row)
             token = self._pick(masked, int(masked.argmax()))
@@ -181,83 +189,91 @@ class Sampler:
         return token
 
     def _penalised(self, row: Row) -> Row:
-        """Return a row in which tokens that were there before are less likely (CTRL, Keskar et al.
+        """Return a row in which tokens that came before are less likely.
 
-        2019, 4.1).
+        The penalty of CTRL (Keskar et al. 2019, arXiv:1909.05858, section 4.1). Negative logits are
+        multiplied, so that they get smaller too.
         """
         assert self._seen is not None
-        found = row.copy()
+        penalised = row.copy()
         ids = np.fromiter(self._seen, np.intp, len(self._seen))
         penalty = np.float32(self.sampling.repetition_penalty)
-        found[ids] = np.where(row[ids] > 0, row[ids] / penalty, row[ids] * penalty)
-        return found
+        penalised[ids] = np.where(row[ids] > 0, row[ids] / penalty, row[ids] * penalty)
+        return penalised
 
     def _pick(self, row: Row, best: int) -> int:
-        s = self.sampling
-        if s.temperature == 0:
+        """Return a token of a row; `best` is the token with its largest logit."""
+        sampling, peak = self.sampling, float(row[best])
+        if sampling.temperature == 0:
             return best
-        if s.top_k or s.top_p < 1 or s.min_p > 0:
-            return _choose_cut(row, float(row[best]), s, self._random)
-        return _choose_any(row, float(row[best]), s.temperature, self._random)
+        if sampling.top_k or sampling.top_p < 1 or sampling.min_p > 0:
+            return _choose_cut(row, peak, sampling, self._random)
+        return _choose_any(row, peak, sampling.temperature, self._random)
 
 
 def _choose_any(row: Row, peak: float, temperature: float, random: np.random.Generator) -> int:
     """Return a token out of the whole vocabulary, without weighing all of it (rejection sampling).
 
-    Tokens near the best have their weight, e^((logit - peak) / temperature). The others have
-    together what they would have if each were at the edge: where one of these is drawn, it is taken
-    as often as it is likelier than that, else all is drawn again. So each token comes out exactly
-    as often as the softmax says.
+    Tokens near the best have their weight, e^((logit - peak) / temperature). All tokens together
+    get a second share of the total, as if each were at the edge. A draw that falls into it picks a
+    token uniformly. That token is taken with the ratio of its weight to that of the edge, if it is
+    a far one; otherwise all is drawn again. So each token comes out exactly as often as the softmax
+    says.
     """
-    edge = np.float32(peak - temperature * NEAR)
+    edge = np.float32(peak - temperature * NEAR_WINDOW)
     near = np.flatnonzero(row >= edge)
-    sums = _weights(row[near], peak, temperature).cumsum(dtype=np.float64)
+    sums = _softmax_weights(row[near], peak, temperature).cumsum(dtype=np.float64)
+    near_total = float(sums[-1])
+    far_bound = len(row) * math.exp(-NEAR_WINDOW)
     while True:
-        target = _uniform(random) * (float(sums[-1]) + len(row) * math.exp(-NEAR))
+        target = _uniform(random) * (near_total + far_bound)
         if target <= sums[-1]:
             return int(near[np.searchsorted(sums, target)])
         token = int(random.integers(len(row)))
-        if row[token] < edge and _uniform(random) <= math.exp(
-            (float(row[token]) - peak) / temperature + NEAR
-        ):
-            return token
+        if row[token] < edge:
+            ratio = math.exp((float(row[token]) - peak) / temperature + NEAR_WINDOW)
+            if _uniform(random) <= ratio:
+                return token
 
 
 def _uniform(random: np.random.Generator) -> float:
     return 1.0 - random.random()  # in (0, 1], so that a token of probability 0 is never hit
 
 
-def _weights(logits: Row, peak: float, temperature: float) -> Row:
-    each: Row = np.exp((logits - np.float32(peak)) / np.float32(temperature))
-    return each
+def _softmax_weights(logits: Row, peak: float, temperature: float) -> Row:
+    """Return e^((logit - peak) / temperature): 1 for the best."""
+    weights: Row = np.exp((logits - np.float32(peak)) / np.float32(temperature))
+    return weights
 
 
-def _choose_cut(row: Row, peak: float, s: Sampling, random: np.random.Generator) -> int:
+def _choose_cut(row: Row, peak: float, sampling: Sampling, random: np.random.Generator) -> int:
     """Return a token out of those that top-k, top-p and min-p leave."""
-    span = min(WINDOW, -math.log(s.min_p)) if s.min_p > 0 else WINDOW
-    # most often the first k are soon found
-    for reach in (4.0, 8.0, 12.0, WINDOW) if s.top_k else (WINDOW,):
-        ids = np.flatnonzero(row >= np.float32(peak - s.temperature * min(reach, span)))
-        if len(ids) >= s.top_k > 0 or reach >= span:
+    temperature, top_k, min_p = sampling.temperature, sampling.top_k, sampling.min_p
+    # min-p is a window too: a weight of min_p or more lies within -ln(min_p) of the best
+    window = min(CUT_WINDOW, -math.log(min_p)) if min_p > 0 else CUT_WINDOW
+    # A narrow window most often holds k tokens already, and few others to sort.
+    for reach in TOP_K_WINDOWS if top_k else (CUT_WINDOW,):
+        ids = np.flatnonzero(row >= np.float32(peak - temperature * min(reach, window)))
+        if len(ids) >= top_k > 0 or reach >= window:
             break
-    if s.top_k and len(ids) > s.top_k:
-        ids = ids[np.argpartition(row[ids], -s.top_k)[-s.top_k :]]
-    each = _weights(row[ids], peak, s.temperature)
-    if s.top_p < 1:
-        kept = _nucleus(each, s.top_p)
-        ids, each = ids[kept], each[kept]
-    sums = each.cumsum(dtype=np.float64)
+    if top_k and len(ids) > top_k:
+        ids = ids[np.argpartition(row[ids], -top_k)[-top_k:]]
+    weights = _softmax_weights(row[ids], peak, temperature)
+    if sampling.top_p < 1:
+        nucleus = _nucleus(weights, sampling.top_p)
+        ids, weights = ids[nucleus], weights[nucleus]
+    sums = weights.cumsum(dtype=np.float64)
     return int(ids[np.searchsorted(sums, _uniform(random) * sums[-1])])
 
 
-def _nucleus(each: Row, top_p: float) -> NDArray[np.intp]:
-    """Return where the largest are which together hold `top_p` of all."""
-    enough = top_p * float(each.sum(dtype=np.float64))
-    # most often a few are enough: sorting all of them is slow
-    for reach in range(2, math.ceil(WINDOW) + 2, 2):
-        likely = np.flatnonzero(each >= np.float32(math.exp(-reach)))
-        if each[likely].sum(dtype=np.float64) >= enough:
+def _nucleus(weights: Row, top_p: float) -> NDArray[np.intp]:
+    """Return the positions of the largest weights which together hold `top_p` of the sum."""
+    wanted = top_p * float(weights.sum(dtype=np.float64))
+    # To sort all of them is slow, and most often a few are enough: the window grows by 2 nats.
+    for reach in range(2, math.ceil(CUT_WINDOW) + 2, 2):
+        likely = np.flatnonzero(weights >= np.float32(math.exp(-reach)))
+        if weights[likely].sum(dtype=np.float64) >= wanted:
             break
-    likely = likely[np.argsort(-each[likely], kind="stable")]
-    sums = each[likely].cumsum(dtype=np.float64)
-    return likely[: int(np.searchsorted(sums, enough)) + 1]
+    likely = likely[np.argsort(-weights[likely], kind="stable")]
+    sums = weights[likely].cumsum(dtype=np.float64)
+    return likely[: int(np.searchsorted(sums, wanted)) + 1]

@@ -1,8 +1,12 @@
-"""What is done with one sequence after its prompt: write a completion, score given tokens, look at
-hidden states.
+"""Tasks: what to do with one sequence after its prompt.
 
-A task is fed outputs of the model, first the one after the prompt's last token, and says which
-tokens to read next (`unread`), until it has a `result`.
+GenerateTask      writes a completion
+ScoreTask         gives the log-probabilities of given tokens
+HiddenStateTask   gives hidden states at given tokens
+NextTokenTask     gives the log-probability of every possible next token
+
+An engine gives a task the model's outputs (`take`), first the one after the prompt's last token.
+The task lists the tokens to read next (`unread`), until it has a `result`.
 """
 
 from collections.abc import Sequence
@@ -20,7 +24,7 @@ Result = Completion | tuple[float, ...] | Row | RequestError
 
 
 class Vocabulary(Protocol):
-    """A model's tokens, and what it says of itself."""
+    """A model's tokens, and its chat template."""
 
     name: str
     vocab_size: int
@@ -33,7 +37,10 @@ class Vocabulary(Protocol):
         ...
 
     def tokens(self, pieces: Sequence[Piece]) -> list[int]:
-        """Return a prompt's tokens, opened by BOS where the vocabulary wants that; plain text becomes no control."""
+        """Return a prompt's tokens, opened by BOS if the vocabulary wants that.
+
+        Plain text never becomes a control token.
+        """
         ...
 
     def piece(self, token: int) -> bytes:
@@ -46,30 +53,30 @@ class Vocabulary(Protocol):
 
 
 class Task(Protocol):
-    """One sequence's work. `index` is the place of its request in the caller's list."""
+    """One sequence's work. `index` is the position of its request in the caller's list."""
 
     index: int
-    room: int  # the most cells it takes after the prompt
+    max_new_tokens: int  # the most that it reads after the prompt, each in a cell of the cache
     unread: list[tuple[int, bool]]  # tokens to be read next, and whether their output is wanted
 
     @property
     def result(self) -> Result | None:
-        """Return what came of it, None until it is done."""
+        """Return the result, None until the task is done."""
         ...
 
     def take(self, output: Output) -> None:
         """Use the output after the prompt or after a wanted token.
 
-        Raises RequestError if it makes no sense.
+        Raises RequestError for an output that is not made of numbers.
         """
         ...
 
 
-# a prompt's tokens, at least one, and what is to be done with it, at least one
+# a prompt's tokens, at least one, and its tasks, at least one
 Job = tuple[list[int], list[Task]]
 
 
-class Writing:
+class GenerateTask:
     """Writes one sample of a request."""
 
     def __init__(
@@ -81,20 +88,20 @@ class Writing:
         sampler: Sampler,
         adapter: str | None,
     ) -> None:
-        self.index, self.room = index, request.sampling.max_tokens
+        self.index, self.max_new_tokens = index, request.sampling.max_tokens
         self.unread: list[tuple[int, bool]] = []
         self.result: Completion | None = None
         self._number, self._settings, self._model = number, request.sampling, model
         self._sampler, self._adapter = sampler, adapter
-        # In bytes, since a character may be spread over tokens; UTF-8 never matches inside a
-        # character.
+        # In bytes, for a character may be spread over tokens. A match never begins inside another
+        # character: UTF-8 is made so.
         self._stops = [stop.encode("utf-8", "replace") for stop in request.sampling.stop]
         self._tokens: list[int] = []
         self._logprobs: list[float] = []
         self._entropies: list[float] | None = [] if request.entropy else None
         self._margin: float | None = None
         self._text = bytearray()
-        self._drawn = 0
+        self._drawn = 0  # tokens, also those that were forgotten
 
     def take(self, output: Output) -> None:
         """Draw the next token, and end if that was the last."""
@@ -103,7 +110,8 @@ class Writing:
         self._tokens.append(token)
         self._logprobs.append(output.logprob(token))
         if self._entropies is not None:
-            self._margin = output.margin() if not self._entropies else self._margin
+            if not self._entropies:  # of the first token
+                self._margin = output.margin()
             self._entropies.append(output.entropy())
         self.unread.append((token, True))
         finish, length = self._finish(token)
@@ -123,24 +131,28 @@ class Writing:
             )
 
     def _finish(self, token: int) -> tuple[Literal["stop", "length"] | None, int]:
-        """Take in a token's text; return whether and why it ends here, and after how many bytes."""
+        """Add a token's text; return why the text ends here, if it does, and at how many bytes."""
         before = len(self._text)
         if self._model.ends(token):
             return "stop", before
         self._text += self._model.piece(token)
-        if self._is_blank():
-            return "length" if self._drawn == self.room else None, len(self._text)
-        found = [self._text.find(stop, max(0, before - len(stop) + 1)) for stop in self._stops]
-        if any(at >= 0 for at in found):
-            return "stop", min(at for at in found if at >= 0)
-        return "length" if self._drawn == self.room else None, len(self._text)
+        if not self._is_blank():
+            # A stop string may begin in the text before. Only where it could end in the new token
+            # is searched.
+            searches = [
+                self._text.find(stop, max(0, before - len(stop) + 1)) for stop in self._stops
+            ]
+            positions = [position for position in searches if position >= 0]
+            if positions:
+                return "stop", min(positions)
+        return "length" if self._drawn == self.max_new_tokens else None, len(self._text)
 
     def _is_blank(self) -> bool:
-        """Return whether there is nothing yet but white space, which is no part of the text."""
+        """Return whether all so far is white space that is not to count (`skip_blank`)."""
         return self._settings.skip_blank and not self._text.strip()
 
     def _forget(self) -> None:
-        """Leave out what was written so far."""
+        """Leave the tokens so far out of the completion; the model has read them."""
         self._text.clear()
         self._tokens.clear()
         self._logprobs.clear()
@@ -148,11 +160,12 @@ class Writing:
             self._entropies.clear()
 
 
-class Scoring:
-    """Reads given tokens; the result is the log-probability of each."""
+class ScoreTask:
+    """Reads given tokens; the result is the log-probability of each, in nats."""
 
     def __init__(self, index: int, tokens: Sequence[int]) -> None:
-        self.index, self.room = index, len(tokens)
+        self.index, self.max_new_tokens = index, len(tokens)
+        # the output after a token tells of the next one, so the last need not be read
         self.unread = [(token, True) for token in tokens[:-1]]
         self.result: tuple[float, ...] | None = None
         self._tokens = tokens
@@ -165,48 +178,49 @@ class Scoring:
             self.result = tuple(self._logprobs)
 
 
-class Looking:
+class HiddenStateTask:
     """Reads given tokens; the result are hidden states, (places, width).
 
-    Place 0 is the prompt's last token, place i the i-th of the tokens.
+    Place 0 is the prompt's last token, place i the i-th of the tokens (from 1).
     """
 
     def __init__(self, index: int, tokens: Sequence[int], places: Sequence[int]) -> None:
         last = max(places)
-        self.index, self.room = index, last
+        self.index, self.max_new_tokens = index, last
         self.unread = [(token, i + 1 in places) for i, token in enumerate(tokens[:last])]
         self.result: Row | None = None
         self._places = places
-        self._found: dict[int, Row] = {}
+        self._states: dict[int, Row] = {}
+        # Outputs come in this order. The one after the prompt always comes, wanted or not.
         self._order = sorted({0, *places})
 
     def take(self, output: Output) -> None:
-        """Keep a copy of a hidden state."""
+        """Keep a copy of a hidden state: the engine uses its memory again."""
         assert output.hidden is not None
         if not np.isfinite(output.hidden).all():
             raise RequestError(
                 "the model gave hidden states that are not numbers: a damaged file or adapter; "
                 "fetch or tune it again"
             )
-        self._found[self._order[len(self._found)]] = output.hidden.copy()
-        if len(self._found) == len(self._order):
-            self.result = np.stack([self._found[place] for place in self._places])
+        self._states[self._order[len(self._states)]] = output.hidden.copy()
+        if len(self._states) == len(self._order):
+            self.result = np.stack([self._states[place] for place in self._places])
 
 
-class Telling:
-    """Reads nothing; the result is the log-probability of every token that may come after the prompt."""
+class NextTokenTask:
+    """Reads nothing; the result is the log-probability of every possible next token."""
 
     def __init__(self, index: int) -> None:
-        self.index, self.room = index, 0
+        self.index, self.max_new_tokens = index, 0
         self.unread: list[tuple[int, bool]] = []
         self.result: Row | None = None
 
     def take(self, output: Output) -> None:
-        """Keep the whole row, also where it has what is no number: that is for who asks to see."""
+        """Keep the whole row, also with NaN in it: so the caller knows a damaged adapter."""
         self.result = output.logits - np.float32(output.total)
 
 
-def common(one: Sequence[int], other: Sequence[int]) -> int:
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     """Return how many tokens two texts both begin with."""
-    most = min(len(one), len(other))
-    return next((i for i in range(most) if one[i] != other[i]), most)
+    shorter = min(len(a), len(b))
+    return next((i for i in range(shorter) if a[i] != b[i]), shorter)

@@ -17,7 +17,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 import click
-from selfloop_plugins.models import locate as models
+from selfloop_plugins import models
 
 from selfloop.errors import DiskFullError, StoreError
 from selfloop.storage import atomic
@@ -169,7 +169,7 @@ def is_noted(path: Path, command: str) -> bool:
 
 def _note(path: Path) -> Path:
     name = blake2b(os.fsencode(path.resolve()), digest_size=16).hexdigest()
-    return models.cache() / "outputs" / f"{name}.json"
+    return models.cache_folder() / "outputs" / f"{name}.json"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from selfloop_plugins._decoding.backend import Array, Decoding
+from selfloop_plugins._decoding.backend import Array, DecodingBackend
 from selfloop_plugins._decoding.prompting import split
 from selfloop_plugins._decoding.tasks import Job, Result
 
@@ -21,37 +21,33 @@ from .adapter import CONFIG, WEIGHTS
 from .checkpoint import locate, quiet
 from .engine import Engine, attentions
 from .model import Loaded, refuse_unknown_head
+from .options import HfOptions
 
-NAME = "selfloop"
-ON_CPU, ON_GPU = 16, 64  # rows of a batch
+ADAPTER_NAME = "selfloop"  # by which peft knows the adapter
+CPU_ROWS, GPU_ROWS = 16, 64  # of a batch
 
 
-class Transformers(Decoding):
+class Transformers(DecodingBackend):
     """A model of transformers whose completions depend on their request alone; see `engine`.
 
-    Arguments are those of the recipe; see `build`. Another `batch`, device or dtype may give other
-    bits.
+    Another `batch`, device or dtype may give other bits.
     """
 
-    def __init__(
-        self,
-        model: str,
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
-        batch: int | None = None,
-        threads: int | None = None,
-        trust_remote_code: bool = False,
-    ) -> None:
+    def __init__(self, options: HfOptions) -> None:
         """Load a model, converting a GGUF file first."""
-        if threads:
-            torch.set_num_threads(threads)
+        if options.threads:
+            torch.set_num_threads(options.threads)
         self._loaded: Loaded | None = Loaded(
-            locate(model), device=device, dtype=dtype, trust_remote_code=trust_remote_code
+            locate(options.model),
+            device=options.device,
+            dtype=options.dtype,
+            trust_remote_code=options.trust_remote_code,
         )
         refuse_unknown_head(self._loaded.model)
         super().__init__(self._loaded.vocabulary)
-        self._batch = batch or (ON_GPU if self._loaded.device.type == "cuda" else ON_CPU)
+        self._batch = options.batch or (
+            GPU_ROWS if self._loaded.device.type == "cuda" else CPU_ROWS
+        )
         self._engine = Engine(self._loaded.model, self._batch)
         self._info: ModelInfo | None = None
         # by peft, while an adapter is in effect; its layers stand in those of the model
@@ -59,14 +55,15 @@ class Transformers(Decoding):
 
     @property
     def loaded(self) -> Loaded:
-        """Return the model itself, to train it: what is done to its layers shows in what it says."""
-        return self._alive()
+        """Return the model itself, to train it: a change to its layers changes its outputs."""
+        return self._open_model()
 
     def describe(self) -> ModelInfo:
-        """Return what the configuration says, the hash of its files, and the versions that run it."""
+        """Return the configuration's facts, the hash of the files, and the versions that run it."""
         if self._info is None:
-            loaded = self._alive()
-            about = f"{str(loaded.dtype).removeprefix('torch.')} on {loaded.device.type}, {self._batch} rows"
+            loaded = self._open_model()
+            dtype = str(loaded.dtype).removeprefix("torch.")
+            about = f"{dtype} on {loaded.device.type}, {self._batch} rows"
             versions = [(name, version(name)) for name in ("transformers", "torch")]
             self._info = ModelInfo(
                 name=loaded.vocabulary.name,
@@ -82,33 +79,38 @@ class Transformers(Decoding):
         return self._info
 
     def attentions(self, pairs: Sequence[Continuation]) -> list[Array | RequestError]:
-        """Return how much each head looks one token back; see `selfloop.protocols.Backend`."""
-        self._begin()
-        found: list[Any] = [RequestError("the text after the prompt is empty")] * len(pairs)
+        """Return how much each head attends to the token before, (layers, heads, tokens).
+
+        See `selfloop.protocols.Backend`.
+        """
+        self._start_call()
+        results: list[Any] = [RequestError("the text after the prompt is empty")] * len(pairs)
         texts: dict[int, tuple[list[int], int]] = {}
         for i, pair in enumerate(pairs):
             try:
                 prompt, tokens = split(self._vocabulary, pair)
                 self._refuse_too_long(len(prompt), len(tokens), "the text after it")
-                texts |= {i: ([*prompt, *tokens], len(tokens))} if tokens else {}
             except RequestError as error:
-                found[i] = error
+                results[i] = error
+            else:
+                if tokens:
+                    texts[i] = [*prompt, *tokens], len(tokens)
         with progress.task("", len(texts), "texts") as task:
-            for i, weights in attentions(self._alive().model, texts):
-                found[i] = weights
+            for i, weights in attentions(self._open_model().model, texts):
+                results[i] = weights
                 task.advance()
-        return found
+        return results
 
     def close(self) -> None:
         """Free the model, and end the call under way; calling it again does nothing."""
-        self._take_over()
+        self._end_call_under_way()
         if self._loaded:
             self._loaded = None
             del self._engine
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
-    def _alive(self) -> Loaded:
+    def _open_model(self) -> Loaded:
         if self._loaded is None:
             raise ModelError(f"the model {self._vocabulary.name} has been closed")
         return self._loaded
@@ -117,7 +119,7 @@ class Transformers(Decoding):
         return self._engine.run(jobs, layer)
 
     def _refuse_layer(self, layer: int) -> None:
-        last = int(self._alive().text_config.num_hidden_layers)
+        last = int(self._open_model().text_config.num_hidden_layers)
         if not -last - 1 <= layer <= last:
             raise RequestError(
                 f"layer must be from 0 (the tokens) to {last}, or from -1 down to {-last - 1}, "
@@ -125,16 +127,17 @@ class Transformers(Decoding):
             )
 
     def _refuse_too_long(self, prompt: int, answer: int, after: str) -> None:
-        if (total := prompt + answer) > (most := self._alive().context):
+        total, context = prompt + answer, self._open_model().context
+        if total > context:
+            verb = "lower" if after == "max_tokens" else "shorten"
             raise RequestError(
                 f"{prompt} prompt tokens + {answer} that may follow = {total}, but the model "
-                f"reads at most {most}: "
-                f"shorten the prompt or {'lower' if after == 'max_tokens' else 'shorten'} {after}"
+                f"reads at most {context}: shorten the prompt or {verb} {after}"
             )
 
-    def _set(self, adapter: Adapter | None) -> None:
+    def _apply_adapter(self, adapter: Adapter | None) -> None:
         """Put an adapter into effect, and let go of the one before."""
-        model = self._alive().model
+        model = self._open_model().model
         if self._wrapped is not None:
             self._wrapped.unload()  # puts the model's own layers back in their places
             self._wrapped = None
@@ -142,31 +145,32 @@ class Transformers(Decoding):
             return
         if not math.isfinite(adapter.scale):
             raise ModelError(f"an adapter's scale must be a number, not {adapter.scale}")
-        folder = _folder(Path(adapter.path))
+        folder = _adapter_folder(Path(adapter.path))
         try:
             from peft import PeftConfig, PeftModel
             from peft.tuners.lora import LoraLayer
         except ModuleNotFoundError as error:
             raise MissingExtra("peft", "tune", "Loading an adapter") from error
         try:
-            _refuse_other(model, folder)
+            _refuse_foreign(model, folder)
             with quiet():
-                self._wrapped = PeftModel(model, PeftConfig.from_pretrained(str(folder)), NAME)
-                self._wrapped.load_adapter(str(folder), NAME)
+                config = PeftConfig.from_pretrained(str(folder))
+                self._wrapped = PeftModel(model, config, ADAPTER_NAME)
+                self._wrapped.load_adapter(str(folder), ADAPTER_NAME)
         except ModelError:
             raise
         except Exception as error:  # peft and torch have many of their own
-            self._set(None)
+            self._apply_adapter(None)
             raise ModelError(
                 f"{folder} is no adapter for {self._vocabulary.name}: {error}"
             ) from error
         self._wrapped.eval().requires_grad_(requires_grad=False)
         for layer in self._wrapped.modules():
-            if isinstance(layer, LoraLayer) and NAME in layer.scaling:
-                layer.scaling[NAME] *= adapter.scale
+            if isinstance(layer, LoraLayer) and ADAPTER_NAME in layer.scaling:
+                layer.scaling[ADAPTER_NAME] *= adapter.scale
 
 
-def _folder(path: Path) -> Path:
+def _adapter_folder(path: Path) -> Path:
     """Return the folder of an adapter as peft saves it: the path, or the one that it lies in."""
     folder = path if path.is_dir() else path.parent
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
@@ -178,8 +182,11 @@ def _folder(path: Path) -> Path:
     return folder
 
 
-def _refuse_other(model: Any, folder: Path) -> None:
-    """Raise ModelError for an adapter of another architecture: peft passes over what it has no place for."""
+def _refuse_foreign(model: Any, folder: Path) -> None:
+    """Raise ModelError for an adapter of another architecture.
+
+    Peft itself silently skips weights of layers that the model has not.
+    """
     from safetensors import safe_open
 
     kind = json.loads((folder / CONFIG).read_text("utf-8")).get("peft_type")
@@ -187,13 +194,13 @@ def _refuse_other(model: Any, folder: Path) -> None:
         raise ModelError(
             f"{folder} holds an adapter of kind {kind}, not LORA; make one of that kind"
         )
-    there = {name for name, _ in model.named_modules()}
+    modules = {name for name, _ in model.named_modules()}
     with safe_open(folder / WEIGHTS, "pt") as file:
-        names = [
-            name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in file.keys()
-        ]
-    if lost := sorted({name for name in names if name and name not in there}):
+        keys = list(file.keys())
+    layers = {key.removeprefix("base_model.model.").rpartition(".lora_")[0] for key in keys}
+    unknown = sorted(layers - modules - {""})
+    if unknown:
         raise ModelError(
-            f"{folder} is an adapter of another model: this one has no {lost[0]}. Name its own "
+            f"{folder} is an adapter of another model: this one has no {unknown[0]}. Name its own "
             "model"
         )

@@ -1,4 +1,4 @@
-"""What a recipe calls a model -> a folder that transformers loads. A GGUF file is converted once:
+"""A model's name in a recipe -> a folder that transformers loads. A GGUF file is converted once:
 
     <cache>/converted/<sha256 of the file>-<transformers>/    config, tokenizer, weights in bfloat16
     as safetensors
@@ -18,8 +18,7 @@ from operator import length_hint
 from pathlib import Path
 from typing import Any
 
-from selfloop_plugins.models import locate as models
-from selfloop_plugins.models.gguf_header import parts
+from selfloop_plugins import models
 
 from selfloop import progress
 from selfloop.errors import MissingExtra, ModelError
@@ -28,7 +27,7 @@ from selfloop.storage.plain_json import read_object
 
 ADAPTER = "adapter_config.json"
 INDEX = "model.safetensors.index.json"
-SETTINGS = (
+SETTINGS_FILES = (
     "config.json",
     "generation_config.json",
     "tokenizer_config.json",
@@ -48,21 +47,23 @@ class Checkpoint:
     gguf: Path | None = None
 
     def sha256(self) -> str:
-        """Return the hash of the GGUF file; of a folder, that of the names and hashes of what is loaded from it."""
+        """Return the hash of the GGUF file; of a folder, that of its files' names and hashes.
+
+        Only the files that transformers may load count.
+        """
         if self.gguf:
             return models.sha256(self.gguf)
-        kinds = (".safetensors", ".json", ".jinja", ".model", ".py")
-        own = sorted(path for path in Path(self.place).iterdir() if path.suffix in kinds)
-        return hashlib.sha256(
-            "\n".join(f"{path.name} {models.sha256(path)}" for path in own).encode()
-        ).hexdigest()
+        suffixes = (".safetensors", ".json", ".jinja", ".model", ".py")
+        files = sorted(path for path in Path(self.place).iterdir() if path.suffix in suffixes)
+        lines = [f"{path.name} {models.sha256(path)}" for path in files]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def check(model: str) -> None:
     """Raise ModelError for what can be seen to be wrong without fetching or converting anything."""
     path = Path(model).expanduser()
     if path.is_dir():
-        _refuse_other(path)
+        _refuse_folder(path)
     elif not _on_hub(model):
         models.check(model)
 
@@ -74,7 +75,7 @@ def locate(model: str) -> Checkpoint:
     """
     path = Path(model).expanduser()
     if path.is_dir():
-        _refuse_other(path)
+        _refuse_folder(path)
         return Checkpoint(str(path))
     if _on_hub(model):
         return Checkpoint(model)
@@ -84,13 +85,13 @@ def locate(model: str) -> Checkpoint:
 
 def _on_hub(model: str) -> bool:
     return (
-        model not in models.KNOWN
+        model not in models.KNOWN_MODELS
         and not Path(model).expanduser().exists()
         and bool(_HUB.fullmatch(model))
     )
 
 
-def _refuse_other(folder: Path) -> None:
+def _refuse_folder(folder: Path) -> None:
     """Raise ModelError for a folder that is no model, or holds more than a model."""
     # transformers would load the model that it names, and the adapter
     if (folder / ADAPTER).is_file():
@@ -103,7 +104,7 @@ def _refuse_other(folder: Path) -> None:
             f"{folder} has no config.json: it is no model of transformers. Name a folder that has "
             "one"
         )
-    for name in SETTINGS:
+    for name in SETTINGS_FILES:
         _read_settings(folder / name)
     if not any(folder.glob("*.safetensors")):
         raise ModelError(
@@ -111,18 +112,20 @@ def _refuse_other(folder: Path) -> None:
             "not loaded: "
             "save the model with save_pretrained"
         )
-    files = _read_settings(folder / INDEX).get("weight_map", {})
-    names = sorted(set(map(str, files.values()))) if isinstance(files, dict) else []
-    if missing := [name for name in names if not (folder / name).is_file()]:
+    # the index maps each tensor to its file
+    weight_map = _read_settings(folder / INDEX).get("weight_map", {})
+    names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
         raise ModelError(
             f"{folder} lacks {missing[0]} ({len(missing)} of {len(names)} files). Fetch all of them"
         )
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    """Return what one of a model's JSON files says, nothing where there is none.
+    """Return one of a model's JSON files, empty if it is not there.
 
-    Raises ModelError.
+    Raises ModelError for a damaged one.
     """
     if not path.exists():
         return {}
@@ -135,12 +138,12 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 def converted(shipped: Path) -> Path:
     """Return the folder with a GGUF file's model, made now if it is not there yet."""
-    folder = (
-        models.cache() / "converted" / f"{models.sha256(shipped)[:16]}-{version('transformers')}"
-    )
+    # another version of transformers may convert it in another way
+    name = f"{models.sha256(shipped)[:16]}-{version('transformers')}"
+    folder = models.cache_folder() / "converted" / name
     if folder.is_dir():
         return folder
-    with models.making("the converted model", folder.with_name(f"{folder.name}.lock")):
+    with models.exclusive("the converted model", folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():  # another process may have converted it meanwhile
             _convert(shipped, folder)
     return folder
@@ -150,7 +153,7 @@ def _convert(shipped: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if len(parts(shipped)) > 1:
+    if len(models.files_of(shipped)) > 1:
         raise ModelError(
             f"{shipped} is one of several files, of which transformers would read this one alone; "
             "merge them with "
@@ -165,18 +168,17 @@ def _convert(shipped: Path, folder: Path) -> None:
         try:
             where: dict[str, Any] = {"gguf_file": shipped.name, "local_files_only": True}
             tokenizer = AutoTokenizer.from_pretrained(str(shipped.parent), **where)
-            with _counted(task):
+            with _counting_tensors(task):
                 model = AutoModelForCausalLM.from_pretrained(
                     str(shipped.parent), dtype=torch.bfloat16, **where
                 )
         except ImportError as error:
             raise MissingExtra("gguf", "tune", f"Converting {shipped.name}") from error
-        except (
-            Exception
-        ) as error:  # it raises KeyError, ValueError and more for what it does not know
+        except Exception as error:
+            # it raises KeyError, ValueError and more for models that it does not know
             raise ModelError(
                 f"transformers {version('transformers')} cannot convert {shipped}: "
-                f"{_first(error)}. "
+                f"{_first_line(error)}. "
                 "Name a folder or a hub name of the same model instead"
             ) from error
         _unquantised(model)
@@ -186,7 +188,10 @@ def _convert(shipped: Path, folder: Path) -> None:
 
 
 def _unquantised(model: Any) -> None:
-    """Take off what says that the weights are packed: they are plain numbers by now, and could not be saved else."""
+    """Take off the marks of packed weights.
+
+    The weights are plain numbers by now, and transformers would refuse to save them as packed ones.
+    """
     for name in ("hf_quantizer", "quantization_method"):
         with suppress(AttributeError):
             delattr(model, name)
@@ -207,8 +212,11 @@ def saving() -> Iterator[None]:
 
 
 @contextmanager
-def _counted(task: progress.Task) -> Iterator[None]:
-    """Let `task` count the tensors that transformers unpacks: it shows them in a bar of tqdm, which goes nowhere."""
+def _counting_tensors(task: progress.Task) -> Iterator[None]:
+    """Let `task` count the tensors that transformers unpacks.
+
+    Transformers itself shows them in a bar of tqdm, which `quiet` hides.
+    """
     from transformers import modeling_gguf_pytorch_utils
 
     def bar(tensors: Iterable[Any], **options: Any) -> Iterator[Any]:
@@ -218,12 +226,12 @@ def _counted(task: progress.Task) -> Iterator[None]:
             task.count(number, total, "tensors")
 
     module: Any = modeling_gguf_pytorch_utils
-    theirs = module.tqdm
+    original = module.tqdm
     module.tqdm = bar
     try:
         yield
     finally:
-        module.tqdm = theirs
+        module.tqdm = original
 
 
 def writing(model: Any, folder: Path) -> AbstractContextManager[progress.Task]:
@@ -234,7 +242,7 @@ def writing(model: Any, folder: Path) -> AbstractContextManager[progress.Task]:
     )
 
 
-def _first(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
 
 
@@ -242,18 +250,18 @@ def _first(error: Exception) -> str:
 def quiet() -> Iterator[None]:
     """Let transformers show neither bars nor warnings meanwhile.
 
-    Some of its bars ask nobody, so they go nowhere.
+    Some of its bars cannot be switched off, so standard error is discarded too.
     """
     from transformers.utils import logging
 
-    theirs: Any = logging  # it has no types
-    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity_error()
-    theirs.disable_progress_bar()
+    hf_logging: Any = logging  # it has no types
+    level, has_bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
     try:
         with redirect_stderr(StringIO()):
             yield
     finally:
-        theirs.set_verbosity(level)
-        if bars:
-            theirs.enable_progress_bar()
+        hf_logging.set_verbosity(level)
+        if has_bars:
+            hf_logging.enable_progress_bar()

@@ -1,17 +1,21 @@
 """Tokens in, outputs out, in batches of one shape.
 
-What a row of a matrix product comes to depends, in its last bits, on the shape of the product, and
-not on the other rows. So every call of the model has `batch` rows, some of them idle if need be,
-and a length that the row's own text says alone: prompts are read in chunks of `CHUNK` tokens from
-their beginning, and continuations that are written together have prompts of as many chunks. Then a
-result depends on its request alone, as `selfloop.testing` demands; and chunks that several prompts
-begin with are read once, for they come out the same bit for bit.
+The last bits of a row of a matrix product depend on the shape of the product, and not on the other
+rows. So every call of the model has one shape for each text, whatever is asked beside it:
 
-A prompt's last chunk is filled up; what fills it stays in the cache as a hole that nothing looks
-at. Masks are made here: transformers leaves a mask out where no row needs one, and then another
-kernel runs.
+* It has `batch` rows, some of them idle if need be.
+* Prompts are read in chunks of `CHUNK` tokens from their beginning. The last chunk is filled up,
+  and the filling stays in the cache as a hole that nothing looks at.
+* Continuations that are written together have prompts of the same number of chunks.
+
+Then a result depends on its request alone, as `selfloop.testing` demands. Chunks that several
+prompts begin with are read once, for they come out the same bit for bit.
+
+Masks are made here: transformers leaves a mask out if no row needs one, and then another kernel
+runs.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, islice
@@ -19,40 +23,44 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from selfloop_plugins._decoding.sampling import Output, read
-from selfloop_plugins._decoding.tasks import Job, Result, Task, common
+from selfloop_plugins._decoding.sampling import Output, read_logits
+from selfloop_plugins._decoding.tasks import Job, Result, Task, common_prefix
 from transformers import DynamicCache
 
 from selfloop.errors import ModelError, RequestError
 
 from .model import cache_argument, head, trunk, windows
 
-CHUNK = 32
-AT_ONCE = 16_384  # tokens of prompts and continuations whose keys and values are held at once
-KINDS = {"", "full_attention", "sliding_attention"}
+CHUNK = 32  # tokens
+# of prompts and continuations whose keys and values are in memory at once
+MAX_TOKENS_IN_MEMORY = 16_384
+ATTENTION_KINDS = {"", "full_attention", "sliding_attention"}
 
 # of each layer: keys and values, (heads, tokens, width)
-Keys = list[tuple[torch.Tensor, torch.Tensor]]
-Way = tuple[int, ...]
+KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]
 Item = TypeVar("Item")
 
 
 @dataclass(slots=True)
 class Chunk:
-    """Some tokens after a way of others, and what reading them left in the cache."""
+    """Some tokens after other chunks, and what reading them left in the cache."""
 
-    tokens: Way
+    tokens: tuple[int, ...]
     before: "Chunk | None"
-    kept: Keys = field(default_factory=list)
+    cached: KeysAndValues = field(default_factory=list)
 
-    def way(self) -> list["Chunk"]:
+    def path(self) -> list["Chunk"]:
         """Return the chunks from the beginning to this one."""
-        return [*(self.before.way() if self.before else []), self]
+        return [*(self.before.path() if self.before else []), self]
 
 
 @dataclass(slots=True)
 class Text:
-    """A task, the tokens that are known before anything is written, and after which of them it wants the output."""
+    """A task, and the tokens that are known before anything is written.
+
+    `wanted`: the positions of the tokens after which the task wants the output. `last`: the last
+    chunk that was read.
+    """
 
     task: Task
     tokens: list[int]
@@ -62,7 +70,7 @@ class Text:
     @property
     def chunks(self) -> int:
         """Return how many chunks the tokens take."""
-        return -(-len(self.tokens) // CHUNK)
+        return math.ceil(len(self.tokens) / CHUNK)
 
 
 class Engine:
@@ -72,162 +80,185 @@ class Engine:
         self._trunk, self._batch = trunk(model), batch
         self._head, self._cache_name = head(model), cache_argument(model)
         self._windows = windows(model.config.get_text_config())
-        if strange := set(self._windows) - KINDS:
-            has = f"{model.config.model_type} has {', '.join(strange)}"
+        if unknown := set(self._windows) - ATTENTION_KINDS:
+            has = f"{model.config.model_type} has {', '.join(unknown)}"
             raise ModelError(
                 f"{has}, which the backend hf cannot batch. Take another model, or its GGUF by "
                 "llama_cpp"
             )
         self._device = model.device
-        # which adds its mask to the weights
-        self._added = model.config._attn_implementation == "eager"
+        # of attention in plain PyTorch, which adds its mask to the weights
+        self._additive_masks = model.config._attn_implementation == "eager"
         self._lowest = torch.tensor(
             torch.finfo(model.dtype).min, dtype=model.dtype, device=model.device
         )
 
     @torch.inference_mode()
     def run(self, jobs: Sequence[Job], layer: int | None) -> Iterator[tuple[int, Result]]:
-        """Yield (index of the task, its result) as they end; with a `layer`, outputs hold its states, and no logits."""
-        texts = sorted(
-            (text for prompt, tasks in jobs for text in _texts(prompt, tasks)),
-            key=lambda t: t.tokens,
-        )
-        for some in _slices(texts):
-            yield from self._read(some, layer)
-            still = sorted(
-                (t for t in some if t.task.unread), key=lambda t: (t.chunks, t.task.room)
-            )
-            for _, group in groupby(still, key=lambda t: t.chunks):
-                for wave in _batches(group, self._batch):
-                    yield from self._write(wave)
+        """Yield (index of the task, its result) as they end.
 
-    def _read(self, texts: Sequence[Text], layer: int | None) -> Iterator[tuple[int, Result]]:
-        """Read what is known of the texts, level by level, and feed the tasks."""
+        With a `layer`, outputs hold its states, and no logits.
+        """
+        texts: list[Text] = []
+        for prompt, tasks in jobs:
+            texts += _texts_of(prompt, tasks)
+        # In lexical order, texts stand beside those which they share most chunks with.
+        texts.sort(key=lambda text: text.tokens)
+        for portion in _portions(texts):
+            yield from self._read_prompts(portion, layer)
+            unfinished = [text for text in portion if text.task.unread]
+            # texts of about the same length end together, and leave no rows idle
+            unfinished.sort(key=lambda text: (text.chunks, text.task.max_new_tokens))
+            for _, same_chunks in groupby(unfinished, key=lambda text: text.chunks):
+                for wave in _batches(same_chunks, self._batch):
+                    yield from self._write_wave(wave)
+
+    def _read_prompts(
+        self, texts: Sequence[Text], layer: int | None
+    ) -> Iterator[tuple[int, Result]]:
+        """Read the known tokens of the texts, and feed the tasks.
+
+        A level is a chunk's number from the beginning: the chunks of one level have one shape.
+        """
         for level in range(max(text.chunks for text in texts)):
-            todo: dict[tuple[int, Way], tuple[Chunk, list[Text]]] = {}
-            for text in (t for t in texts if t.chunks > level):
-                tokens = tuple(text.tokens[level * CHUNK : (level + 1) * CHUNK])
-                chunk, own = todo.setdefault(
-                    (id(text.last), tokens), (Chunk(tokens, text.last), [])
-                )
-                own.append(text)
-                text.last = chunk
-            for some in _batches(todo.values(), self._batch):
-                states = self._forward([chunk for chunk, _ in some], level, layer)
-                yield from self._feed(states, [own for _, own in some], level, layer)
+            chunks = _next_chunks(texts, level)
+            for batch in _batches(chunks, self._batch):
+                states = self._forward([chunk for chunk, _ in batch], level, layer)
+                yield from self._feed(states, [sharers for _, sharers in batch], level, layer)
 
     def _forward(self, chunks: Sequence[Chunk], level: int, layer: int | None) -> torch.Tensor:
-        """Read one chunk a row; return the states of `layer`, or the last, (batch, CHUNK, width)."""
+        """Read one chunk a row.
+
+        Return the states of `layer`, or of the last one, (batch, CHUNK, width).
+        """
         start, end = level * CHUNK, (level + 1) * CHUNK
         filled = [[*chunk.tokens, *[0] * (CHUNK - len(chunk.tokens))] for chunk in chunks]
-        tokens = self._rows(torch.tensor(filled))
-        cache = self._cache([chunk.before.way() if chunk.before else [] for chunk in chunks])
+        tokens = self._full_batch(torch.tensor(filled))
+        cache = self._cache([chunk.before.path() if chunk.before else [] for chunk in chunks])
+        # All chunks of a level begin at the same position: slot and position are one number here.
         slots = torch.arange(end, device=self._device)
         queries = slots[start:]
-        seen = slots[None, :] <= queries[:, None]
-        places = queries.expand(self._batch, -1)
-        masks = self._masks(seen.expand(self._batch, -1, -1), slots.expand(self._batch, -1), places)
-        states = self._call(tokens, places, masks, cache, layer)
+        causal = slots[None, :] <= queries[:, None]  # (CHUNK, slots)
+        positions = queries.expand(self._batch, -1)
+        masks = self._masks(
+            causal.expand(self._batch, -1, -1), slots.expand(self._batch, -1), positions
+        )
+        states = self._call(tokens, positions, masks, cache, layer)
         for row, chunk in enumerate(chunks):
-            chunk.kept = [
-                (k[row, :, start:].clone(), v[row, :, start:].clone()) for k, v in _held(cache)
+            # clones: a view would keep the whole batch's memory
+            chunk.cached = [
+                (keys[row, :, start:].clone(), values[row, :, start:].clone())
+                for keys, values in _keys_and_values(cache)
             ]
         return states
 
     def _feed(
         self, states: torch.Tensor, texts: Sequence[Sequence[Text]], level: int, layer: int | None
     ) -> Iterator[tuple[int, Result]]:
-        """Give the tasks what they want to know after the tokens of one chunk."""
-        start = level * CHUNK
-        asked: dict[tuple[int, int], list[Task]] = {}
-        for row, own in enumerate(texts):
-            for text in own:
-                for place in text.wanted:
-                    if start <= place < start + CHUNK:
-                        asked.setdefault((row, place - start), []).append(text.task)
-        for some in _batches(sorted(asked), self._batch):
-            rows, places = zip(*some, strict=True)
-            outputs = self._outputs(states[list(rows), list(places)], layer)
-            for key, output in zip(some, outputs, strict=True):
-                for task in asked[key]:
-                    yield from _taken(task, output)
+        """Give tasks the outputs that they want after the tokens of one chunk.
 
-    def _write(self, wave: Sequence[Text]) -> Iterator[tuple[int, Result]]:
-        """Let up to `batch` tasks go on by a token at a time, until all are done."""
+        `texts` are, for each row of the batch, those that share its chunk. An output that several
+        of them want is computed once.
+        """
+        start = level * CHUNK
+        tasks_at: dict[tuple[int, int], list[Task]] = {}  # by row and column of `states`
+        for row, sharers in enumerate(texts):
+            for text in sharers:
+                for position in text.wanted:
+                    if start <= position < start + CHUNK:
+                        tasks_at.setdefault((row, position - start), []).append(text.task)
+        for batch in _batches(sorted(tasks_at), self._batch):
+            rows, columns = zip(*batch, strict=True)
+            outputs = self._outputs(states[list(rows), list(columns)], layer)
+            for place, output in zip(batch, outputs, strict=True):
+                for task in tasks_at[place]:
+                    yield from _feed_task(task, output)
+
+    def _write_wave(self, wave: Sequence[Text]) -> Iterator[tuple[int, Result]]:
+        """Let up to `batch` tasks go on by a token at a time, until all are done.
+
+        A row whose task is done reads token 0 from then on: the batch keeps its shape.
+        """
         assert all(text.last for text in wave)
-        ways = [text.last.way() for text in wave if text.last]
-        cache = self._cache(ways)
-        lengths = self._rows(torch.tensor([len(text.tokens) for text in wave]))
+        cache = self._cache([text.last.path() for text in wave if text.last])
+        lengths = self._full_batch(torch.tensor([len(text.tokens) for text in wave]))
         slots = torch.arange(wave[0].chunks * CHUNK, device=self._device)
-        there = slots[None, :] < lengths[:, None]  # (batch, slots): not a hole
-        places = slots.expand(self._batch, -1)
+        # (batch, slots): whether there is a token and not a hole, and its position in the text
+        filled = slots[None, :] < lengths[:, None]
+        positions = slots.expand(self._batch, -1)
         live = dict(enumerate(text.task for text in wave))
         step = 0
         while live:
-            told = [live[row].unread.pop(0)[0] if row in live else 0 for row in range(len(wave))]
-            now = (lengths + step)[:, None]
-            there, places = (
-                torch.cat([there, torch.ones_like(now, dtype=torch.bool)], 1),
-                torch.cat([places, now], 1),
-            )
+            tokens = [live[row].unread.pop(0)[0] if row in live else 0 for row in range(len(wave))]
+            now = (lengths + step)[:, None]  # positions of the new tokens, (batch, 1)
+            filled = torch.cat([filled, torch.ones_like(now, dtype=torch.bool)], 1)
+            positions = torch.cat([positions, now], 1)
+            masks = self._masks(filled[:, None], positions, now)
             states = self._call(
-                self._rows(torch.tensor(told))[:, None],
-                now,
-                self._masks(there[:, None], places, now),
-                cache,
-                None,
+                self._full_batch(torch.tensor(tokens))[:, None], now, masks, cache, None
             )
             for row, output in enumerate(self._outputs(states[: len(wave), 0], None)):
                 if row in live:
-                    yield from _taken(live[row], output)
+                    yield from _feed_task(live[row], output)
                     if live[row].result is not None or not live[row].unread:
                         del live[row]
             step += 1
 
     def _call(
-        self, tokens: torch.Tensor, places: torch.Tensor, masks: Any, cache: Any, layer: int | None
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        masks: Any,
+        cache: Any,
+        layer: int | None,
     ) -> torch.Tensor:
-        given = {
+        """Run the model on (batch, n) tokens; return the states of `layer`, (batch, n, width)."""
+        inputs = {
             "input_ids": tokens,
-            "position_ids": places,
+            "position_ids": positions,
             "attention_mask": masks,
             self._cache_name: cache,
         }
-        inner = layer not in (None, -1)
-        found = self._trunk(**given, use_cache=True, output_hidden_states=inner)
-        states: torch.Tensor = found.hidden_states[layer] if inner else found.last_hidden_state
+        is_inner = layer not in (None, -1)
+        outputs = self._trunk(**inputs, use_cache=True, output_hidden_states=is_inner)
+        states: torch.Tensor = (
+            outputs.hidden_states[layer] if is_inner else outputs.last_hidden_state
+        )
         return states
 
-    def _masks(self, seen: torch.Tensor, slots: torch.Tensor, queries: torch.Tensor) -> Any:
-        """Return what each query may look at, for each kind of layer; `seen` is (batch, queries, slots)."""
-        far = queries[:, :, None] - slots[:, None, :]
-        found = {
-            kind: (seen & (far < window) if window else seen)[:, None]
-            for kind, window in self._windows.items()
-        }
-        if self._added:
-            found = {kind: torch.where(may, 0.0, self._lowest) for kind, may in found.items()}
-        return (
-            found if len(found) > 1 or "sliding_attention" in found else next(iter(found.values()))
-        )
+    def _masks(self, visible: torch.Tensor, slots: torch.Tensor, queries: torch.Tensor) -> Any:
+        """Return the masks, (batch, 1, queries, slots), for each kind of layer.
 
-    def _cache(self, ways: Sequence[Sequence[Chunk]]) -> Any:
-        """Return a cache with the keys and values of the ways, all of one length, a row each."""
+        `visible`, (batch, queries, slots): what a query may look at without a window. `slots` and
+        `queries` are positions, (batch, slots) and (batch, queries).
+        """
+        distance = queries[:, :, None] - slots[:, None, :]
+        masks: dict[str, torch.Tensor] = {}
+        for kind, window in self._windows.items():
+            within = visible & (distance < window) if window else visible
+            mask = within[:, None]
+            masks[kind] = torch.where(mask, 0.0, self._lowest) if self._additive_masks else mask
+        # transformers wants a mapping from a model whose layers have kinds
+        if len(masks) > 1 or "sliding_attention" in masks:
+            return masks
+        return next(iter(masks.values()))
+
+    def _cache(self, paths: Sequence[Sequence[Chunk]]) -> Any:
+        """Return a cache with the keys and values of the paths, all of one length, a row each."""
         cache = DynamicCache()
-        if ways[0]:
-            joined = [[torch.cat(parts, 1) for parts in _layers(way)] for way in ways]
-            for layer in range(len(joined[0]) // 2):
-                keys, values = (
-                    torch.stack([way[2 * layer + side] for way in joined]) for side in (0, 1)
-                )
-                cache.update(self._rows(keys), self._rows(values), layer)
+        if not paths[0]:
+            return cache
+        for layer in range(len(paths[0][0].cached)):
+            keys = torch.stack([_join_chunks(path, layer, 0) for path in paths])
+            values = torch.stack([_join_chunks(path, layer, 1) for path in paths])
+            cache.update(self._full_batch(keys), self._full_batch(values), layer)
         return cache
 
-    def _rows(self, some: torch.Tensor) -> torch.Tensor:
-        """Return `batch` rows on the device: those given, and the first one over and over."""
-        some = some.to(self._device)
-        idle = self._batch - len(some)
-        return torch.cat([some, some[:1].expand(idle, *some.shape[1:])]) if idle else some
+    def _full_batch(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return `batch` rows on the device: these, and the first one again for each idle row."""
+        rows = rows.to(self._device)
+        idle = self._batch - len(rows)
+        return torch.cat([rows, rows[:1].expand(idle, *rows.shape[1:])]) if idle else rows
 
     def _outputs(self, states: torch.Tensor, layer: int | None) -> Iterable[Output]:
         """Return the output after each state, (rows, width)."""
@@ -235,46 +266,62 @@ class Engine:
             for state in states.float().cpu().numpy():
                 yield Output(np.empty(0, np.float32), 0, 0.0, state)
             return
-        logits = self._head(self._rows(states))[: len(states)].cpu().numpy()
+        logits = self._head(self._full_batch(states))[: len(states)].cpu().numpy()
         scratch = np.empty(logits.shape[1], np.float32)
         for row in logits:
-            yield read(row, scratch)
+            yield read_logits(row, scratch)
 
 
 def _batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some
+    while batch := list(islice(rest, size)):
+        yield batch
 
 
-def _texts(prompt: Sequence[int], tasks: Sequence[Task]) -> Iterator[Text]:
+def _texts_of(prompt: Sequence[int], tasks: Sequence[Task]) -> Iterator[Text]:
+    """Yield a text for each task, with all tokens that the task wants to be read."""
     for task in tasks:
-        known = list(task.unread)
+        following = list(task.unread)
         task.unread.clear()
-        wanted = [len(prompt) + i for i, (_, wants) in enumerate(known) if wants]
-        yield Text(task, [*prompt, *(token for token, _ in known)], [len(prompt) - 1, *wanted])
+        wanted = [len(prompt) + i for i, (_, is_wanted) in enumerate(following) if is_wanted]
+        tokens = [*prompt, *(token for token, _ in following)]
+        yield Text(task, tokens, [len(prompt) - 1, *wanted])
 
 
-def _slices(texts: Sequence[Text]) -> Iterator[list[Text]]:
-    """Yield the texts in order, some at a time: as many as may be in memory at once."""
-    some, size = list[Text](), 0
+def _next_chunks(texts: Sequence[Text], level: int) -> list[tuple[Chunk, list[Text]]]:
+    """Return the chunks of a level, each with the texts that share it.
+
+    Two texts share a chunk if their tokens are the same up to its end.
+    """
+    chunks: dict[tuple[int, tuple[int, ...]], tuple[Chunk, list[Text]]] = {}
     for text in texts:
-        new = (
-            len(text.tokens)
-            - (common(some[-1].tokens, text.tokens) if some else 0)
-            + text.task.room
-        )
-        if some and size + new > AT_ONCE:
-            yield some
-            some, size = [], 0
-        some.append(text)
+        if text.chunks > level:
+            tokens = tuple(text.tokens[level * CHUNK : (level + 1) * CHUNK])
+            # the chunk before stands for all tokens before
+            key = id(text.last), tokens
+            chunk, sharers = chunks.setdefault(key, (Chunk(tokens, text.last), []))
+            sharers.append(text)
+            text.last = chunk
+    return list(chunks.values())
+
+
+def _portions(texts: Sequence[Text]) -> Iterator[list[Text]]:
+    """Yield the texts in order, as many at a time as may be in memory at once."""
+    portion, size = list[Text](), 0
+    for text in texts:
+        shared = common_prefix(portion[-1].tokens, text.tokens) if portion else 0
+        new = len(text.tokens) - shared + text.task.max_new_tokens
+        if portion and size + new > MAX_TOKENS_IN_MEMORY:
+            yield portion
+            portion, size = [], 0
+        portion.append(text)
         size += new
-    if some:
-        yield some
+    if portion:
+        yield portion
 
 
-def _taken(task: Task, output: Output) -> Iterator[tuple[int, Result]]:
-    """Feed a task that is not done; yield its result if it is now, or what is wrong."""
+def _feed_task(task: Task, output: Output) -> Iterator[tuple[int, Result]]:
+    """Feed a task that is not done; yield its result if it is done now, or its error."""
     if task.result is not None:
         return
     try:
@@ -287,39 +334,35 @@ def _taken(task: Task, output: Output) -> Iterator[tuple[int, Result]]:
         yield task.index, task.result
 
 
-def _layers(way: Sequence[Chunk]) -> list[list[torch.Tensor]]:
-    """Return the parts of the first layer's keys, its values, the second layer's keys, and so on."""
-    return [
-        [chunk.kept[layer][side] for chunk in way]
-        for layer in range(len(way[0].kept))
-        for side in (0, 1)
-    ]
+def _join_chunks(path: Sequence[Chunk], layer: int, side: int) -> torch.Tensor:
+    """Return a layer's keys (side 0) or values (side 1) along a path, (heads, tokens, width)."""
+    return torch.cat([chunk.cached[layer][side] for chunk in path], 1)
 
 
-def _held(cache: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _keys_and_values(cache: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield each layer's keys and values, (batch, heads, tokens, width)."""
     return ((layer.keys, layer.values) for layer in cache.layers)
 
 
 def attentions(model: Any, texts: Mapping[int, tuple[list[int], int]]) -> Iterator[tuple[int, Any]]:
-    """Yield by index how much each head of each token looks at the one before, (layers, heads,
-    tokens).
+    """Yield by index how much each head attends to the token before, (layers, heads, tokens).
 
     A text is its tokens and how many of them are asked about, from the end. Each is read alone: its
     shape is its own.
     """
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")  # the others never hold the weights
+    implementation = model.config._attn_implementation
+    model.set_attn_implementation("eager")  # the others never have the weights in memory
     try:
         for index, (tokens, count) in texts.items():
             with torch.inference_mode():
-                given = torch.tensor([tokens], device=model.device)
-                found = trunk(model)(
-                    input_ids=given, output_attentions=True, use_cache=False
-                ).attentions
-            ends = torch.arange(len(tokens) - count, len(tokens))
-            yield (
-                index,
-                np.stack([layer[0, :, ends, ends - 1].float().cpu().numpy() for layer in found]),
-            )
+                inputs = torch.tensor([tokens], device=model.device)
+                outputs = trunk(model)(input_ids=inputs, output_attentions=True, use_cache=False)
+            # of each layer (1, heads, tokens, tokens): query and key
+            queries = torch.arange(len(tokens) - count, len(tokens))
+            to_previous = [
+                weights[0, :, queries, queries - 1].float().cpu().numpy()
+                for weights in outputs.attentions
+            ]
+            yield index, np.stack(to_previous)
     finally:
-        model.set_attn_implementation(before)
+        model.set_attn_implementation(implementation)

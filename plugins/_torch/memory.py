@@ -26,13 +26,17 @@ LOGITS = 8
 
 
 def loading(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> float:
-    """Return the bytes of a loaded model, from its configuration; 0 for packed weights, where it does not tell."""
+    """Return the bytes of a loaded model, by its configuration.
+
+    0 for packed weights: a configuration does not tell how large they are.
+    """
     if getattr(config, "quantization_config", None):
         return 0.0
     make: Any = AutoModelForCausalLM.from_config  # it has no types
     with torch.device("meta"):  # shapes, and no numbers
         model = make(config, dtype=dtype, trust_remote_code=trust_remote_code)
-    return float(sum(one.numel() * one.element_size() for one in model.parameters())) + BESIDE
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    return float(weights) + BESIDE
 
 
 def training(model: Any, *, rank: int, tokens: int, learnt: int) -> float:
@@ -42,18 +46,21 @@ def training(model: Any, *, rank: int, tokens: int, learnt: int) -> float:
     logits at a time.
     """
     head = model.get_output_embeddings()
-    layers = [
-        one for one in model.modules() if isinstance(one, torch.nn.Linear) and one is not head
-    ]
-    width = float(sum(one.in_features + one.out_features for one in layers))
+    linear = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    layers = [layer for layer in linear if layer is not head]
+    width = float(sum(layer.in_features + layer.out_features for layer in layers))
     return KEPT * width * tokens + 4.0 * (
         ADAPTER * rank * width + LOGITS * learnt * len(head.weight)
     )
 
 
 def refuse(need: float, what: str, device: torch.device, advice: str) -> None:
-    """Raise ModelError, with both numbers and what to do, where `what` does not fit the device's free memory."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else system.free_memory()
+    """Raise ModelError if `what`, of `need` bytes, does not fit the device's free memory.
+
+    The message has both numbers and the `advice`.
+    """
+    on_gpu = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else system.free_memory()
     if need > SHARE * free:
         raise ModelError(
             f"{what} takes about {size(need)}, and {size(free)} are free on the "

@@ -1,4 +1,4 @@
-"""A model in transformers' hands: loading it, its vocabulary, and its output layer by itself."""
+"""A model of transformers: loading it, its vocabulary, and its output layer by itself."""
 
 import hashlib
 import inspect
@@ -28,8 +28,8 @@ from .checkpoint import Checkpoint, quiet
 # Tokens that end a turn or a file, whatever the configuration says: many checkpoints name only one
 # of theirs.
 _ENDS = {
-    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>",
-    "<|eos|>", "</s>", "<eos>", "<EOT>", "<|return|>",
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
+    "<|end_of_text|>", "<|eos|>", "</s>", "<eos>", "<EOT>", "<|return|>",
     "<reponame>", "<|repo_name|>", "<|file_sep|>", "<|fim_pad|>",
 }  # fmt: skip
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -46,50 +46,53 @@ class Vocabulary:
     ) -> None:
         self.name, self.vocab_size, self._tokenizer = name, size, tokenizer
         self.bos, self.eos = tokenizer.bos_token or "", tokenizer.eos_token or ""
-        self.template: str = (
-            tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
-        )
+        # a tokenizer may have several templates by name, of which none is the one to take
+        template = tokenizer.chat_template
+        self.template: str = template if isinstance(template, str) else ""
         self._added = {int(i): token for i, token in tokenizer.added_tokens_decoder.items()}
         self._controls = {token.content: i for i, token in self._added.items() if token.special}
-        self._control_finder = chat.finder(self._controls)
-        self._ends = {*extra_ends, *(i for text, i in self._controls.items() if text in _ENDS)}
+        self._control_pattern = chat.control_pattern(self._controls)
+        self._ends = {*extra_ends}
+        self._ends.update(i for text, i in self._controls.items() if text in _ENDS)
         if tokenizer.eos_token_id is not None:
             self._ends.add(tokenizer.eos_token_id)
-        opened = tokenizer("a").input_ids
-        self._opens = tokenizer.bos_token_id if opened[:1] == [tokenizer.bos_token_id] else None
-        decoder = (
-            json.loads(tokenizer.backend_tokenizer.to_str())["decoder"]
-            if tokenizer.is_fast
-            else None
-        )
-        self._bytes = _from_unicode() if "ByteLevel" in json.dumps(decoder) else None
+        # configurations do not say reliably whether texts begin with BOS, so one is tried
+        adds_bos = tokenizer("a").input_ids[:1] == [tokenizer.bos_token_id]
+        self._opening_bos = tokenizer.bos_token_id if adds_bos else None
+        decoder = None
+        if tokenizer.is_fast:
+            decoder = json.loads(tokenizer.backend_tokenizer.to_str())["decoder"]
+        self._bytes = _bytes_by_character() if "ByteLevel" in json.dumps(decoder) else None
 
     def tokens(self, pieces: Sequence[Piece]) -> list[int]:
-        """Return a prompt's tokens, opened by BOS where the vocabulary wants that; plain text becomes no control."""
-        found = chat.tokens(pieces, self._controls, self._control_finder, self._plain)
-        return found if self._opens is None or found[:1] == [self._opens] else [self._opens, *found]
+        """Return a prompt's tokens, opened by BOS if the vocabulary wants that.
 
-    def _plain(self, text: str) -> list[int]:
-        found: list[int] = self._tokenizer(
-            text, add_special_tokens=False, split_special_tokens=True
-        ).input_ids
-        return found
+        Plain text never becomes a control token.
+        """
+        tokens = chat.tokens(pieces, self._controls, self._control_pattern, self._tokenize_plain)
+        bos = self._opening_bos
+        # a template may begin with BOS itself
+        return tokens if bos is None or tokens[:1] == [bos] else [bos, *tokens]
+
+    def _tokenize_plain(self, text: str) -> list[int]:
+        encoding = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        tokens: list[int] = encoding.input_ids
+        return tokens
 
     def piece(self, token: int) -> bytes:
         """Return a token's bytes, none for a special one; a character may be spread over tokens."""
         if token in self._added:
-            return (
-                b""
-                if self._added[token].special
-                else self._added[token].content.encode("utf-8", "replace")
-            )
+            added = self._added[token]
+            return b"" if added.special else added.content.encode("utf-8", "replace")
         text = self._tokenizer.convert_ids_to_tokens(token)
         if text is None:  # the output layer is wider than the vocabulary
             return b""
         if self._bytes:
             return bytes(self._bytes[character] for character in text if character in self._bytes)
-        if one := _BYTE.fullmatch(text):
-            return bytes([int(one[1], 16)])
+        byte = _BYTE.fullmatch(text)
+        if byte:
+            return bytes([int(byte[1], 16)])
+        # SentencePiece's character for a space
         return str(text).replace("▁", " ").encode("utf-8", "replace")
 
     def ends(self, token: int) -> bool:
@@ -97,14 +100,17 @@ class Vocabulary:
         return token in self._ends
 
 
-def _from_unicode() -> dict[str, int]:
-    """Return which byte each character of a byte-level vocabulary stands for (GPT-2, Radford et al.
+def _bytes_by_character() -> dict[str, int]:
+    """Return the byte that each character of a byte-level vocabulary stands for.
 
-    2019).
+    As in GPT-2 (Radford et al. 2019): printable characters of Latin-1 stand for themselves, and the
+    characters from 256 on for the other bytes, in order.
     """
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    by_character = {chr(byte): byte for byte in printable}
+    by_character.update((chr(256 + i), byte) for i, byte in enumerate(others))
+    return by_character
 
 
 class Loaded:
@@ -121,17 +127,11 @@ class Loaded:
             try:
                 config = AutoConfig.from_pretrained(at.place, **where)
                 tokenizer = AutoTokenizer.from_pretrained(at.place, **where)
-                need = memory.loading(config, self.dtype, **where)
-                advice = (
-                    "a smaller model"
-                    if self.dtype.itemsize == 2
-                    else "dtype: bfloat16, or a smaller model"
-                )
-                what = f"{at.place} in {str(self.dtype).removeprefix('torch.')}"
-                memory.refuse(need, what, self.device, f"Take {advice}")
+                self._refuse_too_large(memory.loading(config, self.dtype, **where))
                 # sdpa leaves out the cap on attention that Gemma 2 has
                 capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
-                self.model: Any = AutoModelForCausalLM.from_pretrained(
+                load: Any = AutoModelForCausalLM.from_pretrained  # its types are wrong
+                self.model: Any = load(
                     at.place,
                     dtype=self.dtype,
                     use_safetensors=True,
@@ -140,11 +140,10 @@ class Loaded:
                 )
             except ModelError:
                 raise
-            except (
-                Exception
-            ) as error:  # the hub, the disk, the configuration: each has errors of its own
+            except Exception as error:
+                # the hub, the disk, the configuration: each has errors of its own
                 raise ModelError(
-                    f"transformers cannot load {at.place}: {_explained(error)}"
+                    f"transformers cannot load {at.place}: {_plain_reason(error)}"
                 ) from error
         if getattr(self.model, "_hf_peft_config_loaded", False):
             raise ModelError(
@@ -154,10 +153,17 @@ class Loaded:
             )
         self.model.to(self.device).eval().requires_grad_(requires_grad=False)
         self.text_config = config.get_text_config()
-        ends = getattr(self.model.generation_config, "eos_token_id", None)
-        ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
         size = int(self.model.get_output_embeddings().weight.shape[0])
-        self.vocabulary = Vocabulary(at.gguf.name if at.gguf else at.place, tokenizer, size, ends)
+        name = at.gguf.name if at.gguf else at.place
+        self.vocabulary = Vocabulary(name, tokenizer, size, _end_tokens(self.model))
+
+    def _refuse_too_large(self, need: float) -> None:
+        """Raise ModelError if a model of `need` bytes does not fit the device's memory."""
+        advice = "Take a smaller model"
+        if self.dtype.itemsize > 2:
+            advice = "Take dtype: bfloat16, or a smaller model"
+        dtype = str(self.dtype).removeprefix("torch.")
+        memory.refuse(need, f"{self.at.place} in {dtype}", self.device, advice)
 
     @property
     def context(self) -> int:
@@ -165,7 +171,7 @@ class Loaded:
         return int(getattr(self.text_config, "max_position_embeddings", 0) or 2**20)
 
     def sha256(self) -> str:
-        """Return the hash of what was loaded; of a model from the hub, that of its name and commit."""
+        """Return the hash of the files; of a model from the hub, that of its name and commit."""
         if Path(self.at.place).is_dir():
             return self.at.sha256()
         commit = getattr(self.model.config, "_commit_hash", None)
@@ -183,24 +189,24 @@ def trunk(model: Any) -> Any:
 
 
 def head(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return what makes float32 logits out of the last hidden states, (rows, width) -> (rows,
+    """Return the output layer: last hidden states, (rows, width) -> float32 logits, (rows,
     vocabulary).
 
-    By itself it need not be computed for positions nobody asks about: with 262,144 tokens it is
+    By itself, it need not be computed for positions nobody asks about. With 262,144 tokens it is
     most of the work.
     """
     config = model.config.get_text_config()
     cap = getattr(config, "final_logit_softcapping", None)
-    times = float(getattr(config, "logit_scale", None) or 1.0) / float(
-        getattr(config, "logits_scaling", None) or 1.0
-    )
+    # some models scale their logits (Cohere multiplies, Granite divides), some cap them (Gemma 2)
+    multiplier = float(getattr(config, "logit_scale", None) or 1.0)
+    scale = multiplier / float(getattr(config, "logits_scaling", None) or 1.0)
 
     def logits(states: torch.Tensor) -> torch.Tensor:
         # looked up each time: an adapter may have wrapped it
-        found = model.get_output_embeddings()(states).float()
-        if times != 1.0:
-            found = found * times
-        capped: torch.Tensor = torch.tanh(found / cap) * cap if cap else found
+        rows = model.get_output_embeddings()(states).float()
+        if scale != 1.0:
+            rows = rows * scale
+        capped: torch.Tensor = torch.tanh(rows / cap) * cap if cap else rows
         return capped
 
     return logits
@@ -208,21 +214,29 @@ def head(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 
 @torch.inference_mode()
 def refuse_unknown_head(model: Any) -> None:
-    """Raise ModelError where `head` is not what the model itself does with its last hidden states."""
-    tokens = (
-        torch.arange(8, device=model.device)[None] % model.get_output_embeddings().weight.shape[0]
-    )
-    theirs = model(input_ids=tokens).logits.float()[0]
-    ours = head(model)(trunk(model)(input_ids=tokens).last_hidden_state[0])
-    if not torch.allclose(ours, theirs, rtol=0.02, atol=0.02 * float(theirs.abs().max())):
+    """Raise ModelError if `head` does not give the model's own logits, of a short text."""
+    vocab_size = model.get_output_embeddings().weight.shape[0]
+    tokens = torch.arange(8, device=model.device)[None] % vocab_size
+    expected = model(input_ids=tokens).logits.float()[0]
+    actual = head(model)(trunk(model)(input_ids=tokens).last_hidden_state[0])
+    # wide enough for bfloat16, and far less than any scale or cap changes
+    if not torch.allclose(actual, expected, rtol=0.02, atol=0.02 * float(expected.abs().max())):
         raise ModelError(
             f"{model.config.model_type} makes logits in a way that selfloop does not know. Take "
             "another model"
         )
 
 
+def _end_tokens(model: Any) -> list[int]:
+    """Return the tokens that the model's configuration names as ends of a text."""
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    if ends is None:
+        return []
+    return ends if isinstance(ends, list) else [ends]
+
+
 def cache_argument(model: Any) -> str:
-    """Return what this version of transformers calls the cache."""
+    """Return the name of the cache's argument in this version of transformers."""
     names = inspect.signature(trunk(model).forward).parameters
     return "cache" if "cache" in names else "past_key_values"
 
@@ -238,27 +252,35 @@ def _device(wanted: str) -> torch.device:
 
 def _dtype(wanted: str, device: torch.device) -> torch.dtype:
     if wanted != "auto":
-        found: torch.dtype = getattr(torch, wanted)
-        return found
+        dtype: torch.dtype = getattr(torch, wanted)
+        return dtype
     fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else system.multiplies_bf16()
     return torch.bfloat16 if fast else torch.float32
 
 
-def _explained(error: Exception) -> str:
+def _plain_reason(error: Exception) -> str:
+    """Return the first line of an error, or plain words for one that users meet."""
     text = next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
     if "trust_remote_code" in str(error):
-        return "it comes with programs of its own. If you have read and trust them, set trust_remote_code: true"
+        return (
+            "it comes with programs of its own. If you have read and trust them, set "
+            "trust_remote_code: true"
+        )
     if "onnect" in text or "offline" in text or "huggingface.co" in text:
         return f"{text} - there is no way to the hub from here: name a folder, or a GGUF file"
     return text
 
 
 def windows(config: Any) -> dict[str, int]:
-    """Return the kinds of attention of a model's layers, each with how far back it looks, 0 for all the way."""
+    """Return the kinds of attention of a model's layers, each with its window in tokens.
+
+    A window of 0 is none: such layers look all the way back. A model whose layers are all alike has
+    one kind, named "".
+    """
     window = int(getattr(config, "sliding_window", None) or 0)
     if not getattr(config, "use_sliding_window", True):
         window = 0
-    kinds = set(getattr(config, "layer_types", None) or ())
-    return {kind: window if kind == "sliding_attention" else 0 for kind in sorted(kinds)} or {
-        "": window
-    }
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+    if not kinds:
+        return {"": window}
+    return {kind: window if kind == "sliding_attention" else 0 for kind in kinds}

@@ -1,12 +1,13 @@
 """The backend `hf`: any causal language model that transformers can load, on CPU or GPU.
 
-Only names and signatures are here, so that listing plugins imports neither torch nor transformers.
+Only names and options are here, so that listing plugins imports neither torch nor transformers.
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
-from annotated_types import Ge, Le
+from selfloop_plugins._shared.options import takes
 from selfloop_plugins._torch import GIVES
+from selfloop_plugins._torch.options import HfOptions
 
 from selfloop.errors import MissingExtra
 from selfloop.protocols import Component
@@ -16,19 +17,8 @@ if TYPE_CHECKING:
     from selfloop_plugins._torch.backend import Transformers
 
 
-Device = Literal["auto", "cpu", "cuda"]
-Dtype = Literal["auto", "bfloat16", "float16", "float32"]
-
-
-def build(
-    *,
-    model: str,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    batch: Annotated[int, Ge(1), Le(1024)] | None = None,
-    threads: Annotated[int, Ge(1), Le(512)] | None = None,
-    trust_remote_code: bool = False,
-) -> "Transformers":
+@takes(HfOptions)
+def build(options: HfOptions) -> "Transformers":
     """Load a model; `batch` rows are computed at once, also where fewer are wanted (default: 16, on
     a GPU 64).
 
@@ -41,29 +31,18 @@ def build(
         from selfloop_plugins._torch.backend import Transformers
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "hf", "The backend hf") from error
-    return Transformers(
-        model,
-        device=device,
-        dtype=dtype,
-        batch=batch,
-        threads=threads,
-        trust_remote_code=trust_remote_code,
-    )
+    return Transformers(options)
 
 
-def check(
-    *,
-    model: str,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    batch: int | None = None,
-    threads: int | None = None,
-    trust_remote_code: bool = False,
-) -> None:
-    """Raise what can be seen without loading or fetching: no such file, folder or name, licence not accepted."""
+@takes(HfOptions)
+def check(options: HfOptions) -> None:
+    """Raise the errors that can be seen without loading or fetching.
+
+    Such are: no such file, folder or name, and a licence that was not accepted.
+    """
     from selfloop_plugins._torch.checkpoint import check as check_model
 
-    check_model(model)
+    check_model(options.model)
 
 
 @hookimpl

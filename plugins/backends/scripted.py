@@ -22,7 +22,10 @@ def build(
     context: Annotated[int, Ge(1)] = 100_000,
     delay: Annotated[float, Ge(0)] = 0.0,
 ) -> Backend:
-    """Return a `selfloop.testing.ScriptedBackend`; `script` is a JSON file: {pattern: [reply, ...]}."""
+    """Return a `selfloop.testing.ScriptedBackend`.
+
+    `script` is a JSON file: {pattern: [reply, ...]}.
+    """
     from selfloop.testing import WORLD, ScriptedBackend
 
     if script is None:
@@ -32,7 +35,7 @@ def build(
         for pattern in rules:
             re.compile(pattern)
         return ScriptedBackend(
-            {str(k): [str(r) for r in v] for k, v in rules.items()},
+            {str(pattern): list(map(str, replies)) for pattern, replies in rules.items()},
             chat=chat,
             context=context,
             delay=delay,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from selfloop_plugins.backends.llama_cpp.requantise import rewritten
+from selfloop_plugins.backends.llama_cpp.requantise import requantise_file
 
 from selfloop import progress
 from selfloop.errors import MissingExtra, ModelError
@@ -153,7 +153,7 @@ def requantise(source: Path, target: Path, kind: str) -> None:
     """
     expected = _weights(source) * _bytes_each(kind)
     with progress.task(f"packing in {kind}"):
-        wrong = rewritten(source, target, FTYPES[kind], os.cpu_count() or 1, expected)
+        wrong = requantise_file(source, target, FTYPES[kind], os.cpu_count() or 1, expected)
     if wrong:
         if "iostream" in wrong:  # all that C++ says of a write that failed
             raise OSError(
@@ -194,15 +194,15 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
         from peft.tuners.lora import LoraLayer
         from selfloop_plugins._torch.backend import Transformers
         from selfloop_plugins._torch.checkpoint import locate, quiet, saving, writing
+        from selfloop_plugins._torch.options import HfOptions
         from transformers import AutoConfig, AutoTokenizer
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "tune", "Merging an adapter") from error
     place = locate(str(model["file"])).place
     with quiet():
         dtype = AutoConfig.from_pretrained(place, trust_remote_code=False).dtype
-    backend = Transformers(
-        str(model["file"]), device="cpu", dtype=str(dtype or "float32").removeprefix("torch.")
-    )
+    dtype_name: Any = str(dtype or "float32").removeprefix("torch.")
+    backend = Transformers(HfOptions(model=str(model["file"]), device="cpu", dtype=dtype_name))
     verify_model(model, backend.describe().sha256)
     backend.load_adapter(adapter)  # which refuses what does not belong to this model
     whole = backend.loaded.model

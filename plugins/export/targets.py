@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from selfloop_plugins import models
 from selfloop_plugins._shared import cards
 from selfloop_plugins._shared.output import (
     has_card,
@@ -18,7 +19,6 @@ from selfloop_plugins._shared.output import (
     writing,
 )
 from selfloop_plugins._torch.adapter import CONFIG, GGUF, WEIGHTS
-from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError
 from selfloop.records import Adapter, Round

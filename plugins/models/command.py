@@ -1,4 +1,4 @@
-"""`selfloop models`: every model on this disk by the name that a recipe calls it, and what its file says of itself."""
+"""`selfloop models`: every model on this disk, by its name in a recipe, with what its file says."""
 
 import json
 import re
@@ -15,22 +15,26 @@ from selfloop.errors import ModelError
 from selfloop.text.display import printable
 from selfloop.text.units import parameters, size
 
-from . import locate as models
-from .gguf_header import Header, header, parts
-from .stores import PLACES, Found, Place, file_identity, ggufs, is_there
+from .fetching import path_of
+from .gguf_checks import check_parts
+from .gguf_header import Header, files_of, read_header
+from .hashing import sha256, stored_sha256
+from .known import KNOWN_MODELS
+from .stores import STORES, ModelFile, ModelStore, file_identity, ggufs, with_absence
 
-OWN = "selfloop"
+OWN_TITLE = "selfloop, which fetches these by itself"
 # the hub and Ollama name what they keep by its hash
 BLOB = re.compile(r"(?:sha256-)?([0-9a-f]{64})")
 COLUMNS = ("", "size", "architecture", "weights", "kind", "license", "")
-MOST = 60  # cells of an architecture or a licence, which a stranger may have written
+# cells of an architecture or a licence, which a stranger may have written
+MAX_CELLS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One model. `here`: it is on this disk; `wrong`: why it cannot be used; `kind`: chat, base, or
-    neither.
+    """One model of the list.
 
+    `here`: it is on this disk. `wrong`: why it cannot be used. `kind`: chat, base, or neither.
     `unused`: the parts of it that selfloop does not use.
     """
 
@@ -70,111 +74,120 @@ def command(folders: tuple[Path, ...], hashed: bool, as_json: bool) -> None:
       selfloop models
       selfloop models . --sha256
     """
-    rows = [*_own(hashed), *_others(hashed), *_given(folders, hashed)]
+    rows = [*_fetchable(hashed), *_in_stores(hashed), *_in_folders(folders, hashed)]
     if as_json:
-        looked = {place.prefix: [str(folder) for folder in place.folders()] for place in PLACES}
-        click.echo(
-            json.dumps({"models": [asdict(row) for row in rows], "looked": looked}, indent=2)
-        )
+        looked = {store.prefix: list(map(str, store.folders())) for store in STORES}
+        content = {"models": [asdict(row) for row in rows], "looked": looked}
+        click.echo(json.dumps(content, indent=2))
         return
-    for title in dict.fromkeys(row.place for row in rows):
-        _print(title, [row for row in rows if row.place == title])
-    for place in (one for one in PLACES if one.title not in {row.place for row in rows}):
-        click.echo(f"nothing in {place.title}: {_looked(place)}\n")
+    titles = list(dict.fromkeys(row.place for row in rows))
+    for title in titles:
+        _print_section(title, [row for row in rows if row.place == title])
+    for store in STORES:
+        if store.title not in titles:
+            click.echo(f"nothing in {store.title}: {_searched(store)}\n")
     _print_ending(rows)
 
 
-def _own(hashed: bool) -> Iterator[Row]:
+def _fetchable(hashed: bool) -> Iterator[Row]:
     """Yield the models that selfloop can fetch itself, fetched or not."""
-    for name, known in models.KNOWN.items():
-        path, title = (
-            models.cache() / "models" / known.file,
-            f"{OWN}, which fetches these by itself",
-        )
+    for name, model in KNOWN_MODELS.items():
+        path = path_of(model)
         if path.is_file():
-            yield _row(Found(name, path), title, hashed, known.license)
+            yield _model_row(ModelFile(name, path), OWN_TITLE, hashed, model.license)
         else:
-            count, digest = known.megabytes * 10**6, known.sha256
-            yield Row(name, title, str(path), False, count, license=known.license, sha256=digest)
+            yield Row(
+                name,
+                OWN_TITLE,
+                str(path),
+                here=False,
+                bytes=model.megabytes * 10**6,
+                license=model.license,
+                sha256=model.sha256,
+            )
 
 
-def _others(hashed: bool) -> Iterator[Row]:
-    for place in PLACES:
-        yield from (_row(one, place.title, hashed) for _, one in sorted(place.found().items()))
+def _in_stores(hashed: bool) -> Iterator[Row]:
+    """Yield the models that other programs keep."""
+    for store in STORES:
+        for _, model in sorted(store.models().items()):
+            yield _model_row(model, store.title, hashed)
 
 
-def _given(folders: Sequence[Path], hashed: bool) -> Iterator[Row]:
+def _in_folders(folders: Sequence[Path], hashed: bool) -> Iterator[Row]:
     """Yield the models in this folder and below those named, each once."""
-    files = {"this folder": sorted(Path().glob("*.gguf"))} | {
-        str(folder): ggufs(folder) for folder in folders
-    }
+    files = {"this folder": sorted(Path().glob("*.gguf"))}
+    files |= {str(folder): ggufs(folder) for folder in folders}
     listed: set[object] = set()
     for title, paths in files.items():
         for path in paths:
-            if (identity := file_identity(path)) not in listed:
+            identity = file_identity(path)
+            if identity not in listed:
                 listed.add(identity)
-                yield _row(Found(str(path), path), title, hashed)
+                yield _model_row(ModelFile(str(path), path), title, hashed)
 
 
-def _row(found: Found, place: str, hashed: bool, license: str = "") -> Row:
+def _model_row(model: ModelFile, place: str, hashed: bool, license: str = "") -> Row:
     """Return what a file says of itself, or why it cannot be used."""
-    row = Row(found.name, place, str(found.path), wrong=found.wrong)
-    if row.wrong:
-        return row
+    if model.wrong:
+        return Row(model.name, place, str(model.path), wrong=model.wrong)
     try:
-        models.check_parts(found.path)
-        files = parts(found.path)
-        about, count = header(found.path), sum(file.stat().st_size for file in files)
-        weights = about.parameters + sum(header(file).parameters for file in files[1:])
-        digest = models.sha256(found.path) if hashed else _known(found.path)
+        check_parts(model.path)
+        files = files_of(model.path)
+        headers = [read_header(file) for file in files]
+        total_bytes = sum(file.stat().st_size for file in files)
+        digest = sha256(model.path) if hashed else _cheap_sha256(model.path)
     except (ModelError, OSError) as error:
-        return Row(found.name, place, str(found.path), wrong=str(error))
-    told = license or about.text("general.license")
-    arch = about.architecture
+        return Row(model.name, place, str(model.path), wrong=str(error))
+    first = headers[0]  # of several files the first one describes the model
     return Row(
-        found.name,
+        model.name,
         place,
-        row.path,
-        True,
-        count,
-        arch,
-        weights,
-        _kind(about),
-        told,
-        digest,
-        unused=found.unused,
+        str(model.path),
+        bytes=total_bytes,
+        architecture=first.architecture,
+        parameters=sum(header.parameters for header in headers),
+        kind=_kind(first),
+        license=license or first.text("general.license"),
+        sha256=digest,
+        unused=model.unused,
     )
 
 
-def _known(path: Path) -> str | None:
-    """Return a hash that needs no reading: one that was made before, or that the file is named by."""
-    named = BLOB.fullmatch(path.resolve().name) if len(parts(path)) == 1 else None
-    return models.known_sha256(path) or (named[1] if named else None)
+def _cheap_sha256(path: Path) -> str | None:
+    """Return a hash for which no file is read: one made before, or the file's own name."""
+    stored = stored_sha256(path)
+    if stored:
+        return stored
+    blob = BLOB.fullmatch(path.resolve().name)
+    return blob[1] if blob and len(files_of(path)) == 1 else None
 
 
-def _kind(about: Header) -> str:
-    if not about.language_model:
-        return f"no model by itself ({about.text('general.type') or 'no architecture'})"
-    return "chat" if about.chat else "base"
+def _kind(header: Header) -> str:
+    if not header.language_model:
+        return f"no model by itself ({header.text('general.type') or 'no architecture'})"
+    return "chat" if header.chat else "base"
 
 
-def _print(title: str, rows: Sequence[Row]) -> None:
+def _print_section(title: str, rows: Sequence[Row]) -> None:
+    """Print the models of one place: a table, notes on it, and the broken ones."""
     click.secho(printable(title), bold=True)
-    whole = [row for row in rows if not row.wrong]
-    if whole:
-        print_table(COLUMNS, [_cells(row) for row in whole], left=len(COLUMNS), header=False)
-    for row in (row for row in whole if row.unused):
-        print_wrapped(
-            f"of {printable(row.name)} not used: {printable(row.unused)}", first="  ", more="    "
-        )
-    for row in (row for row in rows if row.wrong):
-        click.echo(f"  {printable(row.name)}")
-        click.secho(f"    broken: {printable(row.wrong)}", fg="red")
-        click.echo()
+    usable = [row for row in rows if not row.wrong]
+    if usable:
+        print_table(COLUMNS, [_cells(row) for row in usable], left=len(COLUMNS), header=False)
+    for row in usable:
+        if row.unused:
+            note = f"of {printable(row.name)} not used: {printable(row.unused)}"
+            print_wrapped(note, first="  ", more="    ")
+    for row in rows:
+        if row.wrong:
+            click.echo(f"  {printable(row.name)}")
+            click.secho(f"    broken: {printable(row.wrong)}", fg="red")
+            click.echo()
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    """Return what stands in a row's columns: a name is never cut, for it is to be copied."""
+    """Return a row's columns. The name is never cut: it is to be copied."""
     about = (
         row.architecture,
         parameters(row.parameters),
@@ -182,7 +195,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.license,
     )
     digest = f"sha256 {row.sha256[:12]}" if row.sha256 else ""
-    return (row.name, size(row.bytes), *(printable(text, MOST) for text in about), digest)
+    return (row.name, size(row.bytes), *(printable(text, MAX_CELLS) for text in about), digest)
 
 
 def _print_ending(rows: Sequence[Row]) -> None:
@@ -196,10 +209,9 @@ def _print_ending(rows: Sequence[Row]) -> None:
     click.echo("A recipe writes the name as backend.model; `selfloop ask NAME QUESTION` tries it.")
 
 
-def _looked(place: Place) -> str:
-    return ", ".join(
-        f"{folder}{'' if is_there(folder) else ' (not there)'}" for folder in place.folders()
-    )
+def _searched(store: ModelStore) -> str:
+    """Return the folders of a store as a line lists them."""
+    return ", ".join(with_absence(folder) for folder in store.folders())
 
 
 @hookimpl

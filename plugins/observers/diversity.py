@@ -1,10 +1,13 @@
-"""`diversity`: how varied a run's questions are, round by round, and a line to the user where asking collapses."""
+"""The observer `diversity`: how varied a run's questions are, round by round.
+
+Where asking collapses, it prints a line for the user.
+"""
 
 import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +24,9 @@ from selfloop.storage.run_folder import RunFolder
 from selfloop.text.display import printable
 
 Share = Annotated[float, Gt(0), Le(1)]
-PAIRS = 1000  # pairs of questions whose distance is taken
-FEW = 10  # in a round with fewer questions a share says nothing
+FILE = "diversity.jsonl"
+MAX_PAIRS = 1000  # pairs of questions whose distance is taken
+MIN_QUESTIONS = 10  # in a round with fewer questions a share says nothing
 
 
 class Diversity:
@@ -54,47 +58,52 @@ class Diversity:
         self._entities = set[str]()
 
     def notice(self, event: Event) -> None:
-        """Measure a round that ended; of a run that goes on, the rounds that are there already first."""
+        """Measure a round that ended.
+
+        Of a run that goes on, the rounds that are there already come first.
+        """
         match event:
             case RunStarted(done=done) if done:
+                # imported here: a run that begins anew has no rounds to read
                 from selfloop.storage.store import rounds_of
 
-                written = _written(self._file)
+                written = _written_rounds(self._folder / FILE)
                 for ended in rounds_of(self._folder):
-                    self._take(ended, write=ended.number not in written)
+                    self._take_round(ended, write=ended.number not in written)
             case RoundEnded(round=ended):
-                for fault in self._faults(
-                    self._take(ended, write=ended.number not in _written(self._file))
-                ):
-                    _say(f"asking collapses: round {ended.number}: {fault}")
+                written = _written_rounds(self._folder / FILE)
+                figures = self._take_round(ended, write=ended.number not in written)
+                for fault in self._faults(figures):
+                    _warn(f"asking collapses: round {ended.number}: {fault}")
             case _:
                 pass
 
     def close(self) -> None:
         """Do nothing: each line is written whole."""
 
-    def _take(self, ended: Round, *, write: bool) -> dict[str, Any]:
-        """Return a round's figures, written as a line if wanted; its questions count as earlier ones from now on."""
-        found = self._measured(ended)
-        if self._first_new is None:
-            self._first_new = found["new"]
-        if write:
-            _append(self._file, found)
-        return found
+    def _take_round(self, ended: Round, *, write: bool) -> dict[str, Any]:
+        """Return a round's figures; with `write` they are written as a line too.
 
-    def _measured(self, ended: Round) -> dict[str, Any]:
+        The round's questions count as earlier ones from now on.
+        """
+        figures = self._measure_round(ended)
+        if self._first_new is None:
+            self._first_new = figures["new"]
+        if write:
+            _append(self._folder / FILE, figures)
+        return figures
+
+    def _measure_round(self, ended: Round) -> dict[str, Any]:
         asked = [attempt for attempt in ended.attempts if attempt.decision != "dropped"]
         sketches = [sketch(attempt.question) for attempt in asked]
-        new, repeats = self._compared(sketches)
-        names = {name.lower() for attempt in asked for name in _names(attempt)}
+        new, repeats = self._compare(sketches)
+        names = set[str]()
+        for attempt in asked:
+            names.update(name.lower() for name in _entity_names(attempt))
+        new_names = names - self._entities
+        self._entities |= names
         forms = Counter(form(attempt.question.text) for attempt in asked)
-        known, self._entities = self._entities, self._entities | names
-        spread = [
-            s.value
-            for a in asked
-            for s in a.scores
-            if s.scorer.startswith("novelty") and "cosine" in s.reason
-        ]
+        distances = [*_embedding_distances(asked)]
         return {
             "round": ended.number,
             "asked": len(asked),
@@ -102,89 +111,117 @@ class Diversity:
             "new": new,
             "repeats": _share(repeats, len(asked)),
             "entities": len(names),
-            "new_entities": len(names - known),
+            "new_entities": len(new_names),
             "forms": len(forms),
             "top_form": _share(max(forms.values(), default=0), len(asked)),
-            "lexical_spread": _spread(sketches, ended.number),
-            "embedding_spread": round(sum(spread) / len(spread), 4) if spread else None,
+            "lexical_spread": _lexical_spread(sketches, ended.number),
+            "embedding_spread": round(sum(distances) / len(distances), 4) if distances else None,
         }
 
-    def _compared(self, sketches: Sequence[Sketch]) -> tuple[int, int]:
-        """Return how many are near no other before them, and how many are near one of an earlier round."""
+    def _compare(self, sketches: Sequence[Sketch]) -> tuple[int, int]:
+        """Return how many questions are new, and how many repeat one of an earlier round.
+
+        A new question is also not near one before it in this round.
+        """
         if self._earlier is None:
             self._earlier = Near()
-        repeated = [self._earlier.nearest(one)[0] >= self._near for one in sketches]
+        # first against earlier rounds alone, then question by question
+        repeated = [self._earlier.nearest(question)[0] >= self._near for question in sketches]
         new = 0
-        for one, repeats in zip(sketches, repeated, strict=True):
-            new += not repeats and self._earlier.nearest(one)[0] < self._near
-            self._earlier.add([one])
+        for question, repeats in zip(sketches, repeated, strict=True):
+            new += not repeats and self._earlier.nearest(question)[0] < self._near
+            self._earlier.add([question])
         return new, sum(repeated)
 
-    def _faults(self, found: dict[str, Any]) -> list[str]:
-        """Return what shows that asking collapses, each with what to do."""
+    def _faults(self, figures: dict[str, Any]) -> list[str]:
+        """Return the signs that asking collapses, each with what to do."""
         faults = []
-        if found["round"] > 1 and found["new"] < self._least_new * (self._first_new or 0):
+        if figures["round"] > 1 and figures["new"] < self._least_new * (self._first_new or 0):
             advice = "Add sources or topics, raise ask.turns, or stop here."
             faults.append(
-                f"{found['new']} new questions, the first round had {self._first_new}. {advice}"
+                f"{figures['new']} new questions, the first round had {self._first_new}. {advice}"
             )
-        if found["asked"] < FEW:
+        if figures["asked"] < MIN_QUESTIONS:
             return faults
-        if found["repeats"] > self._most_repeats:
+        if figures["repeats"] > self._most_repeats:
             advice = "Raise the minimum of the scorer novelty, or add sources."
-            faults.append(f"{found['repeats']:.0%} of the questions repeat earlier ones. {advice}")
-        if found["top_form"] > self._most_form:
+            faults.append(
+                f"{figures['repeats']:.0%} of the questions repeat earlier ones. {advice}"
+            )
+        if figures["top_form"] > self._most_form:
             advice = "Add the scorer balance with minimum 1, or other sources."
-            faults.append(f"{found['top_form']:.0%} of the questions have one form. {advice}")
+            faults.append(f"{figures['top_form']:.0%} of the questions have one form. {advice}")
         return faults
 
 
-def _names(attempt: Attempt) -> list[str]:
+def _entity_names(attempt: Attempt) -> list[str]:
     """Return the names in a question, and the entity that it is about; frames are no entities."""
     question = attempt.question
     about = [question.via] if question.via and question.via.lower() in question.text.lower() else []
     return [*spans(question.text), *about]
 
 
+def _embedding_distances(attempts: Sequence[Attempt]) -> Iterator[float]:
+    """Yield the novelty of each question by embeddings, where the recipe scores that."""
+    for attempt in attempts:
+        for score in attempt.scores:
+            if score.scorer.startswith("novelty") and "cosine" in score.reason:
+                yield score.value
+
+
 def _share(count: int, total: int) -> float:
     return round(count / total, 4) if total else 0.0
 
 
-def _spread(sketches: Sequence[Sketch], seed: int) -> float | None:
-    """Return the mean distance (1 minus Dice) of pairs of questions by their words; of many, pairs drawn by a seed."""
+def _lexical_spread(sketches: Sequence[Sketch], seed: int) -> float | None:
+    """Return the mean distance (1 minus Dice) of two questions by their words.
+
+    Of many questions, pairs are drawn by a seed. None for fewer than two.
+    """
     count = len(sketches)
     if count < 2:
         return None
-    pairs = [(i, j) for i in range(count) for j in range(i)] if count * count < 2 * PAIRS else []
-    rng = random.Random(seed)
-    pairs = pairs or [tuple(rng.sample(range(count), 2)) for _ in range(PAIRS)]  # type: ignore[misc]
-    return round(sum(_distance(sketches[i], sketches[j]) for i, j in pairs) / len(pairs), 4)
+    pairs: list[tuple[int, int]] = []
+    if count * count < 2 * MAX_PAIRS:  # there are about count² / 2
+        for first in range(count):
+            pairs += [(first, second) for second in range(first)]
+    else:
+        rng = random.Random(seed)
+        for _ in range(MAX_PAIRS):
+            first, second = rng.sample(range(count), 2)
+            pairs.append((first, second))
+    total = sum(_distance(sketches[first], sketches[second]) for first, second in pairs)
+    return round(total / len(pairs), 4)
 
 
-def _distance(one: Sketch, other: Sketch) -> float:
-    total = len(one.words) + len(other.words)
-    return 1 - 2 * len(one.words & other.words) / total if total else 0.0
+def _distance(a: Sketch, b: Sketch) -> float:
+    total = len(a.words) + len(b.words)
+    return 1 - 2 * len(a.words & b.words) / total if total else 0.0
 
 
-def _written(path: Path) -> set[int]:
-    """Return the rounds that have a whole line."""
-    found = set[int]()
+def _written_rounds(path: Path) -> set[int]:
+    """Return the numbers of the rounds that have a whole line."""
+    rounds = set[int]()
     if path.is_file():
         for line in path.read_bytes().splitlines():
             try:
-                found.add(parsed(line)["round"])
+                rounds.add(parsed(line)["round"])
             except (ValueError, KeyError, TypeError):
                 continue  # a killed run left it half written
-    return found
+    return rounds
 
 
-def _append(path: Path, found: dict[str, Any]) -> None:
+def _append(path: Path, figures: dict[str, Any]) -> None:
     with appending(path) as file:
-        file.write(json.dumps(found).encode("ascii") + b"\n")
+        file.write(json.dumps(figures).encode("ascii") + b"\n")
 
 
-def _say(line: str) -> None:
-    """Print a line on stderr as it is now: the live console has put its own there, and keeps its picture below."""
+def _warn(line: str) -> None:
+    """Print a line on stderr.
+
+    `sys.stderr` is looked up at each call: the live console puts its own there, which keeps the
+    picture below the line.
+    """
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     sys.stderr.write(printable(line).encode(encoding, "replace").decode(encoding) + "\n")
     sys.stderr.flush()

@@ -1,19 +1,20 @@
-"""The observer `jsonl`: one JSON object a line for each event, in the run's folder, for scripts and `tail -f`."""
+"""The observer `jsonl`: a line of JSON for each event, in the run's folder.
+
+It is for scripts and for `tail -f`.
+"""
 
 import json
 from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 from selfloop.events import CompletionDone, Event, RoundEnded
 from selfloop.protocols import Component
-from selfloop.records import Round
+from selfloop.records import Decision, Round
 from selfloop.registry.hookspecs import hookimpl
 from selfloop.storage.atomic import appending
 from selfloop.storage.run_folder import EVENTS
-
-DECISIONS = ("belief", "declined", "undecided", "dropped", "failed")
 
 
 class Jsonl:
@@ -41,23 +42,23 @@ class Jsonl:
 
 
 def line(event: Event) -> str:
-    """Return `event` as one line of pure ASCII JSON: lone surrogates are escaped, NaN and infinities are null."""
+    """Return `event` as one line of JSON, all of it ASCII.
+
+    Lone surrogates are escaped; NaN and infinities are null, for JSON has neither.
+    """
     body = {"event": type(event).__name__, "time": datetime.now(UTC).isoformat(), **_fields(event)}
     if isinstance(event, RoundEnded):
-        body["round"] = _summary(event.round)
+        body["round"] = _round_summary(event.round)
     try:
-        return json.dumps(body, default=_plain, allow_nan=False)
-    except ValueError:  # JSON has no NaN; the second pass costs time only where there is one
-        return json.dumps(
-            json.loads(json.dumps(body, default=_plain), parse_constant=lambda _: None)
-        )
+        return json.dumps(body, default=_to_json, allow_nan=False)
+    except ValueError:  # the second pass costs time only if there is a NaN
+        with_nan = json.dumps(body, default=_to_json)
+        return json.dumps(json.loads(with_nan, parse_constant=lambda _: None))
 
 
-def _summary(ended: Round) -> dict[str, Any]:
-    """Return the round with counts for its attempts: each attempt had a line of its own."""
-    counts = {
-        decision: sum(a.decision == decision for a in ended.attempts) for decision in DECISIONS
-    }
+def _round_summary(ended: Round) -> dict[str, Any]:
+    """Return the round with counts in place of its attempts: each attempt had its own line."""
+    counts = {decision: ended.count(decision) for decision in get_args(Decision)}
     return {
         "number": ended.number,
         "counts": counts,
@@ -66,12 +67,12 @@ def _summary(ended: Round) -> dict[str, Any]:
     }
 
 
-def _plain(value: object) -> object:
-    """Turn what JSON does not know into what it knows."""
+def _to_json(value: object) -> object:
+    """Return a value of the types that JSON has: called for a value of any other type."""
     if is_dataclass(value):
         return _fields(value)
     if isinstance(value, frozenset | set):
-        return sorted(value, key=str)
+        return sorted(value, key=str)  # a set's own order changes from run to run
     return str(value)
 
 

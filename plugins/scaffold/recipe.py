@@ -9,8 +9,8 @@ from shlex import quote
 from typing import TypeVar
 
 import click
+from selfloop_plugins import models
 from selfloop_plugins._torch.checkpoint import check as check_folder
-from selfloop_plugins.models import locate as models
 
 from selfloop.cli.extras import missing, pip
 from selfloop.data import read
@@ -79,12 +79,12 @@ def chosen(model: str, home: Path) -> Choice:
     path = Path(model).expanduser()
     if not model.strip():
         raise RecipeError(
-            f"the name of the model is empty. Give one ({', '.join(models.KNOWN)}), or {SCRIPTED}."
+            f"the name of the model is empty. Give one ({', '.join(models.KNOWN_MODELS)}), or {SCRIPTED}."
         )
     if model == SCRIPTED:
         return Choice(SCRIPTED, "")
-    if model in models.KNOWN:
-        return Choice("llama_cpp", model, "llamacpp", models.KNOWN[model].terms)
+    if model in models.KNOWN_MODELS:
+        return Choice("llama_cpp", model, "llamacpp", models.KNOWN_MODELS[model].terms)
     if path.suffix == ".gguf" or path.is_file():
         models.check_model_file(path)
         return Choice("llama_cpp", _placed(path, home), "llamacpp")
@@ -93,10 +93,10 @@ def chosen(model: str, home: Path) -> Choice:
         return Choice("hf", str(path.resolve()), "hf")
     if _HUB.fullmatch(model):
         return Choice("hf", model, "hf")
-    known = [*models.KNOWN, SCRIPTED]
+    known = [*models.KNOWN_MODELS, SCRIPTED]
     raise RecipeError(
         f"no model {printable(model)!r}.{did_you_mean(model, known)} Give a name "
-        f"({', '.join(models.KNOWN)}), a .gguf "
+        f"({', '.join(models.KNOWN_MODELS)}), a .gguf "
         f"file, a folder or a hub name (OWNER/NAME) for transformers, or {SCRIPTED} for a dry run "
         "without a model."
     )
@@ -110,7 +110,7 @@ def _asked_model(home: Path) -> Choice:
             raise click.UsageError(str(error)) from error  # click says it, and asks again
 
     click.echo(
-        f"Which model? A name ({', '.join(models.KNOWN)}), a .gguf file, a folder or hub name for "
+        f"Which model? A name ({', '.join(models.KNOWN_MODELS)}), a .gguf file, a folder or hub name for "
         "transformers,"
     )
     click.echo(f"or {SCRIPTED}: no model, a dry run.")

@@ -7,10 +7,10 @@ import peft
 import pytest
 import torch
 import transformers as T
+from selfloop_plugins import models
 from selfloop_plugins._torch import adapter, checkpoint
 from selfloop_plugins.backends.hf import build
 from selfloop_plugins.backends.llama_cpp import build as build_llama
-from selfloop_plugins.models import locate as models
 
 from selfloop.errors import DiskFullError, ModelError
 from selfloop.records import Adapter, Continuation
@@ -69,7 +69,7 @@ def test_every_layer_has_llama_cpps_name_and_its_weights(name, tmp_path):
 
 def test_rows_are_turned_as_llama_cpps_converter_turns_weights():
     rows = np.arange(16 * 3, dtype=np.float32).reshape(16, 3)
-    turned = adapter.turned(rows, heads=2)
+    turned = adapter.permute_rope(rows, heads=2)
     assert turned[:, 0].astype(int).tolist() == [
         3 * i for i in (0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15)
     ]
@@ -151,6 +151,6 @@ def test_llama_cpp_changes_as_transformers_does(tmp_path, monkeypatch):
     before = said(ours), said(theirs)
     one, two = tuned(adapter.write_gguf(tmp_path, config))
     assert np.corrcoef(one, two)[0, 1] > 0.98
-    monkeypatch.setattr(adapter, "TURNED", ())  # what comes out without turning queries and keys
+    monkeypatch.setattr(adapter, "PERMUTED", ())  # what comes out without turning queries and keys
     _, wrong = tuned(adapter.write_gguf(tmp_path, config))
     assert np.abs(one - wrong).mean() > 1.5 * np.abs(one - two).mean()

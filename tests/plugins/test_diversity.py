@@ -156,7 +156,7 @@ def test_what_is_said_goes_above_the_live_picture(
     console = Console(force_terminal=True, width=60, file=terminal)
     with Live("picture", console=console, auto_refresh=False) as live:
         live.refresh()
-        diversity._say("asking collapses: a reason")
+        diversity._warn("asking collapses: a reason")
     shown = terminal.getvalue()
     assert "asking collapses: a reason\n" in shown
     assert shown.rindex("picture") > shown.index("asking collapses"), (
@@ -165,5 +165,5 @@ def test_what_is_said_goes_above_the_live_picture(
 
 
 def test_what_is_said_is_safe_to_show(capsys: pytest.CaptureFixture[str]) -> None:
-    diversity._say("a\x1b[31m\nb")
+    diversity._warn("a\x1b[31m\nb")
     assert capsys.readouterr().err == "a\N{REPLACEMENT CHARACTER}[31m b\n"

@@ -15,11 +15,11 @@ import pytest
 import torch
 import transformers as T
 from conftest import high_level_llama
+from selfloop_plugins import models
 from selfloop_plugins._torch import adapter as adapters
 from selfloop_plugins._torch import checkpoint
 from selfloop_plugins.export import merge, targets
 from selfloop_plugins.export.card import card
-from selfloop_plugins.models import locate as models
 from test_adapter_gguf import CONFIGS, saved
 from test_rescore import PLUGIN, RECIPE, attempts
 
@@ -29,7 +29,7 @@ from selfloop.storage.store import Store
 
 MODEL = "smollm2-135m-instruct"
 TEXT = "The capital of France is Paris, a large city on the river Seine, and the capital of Peru is Lima."
-CACHE = models.cache()  # before a test has one of its own
+CACHE = models.cache_folder()  # before a test has one of its own
 
 
 @cache
@@ -189,7 +189,7 @@ def test_scale_alpha_and_rank_are_those_of_lora(scale, tmp_path):
 def test_a_merged_folder_says_what_base_and_adapter_say(made, run, tmp_path, monkeypatch, selfloop):
     import peft
 
-    monkeypatch.setenv(models.CACHE, str(CACHE))  # where the model is converted already
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(CACHE))  # where the model is converted already
     out, base = tmp_path / "merged", checkpoint.locate(str(shipped())).place
     done = selfloop("export", run, "--to", "hf", "--out", out)
     assert done.code == 0, done.err
@@ -364,7 +364,7 @@ def test_a_base_that_is_another_by_now_is_not_merged_into(to, made, tmp_path, se
 @pytest.mark.model
 @pytest.mark.parametrize("to", ["gguf", "hf"])
 def test_an_adapter_of_another_model_is_not_merged(to, tmp_path, monkeypatch, selfloop):
-    monkeypatch.setenv(models.CACHE, str(CACHE))
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(CACHE))
     other = tmp_path / "other"
     adapters.write_gguf(other, saved(other, CONFIGS["llama"][0](CONFIGS["llama"][1])))
     run = play(tmp_path / "run", held(other / "adapter.gguf"))

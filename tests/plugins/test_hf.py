@@ -1,4 +1,4 @@
-"""The backend hf: the engine against plain forward passes of many architectures, and the whole on the real SmolLM2."""
+"""The backend hf: its engine against plain forward passes of many architectures, and SmolLM2."""
 
 import json
 import shutil
@@ -9,14 +9,14 @@ import peft
 import pytest
 import torch
 import transformers as T
+from selfloop_plugins import models
 from selfloop_plugins._decoding.prompting import split
-from selfloop_plugins._decoding.tasks import Looking, Scoring, Writing
+from selfloop_plugins._decoding.tasks import GenerateTask, HiddenStateTask, ScoreTask
 from selfloop_plugins._torch import checkpoint
 from selfloop_plugins._torch.engine import CHUNK, Engine, attentions
 from selfloop_plugins._torch.model import refuse_unknown_head
 from selfloop_plugins.backends.hf import build, check
 from selfloop_plugins.backends.llama_cpp import build as build_llama
-from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, Completion, Continuation, Message, Request, Sampling
@@ -100,11 +100,13 @@ def test_the_engine_reads_what_a_plain_pass_reads(name):
     engine = Engine(model, 4)
     found = dict(
         engine.run(
-            [(prompt, [Scoring(i, more)]) for i, (prompt, more) in enumerate(PAIRS)], layer=None
+            [(prompt, [ScoreTask(i, more)]) for i, (prompt, more) in enumerate(PAIRS)], layer=None
         )
     )
     places = {i: (0, len(more) // 2, len(more)) for i, (_, more) in enumerate(PAIRS)}
-    jobs = [(prompt, [Looking(i, more, places[i])]) for i, (prompt, more) in enumerate(PAIRS)]
+    jobs = [
+        (prompt, [HiddenStateTask(i, more, places[i])]) for i, (prompt, more) in enumerate(PAIRS)
+    ]
     states = dict(engine.run(jobs, layer=-1))
     for i, (prompt, more) in enumerate(PAIRS):
         with torch.inference_mode():
@@ -117,7 +119,7 @@ def test_the_engine_reads_what_a_plain_pass_reads(name):
 
 
 def looked(engine, layer, pairs):
-    jobs = [(prompt, [Looking(i, more, (0, len(more)))]) for i, (prompt, more) in pairs]
+    jobs = [(prompt, [HiddenStateTask(i, more, (0, len(more)))]) for i, (prompt, more) in pairs]
     return dict(engine.run(jobs, layer=layer))
 
 
@@ -163,7 +165,7 @@ class Letters:
 
 def written(engine, prompts, length=24):
     jobs = [
-        (p, [Writing(i, 0, Request("", Sampling(max_tokens=length)), Letters(), Best(), None)])
+        (p, [GenerateTask(i, 0, Request("", Sampling(max_tokens=length)), Letters(), Best(), None)])
         for i, p in prompts
     ]
     return dict(engine.run(jobs, layer=None))
@@ -237,7 +239,7 @@ def test_a_model_that_cannot_be_run_is_refused(name):
     model = tiny("gemma3")
     if name == "nan":
         model.model.embed_tokens.weight.data[:] = float("nan")
-        found = dict(Engine(model, 2).run([([3, 4], [Scoring(0, [5])])], layer=None))
+        found = dict(Engine(model, 2).run([([3, 4], [ScoreTask(0, [5])])], layer=None))
         assert isinstance(found[0], RequestError) and "not numbers" in str(found[0])
     elif name == "head":
         model.lm_head.register_forward_hook(
@@ -436,7 +438,7 @@ def test_what_is_no_model_is_refused(tmp_path, monkeypatch):
         build(model=str(pickled))
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF\x03\0\0\0" + b"\0" * 64)
-    monkeypatch.setenv(models.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path / "cache"))
     with pytest.raises(ModelError, match="cannot convert"):
         build(model=str(broken))
     assert [
@@ -455,7 +457,7 @@ def test_a_model_that_is_too_large_is_refused_with_the_numbers(own, monkeypatch)
 
 @real
 def test_conversion_happens_once(tmp_path, monkeypatch):
-    monkeypatch.setenv(models.CACHE, str(tmp_path))
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path))
     (tmp_path / "converted").mkdir()
     shipped = tmp_path / "some.gguf"
     shipped.write_bytes(b"GGUF\x03\0\0\0" + b"\0" * 64)

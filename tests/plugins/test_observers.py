@@ -17,6 +17,10 @@ import pytest
 from conftest import Clock
 from rich.console import Console
 from selfloop_plugins.observers import console, jsonl
+from selfloop_plugins.observers._run_progress import RunProgress, StepProgress
+from selfloop_plugins.observers.console.lines import LineRenderer
+from selfloop_plugins.observers.console.live import LiveRenderer
+from selfloop_plugins.observers.console.notebook import NotebookRenderer
 
 from selfloop.cli import _Stderr
 from selfloop.events import (
@@ -87,7 +91,7 @@ def play(observer: Observer, told: Iterator[Event]) -> None:
 
 def lines(questions: int = 3, rounds: int = 1) -> list[str]:
     stream = io.StringIO()
-    play(console.Lines(stream, questions), events(rounds))
+    play(LineRenderer(stream, questions), events(rounds))
     return stream.getvalue().splitlines()
 
 
@@ -99,7 +103,7 @@ def drawn(
     terminal = Console(
         force_terminal=True, file=stream, width=width, height=height, _environ={"TERM": "xterm"}
     )
-    observer = console.Live(terminal, 3)
+    observer = LiveRenderer(terminal, 3)
     for event in events(rounds):
         if until and isinstance(event, until):
             observer._live.refresh()
@@ -145,7 +149,7 @@ def test_lines_show_as_many_questions_of_each_round_as_asked_for() -> None:
 def test_lines_fit_a_stream_that_cannot_encode_them() -> None:
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="ascii")
-    play(console.Lines(stream, 3), events())
+    play(LineRenderer(stream, 3), events())
     assert b"-> Paris" in raw.getvalue()
 
 
@@ -206,7 +210,7 @@ def test_lines_that_stay_are_there_after_the_picture() -> None:
 
 def test_close_gives_the_terminal_back_in_the_middle_of_a_run() -> None:
     stream = io.StringIO()
-    observer = console.Live(Console(force_terminal=True, file=stream, width=80), 3)
+    observer = LiveRenderer(Console(force_terminal=True, file=stream, width=80), 3)
     before = sys.stdout, sys.stderr
     for _, event in zip(range(8), events(), strict=False):
         observer.notice(event)
@@ -222,12 +226,12 @@ def test_close_gives_the_terminal_back_in_the_middle_of_a_run() -> None:
 def test_no_color_is_respected() -> None:
     stream = io.StringIO()
     terminal = Console(force_terminal=True, file=stream, width=80, no_color=True)
-    play(console.Live(terminal, 3), events())
+    play(LiveRenderer(terminal, 3), events())
     assert not re.search(r"\x1b\[[\d;]*3\dm", stream.getvalue())
 
 
 def test_completions_are_only_counted() -> None:
-    observer = console.Lines(io.StringIO(), 3)
+    observer = LineRenderer(io.StringIO(), 3)
     observer.notice(StepStarted(1, "answer", 10))
     start = time.perf_counter()
     for _ in range(10_000):
@@ -236,7 +240,7 @@ def test_completions_are_only_counted() -> None:
 
 
 def test_progress_learns_how_many_completions_a_step_takes() -> None:
-    tally = console.Tally(3)
+    tally = RunProgress(3)
     tally.take(StepStarted(1, "answer", 10))
     for _ in range(50):
         tally.take(CompletionDone("answer", 8, False))
@@ -258,7 +262,7 @@ def learning(clock: Clock, observer: Observer, first: int, last: int, of: int) -
 
 def test_a_tune_that_ended_tells_its_batches_and_loss(clock: Clock) -> None:
     stream = io.StringIO()
-    observer = console.Lines(stream, 3, clock)
+    observer = LineRenderer(stream, 3, clock)
     learning(clock, observer, 1, 2000, 2000)
     observer.notice(RoundEnded(Round(1, ATTEMPTS)))
     told = stream.getvalue().splitlines()
@@ -271,7 +275,7 @@ def test_a_tune_that_ended_tells_its_batches_and_loss(clock: Clock) -> None:
 def test_a_tune_that_goes_on_tells_the_time_left_by_what_it_learnt_itself(clock: Clock) -> None:
     stream = io.StringIO()
     terminal = Console(force_terminal=True, file=stream, width=100, _environ={"TERM": "xterm"})
-    observer = console.Live(terminal, 3, clock)
+    observer = LiveRenderer(terminal, 3, clock)
     learning(clock, observer, 51, 60, 100)
     observer._live.refresh()
     observer.close()
@@ -284,7 +288,7 @@ def test_a_tune_that_goes_on_tells_the_time_left_by_what_it_learnt_itself(clock:
 def test_the_picture_shows_how_far_a_tune_is(width: int, parts: list[str], clock: Clock) -> None:
     stream = io.StringIO()
     terminal = Console(force_terminal=True, file=stream, width=width, _environ={"TERM": "xterm"})
-    observer = console.Live(terminal, 3, clock)
+    observer = LiveRenderer(terminal, 3, clock)
     learning(clock, observer, 1, 120, 480)
     observer._live.refresh()
     observer.close()
@@ -305,10 +309,10 @@ def test_a_tuner_that_tells_nonsense_breaks_nothing(batch: BatchLearnt) -> None:
     terminal = Console(
         force_terminal=True, file=io.StringIO(), width=100, _environ={"TERM": "xterm"}
     )
-    for observer in (console.Lines(io.StringIO(), 3), console.Live(terminal, 3)):
+    for observer in (LineRenderer(io.StringIO(), 3), LiveRenderer(terminal, 3)):
         for event in (RunStarted("first", "runs/first", 1, 0, MODEL), *told):
             observer.notice(event)
-            if isinstance(observer, console.Live):
+            if isinstance(observer, LiveRenderer):
                 observer._live.refresh()
         observer.close()
 
@@ -324,7 +328,7 @@ def test_auto_on_a_terminal(term: str, live: bool, monkeypatch: pytest.MonkeyPat
         monkeypatch.undo()
         observer.close()
     os.close(inner)
-    assert isinstance(observer, console.Live) is live
+    assert isinstance(observer, LiveRenderer) is live
 
 
 # --- in a notebook
@@ -333,9 +337,9 @@ def test_auto_on_a_terminal(term: str, live: bool, monkeypatch: pytest.MonkeyPat
 def pages(told: Iterator[Event]) -> list[str]:
     """Return all that one output of a cell showed, one after the other, at each event."""
     shown: list[str] = []
-    observer = console.Cell(shown.append, 3)
+    observer = NotebookRenderer(shown.append, 3)
     for event in told:
-        observer._shown = float("-inf")
+        observer._drawn_at = float("-inf")
         observer.notice(event)
     observer.close()
     return shown
@@ -378,7 +382,7 @@ def test_a_cell_shows_no_markup_of_a_model() -> None:
 
 def test_a_cell_is_drawn_four_times_a_second_at_most(clock: Clock) -> None:
     shown: list[str] = []
-    observer = console.Cell(shown.append, 3, clock)
+    observer = NotebookRenderer(shown.append, 3, clock)
     observer.notice(StepStarted(1, "answer", 10))
     for _ in range(1000):
         clock.now += 0.001
@@ -457,33 +461,33 @@ def test_jsonl_flushes_each_line(tmp_path: Path) -> None:
 
 def test_the_time_left_goes_by_the_round_before(clock: Clock) -> None:
     stream = io.StringIO()
-    observer = console.Live(
+    observer = LiveRenderer(
         Console(force_terminal=True, file=stream, width=100, _environ={"TERM": "xterm"}), 3, clock
     )
     observer.notice(RunStarted("first", "runs/first", 3, 0, MODEL))
     observer.notice(StepStarted(1, "answer", 10))
-    assert observer._tally.left is None  # nothing to go by
+    assert observer._progress.seconds_left is None  # nothing to go by
     clock.now += 60
     observer.notice(RoundEnded(Round(1, ATTEMPTS)))
     observer.notice(StepStarted(2, "answer", 10))
     clock.now += 15
-    assert observer._tally.left == pytest.approx(45 + 60)
+    assert observer._progress.seconds_left == pytest.approx(45 + 60)
     observer._live.refresh()
     observer.close()
     assert "round 2 of 3 · 15.0 s · about 1 min 45 s left in all" in RICH.sub("", stream.getvalue())
 
 
 def test_a_step_says_what_is_left_once_it_can_tell(clock: Clock) -> None:
-    step = console.Step("answer", 10, usual=4.0, clock=clock)
+    step = StepProgress("answer", 10, usual=4.0, clock=clock)
     clock.now += 10
     step.completions = 1
-    assert step.left is None  # of 40: too few to go by
+    assert step.seconds_left is None  # of 40: too few to go by
     step.completions = 10
-    assert step.left == pytest.approx(30)
+    assert step.seconds_left == pytest.approx(30)
 
 
 def test_what_is_logged_stays_above_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
-    """The live picture takes over `sys.stderr`; a handler that kept the old one would write into the picture."""
+    """The live picture takes over `sys.stderr`: a handler must look it up each time."""
     handler = _Stderr()
     taken = io.StringIO()
     with contextlib.redirect_stderr(taken):

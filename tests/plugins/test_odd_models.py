@@ -1,4 +1,4 @@
-"""Every part of a model that is found is applied, refused, or said not to be used (step 7, faults.md)."""
+"""Every part of a model is applied, refused, or reported as not used."""
 
 import json
 import logging
@@ -9,9 +9,9 @@ from time import monotonic
 import pytest
 import test_models
 from conftest import Selfloop
+from selfloop_plugins import models
 from selfloop_plugins._torch import checkpoint
-from selfloop_plugins.models import locate as models
-from selfloop_plugins.models import stores as places
+from selfloop_plugins.models import stores
 from test_models import BASE, gguf, put, text
 
 from selfloop.errors import ModelError
@@ -23,7 +23,7 @@ SHA = "a" * 64
 
 
 def manifest(root: Path, *kinds: str) -> Path:
-    """Write an Ollama model whose layers are of these types, the weights among them; return the weights."""
+    """Write an Ollama model with layers of these types; return its weights."""
     root = root / ".ollama/models"
     digests = {kind: f"{number:064}" for number, kind in enumerate(kinds)}
     layers = [{"mediaType": kind, "digest": f"sha256:{digest}"} for kind, digest in digests.items()]
@@ -144,12 +144,12 @@ def test_a_part_under_another_name_is_refused(home):
 
 
 def test_the_hash_of_a_model_is_that_of_all_its_files(home, monkeypatch):
-    monkeypatch.setenv(models.CACHE, str(home / "cache"))
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(home / "cache"))
     first, _, last = split(home, 3)
     before = models.sha256(first)
-    assert models.known_sha256(first) == before
+    assert models.stored_sha256(first) == before
     put(last, gguf(BASE | {"general.name": "another"}))
-    assert models.known_sha256(first) is None
+    assert models.stored_sha256(first) is None
     assert models.sha256(first) != before
 
 
@@ -212,24 +212,24 @@ def test_a_folder_that_may_not_be_looked_into_is_said(home, caplog, monkeypatch)
     """Simulated, for tests may run as root, whom nothing is forbidden."""
     put(home / "d/x.gguf", gguf(BASE))
     (home / "d/closed").mkdir()
-    scandir = places.os.scandir
+    scandir = stores.os.scandir
 
     def refuse(path):
         if str(path).endswith("closed"):
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr(places.os, "scandir", refuse)
-    assert places.ggufs(home / "d") == [home / "d/x.gguf"]
+    monkeypatch.setattr(stores.os, "scandir", refuse)
+    assert stores.ggufs(home / "d") == [home / "d/x.gguf"]
     assert "closed may not be looked into" in caplog.text
 
 
 def test_a_huge_tree_is_not_walked_to_its_end(home, caplog, monkeypatch):
-    monkeypatch.setattr(places, "MOST", 50)
+    monkeypatch.setattr(stores, "MAX_ENTRIES", 50)
     for number in range(30):
         put(home / f"d/{number:02}/a.txt", b"")
         put(home / f"d/{number:02}/b.txt", b"")
-    assert len(list(places._files(home / "d"))) < 60
+    assert len(list(stores._files(home / "d"))) < 60
     assert "has more than 50 files" in caplog.text
 
 
@@ -282,5 +282,5 @@ def test_a_header_that_says_too_much_ends_soon(home):
         file.truncate(len(start) + (1 << 32))
     started = monotonic()
     with pytest.raises(ModelError, match="268,435,456 texts"):
-        models.header(home / "x.gguf")
+        models.read_header(home / "x.gguf")
     assert monotonic() - started < 5

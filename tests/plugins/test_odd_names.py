@@ -1,4 +1,4 @@
-"""What `selfloop new` and `selfloop recipes --out` write runs, whatever names they are given (step 7, faults.md)."""
+"""Files of `selfloop new` and `selfloop recipes --out` run, whatever their names are."""
 
 from pathlib import Path
 

@@ -258,9 +258,9 @@ def test_a_damaged_state_file_stops_the_resumed_run(
 def test_a_tracker_whose_id_was_cut_off_gets_a_new_run(
     stored: str, new: bool, tmp_path: Path
 ) -> None:
-    from selfloop_plugins.observers.trackers import _same_again
+    from selfloop_plugins.observers.trackers.tracker import tracker_id
 
     (tmp_path / "wandb.id").write_text(stored)
-    assert _same_again(tmp_path / "wandb.id", "[0-9a-f]{8}", lambda: "ffffffff") == (
+    assert tracker_id(tmp_path / "wandb.id", "[0-9a-f]{8}", lambda: "ffffffff") == (
         ("ffffffff", True) if new else ("0123abcd", False)
     )

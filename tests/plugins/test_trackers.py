@@ -17,8 +17,10 @@ from typing import Any
 import pytest
 from conftest import Selfloop
 from selfloop_plugins._shared.gate_report import gated
-from selfloop_plugins.observers import trackers
-from selfloop_plugins.observers.trackers import Figure, Meter, Tracker
+from selfloop_plugins.observers.trackers import tensorboard
+from selfloop_plugins.observers.trackers.metrics import Figure, RunMetrics
+from selfloop_plugins.observers.trackers.mlflow import RETRY_SETTINGS
+from selfloop_plugins.observers.trackers.tracker import Tracker, run_settings
 
 from selfloop.errors import ModelError
 from selfloop.events import (
@@ -43,7 +45,8 @@ class Pretends:
     def tune(self, tuning):
         for done in (1, 2, 3):
             tuning.tell(done, 3, 1 / done)
-        gate = {"base": MEASURED, "tuned": MEASURED | {"declined": 0.75}, "bound": 0.02, "refusal": ""}
+        tuned = MEASURED | {"declined": 0.75}
+        gate = {"base": MEASURED, "tuned": tuned, "bound": 0.02, "refusal": ""}
         (tuning.folder / "gate.json").write_text(json.dumps({"gate": gate}))
         path = tuning.folder / "adapter.gguf"
         path.write_bytes(b"adapter of round %d" % tuning.round)
@@ -89,7 +92,7 @@ def attempt(decision: Decision, confidence: float | None) -> Attempt:
     )
 
 
-def figures(meter: Meter, *events: Event) -> dict[str, tuple[int, float]]:
+def figures(meter: RunMetrics, *events: Event) -> dict[str, tuple[int, float]]:
     return {
         figure.name: (figure.step, figure.value) for event in events for figure in meter.read(event)
     }
@@ -107,7 +110,7 @@ ENDED = Round(
 
 
 def test_a_round_in_figures(tmp_path: Path) -> None:
-    found = figures(Meter(tmp_path), RoundEnded(ENDED))
+    found = figures(RunMetrics(tmp_path), RoundEnded(ENDED))
     assert found == {
         "round/belief": (3, 1.0),
         "round/declined": (3, 2.0),
@@ -117,16 +120,19 @@ def test_a_round_in_figures(tmp_path: Path) -> None:
         "round/share_declined": (3, pytest.approx(2 / 3)),
         "round/mean_confidence": (3, pytest.approx(0.4)),
     }
-    assert set(figures(Meter(tmp_path), RoundEnded(Round(1, ())))) == {
+    assert set(figures(RunMetrics(tmp_path), RoundEnded(Round(1, ())))) == {
         n for n in found if "share" not in n
     } - {"round/mean_confidence"}
 
 
 def test_a_step_in_figures(tmp_path: Path) -> None:
-    """Its time and speed are told when the next begins, or its round ends; never of what was stored, or cut short."""
+    """Its time and speed are written when the next step begins, or its round ends.
+
+    Nothing is written of a step that was replayed, or cut short.
+    """
     said, replayed = CompletionDone("answer", 8, False), CompletionDone("ask", 8, True)
     begun = [StepStarted(2, "ask", 4), replayed, StepStarted(2, "answer", 4), said, said]
-    meter = Meter(tmp_path)
+    meter = RunMetrics(tmp_path)
     assert figures(meter, *begun) == {}
     found = figures(meter, StepStarted(2, "decide", 4), RunEnded("", "stopped"))
     assert set(found) == {"seconds/answer", "tokens_per_second/answer"}
@@ -135,7 +141,7 @@ def test_a_step_in_figures(tmp_path: Path) -> None:
 
 
 def test_a_tune_in_figures(tmp_path: Path) -> None:
-    found = figures(Meter(tmp_path), StepStarted(2, "tune", 4), BatchLearnt(2, 7, 9, 0.5))
+    found = figures(RunMetrics(tmp_path), StepStarted(2, "tune", 4), BatchLearnt(2, 7, 9, 0.5))
     assert found == {"tune/round-002/loss": (7, 0.5)}
 
 
@@ -146,7 +152,7 @@ def test_the_gate_of_a_refused_adapter_in_figures(tmp_path: Path) -> None:
     measured = {"kept": 1.0, "declined": 0.0, "refused": 0.0, "perplexity": 9.5, "gold": None}
     gate = {"base": measured, "tuned": measured, "bound": 0.1, "refusal": "no better"}
     (folder / "gate.json").write_text(json.dumps({"gate": gate}))
-    found = figures(Meter(tmp_path), RoundEnded(ENDED))
+    found = figures(RunMetrics(tmp_path), RoundEnded(ENDED))
     assert {name: at for name, at in found.items() if name.startswith("gate/")} == {
         "gate/base/kept": (3, 1.0),
         "gate/base/declined": (3, 0.0),
@@ -173,7 +179,7 @@ def test_a_recipe_is_flat_in_settings(write: Any) -> None:
     folder = write(
         {"recipe.yaml": "backend: {kind: hf, model: m}\nverifiers: [a, {kind: b, k: 1}]\nseed: 3\n"}
     )
-    found = trackers.settings(RunStarted("x", str(folder), 1, 0, ModelInfo("M", sha256="ab")))
+    found = run_settings(RunStarted("x", str(folder), 1, 0, ModelInfo("M", sha256="ab")))
     assert dict(found) | {"selfloop": ""} == {
         "selfloop": "",
         "model.name": "M",
@@ -221,7 +227,7 @@ def test_a_tracker_begins_once_and_ends_once(write: Any) -> None:
 def test_a_server_that_is_gone_is_said_once_and_ends_no_run(
     wrong: str, run: Any, selfloop: Selfloop, monkeypatch
 ) -> None:
-    monkeypatch.setattr(trackers, "TensorBoard", lambda folder, path: Heard(wrong))
+    monkeypatch.setattr(tensorboard, "TensorBoard", lambda folder, path: Heard(wrong))
     said, folder = run("tensorboard, console")
     assert said.code == 0 and "run done" in said.out
     assert (
@@ -246,7 +252,10 @@ def test_a_missing_package_is_said_before_the_run(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     said, folder = run(name)
-    wanted = f"The observer {name} needs the package {package}, which is not installed. Do: pip install 'selfloop[{name}]'"
+    wanted = (
+        f"The observer {name} needs the package {package}, which is not installed. "
+        f"Do: pip install 'selfloop[{name}]'"
+    )
     assert (said.code, said.out) == (2, "") and wanted in said.err
     assert not folder.exists()
     assert wanted in selfloop("check", "recipe.yaml").err
@@ -256,7 +265,10 @@ def test_a_missing_package_is_said_before_the_run(
 
 
 def read(folder: Path) -> list[Any]:
-    """Return the events of the files in a folder: each is its length and its bytes, with a sum behind either."""
+    """Return the events of the files in a folder.
+
+    Each is its length and its bytes, with a sum behind either.
+    """
     from tensorboardX.proto.event_pb2 import Event as Written
 
     found = []
@@ -357,7 +369,7 @@ def played(monkeypatch: pytest.MonkeyPatch, name: str, **more: Any) -> list[tupl
 
 
 def test_what_mlflow_is_told(run: Any, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*trackers.PATIENCE, "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ALLOW_FILE_STORE"):
+    for name in (*RETRY_SETTINGS, "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_ALLOW_FILE_STORE"):
         monkeypatch.setenv(name, "")  # the observer sets what is not set; put back after the test
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     entities = SimpleNamespace(Metric=lambda *of: of, Param=lambda *of: of)
@@ -459,7 +471,7 @@ def test_trackio_writes(run: Any, monkeypatch: pytest.MonkeyPatch, work: Path) -
 
 
 def test_a_loss_that_is_no_number_is_written_too(tmp_path: Path) -> None:
-    (figure,) = Meter(tmp_path).read(BatchLearnt(1, 1, 2, float("nan")))
+    (figure,) = RunMetrics(tmp_path).read(BatchLearnt(1, 1, 2, float("nan")))
     assert figure[::2] == Figure("tune/round-001/loss", 0.0, 1)[::2] and math.isnan(figure.value)
 
 

@@ -1,13 +1,13 @@
-"""Working copies of a model in another format: made once, whole, measured, and only where they fit."""
+"""Working copies of a model in another format: made once, whole, measured, only if they fit."""
 
 import json
 import shutil
 from collections import namedtuple
 
 import pytest
+from selfloop_plugins import models
 from selfloop_plugins.backends.llama_cpp import weights
-from selfloop_plugins.backends.llama_cpp.weights import Fidelity, pick, working
-from selfloop_plugins.models import locate as models
+from selfloop_plugins.backends.llama_cpp.weights import Fidelity, converted_weights, fastest_format
 
 from selfloop.errors import ModelError
 
@@ -25,15 +25,15 @@ MODEL = "smollm2-135m-instruct"
     ],
 )
 def test_of_formats_about_as_fast_the_most_faithful_is_taken(speeds, picked):
-    assert pick(speeds) == picked
+    assert fastest_format(speeds) == picked
 
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
     """The real model, with an empty cache for its copies, and few questions to compare them on."""
     path = models.locate(MODEL)
-    monkeypatch.setenv(models.CACHE, str(tmp_path / "cache"))
-    monkeypatch.setattr(weights, "QUESTIONS", weights.QUESTIONS[:8])
+    monkeypatch.setenv(models.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setattr(weights, "REFERENCE_QUESTIONS", weights.REFERENCE_QUESTIONS[:8])
     return path
 
 
@@ -44,7 +44,7 @@ def files(cache):
 
 @pytest.mark.model
 def test_a_copy_is_made_once_and_says_what_it_costs(shipped, tmp_path, monkeypatch):
-    made = working(shipped, "q8_0")
+    made = converted_weights(shipped, "q8_0")
     assert files(tmp_path) == {"q8_0.gguf", "q8_0.json"}
     assert (
         0 < made.fidelity.shift < 0.5 and 0 <= made.fidelity.changed <= 8 == made.fidelity.questions
@@ -54,14 +54,14 @@ def test_a_copy_is_made_once_and_says_what_it_costs(shipped, tmp_path, monkeypat
     )
     assert made.about.startswith("working copy in q8_0: mean |change of log-probability| 0.")
 
-    monkeypatch.setattr(weights, "compare", None)  # would raise
+    monkeypatch.setattr(weights, "measure_fidelity", None)  # would raise
     before = made.path.stat().st_mtime_ns
-    assert working(shipped, "q8_0") == made
+    assert converted_weights(shipped, "q8_0") == made
     assert made.path.stat().st_mtime_ns == before
 
-    monkeypatch.setattr(weights, "compare", lambda *_: Fidelity(0.0, 0, 8))
+    monkeypatch.setattr(weights, "measure_fidelity", lambda *_: Fidelity(0.0, 0, 8))
     made.path.write_bytes(b"damaged")
-    again = working(shipped, "q8_0")
+    again = converted_weights(shipped, "q8_0")
     assert again.path.stat().st_size > 10**8 and again.fidelity == Fidelity(0.0, 0, 8)
 
 
@@ -73,9 +73,9 @@ def test_the_fastest_is_measured_once_and_the_others_are_removed(shipped, tmp_pa
         measured.append(path.stem)
         return {"q8_0": 200.0, "q4_0": 50.0}.get(path.stem, 100.0)
 
-    monkeypatch.setattr(weights, "speed", speed)
-    monkeypatch.setattr(weights, "compare", lambda *_: Fidelity(0.1, 1, 8))
-    made = working(shipped, "auto", 1)
+    monkeypatch.setattr(weights, "measure_speed", speed)
+    monkeypatch.setattr(weights, "measure_fidelity", lambda *_: Fidelity(0.1, 1, 8))
+    made = converted_weights(shipped, "auto", 1)
     assert (made.format, made.fidelity) == ("q8_0", Fidelity(0.1, 1, 8))
     assert made.speeds == {
         "shipped": 100.0,
@@ -90,14 +90,14 @@ def test_the_fastest_is_measured_once_and_the_others_are_removed(shipped, tmp_pa
         "choice",
     }
     measured.clear()
-    assert working(shipped, "auto", 1) == made and not measured
+    assert converted_weights(shipped, "auto", 1) == made and not measured
     # another number of threads, another choice
-    assert working(shipped, "auto", 2).format == "q8_0" and measured
+    assert converted_weights(shipped, "auto", 2).format == "q8_0" and measured
 
 
 @pytest.mark.model
 def test_speed_is_that_of_a_full_batch(shipped):
-    assert 10 < weights.speed(shipped, 1) < 100_000
+    assert 10 < weights.measure_speed(shipped, 1) < 100_000
 
 
 @pytest.mark.model
@@ -108,13 +108,13 @@ def test_what_does_not_fit_is_refused_before_it_is_made(shipped, tmp_path, monke
             ModelError,
             match=r"bf16 takes about \d+ MB, and 200 MB of memory are free\. Set weights",
         ):
-            working(shipped, "bf16")
+            converted_weights(shipped, "bf16")
     Disk = namedtuple("Disk", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Disk(10**7))
     with pytest.raises(ModelError, match=r"0\.0 GB are free in .*SELFLOOP_CACHE"):
-        working(shipped, "bf16")
-    monkeypatch.setattr(weights, "speed", lambda *_: 1.0)
-    assert working(shipped, "auto").format == "shipped"  # where none fits
+        converted_weights(shipped, "bf16")
+    monkeypatch.setattr(weights, "measure_speed", lambda *_: 1.0)
+    assert converted_weights(shipped, "auto").format == "shipped"  # where none fits
     assert {name.partition("-")[0] for name in files(tmp_path)} == {"choice"}
 
 
@@ -123,9 +123,9 @@ def test_a_copy_that_cannot_be_made_leaves_nothing_behind(shipped, tmp_path, mon
     format = weights.Format(999, 1.0)
     monkeypatch.setattr(weights, "FORMATS", {"bf16": format})
     with pytest.raises(ModelError, match=r"cannot write .* in bf16: .*Set weights: shipped"):
-        working(shipped, "bf16")
+        converted_weights(shipped, "bf16")
     assert files(tmp_path) == set()
 
 
 def test_the_shipped_file_needs_no_copy(tmp_path):
-    assert working(tmp_path / "any.gguf", "shipped").path == tmp_path / "any.gguf"
+    assert converted_weights(tmp_path / "any.gguf", "shipped").path == tmp_path / "any.gguf"

@@ -1,4 +1,4 @@
-"""Any content of a chat message, that of its template's own marks included: it never becomes a control token."""
+"""No content of a chat message becomes a control token, not even its template's own marks."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,21 @@ from selfloop_plugins._decoding import chat
 from selfloop.records import Message
 
 CHATML = (
-    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 LLAMA = (
-    "{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' + m['content'] | trim "
-    "+ '<|eot_id|>' "
+    "{% for m in messages %}{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' "
+    "+ m['content'] | trim + '<|eot_id|>' "
     "}}{% endfor %}{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n"
     "{% endif %}"
 )
 GEMMA = (
-    "{{ bos_token }}{% for m in messages %}<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
-    "{{ m.content }}<end_of_turn>\n{% endfor %}{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
+    "{{ bos_token }}{% for m in messages %}"
+    "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n"
+    "{{ m.content }}<end_of_turn>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 MISTRAL = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %} "
@@ -31,12 +34,12 @@ MISTRAL = (
 TEMPLATES = [CHATML, LLAMA, GEMMA, MISTRAL]
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 CONTROLS = [
-    "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
-    "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]",
+    "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>",
+    "<|eot_id|>", "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]",
 ]  # fmt: skip
 # beyond all characters, which number themselves
 NUMBER = {name: 0x110000 + i for i, name in enumerate(CONTROLS)}
-FINDER = chat.finder(CONTROLS)
+FINDER = chat.control_pattern(CONTROLS)
 MARKS = [
     chat.MARK.format(0),
     chat.MARK.format(1),
@@ -108,7 +111,7 @@ def test_only_trusted_text_makes_control_tokens(pieces: list[chat.Piece]) -> Non
 
 @given(st.lists(st.text(min_size=1, max_size=4), max_size=8), st.text(max_size=20))
 def test_the_finder_takes_the_longest_and_loses_nothing(names: list[str], text: str) -> None:
-    parts = chat.finder(names).split(text)
+    parts = chat.control_pattern(names).split(text)
     assert "".join(parts) == text
     assert all(part in names for part in parts[1::2])
     assert not any(name in part for name in names for part in parts[::2])
@@ -116,11 +119,11 @@ def test_the_finder_takes_the_longest_and_loses_nothing(names: list[str], text: 
 
 @pytest.mark.model
 def test_a_real_vocabulary_reads_no_control_token_in_any_content() -> None:
-    """SmolLM2's: the contents are made of the names of its own control tokens, and come back as the text they are."""
+    """With SmolLM2: contents made of the names of its control tokens come back as text."""
     pytest.importorskip("llama_cpp")
+    from selfloop_plugins import models
     from selfloop_plugins._decoding.prompting import pieces
     from selfloop_plugins.backends.llama_cpp.model import Model
-    from selfloop_plugins.models import locate as models
 
     from selfloop.records import Request
 

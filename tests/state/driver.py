@@ -51,8 +51,8 @@ import torch
 from safetensors.torch import save_file
 from selfloop import Component, hookimpl
 from selfloop.records import Adapter
-from selfloop_plugins.models import locate as models
-from selfloop_plugins.observers import trackers
+from selfloop_plugins import models
+from selfloop_plugins.observers.trackers.tracker import tracker_id
 from selfloop_plugins.tuners.lora import training, tuner
 
 
@@ -91,7 +91,7 @@ class Tracked:
         self.file = folder / "tracked.id"
 
     def notice(self, event):
-        trackers._same_again(self.file, "[0-9a-f]{8}", lambda: "0123abcd")
+        tracker_id(self.file, "[0-9a-f]{8}", lambda: "0123abcd")
 
     def close(self):
         pass

@@ -1,21 +1,26 @@
 """The backend `llama_cpp`: one GGUF file, many sequences in one batch, on the CPU.
 
-model.py     the file: loading it, its vocabulary, what it says of itself
+model.py     the file: loading it, its vocabulary, its metadata
 grammar.py   text that keeps to a grammar or a JSON schema
 cache.py     the KV cache: tokens in, logits out, the same bits in any batch
-tree.py      what prompts have in common is read once
+tree.py      prefixes that prompts share are read once
 scheduler.py which rows go into each call of llama_decode
-weights.py   the working copy: the same model in the format that is the fastest here
 context.py   how large a cache, and whether there is memory for it
-backend.py   all of the above as a `selfloop.protocols.Backend` (most of which is in `decoding`)
+backend.py   all of the above as a `selfloop.protocols.Backend` (most of which is in `_decoding`)
 
-Only names and signatures are here, so that listing plugins imports neither numpy nor llama_cpp.
+weights.py   the working copy: the same model in the format that is the fastest here
+requantise.py         makes it, in a process of its own
+reference_prompts.py  the text and questions on which it is compared with the shipped file
+
+Only names and options are here, so that listing plugins imports neither numpy nor llama_cpp.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Le
-from selfloop_plugins.models import locate as models
+from selfloop_plugins import models
+from selfloop_plugins._shared.options import takes
 
 from selfloop.errors import MissingExtra
 from selfloop.protocols import Component
@@ -30,18 +35,23 @@ GIVES = frozenset({"logprobs", "entropies", "chat", "loglikelihood", "hidden_sta
 Weights = Literal["shipped", "auto", "q4_0", "q8_0", "bf16", "f16"]
 
 
-def build(
-    *,
-    model: str,
-    n_ctx: Annotated[int, Ge(64), Le(2**30)] | None = None,
-    sequences: Annotated[int, Ge(1), Le(MAX_SEQUENCES)] | None = None,
-    threads: Annotated[int, Ge(1), Le(512)] | None = None,
-    weights: Weights = "shipped",
-) -> "LlamaCpp":
+@dataclass(frozen=True, kw_only=True)
+class LlamaCppOptions:
+    """The options of the backend; see `build`."""
+
+    model: str
+    n_ctx: Annotated[int, Ge(64), Le(2**30)] | None = None
+    sequences: Annotated[int, Ge(1), Le(MAX_SEQUENCES)] | None = None
+    threads: Annotated[int, Ge(1), Le(512)] | None = None
+    weights: Weights = "shipped"
+
+
+@takes(LlamaCppOptions)
+def build(options: LlamaCppOptions) -> "LlamaCpp":
     """Load a model: `n_ctx` tokens of cache shared by up to `sequences` completions that are
     written at once.
 
-    `model` is a .gguf file or a name (see `selfloop_plugins.models.locate`). By default the cache
+    `model` is a .gguf file or a name (see `selfloop_plugins.models`). By default the cache
     is as large as the requests want it and memory allows, 64 sequences are written at once, and
     `threads` are the physical cores. `weights` is the format that is computed with: a copy of the
     file is made once where it is not the shipped one. `auto` takes what is measured, once, to be
@@ -50,24 +60,27 @@ def build(
     """
     try:
         from .backend import LlamaCpp
-        from .weights import working
+        from .weights import converted_weights
     except ModuleNotFoundError as error:
         package = "llama-cpp-python" if error.name == "llama_cpp" else str(error.name)
         raise MissingExtra(package, "llamacpp", "The backend llama_cpp") from error
-    copy = working(models.locate(model), weights, threads)
-    return LlamaCpp(copy.path, n_ctx=n_ctx, sequences=sequences, threads=threads, about=copy.about)
+    weights = converted_weights(models.locate(options.model), options.weights, options.threads)
+    return LlamaCpp(
+        weights.path,
+        n_ctx=options.n_ctx,
+        sequences=options.sequences,
+        threads=options.threads,
+        about=weights.about,
+    )
 
 
-def check(
-    *,
-    model: str,
-    n_ctx: int | None = None,
-    sequences: int | None = None,
-    threads: int | None = None,
-    weights: Weights = "shipped",
-) -> None:
-    """Raise what can be seen without loading or fetching: no such file or name, not a GGUF, licence not accepted."""
-    models.check(model)
+@takes(LlamaCppOptions)
+def check(options: LlamaCppOptions) -> None:
+    """Raise the errors that can be seen without loading or fetching.
+
+    Such are: no such file or name, a file that is not a GGUF, and a licence that was not accepted.
+    """
+    models.check(options.model)
 
 
 @hookimpl

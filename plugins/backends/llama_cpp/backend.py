@@ -6,22 +6,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfloop_plugins._decoding.backend import Decoding
+from selfloop_plugins import models
+from selfloop_plugins._decoding.backend import DecodingBackend
 from selfloop_plugins._decoding.tasks import Job, Result
-from selfloop_plugins.models import locate as models
 
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, ModelInfo, Sampling
 
 from . import GIVES, context
 from .cache import Cache
-from .context import SPARE, Size
+from .context import SPARE_CELLS, Size
 from .grammar import Grammar
 from .model import Model, lib, log
 from .scheduler import Scheduler
 
 
-class LlamaCpp(Decoding):
+class LlamaCpp(DecodingBackend):
     """A GGUF model whose completions depend on their request alone: not on the batch, its order or
     its size.
 
@@ -52,14 +52,14 @@ class LlamaCpp(Decoding):
         self._lora: Any = None
         self._info: ModelInfo | None = None
         try:
-            if n_ctx:  # so that too large a one is told at once
+            if n_ctx:  # so that one that is too large is refused at once
                 self._open([])
         except ModelError:
             self.close()
             raise
 
     def describe(self) -> ModelInfo:
-        """Return what the file says of itself, its sha256, and the versions that run it."""
+        """Return the file's facts, its sha256, and the versions that run it."""
         if self._info is None:
             model = self._model
             self._info = ModelInfo(
@@ -76,14 +76,17 @@ class LlamaCpp(Decoding):
         return self._info
 
     def close(self) -> None:
-        """Free the cache and the model, and end the call under way; calling it again does nothing."""
-        self._take_over()
+        """Free the cache and the model, and end the call under way.
+
+        Calling it again does nothing.
+        """
+        self._end_call_under_way()
         if self._cache:
             self._cache.close()
             self._cache = self._scheduler = None
         self._model.close()
 
-    def _alive(self) -> Model:
+    def _open_model(self) -> Model:
         if not self._model.pointer:
             raise ModelError(f"the model {self._model.path} has been closed")
         return self._model
@@ -97,15 +100,17 @@ class LlamaCpp(Decoding):
         return Grammar(self._model, settings)
 
     def _open(self, jobs: Sequence[Job]) -> tuple[Cache, Scheduler]:
-        """Return a cache for these jobs: the one there is, if it is large enough."""
-        wanted = context.size(self._model, jobs, n_ctx=self._n_ctx, sequences=self._sequences)
+        """Return a cache for these jobs: the one at hand, if it is large enough."""
+        wanted = context.wanted_size(
+            self._model, jobs, n_ctx=self._n_ctx, sequences=self._sequences
+        )
         if self._cache is None or self._scheduler is None or not self._size.covers(wanted):
             if self._cache:
                 self._cache.close()
                 self._cache = None
             self._cache, self._size = context.open_cache(self._model, wanted, self._threads), wanted
             self._scheduler = Scheduler(
-                self._cache, limit=wanted.cells, sequences=wanted.strands, window=self._model.window
+                self._cache, limit=wanted.cells, sequences=wanted.slots, window=self._model.window
             )
             self._apply(self._adapter)
         return self._cache, self._scheduler
@@ -113,7 +118,8 @@ class LlamaCpp(Decoding):
     def _refuse_too_long(self, prompt: int, answer: int, after: str) -> None:
         total = prompt + answer
         need = f"{prompt} prompt tokens + {answer} that may follow = {total}"
-        shorter = f"shorten the prompt or {'lower' if after == 'max_tokens' else 'shorten'} {after}"
+        verb = "lower" if after == "max_tokens" else "shorten"
+        shorter = f"shorten the prompt or {verb} {after}"
         if total > self._model.context:
             raise RequestError(
                 f"{need}, but the model reads at most {self._model.context}: {shorter}"
@@ -123,30 +129,31 @@ class LlamaCpp(Decoding):
                 f"{need}, but the backend's n_ctx is {self._n_ctx}: raise n_ctx to {total} or "
                 f"more, {shorter}"
             )
-        if not self._n_ctx and total > self._size.cells + context.affordable(self._model) - SPARE:
+        if (
+            not self._n_ctx
+            and total > self._size.cells + context.affordable(self._model) - SPARE_CELLS
+        ):
             raise RequestError(
                 f"{need}, for which there is no memory: {shorter}, or close other programs"
             )
 
-    def _set(self, adapter: Adapter | None) -> None:
+    def _apply_adapter(self, adapter: Adapter | None) -> None:
         """Put an adapter into effect, and let go of the one before."""
         self._open([])
         if adapter and not math.isfinite(adapter.scale):
             raise ModelError(f"an adapter's scale must be a number, not {adapter.scale}")
-        lora = self._load(adapter) if adapter else None
+        lora = self._load_lora(adapter) if adapter else None
         before, self._lora = self._lora, lora
         self._apply(adapter)
-        if before:
+        if before:  # only now: until then the context used it
             lib.llama_adapter_lora_free(before)
 
     def _apply(self, adapter: Adapter | None) -> None:
         assert self._cache and self._scheduler
-        self._scheduler.clear()  # what an adapter has not seen, it cannot have changed
+        self._scheduler.clear()  # keys and values of another adapter are worth nothing
         if adapter:
-            pointers, scales = (
-                (lib.llama_adapter_lora_p_ctypes * 1)(self._lora),
-                (ctypes.c_float * 1)(adapter.scale),
-            )
+            pointers = (lib.llama_adapter_lora_p_ctypes * 1)(self._lora)
+            scales = (ctypes.c_float * 1)(adapter.scale)
             status = lib.llama_set_adapters_lora(self._cache.context, pointers, 1, scales)
         else:
             status = lib.llama_set_adapters_lora(self._cache.context, None, 0, None)
@@ -155,11 +162,11 @@ class LlamaCpp(Decoding):
                 f"llama.cpp cannot use the adapter {adapter}: status {status}. Tune again"
             )
 
-    def _load(self, adapter: Adapter) -> Any:
+    def _load_lora(self, adapter: Adapter) -> Any:
         path = Path(adapter.path)
         models.check_gguf(path)
-        with log().listening() as said:
+        with log().listening() as messages:
             pointer = lib.llama_adapter_lora_init(self._model.pointer, str(path).encode())
         if not pointer:
-            raise ModelError(f"{path} is no adapter for {self._model.path.name}: {said.reason}")
+            raise ModelError(f"{path} is no adapter for {self._model.path.name}: {messages.reason}")
         return pointer

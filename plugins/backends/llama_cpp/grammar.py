@@ -20,7 +20,7 @@ _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32
 
 
 class Grammar:
-    """Where a sample stands in its grammar.
+    """The state of one sample in its grammar.
 
     Raises RequestError for a grammar that llama.cpp cannot read.
     """
@@ -31,26 +31,26 @@ class Grammar:
             rules = text.encode()
         except UnicodeEncodeError as error:
             raise RequestError(f"the grammar is no text: {error}") from error
-        with log().listening() as said:
+        with log().listening() as messages:
             self._sampler: Any = lib.llama_sampler_init_grammar(model.vocab, rules, b"root")
         if not self._sampler:
             raise RequestError(
-                f"llama.cpp cannot read the grammar (its start is `root`): {said.reason}"
+                f"llama.cpp cannot read the grammar (its start is `root`): {messages.reason}"
             )
         weakref.finalize(self, lib.llama_sampler_free, self._sampler)
 
     def allows(self, token: int) -> bool:
         """Return whether a token may come next."""
-        one = np.array([(token, 0.0, 0.0)], _CANDIDATE)
-        self._apply(one)
-        return bool(np.isfinite(one["logit"][0]))
+        candidate = np.array([(token, 0.0, 0.0)], _CANDIDATE)
+        self._apply(candidate)
+        return bool(np.isfinite(candidate["logit"][0]))
 
     def mask(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a row of logits with minus infinity for every token that may not come next."""
-        every = np.zeros(len(row), _CANDIDATE)
-        every["id"], every["logit"] = np.arange(len(row)), row
-        self._apply(every)
-        masked: NDArray[np.float32] = every["logit"].copy()
+        candidates = np.zeros(len(row), _CANDIDATE)
+        candidates["id"], candidates["logit"] = np.arange(len(row)), row
+        self._apply(candidates)
+        masked: NDArray[np.float32] = candidates["logit"].copy()
         if not np.isfinite(masked.max()):
             raise RequestError("the grammar allows no token of this model's vocabulary here")
         return masked
@@ -60,6 +60,7 @@ class Grammar:
         lib.llama_sampler_accept(self._sampler, token)
 
     def _apply(self, candidates: NDArray[np.void]) -> None:
+        """Let llama.cpp set the logits of tokens that may not come next to minus infinity."""
         data = candidates.ctypes.data_as(ctypes.POINTER(lib.llama_token_data))
         array = lib.llama_token_data_array(
             data=data, size=len(candidates), selected=-1, sorted=False
@@ -67,23 +68,26 @@ class Grammar:
         lib.llama_sampler_apply(self._sampler, ctypes.byref(array))
 
 
-# What llama-cpp-python's converter turns into rules, and what says nothing about the text. It
-# passes over the rest.
-_KEPT = {
-    "$ref", "additionalProperties", "allOf", "anyOf", "const", "enum", "format", "items", "maxItems", "maxLength",
-    "minItems", "minLength", "oneOf", "pattern", "prefixItems", "properties", "required", "type",
-    "$comment", "$defs", "$id", "$schema", "default", "definitions", "description", "examples", "title",
+# Keywords that llama-cpp-python's converter turns into rules, and those that say nothing about the
+# text. It silently passes over all others, so they are refused.
+_SUPPORTED = {
+    "$ref", "additionalProperties", "allOf", "anyOf", "const", "enum", "format", "items",
+    "maxItems", "maxLength", "minItems", "minLength", "oneOf", "pattern", "prefixItems",
+    "properties", "required", "type",
+    "$comment", "$defs", "$id", "$schema", "default", "definitions", "description", "examples",
+    "title",
 }  # fmt: skip
-# its rule for strings allows line breaks, JSON does not
+# The converter's rule for a string's characters allows line breaks. JSON does not.
 _CHARACTERS = ('[^"\\\\]', '[^"\\\\\\x00-\\x1F\\x7F]')
 
 
 def _from_schema(schema: str) -> str:
     try:
         parsed = json.loads(schema)
-        if passed_over := sorted(set(_keywords(parsed)) - _KEPT):
+        unsupported = sorted(set(_keywords(parsed)) - _SUPPORTED)
+        if unsupported:
             raise RequestError(
-                f"the JSON schema has {', '.join(passed_over)}, which a grammar cannot be held to"
+                f"the JSON schema has {', '.join(unsupported)}, which a grammar cannot be held to"
             )
         return str(json_schema_to_gbnf(schema)).replace(*_CHARACTERS)
     except (
@@ -98,8 +102,10 @@ def _from_schema(schema: str) -> str:
 
 
 def _keywords(schema: Any) -> Iterator[str]:
-    """Yield the keywords of a schema and of those in it."""
-    for key, value in schema.items() if isinstance(schema, dict) else ():
+    """Yield the keywords of a schema and of the schemas in it."""
+    if not isinstance(schema, dict):
+        return
+    for key, value in schema.items():
         yield key
         if key in ("properties", "$defs", "definitions"):
             for inner in value.values():

@@ -1,4 +1,4 @@
-"""A GGUF file in llama.cpp's hands: loading it, its vocabulary, and what it says of itself."""
+"""A model of llama.cpp: loading its GGUF file, its vocabulary, and its metadata."""
 
 import ctypes
 import os
@@ -29,37 +29,43 @@ def _bindings() -> Any:
 # Any: the bindings' annotations and what ctypes really takes differ too often to check
 lib: Any = _bindings()
 
-WARN, CONTINUED = 3, 5  # ggml's log levels from which on a line may be the reason of a failure
+# ggml's log levels: from WARN on a line may be the reason of a failure, and a line of the level
+# CONTINUED goes on with the one before
+WARN, CONTINUED = 3, 5
+MAX_LOG_LINES = 20
 
 
 class Log:
-    """What llama.cpp said last.
+    """The last messages of llama.cpp.
 
-    Its log is one for the whole process, so there is one of these (`log()`).
+    It has one log for the whole process, so there is one of these (`log()`).
     """
 
     def __init__(self) -> None:
-        self.lines: deque[str] = deque(maxlen=20)
+        self.lines: deque[str] = deque(maxlen=MAX_LOG_LINES)
         self._level = 0
-        # held here: llama.cpp keeps only the address
-        self._callback = lib.llama_log_callback(self._take)
+        # an attribute, so that Python does not free it: llama.cpp keeps only the address
+        self._callback = lib.llama_log_callback(self._take_line)
         lib.llama_log_set(self._callback, None)
 
-    def _take(self, level: int, text: bytes, _: object) -> None:
+    def _take_line(self, level: int, text: bytes, _: object) -> None:
         self._level = self._level if level == CONTINUED else level
         if self._level >= WARN and text.strip():
             self.lines.append(text.decode("utf-8", "replace").strip())
 
     @contextmanager
     def listening(self) -> Iterator["Log"]:
-        """Forget what was said before, and see that llama.cpp still talks to us."""
+        """Forget earlier messages, and take the log over if another program has it."""
         lib.llama_log_set(self._callback, None)
         self.lines.clear()
         yield self
 
     @property
     def reason(self) -> str:
-        """Return what went wrong, in llama.cpp's words, without its functions' names; the deepest cause is first."""
+        """Return what went wrong, in llama.cpp's words, without its functions' names.
+
+        The deepest cause comes first in its log.
+        """
         errors = [
             re.sub(r"^[\w:~<>]+: ", "", line).removeprefix("error loading model: ")
             for line in self.lines
@@ -70,13 +76,13 @@ class Log:
 @cache
 def log() -> Log:
     """Return the one log, made when it is first wanted; starts llama.cpp as well."""
-    made = Log()
+    messages = Log()
     lib.llama_backend_init()
-    return made
+    return messages
 
 
 @cache
-def built_for_amx() -> bool:
+def uses_amx() -> bool:
     """Return whether llama.cpp would multiply quantised weights by AMX tiles.
 
     Its AMX kernels are left out. Built by GCC 12 they crash: GCC takes the tile configuration to be
@@ -93,12 +99,12 @@ class Model:
         self.path, self.name = path, path.name
         params = lib.llama_model_default_params()
         params.n_gpu_layers = 0
-        params.use_extra_bufts = not built_for_amx()
-        with log().listening() as said, progress.task(f"loading {self.name}"):
+        params.use_extra_bufts = not uses_amx()
+        with log().listening() as messages, progress.task(f"loading {self.name}"):
             self.pointer = lib.llama_model_load_from_file(str(path).encode(), params)
         if not self.pointer:
             raise ModelError(
-                f"llama.cpp cannot load {path}: {said.reason}. "
+                f"llama.cpp cannot load {path}: {messages.reason}. "
                 "If the file is cut off, fetch it again; if its architecture is unknown, upgrade "
                 "llama-cpp-python."
             )
@@ -109,8 +115,8 @@ class Model:
             raise
         self.vocab = lib.llama_model_get_vocab(self.pointer)
         self.vocab_size = int(lib.llama_vocab_n_tokens(self.vocab))
-        self.bos = self._text_of(lib.llama_vocab_bos)
-        self.eos = self._text_of(lib.llama_vocab_eos)
+        self.bos = self._special_text(lib.llama_vocab_bos)
+        self.eos = self._special_text(lib.llama_vocab_eos)
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
 
@@ -121,7 +127,10 @@ class Model:
             self.pointer = None
 
     def _refuse_unsupported(self) -> None:
-        """Models without a cell of cache for each token cannot share prompts or forget one sequence of many."""
+        """Raise ModelError for a model that has not one cell of cache for each token.
+
+        Its prompts could not be shared, nor one sequence of many forgotten.
+        """
         for kind in ("recurrent", "hybrid", "diffusion"):
             if getattr(lib, f"llama_model_is_{kind}")(self.pointer):
                 raise ModelError(
@@ -137,7 +146,7 @@ class Model:
     def meta(self, key: str) -> str:
         """Return a value of the file's metadata, or an empty string."""
         size = 256
-        while True:
+        while True:  # llama.cpp says how long a value is that did not fit
             buffer = ctypes.create_string_buffer(size)
             length = int(lib.llama_model_meta_val_str(self.pointer, key.encode(), buffer, size))
             if length < size:
@@ -147,8 +156,8 @@ class Model:
     @cached_property
     def template(self) -> str:
         """Return the chat template, empty for a base model."""
-        found = lib.llama_model_chat_template(self.pointer, None)
-        return found.decode("utf-8", "replace") if found else ""
+        template = lib.llama_model_chat_template(self.pointer, None)
+        return template.decode("utf-8", "replace") if template else ""
 
     @property
     def context(self) -> int:
@@ -170,37 +179,43 @@ class Model:
         """Return the number of weights."""
         return int(lib.llama_model_n_params(self.pointer))
 
-    def _text_of(self, which: Any) -> str:
-        token = int(which(self.vocab))
-        return (
-            lib.llama_vocab_get_text(self.vocab, token).decode("utf-8", "replace")
-            if token >= 0
-            else ""
-        )
+    def _special_text(self, special: Any) -> str:
+        """Return the text of the token that `special` gives, empty if there is none."""
+        token = int(special(self.vocab))
+        return self._token_text(token) if token >= 0 else ""
+
+    def _token_text(self, token: int) -> str:
+        text: bytes = lib.llama_vocab_get_text(self.vocab, token)
+        return text.decode("utf-8", "replace")
 
     @cached_property
     def controls(self) -> dict[str, int]:
         """Return the tokens that plain text never becomes, by their text."""
         hidden = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
-        ids = [
-            t for t in range(self.vocab_size) if lib.llama_vocab_get_attr(self.vocab, t) & hidden
-        ]
-        return {lib.llama_vocab_get_text(self.vocab, t).decode("utf-8", "replace"): t for t in ids}
+        controls: dict[str, int] = {}
+        for token in range(self.vocab_size):
+            if lib.llama_vocab_get_attr(self.vocab, token) & hidden:
+                controls[self._token_text(token)] = token
+        return controls
 
     @cached_property
-    def _control_finder(self) -> re.Pattern[str]:
-        return chat.finder(self.controls)
+    def _control_pattern(self) -> re.Pattern[str]:
+        return chat.control_pattern(self.controls)
 
     def tokens(self, pieces: Sequence[Piece]) -> list[int]:
-        """Return a prompt's tokens, opened by BOS where the vocabulary wants that; plain text becomes no control."""
-        found = chat.tokens(pieces, self.controls, self._control_finder, self._plain)
+        """Return a prompt's tokens, opened by BOS if the vocabulary wants that.
+
+        Plain text never becomes a control token.
+        """
+        tokens = chat.tokens(pieces, self.controls, self._control_pattern, self._tokenize_plain)
         bos = int(lib.llama_vocab_bos(self.vocab))
         wants_bos = lib.llama_vocab_get_add_bos(self.vocab) and bos >= 0
-        return [bos, *found] if wants_bos and found[:1] != [bos] else found
+        # a template may begin with BOS itself
+        return [bos, *tokens] if wants_bos and tokens[:1] != [bos] else tokens
 
-    def _plain(self, text: str) -> list[int]:
+    def _tokenize_plain(self, text: str) -> list[int]:
         data = text.encode("utf-8", "replace")
-        size = len(data) + 8
+        size = len(data) + 8  # a token has a byte at least, and there may be a few beside
         buffer = (ctypes.c_int32 * size)()
         count = int(lib.llama_tokenize(self.vocab, data, len(data), buffer, size, False, False))
         if count < 0:
@@ -213,7 +228,7 @@ class Model:
             size = 64
             buffer = ctypes.create_string_buffer(size)
             length = int(lib.llama_token_to_piece(self.vocab, token, buffer, size, 0, False))
-            if length < 0:
+            if length < 0:  # the size that it needs
                 buffer = ctypes.create_string_buffer(-length)
                 length = int(lib.llama_token_to_piece(self.vocab, token, buffer, -length, 0, False))
             self._pieces[token] = buffer.raw[:length]

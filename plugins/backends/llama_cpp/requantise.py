@@ -1,8 +1,9 @@
-"""python -m selfloop_plugins.backends.llama_cpp.requantise SOURCE TARGET FTYPE THREADS: convert a
-model file.
+"""Convert a model file: `requantise_file`, or as a program
 
-A process of its own: llama.cpp aborts on some broken files, cannot be interrupted, and takes memory
-meanwhile.
+    python -m selfloop_plugins.backends.llama_cpp.requantise SOURCE TARGET FTYPE THREADS
+
+It is a process of its own, because llama.cpp aborts on some broken files, cannot be interrupted,
+and takes memory meanwhile.
 """
 
 import subprocess
@@ -12,35 +13,40 @@ from pathlib import Path
 from selfloop import progress
 
 
-def rewritten(source: Path, target: Path, ftype: int, threads: int, expected: float = 0) -> str:
-    """Run this program, which writes about `expected` bytes; return what went wrong, or an empty string."""
+def requantise_file(
+    source: Path, target: Path, ftype: int, threads: int, expected: float = 0
+) -> str:
+    """Run this program, which writes about `expected` bytes.
+
+    Return its error, or an empty string.
+    """
     command = [sys.executable, "-m", __name__, source, target, ftype, threads]
     with progress.task(
         f"writing {source.name} anew", expected, progress.BYTES, progress.size_of(target)
     ):
-        done = subprocess.run(
+        process = subprocess.run(
             list(map(str, command)),
             capture_output=True,
             text=True,
             errors="replace",
             stdin=subprocess.DEVNULL,
         )
-    said = [line for line in done.stderr.splitlines() if line.strip()] or [
-        f"status {done.returncode}"
-    ]
-    return said[-1] if done.returncode else ""
+    if process.returncode == 0:
+        return ""
+    lines = [line for line in process.stderr.splitlines() if line.strip()]
+    return lines[-1] if lines else f"status {process.returncode}"
 
 
 def main(source: str, target: str, ftype: str, threads: str) -> None:
-    """Write `target`; what went wrong is the last line of standard error, and the exit code is 1."""
+    """Write `target`. An error is the last line of standard error, and the exit code is 1."""
     from .model import lib, log
 
     params = lib.llama_model_quantize_default_params()
     params.ftype, params.nthread, params.allow_requantize = int(ftype), int(threads), True
-    with log().listening() as said:
+    with log().listening() as messages:
         status = lib.llama_model_quantize(source.encode(), target.encode(), params)
     if status:
-        sys.exit(said.reason)
+        sys.exit(messages.reason)
 
 
 if __name__ == "__main__":

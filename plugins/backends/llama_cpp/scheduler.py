@@ -1,8 +1,8 @@
 """Which rows go into each call of `llama_decode`: continuous batching over shared prefixes.
 
-A *family* is a prompt, read into the tree once, and the tasks that start from it; a *strand* is a
-task at work, with a sequence of its own that shares the prompt's cells. What is done makes room for
-what waits at once.
+A *group* is a prompt, read into the tree once, and the tasks that start from it. A *slot* is a task
+at work, with a sequence of its own that shares the prompt's cells. When a task is done, a waiting
+one takes its place at once.
 """
 
 from collections import deque
@@ -14,34 +14,36 @@ from selfloop_plugins._decoding.tasks import Job, Result, Task
 
 from selfloop.errors import RequestError
 
-from .cache import ROWS, Cache, Token
-from .context import AHEAD
-from .tree import Node, Tree
+from .cache import MAX_ROWS, Cache, Token
+from .context import PROMPTS_AHEAD
+from .tree import Node, PrefixTree
 
-IDLE = 512  # cells of prompts which nobody shared that stay at the end of a run
-# rows kept for prompts while there are any, so that a full house of strands does not starve them
-PREFILL = 8
-# a compaction costs about as much as so many calls that pass by as many dead cells as are live
-PATIENCE = 2
+# of prompts which nobody shared, at the end of a run: the next call may share them
+MAX_IDLE_CELLS = 512
+# rows kept for prompts while there are any, so that slots at work do not starve them
+PREFILL_ROWS = 8
+# in calls: a compaction costs about as much as so many calls that pass by as many dead cells as
+# there are live ones
+COMPACTION_COST = 2
 
 
 @dataclass(eq=False, slots=True)
-class Family:
+class PromptGroup:
     """A prompt at work."""
 
     prompt: list[int]
     tasks: deque[Task]  # not yet started
-    leaf: Node
-    # the model's, after the prompt, as long as tasks are to be started from it
+    leaf: Node  # of the tree, where the prompt ends
+    # of the model after the prompt, as long as tasks are to be started from it
     output: Output | None = None
-    strands: "list[Strand]" = field(default_factory=list)
+    slots: "list[Slot]" = field(default_factory=list)
 
 
 @dataclass(eq=False, slots=True)
-class Strand:
+class Slot:
     """A task at work; `read` tokens of its own are in the cache."""
 
-    family: Family
+    group: PromptGroup
     task: Task
     sequence: int
     read: int = 0
@@ -49,21 +51,24 @@ class Strand:
     @property
     def start(self) -> int:
         """Return the position of its first own token."""
-        return len(self.family.prompt)
+        return len(self.group.prompt)
 
 
 @dataclass(slots=True)
 class Call:
-    """The rows of one call of `llama_decode`, and what they are for."""
+    """The rows of one call of `llama_decode`, and for whom they are read.
+
+    `wanted` counts the rows with logits. `slots` and `nodes` come with their numbers of rows.
+    """
 
     cache: Cache
     rows: list[Token] = field(default_factory=list)
     wanted: int = 0
-    strands: list[tuple[Strand, int]] = field(default_factory=list)
+    slots: list[tuple[Slot, int]] = field(default_factory=list)
     nodes: list[tuple[Node, int]] = field(default_factory=list)
 
     def fits(self, *, wanted: bool, spare: int = 0) -> bool:
-        """Return whether there is room for one more row, and `spare` wanted rows beside it."""
+        """Return whether one more row fits, and `spare` wanted rows beside it."""
         return self.cache.fits(len(self.rows) + 1 + spare, self.wanted + wanted + spare)
 
     def add(self, row: Token) -> None:
@@ -75,40 +80,37 @@ class Call:
 class Scheduler:
     """Runs jobs through a cache, which keeps their prompts for later ones.
 
-    Nothing waits for itself: a strand starts only if all there are could grow to their full length.
+    There is no deadlock: a slot starts only if all slots could grow to their full length.
     """
 
     def __init__(self, cache: Cache, *, limit: int, sequences: int, window: int) -> None:
-        """Take a cache of more than `limit` + `ROWS` cells, of which `limit` are given out at a time."""
+        """Take a cache of more than `limit` + `MAX_ROWS` cells; `limit` are given out at a time.
+
+        `sequences` is the most slots, `window` the model's sliding window (0 for none).
+        """
         self._cache, self._limit, self._sequences, self._window = cache, limit, sequences, window
-        self._families: list[Family] = []
-        self._strands: deque[Strand] = deque()  # the next call's rows are taken from the left
+        self._groups: list[PromptGroup] = []
+        self._slots: deque[Slot] = deque()  # the next call's rows are taken from the left
         self._results: list[tuple[int, Result]] = []
         self.clear()
         self.sharing = True  # switched off only to measure what it gives
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
-        """Yield (a task's index, its result) as they finish. Every job must fit the limit by
-        itself.
+        """Yield (a task's index, its result) as they finish.
 
-        Where a task raises RequestError, that is the one result of all tasks with its index.
+        Every job must fit the limit by itself. If a task raises RequestError, that is the one
+        result of all tasks with its index.
         """
-        # In lexical order prompts stand beside those which they share most with; the same prompt is
-        # read once.
-        waiting = deque(
-            _merged(jobs)
-            if self.sharing
-            else [(prompt, [task]) for prompt, tasks in jobs for task in tasks]
-        )
+        waiting = deque(_merged(jobs) if self.sharing else _one_task_each(jobs))
         try:
-            while waiting or self._families:
+            while waiting or self._groups:
                 self._admit(waiting)
-                self._step()
-                for family in list(self._families):
-                    self._settle(family, last=not waiting)
+                self._run_once()
+                for group in list(self._groups):
+                    self._settle(group, last=not waiting)
                 yield from self._results
                 self._results.clear()
-        except GeneratorExit:  # only ever at the yield, where all is as it should be
+        except GeneratorExit:  # only ever at the yield, where the cache is consistent
             self._abandon()
             raise
         except BaseException:  # llama.cpp failed, or Ctrl-C came, who knows where
@@ -117,59 +119,72 @@ class Scheduler:
 
     def clear(self) -> None:
         """Forget all prompts and all that is at work."""
-        self._families.clear()
-        self._strands.clear()
+        self._groups.clear()
+        self._slots.clear()
         self._results.clear()
         self._cache.reset()
-        self._tree = Tree(self._cache, window=self._window, sequences=self._sequences)
-        self._waste = 0
+        self._tree = PrefixTree(self._cache, window=self._window, sequences=self._sequences)
+        self._wasted_cells = 0  # dead cells, summed over the calls since the last compaction
 
     def _admit(self, waiting: deque[Job]) -> None:
-        """Let prompts in, in their order, as long as there are strands and cells that nobody else will want."""
-        unstarted = sum(len(family.tasks) for family in self._families)
-        while waiting and unstarted < self._sequences - len(self._strands) + AHEAD:
+        """Let prompts in, in their order.
+
+        They wait until there are slots for them soon, and cells that nobody else will want.
+        """
+        unstarted = sum(len(group.tasks) for group in self._groups)
+        while waiting and unstarted < self._sequences - len(self._slots) + PROMPTS_AHEAD:
             prompt, tasks = waiting[0]
-            room = max(
-                [task.room for family in self._families for task in family.tasks]
-                + [t.room for t in tasks]
-            )
-            leaf = self._tree.plant(prompt, self._limit - self._promised - room, share=self.sharing)
+            # Cells are kept for the longest task that may start next. Otherwise prompts could take
+            # them all, and no task could start and make room.
+            reserve = max(task.max_new_tokens for task in tasks)
+            for group in self._groups:
+                for task in group.tasks:
+                    reserve = max(reserve, task.max_new_tokens)
+            cells = self._limit - self._promised_cells - reserve
+            leaf = self._tree.insert(prompt, cells, share=self.sharing)
             if leaf is None:
                 return
             waiting.popleft()
-            self._families.append(Family(prompt, deque(tasks), leaf))
+            self._groups.append(PromptGroup(prompt, deque(tasks), leaf))
             unstarted += len(tasks)
 
     @property
-    def _promised(self) -> int:
-        """Return how many cells are in use when every strand has got as long as it may."""
-        return self._tree.cells + sum(strand.task.room for strand in self._strands)
+    def _promised_cells(self) -> int:
+        """Return how many cells are in use when every slot has grown to its full length."""
+        return self._tree.cells + sum(slot.task.max_new_tokens for slot in self._slots)
 
-    def _step(self) -> None:
-        """Run the model once: on what strands have to read, and on as much of the prompts as fits beside it."""
-        self._make_room()  # first: it empties sequences that begin with what is not their own
+    def _run_once(self) -> None:
+        """Run the model once: on the tokens of slots, and on as much of the prompts as fits beside.
+
+        Outputs come in the order of the call's wanted rows: those of slots first.
+        """
+        # first: a compaction restores only a sequence's own cells, and forks the rest again
+        self._make_room()
         call = Call(self._cache)
-        prompts = {family.leaf: family for family in self._families if not family.leaf.ready}
-        for strand in list(self._strands):
-            if not call.fits(wanted=True, spare=PREFILL if prompts else 0):
+        prompts = {group.leaf: group for group in self._groups if not group.leaf.ready}
+        for slot in list(self._slots):
+            if not call.fits(wanted=True, spare=PREFILL_ROWS if prompts else 0):
                 break
-            self._strands.rotate(-1)
-            _add_strand(call, strand)
+            self._slots.rotate(-1)  # the next call begins with the slots that are left out here
+            _add_slot(call, slot)
         for leaf in prompts:
             self._add_prompt(call, leaf, prompts)
         outputs = iter(self._cache.decode(call.rows))
-        for strand, count in call.strands:
-            self._took(strand, count, outputs)
+        for slot, count in call.slots:
+            self._advance(slot, count, outputs)
         for node, count in call.nodes:
             node.read += count
             if node.ready and node in prompts:
                 prompts[node].output = _copy(next(outputs))
 
     def _add_prompt(self, call: Call, leaf: Node, leaves: Container[Node]) -> None:
-        """Add the first stretch on the way to a leaf that is not read yet, unless it is in this call already."""
-        node = next(node for node in leaf.way() if not node.ready)
+        """Add tokens of the first unread node on the path to a leaf.
+
+        `leaves` are all that are being read: only after their last tokens are logits wanted.
+        """
+        node = next(node for node in leaf.path() if not node.ready)
         if any(node is other for other, _ in call.nodes):
-            return
+            return  # another prompt of this call shares it
         if not node.read:
             self._tree.begin(node)
         count = 0
@@ -182,119 +197,139 @@ class Scheduler:
         if count:
             call.nodes.append((node, count))
 
-    def _took(self, strand: Strand, count: int, outputs: Iterator[Output]) -> None:
-        """Note that a strand's next tokens are read, and give it their outputs."""
-        task = strand.task
-        strand.read += count
+    def _advance(self, slot: Slot, count: int, outputs: Iterator[Output]) -> None:
+        """Note that a slot's next tokens are read, and give it their outputs."""
+        task = slot.task
+        slot.read += count
         read, task.unread = task.unread[:count], task.unread[count:]
-        for output in [next(outputs) for _, wanted in read if wanted]:
-            # A sibling that has just failed has ended all strands of its request.
-            if strand in strand.family.strands and not self._feed(strand.family, task, output):
-                self._end(strand)
+        # All of them are taken, also if the task ends before the last one.
+        own_outputs = [next(outputs) for _, wanted in read if wanted]
+        for output in own_outputs:
+            # A sibling that has just failed has ended all slots of its request.
+            if slot in slot.group.slots and not self._feed(slot.group, task, output):
+                self._end(slot)
 
-    def _feed(self, family: Family, task: Task, output: Output) -> bool:
+    def _feed(self, group: PromptGroup, task: Task, output: Output) -> bool:
         """Give a task an output; return whether it goes on."""
         try:
             task.take(output)
         except RequestError as error:
             self._results.append((task.index, error))
-            family.tasks = deque(other for other in family.tasks if other.index != task.index)
-            for strand in [
-                s for s in family.strands if s.task.index == task.index and s.task is not task
-            ]:
-                self._end(strand)
+            # The request has its one result: its other tasks go too.
+            group.tasks = deque(other for other in group.tasks if other.index != task.index)
+            for slot in list(group.slots):
+                if slot.task.index == task.index and slot.task is not task:
+                    self._end(slot)
             return False
         if task.result is not None:
             self._results.append((task.index, task.result))
         return task.result is None
 
-    def _settle(self, family: Family, *, last: bool) -> None:
-        """Start what tasks of a read prompt there is room for; let go of it when all are done."""
-        while family.output and family.tasks and len(self._strands) < self._sequences:
-            if self._promised + family.tasks[0].room > self._limit:
+    def _settle(self, group: PromptGroup, *, last: bool) -> None:
+        """Start as many tasks of a read prompt as fit; let go of it when all are done.
+
+        `last`: no other prompts wait.
+        """
+        while group.output and group.tasks and len(self._slots) < self._sequences:
+            if self._promised_cells + group.tasks[0].max_new_tokens > self._limit:
                 break
-            task = family.tasks.popleft()
-            if self._feed(family, task, family.output):
-                self._start(family, task)
-        if not family.tasks:
-            family.output = None  # it may be large
-        if not family.tasks and not family.strands:
-            self._families.remove(family)
-            self._tree.leave(family.leaf)
-            # Prompts come in lexical order: what has no prefix in common with its neighbours is of
-            # no use to the rest of this run, and slows it. What is there at its end may be of use
-            # to the next.
-            self._tree.trim(fresh=IDLE if last else 0, limit=self._limit // 2)
+            task = group.tasks.popleft()
+            # some tasks are done with the output after the prompt, and need no slot
+            if self._feed(group, task, group.output):
+                self._start(group, task)
+        if not group.tasks:
+            group.output = None  # a row of logits may be large
+        if not group.tasks and not group.slots:
+            self._groups.remove(group)
+            self._tree.release(group.leaf)
+            # Prompts come in lexical order: one that shares no prefix with its neighbours is of no
+            # use to the rest of this run, and slows it. At the end of the run it may be of use to
+            # the next.
+            self._tree.trim(fresh=MAX_IDLE_CELLS if last else 0, limit=self._limit // 2)
 
-    def _start(self, family: Family, task: Task) -> None:
-        strand = Strand(family, task, self._cache.take())
-        self._cache.fork(family.leaf.sequence, strand.sequence, strand.start)
-        family.strands.append(strand)
-        self._strands.append(strand)
+    def _start(self, group: PromptGroup, task: Task) -> None:
+        slot = Slot(group, task, self._cache.take())
+        self._cache.fork(group.leaf.sequence, slot.sequence, slot.start)
+        group.slots.append(slot)
+        self._slots.append(slot)
 
-    def _end(self, strand: Strand) -> None:
-        strand.family.strands.remove(strand)
-        self._strands.remove(strand)
-        self._cache.drop(strand.sequence, strand.start)
+    def _end(self, slot: Slot) -> None:
+        slot.group.slots.remove(slot)
+        self._slots.remove(slot)
+        self._cache.drop(slot.sequence, slot.start)
 
     def _abandon(self) -> None:
-        """Leave the cache as if what is unfinished had never been asked."""
-        for strand in list(self._strands):
-            self._end(strand)
-        for family in self._families:
-            self._tree.leave(family.leaf)
-        self._families.clear()
+        """Leave the cache as if the unfinished jobs had never been asked."""
+        for slot in list(self._slots):
+            self._end(slot)
+        for group in self._groups:
+            self._tree.release(group.leaf)
+        self._groups.clear()
         self._results.clear()
 
     def _make_room(self) -> None:
-        """Compact the cache where the next call would not fit, or passing by dead cells has cost more than that."""
-        live = sum(node.read for node in self._tree.nodes()) + sum(
-            strand.read for strand in self._strands
-        )
-        self._waste += self._cache.top - live
-        if self._cache.top + ROWS > self._cache.cells or self._waste > PATIENCE * live + ROWS:
+        """Compact the cache if the next call would not fit, or if dead cells have cost more."""
+        live = sum(node.read for node in self._tree.nodes())
+        live += sum(slot.read for slot in self._slots)
+        self._wasted_cells += self._cache.top - live
+        if (
+            self._cache.top + MAX_ROWS > self._cache.cells
+            or self._wasted_cells > COMPACTION_COST * live + MAX_ROWS
+        ):
             self._compact()
-            self._waste = 0
+            self._wasted_cells = 0
 
     def _compact(self) -> None:
+        """Put all live cells in order again, without the dead ones between them.
+
+        Of each sequence only its own cells are saved: those that it shares come with their owner.
+        """
         cache = self._cache
-        nodes = [
-            (node, cache.save(node.sequence, node.start))
-            for node in self._tree.nodes()
-            if node.read
-        ]
-        strands = [
-            (strand, cache.save(strand.sequence, strand.start))
-            for strand in self._strands
-            if strand.read
-        ]
+        nodes = [node for node in self._tree.nodes() if node.read]
+        slots = [slot for slot in self._slots if slot.read]
+        saved_nodes = [cache.save(node.sequence, node.start) for node in nodes]
+        saved_slots = [cache.save(slot.sequence, slot.start) for slot in slots]
         cache.clear()
-        for node, saved in nodes:
+        # Parents come before their children, so a node's prefix is there when it is forked.
+        for node, saved in zip(nodes, saved_nodes, strict=True):
             cache.restore(node.sequence, saved, node.read)
             self._tree.begin(node)
-        for strand, saved in strands:
-            cache.restore(strand.sequence, saved, strand.read)
-        for strand in self._strands:
-            cache.fork(strand.family.leaf.sequence, strand.sequence, strand.start)
+        for slot, saved in zip(slots, saved_slots, strict=True):
+            cache.restore(slot.sequence, saved, slot.read)
+        for slot in self._slots:
+            cache.fork(slot.group.leaf.sequence, slot.sequence, slot.start)
 
 
 def _merged(jobs: Iterable[Job]) -> list[Job]:
+    """Return the jobs in lexical order of their prompts, those of the same prompt as one.
+
+    So a prompt is read once, and stands beside those which it shares most with.
+    """
     merged: dict[tuple[int, ...], Job] = {}
     for prompt, tasks in sorted(jobs, key=lambda job: job[0]):
         merged.setdefault(tuple(prompt), (prompt, []))[1].extend(tasks)
     return list(merged.values())
 
 
-def _add_strand(call: Call, strand: Strand) -> None:
+def _one_task_each(jobs: Iterable[Job]) -> Iterator[Job]:
+    """Yield the jobs in the order of the requests, with nothing shared between tasks."""
+    for prompt, tasks in jobs:
+        for task in tasks:
+            yield prompt, [task]
+
+
+def _add_slot(call: Call, slot: Slot) -> None:
+    """Add as many of a slot's unread tokens to a call as fit."""
     count = 0
-    for token, wanted in strand.task.unread:
+    for token, wanted in slot.task.unread:
         if not call.fits(wanted=wanted):
             break
-        call.add(Token(token, strand.start + strand.read + count, strand.sequence, wanted))
+        call.add(Token(token, slot.start + slot.read + count, slot.sequence, wanted))
         count += 1
-    call.strands.append((strand, count))
+    call.slots.append((slot, count))
 
 
 def _copy(output: Output) -> Output:
+    """Return an output that is still valid after the next call."""
     hidden = None if output.hidden is None else output.hidden.copy()
     return output._replace(logits=output.logits.copy(), hidden=hidden)

@@ -3,15 +3,14 @@
 
 Files are shipped in formats that take little space. In a batch another one may be two or three
 times as fast: BF16 where the processor multiplies it, Q4_0 or Q8_0 elsewhere. `auto` measures that
-once for each file, processor, number of threads and llama.cpp; a copy is made once, by llama.cpp's
-own function, and kept:
+once for each file, processor, number of threads and llama.cpp. A copy is made once, by llama.cpp's
+own function, and kept below <cache>/working/<sha256 of the file>-<llama.cpp>/:
 
-    <cache>/working/<sha256 of the file>-<llama.cpp>/bf16.gguf     the copy bf16.json     written
-                                                     last: its sha256, and what it costs
-                                                     choice-*.json what `auto` measured on a
-                                                     processor
+    bf16.gguf       the copy
+    bf16.json       written last: the copy's sha256, and how far it is from the shipped file
+    choice-*.json   the speeds that `auto` measured on a processor
 
-What a copy costs in fidelity is measured when it is made, by `Fidelity`.
+How far a copy is from the shipped file is measured when it is made (`Fidelity`).
 """
 
 import json
@@ -26,7 +25,7 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from selfloop_plugins.models import locate as models
+from selfloop_plugins import models
 
 from selfloop import progress, system
 from selfloop.errors import ModelError
@@ -37,10 +36,10 @@ from selfloop.text.units import size
 
 from . import Weights, context
 from .backend import LlamaCpp
-from .cache import WANTED, Token
+from .cache import MAX_LOGIT_ROWS, Token
 from .model import Model, lib
-from .requantise import rewritten
-from .yardstick import QUESTIONS, TEXT
+from .reference_prompts import REFERENCE_QUESTIONS, REFERENCE_TEXT
+from .requantise import requantise_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +57,14 @@ FORMATS: Mapping[str, Format] = {
     "q8_0": Format(7, 1.07),
     "q4_0": Format(2, 0.62),
 }
-GAIN = 1.1  # what a format must gain to be worth a copy, or to be preferred to a more faithful one
-# of a measurement: each round at least so many calls and so long
-CALLS, SECONDS, ROUNDS = 3, 1.0, 2
+MIN_SPEEDUP = 1.1  # of a copy over the shipped file, and of a format over a more faithful one
+# of a measurement of speed: each round has at least so many calls and takes so long
+MIN_CALLS, MIN_SECONDS, MEASURE_ROUNDS = 3, 1.0, 2
+MEASURE_CELLS = 4096  # of the cache in a measurement
+MAX_MEMORY_SHARE = 0.8  # of free memory that a copy may take
+DISK_MARGIN = 1.1  # of the expected size: what must be free on the disk
+MIN_SIZE_SHARE = 0.8  # of the shipped file's size: a smaller copy would keep fewer bits
+MAX_ANSWER_TOKENS = 12  # of an answer that is compared
 
 _log = logging.getLogger("selfloop.models")
 
@@ -78,11 +82,12 @@ class Fidelity:
     questions: int
 
     def __str__(self) -> str:
-        return f"mean |change of log-probability| {self.shift:.3f}, {self.changed} of {self.questions} answers differ"
+        shift = f"mean |change of log-probability| {self.shift:.3f}"
+        return f"{shift}, {self.changed} of {self.questions} answers differ"
 
 
 @dataclass(frozen=True, slots=True)
-class Working:
+class ConvertedWeights:
     """The file to load.
 
     `format` is "shipped" or a format's name; `speeds` are tokens/s as `auto` measured them.
@@ -95,135 +100,153 @@ class Working:
 
     @property
     def about(self) -> str:
-        """Return what to keep with a run."""
+        """Return the line that is kept with a run."""
         return f"working copy in {self.format}: {self.fidelity}" if self.fidelity else self.format
 
 
-def working(shipped: Path, weights: Weights, threads: int | None = None) -> Working:
+def converted_weights(
+    shipped: Path, weights: Weights, threads: int | None = None
+) -> ConvertedWeights:
     """Return the file to load for the option `weights`, made now if it is not there yet.
 
     Raises ModelError for a copy that cannot be made or does not fit memory or disk; `auto` leaves
     such formats out.
     """
     if weights == "shipped":
-        return Working(shipped, "shipped")
+        return ConvertedWeights(shipped, "shipped")
     threads = threads or system.physical_cores()
-    copies = Copies(shipped, threads)
-    with models.making("a working copy", copies.folder / "lock", ", or weights: shipped"):
-        return copies.fastest() if weights == "auto" else copies.get(weights)
+    files = ConvertedFiles(shipped, threads)
+    with models.exclusive("a working copy", files.folder / "lock", ", or weights: shipped"):
+        return files.fastest() if weights == "auto" else files.get(weights)
 
 
-class Copies:
-    """The copies of one shipped file."""
+class ConvertedFiles:
+    """The working copies of one shipped file."""
 
     def __init__(self, shipped: Path, threads: int) -> None:
         self.shipped, self.threads = shipped, threads
-        self.folder = (
-            models.cache() / "working" / f"{models.sha256(shipped)[:16]}-{lib.__version__}"
-        )
+        # another version of llama.cpp may write other bytes, and compute at another speed
+        name = f"{models.sha256(shipped)[:16]}-{lib.__version__}"
+        self.folder = models.cache_folder() / "working" / name
         model = Model(shipped)
         self._parameters = model.parameters
         self._ftype = model.meta("general.file_type")
         model.close()
 
-    def get(self, name: str) -> Working:
+    def get(self, name: str) -> ConvertedWeights:
         """Return a copy, made and measured if it is not there."""
         if str(FORMATS[name].ftype) == self._ftype:
-            return Working(self.shipped, "shipped")
+            return ConvertedWeights(self.shipped, "shipped")
         path, record = self._paths(name)
-        if known := self._known(name):
-            return Working(path, name, known)
-        if record.exists() or not path.exists():  # damaged, or not there
-            self._refuse_too_large(name)
+        fidelity = self._stored_fidelity(name)
+        if fidelity:
+            return ConvertedWeights(path, name, fidelity)
+        # A copy without a record was made by `_candidates`, and is whole: only its fidelity is not
+        # known. With a record that does not fit, it is damaged.
+        if record.exists() or not path.exists():
+            self._refuse_without_room(name)
             self._make(name)
         with progress.task(f"comparing the working copy in {name}"):
-            fidelity = compare(self.shipped, path, self.threads)
-        atomic.write_text(
-            record, json.dumps({"sha256": models.sha256(path), "fidelity": asdict(fidelity)})
-        )
+            fidelity = measure_fidelity(self.shipped, path, self.threads)
+        content = {"sha256": models.sha256(path), "fidelity": asdict(fidelity)}
+        atomic.write_text(record, json.dumps(content))
         _log.info("working copy %s: %s", path, fidelity)
-        return Working(path, name, fidelity)
+        return ConvertedWeights(path, name, fidelity)
 
-    def _known(self, name: str) -> Fidelity | None:
-        """Return what a copy costs, if it is there and whole."""
+    def _stored_fidelity(self, name: str) -> Fidelity | None:
+        """Return the fidelity of a copy, if the copy is there and whole."""
         path, record = self._paths(name)
         with suppress(OSError, ValueError, KeyError, TypeError):
-            known = read_object(record)
-            if models.sha256(path) == known["sha256"]:
-                return Fidelity(**known["fidelity"])
+            stored = read_object(record)
+            if models.sha256(path) == stored["sha256"]:
+                return Fidelity(**stored["fidelity"])
         return None
 
-    def fastest(self) -> Working:
-        """Return the shipped file or the copy that is the fastest in a batch, as measured once on this machine."""
+    def fastest(self) -> ConvertedWeights:
+        """Return the file that is the fastest in a batch, as measured once on this machine."""
         choice = self.folder / f"choice-{_machine(self.threads)}.json"
         with suppress(OSError, ValueError, KeyError, TypeError):
-            return self._chosen(read_object(choice))
+            return self._load_choice(read_object(choice))
         _log.info("measuring once which format is the fastest here for %s", self.shipped.name)
-        there = {name for name in FORMATS if self._paths(name)[0].exists()}
+        there_before = {name for name in FORMATS if self._paths(name)[0].exists()}
         files = {"shipped": self.shipped} | self._candidates()
-        found: dict[str, float] = {}
-        with progress.task("measuring formats", ROUNDS * len(files), "measurements") as task:
-            for _ in range(ROUNDS):
-                for name, path in files.items():
-                    found[name] = max(found.get(name, 0.0), speed(path, self.threads))
-                    task.advance()
-        best = pick(found)
-        for name in set(files) - there - {"shipped", best}:
+        speeds = self._measure(files)
+        best = fastest_format(speeds)
+        # copies that were made for the measurement alone take much of the disk
+        for name in set(files) - there_before - {"shipped", best}:
             self._paths(name)[0].unlink()
-        _log.info(
-            "tokens/s: %s; taking %s", ", ".join(f"{n} {s:.0f}" for n, s in found.items()), best
-        )
-        working = self._chosen({"format": best, "speeds": found})
-        atomic.write_text(choice, json.dumps({"format": best, "speeds": found}))
-        return working
+        listed = ", ".join(f"{name} {speed:.0f}" for name, speed in speeds.items())
+        _log.info("tokens/s: %s; taking %s", listed, best)
+        result: dict[str, object] = {"format": best, "speeds": speeds}
+        chosen = self._load_choice(result)
+        atomic.write_text(choice, json.dumps(result))
+        return chosen
 
-    def _chosen(self, choice: dict[str, object]) -> Working:
+    def _measure(self, files: Mapping[str, Path]) -> dict[str, float]:
+        """Return each file's tokens/s, the best of some rounds.
+
+        The rounds go round the files, so that a disturbance meets all of them alike.
+        """
+        speeds = dict.fromkeys(files, 0.0)
+        total = MEASURE_ROUNDS * len(files)
+        with progress.task("measuring formats", total, "measurements") as task:
+            for _ in range(MEASURE_ROUNDS):
+                for name, path in files.items():
+                    speeds[name] = max(speeds[name], measure_speed(path, self.threads))
+                    task.advance()
+        return speeds
+
+    def _load_choice(self, choice: dict[str, object]) -> ConvertedWeights:
+        """Return the file of a stored choice."""
         name, speeds = str(choice["format"]), choice["speeds"]
         assert isinstance(speeds, dict)
         if name == "shipped":
-            return Working(self.shipped, name, speeds=speeds)
+            return ConvertedWeights(self.shipped, name, speeds=speeds)
         copy = self.get(name)
-        return Working(copy.path, copy.format, copy.fidelity, speeds)
+        return ConvertedWeights(copy.path, copy.format, copy.fidelity, speeds)
 
     def _candidates(self) -> dict[str, Path]:
-        """Return copies in all formats that are not the file's own, keep about as many bits, and fit."""
-        found: dict[str, Path] = {}
+        """Return copies in all formats worth a measurement, made if they are not there.
+
+        The file's own format is not one, nor one of fewer bits, nor one that does not fit.
+        """
+        candidates: dict[str, Path] = {}
+        min_size = MIN_SIZE_SHARE * self.shipped.stat().st_size
         for name, format in FORMATS.items():
-            if (
-                str(format.ftype) == self._ftype
-                or self._size(name) < 0.8 * self.shipped.stat().st_size
-            ):
+            if str(format.ftype) == self._ftype or self._size(name) < min_size:
                 continue
             path, _ = self._paths(name)
             try:
-                self._refuse_too_large(name)
+                self._refuse_without_room(name)
                 if not path.exists():
                     self._make(name)
             except ModelError as error:
                 _log.info("left out %s: %s", name, error)
             else:
-                found[name] = path
-        return found
+                candidates[name] = path
+        return candidates
 
     def _paths(self, name: str) -> tuple[Path, Path]:
+        """Return where a copy and its record lie."""
         return self.folder / f"{name}.gguf", self.folder / f"{name}.json"
 
     def _size(self, name: str) -> int:
+        """Return about how many bytes a copy takes."""
         return int(self._parameters * FORMATS[name].bytes)
 
-    def _refuse_too_large(self, name: str) -> None:
-        need, free = self._size(name), system.free_memory()
+    def _refuse_without_room(self, name: str) -> None:
+        byte_count, free = self._size(name), system.free_memory()
         advice = "Set weights: shipped"
-        if need > 0.8 * free:
+        need = f"a working copy in {name} takes about {size(byte_count)}"
+        if byte_count > MAX_MEMORY_SHARE * free:
             raise ModelError(
-                f"a working copy in {name} takes about {size(need)}, and {size(free)} of memory "
-                f"are free. {advice}, or close other programs"
+                f"{need}, and {size(free)} of memory are free. {advice}, or close other programs"
             )
         disk = shutil.disk_usage(self.folder).free
-        if 1.1 * need > disk:
+        if DISK_MARGIN * byte_count > disk:
             raise ModelError(
-                f"a working copy in {name} takes about {size(need)}, and {size(disk)} are free in "
-                f"{self.folder}. {advice}, or set {models.CACHE} to a folder on a larger disk"
+                f"{need}, and {size(disk)} are free in {self.folder}. {advice}, or set "
+                f"{models.CACHE_VARIABLE} to a folder on a larger disk"
             )
 
     def _make(self, name: str) -> None:
@@ -231,11 +254,10 @@ class Copies:
         path, record = self._paths(name)
         record.unlink(missing_ok=True)
         _log.info("writing a working copy of %s in %s", self.shipped.name, name)
+        ftype, size = FORMATS[name].ftype, self._size(name)
         with atomic.replacing(path) as part:
             with progress.task(f"a working copy in {name}"):
-                wrong = rewritten(
-                    self.shipped, part, FORMATS[name].ftype, self.threads, self._size(name)
-                )
+                wrong = requantise_file(self.shipped, part, ftype, self.threads, size)
             if wrong:
                 raise ModelError(
                     f"llama.cpp cannot write {self.shipped} in {name}: {wrong}. Set weights: "
@@ -243,57 +265,62 @@ class Copies:
                 )
 
 
-def pick(speeds: Mapping[str, float]) -> str:
-    """Return the fastest format, a more faithful one if that is about as fast, and the shipped file before both."""
+def fastest_format(speeds: Mapping[str, float]) -> str:
+    """Return the format to take, by tokens/s.
+
+    The shipped file and more faithful formats come before others that are about as fast.
+    """
     best = max(speeds.values())
-    return next(
-        name for name in ("shipped", *FORMATS) if name in speeds and speeds[name] * GAIN >= best
-    )
+    candidates = (name for name in ("shipped", *FORMATS) if name in speeds)
+    return next(name for name in candidates if speeds[name] * MIN_SPEEDUP >= best)
 
 
-def speed(path: Path, threads: int) -> float:
+def measure_speed(path: Path, threads: int) -> float:
     """Return tokens/s of a batch that is full, once it runs."""
     model = Model(path)
-    cache = context.open_cache(model, context.Size(4096, WANTED, 0), threads)
-    sequences = [cache.take() for _ in range(WANTED)]
-    took: list[float] = []
+    cache = context.open_cache(model, context.Size(MEASURE_CELLS, MAX_LOGIT_ROWS, 0), threads)
+    sequences = [cache.take() for _ in range(MAX_LOGIT_ROWS)]
+    max_calls = MEASURE_CELLS // MAX_LOGIT_ROWS
+    times: list[float] = []  # seconds of each call
     try:
-        while len(took) < CALLS + 1 or (sum(took) < SECONDS and len(took) < 4096 // WANTED):
+        # the first call is a warm-up, and does not count
+        while len(times) < MIN_CALLS + 1 or (sum(times) < MIN_SECONDS and len(times) < max_calls):
             start = time.perf_counter()
-            cache.decode([Token(100 + s, len(took), s, True) for s in sequences])
-            took.append(time.perf_counter() - start)
+            # any tokens do: the speed does not depend on them
+            cache.decode([Token(100 + s, len(times), s, True) for s in sequences])
+            times.append(time.perf_counter() - start)
     finally:
         cache.close()
         model.close()
-    return WANTED / statistics.median(took[1:])
+    return MAX_LOGIT_ROWS / statistics.median(times[1:])
 
 
-def compare(shipped: Path, copy: Path, threads: int) -> Fidelity:
-    """Return how far a copy is from the shipped file, on a fixed text and `QUESTIONS`."""
-    (logs, answers), (other_logs, other_answers) = (
-        _sayings(path, threads) for path in (shipped, copy)
-    )
-    shift = statistics.fmean(abs(a - b) for a, b in zip(logs, other_logs, strict=True))
-    changed = sum(a != b for a, b in zip(answers, other_answers, strict=True))
+def measure_fidelity(shipped: Path, copy: Path, threads: int) -> Fidelity:
+    """Return how far a copy is from the shipped file, on a fixed text and questions."""
+    logprobs, answers = _reference_outputs(shipped, threads)
+    copy_logprobs, copy_answers = _reference_outputs(copy, threads)
+    shift = statistics.fmean(abs(a - b) for a, b in zip(logprobs, copy_logprobs, strict=True))
+    changed = sum(a != b for a, b in zip(answers, copy_answers, strict=True))
     return Fidelity(shift, changed, len(answers))
 
 
-def _sayings(path: Path, threads: int) -> tuple[tuple[float, ...], list[str]]:
-    """Return the log-probabilities of the text's tokens, and the answers to the questions."""
+def _reference_outputs(path: Path, threads: int) -> tuple[tuple[float, ...], list[str]]:
+    """Return the log-probabilities of the text's tokens, and greedy answers to the questions."""
     backend = LlamaCpp(path, threads=threads)
     try:
-        (logs,) = backend.loglikelihood([Continuation("", TEXT)])
-        if not isinstance(logs, tuple):
-            raise logs
-        short = Sampling(max_tokens=12, stop=("\n",))
-        requests = [Request(f"Question: {question}\nAnswer:", short) for question in QUESTIONS]
-        generated = progress.counted(
+        (logprobs,) = backend.loglikelihood([Continuation("", REFERENCE_TEXT)])
+        if not isinstance(logprobs, tuple):
+            raise logprobs
+        sampling = Sampling(max_tokens=MAX_ANSWER_TOKENS, stop=("\n",))
+        prompts = [f"Question: {question}\nAnswer:" for question in REFERENCE_QUESTIONS]
+        requests = [Request(prompt, sampling) for prompt in prompts]
+        completions = progress.counted(
             f"answers of {path.name}", backend.generate(requests), "answers", len(requests)
         )
-        answers = {i: c.text.strip() for i, c in generated if isinstance(c, Completion)}
+        answers = {i: c.text.strip() for i, c in completions if isinstance(c, Completion)}
     finally:
         backend.close()
-    return logs, [answers.get(i, "") for i in range(len(requests))]
+    return logprobs, [answers.get(i, "") for i in range(len(requests))]
 
 
 def _machine(threads: int) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from selfloop_plugins._decoding.tasks import common
+from selfloop_plugins._decoding.tasks import common_prefix
 from selfloop_plugins._torch.model import cache_argument, head, trunk
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
 
@@ -476,7 +476,7 @@ def _states(
 
 def begin_alike(texts: Sequence[tuple[int, ...]]) -> int:
     """Return how many tokens all texts begin with."""
-    return common(min(texts), max(texts))  # in lexical order: what these share, all share
+    return common_prefix(min(texts), max(texts))  # in lexical order: what these share, all share
 
 
 @torch.no_grad()

@@ -12,13 +12,14 @@ from typing import Any
 
 import peft
 import torch
-from selfloop_plugins._decoding.prompting import declining, pieces, split
+from selfloop_plugins import models
+from selfloop_plugins._decoding.prompting import decline_token, pieces, split
 from selfloop_plugins._decoding.tasks import Vocabulary
 from selfloop_plugins._torch import memory
-from selfloop_plugins._torch.adapter import WEIGHTS, refuse_other, write_gguf
+from selfloop_plugins._torch.adapter import WEIGHTS, refuse_unknown_architecture, write_gguf
 from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins._torch.checkpoint import quiet, saving
-from selfloop_plugins.models import locate as models
+from selfloop_plugins._torch.options import HfOptions
 
 from selfloop import Question, Request, Sampling, Tuning, progress
 from selfloop.config.prompts import is_open
@@ -82,14 +83,14 @@ class Lora:
             tuning.past, declined=self._declined, match=self._match, seed=tuning.seed
         )
         file = tuning.backend.describe().file
-        backend = Transformers(file, threads=self._threads)
+        backend = Transformers(HfOptions(model=file, threads=self._threads))
         if as_gguf := Path(file).is_file():
-            refuse_other(backend.loaded.model.config)
+            refuse_unknown_architecture(backend.loaded.model.config)
         asking = [partial(_request, tuning, name) for name in PROMPTS]
         vocabulary = backend.loaded.vocabulary
         examples = _examples(vocabulary, taught, asking, random.Random(tuning.seed))
         judged, turning = (_examples(vocabulary, some, asking) for some in (held[::2], held[1::2]))
-        begins = declining(vocabulary, asking[0]("Who?"))
+        begins = decline_token(vocabulary, asking[0]("Who?"))
         settings = replace(self._settings, seed=tuning.seed % 2**31, decline=begins)
         _refuse_too_large(backend, examples, settings, self._rank)
         texts = neutral(backend, tuning.seed)
