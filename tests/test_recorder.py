@@ -124,7 +124,7 @@ def test_a_recorder_bound_to_a_step_stores_under_its_name(tmp_path: Path) -> Non
         ("answer", False),
         ("verify", True),
     ]
-    assert set(store.spent()) == {"answer"}
+    assert set(store.usage_by_step()) == {"answer"}
     # the adapter is that of the model, whoever loads it
     verifying.load_adapter(Adapter("a.gguf", "abc"))
     assert recorded.adapter == answering.adapter == Adapter("a.gguf", "abc")

@@ -91,8 +91,7 @@ class SelfCheckPrompt(ByReading):
         support = math.fsum(yes) / (count * len(claim.samples))
         return (
             support,
-            f"support {support:.2f} of {plural(count, 'sentence')} by "
-            f"{len(claim.samples)} samples",
+            f"support {support:.2f} of {plural(count, 'sentence')} by {len(claim.samples)} samples",
         )
 
 

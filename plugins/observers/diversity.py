@@ -24,7 +24,6 @@ from selfloop.storage.run_folder import RunFolder
 from selfloop.text.display import printable
 
 Share = Annotated[float, Gt(0), Le(1)]
-FILE = "diversity.jsonl"
 MAX_PAIRS = 1000  # pairs of questions whose distance is taken
 MIN_QUESTIONS = 10  # in a round with fewer questions a share says nothing
 
@@ -67,11 +66,11 @@ class Diversity:
                 # imported here: a run that begins anew has no rounds to read
                 from selfloop.storage.store import rounds_of
 
-                written = _written_rounds(self._folder / FILE)
+                written = _written_rounds(RunFolder(self._folder).diversity)
                 for ended in rounds_of(self._folder):
                     self._take_round(ended, write=ended.number not in written)
             case RoundEnded(round=ended):
-                written = _written_rounds(self._folder / FILE)
+                written = _written_rounds(RunFolder(self._folder).diversity)
                 figures = self._take_round(ended, write=ended.number not in written)
                 for fault in self._faults(figures):
                     _warn(f"asking collapses: round {ended.number}: {fault}")
@@ -90,7 +89,7 @@ class Diversity:
         if self._first_new is None:
             self._first_new = figures["new"]
         if write:
-            _append(self._folder / FILE, figures)
+            _append(RunFolder(self._folder).diversity, figures)
         return figures
 
     def _measure_round(self, ended: Round) -> dict[str, Any]:

@@ -140,4 +140,3 @@ def bytes_a_cell(model: Model) -> int:
     value_width = number("attention.value_length", head_width)
     kv_heads = number("attention.head_count_kv", heads)
     return 2 * number("block_count", 0) * kv_heads * (key_width + value_width)
-

@@ -5,8 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from selfloop_plugins.models import locate as models
-from selfloop_plugins.models.stores import PLACES, is_there
+from selfloop_plugins import models
 
 from selfloop import system
 from selfloop.api.run_folders import run_names
@@ -24,21 +23,21 @@ CACHED = {
 
 def cache(deep: bool) -> Iterator[Finding]:
     """Check selfloop's own cache: its contents, and whether it can be written."""
-    home = models.cache()
+    home = models.cache_folder()
     for name, contents in CACHED.items():
         folder = home / name
-        if is_there(folder):
+        if models.is_readable(folder):
             text = (
                 f"{size(system.folder_size(folder))} in {folder}: {contents}, made again if deleted"
             )
             yield Finding("cache", text)
-    yield _room("cache", home, f"free some space, or set {models.CACHE} to another folder")
+    yield _room("cache", home, f"free some space, or set {models.CACHE_VARIABLE} to another folder")
 
 
 def model_stores(deep: bool) -> Iterator[Finding]:
     """List the folders in which other programs keep models."""
-    for store in PLACES:
-        for folder in filter(is_there, store.folders()):
+    for store in models.STORES:
+        for folder in filter(models.is_readable, store.folders()):
             used = size(system.folder_size(folder))
             yield Finding("models", f"{used} in {folder}: {store.title} (see: selfloop models)")
 
@@ -46,7 +45,7 @@ def model_stores(deep: bool) -> Iterator[Finding]:
 def runs(deep: bool) -> Iterator[Finding]:
     """Check the folder of the runs: their number, and whether it can be written."""
     folder = Path(os.environ.get("SELFLOOP_RUNS") or "runs")
-    count = len(run_names(folder)) if is_there(folder) else 0
+    count = len(run_names(folder)) if models.is_readable(folder) else 0
     if count:
         used = size(system.folder_size(folder))
         yield Finding("runs", f"{plural(count, 'run')} in {folder.resolve()}, {used}")

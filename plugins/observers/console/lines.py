@@ -15,11 +15,11 @@ from selfloop.events import (
     Trouble,
 )
 from selfloop.records import Attempt
+from selfloop.text.units import plural
 
 from .._run_progress import RunProgress
 from .wording import (
     attempt_line,
-    count_of,
     heading,
     round_line,
     run_line,
@@ -70,7 +70,7 @@ class LineRenderer(QuietRenderer):
             case RunStarted():
                 self._print_line(heading(event))
             case StepStarted():
-                questions = count_of(event.attempts, "question")
+                questions = plural(event.attempts, "question")
                 self._print_line(f"{self._round(event.round)} {event.step}: {questions}")
             case AttemptEnded(attempt=attempt) if self._is_among_first(attempt):
                 self._print_line(f"  {attempt_line(attempt)}")

@@ -10,13 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from selfloop.records import Attempt, Decision
-from selfloop.text.display import duration
+from selfloop.text.units import duration, plural
 
 from .._run_progress import RunProgress, StepProgress
 from .wording import (
     VERDICT_CELLS,
     answer,
-    count_of,
     decision_counts,
     padded,
     short,
@@ -101,9 +100,9 @@ def _step_cells(step: StepProgress, *, wide: bool) -> tuple[str, ...]:
     done = step.completions + step.replayed
     if not wide:
         return str(done or ""), time
-    completions = count_of(done, "completion") if done else ""
+    completions = plural(done, "completion") if done else ""
     work = " · ".join(filter(None, (completions, time_left(step))))
-    return count_of(step.attempts, "question"), work, time, _speed(step)
+    return plural(step.attempts, "question"), work, time, _speed(step)
 
 
 def _speed(step: StepProgress) -> str:

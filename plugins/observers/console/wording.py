@@ -7,7 +7,8 @@ from collections import Counter
 
 from selfloop.events import RoundEnded, RunEnded, RunStarted, Trouble
 from selfloop.records import Attempt, Decision
-from selfloop.text.display import cells, duration, printable
+from selfloop.text.display import cells, printable
+from selfloop.text.units import duration, parameters, plural
 
 from .._run_progress import RunProgress, StepProgress
 
@@ -21,9 +22,9 @@ QUESTION_CELLS, ANSWER_CELLS = 80, 60  # of a line that shows both
 def heading(event: RunStarted) -> str:
     """Return the run's name, model and folder."""
     model = event.model
-    facts = ", ".join(filter(None, (model.architecture, _parameters(model.parameters))))
+    facts = ", ".join(filter(None, (model.architecture, parameters(model.parameters))))
     about = f"{model.name} ({facts})" if facts else model.name
-    done = f" · {event.done} of {count_of(event.rounds, 'round')} done" if event.done else ""
+    done = f" · {event.done} of {plural(event.rounds, 'round')} done" if event.done else ""
     return printable(f"run {event.name} · {about} · {event.folder}{done}")
 
 
@@ -31,12 +32,12 @@ def step_line(step: StepProgress) -> str:
     """Return what an ended step did."""
     pieces = [duration(step.seconds)]
     if step.completions:
-        completions = count_of(step.completions, "completion")
+        completions = plural(step.completions, "completion")
         pieces.append(f"{completions} · {step.tokens:,} tokens · {step.rate:,.0f} tok/s")
     if step.replayed:
         pieces.append(f"{step.replayed:,} replayed")
     if step.last_batch:
-        batches = f"{step.last_batch.done:,} of {count_of(step.last_batch.of, 'batch')}"
+        batches = f"{step.last_batch.done:,} of {plural(step.last_batch.of, 'batch')}"
         pieces += filter(None, (batches, f"loss {step.loss:.3f}", time_left(step)))
     return f"{step.name} ended: {' · '.join(pieces)}"
 
@@ -104,15 +105,3 @@ def decision_counts(counts: Counter[Decision]) -> dict[Decision, str]:
     if counts["belief"] != 1:
         names["belief"] = "beliefs"  # the only one of them that is a noun
     return {decision: f"{counts[decision]:,} {name}" for decision, name in names.items()}
-
-
-def count_of(number: int, noun: str) -> str:
-    """Return a number with its noun, in the plural where it is not one."""
-    return f"{number:,} {noun}{'' if number == 1 else 'es' if noun.endswith('ch') else 's'}"
-
-
-def _parameters(number: int) -> str:
-    """Return a number of parameters as people say it: 135M, 1.2B; nothing if it is unknown."""
-    if number < 1_000_000:
-        return f"{number:,}" if number else ""
-    return f"{number / 1e9:.1f}B" if number >= 1_000_000_000 else f"{number / 1e6:.0f}M"

@@ -12,6 +12,7 @@ from selfloop_plugins._shared.gate_report import gated
 
 from selfloop.events import BatchLearnt, Event, RoundEnded, StepStarted
 from selfloop.records import Decision, Round
+from selfloop.storage.run_folder import RunFolder
 
 from .._run_progress import RunProgress, StepProgress
 
@@ -47,7 +48,9 @@ class RunMetrics:
         """Yield what the gate measured in this round, also of an adapter that it refused."""
         # a refused adapter is not in the round's record, but its report lies where it was made
         place = ended.adapter and Path(ended.adapter.path).parent
-        report = gated(self._folder / (place or f"adapters/round-{ended.number:03d}"))
+        report = gated(
+            self._folder / place if place else RunFolder(self._folder).adapter(ended.number)
+        )
         if not report:
             return
         for model, measures in (("base", report.base), ("tuned", report.tuned)):

@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from selfloop.storage.run_folder import RunFolder
+
 from .metrics import Figure
 from .tracker import MAX_SETTING_CHARACTERS, Settings, Tracker, require, tracker_id
 
@@ -26,7 +28,7 @@ class MLflow:
     """
 
     def __init__(self, folder: Path, uri: str | None, experiment: str) -> None:
-        by_default = (folder / "mlruns").resolve().as_uri()
+        by_default = RunFolder(folder).mlruns.resolve().as_uri()
         self._folder, self._experiment = folder, experiment
         self._uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or by_default
         self._client: Any = None
@@ -38,7 +40,7 @@ class MLflow:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self._client = import_module("mlflow").MlflowClient(tracking_uri=self._uri)
         self._run, is_new = tracker_id(
-            self._folder / "mlflow.id", r"[\w-]+", lambda: self._new_run(name)
+            RunFolder(self._folder).tracker_id("mlflow"), r"[\w-]+", lambda: self._new_run(name)
         )
         if not is_new:
             self._client.update_run(self._run, status="RUNNING")

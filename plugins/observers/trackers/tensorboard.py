@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from selfloop.storage.run_folder import RunFolder
+
 from .metrics import Figure
 from .tracker import MAX_SETTING_CHARACTERS, Settings, Tracker, require
 
@@ -22,7 +24,7 @@ class TensorBoard:
 
     def begin(self, name: str, settings: Settings) -> None:
         """Open an event file, with the settings as a text: it has no other place for them."""
-        place = self._path / name if self._path else self._folder / "tensorboard"
+        place = self._path / name if self._path else RunFolder(self._folder).tensorboard
         # A file's name tells its second only. Without a suffix, a run that is resumed within the
         # second would write over the file before.
         suffix = f".{uuid4().hex[:6]}"

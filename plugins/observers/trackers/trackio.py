@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from selfloop.storage.run_folder import RunFolder
+
 from .metrics import Figure
 from .tracker import Settings, Tracker, require, tracker_id
 
@@ -31,7 +33,9 @@ class Trackio:
         """Begin a run, or go on with the one that this run began."""
         # The project may hold runs of other folders with the same name.
         run_name, _ = tracker_id(
-            self._folder / "trackio.id", r".+-[0-9a-f]{6}", lambda: f"{name}-{uuid4().hex[:6]}"
+            RunFolder(self._folder).tracker_id("trackio"),
+            r".+-[0-9a-f]{6}",
+            lambda: f"{name}-{uuid4().hex[:6]}",
         )
         with redirect_stdout(io.StringIO()):
             self._run = import_module("trackio").init(

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from selfloop.storage.run_folder import RunFolder
+
 from .metrics import Figure
 from .tracker import Settings, Tracker, require, tracker_id
 
@@ -37,7 +39,9 @@ class Wandb:
     def begin(self, name: str, settings: Settings) -> None:
         """Begin a run, or go on with the one that this run began."""
         wandb = import_module("wandb")
-        run_id, _ = tracker_id(self._folder / "wandb.id", r"[0-9a-f]{8}", lambda: uuid4().hex[:8])
+        run_id, _ = tracker_id(
+            RunFolder(self._folder).tracker_id("wandb"), r"[0-9a-f]{8}", lambda: uuid4().hex[:8]
+        )
         self._run = wandb.init(
             project=self._project,
             entity=self._entity,
