@@ -19,7 +19,7 @@ from detectors import Render, answered, detectors, questions, recorded, rights, 
 from selfloop_plugins._shared.calibration import Calibration, fit
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import working
-from selfloop_plugins.detectors._claims import agreeing
+from selfloop_plugins.detectors._claims import count_agreeing as agreeing
 from selfloop_plugins.models import locate as models
 
 from selfloop import Claim, Judging

@@ -1,6 +1,6 @@
 """What is asked -> the tokens of its prompt, and of what follows it."""
 
-from selfloop_plugins._shared.queries import declined
+from selfloop_plugins._shared.prompt_text import decline_continuation as declined
 
 from selfloop.errors import RequestError
 from selfloop.records import Continuation, Request

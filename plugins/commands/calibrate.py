@@ -11,7 +11,8 @@ from selfloop import hookimpl
 from selfloop.cli.options import FilePath, run_argument, run_folder, runs_dir
 
 if TYPE_CHECKING:
-    from selfloop_plugins._shared.calibration import Calibration, Said
+    from selfloop_plugins._shared.calibration import Calibration
+    from selfloop_plugins._shared.calibration import Confidences as Said
 
 LEAST = 30  # labels; with fewer a fit says nothing
 # for a line of free form; with fewer it follows the noise (Niculescu-Mizil & Caruana 2005)
@@ -133,7 +134,8 @@ def _fitted(
 ) -> "Calibration":
     from dataclasses import replace
 
-    from selfloop_plugins._shared.calibration import fit, isotonic
+    from selfloop_plugins._shared.calibration import fit
+    from selfloop_plugins._shared.calibration import fit_isotonic as isotonic
 
     detectors = list(dict.fromkeys(name for each in said for name in each))
     found = replace(

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, get_args
 from uuid import uuid4
 
-from selfloop_plugins._shared.gate_report import gated
+from selfloop_plugins._shared.gate_report import read_gate_report as gated
 
 import selfloop
 from selfloop import Component, Round, hookimpl

@@ -13,8 +13,8 @@ from selfloop_plugins.detectors.probes import (
     EntropyProbe,
     Probe,
     QuestionProbe,
+    _fit_head,
     _fold,
-    _head,
     best_split,
     check,
 )
@@ -123,7 +123,7 @@ def test_a_head_is_that_of_an_independent_implementation() -> None:
     luck = np.random.default_rng(0)
     states = luck.normal(size=(300, 5)) * [1, 2, 3, 4, 5] + 7
     right = luck.random(300) < sigmoid(states[:, 0] - 7 - 0.2 * (states[:, 4] - 7))
-    head = _head(states, right.astype(float), 2.0, np.zeros(6))
+    head = _fit_head(states, right.astype(float), 2.0, np.zeros(6))
     standard = (states - states.mean(0)) / states.std(0)
     theirs = LogisticRegression(C=0.5, tol=1e-8).fit(standard, right)
     assert sigmoid(head[0] + states @ head[1:]) == pytest.approx(
@@ -134,7 +134,7 @@ def test_a_head_is_that_of_an_independent_implementation() -> None:
 def test_the_prior_holds_where_there_is_little_to_learn() -> None:
     prior = np.array([0.5, 1.0, -2.0])
     states = np.random.default_rng(0).normal(size=(4, 2))
-    assert _head(states, np.ones(4), 1e9, prior)[1:] == pytest.approx(prior[1:], abs=1e-3)
+    assert _fit_head(states, np.ones(4), 1e9, prior)[1:] == pytest.approx(prior[1:], abs=1e-3)
 
 
 def test_the_best_split_is_that_of_a_tree() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import expit, logsumexp, softmax
-from selfloop_plugins._shared.queries import logistic, seed, shares
+from selfloop_plugins._shared.generation import claim_seed
+from selfloop_plugins._shared.probability import sigmoid
 from selfloop_plugins.detectors._claims import Abstain
+from selfloop_plugins.detectors._reading import choice_probabilities
 from selfloop_plugins.detectors._similarity import f1, sentences
 from selfloop_plugins.detectors.bsdetector import CHOICES, PROMPTS, BSDetector
 from selfloop_plugins.detectors.eigenscore import EigenScore, eigenscore
@@ -150,27 +152,31 @@ def test_sentences(text: str, parts: list[str]) -> None:
     assert sentences(text) == parts
 
 
-def test_shares_are_those_of_scipy() -> None:
+def test_choice_probabilities_are_those_of_scipy() -> None:
     for sums in np.random.default_rng(0).normal(-50, 400, (50, 3)):
-        assert shares([(value / 2, value / 2) for value in sums]) == pytest.approx(
+        assert choice_probabilities([(value / 2, value / 2) for value in sums]) == pytest.approx(
             softmax(sums), abs=1e-12
         )
-    assert shares([(-INF,), (-3.0,)]) == [0.0, 1.0]
+    assert choice_probabilities([(-INF,), (-3.0,)]) == [0.0, 1.0]
     for broken in ([(-INF,), (-INF,)], [(NAN,), (-1.0,)], [(-1.0,), (NAN,)], [(INF,), (-INF,)]):
         with pytest.raises(Abstain):
-            shares(broken)
+            choice_probabilities(broken)
 
 
 @pytest.mark.parametrize("odds", [0.0, 1.5, -1.5, 40.0, -40.0, -1e6, 1e6, -INF, INF])
-def test_logistic(odds: float) -> None:
-    assert logistic(odds) == pytest.approx(expit(odds), abs=1e-300)
+def test_sigmoid(odds: float) -> None:
+    assert sigmoid(odds) == pytest.approx(expit(odds), abs=1e-300)
 
 
 def test_a_seed_depends_on_the_question_and_the_verifier() -> None:
     told = judging()
     other = claim("Cairo", question=Question("Where is Giza?", "test"))
-    assert seed(claim("Cairo"), told) == seed(claim("Giza"), told) != seed(other, told)
-    assert seed(claim("Cairo"), told) != seed(claim("Cairo"), replace(told, seed=1))
+    assert (
+        claim_seed(claim("Cairo"), told)
+        == claim_seed(claim("Giza"), told)
+        != claim_seed(other, told)
+    )
+    assert claim_seed(claim("Cairo"), told) != claim_seed(claim("Cairo"), replace(told, seed=1))
 
 
 # --- BSDetector

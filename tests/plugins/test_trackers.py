@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import Selfloop
-from selfloop_plugins._shared.gate_report import gated
+from selfloop_plugins._shared.gate_report import read_gate_report as gated
 from selfloop_plugins.observers import trackers
 from selfloop_plugins.observers.trackers import Figure, Meter, Tracker
 

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import entropy
+from selfloop_plugins._shared.echoes import echoes
 from selfloop_plugins.detectors._meanings import meanings
 from selfloop_plugins.detectors.agreement import Agreement
 from selfloop_plugins.detectors.arithmetic import Arithmetic
 from selfloop_plugins.detectors.cocoa import CoCoA
-from selfloop_plugins.detectors.echo import Echo, echoes
+from selfloop_plugins.detectors.echo import Echo
 from selfloop_plugins.detectors.first_token_margin import FirstTokenMargin
 from selfloop_plugins.detectors.mean_token_entropy import MeanTokenEntropy
 from selfloop_plugins.detectors.p_true import PROMPTS, PTrue
