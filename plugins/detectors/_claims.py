@@ -10,6 +10,7 @@ from selfloop_plugins._shared.meaning import meaning
 from selfloop import Claim, Completion, Judging, Verdict
 from selfloop.text.answers import normalise
 
+# reasons of abstentions, as they are stored with the verdicts
 NOT_SAID = "not among what the model said to the bare question"
 NOT_A_NUMBER = "a log-probability is not a number"
 DECLINED = "the answer is empty or declines"
@@ -65,6 +66,7 @@ def most_likely(claim: Claim, *, tokens: bool = False) -> Completion:
 
     Raises Abstain where none has log-probabilities.
     """
+    # a revision that could not be read again has no log-probabilities
     candidates = []
     for completion in same_text_completions(claim):
         if completion.logprobs and (completion.tokens or not tokens):
@@ -121,6 +123,7 @@ def sample_logprobs(samples: Sequence[Completion]) -> list[float]:
 
     Raises Abstain where a sample has none, or no sample is possible.
     """
+    # one sample without a probability would count as impossible, so none counts
     logprobs = [text_logprob(sample) if sample.logprobs else math.nan for sample in samples]
     if any(math.isnan(logprob) for logprob in logprobs) or max(logprobs) == -math.inf:
         raise Abstain(NOT_A_NUMBER)

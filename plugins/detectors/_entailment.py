@@ -33,7 +33,7 @@ class Entailment:
                 "folder of a model for natural language inference, with its tokenizer and its "
                 "weights in safetensors."
             ) from error
-        self._model.eval()
+        self._model.eval()  # without dropout, so that a pair always gets the same label
         label_ids: dict[str, int] = {
             name.lower(): number for name, number in self._model.config.label2id.items()
         }

@@ -17,6 +17,7 @@ from ._reading import choice_texts
 Same = Literal["text", "alias", "model", "nli"]
 Entails = Callable[[Sequence[tuple[str, str]]], list[bool]]
 AreAlike = Callable[[str, str], bool]
+# with the space that a tokenizer puts before a word
 CHOICES = (" Yes", " No")
 
 
@@ -35,11 +36,12 @@ def meanings(
 
     All texts that decline have one meaning, the empty text.
     """
-    texts = [[meaning(sample.text) for sample in claim.samples] for claim in claims]
+    texts = [_sample_texts(claim) for claim in claims]
     if same == "text":
         return texts
     if same == "alias":
         return [_clustered(claim_texts, _is_alias) for claim_texts in texts]
+    # the costly ways look at all pairs of all claims at once, so that they make one call
     pairs = _pairs(texts)
     alike = (
         _entailing_pairs(claims, pairs, entails)
@@ -52,6 +54,10 @@ def meanings(
     ]
 
 
+def _sample_texts(claim: Claim) -> list[str]:
+    return [meaning(sample.text) for sample in claim.samples]
+
+
 def entropy_confidence(
     meanings: Sequence[str], weights: Sequence[float]
 ) -> tuple[float, float, int]:
@@ -59,13 +65,16 @@ def entropy_confidence(
 
     `weights` are the samples' shares of probability, up to a common factor.
     """
+    # the probability of a meaning is that of all its wordings
     masses: dict[str, float] = defaultdict(float)
     for name, weight in zip(meanings, weights, strict=True):
         masses[name] += weight
     whole = sum(masses.values())
     shares = [mass / whole for mass in masses.values()]
     entropy = -sum(share * math.log(share) for share in shares if share > 0)
+    # log M is the entropy of M samples that all mean something else
     confidence = 1 - entropy / math.log(len(meanings))
+    # rounding may leave the range by a little
     return min(max(confidence, 0.0), 1.0), abs(entropy), len(masses)
 
 
@@ -96,7 +105,7 @@ def _clustered(texts: Sequence[str], are_alike: AreAlike) -> list[str]:
     depends on the order of the samples, but the cost is one comparison a cluster.
     """
     heads: list[str] = []
-    cluster_of: dict[str, str] = {"": ""}
+    cluster_of: dict[str, str] = {"": ""}  # texts that decline are a cluster of their own
     for text in texts:
         if text in cluster_of:
             continue
@@ -108,6 +117,7 @@ def _clustered(texts: Sequence[str], are_alike: AreAlike) -> list[str]:
 
 
 def _is_alias(first: str, second: str) -> bool:
+    # the spaces keep "Rome" out of "Jerome"
     return f" {first} " in f" {second} " or f" {second} " in f" {first} "
 
 
@@ -128,6 +138,7 @@ def _entailing_pairs(
     for pair in pairs:
         question = claims[pair.claim].question.text
         forward.append((f"{question} {pair.first}", f"{question} {pair.second}"))
+    # one direction alone would make "Paris" and "Paris or Rome" the same
     backward = [(second, first) for first, second in forward]
     there, back = entails(forward), entails(backward)
     return {pair: a and b for pair, a, b in zip(pairs, there, back, strict=True)}

@@ -22,12 +22,13 @@ def f1(first: Sequence[str], second: Sequence[str]) -> float:
     total = len(first) + len(second)
     if not total:
         return 0.0
-    common = Counter(first) & Counter(second)
+    common = Counter(first) & Counter(second)  # the smaller count of each word
     return 2 * common.total() / total
 
 
 def similarity(first: str, second: str) -> float:
     """Return the F1 of the words of two meanings; the empty one is 1 with itself, else 0."""
+    # two that decline have no words, but one meaning
     return 1.0 if first == second else f1(first.split(), second.split())
 
 

@@ -20,6 +20,7 @@ class Agreement(PerClaimVerifier):
 
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the share; abstain without samples, or where the answer is empty."""
+        # an answer that declines is judged, too: no sample agrees with it
         if not normalise(claim.answer.text):
             raise Abstain("the answer is empty")
         if not claim.samples:

@@ -15,11 +15,13 @@ from ._claims import Abstain, PerClaimVerifier
 
 # digits are bounded, so that no text of a model makes the arithmetic slow
 NUMBER = r"[-−]?\d{1,3}(?:,\d{3})+(?:\.\d{1,30})?|[-−]?\d{1,30}(?:\.\d{1,30})?"
+# a whole question: a word problem that contains a sum is none
 _QUESTION = re.compile(
     rf"\s*(?:(?:what\s+is|what['’]s|how\s+much\s+is|calculate|compute)\s+)?({NUMBER})\s*"
     rf"(\+|plus|-|−|minus|\*|x|×|times|multiplied\s+by|/|÷|divided\s+by)\s*({NUMBER})\s*[=?.]*\s*",
     re.IGNORECASE,
 )
+# a number that is not a part of a longer one, or of a word ("B52")
 _LONE_NUMBER = re.compile(rf"(?<![\w.,])(?:{NUMBER})(?![\w,]|\.\d)")
 _OPERATIONS: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
     **dict.fromkeys(("+", "plus"), operator.add),
@@ -57,11 +59,13 @@ class Arithmetic(PerClaimVerifier):
         number = _answered_number(claim.answer.text)
         if number is None:
             raise Abstain("the answer is not one number")
+        # as people write it: 51, and 0.333333 for a third
         text = str(result) if result.denominator == 1 else f"{float(result):.6g}"
         return 1.0 if _is_result(number, result) else 0.0, f"the result is {text}"
 
 
 def _fraction(text: str) -> Fraction:
+    # exact: with floats 0.1 + 0.2 would not be 0.3
     return Fraction(text.replace(",", "").replace("−", "-"))
 
 

@@ -70,6 +70,7 @@ class BSDetector(ReadingVerifier):
     def _consistency(self, claim: Claim) -> float:
         answer = meaning(claim.answer.text)
         similar = sum(similarity(answer, meaning(sample.text)) for sample in claim.samples)
+        # in the paper an entailment model; here words (similar) and whole meanings (agreeing)
         agreeing = count_agreeing(claim)
         return (self._alpha * similar + (1 - self._alpha) * agreeing) / len(claim.samples)
 

@@ -30,7 +30,7 @@ class CoCoA(PerClaimVerifier):
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the confidence for the claim's answer."""
         logprob, _ = answer_logprob(claim)
-        answer_meaning(claim)
+        answer_meaning(claim)  # raises Abstain where the answer declines
         if not claim.samples:
             raise Abstain(NO_SAMPLES)
         total = len(claim.samples)

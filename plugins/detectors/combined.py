@@ -136,7 +136,7 @@ def _detectors(confidences: "Sequence[Confidences]") -> list[str]:
     names: dict[str, None] = {}
     for by_name in confidences:
         names.update(dict.fromkeys(by_name))
-    names.pop(TARGET, None)
+    names.pop(TARGET, None)  # see TARGET
     return list(names)
 
 
@@ -158,6 +158,7 @@ def _fit_on_agreement(
 
     confidences: list[Confidences] = []
     shares: list[float] = []
+    # both ways, so that every sample is evidence once and target once
     for half in (0, 1):
         seen = [replace(claim, samples=claim.samples[half::2], verdicts=()) for claim in claims]
         confidences += map(_confidences, judging.before(seen))

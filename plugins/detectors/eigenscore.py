@@ -40,7 +40,7 @@ class EigenScore(ReadingVerifier):
 
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return each sample after the question."""
-        sample_meanings(claim)
+        sample_meanings(claim)  # raises Abstain with too few samples
         prompt = judging.prompt("answer", question=claim.question.text)
         open_turn = is_open(prompt)
         return [

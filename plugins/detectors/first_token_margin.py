@@ -28,6 +28,7 @@ class FirstTokenMargin(PerClaimVerifier):
             raise Abstain(f"{NOT_SAID}, or without a margin")
         if math.isnan(margin):
             raise Abstain("the margin is not a number")
+        # a backend that rounds may leave the range
         confidence = min(max(margin, 0.0), 1.0)
         return confidence, f"the first token was {margin:.2f} ahead of the second likeliest"
 

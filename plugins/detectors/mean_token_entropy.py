@@ -28,6 +28,7 @@ class MeanTokenEntropy(PerClaimVerifier):
         mean = sum(entropies) / len(entropies)
         if math.isnan(mean):
             raise Abstain("an entropy is not a number")
+        # an entropy is never negative, but a backend may round below 0
         return math.exp(-max(mean, 0.0)), f"entropy {mean:.2f} a token"
 
 

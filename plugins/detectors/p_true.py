@@ -15,6 +15,7 @@ from selfloop.records import Continuation
 from ._claims import answer_meaning
 from ._reading import ReadingVerifier, choice_probabilities, choice_texts
 
+# with the space that a tokenizer puts before a word
 CHOICES = (" True", " False")
 
 
@@ -30,7 +31,7 @@ class PTrue(ReadingVerifier):
 
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return both choices after the question."""
-        answer_meaning(claim)
+        answer_meaning(claim)  # raises Abstain where the answer declines
         prompt = judging.prompt(
             "p_true", question=one_line(claim.question.text), answer=one_line(claim.answer.text)
         )

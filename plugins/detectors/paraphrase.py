@@ -45,6 +45,7 @@ class Paraphrase:
         max_tokens: Annotated[int, Ge(1)] = 24,
     ) -> None:
         self._count = rewordings
+        # drawn, so that the rewordings differ; the answers are greedy, as the draft is
         self._rewording = Sampling(temperature, top_p=0.95, max_tokens=64, stop=("\n",))
         self._answering = Sampling(max_tokens=max_tokens, stop=("\n",))
 
@@ -55,6 +56,7 @@ class Paraphrase:
         """
         asked = [i for i, claim in enumerate(claims) if meaning(claim.answer.text)]
         rewordings = self._reword([claims[i] for i in asked], judging)
+        # one list for all claims: each takes as many as it has rewordings
         answers = iter(self._answer(rewordings, judging))
         verdicts = [Verdict("paraphrase", None, DECLINED)] * len(claims)
         for i, texts in zip(asked, rewordings, strict=True):

@@ -21,6 +21,7 @@ class Perplexity(PerClaimVerifier):
 
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return one over the perplexity of the claim's answer."""
+        # count is never 0: a completion without log-probabilities makes it abstain
         logprob, count = answer_logprob(claim)
         return math.exp(logprob / count), f"log-probability {logprob / count:.2f} a token"
 

@@ -29,12 +29,14 @@ class Pmi(ReadingVerifier):
 
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return the answer without its question."""
+        # all else stays: the examples before the question, and the words around it
         prompt = judging.prompt("answer", question="")
         completion = most_likely(claim)
         return [Continuation(prompt, completion.tokens or completion.text, is_open(prompt))]
 
     def judge(self, claim: Claim, results: Sequence[Any]) -> tuple[float, str]:
         """Return the confidence."""
+        # rounding above 0 is cut off, as in text_logprob
         without_question = min(sum(results[0]), 0.0)
         gain = text_logprob(most_likely(claim)) - without_question
         if math.isnan(gain):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     # intercept, then a weight for each number of a state, (1 + width,)
     Head = Floats
 
+# a head for each fifth of the questions, so that none judges a question it was fitted on
 FOLDS = 5
 # a number of the states that hardly varies is not divided by its spread
 MIN_SPREAD = 1e-6
@@ -88,6 +89,7 @@ class Probe:
             reason = f"fewer than {self._min_answers} answers with samples to learn from"
             return Verdict(self.name, None, reason)
         head = heads[_fold(claim.question)]
+        # a narrower or wider state is that of another model
         if len(head) != len(state) + 1:
             return Verdict(self.name, None, "the probe was fitted on another model")
         confidence = float(sigmoid(head[0] + head[1:] @ state))
@@ -116,6 +118,7 @@ class Probe:
         fit_claims: list[Claim] = []
         fit_states: list[Floats] = []
         for claim, state in zip(claims, states, strict=True):
+            # drafts alone: a revision has the question and the samples of its draft
             has_samples = claim.candidate == "draft" and len(claim.samples) > 1
             if has_samples and not isinstance(state, str):
                 fit_claims.append(claim)
@@ -194,12 +197,14 @@ def _fit_head(states: "Floats", target: "Floats", ridge: float, prior: "Head") -
     import numpy as np
     from selfloop_plugins._shared.calibration import fit_logistic
 
+    # states differ in scale from one number to the next, and ridge treats all alike
     centre = states.mean(0)
     spread = np.maximum(states.std(0), MIN_SPREAD)
     standardised = (states - centre) / spread
     weights, intercept = fit_logistic(
         standardised, target, ridge, prior=prior[1:] * spread, min_weight=-MAX_WEIGHT
     )
+    # w · (x − c) / s = (w / s) · x − (w / s) · c
     weights = weights / spread
     return np.concatenate([[intercept - weights @ centre], weights])
 

@@ -52,12 +52,13 @@ class Rauq(ReadingVerifier):
         """Return the confidence."""
         import numpy as np
 
-        (attention,) = results
+        (attention,) = results  # (layers, heads, tokens)
         logprobs = np.array(most_likely(claim, tokens=True).logprobs, float)
         probabilities = np.exp(logprobs)
         if attention.ndim != 3 or attention.shape[-1] != len(probabilities):
             raise Abstain(f"attentions of shape {attention.shape} for {len(probabilities)} tokens")
         carried = self._carried(probabilities, _middle_attention(attention.astype(float)))
+        # a probability of 0 makes the doubt endless, and the confidence 0
         with np.errstate(divide="ignore"):
             doubt = float((-np.log(carried).mean(-1)).max())
         if math.isnan(doubt):
@@ -69,6 +70,7 @@ class Rauq(ReadingVerifier):
         import numpy as np
 
         carried = np.empty_like(attention)
+        # nothing of the answer is before its first token
         carried[:, 0] = probabilities[0]
         for i in range(1, len(probabilities)):
             from_before = (1 - self._alpha) * attention[:, i] * carried[:, i - 1]

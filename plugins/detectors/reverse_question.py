@@ -48,6 +48,7 @@ class ByLikelihood(ReadingVerifier):
         after_answer, alone = results
         if not after_answer:
             raise Abstain("the question has no tokens")
+        # a token, so that long questions do not count more
         gain = (sum(after_answer) - sum(alone)) / len(after_answer)
         if math.isnan(gain):
             raise Abstain(NOT_A_NUMBER)
@@ -93,6 +94,7 @@ def _overlap(claim: Claim, result: list[str] | RequestError | None) -> tuple[flo
         raise Abstain("the question has no content words")
     if isinstance(result, RequestError) or not result:
         raise Abstain(str(result or "no question was written"))
+    # content words alone: "what is the" would make all questions alike
     words = content(claim.question.text)
     mean = math.fsum(f1(words, content(text)) for text in result) / len(result)
     return mean, f"overlap {mean:.2f} with {len(result)} questions written back"

@@ -41,10 +41,12 @@ class SentSar(PerClaimVerifier):
         # for each sample the logs of the terms of its sum: its own, then one for each like sample
         terms = [[math.log(self._t) + logprob] for logprob in logprobs]
         for i, j in combinations(range(len(logprobs)), 2):
+            # g is the same in both directions
             alike = similarity(meanings[i], meanings[j])
             if alike:
                 terms[i].append(math.log(alike) + logprobs[j])
                 terms[j].append(math.log(alike) + logprobs[i])
+        # in logs throughout: probabilities of whole texts are too small for floats
         mean = sum(map(_log_sum_exp, terms)) / len(logprobs)
         level = mean - math.log(self._t + len(logprobs) - 1)
         return min(math.exp(level), 1.0), f"like samples have a mean log-probability of {level:.2f}"

@@ -20,6 +20,7 @@ from ._claims import NO_SAMPLES, Abstain, PerClaimVerifier, answer_meaning
 from ._reading import ReadingVerifier, choice_probabilities, choice_texts
 from ._similarity import sentences
 
+# with the space that a tokenizer puts before a word
 CHOICES = (" Yes", " No")
 
 
@@ -51,6 +52,7 @@ class SelfCheckNgram(PerClaimVerifier):
             # [""]: an empty sample is a word, too, so that it makes the others rarer
             counts.update(meaning(sample.text).split() or [""])
         total = counts.total()
+        # −log p of the words of each sentence, in one number
         surprises = []
         for words in answer:
             of_words = [math.log(total / counts[word]) for word in words]
@@ -83,7 +85,7 @@ class SelfCheckPrompt(ReadingVerifier):
         for sentence in _answer_sentences(claim):
             for sample in claim.samples:
                 if not meaning(sample.text):
-                    continue
+                    continue  # it supports nothing, and counts 0 in judge()
                 prompt = judging.prompt(
                     "selfcheck_prompt",
                     question=one_line(claim.question.text),

@@ -49,7 +49,7 @@ class SemanticEntropy:
 
     def judge(self, claim: Claim, texts: Sequence[str]) -> tuple[float, str]:
         """Return the confidence for the claim's question; `texts` are its samples' meanings."""
-        sample_meanings(claim)
+        sample_meanings(claim)  # raises Abstain with too few samples
         confidence, entropy, count = entropy_confidence(texts, self._weights(claim.samples))
         return confidence, f"entropy {entropy:.2f} over {count} meanings of {len(texts)} samples"
 

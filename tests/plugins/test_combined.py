@@ -1,4 +1,4 @@
-"""One probability out of several: what it is fitted on, that it is calibrated where it can be, and its edges."""
+"""One probability out of several: its fit, its calibration where that is possible, its edges."""
 
 import json
 import math
@@ -229,7 +229,7 @@ def test_a_file_that_is_no_calibration_is_refused(
 
 
 def pool(n: int, noise: float = 0.1) -> tuple[list[Claim], Judging]:
-    """Return claims about answers of known probability, and a verifier before ours that knows it roughly."""
+    """Return claims of known probability, and a verifier before ours that knows it roughly."""
     claims = []
     for i in range(n):
         chance = LUCK.random()

@@ -1,4 +1,4 @@
-"""The critics: what they ask the model, when they have nothing to say, and what they make of odd answers."""
+"""The critics: their prompts, their empty critiques, and odd answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -29,7 +29,7 @@ def text_of(prompt: Prompt) -> str:
 
 
 class Told(ScriptedBackend):
-    """Gives what is scripted for a prompt's end, nothing else; keeps what it was asked; refuses some of it."""
+    """Follows a script by a prompt's end, keeps its requests, and refuses some of them."""
 
     def __init__(
         self, script: Mapping[str, Sequence[str]], *, refuses: str = "", chat: bool = False

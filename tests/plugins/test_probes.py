@@ -40,7 +40,7 @@ def said(text: str, *logprobs: float, sample: int = 0) -> Completion:
 
 
 class Knows(ScriptedBackend):
-    """Its states hold, among noise, how likely the model is to agree with itself about question i."""
+    """Its states hold, among noise, the model's chance to agree with itself on question i."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def test_a_probe_finds_what_the_states_hold(build: type[Probe], tmp_path: Path) 
 
 
 def test_a_claim_is_not_judged_by_what_it_taught(tmp_path: Path) -> None:
-    """A head is fitted on the other folds: another answer to one question does not change what is said of it."""
+    """A head is fitted on the other folds: an answer does not change its own verdict."""
     claims = [claim(i) for i in range(200)]
     first = AnswerProbe(folder=tmp_path / "a", ridge=1.0)
     (tmp_path / "a").mkdir()
@@ -187,7 +187,7 @@ class Attends(ScriptedBackend):
 
 
 def test_rauq_by_hand() -> None:
-    """Three layers: the middle third is the second; of its heads, the second attends more to the token before."""
+    """Of three layers the second is the middle third; its second head attends backwards."""
     attention = np.zeros((3, 2, 3), np.float32)
     attention[1] = [[0.9, 0.1, 0.1], [0.0, 0.5, 0.25]]
     attention[0] = attention[2] = 0.7

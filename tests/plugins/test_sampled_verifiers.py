@@ -1,4 +1,4 @@
-"""The verifiers that ask the model, or compare its samples, against values worked out by hand and a second way."""
+"""Verifiers that ask the model, or compare samples, against values found in a second way."""
 
 import math
 import time
@@ -35,7 +35,7 @@ WORDS = ("nile", "delta", "cairo", "giza", "old", "new", "river", "sand")
 
 
 class Reader(ScriptedBackend):
-    """Gives the log-probabilities told for a text, or else for what is in its prompt; keeps what it was asked."""
+    """Gives the log-probabilities set for a text, or for words of its prompt; keeps requests."""
 
     def __init__(
         self, told: Any = None, *, states: Any = None, chat: bool = False, script: Any = None
@@ -259,7 +259,7 @@ def test_bsdetector_abstains_where_the_choices_cannot_be_read(told: Any) -> None
 
 
 def test_selfcheck_ngram_by_hand() -> None:
-    """Counts: cairo 1 + 2, big 1, giza 1, of 5; the second sentence is as likely as its words, 1 + 0 of 5."""
+    """Counts: cairo 1 + 2, big 1, giza 1, of 5; the second sentence has 1 + 0 of 5."""
     given = claim("Cairo. Big!", "Cairo", "the Cairo", "Giza")
     assert judge(SelfCheckNgram(), given).confidence == pytest.approx(math.sqrt(3 / 5 * 1 / 5))
     long = claim("Cairo is big. It grows.", "Cairo is old")
@@ -306,7 +306,7 @@ def test_selfcheck_ngram_at_the_edges(given: Claim, confidence: float | None) ->
 
 
 def test_selfcheck_prompt_by_hand() -> None:
-    """Cairo supports both sentences, Giza neither, a sample that declines none: (.75 + .75 + .25 + .25) / 6."""
+    """Cairo supports both, Giza and one that declines none: (.75 + .75 + .25 + .25) / 6."""
 
     def read(pair: Continuation) -> Any:
         yes = 0.75 if "Context: Cairo" in text_of(pair.prompt) else 0.25
@@ -542,7 +542,7 @@ def test_reverse_question_by_overlap_abstains() -> None:
 
 
 def test_eigenscore_by_hand() -> None:
-    """Centred, (1, −1)/… are (1, −1) and (2, −2): Gram ((2, 4), (4, 8)), whose eigenvalues are 0 and 10."""
+    """Centred, they are (1, −1) and (2, −2): Gram ((2, 4), (4, 8)), eigenvalues 0 and 10."""
     score = eigenscore(np.array([[3.0, 1.0], [0.0, -4.0]], np.float32))
     assert score == pytest.approx((LN(1e-3) + LN(10.001)) / 2)
 
