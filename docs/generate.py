@@ -167,9 +167,10 @@ def recipe() -> str:
         "```",
         "",
     ]
-    beside = [
-        (f"`{n}`", t, d, inspect.cleandoc(m.__doc__ or "")) for m in SPECS for n, t, d in _own(m)
-    ]
+    beside = []
+    for model in SPECS:
+        meaning = inspect.cleandoc(model.__doc__ or "")
+        beside += [(f"`{name}`", kind, default, meaning) for name, kind, default in _own(model)]
     lines += ["Beside its own options, a component may have:", "", *_table(beside)]
     for kind, offers in _built_in().items():
         lines += [f"## {kind.capitalize()}s", ""]
@@ -186,7 +187,7 @@ def recipe() -> str:
         "What a backend can give, and what other components need of it:",
         "",
     ]
-    lines += [f"* `{name}`: {what}" for name, what in CAPABILITIES.items()]
+    lines += [f"* `{name}`: {meaning}" for name, meaning in CAPABILITIES.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -271,8 +272,10 @@ def _paragraphs(build: Any) -> list[str]:
 
 def _table(rows: Any, *head: str) -> list[str]:
     head = head or ("key", "type", "default", "meaning")
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    return [*(f"| {' | '.join(row)} |" for row in [list(head), ["---"] * len(head), *cells]), ""]
+    lines = [" | ".join(head), " | ".join(["---"] * len(head))]
+    for row in rows:
+        lines.append(" | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row))
+    return [*(f"| {line} |" for line in lines), ""]
 
 
 def cli() -> str:
@@ -353,12 +356,14 @@ def _figures() -> Iterator[list[str]]:
 
 def _help(command: click.Command, parent: click.Context) -> list[str]:
     """Return the help of a command, and of those below it."""
-    own = click.Context(
+    context = click.Context(
         command, info_name=command.name, parent=parent, terminal_width=80, max_content_width=80
     )
-    lines = [f"## `{own.command_path}`", "", "```text", command.get_help(own), "```", ""]
-    below = command.commands.values() if isinstance(command, click.Group) else ()
-    return lines + [line for one in below for line in _help(one, own)]
+    lines = [f"## `{context.command_path}`", "", "```text", command.get_help(context), "```", ""]
+    if isinstance(command, click.Group):
+        for subcommand in command.commands.values():
+            lines += _help(subcommand, context)
+    return lines
 
 
 def _exit_codes() -> str:

@@ -126,21 +126,26 @@ def _linked(files: Files) -> set[Path]:
         ROOT / "README.md",
         *(DOCS / file.src_uri for file in files if file.is_documentation_page()),
     ]
-    found: set[Path] = set()
+    paths: set[Path] = set()
     for page in filter(Path.is_file, pages):
         for link in LINK.findall(page.read_text(encoding="utf-8")):
             path = (page.parent / link).resolve()
             if path.exists() and path.is_relative_to(ROOT) and not path.is_relative_to(DOCS):
-                found |= {path, *_within(path)}
-    return found
+                paths |= {path, *_within(path)}
+    return paths
 
 
 def _within(path: Path) -> Iterator[Path]:
-    for one in sorted(path.iterdir()) if path.is_dir() else []:
-        if one.name[0] not in "._" or one.name == "__init__.py":
-            yield from _within(one)
-            if one.is_dir() or one.suffix in LANGUAGES:
-                yield one
+    """Yield the folders, and the files that can be shown, in a folder and below it."""
+    if not path.is_dir():
+        return
+    for entry in sorted(path.iterdir()):
+        # private modules and hidden files are not for readers
+        if entry.name[0] in "._" and entry.name != "__init__.py":
+            continue
+        yield from _within(entry)
+        if entry.is_dir() or entry.suffix in LANGUAGES:
+            yield entry
 
 
 def _page_of(path: Path) -> str:
@@ -148,9 +153,9 @@ def _page_of(path: Path) -> str:
 
 
 def _shown(path: Path) -> str:
-    """Return the page of a file, or of a folder: what is in it."""
+    """Return the page of a file, or of a folder: a list of its entries."""
     head = f"---\nsearch:\n  exclude: true\n---\n\n# {path.relative_to(ROOT)}\n\n"
     if path.is_dir():
-        inside = [one for one in _within(path) if one.parent == path]
-        return head + "".join(f"* [{one.name}]({path.name}/{one.name}.md)\n" for one in inside)
+        names = [entry.name for entry in _within(path) if entry.parent == path]
+        return head + "".join(f"* [{name}]({path.name}/{name}.md)\n" for name in names)
     return f"{head}`````{LANGUAGES[path.suffix]}\n{path.read_text(encoding='utf-8')}\n`````\n"

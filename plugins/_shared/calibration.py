@@ -60,7 +60,9 @@ class Calibration:
         probabilities = sigmoid(self.scale * self.linear(confidences) + self.shift)
         if not self.steps:
             return probabilities
-        return np.interp(probabilities, *zip(*self.steps, strict=True))
+        corners = np.array(self.steps)  # (corners, 2)
+        levels: Floats = np.interp(probabilities, corners[:, 0], corners[:, 1])
+        return levels
 
     def towards(self, target: ArrayLike, confidences: Sequence[Confidences]) -> "Calibration":
         """Return this with scale and shift fitted so that it gives `target` (Platt 1999)."""
@@ -145,7 +147,7 @@ def fit_logistic(
     They minimise cross-entropy + ridge/2 · |weights − prior|², with no weight below `min_weight`.
     `inputs` is (rows, columns), `target` (rows,) in [0, 1].
     """
-    from scipy.optimize import minimize
+    from scipy.optimize import minimize  # type: ignore[import-untyped]
 
     start = np.broadcast_to(np.asarray(prior, float), inputs.shape[1])
 

@@ -140,8 +140,8 @@ def _entailing_pairs(
         forward.append((f"{question} {pair.first}", f"{question} {pair.second}"))
     # one direction alone would make "Paris" and "Paris or Rome" the same
     backward = [(second, first) for first, second in forward]
-    there, back = entails(forward), entails(backward)
-    return {pair: a and b for pair, a, b in zip(pairs, there, back, strict=True)}
+    follows, leads = entails(forward), entails(backward)
+    return {pair: a and b for pair, a, b in zip(pairs, follows, leads, strict=True)}
 
 
 def _pairs_the_model_finds_alike(
