@@ -20,7 +20,7 @@ from selfloop_plugins import models
 from selfloop_plugins._shared.calibration import Calibration, fit
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
-from selfloop_plugins.detectors._claims import agreeing
+from selfloop_plugins.detectors._claims import count_agreeing as agreeing
 
 from selfloop import Claim, Judging
 from selfloop.evaluation import metrics

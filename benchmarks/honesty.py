@@ -33,10 +33,10 @@ from numpy.typing import NDArray
 from selfloop_plugins import models
 from selfloop_plugins._shared.pairs import matched
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.queries import declined
+from selfloop_plugins._shared.prompt_text import decline_continuation as declined
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
-from selfloop_plugins.detectors.flag import NEVER
+from selfloop_plugins.detectors.flag import WITHOUT_DECLINING
 from selfloop_plugins.few_shot.own_demonstrations import OwnDemonstrations
 
 from selfloop import Outcome, Question
@@ -174,7 +174,7 @@ def said(backend: Any, asked: Sequence[Question], form: str, *, flag: bool = Fal
         return found
     silent = np.flatnonzero(found.silent).tolist()
     again, instead = _said(
-        backend, [asked[i] for i in silent], [prompts[i] for i in silent], careful=NEVER
+        backend, [asked[i] for i in silent], [prompts[i] for i in silent], careful=WITHOUT_DECLINING
     )
     right, logs = found.right.copy(), np.array(begun)
     right[silent], logs[silent] = again.right, instead

@@ -1,5 +1,8 @@
-"""Writes docs/recipe.md, docs/cli.md, and what follows a mark in each page of docs/detectors/, from
-the code and from the figures in docs/detectors.md. `--check` only says which of them is stale.
+"""Writes docs/recipe.md, docs/cli.md, and the second part of each page of docs/detectors/.
+
+All of it comes from the code, and from the figures in docs/detectors.md. A page of a verifier
+begins with text by hand; a mark says where the generated part begins. `--check` only says which is
+stale.
 
 python docs/generate.py [--check]
 """
@@ -31,14 +34,31 @@ from selfloop.registry.manager import HOOKS, Provided, load
 
 DOCS = Path(__file__).parent
 MADE = "<!-- Written by docs/generate.py from the code: change that, then `make docs`. -->\n"
-BELOW = "<!-- From here on written by docs/generate.py from the code and docs/detectors.md: `make docs`. -->\n"
+BELOW = (
+    "<!-- From here on written by docs/generate.py from the code and docs/detectors.md: "
+    "`make docs`. -->\n"
+)
+
+LETTERS = [
+    "x is the prompt, y the answer, p_i the probability of its i-th token, s_1 … s_M the samples.",
+]
+MEASURED = [
+    "AUROC, in brackets ECE; [the overview](../detectors.md#how-good-they-are) has all detectors",
+    "side by side and says how they were measured. \\* is the best of its column; † judged the",
+    "first 200 questions of each set only. Seconds for a thousand answers come on top of",
+    "answering.",
+]
+# the first cell of a table of one model: **gemma-3-270m**
+MODEL_CELL = re.compile(r"\*\*[a-z0-9-]+-\d+m(-\w+)?\*\*")
+FIGURE_COLUMNS = 7  # the verifier, five sets of questions, seconds
 
 # type in the code -> what a recipe's author reads
 PARTS = {Ask: "see `ask`", Answer: "see `answer`", Decide: "see `decide`"}
 SPECS = {Spec: "component", SourceSpec: "source", ScorerSpec: "scorer", TunerSpec: "tuner"}
 # what a key of the recipe means, where its type and name do not say so
 MEANING = {
-    "name": "the run's folder under `--runs`; default: the recipe's file name, made fit for a folder",
+    "name": "the run's folder under `--runs`; default: the recipe's file name, made fit for a "
+    "folder",
     "seed": "what the model writes depends on it",
     "rounds": "times through ask, answer, critique, revise, verify, decide, tune",
     "plugins": "`.py` files with plugins, relative to the recipe ([tutorial](plugins.md))",
@@ -60,13 +80,17 @@ MEANING = {
     "answer.samples": "answers drawn for each question, beside the greedy draft",
     "answer.temperature": "of the samples; the draft is greedy",
     "answer.top_p": "of the samples",
-    "answer.thought_tokens": 'for a marked thought ("<think>"), before `max_tokens` and `stop` count; 0: none',
+    "answer.thought_tokens": 'for a marked thought ("<think>"), before `max_tokens` and `stop` '
+    "count; 0: none",
     "answer.stop": "an answer ends before the first of these",
-    "answer.careful": "nats added to the log-odds of declining in the draft; below 0 it declines less",
+    "answer.careful": "nats added to the log-odds of declining in the draft; below 0 it declines "
+    "less",
     "answer.declines": "regular expressions: an answer in which one is found declines",
     "decide.belief": "confidence at or above this is kept",
-    "decide.risk": "in place of `belief`: at most this share of a round's beliefs is wrong, going by their confidence",
-    "decide.declined": 'confidence at or below this becomes "I don\'t know"; between the two it is undecided',
+    "decide.risk": "in place of `belief`: at most this share of a round's beliefs is wrong, "
+    "going by their confidence",
+    "decide.declined": 'confidence at or below this becomes "I don\'t know"; between the two it '
+    "is undecided",
 }
 
 # how a value of --set is read, and how large a recipe may be
@@ -98,6 +122,12 @@ SET = [
     "`run`",
     "says so. A `name` in",
     "the recipe is taken as it is, or refused.",
+    "",
+]
+
+VERIFIERS = [
+    "Each verifier has a page with its options, formula, paper and limits: see",
+    "[detectors.md](detectors.md) for the list. `selfloop plugins` lists them, too.",
     "",
 ]
 
@@ -137,13 +167,18 @@ def recipe() -> str:
         "```",
         "",
     ]
-    beside = [
-        (f"`{n}`", t, d, inspect.cleandoc(m.__doc__ or "")) for m in SPECS for n, t, d in _own(m)
-    ]
+    beside = []
+    for model in SPECS:
+        meaning = inspect.cleandoc(model.__doc__ or "")
+        beside += [(f"`{name}`", kind, default, meaning) for name, kind, default in _own(model)]
     lines += ["Beside its own options, a component may have:", "", *_table(beside)]
     for kind, offers in _built_in().items():
         lines += [f"## {kind.capitalize()}s", ""]
         lines += ["None is built in.", ""] if not offers else []
+        if kind == "verifier":
+            # so that a verifier is three files: its module, its test and its page
+            lines += VERIFIERS
+            continue
         for offer in sorted(offers, key=lambda o: o.component.name):
             lines += _component(offer.component)
     lines += [
@@ -152,7 +187,7 @@ def recipe() -> str:
         "What a backend can give, and what other components need of it:",
         "",
     ]
-    lines += [f"* `{name}`: {what}" for name, what in CAPABILITIES.items()]
+    lines += [f"* `{name}`: {meaning}" for name, meaning in CAPABILITIES.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -237,14 +272,14 @@ def _paragraphs(build: Any) -> list[str]:
 
 def _table(rows: Any, *head: str) -> list[str]:
     head = head or ("key", "type", "default", "meaning")
-    cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    return [*(f"| {' | '.join(row)} |" for row in [list(head), ["---"] * len(head), *cells]), ""]
+    lines = [" | ".join(head), " | ".join(["---"] * len(head))]
+    for row in rows:
+        lines.append(" | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row))
+    return [*(f"| {line} |" for line in lines), ""]
 
 
 def cli() -> str:
-    """Return docs/cli.md: the help of each command, as `selfloop COMMAND --help` prints it on 80
-    columns.
-    """
+    """Return docs/cli.md: the help of each command, as it is printed on 80 columns."""
     group = click.Context(selfloop, info_name="selfloop", terminal_width=80, max_content_width=80)
     lines = ["# The command line", MADE]
     more = [
@@ -261,79 +296,74 @@ def cli() -> str:
 
 
 def detectors() -> Iterator[tuple[str, str]]:
-    """Yield the name and text of each page of docs/detectors/: its own words, then what is known of
-    its detector.
+    """Yield the name and text of each page of docs/detectors/.
+
+    The part above the mark is written by hand; the rest comes from the component and from the
+    figures in docs/detectors.md.
     """
     by_name = {offer.component.name: offer.component for offer in _built_in()["verifier"]}
     for path in sorted(DOCS.glob("detectors/*.md")):
-        own = path.read_text(encoding="utf-8").partition(BELOW)[0].rstrip()
-        lines = [own, "", BELOW, *_detector(by_name[path.stem])]
+        by_hand = path.read_text(encoding="utf-8").partition(BELOW)[0].rstrip()
+        if path.stem not in by_name:
+            sys.exit(f"docs/detectors/{path.name} is the page of no verifier: rename or remove it")
+        lines = [by_hand, "", BELOW, *_detector(by_name[path.stem])]
         yield f"detectors/{path.name}", "\n".join(lines).rstrip() + "\n"
 
 
 def _detector(component: Any) -> list[str]:
-    listed = [row for row in _rows() if len(row) == 4 and f"`{component.name}`" in row[0]]
+    """Return the lines of a verifier's page that come from its component."""
     module = component.build.__module__.partition(".")[2].replace(".", "/")
+    needs = ", ".join(f"`{need}`" for need in sorted(component.needs))
     facts = [
-        *[("confidence", row[1]) for row in listed],
         ("source", f"<{component.paper}>" if component.paper else "none: it is selfloop's own"),
-        (
-            "needs of the backend",
-            ", ".join(f"`{need}`" for need in sorted(component.needs)) or "nothing special",
-        ),
-        *[("costs beside answering", row[2]) for row in listed],
+        ("needs of the backend", needs or "nothing special"),
         ("module", f"[{module}.py](../../plugins/{module}.py)"),
     ]
-    letters = "x is the prompt, y the answer, p_i the probability of its i-th token, s_1 … s_M the samples."
-    lines = ["## At a glance", "", letters, "", *_table(facts, "", component.name)]
-    lines += ["## Formula and edges", "", *_paragraphs(component.build), "", *_options(component)]
-    return [*lines, "## Measured", "", *_measured(component.name)]
+    lines = ["## At a glance", "", *_table(facts, "", component.name)]
+    lines += ["## Formula and edges", "", *LETTERS, "", *_paragraphs(component.build), ""]
+    return [*lines, *_options(component), "## Measured", "", *_measured(component.name)]
 
 
 def _measured(name: str) -> list[str]:
-    """Return a detector's rows of the tables in docs/detectors.md, those of all models in one."""
-    found: list[tuple[str, ...]] = []
+    """Return a verifier's rows of the tables in docs/detectors.md, those of all models in one."""
+    rows: dict[tuple[str, ...], None] = {}  # a dict: each row once, in order
     sets: list[str] = []
-    model, right = "", [""]
-    for first, *cells in (row for row in _rows() if len(row) == 7):
-        if re.fullmatch(r"\*\*[a-z0-9-]+-\d+m(-\w+)?\*\*", first):
-            sets, right = (
-                [cell.split(" ")[0] for cell in cells[:5]],
-                [cell.partition("(")[2] for cell in cells[:5]],
-            )
+    model = ""
+    shares_right: list[str] = []
+    for first, *cells in _figures():
+        if MODEL_CELL.fullmatch(first):
+            # the head of a model's table: "easy_facts (55.7% right)" and so on
             model = first.strip("*")
-        elif first.strip("*").partition(",")[0].partition(" ")[0] == name:
-            found.append(
-                (model, "answers right", *(share.removesuffix(" right)") for share in right), "")
-            )
-            found.append((model, first, *cells))
-    if not found:
+            sets = [cell.split(" ")[0] for cell in cells[:-1]]
+            shares_right = [cell.partition("(")[2].removesuffix(" right)") for cell in cells[:-1]]
+        elif re.split("[, ]", first.strip("*"))[0] == name:
+            rows[(model, "answers right", *shares_right, "")] = None
+            rows[(model, first, *cells)] = None
+    if not rows:
         return ["It stands in no table of [the overview](../detectors.md#how-good-they-are)."]
-    overview = "[the overview](../detectors.md#how-good-they-are)"
-    note = f"AUROC, in brackets ECE; {overview} has all detectors side by side and says how they were measured."
-    note += " \\* is the best of its column; † judged the first 200 questions of each set only. Seconds for a thousand"
-    note += " answers come on top of answering."
-    return [note, "", *_table(dict.fromkeys(found), "model", "", *sets, "s / 1,000")]
+    return [*MEASURED, "", *_table(rows, "model", "", *sets, "s / 1,000")]
 
 
-def _rows() -> Iterator[list[str]]:
-    """Yield the cells of each row of the tables in docs/detectors.md."""
+def _figures() -> Iterator[list[str]]:
+    """Yield the cells of each row of the tables with figures in docs/detectors.md."""
     for line in (DOCS / "detectors.md").read_text(encoding="utf-8").splitlines():
-        if line.startswith("|"):
-            yield [
-                cell.strip().replace("\\|", "|")
-                for cell in re.split(r"(?<!\\)\|", line.removesuffix("|"))[1:]
-            ]
+        if not line.startswith("|"):
+            continue
+        cells = re.split(r"(?<!\\)\|", line.removesuffix("|"))[1:]
+        if len(cells) == FIGURE_COLUMNS:
+            yield [cell.strip().replace("\\|", "|") for cell in cells]
 
 
 def _help(command: click.Command, parent: click.Context) -> list[str]:
     """Return the help of a command, and of those below it."""
-    own = click.Context(
+    context = click.Context(
         command, info_name=command.name, parent=parent, terminal_width=80, max_content_width=80
     )
-    lines = [f"## `{own.command_path}`", "", "```text", command.get_help(own), "```", ""]
-    below = command.commands.values() if isinstance(command, click.Group) else ()
-    return lines + [line for one in below for line in _help(one, own)]
+    lines = [f"## `{context.command_path}`", "", "```text", command.get_help(context), "```", ""]
+    if isinstance(command, click.Group):
+        for subcommand in command.commands.values():
+            lines += _help(subcommand, context)
+    return lines
 
 
 def _exit_codes() -> str:

@@ -1,4 +1,4 @@
-"""The documents say what the program does: their snippets run, what is generated is fresh, no link is dead."""
+"""The documents match the program: snippets run, generated pages are fresh, no link is dead."""
 
 import inspect
 import re
@@ -21,6 +21,7 @@ from selfloop.registry.manager import load
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
+TESTS = ROOT / "tests"
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 # ```python or ```yaml, and as its first line the name of the file it is: `# name.py`; or ```text
 # title="name.txt"
@@ -90,7 +91,7 @@ def test_snippets_that_are_files_run(page: Path, work: Path, selfloop: Selfloop)
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_and_their_options_exist(page: Path) -> None:
-    """What a page says to type begins with a command that there is, and gives it options that it has."""
+    """A page's commands exist, and have the options that it gives them."""
     context = click.Context(group, info_name="selfloop")
     fenced = FENCED.findall(page.read_text(encoding="utf-8"))
     for line in COMMAND.findall(
@@ -106,26 +107,36 @@ def test_commands_and_their_options_exist(page: Path) -> None:
 
 
 def test_every_page_is_in_the_menu() -> None:
-    menu = YAML(typ="safe").load(MENU)["nav"]
-    listed = [
-        page
-        for group in menu
-        for pages in group.values()
-        for page in ([pages] if isinstance(pages, str) else pages)
-    ]
+    """A page is in the menu by its name or by a pattern, which docs/hooks.py expands."""
+    listed: list[str] = []
+    for part in YAML(typ="safe").load(MENU)["nav"]:
+        for pages in part.values():
+            listed += [pages] if isinstance(pages, str) else pages
     assert listed[0] == "index.md", "README.md, which docs/hooks.py puts there"
-    assert sorted(listed[1:]) == sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md"))
+    shown: list[Path] = []
+    for page in listed[1:]:
+        shown += DOCS.glob(page)
+    assert sorted(shown) == sorted(DOCS.rglob("*.md"))
 
 
-def test_every_detector_has_a_page() -> None:
-    offers = [offer.component for kind, offer in load() if kind == "verifier"]
-    own = {one.name for one in offers if one.build.__module__.startswith("selfloop_plugins.")}
-    assert {page.stem for page in DOCS.glob("detectors/*.md")} == own
-    for page in DOCS.glob("detectors/*.md"):
+def test_every_verifier_has_a_page_and_a_test() -> None:
+    """Who adds a verifier writes its module, its page, and a test that imports the module."""
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py"))
+    names = set()
+    for kind, offer in load():
+        module = offer.component.build.__module__
+        if kind != "verifier" or not module.startswith("selfloop_plugins."):
+            continue
+        name = offer.component.name
+        names.add(name)
+        assert f"from {module} import" in tests, f"no test imports {module}"
+        page = DOCS / "detectors" / f"{name}.md"
+        assert page.is_file(), f"docs/detectors/{name}.md is missing"
         text = page.read_text(encoding="utf-8")
-        assert text.startswith(f"# {page.stem}\n\n**"), "what it asks comes first"
-        assert "## When it fails" in text
-        assert f"](detectors/{page.name})" in (DOCS / "detectors.md").read_text(encoding="utf-8")
+        assert text.startswith(f"# {name}\n\n**"), f"{page.name}: the question it answers is first"
+        for part in ("\nConfidence: ", "\nCosts beside answering: ", "\n## When it fails\n"):
+            assert part in text, f"{page.name} lacks {part.strip()!r}"
+    assert {page.stem for page in DOCS.glob("detectors/*.md")} == names
 
 
 @pytest.mark.parametrize("picture", sorted(DOCS.glob("pictures/*.svg")), ids=name)
@@ -163,6 +174,14 @@ def test_the_site_has_the_readme_and_the_sources(site: Path) -> None:
     assert 'href="source/selfloop/loop.py.html"' in first
     assert "def</span>" in (site / "source/selfloop/loop.py.html").read_text(encoding="utf-8")
     assert not list(site.glob("*.py")), "what makes the site is not in it"
+
+
+def test_the_site_lists_the_verifiers(site: Path) -> None:
+    """The menu and the table of docs/detectors.md are made from the pages there are."""
+    overview = (site / "detectors.html").read_text(encoding="utf-8")
+    for page in DOCS.glob("detectors/*.md"):
+        links = overview.count(f'href="detectors/{page.stem}.html"')
+        assert links >= 2, f"{page.stem} is not in the menu and the table"
 
 
 def test_the_site_fetches_nothing(site: Path) -> None:

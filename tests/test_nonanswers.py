@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import Selfloop
 from selfloop_plugins._decoding.tasks import GenerateTask
-from selfloop_plugins.detectors.echo import echoes
+from selfloop_plugins._shared.echoes import echoes
 from selfloop_plugins.export.dataset import rows
 from selfloop_plugins.tuners.lora.lessons import lessons
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from selfloop_plugins._shared.queries import declined
+from selfloop_plugins._shared.prompt_text import decline_continuation as declined
 
 from selfloop.errors import RequestError
 from selfloop.records import Continuation, Request

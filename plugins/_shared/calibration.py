@@ -1,8 +1,7 @@
-"""From what several detectors say to one probability: a regularised logistic regression, fitted
-with or without labels.
+"""One probability out of the confidences of several verifiers: a regularised logistic regression.
 
-What a detector says counts as log-odds, standardised; one that abstains adds nothing. A detector is
-one because more of it means likelier true, so no weight is below 0.
+It is fitted with or without labels. A confidence counts as standardised log-odds; a verifier that
+abstains adds nothing. More confidence means likelier true, so no weight is below 0.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,19 +16,25 @@ from selfloop.errors import RecipeError
 from selfloop.storage import atomic
 
 Floats = NDArray[np.float64]
-Said = Mapping[str, float]  # confidence by detector, of those that did not abstain
+# the confidence of each verifier that did not abstain, by its name
+Confidences = Mapping[str, float]
 
-LEAST, MOST = -12.0, 7.0  # log-odds beyond these say no more than these: a 6-millionth, and 0.999
+# log-odds beyond these count as these: a chance of one in 160,000, and 0.999
+MIN_LOG_ODDS, MAX_LOG_ODDS = -12.0, 7.0
+# without a prior, labels that a line can separate want an endless weight
+MAX_WEIGHT = 50.0
+# below this spread a verifier says the same of all
+MIN_SPREAD = 1e-6
+MAX_EXPONENT = 700.0  # exp of more overflows
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """log-odds of truth = scale · (intercept + Σ weight · (log-odds − centre) / spread) + shift,
-    then `steps`.
+    """log-odds of truth = scale · (intercept + Σ weight · (log-odds − centre) / spread) + shift.
 
-    `steps` are the corners (from, to) of a rising line that a probability is put through at the
-    end; none is as it is. `fitted` says on what, and `questions` are the ids of the questions whose
-    labels were used.
+    The result then goes through `steps`: the corners (from, to) of a rising line. Without any, the
+    probability stays as it is. `fitted` says on what it was fitted; `questions` are the ids of the
+    questions whose labels were used.
     """
 
     detectors: tuple[str, ...]
@@ -43,26 +48,32 @@ class Calibration:
     fitted: str = ""
     questions: tuple[str, ...] = ()
 
-    def linear(self, said: Sequence[Said]) -> Floats:
+    def linear(self, confidences: Sequence[Confidences]) -> Floats:
         """Return intercept + Σ weight · standardised log-odds for each claim, (claims,)."""
-        given = (odds(said, self.detectors) - self.centre) / self.spread
-        total: Floats = self.intercept + np.nan_to_num(given) @ np.array(self.weights)
+        standardised = (log_odds(confidences, self.detectors) - self.centre) / self.spread
+        # NaN marks an abstention: 0 is the mean, which adds nothing
+        total: Floats = self.intercept + np.nan_to_num(standardised) @ np.array(self.weights)
         return total
 
-    def __call__(self, said: Sequence[Said]) -> Floats:
+    def __call__(self, confidences: Sequence[Confidences]) -> Floats:
         """Return the probability of each claim, (claims,)."""
-        found = sigmoid(self.scale * self.linear(said) + self.shift)
-        return np.interp(found, *zip(*self.steps, strict=True)) if self.steps else found
+        probabilities = sigmoid(self.scale * self.linear(confidences) + self.shift)
+        if not self.steps:
+            return probabilities
+        corners = np.array(self.steps)  # (corners, 2)
+        levels: Floats = np.interp(probabilities, corners[:, 0], corners[:, 1])
+        return levels
 
-    def towards(self, target: ArrayLike, said: Sequence[Said]) -> "Calibration":
-        """Return this with scale and shift fitted so that its probabilities are those of `target` (Platt 1999)."""
-        (scale,), shift = logistic(self.linear(said)[:, None], np.asarray(target, float), ridge=0.0)
+    def towards(self, target: ArrayLike, confidences: Sequence[Confidences]) -> "Calibration":
+        """Return this with scale and shift fitted so that it gives `target` (Platt 1999)."""
+        line = self.linear(confidences)[:, None]
+        (scale,), shift = fit_logistic(line, np.asarray(target, float), ridge=0.0)
         return replace(self, scale=float(scale), shift=shift)
 
     def write(self, path: Path) -> None:
         """Store it as JSON, whole or not at all.
 
-        Raises OSError, and DiskFullError where there is no room.
+        Raises OSError, and DiskFullError on a full disk.
         """
         atomic.write_bytes(path, _JSON.dump_json(self, indent=1))
 
@@ -71,9 +82,12 @@ _JSON = TypeAdapter(Calibration)
 
 
 def read(path: Path) -> Calibration:
-    """Return what `Calibration.write` stored. Raises RecipeError for a file that holds none."""
+    """Return a calibration that `Calibration.write` stored.
+
+    Raises RecipeError for a file that cannot be read, or is not a whole calibration.
+    """
     try:
-        found = _JSON.validate_json(path.read_bytes())
+        calibration = _JSON.validate_json(path.read_bytes())
     except OSError as error:
         raise RecipeError(
             f"cannot read {path}: {error.strerror}. `selfloop calibrate` writes such a file."
@@ -82,30 +96,33 @@ def read(path: Path) -> Calibration:
         raise RecipeError(
             f"{path} holds no calibration. `selfloop calibrate` writes such a file."
         ) from error
-    size = {len(each) for each in (found.detectors, found.centre, found.spread, found.weights)}
-    if (
-        len(size) > 1
-        or not np.isfinite([*found.centre, *found.spread, *found.weights]).all()
-        or 0 in found.spread
-    ):
+    if not _is_sound(calibration):
         raise RecipeError(
             f"{path} holds a damaged calibration. Make it anew with `selfloop calibrate`."
         )
-    return found
+    return calibration
+
+
+def _is_sound(calibration: Calibration) -> bool:
+    """Return whether each verifier has its three figures, and no figure breaks the arithmetic."""
+    centre, spread, weights = calibration.centre, calibration.spread, calibration.weights
+    lengths = {len(column) for column in (calibration.detectors, centre, spread, weights)}
+    is_finite = bool(np.isfinite([*centre, *spread, *weights]).all())
+    return len(lengths) == 1 and is_finite and 0 not in spread
 
 
 def fit(
-    detectors: Sequence[str], said: Sequence[Said], target: ArrayLike, fitted: str
+    detectors: Sequence[str], confidences: Sequence[Confidences], target: ArrayLike, fitted: str
 ) -> Calibration:
-    """Return the weights that best foretell `target`, shares or labels in [0, 1], (claims,)."""
-    given = odds(said, detectors)
-    there = ~np.isnan(given)
-    count = np.maximum(there.sum(0), 1)
-    centre = np.where(there, given, 0.0).sum(0) / count
-    spread = np.sqrt((np.where(there, given - centre, 0.0) ** 2).sum(0) / count)
-    spread[spread < 1e-6] = 1.0  # says the same of all: its weight stays 0
-    weights, intercept = logistic(
-        np.nan_to_num((given - centre) / spread), np.asarray(target, float)
+    """Return the weights that best predict `target`, shares or labels in [0, 1], (claims,)."""
+    odds = log_odds(confidences, detectors)  # (claims, detectors)
+    has_spoken = ~np.isnan(odds)
+    count = np.maximum(has_spoken.sum(0), 1)
+    centre = np.where(has_spoken, odds, 0.0).sum(0) / count
+    spread = np.sqrt((np.where(has_spoken, odds - centre, 0.0) ** 2).sum(0) / count)
+    spread[spread < MIN_SPREAD] = 1.0  # so the weight stays 0
+    weights, intercept = fit_logistic(
+        np.nan_to_num((odds - centre) / spread), np.asarray(target, float)
     )
     return Calibration(
         tuple(detectors),
@@ -117,52 +134,75 @@ def fit(
     )
 
 
-def logistic(
-    given: Floats, target: Floats, ridge: float = 1.0, *, prior: ArrayLike = 0.0, least: float = 0.0
+def fit_logistic(
+    inputs: Floats,
+    target: Floats,
+    ridge: float = 1.0,
+    *,
+    prior: ArrayLike = 0.0,
+    min_weight: float = 0.0,
 ) -> tuple[Floats, float]:
-    """Return weights, none below `least`, and intercept of least cross-entropy + ridge/2 · |weights − prior|²."""
-    from scipy.optimize import minimize
+    """Return the weights, (columns,), and intercept of a logistic regression.
 
-    begun = np.broadcast_to(np.asarray(prior, float), given.shape[1])
+    They minimise cross-entropy + ridge/2 · |weights − prior|², with no weight below `min_weight`.
+    `inputs` is (rows, columns), `target` (rows,) in [0, 1].
+    """
+    from scipy.optimize import minimize  # type: ignore[import-untyped]
 
-    def loss(both: Floats) -> tuple[float, Floats]:
-        line, away = given @ both[1:] + both[0], both[1:] - begun
-        off = sigmoid(line) - target
-        value = np.sum(np.logaddexp(0, line) - target * line) + ridge / 2 * away @ away
-        return float(value), np.concatenate([[off.sum()], given.T @ off + ridge * away])
+    start = np.broadcast_to(np.asarray(prior, float), inputs.shape[1])
 
-    # without a prior, labels may want an endless weight
-    bounds = [(-50.0, 50.0), *[(least, 50.0)] * len(begun)]
-    found = minimize(
-        loss, np.concatenate([[0.0], begun]), jac=True, bounds=bounds, method="L-BFGS-B"
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        """Return the loss and its gradient at (intercept, *weights)."""
+        intercept, weights = parameters[0], parameters[1:]
+        line = inputs @ weights + intercept
+        from_prior = weights - start
+        errors = sigmoid(line) - target
+        cross_entropy = np.sum(np.logaddexp(0, line) - target * line)
+        value = cross_entropy + ridge / 2 * from_prior @ from_prior
+        gradient = [[errors.sum()], inputs.T @ errors + ridge * from_prior]
+        return float(value), np.concatenate(gradient)
+
+    bounds = [(-MAX_WEIGHT, MAX_WEIGHT), *[(min_weight, MAX_WEIGHT)] * len(start)]
+    parameters = minimize(
+        loss, np.concatenate([[0.0], start]), jac=True, bounds=bounds, method="L-BFGS-B"
     ).x
-    return found[1:], float(found[0])
+    return parameters[1:], float(parameters[0])
 
 
-def isotonic(given: ArrayLike, right: ArrayLike) -> tuple[tuple[float, float], ...]:
-    """Return the corners (probability, share right) of the rising line that fits best (Zadrozny & Elkan 2002)."""
+def fit_isotonic(probabilities: ArrayLike, labels: ArrayLike) -> tuple[tuple[float, float], ...]:
+    """Return the corners (probability, share right) of the rising line that fits best.
+
+    Zadrozny and Elkan 2002.
+    """
     from scipy.optimize import isotonic_regression
 
-    at = np.asarray(given, float)
-    places, which, counts = np.unique(at, return_inverse=True, return_counts=True)
-    shares = np.bincount(which, np.asarray(right, float)) / counts
-    level = isotonic_regression(shares, weights=counts).x
+    distinct, index, counts = np.unique(
+        np.asarray(probabilities, float), return_inverse=True, return_counts=True
+    )
+    shares = np.bincount(index, np.asarray(labels, float)) / counts
+    levels = isotonic_regression(shares, weights=counts).x
     # where a level begins, and one after its end
-    ends = np.flatnonzero(np.diff(level, prepend=np.nan, append=np.nan))
-    keep = sorted({int(i) for i in (*ends[:-1], *(ends[1:] - 1))})
-    return tuple((float(places[i]), float(level[i])) for i in keep)
+    changes = np.flatnonzero(np.diff(levels, prepend=np.nan, append=np.nan))
+    corners = sorted({int(i) for i in (*changes[:-1], *(changes[1:] - 1))})
+    return tuple((float(distinct[i]), float(levels[i])) for i in corners)
 
 
-def odds(said: Sequence[Said], detectors: Sequence[str]) -> Floats:
-    """Return log-odds, (claims, detectors), cut to what says something; NaN where a detector abstained."""
-    given = np.array([[each.get(name, np.nan) for name in detectors] for each in said], float)
-    given = given.reshape(len(said), len(detectors))
+def log_odds(confidences: Sequence[Confidences], detectors: Sequence[str]) -> Floats:
+    """Return log-odds, (claims, detectors), cut to a range; NaN where a detector abstained."""
+    rows = []
+    for by_name in confidences:
+        rows.append([by_name.get(name, np.nan) for name in detectors])
+    table = np.array(rows, float).reshape(len(confidences), len(detectors))
     with np.errstate(divide="ignore"):
-        found: Floats = np.clip(np.log(given) - np.log1p(-given), LEAST, MOST)
-    return found
+        odds: Floats = np.clip(np.log(table) - np.log1p(-table), MIN_LOG_ODDS, MAX_LOG_ODDS)
+    return odds
 
 
-def sigmoid(line: ArrayLike) -> Floats:
-    """Return 1/(1 + e^−x)."""
-    found: Floats = 1 / (1 + np.exp(-np.clip(np.asarray(line, float), -700, 700)))
-    return found
+def sigmoid(log_odds: ArrayLike) -> Floats:
+    """Return 1 / (1 + e^−x) of each log-odds, as an array.
+
+    The same for one float, without numpy, is `probability.sigmoid`.
+    """
+    exponents = np.clip(np.asarray(log_odds, float), -MAX_EXPONENT, MAX_EXPONENT)
+    probabilities: Floats = 1 / (1 + np.exp(-exponents))
+    return probabilities

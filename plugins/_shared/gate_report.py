@@ -1,4 +1,4 @@
-"""What a tuner's gate measured, as it left it beside the adapter: for whoever shows it later."""
+"""The report that a tuner's gate leaves beside an adapter: figures, and why it was refused."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,25 +10,28 @@ from selfloop.storage.run_folder import gate_file
 
 
 @dataclass(frozen=True, slots=True)
-class Gated:
-    """Figures by name, of the base and with the adapter; `refusal` is why it was not taken, or empty."""
+class GateReport:
+    """Figures by name, of the base model and with the adapter.
+
+    `refusal` says why the adapter was not taken; it is empty if it was.
+    """
 
     base: dict[str, float]
     tuned: dict[str, float]
     refusal: str
 
 
-def gated(folder: Path) -> Gated | None:
-    """Return what the gate measured of the adapter in `folder`; None if no gate did.
+def read_gate_report(folder: Path) -> GateReport | None:
+    """Return the gate's report on the adapter in `folder`; None if there is none.
 
-    Raises ModelError.
+    Raises ModelError for a report that cannot be read.
     """
     path = gate_file(folder)
     if not path.is_file():
         return None
     try:
-        said = read_object(path)["gate"]
-        return Gated(_figures(said["base"]), _figures(said["tuned"]), str(said["refusal"]))
+        gate = read_object(path)["gate"]
+        return GateReport(_figures(gate["base"]), _figures(gate["tuned"]), str(gate["refusal"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path} cannot be read: {error}. Put it back as the tuner wrote it, or remove it."
@@ -36,9 +39,10 @@ def gated(folder: Path) -> Gated | None:
 
 
 def _figures(measured: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of one side; `gold` is a pair, of right and of wrong answers."""
     gold = zip(("gold right", "gold wrong"), measured.get("gold") or (), strict=False)
-    return {
-        name: float(value)
-        for name, value in (*measured.items(), *gold)
-        if isinstance(value, int | float)
-    }
+    figures = {}
+    for name, value in (*measured.items(), *gold):
+        if isinstance(value, int | float):
+            figures[name] = float(value)
+    return figures

@@ -1,9 +1,8 @@
-"""Where a command's output may be written: over an earlier output of the same command, and over
-little else.
+"""Where a command may write its output: over its own earlier output, and over little else.
 
-An earlier output is known by a mark in the file, where its format has room for one (HTML, SVG, PNG,
-a calibration, the card of a folder). Of formats that others read (JSONL, Parquet, GGUF) the
-content's sha256 is noted in the cache: a file that was edited since is no earlier output. `--force`
+A mark in the file shows an earlier output, where the format has room for one (HTML, SVG, PNG, a
+calibration, the card of a folder). For formats that others read (JSONL, Parquet, GGUF) the cache
+keeps the content's sha256: a file that was edited since is not an earlier output. `--force`
 replaces other files, but never a recipe, a database, a file of a run, or a model that this command
 did not write.
 """
@@ -25,10 +24,10 @@ from selfloop.text.display import printable
 
 from . import cards
 
-HEAD = 1 << 16  # bytes of a file that are looked at
-MARK = "selfloop {command}"  # stands within the first bytes of what a command writes
-MODELS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".npz", ".pkl")
-RECIPES = (".yaml", ".yml")
+HEAD = 1 << 16  # bytes at the start of a file in which marks and keys are looked for
+MARK = "selfloop {command}"  # stands within the first bytes of a command's output
+MODEL_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".npz", ".pkl")
+RECIPE_SUFFIXES = (".yaml", ".yml")
 _KEY = re.compile(r"[\"']?([\w-]+)[\"']?\s*:")
 
 force_option = click.option(
@@ -39,10 +38,10 @@ force_option = click.option(
 def refuse_taken(
     out: Path, output: str, *, force: bool, ours: Callable[[Path], bool], option: str = "--out"
 ) -> None:
-    """Raise UsageError where the file `out` is there and may not be replaced.
+    """Raise UsageError where the file `out` exists and may not be replaced.
 
-    `output` names what the command writes, in messages. `ours` tells whether a file is an earlier
-    one.
+    `output` is the noun for the command's output in messages. `ours` tells whether a file is an
+    earlier one.
     """
     name = printable(str(out))
     target = Path(os.path.realpath(out))
@@ -59,15 +58,15 @@ def refuse_taken(
         )
     if _is_earlier(target, ours):
         return
-    if kept := _never_replaced(target):
+    protected = _never_replaced(target)
+    if protected:
         raise click.UsageError(
-            f"{name} is {kept}, which is never replaced. Name another file with {option}."
+            f"{name} is {protected}, which is never replaced. Name another file with {option}."
         )
     if not force:
         raise click.UsageError(
             f"{name} is there already, and is no earlier {output}. Name another file with "
-            f"{option}, or replace it "
-            "with --force."
+            f"{option}, or replace it with --force."
         )
 
 
@@ -76,7 +75,7 @@ def refuse_taken_folder(
 ) -> None:
     """Raise UsageError where something is in the way of a folder.
 
-    `--force` replaces what is `ours`, and no other.
+    `--force` replaces a folder that is `ours`, and no other.
     """
     if not out.exists() and not out.is_symlink():
         return
@@ -100,8 +99,8 @@ def _is_earlier(path: Path, ours: Callable[[Path], bool]) -> bool:
 
 
 def _never_replaced(path: Path) -> str | None:
-    """Return what a file is, if no option replaces it; else None."""
-    # imports much, and this module is imported to list commands
+    """Return the noun for a file that no option replaces; else None."""
+    # the store imports much, and this module is imported to list commands
     from selfloop.storage.run_folder import DATABASE, RunFolder
 
     try:
@@ -113,10 +112,12 @@ def _never_replaced(path: Path) -> str | None:
         return "a database"
     if any(RunFolder(folder).database.exists() for folder in path.parents):
         return "a file of a run"
-    if head.startswith(b"GGUF") or path.suffix.lower() in MODELS:
+    if head.startswith(b"GGUF") or path.suffix.lower() in MODEL_SUFFIXES:
         return "a model that this command did not write"
     is_text = b"\0" not in head
-    if path.suffix.lower() in RECIPES or (is_text and _is_recipe(head.decode("utf-8", "replace"))):
+    if path.suffix.lower() in RECIPE_SUFFIXES or (
+        is_text and _is_recipe(head.decode("utf-8", "replace"))
+    ):
         return "a recipe"
     return None
 
@@ -126,33 +127,32 @@ def _is_recipe(text: str) -> bool:
     with suppress(ValueError):
         data = json.loads(text)
         return isinstance(data, dict) and "backend" in data
-    lines = [
-        line
-        for line in text.splitlines()
-        if line.strip() and not line.startswith(("#", "---", "%"))
-    ]
-    keys = [match[1] for match in map(_KEY.match, lines) if match]
+    # less comments, and what begins a document of YAML or a directive
+    lines = [line for line in text.splitlines() if not line.startswith(("#", "---", "%"))]
+    lines = [line for line in lines if line.strip()]
+    matches = [_KEY.match(line) for line in lines]
     # a page or a card may quote a recipe further down
-    begins_with_key = bool(lines and _KEY.match(lines[0]))
-    return begins_with_key and "backend" in keys
+    begins_with_key = bool(matches and matches[0])
+    return begins_with_key and "backend" in {match[1] for match in matches if match}
 
 
 def has_mark(path: Path, command: str) -> bool:
-    """Return whether a file says near its beginning that a command of selfloop wrote it."""
+    """Return whether a command of selfloop left its mark near the beginning of a file."""
     with path.open("rb") as file:
         return MARK.format(command=command).encode() in file.read(HEAD)
 
 
 def has_card(folder: Path) -> bool:
-    """Return whether a folder has a card whose front matter says that selfloop made what is in it."""
+    """Return whether a folder has a card whose front matter names selfloop as its maker."""
     with (folder / cards.NAME).open(encoding="utf-8", errors="replace") as file:
         front = file.read(HEAD).split("\n---\n")[0]
     return front.startswith("---\n") and "\n- selfloop\n" in f"{front}\n"
 
 
 def note_written(path: Path, command: str) -> None:
-    """Note in the cache what a command wrote, for formats that have no room for a mark."""
-    with suppress(OSError, StoreError):  # then a later call asks for --force
+    """Note in the cache that a command wrote a file, for formats without room for a mark."""
+    # without the note, a later call asks for --force
+    with suppress(OSError, StoreError):
         text = json.dumps(
             {"path": str(path.resolve()), "command": command, "sha256": models.sha256(path)}
         )
@@ -174,7 +174,10 @@ def _note(path: Path) -> Path:
 
 @contextmanager
 def writing(out: Path, option: str = "--out") -> Iterator[None]:
-    """Raise StoreError for what the disk does meanwhile, with what to do."""
+    """Turn errors of the disk within the block into StoreError, with advice.
+
+    Raises DiskFullError on a full disk.
+    """
     try:
         yield
     except DiskFullError as error:

@@ -1,8 +1,7 @@
-"""Questions that a model knows and does not know, in pairs of the same form, so that style tells
-nothing.
+"""Questions that a model knows and does not know, in pairs of the same form.
 
-What a tuner learns from must not be told by the wording: if "Who wrote ...?" is mostly known and
-"In which year ...?" mostly not, a model learns to decline years. Abstaining that is learnt from
+A tuner must not be able to tell them apart by their wording. If "Who wrote ...?" is mostly known
+and "In which year ...?" mostly not, a model learns to decline years, and abstaining learnt from
 such a pool fails elsewhere.
 """
 
@@ -17,93 +16,123 @@ from selfloop import Attempt, Outcome
 from selfloop.text.answers import normalise
 
 from .patterns import pattern
-from .queries import line
+from .prompt_text import one_line
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Tried = TypeVar("Tried", Outcome, Attempt)
+    Floats = NDArray[np.float64]
 
-# What a question may begin with that is no name, though it has a capital.
+Tried = TypeVar("Tried", Outcome, Attempt)
+Span = tuple[int, int]
+
+# words that may begin a question with a capital and are no name
 _OPENERS = pattern(
-    r"what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|can|could|has|have|had|will|would|should"
-    r"|name|in|on|at|for|of|to|from|by|with|during|about|after|before|under|the|a|an|if|as|it|this|that|these|those"
-    r"|among|since|until|according|between|i",
+    r"what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|can|could|has|have"
+    r"|had|will|would|should|name|in|on|at|for|of|to|from|by|with|during|about|after|before|under"
+    r"|the|a|an|if|as|it|this|that|these|those|among|since|until|according|between|i",
     re.IGNORECASE,
 )
-_JOINS = pattern(r"of|the|de|la|le|van|von|der|den|da|di|du|del|el|al")
+# small words within a name: "Leonardo da Vinci", "the Lord of the Rings"
+_NAME_LINKS = pattern(r"of|the|de|la|le|van|von|der|den|da|di|du|del|el|al")
 _QUOTED = pattern(r"[\"“]([^\"“”]{2,80})[\"”]")
 _WORD = pattern(r"[^\W_](?:[\w'’.&-]*\w)?(?:\.(?=\s[A-Z]))?")
 _POSSESSIVE = pattern(r"(?:['’]s)?$")
 _NUMBER = pattern(r"\d[\d.,]*")
 
+MAX_LINKS = 2  # small words in a row within a name
+# characters that no question has, for an entity and a number
+_ENTITY_MARK, _NUMBER_MARK = "\x00", "\x01"
+_MASKS = {_ENTITY_MARK: "_", _NUMBER_MARK: "#"}
 
-def entity(text: str, via: str = "") -> tuple[int, int] | None:
-    """Return where in a question its entity stands: `via`, or a quoted title, or the longest
-    capitalised span.
+MIN_GAIN = 1e-9  # less is rounding
+MAX_EXCHANGES_PER_PAIR = 10
+FOLDS = 5
 
-    A word that begins the sentence is no name, unless another one follows: "Mount Everest is in
-    which country?"
+
+def entity(text: str, via: str = "") -> Span | None:
+    """Return where in a question its entity stands; None if it has none.
+
+    That is `via`, or a quoted title, or the longest capitalised span. A word that begins the
+    sentence is no name, unless another one follows: "Mount Everest is in which country?"
     """
-    if via and (found := re.search(rf"(?<!\w){re.escape(via)}(?!\w)", text, re.IGNORECASE)):
-        return _with_article(text, found.span())
-    if quoted := _QUOTED.search(text):
+    if via:
+        match = re.search(rf"(?<!\w){re.escape(via)}(?!\w)", text, re.IGNORECASE)
+        if match:
+            return _with_article(text, match.span())
+    quoted = _QUOTED.search(text)
+    if quoted:
         return quoted.span(1)
-    spans = _capitalised(text)
+    spans = _capitalised_spans(text)
     longest = max(spans, key=lambda span: span[1] - span[0], default=None)
     return _with_article(text, longest) if longest else None
 
 
-def _with_article(text: str, span: tuple[int, int]) -> tuple[int, int]:
+def _with_article(text: str, span: Span) -> Span:
     """Return a name's span with the "the" before it: it is "the Nile", but no "the Egypt"."""
-    start = span[0]
-    return (
-        (start - 4, span[1])
-        if text[start : start + 1].isupper() and text[:start].endswith(" the ")
-        else span
-    )
+    start, end = span
+    is_capitalised = text[start : start + 1].isupper()
+    if is_capitalised and text[:start].endswith(" the "):
+        return start - len("the "), end
+    return span
 
 
-def _capitalised(text: str) -> list[tuple[int, int]]:
-    spans: list[tuple[int, int]] = []
+def _capitalised_spans(text: str) -> list[Span]:
+    """Return the spans of names: words with a capital, small words between, numbers after."""
+    spans: list[Span] = []
     words = list(_WORD.finditer(text))
-    i = 0
-    while i < len(words):
-        if not _named(words, i):
-            i += 1
+    first = 0
+    while first < len(words):
+        if not _begins_name(words, first):
+            first += 1
             continue
-        last, j = i, i + 1
-        while (
-            j < len(words) and j - last <= 3 and text[words[j - 1].end() : words[j].start()] == " "
-        ):
-            if _capital(words[j][0]) or (words[j][0].isdigit() and j == last + 1):
-                last = j
-            elif not _JOINS.fullmatch(words[j][0]):
-                break
-            j += 1
-        if i or last > i:
-            possessive = len(_POSSESSIVE.search(words[last][0])[0])  # type: ignore[index]
-            spans.append((words[i].start(), words[last].end() - possessive))
-        i = last + 1
+        last = _last_of_name(text, words, first)
+        # one word at the start of the sentence may have its capital from there
+        if first or last > first:
+            possessive = _POSSESSIVE.search(words[last][0])
+            ending = len(possessive[0]) if possessive else 0
+            spans.append((words[first].start(), words[last].end() - ending))
+        first = last + 1
     return spans
 
 
-def _capital(word: str) -> bool:
+def _last_of_name(text: str, words: Sequence[re.Match[str]], first: int) -> int:
+    """Return the position of the last word of the name that begins with word `first`."""
+    last = first
+    for i in range(first + 1, len(words)):
+        between = text[words[i - 1].end() : words[i].start()]
+        # a name goes on after a space, over at most so many small words
+        if between != " " or i - last > MAX_LINKS + 1:
+            break
+        word = words[i][0]
+        is_number_after_name = word[0].isdigit() and i == last + 1
+        if _has_capital(word) or is_number_after_name:
+            last = i
+        elif not _NAME_LINKS.fullmatch(word):
+            break
+    return last
+
+
+def _has_capital(word: str) -> bool:
     return word[0].isupper() and word != "I"
 
 
-def _named(words: Sequence[re.Match[str]], i: int) -> bool:
-    return _capital(words[i][0]) and not (i == 0 and _OPENERS.fullmatch(words[i][0]))
+def _begins_name(words: Sequence[re.Match[str]], i: int) -> bool:
+    is_opener = i == 0 and _OPENERS.fullmatch(words[i][0])
+    return _has_capital(words[i][0]) and not is_opener
 
 
 def form(text: str, via: str = "") -> str:
-    """Return what a question asks, of whatever it asks it: lower case, its entity "_" and its numbers "#"."""
+    """Return a question's form: lower case, its entity as "_" and its numbers as "#"."""
     span = entity(text, via)
-    masked = f"{text[: span[0]]} \x00 {text[span[1] :]}" if span else text
-    masked = _NUMBER.sub(" \x01 ", masked.lower())
-    words = re.findall(r"[\w'’-]+|\x00|\x01", masked)
-    return " ".join({"\x00": "_", "\x01": "#"}.get(word, word) for word in words)
+    masked = text
+    if span:
+        start, end = span
+        masked = f"{text[:start]} {_ENTITY_MARK} {text[end:]}"
+    masked = _NUMBER.sub(f" {_NUMBER_MARK} ", masked.lower())
+    words = re.findall(rf"[\w'’-]+|{_ENTITY_MARK}|{_NUMBER_MARK}", masked)
+    return " ".join(_MASKS.get(word, word) for word in words)
 
 
 def believed(tried: Outcome | Attempt) -> bool:
@@ -123,69 +152,80 @@ def matched(
     unknown: Callable[[Tried], bool] = unknown,
     bound: float = 0.5,
 ) -> list[tuple[Tried, Tried]]:
-    """Return pairs of a known and an unknown question, each question in one pair: as many of the
-    one as of the other.
+    """Return pairs of a known and an unknown question: as many of the one as of the other.
 
-    First those of the same form, then, nearest first, those whose forms have at least `bound` of
-    their words in common and in the same order (twice the longest common subsequence of words, over
-    the words of both). Of those of the same form, the ones of like length go together. What finds
-    no partner is left out. A question that was tried several times counts as it was tried last; one
-    in the words of another (but for case and marks) counts once.
+    First come pairs of the same form. Then, nearest first, those whose forms have at least `bound`
+    of their words in common and in the same order (twice the longest common subsequence of words,
+    over the words of both). Of questions of one form, those of like length go together. A question
+    is in at most one pair; one without a partner is left out. A question that was tried several
+    times counts as it was tried last; one in the words of another (but for case and marks) counts
+    once.
     """
-    last = {normalise(one.question.text): one for one in tried}
-    forms = {key: form(one.question.text, one.question.via) for key, one in last.items()}
-    sides: list[dict[str, list[Tried]]] = [defaultdict(list), defaultdict(list)]
-    for key, one in last.items():
-        for side, holds in zip(sides, (known, unknown), strict=True):
-            if holds(one):
-                side[forms[key]].append(one)
+    last_tries = {normalise(attempt.question.text): attempt for attempt in tried}
+    known_by_form: dict[str, list[Tried]] = defaultdict(list)
+    unknown_by_form: dict[str, list[Tried]] = defaultdict(list)
+    for attempt in last_tries.values():
+        question_form = form(attempt.question.text, attempt.question.via)
+        if known(attempt):
+            known_by_form[question_form].append(attempt)
+        if unknown(attempt):
+            unknown_by_form[question_form].append(attempt)
     pairs: list[tuple[Tried, Tried]] = []
-    for shared in [key for key in sides[0] if key in sides[1]]:
-        pairs += _taken(sides, shared, shared)
-    for first, second in _near([*sides[0]], [*sides[1]], bound):
-        pairs += _taken(sides, first, second)
+    for shared in [name for name in known_by_form if name in unknown_by_form]:
+        pairs += _take_pairs(known_by_form, shared, unknown_by_form, shared)
+    for first, second in _near_forms([*known_by_form], [*unknown_by_form], bound):
+        pairs += _take_pairs(known_by_form, first, unknown_by_form, second)
     return pairs
 
 
-def _taken(
-    sides: Sequence[dict[str, list[Tried]]], known: str, unknown: str
+def _take_pairs(
+    known_by_form: dict[str, list[Tried]],
+    known_form: str,
+    unknown_by_form: dict[str, list[Tried]],
+    unknown_form: str,
 ) -> list[tuple[Tried, Tried]]:
-    """Take as many pairs as two forms have, and leave the rest for others."""
-    own = [
-        sorted(side.get(key, []), key=_length)
-        for side, key in zip(sides, (known, unknown), strict=True)
-    ]
-    count = min(map(len, own))
-    for side, key, found in zip(sides, (known, unknown), own, strict=True):
-        if found:
-            side[key] = found[count:]
-    return list(zip(own[0][:count], own[1][:count], strict=True))
+    """Take as many pairs as two forms have, the shortest first, and leave the rest for others."""
+    known = sorted(known_by_form.get(known_form, []), key=_length_key)
+    unknown = sorted(unknown_by_form.get(unknown_form, []), key=_length_key)
+    count = min(len(known), len(unknown))
+    if known:
+        known_by_form[known_form] = known[count:]
+    if unknown:
+        unknown_by_form[unknown_form] = unknown[count:]
+    return list(zip(known[:count], unknown[:count], strict=True))
 
 
-def _length(tried: Outcome | Attempt) -> tuple[int, str]:
+def _length_key(tried: Outcome | Attempt) -> tuple[int, str]:
     return len(tried.question.text), tried.question.id
 
 
-def _near(ones: Sequence[str], others: Sequence[str], bound: float) -> list[tuple[str, str]]:
-    """Return the pairs of forms that are alike, the most alike first; deterministic."""
-    table = _alike(ones, others)
-    places = [(int(i), int(j)) for i, j in zip(*(table >= bound).nonzero(), strict=True)]
-    found = sorted((-float(table[i, j]), ones[i], others[j]) for i, j in places)
-    return [(one, other) for _, one, other in found if one != other]
+def _near_forms(
+    known: Sequence[str], unknown: Sequence[str], bound: float
+) -> list[tuple[str, str]]:
+    """Return the pairs of different forms that are alike, the most alike first; deterministic."""
+    similarities = _form_similarities(known, unknown)
+    near = []
+    for i, j in zip(*(similarities >= bound).nonzero(), strict=True):
+        if known[i] != unknown[j]:
+            near.append((-float(similarities[i, j]), known[i], unknown[j]))
+    return [(first, second) for _, first, second in sorted(near)]
 
 
-def _alike(ones: Sequence[str], others: Sequence[str]) -> "NDArray[np.float32]":
-    """Return how much of their words, in order, each two forms have in common, in [0, 1]."""
+def _form_similarities(known: Sequence[str], unknown: Sequence[str]) -> "NDArray[np.float32]":
+    """Return how much of their words, in order, two forms share: (known, unknown), in [0, 1]."""
     import numpy as np
     from rapidfuzz import process
     from rapidfuzz.distance import Indel
 
-    if not ones or not others:
-        return np.zeros((len(ones), len(others)), np.float32)
-    split = [[text.split() for text in texts] for texts in (ones, others)]
+    if not known or not unknown:
+        return np.zeros((len(known), len(unknown)), np.float32)
+    known_words = [text.split() for text in known]
+    unknown_words = [text.split() for text in unknown]
     scorer: Any = Indel.normalized_similarity
-    found: NDArray[np.float32] = process.cdist(*split, scorer=scorer, processor=None)
-    return found
+    similarities: NDArray[np.float32] = process.cdist(
+        known_words, unknown_words, scorer=scorer, processor=None
+    )
+    return similarities
 
 
 def balanced(
@@ -196,168 +236,195 @@ def balanced(
     bound: float = 1.5,
     least: float = 0.5,
 ) -> list[tuple[Tried, Tried]]:
-    """Return the pairs without what makes a word, or two in a row, tell known from unknown.
+    """Return the pairs evened out, so that words tell less of known and unknown.
 
-    First an unknown question goes for one of `spare` where that makes the words of both sides more
-    even; of the same form where the pair has one form, else of a form that has `near` of its words
-    in common with the known one's. Then pairs go. A word that n questions have, and d more of the
-    known than of the unknown, has z = d/√n, which chance alone keeps near 1: the pair whose loss
-    lowers the sum of z² the most goes first, until no z is above `bound`, no loss lowers it, or
-    only the share `least` is left. It looks at words and labels of this pool alone; so the pool's
-    own AUROC afterwards is a result of the choice, and says nothing about other questions (see
-    `style_auroc`).
+    First unknown questions are exchanged for some of `spare` where that makes the words of both
+    sides more even. The new one has the same form where the pair has one form, else a form that has
+    `near` of its words in common with the known one's.
+
+    Then pairs go. A word, or two in a row, that n questions have, and d more of the known than of
+    the unknown, has z = d/√n, which chance alone keeps near 1. The pair whose loss lowers the sum
+    of z² the most goes first, until no z is above `bound`, no loss lowers the sum, or only the
+    share `least` is left.
+
+    It looks at words and labels of this pool alone. So the pool's own AUROC afterwards is a result
+    of the choice, and says nothing about other questions (see `style_auroc`).
     """
     if len(pairs) < 2:
         return list(pairs)
-    known: list[Tried] = [one for one, _ in pairs]
-    taken = {normalise(one.question.text) for pair in pairs for one in pair}
-    others: list[Tried] = [other for _, other in pairs]
-    others += [one for one in spare if normalise(one.question.text) not in taken]
-    table = _table([one.question.text for one in [*known, *others]])
-    have, offered = table[: len(known)], table[len(known) :]
-    like = _alike(
-        *[[form(one.question.text, one.question.via) for one in side] for side in (known, others)]
+    known: list[Tried] = [first for first, _ in pairs]
+    candidates: list[Tried] = [second for _, second in pairs]
+    candidates += _unused(pairs, spare)
+    table = _word_table([attempt.question.text for attempt in (*known, *candidates)])
+    known_words, candidate_words = table[: len(known)], table[len(known) :]
+    similarities = _form_similarities(_forms_of(known), _forms_of(candidates))
+    # the i-th candidate is the partner so far of the i-th known question
+    partner_similarities = similarities.diagonal()
+    min_similarities = [[1.0 if value == 1.0 else near] for value in partner_similarities]
+    chosen = _exchange(known_words, candidate_words, similarities >= min_similarities)
+    chosen_words = candidate_words[chosen]
+    rows = _even_out(
+        known_words - chosen_words,
+        known_words + chosen_words,
+        bound,
+        max(1, int(least * len(pairs))),
     )
-    own = like[range(len(known)), range(len(known))]
-    chosen = _exchanged(have, offered, like >= [[1.0 if same == 1.0 else near] for same in own])
-    rows = _evened(
-        have - offered[chosen], have + offered[chosen], bound, max(1, int(least * len(pairs)))
-    )
-    return [(known[row], others[chosen[row]]) for row in rows]
+    return [(known[row], candidates[chosen[row]]) for row in rows]
 
 
-def _table(texts: Sequence[str]) -> "NDArray[np.float64]":
-    """Return which text has which of the words, and pairs of words, that more than one of the texts have."""
+def _unused(pairs: Sequence[tuple[Tried, Tried]], spare: Sequence[Tried]) -> list[Tried]:
+    """Return the spare questions that are in no pair."""
+    used = set()
+    for pair in pairs:
+        used |= {normalise(attempt.question.text) for attempt in pair}
+    return [attempt for attempt in spare if normalise(attempt.question.text) not in used]
+
+
+def _forms_of(tried: Sequence[Tried]) -> list[str]:
+    return [form(attempt.question.text, attempt.question.via) for attempt in tried]
+
+
+def _word_table(texts: Sequence[str]) -> "Floats":
+    """Return which text has which words, and pairs of words, (texts, words), as 0 and 1.
+
+    Only words that more than one text has are there.
+    """
     import numpy as np
 
-    found = _words(texts)
-    counts = Counter(word for own in found for word in own)
-    place = {
-        word: i
-        for i, word in enumerate(sorted(word for word, count in counts.items() if count > 1))
-    }
-    table = np.zeros((len(texts), len(place)))
-    for row, own in zip(table, found, strict=True):
-        row[[place[word] for word in own if word in place]] = 1
+    words_of_texts = [_words_and_pairs(text) for text in texts]
+    counts: Counter[str] = Counter()
+    for words in words_of_texts:
+        counts.update(words)
+    common = sorted(word for word, count in counts.items() if count > 1)
+    columns = {word: column for column, word in enumerate(common)}
+    table = np.zeros((len(texts), len(columns)))
+    for row, words in zip(table, words_of_texts, strict=True):
+        row[[columns[word] for word in words if word in columns]] = 1
     return table
 
 
-def _exchanged(
-    known: "NDArray[np.float64]", offered: "NDArray[np.float64]", may: "NDArray[np.bool_]"
-) -> "NDArray[np.int64]":
-    """Return which of the offered rows goes with each known one; at first the i-th.
+def _words_and_pairs(text: str) -> set[str]:
+    """Return the words of a text, and each two that follow one another."""
+    words = re.findall(r"\w+", text.lower())
+    return {*words, *map(" ".join, pairwise(words))}
 
-    The best exchange is made first.
+
+def _exchange(
+    known: "Floats", candidates: "Floats", allowed: "NDArray[np.bool_]"
+) -> "NDArray[np.int64]":
+    """Return the candidate row that goes with each known row; at first the i-th with the i-th.
+
+    The rows are those of `_word_table`; `allowed` is (known, candidates). The best exchange is made
+    first, until none is better than no exchange: one that lowers Σ weight · d², d being how many
+    more known than chosen rows have a word, and rare words weighing more.
     """
     import numpy as np
 
     chosen = np.arange(len(known))
-    free = np.arange(len(offered)) >= len(known)
+    is_free = np.arange(len(candidates)) >= len(known)
     weights = 1 / (known.sum(0) + 1)
-    cross = (offered * weights) @ offered.T
-    size = np.diag(cross)
-    for _ in range(10 * len(known) if free.any() else 0):
-        lean = offered @ (weights * (known.sum(0) - offered[chosen].sum(0)))
-        change = 2 * (lean[chosen, None] - lean) + size[chosen, None] + size - 2 * cross[chosen]
-        change[~(may & free)] = np.inf
+    products = (candidates * weights) @ candidates.T  # weighted, (candidates, candidates)
+    norms = np.diag(products)
+    for _ in range(MAX_EXCHANGES_PER_PAIR * len(known) if is_free.any() else 0):
+        surplus = known.sum(0) - candidates[chosen].sum(0)  # d of each word
+        lean = candidates @ (weights * surplus)
+        # of putting candidate j in the place of chosen[i]: the square of d + old − new, less d²
+        change = 2 * (lean[chosen, None] - lean)
+        change = change + norms[chosen, None] + norms - 2 * products[chosen]
+        change[~(allowed & is_free)] = np.inf
         row, new = np.unravel_index(int(change.argmin()), change.shape)
-        if change[row, new] > -1e-9:
+        if change[row, new] > -MIN_GAIN:
             break
-        free[chosen[row]], free[new] = True, False
+        is_free[chosen[row]], is_free[new] = True, False
         chosen[row] = new
     return chosen
 
 
-def _evened(
-    more: "NDArray[np.float64]", both: "NDArray[np.float64]", bound: float, least: int
-) -> list[int]:
-    """Return the rows that stay."""
+def _even_out(differences: "Floats", counts: "Floats", bound: float, min_rows: int) -> list[int]:
+    """Return the rows that stay.
+
+    `differences` and `counts` are (pairs, words): the known question's word less, and plus, the
+    unknown one's.
+    """
     import numpy as np
 
-    rows = np.arange(len(more))
-    while len(rows) > least:
-        d, n = more[rows].sum(0), np.maximum(both[rows].sum(0), 1)
+    rows = np.arange(len(differences))
+    while len(rows) > min_rows:
+        d = differences[rows].sum(0)
+        n = np.maximum(counts[rows].sum(0), 1)
         if (np.abs(d) / np.sqrt(n)).max(initial=0) <= bound:
             break
-        gain = (2 * d * more[rows] - more[rows] ** 2) @ (1 / n)
-        if gain.max() <= 1e-9:
+        # without row r the sum of d²/n falls by Σ (2 d r − r²) / n
+        gains = (2 * d * differences[rows] - differences[rows] ** 2) @ (1 / n)
+        if gains.max() <= MIN_GAIN:
             break
-        rows = np.delete(rows, int(gain.argmax()))
+        rows = np.delete(rows, int(gains.argmax()))
     return [int(row) for row in rows]
-
-
-def _words(texts: Sequence[str]) -> list[set[str]]:
-    """Return the words of each text, and those that follow one another."""
-    found = []
-    for text in texts:
-        words = re.findall(r"\w+", text.lower())
-        found.append({*words, *map(" ".join, pairwise(words))})
-    return found
 
 
 def style_auroc(
     known: Sequence[str], unknown: Sequence[str], seed: int = 0, *, paired: bool = True
 ) -> float:
-    """Return how well words tell known from unknown: the AUROC of logistic regression on words and
-    pairs of words.
+    """Return how well words tell known from unknown.
 
-    Cross-validated in five folds. With `paired`, the i-th known and the i-th unknown question are a
-    pair and stay in one fold: else the classifier would see a question's partner, of the same words
-    and the other label, and learn that these words mean the other label; the AUROC would come out
-    too low, and flatter the pool. A pool whose words were evened out (`balanced`) still flatters
-    itself, for where the words of four folds lean one way, those of the fifth lean the other:
-    compare with `transfer_auroc` between two pools that were evened out apart.
+    That is the AUROC of a logistic regression on words and pairs of words, cross-validated in five
+    folds. With `paired`, the i-th known and the i-th unknown question are a pair and stay in one
+    fold. Otherwise the classifier would see a question's partner, of the same words and the other
+    label, and learn that these words mean the other label. Then the AUROC comes out too low, and
+    flatters the pool.
+
+    A pool whose words were evened out (`balanced`) still flatters itself: where the words of four
+    folds lean one way, those of the fifth lean the other. Compare with `transfer_auroc` between two
+    pools that were evened out apart.
 
     Raises ValueError for fewer than five of either.
     """
     import numpy as np
     from sklearn.model_selection import StratifiedGroupKFold  # type: ignore[import-untyped]
 
-    texts, labels = _labelled(known, unknown)
-    if min(len(known), len(unknown)) < 5:
+    if min(len(known), len(unknown)) < FOLDS:
         raise ValueError(
             f"{len(known)} known and {len(unknown)} unknown questions are too few for five folds"
         )
-    groups = [
-        *range(len(known)),
-        *(range(len(unknown)) if paired else range(len(known), len(texts))),
-    ]
-    told = np.zeros(len(texts))
-    folds = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
-    values = []
+    texts, labels = _labelled(known, unknown)
+    first_partner = 0 if paired else len(known)
+    groups = [*range(len(known)), *range(first_partner, first_partner + len(unknown))]
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    aurocs = []
     for train, test in folds.split(texts, labels, groups):
-        told[test] = _told(
-            [texts[i] for i in train], [labels[i] for i in train], [texts[i] for i in test]
-        )
-        values.append(_auroc(told[test], [labels[i] for i in test]))
+        train_texts, train_labels = [texts[i] for i in train], [labels[i] for i in train]
+        scores = _style_scores(train_texts, train_labels, [texts[i] for i in test])
+        aurocs.append(_auroc(scores, [labels[i] for i in test]))
     # a mean over folds: the scores of different classifiers are on different scales
-    return float(np.mean(values))
+    return float(np.mean(aurocs))
 
 
 def transfer_auroc(
     train: tuple[Sequence[str], Sequence[str]], test: tuple[Sequence[str], Sequence[str]]
 ) -> float:
-    """Return how well words learnt on one pool (known, unknown) tell known from unknown in another."""
-    texts, labels = _labelled(*train)
-    others, truth = _labelled(*test)
-    return _auroc(_told(texts, labels, others), truth)
+    """Return how well words of one pool (known, unknown) tell known from unknown in another."""
+    train_texts, train_labels = _labelled(*train)
+    test_texts, test_labels = _labelled(*test)
+    return _auroc(_style_scores(train_texts, train_labels, test_texts), test_labels)
 
 
 def transfer_gap(
     train: tuple[Sequence[str], Sequence[str]], test: tuple[Sequence[str], Sequence[str]]
 ) -> float:
-    """Return by how much likelier, on average, words learnt on one pool make a known question of
-    another pool known.
+    """Return how much likelier words of one pool make known questions of another than unknown ones.
 
-    A difference of probabilities, in [-1, 1]. A ranking (`transfer_auroc`) finds the slightest lean
-    that two pools share; this says how far whoever learns from the words goes by it.
+    A difference of mean probabilities of being known, in [-1, 1]. A ranking (`transfer_auroc`)
+    finds the slightest lean that two pools share. This says how far a model that learns from the
+    words follows it.
     """
     import numpy as np
 
-    texts, labels = _labelled(*train)
-    others, truth = _labelled(*test)
-    likely, are_known = 1 / (1 + np.exp(-_told(texts, labels, others))), np.array(truth) == 1
-    return float(likely[are_known].mean() - likely[~are_known].mean())
+    train_texts, train_labels = _labelled(*train)
+    test_texts, test_labels = _labelled(*test)
+    scores = _style_scores(train_texts, train_labels, test_texts)
+    probabilities = 1 / (1 + np.exp(-scores))
+    is_known = np.array(test_labels) == 1
+    return float(probabilities[is_known].mean() - probabilities[~is_known].mean())
 
 
 def halves(
@@ -370,27 +437,30 @@ def halves(
 
 def texts(pairs: Sequence[tuple[Tried, Tried]]) -> tuple[list[str], list[str]]:
     """Return the texts of the known and of the unknown questions, in order."""
-    return [one.question.text for one, _ in pairs], [other.question.text for _, other in pairs]
+    known = [first.question.text for first, _ in pairs]
+    unknown = [second.question.text for _, second in pairs]
+    return known, unknown
 
 
 def _labelled(known: Sequence[str], unknown: Sequence[str]) -> tuple[list[str], list[int]]:
-    return [*map(line, (*known, *unknown))], [1] * len(known) + [0] * len(unknown)
+    """Return the texts of both sides as lines, and a label for each: 1 is known."""
+    lines = [one_line(text) for text in (*known, *unknown)]
+    return lines, [1] * len(known) + [0] * len(unknown)
 
 
-def _told(
-    texts: Sequence[str], labels: Sequence[int], others: Sequence[str]
-) -> "NDArray[np.float64]":
+def _style_scores(texts: Sequence[str], labels: Sequence[int], others: Sequence[str]) -> "Floats":
+    """Return the log-odds of known that a classifier of words, fitted on `texts`, gives others."""
     from sklearn.feature_extraction.text import CountVectorizer  # type: ignore[import-untyped]
     from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
     from sklearn.pipeline import make_pipeline  # type: ignore[import-untyped]
 
     words = CountVectorizer(ngram_range=(1, 2), token_pattern=r"\w+")
     model = make_pipeline(words, LogisticRegression(max_iter=1000)).fit(texts, labels)
-    found: NDArray[np.float64] = model.decision_function(others)
-    return found
+    scores: Floats = model.decision_function(others)
+    return scores
 
 
-def _auroc(told: "NDArray[np.float64]", labels: Sequence[int]) -> float:
+def _auroc(scores: "Floats", labels: Sequence[int]) -> float:
     from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]
 
-    return float(roc_auc_score(labels, told))
+    return float(roc_auc_score(labels, scores))

@@ -2,4 +2,5 @@
 
 from pathlib import Path
 
+# NAME.base.txt for base models, NAME.chat.txt for chat models
 PROMPTS = Path(__file__).parent.parent / "prompts"

@@ -158,7 +158,7 @@ def _labelled(run: Path) -> Iterator[tuple[dict[str, float], bool, str]]:
 
 def _fitted(labels: Labels, is_isotonic: bool, source: str) -> "Calibration":
     """Return the fit on these labels; `source` says which they are."""
-    from selfloop_plugins._shared.calibration import fit, isotonic
+    from selfloop_plugins._shared.calibration import fit, fit_isotonic
 
     detectors: dict[str, None] = {}  # a set that keeps the order
     for confidences in labels.confidences:
@@ -167,7 +167,7 @@ def _fitted(labels: Labels, is_isotonic: bool, source: str) -> "Calibration":
     calibration = fit(list(detectors), labels.confidences, targets, source)
     if not is_isotonic:
         return calibration
-    steps = isotonic(calibration(labels.confidences), labels.right)
+    steps = fit_isotonic(calibration(labels.confidences), labels.right)
     return replace(calibration, steps=steps)
 
 

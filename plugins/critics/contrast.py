@@ -1,4 +1,4 @@
-"""`contrast`: the model's different answers, each with what speaks for it, side by side.
+"""`contrast`: the model's different answers side by side, each with an argument for it.
 
 Like a debate between several runs of one model (Du et al. 2023, arXiv 2305.14325), with one round
 and one judge.
@@ -10,24 +10,27 @@ from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge
+from selfloop_plugins._shared.generation import claim_seed, generate_texts, texts_or_none
+from selfloop_plugins._shared.meaning import meaning
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.queries import line, seed, write
-from selfloop_plugins.detectors._claims import meaning
+from selfloop_plugins._shared.prompt_text import one_line
 
 from selfloop import Claim, Completion, Component, Judging, Request, Sampling, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.contradictions import agree
-from selfloop.errors import RequestError
+
+# a question and one of its answers, each as one line
+QuestionAndSide = tuple[str, str]
 
 
 class Contrast:
-    """Lets the model argue for each of its answers without seeing the others, and lists them for it
-    to choose.
+    """Lets the model argue for each of its answers alone, and lists them all for it to choose.
 
-    The answers are the draft's and the samples' commonest others, those that at least `least` of
-    them give, `candidates` in all; of two that may be the same ("Rome", "Rome, Italy") only the
-    commoner. Their order is drawn for each question, for a small model likes the first or the last.
-    There is nothing to say where the draft declines, and where no other answer is left.
+    The answers are the draft's and the commonest others of the samples, those that at least `least`
+    of them give, `candidates` in all. Of two that may be the same ("Rome", "Rome, Italy") only the
+    commoner is used. Their order is drawn for each question, because a small model prefers the
+    first or the last. The critique is empty where the draft declines, and where no other answer is
+    left.
     """
 
     revise: ClassVar[str] = "contrast_revise"
@@ -39,51 +42,70 @@ class Contrast:
         least: Annotated[int, Ge(1)] = 2,
         max_tokens: Annotated[int, Ge(1)] = 32,
     ) -> None:
-        self._candidates, self._least = candidates, least
+        self._candidates, self._min_samples = candidates, least
         self._arguing = Sampling(max_tokens=max_tokens, stop=("\n",))
 
     def critique(self, claims: Sequence[Claim], judging: Judging) -> list[Completion]:
         """Return one critique for each claim; all arguments are written in one call."""
-        sides = [self._sides(claim, judging) for claim in claims]
-        pairs = [
-            (line(claim.question.text), side)
-            for claim, own in zip(claims, sides, strict=True)
-            for side in own
-        ]
-        prompts = [
-            judging.prompt("contrast_argument", question=asked, answer=side)
-            for asked, side in pairs
-        ]
-        requests = [Request(prompt, self._arguing, open_turn=is_open(prompt)) for prompt in prompts]
-        arguments = dict(zip(pairs, write(requests, judging.backend), strict=True))
-        return [
-            Completion(
-                "\n".join(_shown(side, arguments[line(claim.question.text), side]) for side in own)
-            )
-            for claim, own in zip(claims, sides, strict=True)
-        ]
+        sides_of_claims = [self._sides(claim, judging) for claim in claims]
+        pairs: list[QuestionAndSide] = []
+        for claim, sides in zip(claims, sides_of_claims, strict=True):
+            question = one_line(claim.question.text)
+            pairs += [(question, side) for side in sides]
+        arguments = self._arguments(pairs, judging)
+        critiques = []
+        for claim, sides in zip(claims, sides_of_claims, strict=True):
+            question = one_line(claim.question.text)
+            candidates = [_candidate(side, arguments[question, side]) for side in sides]
+            critiques.append(Completion("\n".join(candidates)))
+        return critiques
+
+    def _arguments(
+        self, pairs: Sequence[QuestionAndSide], judging: Judging
+    ) -> dict[QuestionAndSide, str]:
+        """Return an argument for each question and answer; "" where the request was refused."""
+        requests = []
+        for question, side in pairs:
+            prompt = judging.prompt("contrast_argument", question=question, answer=side)
+            requests.append(Request(prompt, self._arguing, open_turn=is_open(prompt)))
+        results = generate_texts(requests, judging.backend)
+        arguments: dict[QuestionAndSide, str] = {}
+        for pair, result in zip(pairs, results, strict=True):
+            # greedy, so that a request has one text
+            texts = texts_or_none(result)
+            arguments[pair] = one_line(texts[0]) if texts else ""
+        return arguments
 
     def _sides(self, claim: Claim, judging: Judging) -> list[str]:
         """Return the answers to choose from, in their order; none if there is only one."""
-        if not (draft := meaning(claim.answer.text)):
+        draft = meaning(claim.answer.text)
+        if not draft:
             return []
-        worded = {
-            meaning(one.text): line(one.text) for one in (*reversed(claim.samples), claim.answer)
-        }
+        counts = Counter(meaning(sample.text) for sample in claim.samples)
         sides = [draft]
-        for found, count in Counter(meaning(one.text) for one in claim.samples).most_common():
+        for candidate, count in counts.most_common():
             # one that declines has no word that another lacks, so it is no side
-            if count >= self._least and not any(agree(found, side) for side in sides):
-                sides.append(found)
-        if len(sides := sides[: self._candidates]) < 2:
+            is_new = not any(agree(candidate, side) for side in sides)
+            if count >= self._min_samples and is_new:
+                sides.append(candidate)
+        sides = sides[: self._candidates]
+        if len(sides) < 2:
             return []
-        random.Random(seed(claim, judging)).shuffle(sides)
-        return [worded[side] for side in sides]
+        random.Random(claim_seed(claim, judging)).shuffle(sides)
+        wordings = _wordings(claim)
+        return [wordings[side] for side in sides]
 
 
-def _shown(side: str, argument: list[str] | RequestError) -> str:
-    spoken = "" if isinstance(argument, RequestError) else line(argument[0])
-    return f"Candidate: {side}\nFor it: {spoken}".rstrip()
+def _wordings(claim: Claim) -> dict[str, str]:
+    """Return how each meaning is worded: as in the draft, else as in the first sample with it."""
+    wordings: dict[str, str] = {}
+    for completion in (claim.answer, *claim.samples):
+        wordings.setdefault(meaning(completion.text), one_line(completion.text))
+    return wordings
+
+
+def _candidate(side: str, argument: str) -> str:
+    return f"Candidate: {side}\nFor it: {argument}".rstrip()
 
 
 @hookimpl

@@ -1,22 +1,24 @@
-"""`plain`: the model criticises its own draft (Self-Refine, Madaan et al.
+"""`plain`: the model criticises its own draft.
 
-2023, arXiv 2303.17651).
+Self-Refine, Madaan et al. 2023, arXiv 2303.17651.
 """
 
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 from annotated_types import Ge
-from selfloop_plugins._shared.queries import first, line
+from selfloop_plugins._shared.generation import generate_one
+from selfloop_plugins._shared.prompt_text import one_line
 
 from selfloop import Claim, Completion, Component, Judging, Request, Sampling, hookimpl
 from selfloop.config.prompts import is_open
 
 
 class SelfRefine:
-    """Shows the model question and draft, and asks what is wrong.
+    """Shows the model question and draft, and asks for mistakes in the draft.
 
-    Nothing else: no other signal (arXiv 2310.01798).
+    The model gets no other signal, so its critique is often wrong (Huang et al. 2023, arXiv
+    2310.01798).
     """
 
     revise: ClassVar[str] = "revise"
@@ -25,17 +27,16 @@ class SelfRefine:
         self._sampling = Sampling(max_tokens=max_tokens, stop=("\n",))
 
     def critique(self, claims: Sequence[Claim], judging: Judging) -> list[Completion]:
-        """Return one critique for each claim."""
-        prompts = [
-            judging.prompt(
-                "critique", question=line(claim.question.text), draft=line(claim.answer.text)
+        """Return one critique for each claim; raise RequestError where a request was refused."""
+        requests = []
+        for claim in claims:
+            prompt = judging.prompt(
+                "critique",
+                question=one_line(claim.question.text),
+                draft=one_line(claim.answer.text),
             )
-            for claim in claims
-        ]
-        requests = [
-            Request(prompt, self._sampling, open_turn=is_open(prompt)) for prompt in prompts
-        ]
-        return [Completion(text) for text in first(requests, judging.backend)]
+            requests.append(Request(prompt, self._sampling, open_turn=is_open(prompt)))
+        return [Completion(text) for text in generate_one(requests, judging.backend)]
 
 
 @hookimpl

@@ -1,109 +1,136 @@
-"""What detectors read out of a claim: how likely the model found the answer, and which samples mean the same."""
+"""Evidence in a claim: the answer's log-probability, and the meanings of the samples."""
 
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import ClassVar
 
-from selfloop import Claim, Completion, Judging, Verdict
-from selfloop.text.answers import declines, normalise
+from selfloop_plugins._shared.meaning import meaning
 
+from selfloop import Claim, Completion, Judging, Verdict
+from selfloop.text.answers import normalise
+
+# reasons of abstentions, as they are stored with the verdicts
 NOT_SAID = "not among what the model said to the bare question"
-NAN = "a log-probability is not a number"
+NOT_A_NUMBER = "a log-probability is not a number"
 DECLINED = "the answer is empty or declines"
+NO_SAMPLES = "no samples"
+MIN_SAMPLES = 2
 
 
 class Abstain(Exception):
-    """A detector cannot tell; the message says why."""
+    """A verifier cannot judge a claim; the message says why."""
 
 
-class OneByOne:
-    """A verifier that judges each claim apart, from what is in the claim."""
+class PerClaimVerifier:
+    """A verifier that judges each claim apart, from the evidence in the claim."""
 
     name: ClassVar[str]
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim."""
-        return [abstaining(self.name, partial(self.judge, claim)) for claim in claims]
+        return [verdict_of(self.name, partial(self.judge, claim)) for claim in claims]
 
     def judge(self, claim: Claim) -> tuple[float, str]:
-        """Return the confidence, and in a few words why; raise Abstain where there is none."""
+        """Return confidence and reason.
+
+        Raises Abstain where there is no confidence.
+        """
         raise NotImplementedError
 
 
-def abstaining(name: str, judge: Callable[[], tuple[float, str]]) -> Verdict:
+def verdict_of(name: str, judge: Callable[[], tuple[float, str]]) -> Verdict:
     """Return the verdict that `judge` gives, or an abstention where it raises Abstain."""
     try:
-        return Verdict(name, *judge())
-    except Abstain as why:
-        return Verdict(name, None, str(why))
+        confidence, reason = judge()
+    except Abstain as abstention:
+        return Verdict(name, None, str(abstention))
+    return Verdict(name, confidence, reason)
 
 
-def repeats(claim: Claim) -> list[Completion]:
-    """Return the answer after the bare question: the draft; or the revision as it was read, and samples that say it."""
+def same_text_completions(claim: Claim) -> list[Completion]:
+    """Return the completions, after the bare question, with the text of the claim's answer.
+
+    For a draft that is the draft. A revision was written after a critique, so its own
+    log-probabilities do not count: these are the revision as it was read again, and the samples
+    with its text.
+    """
     if claim.candidate == "draft":
         return [claim.answer]
     text = normalise(claim.answer.text)
     return [claim.answer, *(sample for sample in claim.samples if normalise(sample.text) == text)]
 
 
-def likeliest(claim: Claim, *, tokens: bool = False) -> Completion:
-    """Return the likeliest of `repeats`, with `tokens` of those whose tokens are known; raise Abstain without one."""
-    told = (one for one in repeats(claim) if one.logprobs and (one.tokens or not tokens))
-    found = max(told, key=total, default=None)
-    if found is None:
-        raise Abstain(NOT_SAID)
-    return found
+def most_likely(claim: Claim, *, tokens: bool = False) -> Completion:
+    """Return the most likely of `same_text_completions`; with `tokens`, of those with token ids.
 
-
-def said(claim: Claim) -> tuple[float, int]:
-    """Return log-probability and number of tokens of the likeliest of `repeats`; raise Abstain if there is none."""
-    found = likeliest(claim)
-    if math.isnan(log := total(found)):
-        raise Abstain(NAN)
-    return log, len(found.logprobs)
-
-
-def total(completion: Completion) -> float:
-    """Return the log-probability of a whole text, its end included; rounding above 0 is cut off.
-
-    NaN stays NaN.
+    Raises Abstain where none has log-probabilities.
     """
-    found = sum(completion.logprobs)  # not fsum: it raises where +inf meets -inf
-    return found if math.isnan(found) else min(found, 0.0)
+    # a revision that could not be read again has no log-probabilities
+    candidates = []
+    for completion in same_text_completions(claim):
+        if completion.logprobs and (completion.tokens or not tokens):
+            candidates.append(completion)
+    if not candidates:
+        raise Abstain(NOT_SAID)
+    return max(candidates, key=text_logprob)
 
 
-def meaning(text: str) -> str:
-    """Return what two texts that mean the same have in common: their normalised text; all that decline are one."""
-    return "" if declines(text) else normalise(text)
+def answer_logprob(claim: Claim) -> tuple[float, int]:
+    """Return log-probability (nats) and number of tokens of the most likely completion.
+
+    Raises Abstain where there is none, or its log-probability is not a number.
+    """
+    completion = most_likely(claim)
+    logprob = text_logprob(completion)
+    if math.isnan(logprob):
+        raise Abstain(NOT_A_NUMBER)
+    return logprob, len(completion.logprobs)
 
 
-def stated(claim: Claim) -> str:
+def text_logprob(completion: Completion) -> float:
+    """Return the log-probability (nats) of a whole text, its end included.
+
+    A sum that rounding lifts above 0 is cut to 0. NaN stays NaN.
+    """
+    logprob = sum(completion.logprobs)  # not fsum: it raises where +inf meets -inf
+    return logprob if math.isnan(logprob) else min(logprob, 0.0)
+
+
+def answer_meaning(claim: Claim) -> str:
     """Return the meaning of the claim's answer; raise Abstain where it is empty or declines."""
-    if found := meaning(claim.answer.text):
-        return found
-    raise Abstain(DECLINED)
+    text = meaning(claim.answer.text)
+    if not text:
+        raise Abstain(DECLINED)
+    return text
 
 
-def scattered(claim: Claim) -> list[str]:
-    """Return the meanings of the claim's samples; raise Abstain with fewer than two, or where none says anything."""
-    if len(claim.samples) < 2:
+def sample_meanings(claim: Claim) -> list[str]:
+    """Return the meaning of each sample.
+
+    Raises Abstain with fewer than two samples, or where all are empty or decline.
+    """
+    if len(claim.samples) < MIN_SAMPLES:
         raise Abstain("fewer than two samples")
-    found = [meaning(sample.text) for sample in claim.samples]
-    if not any(found):
+    meanings = [meaning(sample.text) for sample in claim.samples]
+    if not any(meanings):
         raise Abstain("every sample is empty or declines")
-    return found
+    return meanings
 
 
-def logs(samples: Sequence[Completion]) -> list[float]:
-    """Return the log-probability of each sample; raise Abstain where one has none, or none is possible."""
-    found = [total(sample) if sample.logprobs else math.nan for sample in samples]
-    if any(map(math.isnan, found)) or max(found) == -math.inf:
-        raise Abstain(NAN)
-    return found
+def sample_logprobs(samples: Sequence[Completion]) -> list[float]:
+    """Return the log-probability (nats) of each sample.
+
+    Raises Abstain where a sample has none, or no sample is possible.
+    """
+    # one sample without a probability would count as impossible, so none counts
+    logprobs = [text_logprob(sample) if sample.logprobs else math.nan for sample in samples]
+    if any(math.isnan(logprob) for logprob in logprobs) or max(logprobs) == -math.inf:
+        raise Abstain(NOT_A_NUMBER)
+    return logprobs
 
 
-def agreeing(claim: Claim) -> int:
-    """Return how many samples mean what the answer says; those that decline never do."""
+def count_agreeing(claim: Claim) -> int:
+    """Return how many samples have the answer's meaning; those that decline never have."""
     answer = normalise(claim.answer.text)
     return sum(meaning(sample.text) == answer for sample in claim.samples)

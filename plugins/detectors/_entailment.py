@@ -1,4 +1,4 @@
-"""Does one text follow from another: asked of a model for natural language inference, in a folder of the user's."""
+"""Does one text follow from another? A local model for natural language inference judges it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,13 +6,14 @@ from typing import Any
 
 from selfloop.errors import MissingExtra, RecipeError
 
-BATCH = 32
+BATCH_SIZE = 32  # pairs in one pass of the classifier
 
 
 class Entailment:
     """A sequence classifier of transformers (extra `hf`), one of whose labels is "entailment".
 
-    Safetensors only.
+    It is loaded from a local folder, from safetensors only, and runs no code of the folder. Raises
+    MissingExtra without transformers, RecipeError for a folder without such a classifier.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -20,38 +21,46 @@ class Entailment:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer
         except ImportError as error:
             raise MissingExtra("transformers", "hf", "meaning by entailment (same: nli)") from error
-        how: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, **how)
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, **options)
             self._model = AutoModelForSequenceClassification.from_pretrained(
-                folder, use_safetensors=True, **how
+                folder, use_safetensors=True, **options
             )
         except (OSError, ValueError, KeyError) as error:
             raise RecipeError(
-                f"nli: {folder} holds no classifier that transformers can load ({error}). Give "
-                "the folder of a model "
-                "for natural language inference, with its tokenizer and its weights in safetensors."
+                f"nli: {folder} holds no classifier that transformers can load ({error}). Give the "
+                "folder of a model for natural language inference, with its tokenizer and its "
+                "weights in safetensors."
             ) from error
-        self._model.eval()
-        labels: dict[str, int] = {
+        self._model.eval()  # without dropout, so that a pair always gets the same label
+        label_ids: dict[str, int] = {
             name.lower(): number for name, number in self._model.config.label2id.items()
         }
-        if "entailment" not in labels:
-            known = ", ".join(sorted(labels))
+        if "entailment" not in label_ids:
+            labels = ", ".join(sorted(label_ids))
             raise RecipeError(
-                f"nli: {folder} has no label named entailment, only {known}. It is no model for "
+                f"nli: {folder} has no label named entailment, only {labels}. It is no model for "
                 "inference; give one."
             )
-        self._entails = labels["entailment"]
+        self._entailment_id = label_ids["entailment"]
 
     def __call__(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-        """Return for each (premise, hypothesis) whether entailment is the likeliest label; long texts are cut."""
+        """Return for each (premise, hypothesis) whether entailment is the likeliest label.
+
+        Texts over the classifier's length are cut.
+        """
         import torch
 
-        found: list[bool] = []
-        for start in range(0, len(pairs), BATCH):
-            given = [list(side) for side in zip(*pairs[start : start + BATCH], strict=True)]
-            read = self._tokenizer(*given, padding=True, truncation=True, return_tensors="pt")
+        entailed: list[bool] = []
+        for start in range(0, len(pairs), BATCH_SIZE):
+            batch = pairs[start : start + BATCH_SIZE]
+            premises = [premise for premise, _ in batch]
+            hypotheses = [hypothesis for _, hypothesis in batch]
+            encoded = self._tokenizer(
+                premises, hypotheses, padding=True, truncation=True, return_tensors="pt"
+            )
             with torch.inference_mode():
-                found += (self._model(**read).logits.argmax(-1) == self._entails).tolist()
-        return found
+                logits = self._model(**encoded).logits  # (pairs, labels)
+            entailed += (logits.argmax(-1) == self._entailment_id).tolist()
+        return entailed

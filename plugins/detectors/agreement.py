@@ -1,15 +1,15 @@
-"""Agreement: the share of samples that give the same answer (Wang et al.
+"""Agreement: the share of samples that give the same answer.
 
-2022, self-consistency, arXiv 2203.11171).
+Self-consistency, Wang et al. 2022, arXiv 2203.11171.
 """
 
 from selfloop import Claim, Component, hookimpl
 from selfloop.text.answers import normalise
 
-from ._claims import Abstain, OneByOne, agreeing
+from ._claims import NO_SAMPLES, Abstain, PerClaimVerifier, count_agreeing
 
 
-class Agreement(OneByOne):
+class Agreement(PerClaimVerifier):
     """Confidence is the share of the samples whose normalised text equals the answer's.
 
     Samples that decline count as disagreeing. Uncalibrated: a model that is sure of a mistake
@@ -20,12 +20,14 @@ class Agreement(OneByOne):
 
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the share; abstain without samples, or where the answer is empty."""
+        # an answer that declines is judged, too: no sample agrees with it
         if not normalise(claim.answer.text):
             raise Abstain("the answer is empty")
         if not claim.samples:
-            raise Abstain("no samples")
-        same = agreeing(claim)
-        return same / len(claim.samples), f"{same} of {len(claim.samples)} samples agree"
+            raise Abstain(NO_SAMPLES)
+        count = count_agreeing(claim)
+        total = len(claim.samples)
+        return count / total, f"{count} of {total} samples agree"
 
 
 @hookimpl

@@ -1,35 +1,42 @@
-"""BSDetector: do the samples agree, and does the model stand by it (Chen & Mueller 2023, arXiv 2308.16175)."""
+"""BSDetector: do the samples agree, and does the model stand by its answer?
+
+Chen and Mueller 2023, arXiv 2308.16175.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 from annotated_types import Ge, Le
+from selfloop_plugins._shared.meaning import meaning
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.queries import ByReading, line, shares
+from selfloop_plugins._shared.prompt_text import one_line
 
 from selfloop import Claim, Component, Judging, hookimpl
-from selfloop.config.prompts import is_open
 from selfloop.records import Continuation
 
-from ._claims import Abstain, agreeing, meaning, stated
-from ._similarity import alike
+from ._claims import NO_SAMPLES, Abstain, answer_meaning, count_agreeing
+from ._reading import ReadingVerifier, choice_probabilities, choice_texts
+from ._similarity import similarity
 
+# the prompts of the two questions that the model is asked about its answer
 QUESTIONS = ("bsdetector_correct", "bsdetector_sure")
-CHOICES = {" (A)": 1.0, " (B)": 0.0, " (C)": 0.5}  # correct, incorrect, I am not sure
+# correct, incorrect, I am not sure: how much each counts
+CHOICES = {" (A)": 1.0, " (B)": 0.0, " (C)": 0.5}
 
 
-class BSDetector(ByReading):
+class BSDetector(ReadingVerifier):
     """Confidence is β · O + (1 − β) · S: observed consistency and self-reflection certainty.
-    Uncalibrated.
 
-    O is the mean over the samples s of α · F1(y, s) + (1 − α) · [y and s mean the same], F1 being
-    that of their words; samples that decline count 0. S is the mean over two questions, whether y
-    is correct and whether the model is really sure, of P(A) · 1 + P(B) · 0 + P(C) · ½ out of (A)
-    correct, (B) incorrect, (C) I am not sure. The weights are the paper's. Two things differ from
-    it: F1 stands in for 1 − the probability of a contradiction under an entailment model, and S
-    reads the probabilities of the choices where the paper lets the model write, reasons first, and
-    takes the letter. S is the model's own word, and that of a small one says little. It abstains
-    without samples, and where the answer is empty or declines.
+    O is the mean over the samples s of α · F1(y, s) + (1 − α) · [y and s mean the same]. F1 is that
+    of their words; samples that decline count 0. S is the mean over two questions: is y correct,
+    and is the model really sure? Each gives P(A) · 1 + P(B) · 0 + P(C) · ½, out of (A) correct, (B)
+    incorrect, (C) I am not sure. The weights are the paper's.
+
+    Two things differ from the paper. F1 stands in for 1 − the probability of a contradiction under
+    an entailment model. S reads the probabilities of the choices, where the paper lets the model
+    write its reasons first, and takes the letter. Uncalibrated. S is the model's own judgement,
+    which says little for a small model. It abstains without samples, and where the answer is empty
+    or declines.
     """
 
     name = "bsdetector"
@@ -44,39 +51,47 @@ class BSDetector(ByReading):
 
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return each choice after each question."""
-        stated(claim)
+        answer_meaning(claim)
         if not claim.samples:
-            raise Abstain("no samples")
-        said = {"question": line(claim.question.text), "answer": line(claim.answer.text)}
-        prompts = [judging.prompt(name, **said) for name in QUESTIONS]
-        return [
-            Continuation(prompt, choice, is_open(prompt))
-            for prompt in prompts
-            for choice in CHOICES
-        ]
+            raise Abstain(NO_SAMPLES)
+        fields = {"question": one_line(claim.question.text), "answer": one_line(claim.answer.text)}
+        prompts = [judging.prompt(name, **fields) for name in QUESTIONS]
+        return choice_texts(prompts, tuple(CHOICES))
 
-    def judge(self, claim: Claim, found: Sequence[Any]) -> tuple[float, str]:
+    def judge(self, claim: Claim, results: Sequence[Any]) -> tuple[float, str]:
         """Return the confidence."""
-        observed = self._observed(claim)
-        own = [shares(found[i : i + len(CHOICES)]) for i in range(0, len(found), len(CHOICES))]
-        certain = sum(
-            p * value for each in own for p, value in zip(each, CHOICES.values(), strict=True)
-        ) / len(own)
-        confidence = self._beta * observed + (1 - self._beta) * certain
-        return min(confidence, 1.0), f"consistency {observed:.2f}, self-reflection {certain:.2f}"
+        consistency = self._consistency(claim)
+        certainty = _certainty(results)
+        confidence = self._beta * consistency + (1 - self._beta) * certainty
+        # rounding may lift a sum of ones above 1
+        reason = f"consistency {consistency:.2f}, self-reflection {certainty:.2f}"
+        return min(confidence, 1.0), reason
 
-    def _observed(self, claim: Claim) -> float:
+    def _consistency(self, claim: Claim) -> float:
         answer = meaning(claim.answer.text)
-        near = sum(alike(answer, meaning(sample.text)) for sample in claim.samples)
-        return (self._alpha * near + (1 - self._alpha) * agreeing(claim)) / len(claim.samples)
+        similar = sum(similarity(answer, meaning(sample.text)) for sample in claim.samples)
+        # in the paper an entailment model; here words (similar) and whole meanings (agreeing)
+        agreeing = count_agreeing(claim)
+        return (self._alpha * similar + (1 - self._alpha) * agreeing) / len(claim.samples)
+
+
+def _certainty(results: Sequence[Sequence[float]]) -> float:
+    """Return the mean over the questions of the expected value of their choices.
+
+    `results` has the log-probabilities of each choice of the first question, then the second's.
+    """
+    total = 0.0
+    for start in range(0, len(results), len(CHOICES)):
+        probabilities = choice_probabilities(results[start : start + len(CHOICES)])
+        for probability, value in zip(probabilities, CHOICES.values(), strict=True):
+            total += probability * value
+    return total / (len(results) // len(CHOICES))
 
 
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
-    doc, needs = (
-        "do the samples agree, and does the model stand by it",
-        frozenset({"loglikelihood"}),
-    )
+    doc = "do the samples agree, and does the model stand by it"
+    needs = frozenset({"loglikelihood"})
     paper = "https://arxiv.org/abs/2308.16175"
     return [Component("bsdetector", BSDetector, doc=doc, needs=needs, paper=paper, prompts=PROMPTS)]

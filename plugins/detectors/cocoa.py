@@ -1,48 +1,49 @@
-"""CoCoA: how unlikely the answer is, times how much the samples disagree (Vashurin et al.
+"""CoCoA: how unlikely the answer is, times how much the samples disagree.
 
-2025, arXiv 2502.04964).
+Vashurin et al. 2025, arXiv 2502.04964.
 """
 
 import math
 
 from selfloop import Claim, Component, hookimpl
 
-from ._claims import Abstain, OneByOne, agreeing, said, stated
+from ._claims import (
+    NO_SAMPLES,
+    Abstain,
+    PerClaimVerifier,
+    answer_logprob,
+    answer_meaning,
+    count_agreeing,
+)
 
 
-class CoCoA(OneByOne):
-    """Confidence is exp(−U), U = (−log p(answer)) · (share of the samples that mean something
-    else). Uncalibrated.
+class CoCoA(PerClaimVerifier):
+    """Confidence is exp(−U), U = (−log p(answer)) · (share of samples of another meaning).
 
-    Similarity of two texts is 1 if they are the same normalised, else 0; samples that decline are
-    like no answer. What counts is the probability after the bare question; an answer that declines
-    is not judged.
+    The similarity of two texts is 1 if they are the same normalised, else 0. Samples that decline
+    are like no answer. The probability is that after the bare question. Uncalibrated. It abstains
+    without samples, and where the answer is empty or declines.
     """
 
     name = "cocoa"
 
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the confidence for the claim's answer."""
-        log, _ = said(claim)
-        stated(claim)
+        logprob, _ = answer_logprob(claim)
+        answer_meaning(claim)  # raises Abstain where the answer declines
         if not claim.samples:
-            raise Abstain("no samples")
-        others = (len(claim.samples) - agreeing(claim)) / len(claim.samples)
+            raise Abstain(NO_SAMPLES)
+        total = len(claim.samples)
+        differing = (total - count_agreeing(claim)) / total
         # 0 · inf is NaN: where all agree, it does not matter how unlikely the answer is.
-        confidence = math.exp(log * others) if others else 1.0
-        return confidence, f"log-probability {log:.2f}, {others:.0%} of the samples differ"
+        confidence = math.exp(logprob * differing) if differing else 1.0
+        return confidence, f"log-probability {logprob:.2f}, {differing:.0%} of the samples differ"
 
 
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
     doc = "how likely the answer is, and how far the samples agree with it"
-    return [
-        Component(
-            "cocoa",
-            CoCoA,
-            doc=doc,
-            needs=frozenset({"logprobs"}),
-            paper="https://arxiv.org/abs/2502.04964",
-        )
-    ]
+    needs = frozenset({"logprobs"})
+    paper = "https://arxiv.org/abs/2502.04964"
+    return [Component("cocoa", CoCoA, doc=doc, needs=needs, paper=paper)]

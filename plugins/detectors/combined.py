@@ -1,14 +1,13 @@
-"""The combined verdict: one calibrated probability out of what the detectors listed before it say,
-without labels.
+"""One calibrated probability out of the verifiers listed before it, fitted without labels.
 
-What the model says again is likelier true (Wang et al. 2022, arXiv 2203.11171): the weights are
-those with which the detectors, shown one half of a question's samples, foretell how much of the
-other half agrees with the answer. That says which answers are likelier true than others, but not
-how likely. For that there are two witnesses that err in opposite ways. The model's probability of
-the answer's meaning, at temperature 1, is about right (Kadavath et al. 2022, arXiv 2207.05221) but
-loses what goes to odd wordings and to the tail; the share of samples that agree, drawn at a lower
-temperature, is too high. The result is scaled to their geometric mean (a logarithmic opinion pool,
-Genest & Zidek 1986).
+An answer that the model gives again is likelier true (Wang et al. 2022, arXiv 2203.11171). So the
+weights are those with which the verifiers, shown one half of a question's samples, best predict how
+much of the other half agrees with the answer. That ranks answers, but does not say how likely each
+is. For the level there are two estimates that err in opposite ways. The model's probability of the
+answer's meaning, at temperature 1, is about right (Kadavath et al. 2022, arXiv 2207.05221), but
+loses odd wordings and the tail. The share of samples that agree, drawn at a lower temperature, is
+too high. The result is scaled to their geometric mean (a logarithmic opinion pool, Genest & Zidek
+1986).
 """
 
 import math
@@ -24,25 +23,27 @@ from selfloop.errors import RecipeError
 from selfloop.storage.run_folder import RunFolder
 from selfloop.text.answers import declines
 
-from ._claims import agreeing
+from ._claims import count_agreeing
 from ._state import damaged
 
 if TYPE_CHECKING:
-    from selfloop_plugins._shared.calibration import Calibration, Said
+    from selfloop_plugins._shared.calibration import Calibration, Confidences
 
-# what the fit foretells is no evidence: it would foretell itself, and not truth
+# the fit predicts agreement, so agreement is no evidence: it would predict itself, not truth
 TARGET = "agreement"
-SEEN = "the calibration was fitted on this question's gold answer"
+FITTED_ON_IT = "the calibration was fitted on this question's gold answer"
+TOO_FEW = "too few answers yet to weigh detectors"
 
 
 class Combined:
-    """Confidence is a regularised logistic regression over the verdicts before it, but for
-    agreement's own.
+    """Confidence is a regularised logistic regression over the verdicts before it.
 
-    List it after its detectors. It is fitted on the first batch with `least` answers that have
-    samples, on the model's own agreement, and scaled to the geometric mean of the `anchors`; then
-    it is stored with the run, in calibration.json. Until then it is that mean. `calibration` names
-    such a file to use instead: of another run, or of `selfloop calibrate`, which fits it on labels.
+    The verdict of `agreement` is left out, because the fit predicts it. List this verifier after
+    the others. It is fitted on the first batch with `least` answers that have samples, on the
+    model's own agreement, and scaled to the geometric mean of the `anchors`. The fit is stored with
+    the run, in calibration.json; until there is one, the confidence is that mean. `calibration`
+    names such a file to use instead: that of another run, or of `selfloop calibrate`, which fits it
+    on labels. It abstains where no verifier before it gave a confidence.
     """
 
     def __init__(
@@ -53,101 +54,131 @@ class Combined:
         least: Annotated[int, Ge(10)] = 30,
         calibration: Path | None = None,
     ) -> None:
-        self._file, self._anchors, self._least = RunFolder(folder).calibration, anchors, least
-        self._given = _read(calibration) if calibration else None
+        self._file = RunFolder(folder).calibration
+        self._anchors = anchors
+        self._min_answers = least
+        self._chosen = _read(calibration) if calibration else None
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
-        """Return one verdict for each claim; abstain where no detector said anything."""
-        said = [_said(claim.verdicts) for claim in claims]
-        found = self._given or self._fitted(claims, said, judging)
-        if found is None:
-            return [self._unweighed(each) for each in said]
-        seen, chances = frozenset(found.questions), found(said).tolist()
-        return [
-            Verdict("combined", None, SEEN)
-            if claim.question.id in seen
-            else _verdict(each, chance, found)
-            for claim, each, chance in zip(claims, said, chances, strict=True)
-        ]
+        """Return one verdict for each claim; abstain where no verifier gave a confidence."""
+        confidences = [_confidences(claim.verdicts) for claim in claims]
+        calibration = self._chosen or self._fitted(claims, confidences, judging)
+        if calibration is None:
+            return [self._unweighed(by_name) for by_name in confidences]
+        # a label that was fitted on must not be judged: nobody should measure the fit on it
+        seen = frozenset(calibration.questions)
+        probabilities = calibration(confidences).tolist()
+        verdicts = []
+        for claim, by_name, probability in zip(claims, confidences, probabilities, strict=True):
+            if claim.question.id in seen:
+                verdicts.append(Verdict("combined", None, FITTED_ON_IT))
+            else:
+                verdicts.append(_weighed(by_name, probability, calibration))
+        return verdicts
 
-    def _unweighed(self, said: "Said") -> Verdict:
-        pooled, names = self._pool(said), " and ".join(self._anchors)
-        if pooled is None:
-            return Verdict(
-                "combined",
-                None,
-                f"too few answers yet to weigh detectors, and not all of {names} to go by",
-            )
-        return Verdict(
-            "combined", pooled, f"too few answers yet to weigh detectors: the mean of {names}"
-        )
+    def _unweighed(self, confidences: "Confidences") -> Verdict:
+        """Return the verdict without a fit: the mean of the anchors."""
+        mean = self._anchor_mean(confidences)
+        names = " and ".join(self._anchors)
+        if mean is None:
+            return Verdict("combined", None, f"{TOO_FEW}, and not all of {names} to go by")
+        return Verdict("combined", mean, f"{TOO_FEW}: the mean of {names}")
 
-    def _pool(self, said: "Said") -> float | None:
-        """Return the geometric mean of the anchors; None where one did not tell."""
-        told = [said[name] for name in self._anchors if name in said]
-        return (
-            math.prod(told) ** (1 / len(told)) if told and len(told) == len(self._anchors) else None
-        )
+    def _anchor_mean(self, confidences: "Confidences") -> float | None:
+        """Return the geometric mean of the anchors; None where one abstained."""
+        values = [confidences[name] for name in self._anchors if name in confidences]
+        if not values or len(values) < len(self._anchors):
+            return None
+        return math.prod(values) ** (1 / len(values))
 
     def _fitted(
-        self, claims: Sequence[Claim], said: "Sequence[Said]", judging: Judging
+        self, claims: Sequence[Claim], confidences: "Sequence[Confidences]", judging: Judging
     ) -> "Calibration | None":
-        detectors = [
-            name for name in dict.fromkeys(n for each in said for n in each) if name != TARGET
-        ]
+        """Return the stored fit, or a new one, which is stored; None with too few answers."""
+        detectors = _detectors(confidences)
         if self._file.is_file():
             stored = _stored(self._file)
+            # a verifier that was added since has no weight yet: then fit anew
             if set(detectors) <= set(stored.detectors):
                 return stored
-        good = [i for i, claim in enumerate(claims) if _tells(claim) and said[i]]
-        if len(good) < self._least:
+        usable = [i for i, claim in enumerate(claims) if _is_usable(claim) and confidences[i]]
+        if len(usable) < self._min_answers:
             return None
-        found = _from_agreement(detectors, [claims[i] for i in good], judging)
-        pooled = [(said[i], pool) for i in good if (pool := self._pool(said[i])) is not None]
-        if len(pooled) >= self._least:
-            found = found.towards([pool for _, pool in pooled], [each for each, _ in pooled])
-            found = replace(
-                found, fitted=f"{found.fitted}, scaled to the mean of {' and '.join(self._anchors)}"
-            )
-        found.write(self._file)
-        return found
+        calibration = _fit_on_agreement(detectors, [claims[i] for i in usable], judging)
+        calibration = self._scaled(calibration, [confidences[i] for i in usable])
+        calibration.write(self._file)
+        return calibration
+
+    def _scaled(
+        self, calibration: "Calibration", confidences: "Sequence[Confidences]"
+    ) -> "Calibration":
+        """Return the fit scaled to the mean of the anchors, where enough answers have that."""
+        means: list[float] = []
+        of_means: list[Confidences] = []
+        for by_name in confidences:
+            mean = self._anchor_mean(by_name)
+            if mean is not None:
+                means.append(mean)
+                of_means.append(by_name)
+        if len(means) < self._min_answers:
+            return calibration
+        anchors = " and ".join(self._anchors)
+        fitted = f"{calibration.fitted}, scaled to the mean of {anchors}"
+        return replace(calibration.towards(means, of_means), fitted=fitted)
 
 
-def _said(verdicts: Sequence[Verdict]) -> dict[str, float]:
+def _confidences(verdicts: Sequence[Verdict]) -> dict[str, float]:
     return {v.verifier: v.confidence for v in verdicts if v.confidence is not None}
 
 
-def _tells(claim: Claim) -> bool:
-    return claim.candidate == "draft" and len(claim.samples) > 1 and not declines(claim.answer.text)
+def _detectors(confidences: "Sequence[Confidences]") -> list[str]:
+    """Return the verifiers that gave any confidence, in the order seen, without the target."""
+    names: dict[str, None] = {}
+    for by_name in confidences:
+        names.update(dict.fromkeys(by_name))
+    names.pop(TARGET, None)  # see TARGET
+    return list(names)
 
 
-def _from_agreement(
+def _is_usable(claim: Claim) -> bool:
+    """Return whether a claim can be fitted on: a draft with samples to hold out, and an answer."""
+    has_halves = len(claim.samples) > 1
+    return claim.candidate == "draft" and has_halves and not declines(claim.answer.text)
+
+
+def _fit_on_agreement(
     detectors: Sequence[str], claims: Sequence[Claim], judging: Judging
 ) -> "Calibration":
-    """Fit on halves: what the detectors make of every second sample foretells how many of the others agree."""
-    said: list[Said] = []
-    shares: list[float] = []
-    for half in (0, 1):
-        seen = [replace(claim, samples=claim.samples[half::2], verdicts=()) for claim in claims]
-        said += map(_said, judging.before(seen))
-        held = [replace(claim, samples=claim.samples[1 - half :: 2]) for claim in claims]
-        shares += [agreeing(claim) / len(claim.samples) for claim in held]
+    """Fit on halves of the samples.
+
+    The verifiers' confidences, given every second sample, predict how many of the others agree.
+    """
+    # numpy is not for those who only list the plugins
     from selfloop_plugins._shared.calibration import fit
 
-    return fit(detectors, said, shares, f"{len(claims)} answers' agreement with samples held out")
+    confidences: list[Confidences] = []
+    shares: list[float] = []
+    # both ways, so that every sample is evidence once and target once
+    for half in (0, 1):
+        seen = [replace(claim, samples=claim.samples[half::2], verdicts=()) for claim in claims]
+        confidences += map(_confidences, judging.before(seen))
+        held_out = [replace(claim, samples=claim.samples[1 - half :: 2]) for claim in claims]
+        shares += [count_agreeing(claim) / len(claim.samples) for claim in held_out]
+    fitted = f"{len(claims)} answers' agreement with samples held out"
+    return fit(detectors, confidences, shares, fitted)
 
 
-def _verdict(said: "Said", chance: float, found: "Calibration") -> Verdict:
-    heard = [name for name in found.detectors if name in said]
-    if not heard:
+def _weighed(confidences: "Confidences", probability: float, calibration: "Calibration") -> Verdict:
+    """Return the verdict with a fit; it abstains where none of its verifiers gave a confidence."""
+    names = [name for name in calibration.detectors if name in confidences]
+    if not names:
         return Verdict("combined", None, "no detector could tell")
-    return Verdict(
-        "combined", chance, "from " + ", ".join(f"{name} {said[name]:.2f}" for name in heard)
-    )
+    parts = ", ".join(f"{name} {confidences[name]:.2f}" for name in names)
+    return Verdict("combined", probability, f"from {parts}")
 
 
 def _read(path: Path) -> "Calibration":
-    # numpy is not for those who only want to see what there is
+    # numpy is not for those who only list the plugins
     from selfloop_plugins._shared.calibration import read
 
     return read(path)
@@ -156,7 +187,7 @@ def _read(path: Path) -> "Calibration":
 def _stored(path: Path) -> "Calibration":
     """Return the run's own fit.
 
-    Raises StoreError, which stops the run: without it the run would decide otherwise.
+    Raises StoreError, which stops the run: without its fit it would decide otherwise.
     """
     try:
         return _read(path)
@@ -164,10 +195,8 @@ def _stored(path: Path) -> "Calibration":
         raise damaged(path, "the verifier combined") from error
 
 
-def check(
-    *, calibration: Path | None = None, anchors: tuple[str, ...] = (), least: int = 0
-) -> None:
-    """Raise for a calibration file that cannot be read."""
+def check(*, calibration: Path | None = None, **_others: object) -> None:
+    """Raise RecipeError for a calibration file that cannot be read."""
     if calibration:
         _read(calibration)
 
@@ -175,11 +204,5 @@ def check(
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
-    return [
-        Component(
-            "combined",
-            Combined,
-            doc="one calibrated probability out of the verdicts before it",
-            check=check,
-        )
-    ]
+    doc = "one calibrated probability out of the verdicts before it"
+    return [Component("combined", Combined, doc=doc, check=check)]

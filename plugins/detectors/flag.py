@@ -1,34 +1,36 @@
-"""The flag: whether the model is about to decline, read off before it writes an answer (cf.
+"""The flag: is the model about to decline? Read before it writes an answer.
 
-Cohen et al. 2024).
+Cf. the [IDK] token of Cohen et al. 2024, arXiv 2412.06676.
 """
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from selfloop_plugins._shared.queries import ByReading, declined
+from selfloop_plugins._shared.probability import sigmoid
+from selfloop_plugins._shared.prompt_text import decline_continuation
 
-from selfloop import Claim, Component, Judging, Request, Sampling, hookimpl
+from selfloop import Claim, Completion, Component, Judging, Request, Sampling, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.errors import RequestError
 from selfloop.protocols import Backend
 from selfloop.records import Continuation
 from selfloop.text.answers import UNKNOWN
 
-from ._claims import NAN, Abstain
+from ._claims import NOT_A_NUMBER, Abstain
+from ._reading import ReadingVerifier
 
-NEVER = -100.0  # nats: what an answer would begin with, were there no declining
+# nats on the log-odds of declining: so that the model begins an answer, as if it could not decline
+WITHOUT_DECLINING = -100.0
 
 
-class Flag(ByReading):
-    """Confidence is a / (a + d): how likely the likeliest answer is to begin, and how likely
-    declining is.
+class Flag(ReadingVerifier):
+    """Confidence is a / (a + d): how likely the likeliest answer is to begin, against declining.
 
-    One pass over the question, whatever the answer is; below a half, a model left alone would decline. It says
-    something of a model that was tuned to (`tuner: lora`); others hardly ever do (cf. the [IDK] token, arXiv
-    2412.06676). Not d alone: where a model does not know, the likeliest of its many answers is unlikely too, and that
-    tells as much (docs/honesty.md). Uncalibrated.
+    One pass over the question, whatever the answer is. Below a half, a model left alone would
+    decline. It works for a model that was tuned to decline (`tuner: lora`); other models hardly
+    ever do. d alone would say less: where a model does not know, the likeliest of its many answers
+    is unlikely too, and that is evidence as well (docs/honesty.md). Uncalibrated.
     """
 
     name = "flag"
@@ -36,41 +38,45 @@ class Flag(ByReading):
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return declining, after the question."""
         prompt = judging.prompt("answer", question=claim.question.text)
-        return [declined(prompt, open_turn=is_open(prompt))]
+        return [decline_continuation(prompt, open_turn=is_open(prompt))]
 
     def read(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
-        """Return the log-probabilities of the likeliest beginning of an answer and of that of declining."""
-        once = Sampling(max_tokens=1, careful=NEVER)
-        begun = dict(
-            backend.generate([Request(one.prompt, once, open_turn=one.open_turn) for one in texts])
-        )
+        """Return for each text the first token of an answer, and declining's log-probabilities."""
+        sampling = Sampling(max_tokens=1, careful=WITHOUT_DECLINING)
+        requests = [Request(text.prompt, sampling, open_turn=text.open_turn) for text in texts]
+        answers = dict(backend.generate(requests))
+        declining = backend.loglikelihood(texts)
         return [
-            next(
-                (lost for lost in (answer, silent) if isinstance(lost, RequestError)),
-                (answer, silent),
-            )
-            for answer, silent in zip(
-                (begun.get(i) for i in range(len(texts))), backend.loglikelihood(texts), strict=True
-            )
+            _first_refusal_or_both(answers.get(index), logprobs)
+            for index, logprobs in enumerate(declining)
         ]
 
-    def judge(self, claim: Claim, found: Sequence[Any]) -> tuple[float, str]:
+    def judge(self, claim: Claim, results: Sequence[Any]) -> tuple[float, str]:
         """Return the confidence."""
-        answer, silent = found[0]
-        if not (answer and answer.logprobs and silent):
+        answer, declining = results[0]
+        if not (answer and answer.logprobs and declining):
             raise Abstain("the model would say nothing")
-        ahead = silent[0] - answer.logprobs[0]
-        if math.isnan(ahead):
-            raise Abstain(NAN)
-        confidence = 1 / (1 + math.exp(min(ahead, 700.0)))
-        return (
-            confidence,
-            f'"{UNKNOWN}" begins with probability {math.exp(min(silent[0], 0.0)):.2g}',
-        )
+        margin = declining[0] - answer.logprobs[0]  # nats that declining is ahead
+        if math.isnan(margin):
+            raise Abstain(NOT_A_NUMBER)
+        probability = math.exp(min(declining[0], 0.0))
+        return sigmoid(-margin), f'"{UNKNOWN}" begins with probability {probability:.2g}'
+
+
+def _first_refusal_or_both(
+    answer: Completion | RequestError | None, declining: tuple[float, ...] | RequestError
+) -> Any:
+    """Return the request error of either, else both."""
+    if isinstance(answer, RequestError):
+        return answer
+    if isinstance(declining, RequestError):
+        return declining
+    return answer, declining
 
 
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
-    doc, needs = "whether the model is about to decline, at one pass", frozenset({"loglikelihood"})
+    doc = "whether the model is about to decline, at one pass"
+    needs = frozenset({"loglikelihood"})
     return [Component("flag", Flag, doc=doc, needs=needs, paper="https://arxiv.org/abs/2412.06676")]

@@ -1,39 +1,41 @@
-"""Mean token entropy: how open it was how to go on at each token (Fomicheva et al.
+"""Mean token entropy: how uncertain the model was of each token of the answer.
 
-2020, arXiv 2005.10608).
+Fomicheva et al. 2020, arXiv 2005.10608.
 """
 
 import math
 
 from selfloop import Claim, Component, hookimpl
 
-from ._claims import NOT_SAID, Abstain, OneByOne, repeats
+from ._claims import NOT_SAID, Abstain, PerClaimVerifier, same_text_completions
 
 
-class MeanTokenEntropy(OneByOne):
-    """Confidence is exp(−mean of the entropies that the answer's tokens were drawn from, in nats).
-    Uncalibrated.
+class MeanTokenEntropy(PerClaimVerifier):
+    """Confidence is exp(−mean entropy, in nats, of the distributions of the answer's tokens).
 
-    What counts is what was said to the bare question; drafts have entropies, samples do not, so a
-    revision is judged only where it repeats the draft's words.
+    The entropies are those of an answer to the bare question. Drafts have entropies and samples do
+    not, so a revision is judged only where it repeats the draft's words. Uncalibrated.
     """
 
     name = "mean_token_entropy"
 
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the confidence for the claim's answer."""
-        found = next((one.entropies for one in repeats(claim) if one.entropies), None)
-        if found is None:
+        of_each = (completion.entropies for completion in same_text_completions(claim))
+        entropies = next((entropies for entropies in of_each if entropies), None)
+        if entropies is None:
             raise Abstain(f"{NOT_SAID}, or without entropies")
-        mean = sum(found) / len(found)
+        mean = sum(entropies) / len(entropies)
         if math.isnan(mean):
             raise Abstain("an entropy is not a number")
+        # an entropy is never negative, but a backend may round below 0
         return math.exp(-max(mean, 0.0)), f"entropy {mean:.2f} a token"
 
 
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
-    doc, needs = "how sure the model was of each token of the answer", frozenset({"entropies"})
+    doc = "how sure the model was of each token of the answer"
+    needs = frozenset({"entropies"})
     paper = "https://arxiv.org/abs/2005.10608"
     return [Component("mean_token_entropy", MeanTokenEntropy, doc=doc, needs=needs, paper=paper)]

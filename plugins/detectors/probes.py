@@ -1,9 +1,8 @@
-"""Probes: a logistic regression on the model's last hidden states foretells what sampling would
-have told.
+"""Probes: a logistic regression on the model's last hidden states predicts what sampling shows.
 
-Nothing but the model's own answers is needed: the targets are its agreement with itself (EliCal,
-arXiv 2510.17509) or its semantic entropy (Kossen et al. 2024, arXiv 2406.15927). With labels, up to
-some thousand, a probe goes on from there (EliCal's second stage).
+A probe needs only the model's own answers. Its targets are their agreement (EliCal, arXiv
+2510.17509) or their semantic entropy (Kossen et al. 2024, arXiv 2406.15927). With labels, up to
+some thousand, the fit goes on from there (EliCal's second stage).
 """
 
 import json
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from annotated_types import Ge
+from selfloop_plugins._shared.meaning import meaning
 
 from selfloop import Claim, Completion, Component, Judging, Question, Verdict, data, hookimpl
 from selfloop.config.prompts import is_open
@@ -20,31 +20,39 @@ from selfloop.records import Continuation
 from selfloop.storage import atomic
 from selfloop.storage.run_folder import RunFolder
 
-from ._claims import DECLINED, Abstain, agreeing, meaning, scattered
+from ._claims import DECLINED, Abstain, count_agreeing, sample_meanings
+from ._meanings import entropy_confidence
 from ._state import damaged
-from .semantic_entropy import DiscreteSemanticEntropy
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    # a state, (width,), or the reason why there is none
+    State = Floats | str
+    # intercept, then a weight for each number of a state, (1 + width,)
+    Head = Floats
 
+# a head for each fifth of the questions, so that none judges a question it was fitted on
 FOLDS = 5
+# a number of the states that hardly varies is not divided by its spread
+MIN_SPREAD = 1e-6
+MAX_WEIGHT = 50.0
 
 
 class Probe:
-    """Confidence is what one of five heads says: the one that has not seen the question. The
-    others' folds taught it.
+    """Confidence is the output of one of five heads: the one that was not fitted on the question.
 
-    Fitted on the first batch with `least` answers that have samples, and stored with the run; until
-    then it abstains. `labels`, JSONL of {"question", "answer", "right"}, takes it on from what the
-    model's own samples taught it. `ridge` is the strength of the normal prior on the weights of
-    standardised states.
+    The probe is fitted on the first batch with `least` answers that have samples, and stored with
+    the run; until then it abstains. `labels` is JSONL of {"question", "answer", "right"}; with it
+    the fit goes on from the one on the model's own samples. `ridge` is the strength of the normal
+    prior on the weights of standardised states.
     """
 
     name: ClassVar[str]
-    place: ClassVar[Literal[0, -1]]
+    # which token's state is read: the last of the question (0), or of the answer (-1)
+    position: ClassVar[Literal[0, -1]]
 
     def __init__(
         self,
@@ -54,88 +62,102 @@ class Probe:
         ridge: Annotated[float, Ge(0.001)] = 1000.0,
         labels: Path | None = None,
     ) -> None:
-        self._file, self._least, self._ridge = RunFolder(folder).probe(self.name), least, ridge
-        self._labels = _labelled(labels) if labels else []
+        self._file = RunFolder(folder).probe(self.name)
+        self._min_answers, self._ridge = least, ridge
+        self._labels = _read_labels(labels) if labels else []
 
     def target(self, claims: Sequence[Claim]) -> "Floats":
-        """Return what is to be foretold of each claim, in [0, 1]: the share of samples that agree."""
+        """Return the value to predict of each claim, in [0, 1]: the share of samples that agree."""
         import numpy as np
 
-        return np.array([agreeing(claim) / len(claim.samples) for claim in claims])
+        return np.array([count_agreeing(claim) / len(claim.samples) for claim in claims])
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim; all states are read in one call."""
         states = self._states(claims, judging)
         heads = self._heads(claims, states, judging)
         return [
-            self._judged(claim, state, heads) for claim, state in zip(claims, states, strict=True)
+            self._probed(claim, state, heads) for claim, state in zip(claims, states, strict=True)
         ]
 
-    def _judged(self, claim: Claim, state: "Floats | str", heads: "list[Floats]") -> Verdict:
+    def _probed(self, claim: Claim, state: "State", heads: "list[Head]") -> Verdict:
+        """Return the verdict of the head that did not see the claim's question."""
         from selfloop_plugins._shared.calibration import sigmoid
 
         if isinstance(state, str):
             return Verdict(self.name, None, state)
         if not heads:
-            return Verdict(
-                self.name, None, f"fewer than {self._least} answers with samples to learn from"
-            )
+            reason = f"fewer than {self._min_answers} answers with samples to learn from"
+            return Verdict(self.name, None, reason)
         head = heads[_fold(claim.question)]
+        # a narrower or wider state is that of another model
         if len(head) != len(state) + 1:
             return Verdict(self.name, None, "the probe was fitted on another model")
-        return Verdict(
-            self.name, float(sigmoid(head[0] + head[1:] @ state)), "from the hidden state"
-        )
+        confidence = float(sigmoid(head[0] + head[1:] @ state))
+        return Verdict(self.name, confidence, "from the hidden state")
 
-    def _states(self, claims: Sequence[Claim], judging: Judging) -> "list[Floats | str]":
+    def _states(self, claims: Sequence[Claim], judging: Judging) -> "list[State]":
         """Return the state of each claim, or why there is none."""
         asked = [i for i, claim in enumerate(claims) if meaning(claim.answer.text)]
-        found: list[Floats | str] = [DECLINED] * len(claims)
-        read = judging.backend.hidden_states(
-            [_pair(claims[i], judging) for i in asked], (self.place,)
-        )
-        for i, state in zip(asked, read, strict=True):
-            found[i] = str(state) if isinstance(state, RequestError) else state[0].astype("float64")
-        return found
+        texts = [_answer_text(claims[i], judging) for i in asked]
+        results = judging.backend.hidden_states(texts, (self.position,))
+        states: list[State] = [DECLINED] * len(claims)
+        for i, result in zip(asked, results, strict=True):
+            if isinstance(result, RequestError):
+                states[i] = str(result)
+            else:
+                # (positions, width), of the one position asked for
+                states[i] = result[0].astype("float64")
+        return states
 
     def _heads(
-        self, claims: Sequence[Claim], states: "Sequence[Floats | str]", judging: Judging
-    ) -> "list[Floats]":
-        """Return the stored heads, or fit them; none if there is too little to fit on."""
-        import numpy as np
-
+        self, claims: Sequence[Claim], states: "Sequence[State]", judging: Judging
+    ) -> "list[Head]":
+        """Return the stored heads, or fit and store them; none with too few answers."""
         if self._file.is_file():
             return self._stored()
-        drafts = [c if c.candidate == "draft" and len(c.samples) > 1 else None for c in claims]
-        good = [(c, s) for c, s in zip(drafts, states, strict=True) if c and not isinstance(s, str)]
-        if len(good) < self._least:
+        fit_claims: list[Claim] = []
+        fit_states: list[Floats] = []
+        for claim, state in zip(claims, states, strict=True):
+            # drafts alone: a revision has the question and the samples of its draft
+            has_samples = claim.candidate == "draft" and len(claim.samples) > 1
+            if has_samples and not isinstance(state, str):
+                fit_claims.append(claim)
+                fit_states.append(state)
+        if len(fit_claims) < self._min_answers:
             return []
-        own = [claim for claim, _ in good]
-        heads = self._fitted(own, [state for _, state in good], self.target(own), None)
+        heads = self._fitted(fit_claims, fit_states, self.target(fit_claims))
         if self._labels:
-            told = [claim for claim, _ in self._labels]
-            both = zip(told, self._states(told, judging), self._labels, strict=True)
-            rows = [
-                (claim, state, right)
-                for claim, state, (_, right) in both
-                if not isinstance(state, str)
-            ]
-            given, seen, right = zip(*rows, strict=True)
-            heads = self._fitted(given, seen, np.array(right, float), heads)
+            heads = self._fitted_on_labels(heads, judging)
         atomic.write_text(self._file, json.dumps([head.tolist() for head in heads]))
         return heads
 
-    def _stored(self) -> "list[Floats]":
+    def _fitted_on_labels(self, heads: "list[Head]", judging: Judging) -> "list[Head]":
+        """Return the heads fitted on the labels, with the heads so far as the prior."""
+        import numpy as np
+
+        labelled_claims = [claim for claim, _ in self._labels]
+        states = self._states(labelled_claims, judging)
+        fit_claims: list[Claim] = []
+        fit_states: list[Floats] = []
+        labels: list[bool] = []
+        for (claim, is_right), state in zip(self._labels, states, strict=True):
+            if not isinstance(state, str):
+                fit_claims.append(claim)
+                fit_states.append(state)
+                labels.append(is_right)
+        return self._fitted(fit_claims, fit_states, np.array(labels, float), heads)
+
+    def _stored(self) -> "list[Head]":
         """Return the run's own heads.
 
-        Raises StoreError, which stops the run: it would decide otherwise without.
+        Raises StoreError, which stops the run: without its heads it would decide otherwise.
         """
         import numpy as np
 
         try:
-            heads = [
-                np.array(head, float) for head in json.loads(self._file.read_text(encoding="utf-8"))
-            ]
+            stored = json.loads(self._file.read_text(encoding="utf-8"))
+            heads = [np.array(head, float) for head in stored]
         except (OSError, ValueError, TypeError) as error:
             raise damaged(self._file, f"the verifier {self.name}") from error
         shapes = {head.shape for head in heads}
@@ -151,124 +173,144 @@ class Probe:
         claims: Sequence[Claim],
         states: "Sequence[Floats]",
         target: "Floats",
-        prior: "list[Floats] | None",
-    ) -> "list[Floats]":
+        priors: "list[Head] | None" = None,
+    ) -> "list[Head]":
+        """Return a head for each fold, fitted on the questions of all other folds."""
         import numpy as np
 
-        folds, seen = np.array([_fold(claim.question) for claim in claims]), np.array(states)
-        kept = [folds != k if (folds != k).any() else folds == k for k in range(FOLDS)]
-        starts = prior or [np.zeros(seen.shape[1] + 1)] * FOLDS
-        return [
-            _head(seen[own], target[own], self._ridge, start)
-            for own, start in zip(kept, starts, strict=True)
-        ]
+        folds = np.array([_fold(claim.question) for claim in claims])
+        rows = np.array(states)  # (claims, width)
+        heads = []
+        for fold in range(FOLDS):
+            others = folds != fold
+            # where all questions are in one fold, its head has nothing else to learn from
+            used = others if others.any() else ~others
+            prior = priors[fold] if priors else np.zeros(rows.shape[1] + 1)
+            heads.append(_fit_head(rows[used], target[used], self._ridge, prior))
+        return heads
 
 
-def _head(states: "Floats", target: "Floats", ridge: float, prior: "Floats") -> "Floats":
-    """Return (intercept, weights) of a logistic regression on standardised states; `prior` is such a head too."""
+def _fit_head(states: "Floats", target: "Floats", ridge: float, prior: "Head") -> "Head":
+    """Return the head of a logistic regression on standardised states, near another head.
+
+    The head applies to states as they are: the standardisation is folded into it.
+    """
     import numpy as np
-    from selfloop_plugins._shared.calibration import logistic
+    from selfloop_plugins._shared.calibration import fit_logistic
 
-    centre, spread = states.mean(0), np.maximum(states.std(0), 1e-6)
-    given = (states - centre) / spread
-    found, intercept = logistic(given, target, ridge, prior=prior[1:] * spread, least=-50.0)
-    weights = found / spread
+    # states differ in scale from one number to the next, and ridge treats all alike
+    centre = states.mean(0)
+    spread = np.maximum(states.std(0), MIN_SPREAD)
+    standardised = (states - centre) / spread
+    weights, intercept = fit_logistic(
+        standardised, target, ridge, prior=prior[1:] * spread, min_weight=-MAX_WEIGHT
+    )
+    # w · (x − c) / s = (w / s) · x − (w / s) · c
+    weights = weights / spread
     return np.concatenate([[intercept - weights @ centre], weights])
 
 
 class QuestionProbe(Probe):
-    """P(IK): is this a question that the model knows the answer to (Kadavath et al.
+    """P(IK): does the model know the answer to this question?
 
-    2022, arXiv 2207.05221).
+    Kadavath et al. 2022, arXiv 2207.05221.
     """
 
-    name, place = "question_probe", 0
+    name, position = "question_probe", 0
 
 
 class AnswerProbe(Probe):
-    """Is this answer one that the model would give again (cf.
+    """Would the model give this answer again?
 
-    SAPLMA, Azaria & Mitchell 2023, arXiv 2304.13734).
+    Cf. SAPLMA, Azaria & Mitchell 2023, arXiv 2304.13734.
     """
 
-    name, place = "answer_probe", -1
+    name, position = "answer_probe", -1
 
 
 class EntropyProbe(Probe):
-    """Is the samples' semantic entropy low (Kossen et al.
+    """Is the samples' semantic entropy below the threshold that splits it best?
 
-    2024), below the threshold that splits it best.
+    Kossen et al. 2024, arXiv 2406.15927.
     """
 
-    name, place = "semantic_entropy_probe", 0
+    name, position = "semantic_entropy_probe", 0
 
     def target(self, claims: Sequence[Claim]) -> "Floats":
-        """Return 1 where the discrete semantic entropy is low, 0 where it is high, or cannot be told."""
+        """Return 1 where the discrete semantic entropy is low, 0 where it is high or unknown."""
         import numpy as np
 
-        sure = np.array([_unanimity(claim) for claim in claims])
-        return (sure > best_split(sure)).astype(float)
+        unanimity = np.array([_unanimity(claim) for claim in claims])
+        return (unanimity > best_split(unanimity)).astype(float)
 
 
 def _unanimity(claim: Claim) -> float:
+    """Return the confidence of `discrete_semantic_entropy`; 0 where it would abstain."""
     try:
-        return DiscreteSemanticEntropy().judge(claim, scattered(claim))[0]
+        meanings = sample_meanings(claim)
     except Abstain:
         return 0.0
+    confidence, _, _ = entropy_confidence(meanings, [1.0] * len(meanings))
+    return confidence
 
 
 def best_split(values: "Floats") -> float:
-    """Return the value that, as the threshold, leaves the least variance within the two sides (Kossen et al. 2024)."""
+    """Return the threshold that leaves the least variance within its two sides.
+
+    Kossen et al. 2024.
+    """
     import numpy as np
 
-    def within(at: float) -> float:
-        sides = values[values <= at], values[values > at]
+    def variance_within(threshold: float) -> float:
+        sides = values[values <= threshold], values[values > threshold]
         return float(sum(((side - side.mean()) ** 2).sum() for side in sides if len(side)))
 
-    places: list[float] = np.unique(values).tolist()
-    return min(places, key=within)
+    thresholds: list[float] = np.unique(values).tolist()
+    return min(thresholds, key=variance_within)
 
 
-def _pair(claim: Claim, judging: Judging) -> Continuation:
+def _answer_text(claim: Claim, judging: Judging) -> Continuation:
+    """Return the answer after the question, in the tokens of the model where they are known."""
     prompt = judging.prompt("answer", question=claim.question.text)
     return Continuation(prompt, claim.answer.tokens or claim.answer.text, is_open(prompt))
 
 
 def _fold(question: Question) -> int:
+    """Return the fold of a question: always the same, so that a resumed run uses the same head."""
     return int(question.id, 16) % FOLDS
 
 
-def _labelled(path: Path) -> list[tuple[Claim, bool]]:
+def _read_labels(path: Path) -> list[tuple[Claim, bool]]:
     """Return the claims of a file of labels, and whether each is right."""
+    labels: list[tuple[Claim, bool]] = []
     try:
-        told = [
-            (str(row["question"]).strip(), str(row["answer"]).strip(), row["right"])
-            for row in data.rows(path)
-        ]
-        if not told or not all(right in (True, False) for *_, right in told):
+        for row in data.rows(path):
+            question, answer = str(row["question"]).strip(), str(row["answer"]).strip()
+            if row["right"] not in (True, False):
+                raise ValueError("`right` is true or false")
+            # as a model answers: after a space, with the end of the line
+            claim = Claim(Question(question, "labels"), Completion(f" {answer}\n"))
+            labels.append((claim, bool(row["right"])))
+        if not labels:
             raise ValueError("`right` is true or false")
     except (ValueError, KeyError, TypeError) as error:
         form = '{"question": "...", "answer": "...", "right": true}'
         raise RecipeError(
             f"the labels in {path} cannot be read ({error!r}). Each line is {form}."
         ) from error
-    return [
-        (Claim(Question(text, "labels"), Completion(f" {answer}\n")), bool(right))
-        for text, answer, right in told
-    ]
+    return labels
 
 
-def check(*, labels: Path | None = None, least: int = 0, ridge: float = 0.0) -> None:
-    """Raise for labels that cannot be read."""
+def check(*, labels: Path | None = None, **_others: object) -> None:
+    """Raise RecipeError for labels that cannot be read."""
     if labels:
-        _labelled(labels)
+        _read_labels(labels)
 
 
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifiers."""
-    needs = frozenset({"hidden_states"})
-    offered = (
+    offers = (
         (
             QuestionProbe,
             "whether the model would agree with itself, read off the question's end",
@@ -285,14 +327,15 @@ def selfloop_verifiers() -> list[Component]:
             "2406.15927",
         ),
     )
-    return [
-        Component(
+    components = []
+    for build, doc, paper in offers:
+        component = Component(
             build.name,
             build,
             doc=doc,
-            needs=needs,
+            needs=frozenset({"hidden_states"}),
             check=check,
             paper=f"https://arxiv.org/abs/{paper}",
         )
-        for build, doc, paper in offered
-    ]
+        components.append(component)
+    return components

@@ -1,30 +1,31 @@
-"""Prompt stability: is the answer the same behind other demonstrations (cf.
+"""Prompt stability: is the answer the same behind other few-shot examples?
 
-Zhao et al. 2021, arXiv 2102.09690).
+Cf. Zhao et al. 2021, arXiv 2102.09690.
 """
 
 from collections.abc import Sequence
 
+from selfloop_plugins._shared.generation import generate_texts
+from selfloop_plugins._shared.meaning import meaning
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.queries import write
 
 from selfloop import Claim, Component, Judging, Request, Sampling, Verdict, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.errors import RequestError
 
-from ._claims import DECLINED, meaning
+from ._claims import DECLINED
 
-OTHERS = ("answer_b", "answer_c", "answer_d")
+# prompts like `answer`, each with other examples
+OTHER_PROMPTS = ("answer_b", "answer_c", "answer_d")
 
 
 class PromptStability:
-    """Confidence is the share of greedy answers, each behind other demonstrations, that mean the
-    same. Uncalibrated.
+    """Confidence is the share of greedy answers, each behind other examples, of the same meaning.
 
-    What a small model says may hang on the examples that it was shown (Zhao et al. 2021). The
+    The answer of a small model may depend on the examples in its prompt (Zhao et al. 2021). The
     question is asked in the prompts `answer_b`, `answer_c` and `answer_d`, which a recipe can
-    replace like any other; it costs three more answers. It abstains where the answer declines, and
-    where no other answer came. A revision is judged like a draft.
+    replace like any other; it costs three more answers. A revision is judged like a draft.
+    Uncalibrated. It abstains where the answer declines, and where no other answer came.
     """
 
     def __init__(self, *, max_tokens: int = 24) -> None:
@@ -32,31 +33,40 @@ class PromptStability:
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim; all questions are asked in one call."""
-        asked = [i for i, claim in enumerate(claims) if meaning(claim.answer.text)]
-        prompts = [
-            judging.prompt(name, question=claims[i].question.text) for i in asked for name in OTHERS
-        ]
-        requests = [
-            Request(prompt, self._sampling, open_turn=is_open(prompt)) for prompt in prompts
-        ]
-        answers = write(requests, judging.backend)
-        found = {i: answers[k * len(OTHERS) : (k + 1) * len(OTHERS)] for k, i in enumerate(asked)}
-        return [_judged(claim, found.get(i)) for i, claim in enumerate(claims)]
+        requests = []
+        for claim in claims:
+            if not meaning(claim.answer.text):
+                continue
+            for name in OTHER_PROMPTS:
+                prompt = judging.prompt(name, question=claim.question.text)
+                requests.append(Request(prompt, self._sampling, open_turn=is_open(prompt)))
+        # each claim that was asked about has as many results in a row as there are prompts
+        results = iter(generate_texts(requests, judging.backend))
+        verdicts = []
+        for claim in claims:
+            if meaning(claim.answer.text):
+                own_results = [next(results) for _ in OTHER_PROMPTS]
+                verdicts.append(_stability_verdict(claim, own_results))
+            else:
+                verdicts.append(Verdict("prompt_stability", None, DECLINED))
+        return verdicts
 
 
-def _judged(claim: Claim, found: list[list[str] | RequestError] | None) -> Verdict:
-    if found is None:
-        return Verdict("prompt_stability", None, DECLINED)
-    given = [text for texts in found if isinstance(texts, list) for text in texts]
-    if not given:
-        refused = [str(one) for one in found if isinstance(one, RequestError)]
-        return Verdict("prompt_stability", None, refused[0] if refused else "no other answer came")
-    same = sum(meaning(text) == meaning(claim.answer.text) for text in given)
-    return Verdict(
-        "prompt_stability",
-        same / len(given),
-        f"{same} of {len(given)} say it behind other examples",
-    )
+def _stability_verdict(claim: Claim, results: Sequence[list[str] | RequestError]) -> Verdict:
+    """Return the verdict from the answers behind other examples; those refused do not count."""
+    answers: list[str] = []
+    refusals: list[str] = []
+    for result in results:
+        if isinstance(result, RequestError):
+            refusals.append(str(result))
+        else:
+            answers += result
+    if not answers:
+        reason = refusals[0] if refusals else "no other answer came"
+        return Verdict("prompt_stability", None, reason)
+    same = sum(meaning(answer) == meaning(claim.answer.text) for answer in answers)
+    reason = f"{same} of {len(answers)} say it behind other examples"
+    return Verdict("prompt_stability", same / len(answers), reason)
 
 
 @hookimpl

@@ -1,6 +1,6 @@
-"""SAR: how unlikely the samples are, less where others back them up (Duan et al.
+"""SAR: how unlikely the samples are, less where others back them up.
 
-2023, arXiv 2307.01379).
+Duan et al. 2023, arXiv 2307.01379.
 """
 
 import math
@@ -12,20 +12,21 @@ from annotated_types import Gt, Le
 
 from selfloop import Claim, Component, hookimpl
 
-from ._claims import OneByOne, logs, scattered
-from ._similarity import alike
+from ._claims import PerClaimVerifier, sample_logprobs, sample_meanings
+from ._similarity import similarity
 
 
-class SentSar(OneByOne):
-    """Confidence is the geometric mean over the M samples of (t · p_i + Σ_j≠i g_ij · p_j) / (t + M
-    − 1). Uncalibrated.
+class SentSar(PerClaimVerifier):
+    """Confidence is the mean over the M samples of (t · p_i + Σ_j≠i g_ij · p_j) / (t + M − 1).
 
-    Up to the constant t / (t + M − 1), which brings it into [0, 1], that is exp(−U) of the paper's
-    sentSAR, where U = −(1/M) Σ_i log(p_i + (1/t) Σ_j≠i g_ij · p_j), p_i = p(s_i | x). So it is how
-    likely the samples are that are like a sample. It is the cheap part of SAR alone: tokens are not
-    weighed by relevance, and the similarity g_ij is the F1 of the two texts' words (1 if they mean
-    the same, 0 between one that declines and one that does not), where the paper has a
-    cross-encoder. About the question, not the answer. It abstains with fewer than two samples.
+    The mean is geometric. Up to the constant t / (t + M − 1), which brings it into [0, 1], that is
+    exp(−U) of the paper's sentSAR: U = −(1/M) Σ_i log(p_i + (1/t) Σ_j≠i g_ij · p_j), p_i = p(s_i |
+    x). It is high where likely samples resemble one another.
+
+    It is the cheap part of SAR alone: tokens are not weighed by relevance. The similarity g_ij is
+    the F1 of the two texts' words, where the paper has a cross-encoder; it is 1 for one meaning,
+    and 0 between a sample that declines and one that does not. Uncalibrated. It judges the
+    question, not the answer. It abstains with fewer than two samples.
     """
 
     name = "sar"
@@ -35,28 +36,34 @@ class SentSar(OneByOne):
 
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the confidence for the claim's question."""
-        texts, given = scattered(claim), logs(claim.samples)
-        backed = [[math.log(self._t) + log] for log in given]
-        for i, j in combinations(range(len(given)), 2):
-            if near := alike(texts[i], texts[j]):
-                backed[i].append(math.log(near) + given[j])
-                backed[j].append(math.log(near) + given[i])
-        level = sum(map(_log_of_sum, backed)) / len(given) - math.log(self._t + len(given) - 1)
+        meanings = sample_meanings(claim)
+        logprobs = sample_logprobs(claim.samples)
+        # for each sample the logs of the terms of its sum: its own, then one for each like sample
+        terms = [[math.log(self._t) + logprob] for logprob in logprobs]
+        for i, j in combinations(range(len(logprobs)), 2):
+            # g is the same in both directions
+            alike = similarity(meanings[i], meanings[j])
+            if alike:
+                terms[i].append(math.log(alike) + logprobs[j])
+                terms[j].append(math.log(alike) + logprobs[i])
+        # in logs throughout: probabilities of whole texts are too small for floats
+        mean = sum(map(_log_sum_exp, terms)) / len(logprobs)
+        level = mean - math.log(self._t + len(logprobs) - 1)
         return min(math.exp(level), 1.0), f"like samples have a mean log-probability of {level:.2f}"
 
 
-def _log_of_sum(logs: Sequence[float]) -> float:
+def _log_sum_exp(logs: Sequence[float]) -> float:
     """Return log Σ exp(log), also where exp would be 0."""
-    top = max(logs)
-    return (
-        top + math.log(math.fsum(math.exp(log - top) for log in logs)) if top > -math.inf else top
-    )
+    highest = max(logs)
+    if highest == -math.inf:
+        return highest
+    return highest + math.log(math.fsum(math.exp(log - highest) for log in logs))
 
 
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer the verifier."""
-    doc, needs = "how likely the samples are that are alike", frozenset({"logprobs"})
-    return [
-        Component("sar", SentSar, doc=doc, needs=needs, paper="https://arxiv.org/abs/2307.01379")
-    ]
+    doc = "how likely the samples are that are alike"
+    needs = frozenset({"logprobs"})
+    paper = "https://arxiv.org/abs/2307.01379"
+    return [Component("sar", SentSar, doc=doc, needs=needs, paper=paper)]

@@ -1,6 +1,6 @@
-"""SelfCheckGPT: what samples tell of an answer, sentence by sentence (Manakul et al.
+"""SelfCheckGPT: do the samples support the answer, sentence by sentence?
 
-2023, arXiv 2303.08896).
+Manakul et al. 2023, arXiv 2303.08896.
 """
 
 import math
@@ -8,31 +8,34 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from selfloop_plugins._shared.meaning import meaning
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.queries import ByReading, line, shares
+from selfloop_plugins._shared.prompt_text import one_line
 
 from selfloop import Claim, Component, Judging, hookimpl
-from selfloop.config.prompts import is_open
 from selfloop.records import Continuation
 from selfloop.text.answers import normalise
 from selfloop.text.units import plural
 
-from ._claims import Abstain, OneByOne, meaning, stated
+from ._claims import NO_SAMPLES, Abstain, PerClaimVerifier, answer_meaning
+from ._reading import ReadingVerifier, choice_probabilities, choice_texts
 from ._similarity import sentences
 
+# with the space that a tokenizer puts before a word
 CHOICES = (" Yes", " No")
 
 
-class SelfCheckNgram(OneByOne):
-    """Confidence is exp(−U), U the mean over the answer's sentences of the mean −log p of their
-    words. Uncalibrated.
+class SelfCheckNgram(PerClaimVerifier):
+    """Confidence is exp(−U), U the mean over the answer's sentences of the mean −log p of words.
 
-    p(w) = count(w) / count of all, over the words of the samples and of the answer itself; that the
-    answer counts is the paper's smoothing: no word of it is unheard of. With `by: max`, each
-    sentence has the −log p of its rarest word in place of the mean. Words are those of the
-    normalised text, so articles and punctuation do not count. A sample that is empty or declines is
-    one word that is not in the answer. Longer answers have lower values: compare answers of one
-    kind. It abstains without samples, and where the answer is empty or declines.
+    p(w) = count(w) / count of all words of the samples and of the answer itself. That the answer
+    counts is the paper's smoothing: each of its words has a count. With `by: max`, each sentence
+    has the −log p of its rarest word in place of the mean. Words are those of the normalised text,
+    so articles and punctuation do not count. A sample that is empty or declines is one word that is
+    not in the answer.
+
+    Its limit: longer answers have lower values, so compare answers of one kind. Uncalibrated. It
+    abstains without samples, and where the answer is empty or declines.
     """
 
     name = "selfcheck_ngram"
@@ -42,63 +45,74 @@ class SelfCheckNgram(OneByOne):
 
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the confidence for the claim's answer."""
-        said = [normalise(sentence).split() for sentence in _sentences(claim)]
-        counts = Counter(word for sentence in said for word in sentence)
+        answer = [normalise(sentence).split() for sentence in _answer_sentences(claim)]
+        counts: Counter[str] = Counter()
+        for words in answer:
+            counts.update(words)
         for sample in claim.samples:
+            # [""]: an empty sample is a word, too, so that it makes the others rarer
             counts.update(meaning(sample.text).split() or [""])
-        whole = counts.total()
-        costs = [[math.log(whole / counts[word]) for word in sentence] for sentence in said]
-        each = [max(cost) if self._by == "max" else math.fsum(cost) / len(cost) for cost in costs]
-        surprise = math.fsum(each) / len(each)
-        return math.exp(-surprise), f"{surprise:.2f} nats a {'rarest ' * (self._by == 'max')}word"
+        total = counts.total()
+        # −log p of the words of each sentence, in one number
+        surprises = []
+        for words in answer:
+            of_words = [math.log(total / counts[word]) for word in words]
+            surprises.append(
+                max(of_words) if self._by == "max" else math.fsum(of_words) / len(of_words)
+            )
+        surprise = math.fsum(surprises) / len(surprises)
+        unit = "rarest word" if self._by == "max" else "word"
+        return math.exp(-surprise), f"{surprise:.2f} nats a {unit}"
 
 
-class SelfCheckPrompt(ByReading):
+class SelfCheckPrompt(ReadingVerifier):
     """Confidence is the mean over sentences and samples of P(" Yes") / (P(" Yes") + P(" No")).
-    Uncalibrated.
 
-    The model is asked for each sentence of the answer and each sample whether the sample supports
-    the sentence, and the probabilities of the two words are read where the paper lets it write one.
+    The model is asked for each sentence of the answer and each sample: does the sample support the
+    sentence? The probabilities of the two words are read, where the paper lets the model write one.
     The prompt names the question, without which a short answer says nothing. A sample that is empty
-    or declines supports nothing: it counts 0 unasked. A model of 135 or 270 million parameters
-    hardly sees the difference: this is for larger ones. It abstains without samples, and where the
-    answer is empty or declines.
+    or declines supports nothing: it counts 0, and is not asked about.
+
+    Its limit: a model of 135 or 270 million parameters hardly sees the difference; this is for
+    larger ones. Uncalibrated. It abstains without samples, and where the answer is empty or
+    declines.
     """
 
     name = "selfcheck_prompt"
 
     def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
         """Return both choices for each sentence and each sample."""
-        return [
-            Continuation(prompt, choice, is_open(prompt))
-            for sentence in _sentences(claim)
-            for sample in claim.samples
-            if meaning(sample.text)
-            for prompt in [self._prompt(claim, line(sample.text), sentence, judging)]
-            for choice in CHOICES
-        ]
+        prompts = []
+        for sentence in _answer_sentences(claim):
+            for sample in claim.samples:
+                if not meaning(sample.text):
+                    continue  # it supports nothing, and counts 0 in judge()
+                prompt = judging.prompt(
+                    "selfcheck_prompt",
+                    question=one_line(claim.question.text),
+                    context=one_line(sample.text),
+                    sentence=sentence,
+                )
+                prompts.append(prompt)
+        return choice_texts(prompts, CHOICES)
 
-    def _prompt(self, claim: Claim, sample: str, sentence: str, judging: Judging) -> Any:
-        question = line(claim.question.text)
-        return judging.prompt(
-            "selfcheck_prompt", question=question, context=sample, sentence=sentence
-        )
-
-    def judge(self, claim: Claim, found: Sequence[Any]) -> tuple[float, str]:
+    def judge(self, claim: Claim, results: Sequence[Any]) -> tuple[float, str]:
         """Return the mean support; what was not asked counts 0."""
-        yes = [shares(pair)[0] for pair in zip(found[::2], found[1::2], strict=True)]
-        count = len(_sentences(claim))
-        support = math.fsum(yes) / (count * len(claim.samples))
-        return (
-            support,
-            f"support {support:.2f} of {plural(count, 'sentence')} by {len(claim.samples)} samples",
-        )
+        # two results in a row for each prompt: that of " Yes", then that of " No"
+        pairs = zip(results[::2], results[1::2], strict=True)
+        supports = [choice_probabilities(pair)[0] for pair in pairs]
+        count = len(_answer_sentences(claim))
+        support = math.fsum(supports) / (count * len(claim.samples))
+        sentences = plural(count, "sentence")
+        reason = f"support {support:.2f} of {sentences} by {len(claim.samples)} samples"
+        return support, reason
 
 
-def _sentences(claim: Claim) -> list[str]:
-    stated(claim)
+def _answer_sentences(claim: Claim) -> list[str]:
+    """Return the answer's sentences; raise Abstain where it declines, or there are no samples."""
+    answer_meaning(claim)
     if not claim.samples:
-        raise Abstain("no samples")
+        raise Abstain(NO_SAMPLES)
     return sentences(claim.answer.text)
 
 
@@ -106,18 +120,18 @@ def _sentences(claim: Claim) -> list[str]:
 def selfloop_verifiers() -> list[Component]:
     """Offer both forms."""
     paper = "https://arxiv.org/abs/2303.08896"
-    words, asked = (
-        "how common its words are among the samples",
-        "does the model find it supported by each sample",
-    )
-    needs = frozenset({"loglikelihood"})
     return [
-        Component("selfcheck_ngram", SelfCheckNgram, doc=words, paper=paper),
+        Component(
+            "selfcheck_ngram",
+            SelfCheckNgram,
+            doc="how common its words are among the samples",
+            paper=paper,
+        ),
         Component(
             "selfcheck_prompt",
             SelfCheckPrompt,
-            doc=asked,
-            needs=needs,
+            doc="does the model find it supported by each sample",
+            needs=frozenset({"loglikelihood"}),
             paper=paper,
             prompts=PROMPTS,
         ),

@@ -1,10 +1,9 @@
-"""Semantic entropy: over how many meanings the samples scatter (Farquhar et al.
+"""Semantic entropy: over how many meanings the samples scatter.
 
-2024, Nature 630).
+Farquhar et al. 2024, Nature 630.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,21 +14,22 @@ from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop import Claim, Completion, Component, Judging, Verdict, hookimpl
 from selfloop.errors import RecipeError
 
-from ._claims import abstaining, logs, scattered
+from ._claims import sample_logprobs, sample_meanings, verdict_of
 from ._entailment import Entailment
-from ._meanings import Same, meanings
+from ._meanings import Same, entropy_confidence, meanings
 
 
 class SemanticEntropy:
-    """Confidence is 1 − U / log M: U the entropy over meanings of the M samples, each weighed by
-    its probability.
+    """Confidence is 1 − U / log M, U the entropy over meanings of the M samples, by probability.
 
-    What means the same is told by `same`: `text`, if the normalised texts are equal; `alias`, also
-    if one holds the other's words; `model`, if the model says so, asked about each two (capability
-    `loglikelihood`); `nli`, if each follows from the other by the classifier in the folder `nli`
-    (extra `hf`). p(C) is the sum of the probabilities of the samples in C, divided by that of all.
-    Uncalibrated, and about the question, not the answer: a wrong answer among unanimous others has
-    the confidence of the right one. With fewer than two samples it abstains.
+    p(C) is the sum of the probabilities of the samples with meaning C, divided by that of all.
+    `same` says when two samples mean the same. `text`: their normalised texts are equal. `alias`:
+    or one contains the other's words. `model`: the model says so, asked about each two (capability
+    `loglikelihood`). `nli`: each follows from the other by the classifier in the folder `nli`
+    (extra `hf`).
+
+    Uncalibrated. It judges the question, not the answer: a wrong answer among unanimous others has
+    the confidence of the right one. It abstains with fewer than two samples.
     """
 
     name = "semantic_entropy"
@@ -41,38 +41,29 @@ class SemanticEntropy:
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
         """Return one verdict for each claim."""
-        found = meanings(claims, judging, self._same, self._entails)
+        of_claims = meanings(claims, judging, self._same, self._entails)
         return [
-            abstaining(self.name, partial(self.judge, *both))
-            for both in zip(claims, found, strict=True)
+            verdict_of(self.name, partial(self.judge, claim, texts))
+            for claim, texts in zip(claims, of_claims, strict=True)
         ]
 
     def judge(self, claim: Claim, texts: Sequence[str]) -> tuple[float, str]:
-        """Return the confidence for the claim's question, and why; `texts` are its samples' meanings."""
-        scattered(claim)
-        chances: dict[str, float] = defaultdict(float)
-        for text, weight in zip(texts, self._weights(claim.samples), strict=True):
-            chances[text] += weight
-        whole = sum(chances.values())
-        entropy = -sum(
-            chance / whole * math.log(chance / whole)
-            for chance in chances.values()
-            if chance / whole > 0
-        )
-        confidence = 1 - entropy / math.log(len(texts))
-        reason = f"entropy {abs(entropy):.2f} over {len(chances)} meanings of {len(texts)} samples"
-        return min(max(confidence, 0.0), 1.0), reason
+        """Return the confidence for the claim's question; `texts` are its samples' meanings."""
+        sample_meanings(claim)  # raises Abstain with too few samples
+        confidence, entropy, count = entropy_confidence(texts, self._weights(claim.samples))
+        return confidence, f"entropy {entropy:.2f} over {count} meanings of {len(texts)} samples"
 
     def _weights(self, samples: Sequence[Completion]) -> list[float]:
-        """Return how much each sample counts, to a common factor."""
-        found = logs(samples)
-        return [math.exp(log - max(found)) for log in found]
+        """Return how much each sample counts, up to a common factor."""
+        logprobs = sample_logprobs(samples)
+        highest = max(logprobs)  # without it all weights may be 0
+        return [math.exp(logprob - highest) for logprob in logprobs]
 
 
 class DiscreteSemanticEntropy(SemanticEntropy):
-    """Confidence is 1 − U / log M: U the entropy over meanings of the M samples, each counted once.
+    """Confidence is 1 − U / log M, U the entropy over meanings of the M samples, each counted once.
 
-    As `semantic_entropy`, but it needs no log-probabilities: p(C) is the share of the samples in C.
+    It is `semantic_entropy` without log-probabilities: p(C) is the share of the samples in C.
     """
 
     name = "discrete_semantic_entropy"
@@ -82,7 +73,7 @@ class DiscreteSemanticEntropy(SemanticEntropy):
 
 
 def check(*, same: Same = "text", nli: Path | None = None) -> None:
-    """Raise for a way to tell meanings that lacks its model."""
+    """Raise RecipeError for `same: nli` without its model, or a model without it."""
     if (same == "nli") != (nli is not None):
         raise RecipeError(
             "same: nli goes with nli: FOLDER, the folder of a model for natural language inference."
@@ -92,16 +83,24 @@ def check(*, same: Same = "text", nli: Path | None = None) -> None:
 @hookimpl
 def selfloop_verifiers() -> list[Component]:
     """Offer both forms."""
-    paper = "https://doi.org/10.1038/s41586-024-07421-0"
-    needs = frozenset({"logprobs"})
-    weighed, counted = "weighed by their probability", "each counted once"
     doc = "over how few meanings the samples scatter, {}"
-    shared: dict[str, Any] = {"paper": paper, "prompts": PROMPTS, "check": check}
+    shared: dict[str, Any] = {
+        "paper": "https://doi.org/10.1038/s41586-024-07421-0",
+        "prompts": PROMPTS,
+        "check": check,
+    }
     return [
         Component(
-            "semantic_entropy", SemanticEntropy, doc=doc.format(weighed), needs=needs, **shared
+            "semantic_entropy",
+            SemanticEntropy,
+            doc=doc.format("weighed by their probability"),
+            needs=frozenset({"logprobs"}),
+            **shared,
         ),
         Component(
-            "discrete_semantic_entropy", DiscreteSemanticEntropy, doc=doc.format(counted), **shared
+            "discrete_semantic_entropy",
+            DiscreteSemanticEntropy,
+            doc=doc.format("each counted once"),
+            **shared,
         ),
     ]

@@ -1,30 +1,29 @@
-"""Sequence probability: how likely the model found the whole answer (MSP; Fadeeva et al.
+"""Sequence probability: how likely the whole answer was.
 
-2023, arXiv 2311.07383).
+MSP in Fadeeva et al. 2023, arXiv 2311.07383.
 """
 
 import math
 
 from selfloop import Claim, Component, hookimpl
 
-from ._claims import OneByOne, said
+from ._claims import PerClaimVerifier, answer_logprob
 
 
-class SequenceProbability(OneByOne):
-    """Confidence is exp(sum of the answer's token log-probabilities), the end of the answer
-    included. Uncalibrated.
+class SequenceProbability(PerClaimVerifier):
+    """Confidence is exp(sum of the answer's token log-probabilities), its end included.
 
-    What counts is the probability after the bare question. A revision is read there once more, and
-    judged by that or by a likelier draft or sample of the same text; where it could not be read and
-    was never said, this verifier abstains.
+    The probability is that after the bare question. A revision is read there once more, and judged
+    by that or by a likelier draft or sample of the same text. Uncalibrated. It abstains where a
+    revision could not be read and was never said.
     """
 
     name = "sequence_probability"
 
     def judge(self, claim: Claim) -> tuple[float, str]:
         """Return the probability of the claim's answer."""
-        log, _ = said(claim)
-        return math.exp(log), f"log-probability {log:.2f}"
+        logprob, _ = answer_logprob(claim)
+        return math.exp(logprob), f"log-probability {logprob:.2f}"
 
 
 @hookimpl

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from selfloop_plugins._shared.cards import block, code, front, made_with, table
-from selfloop_plugins._shared.gate_report import Gated, gated
+from selfloop_plugins._shared.gate_report import GateReport as Gated
+from selfloop_plugins._shared.gate_report import read_gate_report as gated
 from selfloop_plugins._torch.adapter import GGUF, WEIGHTS
 
 from selfloop.records import Adapter

@@ -14,7 +14,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, MinLen
 from selfloop_plugins._shared.patterns import pattern
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.queries import line
+from selfloop_plugins._shared.prompt_text import one_line as line
 
 from selfloop import Asking, Component, Message, Question, Sampling, hookimpl
 

@@ -13,9 +13,9 @@ from itertools import pairwise
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
+from selfloop_plugins._shared.echoes import echoes
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.queries import line
-from selfloop_plugins.detectors.echo import echoes
+from selfloop_plugins._shared.prompt_text import one_line as line
 
 from selfloop import Asking, Component, Outcome, Question, Sampling, hookimpl
 from selfloop.config.prompts import Prompt

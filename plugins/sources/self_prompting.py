@@ -18,7 +18,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 from selfloop_plugins._shared import entities
 from selfloop_plugins._shared.patterns import pattern
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.queries import line
+from selfloop_plugins._shared.prompt_text import one_line as line
 
 from selfloop import Asking, Completion, Component, Question, Request, Sampling, hookimpl
 from selfloop.config.prompts import Prompt, is_open

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.queries import line
+from selfloop_plugins._shared.prompt_text import one_line as line
 
 from selfloop import Asking, Component, Question, Sampling, hookimpl
 from selfloop.config.prompts import Prompt

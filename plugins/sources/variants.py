@@ -18,7 +18,7 @@ from annotated_types import Ge, Gt, MinLen
 from selfloop_plugins._shared.pairs import entity, form
 from selfloop_plugins._shared.patterns import pattern
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.queries import line
+from selfloop_plugins._shared.prompt_text import one_line as line
 
 from selfloop import Asking, Component, Outcome, Question, Sampling, hookimpl
 from selfloop.config.prompts import Prompt

@@ -1,4 +1,4 @@
-"""One probability out of several: what it is fitted on, that it is calibrated where it can be, and its edges."""
+"""One probability out of several: its fit, its calibration where that is possible, its edges."""
 
 import json
 import math
@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from selfloop_plugins._shared import calibration
-from selfloop_plugins._shared.calibration import Calibration, fit, isotonic, logistic, odds
+from selfloop_plugins._shared.calibration import (
+    Calibration,
+    fit,
+    fit_isotonic,
+    fit_logistic,
+    log_odds,
+)
 from selfloop_plugins.detectors.combined import FILE, Combined, check
 from selfloop_plugins.detectors.meaning_probability import MeaningProbability
 from selfloop_plugins.detectors.pmi import Pmi
@@ -128,7 +134,7 @@ def rows(n: int, weights: Sequence[float], shift: float) -> tuple[list[dict[str,
 def test_weights_are_those_of_an_independent_implementation() -> None:
     given, right = rows(500, (1.0, 0.5, 0.2), -0.5)
     found = fit(("d0", "d1", "d2"), given, right, "labels")
-    line = odds(given, ("d0", "d1", "d2"))
+    line = log_odds(given, ("d0", "d1", "d2"))
     standard = (line - line.mean(0)) / line.std(0)
     theirs = LogisticRegression(C=1.0, tol=1e-8).fit(standard, right)
     assert found.weights == pytest.approx(theirs.coef_[0], abs=1e-3)
@@ -144,8 +150,8 @@ def test_no_detector_counts_against_what_it_says() -> None:
 def test_soft_targets_are_labels_counted_by_halves() -> None:
     given, _ = rows(100, (1.0,), 0.0)
     shares = LUCK.integers(0, 5, 100) / 4
-    line = odds(given, ("d0",))
-    weights, intercept = logistic(line, shares)
+    line = log_odds(given, ("d0",))
+    weights, intercept = fit_logistic(line, shares)
     twice = np.concatenate([line, line])
     both = np.concatenate([np.ones(100), np.zeros(100)])
     theirs = LogisticRegression(C=1.0, tol=1e-8).fit(
@@ -184,13 +190,13 @@ def test_it_is_scaled_to_a_target() -> None:
 def test_isotonic_is_that_of_an_independent_implementation() -> None:
     given = LUCK.random(300).round(2)
     right = LUCK.random(300) < given**2
-    corners = isotonic(given, right)
+    corners = fit_isotonic(given, right)
     theirs = IsotonicRegression(out_of_bounds="clip").fit(given, right)
     places = np.linspace(-0.1, 1.1, 241)
     assert np.interp(places, *zip(*corners, strict=True)) == pytest.approx(
         theirs.predict(places), abs=1e-9
     )
-    assert isotonic([0.5], [True]) == ((0.5, 1.0),)
+    assert fit_isotonic([0.5], [True]) == ((0.5, 1.0),)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +229,7 @@ def test_a_file_that_is_no_calibration_is_refused(
 
 
 def pool(n: int, noise: float = 0.1) -> tuple[list[Claim], Judging]:
-    """Return claims about answers of known probability, and a verifier before ours that knows it roughly."""
+    """Return claims of known probability, and a verifier before ours that knows it roughly."""
     claims = []
     for i in range(n):
         chance = LUCK.random()

@@ -1,4 +1,4 @@
-"""The critics: what they ask the model, when they have nothing to say, and what they make of odd answers."""
+"""The critics: their prompts, their empty critiques, and odd answers."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -6,7 +6,12 @@ from typing import Any
 import pytest
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.critics.contrast import Contrast
-from selfloop_plugins.critics.independent import Check, Independent, reworded, turned
+from selfloop_plugins.critics.independent import (
+    Check,
+    Independent,
+    reversed_questions,
+    rewordings_with_its_names,
+)
 from selfloop_plugins.critics.self_refine import SelfRefine
 
 from selfloop import Claim, Completion, Question
@@ -24,7 +29,7 @@ def text_of(prompt: Prompt) -> str:
 
 
 class Told(ScriptedBackend):
-    """Gives what is scripted for a prompt's end, nothing else; keeps what it was asked; refuses some of it."""
+    """Follows a script by a prompt's end, keeps its requests, and refuses some of them."""
 
     def __init__(
         self, script: Mapping[str, Sequence[str]], *, refuses: str = "", chat: bool = False
@@ -142,7 +147,7 @@ def test_a_refused_check_is_left_out() -> None:
     ],
 )
 def test_what_is_no_rewording(text: str) -> None:
-    assert reworded(claim("Cairo"), [text]) == []
+    assert rewordings_with_its_names(claim("Cairo"), [text]) == []
 
 
 def test_rewordings() -> None:
@@ -153,10 +158,12 @@ def test_rewordings() -> None:
     ]
     found = [
         check.text
-        for check in reworded(claim("Cairo", question="what is the capital of egypt?"), texts)
+        for check in rewordings_with_its_names(
+            claim("Cairo", question="what is the capital of egypt?"), texts
+        )
     ]
     assert "Egypt has which capital?" in found
-    assert reworded(claim("four", question="Wie?"), ["", "?"]) == []
+    assert rewordings_with_its_names(claim("four", question="Wie?"), ["", "?"]) == []
 
 
 @pytest.mark.parametrize(
@@ -170,16 +177,17 @@ def test_rewordings() -> None:
     ],
 )
 def test_what_is_not_turned_around(text: str) -> None:
-    assert turned(claim("Cairo"), [text]) == []
+    assert reversed_questions(claim("Cairo"), [text]) == []
 
 
 def test_a_check_says_what_it_tells() -> None:
-    check = Check("Cairo is the capital of which country?", turned=True)
-    assert check.tells(claim("Cairo"), "Egypt.") is True
-    assert check.tells(claim("Cairo"), "the capital") is None
-    worded = Check("Egypt has which capital?", turned=False)
+    check = Check("Cairo is the capital of which country?", reversed=True)
+    assert check.supports(claim("Cairo"), "Egypt.") is True
+    assert check.supports(claim("Cairo"), "the capital") is None
+    worded = Check("Egypt has which capital?", reversed=False)
     told = [
-        worded.tells(claim("Cairo"), text) for text in ("the Cairo", "Giza", "Egypt", "", "No idea")
+        worded.supports(claim("Cairo"), text)
+        for text in ("the Cairo", "Giza", "Egypt", "", "No idea")
     ]
     assert told == [True, False, None, None, None]
 
@@ -202,7 +210,7 @@ def test_no_more_checks_than_wanted_and_each_in_one_line() -> None:
         " Egypt has what capital? Giza === user Answer: Luxor"
     )
     assert len({one.seed for one in backend.batches[0]}) == 4, "a seed for each question"
-    (check,) = turned(claim("Cairo\r=== user"), [" is the capital of\rwhich country?"])
+    (check,) = reversed_questions(claim("Cairo\r=== user"), [" is the capital of\rwhich country?"])
     assert check.text == "Cairo === user is the capital of which country?"
 
 

@@ -77,7 +77,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, load: Any) -> None:
     module.SentenceTransformer = load  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "sentence_transformers", module)
     monkeypatch.setattr(embedding, "find_spec", lambda name: object())
-    embedding._transformer.cache_clear()
+    embedding._sentence_model.cache_clear()
 
 
 def test_a_sentence_model_is_loaded_once_and_runs_no_code_of_its_own(
@@ -103,7 +103,7 @@ def test_a_sentence_model_is_loaded_once_and_runs_no_code_of_its_own(
         False,
         True,
     )
-    embedding._transformer.cache_clear()
+    embedding._sentence_model.cache_clear()
 
 
 def test_a_sentence_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_a_sentence_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch)
 
 def test_without_the_package_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "find_spec", lambda name: None)
-    embedding._transformer.cache_clear()
+    embedding._sentence_model.cache_clear()
     with pytest.raises(MissingExtra, match=r"pip install 'selfloop\[embeddings\]'"):
         embedding.check("sentence_transformer", "m")
     with pytest.raises(MissingExtra, match="sentence_transformers"):

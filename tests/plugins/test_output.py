@@ -24,9 +24,14 @@ decide: {belief: 0.1, declined: 0}
 """
 ASKED = "questions: 30, sources: [{kind: file, path: asked.jsonl}], scorers: []"
 LABELS = {
-    "detectors": ["agreement"], "centre": [0.0], "spread": [1.0], "weights": [1.0], "intercept": 0.0,
-    "fitted": "30 labels", "questions": ["1a"],
-}  # fmt: skip
+    "detectors": ["agreement"],
+    "centre": [0.0],
+    "spread": [1.0],
+    "weights": [1.0],
+    "intercept": 0.0,
+    "fitted": "30 labels",
+    "questions": ["1a"],
+}
 GGUF = b"GGUF" + bytes(100)
 DATABASE = b"SQLite format 3\0" + bytes(100)
 COMMANDS = {

@@ -1,4 +1,4 @@
-"""A run's own beliefs as demonstrations: which are chosen, how they are shown, and what a run must have."""
+"""A run's own beliefs as examples: which are chosen, their prompts, and needs of the run."""
 
 import json
 import sqlite3
@@ -41,7 +41,7 @@ KINDS = ("capital", "wrote", "year", "metal")
 
 
 class Seeing(ScriptedBackend):
-    """Its states tell the kind of a text, and a little how long it is; it refuses what has "refuse" in it."""
+    """Its states show a text's kind, and its length a little; it refuses texts with "refuse"."""
 
     read = 0
 
@@ -145,7 +145,7 @@ def test_random_is_the_same_for_every_question_and_reads_nothing() -> None:
 
 @pytest.mark.parametrize("choose", ["random", "cluster", "nearest"])
 def test_a_question_is_not_shown_with_its_own_answer(choose: Any) -> None:
-    """The same text but for case and marks, and the same gist, are the same question; another country is not."""
+    """The same text but for case and marks, or the same gist, is the same question."""
     asked = [
         "what is THE capital of Peru",
         "Which is the capital of Peru?",
@@ -268,7 +268,8 @@ def test_the_published_form() -> None:
     (prompt,) = OwnDemonstrations(count=2, choose="nearest", explain=True).show(
         ["Who wrote Emma?"], asking(ended)
     )
-    peru = f"Question: {CAPITALS[0][0]}\n\nThe answer (just one entity) is Lima because Lima lies in Peru."
+    answer = "The answer (just one entity) is Lima because Lima lies in Peru."
+    peru = f"Question: {CAPITALS[0][0]}\n\n{answer}"
     mali = f"Question: {CAPITALS[1][0]}\n\nThe answer (just one entity) is Bamako"
     asked = "Question: Who wrote Emma?\n\nThe answer (just one entity) is"
     assert prompt in ("\n\n".join([peru, mali, asked]), "\n\n".join([mali, peru, asked]))

@@ -13,8 +13,8 @@ from selfloop_plugins.detectors.probes import (
     EntropyProbe,
     Probe,
     QuestionProbe,
+    _fit_head,
     _fold,
-    _head,
     best_split,
     check,
 )
@@ -40,7 +40,7 @@ def said(text: str, *logprobs: float, sample: int = 0) -> Completion:
 
 
 class Knows(ScriptedBackend):
-    """Its states hold, among noise, how likely the model is to agree with itself about question i."""
+    """Its states hold, among noise, the model's chance to agree with itself on question i."""
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def test_a_probe_finds_what_the_states_hold(build: type[Probe], tmp_path: Path) 
 
 
 def test_a_claim_is_not_judged_by_what_it_taught(tmp_path: Path) -> None:
-    """A head is fitted on the other folds: another answer to one question does not change what is said of it."""
+    """A head is fitted on the other folds: an answer does not change its own verdict."""
     claims = [claim(i) for i in range(200)]
     first = AnswerProbe(folder=tmp_path / "a", ridge=1.0)
     (tmp_path / "a").mkdir()
@@ -123,7 +123,7 @@ def test_a_head_is_that_of_an_independent_implementation() -> None:
     luck = np.random.default_rng(0)
     states = luck.normal(size=(300, 5)) * [1, 2, 3, 4, 5] + 7
     right = luck.random(300) < sigmoid(states[:, 0] - 7 - 0.2 * (states[:, 4] - 7))
-    head = _head(states, right.astype(float), 2.0, np.zeros(6))
+    head = _fit_head(states, right.astype(float), 2.0, np.zeros(6))
     standard = (states - states.mean(0)) / states.std(0)
     theirs = LogisticRegression(C=0.5, tol=1e-8).fit(standard, right)
     assert sigmoid(head[0] + states @ head[1:]) == pytest.approx(
@@ -134,7 +134,7 @@ def test_a_head_is_that_of_an_independent_implementation() -> None:
 def test_the_prior_holds_where_there_is_little_to_learn() -> None:
     prior = np.array([0.5, 1.0, -2.0])
     states = np.random.default_rng(0).normal(size=(4, 2))
-    assert _head(states, np.ones(4), 1e9, prior)[1:] == pytest.approx(prior[1:], abs=1e-3)
+    assert _fit_head(states, np.ones(4), 1e9, prior)[1:] == pytest.approx(prior[1:], abs=1e-3)
 
 
 def test_the_best_split_is_that_of_a_tree() -> None:
@@ -187,7 +187,7 @@ class Attends(ScriptedBackend):
 
 
 def test_rauq_by_hand() -> None:
-    """Three layers: the middle third is the second; of its heads, the second attends more to the token before."""
+    """Of three layers the second is the middle third; its second head attends backwards."""
     attention = np.zeros((3, 2, 3), np.float32)
     attention[1] = [[0.9, 0.1, 0.1], [0.0, 0.5, 0.25]]
     attention[0] = attention[2] = 0.7

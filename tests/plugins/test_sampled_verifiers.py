@@ -1,4 +1,4 @@
-"""The verifiers that ask the model, or compare its samples, against values worked out by hand and a second way."""
+"""Verifiers that ask the model, or compare samples, against values found in a second way."""
 
 import math
 import time
@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.special import expit, logsumexp, softmax
-from selfloop_plugins._shared.queries import logistic, seed, shares
+from selfloop_plugins._shared.generation import claim_seed
+from selfloop_plugins._shared.probability import sigmoid
 from selfloop_plugins.detectors._claims import Abstain
+from selfloop_plugins.detectors._reading import choice_probabilities
 from selfloop_plugins.detectors._similarity import f1, sentences
 from selfloop_plugins.detectors.bsdetector import CHOICES, PROMPTS, BSDetector
 from selfloop_plugins.detectors.eigenscore import EigenScore, eigenscore
@@ -33,7 +35,7 @@ WORDS = ("nile", "delta", "cairo", "giza", "old", "new", "river", "sand")
 
 
 class Reader(ScriptedBackend):
-    """Gives the log-probabilities told for a text, or else for what is in its prompt; keeps what it was asked."""
+    """Gives the log-probabilities set for a text, or for words of its prompt; keeps requests."""
 
     def __init__(
         self, told: Any = None, *, states: Any = None, chat: bool = False, script: Any = None
@@ -150,27 +152,31 @@ def test_sentences(text: str, parts: list[str]) -> None:
     assert sentences(text) == parts
 
 
-def test_shares_are_those_of_scipy() -> None:
+def test_choice_probabilities_are_those_of_scipy() -> None:
     for sums in np.random.default_rng(0).normal(-50, 400, (50, 3)):
-        assert shares([(value / 2, value / 2) for value in sums]) == pytest.approx(
+        assert choice_probabilities([(value / 2, value / 2) for value in sums]) == pytest.approx(
             softmax(sums), abs=1e-12
         )
-    assert shares([(-INF,), (-3.0,)]) == [0.0, 1.0]
+    assert choice_probabilities([(-INF,), (-3.0,)]) == [0.0, 1.0]
     for broken in ([(-INF,), (-INF,)], [(NAN,), (-1.0,)], [(-1.0,), (NAN,)], [(INF,), (-INF,)]):
         with pytest.raises(Abstain):
-            shares(broken)
+            choice_probabilities(broken)
 
 
 @pytest.mark.parametrize("odds", [0.0, 1.5, -1.5, 40.0, -40.0, -1e6, 1e6, -INF, INF])
-def test_logistic(odds: float) -> None:
-    assert logistic(odds) == pytest.approx(expit(odds), abs=1e-300)
+def test_sigmoid(odds: float) -> None:
+    assert sigmoid(odds) == pytest.approx(expit(odds), abs=1e-300)
 
 
 def test_a_seed_depends_on_the_question_and_the_verifier() -> None:
     told = judging()
     other = claim("Cairo", question=Question("Where is Giza?", "test"))
-    assert seed(claim("Cairo"), told) == seed(claim("Giza"), told) != seed(other, told)
-    assert seed(claim("Cairo"), told) != seed(claim("Cairo"), replace(told, seed=1))
+    assert (
+        claim_seed(claim("Cairo"), told)
+        == claim_seed(claim("Giza"), told)
+        != claim_seed(other, told)
+    )
+    assert claim_seed(claim("Cairo"), told) != claim_seed(claim("Cairo"), replace(told, seed=1))
 
 
 # --- BSDetector
@@ -253,7 +259,7 @@ def test_bsdetector_abstains_where_the_choices_cannot_be_read(told: Any) -> None
 
 
 def test_selfcheck_ngram_by_hand() -> None:
-    """Counts: cairo 1 + 2, big 1, giza 1, of 5; the second sentence is as likely as its words, 1 + 0 of 5."""
+    """Counts: cairo 1 + 2, big 1, giza 1, of 5; the second sentence has 1 + 0 of 5."""
     given = claim("Cairo. Big!", "Cairo", "the Cairo", "Giza")
     assert judge(SelfCheckNgram(), given).confidence == pytest.approx(math.sqrt(3 / 5 * 1 / 5))
     long = claim("Cairo is big. It grows.", "Cairo is old")
@@ -300,7 +306,7 @@ def test_selfcheck_ngram_at_the_edges(given: Claim, confidence: float | None) ->
 
 
 def test_selfcheck_prompt_by_hand() -> None:
-    """Cairo supports both sentences, Giza neither, a sample that declines none: (.75 + .75 + .25 + .25) / 6."""
+    """Cairo supports both, Giza and one that declines none: (.75 + .75 + .25 + .25) / 6."""
 
     def read(pair: Continuation) -> Any:
         yes = 0.75 if "Context: Cairo" in text_of(pair.prompt) else 0.25
@@ -536,7 +542,7 @@ def test_reverse_question_by_overlap_abstains() -> None:
 
 
 def test_eigenscore_by_hand() -> None:
-    """Centred, (1, −1)/… are (1, −1) and (2, −2): Gram ((2, 4), (4, 8)), whose eigenvalues are 0 and 10."""
+    """Centred, they are (1, −1) and (2, −2): Gram ((2, 4), (4, 8)), eigenvalues 0 and 10."""
     score = eigenscore(np.array([[3.0, 1.0], [0.0, -4.0]], np.float32))
     assert score == pytest.approx((LN(1e-3) + LN(10.001)) / 2)
 

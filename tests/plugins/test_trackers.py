@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import Selfloop
-from selfloop_plugins._shared.gate_report import gated
+from selfloop_plugins._shared.gate_report import read_gate_report as gated
 from selfloop_plugins.observers.trackers import tensorboard
 from selfloop_plugins.observers.trackers.metrics import Figure, RunMetrics
 from selfloop_plugins.observers.trackers.mlflow import RETRY_SETTINGS

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import entropy
+from selfloop_plugins._shared.echoes import echoes
 from selfloop_plugins.detectors._meanings import meanings
 from selfloop_plugins.detectors.agreement import Agreement
 from selfloop_plugins.detectors.arithmetic import Arithmetic
 from selfloop_plugins.detectors.cocoa import CoCoA
-from selfloop_plugins.detectors.echo import Echo, echoes
+from selfloop_plugins.detectors.echo import Echo
 from selfloop_plugins.detectors.first_token_margin import FirstTokenMargin
 from selfloop_plugins.detectors.mean_token_entropy import MeanTokenEntropy
 from selfloop_plugins.detectors.p_true import PROMPTS, PTrue
@@ -240,7 +241,7 @@ def test_semantic_entropy_at_the_edges(
 
 
 def test_semantic_entropy_of_impossible_samples() -> None:
-    """One text of probability 0 takes nothing from the others; where all are impossible there is no telling."""
+    """A text of probability 0 takes nothing from the others; if all are impossible, abstain."""
     assert judge(
         SemanticEntropy(), pool(("Cairo", -1.0), ("Giza", -INF))
     ).confidence == pytest.approx(1.0)
@@ -318,9 +319,10 @@ def test_normalise(text: str, same: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "  ", "...", "I don't know", "I dont know.", "I don’t know", "i do not know who", "I can't say",
-     "I cannot answer", "I'm not sure", "I am not sure about it", "IDK", "unknown", "Unknown.", "No idea", "Not sure",
-     "Sorry, I can't",
+    ["", "  ", "...", "I don't know", "I dont know.", "I don’t know", "i do not know who",
+     "I can't say",
+     "I cannot answer", "I'm not sure", "I am not sure about it", "IDK", "unknown", "Unknown.",
+     "No idea", "Not sure", "Sorry, I can't",
      "I'm sorry", "I am unable to answer", "\"I don't know\""],
 )  # fmt: skip
 def test_declines(text: str) -> None:
@@ -346,7 +348,7 @@ def test_answers(text: str) -> None:
 
 
 class Told(ScriptedBackend):
-    """Gives the log-probabilities it is told for " True" and " False", and keeps what it was asked."""
+    """Gives the log-probabilities set for " True" and " False", and keeps its requests."""
 
     def __init__(self, true: Any, false: Any, *, chat: bool = False) -> None:
         super().__init__(chat=chat)
@@ -469,7 +471,7 @@ def test_a_name_that_holds_another_is_its_alias() -> None:
 
 
 class Equals(ScriptedBackend):
-    """Says that two answers are the same if they begin with the same letter; refuses those with a q."""
+    """Calls two answers the same if they begin with the same letter; refuses those with a q."""
 
     def __init__(self, *, chat: bool = False) -> None:
         super().__init__(chat=chat)

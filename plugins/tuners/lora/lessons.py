@@ -9,8 +9,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from selfloop_plugins._shared.echoes import echoes
 from selfloop_plugins._shared.pairs import matched, unknown
-from selfloop_plugins.detectors.echo import echoes
 
 from selfloop import Outcome, Past
 from selfloop.errors import ModelError
