@@ -21,17 +21,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from selfloop_plugins._shared.pairs import (
-    balanced,
-    believed,
-    halves,
-    matched,
-    style_auroc,
-    texts,
-    transfer_auroc,
-    transfer_gap,
-    unknown,
-)
+from selfloop_plugins._shared.pairs import believed, halves, matched, texts, unknown
+from selfloop_plugins._shared.style import balanced, style_auroc, transfer_auroc, transfer_gap
 
 from selfloop import Attempt
 from selfloop.runner import run

@@ -32,6 +32,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "storage.atomic": {"errors"},
     "text.display": set(),
+    "text.gist": set(),
+    "text.patterns": set(),
+    "text.english": set(),
+    "text.english.words": {"text.patterns"},
+    "text.english.standalone": {"text.english.words", "text.patterns"},
+    "text.english.short_answers": {"text.english.words", "text.patterns"},
+    "text.english.forms": {"text.answers", "text.english.words", "text.patterns"},
+    "text.english.mentions": {"text.answers"},
+    "text.english.rewording": {"text.answers", "text.english.words", "text.patterns"},
+    "text.english.sentences": {"text.answers", "text.patterns"},
+    "text.english.entities": {"text.answers", "text.english.sentences", "text.patterns"},
+    "text.english.likeness": {
+        "records",
+        "text.answers",
+        "text.english.words",
+        "text.gist",
+        "text.patterns",
+    },
     "progress": {"text.display"},
     "text.answers": {"text.answers.declining", "text.answers.same"},
     "text.answers.folding": set(),
@@ -98,6 +116,18 @@ PUBLIC |= {
     "testing",
     "text.display",
     "text.thoughts",
+}
+PUBLIC |= {
+    "text.gist",
+    "text.patterns",
+    "text.english.entities",
+    "text.english.forms",
+    "text.english.likeness",
+    "text.english.mentions",
+    "text.english.rewording",
+    "text.english.sentences",
+    "text.english.short_answers",
+    "text.english.standalone",
 }
 # What commands and loaders may import too: they read runs, recipes and files, say what is
 # installed, and measure.

@@ -5,10 +5,9 @@ import unicodedata
 from collections.abc import Iterator
 from itertools import pairwise
 
-from selfloop_plugins._shared.patterns import pattern
-
 from selfloop import Claim, Component, hookimpl
 from selfloop.text.answers import declines
+from selfloop.text.patterns import pattern
 
 from ._claims import Abstain, OneByOne
 

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
-from selfloop_plugins._shared.entities import spans
-from selfloop_plugins.scorers.balance import form
-from selfloop_plugins.scorers.novelty import Near, Sketch, sketch
+from selfloop_plugins._shared.nearest import NearestQuestions
 
 from selfloop import Attempt, Component, Round, hookimpl
 from selfloop.events import Event, RoundEnded, RunStarted
 from selfloop.storage.atomic import appending
 from selfloop.storage.plain_json import parsed
 from selfloop.text.display import printable
+from selfloop.text.english.entities import named_spans
+from selfloop.text.english.forms import opening_form
+from selfloop.text.english.likeness import Sketch, sketch
 
 Share = Annotated[float, Gt(0), Le(1)]
 FILE = "diversity.jsonl"
@@ -48,7 +49,7 @@ class Diversity:
     ) -> None:
         self._folder, self._near = folder, near
         self._least_new, self._most_repeats, self._most_form = least_new, most_repeats, most_form
-        self._earlier: Near | None = None
+        self._earlier: NearestQuestions | None = None
         self._first_new: int | None = None
         self._entities = set[str]()
 
@@ -86,7 +87,7 @@ class Diversity:
         sketches = [sketch(attempt.question) for attempt in asked]
         new, repeats = self._compared(sketches)
         names = {name.lower() for attempt in asked for name in _names(attempt)}
-        forms = Counter(form(attempt.question.text) for attempt in asked)
+        forms = Counter(opening_form(attempt.question.text) for attempt in asked)
         known, self._entities = self._entities, self._entities | names
         spread = [
             s.value
@@ -111,7 +112,7 @@ class Diversity:
     def _compared(self, sketches: Sequence[Sketch]) -> tuple[int, int]:
         """Return how many are near no other before them, and how many are near one of an earlier round."""
         if self._earlier is None:
-            self._earlier = Near()
+            self._earlier = NearestQuestions()
         repeated = [self._earlier.nearest(one)[0] >= self._near for one in sketches]
         new = 0
         for one, repeats in zip(sketches, repeated, strict=True):
@@ -142,7 +143,7 @@ def _names(attempt: Attempt) -> list[str]:
     """Return the names in a question, and the entity that it is about; frames are no entities."""
     question = attempt.question
     about = [question.via] if question.via and question.via.lower() in question.text.lower() else []
-    return [*spans(question.text), *about]
+    return [*named_spans(question.text), *about]
 
 
 def _share(count: int, total: int) -> float:

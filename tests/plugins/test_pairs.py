@@ -3,19 +3,11 @@
 import random
 
 import pytest
-from selfloop_plugins._shared.pairs import (
-    balanced,
-    entity,
-    form,
-    halves,
-    matched,
-    style_auroc,
-    texts,
-    transfer_auroc,
-    transfer_gap,
-)
+from selfloop_plugins._shared.pairs import halves, matched, texts
+from selfloop_plugins._shared.style import balanced, style_auroc, transfer_auroc, transfer_gap
 
 from selfloop import Attempt, Outcome, Question
+from selfloop.text.english.forms import entity_span, masked_form
 
 NAMES = [first + last for first in "BCDFGHJKLM" for last in ("ao", "eu", "ia", "on", "ulo")]
 
@@ -44,13 +36,13 @@ def tried(text: str, decision: str = "belief", via: str = "") -> Outcome:
         ("", "", ""),
     ],
 )
-def test_form(text: str, via: str, found: str) -> None:
-    assert form(text, via).removesuffix(" paris") == found
+def test_masked_form(text: str, via: str, found: str) -> None:
+    assert masked_form(text, via).removesuffix(" paris") == found
 
 
 @pytest.mark.parametrize("via", ["(", "a+b", "\\", "[x]", "*"])
 def test_odd_entities_are_plain_text(via: str) -> None:
-    assert entity(f"What is {via} of?", via) in {None, (8, 8 + len(via))}
+    assert entity_span(f"What is {via} of?", via) in {None, (8, 8 + len(via))}
 
 
 def test_matched_takes_the_same_form_first_and_each_question_once() -> None:
