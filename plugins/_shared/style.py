@@ -45,7 +45,7 @@ def balanced(
     """
     if len(pairs) < 2:
         return list(pairs)
-    known = [one for one, _ in pairs]
+    known = [known_one for known_one, _ in pairs]
     # the unknown questions of the pairs come first, then the spare ones that are no partner
     offered = [other for _, other in pairs]
     taken = {normalise(tried.question.text) for tried in (*known, *offered)}

@@ -117,7 +117,10 @@ def _variant(text: str, outcome: Outcome, source: str, via: str, variant: Varian
 
 
 def _least_alike_first(text: str, others: Iterable[str]) -> list[str]:
-    """Return the texts, the one least like `text` first: a copy with one word changed tests nothing."""
+    """Return the texts, the one least like `text` first.
+
+    A copy with one word changed tests nothing.
+    """
     from rapidfuzz import fuzz
 
     return sorted(others, key=lambda other: fuzz.ratio(text, one_line(first_question(other))))

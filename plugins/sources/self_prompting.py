@@ -35,11 +35,12 @@ from ._writing import first_question, generate, reseeded, shown_text
 
 NAME = "self_prompting"
 TOPICS = (
-    "politicians: 100", "athletes: 40", "sports teams: 40", "sports events: 40", "countries: 40", "cities: 60",
-    "historical figures: 50", "historical events: 50", "wars: 40", "religions: 20", "singers: 50", "songs: 50",
-    "actors and actresses: 50", "movies and TV series: 50", "writers: 30", "books: 30", "painters: 30",
-    "paintings: 30", "composers: 30", "classical music: 30", "tourist attractions: 100", "scientists: 40",
-    "scientific terms: 40", "video games: 40", "animals: 40", "plants: 40", "foods: 40", "enterprises: 50",
+    "politicians: 100", "athletes: 40", "sports teams: 40", "sports events: 40", "countries: 40",
+    "cities: 60", "historical figures: 50", "historical events: 50", "wars: 40", "religions: 20",
+    "singers: 50", "songs: 50", "actors and actresses: 50", "movies and TV series: 50",
+    "writers: 30", "books: 30", "painters: 30", "paintings: 30", "composers: 30",
+    "classical music: 30", "tourist attractions: 100", "scientists: 40", "scientific terms: 40",
+    "video games: 40", "animals: 40", "plants: 40", "foods: 40", "enterprises: 50",
     "international organizations: 50",
 )  # fmt: skip
 _SINGULARS = {
@@ -213,13 +214,13 @@ class SelfPrompting:
         names_by_topic: dict[str, list[str]] = {}
         for topic, prompt, completion in zip(wanted, prompts, written, strict=True):
             # the topic too: a small model often repeats its prompt
-            shown = shown_text(prompt)
+            prompt_words = shown_text(prompt)
             new = names_by_topic[topic] = []
             for name in _listed_names(completion) if completion else []:
                 key = normalise(name) or name
                 if len(new) == wanted[topic]:
                     break
-                if key not in seen and name.lower() not in shown:
+                if key not in seen and name.lower() not in prompt_words:
                     seen.add(key)
                     new.append(name)
         return names_by_topic
@@ -352,7 +353,7 @@ def _asked_texts(asking: Asking) -> set[str]:
 
 
 def _is_fit(draft: Draft, asked: set[str]) -> bool:
-    """Return whether a question was not asked before, has no pronoun, and does not say its answer."""
+    """Return whether a question is new, has no pronoun, and does not say its answer."""
     question = normalise(draft.question)
     says_answer = f" {normalise(draft.answer)} " in f" {question} "
     return question not in asked and not says_answer and not _PRONOUN.search(draft.question)

@@ -23,12 +23,13 @@ from ._topics import no_topics, topics_from
 from ._writing import first_question, generate_texts, reseeded, shown_text
 
 TOPICS = (
-    "rivers", "countries", "capital cities", "mountains", "animals", "plants", "chemical elements", "planets and moons",
-    "scientists", "inventions", "writers", "novels", "painters", "composers", "musical instruments", "films",
-    "sports", "foods", "languages", "wars", "kings and queens", "presidents", "religions", "buildings",
-    "lakes and seas", "cities", "trees", "fruits", "insects", "fish", "singers", "actors", "companies", "board games",
-    "vehicles", "tools", "weapons", "clothes", "units of measurement", "mathematicians", "gods and goddesses",
-    "empires", "universities", "famous paintings", "plays", "drinks", "dances", "metals",
+    "rivers", "countries", "capital cities", "mountains", "animals", "plants", "chemical elements",
+    "planets and moons", "scientists", "inventions", "writers", "novels", "painters", "composers",
+    "musical instruments", "films", "sports", "foods", "languages", "wars", "kings and queens",
+    "presidents", "religions", "buildings", "lakes and seas", "cities", "trees", "fruits",
+    "insects", "fish", "singers", "actors", "companies", "board games", "vehicles", "tools",
+    "weapons", "clothes", "units of measurement", "mathematicians", "gods and goddesses", "empires",
+    "universities", "famous paintings", "plays", "drinks", "dances", "metals",
 )  # fmt: skip
 
 # Lists of other categories than TOPICS: a small model likes to say its examples over again.
@@ -156,7 +157,10 @@ class Topics:
         seen = {question.via.lower() for question in asked}
         names_by_topic: dict[str, list[str]] = {}
         may_invent = self._more
-        while (missing := count - sum(map(len, names_by_topic.values()))) > 0:
+        while True:
+            missing = count - sum(map(len, names_by_topic.values()))
+            if missing <= 0:
+                break
             if not waiting and may_invent:
                 may_invent, waiting = False, self._new_topics(asking, list(names_asked))
             if not waiting:
@@ -189,11 +193,11 @@ class Topics:
         written = generate_texts(reseeded_asking, prompts, self._listing, LISTS_PER_TOPIC)
         names_by_topic: dict[str, list[str]] = {}
         for (topic, names), prompt, texts in zip(earlier.items(), prompts, written, strict=True):
-            shown = shown_text(prompt)  # a small model often repeats its examples
+            prompt_words = shown_text(prompt)  # a small model often repeats its examples
             new = [
                 name
                 for name in _most_listed_first(texts)
-                if name.lower() not in shown and name.lower() not in seen
+                if name.lower() not in prompt_words and name.lower() not in seen
             ]
             names_by_topic[topic] = _distinct(new, names)[: _MAX_LISTED * self._per_topic]
             seen |= {name.lower() for name in names_by_topic[topic]}
@@ -237,14 +241,14 @@ def _question_prompt(
     asking: Asking, examples: Sequence[tuple[str, str, str, str]], topic: str, entity: str
 ) -> Prompt:
     """Return the prompt for a question about an entity, without an example about the same."""
-    shown = [
+    others = [
         f"Topic: {name} ({kind})\nQuestion: {question}\nAnswer: {answer}"
         for name, kind, question, answer in examples
         if name.lower() != entity.lower()
     ]
     return asking.prompt(
         "topics_question",
-        examples="\n\n".join(shown),
+        examples="\n\n".join(others),
         topic=one_line(topic),
         entity=one_line(entity),
     )

@@ -254,12 +254,12 @@ def _names_in_lists(texts: Sequence[str], prompt: Prompt) -> list[str]:
 
     The last name of a list may be cut off, so it is left out.
     """
-    shown = f" {normalise(shown_text(prompt))} "
+    prompt_words = f" {normalise(shown_text(prompt))} "
     names: dict[str, None] = {}
     for text in texts:
         for part in text.split("|")[:-1]:
             name = part.strip(" .\"'*-")
-            if _may_be_name(name) and f" {normalise(name)} " not in shown:
+            if _may_be_name(name) and f" {normalise(name)} " not in prompt_words:
                 names[name] = None
     return list(names)
 

@@ -184,7 +184,7 @@ def _without_kind(plain: str) -> tuple[str, str]:
 
 
 def _words_of_names(text: str) -> Iterator[str]:
-    """Yield the words of a question with a capital (but the first), and those that end in a digit."""
+    """Yield the words with a capital, but the first, and those that end in a digit."""
     for place, word in enumerate(_WORD.findall(text)):
         if place and word[0].isupper():
             yield from content(_plain(word))

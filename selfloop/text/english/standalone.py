@@ -13,14 +13,14 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from selfloop.text.english.words import (
-    AUXILIARY,
+    AUXILIARY_VERB,
     EST_WORDS,
     FUNCTION_WORDS,
     LEADING_PREPOSITIONS,
     OPEN_NOUNS,
     OPEN_ROLES,
     ORDINALS,
-    QUESTION,
+    QUESTION_WORD,
     RESTRICTING_WORDS,
     ROLES_IN_A_TEXT,
     UNIQUE_THINGS,
@@ -52,7 +52,7 @@ _QUOTED_TITLE = pattern(r"[\"“][^\"”]{2,}[\"”]|(?<!\w)[‘'][^'’]{2,}[�
 _BEGINS_AS_QUESTION = pattern(
     rf"^(?:(?:{any_of(LEADING_PREPOSITIONS)}|according|if|when|while|as) [^,]+, )?"
     rf"(?:(?:{any_of(LEADING_PREPOSITIONS)})\s+)?"
-    rf"(?:{QUESTION}|is|are|was|were|do|does|did|can|could|has|have|had|will|would"
+    rf"(?:{QUESTION_WORD}|is|are|was|were|do|does|did|can|could|has|have|had|will|would"
     r"|should|name)(?:['’]s)?\b",
     re.IGNORECASE,
 )
@@ -66,16 +66,18 @@ _SEVERAL_SENTENCES = pattern(
     r"(?!\b(?:Mrs|Prof|Capt|Sgt|vols?|Inc|approx)\.)\b[^\W\d_]{3,}[.!;] +[^\W\d_]"
     r"|\b\d{1,2}[.)] +(?:Wh|In|How)\w*"
 )
-_SECOND_CLAUSE = rf"\s+(?:(?:in|on|at|by|for) )?(?:{QUESTION}) (?:{AUXILIARY}|many|much|year)\b"
+_SECOND_CLAUSE = (
+    rf"\s+(?:(?:in|on|at|by|for) )?(?:{QUESTION_WORD}) (?:{AUXILIARY_VERB}|many|much|year)\b"
+)
 # "... and why?", "who wrote Hamlet and when was it written?"
 _SEVERAL_QUESTIONS = pattern(
     rf"\band (?:why|how|when|where|who|what)\s*\?$|(?:\b(?:and|or|but)|;){_SECOND_CLAUSE}"
-    rf"|^(?:{QUESTION}|{AUXILIARY})\b.*,(?!\s+wh(?:ich|o)\b){_SECOND_CLAUSE}",
+    rf"|^(?:{QUESTION_WORD}|{AUXILIARY_VERB})\b.*,(?!\s+wh(?:ich|o)\b){_SECOND_CLAUSE}",
     re.IGNORECASE,
 )
 # "Is Paris in France or in Spain?", "the Nile or the Amazon?", "A) ... B) ...", "true or false"
 _OFFERS_ANSWERS = pattern(
-    rf"^(?:{AUXILIARY})\b.*\bor\b(?! (?:more|less|so|not)\b)|[,:] [^,]* or [^,]*\?$"
+    rf"^(?:{AUXILIARY_VERB})\b.*\bor\b(?! (?:more|less|so|not)\b)|[,:] [^,]* or [^,]*\?$"
     r"|\b(?:[A-D]\)|\([a-d]\)|[a-d]\) )|\b(?:true or false|yes or no)\b",
     re.IGNORECASE,
 )
@@ -120,10 +122,12 @@ _EMPTY_IT = pattern(
     r"|necessarily|customary|traditional|believed|true)\b"
     r"|\btime is it\b|\bmakes? it\b|\bday is it\b"
 )
-_AUXILIARY_OR_QUESTION_WORD = pattern(rf"{AUXILIARY}|{QUESTION}", re.IGNORECASE)
+_AUXILIARY_OR_QUESTION_WORD = pattern(rf"{AUXILIARY_VERB}|{QUESTION_WORD}", re.IGNORECASE)
 # "when two gases ..., what do THEY form"
 _CLAUSE_BEFORE = pattern(r"\b(?:if|when|after|before|while) (?:an?|two|the) .*,", re.IGNORECASE)
-_ASKS_FOR_NOUN = pattern(rf"(?:{QUESTION})\s+(?:{AUXILIARY})\s+(?:the|a|an)\b", re.IGNORECASE)
+_ASKS_FOR_NOUN = pattern(
+    rf"(?:{QUESTION_WORD})\s+(?:{AUXILIARY_VERB})\s+(?:the|a|an)\b", re.IGNORECASE
+)
 
 # --- what it leaves open
 
@@ -149,7 +153,7 @@ _NAME_OF = pattern(r".*\bname of the ([\w-]+)(?: ([\w-]+))?\s*\?", re.IGNORECASE
 _INVENTS = pattern(r"\b(?:invent|patent|pioneer|domesticat|creat|develop|introduc)", re.IGNORECASE)
 # "Who is the boss?", "Where was the winner born?"
 _ASKS_WHO_THE = pattern(
-    rf"(?:{QUESTION})(?:['’]s)? (?:{AUXILIARY}) the ([\w-]+)"
+    rf"(?:{QUESTION_WORD})(?:['’]s)? (?:{AUXILIARY_VERB}) the ([\w-]+)"
     r"(?: (?:today|now|here|like|called|born))?\?",
     re.IGNORECASE,
 )
@@ -237,7 +241,10 @@ def _has_name(words: Sequence[str]) -> bool:
 
 
 def _is_in_title_case(words: Sequence[str]) -> bool:
-    """Return whether even small words have capitals ("Who Is The Author"): then they tell nothing."""
+    """Return whether even small words have capitals, so that capitals tell nothing.
+
+    "Who Is The Author Of The Book?"
+    """
     small = [word for word in words[1:] if _FUNCTION_WORD.fullmatch(word)]
     return bool(small) and all(word[0].isupper() for word in small)
 
@@ -318,7 +325,7 @@ def _noun_of(phrase: Sequence[str]) -> str:
 
 
 def _names_no_kind(words: Sequence[str]) -> bool:
-    """Return whether a question names no kind of thing: "Who is president?", "Which is largest?"."""
+    """Return whether a question names no kind of thing: "Who is president?"."""
     telling = [word for word in words if not _FUNCTION_WORD.fullmatch(word)]
     if len(telling) == 1 and _OPEN_ROLE.fullmatch(telling[0]):
         return True

@@ -127,5 +127,5 @@ OFFICES = (
     *listed("Capital Mayor Pope"),
 )
 
-QUESTION = any_of(QUESTION_WORDS)
-AUXILIARY = any_of(AUXILIARIES)
+QUESTION_WORD = any_of(QUESTION_WORDS)
+AUXILIARY_VERB = any_of(AUXILIARIES)
