@@ -83,7 +83,7 @@ def made() -> Path:
 
 
 def drawn(sides: list[list[Attempt]], size: int, seed: int) -> Pairs:
-    """Return `size` known and as many unknown questions, at random; who stands beside whom means nothing."""
+    """Return `size` known and as many unknown questions, at random and in no order."""
     rng = random.Random(seed)
     size = min(size, *map(len, sides))
     return list(zip(*(rng.sample(side, size) for side in sides), strict=True))

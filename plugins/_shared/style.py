@@ -45,9 +45,9 @@ def balanced(
     """
     if len(pairs) < 2:
         return list(pairs)
-    known = [known_one for known_one, _ in pairs]
+    known: list[Tried] = [of_pair for of_pair, _ in pairs]
     # the unknown questions of the pairs come first, then the spare ones that are no partner
-    offered = [other for _, other in pairs]
+    offered: list[Tried] = [other for _, other in pairs]
     taken = {normalise(tried.question.text) for tried in (*known, *offered)}
     offered += [tried for tried in spare if normalise(tried.question.text) not in taken]
     table = _word_table([tried.question.text for tried in (*known, *offered)])

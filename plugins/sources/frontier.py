@@ -71,7 +71,7 @@ class Frontier:
         asked = {*asking.past.questions, *asking.past.dropped}
         questions: dict[str, Question] = {}
         for kind, group, texts in zip(kinds, groups, written, strict=True):
-            topic = group[-1].question.topic
+            topic = group[-1].question.topic  # the seed's: the prompt ends in it
             for text in map(first_question, texts):
                 if text and text not in asked:
                     questions.setdefault(text, Question(text, "frontier", topic, via=kind))

@@ -94,6 +94,7 @@ def _due_first(asking: Asking, beliefs: list[Outcome], checks: list[Outcome]) ->
 
     A check that was dropped counts too: the others have their turn before another is tried.
     """
+    # of each belief: the last round in which it, or a variant of it, was asked
     last_round = {belief.question.text: belief.round for belief in beliefs}
     for check in checks:
         text = check.question.variant_of

@@ -140,6 +140,7 @@ class SelfPrompting:
     def pipeline(self, asking: Asking) -> tuple[list[Question], dict[str, int]]:
         """Return the questions, and how many of what each step left, in the order of the steps."""
         count = max(1, round(asking.n / self._yields))
+        # each step has a seed of its own: another count in one changes no draw of another
         pairs = self._entities(reseeded(asking, "list"), count)
         passages = self._passages(reseeded(asking, "passage"), pairs)
         answers = self._answers(reseeded(asking, "entities"), passages)
@@ -181,6 +182,7 @@ class SelfPrompting:
         }
         uses = Counter(topic for topic, _ in asked)
         seen = {normalise(entity) for _, entity in asked}
+        # topic by topic, in the order in which each first got a name
         names_by_topic: dict[str, list[str]] = {}
         open_quotas = dict(self._quotas)
         for number in range(MAX_LISTINGS):
@@ -192,7 +194,7 @@ class SelfPrompting:
             for topic, names in listed.items():
                 names_by_topic.setdefault(topic, []).extend(names)
                 uses[topic] += len(names)
-                if not names:
+                if not names:  # its share goes to the others in the next listing
                     del open_quotas[topic]
         pairs = []
         for topic, names in names_by_topic.items():
@@ -287,6 +289,7 @@ class SelfPrompting:
             prompts.append(
                 asking.prompt("self_prompting_check", passage=passage, question=question)
             )
+        # the same question about the same passage is checked once
         distinct = list(dict.fromkeys(prompts))
         written = _generate_one(asking, distinct, [self._greedy] * len(distinct))
         completions = dict(zip(distinct, written, strict=True))
@@ -334,7 +337,7 @@ def shares(quotas: Mapping[str, int], uses: Mapping[str, int], count: int) -> di
     total, whole = sum(quotas.values()), count + sum(uses.get(topic, 0) for topic in quotas)
     lacks = {topic: quota * whole / total - uses.get(topic, 0) for topic, quota in quotas.items()}
     counts = Counter[str]()
-    for _ in range(count):
+    for _ in range(count):  # the topic that lacks most gets the next one
         topic = max(lacks, key=lacks.__getitem__)
         lacks[topic] -= 1
         counts[topic] += 1

@@ -128,6 +128,7 @@ class Topics:
         pairs = self._new_entities(asking, count)
         rng = random.Random(asking.seed)
         example_sets = [rng.sample(EXAMPLES, EXAMPLES_PER_SET) for _ in range(EXAMPLE_SETS)]
+        # the second question about an entity comes after the first of all: a round may stop there
         wanted = pairs * self._per_entity
         prompts = [
             _question_prompt(asking, rng.choice(example_sets), topic, entity)
@@ -156,7 +157,7 @@ class Topics:
         waiting = sorted(names_asked, key=lambda topic: (uses[topic], rng.random()))
         seen = {question.via.lower() for question in asked}
         names_by_topic: dict[str, list[str]] = {}
-        may_invent = self._more
+        may_invent = self._more  # more topics, once
         while True:
             missing = count - sum(map(len, names_by_topic.values()))
             if missing <= 0:
@@ -167,6 +168,7 @@ class Topics:
                 break
             size = math.ceil(missing / self._per_topic)
             batch, waiting = waiting[:size], waiting[size:]
+            # a new topic has no entities yet
             earlier = {topic: list(names_asked.get(topic, ())) for topic in batch}
             names_by_topic |= self._listed(asking, earlier, seen)
         return _in_turn(names_by_topic)[:count]
@@ -183,6 +185,7 @@ class Topics:
         examples = _shown_lists(rng.sample(LISTS, LISTS_SHOWN))
         prompts = []
         for topic, names in earlier.items():
+            # a list that is begun goes on; a small model begins a new one with its examples
             begun = rng.sample(names, min(_MAX_START, len(names)))
             start = "".join(f" {one_line(name)} |" for name in begun)
             prompts.append(
@@ -265,10 +268,10 @@ def listed_names(text: str) -> list[str]:
     """
     *parts, _ = re.split(r"[|,;•、،]", text)
     names = [part.strip(" .\"'*-0123456789)") for part in parts]
-    return list(filter(_may_be_name, names))
+    return list(filter(_is_short_name, names))
 
 
-def _may_be_name(text: str) -> bool:
+def _is_short_name(text: str) -> bool:
     return (
         bool(text)
         and len(text.split()) <= _MAX_NAME_WORDS

@@ -76,7 +76,7 @@ class Variants:
         earlier = EarlierQuestions(asking)
         if not earlier.in_turn:
             return []
-        total = sum(self._shares.values())
+        total = sum(self._shares.values())  # shares count relatively
         counts = {}
         for kind, share in self._shares.items():
             # rounded up by the remainder: the quotient of two floats may be rounded to a whole
@@ -224,6 +224,7 @@ def swap(question: Question, other: str) -> Question | None:
     """Return the question with `other` in place of its entity; None where it makes no other one."""
     text = question.text
     start, end = entity_place(question)
+    # compared as normalised texts, replaced as it stands
     entity, words = text[start:end], normalise(other)
     if not entity or not words:
         return None
@@ -259,12 +260,12 @@ def _names_in_lists(texts: Sequence[str], prompt: Prompt) -> list[str]:
     for text in texts:
         for part in text.split("|")[:-1]:
             name = part.strip(" .\"'*-")
-            if _may_be_name(name) and f" {normalise(name)} " not in prompt_words:
+            if _is_listed_name(name) and f" {normalise(name)} " not in prompt_words:
                 names[name] = None
     return list(names)
 
 
-def _may_be_name(text: str) -> bool:
+def _is_listed_name(text: str) -> bool:
     return (
         bool(text)
         and len(text.split()) <= _MAX_NAME_WORDS

@@ -33,7 +33,10 @@ _WORDS = re.compile(
 )
 _DASHES = str.maketrans({**dict.fromkeys("‐‑‒–—―−", "-"), **dict.fromkeys("‘’ʼ`´", "'")})
 _QUOTES = " \t\r\n\"“”«»'"
-_QUESTION_WORDS = frozenset("who whom whose when where why how in on at of for to from".split())
+_QUESTION_WORDS = frozenset((
+    "who", "whom", "whose", "when", "where", "why", "how",
+    "in", "on", "at", "of", "for", "to", "from",
+))  # fmt: skip
 _ARTICLES = frozenset(("a", "an", "the"))
 _PRESENT = frozenset(("what", "which", "is", "are", "do", "does"))
 _PAST = frozenset(("was", "were", "did"))
@@ -49,25 +52,31 @@ def gist(question: str) -> tuple[str, ...]:
     counts, present or past; the verb's place does not. "Name", "tell me", "what's" and the like say
     nothing.
     """
+    # 1. One form of letters, dashes and apostrophes, without quotes around it.
     text = unicodedata.normalize("NFKC", question).casefold().translate(_DASHES).strip(_QUOTES)
+    # 2. Without "Tell me" before it and "please?" after it.
     text = _OPENINGS.sub("", text, count=1) if _OPENINGS.match(text) else text
     text = _CLOSINGS.sub("", text)
+    # 3. One spelling: "what's" as "what is", "U.S." as "us", "1,000" as "1000".
     text = _CONTRACTED.sub(r"\1 is", text)
     text = _INITIALS.sub(lambda initials: initials[0].replace(".", ""), text)
     text = _HYPHEN.sub(" ", text)
     text = _THOUSANDS.sub("", text)
+    # 4. The words that tell questions apart.
     words = [word.strip("'") for word in _WORDS.findall(text)]
     telling = [word for word in words if word not in _SILENT]
-    if telling[:2] == ["name", "of"]:
+    if telling[:2] == ["name", "of"]:  # "the name of the capital" is the capital
         telling = telling[2:]
     if not telling:
         return ()
+    # 5. One order of genitives, and the tense.
     ordered = _genitive_as_of(telling)
     return tuple(ordered) if _PAST.isdisjoint(words) else (*ordered, _PAST_MARK)
 
 
 def _genitive_as_of(words: list[str]) -> list[str]:
     """Return "utah's capital" as "capital of utah"; words without one such genitive stay as is."""
+    # Two genitives, an "of", or a question word before it: the order may matter, so it stays.
     owners = [index for index, word in enumerate(words) if word.endswith("'s")]
     if len(owners) != 1 or "of" in words or words[0] in _QUESTION_WORDS:
         return words

@@ -108,7 +108,7 @@ def test_style_tells_where_it_does_and_not_where_it_does_not() -> None:
 
 
 def test_the_two_of_a_pair_stay_together() -> None:
-    """Pairs that share a word nobody else has: apart, it would be learnt from one and be wrong of the other."""
+    """Pairs that share a rare word: apart, it would be learnt and be wrong of the other."""
     pairs = [
         (tried(f"Who ruled {n} {n}x {n}y of A{n}?"), tried(f"Who ruled {n} {n}x {n}y of B{n}?"))
         for n in NAMES

@@ -1,4 +1,4 @@
-"""The Self-Prompting pipeline: what each step makes of what the model writes, and what it does with nonsense."""
+"""The Self-Prompting pipeline: what each step makes of what the model writes, and of nonsense."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -235,7 +235,8 @@ def test_nonsense_is_no_question(reply: str) -> None:
 
 
 def test_one_and_many() -> None:
-    assert [singular(t) for t in ("rivers", "cities", "species", "classical music", "buses", "glass", "日本の川")] == [
+    topics = ("rivers", "cities", "species", "classical music", "buses", "glass", "日本の川")
+    assert [singular(topic) for topic in topics] == [
         "river", "city", "species", "classical music", "buse", "glass", "日本の川",
     ]  # fmt: skip
     assert {singular(t) for t in ("movies", "actors and actresses")} == {
@@ -367,7 +368,8 @@ def test_spans() -> None:
         "with 3 people."
     )
     assert named_spans(text) == [
-        "Marie Curie", "7 November 1867", "May 1934", "The Radiation", "Warsaw", "J. K. Rowling", "St. Helena", "Greek",
+        "Marie Curie", "7 November 1867", "May 1934", "The Radiation", "Warsaw", "J. K. Rowling",
+        "St. Helena", "Greek",
         "Zeus", "May 5, 2001", "Apollo 11", "8,849 metres", "3 people",
     ]  # fmt: skip
     assert named_spans("Otto ran. So did Otto.") == ["Otto"]

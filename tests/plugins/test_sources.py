@@ -210,7 +210,7 @@ def test_dry_topics_are_followed_by_the_models_own() -> None:
     "listed", ["", "no list at all", "|||", "one | " * 20, "x" * 10_000, "Plato | Plato |"]
 )
 def test_a_model_that_lists_nothing_new_ends_the_source(listed: str) -> None:
-    """Also with nothing but one entity, which is an example or is known: bounded calls, and no question."""
+    """Also with one entity alone, an example or a known one: bounded calls, and no question."""
     backend = Heard({r"Question:$": ["Who is one?"], "": [listed]})
     source, past = (
         topics.Topics(),
