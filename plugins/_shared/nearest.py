@@ -3,8 +3,8 @@
 An inverted index holds, for each word, the questions that have it. Counting over the words of a
 new question gives the words that it shares with every other, and so a bound on their likeness. The
 questions are then compared in full, those with the highest bound first, until no bound left is
-above the likeness found. So the answer is exact, and 20,000 questions cost 0.2 ms
-(`benchmarks/nearest.py`).
+above the likeness found. So the answer is exact, and among 20,000 questions it takes less than a
+millisecond (`benchmarks/nearest.py`).
 """
 
 from array import array
