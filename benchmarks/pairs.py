@@ -21,17 +21,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from selfloop_plugins._shared.pairs import (
-    balanced,
-    believed,
-    halves,
-    matched,
-    style_auroc,
-    texts,
-    transfer_auroc,
-    transfer_gap,
-    unknown,
-)
+from selfloop_plugins._shared.pairs import believed, halves, matched, texts, unknown
+from selfloop_plugins._shared.style import balanced, style_auroc, transfer_auroc, transfer_gap
 
 from selfloop import Attempt
 from selfloop.runner import run
@@ -92,9 +83,7 @@ def made() -> Path:
 
 
 def drawn(sides: list[list[Attempt]], size: int, seed: int) -> Pairs:
-    """Return `size` known and as many unknown questions, at random; who stands beside whom means
-    nothing.
-    """
+    """Return `size` known and as many unknown questions, at random and in no order."""
     rng = random.Random(seed)
     size = min(size, *map(len, sides))
     return list(zip(*(rng.sample(side, size) for side in sides), strict=True))

@@ -760,7 +760,7 @@ class Letters:
 
 
 class Dictated:
-    """A sampler that draws the characters of a text, and an output that makes each as likely as its number."""
+    """A sampler that draws the characters of a text, and an output with likelihoods by number."""
 
     def __init__(self, text: str) -> None:
         self.left = [*map(ord, text), 0]
@@ -874,7 +874,7 @@ THINKS = "<think>\nThe user asks for a capital.\n</think>\n\nParis\n"
 
 
 def test_fault_every_sample_is_a_thought(work: Path, selfloop: Selfloop) -> None:
-    """faults.md: `<think>\\n...</think>\\n\\nParis` with the default stop was a belief of 1.00 in "<think>"."""
+    """faults.md: a thought with the default stop was a belief of 1.00 in "<think>"."""
     run = played(
         work, selfloop, {r"Answer:\s*$": [THINKS]}, "What is the capital of France?\n", AGREEMENT
     )
@@ -927,7 +927,7 @@ def test_empty_text_is_no_belief(work: Path, selfloop: Selfloop) -> None:
 def test_fault_a_recipe_without_verifiers_leaves_an_echo_undecided(
     work: Path, selfloop: Selfloop
 ) -> None:
-    """faults.md: "What is the capital of Poland? - Poland" was a belief of .93, and Hermes one of .91."""
+    """faults.md: "What is the capital of Poland? - Poland" was a belief of .93."""
     replies = {r"Poland\?\nAnswer:\s*$": ["Poland"], r"Answer:\s*$": ["Hermes"]}
     run = played(work, selfloop, replies, f"{POLAND}\nWhat is Hermes's name?\n", PLAIN)
     assert [(one.decision, one.confidence) for one in attempts_of(run)] == [("undecided", 0.5)] * 2
@@ -951,7 +951,10 @@ def test_fault_one_question_across_rounds(second: str, work: Path, selfloop: Sel
 
 def test_two_wordings_in_one_round_are_one_belief(work: Path, selfloop: Selfloop) -> None:
     replies = {r"Answer:\s*$": ["Salt Lake City"]}
-    texts = "What is the capital of Utah?\nWhich is the capital of Utah?\nWhat is the capital of Ohio?\n"
+    texts = (
+        "What is the capital of Utah?\nWhich is the capital of Utah?\n"
+        "What is the capital of Ohio?\n"
+    )
     run = played(work, selfloop, replies, texts, AGREEMENT)
     assert [one.decision for one in attempts_of(run)] == ["belief"] * 3, "each is answered"
     assert len(Past.from_rounds(rounds_of(run)).beliefs) == 2
@@ -1021,7 +1024,7 @@ def test_no_answer_is_taught() -> None:
 
 
 def test_what_is_stored_keeps_its_name_where_no_blank_is_skipped(work: Path) -> None:
-    """The keys of completions that earlier versions stored: a run of theirs goes on without the model."""
+    """The keys of completions that earlier versions stored: their runs go on without the model."""
     store = Store(work / "run", write=True)
     recorder = Recorder(ScriptedBackend({"": ["x"]}), store, lambda event: None)
     plain = Request("Answer:", Sampling(0.7, max_tokens=24, stop=("\n",)), seed=3)

@@ -1,4 +1,4 @@
-"""One rule for the same answer and one for declining: the faults that made them, their properties, and their bounds."""
+"""One rule for the same answer and one for declining: faults, properties and bounds."""
 
 import importlib
 import json
@@ -25,10 +25,13 @@ Write = Callable[[Mapping[str, str]], Path]
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("-5", "5"), ("1.5", "15"), ("C++", "C"), ("C#", "C"), ("A+", "A"), ("A-", "A"), ("10:30", "1030"),
+        ("-5", "5"), ("1.5", "15"), ("C++", "C"), ("C#", "C"), ("A+", "A"), ("A-", "A"), ("10:30",
+        "1030"),
         ("3/4", "34"),
-        ("50%", "50"), ("$5", "5"), ("5 km", "5 m"), ("Vitamin A", "Vitamin"), ("A and B", "B"), ("44 BC", "44"),
-        ("か", "が"), ("दिल्ली", "दल्ला"), ("5, 100", "5100"), ("Python 3.10", "Python 3.1"), (".NET", "NET"),
+        ("50%", "50"), ("$5", "5"), ("5 km", "5 m"), ("Vitamin A", "Vitamin"), ("A and B", "B"),
+        ("44 BC", "44"),
+        ("か", "が"), ("दिल्ली", "दल्ला"), ("5, 100", "5100"), ("Python 3.10", "Python 3.1"),
+        (".NET", "NET"),
         ("+", "×"),
     ],
 )  # fmt: skip
@@ -40,13 +43,16 @@ def test_different(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (normalize("NFD", "São Paulo"), "São Paulo"), ("1914–1918", "1914-1918"), ("東京。", "東京"),
+        (normalize("NFD", "São Paulo"), "São Paulo"), ("1914–1918", "1914-1918"),
+        ("東京。", "東京"),
         ("“Hamlet”", "Hamlet"),
         ("Don’t", "Don't"), ("1,000", "1000"), ("1\u202f000", "1000"), ("1.0", "1"), ("½", "0.5"),
         ("two", "2"), ("٣", "3"),
-        ("May 5, 2020", "5 May 2020"), ("$5", "5 dollars"), ("5km", "5 kilometres"), ("AT&T", "AT and T"),
+        ("May 5, 2020", "5 May 2020"), ("$5", "5 dollars"), ("5km", "5 kilometres"), ("AT&T",
+        "AT and T"),
         ("A", "a."),
-        ("The The", "the the"), ("Ｔｏｋｙｏ", "Tokyo"), ("¿París?", "paris"), ("**Paris**", "Paris"), ("D.C.", "DC"),
+        ("The The", "the the"), ("Ｔｏｋｙｏ", "Tokyo"), ("¿París?", "paris"), ("**Paris**",
+        "Paris"), ("D.C.", "DC"),
     ],
 )  # fmt: skip
 def test_the_same(one: str, other: str) -> None:
@@ -117,12 +123,14 @@ def test_the_squad_rule_is_the_published_one() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "I have no idea.", "Don't know", "N/A", "不知道", "Je ne sais pas", "There is no such king", "It is unknown",
+        "I have no idea.", "Don't know", "N/A", "不知道", "Je ne sais pas", "There is no such king",
+        "It is unknown",
         "As an AI language model, I cannot answer that.",
         "I'm sorry, but I don't have information about that.", "Unknown",
         "I don't know, but I think Paris", "No lo sé", "Ich weiß es nicht", "Não sei",
         "Не знаю", "わかりません", "لا أعرف",
-        "मुझे नहीं पता", "Non lo so", "Bilmiyorum", "نمی‌دانم", "Nie wiem", "Ik weet het niet", "모르겠습니다",
+        "मुझे नहीं पता", "Non lo so", "Bilmiyorum", "نمی‌دانم", "Nie wiem", "Ik weet het niet",
+        "모르겠습니다",
         "Saya tidak tahu",
         "Tôi không biết", "", "...",
     ],
@@ -134,7 +142,8 @@ def test_declining(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "Sorry", "I Can't Tell You Why", "A", "No Idea (band)", "Unknown Pleasures", "The Unknown Soldier",
+        "Sorry", "I Can't Tell You Why", "A", "No Idea (band)", "Unknown Pleasures",
+        "The Unknown Soldier",
         "Don't Know Why",
         "Nobody Knows", "None of the above", "None", "Paris, but I'm not sure",
         "As an AI language model, I would say Paris.",

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from selfloop.text.answers import declines
-
-from .patterns import pattern
+from selfloop.text.patterns import pattern
 
 _WORD = pattern(r"[^\W_]+(?:['’][^\W_]+)*['’]?")
 # scripts without spaces between words: Thai, Lao, Chinese, Japanese, Korean

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le
-from selfloop_plugins._shared.entities import spans
-from selfloop_plugins.scorers.balance import form
-from selfloop_plugins.scorers.novelty import Near, Sketch, sketch
+from selfloop_plugins._shared.nearest import NearestQuestions
 
 from selfloop import Attempt, Component, Round, hookimpl
 from selfloop.events import Event, RoundEnded, RunStarted
@@ -22,6 +20,9 @@ from selfloop.storage.atomic import appending
 from selfloop.storage.plain_json import parsed
 from selfloop.storage.run_folder import RunFolder
 from selfloop.text.display import printable
+from selfloop.text.english.entities import named_spans
+from selfloop.text.english.forms import opening_form
+from selfloop.text.english.likeness import Sketch, sketch
 
 Share = Annotated[float, Gt(0), Le(1)]
 MAX_PAIRS = 1000  # pairs of questions whose distance is taken
@@ -52,7 +53,7 @@ class Diversity:
         self._folder, self._near = folder, near
         self._file = RunFolder(folder).diversity
         self._least_new, self._most_repeats, self._most_form = least_new, most_repeats, most_form
-        self._earlier: Near | None = None
+        self._earlier: NearestQuestions | None = None
         self._first_new: int | None = None
         self._entities = set[str]()
 
@@ -101,7 +102,7 @@ class Diversity:
             names.update(name.lower() for name in _entity_names(attempt))
         new_names = names - self._entities
         self._entities |= names
-        forms = Counter(form(attempt.question.text) for attempt in asked)
+        forms = Counter(opening_form(attempt.question.text) for attempt in asked)
         distances = [*_embedding_distances(asked)]
         return {
             "round": ended.number,
@@ -123,7 +124,7 @@ class Diversity:
         A new question is also not near one before it in this round.
         """
         if self._earlier is None:
-            self._earlier = Near()
+            self._earlier = NearestQuestions()
         # first against earlier rounds alone, then question by question
         repeated = [self._earlier.nearest(question)[0] >= self._near for question in sketches]
         new = 0
@@ -157,7 +158,7 @@ def _entity_names(attempt: Attempt) -> list[str]:
     """Return the names in a question, and the entity that it is about; frames are no entities."""
     question = attempt.question
     about = [question.via] if question.via and question.via.lower() in question.text.lower() else []
-    return [*spans(question.text), *about]
+    return [*named_spans(question.text), *about]
 
 
 def _embedding_distances(attempts: Sequence[Attempt]) -> Iterator[float]:

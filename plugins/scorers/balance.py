@@ -2,18 +2,16 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
-from selfloop_plugins._shared.patterns import pattern
 
 from selfloop import Asking, Component, Question, Score, hookimpl
-from selfloop.text.answers import content
+from selfloop.text.english.forms import opening_form
 
 Share = Annotated[float, Gt(0), Le(1)]
-_WORD = pattern(r"[^\W_]+(?:['’.-][^\W_]+)*")
-_WIDE = 8  # words of a form at most: a question may be of common words alone
+_ROUNDING = 1e-9  # 0.1 * 30 is a little less than 3
 
 
 class Balance:
@@ -34,53 +32,47 @@ class Balance:
         least: Annotated[int, Ge(1)] = 20,
     ) -> None:
         self._shares = {"form": form_share, "topic": topic_share}
-        self._least = least
+        self._min_questions = least
 
     def score(self, questions: Sequence[Question], asking: Asking) -> list[Score]:
-        """Return 1 or 0 for each question."""
-        now = [
-            o.question
-            for o in asking.past.outcomes
-            if o.round == asking.round and o.decision != "dropped"
-        ]
-        had = Counter(key for question in now for key in _keys(question))
-        wanted = max(self._least, len(now) + asking.n)
-        room = {
-            kind: max(1, math.floor(share * wanted + 1e-9)) for kind, share in self._shares.items()
+        """Return 1 or 0 for each question, 0 with the reason."""
+        counts = Counter[tuple[str, str]]()
+        kept = 0  # questions of this round so far
+        for outcome in asking.past.outcomes:
+            if outcome.round == asking.round and outcome.decision != "dropped":
+                counts.update(_groups(outcome.question))
+                kept += 1
+        wanted = max(self._min_questions, kept + asking.n)
+        limits = {
+            kind: max(1, math.floor(share * wanted + _ROUNDING))
+            for kind, share in self._shares.items()
         }
         scores = []
         for question in questions:
-            keys = list(_keys(question))
-            full = next(
-                (
-                    f"{kind} {name!r} has its share ({room[kind]})"
-                    for kind, name in keys
-                    if had[kind, name] >= room[kind]
-                ),
-                "",
-            )
-            scores.append(Score("balance", 0.0 if full else 1.0, full))
-            had.update(() if full else keys)
+            groups = _groups(question)
+            reason = _full_group(groups, counts, limits)
+            scores.append(Score("balance", 0.0 if reason else 1.0, reason))
+            if not reason:
+                counts.update(groups)
         return scores
 
 
-def _keys(question: Question) -> Iterator[tuple[str, str]]:
-    """Yield the form and, if it has one, the topic of a question."""
-    yield "form", form(question.text)
-    if question.topic:
-        yield "topic", question.topic.lower()
+def _full_group(
+    groups: Sequence[tuple[str, str]],
+    counts: Counter[tuple[str, str]],
+    limits: dict[str, int],
+) -> str:
+    """Return which group of a question has its share already, or an empty string."""
+    for kind, name in groups:
+        if counts[kind, name] >= limits[kind]:
+            return f"{kind} {name!r} has its share ({limits[kind]})"
+    return ""
 
 
-def form(text: str) -> str:
-    """Return a question up to its first word with a meaning, names and numbers masked."""
-    found = list[str]()
-    for place, word in enumerate(_WORD.findall(text)[:_WIDE]):
-        if place and (word[0].isupper() or word[0].isdigit()):
-            return " ".join([*found, "_"])
-        found.append(word.lower())
-        if content(word):
-            break
-    return " ".join(found)
+def _groups(question: Question) -> list[tuple[str, str]]:
+    """Return the form and, if it has one, the topic of a question: pairs of kind and name."""
+    form = ("form", opening_form(question.text))
+    return [form, ("topic", question.topic.lower())] if question.topic else [form]
 
 
 @hookimpl

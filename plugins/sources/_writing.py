@@ -1,84 +1,114 @@
-"""What the sources that let the model write share: drawing texts, and reading questions out of them."""
+"""What sources share: generating texts, reading questions out of them, and the earlier questions
+of a run.
+"""
 
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from itertools import islice
+from operator import attrgetter
 
-from selfloop_plugins._shared.patterns import pattern
-
-from selfloop import Asking, Completion, Outcome, Request, Sampling
+from selfloop import Asking, Completion, Outcome, Question, Request, Sampling
 from selfloop.config.prompts import Prompt, is_open
-from selfloop.errors import RecipeError, RequestError
+from selfloop.errors import RequestError
+from selfloop.text.patterns import pattern
 
-_ENDS = pattern(r"[?？؟]")
+_QUESTION_MARK = pattern(r"[?？؟]")
+_LIST_MARKS = "-*•0123456789.) \"'“"  # before a question in a list, with quotes around it
 
 
 def first_question(text: str) -> str:
     """Return `text` up to its first question mark, without list marks and quotes around it."""
     text = text.strip()
-    found = _ENDS.search(text)
-    return (text[: found.end()] if found else text).strip().lstrip("-*•0123456789.) \"'“").strip()
+    if mark := _QUESTION_MARK.search(text):
+        text = text[: mark.end()].strip()
+    return text.lstrip(_LIST_MARKS).strip()
 
 
-def draw(
+def generate(
+    asking: Asking,
+    prompts: Sequence[Prompt],
+    samplings: Sequence[Sampling],
+    n: int = 1,
+    open_turn: bool = False,
+) -> list[list[Completion]]:
+    """Return `n` completions for each prompt, in order, and none for one the backend refuses.
+
+    All requests go out in one call. Each prompt has a seed of its own, that depends on
+    `asking.seed` and its place. Raises RequestError where the backend refuses all.
+    """
+    rng = random.Random(asking.seed)
+    requests = []
+    for prompt, sampling in zip(prompts, samplings, strict=True):
+        is_open_turn = open_turn or is_open(prompt)
+        seed = rng.getrandbits(32)
+        requests.append(Request(prompt, sampling, n=n, seed=seed, open_turn=is_open_turn))
+    completions: list[list[Completion]] = [[] for _ in requests]
+    refusals: list[RequestError] = []
+    # a backend yields completions as they finish, in any order
+    for index, result in asking.backend.generate(requests):
+        if isinstance(result, RequestError):
+            refusals.append(result)
+        else:
+            completions[index].append(result)
+    if refusals and not any(completions):
+        raise refusals[0]
+    return [sorted(samples, key=attrgetter("sample")) for samples in completions]
+
+
+def generate_texts(
     asking: Asking,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     n: int = 1,
     open_turn: bool = False,
 ) -> list[list[str]]:
-    """Return `n` texts for each prompt, in order, and none for one the backend refuses; if it
-    refuses all, it raises.
-
-    Each prompt has a seed of its own, that depends on `asking.seed` and its place.
-    """
-    rng = random.Random(asking.seed)
-    requests = [
-        Request(
-            prompt, sampling, n=n, seed=rng.getrandbits(32), open_turn=open_turn or is_open(prompt)
-        )
-        for prompt in prompts
+    """Return what `generate` does, with one sampling for all prompts and texts only."""
+    samplings = [sampling] * len(prompts)
+    return [
+        list(map(attrgetter("text"), samples))
+        for samples in generate(asking, prompts, samplings, n=n, open_turn=open_turn)
     ]
-    found: list[list[Completion]] = [[] for _ in requests]
-    refused: list[RequestError] = []
-    for index, result in asking.backend.generate(requests):
-        if isinstance(result, RequestError):
-            refused.append(result)
-        else:
-            found[index].append(result)
-    if refused and not any(found):
-        raise refused[0]
-    return [[c.text for c in sorted(got, key=lambda c: c.sample)] for got in found]
 
 
-def prompt_text(prompt: Prompt) -> str:
-    """Return all that a prompt shows, in lower case: a small model likes to say it over again."""
-    return (
-        prompt if isinstance(prompt, str) else " ".join(message.content for message in prompt)
-    ).lower()
+def texts_if_any(
+    asking: Asking, prompts: Sequence[Prompt], sampling: Sampling, n: int
+) -> list[list[str]]:
+    """Return what `generate_texts` does, and no texts where the backend refuses all.
 
-
-def topic_lines(path: Path) -> list[str]:
-    """Return the lines of a topics file; raise RecipeError where it cannot be read."""
+    For a step that the others can do without.
+    """
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(
-            f"ask.sources: cannot read the topics file {path}: {error}. Give UTF-8 text."
-        ) from error
+        return generate_texts(asking, prompts, sampling, n=n)
+    except RequestError:
+        return [[] for _ in prompts]
 
 
-def again(asking: Asking, *what: str | int) -> Asking:
+def shown_text(prompt: Prompt) -> str:
+    """Return all that a prompt shows, in lower case: a small model often repeats it."""
+    if isinstance(prompt, str):
+        return prompt.lower()
+    return " ".join(message.content for message in prompt).lower()
+
+
+def reseeded(asking: Asking, *labels: str | int) -> Asking:
     """Return `asking` with another seed, for a second draw in the same call."""
-    return replace(asking, seed=random.Random(f"{asking.seed} {what}").getrandbits(32))
+    return replace(asking, seed=random.Random(f"{asking.seed} {labels}").getrandbits(32))
 
 
-def earlier(asking: Asking) -> list[Outcome]:
-    """Return the last outcome of each question that was asked in an earlier round, in the order first asked."""
-    last = {
-        o.question.text: o
-        for o in asking.past.outcomes
-        if o.round < asking.round and o.decision != "dropped"
-    }
+def earlier_outcomes(asking: Asking) -> list[Outcome]:
+    """Return the last outcome of each question asked in an earlier round, in the order first asked.
+
+    Questions that were dropped are left out.
+    """
+    last: dict[str, Outcome] = {}
+    for outcome in asking.past.outcomes:
+        if outcome.round < asking.round and outcome.decision != "dropped":
+            last[outcome.question.text] = outcome
     return list(last.values())
+
+
+def not_asked_yet(questions: Sequence[Question], asking: Asking) -> list[Question]:
+    """Return the first `asking.n` questions that were neither asked nor dropped in this run."""
+    asked = {*asking.past.questions, *asking.past.dropped}
+    return list(islice((q for q in questions if q.text not in asked), asking.n))

@@ -6,21 +6,26 @@ questions tend to follow. From round 2 a list of the run's own questions is a fr
 drawn in proportion to what they have yielded.
 """
 
+import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from annotated_types import Ge, Gt, MinLen
-from selfloop_plugins._shared.patterns import pattern
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.prompt_text import one_line as line
+from selfloop_plugins._shared.prompt_text import one_line
 
 from selfloop import Asking, Component, Message, Question, Sampling, hookimpl
+from selfloop.text.patterns import pattern
 
-from ._writing import draw, earlier, first_question
+from ._writing import earlier_outcomes, first_question, generate_texts
 
-OWN = "own"
+OWN_QUESTIONS = "own"  # the frame of the run's own questions, as the record names it
+LIST_LENGTH = 4  # own questions in a frame
+TEXTS_PER_LIST = 8  # they share a list, and its cost
+MIN_FRAME_SHARE = 0.05  # of the draws: what a frame yields is known only while it is drawn
+_CREDITED, _CREDITED_KEPT = 4, 2  # questions of each frame before it was ever drawn
 # What follows the mark at the beginning of a frame's last line begins the question. Left with no
 # beginning, a small base model writes five fragments for each question; with one, a fragment for
 # five questions.
@@ -39,7 +44,8 @@ FRAMES = (
     "Numbers quiz\n\n1. How many",
 )
 OPENINGS = ("", "What", "Who", "Which", "Where", "When", "How many", "In which")
-_MARK = pattern(r"^\W*(\d+[.)]|-|\w+:)\s*")
+# "1. ", "- ", "Q: "
+_LIST_MARK = pattern(r"^\W*(\d+[.)]|-|\w+:)\s*")
 
 
 class BlankSlate:
@@ -63,92 +69,116 @@ class BlankSlate:
         own: bool = True,
     ) -> None:
         self._sampling = Sampling(temperature, top_p=top_p, max_tokens=max_tokens, stop=("\n",))
-        self._oversample, self._own = oversample, own
+        self._oversample, self._with_own = oversample, own
         self._frames, self._openings = frames, openings
 
     def ask(self, asking: Asking) -> list[Question]:
         """Return what was written, fragments and all: the scorers sort them out."""
         count = max(1, round(asking.n * self._oversample))
         rng = random.Random(asking.seed)
-        good = _good(asking) if self._own else []
-        bare = dict.fromkeys(
-            map(_name, self._openings if asking.backend.describe().chat else self._frames)
-        )
-        names = [*bare, OWN] if len(good) >= 4 else [*bare]
-        drawn = Counter(rng.choices(names, shares(names, asking), k=count))
-        return [*self._framed(asking, drawn), *self._owned(asking, good, drawn[OWN], rng)]
-
-    def _framed(self, asking: Asking, drawn: Counter[str]) -> list[Question]:
-        """Return what follows the empty turn, or the frames."""
-        if asking.backend.describe().chat:
-            frames = [o for o in self._openings for _ in range(drawn[_name(o)])]
-            written = draw(
-                asking, [(Message("user", o),) for o in frames], self._sampling, open_turn=True
-            )
-            begun = frames
-        else:
-            frames = [f for f in self._frames for _ in range(drawn[_name(f)])]
-            written = draw(asking, frames, self._sampling)
-            begun = [_begun(frame) for frame in frames]
-        found = zip(begun, frames, written, strict=True)
-        texts = [
-            (_question(start, text), _name(frame)) for start, frame, got in found for text in got
-        ]
-        return [Question(text, "blank_slate", via=via) for text, via in texts if text]
-
-    def _owned(
-        self, asking: Asking, good: Sequence[str], count: int, rng: random.Random
-    ) -> list[Question]:
-        """Return what follows lists of four of the run's own questions; eight texts share a list, and its cost."""
-        lists = [rng.sample(good, 4) for _ in range(-(-count // 8))]
-        prompts = [
-            asking.prompt("blank_slate_own", examples="\n".join(f"- {q}" for q in own))
-            for own in lists
-        ]
-        texts = [text for got in draw(asking, prompts, self._sampling, n=8) for text in got][:count]
+        answered = _answered_questions(asking) if self._with_own else []
+        is_chat = asking.backend.describe().chat
+        frames = self._openings if is_chat else self._frames
+        names = list(dict.fromkeys(map(_frame_name, frames)))
+        if len(answered) >= LIST_LENGTH:
+            names.append(OWN_QUESTIONS)
+        draws = Counter(rng.choices(names, frame_weights(names, asking), k=count))
+        drawn_frames = []
+        for frame in frames:
+            drawn_frames += [frame] * draws[_frame_name(frame)]
+        after_frames = self._after_turns if is_chat else self._after_texts
         return [
-            Question(found, "blank_slate", via=OWN)
-            for text in texts
-            if (found := first_question(text))
+            *after_frames(asking, drawn_frames),
+            *self._after_own_questions(asking, answered, draws[OWN_QUESTIONS], rng),
         ]
 
+    def _after_turns(self, asking: Asking, openings: Sequence[str]) -> list[Question]:
+        """Return what a chat model writes into user turns with these openings."""
+        prompts = [(Message("user", opening),) for opening in openings]
+        written = generate_texts(asking, prompts, self._sampling, open_turn=True)
+        return list(_joined_questions(openings, openings, written))
 
-def _name(frame: str) -> str:
-    return line(frame) or "empty turn"
+    def _after_texts(self, asking: Asking, frames: Sequence[str]) -> list[Question]:
+        """Return what a base model writes after text frames."""
+        written = generate_texts(asking, frames, self._sampling)
+        return list(_joined_questions(frames, list(map(_opening_of, frames)), written))
+
+    def _after_own_questions(
+        self, asking: Asking, answered: Sequence[str], count: int, rng: random.Random
+    ) -> list[Question]:
+        """Return what follows lists of the run's own questions."""
+        prompts = []
+        for _ in range(math.ceil(count / TEXTS_PER_LIST)):
+            examples = "\n".join(f"- {text}" for text in rng.sample(answered, LIST_LENGTH))
+            prompts.append(asking.prompt("blank_slate_own", examples=examples))
+        texts: list[str] = []
+        for samples in generate_texts(asking, prompts, self._sampling, n=TEXTS_PER_LIST):
+            texts += samples
+        questions = map(first_question, texts[:count])
+        return [Question(text, "blank_slate", via=OWN_QUESTIONS) for text in questions if text]
 
 
-def _begun(frame: str) -> str:
-    last = frame.rpartition("\n")[2]
-    return last[found.end() :] if (found := _MARK.match(last)) else ""
+def _joined_questions(
+    frames: Sequence[str], openings: Sequence[str], written: Sequence[Sequence[str]]
+) -> Iterator[Question]:
+    """Yield the questions that begin with the opening of each frame and go on as it was written."""
+    for frame, opening, texts in zip(frames, openings, written, strict=True):
+        for text in texts:
+            question = _joined_question(opening, text)
+            if question:
+                yield Question(question, "blank_slate", via=_frame_name(frame))
 
 
-def _question(begun: str, text: str) -> str:
+def _frame_name(frame: str) -> str:
+    """Return a frame as the record names it."""
+    return one_line(frame) or "empty turn"
+
+
+def _opening_of(frame: str) -> str:
+    """Return the beginning of a question in a frame's last line, behind its list mark."""
+    last_line = frame.rpartition("\n")[2]
+    mark = _LIST_MARK.match(last_line)
+    return last_line[mark.end() :] if mark else ""
+
+
+def _joined_question(opening: str, text: str) -> str:
+    """Return the question that `text` ends, or an empty string where it says nothing."""
     if not first_question(text):
         return ""
     # no space before it and a capital: it does not go on, it begins a question of its own
-    fresh = text[:1].isupper()
-    return first_question(text if fresh else begun + text)
+    begins_anew = text[:1].isupper()
+    return first_question(text if begins_anew else opening + text)
 
 
-def _good(asking: Asking) -> list[str]:
-    """Return the questions of earlier rounds that the model did not decline; what it knows the most of comes again."""
-    return [line(o.question.text) for o in earlier(asking) if o.decision in ("belief", "undecided")]
+def _answered_questions(asking: Asking) -> list[str]:
+    """Return the questions of earlier rounds that the model did not decline.
 
-
-def shares(names: Sequence[str], asking: Asking, floor: float = 0.05) -> list[float]:
-    """Return the weight of each frame: the share of its questions that were asked, of which it has
-    four on credit.
-
-    No frame falls under `floor` of all, for what it yields is known only while it is drawn.
+    So the model asks more about what it knows the most of.
     """
-    written, lost = Counter[str](), Counter[str]()
+    return [
+        one_line(outcome.question.text)
+        for outcome in earlier_outcomes(asking)
+        if outcome.decision in ("belief", "undecided")
+    ]
+
+
+def frame_weights(names: Sequence[str], asking: Asking) -> list[float]:
+    """Return the weight of each frame: the share of its questions that were kept.
+
+    Each has two kept of four on credit, and none falls under `MIN_FRAME_SHARE` of all.
+    """
+    written, dropped = Counter[str](), Counter[str]()
     for outcome in asking.past.outcomes:
         if outcome.question.source == "blank_slate":
             written[outcome.question.via] += 1
-            lost[outcome.question.via] += outcome.decision == "dropped"
-    yields = [(written[name] - lost[name] + 2) / (written[name] + 4) for name in names]
-    least = min(floor, 1 / (2 * len(names))) * sum(yields)
-    return [max(one, least) for one in yields]
+            dropped[outcome.question.via] += outcome.decision == "dropped"
+    yields = []
+    for name in names:
+        kept = written[name] - dropped[name]
+        yields.append((kept + _CREDITED_KEPT) / (written[name] + _CREDITED))
+    # with very many frames half of an equal share is less
+    floor = min(MIN_FRAME_SHARE, 1 / (2 * len(names))) * sum(yields)
+    return [max(weight, floor) for weight in yields]
 
 
 @hookimpl

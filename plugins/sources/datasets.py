@@ -1,4 +1,6 @@
-"""`dataset`: questions with all their accepted answers, from a file or from the usual closed-book data sets."""
+"""`dataset`: questions with all their accepted answers, from a file or from the usual closed-book
+data sets.
+"""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +12,8 @@ from selfloop import Asking, Component, Question, hookimpl
 from selfloop.data import Columns, Table, read, read_hub
 from selfloop.data.hub import SETS, known
 from selfloop.errors import RecipeError
+
+from ._writing import not_asked_yet
 
 
 class Dataset:
@@ -38,23 +42,20 @@ class Dataset:
         skip_broken: bool = False,
     ) -> None:
         check_name(name, path)
-        self.table: Table
+        table: Table
         if path is not None:
-            wanted = Columns(question_column, answers_column)
-            self.table = read(
-                path, "eval", wanted, split=split, skip_broken=skip_broken, source=name or ""
+            columns = Columns(question_column, answers_column)
+            table = read(
+                path, "eval", columns, split=split, skip_broken=skip_broken, source=name or ""
             )
         else:
-            assert name is not None
-            self.table = read_hub(name, split)
-        self.table = self.table.sampled(limit, seed)
+            assert name is not None  # `check_name` has seen to it
+            table = read_hub(name, split)
+        self.table = table.sampled(limit, seed)
 
     def ask(self, asking: Asking) -> list[Question]:
         """Return the next questions that were not asked yet."""
-        asked = {*asking.past.questions, *asking.past.dropped}
-        return [question for question in self.table.questions if question.text not in asked][
-            : asking.n
-        ]
+        return not_asked_yet(self.table.questions, asking)
 
 
 def check_name(name: str | None, path: Path | None) -> None:

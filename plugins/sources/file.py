@@ -1,6 +1,5 @@
 """`file`: the user's own questions, from a file of any format that `selfloop.data` reads."""
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,8 @@ import click
 
 from selfloop import Asking, Component, Question, hookimpl
 from selfloop.data import Columns, Table, Use, read
+
+from ._writing import not_asked_yet
 
 
 class QuestionFile:
@@ -35,19 +36,14 @@ class QuestionFile:
         answer_column: str = "",
         quiet: bool = False,
     ) -> None:
-        wanted = Columns(question_column, answers_column, answer_column)
+        columns = Columns(question_column, answers_column, answer_column)
         use: Use = "score" if judge else "ask"
-        self.table: Table = read(path, use, wanted, skip_broken=skip_broken, source="file")
+        self.table: Table = read(path, use, columns, skip_broken=skip_broken, source="file")
         self.questions = self.table.questions
 
     def ask(self, asking: Asking) -> list[Question]:
         """Return the next questions that were not asked yet."""
-        asked = {*asking.past.questions, *asking.past.dropped}
-        return list(
-            islice(
-                (question for question in self.questions if question.text not in asked), asking.n
-            )
-        )
+        return not_asked_yet(self.questions, asking)
 
 
 def check(*, quiet: bool = False, **options: Any) -> None:

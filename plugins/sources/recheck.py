@@ -17,11 +17,11 @@ from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop import Asking, Component, Outcome, Question, hookimpl
 from selfloop.text.answers import normalise
 
-from ._writing import earlier
-from .variants import reworded, turned
+from ._rewording import reversed_questions, reworded_questions
+from ._writing import earlier_outcomes
 
-Check = Literal["reworded", "reversed"]
-SPARE = 2  # candidates for each check wanted: for many the model finds no other words
+CheckKind = Literal["reworded", "reversed"]
+OVERSAMPLE = 2  # beliefs for each check wanted: for many the model finds no other words
 
 
 class Again:
@@ -37,54 +37,71 @@ class Again:
         self,
         *,
         share_of_beliefs: Annotated[float, Gt(0), Le(1)] = 0.25,
-        kinds: Annotated[tuple[Check, ...], MinLen(1)] = ("reworded", "reversed"),
+        kinds: Annotated[tuple[CheckKind, ...], MinLen(1)] = ("reworded", "reversed"),
     ) -> None:
         self._share, self._kinds = share_of_beliefs, tuple(dict.fromkeys(kinds))
 
     def ask(self, asking: Asking) -> list[Question]:
         """Return one check of each belief that is due."""
-        held = [
-            o
-            for o in earlier(asking)
-            if o.decision == "belief" and o.question.variant != "reworded"
+        beliefs = [
+            outcome
+            for outcome in earlier_outcomes(asking)
+            if outcome.decision == "belief" and outcome.question.variant != "reworded"
         ]
         checks = [o for o in asking.past.outcomes if o.question.variant in ("reworded", "reversed")]
-        now = sum(
-            o.round >= asking.round and o.question.source == "again" and o.decision != "dropped"
-            for o in checks
-        )
-        count = min(asking.n, math.ceil(self._share * len(held)) - now)
+        # other calls of the same round have written some already
+        written = sum(_counts_for_round(check, asking.round) for check in checks)
+        count = min(asking.n, math.ceil(self._share * len(beliefs)) - written)
         if count <= 0:
             return []
-        written = Counter(o.question.variant_of for o in checks)
-        taken = {normalise(o.question.text) for o in asking.past.outcomes}
-        due = _due(asking, held, checks)[: SPARE * count]
-        found: dict[str, Question] = {}
-        for spare in range(len(self._kinds)):
-            for i, kind in enumerate(self._kinds):
-                left = [o for o in due if o.question.text not in found]
-                own = [
-                    o for o in left if (written[o.question.text] + spare) % len(self._kinds) == i
-                ]
-                write = reworded if kind == "reworded" else turned
-                found |= {
-                    question.variant_of: question for question in write(asking, own, taken, "again")
-                }
-        return [found[o.question.text] for o in due if o.question.text in found][:count]
+        due = _due_first(asking, beliefs, checks)[: OVERSAMPLE * count]
+        questions = self._checks_of(asking, due, checks)
+        in_order = [questions.get(outcome.question.text) for outcome in due]
+        return [question for question in in_order if question][:count]
+
+    def _checks_of(
+        self, asking: Asking, due: list[Outcome], checks: list[Outcome]
+    ) -> dict[str, Question]:
+        """Return a check of each belief for which the model has one, by the belief's question."""
+        check_counts = Counter(check.question.variant_of for check in checks)
+        taken = {normalise(outcome.question.text) for outcome in asking.past.outcomes}
+        questions: dict[str, Question] = {}
+        # In attempt 0 each belief is checked by the kind whose turn it is, in the next attempt, if
+        # there was no such question, by the next kind, and so on.
+        for attempt in range(len(self._kinds)):
+            for place, kind in enumerate(self._kinds):
+                of_kind = []
+                for outcome in due:
+                    text = outcome.question.text
+                    turn = (check_counts[text] + attempt) % len(self._kinds)
+                    if text not in questions and turn == place:
+                        of_kind.append(outcome)
+                write = reworded_questions if kind == "reworded" else reversed_questions
+                for question in write(asking, of_kind, taken, "again"):
+                    questions[question.variant_of] = question
+        return questions
 
 
-def _due(asking: Asking, held: list[Outcome], checks: list[Outcome]) -> list[Outcome]:
+def _counts_for_round(check: Outcome, number: int) -> bool:
+    """Return whether a check was asked by this source in a round, or later, and not dropped."""
+    is_ours = check.question.source == "again"
+    return check.round >= number and is_ours and check.decision != "dropped"
+
+
+def _due_first(asking: Asking, beliefs: list[Outcome], checks: list[Outcome]) -> list[Outcome]:
     """Return the beliefs, those first that were asked or checked in the earliest round; within a
     round at random.
 
     A check that was dropped counts too: the others have their turn before another is tried.
     """
-    last = {o.question.text: o.round for o in held}
+    # of each belief: the last round in which it, or a variant of it, was asked
+    last_round = {belief.question.text: belief.round for belief in beliefs}
     for check in checks:
-        if check.question.variant_of in last:
-            last[check.question.variant_of] = max(last[check.question.variant_of], check.round)
-    shuffled = random.Random(f"{asking.seed} due").sample(held, len(held))
-    return sorted(shuffled, key=lambda o: last[o.question.text])
+        text = check.question.variant_of
+        if text in last_round:
+            last_round[text] = max(last_round[text], check.round)
+    shuffled = random.Random(f"{asking.seed} due").sample(beliefs, len(beliefs))
+    return sorted(shuffled, key=lambda belief: last_round[belief.question.text])
 
 
 @hookimpl

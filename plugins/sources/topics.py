@@ -1,33 +1,35 @@
-"""`topics`: topic -> entities that the model lists -> questions about each (after Li et al.
-
-2022, arXiv 2212.08635).
+"""`topics`: topic -> entities that the model lists -> questions about each (after Li et al. 2022,
+arXiv 2212.08635).
 """
 
+import math
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.prompt_text import one_line as line
+from selfloop_plugins._shared.prompt_text import one_line
 
 from selfloop import Asking, Component, Question, Sampling, hookimpl
 from selfloop.config.prompts import Prompt
-from selfloop.errors import RecipeError
-from selfloop.text.answers import content, normalise
+from selfloop.text.answers import normalise
+from selfloop.text.english.mentions import mentions
 
-from ._writing import again, draw, first_question, prompt_text, topic_lines
+from ._topics import no_topics, topics_from
+from ._writing import first_question, generate_texts, reseeded, shown_text
 
 TOPICS = (
-    "rivers", "countries", "capital cities", "mountains", "animals", "plants", "chemical elements", "planets and moons",
-    "scientists", "inventions", "writers", "novels", "painters", "composers", "musical instruments", "films",
-    "sports", "foods", "languages", "wars", "kings and queens", "presidents", "religions", "buildings",
-    "lakes and seas", "cities", "trees", "fruits", "insects", "fish", "singers", "actors", "companies", "board games",
-    "vehicles", "tools", "weapons", "clothes", "units of measurement", "mathematicians", "gods and goddesses",
-    "empires", "universities", "famous paintings", "plays", "drinks", "dances", "metals",
+    "rivers", "countries", "capital cities", "mountains", "animals", "plants", "chemical elements",
+    "planets and moons", "scientists", "inventions", "writers", "novels", "painters", "composers",
+    "musical instruments", "films", "sports", "foods", "languages", "wars", "kings and queens",
+    "presidents", "religions", "buildings", "lakes and seas", "cities", "trees", "fruits",
+    "insects", "fish", "singers", "actors", "companies", "board games", "vehicles", "tools",
+    "weapons", "clothes", "units of measurement", "mathematicians", "gods and goddesses", "empires",
+    "universities", "famous paintings", "plays", "drinks", "dances", "metals",
 )  # fmt: skip
 
 # Lists of other categories than TOPICS: a small model likes to say its examples over again.
@@ -48,9 +50,9 @@ LISTS = (
     ("organs of the body", "heart | liver | kidney | lung | brain | stomach"),
 )
 
-# Questions of many forms, each with its answer: shown without one, the model asks about whatever it
-# likes.
-SHOWN = (
+# Entity, topic, question and answer, of many forms: shown without an answer, the model asks about
+# whatever it likes.
+EXAMPLES = (
     ("Mount Everest", "mountains", "How high is Mount Everest?", "8,849 metres"),
     ("Marie Curie", "scientists", "In which country was Marie Curie born?", "Poland"),
     ("ruby", "gemstones", "What colour is a ruby?", "red"),
@@ -81,7 +83,17 @@ SHOWN = (
         "the USA and the Soviet Union",
     ),
 )
-_SETS = 4  # sets of examples a call: prompts that begin the same cost the model little
+EXAMPLE_SETS = 4  # sets of examples a call: prompts that begin the same cost the model little
+EXAMPLES_PER_SET = 8
+LISTS_SHOWN = 5
+LISTS_PER_TOPIC = 4  # drawn from the model: a name in several of them is no invention
+TOPIC_LISTS = 4  # prompts for more topics
+TOPICS_PER_LIST = 8  # topics shown in each
+_MAX_NAME_WORDS = 5
+_MAX_START = 3  # entities asked about before that a list begins with
+_MAX_LISTED = 3  # times `per_topic`: the names of a topic that are kept
+
+Pair = tuple[str, str]  # topic and entity
 
 
 class Topics:
@@ -104,176 +116,206 @@ class Topics:
         oversample: Annotated[float, Ge(1)] = 2.2,
         more: bool = True,
     ) -> None:
-        read = f"the topics file {topics_file}"
-        self._topics = (
-            _given(topic_lines(topics_file), read) if topics_file else _given(topics, "topics")
-        )
-        self._per_topic, self._per_entity, self._oversample, self._more = (
-            per_topic,
-            per_entity,
-            oversample,
-            more,
-        )
+        self._topics = _distinct_topics(*topics_from(topics_file, topics))
+        self._per_topic, self._per_entity = per_topic, per_entity
+        self._oversample, self._more = oversample, more
         self._listing = Sampling(0.8, top_p=0.95, max_tokens=48, stop=("\n",))
         self._asking = Sampling(temperature, top_p=0.95, max_tokens=32, stop=("\n",))
 
     def ask(self, asking: Asking) -> list[Question]:
         """Return the questions that name what they were to be about."""
-        pairs = self._entities(
-            asking, max(1, round(asking.n * self._oversample / self._per_entity))
-        )
+        count = max(1, round(asking.n * self._oversample / self._per_entity))
+        pairs = self._new_entities(asking, count)
         rng = random.Random(asking.seed)
-        shown = [rng.sample(SHOWN, 8) for _ in range(_SETS)]
-        wanted = [pair for _ in range(self._per_entity) for pair in pairs]
-        prompts = [_prompt(asking, rng.choice(shown), topic, entity) for topic, entity in wanted]
-        found: dict[str, Question] = {}
-        for (topic, entity), got in zip(wanted, draw(asking, prompts, self._asking), strict=True):
-            for text in map(first_question, got):
-                if names(text, entity, topic):
-                    found.setdefault(text, Question(text, "topics", topic, via=entity))
-        return list(found.values())
+        example_sets = [rng.sample(EXAMPLES, EXAMPLES_PER_SET) for _ in range(EXAMPLE_SETS)]
+        # the second question about an entity comes after the first of all: a round may stop there
+        wanted = pairs * self._per_entity
+        prompts = [
+            _question_prompt(asking, rng.choice(example_sets), topic, entity)
+            for topic, entity in wanted
+        ]
+        questions: dict[str, Question] = {}
+        written = generate_texts(asking, prompts, self._asking)
+        for (topic, entity), texts in zip(wanted, written, strict=True):
+            for text in map(first_question, texts):
+                if mentions(text, entity, topic):
+                    questions.setdefault(text, Question(text, "topics", topic, via=entity))
+        return list(questions.values())
 
-    def _entities(self, asking: Asking, count: int) -> list[tuple[str, str]]:
-        """Return up to `count` new (topic, entity) pairs, the topics in turn; ask for new topics where they run dry."""
-        had = [o.question for o in asking.past.outcomes if o.question.source == "topics"]
-        known = {topic: dict[str, None]() for topic in (*self._topics, *(q.topic for q in had))}
-        for question in had:
-            known[question.topic][question.via] = None
-        uses, rng = Counter(question.topic for question in had), random.Random(asking.seed)
-        waiting = sorted(known, key=lambda topic: (uses[topic], rng.random()))
-        found: dict[str, list[str]] = {}
-        seen = {question.via.lower() for question in had}
-        invented = not self._more
-        while (missing := count - sum(map(len, found.values()))) > 0:
-            if not waiting and not invented:
-                invented, waiting = True, self._new_topics(asking, list(known))
+    def _new_entities(self, asking: Asking, count: int) -> list[Pair]:
+        """Return up to `count` new pairs, the topics in turn.
+
+        Those asked about least come first. Where the topics run dry the model is asked for new
+        ones, once.
+        """
+        asked = [o.question for o in asking.past.outcomes if o.question.source == "topics"]
+        # a dictionary of names without values keeps their order
+        names_asked: dict[str, dict[str, None]] = {topic: {} for topic in self._topics}
+        for question in asked:
+            names_asked.setdefault(question.topic, {})[question.via] = None
+        uses, rng = Counter(question.topic for question in asked), random.Random(asking.seed)
+        waiting = sorted(names_asked, key=lambda topic: (uses[topic], rng.random()))
+        seen = {question.via.lower() for question in asked}
+        names_by_topic: dict[str, list[str]] = {}
+        may_invent = self._more  # more topics, once
+        while True:
+            missing = count - sum(map(len, names_by_topic.values()))
+            if missing <= 0:
+                break
+            if not waiting and may_invent:
+                may_invent, waiting = False, self._new_topics(asking, list(names_asked))
             if not waiting:
                 break
-            size = -(-missing // self._per_topic)
-            now, waiting = waiting[:size], waiting[size:]
-            found |= self._listed(
-                asking, {topic: list(known.get(topic, ())) for topic in now}, seen
-            )
-        ordered = [
-            (topic, own[i]) for i in range(count) for topic, own in found.items() if i < len(own)
-        ]
-        return ordered[:count]
+            size = math.ceil(missing / self._per_topic)
+            batch, waiting = waiting[:size], waiting[size:]
+            # a new topic has no entities yet
+            earlier = {topic: list(names_asked.get(topic, ())) for topic in batch}
+            names_by_topic |= self._listed(asking, earlier, seen)
+        return _in_turn(names_by_topic)[:count]
 
     def _listed(
-        self, asking: Asking, topics: dict[str, list[str]], seen: set[str]
+        self, asking: Asking, earlier: Mapping[str, Sequence[str]], seen: set[str]
     ) -> dict[str, list[str]]:
-        """Return the new entities of each topic, after a few that were asked about already; `seen` grows by them."""
-        told = again(asking, *topics)
-        rng = random.Random(told.seed)
-        examples = _lists(rng.sample(LISTS, 5))
-        starts = [
-            "".join(f" {line(e)} |" for e in rng.sample(own, min(3, len(own))))
-            for own in topics.values()
-        ]
-        prompts = [
-            asking.prompt("topics_entities", examples=examples, topic=line(topic), start=start)
-            for topic, start in zip(topics, starts, strict=True)
-        ]
-        found = dict[str, list[str]]()
-        for (topic, own), prompt, texts in zip(
-            topics.items(), prompts, draw(told, prompts, self._listing, 4), strict=True
-        ):
-            shown = prompt_text(prompt)  # a small model likes to say its examples over again
+        """Return the new entities of each topic, after a few that were asked about already.
+
+        `earlier` has the topics with their entities. `seen` grows by the new ones.
+        """
+        reseeded_asking = reseeded(asking, *earlier)
+        rng = random.Random(reseeded_asking.seed)
+        examples = _shown_lists(rng.sample(LISTS, LISTS_SHOWN))
+        prompts = []
+        for topic, names in earlier.items():
+            # a list that is begun goes on; a small model begins a new one with its examples
+            begun = rng.sample(names, min(_MAX_START, len(names)))
+            start = "".join(f" {one_line(name)} |" for name in begun)
+            prompts.append(
+                asking.prompt(
+                    "topics_entities", examples=examples, topic=one_line(topic), start=start
+                )
+            )
+        written = generate_texts(reseeded_asking, prompts, self._listing, LISTS_PER_TOPIC)
+        names_by_topic: dict[str, list[str]] = {}
+        for (topic, names), prompt, texts in zip(earlier.items(), prompts, written, strict=True):
+            prompt_words = shown_text(prompt)  # a small model often repeats its examples
             new = [
                 name
-                for name in _agreed(texts)
-                if name.lower() not in shown and name.lower() not in seen
+                for name in _most_listed_first(texts)
+                if name.lower() not in prompt_words and name.lower() not in seen
             ]
-            found[topic] = _apart(new, own)[: 3 * self._per_topic]
-            seen |= {name.lower() for name in found[topic]}
-        return found
+            names_by_topic[topic] = _distinct(new, names)[: _MAX_LISTED * self._per_topic]
+            seen |= {name.lower() for name in names_by_topic[topic]}
+        return names_by_topic
 
-    def _new_topics(self, asking: Asking, known: Sequence[str]) -> list[str]:
-        """Return topics that the model lists after some of the known ones."""
-        told = again(asking, "more")
-        rng = random.Random(told.seed)
-        shown = [rng.sample(known, min(8, len(known))) for _ in range(4)]
-        prompts = [
-            asking.prompt("topics_more", known=" | ".join(map(line, topics))) for topics in shown
-        ]
-        texts = [text for got in draw(told, prompts, self._listing, n=4) for text in got]
-        had = {topic.lower() for topic in known}
-        listed = dict.fromkeys(name.lower() for text in texts for name in entities(text))
-        return [topic for topic in listed if topic not in had]
-
-
-def _given(topics: Sequence[str], where: str) -> tuple[str, ...]:
-    found = tuple(dict.fromkeys(name for topic in topics if (name := line(topic))))
-    if not found:
-        raise RecipeError(
-            f"ask.sources: {where} has no topics. Name one at least, or leave the option out."
-        )
-    return found
+    def _new_topics(self, asking: Asking, topics: Sequence[str]) -> list[str]:
+        """Return topics that the model lists after some of these."""
+        reseeded_asking = reseeded(asking, "more")
+        rng = random.Random(reseeded_asking.seed)
+        prompts = []
+        for _ in range(TOPIC_LISTS):
+            sample = rng.sample(topics, min(TOPICS_PER_LIST, len(topics)))
+            prompts.append(asking.prompt("topics_more", known=" | ".join(map(one_line, sample))))
+        known = {topic.lower() for topic in topics}
+        new: dict[str, None] = {}
+        for texts in generate_texts(reseeded_asking, prompts, self._listing, n=LISTS_PER_TOPIC):
+            for text in texts:
+                new |= dict.fromkeys(name.lower() for name in listed_names(text))
+        return [topic for topic in new if topic not in known]
 
 
-def _prompt(
-    asking: Asking, shown: Sequence[tuple[str, str, str, str]], topic: str, entity: str
+def _distinct_topics(lines: Sequence[str], where: str) -> tuple[str, ...]:
+    """Return the topics in these lines; raise RecipeError where there is none."""
+    topics = tuple(topic for topic in dict.fromkeys(map(one_line, lines)) if topic)
+    if not topics:
+        raise no_topics(where)
+    return topics
+
+
+def _in_turn(names_by_topic: Mapping[str, Sequence[str]]) -> list[Pair]:
+    """Return the first name of each topic, then the second of each, and so on."""
+    pairs = []
+    for place in range(max(map(len, names_by_topic.values()), default=0)):
+        for topic, names in names_by_topic.items():
+            if place < len(names):
+                pairs.append((topic, names[place]))
+    return pairs
+
+
+def _question_prompt(
+    asking: Asking, examples: Sequence[tuple[str, str, str, str]], topic: str, entity: str
 ) -> Prompt:
-    others = [one for one in shown if one[0].lower() != entity.lower()]
-    examples = "\n\n".join(f"Topic: {e} ({t})\nQuestion: {q}\nAnswer: {a}" for e, t, q, a in others)
+    """Return the prompt for a question about an entity, without an example about the same."""
+    others = [
+        f"Topic: {name} ({kind})\nQuestion: {question}\nAnswer: {answer}"
+        for name, kind, question, answer in examples
+        if name.lower() != entity.lower()
+    ]
     return asking.prompt(
-        "topics_question", examples=examples, topic=line(topic), entity=line(entity)
+        "topics_question",
+        examples="\n\n".join(others),
+        topic=one_line(topic),
+        entity=one_line(entity),
     )
 
 
-def _lists(shown: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(f"Category: {category}\nExamples: {examples}" for category, examples in shown)
+def _shown_lists(lists: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"Category: {category}\nExamples: {examples}" for category, examples in lists)
 
 
-def entities(text: str) -> list[str]:
-    """Return the names in a list that the model wrote: one to five words each; the last may be cut off, so it goes."""
-    *whole, _ = [part.strip(" .\"'*-0123456789)") for part in re.split(r"[|,;•、،]", text)]
-    return [
-        part
-        for part in whole
-        if part and len(part.split()) <= 5 and part[0].isalnum() and "(" not in part
-    ]
+def listed_names(text: str) -> list[str]:
+    """Return the names in a list that the model wrote: one to five words each.
+
+    The last may be cut off, so it is left out.
+    """
+    *parts, _ = re.split(r"[|,;•、،]", text)
+    names = [part.strip(" .\"'*-0123456789)") for part in parts]
+    return list(filter(_is_short_name, names))
 
 
-def _agreed(texts: Sequence[str]) -> list[str]:
-    """Return the names in several lists, those in the most lists first: what is made up is in one."""
-    named = [dict.fromkeys(entities(text)) for text in texts]
-    times = Counter(name.lower() for own in named for name in own)
-    once = {name.lower(): name for own in reversed(named) for name in own}
-    order = dict.fromkeys(name.lower() for own in named for name in own)
-    return [once[key] for key in sorted(order, key=lambda key: -times[key])]
+def _is_short_name(text: str) -> bool:
+    return (
+        bool(text)
+        and len(text.split()) <= _MAX_NAME_WORDS
+        and text[0].isalnum()
+        and "(" not in text
+    )
 
 
-def _apart(new: Sequence[str], own: Sequence[str]) -> list[str]:
-    """Return the names of which none has all the words of another, nor of one in `own`: "Nile", "Nile River"."""
-    taken = [set(normalise(name).split()) for name in own]
-    found = []
+def _most_listed_first(texts: Sequence[str]) -> list[str]:
+    """Return the names in several lists, those in the most lists first: an invention is in one.
+
+    Case does not count; the spelling of the first list is kept.
+    """
+    counts = Counter[str]()
+    spellings: dict[str, str] = {}
+    for names in map(_distinct_names, texts):
+        counts.update(name.lower() for name in names)
+        in_this_list = {name.lower(): name for name in names}
+        for key, name in in_this_list.items():
+            spellings.setdefault(key, name)
+    return [spellings[key] for key in sorted(spellings, key=lambda key: -counts[key])]
+
+
+def _distinct_names(text: str) -> list[str]:
+    return list(dict.fromkeys(listed_names(text)))
+
+
+def _distinct(new: Sequence[str], earlier: Sequence[str]) -> list[str]:
+    """Return the new names of which none has all the words of another: "Nile", "Nile River".
+
+    `earlier` names count as others too.
+    """
+    taken = [set(normalise(name).split()) for name in earlier]
+    names = []
     for name in new:
         words = set(normalise(name).split())
-        if not any(words <= other or other <= words for other in taken if other):
-            found.append(name)
+        if not _contains_or_is_contained(words, taken):
+            names.append(name)
             taken.append(words)
-    return found
+    return names
 
 
-def names(question: str, entity: str, topic: str = "") -> bool:
-    """Return whether a question says what it is about: half the words of the entity's name, in
-    singular or plural.
-
-    Words of the topic tell nothing: "Which tree is the tallest?" does not say "oak tree".
-    """
-    kinds = tuple(_stem(word)[:5] for word in content(topic))
-    words = content(entity) or normalise(entity).split()
-    words = [word for word in words if not (kinds and word.startswith(kinds))] or words
-    text = f" {normalise(question)}"
-    said = sum(
-        f" {stem}" in text or (not stem.isascii() and stem in text) for stem in map(_stem, words)
-    )
-    return bool(words) and 2 * said >= len(words)
-
-
-def _stem(word: str) -> str:
-    return word[:-1] if len(word) > 3 and word.endswith("s") else word
+def _contains_or_is_contained(words: set[str], others: Sequence[set[str]]) -> bool:
+    return any(words <= other or other <= words for other in others if other)
 
 
 def check(**options: Any) -> None:

@@ -6,61 +6,45 @@ nothing about wording: see `pairs`. Rewordings and reversals also show where the
 itself (the "reversal curse", Berglund et al. 2023, arXiv 2309.12288).
 """
 
+import math
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import chain, zip_longest
-from typing import Annotated, Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from typing import Annotated, Literal, TypeVar, get_args
 
 from annotated_types import Ge, Gt, MinLen
-from selfloop_plugins._shared.pairs import entity, form
-from selfloop_plugins._shared.patterns import pattern
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.prompt_text import one_line as line
+from selfloop_plugins._shared.prompt_text import one_line
 
 from selfloop import Asking, Component, Outcome, Question, Sampling, hookimpl
 from selfloop.config.prompts import Prompt
-from selfloop.errors import RequestError
-from selfloop.text.answers import content, declines, normalise
+from selfloop.text.answers import normalise
+from selfloop.text.english.forms import masked_form
 
-from ._writing import again, draw, earlier, first_question, prompt_text
+from ._rewording import (
+    entity_of,
+    entity_place,
+    note_if_new,
+    reversed_questions,
+    reworded_questions,
+)
+from ._writing import earlier_outcomes, shown_text, texts_if_any
 
 Kind = Literal["swapped", "reversed", "reworded"]
+Item = TypeVar("Item")
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SHARES: Mapping[Kind, float] = {"swapped": 0.7, "reversed": 0.15, "reworded": 0.15}
 OVERSAMPLE = 1.3  # some repeat an earlier question, or fail a scorer
-TRIES = 8  # texts drawn for a rewording or a reversal: a small model says most questions over again
-
-# A question word, and the nouns that ask for the same; "Who wrote it?" and "When was it written?"
-# are two questions.
-_ASKS_FOR = {
-    "person": (
-        r"who|whom|whose",
-        r"person|man|woman|author|writer|painter|artist|composer|inventor|director|founder",
-    ),
-    "time": (r"when", r"year|date|day|month|century|decade|time"),
-    "place": (
-        r"where",
-        r"place|country|city|continent|location|state|region|town|birthplace|area|part",
-    ),
-    "count": (r"how (?:many|much)", r"number|amount"),
-    "measure": (
-        r"how (?:long|far|high|old|tall|big|large|deep|fast)",
-        r"length|distance|height|age|size|depth|speed",
-    ),
-    "reason": (r"why", r"reason|cause|purpose"),
-}
-# too many questions have such an answer
-_DULL = pattern(r"yes|no|true|false|none|\d{1,2}|zero|one|two|three")
-_ASKS = pattern(
-    r"((in|on|at|of|to|from|by|for|with) )?(what|which|who|whom|whose|when|where|why|how)\b",
-    re.IGNORECASE,
-)
-_TURNING, _REWORDING = (Sampling(t, top_p=0.95, max_tokens=40, stop=("\n",)) for t in (0.6, 0.9))
-_KNOWN = {"belief": 1, "declined": -1}
-_PARTNER = {"belief": "declined", "declined": "belief"}
+_LISTS_PER_NAME = 2  # drawn from the model
+_MAX_NAME_WORDS = 5
+_SWAPS_PER_TURN = 3  # a question that was swapped so often waits one turn longer
+# What an outcome says of the model: it knows, or it does not.
+_KNOWLEDGE = {"belief": 1, "declined": -1}
+_PARTNER_DECISION = {"belief": "declined", "declined": "belief"}
+_ARTICLE = re.compile("^(the|an?) ", re.IGNORECASE)
+_LAST_INDEFINITE = re.compile(r"\b(a)n?( [\"“]?)$")
 
 
 class Variants:
@@ -89,329 +73,205 @@ class Variants:
 
     def ask(self, asking: Asking) -> list[Question]:
         """Return variants of each kind, by its share."""
-        past = Seen(asking)
-        if not past.in_turn:
+        earlier = EarlierQuestions(asking)
+        if not earlier.in_turn:
             return []
-        total = sum(self._shares.values())
-        count = {
-            kind: -int(-asking.n * OVERSAMPLE * share // total)
-            for kind, share in self._shares.items()
-        }
-        beliefs = past.least_tried("reversed", past.known)[: count.get("reversed", 0)]
-        others = past.least_tried("reworded", past.in_turn)[: count.get("reworded", 0)]
+        total = sum(self._shares.values())  # shares count relatively
+        counts = {}
+        for kind, share in self._shares.items():
+            # rounded up by the remainder: the quotient of two floats may be rounded to a whole
+            whole, remainder = divmod(asking.n * OVERSAMPLE * share, total)
+            counts[kind] = int(whole) + (remainder > 0)
+        to_reverse = earlier.least_tried("reversed", earlier.beliefs)
+        to_reword = earlier.least_tried("reworded", earlier.in_turn)
+        to_reverse = to_reverse[: counts.get("reversed", 0)]
+        to_reword = to_reword[: counts.get("reworded", 0)]
         return [
-            *self._swapped(asking, past, count.get("swapped", 0)),
-            *turned(asking, beliefs, past.taken, "variants"),
-            *reworded(asking, others, past.taken, "variants"),
+            *self._swapped(asking, earlier, counts.get("swapped", 0)),
+            *reversed_questions(asking, to_reverse, earlier.taken, "variants"),
+            *reworded_questions(asking, to_reword, earlier.taken, "variants"),
         ]
 
-    def _swapped(self, asking: Asking, past: "Seen", count: int) -> list[Question]:
+    def _swapped(self, asking: Asking, earlier: "EarlierQuestions", count: int) -> list[Question]:
         """Return about `count` questions, those of a seed together."""
-        able = [seed for seed in past.in_turn if past.names[seed.question.text]]
-        seeds = able[: -(-count // self._per_question)]
-        listed = self._listed(asking, [past.names[seed.question.text] for seed in seeds])
-        return [
-            q
-            for seed, names in zip(seeds, listed, strict=True)
-            for q in self._others(seed, names, past)
-        ]
+        seeds = [seed for seed in earlier.in_turn if earlier.entities[seed.question.text]]
+        seeds = seeds[: math.ceil(count / self._per_question)]
+        entities = [earlier.entities[seed.question.text] for seed in seeds]
+        questions: list[Question] = []
+        for seed, names in zip(seeds, self._listed_names(asking, entities), strict=True):
+            questions += self._swaps_of(seed, names, earlier)
+        return questions
 
-    def _others(self, seed: Outcome, listed: Sequence[str], past: "Seen") -> Iterator[Question]:
-        """Yield the seed's question of other things, in turn of those of earlier questions and of those listed."""
-        found = 0
-        for other in chain.from_iterable(zip_longest(past.same_kind(seed), listed, fillvalue="")):
-            question = swap(seed.question, other)
-            if question and past.take(question.text):
+    def _swaps_of(
+        self, seed: Outcome, listed: Sequence[str], earlier: "EarlierQuestions"
+    ) -> Iterator[Question]:
+        """Yield the seed's question about other things: asked about before, and listed, in turn."""
+        count = 0
+        for name in _in_turn(earlier.same_kind(seed), listed):
+            question = swap(seed.question, name)
+            if question and note_if_new(question.text, earlier.taken):
                 yield question
-                found += 1
-            if found == self._per_question:
+                count += 1
+            if count == self._per_question:
                 return
 
-    def _listed(self, asking: Asking, names: Sequence[str]) -> list[list[str]]:
-        """Return what the model lists after each name, without what the prompt lists."""
-        prompts = [asking.prompt("variants_similar", entity=line(name)) for name in names]
+    def _listed_names(self, asking: Asking, entities: Sequence[str]) -> list[list[str]]:
+        """Return the names that the model lists after each entity, without those of the prompt."""
+        prompts = [
+            asking.prompt("variants_similar", entity=one_line(entity)) for entity in entities
+        ]
+        written = texts_if_any(asking, prompts, self._listing, _LISTS_PER_NAME)
         return [
-            _listed(texts, shown)
-            for texts, shown in zip(tried(asking, prompts, self._listing, 2), prompts, strict=True)
+            _names_in_lists(texts, prompt) for texts, prompt in zip(written, prompts, strict=True)
         ]
 
 
-class Seen:
-    """What was asked in earlier rounds: what the model knew and what not, those in most need of a
-    partner first.
+class EarlierQuestions:
+    """The questions that were answered in earlier rounds, those in most need of a partner first.
 
-    `names` has the entity of each question, or an empty string; `taken` the normalised texts of all
-    that was written.
+    `beliefs` are those that the model knew, `in_turn` all, known and unknown ones by turns.
+    `entities` has the entity of each question, or an empty string; `taken` the normalised texts of
+    all that was written.
     """
 
     def __init__(self, asking: Asking) -> None:
         rng = random.Random(f"{asking.seed} seeds")
-        answered = [o for o in earlier(asking) if o.decision in ("belief", "declined", "undecided")]
-        self._tried = Counter(
+        answered = [
+            outcome
+            for outcome in earlier_outcomes(asking)
+            if outcome.decision in ("belief", "declined", "undecided")
+        ]
+        # times that each question was taken up, by the kind of variant
+        self._tries = Counter(
             (o.question.variant, o.question.variant_of) for o in asking.past.outcomes
         )
         self.taken = {normalise(o.question.text) for o in asking.past.outcomes}
-        self.names = {o.question.text: named(o.question) for o in answered}
-        self._kin: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
-        self._kin_of: dict[str, set[tuple[str, str]]] = defaultdict(set)
-        met: dict[str, set[str]] = defaultdict(set)
-        for o in answered:
-            met[self._form(o)].add(o.decision)
-            self._note(o)
-        need = {
-            o.question.text: (
-                self._tried["swapped", o.question.text] // 3
-                + (_PARTNER.get(o.decision) in met[self._form(o)])
-            )
-            for o in answered
-        }
-        fresh = [o for o in answered if o.question.variant in ("", "swapped")]
-        fresh = sorted(rng.sample(fresh, len(fresh)), key=lambda o: need[o.question.text])
-        self.known = [o for o in fresh if o.decision == "belief"]
-        unknown = [o for o in fresh if o.decision == "declined"]
-        both = [o for o in chain.from_iterable(zip_longest(self.known, unknown)) if o]
-        self.in_turn = both + [o for o in fresh if o.decision == "undecided"]
+        self.entities = {o.question.text: entity_of(o.question) for o in answered}
+        # Kinds of thing, by form and by topic: the names of each kind, with how much more often
+        # the model knew an answer about it than not.
+        self._names_by_kind: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self._kinds_of_name: dict[str, set[tuple[str, str]]] = defaultdict(set)
+        self._decisions_by_form: dict[str, set[str]] = defaultdict(set)
+        for outcome in answered:
+            self._decisions_by_form[_form_of(outcome)].add(outcome.decision)
+            self._note_kinds(outcome)
+        originals = [o for o in answered if o.question.variant in ("", "swapped")]
+        shuffled = rng.sample(originals, len(originals))
+        ordered = sorted(shuffled, key=self._turns_to_wait)
+        self.beliefs = [o for o in ordered if o.decision == "belief"]
+        unknown = [o for o in ordered if o.decision == "declined"]
+        undecided = [o for o in ordered if o.decision == "undecided"]
+        self.in_turn = [*_in_turn(self.beliefs, unknown), *undecided]
 
-    def _form(self, outcome: Outcome) -> str:
-        return form(outcome.question.text, outcome.question.via)
+    def _turns_to_wait(self, outcome: Outcome) -> int:
+        """Return how long a question waits: for each few swaps, and where its form has a partner.
 
-    def _note(self, outcome: Outcome) -> None:
-        """Note what was asked about, and whether the model knew: by form, and by topic where the topic led to it."""
-        question, name = outcome.question, self.names[outcome.question.text]
+        A partner is a question of the same form that the model does not know while it knows this
+        one, or the other way round.
+        """
+        swaps = self._tries["swapped", outcome.question.text]
+        decisions = self._decisions_by_form[_form_of(outcome)]
+        has_partner = _PARTNER_DECISION.get(outcome.decision) in decisions
+        return swaps // _SWAPS_PER_TURN + has_partner
+
+    def _note_kinds(self, outcome: Outcome) -> None:
+        """Note of which kinds a question's entity is, and whether the model knew the answer.
+
+        The form makes a kind, and so does the topic where it led to the entity.
+        """
+        question, name = outcome.question, self.entities[outcome.question.text]
         if not name:
             return
-        kin = {("form", self._form(outcome))}
+        kinds = {("form", _form_of(outcome))}
         if question.topic and name.lower() == question.via.lower():
-            kin.add(("topic", question.topic))
-        self._kin_of[name] |= kin
-        for key in kin:
-            self._kin[key][name] = self._kin[key].get(name, 0) + _KNOWN.get(outcome.decision, 0)
+            kinds.add(("topic", question.topic))
+        self._kinds_of_name[name] |= kinds
+        for kind in kinds:
+            self._names_by_kind[kind][name] += _KNOWLEDGE.get(outcome.decision, 0)
 
     def least_tried(self, variant: Kind, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Return the outcomes in another order: those that have the fewest such variants first."""
-        return sorted(outcomes, key=lambda o: self._tried[variant, o.question.text])
+        return sorted(outcomes, key=lambda outcome: self._tries[variant, outcome.question.text])
 
     def same_kind(self, seed: Outcome) -> list[str]:
-        """Return what else the same was asked about, whatever it was; for a belief what the model
-        knew least of first.
+        """Return other names of the seed's kinds; for a belief those the model knew least of first.
 
-        Of what the seed itself is about, the topic and every form that it occurs in count: that is
-        how "Oslo" is found for "Where is Paris?" if both were asked for their mayor.
+        The topic counts, and every form that the seed's entity occurs in: that is how "Oslo" is
+        found for "Where is Paris?" if both were asked for their mayor.
         """
-        sign = _KNOWN.get(seed.decision, 0)
-        found: Counter[str] = Counter()
-        for key in sorted(self._kin_of[self.names[seed.question.text]]):
-            for name, known in self._kin[key].items():
-                found[name] += sign * known
-        return sorted(found, key=lambda name: found[name])
-
-    def take(self, text: str) -> bool:
-        """Return whether a question was not written before, and note that it is now."""
-        return unseen(text, self.taken)
+        sign = _KNOWLEDGE.get(seed.decision, 0)
+        ranks = Counter[str]()
+        for kind in sorted(self._kinds_of_name[self.entities[seed.question.text]]):
+            for name, knowledge in self._names_by_kind[kind].items():
+                ranks[name] += sign * knowledge
+        return sorted(ranks, key=ranks.__getitem__)
 
 
-def named(question: Question) -> str:
-    """Return what a question is about, or an empty string."""
-    return question.text[slice(*_span(question))]
+def _form_of(outcome: Outcome) -> str:
+    return masked_form(outcome.question.text, outcome.question.via)
 
 
-def _span(question: Question) -> tuple[int, int]:
-    """Return where that stands.
-
-    A frame, which is the `via` of the blank slate, is nothing that it is about.
-    """
-    return entity(question.text, "" if question.source == "blank_slate" else question.via) or (0, 0)
+def _in_turn(firsts: Sequence[Item], seconds: Sequence[Item]) -> Iterator[Item]:
+    """Yield from both lists by turns, then the rest of the longer one."""
+    for first, second in zip_longest(firsts, seconds):
+        if first is not None:
+            yield first
+        if second is not None:
+            yield second
 
 
 def swap(question: Question, other: str) -> Question | None:
-    """Return the question with `other` in place of what it is about; None where that makes no other question."""
-    text, (start, end) = question.text, _span(question)
-    name, words = text[start:end], normalise(other)
-    if not name or not words or f" {words} " in f" {normalise(text)} " or normalise(name) in words:
+    """Return the question with `other` in place of its entity; None where it makes no other one."""
+    text = question.text
+    start, end = entity_place(question)
+    # compared as normalised texts, replaced as it stands
+    entity, words = text[start:end], normalise(other)
+    if not entity or not words:
         return None
-    if _looks(name) != _looks(other):
+    if f" {words} " in f" {normalise(text)} " or normalise(entity) in words:
+        return None  # named already
+    if _shape(entity) != _shape(other):
         return None  # of another kind
-    if not name.startswith("The "):
+    if not entity.startswith("The "):
         other = re.sub("^The ", "the ", other)
-    new = _article(text[:start], other) + other + text[end:]
+    new = _with_article(text[:start], other) + other + text[end:]
     return Question(new, "variants", question.topic, via=other, variant_of=text, variant="swapped")
 
 
-def _looks(name: str) -> tuple[bool, bool]:
+def _shape(name: str) -> tuple[bool, bool]:
     """Return whether a name has a capital first, its article aside, and whether it has a digit."""
-    bare = re.sub("^(the|an?) ", "", name, flags=re.IGNORECASE)
-    return bare[:1].isupper(), any(map(str.isdigit, name))
+    bare = _ARTICLE.sub("", name)
+    return bare[:1].isupper(), any(char.isdigit() for char in bare)
 
 
-def _article(before: str, word: str) -> str:
+def _with_article(before: str, word: str) -> str:
     """Return the text before a word, its last "a" or "an" as the word needs it."""
-    right = "an" if word[0].lower() in "aeiou" else "a"
-    return re.sub(r"\b(a)n?( [\"“]?)$", lambda found: right + found[2], before)
+    article = "an" if word[0].lower() in "aeiou" else "a"
+    return _LAST_INDEFINITE.sub(lambda match: article + match[2], before)
 
 
-def _listed(texts: Sequence[str], prompt: Prompt) -> list[str]:
-    """Return the names in lists, each once; the last may be cut off, and a small model says its examples over again."""
-    told = normalise(prompt_text(prompt))
-    parts = [part.strip(" .\"'*-") for text in texts for part in text.split("|")[:-1]]
-    good = [
-        part
-        for part in parts
-        if part and len(part.split()) <= 5 and part[0].isalnum() and part[-1] not in "(:"
-    ]
-    return [part for part in dict.fromkeys(good) if f" {normalise(part)} " not in f" {told} "]
+def _names_in_lists(texts: Sequence[str], prompt: Prompt) -> list[str]:
+    """Return the names in lists that the model wrote, each once, without those of the prompt.
 
-
-def turned(
-    asking: Asking, outcomes: Sequence[Outcome], taken: set[str], source: str
-) -> list[Question]:
-    """Return questions that name the answer and ask for what the question names; those that cannot be turned, not."""
-    able = [
-        o for o in outcomes if not declines(o.answer) and not _DULL.fullmatch(normalise(o.answer))
-    ]
-    prompts = [
-        asking.prompt("variants_reversed", question=line(o.question.text), answer=line(o.answer))
-        for o in able
-    ]
-    written = tried(again(asking, "turned"), prompts, _TURNING, TRIES)
-    return [
-        Question(
-            text,
-            source,
-            o.question.topic,
-            via=line(o.answer),
-            variant_of=o.question.text,
-            variant="reversed",
-        )
-        for o, texts in zip(able, written, strict=True)
-        if (text := _chosen((f"Which{text}" for text in texts), taken, partial(turns, o)))
-    ]
-
-
-def turns(outcome: Outcome, text: str) -> bool:
-    """Return whether a question names the answer to another, and asks for what the other is about."""
-    words, name = f" {normalise(text)} ", normalise(named(outcome.question))
-    if f" {normalise(outcome.answer)} " not in words or (name and f" {name} " in words):
-        return False
-    kind, kind_too = sought(outcome.question.text), sought(text)
-    stems = [word[:4] for word in content(text)]
-    about = {word[:4] for word in content(outcome.question.text)} - kind
-    # "Which string has four strings?" gives itself away
-    return (
-        len({*stems}) == len(stems)
-        and not kind & kind_too
-        and bool(about & {*stems})
-        and not about <= {*stems}
-    )
-
-
-def sought(text: str) -> set[str]:
-    """Return how the nouns begin that a question names after "which" or "what": "Which river ..." seeks a "rive"."""
-    return {
-        word[:4]
-        for word in re.findall(
-            r"\b(?:which|what) (?!is\b|are\b|was\b|were\b|do|did\b)(\w+)", text.lower()
-        )
-    }
-
-
-def reworded(
-    asking: Asking, outcomes: Sequence[Outcome], taken: set[str], source: str
-) -> list[Question]:
-    """Return each question in other words; those for which the model has none, not."""
-    prompts = [asking.prompt("paraphrase", question=line(o.question.text)) for o in outcomes]
-    written = tried(again(asking, "reworded"), prompts, _REWORDING, TRIES)
-    return [
-        Question(
-            text,
-            source,
-            o.question.topic,
-            via=named(o.question),
-            variant_of=o.question.text,
-            variant="reworded",
-        )
-        for o, texts in zip(outcomes, written, strict=True)
-        if (text := _chosen(_unlike(o.question.text, texts), taken, partial(rewords, o)))
-    ]
-
-
-def _unlike(text: str, others: Iterable[str]) -> list[str]:
-    """Return the texts, the one least like `text` first: a copy with one word changed tests nothing."""
-    from rapidfuzz import fuzz
-
-    return sorted(others, key=lambda other: fuzz.ratio(text, line(first_question(other))))
-
-
-def rewords(outcome: Outcome, text: str) -> bool:
-    """Return whether a text asks for the same as a question, as far as words can tell; strict, for
-    a small model errs.
-
-    It keeps all names and numbers and more than two thirds of the words that say what it is about,
-    and adds none but nouns that stand for a question word ("who", "author"); it seeks the same, and
-    it does not name the answer.
+    The last name of a list may be cut off, so it is left out.
     """
-    old, words = outcome.question.text, f" {normalise(text)} "
-    answer = normalise(outcome.answer)
-    if answer and f" {answer} " in words and f" {answer} " not in f" {normalise(old)} ":
-        return False
-    if not names(old) <= _all(text) or not names(text) <= _all(old):
-        return False
-    ours, theirs = ({word[:4] for word in content(one)} for one in (old, text))
-    (asks, may), (asks_too, may_too) = _asked_for(old), _asked_for(text)
-    stand_ins = {noun[:4] for kind in asks for noun in _ASKS_FOR[kind][1].split("|")}
-    if 3 * len(ours & theirs) <= 2 * len(ours) or not theirs | sought(text) <= ours | stand_ins:
-        return False
-    return asks <= may_too and asks_too <= may
+    prompt_words = f" {normalise(shown_text(prompt))} "
+    names: dict[str, None] = {}
+    for text in texts:
+        for part in text.split("|")[:-1]:
+            name = part.strip(" .\"'*-")
+            if _is_listed_name(name) and f" {normalise(name)} " not in prompt_words:
+                names[name] = None
+    return list(names)
 
 
-def names(text: str) -> set[str]:
-    """Return the capitalised words of a question but the first, and its numbers."""
-    words = re.findall(r"\w+", text)
-    return {
-        word.lower()
-        for i, word in enumerate(words)
-        if word[0].isdigit() or (i and word[0].isupper())
-    }
-
-
-def _all(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.lower()))
-
-
-def _asked_for(text: str) -> tuple[set[str], set[str]]:
-    """Return the kinds of thing that a question asks for by its question word, and those that it may ask for."""
-    found = [
-        {
-            kind
-            for kind, patterns in _ASKS_FOR.items()
-            if re.search(rf"\b({'|'.join(patterns[:upto])})s?\b", text, re.I)
-        }
-        for upto in (1, 2)
-    ]
-    return found[0], found[1]
-
-
-def _chosen(texts: Iterable[str], taken: set[str], good: Callable[[str], bool]) -> str:
-    """Return the first question that is good and new, or an empty string, and note it as taken."""
-    for text in map(line, map(first_question, texts)):
-        if text.endswith("?") and _ASKS.match(text) and good(text) and unseen(text, taken):
-            return text
-    return ""
-
-
-def unseen(text: str, taken: set[str]) -> bool:
-    """Return whether a question was not written before, and note that it is now."""
-    words = normalise(text)
-    new = words not in taken
-    taken.add(words)
-    return new
-
-
-def tried(asking: Asking, prompts: Sequence[Prompt], sampling: Sampling, n: int) -> list[list[str]]:
-    """Return `n` texts for each prompt, and none where the backend refuses: the other kinds go on."""
-    try:
-        return draw(asking, prompts, sampling, n=n)
-    except RequestError:
-        return [[] for _ in prompts]
+def _is_listed_name(text: str) -> bool:
+    return (
+        bool(text)
+        and len(text.split()) <= _MAX_NAME_WORDS
+        and text[0].isalnum()
+        and text[-1] not in "(:"
+    )
 
 
 @hookimpl

@@ -14,7 +14,7 @@ _JOINERS = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 
 
 def printable(text: str, width: int | None = None) -> str:
-    """Return `text` on one line, its white space collapsed, cut with "…" to `width` terminal cells."""
+    """Return `text` on one line, its white space collapsed, cut with "…" to `width` cells."""
     if width is None:
         return _clean(" ".join(text.split()))
     # Cut before cleaning, so that a million characters (or marks that take no cell) cost no more
@@ -24,7 +24,7 @@ def printable(text: str, width: int | None = None) -> str:
 
 
 def printable_block(text: str) -> str:
-    """Return `text` with its lines kept; tabs become spaces, and any other break of a line a newline."""
+    """Return `text` with its lines kept; tabs become spaces, other line breaks newlines."""
     return "\n".join(_clean(line.expandtabs(4)) for line in text.splitlines())
 
 
@@ -34,13 +34,16 @@ def cells(text: str) -> int:
 
 
 def _clean(line: str) -> str:
-    """Replace what is neither visible nor a space: controls, formats, surrogates, private and unassigned."""
+    """Replace what is neither visible nor a space.
+
+    That is controls, formats, surrogates, private and unassigned characters.
+    """
     if line.isprintable():
         return line
-    return "".join(map(_shown, line))
+    return "".join(map(_visible, line))
 
 
-def _shown(char: str) -> str:
+def _visible(char: str) -> str:
     if char.isprintable() or char in _JOINERS:
         return char
     return " " if category(char) == "Zs" else REPLACEMENT

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 
 from selfloop.records import Message
 from selfloop.text.answers import content
+from selfloop.text.english.words import AUXILIARY_VERB, QUESTION_WORD
+from selfloop.text.patterns import listed
 from selfloop.text.thoughts import LABEL, thought
 
 EMPTY = "empty text"
@@ -30,7 +32,10 @@ PROMPT = "words of the prompt"
 
 # What a model that marks no thoughts writes before it answers. Lower-case verbs: a title would have
 # capitals.
-_FILLER = r"\b(?:[Oo]kay|OK|Ok|[Aa]l(?:l ?)?right|[Hh]mm+|[UuEe][mhr]m?|[Ww]ell|[Ss]o|[Ff]irst(?:ly)?|[Nn]ow|[Ww]ait)\b"
+_FILLER = (
+    r"\b(?:[Oo]kay|OK|Ok|[Aa]l(?:l ?)?right|[Hh]mm+|[UuEe][mhr]m?|[Ww]ell|[Ss]o|[Ff]irst(?:ly)?"
+    r"|[Nn]ow|[Ww]ait)\b"
+)
 _START = rf"(?:{_FILLER}[\s,.!…-]*)"
 _ALOUD = re.compile(
     rf"{_START}*(?:"
@@ -70,7 +75,8 @@ _REFUSAL = re.compile(
     r"|[Ss]orry,? (?:but )?|[Uu]nfortunately,? |[Nn]o,? )?"
     rf"(?:I ?{_CANNOT} (?:answer|assist|help "
     r"(?:you|with)|provide|comply|fulfil|give|discuss|engage|share|tell|say"
-    r"|respond|do (?:that|this)|offer|continue|determine|verify|confirm|predict|create|generate|complete|access|browse"
+    r"|respond|do (?:that|this)|offer|continue|determine|verify|confirm|predict|create|generate"
+    r"|complete|access|browse"
     r"|find|recall|remember|process|support|write|identify|make)\b"
     r"|I apologi[sz]e\b|I must decline\b|I (?:do not|don['’]t) feel comfortable\b"
     r"|(?:[Tt]his|[Tt]he|[Yy]our|[Tt]hat) (?:question|request) (?:cannot|can['’]t|is "
@@ -81,7 +87,10 @@ _REFUSAL = re.compile(
     r"|(?:[Tt]here is |[Tt]here['’]s )?(?:not enough|insufficient) (?:information|context|data)\b"
     r"|(?:[Mm]ore|[Aa]dditional) (?:information|context|details?) (?:is|are) (?:needed|required))"
 )
-_MODEL = r"(?:language model|LLM|chat ?bot|AI[ -](?:assistant|model|system|program|language|chat ?bot)|computer program)"
+_MODEL = (
+    r"(?:language model|LLM|chat ?bot|AI[ -](?:assistant|model|system|program|language|chat ?bot)"
+    r"|computer program)"
+)
 _KIND = r"(?:large |text-based |helpful |virtual |digital |just |only |merely |advanced |neutral )*"
 _BOILERPLATE = re.compile(
     rf"as an? {_KIND}(?:{_MODEL}|virtual assistant|artificial intelligence"
@@ -148,7 +157,8 @@ _REFUSES_ELSEWHERE = re.compile(
     r"|(?:het spijt me|sorry)[, ]+maar|ik kan (?:deze|die|dat|u|je)\b.{0,60}\bniet\b|üzgünüm[, "
     r"]+\w+"
     r"|maaf[, ]+(?:saya|tetapi|tapi)|xin lỗi[, ]+(?:tôi|nhưng)"
-    r"|(?:很?抱歉|对不起|對不起|不好意思)[,,。 ]*(?:但|我|作)|我(?:无法|不能|無法|没法)(?:回答|提供|帮|幫)"
+    r"|(?:很?抱歉|对不起|對不起|不好意思)[,,。 ]*(?:但|我|作)"
+    r"|我(?:无法|不能|無法|没法)(?:回答|提供|帮|幫)"
     r"|(?:大変)?申し訳(?:ありません|ございません|ない)(?:が|けど)|お答えできません|回答できません"
     r"|죄송(?:하지만|합니다만|합니다[.,] )|답변(?:할|드릴) 수 없"
     r"|(?:عذر[اً]+|آسف)[،, ]+(?:ولكن|لكن|لا)|لا (?:أستطيع|يمكنني)"
@@ -188,8 +198,10 @@ _CONTROL = re.compile(
     re.IGNORECASE,
 )
 _NEXT_TURN = re.compile(
-    r"\W*(?:question|questions|frage|pregunta|pergunta|domanda|вопрос|问题|問題|質問)\s*\d*\s*:|\W*(?:user|human|system)\s*:"
-    r"|\W*q\s*\d*\s*:\s*(?:$|(?:what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|in|on)\b)",
+    r"\W*(?:question|questions|frage|pregunta|pergunta|domanda|вопрос|问题|問題|質問)\s*\d*\s*:"
+    r"|\W*(?:user|human|system)\s*:"
+    r"|\W*q\s*\d*\s*:\s*(?:$|(?:what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does"
+    r"|did|in|on)\b)",
     re.IGNORECASE,
 )
 _ROLE = re.compile(
@@ -198,7 +210,8 @@ _ROLE = re.compile(
 )
 _ROLE_NAME = re.compile(r"\s*(?:assistant|user|system|model|human)\s*", re.IGNORECASE)
 _PLACEHOLDER = re.compile(
-    r"\{+[a-z_]\w*\}+|[\[<(]\s*(?:(?:insert|enter|write|your|the|a|short|correct|final|add|type|fill in)\s+)*"
+    r"\{+[a-z_]\w*\}+|[\[<(]\s*"
+    r"(?:(?:insert|enter|write|your|the|a|short|correct|final|add|type|fill in)\s+)*"
     r"(?:answer|question|response|blank|placeholder|draft|critique|name|text|word|words|value|here)"
     r"(?:\s+(?:goes )?here)?\s*[\]>)]|(?:insert|enter|write|type) (?:your |the |an )?answer(?: "
     r"here)?\W*"
@@ -208,19 +221,17 @@ _PLACEHOLDER = re.compile(
 )
 _LINE_LABEL = re.compile(r"\W*[^\W\d_][\w ]{0,24}:\s*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-LEAST_RUN = 3  # words of an instruction that are no chance
+MIN_RUN = 3  # words of an instruction that an answer does not have by chance
 
 # --- questions
 
-_ASKING = "what|which|who|whom|whose|when|where|why|how"
-_AUXILIARY = (
-    "is|are|was|were|do|does|did|has|have|had|can|could|will|would|should|may|might|must|am"
-)
-_YES_NO = re.compile(rf"\W*(?:{_AUXILIARY})(?:n['’]t)?\b", re.IGNORECASE)
+_YES_NO = re.compile(rf"\W*(?:{AUXILIARY_VERB})(?:n['’]t)?\b", re.IGNORECASE)
 _IS_QUESTION = re.compile(
-    rf"(?:{_ASKING})(?:['’]s)?\b.*\?\W*$|(?:{_AUXILIARY})\b.*\?\W*$", re.IGNORECASE
+    rf"(?:{QUESTION_WORD})(?:['’]s)?\b.*\?\W*$|(?:{AUXILIARY_VERB})\b.*\?\W*$", re.IGNORECASE
 )
-_BEGINS_QUESTION = re.compile(rf"(?i:{_ASKING})(?:['’]s| (?:{_AUXILIARY}|many|much)) \w+ \w+")
+_BEGINS_QUESTION = re.compile(
+    rf"(?i:{QUESTION_WORD})(?:['’]s| (?:{AUXILIARY_VERB}|many|much)) \w+ \w+"
+)
 _ASKS_FOR_TITLE = re.compile(
     r"\b(?:title|titled|song|single|album|film|movie|play|book|novel|poem|series|show|sitcom|episode|game|musical|opera"
     r"|sketch|phrase|quote|line|slogan|motto|question|riddle|catchphrase|headline|meme|called|named?|says?|said|asks?"
@@ -238,45 +249,10 @@ _WIDE = re.compile(
 )
 _BLANK = frozenset("\u115f\u1160\u2800\ufffd")  # letters and signs that show nothing
 # Words that stay small within a title.
-_SMALL = frozenset(
-    (
-        "an",
-        "and",
-        "as",
-        "at",
-        "but",
-        "by",
-        "for",
-        "from",
-        "in",
-        "into",
-        "of",
-        "on",
-        "or",
-        "over",
-        "the",
-        "to",
-        "with",
-        "re",
-    )
-)
-_CONNECTIVES = frozenset(
-    (
-        "so",
-        "well",
-        "okay",
-        "ok",
-        "thus",
-        "hence",
-        "therefore",
-        "then",
-        "now",
-        "i",
-        "think",
-        "believe",
-    )
-)
-COVERED = 2 / 3  # the share of a question that an answer repeats which says nothing else
+_SMALL = frozenset(listed("an and as at but by for from in into of on or over the to with re"))
+# Words that tie an answer to its question and say nothing: "So I think ...".
+_CONNECTIVES = frozenset(listed("so well okay ok thus hence therefore then now i think believe"))
+MIN_COVERED = 2 / 3  # of a question: an answer that repeats so much and no more says nothing
 
 
 def non_answer(question: str, answer: str, prompt: str | tuple[Message, ...] = "") -> str | None:
@@ -285,28 +261,38 @@ def non_answer(question: str, answer: str, prompt: str | tuple[Message, ...] = "
     `prompt` is that of the model, filled in. An answer that follows a thought counts as if it stood
     alone.
     """
-    if begun := thought(answer):
+    begun = thought(answer)
+    if begun:
         if not begun.answer:
             return THOUGHT
         answer = begun.answer
     text = unicodedata.normalize("NFKC", answer).strip()
-    shown = _CONTROL.sub(" ", text).strip()
-    if shown != text and (not shown or _ROLE_NAME.fullmatch(shown)):
+    # without the control tokens of chat templates: "<|im_end|>"
+    plain = _CONTROL.sub(" ", text).strip()
+    if plain != text and (not plain or _ROLE_NAME.fullmatch(plain)):
         return None if _ASKS_FOR_SIGN.search(question) else PROMPT
-    if not _says_something(question, shown):
+    if not _says_something(question, plain):
         return EMPTY
-    if _NEXT_TURN.match(shown) or _ROLE.fullmatch(shown):
+    if _NEXT_TURN.match(plain) or _ROLE.fullmatch(plain):
         return PROMPT
-    while label := LABEL.match(shown):
-        shown = shown[label.end() :].strip()
-    bare = shown.strip(" \t\r\n\"“”„«»‘’'`*_")
+    plain = _without_labels(plain)
+    bare = plain.strip(" \t\r\n\"“”„«»‘’'`*_")
     if not bare or _PLACEHOLDER.fullmatch(bare):
         return PROMPT
     return (
         _assistant(question, bare)
-        or _repeated(question, bare, shown)
+        or _repeated(question, bare, plain)
         or _of_prompt(question, bare, prompt)
     )
+
+
+def _without_labels(text: str) -> str:
+    """Return a text without the labels that it begins with: "Answer: The answer is: Paris"."""
+    label = LABEL.match(text)
+    while label:
+        text = text[label.end() :].strip()
+        label = LABEL.match(text)
+    return text
 
 
 def _says_something(question: str, text: str) -> bool:
@@ -344,17 +330,19 @@ def _assistant(question: str, text: str) -> str | None:
 
 def _repeated(question: str, text: str, quoted: str) -> str | None:
     """Return why a text says the question again, or asks another."""
-    asked, said = _words(question), _words(text)
-    again = said == asked or (_within(asked, said) and set(said) <= set(asked))
-    if asked and again and (len(said) > 1 or "?" in text):
+    asked, words = _words(question), _words(text)
+    has_no_other_word = _within(asked, words) and set(words) <= set(asked)
+    is_repeated = words == asked or has_no_other_word
+    # one word may be an answer: "Which word ...? Word"
+    if asked and is_repeated and (len(words) > 1 or "?" in text):
         return REPETITION
     if _WIDE.search(text):
-        whole, part = "".join(asked), "".join(said)
-        if part in whole and len(part) >= COVERED * len(whole):
+        whole, part = "".join(asked), "".join(words)
+        if part in whole and len(part) >= MIN_COVERED * len(whole):
             return REPETITION
     is_quoted = quoted[:1] in "\"“«‘'"
     if (
-        len(said) > 1
+        len(words) > 1
         and not (is_quoted or _titled(text) or _ASKS_FOR_TITLE.search(question))
         and (_IS_QUESTION.match(text) or _BEGINS_QUESTION.match(text))
     ):
@@ -365,17 +353,21 @@ def _repeated(question: str, text: str, quoted: str) -> str | None:
 
 
 def _restates(question: str, text: str) -> bool:
-    """Return whether a text says most of a question, in its order, and nothing else ("The capital of Poland is")."""
-    asked, said = content(question), [word for word in content(text) if word not in _CONNECTIVES]
-    return len(said) > 1 and len(said) >= COVERED * len(asked) and _within(said, asked)
+    """Return whether a text says most of a question, in its order, and nothing else.
+
+    "The capital of Poland is" does.
+    """
+    asked = content(question)
+    words = [word for word in content(text) if word not in _CONNECTIVES]
+    covers_most = len(words) > 1 and len(words) >= MIN_COVERED * len(asked)
+    return covers_most and _within(words, asked)
 
 
 def _titled(text: str) -> bool:
-    """Return whether a text is written as titles are: all words but small ones have capitals, "Is" too."""
-    words = [
-        word for word in re.findall(r"[^\W\d_]+", text)[1:] if len(word) > 1 and word not in _SMALL
-    ]
-    return bool(words) and all(word[0].isupper() for word in words)
+    """Return whether a text is written as titles are: all but small words have capitals."""
+    words = re.findall(r"[^\W\d_]+", text)[1:]  # the first has a capital in any sentence
+    telling = [word for word in words if len(word) > 1 and word not in _SMALL]
+    return bool(telling) and all(word[0].isupper() for word in telling)
 
 
 def _of_prompt(question: str, text: str, prompt: str | tuple[Message, ...]) -> str | None:
@@ -383,16 +375,18 @@ def _of_prompt(question: str, text: str, prompt: str | tuple[Message, ...]) -> s
 
     The answers of examples in the prompt ("Answer: Jupiter") may be right for other questions.
     """
-    said = _words(text)
-    if len(said) < LEAST_RUN:
+    words = _words(text)
+    if len(words) < MIN_RUN:
         return None
-    for words, is_instruction in _sentences(question, prompt):
-        if words == said or (is_instruction and (_within(said, words) or _within(words, said))):
+    for sentence, is_instruction in _prompt_sentences(question, prompt):
+        if words == sentence:
+            return PROMPT
+        if is_instruction and (_within(words, sentence) or _within(sentence, words)):
             return PROMPT
     return None
 
 
-def _sentences(
+def _prompt_sentences(
     question: str, prompt: str | tuple[Message, ...]
 ) -> Iterator[tuple[list[str], bool]]:
     """Yield the words of each sentence of a prompt, and whether it tells the model what to do."""
@@ -401,7 +395,8 @@ def _sentences(
         for line in part.splitlines():
             if LABEL.match(line):
                 continue
-            if label := _LINE_LABEL.match(line):
+            label = _LINE_LABEL.match(line)
+            if label:
                 if question not in line:
                     yield _words(line[label.end() :]), False
                 continue
@@ -409,7 +404,7 @@ def _sentences(
             for sentence in _SENTENCE_END.split(line.replace(question, "") if question else line):
                 # after a colon stands what may be written
                 words = _words(sentence.partition(":")[0])
-                if len(words) >= LEAST_RUN:
+                if len(words) >= MIN_RUN:
                     yield words, instruction
 
 
@@ -422,6 +417,7 @@ def _words(text: str) -> list[str]:
 def _within(part: Sequence[str], whole: Sequence[str]) -> bool:
     """Return whether the words of `part` stand in `whole`, one after the other."""
     size = len(part)
-    return size > 0 and any(
-        list(whole[i : i + size]) == list(part) for i in range(len(whole) - size + 1)
-    )
+    if not size:
+        return False
+    starts = range(len(whole) - size + 1)
+    return any(list(whole[start : start + size]) == list(part) for start in starts)

@@ -27,7 +27,8 @@ _OPENING = re.compile(
     re.IGNORECASE,
 )
 _CLOSING = re.compile(
-    rf"</(?:\w+:)?{_NAME}>|\[/{_NAME}\]|◁/{_NAME}▷|<\|end_(?:of_)?{_NAME}\|>|<\|channel\|>final(?:<\|message\|>)?",
+    rf"</(?:\w+:)?{_NAME}>|\[/{_NAME}\]|◁/{_NAME}▷|<\|end_(?:of_)?{_NAME}\|>"
+    r"|<\|channel\|>final(?:<\|message\|>)?",
     re.IGNORECASE,
 )
 _CUT_OPENING = re.compile(rf"[<\[◁]\|?(?:\w+[_:])*{_NAME}\|?", re.IGNORECASE)
@@ -69,13 +70,14 @@ def thought(text: str) -> Thought | None:
     if last is None:
         return Thought(mark, text, None)
     answer = text[last.end() :].lstrip()
-    if again := _OPENING.match(answer):
-        return Thought(again[0], text, None)
+    next_opening = _OPENING.match(answer)
+    if next_opening:  # another thought follows the first
+        return Thought(next_opening[0], text, None)
     return Thought(mark, text[: last.end()], answer)
 
 
 def trailing(prompt: str) -> int | None:
-    """Return where the thought begins that a prompt ends in, opened or just ended; None without one."""
+    """Return where the thought begins that a prompt ends in, opened or just ended; or None."""
     opening = max(_OPENING.finditer(prompt), key=re.Match.start, default=None)
     if opening is None:
         return None
@@ -87,13 +89,18 @@ def closing(mark: str) -> str:
     """Return the mark that ends a thought which an opening mark began: "</think>" for "<think>"."""
     if mark.casefold().startswith("<|channel|>"):
         return "<|channel|>final<|message|>"
-    if named := re.match(r"<\|(?:begin|start)_", mark, re.IGNORECASE):
-        return f"<|{'END' if mark[2].isupper() else 'end'}_{mark[named.end() :]}"
+    prefix = re.match(r"<\|(?:begin|start)_", mark, re.IGNORECASE)
+    if prefix:
+        end = "END" if mark[2].isupper() else "end"
+        return f"<|{end}_{mark[prefix.end() :]}"
     return f"{mark[0]}/{mark[1:]}"
 
 
 def without_thought(text: str) -> str:
-    """Return what follows the thought that a text begins with; a text without an ended thought stays as it is."""
+    """Return what follows the thought that a text begins with.
+
+    A text without an ended thought stays as it is.
+    """
     begun = thought(text)
     return text if begun is None or begun.answer is None else begun.answer
 
@@ -108,9 +115,11 @@ def answered(
     number of its sample.
     """
     results = [completion for _, completion in drawn]
-    begun = {
-        i: found for i, completion in enumerate(results) if (found := thought(completion.text))
-    }
+    begun: dict[int, Thought] = {}  # by the place of the completion
+    for i, completion in enumerate(results):
+        first_thought = thought(completion.text)
+        if first_thought:
+            begun[i] = first_thought
     texts = _ended(begun, drawn, generate, seed, limit)
     requests = list[Request]()
     for i, text in texts.items() if limit else ():
@@ -120,15 +129,14 @@ def answered(
         requests.append(replace(request, sampling=replace(request.sampling, skip_blank=True)))
     answers = generate(requests) if requests else [None] * len(texts)
     for (i, text), answer in zip(texts.items(), answers, strict=True):
-        completion = results[i]
+        completion, written_answer = results[i], begun[i].answer
         if answer is not None:
             results[i] = replace(answer, sample=completion.sample, thought=text)
-        elif (
-            said := begun[i].answer
-        ) is not None:  # the log-probabilities are those of the thought too: of no use
+        elif written_answer is not None:
+            # the log-probabilities are those of the thought too: of no use
             results[i] = replace(
                 completion,
-                text=said,
+                text=written_answer,
                 tokens=(),
                 logprobs=(),
                 entropies=None,
@@ -145,9 +153,17 @@ def _ended(
     seed: Callable[[Request, int], int],
     limit: int,
 ) -> dict[int, str]:
-    """Return the text of each thought that has ended, or that the model ends within `limit` tokens."""
-    texts = {i: found.text for i, found in begun.items() if found.answer is not None}
-    still_open = [i for i, found in begun.items() if found.answer is None] if limit else []
+    """Return the text of each thought that has ended, or that the model ends within `limit` tokens.
+
+    The keys are the places of the completions.
+    """
+    texts: dict[int, str] = {}
+    still_open: list[int] = []
+    for i, started in begun.items():
+        if started.answer is not None:
+            texts[i] = started.text
+        elif limit:
+            still_open.append(i)
     requests = list[Request]()
     for i in still_open:
         request, completion = drawn[i]

@@ -47,8 +47,10 @@ def test_a_line_for_each_round(tmp_path: Path, capsys: pytest.CaptureFixture[str
     observer.notice(RoundEnded(ended(1, varied("Anna"), dropped=3)))
     observer.notice(RoundEnded(ended(2, varied("Bruno"))))
     first, second = written(tmp_path)
-    assert {k: first[k] for k in ("round", "asked", "dropped", "new", "repeats", "entities", "forms")} == {
-        "round": 1, "asked": 12, "dropped": 3, "new": 12, "repeats": 0.0, "entities": 12, "forms": 5,
+    keys = ("round", "asked", "dropped", "new", "repeats", "entities", "forms")
+    assert {key: first[key] for key in keys} == {
+        "round": 1, "asked": 12, "dropped": 3, "new": 12, "repeats": 0.0, "entities": 12,
+        "forms": 5,
     }  # fmt: skip
     assert second["round"] == 2 and second["new"] == 12 and second["new_entities"] == 12
     assert 0 < first["lexical_spread"] < 1 and first["embedding_spread"] is None

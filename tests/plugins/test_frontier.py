@@ -86,7 +86,7 @@ def test_kinds_by_their_shares() -> None:
 
 def test_an_answer_that_echoes_its_question_is_not_half_known() -> None:
     echo = replace(became("What sport is baseball?", "undecided", 0.5), answer="Baseball")
-    pools = frontier.seeds(asking(echo, *SOME))
+    pools = frontier.seed_pools(asking(echo, *SOME))
     assert {kind: len(pool) for kind, pool in pools.items()} == {
         "middling": 6,
         "easy": 6,
@@ -119,7 +119,7 @@ def test_a_share_of_none_asks_nothing_of_that_kind() -> None:
 
 
 def test_followed_in_proportion_to_four_p_one_minus_p_and_twice_where_it_flipped() -> None:
-    pools = frontier.seeds(
+    pools = frontier.seed_pools(
         asking(
             became("A?", "undecided", 0.5),
             became("B?", "belief", 0.9),
@@ -154,13 +154,15 @@ def test_followed_in_proportion_to_four_p_one_minus_p_and_twice_where_it_flipped
     ],
 )
 def test_what_flips(one: Any, then: Any, flips: bool) -> None:
-    found = frontier.flipped([became("A?", *one), became("B?", "belief", 0.8), became("A?", *then)])
+    found = frontier.flipped_questions(
+        [became("A?", *one), became("B?", "belief", 0.8), became("A?", *then)]
+    )
     assert found == ({"A?"} if flips else set())
 
 
 def test_what_is_asked_again_in_this_round_did_not_flip_yet() -> None:
     pending = Outcome(Question("A?", "again"), "undecided", round=2)
-    assert frontier.flipped([became("A?", "belief", 0.9), pending]) == set()
+    assert frontier.flipped_questions([became("A?", "belief", 0.9), pending]) == set()
 
 
 @pytest.mark.parametrize("chat", [True, False])

@@ -3,19 +3,11 @@
 import random
 
 import pytest
-from selfloop_plugins._shared.pairs import (
-    balanced,
-    entity,
-    form,
-    halves,
-    matched,
-    style_auroc,
-    texts,
-    transfer_auroc,
-    transfer_gap,
-)
+from selfloop_plugins._shared.pairs import halves, matched, texts
+from selfloop_plugins._shared.style import balanced, style_auroc, transfer_auroc, transfer_gap
 
 from selfloop import Attempt, Outcome, Question
+from selfloop.text.english.forms import entity_span, masked_form
 
 NAMES = [first + last for first in "BCDFGHJKLM" for last in ("ao", "eu", "ia", "on", "ulo")]
 
@@ -44,13 +36,13 @@ def tried(text: str, decision: str = "belief", via: str = "") -> Outcome:
         ("", "", ""),
     ],
 )
-def test_form(text: str, via: str, found: str) -> None:
-    assert form(text, via).removesuffix(" paris") == found
+def test_masked_form(text: str, via: str, found: str) -> None:
+    assert masked_form(text, via).removesuffix(" paris") == found
 
 
 @pytest.mark.parametrize("via", ["(", "a+b", "\\", "[x]", "*"])
 def test_odd_entities_are_plain_text(via: str) -> None:
-    assert entity(f"What is {via} of?", via) in {None, (8, 8 + len(via))}
+    assert entity_span(f"What is {via} of?", via) in {None, (8, 8 + len(via))}
 
 
 def test_matched_takes_the_same_form_first_and_each_question_once() -> None:
@@ -116,7 +108,7 @@ def test_style_tells_where_it_does_and_not_where_it_does_not() -> None:
 
 
 def test_the_two_of_a_pair_stay_together() -> None:
-    """Pairs share a word nobody else has: learnt from one, it would be wrong of the other."""
+    """Pairs that share a rare word: apart, it would be learnt and be wrong of the other."""
     pairs = [
         (tried(f"Who ruled {n} {n}x {n}y of A{n}?"), tried(f"Who ruled {n} {n}x {n}y of B{n}?"))
         for n in NAMES

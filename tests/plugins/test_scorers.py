@@ -1,13 +1,15 @@
 """The scorers: which texts are questions, and which are new."""
 
+import random
 import time
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from selfloop_plugins._shared.nearest import NearestQuestions
 from selfloop_plugins.scorers.answerable import Answerable
-from selfloop_plugins.scorers.balance import Balance, form
+from selfloop_plugins.scorers.balance import Balance
 from selfloop_plugins.scorers.novelty import Novelty
 from selfloop_plugins.scorers.well_formed import WellFormed
 
@@ -15,6 +17,8 @@ from selfloop import Asking, Attempt, Outcome, Past, Question, Round
 from selfloop.api.summary import drop_reasons
 from selfloop.cli.summary import dropped_line
 from selfloop.testing import asking, past_of
+from selfloop.text.english.forms import opening_form
+from selfloop.text.english.likeness import likeness, sketch
 
 # Written for this test, over many forms; none is from a question set.
 GOOD = """
@@ -391,7 +395,7 @@ def test_a_variant_is_not_near_what_it_is_a_variant_of() -> None:
 
 
 def test_what_the_scorer_keeps_between_calls_changes_nothing() -> None:
-    """A round that is played again, or fewer questions than were scored before: as a new scorer would have it."""
+    """A round again, or fewer questions than were scored before: as a new scorer would have it."""
     texts = [
         f"Who wrote the book number {i} of Ada Lovelace about the {word}?"
         for i in range(9)
@@ -414,6 +418,26 @@ def test_many_questions_are_quick() -> None:
     )
     assert time.process_time() - start < 10
     assert all(score.value > 0.2 for score in scores)
+
+
+def test_the_index_finds_the_nearest_of_all() -> None:
+    """As a comparison with every question does; of several equally near, the earliest."""
+    rng = random.Random(2)
+    texts = [text for text in (*GOOD, *NOT_ALONE) for _ in range(3)]
+    mixed = [" ".join(rng.sample(text.split(), k=max(1, len(text.split()) - 2))) for text in texts]
+    mixed += ["?", "!?", "Who is Napoleon Bonaparte?", "Who is Napoleon Bonapare?"]
+    sketches = [sketch(Question(text, "test")) for text in mixed]
+    index = NearestQuestions()
+    for place, item in enumerate(sketches):
+        likenesses = [likeness(item, other) for other in sketches[:place]]
+        best = max(likenesses, default=0.0)
+        text = sketches[likenesses.index(best)].text if best else ""
+        assert index.nearest(item) == (best, text)
+        index.add([item])
+    index.cut(50)
+    again = NearestQuestions()
+    again.add(sketches[:50])
+    assert [index.nearest(item) for item in sketches] == [again.nearest(item) for item in sketches]
 
 
 def test_embeddings_give_the_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -565,7 +589,7 @@ def balance(
     ],
 )
 def test_forms(text: str, its: str) -> None:
-    assert form(text) == its
+    assert opening_form(text) == its
 
 
 def test_a_form_has_its_share_of_what_the_round_wants() -> None:

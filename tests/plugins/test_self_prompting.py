@@ -1,4 +1,4 @@
-"""The Self-Prompting pipeline: what each step makes of what the model writes, and what it does with nonsense."""
+"""The Self-Prompting pipeline: what each step makes of what the model writes, and of nonsense."""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,15 +8,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from selfloop_plugins._shared import entities
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins.sources import self_prompting
-from selfloop_plugins.sources.self_prompting import SelfPrompting, one_of, shares
+from selfloop_plugins.sources import _recogniser, self_prompting
+from selfloop_plugins.sources.self_prompting import SelfPrompting, shares, singular
 
 from selfloop import Asking, Completion, Outcome, Past, Question, Request
 from selfloop.errors import MissingExtra, RecipeError, RequestError
 from selfloop.testing import ScriptedBackend
 from selfloop.testing import asking as told
+from selfloop.text.english.entities import named_spans, possible_answers
+from selfloop.text.english.sentences import whole_sentences
 
 LIST = r"List some ([^\n]+), separated by '\|':$"
 PASSAGE = r"This is a passage from Wikipedia about the [^\n]+, ([^\n]+):$"
@@ -234,10 +235,14 @@ def test_nonsense_is_no_question(reply: str) -> None:
 
 
 def test_one_and_many() -> None:
-    assert [one_of(t) for t in ("rivers", "cities", "species", "classical music", "buses", "glass", "日本の川")] == [
+    topics = ("rivers", "cities", "species", "classical music", "buses", "glass", "日本の川")
+    assert [singular(topic) for topic in topics] == [
         "river", "city", "species", "classical music", "buse", "glass", "日本の川",
     ]  # fmt: skip
-    assert {one_of(t) for t in ("movies", "actors and actresses")} == {"movie", "actor or actress"}
+    assert {singular(t) for t in ("movies", "actors and actresses")} == {
+        "movie",
+        "actor or actress",
+    }
 
 
 # --- files and options
@@ -294,7 +299,7 @@ def test_no_topics() -> None:
 def test_spacy_is_asked_for_before_a_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     there: set[str] = set()
     monkeypatch.setattr(
-        entities.importlib.util, "find_spec", lambda name: name if name in there else None
+        _recogniser.importlib.util, "find_spec", lambda name: name if name in there else None
     )
     with pytest.raises(MissingExtra, match=r"pip install 'selfloop\[spacy\]'"):
         check(ner="spacy")
@@ -304,10 +309,10 @@ def test_spacy_is_asked_for_before_a_model_loads(monkeypatch: pytest.MonkeyPatch
     there.add("en_core_web_sm")
     found = SimpleNamespace(ents=[SimpleNamespace(text="Ada Byron")])
     monkeypatch.setitem(sys.modules, "spacy", SimpleNamespace(load=lambda name: lambda text: found))
-    entities._spacy.cache_clear()
+    _recogniser._spacy.cache_clear()
     backend = Heard({**WORLD, NAMED: ["None"]})
     _, counts = source(ner="spacy").pipeline(asking(backend, n=2))
-    entities._spacy.cache_clear()
+    _recogniser._spacy.cache_clear()
     assert counts["answers"] == 2  # what spaCy found, and what the passage is about
 
 
@@ -362,12 +367,13 @@ def test_spans() -> None:
         "St. Helena. One of the Greek gods was Zeus. On May 5, 2001 Apollo 11 flew 8,849 metres "
         "with 3 people."
     )
-    assert entities.spans(text) == [
-        "Marie Curie", "7 November 1867", "May 1934", "The Radiation", "Warsaw", "J. K. Rowling", "St. Helena", "Greek",
+    assert named_spans(text) == [
+        "Marie Curie", "7 November 1867", "May 1934", "The Radiation", "Warsaw", "J. K. Rowling",
+        "St. Helena", "Greek",
         "Zeus", "May 5, 2001", "Apollo 11", "8,849 metres", "3 people",
     ]  # fmt: skip
-    assert entities.spans("Otto ran. So did Otto.") == ["Otto"]
-    assert entities.spans("") == entities.spans("Rivers run.") == []
+    assert named_spans("Otto ran. So did Otto.") == ["Otto"]
+    assert named_spans("") == named_spans("Rivers run.") == []
 
 
 @pytest.mark.parametrize(
@@ -383,7 +389,7 @@ def test_spans() -> None:
     ],
 )
 def test_sentences(text: str, found: list[str]) -> None:
-    assert entities.sentences(text) == found
+    assert whole_sentences(text) == found
 
 
 def test_answers_are_whole_short_and_in_the_passage() -> None:
@@ -398,7 +404,7 @@ def test_answers_are_whole_short_and_in_the_passage() -> None:
         "...",
         "was signed in Versailles by the United",
     ]
-    assert entities.answers(passage, found, 6) == ["Treaty of Versailles", "1919"]
+    assert possible_answers(passage, found, 6) == ["Treaty of Versailles", "1919"]
 
 
 def test_repeating_passages_are_cut() -> None:
@@ -408,7 +414,7 @@ def test_repeating_passages_are_cut() -> None:
         "Oslo is old.",
         "Shown here.",
     ]
-    assert self_prompting._new(text, "before\nshown here.") == [
+    assert self_prompting._telling(text, "before\nshown here.") == [
         "It is the 12th largest in the world.",
         "Oslo is old.",
     ]

@@ -9,12 +9,13 @@ import pytest
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.sources import blank_slate, topics
 from selfloop_plugins.sources import file as question_file
-from selfloop_plugins.sources._writing import draw, first_question
+from selfloop_plugins.sources._writing import first_question, generate_texts
 
 from selfloop import Asking, Message, Outcome, Past, Question, Request, Sampling
 from selfloop.config.prompts import Prompts
 from selfloop.errors import RecipeError, RequestError
 from selfloop.testing import ScriptedBackend, past_of
+from selfloop.text.english.mentions import mentions
 
 
 class Heard(ScriptedBackend):
@@ -73,7 +74,7 @@ def test_first_question(text: str, question: str) -> None:
     ],
 )
 def test_entities(text: str, found: list[str]) -> None:
-    assert topics.entities(text) == found
+    assert topics.listed_names(text) == found
 
 
 # --- topics
@@ -164,7 +165,7 @@ def test_an_entity_is_not_used_again_and_begins_the_next_list() -> None:
 def test_what_most_lists_have_comes_first_and_no_name_is_within_another() -> None:
     lists = ["Made up | Oslo | Nile | x", "Oslo | Nile River | nile | x", "Nile Delta | Oslo | x"]
     backend = ScriptedBackend({LIST: lists, "Question:$": ["Is it Made up, Oslo, Nile?"]})
-    asked = topics.Topics(topics=("one",), more=False)._entities(asking(backend, n=9), 9)
+    asked = topics.Topics(topics=("one",), more=False)._new_entities(asking(backend, n=9), 9)
     assert asked[0] == ("one", "Oslo")
     assert not {"Nile River", "Nile Delta"} & {
         name for _, name in asked if "Nile" in {n for _, n in asked}
@@ -209,7 +210,7 @@ def test_dry_topics_are_followed_by_the_models_own() -> None:
     "listed", ["", "no list at all", "|||", "one | " * 20, "x" * 10_000, "Plato | Plato |"]
 )
 def test_a_model_that_lists_nothing_new_ends_the_source(listed: str) -> None:
-    """Also with nothing but one entity, which is an example or is known: bounded calls, and no question."""
+    """Also with one entity alone, an example or a known one: bounded calls, and no question."""
     backend = Heard({r"Question:$": ["Who is one?"], "": [listed]})
     source, past = (
         topics.Topics(),
@@ -272,7 +273,7 @@ def test_topics_that_cannot_be_had(tmp_path: Path) -> None:
     ],
 )
 def test_naming(question: str, entity: str, topic: str, named: bool) -> None:
-    assert topics.names(question, entity, topic) is named
+    assert mentions(question, entity, topic) is named
 
 
 @pytest.mark.parametrize("source", [topics.Topics(), blank_slate.BlankSlate()])
@@ -350,10 +351,10 @@ def test_frames_are_drawn_by_what_they_yielded_and_none_starves() -> None:
     past = Past(
         1, (*yielding("good", 16, 0), *yielding("bad", 0, 996), *yielding("elsewhere", 9, 9))
     )
-    shares = blank_slate.shares(["good", "bad", "new"], asking(past=past))
+    shares = blank_slate.frame_weights(["good", "bad", "new"], asking(past=past))
     assert shares[0] == pytest.approx(18 / 20) and shares[2] == pytest.approx(1 / 2)
     assert shares[1] == pytest.approx(0.05 * (0.9 + 0.5 + 0.002))
-    many = blank_slate.shares([str(i) for i in range(100)], asking(past=past))
+    many = blank_slate.frame_weights([str(i) for i in range(100)], asking(past=past))
     assert many == [0.5] * 100
 
 
@@ -397,30 +398,30 @@ def test_the_runs_own_good_questions_are_a_frame_from_round_2(chat: bool) -> Non
     assert "own" not in {q.via for q in blank_slate.BlankSlate().ask(few)}
 
 
-# --- draw
+# --- generating texts
 
 
-def test_draw_keeps_order_and_gives_n_of_each() -> None:
+def test_generate_texts_keeps_order_and_gives_n_of_each() -> None:
     script = {"a": ["1"], "b": ["2"]}
-    assert draw(asking(ScriptedBackend(script)), ["a", "b", "a"], Sampling(), n=2) == [
+    assert generate_texts(asking(ScriptedBackend(script)), ["a", "b", "a"], Sampling(), n=2) == [
         ["1"] * 2,
         ["2"] * 2,
         ["1"] * 2,
     ]
 
 
-def test_draw_leaves_out_what_is_refused() -> None:
+def test_generate_texts_leaves_out_what_is_refused() -> None:
     backend = ScriptedBackend({"": ["x"]}, context=3)
-    assert draw(asking(backend), ["a", "a b c d", "a"], Sampling(max_tokens=1)) == [
+    assert generate_texts(asking(backend), ["a", "a b c d", "a"], Sampling(max_tokens=1)) == [
         ["x"],
         [],
         ["x"],
     ]
 
 
-def test_draw_tells_if_all_is_refused() -> None:
+def test_generate_texts_tells_if_all_is_refused() -> None:
     with pytest.raises(RequestError, match="over the context of 3"):
-        draw(asking(ScriptedBackend(context=3)), ["a b c d"], Sampling())
+        generate_texts(asking(ScriptedBackend(context=3)), ["a b c d"], Sampling())
 
 
 # --- file

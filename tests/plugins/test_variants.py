@@ -8,7 +8,8 @@ import pytest
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.sources import recheck as again
 from selfloop_plugins.sources import variants
-from selfloop_plugins.sources.variants import named, names, rewords, swap, turns
+from selfloop_plugins.sources._rewording import entity_of, is_reversal, is_rewording
+from selfloop_plugins.sources.variants import swap
 
 from selfloop import Asking, Outcome, Past, Question, Request
 from selfloop.config.options import options_model
@@ -17,6 +18,7 @@ from selfloop.errors import RequestError
 from selfloop.records import Belief
 from selfloop.testing import ScriptedBackend, asking
 from selfloop.text.answers import normalise
+from selfloop.text.english.rewording import names_in
 
 SCRIPT: Mapping[str, Sequence[str]] = {
     r"In other words:\s*$": [
@@ -117,8 +119,8 @@ def test_swap(text: str, via: str, other: str, swapped: str | None) -> None:
 
 
 def test_a_frame_of_the_blank_slate_is_no_entity() -> None:
-    assert named(Question("What is your own name in Peru?", "blank_slate", via="own")) == "Peru"
-    assert named(Question("What is your own name in Peru?", "topics", via="own")) == "own"
+    assert entity_of(Question("What is your own name in Peru?", "blank_slate", via="own")) == "Peru"
+    assert entity_of(Question("What is your own name in Peru?", "topics", via="own")) == "own"
 
 
 def test_swaps_are_of_what_the_model_lists_and_of_what_was_asked() -> None:
@@ -211,8 +213,8 @@ def test_nothing_is_written_twice() -> None:
         ("Which singer was born in Paris?", False),  # has nothing to do with it
     ],
 )
-def test_turns(text: str, good: bool) -> None:
-    assert turns(FRANCE, text) == good
+def test_is_reversal(text: str, good: bool) -> None:
+    assert is_reversal(FRANCE, text) == good
 
 
 @pytest.mark.parametrize(
@@ -265,13 +267,13 @@ def test_turns(text: str, good: bool) -> None:
         ("Who won in 1998?", "France", "Who won in 2002?", False),
     ],
 )
-def test_rewords(question: str, answer: str, text: str, good: bool) -> None:
-    assert rewords(held(question, answer), text) == good
+def test_is_rewording(question: str, answer: str, text: str, good: bool) -> None:
+    assert is_rewording(held(question, answer), text) == good
 
 
-def test_names() -> None:
-    assert names("Who met Ada Lovelace in 1843?") == {"ada", "lovelace", "1843"}
-    assert names("") == set()
+def test_names_in() -> None:
+    assert names_in("Who met Ada Lovelace in 1843?") == {"ada", "lovelace", "1843"}
+    assert names_in("") == set()
 
 
 def test_a_reversal_is_linked_to_the_belief_and_can_contradict_it() -> None:

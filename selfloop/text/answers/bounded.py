@@ -1,4 +1,4 @@
-"""Regular expressions that users write: read by the `regex` package, which can stop a search after some time."""
+"""Regular expressions that users write: the `regex` package can stop a search after some time."""
 
 from functools import lru_cache
 from typing import TYPE_CHECKING

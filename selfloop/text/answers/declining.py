@@ -21,6 +21,7 @@ from pathlib import Path
 from selfloop.text.answers.bounded import found
 from selfloop.text.answers.folding import folded
 from selfloop.text.answers.same import normalise
+from selfloop.text.patterns import listed
 
 DENIALS = Path(__file__).parent / "denials.txt"
 LONGEST = 400  # characters that are looked at: what a text says later does not make it none
@@ -40,63 +41,12 @@ _ECHO = re.compile(r"[^?]{3,200}\? +(?=\S)")
 _WRAPPING = " \t\"'*_`()[]{}<>-“”.,;:!?~#«»「」『』"
 _NAME_WITH_KIND = re.compile(r"[^()]*\S \([^()]{2,40}\)\W*")
 _WORDS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+# Words that stay small within a title, in several languages.
 _SMALL_WORDS = frozenset(
-    {
-        *(
-            "a",
-            "an",
-            "the",
-            "of",
-            "to",
-            "in",
-            "on",
-            "at",
-            "for",
-            "and",
-            "or",
-            "but",
-            "nor",
-            "with",
-            "by",
-            "from",
-            "as",
-        ),
-        *(
-            "is",
-            "it",
-            "vs",
-            "into",
-            "up",
-            "over",
-            "than",
-            "de",
-            "la",
-            "le",
-            "el",
-            "los",
-            "las",
-            "du",
-            "des",
-            "der",
-        ),
-        *(
-            "die",
-            "das",
-            "und",
-            "et",
-            "y",
-            "e",
-            "i",
-            "da",
-            "do",
-            "di",
-            "del",
-            "della",
-            "van",
-            "von",
-            "den",
-        ),
-    }
+    listed("""
+    a an the of to in on at for and or but nor with by from as is it vs into up over than
+    de la le el los las du des der die das und et y e i da do di del della van von den
+    """)
 )
 
 _EXTRA: ContextVar[tuple[str, ...]] = ContextVar("patterns of the recipe at work", default=())
@@ -145,8 +95,12 @@ def _declines(text: str) -> bool:
 
 
 def _without_politeness(text: str) -> Iterator[str]:
-    """Yield what is left behind "Sorry, but", "As an AI language model," and a question that is said again, in turn."""
-    if echo := _ECHO.match(text):
+    """Yield what is left behind each polite opening, in turn.
+
+    Such are "Sorry, but", "As an AI language model," and a question that is repeated.
+    """
+    echo = _ECHO.match(text)
+    if echo:
         text = text[echo.end() :]
         yield text
     for _ in range(_POLITE_PARTS):
@@ -158,7 +112,7 @@ def _without_politeness(text: str) -> Iterator[str]:
 
 
 def _is_title(text: str) -> bool:
-    """Return whether a text is written as English writes titles: every word but the small ones with a capital."""
+    """Return whether a text is written as titles are: every word but small ones has a capital."""
     words = _WORDS.findall(text)
     telling = [word for word in words if word.lower() not in _SMALL_WORDS]
     if len(telling) < 2 or text.isupper() or not all(word[0].isupper() for word in telling):
@@ -168,14 +122,12 @@ def _is_title(text: str) -> bool:
 
 @cache
 def _pattern(kind: str) -> re.Pattern[str]:
-    """Return the pattern of all sections of a kind in `denials.txt`; compiled where it is first asked for."""
+    """Return the pattern of all sections of a kind in `denials.txt`, compiled at its first use."""
     sections = _SECTION.findall(DENIALS.read_text(encoding="utf-8"))
-    parts = dict(
-        line.split(" = ", 1)
-        for section, _, body in sections
-        if section == "parts"
-        for line in _lines(body)
-    )
+    parts: dict[str, str] = {}
+    for section, _, body in sections:
+        if section == "parts":
+            parts |= dict(line.split(" = ", 1) for line in _lines(body))
     wanted = [
         _section(kind, _lines(body), parts) for section, _, body in sections if section == kind
     ]
@@ -202,7 +154,7 @@ def _section(kind: str, lines: Sequence[str], parts: dict[str, str]) -> str:
 
 
 def _folded_pattern(pattern: str, parts: dict[str, str]) -> str:
-    """Return a pattern with its parts filled in, and spelt as the texts are that it is looked for in."""
+    """Return a pattern with its parts filled in, folded as the texts are in which it is sought."""
     while _PART.search(pattern):
         pattern = _PART.sub(lambda match: parts[match[1]], pattern)
     return folded(pattern.replace(r"\W", _NOT_A_WORD)).replace(_NOT_A_WORD, r"\W")

@@ -10,50 +10,17 @@ import re
 from fractions import Fraction
 from math import gcd
 
-_SMALL = (
-    *(
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-    ),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_ORDINAL_WORDS = (
-    *(
-        "first",
-        "second",
-        "third",
-        "fourth",
-        "fifth",
-        "sixth",
-        "seventh",
-        "eighth",
-        "ninth",
-        "tenth",
-        "eleventh",
-    ),
-    *(
-        "twelfth",
-        "thirteenth",
-        "fourteenth",
-        "fifteenth",
-        "sixteenth",
-        "seventeenth",
-        "eighteenth",
-        "nineteenth",
-    ),
-)
+from selfloop.text.patterns import listed
+
+_SMALL = listed("""
+    zero one two three four five six seven eight nine ten eleven twelve
+    thirteen fourteen fifteen sixteen seventeen eighteen nineteen
+    """)
+_TENS = listed("twenty thirty forty fifty sixty seventy eighty ninety")
+_ORDINAL_WORDS = listed("""
+    first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth
+    thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth
+    """)
 CARDINALS = {word: value for value, word in enumerate(_SMALL)}
 CARDINALS |= {word: 10 * value for value, word in enumerate(_TENS, 2)}
 ORDINALS = {word: value for value, word in enumerate(_ORDINAL_WORDS, 1)}
@@ -80,10 +47,9 @@ _COUNTED = re.compile(
 _BEHIND_FIGURE = re.compile(r"\d ?$")
 _ONLY_HALF = re.compile(r"^\W*(?:a )?half\W*$")
 
-_MONTHS = (
-    *("january", "february", "march", "april", "may", "june", "july"),
-    *("august", "september", "october", "november", "december"),
-)
+_MONTHS = listed("""
+    january february march april may june july august september october november december
+    """)
 _MONTH_OF = (
     {month: month for month in _MONTHS}
     | {month[:3]: month for month in _MONTHS}
@@ -127,19 +93,9 @@ _NUMBER = re.compile(
 )
 # what stands before a number that is a name: Python 3.10
 _BY_NAME = re.compile(r"([^\W\d_]{3,})[ -]$")
-_NO_NAMES = {
-    "about",
-    "around",
-    "approximately",
-    "roughly",
-    "circa",
-    "usd",
-    "eur",
-    "gbp",
-    "jpy",
-    "minus",
-    "negative",
-}
+_NO_NAMES = frozenset(
+    listed("about around approximately roughly circa usd eur gbp jpy minus negative")
+)
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+|[1-9]\d?(?:,\d{2})*,\d{3}")
 _DOTTED_THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:\.\d{3}){2,}")
 _ENGLISH = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+\.\d+")
@@ -204,7 +160,9 @@ _UNITS = {
     "jpy": "jpy yen",
     "inr": "inr rupee rupees",
 }
-_UNIT_OF = {alias: unit for unit, aliases in _UNITS.items() for alias in aliases.split()}
+_UNIT_OF: dict[str, str] = {}
+for _unit, _aliases in _UNITS.items():
+    _UNIT_OF |= dict.fromkeys(_aliases.split(), _unit)
 _ALIAS = "|".join(sorted(map(re.escape, _UNIT_OF), key=len, reverse=True))
 _PER = {**_UNIT_OF, "s": "second"}  # alone it is none: the 1980s
 _PER_ALIAS = "|".join(sorted(map(re.escape, _PER), key=len, reverse=True))
@@ -238,7 +196,7 @@ WORDS = frozenset({*CARDINALS, *ORDINALS, *MAGNITUDES, *_PARTS, "dozen", "hour",
 
 
 def figures(text: str) -> str:
-    """Return folded `text` with its numbers, dates, times, amounts of money and units in one spelling."""
+    """Return folded `text` with numbers, dates, times, money and units in one spelling."""
     text = _ONLY_HALF.sub("1/2", text)
     text = _ONE_UNIT.sub("1 ", text)
     text = _COUNTED.sub(_counted, text)
@@ -251,7 +209,10 @@ def figures(text: str) -> str:
 
 
 def _counted(match: re.Match[str]) -> str:
-    """Return a run of number words in digits: "one hundred and five" 105, "twenty-first" 21st, "two thirds" 2/3."""
+    """Return a run of number words in digits.
+
+    "one hundred and five" is 105, "twenty-first" 21st, "two thirds" 2/3.
+    """
     before = _just_before(match)
     if before.endswith("per "):
         return match[0]  # metres per second
@@ -340,7 +301,10 @@ def _ordinal(value: int) -> str:
 
 
 def _dates(text: str) -> str:
-    """Return the text with dates as "4 july 1776", times of day in 24 hours, and ranges as "1914-1918"."""
+    """Return the text with dates, times of day and ranges in one spelling.
+
+    Dates become "4 july 1776", times are of 24 hours, and ranges become "1914-1918".
+    """
     if _HAS_MARK.search(text):
         text = _HOUR_ZERO.sub("", _DECADE.sub("", text))
         text = _YEAR_FIRST.sub(lambda m: _day(m[0], int(m[4]), int(m[3]), m[1]), text)
@@ -390,7 +354,10 @@ def _whole_range(match: re.Match[str]) -> str:
 
 
 def _numbers(text: str) -> str:
-    """Return the text with each number in one spelling: no separators but one point, no needless zeros."""
+    """Return the text with each number in one spelling.
+
+    Numbers have no separator but one point, and no needless zeros.
+    """
     text = _PLUS.sub("", _SIGN.sub("-", text))
     text = _NUMBER.sub(_number, text)
     if text.isdigit():
@@ -429,7 +396,10 @@ def _number(match: re.Match[str]) -> str:
 
 
 def _just_before(match: re.Match[str]) -> str:
-    """Return the last characters before a match: never all, for a text of numbers would cost its square."""
+    """Return the last characters before a match.
+
+    Not all: time would grow with the square of a text of numbers.
+    """
     return match.string[max(0, match.start() - 40) : match.start()]
 
 
@@ -446,7 +416,10 @@ def _mixed(match: re.Match[str]) -> str:
 
 
 def _fraction(match: re.Match[str]) -> str:
-    """Return 3/4 as 0.75; 6/8 may be a metre of music, 24/7 and 9/11 are names: they stay as they are."""
+    """Return 3/4 as 0.75.
+
+    6/8 may be a metre of music, and 24/7 and 9/11 are names: they stay as they are.
+    """
     part, of = int(match[1]), int(match[2])
     if of not in _TERMINATING or not 0 < part < of or gcd(part, of) > 1:
         return f"{match[1]}/{match[2]}"
@@ -460,7 +433,10 @@ def _decimal(part: int, of: int) -> str:
 
 
 def _units(text: str) -> str:
-    """Return the text with money and measures as number, space, unit: "$5" and "5 dollars" are "5 usd"."""
+    """Return the text with money and measures as number, space, unit.
+
+    "$5" and "5 dollars" become "5 usd".
+    """
     if not _HAS_UNIT.search(text):
         return text
     text = _MONEY.sub(lambda m: f"{m[1]}{m[3]} {_CURRENCIES[m[2]]}", text)

@@ -14,17 +14,22 @@ _SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻"
 _POWER = re.compile(f"(?<=[0-9)])([{_SUPERSCRIPTS}]+)")
 _VULGAR = re.compile("(?<=[0-9])(?=[¼½¾⅐-⅞])")
 _ONE_FOR_ONE = {
-    "’": "'", "‘": "'", "‛": "'", "`": "'", "´": "'", "ʻ": "'", "ʼ": "'", "ʹ": "'", "′": "'", "＇": "'", "‚": "'",
+    "’": "'", "‘": "'", "‛": "'", "`": "'", "´": "'", "ʻ": "'", "ʼ": "'", "ʹ": "'", "′": "'",
+    "＇": "'", "‚": "'",
     "“": '"', "”": '"', "„": '"', "‟": '"', "«": '"', "»": '"', "″": '"', "‹": '"', "›": '"',
     "‐": "-", "‑": "-", "‒": "-", "–": "-", "—": "-", "―": "-", "−": "-", "﹣": "-",
-    "⁄": "/", "∕": "/", "٪": "%", "٫": ".", "٬": ",", "،": ",", "؛": ";", "؟": "?", "。": ".", "、": ",",
-    "ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th", "ħ": "h", "ŧ": "t",
-    "ي": "ی", "ى": "ی", "ك": "ک", "ـ": "", "♯": "#", "ς": "σ", "™": "", "®": "", "©": "", "…": "...", "№": "no ",
+    "⁄": "/", "∕": "/", "٪": "%", "٫": ".", "٬": ",", "،": ",", "؛": ";", "؟": "?", "。": ".",
+    "、": ",",
+    "ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "æ": "ae", "œ": "oe", "þ": "th", "ħ": "h",
+    "ŧ": "t",
+    "ي": "ی", "ى": "ی", "ك": "ک", "ـ": "", "♯": "#", "ς": "σ", "™": "", "®": "", "©": "",
+    "…": "...", "№": "no ",
     "µ": "μ", "·": "・", "•": " ",
 }  # fmt: skip
 _MAP = str.maketrans(_ONE_FOR_ONE)
 _INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180e"
+    "\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
 )
 _LATIN_MARKS = re.compile("(?<=[a-z\u03b1-\u03c9])[\u0300-\u036f]+")
 _CYRILLIC_STRESS = re.compile("(?<=[аеиоуыэюяіє])[\u0300\u0301]+")
@@ -33,7 +38,10 @@ _VOWEL_POINTS = re.compile("[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u
 
 
 def folded(text: str) -> str:
-    """Return `text` in lower case and with one character for each group of look-alikes; white space is single."""
+    """Return `text` in lower case, with one character for each group of look-alikes.
+
+    White space is single.
+    """
     if text.isascii():
         return " ".join(text.lower().replace("`", "'").split())
     text = _POWER.sub(lambda match: "^" + match[1], _VULGAR.sub(" ", text))
@@ -48,7 +56,7 @@ def folded(text: str) -> str:
 
 
 def _ordered(text: str) -> str:
-    """Return a decomposed text that begins with no mark: there is nothing that it could belong to."""
+    """Return a decomposed text without the marks that it begins with: they belong to no letter."""
     start = 0
     while start < len(text) and combining(text[start]):
         start += 1

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from selfloop.text.answers.figures import WORDS, figures
 from selfloop.text.answers.folding import folded
+from selfloop.text.patterns import listed
 
 # characters of an answer or a question; of longer texts only the last few are remembered
 CACHED = 256
@@ -23,14 +24,12 @@ _ROUNDS = 8
 _ARTICLES = ("a", "an", "the")
 # "A" is no article in "Vitamin A deficiency", "Type A blood" and the like.
 _LETTERED = frozenset(
-    {
-        *("vitamin", "hepatitis", "influenza", "protein", "factor", "group", "type", "plan"),
-        *("class", "grade", "schedule", "section", "appendix", "annex", "option", "answer"),
-        *("letter", "model", "team", "point", "block", "level", "part", "series", "phase"),
-        *("side", "zone", "tier", "category", "division", "note", "key", "string", "unit"),
-        *("room", "building", "gate", "platform", "line", "route", "exhibit", "figure"),
-        *("table", "chapter", "volume", "hemophilia", "haemophilia"),
-    }
+    listed("""
+    vitamin hepatitis influenza protein factor group type plan class grade schedule section appendix
+    annex option answer letter model team point block level part series phase side zone tier
+    category division note key string unit room building gate platform line route exhibit figure
+    table chapter volume hemophilia haemophilia
+    """)
 )
 # ... nor in "A and B" and "A minor".
 _NO_NOUN = frozenset({"and", "or", "is", "minor", "major", "negative", "positive", "sharp", "flat"})
@@ -60,7 +59,7 @@ _FIRST_NUMBERED = re.compile(r"^\W*no (?=\d+$)")
 # Symbols that make a name are held by characters of the private area while all other punctuation
 # goes.
 _HOLD = {".": "\ue000", "-": "\ue001", "+": "\ue002", "#": "\ue003", "*": "\ue004", "!": "\ue005"}
-_HELD = str.maketrans({held: symbol for symbol, held in _HOLD.items()})
+_HELD = str.maketrans({private: symbol for symbol, private in _HOLD.items()})
 _PRIVATE = re.compile("[\ue000-\ue005]")
 _NOTE = re.compile(r"(?<!\w)([a-g])(?: |-)(sharp|flat)(?!\w)")
 _BLOOD = re.compile(r"(?<!\w)(a|b|ab|o)(?: |-)(positive|negative|pos|neg)(?!\w)")
@@ -100,32 +99,26 @@ _LOOSE_SYMBOL = re.compile(r"(?<!\d)%|(?<!\w)[$@€£¥₹]|[$@€£¥₹](?!\w)
 _WIDE = "\u2e80-\u2fff\u3005-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 _WIDE_SPACE = re.compile(f"(?<=[{_WIDE}]) (?=[{_WIDE}])")
 _GREEK = {
-    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "θ": "theta", "λ": "lambda", "μ": "mu",
-    "π": "pi", "σ": "sigma", "φ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega", "ρ": "rho", "τ": "tau",
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "θ": "theta",
+    "λ": "lambda", "μ": "mu", "π": "pi", "σ": "sigma", "φ": "phi", "χ": "chi", "ψ": "psi",
+    "ω": "omega", "ρ": "rho", "τ": "tau",
 }  # fmt: skip
 _ONLY_SYMBOL = re.compile(r"[+=<>≤≥≠±÷√∞×∑∫%&@$€£¥₹/♭]+")
 _SYMBOLS_ALONE = re.compile(r"[+\-=<>≤≥≠±÷√∞×∑∫%&@$€£¥₹/]")
 
 _ONES = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix")
-_ROMANS = {f"{tens}{ones}" for ones in _ONES for tens in ("", "x", "xx", "xxx", "xl")}
+_ROMANS: set[str] = set()  # below 50, but without the bare tens
+for _tens in ("", "x", "xx", "xxx", "xl"):
+    _ROMANS.update(f"{_tens}{ones}" for ones in _ONES)
 # What a text of plain words holds only if it needs more than its articles dropped.
-_SPECIAL = WORDS | _ROMANS
-_SPECIAL |= {
-    "x",
-    "xx",
-    "xxx",
-    "sharp",
-    "flat",
-    "positive",
-    "negative",
-    "pos",
-    "neg",
-    "minus",
-    "answer",
-    "number",
-    "no",
-}
-_SPECIAL |= {"mt", "dr", "jr", "sr", "vs", "nr", "ad", "bc"}
+_SPECIAL = frozenset(
+    (
+        *WORDS,
+        *_ROMANS,
+        *listed("x xx xxx sharp flat positive negative pos neg minus answer number no"),
+        *listed("mt dr jr sr vs nr ad bc"),
+    )
+)
 
 
 def normalise(text: str) -> str:
@@ -171,10 +164,10 @@ def _normalised(text: str) -> str:
                 len(word) > 1 or word in "ai" for word in words[:-1]
             ):
                 return " ".join(_without_articles(words))
-        again = _step(text)
-        if again == text:
+        next_text = _step(text)
+        if next_text == text:
             break
-        text = again
+        text = next_text
     return text
 
 
@@ -232,10 +225,7 @@ def _hold_symbols(text: str) -> str:
 
 
 def _joined(text: str) -> str:
-    """Return the text with words that are written in several ways (D.
-
-    C., e-mail, B-52, R&B) in one.
-    """
+    """Return the text with words that are written in several ways in one: D. C., e-mail, R&B."""
     text = _AND.sub(" and ", _N.sub(" and ", text))
     text = _MOUNT.sub(lambda m: _SPELT_OUT[m[1]], text)
     text = _INITIALS.sub(lambda m: m[0].replace(".", "").replace(" ", ""), text)
@@ -266,7 +256,10 @@ def _roman(match: re.Match[str]) -> str:
 
 
 def _without_articles(words: list[str]) -> list[str]:
-    """Return the words less the articles that stand before one: "A", "Vitamin A" and "The The" keep theirs."""
+    """Return the words less the articles that stand before a word.
+
+    "A", "Vitamin A" and "The The" keep theirs.
+    """
     kept: list[str] = []
     for position, word in enumerate(words):
         following = words[position + 1] if position + 1 < len(words) else ""
@@ -278,5 +271,8 @@ def _without_articles(words: list[str]) -> list[str]:
 
 
 def _alone(text: str) -> str:
-    """Return the symbols of a text that has no words: the answer to "Which sign stands for a sum?" is "+"."""
+    """Return the symbols of a text that has no words.
+
+    The answer to "Which sign stands for a sum?" is "+".
+    """
     return "".join(_SYMBOLS_ALONE.findall(text)) if _ONLY_SYMBOL.search(text) else ""
