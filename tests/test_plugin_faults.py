@@ -540,7 +540,7 @@ STOPS = {
             plugin(kind, build="lambda: 'x'"),
             USE[kind],
             4,
-            f"the {kind} bad built a str, which has no {method}()",
+            f"the {kind} bad built a str, which has no {method}(",
         )
         for kind, method in {
             **{kind: next(iter(methods)) for kind, methods in SOUND.items() if methods},

@@ -30,6 +30,7 @@ from selfloop.protocols import (
     Verifier,
 )
 from selfloop.records import Adapter, AdapterProof, Failure
+from selfloop.registry import signatures
 from selfloop.registry.isolation import attributed_output, observer_output
 from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store
@@ -208,7 +209,7 @@ def built(loaded: Loaded, kind: str, spec: Spec, folder: Path) -> Any:
     part = _attributed(
         kind, component, component.build, options_of(component, spec, loaded.base, folder)
     )
-    return _shaped(kind, component, part)
+    return _require_methods(kind, component, part)
 
 
 def numbered(specs: Sequence[S]) -> Iterator[tuple[str, S]]:
@@ -262,25 +263,12 @@ def _attributed(
         raise PluginError(f"the {kind} {component.name} cannot be built: {why}") from error
 
 
-METHODS = {
-    "backend": ("describe", "generate", "close"),
-    "source": ("ask",),
-    "scorer": ("score",),
-    "verifier": ("verify",),
-    "critic": ("critique",),
-    "demonstrator": ("show",),
-    "tuner": ("tune",),
-    "observer": ("notice", "close"),
-}
-
-
-def _shaped(kind: str, component: Component, part: Any) -> Any:
-    """Return `part` if it has the methods of its kind."""
-    missing = [name for name in METHODS[kind] if not callable(getattr(part, name, None))]
-    if missing:
-        lacks = " and ".join(f"{name}()" for name in missing)
+def _require_methods(kind: str, component: Component, part: Any) -> Any:
+    """Return `part` if a run can call it; raise PluginError for missing methods and wrong signatures."""
+    faults = signatures.mistakes(kind, part, component.gives)
+    if faults:
         raise PluginError(
-            f"the {kind} {component.name} built a {type(part).__name__}, which has no {lacks}. "
-            "Write it."
+            f"the {kind} {component.name} built a {type(part).__name__}, which "
+            f"{'. It '.join(faults)}."
         )
     return part

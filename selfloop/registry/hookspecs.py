@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # the CLI's start-up must not pay for these
     from selfloop.protocols import Component
 
 PROJECT = "selfloop"
+# The version of what a plugin can rely on: hooks, protocols, records and `selfloop.plugin`. It rises
+# when a plugin that was written for the old version would break.
+PLUGIN_API = 1
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 

@@ -24,8 +24,9 @@ import pluggy
 from selfloop._version import __version__
 from selfloop.errors import PluginError, RecipeError, did_you_mean
 from selfloop.registry import builtin
-from selfloop.registry.hookspecs import PROJECT, Hooks
+from selfloop.registry.hookspecs import PLUGIN_API, PROJECT, Hooks
 from selfloop.registry.isolation import imports_of_plugins, unchanged_process
+from selfloop.registry.signatures import mistakes_of_class
 
 if TYPE_CHECKING:
     import click
@@ -42,6 +43,7 @@ HOOKS = {
     "tuner": "selfloop_tuners",
     "observer": "selfloop_observers",
 }
+API_NAME = "SELFLOOP_PLUGIN_API"  # the name by which a module says its version of the plugin API
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,9 @@ def _message(error: BaseException) -> str:
 
 def _add(catalog: Catalog, name: str, plugin: Any, version: str) -> None:
     """Register a plugin alone, so that every complaint is about it, and add what it offers."""
+    # A newer API may have other hooks: its version is the first thing to complain about.
+    if wrong := _wrong_api(getattr(plugin, API_NAME, 1)):
+        raise PluginError(f"plugin {name}: {API_NAME} {wrong}")
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(Hooks)
     _attributed(name, "does not fit the hooks", lambda: manager.register(plugin, name=name))
@@ -251,11 +256,33 @@ def _add(catalog: Catalog, name: str, plugin: Any, version: str) -> None:
     for kind, components in offers.items():
         _refuse_twice(name, HOOKS[kind], [component.name for component in components])
         for component in components:
+            _refuse_wrong_calls(name, kind, component)
+    for kind, components in offers.items():
+        for component in components:
             catalog.components[kind].setdefault(component.name, []).append(
                 Provided(component, name, origin)
             )
     catalog.commands += [(name, command) for command in commands]
     catalog.plugins[name] = version
+
+
+def _wrong_api(version: Any) -> str:
+    """Return what is wrong with the API version that a plugin was written for, or an empty text."""
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        return f"is {version!r:.40}, not a whole number from 1 on. Write the version as in {API_NAME} = 1."
+    if version > PLUGIN_API:
+        return (
+            f"is {version}, and selfloop {__version__} has the plugin API {PLUGIN_API}. Update "
+            "selfloop: pip install --upgrade selfloop"
+        )
+    return ""
+
+
+def _refuse_wrong_calls(plugin: str, kind: str, component: "Component") -> None:
+    """Raise for a class with a method that a run could not call: no model need be loaded to see it."""
+    faults = mistakes_of_class(kind, component.build)
+    if faults:
+        raise PluginError(f"plugin {plugin}: the {kind} {component.name} {'. It '.join(faults)}.")
 
 
 def _refuse_twice(plugin: str, hook: str, names: list[str]) -> None:
@@ -320,16 +347,23 @@ def _wrong(component: "Component") -> str:
         or not component.name.isprintable()
     ):
         return "name is not text"
-    if not all(isinstance(text, str) for text in (component.doc, component.paper, component.extra)):
-        return "doc, paper and extra must be text"
+    if wrong := _wrong_api(component.api):
+        return f"api {wrong.rstrip('.')}"
+    texts = (component.doc, component.paper, component.extra, component.wraps)
+    if not all(isinstance(text, str) for text in texts):
+        return "doc, paper, extra and wraps must be text"
     if not callable(component.build):
         return f"build is a {type(component.build).__name__}, not a class or function"
     if not all(isinstance(words, frozenset | set) for words in (component.needs, component.gives)):
         return "needs and gives must be sets of words, as in frozenset({'logprobs'})"
     if not isinstance(component.writes, frozenset | set):
         return "writes must be a set of options, as in frozenset({'out'})"
-    if component.check is not None and not callable(component.check):
-        return f"check is a {type(component.check).__name__}, not a function"
+    for name in ("check", "estimate", "advise"):
+        function = getattr(component, name)
+        if function is not None and not callable(function):
+            return f"{name} is a {type(function).__name__}, not a function"
+    if not isinstance(component.local, bool) or not isinstance(component.interactive, bool):
+        return "local and interactive must be True or False"
     if component.prompts is not None and not isinstance(component.prompts, Path):
         return f"prompts is a {type(component.prompts).__name__}, not a Path"
     return ""
