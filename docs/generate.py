@@ -15,17 +15,9 @@ import click
 from pydantic import BaseModel
 
 from selfloop.cli import COMMANDS, selfloop
+from selfloop.config.components import ScorerSpec, SourceSpec, Spec, TunerSpec
 from selfloop.config.options import describe_options, describe_type, describe_value
-from selfloop.config.recipe import (
-    Answer,
-    Ask,
-    Decide,
-    Recipe,
-    ScorerSpec,
-    SourceSpec,
-    Spec,
-    TunerSpec,
-)
+from selfloop.config.recipe import Answer, Ask, Decide, Recipe
 from selfloop.protocols import CAPABILITIES
 from selfloop.registry.manager import HOOKS, Provided, load
 
@@ -224,7 +216,7 @@ def _component(component: Any) -> list[str]:
 def _options(component: Any) -> list[str]:
     rows = [
         (f"`{o['name']}`", o["type"], f"`{o['default'][3:]}`" if o["default"] else "(required)")
-        for o in describe_options(component.build)
+        for o in describe_options(component.build, component.wraps)
     ]
     return _table(rows, "option", "type", "default") if rows else ["It has no options.", ""]
 

@@ -60,8 +60,7 @@ def copy(name: str, out: Path | None) -> None:
 def _about(name: str) -> dict[str, Any]:
     path = bundled(name)
     loaded = read(path)
-    used = [loaded.catalog.find(kind, spec.kind) for kind, _, spec in loaded.recipe.specs()]
-    extras = sorted({component.extra for component in used if component.extra})
+    extras = sorted({use.component.extra for use in loaded.uses() if use.component.extra})
     command, about = _head(path.read_text(encoding="utf-8"))
     return {
         "name": name,

@@ -105,12 +105,10 @@ def _capabilities(loaded: "Loaded", found: "Forecast") -> Iterator[dict[str, Any
     from selfloop.protocols import CAPABILITIES
 
     needs: dict[str, list[str]] = {}
-    for kind, _, spec in loaded.recipe.specs():
-        wanted = loaded.catalog.find(kind, spec.kind).needs | (
-            {"adapters"} if kind == "tuner" else set()
-        )
-        for capability in wanted if kind != "backend" else ():
-            needs.setdefault(capability, []).append(spec.kind)
+    for use in loaded.uses():
+        wanted = use.component.needs | ({"adapters"} if use.kind == "tuner" else set())
+        for capability in wanted if use.kind != "backend" else ():
+            needs.setdefault(capability, []).append(use.spec.kind)
     for name in dict.fromkeys([*CAPABILITIES, *needs]):
         given = name in found.model.capabilities
         if name == "chat":

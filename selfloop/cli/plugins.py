@@ -109,7 +109,8 @@ def _row(kind: str, plugin: str, version: str, component: "Component") -> Row:
         "gives": sorted(component.gives),
         "extra": component.extra,
         "missing": missing(component.extra, package),
-        "options": describe_options(component.build),
+        "wraps": component.wraps,
+        "options": describe_options(component.build, component.wraps),
         "docs": _page(kind, component.name, package),
     }
 
@@ -185,6 +186,8 @@ def _told(row: Row) -> Iterator[str]:
         yield f"gives {', '.join(row['gives'])}"
     if row.get("extra"):
         yield f"extra {row['extra']}: {_extra(row)}"
+    if row.get("wraps"):
+        yield f"wraps another {row['kind']}: option {row['wraps']}"
     for option in row.get("options", ()):
         yield f"option {option['name']}: {option['type']}{option['default'] or ' (required)'}"
     if row["kind"] == "command":

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from selfloop.config.components import ComponentUse, Spec, backend_capabilities, inner_spec
 from selfloop.config.options import options_model
 from selfloop.config.prompts import Prompts
-from selfloop.config.recipe import ONES, Loaded, Spec
+from selfloop.config.recipe import ONES, Loaded
 from selfloop.config.yaml_source import Loc
 from selfloop.errors import DiskFullError, PluginError, RecipeError, SelfloopError
 from selfloop.events import Event, Trouble
@@ -132,34 +133,53 @@ class Parts:
 
 def check(loaded: Loaded) -> None:
     """Raise for what the recipe asks of its components that cannot be, without loading a model."""
-    recipe, catalog = loaded.recipe, loaded.catalog
-    backend = catalog.find("backend", recipe.backend.kind)
-    mistakes: list[tuple[Loc, str]] = []
-    wanted = {"tuner": frozenset({"adapters"})}
-    for kind, loc, spec in recipe.specs():
-        needs = catalog.find(kind, spec.kind).needs | wanted.get(kind, frozenset())
-        for capability in sorted(needs - backend.gives) if kind != "backend" else ():
-            gives = ", ".join(sorted(backend.gives)) or "none"
-            lacks = f"which the backend {backend.name} lacks. It has: {gives}."
-            mistakes.append((loc, f"the {kind} {spec.kind} needs {capability}, {lacks}"))
+    mistakes = _missing_capabilities(loaded)
     try:
         prompts(loaded)
     except RecipeError as error:
         mistakes.append((("prompts",), str(error)))
     loaded.complain(mistakes)
-    for kind, _, spec in recipe.specs():
-        component = catalog.find(kind, spec.kind)
-        if component.check is not None:
-            _attributed(kind, component, component.check, options_of(component, spec, loaded.base))
+    for use in loaded.uses():
+        if use.component.check is not None:
+            options = options_of(use.component, use.spec, loaded.base)
+            _attributed(use.kind, use.component, use.component.check, options)
+
+
+def _missing_capabilities(loaded: Loaded) -> list[tuple[Loc, str]]:
+    """Return a mistake for each capability that a component needs and the backend lacks."""
+    backend = loaded.recipe.backend
+    mistakes: list[tuple[Loc, str]] = []
+    for use in loaded.uses():
+        if use.kind == "backend":
+            # A backend needs nothing of itself, but of the one that it wraps.
+            inner = inner_spec(use.component, use.spec)
+            if inner is not None:
+                place = (*use.loc, use.component.wraps)
+                mistakes += _lacks(use, set(), inner, place, loaded)
+        else:
+            own = {"adapters"} if use.kind == "tuner" else set[str]()
+            mistakes += _lacks(use, own, backend, use.loc, loaded)
+    return mistakes
+
+
+def _lacks(
+    use: ComponentUse, more: set[str], backend: Spec, loc: Loc, loaded: Loaded
+) -> Iterator[tuple[Loc, str]]:
+    """Yield the capabilities that a component needs (and `more`) and `backend` lacks, as mistakes."""
+    gives = backend_capabilities(backend, loaded.catalog)
+    for capability in sorted((use.component.needs | more) - gives):
+        known = ", ".join(sorted(gives)) or "none"
+        lacks = f"which the backend {backend.kind} lacks. It has: {known}."
+        yield loc, f"the {use.kind} {use.spec.kind} needs {capability}, {lacks}"
 
 
 def prompts(loaded: Loaded) -> Prompts:
     """Return the built-in prompts, the plugins' own, and the recipe's in their place."""
-    used = (loaded.catalog.find(kind, spec.kind) for kind, _, spec in loaded.recipe.specs())
-    found = Prompts(sorted({component.prompts for component in used if component.prompts}))
+    folders = {use.component.prompts for use in loaded.uses() if use.component.prompts}
+    prompts = Prompts(sorted(folders))
     for name, file in loaded.recipe.prompts.items():
-        found.replace(name, loaded.base / file)
-    return found
+        prompts.replace(name, loaded.base / file)
+    return prompts
 
 
 def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None = None) -> Parts:
@@ -204,12 +224,23 @@ def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None
 
 
 def built(loaded: Loaded, kind: str, spec: Spec, folder: Path) -> Any:
-    """Build one component of a recipe. Raises PluginError."""
+    """Build one component of a recipe, after the component that it wraps. Raises PluginError."""
     component = loaded.catalog.find(kind, spec.kind)
-    part = _attributed(
-        kind, component, component.build, options_of(component, spec, loaded.base, folder)
-    )
-    return _require_methods(kind, component, part)
+    options = options_of(component, spec, loaded.base, folder)
+    wrapped = inner_spec(component, spec)
+    if wrapped is None:
+        part = _attributed(kind, component, component.build, options)
+        return _require_methods(kind, component, part)
+    inner = built(loaded, kind, wrapped, folder)
+    try:
+        options[component.wraps] = inner
+        part = _attributed(kind, component, component.build, options)
+        return _require_methods(kind, component, part)
+    except BaseException:
+        # Nobody else holds the inner component, which may be a model of many gigabytes.
+        if callable(close := getattr(inner, "close", None)):
+            guarded("close", wrapped.kind, close)
+        raise
 
 
 def numbered(specs: Sequence[S]) -> Iterator[tuple[str, S]]:
@@ -229,11 +260,13 @@ def options_of(
     """Return the spec's options as `build` takes them, of the types its signature says.
 
     Paths are relative to the recipe, at `base`; so is an option `model`, if such a file is there.
+    The component that this one wraps is not among them: it has options of its own.
     """
-    model = options_model(component.build).model_validate_json(
+    model = options_model(component.build, component.wraps).model_validate_json(
         spec.model_dump_json(include=set(spec.options))
     )
-    options = {name: _placed(name, getattr(model, name), base) for name in model.model_fields_set}
+    names = model.model_fields_set - {component.wraps}
+    options = {name: _placed(name, getattr(model, name), base) for name in names}
     if folder and "folder" in inspect.signature(component.build).parameters:
         options["folder"] = folder
     return options

@@ -87,15 +87,14 @@ def _places(loaded: Loaded) -> Iterator[tuple[str, Path]]:
     for name, file in recipe.prompts.items():
         yield f"prompts.{name}", loaded.base / file
     files = {Path(file).name for file in recipe.plugins}
-    for kind, loc, spec in recipe.specs():
-        component = loaded.catalog.find(kind, spec.kind)
-        place = ".".join(map(str, loc))
-        if component.prompts and loaded.catalog.plugin_of(kind, spec.kind) in files:
+    for use in loaded.uses():
+        component, place = use.component, ".".join(map(str, use.loc))
+        if component.prompts and loaded.catalog.plugin_of(use.kind, use.spec.kind) in files:
             yield f"{place} (its prompts)", component.prompts
-        if kind == "observer":
+        if use.kind == "observer":
             continue  # it reads events alone: a path of its own is written
-        for name, value in options_of(component, spec, loaded.base).items():
-            if name == "model" and kind == "backend":
+        for name, value in options_of(component, use.spec, loaded.base).items():
+            if name == "model" and use.kind == "backend":
                 continue  # the backend hashes it, and `runner.pin_model` compares
             if name == "model" and (loaded.base / str(value)).is_file():
                 value = loaded.base / str(value)

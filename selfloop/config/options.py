@@ -8,16 +8,19 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel, ConfigDict, create_model
 
+from selfloop.config.components import OptionalPart, Part, Spec
 from selfloop.errors import PluginError
 
 
-def options_model(build: Callable[..., Any]) -> type[BaseModel]:
+def options_model(build: Callable[..., Any], wraps: str = "") -> type[BaseModel]:
     """Return the model of the options that `build` takes: its keyword arguments, less `folder`.
+
+    The option `wraps` is a component of its own in a recipe, whatever type `build` takes.
 
     Raises PluginError if they cannot be read, for then nothing could be checked.
     """
     try:
-        return _options_model(build)
+        return _options_model(build, wraps)
     except Exception as error:
         where = f"{getattr(build, '__module__', '')}.{getattr(build, '__qualname__', build)}"
         raise PluginError(
@@ -25,13 +28,16 @@ def options_model(build: Callable[..., Any]) -> type[BaseModel]:
         ) from error
 
 
-def _options_model(build: Callable[..., Any]) -> type[BaseModel]:
-    hints = _hints(build)
+def _options_model(build: Callable[..., Any], wraps: str) -> type[BaseModel]:
+    hints = _hints(build, wraps)
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(build).parameters.items():
         if name == "folder" or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
+        if name == wraps:
+            fields[name] = (Part if default is ... else OptionalPart, default)
+            continue
         fields[name] = (hints.get(name, Any), default)
     config = ConfigDict(
         extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=()
@@ -39,23 +45,25 @@ def _options_model(build: Callable[..., Any]) -> type[BaseModel]:
     return create_model("Options", __config__=config, **fields)
 
 
-def _hints(build: Callable[..., Any]) -> dict[str, Any]:
-    """Return the types of the parameters; what is returned may be a name that only type checkers import."""
-    target: Any = build.__init__ if inspect.isclass(build) else build
-    typed = SimpleNamespace(
-        __annotations__={k: v for k, v in _annotations(target).items() if k != "return"}
-    )
-    return get_type_hints(typed, globalns=getattr(target, "__globals__", {}), include_extras=True)
+def _hints(build: Callable[..., Any], wraps: str) -> dict[str, Any]:
+    """Return the types of the parameters of `build`, less that of the component it wraps.
+
+    That type, and the one returned, may be names that only type checkers import. So the other
+    annotations alone are evaluated: `get_type_hints` takes any object that has annotations.
+    """
+    function: Any = build.__init__ if inspect.isclass(build) else build
+    annotations = dict(getattr(function, "__annotations__", {}))
+    for name in ("return", wraps):
+        annotations.pop(name, None)
+    holder = SimpleNamespace(__annotations__=annotations)
+    names = getattr(function, "__globals__", {})
+    return get_type_hints(holder, globalns=names, include_extras=True)
 
 
-def _annotations(target: Any) -> dict[str, Any]:
-    return getattr(target, "__annotations__", {})
-
-
-def describe_options(build: Callable[..., Any]) -> list[dict[str, str]]:
+def describe_options(build: Callable[..., Any], wraps: str = "") -> list[dict[str, str]]:
     """Return name, type and default of every option, as text, for people."""
     rows = []
-    for name, field in options_model(build).model_fields.items():
+    for name, field in options_model(build, wraps).model_fields.items():
         default = "" if field.is_required() else f" = {describe_value(field.default)}"
         rows.append(
             {
@@ -67,7 +75,7 @@ def describe_options(build: Callable[..., Any]) -> list[dict[str, str]]:
     return rows
 
 
-_NAMES = {str: "text", NoneType: "none", Any: "anything"}
+_NAMES = {str: "text", NoneType: "none", Any: "anything", Spec: "component"}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 

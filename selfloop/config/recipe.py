@@ -15,13 +15,27 @@ from typing import Annotated, Any, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
+from selfloop.config.components import (
+    LOOP_KEYS,
+    ComponentUse,
+    OptionalPart,
+    OptionalTunerPart,
+    Part,
+    ScorerPart,
+    ScorerSpec,
+    SourcePart,
+    Spec,
+    backend_capabilities,
+    inner_in_long_form,
+    long_form,
+    with_inner,
+)
 from selfloop.config.options import options_model
 from selfloop.config.yaml_source import Loc, Source
 from selfloop.errors import RecipeError, SelfloopError, did_you_mean
@@ -36,52 +50,6 @@ SHORT = 60  # characters of a value or a key that a message shows
 IN_QUOTES = "must be text"
 
 
-class Spec(BaseModel):
-    """A component: its `kind`, and its options beside it.
-
-    `kind` alone may be written as plain text.
-    """
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-    kind: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return the component's own options."""
-        return self.model_extra or {}
-
-
-class SourceSpec(Spec):
-    """A question source; `share` is its part of the questions, relative to the other sources' shares."""
-
-    share: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-
-
-class ScorerSpec(Spec):
-    """A scorer; a question below `minimum` is dropped before anything is spent on it."""
-
-    minimum: Annotated[float, Field(allow_inf_nan=False)] | None = None
-
-
-class TunerSpec(Spec):
-    """A tuner; it runs at the end of every `every`-th round."""
-
-    every: Annotated[int, Field(ge=1)] = 1
-
-
-def _long(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
-def _long_or_none(value: Any) -> Any:
-    return None if value == "none" else _long(value)
-
-
-Part = Annotated[Spec, BeforeValidator(_long)]
-SourcePart = Annotated[SourceSpec, BeforeValidator(_long)]
-ScorerPart = Annotated[ScorerSpec, BeforeValidator(_long)]
-OptionalPart = Annotated[Spec | None, BeforeValidator(_long_or_none)]
-OptionalTunerPart = Annotated[TunerSpec | None, BeforeValidator(_long_or_none)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Stop = Annotated[str, Field(min_length=1)]  # an empty one would end every answer before it begins
@@ -225,6 +193,11 @@ class Loaded:
     base: Path
     file_name: str = ""  # that of the recipe's file, where the run's name had to differ from it
 
+    def uses(self) -> Iterator[ComponentUse]:
+        """Yield every component of the recipe, each followed by those that it wraps."""
+        for kind, loc, spec in self.recipe.specs():
+            yield from with_inner(kind, loc, spec, self.catalog)
+
     def complain(self, mistakes: list[tuple[Loc, str]]) -> None:
         """Raise RecipeError listing the mistakes; do nothing if there are none."""
         _complain(self.source, mistakes)
@@ -265,7 +238,7 @@ def read(
 
 def _served(recipe: Recipe, catalog: Catalog) -> list[Spec]:
     """Return the default verifiers that the recipe's backend can serve."""
-    gives = catalog.find("backend", recipe.backend.kind).gives
+    gives = backend_capabilities(recipe.backend, catalog)
     return [spec for spec in recipe.verifiers if catalog.find("verifier", spec.kind).needs <= gives]
 
 
@@ -300,22 +273,32 @@ def _check_components(
             _check_component(kind, (key,), data[key], catalog, mistakes)
 
 
-_RESERVED = {"source": {"kind", "share"}, "scorer": {"kind", "minimum"}, "tuner": {"kind", "every"}}
-
-
 def _check_component(
-    kind: str, loc: Loc, raw: Any, catalog: Catalog, mistakes: list[tuple[Loc, str]]
+    kind: str,
+    loc: Loc,
+    raw: Any,
+    catalog: Catalog,
+    mistakes: list[tuple[Loc, str]],
+    *,
+    is_inner: bool = False,
 ) -> None:
-    raw = _long(raw)
+    """Add the mistakes of a component's options, and of those of the component that it wraps."""
+    raw = long_form(raw)
     if not isinstance(raw, dict) or not isinstance(raw.get("kind"), str):
         return  # the schema has said so already
     try:
-        model = options_model(catalog.find(kind, raw["kind"]).build)
+        component = catalog.find(kind, raw["kind"])
+        model = options_model(component.build, component.wraps)
     except SelfloopError as error:
         mistakes.append(((*loc, "kind"), str(error)))
         return
-    options = {key: value for key, value in raw.items() if key not in _RESERVED.get(kind, {"kind"})}
+    # `share` and the like are keys of the place in the recipe, which an inner component has not.
+    loop_keys = set() if is_inner else LOOP_KEYS.get(kind, set())
+    options = {key: value for key, value in raw.items() if key not in {"kind", *loop_keys}}
     validated(model, options, loc, mistakes)
+    inner = inner_in_long_form(component, options)
+    if inner is not None:
+        _check_component(kind, (*loc, component.wraps), inner, catalog, mistakes, is_inner=True)
 
 
 def validated(model: type[M], data: Any, loc: Loc, mistakes: list[tuple[Loc, str]]) -> M | None:

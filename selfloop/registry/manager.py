@@ -7,6 +7,7 @@ not through pluggy's multicall, where one that raises stops the rest and nobody 
 """
 
 import importlib.util
+import inspect
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -354,6 +355,10 @@ def _wrong(component: "Component") -> str:
         return "doc, paper, extra and wraps must be text"
     if not callable(component.build):
         return f"build is a {type(component.build).__name__}, not a class or function"
+    if component.wraps and not _takes(component.build, component.wraps):
+        return (
+            f"wraps is {component.wraps!r}, which its build does not take. Name one of its options"
+        )
     if not all(isinstance(words, frozenset | set) for words in (component.needs, component.gives)):
         return "needs and gives must be sets of words, as in frozenset({'logprobs'})"
     if not isinstance(component.writes, frozenset | set):
@@ -367,3 +372,11 @@ def _wrong(component: "Component") -> str:
     if component.prompts is not None and not isinstance(component.prompts, Path):
         return f"prompts is a {type(component.prompts).__name__}, not a Path"
     return ""
+
+
+def _takes(build: Callable[..., Any], name: str) -> bool:
+    """Return whether `build` has a parameter of that name; what cannot be read is refused later."""
+    try:
+        return name in inspect.signature(build).parameters
+    except (TypeError, ValueError):
+        return True
