@@ -23,7 +23,8 @@ Events
     Observers get them in the order in which they happen. `Event` is the union of all.
 For commands
     `run_argument`, `runs_dir`, `run_folder` and `as_json` are the options that selfloop's own
-    commands have, `Run` reads a run. They are imported when they are asked for.
+    commands have. `run` plays a recipe and `Run` reads a run. These are imported when they are
+    asked for.
 Helpers
     `printable` makes a model's text safe for a terminal, `progress` reports how far long work is.
 
@@ -99,13 +100,14 @@ from selfloop.text.display import printable
 LAZY = {
     "Run": "selfloop.library",
     "as_json": "selfloop.cli.options",
+    "run": "selfloop.library",
     "run_argument": "selfloop.cli.options",
     "run_folder": "selfloop.cli.options",
     "runs_dir": "selfloop.cli.options",
 }
 if TYPE_CHECKING:
     from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
-    from selfloop.library import Run
+    from selfloop.library import Run, run
 else:
 
     def __getattr__(name: str) -> Any:
@@ -173,6 +175,7 @@ __all__ = [
     "is_open",
     "printable",
     "progress",
+    "run",
     "run_argument",
     "run_folder",
     "runs_dir",

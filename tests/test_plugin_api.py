@@ -1,12 +1,16 @@
-"""The API of plugins: its version, the signatures of components, and the module that authors import."""
+"""The API of plugins: its version, the signatures of components, and what authors import."""
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from conftest import Selfloop
+from conftest import Selfloop, measured
 
+from selfloop import events, records
+from selfloop import plugin as plugin_module
 from selfloop.protocols import CAPABILITIES
 from selfloop.registry.hookspecs import PLUGIN_API
 from selfloop.registry.manager import HOOKS, load
@@ -202,3 +206,56 @@ def test_a_plugin_that_says_nothing_is_taken_as_one_for_the_first(
     code = head + plugin("verifier", "def verify(self, claims, judging): pass", more=more)
     write({"bad.py": code, "recipe.yaml": RECIPE})
     assert selfloop("check", "recipe.yaml").code == 0
+
+
+# The one module that authors import.
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "selfloop-doubt"
+FOR_AUTHORS = [
+    ROOT / "docs" / "plugins.md",
+    *sorted((ROOT / "plugins" / "scaffold" / "templates").glob("*.py.j2")),
+    *sorted(EXAMPLE.rglob("*.py")),
+]
+IMPORT = re.compile(r"^\s*(?:from|import) (selfloop(?:\.\w+)*)\b", re.MULTILINE)
+
+
+def test_authors_import_one_module() -> None:
+    modules = {module for file in FOR_AUTHORS for module in IMPORT.findall(file.read_text("utf-8"))}
+    assert modules == {"selfloop.plugin", "selfloop.testing"}
+    assert len(FOR_AUTHORS) > 20
+
+
+def test_the_walk_over_imports_can_fail() -> None:
+    text = (
+        "import selfloop\nfrom selfloop.records import *\n    from selfloop.cli.options import x\n"
+    )
+    assert IMPORT.findall(text) == ["selfloop", "selfloop.records", "selfloop.cli.options"]
+
+
+def test_every_name_for_authors_is_there_and_explained() -> None:
+    names = plugin_module.__all__
+    assert len(names) == len(set(names))  # ruff sorts them (RUF022)
+    assert set(plugin_module.LAZY) <= set(names)
+    for name in names:
+        assert getattr(plugin_module, name) is not None
+    # every kind of component has its protocol here, and every event and record is exported
+    assert {protocol.__name__ for protocol in PROTOCOLS.values()} <= set(names)
+    assert {event.__name__ for event in get_args(events.Event)} <= set(names)
+    own = [
+        value
+        for value in vars(records).values()
+        if getattr(value, "__module__", "") == records.__name__
+    ]
+    assert {record.__name__ for record in own if is_dataclass(record)} <= set(names)
+
+
+def test_a_name_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = plugin_module.nothing
+
+
+def test_importing_it_is_quick() -> None:
+    """A plugin is imported at each start, so what it imports must not bring pydantic."""
+    modules = measured("import selfloop.plugin").modules
+    assert not modules & {"pydantic", "numpy", "rich", "ruamel", "click"}

@@ -227,16 +227,8 @@ def test_what_is_written_is_formatted(work: Path, selfloop: Selfloop) -> None:
     for kind in KINDS:
         selfloop("new", "plugin", f"fresh_{kind}", "--kind", kind)
         for check in checks:
-            command = [
-                sys.executable,
-                "-m",
-                "ruff",
-                *check,
-                "--line-length",
-                "120",
-                "--no-cache",
-                ".",
-            ]
+            ruff = [sys.executable, "-m", "ruff", *check]
+            command = [*ruff, "--line-length", "100", "--no-cache", "."]
             folder = work / f"selfloop-fresh-{kind}"
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stdout
