@@ -273,7 +273,7 @@ class Component:
     gets all options but this one. A backend that wraps another lets the capabilities in `gives`
     through, as far as the inner backend has them, and `needs` are those it needs of the inner one.
 
-    Four fields tell selfloop how to treat a component that it does not know by name:
+    Some fields tell selfloop how to treat a component that it does not know by name:
 
     * `local`: an observer that writes into the run's folder alone. `selfloop plan` measures it.
     * `interactive`: an observer that shows the run to a person. `--quiet` leaves it out.
@@ -281,6 +281,7 @@ class Component:
       it reads each lesson (epochs), from which `selfloop plan` forecasts its time.
     * `advise`: takes the `ModelInfo` of the loaded backend and returns what `selfloop plan` should
       recommend, a sentence each.
+    * `docs`: the page that describes the component, for `selfloop plugins`.
     """
 
     name: str
@@ -299,3 +300,4 @@ class Component:
     interactive: bool = False
     estimate: Callable[..., float] | None = None
     advise: Callable[[ModelInfo], Sequence[str]] | None = None
+    docs: str = ""

@@ -1,7 +1,8 @@
 """The API of plugins: its version, the signatures of components, and what authors import."""
 
+import ast
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -259,3 +260,53 @@ def test_importing_it_is_quick() -> None:
     """A plugin is imported at each start, so what it imports must not bring pydantic."""
     modules = measured("import selfloop.plugin").modules
     assert not modules & {"pydantic", "numpy", "rich", "ruamel", "click"}
+
+
+# The core knows no plugin by name.
+
+# Words that name a component and are English too: they count only where a component is meant.
+WORDS = {"file", "dataset"}
+# `defaults` is the one table of names, `builtin` lists folders, and tests are for plugins' authors.
+MAY_NAME = ("config/defaults.py", "registry/builtin.py", "testing/")
+
+
+def components_named(source: str, names: set[str]) -> Iterator[tuple[int, str]]:
+    """Yield line and name of each literal that names one of the components."""
+    for node in ast.walk(ast.parse(source)):
+        meant: list[ast.expr] = []
+        if isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values, strict=True)
+            meant = [v for k, v in pairs if isinstance(k, ast.Constant) and k.value == "kind"]
+        elif isinstance(node, ast.keyword) and node.arg == "kind":
+            meant = [node.value]
+        elif isinstance(node, ast.Compare):
+            meant = list(node.comparators)
+        elif isinstance(node, ast.Constant) and node.value not in WORDS:
+            meant = [node]
+        for literal in meant:
+            if isinstance(literal, ast.Constant) and literal.value in names:
+                yield literal.lineno, str(literal.value)
+
+
+def test_the_core_knows_no_component_by_name() -> None:
+    core = ROOT / "selfloop"
+    catalog = load()
+    names = {
+        offer.component.name
+        for _, offer in catalog
+        if catalog.plugins[offer.plugin].startswith("selfloop ")
+    }
+    assert len(names) > 40
+    for path in sorted(core.rglob("*.py")):
+        place = path.relative_to(core).as_posix()
+        if not place.startswith(MAY_NAME):
+            assert list(components_named(path.read_text("utf-8"), names)) == [], place
+
+
+def test_the_walk_over_names_can_fail() -> None:
+    code = "a = {'kind': 'file', 'file': 'file'}\nb = x.kind == 'file'\nc = ('jsonl', 3)\n"
+    assert set(components_named(code, {"file", "jsonl"})) == {
+        (1, "file"),
+        (2, "file"),
+        (3, "jsonl"),
+    }

@@ -87,5 +87,10 @@ def build(*, folder: Path, file: str = "events.jsonl", completions: bool = False
 def selfloop_observers() -> list[Component]:
     """Offer `jsonl`."""
     return [
-        Component("jsonl", build, doc="writes every event as a line of JSON into the run's folder")
+        Component(
+            "jsonl",
+            build,
+            doc="writes every event as a line of JSON into the run's folder",
+            local=True,
+        )
     ]

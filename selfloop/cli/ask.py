@@ -9,6 +9,7 @@ import click
 
 from selfloop.cli.closed_book import closed_book, refuse_ignored
 from selfloop.cli.options import accept_license, as_json, complete_asked, overrides
+from selfloop.config.defaults import FILE_SOURCE
 from selfloop.records import Attempt
 from selfloop.text.answers import UNKNOWN
 from selfloop.text.display import encodable, printable
@@ -93,7 +94,7 @@ def _answered(what: str, questions: tuple[str, ...], overrides: tuple[str, ...])
         file.write_text(
             "".join(json.dumps({"question": text}) + "\n" for text in questions), encoding="utf-8"
         )
-        source = {"kind": "file", "path": str(file), "quiet": True}
+        source = {"kind": FILE_SOURCE, "path": str(file), "quiet": True}
         quiet = ("observers=[]", *overrides)
         try:
             folder = closed_book(

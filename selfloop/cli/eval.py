@@ -30,6 +30,7 @@ from selfloop.cli.required import (
     required,
 )
 from selfloop.cli.tables import print_table
+from selfloop.config.defaults import DATASET_SOURCE
 from selfloop.text.display import printable
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def command(
         _report(_finished(what, runs), chosen, as_json, requirements)
         return
     refuse_ignored(overrides)
-    source: dict[str, Any] = {"kind": "dataset", "limit": limit}
+    source: dict[str, Any] = {"kind": DATASET_SOURCE, "limit": limit}
     path = None
     if data.startswith(HUB):
         name, _, split = data.removeprefix(HUB).partition(":")

@@ -127,8 +127,9 @@ def _warnings(loaded: "Loaded", found: "Forecast", runs: Path) -> Iterator[str]:
     if not found.sample.asked:
         yield "not one question of the sample could be asked: what comes after asking is not in the forecast."
     yield from (f"in the sample something failed: {trouble}" for trouble in found.sample.troubles)
-    if dict(found.model.versions).get("weights") == "shipped" and "weights" in _options(loaded):
-        yield "the weights are used as shipped. weights: auto measures, once, whether another format is faster here."
+    for use in loaded.uses():
+        if use.kind == "backend" and use.component.advise is not None:
+            yield from use.component.advise(found.model)
     if tuner := loaded.recipe.tuner:
         yield from _tuner_warnings(loaded, tuner)
 
@@ -145,14 +146,6 @@ def _tuner_warnings(loaded: "Loaded", tuner: Any) -> Iterator[str]:
     except SelfloopError as error:
         yield f"the run will not begin: {error}"
     yield "the tune's time is a rough guess. Its memory is not in the forecast: training takes several times as much."
-
-
-def _options(loaded: "Loaded") -> set[str]:
-    from selfloop.config.options import options_model
-
-    return set(
-        options_model(loaded.catalog.find("backend", loaded.recipe.backend.kind).build).model_fields
-    )
 
 
 def _there(folder: Path) -> Path:

@@ -35,8 +35,6 @@ PAGES = {
     "critic": "docs/critique.md",
     "tuner": "docs/tuning.md",
     "command": "docs/cli.md",
-    "llama_cpp": "docs/engine.md",
-    "hf": "docs/hf.md",
 }
 NARROW = 72  # a terminal of fewer columns has the name on a line of its own
 
@@ -111,12 +109,12 @@ def _row(kind: str, plugin: str, version: str, component: "Component") -> Row:
         "missing": missing(component.extra, package),
         "wraps": component.wraps,
         "options": describe_options(component.build, component.wraps),
-        "docs": _page(kind, component.name, package),
+        "docs": component.docs or _page(kind, package),
     }
 
 
-def _page(kind: str, name: str, package: str) -> str:
-    return PAGES.get(name, PAGES.get(kind, "docs/recipe.md")) if package == "selfloop" else ""
+def _page(kind: str, package: str) -> str:
+    return PAGES.get(kind, "docs/recipe.md") if package == "selfloop" else ""
 
 
 def _commands(catalog: "Catalog") -> Iterator[Row]:
@@ -128,7 +126,7 @@ def _commands(catalog: "Catalog") -> Iterator[Row]:
             continue
         doc, page = (
             short_help(added, 200).rstrip("."),
-            _page("command", name, version.partition(" ")[0]),
+            _page("command", version.partition(" ")[0]),
         )
         yield {
             "kind": "command",

@@ -18,6 +18,7 @@ from selfloop.cli.options import (
     runs_dir,
     skip_broken,
 )
+from selfloop.config.defaults import FILE_SOURCE
 from selfloop.text.display import printable
 
 
@@ -76,7 +77,7 @@ def command(
     wanted = data.Columns(question_column, answers_column, answer_column)
     table = data.read(path, "score", wanted, skip_broken=skip_broken)
     source = {
-        "kind": "file",
+        "kind": FILE_SOURCE,
         "path": str(path.absolute()),
         "judge": True,
         "skip_broken": skip_broken,

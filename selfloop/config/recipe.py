@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from selfloop.config import defaults
 from selfloop.config.components import (
     LOOP_KEYS,
     ComponentUse,
@@ -63,8 +64,7 @@ class Ask(BaseModel):
     questions: Count = 40
     sources: Annotated[list[SourcePart], Field(min_length=1)]
     scorers: list[ScorerPart] = [
-        ScorerSpec(kind="well_formed", minimum=1.0),
-        ScorerSpec(kind="novelty", minimum=0.2),
+        ScorerSpec(kind=kind, minimum=minimum) for kind, minimum in defaults.SCORERS.items()
     ]
     turns: Count = 6
 
@@ -127,11 +127,6 @@ class Decide(BaseModel):
         return self
 
 
-# The verifiers of a recipe that names none, less those that its backend cannot serve: one
-# confidence out of four detectors, and what leaves an answer undecided that only says the
-# question's words again.
-DETECTORS = ("agreement", "sequence_probability", "meaning_probability", "pmi", "combined", "echo")
-
 # Where a recipe has the one component of a kind, and where it lists those of the others.
 ONES = {
     "backend": "backend",
@@ -166,10 +161,12 @@ class Recipe(BaseModel):
     answer: Answer = Answer()
     critique: OptionalPart = None
     demonstrations: OptionalPart = None
-    verifiers: Annotated[list[Part], Field(min_length=1)] = [Spec(kind=kind) for kind in DETECTORS]
+    verifiers: Annotated[list[Part], Field(min_length=1)] = [
+        Spec(kind=kind) for kind in defaults.VERIFIERS
+    ]
     decide: Decide = Decide()
     tuner: OptionalTunerPart = None
-    observers: list[Part] = [Spec(kind="console"), Spec(kind="jsonl"), Spec(kind="report")]
+    observers: list[Part] = [Spec(kind=kind) for kind in defaults.OBSERVERS]
     prompts: dict[str, str] = {}
 
     def specs(self) -> Iterator[tuple[str, tuple[str | int, ...], Spec]]:

@@ -32,8 +32,6 @@ QUESTIONS, ROUNDS = 8, 2  # of a sample; the second round has sources that the f
 ANY = 1e-9  # a confidence that almost every answer has
 SLOW = 10.0  # seconds that loading takes if something is fetched or made on the way
 LARGER = 4  # times the questions of a sample that took no time to speak of
-# observers that write into the run's folder alone; a tracker would show a run that is none
-LOCAL = ("jsonl", "report")
 # of a round's time that observers take at most while a run goes on, as `report` does
 RECORDING = 0.05
 MOST = 10_000  # attempts that observers are shown as those of a whole run
@@ -132,8 +130,10 @@ def played(
 
 
 def _watching(loaded: Loaded, folder: Path) -> list[Named[Observer]]:
-    local = [one for one in loaded.recipe.observers if one.kind in LOCAL]
-    return [Named(one.kind, built(loaded, "observer", one, folder)) for one in local]
+    # Only observers that write into the run's folder: a tracker would show a run that is none.
+    find = loaded.catalog.find
+    local = [spec for spec in loaded.recipe.observers if find("observer", spec.kind).local]
+    return [Named(spec.kind, built(loaded, "observer", spec, folder)) for spec in local]
 
 
 def _rounds(recipe: Recipe, parts: Parts, store: Store, until: float) -> tuple[list[Round], float]:
@@ -259,7 +259,7 @@ def forecast(loaded: Loaded, budget: float) -> Forecast:
             sample = _sampled(loaded, backend, budget, Path(folder))
             ending, disk = _ending(loaded, sample)
         _stretch(backend, sample, loaded.recipe.ask.questions)
-        parts = tuple(_parts(loaded.recipe, sample, ending))
+        parts = tuple(_parts(loaded, sample, ending))
         return Forecast(backend.describe(), loading, parts, peak(), disk, sample)
     finally:
         backend.close()
@@ -292,8 +292,9 @@ def _sampled(loaded: Loaded, backend: Backend, budget: float, folder: Path) -> S
         questions = min(LARGER * questions, loaded.recipe.ask.questions)
 
 
-def _parts(recipe: Recipe, sample: Sample, ending: float) -> list[Part]:
+def _parts(loaded: Loaded, sample: Sample, ending: float) -> list[Part]:
     """Return the forecast of each step: later rounds are as the last one that was played."""
+    recipe = loaded.recipe
     times, cost = recipe.ask.questions / sample.questions, rates(sample.steps)
     made, more = list[Part](), recipe.rounds - 1
     for name in dict.fromkeys(step.name for step in sample.steps):
@@ -305,24 +306,21 @@ def _parts(recipe: Recipe, sample: Sample, ending: float) -> list[Part]:
     made.append(
         Part("record", sample.recording, later, sample.recording + more * later + ending, 0)
     )
-    return [*made, _tune(recipe, sample, cost)] if recipe.tuner else made
+    return [*made, _tune(loaded, sample, cost)] if recipe.tuner else made
 
 
-def _tune(recipe: Recipe, sample: Sample, cost: Rates) -> Part:
+def _tune(loaded: Loaded, sample: Sample, cost: Rates) -> Part:
     """Return about how long the tunes take, by what reading their lessons takes: all questions so far, and answers."""
+    recipe = loaded.recipe
     assert recipe.tuner
+    estimate = loaded.catalog.find("tuner", recipe.tuner.kind).estimate
+    readings = estimate(**recipe.tuner.options) if estimate else 1.0  # of each lesson
     calls = [call for step in sample.steps if step.name == "answer" for call in step.calls]
     written = sum(call.completions for call in calls)
     length = sum(call.own for call in calls) / max(sample.asked, 1) + 4 * sum(
         c.tokens for c in calls
     ) / max(written, 1)
-    each = (
-        TUNING
-        * cost.read
-        * length
-        * recipe.ask.questions
-        * float(recipe.tuner.options.get("epochs", 1))
-    )
+    each = TUNING * cost.read * length * recipe.ask.questions * readings
     tunes = [
         number * each for number in range(recipe.tuner.every, recipe.rounds + 1, recipe.tuner.every)
     ]

@@ -350,9 +350,9 @@ def _wrong(component: "Component") -> str:
         return "name is not text"
     if wrong := _wrong_api(component.api):
         return f"api {wrong.rstrip('.')}"
-    texts = (component.doc, component.paper, component.extra, component.wraps)
+    texts = (component.doc, component.paper, component.extra, component.wraps, component.docs)
     if not all(isinstance(text, str) for text in texts):
-        return "doc, paper, extra and wraps must be text"
+        return "doc, paper, extra, wraps and docs must be text"
     if not callable(component.build):
         return f"build is a {type(component.build).__name__}, not a class or function"
     if component.wraps and not _takes(component.build, component.wraps):
