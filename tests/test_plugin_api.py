@@ -1,7 +1,9 @@
 """The API of plugins: its version, the signatures of components, and what authors import."""
 
 import ast
+import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -209,6 +211,14 @@ def test_a_plugin_that_says_nothing_is_taken_as_one_for_the_first(
     assert selfloop("check", "recipe.yaml").code == 0
 
 
+def test_help_does_without_plugins_that_have_no_commands() -> None:
+    few, all_of_them = load(commands_only=True), load()
+    names = [(plugin, command.name) for plugin, command in all_of_them.commands]
+    assert [(plugin, command.name) for plugin, command in few.commands] == names
+    assert len(names) > 10
+    assert len(few.plugins) < len(all_of_them.plugins) / 2
+
+
 # The one module that authors import.
 
 ROOT = Path(__file__).parent.parent
@@ -310,3 +320,55 @@ def test_the_walk_over_names_can_fail() -> None:
         (2, "file"),
         (3, "jsonl"),
     }
+
+
+TALKER = """\
+from selfloop.plugin import *
+from selfloop.testing import ScriptedBackend
+
+class Talker:
+    def notice(self, event):
+        if isinstance(event, RoundEnded): print("a round has ended")
+    def close(self): pass
+
+ASKED = []
+
+class Tuner:
+    def __init__(self, *, epochs: int = 1): pass
+    def tune(self, tuning): return None
+
+def readings(**options):
+    ASKED.append(options)
+    return 3.0
+
+@hookimpl
+def selfloop_backends():
+    gives = frozenset({"logprobs", "chat", "adapters"})
+    return [Component("bad", ScriptedBackend, gives=gives, docs="https://example.org/bad",
+                      advise=lambda info: [f"{info.name} could be larger."])]
+
+@hookimpl
+def selfloop_observers():
+    return [Component("talker", Talker, interactive=True), Component("other", Talker)]
+
+@hookimpl
+def selfloop_tuners():
+    return [Component("slow", Tuner, estimate=readings)]
+"""
+
+
+def test_quiet_leaves_out_whatever_shows_the_run(write: Write, selfloop: Selfloop) -> None:
+    write({"bad.py": TALKER, "recipe.yaml": RECIPE + "observers: [talker, other]\n"})
+    assert selfloop("run", "recipe.yaml").out.count("a round has ended") == 2
+    assert selfloop("run", "recipe.yaml", "--quiet").out.count("a round has ended") == 1
+
+
+def test_plan_asks_backends_and_tuners(write: Write, selfloop: Selfloop) -> None:
+    text = RECIPE.replace("scripted", "bad") + "tuner: {kind: slow, epochs: 3}\n"
+    write({"bad.py": TALKER, "recipe.yaml": text})
+    said = selfloop("plan", "recipe.yaml", "--json")
+    plan = json.loads(said.out)
+    assert any(warning.endswith(" could be larger.") for warning in plan["warnings"])
+    # the estimate has been asked once, for the options of the recipe
+    assert sys.modules["selfloop_file_plugin_bad"].ASKED == [{"epochs": 3}]
+    assert "tune" in [step["name"] for step in plan["steps"]]

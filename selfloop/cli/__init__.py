@@ -124,7 +124,7 @@ def commands_of_plugins(
     """Return the commands of plugins by name, and those that are left out, for their names are taken, and why."""
     from selfloop.registry.manager import load
 
-    return (catalog or load()).commands_beside(COMMANDS)
+    return (catalog or load(commands_only=True)).commands_beside(COMMANDS)
 
 
 def _plugin_commands() -> dict[str, click.Command]:

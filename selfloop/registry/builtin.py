@@ -24,6 +24,8 @@ ROOMS = (
     "observers",
     "commands",
 )
+# The only one of them with commands: `selfloop --help` does without the others.
+COMMAND_ROOM = "commands"
 # These are plugins themselves: a command or an observer, with all that it needs.
 SINGLE = ("export", "export.dataset", "models.command", "report", "scaffold", "view")
 
@@ -37,3 +39,15 @@ def modules() -> Iterator[str]:
                 yield f"{PACKAGE}.{room}.{module.name}"
     for name in SINGLE:
         yield f"{PACKAGE}.{name}"
+
+
+def plugin_name(module: str) -> str:
+    """Return the name that a built-in plugin goes by: `jsonl`, `export`, `models`."""
+    place = module.removeprefix(f"{PACKAGE}.").removesuffix(".command")
+    return place.rpartition(".")[2]
+
+
+def may_have_commands(module: str) -> bool:
+    """Return whether a built-in plugin can offer commands, seen from where it stands."""
+    place = module.removeprefix(f"{PACKAGE}.")
+    return place in SINGLE or place.startswith(f"{COMMAND_ROOM}.")
