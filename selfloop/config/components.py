@@ -32,7 +32,7 @@ class Spec(BaseModel):
 
 
 class SourceSpec(Spec):
-    """A question source; `share` is its part of the questions, relative to the other sources' shares."""
+    """A question source; `share` is its part of the questions, relative to the other shares."""
 
     share: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 

@@ -6,9 +6,9 @@ component is a field of `Component`. A test holds that.
 
 # The scorers of a recipe that names none, each with its `minimum`: a question below is dropped.
 SCORERS = {"well_formed": 1.0, "novelty": 0.2}
-# The verifiers of a recipe that names none, less those that its backend cannot serve. Four of them
-# give one confidence by `combined`; `echo` leaves an answer undecided that only repeats the words of
-# its question.
+# The verifiers of a recipe that names none, less those that its backend cannot serve. `combined`
+# makes one confidence of the four before it. `echo` leaves an answer undecided that only repeats
+# the words of its question.
 VERIFIERS = (
     "agreement",
     "sequence_probability",

@@ -1,4 +1,4 @@
-"""The options of a component: the keyword arguments of its `build`, with their types and defaults."""
+"""The options of a component: the keyword arguments of its `build`, with types and defaults."""
 
 import inspect
 import json
@@ -75,26 +75,26 @@ def describe_options(build: Callable[..., Any], wraps: str = "") -> list[dict[st
     return rows
 
 
+# types as recipes call them, and the attributes of bounds as signs
 _NAMES = {str: "text", NoneType: "none", Any: "anything", Spec: "component"}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 def describe_type(annotation: Any, metadata: Iterable[Any] = ()) -> str:
-    """Return a type as a recipe's author would say it: `float > 0`, `list of text`, `plain | none`."""
-    signs = [
-        f" {sign} {getattr(m, key)}"
-        for m in metadata
-        for key, sign in _SIGNS.items()
-        if hasattr(m, key)
-    ]
-    bounds = ",".join(signs)
-    longest = "".join(
-        f", at most {m.max_length} long" for m in metadata if getattr(m, "max_length", None)
-    )
-    least = "".join(
-        f", at least {m.min_length}" for m in metadata if getattr(m, "min_length", None)
-    )
-    return _plain_type(annotation) + bounds + longest + least
+    """Return a type as a recipe's author would write it: `float > 0`, `list of text`.
+
+    `metadata` are the bounds of `annotated_types` and pydantic that belong to it.
+    """
+    bounds, max_lengths, min_lengths = [], [], []
+    for constraint in metadata:
+        for attribute, sign in _SIGNS.items():
+            if hasattr(constraint, attribute):
+                bounds.append(f" {sign} {getattr(constraint, attribute)}")
+        if getattr(constraint, "max_length", None):
+            max_lengths.append(f", at most {constraint.max_length} long")
+        if getattr(constraint, "min_length", None):
+            min_lengths.append(f", at least {constraint.min_length}")
+    return "".join([_plain_type(annotation), ",".join(bounds), *max_lengths, *min_lengths])
 
 
 def _plain_type(annotation: Any) -> str:
@@ -112,11 +112,14 @@ def _plain_type(annotation: Any) -> str:
     return _NAMES.get(annotation) or getattr(annotation, "__name__", str(annotation)).lower()
 
 
-def describe_value(value: Any, most: int = 4) -> str:
-    """Return a default as it stands in a recipe; a long list is cut."""
+def describe_value(value: Any, max_items: int = 4) -> str:
+    """Return a default as it stands in a recipe; a long list is cut to `max_items`."""
     if isinstance(value, list | tuple):
-        rest = [f"... {len(value)} in all"] if len(value) > most else []
-        return f"[{', '.join([*map(describe_value, value[: most - 1 if rest else most]), *rest])}]"
+        items = [describe_value(item) for item in value]
+        if len(items) > max_items:
+            # the count takes the place of the last item
+            items = [*items[: max_items - 1], f"... {len(items)} in all"]
+        return f"[{', '.join(items)}]"
     if value is None:
         return "none"
     return json.dumps(value, default=str, ensure_ascii=False)
