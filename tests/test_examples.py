@@ -80,7 +80,7 @@ def test_the_package_works_in_a_run(selfloop: Selfloop, work: Path) -> None:
 
 
 def test_a_run_that_ran_out_of_budget_is_not_asked_again(selfloop: Selfloop, work: Path) -> None:
-    """A round that ended is kept as it ended; another run with more budget has the same questions."""
+    """A round that ended is kept as it ended."""
     selfloop("run", DOUBT / "recipe.yaml", "--runs", work)
     before = selfloop("show", work / "recipe").out
     assert selfloop("resume", work / "recipe").code == 0
@@ -91,6 +91,4 @@ def test_options_of_the_wrapped_backend_are_checked_before_a_run(selfloop: Selfl
     change = "backend.inner={kind: scripted, contxt: 5}"
     said = selfloop("check", DOUBT / "recipe.yaml", "--set", change)
     assert (said.code, said.out) == (2, "")
-    assert (
-        f"--set {change}: backend.inner.contxt: unknown key. Did you mean 'context'?" in said.err
-    )
+    assert f"--set {change}: backend.inner.contxt: unknown key. Did you mean 'context'?" in said.err

@@ -1,4 +1,4 @@
-"""A plugin may do anything wrong in any place: it is named, the others go on, and what happened is in the store."""
+"""A plugin may do anything wrong in any place: it is named, the others go on, and it is stored."""
 
 import sys
 from collections.abc import Callable
@@ -11,7 +11,10 @@ from conftest import Query, Selfloop
 
 Write = Callable[[dict[str, str]], Path]
 
-HEAD = "from selfloop import *\nfrom selfloop.records import *\nfrom selfloop.testing import ScriptedBackend, WORLD\n"
+HEAD = (
+    "from selfloop import *\nfrom selfloop.records import *\n"
+    "from selfloop.testing import ScriptedBackend, WORLD\n"
+)
 RECIPE = """\
 rounds: 2
 plugins: [bad.py]
@@ -465,7 +468,10 @@ def test_an_observer_that_raises_is_closed_once_at_the_end(
     write: Write, selfloop: Selfloop
 ) -> None:
     bad = plugin("observer", f"def notice(self, event): {BOOM}")
-    closing = "def close(self): print('closed', 'RunEnded' in __import__('io').open('runs/recipe/events.jsonl').read())"
+    closing = (
+        "def close(self):\n    with open('runs/recipe/events.jsonl') as events:\n"
+        "        print('closed', 'RunEnded' in events.read())"
+    )
     write(
         {"bad.py": bad.replace(SOUND["observer"]["close"], closing), "recipe.yaml": USE["observer"]}
     )
@@ -743,5 +749,8 @@ def test_a_command_of_a_plugin_does_not_hide_a_built_in_one(
     install(command.format("show") + command.format("extra") + hook)
     assert selfloop("extra").out == "mine\n"
     assert "Show RUN" in selfloop("show", "--help").out
-    left_out = "lost's command show: selfloop has a command of that name, which stays. Rename this one, or uninstall"
+    left_out = (
+        "lost's command show: selfloop has a command of that name, which stays. Rename this one, "
+        "or uninstall"
+    )
     assert f"broken       {left_out} lost 1.0." in selfloop("plugins").err

@@ -1,4 +1,4 @@
-"""Plugins cannot spoil results: each row of the table of faults, and other inputs of the same kinds."""
+"""Plugins cannot spoil results: each row of the table of faults, and other inputs like them."""
 
 import json
 import os
@@ -102,8 +102,9 @@ def install(write: Write, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 def judged(query: Query, run: Path, verifier: str) -> list[Any]:
     """Return what a verifier said of each question, in the order asked."""
-    select = "SELECT a.question, v.confidence FROM verdicts v JOIN attempts a ON a.id = v.attempt WHERE verifier = ?"
-    return query(run, f"{select} ORDER BY a.id", verifier)
+    tables = "verdicts v JOIN attempts a ON a.id = v.attempt"
+    select = f"SELECT a.question, v.confidence FROM {tables} WHERE verifier = ? ORDER BY a.id"
+    return query(run, select, verifier)
 
 
 # Components get tuples: nothing that one does to its input reaches another.
@@ -198,7 +199,7 @@ def mutable_parts(annotation: Any) -> Iterator[Any]:
     if origin in (tuple, frozenset) or (origin is not None and origin not in (list, dict, set)):
         for part in get_args(annotation):
             yield from mutable_parts(part)
-    elif not (is_dataclass(annotation) and annotation.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+    elif not (is_dataclass(annotation) and vars(annotation)["__dataclass_params__"].frozen):
         yield annotation
 
 
@@ -493,7 +494,8 @@ def test_what_is_printed_in_a_call_does_not_spoil_json(
 def test_an_observer_may_print_where_a_verifier_may_not(write: Write, selfloop: Selfloop) -> None:
     both = plugin(f"print('verifier')\nlist(told.backend.generate([Request('New?')]))\n{SOUND}")
     shows = "class Shows:\n    def notice(self, event): print('observer', type(event).__name__)\n"
-    shows += "    def close(self): pass\n@hookimpl\ndef selfloop_observers(): return [Component('shows', Shows)]\n"
+    shows += "    def close(self): pass\n@hookimpl\n"
+    shows += "def selfloop_observers(): return [Component('shows', Shows)]\n"
     write({"bad.py": both + shows, "recipe.yaml": RECIPE.replace("[jsonl]", "[shows]")})
     said = selfloop("run", "recipe.yaml")
     assert "observer CompletionDone" in said.out
@@ -505,7 +507,8 @@ def test_an_observer_may_print_where_a_verifier_may_not(write: Write, selfloop: 
 def test_a_handler_that_a_plugin_installs_does_not_log_to_stdout(
     install: Install, selfloop: Selfloop
 ) -> None:
-    top = "import logging\nlog = logging.getLogger('lost')\nlog.addHandler(logging.StreamHandler(sys.stdout))"
+    top = "import logging\nlog = logging.getLogger('lost')\n"
+    top += "log.addHandler(logging.StreamHandler(sys.stdout))"
     install(plugin(SOUND, top=f"{top}\nlog.warning('a warning')"))
     listed = selfloop("plugins", "bad", "--json")
     assert json.loads(listed.out)
@@ -636,7 +639,8 @@ def test_a_plugin_with_two_components_of_one_name_is_left_out(
 
 
 ODD_PLUGINS = {
-    "a Component of its own": "class Component: pass\n@hookimpl\ndef selfloop_verifiers(): return [Component()]\n",
+    "a Component of its own": "class Component: pass\n@hookimpl\n"
+    "def selfloop_verifiers(): return [Component()]\n",
     "a command without help": (
         "import click\nclass Odd(click.Command):\n    def get_short_help_str(self, limit=45): "
         "raise ValueError\n"

@@ -168,7 +168,8 @@ MISTAKES = {
         "line 13: backend.inner.inner.context: must be a valid integer, not 0.5.",
     ),
     "an inner verifier": (
-        "backend: scripted\nverifiers:\n  - agreement\n  - kind: halved\n    of: {kind: needy, word: a}\n",
+        "backend: scripted\nverifiers:\n  - agreement\n  - kind: halved\n"
+        "    of: {kind: needy, word: a}\n",
         "line 9: verifiers.1.of.word: unknown key. Did you mean 'words'?",
     ),
     "capabilities of the inner backend": (

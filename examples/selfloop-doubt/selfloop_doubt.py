@@ -65,7 +65,7 @@ class Budgeted:
     def generate(
         self, requests: Sequence[Request]
     ) -> Iterator[tuple[int, Completion | RequestError]]:
-        """Yield completions as they finish, then one `RequestError` for each request that is not done."""
+        """Yield completions as they finish, then one `RequestError` for each unfinished request."""
         # completions that are still to come, by the index of the request
         missing = {i: request.n - len(request.skip) for i, request in enumerate(requests)}
         if self._left > 0:
