@@ -176,11 +176,8 @@ def _own(model: type[Spec]) -> Iterator[tuple[str, str, str]]:
 def _type(annotation: Any, metadata: Any) -> str:
     if annotation in PARTS:
         return PARTS[annotation]
-    text = describe_type(annotation, metadata)
-    for spec, name in SPECS.items():
-        text = text.replace(f"list of {spec.__name__.lower()}", f"list of {name}s")
-        text = text.replace(spec.__name__.lower(), name) if spec is not Spec else text
-    return re.sub(r"\bspec\b", "component", text)
+    kinds = "|".join(SPECS.values())
+    return re.sub(rf"list of ({kinds})\b", r"list of \1s", describe_type(annotation, metadata))
 
 
 def _default(value: Any) -> str:

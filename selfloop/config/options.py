@@ -8,7 +8,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from selfloop.config.components import OptionalPart, Part, Spec
+from selfloop.config.components import (
+    OptionalPart,
+    Part,
+    ScorerSpec,
+    SourceSpec,
+    Spec,
+    TunerSpec,
+)
 from selfloop.errors import PluginError
 
 
@@ -76,7 +83,15 @@ def describe_options(build: Callable[..., Any], wraps: str = "") -> list[dict[st
 
 
 # types as recipes call them, and the attributes of bounds as signs
-_NAMES = {str: "text", NoneType: "none", Any: "anything", Spec: "component"}
+_NAMES = {
+    str: "text",
+    NoneType: "none",
+    Any: "anything",
+    Spec: "component",
+    SourceSpec: "source",
+    ScorerSpec: "scorer",
+    TunerSpec: "tuner",
+}
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
