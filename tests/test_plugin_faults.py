@@ -468,10 +468,8 @@ def test_an_observer_that_raises_is_closed_once_at_the_end(
     write: Write, selfloop: Selfloop
 ) -> None:
     bad = plugin("observer", f"def notice(self, event): {BOOM}")
-    closing = (
-        "def close(self):\n    with open('runs/recipe/events.jsonl') as events:\n"
-        "        print('closed', 'RunEnded' in events.read())"
-    )
+    events = "__import__('io').open('runs/recipe/events.jsonl').read()"
+    closing = f"def close(self): print('closed', 'RunEnded' in {events})"
     write(
         {"bad.py": bad.replace(SOUND["observer"]["close"], closing), "recipe.yaml": USE["observer"]}
     )
