@@ -161,8 +161,8 @@ def _missing_capabilities(loaded: Loaded) -> list[tuple[Loc, str]]:
                 place = (*use.loc, use.component.wraps)
                 mistakes += _lacks(use, set(), inner, place, loaded)
         else:
-            own = {"adapters"} if use.kind == "tuner" else set[str]()
-            mistakes += _lacks(use, own, backend, use.loc, loaded)
+            always_needed = {"adapters"} if use.kind == "tuner" else set[str]()
+            mistakes += _lacks(use, always_needed, backend, use.loc, loaded)
     return mistakes
 
 

@@ -115,15 +115,15 @@ class Catalog:
         return messages
 
     def commands_beside(
-        self, own: Mapping[str, str]
+        self, core: Mapping[str, str]
     ) -> tuple[dict[str, "click.Command"], dict[str, str]]:
         """Return the commands of plugins by name, and which are left out and why.
 
-        The commands `own` stay whatever plugins offer. After them, those of selfloop's own plugins
+        The commands `core` stay whatever plugins offer. After them, those of selfloop's own plugins
         stay, for these come first in `commands`.
         """
         commands: dict[str, click.Command] = {}
-        owners = dict.fromkeys(own, PROJECT)
+        owners = dict.fromkeys(core, PROJECT)
         left_out: dict[str, str] = {}
         for plugin, command in self.commands:
             name = str(command.name)
