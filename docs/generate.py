@@ -18,17 +18,9 @@ import click
 from pydantic import BaseModel
 
 from selfloop.cli import COMMANDS, selfloop
+from selfloop.config.components import ScorerSpec, SourceSpec, Spec, TunerSpec
 from selfloop.config.options import describe_options, describe_type, describe_value
-from selfloop.config.recipe import (
-    Answer,
-    Ask,
-    Decide,
-    Recipe,
-    ScorerSpec,
-    SourceSpec,
-    Spec,
-    TunerSpec,
-)
+from selfloop.config.recipe import Answer, Ask, Decide, Recipe
 from selfloop.protocols import CAPABILITIES
 from selfloop.registry.manager import HOOKS, Provided, load
 
@@ -219,11 +211,8 @@ def _own(model: type[Spec]) -> Iterator[tuple[str, str, str]]:
 def _type(annotation: Any, metadata: Any) -> str:
     if annotation in PARTS:
         return PARTS[annotation]
-    text = describe_type(annotation, metadata)
-    for spec, name in SPECS.items():
-        text = text.replace(f"list of {spec.__name__.lower()}", f"list of {name}s")
-        text = text.replace(spec.__name__.lower(), name) if spec is not Spec else text
-    return re.sub(r"\bspec\b", "component", text)
+    kinds = "|".join(SPECS.values())
+    return re.sub(rf"list of ({kinds})\b", r"list of \1s", describe_type(annotation, metadata))
 
 
 def _default(value: Any) -> str:
@@ -259,7 +248,7 @@ def _component(component: Any) -> list[str]:
 def _options(component: Any) -> list[str]:
     rows = [
         (f"`{o['name']}`", o["type"], f"`{o['default'][3:]}`" if o["default"] else "(required)")
-        for o in describe_options(component.build)
+        for o in describe_options(component.build, component.wraps)
     ]
     return _table(rows, "option", "type", "default") if rows else ["It has no options.", ""]
 

@@ -269,6 +269,24 @@ class Component:
     it cannot be built, for `selfloop plugins` to say. `writes` are the options of type `Path` that
     it writes to. All others are taken for inputs: a run keeps the hash of what is there when it
     begins, and does not go on with another.
+
+    `api` is the version of the plugin API (`selfloop.plugin.PLUGIN_API`) that the component was
+    written for. A newer one than this selfloop has is refused.
+
+    `wraps` names the option that is itself a component of the same kind. A recipe writes a
+    component there, which is checked and built first; `build` gets the built object, and `check`
+    gets all options but this one. A backend that wraps another lets the capabilities in `gives`
+    through, as far as the inner backend has them, and `needs` are those it needs of the inner one.
+
+    Some fields tell selfloop how to treat a component that it does not know by name:
+
+    * `local`: an observer that writes into the run's folder alone. `selfloop plan` measures it.
+    * `interactive`: an observer that shows the run to a person. `--quiet` leaves it out.
+    * `estimate`: takes the options that the recipe gives. A tuner returns the number of times that
+      it reads each lesson (epochs), from which `selfloop plan` forecasts its time.
+    * `advise`: takes the `ModelInfo` of the loaded backend and returns what `selfloop plan` should
+      recommend, a sentence each.
+    * `docs`: the page that describes the component, for `selfloop plugins`.
     """
 
     name: str
@@ -281,3 +299,10 @@ class Component:
     prompts: Path | None = None
     extra: str = ""
     writes: frozenset[str] = field(default_factory=frozenset[str])
+    api: int = 1
+    wraps: str = ""
+    local: bool = False
+    interactive: bool = False
+    estimate: Callable[..., float] | None = None
+    advise: Callable[[ModelInfo], Sequence[str]] | None = None
+    docs: str = ""

@@ -139,7 +139,12 @@ def stored_recipe(store: Store, overrides: tuple[str, ...] = ()) -> Loaded:
 
 
 def _without_console(loaded: Loaded, quiet: bool) -> Loaded:
-    observers = [o for o in loaded.recipe.observers if not (quiet and o.kind == "console")]
+    if not quiet:
+        return loaded
+    find = loaded.catalog.find
+    observers = [
+        spec for spec in loaded.recipe.observers if not find("observer", spec.kind).interactive
+    ]
     return replace(loaded, recipe=loaded.recipe.model_copy(update={"observers": observers}))
 
 

@@ -56,6 +56,8 @@ def test_the_package_is_listed_with_where_it_comes_from(selfloop: Selfloop) -> N
     said = selfloop("plugins", "budgeted", "hedging")
     assert said.text.count("from doubt (selfloop-doubt 0.1.0)") == 2
     assert "option budget: int >= 1 (required)\n" in said.out
+    assert "wraps another backend: option inner\n" in said.out
+    assert "option inner: component (required)\n" in said.out
 
 
 def test_the_package_works_in_a_run(selfloop: Selfloop, work: Path) -> None:
@@ -78,16 +80,15 @@ def test_the_package_works_in_a_run(selfloop: Selfloop, work: Path) -> None:
 
 
 def test_a_run_that_ran_out_of_budget_is_not_asked_again(selfloop: Selfloop, work: Path) -> None:
-    """A round that ended is kept as it ended; another run with more budget has the same questions."""
+    """A round that ended is kept as it ended."""
     selfloop("run", DOUBT / "recipe.yaml", "--runs", work)
     before = selfloop("show", work / "recipe").out
     assert selfloop("resume", work / "recipe").code == 0
     assert selfloop("show", work / "recipe").out == before
 
 
-def test_options_of_the_wrapped_backend_are_checked_before_a_run(
-    selfloop: Selfloop, work: Path
-) -> None:
-    said = selfloop("check", DOUBT / "recipe.yaml", "--set", "backend.options={contxt: 5}")
+def test_options_of_the_wrapped_backend_are_checked_before_a_run(selfloop: Selfloop) -> None:
+    change = "backend.inner={kind: scripted, contxt: 5}"
+    said = selfloop("check", DOUBT / "recipe.yaml", "--set", change)
     assert (said.code, said.out) == (2, "")
-    assert "backend.options.contxt: unknown key. Did you mean 'context'?" in said.err
+    assert f"--set {change}: backend.inner.contxt: unknown key. Did you mean 'context'?" in said.err

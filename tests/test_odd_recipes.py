@@ -1,4 +1,4 @@
-"""Recipes that a stranger may have written, values as they are typed, and the names of runs (step 7, faults.md)."""
+"""Recipes that a stranger may have written, values as they are typed, and the names of runs."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -189,7 +189,11 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 )
 BROKEN: list[tuple[str, str | bytes, str]] = [
     ("nested 3,000 deep, in brackets", "x: " + "[" * 3000 + "]" * 3000, "nested more than"),
-    ("nested 900 deep, by indentation", "\n".join(" " * n + "a:" for n in range(900)), "nested more than"),
+    (
+        "nested 900 deep, by indentation",
+        "\n".join(" " * n + "a:" for n in range(900)),
+        "nested more than",
+    ),
     ("nested 3,000 deep, as lists", "x: \n" + "- " * 3000, "nested more than"),
     ("a billion laughs", LAUGHS, "aliases"),
     ("a long text, often", f"x: &x {'a' * 100_000}\ny: [{', '.join(['*x'] * 1000)}]\n", "aliases"),

@@ -1,4 +1,4 @@
-"""A plugin may be wrong in any place: it is named, the others go on, and the store has it all."""
+"""A plugin may do anything wrong in any place: it is named, the others go on, and it is stored."""
 
 import sys
 from collections.abc import Callable
@@ -544,7 +544,7 @@ STOPS = {
             plugin(kind, build="lambda: 'x'"),
             USE[kind],
             4,
-            f"the {kind} bad built a str, which has no {method}()",
+            f"the {kind} bad built a str, which has no {method}(",
         )
         for kind, method in {
             **{kind: next(iter(methods)) for kind, methods in SOUND.items() if methods},
@@ -747,6 +747,8 @@ def test_a_command_of_a_plugin_does_not_hide_a_built_in_one(
     install(command.format("show") + command.format("extra") + hook)
     assert selfloop("extra").out == "mine\n"
     assert "Show RUN" in selfloop("show", "--help").out
-    left_out = "lost's command show: selfloop has a command of that name, which stays. "
-    left_out += "Rename this one, or uninstall"
+    left_out = (
+        "lost's command show: selfloop has a command of that name, which stays. Rename this one, "
+        "or uninstall"
+    )
     assert f"broken       {left_out} lost 1.0." in selfloop("plugins").err

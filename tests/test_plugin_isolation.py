@@ -1,4 +1,4 @@
-"""Plugins cannot spoil results: each row of the table of faults, and inputs of the same kinds."""
+"""Plugins cannot spoil results: each row of the table of faults, and other inputs like them."""
 
 import json
 import os
@@ -102,8 +102,9 @@ def install(write: Write, monkeypatch: pytest.MonkeyPatch) -> Install:
 
 def judged(query: Query, run: Path, verifier: str) -> list[Any]:
     """Return what a verifier said of each question, in the order asked."""
-    select = "SELECT a.question, v.confidence FROM verdicts v JOIN attempts a ON a.id = v.attempt"
-    return query(run, f"{select} WHERE verifier = ? ORDER BY a.id", verifier)
+    tables = "verdicts v JOIN attempts a ON a.id = v.attempt"
+    select = f"SELECT a.question, v.confidence FROM {tables} WHERE verifier = ? ORDER BY a.id"
+    return query(run, select, verifier)
 
 
 # Components get tuples: nothing that one does to its input reaches another.
@@ -198,9 +199,7 @@ def mutable_parts(annotation: Any) -> Iterator[Any]:
     if origin in (tuple, frozenset) or (origin is not None and origin not in (list, dict, set)):
         for part in get_args(annotation):
             yield from mutable_parts(part)
-    elif not (
-        is_dataclass(annotation) and annotation.__dataclass_params__.frozen  # type: ignore[attr-defined]
-    ):
+    elif not (is_dataclass(annotation) and vars(annotation)["__dataclass_params__"].frozen):
         yield annotation
 
 
@@ -646,9 +645,8 @@ def test_a_plugin_with_two_components_of_one_name_is_left_out(
 
 
 ODD_PLUGINS = {
-    "a Component of its own": (
-        "class Component: pass\n@hookimpl\ndef selfloop_verifiers(): return [Component()]\n"
-    ),
+    "a Component of its own": "class Component: pass\n@hookimpl\n"
+    "def selfloop_verifiers(): return [Component()]\n",
     "a command without help": (
         "import click\nclass Odd(click.Command):\n    def get_short_help_str(self, limit=45): "
         "raise ValueError\n"

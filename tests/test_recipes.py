@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from conftest import Selfloop
 
-from selfloop.config.recipe import DETECTORS, read
+from selfloop.config.defaults import VERIFIERS
+from selfloop.config.recipe import read
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -34,7 +35,7 @@ def test_it_opens_with_its_command_and_what_it_is_for(recipe: Path) -> None:
 def test_it_judges_by_the_default_verifiers_or_by_others_on_purpose(recipe: Path) -> None:
     """One list: what ends in `echo` is what a recipe has that names no verifiers."""
     kinds = tuple(spec.kind for spec in read(recipe, ("backend=scripted",)).recipe.verifiers)
-    assert kinds == DETECTORS or "echo" not in kinds
+    assert kinds == VERIFIERS or "echo" not in kinds
 
 
 def test_a_recipe_that_names_no_verifiers_has_those_that_its_backend_can_serve(work: Path) -> None:
@@ -49,8 +50,8 @@ def test_a_recipe_that_names_no_verifiers_has_those_that_its_backend_can_serve(w
     (work / "full.yaml").write_text(plain.format("scripted"))
     (work / "less.yaml").write_text(plain.format("poor") + "plugins: [poor.py]\n")
     full, less = (read(work / name).recipe for name in ("full.yaml", "less.yaml"))
-    assert [spec.kind for spec in full.verifiers] == list(DETECTORS)
-    assert [spec.kind for spec in less.verifiers] == [kind for kind in DETECTORS if kind != "pmi"]
+    assert [spec.kind for spec in full.verifiers] == list(VERIFIERS)
+    assert [spec.kind for spec in less.verifiers] == [kind for kind in VERIFIERS if kind != "pmi"]
 
 
 @each

@@ -10,12 +10,28 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Lt
 
-from selfloop import Claim, Completion, Component, Judging, Request, Verdict, hookimpl
-from selfloop.errors import RecipeError, RequestError
-from selfloop.protocols import Backend
-from selfloop.records import Adapter, AdapterProof, Continuation, ModelInfo
+from selfloop.plugin import (
+    Adapter,
+    AdapterProof,
+    Backend,
+    Claim,
+    Completion,
+    Component,
+    Continuation,
+    Judging,
+    ModelInfo,
+    Request,
+    RequestError,
+    Verdict,
+    hookimpl,
+)
 
-GIVES = frozenset({"logprobs", "chat", "adapters"})
+SELFLOOP_PLUGIN_API = 1  # the version of selfloop.plugin that this module was written for
+
+# A wrapping backend lets these capabilities of the inner one through, if it has them.
+PASSED_ON = frozenset(
+    {"logprobs", "entropies", "chat", "loglikelihood", "hidden_states", "adapters"}
+)
 HEDGES = (
     "maybe",
     "perhaps",
@@ -27,94 +43,66 @@ HEDGES = (
     "i guess",
     "not sure",
 )
+MAX_REASON_HEDGES = 5  # hedges that a verdict's reason lists
 
 
 class Budgeted:
-    """Passes requests on to another backend until it has written `budget` tokens; then refuses the
-    rest.
+    """Passes requests on to another backend until it has written `budget` tokens. Then it refuses
+    the rest.
 
     What a resumed run replays never gets here, so it costs nothing. Each process has a budget of
     its own.
     """
 
-    def __init__(self, inner: Backend, budget: int) -> None:
+    def __init__(self, *, budget: Annotated[int, Ge(1)], inner: Backend) -> None:
+        # selfloop has checked and built the backend that the recipe names as `inner`
         self._inner, self._budget, self._left = inner, budget, budget
 
     def describe(self) -> ModelInfo:
-        """Return what the other backend says: a run can be resumed with the budget or without."""
+        """Describe the inner backend: a run can be resumed with the budget or without."""
         return self._inner.describe()
 
     def generate(
         self, requests: Sequence[Request]
     ) -> Iterator[tuple[int, Completion | RequestError]]:
-        """Yield completions as they finish, then one `RequestError` for each request that is not done."""
+        """Yield completions as they finish, then one `RequestError` for each unfinished request."""
+        # completions that are still to come, by the index of the request
         missing = {i: request.n - len(request.skip) for i, request in enumerate(requests)}
-        results = iter(self._inner.generate(requests))
-        while self._left > 0 and (found := next(results, None)):
-            index, result = found
-            if isinstance(result, RequestError):
-                missing[index] = 0
-            else:
-                missing[index] -= 1
-                self._left -= max(1, len(result.tokens))
-            yield index, result
+        if self._left > 0:
+            for index, result in self._inner.generate(requests):
+                if isinstance(result, RequestError):
+                    missing[index] = 0
+                else:
+                    missing[index] -= 1
+                    # an empty completion costs a token too, or the budget might never be spent
+                    self._left -= max(1, len(result.tokens))
+                yield index, result
+                if self._left <= 0:
+                    break
         if self._left <= 0:
-            for index in (i for i, count in missing.items() if count):
-                yield index, RequestError(f"the token budget of {self._budget} is spent")
+            for index, count in missing.items():
+                if count:
+                    yield index, RequestError(f"the token budget of {self._budget} is spent")
 
     def loglikelihood(
         self, pairs: Sequence[Continuation]
     ) -> list[tuple[float, ...] | RequestError]:
-        """Ask the other backend, if it can: nothing is written."""
+        """Ask the inner backend: nothing is written, so nothing is spent."""
         return self._inner.loglikelihood(pairs)
 
     def hidden_states(
         self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
     ) -> list[Any]:
-        """Ask the other backend, if it can: nothing is written."""
+        """Ask the inner backend: nothing is written, so nothing is spent."""
         return self._inner.hidden_states(pairs, places, layer)
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
-        """Swap the other backend's adapter."""
+        """Swap the inner backend's adapter."""
         return self._inner.load_adapter(adapter)
 
     def close(self) -> None:
         """Free the model."""
         self._inner.close()
-
-
-def build(
-    *, budget: Annotated[int, Ge(1)], inner: str = "scripted", options: dict[str, Any] | None = None
-) -> Budgeted:
-    """Wrap the backend that is named `inner`, built with `options`."""
-    component, checked = _inner(inner, options or {})
-    return Budgeted(component.build(**checked), budget)
-
-
-def check(*, budget: int, inner: str = "scripted", options: dict[str, Any] | None = None) -> None:
-    """Raise what is wrong with the inner backend's options, before any model loads."""
-    component, checked = _inner(inner, options or {})
-    if component.check is not None:
-        component.check(**checked)
-
-
-def _inner(name: str, options: dict[str, Any]) -> tuple[Component, dict[str, Any]]:
-    """Return the inner backend and its options, checked as selfloop checks a recipe's own."""
-    from selfloop.config.options import options_model
-    from selfloop.config.recipe import validated
-    from selfloop.registry.manager import load
-
-    component = load().find("backend", name)
-    mistakes: list[Any] = []
-    model = validated(options_model(component.build), options, ("backend", "options"), mistakes)
-    mistakes += [
-        (("backend", "inner"), f"{name} lacks {word}.") for word in sorted(GIVES - component.gives)
-    ]
-    if mistakes or model is None:
-        raise RecipeError(
-            "\n".join(f"{'.'.join(map(str, where))}: {why}" for where, why in mistakes)
-        )
-    return component, {key: getattr(model, key) for key in model.model_fields_set}
 
 
 class Hedging:
@@ -129,6 +117,7 @@ class Hedging:
         self, *, each: Annotated[float, Gt(0), Lt(1)] = 0.5, words: tuple[str, ...] = HEDGES
     ) -> None:
         self._each = each
+        # whole words only: `mighty` is not a hedge
         self._words = re.compile(r"\b(" + "|".join(map(re.escape, words)) + r")\b", re.IGNORECASE)
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
@@ -141,14 +130,16 @@ class Hedging:
         hedges = self._words.findall(answer)
         if not hedges:
             return Verdict("hedging", None, "no hedge words, which says nothing")
-        return Verdict("hedging", self._each ** len(hedges), f"hedges: {', '.join(hedges[:5])}")
+        confidence = self._each ** len(hedges)
+        listed = ", ".join(hedges[:MAX_REASON_HEDGES])
+        return Verdict("hedging", confidence, f"hedges: {listed}")
 
 
 @hookimpl
 def selfloop_backends() -> list[Component]:
     """Offer the backend."""
     doc = "another backend, until it has written `budget` tokens"
-    return [Component("budgeted", build, doc=doc, gives=GIVES, check=check)]
+    return [Component("budgeted", Budgeted, doc=doc, gives=PASSED_ON, wraps="inner")]
 
 
 @hookimpl

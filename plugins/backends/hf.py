@@ -49,4 +49,6 @@ def check(options: HfOptions) -> None:
 def selfloop_backends() -> list[Component]:
     """Offer the backend."""
     doc = "any causal model of transformers, or a GGUF file it can convert, on CPU or GPU"
-    return [Component("hf", build, doc=doc, gives=GIVES, check=check, extra="hf")]
+    return [
+        Component("hf", build, doc=doc, gives=GIVES, check=check, extra="hf", docs="docs/hf.md")
+    ]

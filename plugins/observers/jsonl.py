@@ -89,5 +89,10 @@ def build(*, folder: Path, file: str = EVENTS, completions: bool = False) -> Jso
 def selfloop_observers() -> list[Component]:
     """Offer `jsonl`."""
     return [
-        Component("jsonl", build, doc="writes every event as a line of JSON into the run's folder")
+        Component(
+            "jsonl",
+            build,
+            doc="writes every event as a line of JSON into the run's folder",
+            local=True,
+        )
     ]

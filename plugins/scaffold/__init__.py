@@ -16,11 +16,13 @@ import click
 from selfloop import hookimpl
 from selfloop.cli.options import FilePath, as_json, complete_recipe
 
+# what a new recipe can be for, as a person is asked
 PURPOSES = {
     "knowledge": "find out what it knows",
     "questions": "answer your own question file",
     "decline": "teach it to decline what it does not know",
 }
+# one template each, `templates/plugin-KIND.py.j2`, and one for its tests
 KINDS = (
     "verifier",
     "source",
@@ -57,7 +59,8 @@ def new() -> None:
     "--questions",
     type=FilePath(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Your question file, for --for questions; without it one with examples is written beside PATH.",
+    help="Your question file, for --for questions; without it one with examples is written beside "
+    "PATH.",
 )
 def recipe(path: Path, model: str | None, purpose: str | None, questions: Path | None) -> None:
     """Write a commented recipe to PATH (recipe.yaml, if not given), ready to run.
@@ -124,6 +127,7 @@ def recipes(name: str | None, out: Path | None, as_json: bool) -> None:
     """
     from .listing import copy, show
 
+    # click cannot say that an option needs an argument, or excludes it
     if name is None and out is not None:
         raise click.UsageError("--out is for one recipe: give its NAME too.")
     if name is not None and as_json:

@@ -19,16 +19,15 @@ from .writing import write_all
 
 def show(as_json: bool) -> None:
     """Print all of them, with what they need."""
-    found = [_about(name) for name in names()]
+    rows = [_recipe_row(name) for name in names()]
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(rows, indent=2))
         return
-    for one in found:
-        click.secho(one["name"], bold=True)
-        click.echo(f"  {one['about']}")
-        click.echo(
-            f"  model {printable(one['model'])}; extras {', '.join(one['extras'])}{_lost(one)}"
-        )
+    for row in rows:
+        click.secho(row["name"], bold=True)
+        click.echo(f"  {row['about']}")
+        extras = ", ".join(row["extras"])
+        click.echo(f"  model {printable(row['model'])}; extras {extras}{_missing_note(row)}")
     click.echo(
         "\nRun one: selfloop run NAME. Copy one to edit it: selfloop recipes NAME --out FILE"
     )
@@ -45,23 +44,20 @@ def copy(name: str, out: Path | None) -> None:
         raise StoreError(
             f"{out} is a folder. Give the file to write, as in --out {out / path.name}"
         )
-    own = {out.parent / file.name: file.read_text(encoding="utf-8") for file in beside(path)}
-    write_all(
-        {
-            out: text.replace(
-                f"selfloop run {name}", f"selfloop run {printable(quote(str(out)))}", 1
-            ),
-            **own,
-        }
-    )
-    click.echo(f"written: {printable(str(out))}\nRun it: selfloop run {printable(quote(str(out)))}")
+    command = f"selfloop run {printable(quote(str(out)))}"
+    files = {out: text.replace(f"selfloop run {name}", command, 1)}  # the line that it opens with
+    # question files and the like that the recipe reads
+    for file in beside(path):
+        files[out.parent / file.name] = file.read_text(encoding="utf-8")
+    write_all(files)
+    click.echo(f"written: {printable(str(out))}\nRun it: {command}")
 
 
-def _about(name: str) -> dict[str, Any]:
+def _recipe_row(name: str) -> dict[str, Any]:
+    """Return what a recipe is for and what it needs, as a row of the list."""
     path = bundled(name)
     loaded = read(path)
-    used = [loaded.catalog.find(kind, spec.kind) for kind, _, spec in loaded.recipe.specs()]
-    extras = sorted({component.extra for component in used if component.extra})
+    extras = sorted({use.component.extra for use in loaded.uses() if use.component.extra})
     command, about = _head(path.read_text(encoding="utf-8"))
     return {
         "name": name,
@@ -74,10 +70,11 @@ def _about(name: str) -> dict[str, Any]:
 
 
 def _head(text: str) -> tuple[str, str]:
-    """Return the command that a recipe opens with, and the first sentence of what it says of itself."""
+    """Return the command that a recipe opens with, and the first sentence of its description."""
+    # the comment at its top: the command, then the description
     lines = [line.removeprefix("#").strip() for line in text.split("\n\n")[0].splitlines()]
     return lines[0], re.split(r"(?<=[.?]) ", " ".join(lines[1:]).strip())[0].rstrip(".")
 
 
-def _lost(one: dict[str, Any]) -> str:
-    return "".join(f" (not installed: {pip(extra)})" for extra in one["missing"])
+def _missing_note(row: dict[str, Any]) -> str:
+    return "".join(f" (not installed: {pip(extra)})" for extra in row["missing"])

@@ -22,20 +22,24 @@ from . import PURPOSES
 from .writing import rendered, write_all
 
 DEFAULT = "smollm2-135m-instruct"
-SCRIPTED = "scripted"
-QUESTIONS = "questions.jsonl"
+SCRIPTED = "scripted"  # the backend without a model
+QUESTIONS = "questions.jsonl"  # the question file that is written beside the recipe
 EXAMPLES = """\
 {"question": "What is the capital of France?", "answers": ["Paris"]}
 {"question": "Which planet is the largest?", "answers": ["Jupiter", "the planet Jupiter"]}
 {"question": "Who wrote Hamlet?", "answers": ["William Shakespeare", "Shakespeare"]}
 """
 T = TypeVar("T")
+# a name on the Hugging Face hub: OWNER/NAME
 _HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What runs a model: the backend, the model as the recipe names it, and the extra that must be installed."""
+    """A backend and its model, as the recipe names it.
+
+    `extra` is the extra of selfloop that must be installed, `terms` the licence to be accepted.
+    """
 
     kind: str
     model: str
@@ -44,7 +48,11 @@ class Choice:
 
 
 def write(path: Path, model: str | None, purpose: str | None, questions: Path | None) -> None:
-    """Write the recipe, and with it an example question file where there is none; say how to go on."""
+    """Write the recipe, and an example question file if there is none; print the next commands.
+
+    Questions that no argument answers are asked. Raises SelfloopError for a model that cannot be
+    had, and for files that exist already.
+    """
     if questions and purpose not in (None, "questions"):
         raise click.UsageError(f"--questions is a file to answer, which --for {purpose} does not.")
     if questions and not questions.exists():
@@ -53,29 +61,30 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
             "with."
         )
     if path.exists():
-        write_all({path: ""})  # refuses, before anything is asked
+        write_all({path: ""})  # raises, before a person is asked anything
     home = path.parent
-    choice = chosen(model, home) if model is not None else _asked_model(home)
-    purpose = purpose or ("questions" if questions else _asked_purpose())
+    choice = choose_model(model, home) if model is not None else _ask_model(home)
+    purpose = purpose or ("questions" if questions else _ask_purpose())
     files = {path: ""}
     if purpose == "questions":
         questions = questions or home / QUESTIONS
         files |= {} if questions.exists() else {questions: EXAMPLES}
-    count = (
-        len(read(questions).questions) if questions and questions.exists() else EXAMPLES.count("\n")
-    )
-    where = _placed(questions, home) if questions else ""
-    values = {"choice": choice, "purpose": purpose, "questions": where, "count": count}
+    count = EXAMPLES.count("\n")
+    if questions and questions.exists():
+        count = len(read(questions).questions)
+    relative = _path_in_recipe(questions, home) if questions else ""
+    values = {"choice": choice, "purpose": purpose, "questions": relative, "count": count}
     files[path] = rendered("recipe.yaml", file=quote(path.name), run=fitting(path.stem), **values)
     write_all(files)
-    _say(list(files), path, choice, purpose)
+    _print_next_steps(list(files), path, choice, purpose)
 
 
-def chosen(model: str, home: Path) -> Choice:
+def choose_model(model: str, home: Path) -> Choice:
     """Return what runs `model`, a name, file, folder or hub name.
 
     Raises RecipeError or ModelError.
     """
+    # A name comes before a file, and a file before a name on the hub: `owner/name` may be either.
     path = Path(model).expanduser()
     if not model.strip():
         raise RecipeError(
@@ -87,7 +96,7 @@ def chosen(model: str, home: Path) -> Choice:
         return Choice("llama_cpp", model, "llamacpp", models.KNOWN_MODELS[model].terms)
     if path.suffix == ".gguf" or path.is_file():
         models.check_model_file(path)
-        return Choice("llama_cpp", _placed(path, home), "llamacpp")
+        return Choice("llama_cpp", _path_in_recipe(path, home), "llamacpp")
     if path.is_dir():
         check_folder(model)
         return Choice("hf", str(path.resolve()), "hf")
@@ -102,10 +111,10 @@ def chosen(model: str, home: Path) -> Choice:
     )
 
 
-def _asked_model(home: Path) -> Choice:
-    def taken(text: str) -> Choice:
+def _ask_model(home: Path) -> Choice:
+    def parse(text: str) -> Choice:
         try:
-            return chosen(text.strip(), home)
+            return choose_model(text.strip(), home)
         except SelfloopError as error:
             raise click.UsageError(str(error)) from error  # click says it, and asks again
 
@@ -114,43 +123,45 @@ def _asked_model(home: Path) -> Choice:
         "transformers,"
     )
     click.echo(f"or {SCRIPTED}: no model, a dry run.")
-    return _answered(lambda: click.prompt("model", default=DEFAULT, value_proc=taken))
+    return _prompt(lambda: click.prompt("model", default=DEFAULT, value_proc=parse))
 
 
-def _asked_purpose() -> str:
+def _ask_purpose() -> str:
     click.echo("\nWhat is it for?")
-    for name, what in PURPOSES.items():
-        click.echo(f"  {name:10} {what}")
-    return _answered(
+    for name, description in PURPOSES.items():
+        click.echo(f"  {name:10} {description}")
+    return _prompt(
         lambda: click.prompt("for", default="knowledge", type=click.Choice(list(PURPOSES)))
     )
 
 
-def _answered(ask: Callable[[], T]) -> T:
+def _prompt(ask: Callable[[], T]) -> T:
+    """Return the answer of a person. Raises Stopped if there is none, or Ctrl-C is pressed."""
     try:
         return ask()
-    except (
-        click.Abort,
-        RuntimeError,
-    ):  # the second is Python's, where there is no standard input at all
+    # RuntimeError is Python's where there is no standard input at all
+    except (click.Abort, RuntimeError):
         raise Stopped(
             "nothing was written. To answer without a terminal: selfloop new recipe --model MODEL "
             "--for knowledge"
         ) from None
 
 
-def _placed(path: Path, home: Path) -> str:
-    """Return a path as the recipe in `home` names it: relative to it where both lie below this folder."""
+def _path_in_recipe(path: Path, home: Path) -> str:
+    """Return a path as the recipe in `home` names it.
+
+    It is relative to the recipe if both lie below this folder: the folder may be moved then.
+    """
     here = Path.cwd()
     if path.resolve().is_relative_to(here) and home.resolve().is_relative_to(here):
         relative = Path(os.path.relpath(path.resolve(), home.resolve())).as_posix()
-        # they would be a home, or a prefix
+        # `~` would be a home folder, and a `:` would end a prefix
         if not relative.startswith("~") and ":" not in relative:
             return relative
     return str(path.resolve())
 
 
-def _say(files: list[Path], path: Path, choice: Choice, purpose: str) -> None:
+def _print_next_steps(files: list[Path], path: Path, choice: Choice, purpose: str) -> None:
     terms = " --accept-license" if choice.terms else ""
     click.echo(f"written: {', '.join(printable(str(file)) for file in files)}")
     click.echo(f"  check it:  selfloop check {printable(quote(str(path)))}{terms}")
@@ -160,5 +171,6 @@ def _say(files: list[Path], path: Path, choice: Choice, purpose: str) -> None:
             f"The model comes under terms that --accept-license accepts, once: {choice.terms}"
         )
     for extra in [choice.extra, *(["tune"] if purpose == "decline" else [])]:
-        if lost := missing(extra):
-            click.echo(f"It needs {', '.join(lost)}, not installed yet. Do: {pip(extra)}")
+        packages = missing(extra)
+        if packages:
+            click.echo(f"It needs {', '.join(packages)}, not installed yet. Do: {pip(extra)}")

@@ -15,15 +15,22 @@ _PLAIN = re.compile(r"[A-Za-z_/.][\w./-]*", re.ASCII)
 
 
 def rendered(template: str, **values: Any) -> str:
-    """Return a template filled in; a value that it wants and is not given is an error of ours."""
+    """Return a template filled in. A value that is missing is an error of ours, and raises."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    how = {"keep_trailing_newline": True, "trim_blocks": True, "lstrip_blocks": True}
-    made = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False, **how
-    )  # type: ignore[arg-type]
-    made.filters |= {"yaml": yaml_scalar, "before_comment": _before_comment, "comment": printable}
-    return made.get_template(f"{template}.j2").render(values)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        autoescape=False,
+        keep_trailing_newline=True,
+        # a line that has a block of jinja alone leaves no line
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["yaml"] = yaml_scalar
+    environment.filters["before_comment"] = _before_comment
+    environment.filters["comment"] = printable
+    return environment.get_template(f"{template}.j2").render(values)
 
 
 def yaml_scalar(text: str) -> str:
@@ -31,6 +38,7 @@ def yaml_scalar(text: str) -> str:
 
     Raises RecipeError for a name that is not UTF-8.
     """
+    # anything odd goes into double quotes, where every character can be written
     if _PLAIN.fullmatch(text):
         return _dumped(text)
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString
@@ -39,11 +47,11 @@ def yaml_scalar(text: str) -> str:
 
 
 def _dumped(text: str) -> str:
-    """Return what YAML's own writer makes of a text; it quotes what would be a number, a date, or true."""
+    """Return a text as YAML's own writer has it: in quotes if it would be a number or a date."""
     from ruamel.yaml import YAML
 
     writer = YAML(typ="rt")
-    writer.width = 2**30  # on one line, however long
+    writer.width = 2**30  # characters: on one line, however long
     out = StringIO()
     try:
         text.encode("utf-8")
@@ -56,7 +64,10 @@ def _dumped(text: str) -> str:
 
 
 def _before_comment(text: str, column: int) -> str:
-    """Return a line padded to the column of its comment; two spaces at least part them, or YAML sees no comment."""
+    """Return a line padded to the column of its comment.
+
+    Two spaces at least stand between: without a space, YAML sees no comment.
+    """
     return text.ljust(column) if len(text) < column else f"{text}  "
 
 
@@ -70,13 +81,13 @@ def write_all(files: Mapping[Path, str]) -> None:
             raise SelfloopError(
                 f"{path} is there already, and stays as it is. Give another name, or move it away."
             )
-    made = []
+    written = []
     try:
         for path, text in files.items():
             atomic.write_new(path, text)
-            made.append(path)
+            written.append(path)
     except (OSError, DiskFullError) as error:
-        for earlier in made:  # or the next try would find them in its way
+        for earlier in written:  # or the next try would be refused because of them
             earlier.unlink()
         if isinstance(error, DiskFullError):
             raise

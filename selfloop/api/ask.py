@@ -11,6 +11,7 @@ from typing import Any, overload
 from selfloop.api.answerer import ModelLike
 from selfloop.api.closed_book import closed_book, refuse_not_applied
 from selfloop.api.recipes import Changes, overrides_of
+from selfloop.config.defaults import FILE_SOURCE
 from selfloop.errors import NothingAnswered, RecipeError, StepFailed, Stopped
 from selfloop.failed_steps import nothing_answered, unanswered
 from selfloop.records import Attempt
@@ -122,7 +123,7 @@ def _attempts(
         home = Path(temporary)
         file = home / "questions.jsonl"
         file.write_text("".join(rows), encoding="utf-8")
-        source = {"kind": "file", "path": str(file), "quiet": True}
+        source = {"kind": FILE_SOURCE, "path": str(file), "quiet": True}
         try:
             folder = closed_book(
                 model,

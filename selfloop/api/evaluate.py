@@ -17,6 +17,7 @@ from selfloop.api.recipes import Changes, overrides_of
 from selfloop.api.run_folders import run_folder
 from selfloop.api.runs import Run
 from selfloop.config.assembly import numbered
+from selfloop.config.defaults import DATASET_SOURCE
 from selfloop.config.recipe import read
 from selfloop.data import Table
 from selfloop.errors import MissingExtra, NothingAnswered, RecipeError, StepFailed, StoreError
@@ -236,7 +237,7 @@ def _questions(
     answers_column: str,
     skip_broken: bool,
 ) -> _Questions:
-    source: dict[str, Any] = {"kind": "dataset", "limit": limit}
+    source: dict[str, Any] = {"kind": DATASET_SOURCE, "limit": limit}
     if isinstance(data, str) and data.startswith(HUB):
         name, _, split = data.removeprefix(HUB).partition(":")
         source |= {"name": name, "split": split}

@@ -10,7 +10,6 @@ from typing import Any
 from selfloop import system
 from selfloop.api.recipes import Changes, RecipeLike, loaded_recipe
 from selfloop.config.assembly import built
-from selfloop.config.options import options_model
 from selfloop.config.recipe import Loaded, Recipe, TunerSpec
 from selfloop.errors import NothingAnswered, SelfloopError, Stopped
 from selfloop.failed_steps import nothing_answered, unanswered
@@ -151,14 +150,14 @@ def _asked(estimate: Forecast) -> Iterator[Attempt]:
 
 def _capabilities(loaded: Loaded, estimate: Forecast) -> Iterator[Capability]:
     needed_by: dict[str, list[str]] = {}  # capability -> the components that need it
-    for kind, _, spec in loaded.recipe.specs():
-        if kind == "backend":
+    for use in loaded.uses():
+        if use.kind == "backend":
             continue
-        needs = loaded.catalog.find(kind, spec.kind).needs
-        if kind == "tuner":
+        needs = use.component.needs
+        if use.kind == "tuner":
             needs = needs | {"adapters"}  # a tuner's result must be loaded
         for capability in needs:
-            needed_by.setdefault(capability, []).append(spec.kind)
+            needed_by.setdefault(capability, []).append(use.spec.kind)
     # The known capabilities first, then those that only a plugin knows.
     for name in dict.fromkeys([*CAPABILITIES, *needed_by]):
         is_given = name in estimate.model.capabilities
@@ -186,21 +185,12 @@ def _warnings(loaded: Loaded, estimate: Forecast, free_disk: int) -> Iterator[st
         )
     for trouble in estimate.sample.troubles:
         yield f"in the sample something failed: {trouble}"
-    if _uses_shipped_weights(loaded, estimate):
-        yield (
-            "the weights are used as shipped. weights: auto measures, once, whether another format "
-            "is faster here."
-        )
+    for use in loaded.uses():
+        if use.kind == "backend" and use.component.advise is not None:
+            yield from use.component.advise(estimate.model)
     tuner = loaded.recipe.tuner
     if tuner:
         yield from _tuner_warnings(loaded, tuner)
-
-
-def _uses_shipped_weights(loaded: Loaded, estimate: Forecast) -> bool:
-    """Return whether the backend could convert the weights, and the recipe does not ask for it."""
-    build = loaded.catalog.find("backend", loaded.recipe.backend.kind).build
-    is_shipped = dict(estimate.model.versions).get("weights") == "shipped"
-    return is_shipped and "weights" in options_model(build).model_fields
 
 
 def _tuner_warnings(loaded: Loaded, tuner: TunerSpec) -> Iterator[str]:

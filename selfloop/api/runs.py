@@ -254,7 +254,11 @@ def _last_outcomes(outcomes: Iterable[Outcome]) -> list[Outcome]:
     for outcome in outcomes:
         earlier = last.get(outcome.question.text)
         # "Dropped" and "failed" say nothing of the earlier answer.
-        if earlier is None or earlier.decision in WITHOUT_ANSWER or outcome.decision not in WITHOUT_ANSWER:
+        if (
+            earlier is None
+            or earlier.decision in WITHOUT_ANSWER
+            or outcome.decision not in WITHOUT_ANSWER
+        ):
             last[outcome.question.text] = outcome
     return list(last.values())
 

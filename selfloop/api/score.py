@@ -10,6 +10,7 @@ from selfloop.api.answerer import ModelLike
 from selfloop.api.closed_book import closed_book, kept_input, kept_rows, refuse_not_applied
 from selfloop.api.recipes import Changes, overrides_of
 from selfloop.api.runs import Run
+from selfloop.config.defaults import FILE_SOURCE
 from selfloop.errors import StepFailed
 from selfloop.records import Attempt
 from selfloop.storage.store import attempts_of
@@ -104,7 +105,7 @@ def score(
     columns = data.Columns(question_column, answers_column, answer_column)
     table = data.read(path, "score", columns, skip_broken=skip_broken)
     source = {
-        "kind": "file",
+        "kind": FILE_SOURCE,
         "path": str(path.absolute()),
         "judge": True,  # the row's answer takes the place of the draft
         "skip_broken": skip_broken,

@@ -27,7 +27,9 @@ def run_summary(folder: Path) -> dict[str, Any]:
         reasons = drop_reasons(rounds)
         with declining_as_in(folder):
             revisions = _revisions(rounds)
-        surest_first = sorted(Past.from_rounds(rounds).beliefs, key=lambda belief: -belief.confidence)
+        surest_first = sorted(
+            Past.from_rounds(rounds).beliefs, key=lambda belief: -belief.confidence
+        )
         return {
             "run": str(folder),
             "rounds": [_counts(ended) for ended in rounds],

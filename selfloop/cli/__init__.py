@@ -131,7 +131,7 @@ def commands_of_plugins(
     """
     from selfloop.registry.manager import load
 
-    return (catalog or load()).commands_beside(COMMANDS)
+    return (catalog or load(commands_only=True)).commands_beside(COMMANDS)
 
 
 def _plugin_commands() -> dict[str, click.Command]:

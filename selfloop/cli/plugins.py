@@ -35,8 +35,6 @@ PAGES = {
     "critic": "docs/critique.md",
     "tuner": "docs/tuning.md",
     "command": "docs/cli.md",
-    "llama_cpp": "docs/engine.md",
-    "hf": "docs/hf.md",
 }
 MIN_COLUMNS = 72  # a terminal of fewer columns has the name on a line of its own
 INDENT = " " * 13  # below a component's name
@@ -109,8 +107,9 @@ def _component_row(kind: str, plugin: str, version: str, component: "Component")
         "gives": sorted(component.gives),
         "extra": component.extra,
         "missing": missing(component.extra, package),
-        "options": describe_options(component.build),
-        "docs": _page(kind, component.name, package),
+        "wraps": component.wraps,
+        "options": describe_options(component.build, component.wraps),
+        "docs": component.docs or _page(kind, package),
     }
 
 
@@ -127,7 +126,7 @@ def _command_rows(catalog: "Catalog") -> Iterator[Row]:
             "doc": short_help(added, MAX_DOC).rstrip("."),
             "plugin": plugin,
             "version": version,
-            "docs": _page("command", name, _package(version)),
+            "docs": _page("command", _package(version)),
         }
 
 
@@ -136,10 +135,10 @@ def _package(version: str) -> str:
     return version.partition(" ")[0]
 
 
-def _page(kind: str, name: str, package: str) -> str:
+def _page(kind: str, package: str) -> str:
     if package != "selfloop":
         return ""
-    return PAGES.get(name, PAGES.get(kind, "docs/recipe.md"))
+    return PAGES.get(kind, "docs/recipe.md")
 
 
 def _named_rows(rows: Sequence[Row], names: Sequence[str]) -> list[Row]:
@@ -196,6 +195,8 @@ def _details(row: Row) -> Iterator[str]:
         yield f"needs {', '.join(row['needs'])}"
     if row.get("gives"):
         yield f"gives {', '.join(row['gives'])}"
+    if row.get("wraps"):
+        yield f"wraps another {row['kind']}: option {row['wraps']}"
     if row.get("extra"):
         yield f"extra {row['extra']}: {_extra(row)}"
     for option in row.get("options", ()):

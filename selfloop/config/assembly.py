@@ -1,6 +1,6 @@
-"""Recipe + plugins -> the objects of one run.
+"""From a recipe and the plugins to the objects of one run.
 
-What can be known to be wrong is said before a model loads.
+Every mistake that can be seen without a model is reported before one loads.
 """
 
 import inspect
@@ -8,16 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from selfloop.config.components import ComponentUse, Spec, backend_capabilities, inner_spec
 from selfloop.config.options import options_model
 from selfloop.config.prompts import Prompts
-from selfloop.config.recipe import ONES, Loaded, Spec
+from selfloop.config.recipe import Loaded
 from selfloop.config.yaml_source import Loc
 from selfloop.errors import DiskFullError, PluginError, RecipeError, SelfloopError
 from selfloop.events import Event, Trouble
-from selfloop.guard import Failed, capture, safe_message, stops_the_run
+from selfloop.guard import safe_message, stops_the_run
 from selfloop.protocols import (
     Backend,
     Component,
@@ -30,6 +32,7 @@ from selfloop.protocols import (
     Verifier,
 )
 from selfloop.records import Adapter, AdapterProof, Failure
+from selfloop.registry import signatures
 from selfloop.registry.isolation import attributed_output, observer_output
 from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store
@@ -49,17 +52,18 @@ class Named(Generic[P]):
 
 
 class Observers:
-    """Passes events on.
+    """Passes events on to all observers.
 
-    An observer that raises is noted, told to the others, and told nothing more but to close.
+    An observer that raises gets no more events, but it is closed. Its failure goes to the others.
     """
 
     def __init__(self, observers: list[Named[Observer]]) -> None:
-        self._observers = self._open = observers
+        self._observers = observers  # those that get events
+        self._open = observers  # those that are still to be closed
         self.failures: list[Failure] = []
 
     def __call__(self, event: Event) -> None:
-        """Tell every observer.
+        """Pass an event to every observer.
 
         Raises DiskFullError where one has no room for its file: a resumed run writes it.
         """
@@ -77,15 +81,16 @@ class Observers:
                 self._guarded(named, lambda observer: observer.close())
 
     def _guarded(self, named: Named[Observer], call: Callable[[Observer], None]) -> None:
-        lost = capture("observe", named.name, lambda: _showing(named, call))
-        if isinstance(lost, Failed):
+        result = capture("observe", named.name, partial(_call_observer, named, call))
+        if isinstance(result, Failed):
             self._observers = [other for other in self._observers if other is not named]
-            self.failures.append(lost.failure)
-            self(Trouble(0, lost.failure))
+            self.failures.append(result.failure)
+            # the others may show it; one that breaks at this event is left out in the same way
+            self(Trouble(0, result.failure))
 
 
-def _showing(named: Named[Observer], call: Callable[[Observer], None]) -> None:
-    """Tell an observer, which may write to the standard output."""
+def _call_observer(named: Named[Observer], call: Callable[[Observer], None]) -> None:
+    """Call an observer, which may write to the standard output."""
     with observer_output(named.name):
         call(named.part)
 
@@ -107,83 +112,112 @@ class Parts:
     plugins: dict[str, str]
 
     def at_home(self, adapter: Adapter) -> Adapter:
-        """Return the adapter with its path relative to the run's folder, if it lies there: runs may be moved."""
+        """Return the adapter with its path relative to the run's folder, if it lies there.
+
+        So a run can be moved.
+        """
         path, home = Path(adapter.path).resolve(), self.folder.resolve()
-        return (
-            replace(adapter, path=str(path.relative_to(home)))
-            if path.is_relative_to(home)
-            else adapter
-        )
+        if not path.is_relative_to(home):
+            return adapter
+        return replace(adapter, path=str(path.relative_to(home)))
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Load an adapter of this run, or the bare model."""
-        return self.backend.load_adapter(
-            adapter and replace(adapter, path=str(self.folder / adapter.path))
-        )
+        if adapter is not None:
+            adapter = replace(adapter, path=str(self.folder / adapter.path))
+        return self.backend.load_adapter(adapter)
 
     def close(self) -> None:
-        """End the observers and free the model; what goes wrong here is left in `notice.failures`."""
+        """Close the observers and free the model. Failures of this go into `notice.failures`."""
         self.notice.close()
-        lost = capture("close", self.backend.name, self.backend.close)
-        if isinstance(lost, Failed):
-            self.notice.failures.append(lost.failure)
+        result = capture("close", self.backend.name, self.backend.close)
+        if isinstance(result, Failed):
+            self.notice.failures.append(result.failure)
 
 
 def check(loaded: Loaded) -> None:
     """Raise for what the recipe asks of its components that cannot be, without loading a model."""
-    recipe, catalog = loaded.recipe, loaded.catalog
-    backend = catalog.find("backend", recipe.backend.kind)
-    mistakes: list[tuple[Loc, str]] = []
-    wanted = {"tuner": frozenset({"adapters"})}
-    for kind, loc, spec in recipe.specs():
-        needs = catalog.find(kind, spec.kind).needs | wanted.get(kind, frozenset())
-        for capability in sorted(needs - backend.gives) if kind != "backend" else ():
-            gives = ", ".join(sorted(backend.gives)) or "none"
-            lacks = f"which the backend {backend.name} lacks. It has: {gives}."
-            mistakes.append((loc, f"the {kind} {spec.kind} needs {capability}, {lacks}"))
+    mistakes = _missing_capabilities(loaded)
     try:
         prompts(loaded)
     except RecipeError as error:
         mistakes.append((("prompts",), str(error)))
     loaded.complain(mistakes)
-    for kind, _, spec in recipe.specs():
-        component = catalog.find(kind, spec.kind)
-        if component.check is not None:
-            _attributed(kind, component, component.check, options_of(component, spec, loaded.base))
+    for use in loaded.uses():
+        if use.component.check is not None:
+            options = options_of(use.component, use.spec, loaded.base)
+            _call_component(use.kind, use.component, use.component.check, options)
+
+
+def _missing_capabilities(loaded: Loaded) -> list[tuple[Loc, str]]:
+    """Return a mistake for each capability that a component needs and the backend lacks."""
+    backend = loaded.recipe.backend
+    mistakes: list[tuple[Loc, str]] = []
+    for use in loaded.uses():
+        if use.kind == "backend":
+            # A backend needs nothing of itself, but of the one that it wraps.
+            inner = inner_spec(use.component, use.spec)
+            if inner is not None:
+                place = (*use.loc, use.component.wraps)
+                mistakes += _lacks(use, set(), inner, place, loaded)
+        else:
+            always_needed = {"adapters"} if use.kind == "tuner" else set[str]()
+            mistakes += _lacks(use, always_needed, backend, use.loc, loaded)
+    return mistakes
+
+
+def _lacks(
+    use: ComponentUse, more: set[str], backend: Spec, loc: Loc, loaded: Loaded
+) -> Iterator[tuple[Loc, str]]:
+    """Yield a mistake for each capability that a component needs, or in `more`, and lacks."""
+    gives = backend_capabilities(backend, loaded.catalog)
+    for capability in sorted((use.component.needs | more) - gives):
+        known = ", ".join(sorted(gives)) or "none"
+        lacks = f"which the backend {backend.kind} lacks. It has: {known}."
+        yield loc, f"the {use.kind} {use.spec.kind} needs {capability}, {lacks}"
 
 
 def prompts(loaded: Loaded) -> Prompts:
     """Return the built-in prompts, the plugins' own, and the recipe's in their place."""
-    used = (loaded.catalog.find(kind, spec.kind) for kind, _, spec in loaded.recipe.specs())
-    found = Prompts(sorted({component.prompts for component in used if component.prompts}))
+    folders = {use.component.prompts for use in loaded.uses() if use.component.prompts}
+    collection = Prompts(sorted(folders))
     for name, file in loaded.recipe.prompts.items():
-        found.replace(name, loaded.base / file)
-    return found
+        collection.replace(name, loaded.base / file)
+    return collection
 
 
 def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None = None) -> Parts:
-    """Build everything, the model last, or take `backend`.
+    """Build every component of a recipe, the backend last: that may load a model.
 
-    Raises PluginError for what cannot be built.
+    With `backend` none is built.
+
+    Raises PluginError for a component that cannot be built.
     """
     recipe = loaded.recipe
 
     def build(kind: str, spec: Spec) -> Any:
         return built(loaded, kind, spec, folder)
 
-    sources = [Named(n, build("source", s), share=s.share) for n, s in numbered(recipe.ask.sources)]
-    scorers = [
-        Named(n, build("scorer", s), minimum=s.minimum) for n, s in numbered(recipe.ask.scorers)
+    def build_optional(kind: str, spec: Spec | None) -> Named[Any] | None:
+        return None if spec is None else Named(spec.kind, build(kind, spec))
+
+    sources = [
+        Named(name, build("source", spec), share=spec.share)
+        for name, spec in numbered(recipe.ask.sources)
     ]
-    verifiers = [Named(n, build("verifier", s)) for n, s in numbered(recipe.verifiers)]
-    ones = {
-        k: Named(s.kind, build(k, s)) for k, _, s in recipe.specs() if k in ONES and k != "backend"
-    }
-    notice = Observers([Named(s.kind, build("observer", s)) for s in recipe.observers])
+    scorers = [
+        Named(name, build("scorer", spec), minimum=spec.minimum)
+        for name, spec in numbered(recipe.ask.scorers)
+    ]
+    verifiers = [Named(name, build("verifier", spec)) for name, spec in numbered(recipe.verifiers)]
+    critic = build_optional("critic", recipe.critique)
+    demonstrator = build_optional("demonstrator", recipe.demonstrations)
+    tuner = build_optional("tuner", recipe.tuner)
+    # These may open files, which are closed if the backend cannot be built.
+    notice = Observers([Named(spec.kind, build("observer", spec)) for spec in recipe.observers])
     try:
-        recorder = Recorder(
-            backend or build("backend", recipe.backend), store, notice, recipe.backend.kind
-        )
+        backend = backend or build("backend", recipe.backend)
+        recorder = Recorder(backend, store, notice, recipe.backend.kind)
     except BaseException:
         notice.close()
         raise
@@ -192,9 +226,9 @@ def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None
         sources,
         scorers,
         verifiers,
-        critic=ones.get("critic"),
-        demonstrator=ones.get("demonstrator"),
-        tuner=ones.get("tuner"),
+        critic=critic,
+        demonstrator=demonstrator,
+        tuner=tuner,
         notice=notice,
         prompts=prompts(loaded),
         folder=folder,
@@ -203,19 +237,28 @@ def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None
 
 
 def built(loaded: Loaded, kind: str, spec: Spec, folder: Path) -> Any:
-    """Build one component of a recipe. Raises PluginError."""
+    """Build one component of a recipe, after the component that it wraps. Raises PluginError."""
     component = loaded.catalog.find(kind, spec.kind)
-    part = _attributed(
-        kind, component, component.build, options_of(component, spec, loaded.base, folder)
-    )
-    return _shaped(kind, component, part)
+    options = options_of(component, spec, loaded.base, folder)
+    wrapped = inner_spec(component, spec)
+    if wrapped is None:
+        part = _call_component(kind, component, component.build, options)
+        return _require_methods(kind, component, part)
+    inner = built(loaded, kind, wrapped, folder)
+    try:
+        options[component.wraps] = inner
+        part = _call_component(kind, component, component.build, options)
+        return _require_methods(kind, component, part)
+    except BaseException:
+        # Nobody else holds the inner component, which may be a model of many gigabytes.
+        close = getattr(inner, "close", None)
+        if callable(close):
+            capture("close", wrapped.kind, close)
+        raise
 
 
 def numbered(specs: Sequence[S]) -> Iterator[tuple[str, S]]:
-    """Yield each spec with a name of its own: `file`, `file-2`, ...
-
-    where one kind is used more than once.
-    """
+    """Yield each spec with a unique name: `file`, and `file-2` for the second of that kind."""
     used: Counter[str] = Counter()
     for spec in specs:
         used[spec.kind] += 1
@@ -225,30 +268,36 @@ def numbered(specs: Sequence[S]) -> Iterator[tuple[str, S]]:
 def options_of(
     component: Component, spec: Spec, base: Path, folder: Path | None = None
 ) -> dict[str, Any]:
-    """Return the spec's options as `build` takes them, of the types its signature says.
+    """Return the spec's options as `build` takes them, converted to the types in its signature.
 
     Paths are relative to the recipe, at `base`; so is an option `model`, if such a file is there.
+    The component that this one wraps is not among them: it has options of its own.
     """
-    model = options_model(component.build).model_validate_json(
+    model = options_model(component.build, component.wraps).model_validate_json(
         spec.model_dump_json(include=set(spec.options))
     )
-    options = {name: _placed(name, getattr(model, name), base) for name in model.model_fields_set}
+    names = model.model_fields_set - {component.wraps}
+    options = {name: _with_base(getattr(model, name), base) for name in names}
+    # a model is a file here, or else a name that the backend knows
+    if isinstance(options.get("model"), str) and (base / options["model"]).is_file():
+        options["model"] = str(base / options["model"])
     if folder and "folder" in inspect.signature(component.build).parameters:
         options["folder"] = folder
     return options
 
 
-def _placed(name: str, value: Any, base: Path) -> Any:
+def _with_base(value: Any, base: Path) -> Any:
+    """Return an option's value with every path in it below `base`; an absolute one stays."""
     if isinstance(value, Path):
         return base / value
     if isinstance(value, list | tuple):
-        return type(value)(_placed("", item, base) for item in value)
+        return type(value)(_with_base(item, base) for item in value)
     if isinstance(value, dict):
-        return {key: _placed("", item, base) for key, item in value.items()}
-    return str(base / value) if name == "model" and (base / str(value)).is_file() else value
+        return {key: _with_base(item, base) for key, item in value.items()}
+    return value
 
 
-def _attributed(
+def _call_component(
     kind: str, component: Component, call: Callable[..., Any], options: dict[str, Any]
 ) -> Any:
     output = observer_output if kind == "observer" else attributed_output
@@ -262,25 +311,15 @@ def _attributed(
         raise PluginError(f"the {kind} {component.name} cannot be built: {why}") from error
 
 
-METHODS = {
-    "backend": ("describe", "generate", "close"),
-    "source": ("ask",),
-    "scorer": ("score",),
-    "verifier": ("verify",),
-    "critic": ("critique",),
-    "demonstrator": ("show",),
-    "tuner": ("tune",),
-    "observer": ("notice", "close"),
-}
+def _require_methods(kind: str, component: Component, part: Any) -> Any:
+    """Return `part` if a run can call it.
 
-
-def _shaped(kind: str, component: Component, part: Any) -> Any:
-    """Return `part` if it has the methods of its kind."""
-    missing = [name for name in METHODS[kind] if not callable(getattr(part, name, None))]
-    if missing:
-        lacks = " and ".join(f"{name}()" for name in missing)
+    Raises PluginError for missing methods and wrong signatures.
+    """
+    faults = signatures.mistakes(kind, part, component.gives)
+    if faults:
         raise PluginError(
-            f"the {kind} {component.name} built a {type(part).__name__}, which has no {lacks}. "
-            "Write it."
+            f"the {kind} {component.name} built a {type(part).__name__}, which "
+            f"{'. It '.join(faults)}."
         )
     return part

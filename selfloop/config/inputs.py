@@ -1,9 +1,9 @@
-"""The files that a run reads beside its model: their hashes are kept, so that a resumed run reads
-the same.
+"""The files that a run reads besides its model. Their hashes are stored, so that a resumed run
+reads the same.
 
-They are the plugin files and prompts that the recipe names, and every option of a component that is
-a `Path` of a file or folder which is there when the run begins. What a component writes
-(`Component.writes`) is no input.
+Inputs are the plugin files and prompts that the recipe names, and every option of a component that
+is a `Path` to a file or folder that exists when the run begins. A path that a component writes to
+(`Component.writes`) is not an input.
 """
 
 import os
@@ -19,7 +19,8 @@ from selfloop.errors import InputChanged, RecipeError
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store
 
-Pinned = Mapping[str, Mapping[str, str]]
+Pinned = Mapping[str, Mapping[str, str]]  # path and sha256 of each input, by its place
+SHORT_HASH = 12  # characters of a sha256 that a message shows
 
 
 def inputs(loaded: Loaded) -> dict[str, dict[str, str]]:
@@ -27,9 +28,9 @@ def inputs(loaded: Loaded) -> dict[str, dict[str, str]]:
 
     Raises RecipeError if one cannot be read.
     """
-    found = {place: path.resolve() for place, path in _places(loaded) if path.exists()}
+    paths = {place: path.resolve() for place, path in _places(loaded) if path.exists()}
     try:
-        return {place: {"path": str(path), "sha256": digest(path)} for place, path in found.items()}
+        return {place: {"path": str(path), "sha256": digest(path)} for place, path in paths.items()}
     except OSError as error:
         raise RecipeError(
             f"cannot read {error.filename}: {error.strerror}. See who may read it."
@@ -38,14 +39,12 @@ def inputs(loaded: Loaded) -> dict[str, dict[str, str]]:
 
 def refuse_changed(pinned: Pinned) -> None:
     """Raise InputChanged, naming every input that is not what it was when the run began."""
-    changes = [
-        change
-        for entry in pinned.values()
-        if (change := _change(Path(entry["path"]), entry["sha256"]))
-    ]
+    changes = [_change(Path(entry["path"]), entry["sha256"]) for entry in pinned.values()]
+    # one file may be the input of two components
+    changes = list(dict.fromkeys(filter(None, changes)))
     if changes:
         advice = "Put the old file back, or start a new run."
-        raise InputChanged("\n".join([*dict.fromkeys(changes), advice]))
+        raise InputChanged("\n".join([*changes, advice]))
 
 
 def digest(path: Path) -> str:
@@ -58,26 +57,41 @@ def digest(path: Path) -> str:
         with closing(Store(path, write=False)) as store:
             return store.digest()
     if path.is_dir():
-        files = sorted(Path(folder, name) for folder, _, names in os.walk(path) for name in names)
-        lines = [
-            f"{digest(file)} {file.relative_to(path).as_posix()}\n"
-            for file in files
-            if file.is_file()
-        ]
-        return sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+        return _folder_digest(path)
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
 
+def _folder_digest(folder: Path) -> str:
+    """Return the sha256 of the names and hashes of all files below a folder, in path order."""
+    files: list[Path] = []
+    for parent, _, names in os.walk(folder):
+        files += [Path(parent, name) for name in names]
+    total = sha256()
+    for file in sorted(files):
+        # sockets and dangling links have no content
+        if file.is_file():
+            line = f"{digest(file)} {file.relative_to(folder).as_posix()}\n"
+            total.update(line.encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
 def _change(path: Path, before: str) -> str:
-    """Return how an input differs from what it was, or an empty string."""
+    """Return how an input differs from its hash `before`, or an empty string."""
+    old = before[:SHORT_HASH]
     try:
         now = digest(path)
     except OSError as error:
-        return f"this run began with {path} (sha256 {before[:12]}), which cannot be read now: {error.strerror}."
+        return (
+            f"this run began with {path} (sha256 {old}), which cannot be read now: "
+            f"{error.strerror}."
+        )
     if now == before:
         return ""
-    return f"this run began with {path} (sha256 {before[:12]}), but it is now another (sha256 {now[:12]})."
+    return (
+        f"this run began with {path} (sha256 {old}), but it is now another (sha256 "
+        f"{now[:SHORT_HASH]})."
+    )
 
 
 def _places(loaded: Loaded) -> Iterator[tuple[str, Path]]:
@@ -88,20 +102,20 @@ def _places(loaded: Loaded) -> Iterator[tuple[str, Path]]:
     for name, file in recipe.prompts.items():
         yield f"prompts.{name}", loaded.base / file
     files = {Path(file).name for file in recipe.plugins}
-    for kind, loc, spec in recipe.specs():
-        component = loaded.catalog.find(kind, spec.kind)
-        place = ".".join(map(str, loc))
-        if component.prompts and loaded.catalog.plugin_of(kind, spec.kind) in files:
+    for use in loaded.uses():
+        component, place = use.component, ".".join(map(str, use.loc))
+        if component.prompts and loaded.catalog.plugin_of(use.kind, use.spec.kind) in files:
             yield f"{place} (its prompts)", component.prompts
-        if kind == "observer":
+        if use.kind == "observer":
             continue  # it reads events alone: a path of its own is written
-        for name, value in options_of(component, spec, loaded.base).items():
-            if name == "model" and kind == "backend":
+        for name, value in options_of(component, use.spec, loaded.base).items():
+            if name == "model" and use.kind == "backend":
                 continue  # the backend hashes it, and `runner.pin_model` compares
             if name == "model" and (loaded.base / str(value)).is_file():
                 value = loaded.base / str(value)
             if name not in component.writes:
-                yield from ((f"{place}.{name}{part}", path) for part, path in _paths(value))
+                for part, path in _paths(value):
+                    yield f"{place}.{name}{part}", path
 
 
 def _paths(value: Any, part: str = "") -> Iterator[tuple[str, Path]]:

@@ -1,4 +1,4 @@
-"""Prompts are plain files. Filling one in is a single pass: what the model wrote is never expanded
+"""Prompts are plain files. Filling one in is a single pass: a text of the model is never expanded
 again.
 
 `NAME.chat.txt` serves models with a chat template: lines `=== system`, `=== user` and `===
@@ -18,7 +18,7 @@ Prompt = str | tuple[Message, ...]
 
 _FIELD = re.compile(r"\{(\w+)\}")
 _TURN = re.compile(r"^=== (system|user|assistant)\n", re.MULTILINE)
-BUILT_IN = Path(__file__).parent.parent / "prompts"
+BUILT_IN_FOLDER = Path(__file__).parent.parent / "prompts"
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
@@ -27,7 +27,11 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 
 
 def messages(text: str, values: Mapping[str, str]) -> tuple[Message, ...]:
-    """Split a chat prompt at its role lines, then fill in; so nothing filled in can begin a message."""
+    """Return the messages of a chat prompt. A text without role lines is one message of the user.
+
+    It is split first and filled in afterwards, so that no value can begin a message.
+    """
+    # [text before the first role line, role, body, role, body, ...]
     parts = _TURN.split(text)
     if len(parts) == 1:
         return (Message("user", fill(text.strip(), values)),)
@@ -36,17 +40,17 @@ def messages(text: str, values: Mapping[str, str]) -> tuple[Message, ...]:
 
 
 def is_open(prompt: Prompt) -> bool:
-    """Return whether the model is to go on with the prompt's last message: it is the model's own."""
+    """Return whether the prompt ends with a message of the model, which it then goes on with."""
     return not isinstance(prompt, str) and prompt[-1].role == "assistant"
 
 
-def _refuse_other_fields(path: Path, text: str, known: Collection[str]) -> None:
-    """Raise RecipeError unless `text` has each of the `known` fields, and no other, where the model will see it."""
+def _refuse_other_fields(path: Path, text: str, expected: Collection[str]) -> None:
+    """Raise RecipeError unless `text` has exactly the `expected` fields, in its messages."""
     fields = set(_FIELD.findall(text))
-    for field in sorted(fields - set(known)):
-        given = ", ".join(f"{{{name}}}" for name in sorted(known)) or "nothing"
-        raise RecipeError(f"{path} uses {{{field}}}, but this prompt is given {given}.")
-    missing = " and ".join(f"{{{name}}}" for name in sorted(set(known) - fields))
+    for field in sorted(fields - set(expected)):
+        available = ", ".join(f"{{{name}}}" for name in sorted(expected)) or "nothing"
+        raise RecipeError(f"{path} uses {{{field}}}, but this prompt is given {available}.")
+    missing = " and ".join(f"{{{name}}}" for name in sorted(set(expected) - fields))
     if missing:
         raise RecipeError(
             f"{path} lacks {missing}, so the model would never see it. Write it where it belongs."
@@ -70,14 +74,14 @@ def continued(prompt: Prompt, text: str) -> Prompt:
 
 
 class Prompts:
-    """The prompts of one run: the built-in ones, the components' own, and the recipe's in their place."""
+    """The prompts of one run: built-in ones, and those of components; a recipe replaces any."""
 
     def __init__(self, folders: Iterable[Path] = ()) -> None:
-        paths = [path for folder in (BUILT_IN, *folders) for path in sorted(folder.glob("*.txt"))]
         self.rendered: set[str] = set()  # the names of those that were asked for
-        self._texts = {
-            path.name.removesuffix(".txt"): path.read_text(encoding="utf-8") for path in paths
-        }
+        self._texts: dict[str, str] = {}  # by name and form: `answer.chat`
+        for folder in (BUILT_IN_FOLDER, *folders):
+            for path in sorted(folder.glob("*.txt")):
+                self._texts[path.stem] = path.read_text(encoding="utf-8")
 
     @property
     def names(self) -> list[str]:
@@ -85,7 +89,10 @@ class Prompts:
         return sorted({name.rpartition(".")[0] for name in self._texts})
 
     def replace(self, name: str, path: Path) -> None:
-        """Use the file `path` for `name`, for chat and base models alike; raise RecipeError if that cannot be."""
+        """Use the file `path` for `name`, for chat and base models alike.
+
+        Raises RecipeError for an unknown name, a file that cannot be read, and other fields.
+        """
         variants = [key for key in (f"{name}.chat", f"{name}.base") if key in self._texts]
         if not variants:
             raise RecipeError(
@@ -96,8 +103,8 @@ class Prompts:
             text = path.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise RecipeError(f"cannot read {path}: {error}. Give a UTF-8 text file.") from error
-        known = {field for key in variants for field in _FIELD.findall(self._texts[key])}
-        _refuse_other_fields(path, text, known)
+        old_texts = "".join(self._texts[key] for key in variants)
+        _refuse_other_fields(path, text, set(_FIELD.findall(old_texts)))
         self._texts |= dict.fromkeys(variants, text)
 
     def render(self, name: str, *, chat: bool, **values: str) -> Prompt:

@@ -15,13 +15,28 @@ from typing import Annotated, Any, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
 
+from selfloop.config import defaults
+from selfloop.config.components import (
+    LOOP_KEYS,
+    ComponentUse,
+    OptionalPart,
+    OptionalTunerPart,
+    Part,
+    ScorerPart,
+    ScorerSpec,
+    SourcePart,
+    Spec,
+    backend_capabilities,
+    inner_in_long_form,
+    long_form,
+    with_inner,
+)
 from selfloop.config.options import options_model
 from selfloop.config.yaml_source import Loc, Source
 from selfloop.errors import RecipeError, SelfloopError, did_you_mean
@@ -30,59 +45,21 @@ from selfloop.storage.run_names import MAX_CHARACTERS, fitting, mistake
 from selfloop.storage.store import upgraded_recipe_text
 from selfloop.text.answers.bounded import checked
 
+# words of pydantic's messages, and those of ours in their place, in this order
+PYDANTIC_WORDS = {
+    "should be": "must be",
+    " should ": " must ",
+    "valid array": "list",
+    " after validation, not 0": "",
+}
 STRICT = ConfigDict(extra="forbid", strict=True, frozen=True)
 M = TypeVar("M", bound=BaseModel)
-LISTED = 40  # mistakes that a message lists
-SHORT = 60  # characters of a value or a key that a message shows
-IN_QUOTES = "must be text"
+MAX_LISTED = 40  # mistakes that a message lists
+MAX_SHOWN = 60  # characters of a value or a key that a message shows
+MUST_BE_TEXT = "must be text"
+ROUNDING = 1e-9  # 1 - 0.8 is not quite 0.2
 
 
-class Spec(BaseModel):
-    """A component: its `kind`, and its options beside it.
-
-    `kind` alone may be written as plain text.
-    """
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-    kind: str
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Return the component's own options."""
-        return self.model_extra or {}
-
-
-class SourceSpec(Spec):
-    """A question source; `share` is its part of the questions, relative to the other sources' shares."""
-
-    share: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-
-
-class ScorerSpec(Spec):
-    """A scorer; a question below `minimum` is dropped before anything is spent on it."""
-
-    minimum: Annotated[float, Field(allow_inf_nan=False)] | None = None
-
-
-class TunerSpec(Spec):
-    """A tuner; it runs at the end of every `every`-th round."""
-
-    every: Annotated[int, Field(ge=1)] = 1
-
-
-def _long(value: Any) -> Any:
-    return {"kind": value} if isinstance(value, str) else value
-
-
-def _long_or_none(value: Any) -> Any:
-    return None if value == "none" else _long(value)
-
-
-Part = Annotated[Spec, BeforeValidator(_long)]
-SourcePart = Annotated[SourceSpec, BeforeValidator(_long)]
-ScorerPart = Annotated[ScorerSpec, BeforeValidator(_long)]
-OptionalPart = Annotated[Spec | None, BeforeValidator(_long_or_none)]
-OptionalTunerPart = Annotated[TunerSpec | None, BeforeValidator(_long_or_none)]
 Unit = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Stop = Annotated[str, Field(min_length=1)]  # an empty one would end every answer before it begins
@@ -96,8 +73,7 @@ class Ask(BaseModel):
     questions: Count = 40
     sources: Annotated[list[SourcePart], Field(min_length=1)]
     scorers: list[ScorerPart] = [
-        ScorerSpec(kind="well_formed", minimum=1.0),
-        ScorerSpec(kind="novelty", minimum=0.2),
+        ScorerSpec(kind=kind, minimum=minimum) for kind, minimum in defaults.SCORERS.items()
     ]
     turns: Count = 6
 
@@ -128,9 +104,10 @@ class Answer(BaseModel):
 class Decide(BaseModel):
     """Confidence at or above `belief` is kept, at or below `declined` becomes "I don't know".
 
-    To answer pays off above a confidence of t if a wrong answer costs t/(1 - t) right ones (Kalai et al. 2025, arXiv
-    2509.04664): with calibrated confidence, `belief` is that t. With `risk` the threshold is instead the lowest at
-    which, going by their confidence, at most this share of a round's beliefs is wrong.
+    To answer pays off above a confidence of t if a wrong answer costs t/(1 - t) right ones (Kalai
+    et al. 2025, arXiv 2509.04664): with calibrated confidence, `belief` is that t. With `risk` the
+    threshold is instead the lowest at which, going by their confidence, at most this share of a
+    round's beliefs is wrong.
     """
 
     model_config = STRICT
@@ -139,16 +116,19 @@ class Decide(BaseModel):
     risk: Unit | None = None
 
     def threshold(self, confidences: Iterable[float]) -> float:
-        """Return the least confidence that makes a belief, given those of all answers of a round."""
+        """Return the lowest confidence that makes a belief, given those of a whole round."""
         if self.risk is None:
             return self.belief
-        found, doubt, count = math.inf, 0.0, 0
-        for confidence, same in groupby(sorted(confidences, reverse=True)):
-            count += (more := len(list(same)))
-            doubt += (1 - confidence) * more
-            if doubt <= self.risk * count + 1e-9:  # 1 - 0.8 is not quite 0.2
-                found = confidence
-        return found
+        # Take answers from the surest on. `expected_wrong` is the number of wrong ones among the
+        # `count` taken, going by their confidence. Answers of one confidence are taken together.
+        threshold, expected_wrong, count = math.inf, 0.0, 0
+        for confidence, equals in groupby(sorted(confidences, reverse=True)):
+            size = len(list(equals))
+            count += size
+            expected_wrong += (1 - confidence) * size
+            if expected_wrong <= self.risk * count + ROUNDING:
+                threshold = confidence
+        return threshold
 
     @model_validator(mode="after")
     def _in_order(self) -> "Decide":
@@ -160,19 +140,14 @@ class Decide(BaseModel):
         return self
 
 
-# The verifiers of a recipe that names none, less those that its backend cannot serve: one
-# confidence out of four detectors, and what leaves an answer undecided that only says the
-# question's words again.
-DETECTORS = ("agreement", "sequence_probability", "meaning_probability", "pmi", "combined", "echo")
-
-# Where a recipe has the one component of a kind, and where it lists those of the others.
-ONES = {
+# The keys of a recipe for kinds with one component, and for kinds with a list of them.
+SINGLE_KEYS = {
     "backend": "backend",
     "critic": "critique",
     "demonstrator": "demonstrations",
     "tuner": "tuner",
 }
-LISTS: dict[str, tuple[str, ...]] = {
+LIST_KEYS: dict[str, tuple[str, ...]] = {
     "source": ("ask", "sources"),
     "scorer": ("ask", "scorers"),
     "verifier": ("verifiers",),
@@ -180,9 +155,10 @@ LISTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _fit_for_a_folder(name: str) -> str:
-    if why := mistake(name):
-        raise ValueError(f"{name!r} {why}")
+def _valid_run_name(name: str) -> str:
+    reason = mistake(name)
+    if reason:
+        raise ValueError(f"{name!r} {reason}")
     return name
 
 
@@ -190,7 +166,7 @@ class Recipe(BaseModel):
     """A run, as its recipe says it."""
 
     model_config = STRICT
-    name: Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_fit_for_a_folder)]
+    name: Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_valid_run_name)]
     seed: int = 0
     rounds: Count = 2
     plugins: list[str] = []
@@ -199,21 +175,24 @@ class Recipe(BaseModel):
     answer: Answer = Answer()
     critique: OptionalPart = None
     demonstrations: OptionalPart = None
-    verifiers: Annotated[list[Part], Field(min_length=1)] = [Spec(kind=kind) for kind in DETECTORS]
+    verifiers: Annotated[list[Part], Field(min_length=1)] = [
+        Spec(kind=kind) for kind in defaults.VERIFIERS
+    ]
     decide: Decide = Decide()
     tuner: OptionalTunerPart = None
-    observers: list[Part] = [Spec(kind="console"), Spec(kind="jsonl"), Spec(kind="report")]
+    observers: list[Part] = [Spec(kind=kind) for kind in defaults.OBSERVERS]
     prompts: dict[str, str] = {}
 
     def specs(self) -> Iterator[tuple[str, tuple[str | int, ...], Spec]]:
-        """Yield every component as (kind of component, where it stands in the recipe, what it says)."""
-        for kind, key in ONES.items():
-            if spec := getattr(self, key):
+        """Yield every component as (its kind, its place in the recipe, its spec)."""
+        for kind, key in SINGLE_KEYS.items():
+            spec = getattr(self, key)
+            if spec is not None:
                 yield kind, (key,), spec
-        for kind, way in LISTS.items():
-            here = self.ask if len(way) > 1 else self
-            for i, spec in enumerate(getattr(here, way[-1])):
-                yield kind, (*way, i), spec
+        for kind, path in LIST_KEYS.items():
+            section = self.ask if len(path) > 1 else self
+            for i, spec in enumerate(getattr(section, path[-1])):
+                yield kind, (*path, i), spec
 
 
 @dataclass(frozen=True)
@@ -226,9 +205,14 @@ class Loaded:
     base: Path
     file_name: str = ""  # that of the recipe's file, where the run's name had to differ from it
 
+    def uses(self) -> Iterator[ComponentUse]:
+        """Yield every component of the recipe, each followed by those that it wraps."""
+        for kind, loc, spec in self.recipe.specs():
+            yield from with_inner(kind, loc, spec, self.catalog)
+
     def complain(self, mistakes: list[tuple[Loc, str]]) -> None:
         """Raise RecipeError listing the mistakes; do nothing if there are none."""
-        _complain(self.source, mistakes)
+        _raise_mistakes(self.source, mistakes)
 
 
 def read(
@@ -238,85 +222,104 @@ def read(
     name: str | None = None,
     text: str | None = None,
 ) -> Loaded:
-    """Read and check a recipe; `base` is the folder that its paths are relative to (default: the
-    recipe's).
+    """Read and check a recipe.
 
-    `name` is what it is called if it does not say so itself (default: its file's name, made fit for
-    a folder). With `text` there is no file.
+    `base` is the folder that its paths are relative to (default: the recipe's). `name` is the
+    run's, if the recipe gives none (default: the file's name, made fit for a folder). With `text`
+    there is no file.
 
     Raises RecipeError that lists every mistake, or PluginError for a plugin file it names.
     """
     source = Source(path, overrides, upgraded_recipe_text(path) if text is None else text)
     base = base or path.parent
-    usual = name or path.stem
-    source.data.setdefault("name", fitting(usual))
-    is_renamed = "name" not in source.written and fitting(usual) != usual
-    named = source.data.get("plugins")
-    files = tuple(base / str(file) for file in named) if isinstance(named, list) else ()
-    catalog = load(files)
+    default_name = name or path.stem
+    source.data.setdefault("name", fitting(default_name))
+    is_renamed = "name" not in source.written and fitting(default_name) != default_name
+    # Plugin files come first: they have the components that the recipe is checked against.
+    files = source.data.get("plugins")
+    catalog = load(tuple(base / str(file) for file in files) if isinstance(files, list) else ())
     mistakes: list[tuple[Loc, str]] = []
     recipe = validated(Recipe, source.data, (), mistakes)
     _check_components(source.data, catalog, mistakes)
-    _complain(source, mistakes)
-    assert recipe is not None
+    _raise_mistakes(source, mistakes)
+    assert recipe is not None  # or there would have been a mistake
     if "verifiers" not in source.data:
-        recipe = recipe.model_copy(update={"verifiers": _served(recipe, catalog)})
-    return Loaded(recipe, source, catalog, base, usual if is_renamed else "")
+        recipe = recipe.model_copy(update={"verifiers": _usable_verifiers(recipe, catalog)})
+    return Loaded(recipe, source, catalog, base, default_name if is_renamed else "")
 
 
-def _served(recipe: Recipe, catalog: Catalog) -> list[Spec]:
+def _usable_verifiers(recipe: Recipe, catalog: Catalog) -> list[Spec]:
     """Return the default verifiers that the recipe's backend can serve."""
-    gives = catalog.find("backend", recipe.backend.kind).gives
+    gives = backend_capabilities(recipe.backend, catalog)
     return [spec for spec in recipe.verifiers if catalog.find("verifier", spec.kind).needs <= gives]
 
 
-def _complain(source: Source, mistakes: list[tuple[Loc, str]]) -> None:
+def _raise_mistakes(source: Source, mistakes: list[tuple[Loc, str]]) -> None:
     if mistakes:
-        lines = [_line(source, loc, why) for loc, why in mistakes[:LISTED]]
-        if len(mistakes) > LISTED:
-            lines.append(f"  and {len(mistakes) - LISTED} more")
+        lines = [_mistake_line(source, loc, reason) for loc, reason in mistakes[:MAX_LISTED]]
+        if len(mistakes) > MAX_LISTED:
+            lines.append(f"  and {len(mistakes) - MAX_LISTED} more")
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
         raise RecipeError("\n".join([f"{source.path}: {count}", *lines]))
 
 
-def _line(source: Source, loc: Loc, why: str) -> str:
-    """Return one mistake with its place; text that YAML reads as something else comes with its quotes."""
+def _mistake_line(source: Source, loc: Loc, reason: str) -> str:
+    """Return one mistake with its place.
+
+    Text that YAML reads as a number, say, comes with its quotes.
+    """
     key = ".".join(_cut(str(part)) for part in loc)
-    advice = f" In quotes it is text: {source.in_quotes(loc)}" if why.startswith(IN_QUOTES) else ""
-    return f"  {source.where(loc)}: {key}{': ' if key else ''}{why}{advice}"
+    is_unquoted = reason.startswith(MUST_BE_TEXT)
+    advice = f" In quotes it is text: {source.in_quotes(loc)}" if is_unquoted else ""
+    return f"  {source.where(loc)}: {key}{': ' if key else ''}{reason}{advice}"
 
 
 def _check_components(
     data: dict[str, Any], catalog: Catalog, mistakes: list[tuple[Loc, str]]
 ) -> None:
-    """Check every component on the raw data, so that a mistake elsewhere in the recipe hides none here."""
+    """Check the options of every component.
+
+    It works on the raw data, so that a mistake elsewhere in the recipe hides none here. What is not
+    of the right shape is skipped: the schema has reported it.
+    """
     ask = data.get("ask")
-    for kind, way in LISTS.items():
-        here = (ask if isinstance(ask, dict) else {}) if len(way) > 1 else data
-        listed = here.get(way[-1])
+    for kind, path in LIST_KEYS.items():
+        section = data if len(path) == 1 else ask if isinstance(ask, dict) else {}
+        listed = section.get(path[-1])
         for i, raw in enumerate(listed if isinstance(listed, list) else []):
-            _check_component(kind, (*way, i), raw, catalog, mistakes)
-    for kind, key in ONES.items():
+            _check_component(kind, (*path, i), raw, catalog, mistakes)
+    for kind, key in SINGLE_KEYS.items():
+        # `none` is no component, but for the backend, which there must be
         if data.get(key) is not None and (kind == "backend" or data[key] != "none"):
             _check_component(kind, (key,), data[key], catalog, mistakes)
 
 
-_RESERVED = {"source": {"kind", "share"}, "scorer": {"kind", "minimum"}, "tuner": {"kind", "every"}}
-
-
 def _check_component(
-    kind: str, loc: Loc, raw: Any, catalog: Catalog, mistakes: list[tuple[Loc, str]]
+    kind: str,
+    loc: Loc,
+    raw: Any,
+    catalog: Catalog,
+    mistakes: list[tuple[Loc, str]],
+    *,
+    is_inner: bool = False,
 ) -> None:
-    raw = _long(raw)
+    """Add the mistakes of a component's options, and of those of the component that it wraps."""
+    raw = long_form(raw)
     if not isinstance(raw, dict) or not isinstance(raw.get("kind"), str):
-        return  # the schema has said so already
+        return  # the schema has reported it
     try:
-        model = options_model(catalog.find(kind, raw["kind"]).build)
+        component = catalog.find(kind, raw["kind"])
+        model = options_model(component.build, component.wraps)
     except SelfloopError as error:
         mistakes.append(((*loc, "kind"), str(error)))
         return
-    options = {key: value for key, value in raw.items() if key not in _RESERVED.get(kind, {"kind"})}
+    # `share` and the like are keys of the place in the recipe, which an inner component has not.
+    loop_keys = set() if is_inner else LOOP_KEYS.get(kind, set())
+    options = {key: value for key, value in raw.items() if key not in {"kind", *loop_keys}}
     validated(model, options, loc, mistakes)
+    inner = inner_in_long_form(component, options)
+    if inner is not None:
+        _check_component(kind, (*loc, component.wraps), inner, catalog, mistakes, is_inner=True)
 
 
 def validated(model: type[M], data: Any, loc: Loc, mistakes: list[tuple[Loc, str]]) -> M | None:
@@ -326,50 +329,46 @@ def validated(model: type[M], data: Any, loc: Loc, mistakes: list[tuple[Loc, str
         # strict
         return model.model_validate_json(json.dumps(data))
     except ValidationError as error:
-        for one in error.errors(include_url=False):
-            mistakes.append(((*loc, *one["loc"]), _explain(model, one)))
+        for details in error.errors(include_url=False):
+            mistakes.append(((*loc, *details["loc"]), _explain(model, details)))
         return None
 
 
 def _explain(model: type[BaseModel], error: Any) -> str:
-    """Say in the recipe's own words what pydantic found."""
-    kind, given, context = error["type"], error["input"], error.get("ctx", {})
+    """Return an error of pydantic in the words of recipes: keys, mappings, lists and text."""
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "extra_forbidden":
-        known = _known_keys(model, error["loc"][:-1])
-        return f"unknown key.{did_you_mean(str(error['loc'][-1]), known)} Known: {', '.join(known) or 'none'}."
+        keys = _keys_at(model, error["loc"][:-1])
+        suggestion = did_you_mean(str(error["loc"][-1]), keys)
+        return f"unknown key.{suggestion} Known: {', '.join(keys) or 'none'}."
     if kind == "missing":
         return "is missing. Add it."
     if kind == "value_error":
         return f"{context['error']}."
     if kind == "model_type":
-        return f"must be a mapping of keys to values, not {_short(given)}."
-    if kind == "string_type" and (given is None or isinstance(given, bool | int | float)):
-        return f"{IN_QUOTES}, not {_short(given)}."
-    said = (
-        error["msg"]
-        .removeprefix("Input ")
-        .replace("should be", "must be")
-        .replace(" should ", " must ")
-    )
-    said = said.replace("valid array", "list").replace(" after validation, not 0", "")
-    return f"{said}, not {_short(given)}."
+        return f"must be a mapping of keys to values, not {_short_json(value)}."
+    if kind == "string_type" and (value is None or isinstance(value, bool | int | float)):
+        return f"{MUST_BE_TEXT}, not {_short_json(value)}."
+    message = error["msg"].removeprefix("Input ")
+    for theirs, ours in PYDANTIC_WORDS.items():
+        message = message.replace(theirs, ours)
+    return f"{message}, not {_short_json(value)}."
 
 
-def _short(value: Any) -> str:
+def _short_json(value: Any) -> str:
     return _cut(json.dumps(value))
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= SHORT else text[: SHORT - 3] + "..."
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "..."
 
 
-def _known_keys(model: type[BaseModel], way: tuple[str | int, ...]) -> list[str]:
-    for part in way:
+def _keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
+    """Return the keys of the part of a recipe that `path` leads to, as in `("ask",)`."""
+    for part in path:
         field = model.model_fields.get(str(part))
-        if (
-            field is not None
-            and isinstance(field.annotation, type)
-            and issubclass(field.annotation, BaseModel)
-        ):
-            model = field.annotation
+        annotation = field.annotation if field is not None else None
+        # any other annotation is a list or a plain value: stay where we are
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
     return list(model.model_fields)

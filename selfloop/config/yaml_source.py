@@ -1,6 +1,6 @@
-"""YAML with the line of every key, so that a mistake can be pointed at.
+"""YAML with the line of every key, so that a message can name the line of a mistake.
 
-A recipe may come from a stranger: how large it is, how deep, and how much its aliases make of it
+A recipe may come from a stranger. So its size, its depth, and its size with all aliases written out
 are bounded.
 """
 
@@ -28,18 +28,20 @@ from ruamel.yaml.representer import RoundTripRepresenter
 
 from selfloop.errors import RecipeError
 
-Loc = Sequence[str | int]
+Loc = Sequence[str | int]  # a place in a recipe: ("ask", "sources", 0, "path")
 
-LARGEST = 1 << 19  # bytes of a recipe; ruamel takes seconds for so many
-DEEPEST = 60  # levels of keys and lists
-MOST = 4 * LARGEST  # values and characters, once every alias stands for its value
-TAGS = "tag:yaml.org,2002:"  # what every tag of YAML's own begins with
-PLAIN_TAGS = {f"{TAGS}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")}
-FOLLOWS = "something follows after it"
+MAX_BYTES = 1 << 19  # of a recipe; ruamel takes seconds for so many
+MAX_DEPTH = 60  # levels of keys and lists
+MAX_WEIGHT = 4 * MAX_BYTES  # values and characters, once every alias stands for its value
+TAG_PREFIX = "tag:yaml.org,2002:"  # of every tag of YAML's own
+PLAIN_TAGS = {
+    f"{TAG_PREFIX}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")
+}
+TRAILING_TEXT = "something follows after it"
 
 
 class _Constructor(RoundTripConstructor):
-    """Leaves dates as they are written: JSON has none, and no option takes one."""
+    """Leaves dates as they are written, as text: JSON has none, and no option takes one."""
 
 
 class _Representer(RoundTripRepresenter):
@@ -48,20 +50,20 @@ class _Representer(RoundTripRepresenter):
 
 def _text_node(representer: _Representer, text: str) -> Any:
     return representer.represent_scalar(
-        f"{TAGS}str", text, style=None if text.isprintable() else '"'
+        f"{TAG_PREFIX}str", text, style=None if text.isprintable() else '"'
     )
 
 
 def _exact_float(constructor: _Constructor, node: Any) -> float:
-    """Return the nearest number, which ruamel's own reader of `1e-3` misses by a bit."""
+    """Return the float nearest to the text. ruamel's own reader misses `1e-3` by one bit."""
     if "e" in node.value.lower():
         return float(node.value.replace("_", ""))
     value: float = constructor.construct_yaml_float(node)
     return value
 
 
-_Constructor.add_constructor(f"{TAGS}float", _exact_float)
-_Constructor.add_constructor(f"{TAGS}timestamp", lambda _, node: node.value)
+_Constructor.add_constructor(f"{TAG_PREFIX}float", _exact_float)
+_Constructor.add_constructor(f"{TAG_PREFIX}timestamp", lambda _, node: node.value)
 _Representer.add_representer(str, _text_node)
 
 
@@ -71,9 +73,9 @@ def key_of(override: str) -> str:
 
 
 def override(key: str, value: Any) -> str:
-    """Return the override that sets `key` to a value; what neither JSON nor YAML has becomes text.
+    """Return the override that sets `key` to a value. A type that JSON lacks becomes text.
 
-    JSON is YAML but for one character, DEL, that only JSON has as it is.
+    JSON is YAML but for one character: only JSON may have DEL as it is.
     """
     return f"{key}={json.dumps(value, default=str)}".replace("\x7f", "\\u007f")
 
@@ -81,10 +83,10 @@ def override(key: str, value: Any) -> str:
 def refuse_overrides(
     overrides: Sequence[str], keys: Sequence[str], *, only: bool, because: str
 ) -> None:
-    """Raise RecipeError for an override of one of `keys` (with `only`, of any other): it would not
-    be applied.
+    """Raise RecipeError for an override of one of `keys` (with `only`, of any other key).
 
-    A key stands for all below it: `ask` for `ask.sources.0.path` too.
+    Such an override would not be applied; `because` is the reason. A key stands for all below it:
+    `ask` for `ask.sources.0.path` too.
     """
     for override in overrides:
         key = key_of(override)
@@ -94,21 +96,25 @@ def refuse_overrides(
 
 
 class Source:
-    """A recipe's text as read: plain `data`, and the line on which any part of it stands."""
+    """A recipe as read: plain `data`, and the line of every part of it."""
 
     def __init__(self, path: Path, overrides: Sequence[str] = (), text: str | None = None) -> None:
-        """Read `path` and lay `overrides` (`dotted.key=value`) over it; raise RecipeError if it
-        cannot be read.
+        """Read `path` and apply `overrides` (`dotted.key=value`).
 
-        With `text` there is no file: that is what would be in it, and `path` is what it is called.
+        With `text` there is no file: `text` is its content, and `path` its name in messages.
+
+        Raises RecipeError for a file that cannot be read and for an override that cannot be
+        applied.
         """
         self.path = path
-        self._tree, has_aliases = _parse(_read(path) if text is None else text, path)
-        self._lines = self._tree
-        self._set: dict[tuple[str, ...], str] = {}
+        self._tree, has_aliases = _parse(_read_text(path) if text is None else text, path)
+        self._lines = self._tree  # what the line numbers are read from
+        self._set: dict[tuple[str, ...], str] = {}  # overrides, by the key that they set
         self.overrides = tuple(overrides)
-        if overrides and has_aliases:  # a change of one place must not change another
-            self._tree = _tree(_Plain(self).mapping(self._tree))
+        if overrides and has_aliases:
+            # Aliases are written out, or a change of one place would change the others. The copy
+            # has no lines.
+            self._tree = _as_tree(_Plain(self).mapping(self._tree))
         for override in overrides:
             self._override(override)
         self.data: dict[str, Any] = _Plain(self).mapping(self._tree)
@@ -122,69 +128,74 @@ class Source:
                 f"--set {override}: write it as --set key=value, for example --set "
                 "backend.n_ctx=4096."
             )
-        value = _tree(_value(override, key.strip(), text.strip()))
-        here: Any = self._tree
-        *way, last = names
-        for name in way:
-            here = self._step(here, name, key)
-        if isinstance(here, CommentedSeq):
-            here[self._number(last, here, key)] = value
+        value = _as_tree(_override_value(override, key.strip(), text.strip()))
+        node: Any = self._tree
+        *parents, last = names
+        for name in parents:
+            node = self._child(node, name, key)
+        if isinstance(node, CommentedSeq):
+            node[self._position(last, node, key)] = value
         else:
-            here[last] = value
+            node[last] = value
         self._set[names] = override
 
-    def _step(self, here: Any, name: str, key: str) -> Any:
-        """Return the part `name` of `here`, made if need be."""
-        at: Any = self._number(name, here, key) if isinstance(here, CommentedSeq) else name
-        below = here[at] if isinstance(here, CommentedSeq) else here.get(at)
-        if below is None:
-            below = CommentedMap()
-        elif isinstance(below, str):  # `kind: x` written short as `x`
-            below = CommentedMap({"kind": str(below)})
-        elif not isinstance(below, CommentedMap | CommentedSeq):
+    def _child(self, node: Any, name: str, key: str) -> Any:
+        """Return the part `name` of `node`, which is made if need be."""
+        if isinstance(node, CommentedSeq):
+            place: Any = self._position(name, node, key)
+            child = node[place]
+        else:
+            place = name
+            child = node.get(place)
+        if child is None:
+            child = CommentedMap()
+        elif isinstance(child, str):  # `kind: x` written short as `x`
+            child = CommentedMap({"kind": str(child)})
+        elif not isinstance(child, CommentedMap | CommentedSeq):
             raise RecipeError(
-                f"--set {key}: {name} is {below!r}, which has no parts. Set it whole."
+                f"--set {key}: {name} is {child!r}, which has no parts. Set it whole."
             )
-        here[at] = below
-        return below
+        node[place] = child
+        return child
 
     @staticmethod
-    def _number(name: str, here: CommentedSeq, key: str) -> int:
-        if not name.isdecimal() or int(name) >= len(here):
+    def _position(name: str, items: CommentedSeq, key: str) -> int:
+        if not name.isdecimal() or int(name) >= len(items):
             raise RecipeError(
-                f"--set {key}: {name} is no position in a list of {len(here)} (the first is 0)."
+                f"--set {key}: {name} is no position in a list of {len(items)} (the first is 0)."
             )
         return int(name)
 
     def where(self, loc: Loc) -> str:
-        """Return `line N` of the deepest part of `loc` that is there, or the override that put it there."""
-        if override := self._override_of(loc):
+        """Return `line N` of the deepest part of `loc` that exists, or the override that set it."""
+        override = self._override_of(loc)
+        if override:
             return f"--set {override}"
-        here, line = self._lines, 0
+        node, line = self._lines, 0
         for part in loc:
             try:
-                line = (
-                    here.lc.item(part)[0]
-                    if isinstance(here, CommentedSeq)
-                    else here.lc.key(part)[0]
-                )
-                here = here[part]
+                # ruamel keeps (line, column) of each item and key, from 0
+                is_list = isinstance(node, CommentedSeq)
+                line = node.lc.item(part)[0] if is_list else node.lc.key(part)[0]
+                node = node[part]
             except (KeyError, IndexError, TypeError, AttributeError):
                 break
         return f"line {line + 1}"
 
     def in_quotes(self, loc: Loc) -> str:
-        """Return how the value at `loc` is written as text: as YAML has it, or as the override that a shell takes."""
+        """Return the value at `loc` in quotes: as YAML has it, or as an override for a shell."""
         override = self._override_of(loc)
         if override:
             key, _, text = override.partition("=")
             return f"--set {quote(f'{key.strip()}={json.dumps(text.strip(), ensure_ascii=False)}')}"
-        here: Any = self.data
+        value: Any = self.data
         for part in loc:
-            here = here[part]
-        return json.dumps(json.dumps(here), ensure_ascii=False)
+            value = value[part]
+        # once for `true` in place of `True`, and once for the quotes
+        return json.dumps(json.dumps(value), ensure_ascii=False)
 
     def _override_of(self, loc: Loc) -> str:
+        """Return the override that set `loc` or a part above it, or an empty string."""
         names = tuple(map(str, loc))
         for key, override in self._set.items():
             if names[: len(key)] == key:
@@ -203,7 +214,7 @@ def edited_text(path: Path, change: Callable[[CommentedMap], None]) -> str:
 
     Raises RecipeError if it cannot be read.
     """
-    tree, _ = _parse(_read(path), path)
+    tree, _ = _parse(_read_text(path), path)
     change(tree)
     out = StringIO()
     _yaml().dump(tree, out)
@@ -213,25 +224,25 @@ def edited_text(path: Path, change: Callable[[CommentedMap], None]) -> str:
 def _yaml() -> YAML:
     yaml = YAML(typ="rt")
     yaml.Constructor, yaml.Representer = _Constructor, _Representer
-    yaml.width = LARGEST  # long texts stay on their line
+    yaml.width = MAX_BYTES  # long texts stay on their line
     return yaml
 
 
-def _read(path: Path) -> str:
+def _read_text(path: Path) -> str:
     """Return the text of a recipe, which may come through a pipe. Raises RecipeError."""
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-        text = content[:LARGEST].decode("utf-8-sig")
+            content = file.read(MAX_BYTES + 1)  # one more, to see whether there is more
+        text = content[:MAX_BYTES].decode("utf-8-sig")
     except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RecipeError(
             f"cannot read the recipe {path}: {reason}. Give the path of a YAML file."
         ) from error
-    if len(content) > LARGEST:
+    if len(content) > MAX_BYTES:
         raise RecipeError(
-            f"cannot read the recipe {path}: it has more than {LARGEST:,} bytes. Give the path of "
-            "a YAML file."
+            f"cannot read the recipe {path}: it has more than {MAX_BYTES:,} bytes. Give the path "
+            "of a YAML file."
         )
     return text
 
@@ -239,7 +250,8 @@ def _read(path: Path) -> str:
 def _parse(text: str, path: Path) -> tuple[CommentedMap, bool]:
     """Return a recipe as ruamel holds it, and whether it has aliases. Raises RecipeError."""
     try:
-        has_aliases = _check(_yaml().parse(text), path)
+        # The events come first: YAML that a recipe may not have is refused before it is loaded.
+        has_aliases = _check_events(_yaml().parse(text), path)
         tree = _yaml().load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -264,13 +276,16 @@ def _one_line(reason: object) -> str:
     return " ".join(str(reason).split())[:200].rstrip(".")
 
 
-def _check(events: Iterator[Event], path: Path) -> bool:
+def _check_events(events: Iterator[Event], path: Path) -> bool:
     """Return whether there are aliases.
 
-    Raises RecipeError for YAML that a recipe cannot be, before it is loaded.
+    Raises RecipeError, before anything is loaded, for a second document, a value that contains
+    itself, too many levels, and tags.
     """
     documents, has_aliases = 0, False
-    open_anchors: list[str | None] = []
+    open_anchors: list[
+        str | None
+    ] = []  # of the collections around an event; None without an anchor
     for event in events:
         line = f"{path}: line {event.start_mark.line + 1}"
         if isinstance(event, DocumentStartEvent):
@@ -288,9 +303,9 @@ def _check(events: Iterator[Event], path: Path) -> bool:
                 )
         elif isinstance(event, CollectionStartEvent):
             open_anchors.append(event.anchor)
-            if len(open_anchors) > DEEPEST:
+            if len(open_anchors) > MAX_DEPTH:
                 raise RecipeError(
-                    f"{line}: this is nested more than {DEEPEST} levels deep. Write it flatter."
+                    f"{line}: this is nested more than {MAX_DEPTH} levels deep. Write it flatter."
                 )
         elif isinstance(event, CollectionEndEvent):
             open_anchors.pop()
@@ -308,11 +323,11 @@ def _check_tag(event: NodeEvent, line: str) -> None:
     )
 
 
-def _value(override: str, key: str, text: str) -> Any:
-    """Return what stands behind `key=`: a number, true, false, null, what is in quotes or brackets,
-    or text as it is.
+def _override_value(override: str, key: str, text: str) -> Any:
+    """Return the value after `key=`: a number, true, false, null, the content of quotes or
+    brackets, or else the text as it is.
 
-    Raises RecipeError for quotes and brackets that are not whole, and for no value at all.
+    Raises RecipeError for quotes and brackets that are not closed, and for no value at all.
     """
     if not text:
         raise RecipeError(
@@ -322,11 +337,13 @@ def _value(override: str, key: str, text: str) -> Any:
     if not _is_unicode(text):
         raise RecipeError(f"--set {key}: the value is not UTF-8 text. Write it in UTF-8.")
     if text[0] in "\"'[{":
-        return _whole(override, key, text)
+        return _quoted_value(override, key, text)
     try:
         events = [event for event in _yaml().parse(text) if isinstance(event, NodeEvent)]
     except (YAMLError, ValueError):
         return text
+    # One plain scalar that is all of the text may be a number. Anything else (`a #1.txt`, `*`,
+    # `a: b`) is text, whatever YAML would make of it.
     match events:
         case [ScalarEvent(anchor=None, tag=None, value=value)] if value == text:
             return _scalar(text)
@@ -345,31 +362,28 @@ def _scalar(text: str) -> Any:
     return value if is_none or isinstance(value, bool | int | float) else text
 
 
-def _whole(override: str, key: str, text: str) -> Any:
-    """Return what the quotes or brackets hold, by JSON or by YAML.
+def _quoted_value(override: str, key: str, text: str) -> Any:
+    """Return the value in quotes or brackets, by JSON or by YAML.
 
-    Raises RecipeError unless they end with the text.
+    Raises RecipeError unless the text ends with them.
     """
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         pass  # YAML needs fewer quotes
     name = Path(f"--set {override}")
     try:
         events = list(_yaml().parse(text))
-        _check(iter(events), name)
-        ends = [
-            event.end_mark.index
-            for event in events
-            if isinstance(event, NodeEvent | CollectionEndEvent)
-        ]
-        if ends and ends[-1] == len(text):
+        _check_events(iter(events), name)
+        values = [event for event in events if isinstance(event, NodeEvent | CollectionEndEvent)]
+        # YAML would take a comment, or a second document, after the value
+        if values and values[-1].end_mark.index == len(text):
             return _yaml().load(text)
-        reason = FOLLOWS
+        reason = TRAILING_TEXT
     except (YAMLError, ValueError, RecursionError) as error:
         reason = _one_line(getattr(error, "problem", None) or error)
         if reason.startswith("expected '<document start>'"):
-            reason = FOLLOWS
+            reason = TRAILING_TEXT
     as_text = quote(f"{key}={json.dumps(text, ensure_ascii=False)}")
     raise RecipeError(
         f"--set {override}: this is not YAML: a value that begins with {text[0]} is read up to "
@@ -378,28 +392,29 @@ def _whole(override: str, key: str, text: str) -> Any:
     )
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object. Raises ValueError for a key that stands in it twice."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         raise ValueError("a key stands in it twice")
-    return found
+    return mapping
 
 
-def _refused(constant: str) -> Any:
+def _refuse_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _tree(value: Any) -> Any:
-    """Return JSON data as ruamel holds YAML, so that a later override can go on from it."""
+def _as_tree(value: Any) -> Any:
+    """Return JSON data as ruamel holds YAML, so that a later override can change parts of it."""
     if isinstance(value, dict) and not isinstance(value, CommentedMap):
-        return CommentedMap({key: _tree(below) for key, below in value.items()})
+        return CommentedMap({key: _as_tree(child) for key, child in value.items()})
     if isinstance(value, list) and not isinstance(value, CommentedSeq):
-        return CommentedSeq([_tree(below) for below in value])
+        return CommentedSeq([_as_tree(child) for child in value])
     return value
 
 
 def _is_unicode(text: str) -> bool:
+    """Return whether a text has no halves of characters (surrogates), which UTF-8 cannot write."""
     return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
@@ -407,27 +422,28 @@ class _Plain:
     """Turns YAML into plain JSON data, with every alias replaced by its value."""
 
     def __init__(self, source: Source) -> None:
-        self._source, self._weight = source, 0
+        self._source = source
+        self._weight = 0  # values and characters so far
 
     def mapping(self, tree: CommentedMap) -> dict[str, Any]:
-        """Return the data. Raises RecipeError for what JSON has not, or for too much of it."""
+        """Return the data. Raises RecipeError for types that JSON lacks, and for too much data."""
         data: dict[str, Any] = self._value(tree, (), 0)
         return data
 
     def _value(self, value: Any, loc: Loc, depth: int) -> Any:
         self._count(1)
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise self._mistake(
-                loc, f"this is nested more than {DEEPEST} levels deep. Write it flatter."
+                loc, f"this is nested more than {MAX_DEPTH} levels deep. Write it flatter."
             )
         if isinstance(value, Mapping):
             return {
-                self._key(key, loc): self._value(below, (*loc, key), depth + 1)
-                for key, below in value.items()
+                self._key(key, loc): self._value(child, (*loc, key), depth + 1)
+                for key, child in value.items()
             }
         if isinstance(value, CommentedSeq):
             return [
-                self._value(below, (*loc, number), depth + 1) for number, below in enumerate(value)
+                self._value(child, (*loc, number), depth + 1) for number, child in enumerate(value)
             ]
         if isinstance(value, TaggedScalar):
             value = value.value
@@ -466,14 +482,15 @@ class _Plain:
 
     def _int(self, value: int, loc: Loc) -> int:
         if value.bit_length() > 64:
+            # so that JSON and SQLite can have it too
             raise self._mistake(loc, "this number has more than 64 bits. Write a smaller one.")
         return int(value)
 
     def _count(self, weight: int) -> None:
         self._weight += weight
-        if self._weight > MOST:
+        if self._weight > MAX_WEIGHT:
             raise RecipeError(
-                f"{self._source.path}: its aliases make more than {MOST:,} characters of it. "
+                f"{self._source.path}: its aliases make more than {MAX_WEIGHT:,} characters of it. "
                 "Write values out."
             )
 

@@ -46,8 +46,6 @@ MIN_CONFIDENCE = 1e-9  # a threshold that almost every answer reaches
 # loading finds done.
 MAX_LOADING = 10.0
 GROWTH = 4  # of the questions, from a sample that took hardly any time to the next
-# observers that write into the run's folder alone; a tracker would show a run that is none
-LOCAL = ("jsonl", "report")
 # of a round's time that observers take at most while a run goes on, as `report` does
 MAX_RECORDING = 0.05
 MAX_ATTEMPTS = 10_000  # that observers are shown as those of a whole run
@@ -157,7 +155,9 @@ def _small_recipe(loaded: Loaded, questions: int) -> Loaded:
 
 
 def _watching(loaded: Loaded, folder: Path) -> list[Named[Observer]]:
-    local = [spec for spec in loaded.recipe.observers if spec.kind in LOCAL]
+    # Only observers that write into the run's folder: a tracker would show a run that is none.
+    find = loaded.catalog.find
+    local = [spec for spec in loaded.recipe.observers if find("observer", spec.kind).local]
     return [Named(spec.kind, built(loaded, "observer", spec, folder)) for spec in local]
 
 
@@ -285,7 +285,7 @@ def forecast(loaded: Loaded, budget: float) -> Forecast:
             sample = _largest_sample(loaded, backend, budget, Path(folder))
             ending, disk = _measure_end(loaded, sample)
         _fill_cache(backend, sample, loaded.recipe.ask.questions)
-        parts = tuple(_step_forecasts(loaded.recipe, sample, ending))
+        parts = tuple(_step_forecasts(loaded, sample, ending))
         return Forecast(backend.describe(), loading, parts, system.peak_memory(), disk, sample)
     finally:
         backend.close()
@@ -326,8 +326,9 @@ def _largest_sample(loaded: Loaded, backend: Backend, budget: float, folder: Pat
         questions = min(GROWTH * questions, wanted)
 
 
-def _step_forecasts(recipe: Recipe, sample: Sample, ending: float) -> list[StepForecast]:
+def _step_forecasts(loaded: Loaded, sample: Sample, ending: float) -> list[StepForecast]:
     """Return the forecast of each step: later rounds are like the last one of the sample."""
+    recipe = loaded.recipe
     times, costs = recipe.ask.questions / sample.questions, rates(sample.steps)
     forecasts, later_rounds = list[StepForecast](), recipe.rounds - 1
     for name in dict.fromkeys(step.name for step in sample.steps):
@@ -342,29 +343,27 @@ def _step_forecasts(recipe: Recipe, sample: Sample, ending: float) -> list[StepF
     recorded = sample.recording + later_rounds * recording + ending
     forecasts.append(StepForecast("record", sample.recording, recording, recorded, 0))
     if recipe.tuner:
-        forecasts.append(_tune(recipe, sample, costs))
+        forecasts.append(_tune(loaded, sample, costs))
     return forecasts
 
 
-def _tune(recipe: Recipe, sample: Sample, cost: Rates) -> StepForecast:
+def _tune(loaded: Loaded, sample: Sample, cost: Rates) -> StepForecast:
     """Return about how long the tunes take, by the time to read their lessons.
 
     The lessons of a tune are all questions so far, with their answers.
     """
+    recipe = loaded.recipe
     assert recipe.tuner
+    estimate = loaded.catalog.find("tuner", recipe.tuner.kind).estimate
+    # of each training example
+    readings = estimate(**recipe.tuner.options) if estimate else 1.0
     calls = calls_of(step for step in sample.steps if step.name == "answer")
     completions = sum(call.completions for call in calls)
     tokens = sum(call.tokens for call in calls)
     question_length = sum(call.unshared for call in calls) / max(sample.asked, 1)
     answer_length = CHARACTERS_PER_TOKEN * tokens / max(completions, 1)
     length = question_length + answer_length
-    one_round = (
-        TUNING_FACTOR
-        * cost.read
-        * length
-        * recipe.ask.questions
-        * float(recipe.tuner.options.get("epochs", 1))
-    )
+    one_round = TUNING_FACTOR * cost.read * length * recipe.ask.questions * readings
     # the tune after round n reads the questions of n rounds
     rounds = range(recipe.tuner.every, recipe.rounds + 1, recipe.tuner.every)
     tunes = [number * one_round for number in rounds]

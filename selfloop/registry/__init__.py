@@ -2,6 +2,7 @@
 
 hookspecs.py     the hooks
 builtin.py       the components that selfloop comes with
-manager.py       finds plugins and keeps what they offer in a catalogue
+manager.py       finds plugins and keeps their components and commands in a catalogue
+signatures.py    checks that a run can call the methods of a component
 isolation.py     contains what a plugin does to the process while it loads
 """

@@ -25,6 +25,8 @@ ROOMS = (
     "observers",
     "commands",
 )
+# The only one of them with commands: `selfloop --help` does without the others.
+COMMAND_ROOM = "commands"
 # These are plugins themselves: a command or an observer, with all that it needs.
 SINGLE = ("export", "export.dataset", "models.command", "report", "scaffold", "view")
 
@@ -43,3 +45,15 @@ def modules() -> Iterator[str]:
 def library() -> ModuleType:
     """Return the module with the library's functions that built-in plugins implement."""
     return import_module(f"{PACKAGE}.library")
+
+
+def plugin_name(module: str) -> str:
+    """Return the name that a built-in plugin goes by: `jsonl`, `export`, `models`."""
+    place = module.removeprefix(f"{PACKAGE}.").removesuffix(".command")
+    return place.rpartition(".")[2]
+
+
+def may_have_commands(module: str) -> bool:
+    """Return whether a built-in plugin can offer commands, seen from where it stands."""
+    place = module.removeprefix(f"{PACKAGE}.")
+    return place in SINGLE or place.startswith(f"{COMMAND_ROOM}.")

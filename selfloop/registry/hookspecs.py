@@ -1,10 +1,10 @@
-"""The hooks: one for each kind of component, and one for commands. A hook says what exists; objects
+"""The hooks: one for each kind of component, and one for commands. A hook lists components; these
 do the work.
 
-Each is called once, when plugins are loaded, before any model; what it returns are `Component`s
-that a recipe picks by name. A whole plugin, in one file that a recipe names under `plugins:`
+Each hook is called once, when plugins are loaded, before any model. It returns `Component`s that a
+recipe picks by name. This is a whole plugin, in a file that a recipe names under `plugins:`
 
-    from selfloop import Component, Verdict, hookimpl
+    from selfloop.plugin import Component, Verdict, hookimpl
 
     class Terse:
         def verify(self, claims, judging):
@@ -28,16 +28,22 @@ if TYPE_CHECKING:  # the CLI's start-up must not pay for these
     from selfloop.protocols import Component
 
 PROJECT = "selfloop"
+# The version of the hooks, the protocols, the records and `selfloop.plugin`. It rises when a plugin
+# that was written for the old version would break.
+PLUGIN_API = 1
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class Hooks:
-    """The specification; a plugin implements any of these as functions decorated with `hookimpl`."""
+    """The specification: a plugin has functions of these names, decorated with `hookimpl`."""
 
     @hookspec
     def selfloop_backends(self) -> list[Component]:  # type: ignore[empty-body]
-        """Return backends: ways to run a model (`protocols.Backend`); `gives` says what they can do."""
+        """Return backends: ways to run a model (`protocols.Backend`).
+
+        `gives` lists the capabilities of each.
+        """
 
     @hookspec
     def selfloop_question_sources(self) -> list[Component]:  # type: ignore[empty-body]
@@ -49,7 +55,7 @@ class Hooks:
 
     @hookspec
     def selfloop_verifiers(self) -> list[Component]:  # type: ignore[empty-body]
-        """Return verifiers (`protocols.Verifier`); `needs` says what the backend must give."""
+        """Return verifiers (`protocols.Verifier`); `needs` lists the capabilities they need."""
 
     @hookspec
     def selfloop_critics(self) -> list[Component]:  # type: ignore[empty-body]
@@ -57,7 +63,7 @@ class Hooks:
 
     @hookspec
     def selfloop_demonstrators(self) -> list[Component]:  # type: ignore[empty-body]
-        """Return demonstrators (`protocols.Demonstrator`): what a question is shown with."""
+        """Return demonstrators (`protocols.Demonstrator`): the examples before a question."""
 
     @hookspec
     def selfloop_tuners(self) -> list[Component]:  # type: ignore[empty-body]

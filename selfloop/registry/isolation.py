@@ -4,8 +4,8 @@ The standard output belongs to the command: `selfloop show RUN --json` is read b
 plugin prints goes to the standard error output, each line with the plugin's name. Observers are the
 exception, for showing is their purpose; with `--json` they are held to it too.
 
-This holds mistakes, not malice: a plugin is a program in the same process. `docs/plugins.md` lists
-what is not held.
+This guards against mistakes, not malice: a plugin is a program in the same process.
+`docs/plugins.md` lists the limits.
 """
 
 import os
@@ -35,7 +35,7 @@ class AttributedOutput:
     def __init__(self, name: str, replaced: TextIO) -> None:
         self.name, self.replaced = name, replaced
         self._thread = threading.get_ident()
-        self._begun = ""
+        self._begun = ""  # a line without its end yet
 
     def write(self, text: str) -> int:
         """Write the lines that are whole, and keep the rest."""
@@ -86,7 +86,10 @@ def attributed_output(name: str) -> Iterator[None]:
 
 @contextmanager
 def observer_output(name: str) -> Iterator[None]:
-    """Let an observer write to the standard output, also in the middle of a plugin's call; not with `--json`."""
+    """Let an observer write to the standard output, also in the middle of a plugin's call.
+
+    With `--json` it may not: that output is read by a program.
+    """
     if _json:
         with attributed_output(name):
             yield
@@ -111,6 +114,8 @@ def output_for_programs() -> Iterator[None]:
     outer, before = sys.stdout, _json
     _json = True
     try:
+        # Descriptor 1 leads elsewhere from here on, and `sys.stdout` to a copy of the old one, for
+        # `click.echo`. A `sys.stdout` that is no descriptor (a test's) needs no copy.
         with _descriptor_to_stderr() as saved:
             if saved is None or not _writes_to(outer, STDOUT):
                 yield
@@ -158,52 +163,52 @@ def _flush_c_streams() -> None:
 
     Without `ctypes`, which only such plugins import, there is little of it.
     """
-    if ctypes := sys.modules.get("ctypes"):
+    ctypes = sys.modules.get("ctypes")
+    if ctypes is not None:
         with suppress(Exception):
             ctypes.CDLL(None).fflush(None)
 
 
 @contextmanager
 def imports_of_plugins() -> Iterator[Callable[[], bool]]:
-    """Hold what imports of plugins do to the process; yield whether the user pressed Ctrl-C
-    meanwhile.
+    """Undo what imports of plugins do to the process, and watch for Ctrl-C.
 
-    A plugin can raise KeyboardInterrupt by itself: only the signal tells whether the user has.
+    Yield a function that returns whether the user has pressed it. A plugin can raise
+    KeyboardInterrupt by itself, so only the signal tells.
     """
     pressed: list[int] = []
     try:
         handler = signal.getsignal(signal.SIGINT)
-        noting = callable(handler) and threading.current_thread() is threading.main_thread()
+        # only the main thread may set a handler
+        can_watch = callable(handler) and threading.current_thread() is threading.main_thread()
     except ValueError:
-        handler, noting = None, False
+        handler, can_watch = None, False
 
-    def note(number: int, frame: FrameType | None) -> Any:
+    def note_and_pass_on(number: int, frame: FrameType | None) -> Any:
         pressed.append(number)
         assert callable(handler)
         return handler(number, frame)
 
-    if noting:
-        signal.signal(signal.SIGINT, note)
+    if can_watch:
+        signal.signal(signal.SIGINT, note_and_pass_on)
     try:
         with _descriptor_to_stderr():
             yield lambda: bool(pressed)
     finally:
-        if noting:
+        # a plugin may have set a handler of its own meanwhile
+        if can_watch:
             signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager
 def unchanged_process(name: str) -> Iterator[None]:
-    """Hold what one plugin does as it is imported: its prints carry its name, and the process is
-    afterwards as before.
+    """Name a plugin in each line that it prints as it is imported, and undo its changes.
 
-    That is its working directory, streams, `sys.excepthook` and recursion limit.
+    Undone are changes of the working directory, the streams, `sys.excepthook` and the recursion
+    limit.
     """
-    streams, hook, limit = (
-        (sys.stdin, sys.stdout, sys.stderr),
-        sys.excepthook,
-        sys.getrecursionlimit(),
-    )
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    hook, limit = sys.excepthook, sys.getrecursionlimit()
     folder = _working_directory()
     try:
         with attributed_output(name):

@@ -57,7 +57,9 @@ class Contract:
 
     def test_options_are_typed(self) -> None:
         """Every option has a type, so that a recipe's mistakes are found before a model loads."""
-        for name, field in options_model(self.component.build).model_fields.items():
+        for name, field in options_model(
+            self.component.build, self.component.wraps
+        ).model_fields.items():
             assert field.annotation is not Any, f"option {name} has no type"
 
     def test_it_has_the_methods_of_its_kind(self) -> None:

@@ -103,7 +103,8 @@ def _begin(folder: Path) -> None:
             model=asdict(model) | {"capabilities": sorted(model.capabilities)},
         )
         store.save_file(
-            store.files.recipe, "rounds: 1\nbackend: scripted\nask: {questions: 6, sources: [blank_slate]}\n"
+            store.files.recipe,
+            "rounds: 1\nbackend: scripted\nask: {questions: 6, sources: [blank_slate]}\n",
         )
 
 

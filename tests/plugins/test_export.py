@@ -483,7 +483,14 @@ def test_going_back_holds_until_a_new_adapter(made, tmp_path, selfloop):
         assert [one.adapter and one.adapter.round for one in rounds] == [1, 2, None, None, 5], (
             "the records stay"
         )
-        assert [store.active_adapter(rounds[:n]) for n in range(6)] == [None, one, two, None, None, two]
+        assert [store.active_adapter(rounds[:n]) for n in range(6)] == [
+            None,
+            one,
+            two,
+            None,
+            None,
+            two,
+        ]
     assert selfloop("rollback", run, "--to", "5").code == 0
     assert past_of(run).adapter == five
 

@@ -181,10 +181,7 @@ def test_a_calibration_replaces_one_on_labels_alone(
 ) -> None:
     """There are no labels here: a file that may be replaced leads on to that message."""
     write({"labels.json": json.dumps(LABELS), "fit.json": json.dumps(LABELS | {"questions": []})})
-    assert (
-        "answers with gold answers, "
-        in selfloop("calibrate", "r", "--out", "labels.json").err
-    )
+    assert "answers with gold answers, " in selfloop("calibrate", "r", "--out", "labels.json").err
     fit = runs / "fit.json"
     refused(
         selfloop("calibrate", "r", "--out", "fit.json"),

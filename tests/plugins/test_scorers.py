@@ -672,5 +672,7 @@ def test_drops_are_counted_by_reason_and_not_by_question() -> None:
     assert len(found["well_formed"]) < 11
     assert sum(sum(counts.values()) for counts in found.values()) == len(reasons)
     line = dropped_line({"novelty": found["novelty"], "balance": found["balance"]})
-    assert line == "dropped 3 by `novelty` (2 like an earlier one, 1 dropped before), 1 by `balance`"
+    assert (
+        line == "dropped 3 by `novelty` (2 like an earlier one, 1 dropped before), 1 by `balance`"
+    )
     assert dropped_line({}) == "" == dropped_line(drop_reasons([Round(1, ())]))

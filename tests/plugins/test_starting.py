@@ -227,16 +227,8 @@ def test_what_is_written_is_formatted(work: Path, selfloop: Selfloop) -> None:
     for kind in KINDS:
         selfloop("new", "plugin", f"fresh_{kind}", "--kind", kind)
         for check in checks:
-            command = [
-                sys.executable,
-                "-m",
-                "ruff",
-                *check,
-                "--line-length",
-                "120",
-                "--no-cache",
-                ".",
-            ]
+            ruff = [sys.executable, "-m", "ruff", *check]
+            command = [*ruff, "--line-length", "100", "--no-cache", "."]
             folder = work / f"selfloop-fresh-{kind}"
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stdout
@@ -353,7 +345,8 @@ def test_a_recipe_is_copied_to_be_edited(name: str, work: Path, selfloop: Selflo
     again = selfloop("recipes", name, "--out", "mine.yaml")
     assert (
         again.err
-        == "selfloop: mine.yaml is there already, and stays as it is. Give another name, or move it away.\n"
+        == "selfloop: mine.yaml is there already, and stays as it is. Give another name, or move "
+        "it away.\n"
     )
     assert selfloop("recipes", name).out == Path(names_file(name)).read_text()
 
@@ -453,7 +446,7 @@ def test_a_name_that_is_none(selfloop: Selfloop) -> None:
 
 
 def test_a_wheel_has_the_recipes_and_templates(tmp_path: Path) -> None:
-    """What package-data says is what there is; a test of the wheel itself would have to build one."""
+    """The package data lists every file; a test of the wheel itself would have to build one."""
     import tomllib
     from fnmatch import fnmatch
 

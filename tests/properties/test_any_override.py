@@ -1,4 +1,4 @@
-"""Any value that YAML can write, set by `--set`: it comes back as it was typed, also out of the recipe as run."""
+"""Any value that YAML can write, set by `--set`: it comes back as typed, also when stored."""
 
 from contextlib import suppress
 from io import StringIO
@@ -12,7 +12,10 @@ from ruamel.yaml import YAML
 from selfloop.config.yaml_source import Source, override
 from selfloop.errors import RecipeError
 
-RECIPE = "rounds: 1\nbackend: {kind: scripted, model: m}\nask:\n  questions: 2\n  sources:\n    - blank_slate\n"
+RECIPE = (
+    "rounds: 1\nbackend: {kind: scripted, model: m}\n"
+    "ask:\n  questions: 2\n  sources:\n    - blank_slate\n"
+)
 PATH = Path("recipe.yaml")
 
 WORDS = st.one_of(

@@ -4,9 +4,8 @@ import pytest
 import selfloop_doubt
 from selfloop_doubt import Budgeted, Hedging
 
-from selfloop import Claim, Completion, Question, Request, Sampling
-from selfloop.errors import RecipeError, RequestError
-from selfloop.testing import BackendContract, VerifierContract, judging
+from selfloop.plugin import Claim, Completion, Question, Request, RequestError, Sampling
+from selfloop.testing import BackendContract, ScriptedBackend, VerifierContract, judging
 
 
 class TestHedging(VerifierContract):
@@ -15,7 +14,7 @@ class TestHedging(VerifierContract):
 
 class TestBudgeted(BackendContract):
     def backend(self) -> Budgeted:
-        return selfloop_doubt.build(budget=10_000)
+        return Budgeted(budget=10_000, inner=ScriptedBackend())
 
 
 @pytest.mark.parametrize(
@@ -36,26 +35,10 @@ def test_each_hedge_halves_confidence(answer: str, confidence: float | None) -> 
 
 
 def test_a_spent_budget_refuses_what_is_left() -> None:
-    backend = selfloop_doubt.build(budget=6)
+    backend = Budgeted(budget=6, inner=ScriptedBackend())
     requests = [Request("Answer:", Sampling(0.7, max_tokens=2), n=3, seed=s) for s in range(4)]
     results = [result for _, result in backend.generate(requests)]
     refused = [result for result in results if isinstance(result, RequestError)]
     assert 3 <= len(results) - len(refused) <= 6
     assert {str(error) for error in refused} == {"the token budget of 6 is spent"}
     assert all(isinstance(result, RequestError) for _, result in backend.generate(requests))
-
-
-@pytest.mark.parametrize(
-    ("inner", "options", "message"),
-    [
-        ("scriptid", {}, "Did you mean 'scripted'?"),
-        ("scripted", {"contxt": 5}, "backend.options.contxt: unknown key. Did you mean 'context'?"),
-        ("scripted", {"context": 0}, "backend.options.context: must be greater than or equal to 1"),
-    ],
-)
-def test_mistakes_in_the_inner_backend_are_found_without_a_model(
-    inner: str, options: dict[str, object], message: str
-) -> None:
-    with pytest.raises(RecipeError) as error:
-        selfloop_doubt.check(budget=1, inner=inner, options=options)
-    assert message in str(error.value)

@@ -24,6 +24,7 @@ from selfloop_plugins._shared.options import takes
 
 from selfloop.errors import MissingExtra
 from selfloop.protocols import Component
+from selfloop.records import ModelInfo
 from selfloop.registry.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -83,8 +84,29 @@ def check(options: LlamaCppOptions) -> None:
     models.check(options.model)
 
 
+def advise(info: ModelInfo) -> list[str]:
+    """Return advice for `selfloop plan`: another format of the weights may be faster."""
+    if dict(info.versions).get("weights") != "shipped":
+        return []
+    return [
+        "the weights are used as shipped. weights: auto measures, once, whether another format is "
+        "faster here."
+    ]
+
+
 @hookimpl
 def selfloop_backends() -> list[Component]:
     """Offer the backend."""
     doc = "a GGUF file on the CPU, many sequences in a batch; answers do not depend on the batch"
-    return [Component("llama_cpp", build, doc=doc, gives=GIVES, check=check, extra="llamacpp")]
+    return [
+        Component(
+            "llama_cpp",
+            build,
+            doc=doc,
+            gives=GIVES,
+            check=check,
+            extra="llamacpp",
+            advise=advise,
+            docs="docs/engine.md",
+        )
+    ]

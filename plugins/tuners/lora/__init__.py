@@ -102,11 +102,25 @@ def check(*, gold: Path | None = None, **options: Any) -> None:
     gold_of(gold)
 
 
+def readings(*, epochs: float = 1, **options: Any) -> float:
+    """Return how many times each lesson is read, for `selfloop plan`."""
+    return epochs
+
+
 @hookimpl
 def selfloop_tuners() -> list[Component]:
     """Offer the tuner."""
     paper = "https://arxiv.org/abs/2106.09685"
     doc = "a LoRA on the model's own beliefs, and on what it declined"
     return [
-        Component("lora", build, doc=doc, prompts=PROMPTS, check=check, paper=paper, extra="tune")
+        Component(
+            "lora",
+            build,
+            doc=doc,
+            prompts=PROMPTS,
+            check=check,
+            paper=paper,
+            extra="tune",
+            estimate=readings,
+        )
     ]
