@@ -146,7 +146,7 @@ def child(name: str, runs: str, point: str, after: str) -> None:
     from selfloop_plugins.tuners.lora import tuner
 
     from selfloop.cli import main as selfloop
-    from selfloop.config.assembly import Parts
+    from selfloop.config.assembly import Pipeline
     from selfloop.storage.store import Store
 
     folder, begun = Path(name), dict[str, float]()
@@ -175,7 +175,7 @@ def child(name: str, runs: str, point: str, after: str) -> None:
     # neutral text is most of a small tune, and is not what is killed
     tuner.TEXTS, tuner.LENGTH = 24, 16
     tuner.Gate.refusal = ""  # type: ignore[assignment,method-assign]  # so few lessons may teach nothing
-    load, save = Parts.load_adapter, Store.save_round
+    load, save = Pipeline.load_adapter, Store.save_round
 
     def swapped(self: Any, adapter: Any) -> Any:
         entered("swap")
@@ -186,7 +186,7 @@ def child(name: str, runs: str, point: str, after: str) -> None:
         left("swap")
 
     tuner.train, tuner._written = timed("train", tuner.train), timed("write", tuner._written)
-    Parts.load_adapter, Store.save_round = swapped, stored  # type: ignore[method-assign]
+    Pipeline.load_adapter, Store.save_round = swapped, stored  # type: ignore[method-assign]
     there = folder / runs / "tuned"
     words = (
         ["resume", there]

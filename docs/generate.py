@@ -18,7 +18,7 @@ import click
 from pydantic import BaseModel
 
 from selfloop.cli import COMMANDS, selfloop
-from selfloop.config.components import ScorerSpec, SourceSpec, Spec, TunerSpec
+from selfloop.config.components import ComponentSpec, ScorerSpec, SourceSpec, TunerSpec
 from selfloop.config.options import describe_options, describe_type, describe_value
 from selfloop.config.recipe import Answer, Ask, Decide, Recipe
 from selfloop.protocols import CAPABILITIES
@@ -46,7 +46,7 @@ FIGURE_COLUMNS = 7  # the verifier, five sets of questions, seconds
 
 # type in the code -> what a recipe's author reads
 PARTS = {Ask: "see `ask`", Answer: "see `answer`", Decide: "see `decide`"}
-SPECS = {Spec: "component", SourceSpec: "source", ScorerSpec: "scorer", TunerSpec: "tuner"}
+SPECS = {ComponentSpec: "component", SourceSpec: "source", ScorerSpec: "scorer", TunerSpec: "tuner"}
 # what a key of the recipe means, where its type and name do not say so
 MEANING = {
     "name": "the run's folder under `--runs`; default: the recipe's file name, made fit for a "
@@ -198,7 +198,7 @@ def _keys(model: type[BaseModel], way: str = "") -> Iterator[tuple[str, ...]]:
         yield f"`{name}`", _type(field.annotation, field.metadata), default, MEANING[way + name]
 
 
-def _own(model: type[Spec]) -> Iterator[tuple[str, str, str]]:
+def _own(model: type[ComponentSpec]) -> Iterator[tuple[str, str, str]]:
     for name, field in model.model_fields.items():
         if name != "kind":
             yield (
@@ -216,14 +216,14 @@ def _type(annotation: Any, metadata: Any) -> str:
 
 
 def _default(value: Any) -> str:
-    if isinstance(value, list) and value and isinstance(value[0], Spec):
+    if isinstance(value, list) and value and isinstance(value[0], ComponentSpec):
         return f"[{', '.join(_short(spec) for spec in value)}]"
     if isinstance(value, BaseModel):
         return "as below"
     return "{}" if value == {} else describe_value(value)
 
 
-def _short(spec: Spec) -> str:
+def _short(spec: ComponentSpec) -> str:
     given = {key: value for key, value in spec.model_dump().items() if key in spec.model_fields_set}
     if len(given) == 1:
         return spec.kind

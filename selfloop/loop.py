@@ -11,7 +11,7 @@ Then read `steps/` (one file a step), `records.py` (the nouns) and `protocols.py
 
 from collections.abc import Iterator
 
-from selfloop.config.assembly import Parts
+from selfloop.config.assembly import Pipeline
 from selfloop.config.recipe import Recipe
 from selfloop.history import Past
 from selfloop.records import Round
@@ -24,7 +24,7 @@ from selfloop.steps.tune import tune
 from selfloop.steps.verify import verify
 
 
-def run_rounds(recipe: Recipe, parts: Parts, past: Past) -> Iterator[Round]:
+def run_rounds(recipe: Recipe, parts: Pipeline, past: Past) -> Iterator[Round]:
     """Yield the rounds that `recipe` wants and `past` does not have yet, each as it ends."""
     while past.rounds < recipe.rounds:
         with RoundContext(past.rounds + 1, recipe, parts, past) as context:

@@ -12,9 +12,9 @@ from shlex import quote
 from types import MappingProxyType
 from typing import Any
 
-from selfloop.config.assembly import Parts, assemble, check
+from selfloop.config.assembly import Pipeline, assemble, check
 from selfloop.config.inputs import inputs, refuse_changed
-from selfloop.config.recipe import Loaded, read
+from selfloop.config.recipe import LoadedRecipe, read
 from selfloop.errors import DiskFullError, NothingAsked, Stopped, StoreError
 from selfloop.events import RoundEnded, RunEnded, RunStarted
 from selfloop.failed_steps import failed_steps, refuse_failed
@@ -131,14 +131,14 @@ def _advising(folder: Path) -> Iterator[None]:
         raise DiskFullError(error.fact, error.path, advice) from error
 
 
-def stored_recipe(store: Store, overrides: tuple[str, ...] = ()) -> Loaded:
+def stored_recipe(store: Store, overrides: tuple[str, ...] = ()) -> LoadedRecipe:
     """Return the recipe of a run, with `overrides`, under the name and the base folder it had."""
     pinned = store.meta()
     base, name = Path(pinned.get("base", ".")), pinned.get("name")
     return read(store.files.recipe, overrides, base=base, name=name)
 
 
-def _without_console(loaded: Loaded, quiet: bool) -> Loaded:
+def _without_console(loaded: LoadedRecipe, quiet: bool) -> LoadedRecipe:
     if not quiet:
         return loaded
     find = loaded.catalog.find
@@ -166,7 +166,7 @@ def new_folder(runs: Path, name: str) -> Path:
         ) from error
 
 
-def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
+def _go_on(loaded: LoadedRecipe, folder: Path, store: Store) -> None:
     """Run the rounds that are missing, and store each as it ends."""
     parts = assemble(loaded, folder, store)
     with also_declining(loaded.recipe.answer.declines), _ending(parts, folder, store):
@@ -190,7 +190,7 @@ def _go_on(loaded: Loaded, folder: Path, store: Store) -> None:
 
 
 @contextmanager
-def _ending(parts: Parts, folder: Path, store: Store) -> Iterator[None]:
+def _ending(parts: Pipeline, folder: Path, store: Store) -> Iterator[None]:
     """Tell the observers how the run ended, in every case, and close all components."""
     try:
         yield
@@ -211,7 +211,7 @@ def _ending(parts: Parts, folder: Path, store: Store) -> Iterator[None]:
         store.save_failures(parts.notice.failures)
 
 
-def pin_model(parts: Parts, store: Store) -> None:
+def pin_model(parts: Pipeline, store: Store) -> None:
     """Store which model the run uses, and begin a session with all versions.
 
     Raises ModelError if an earlier session used another model file.

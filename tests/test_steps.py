@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from conftest import Query, Selfloop
 
-from selfloop.config.assembly import Named, Observers, Parts
+from selfloop.config.assembly import NamedComponent, Observers, Pipeline
 from selfloop.config.prompts import Prompts
 from selfloop.config.recipe import Decide, Recipe
 from selfloop.errors import ModelError
@@ -120,7 +120,7 @@ def new_context(tmp_path: Path) -> Iterator[Make]:
         store = Store(tmp_path / f"run-{len(stores)}", write=True)
         stores.append(store)
         store.begin_session({})
-        notice = Observers([Named("seen", observer)] if observer else [])
+        notice = Observers([NamedComponent("seen", observer)] if observer else [])
         recorder = Recorder(backend or ScriptedBackend(), store, notice)
         given = {
             "sources": [],
@@ -131,7 +131,7 @@ def new_context(tmp_path: Path) -> Iterator[Make]:
             "tuner": None,
             **parts,
         }
-        made = Parts(
+        made = Pipeline(
             recorder, notice=notice, prompts=Prompts(), folder=store.folder, plugins={}, **given
         )
         past = past or Past()
@@ -156,8 +156,8 @@ def decided(context: RoundContext, attempt: Attempt) -> Attempt:
     return one
 
 
-def judges(*rates: Rates) -> list[Named[Judge]]:
-    return [Named(f"judge{i}", Judge(each)) for i, each in enumerate(rates)]
+def judges(*rates: Rates) -> list[NamedComponent[Judge]]:
+    return [NamedComponent(f"judge{i}", Judge(each)) for i, each in enumerate(rates)]
 
 
 # --- decide
@@ -259,8 +259,8 @@ def test_an_answer_that_is_none_is_declined_however_sure(text: str, new_context:
 
 def test_a_verifier_sees_a_revision_only_if_it_says_something_else(new_context: Make) -> None:
     same, other = Judge({}), Judge({})
-    verify(new_context(verifiers=[Named("same", same)]), [answered("Cairo", "The cairo!")])
-    verify(new_context(verifiers=[Named("other", other)]), [answered("Giza", "Cairo")])
+    verify(new_context(verifiers=[NamedComponent("same", same)]), [answered("Cairo", "The cairo!")])
+    verify(new_context(verifiers=[NamedComponent("other", other)]), [answered("Giza", "Cairo")])
     assert [c.candidate for c in same.seen] == ["draft"]
     assert [c.candidate for c in other.seen] == ["draft", "revision"]
     assert [s.text for s in other.seen[1].samples] == ["Cairo", "Giza", "Giza"], (
@@ -296,9 +296,9 @@ class Counts:
 def test_a_verifier_is_shown_what_those_before_it_say_and_may_ask_again(new_context: Make) -> None:
     second = Second()
     judged = [
-        Named("counts", Counts()),
-        Named("fragile", Counts(breaks=True)),
-        Named("second", second),
+        NamedComponent("counts", Counts()),
+        NamedComponent("fragile", Counts(breaks=True)),
+        NamedComponent("second", second),
     ]
     attempt = decided(new_context(verifiers=judged), answered())
     own = (Verdict("counts", 1.0), Verdict("fragile", 1.0))
@@ -330,7 +330,7 @@ def test_shares_of_sources(new_context: Make) -> None:
     some, other = Listed(list(QUESTIONS)), Listed([q.upper() for q in QUESTIONS])
     made = new_context(
         {"ask": {"sources": ["listed"], "questions": 8}},
-        sources=[Named("a", some, share=3), Named("b", other)],
+        sources=[NamedComponent("a", some, share=3), NamedComponent("b", other)],
     )
     assert len(ask(made)) == 8
     assert (some.asked, other.asked) == ([6], [2])
@@ -346,7 +346,7 @@ def test_a_surplus_is_cut_off_in_proportion_to_the_shares(new_context: Make) -> 
     lower, upper = Eager(list(QUESTIONS)), Eager([q.upper() for q in QUESTIONS])
     made = new_context(
         {"ask": {"sources": ["listed"], "questions": 8}},
-        sources=[Named("a", lower, share=3), Named("b", upper)],
+        sources=[NamedComponent("a", lower, share=3), NamedComponent("b", upper)],
     )
     texts = [attempt.question.text for attempt in ask(made)]
     # positions 0, 1/3, 2/3, 1, ... and 0, 1, 2; of equal ones the first source's comes first
@@ -358,7 +358,7 @@ def test_a_dry_source_is_left_alone_and_the_others_fill_up(new_context: Make) ->
     dry, full = Listed([]), Listed(list(QUESTIONS))
     made = new_context(
         {"ask": {"sources": ["listed"], "questions": 6}},
-        sources=[Named("dry", dry), Named("full", full)],
+        sources=[NamedComponent("dry", dry), NamedComponent("full", full)],
     )
     assert [a.question.text for a in ask(made)] == QUESTIONS[:6]
     assert (dry.asked, full.asked) == ([3], [3, 3])
@@ -366,14 +366,15 @@ def test_a_dry_source_is_left_alone_and_the_others_fill_up(new_context: Make) ->
 
 def test_a_round_without_questions_is_empty(new_context: Make) -> None:
     dry = Listed([])
-    assert ask(new_context(sources=[Named("dry", dry)])) == []
+    assert ask(new_context(sources=[NamedComponent("dry", dry)])) == []
     assert len(dry.asked) == 1
 
 
 def test_a_source_is_asked_again_only_so_often(new_context: Make) -> None:
     slow = Listed(list(QUESTIONS), at_once=1)
     made = new_context(
-        {"ask": {"sources": ["listed"], "questions": 9, "turns": 4}}, sources=[Named("slow", slow)]
+        {"ask": {"sources": ["listed"], "questions": 9, "turns": 4}},
+        sources=[NamedComponent("slow", slow)],
     )
     assert len(ask(made)) == 4
     assert slow.asked == [9, 8, 7, 6]
@@ -383,8 +384,8 @@ def test_dropped_questions_stay_on_record_with_a_reason(new_context: Make) -> No
     texts, seen = ["Too short?", "This one is long enough?", "So is this one here?"], Seen()
     made = new_context(
         {"ask": {"sources": ["listed"], "questions": 2}},
-        sources=[Named("listed", Listed(texts))],
-        scorers=[Named("length", Length(), minimum=4.0)],
+        sources=[NamedComponent("listed", Listed(texts))],
+        scorers=[NamedComponent("length", Length(), minimum=4.0)],
         observer=seen,
     )
     attempts = ask(made)
@@ -402,7 +403,7 @@ def test_more_questions_than_wanted_are_left_for_later(new_context: Make) -> Non
 
     made = new_context(
         {"ask": {"sources": ["listed"], "questions": 3}},
-        sources=[Named("eager", Eager(QUESTIONS[:5]))],
+        sources=[NamedComponent("eager", Eager(QUESTIONS[:5]))],
     )
     attempts = ask(made)
     assert [a.question.text for a in attempts] == QUESTIONS[:3]
@@ -413,7 +414,7 @@ def test_two_sources_of_one_kind_are_two(new_context: Make) -> None:
     short, long = Listed(QUESTIONS[:1]), Listed(QUESTIONS[1:])
     made = new_context(
         {"ask": {"sources": ["listed"], "questions": 6}},
-        sources=[Named("file", short), Named("file-2", long)],
+        sources=[NamedComponent("file", short), NamedComponent("file-2", long)],
     )
     assert len(ask(made)) == 6
 
@@ -476,7 +477,7 @@ def test_a_revision_has_the_log_probabilities_it_has_after_the_bare_question(
     new_context: Make,
 ) -> None:
     backend = ScriptedBackend({"Corrected answer:": ["Giza"], "": ["Cairo"]})
-    made = new_context(critic=Named("plain", Critical()), backend=backend)
+    made = new_context(critic=NamedComponent("plain", Critical()), backend=backend)
     (one,) = revise(made, critique(made, [answered("Cairo")]))
     assert one.critique is not None and one.critique.text == "The answer is wrong."
     assert one.revision is not None and one.revision.text == "Giza"
@@ -487,13 +488,13 @@ def test_a_revision_has_the_log_probabilities_it_has_after_the_bare_question(
 
 
 def test_a_critic_with_nothing_to_say_leaves_the_draft(new_context: Make) -> None:
-    made = new_context(critic=Named("plain", Critical(" ")))
+    made = new_context(critic=NamedComponent("plain", Critical(" ")))
     attempts = [answered()]
     assert revise(made, critique(made, attempts)) == attempts
 
 
 def test_a_critic_that_raises_costs_the_critique_only(new_context: Make) -> None:
-    made = new_context(critic=Named("plain", object()))
+    made = new_context(critic=NamedComponent("plain", object()))
     (one,) = revise(made, critique(made, [answered()]))
     assert one.live and one.revision is None
     assert [(f.step, f.component, f.type) for f in one.failures] == [
@@ -514,7 +515,7 @@ class Shown:
 
 def test_a_demonstrator_makes_the_answer_prompts_in_one_call(new_context: Make) -> None:
     shown, backend = Shown(), ScriptedBackend({r"Shown\. Is (\w+)": ["yes {1}"]})
-    made = new_context(demonstrator=Named("own", shown), backend=backend)
+    made = new_context(demonstrator=NamedComponent("own", shown), backend=backend)
     asked = [Attempt(Question(f"Is {name} it?", "test")) for name in ("Ada", "Bob")]
     done = answer(made, asked)
     assert [one.answer for one in done] == ["yes Ada", "yes Bob"]
@@ -526,7 +527,7 @@ def test_a_demonstrator_makes_the_answer_prompts_in_one_call(new_context: Make) 
 
 
 def test_without_prompts_nothing_is_answered(new_context: Make) -> None:
-    made = new_context(demonstrator=Named("own", Shown(short=1)))
+    made = new_context(demonstrator=NamedComponent("own", Shown(short=1)))
     (one,) = answer(made, [Attempt(Question("Is it?", "test"))])
     assert (one.decision, one.failures[0].component) == ("failed", "own")
 
@@ -624,7 +625,7 @@ def test_tune_runs_every_so_many_rounds(new_context: Make) -> None:
     tuner = Tuner()
     recipe = {"tuner": {"kind": "lora", "every": 2}}
     for rounds in range(4):
-        made = new_context(recipe, past=Past(rounds=rounds), tuner=Named("lora", tuner))
+        made = new_context(recipe, past=Past(rounds=rounds), tuner=NamedComponent("lora", tuner))
         adapter = tune(made, [])
         assert (adapter is not None) == (made.number % 2 == 0)
         assert said_under(made) == (adapter.sha256 if adapter else None)
@@ -633,7 +634,12 @@ def test_tune_runs_every_so_many_rounds(new_context: Make) -> None:
 
 def test_what_a_tuner_tells_reaches_the_observers(new_context: Make) -> None:
     seen = Seen()
-    tune(new_context({"tuner": {"kind": "lora"}}, tuner=Named("lora", Tuner()), observer=seen), [])
+    tune(
+        new_context(
+            {"tuner": {"kind": "lora"}}, tuner=NamedComponent("lora", Tuner()), observer=seen
+        ),
+        [],
+    )
     assert seen.events == [StepStarted(1, "tune", 0), BatchLearnt(1, 1, 2, 0.5)]
 
 
@@ -641,7 +647,9 @@ def test_the_tuner_learns_from_this_round_too(new_context: Make) -> None:
     held = Past().after(
         Round(1, (decided(new_context(verifiers=judges({"draft": 1.0})), answered()),))
     )
-    made = new_context({"tuner": {"kind": "lora"}}, past=held, tuner=Named("lora", Tuner()))
+    made = new_context(
+        {"tuner": {"kind": "lora"}}, past=held, tuner=NamedComponent("lora", Tuner())
+    )
     other = replace(answered(), question=Question("Where is the Sphinx?", "test"))
     adapter = tune(made, [decided(new_context(verifiers=judges({"draft": 1.0})), other)])
     assert adapter is not None
@@ -651,7 +659,7 @@ def test_the_tuner_learns_from_this_round_too(new_context: Make) -> None:
 
 def test_an_adapter_that_is_refused_leaves_the_last_good_one(new_context: Make) -> None:
     made = new_context(
-        {"tuner": {"kind": "lora"}}, backend=Refusing(), tuner=Named("lora", Tuner())
+        {"tuner": {"kind": "lora"}}, backend=Refusing(), tuner=NamedComponent("lora", Tuner())
     )
     first = tune(made, [])
     assert said_under(made) == "sha-1"

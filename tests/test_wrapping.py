@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import Query, Selfloop
 
-from selfloop.config.assembly import built, check, prompts
+from selfloop.config.assembly import build_component, check, prompts
 from selfloop.config.components import backend_capabilities
 from selfloop.config.inputs import inputs
 from selfloop.config.recipe import read
@@ -235,7 +235,7 @@ def test_an_override_reaches_the_inner_component(
 def test_the_innermost_is_built_first_and_handed_on(recipe: Callable[[str], Path]) -> None:
     loaded = read(recipe(NESTED))
     check(loaded)
-    backend = built(loaded, "backend", loaded.recipe.backend, Path("run"))
+    backend = build_component(loaded, "backend", loaded.recipe.backend, Path("run"))
     module = sys.modules["selfloop_file_plugin_wrap"]
     assert module.BUILT == ["small", "passing middle around Small", "passing outer around Passing"]
     assert type(backend.inner.inner) is module.Small
@@ -245,7 +245,7 @@ def test_the_innermost_is_built_first_and_handed_on(recipe: Callable[[str], Path
 def test_a_wrapper_that_cannot_be_built_leaves_no_model_open(recipe: Callable[[str], Path]) -> None:
     loaded = read(recipe(NESTED.replace("note: outer", "fail: true")))
     with pytest.raises(PluginError, match=r"the backend passing cannot be built: RuntimeError"):
-        built(loaded, "backend", loaded.recipe.backend, Path("run"))
+        build_component(loaded, "backend", loaded.recipe.backend, Path("run"))
     module = sys.modules["selfloop_file_plugin_wrap"]
     # the middle one passes `close` on
     assert module.BUILT[-1] == "small is closed"

@@ -11,7 +11,7 @@ from selfloop import data as question_data
 from selfloop.api.answerer import Answerer
 from selfloop.config.assembly import assemble, check
 from selfloop.config.prompts import Prompt
-from selfloop.config.recipe import Loaded, read
+from selfloop.config.recipe import LoadedRecipe, read
 from selfloop.config.yaml_source import refuse_overrides
 from selfloop.data.raw import Cells
 from selfloop.errors import NothingAnswered, RecipeError
@@ -118,7 +118,7 @@ def evaluate_choices(
 
 
 def _scored(
-    who: Answerer, loaded: Loaded, items: Sequence[multiple_choice.Item]
+    who: Answerer, loaded: LoadedRecipe, items: Sequence[multiple_choice.Item]
 ) -> tuple[str, multiple_choice.Report]:
     """Return the model's name and the report; the model is pinned as in a run."""
     with TemporaryDirectory() as temporary:
@@ -142,7 +142,7 @@ def _scored(
                 parts.close()
 
 
-def _refuse_without_loglikelihood(loaded: Loaded) -> None:
+def _refuse_without_loglikelihood(loaded: LoadedRecipe) -> None:
     kind = loaded.recipe.backend.kind
     if "loglikelihood" in loaded.catalog.find("backend", kind).gives:
         return

@@ -9,8 +9,8 @@ from typing import Any
 
 from selfloop import system
 from selfloop.api.recipes import Changes, RecipeLike, loaded_recipe
-from selfloop.config.assembly import built
-from selfloop.config.recipe import Loaded, Recipe, TunerSpec
+from selfloop.config.assembly import build_component
+from selfloop.config.recipe import LoadedRecipe, Recipe, TunerSpec
 from selfloop.errors import NothingAnswered, SelfloopError, Stopped
 from selfloop.failed_steps import nothing_answered, unanswered
 from selfloop.forecast.estimate import Forecast, forecast
@@ -112,7 +112,7 @@ def plan(
     return plan_loaded(loaded_recipe(recipe, changes), seconds, Path(runs))
 
 
-def plan_loaded(loaded: Loaded, seconds: float, runs: Path) -> Plan:
+def plan_loaded(loaded: LoadedRecipe, seconds: float, runs: Path) -> Plan:
     """Forecast a run of a recipe that is loaded already; see `plan`."""
     try:
         estimate = forecast(loaded, seconds)
@@ -148,7 +148,7 @@ def _asked(estimate: Forecast) -> Iterator[Attempt]:
                 yield attempt
 
 
-def _capabilities(loaded: Loaded, estimate: Forecast) -> Iterator[Capability]:
+def _capabilities(loaded: LoadedRecipe, estimate: Forecast) -> Iterator[Capability]:
     needed_by: dict[str, list[str]] = {}  # capability -> the components that need it
     for use in loaded.uses():
         if use.kind == "backend":
@@ -166,7 +166,7 @@ def _capabilities(loaded: Loaded, estimate: Forecast) -> Iterator[Capability]:
         yield Capability(name, is_given, tuple(needed_by.get(name, ())))
 
 
-def _warnings(loaded: Loaded, estimate: Forecast, free_disk: int) -> Iterator[str]:
+def _warnings(loaded: LoadedRecipe, estimate: Forecast, free_disk: int) -> Iterator[str]:
     free_memory = system.free_memory()
     if estimate.memory and estimate.memory > free_memory:
         yield (
@@ -193,11 +193,11 @@ def _warnings(loaded: Loaded, estimate: Forecast, free_disk: int) -> Iterator[st
         yield from _tuner_warnings(loaded, tuner)
 
 
-def _tuner_warnings(loaded: Loaded, tuner: TunerSpec) -> Iterator[str]:
+def _tuner_warnings(loaded: LoadedRecipe, tuner: TunerSpec) -> Iterator[str]:
     # Building it finds missing packages; tuning itself is not tried.
     try:
         with TemporaryDirectory() as folder:
-            built(loaded, "tuner", tuner, Path(folder))
+            build_component(loaded, "tuner", tuner, Path(folder))
     except SelfloopError as error:
         yield f"the run will not begin: {error}"
     yield (

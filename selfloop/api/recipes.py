@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from selfloop.config.assembly import check as check_components
 from selfloop.config.bundled import recipe_file
-from selfloop.config.recipe import Loaded, read
+from selfloop.config.recipe import LoadedRecipe, read
 from selfloop.config.yaml_source import override
 from selfloop.errors import RecipeError
 
@@ -58,7 +58,7 @@ def located(recipe: RecipeLike) -> RecipeText:
     return RecipeText(path, base)
 
 
-def loaded_recipe(recipe: RecipeLike, changes: Changes = ()) -> Loaded:
+def loaded_recipe(recipe: RecipeLike, changes: Changes = ()) -> LoadedRecipe:
     """Return a recipe that can run, with its plugins.
 
     Raises RecipeError that lists all mistakes.

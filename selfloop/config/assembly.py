@@ -12,10 +12,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from selfloop.config.components import ComponentUse, Spec, backend_capabilities, inner_spec
+from selfloop.config.components import ComponentSpec, ComponentUse, backend_capabilities, inner_spec
 from selfloop.config.options import options_model
 from selfloop.config.prompts import Prompts
-from selfloop.config.recipe import Loaded
+from selfloop.config.recipe import LoadedRecipe
 from selfloop.config.yaml_source import Loc
 from selfloop.errors import DiskFullError, PluginError, RecipeError, SelfloopError
 from selfloop.events import Event, Trouble
@@ -38,11 +38,11 @@ from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store
 
 P = TypeVar("P")
-S = TypeVar("S", bound=Spec)
+S = TypeVar("S", bound=ComponentSpec)
 
 
 @dataclass(frozen=True)
-class Named(Generic[P]):
+class NamedComponent(Generic[P]):
     """A built component and the name it goes by; `share` is a source's, `minimum` a scorer's."""
 
     name: str
@@ -57,7 +57,7 @@ class Observers:
     An observer that raises gets no more events, but it is closed. Its failure goes to the others.
     """
 
-    def __init__(self, observers: list[Named[Observer]]) -> None:
+    def __init__(self, observers: list[NamedComponent[Observer]]) -> None:
         self._observers = observers  # those that get events
         self._open = observers  # those that are still to be closed
         self.failures: list[Failure] = []
@@ -80,7 +80,7 @@ class Observers:
             with suppress(DiskFullError):
                 self._guarded(named, lambda observer: observer.close())
 
-    def _guarded(self, named: Named[Observer], call: Callable[[Observer], None]) -> None:
+    def _guarded(self, named: NamedComponent[Observer], call: Callable[[Observer], None]) -> None:
         result = capture("observe", named.name, partial(_call_observer, named, call))
         if isinstance(result, Failed):
             self._observers = [other for other in self._observers if other is not named]
@@ -89,23 +89,23 @@ class Observers:
             self(Trouble(0, result.failure))
 
 
-def _call_observer(named: Named[Observer], call: Callable[[Observer], None]) -> None:
+def _call_observer(named: NamedComponent[Observer], call: Callable[[Observer], None]) -> None:
     """Call an observer, which may write to the standard output."""
     with observer_output(named.name):
         call(named.part)
 
 
 @dataclass(frozen=True)
-class Parts:
+class Pipeline:
     """The objects of one run, as the steps use them."""
 
     backend: Recorder
-    sources: list[Named[QuestionSource]]
-    scorers: list[Named[Scorer]]
-    verifiers: list[Named[Verifier]]
-    critic: Named[Critic] | None
-    demonstrator: Named[Demonstrator] | None
-    tuner: Named[Tuner] | None
+    sources: list[NamedComponent[QuestionSource]]
+    scorers: list[NamedComponent[Scorer]]
+    verifiers: list[NamedComponent[Verifier]]
+    critic: NamedComponent[Critic] | None
+    demonstrator: NamedComponent[Demonstrator] | None
+    tuner: NamedComponent[Tuner] | None
     notice: Observers
     prompts: Prompts
     folder: Path
@@ -135,7 +135,7 @@ class Parts:
             self.notice.failures.append(result.failure)
 
 
-def check(loaded: Loaded) -> None:
+def check(loaded: LoadedRecipe) -> None:
     """Raise for what the recipe asks of its components that cannot be, without loading a model."""
     mistakes = _missing_capabilities(loaded)
     try:
@@ -149,7 +149,7 @@ def check(loaded: Loaded) -> None:
             _call_component(use.kind, use.component, use.component.check, options)
 
 
-def _missing_capabilities(loaded: Loaded) -> list[tuple[Loc, str]]:
+def _missing_capabilities(loaded: LoadedRecipe) -> list[tuple[Loc, str]]:
     """Return a mistake for each capability that a component needs and the backend lacks."""
     backend = loaded.recipe.backend
     mistakes: list[tuple[Loc, str]] = []
@@ -167,7 +167,7 @@ def _missing_capabilities(loaded: Loaded) -> list[tuple[Loc, str]]:
 
 
 def _lacks(
-    use: ComponentUse, more: set[str], backend: Spec, loc: Loc, loaded: Loaded
+    use: ComponentUse, more: set[str], backend: ComponentSpec, loc: Loc, loaded: LoadedRecipe
 ) -> Iterator[tuple[Loc, str]]:
     """Yield a mistake for each capability that a component needs, or in `more`, and lacks."""
     gives = backend_capabilities(backend, loaded.catalog)
@@ -177,7 +177,7 @@ def _lacks(
         yield loc, f"the {use.kind} {use.spec.kind} needs {capability}, {lacks}"
 
 
-def prompts(loaded: Loaded) -> Prompts:
+def prompts(loaded: LoadedRecipe) -> Prompts:
     """Return the built-in prompts, the plugins' own, and the recipe's in their place."""
     folders = {use.component.prompts for use in loaded.uses() if use.component.prompts}
     collection = Prompts(sorted(folders))
@@ -186,7 +186,9 @@ def prompts(loaded: Loaded) -> Prompts:
     return collection
 
 
-def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None = None) -> Parts:
+def assemble(
+    loaded: LoadedRecipe, folder: Path, store: Store, backend: Backend | None = None
+) -> Pipeline:
     """Build every component of a recipe, the backend last: that may load a model.
 
     With `backend` none is built.
@@ -195,33 +197,37 @@ def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None
     """
     recipe = loaded.recipe
 
-    def build(kind: str, spec: Spec) -> Any:
-        return built(loaded, kind, spec, folder)
+    def build(kind: str, spec: ComponentSpec) -> Any:
+        return build_component(loaded, kind, spec, folder)
 
-    def build_optional(kind: str, spec: Spec | None) -> Named[Any] | None:
-        return None if spec is None else Named(spec.kind, build(kind, spec))
+    def build_optional(kind: str, spec: ComponentSpec | None) -> NamedComponent[Any] | None:
+        return None if spec is None else NamedComponent(spec.kind, build(kind, spec))
 
     sources = [
-        Named(name, build("source", spec), share=spec.share)
+        NamedComponent(name, build("source", spec), share=spec.share)
         for name, spec in numbered(recipe.ask.sources)
     ]
     scorers = [
-        Named(name, build("scorer", spec), minimum=spec.minimum)
+        NamedComponent(name, build("scorer", spec), minimum=spec.minimum)
         for name, spec in numbered(recipe.ask.scorers)
     ]
-    verifiers = [Named(name, build("verifier", spec)) for name, spec in numbered(recipe.verifiers)]
+    verifiers = [
+        NamedComponent(name, build("verifier", spec)) for name, spec in numbered(recipe.verifiers)
+    ]
     critic = build_optional("critic", recipe.critique)
     demonstrator = build_optional("demonstrator", recipe.demonstrations)
     tuner = build_optional("tuner", recipe.tuner)
     # These may open files, which are closed if the backend cannot be built.
-    notice = Observers([Named(spec.kind, build("observer", spec)) for spec in recipe.observers])
+    notice = Observers(
+        [NamedComponent(spec.kind, build("observer", spec)) for spec in recipe.observers]
+    )
     try:
         backend = backend or build("backend", recipe.backend)
         recorder = Recorder(backend, store, notice, recipe.backend.kind)
     except BaseException:
         notice.close()
         raise
-    return Parts(
+    return Pipeline(
         recorder,
         sources,
         scorers,
@@ -236,7 +242,7 @@ def assemble(loaded: Loaded, folder: Path, store: Store, backend: Backend | None
     )
 
 
-def built(loaded: Loaded, kind: str, spec: Spec, folder: Path) -> Any:
+def build_component(loaded: LoadedRecipe, kind: str, spec: ComponentSpec, folder: Path) -> Any:
     """Build one component of a recipe, after the component that it wraps. Raises PluginError."""
     component = loaded.catalog.find(kind, spec.kind)
     options = options_of(component, spec, loaded.base, folder)
@@ -244,7 +250,7 @@ def built(loaded: Loaded, kind: str, spec: Spec, folder: Path) -> Any:
     if wrapped is None:
         part = _call_component(kind, component, component.build, options)
         return _require_methods(kind, component, part)
-    inner = built(loaded, kind, wrapped, folder)
+    inner = build_component(loaded, kind, wrapped, folder)
     try:
         options[component.wraps] = inner
         part = _call_component(kind, component, component.build, options)
@@ -266,7 +272,7 @@ def numbered(specs: Sequence[S]) -> Iterator[tuple[str, S]]:
 
 
 def options_of(
-    component: Component, spec: Spec, base: Path, folder: Path | None = None
+    component: Component, spec: ComponentSpec, base: Path, folder: Path | None = None
 ) -> dict[str, Any]:
     """Return the spec's options as `build` takes them, converted to the types in its signature.
 

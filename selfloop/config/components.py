@@ -16,7 +16,7 @@ from selfloop.protocols import Component
 from selfloop.registry.manager import Catalog
 
 
-class Spec(BaseModel):
+class ComponentSpec(BaseModel):
     """A component: its `kind`, and its options beside it.
 
     `kind` alone may be written as plain text.
@@ -31,19 +31,19 @@ class Spec(BaseModel):
         return self.model_extra or {}
 
 
-class SourceSpec(Spec):
+class SourceSpec(ComponentSpec):
     """A question source; `share` is its part of the questions, relative to the other shares."""
 
     share: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
-class ScorerSpec(Spec):
+class ScorerSpec(ComponentSpec):
     """A scorer; a question below `minimum` is dropped before anything is spent on it."""
 
     minimum: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
-class TunerSpec(Spec):
+class TunerSpec(ComponentSpec):
     """A tuner; it runs at the end of every `every`-th round."""
 
     every: Annotated[int, Field(ge=1)] = 1
@@ -63,11 +63,11 @@ def long_form_or_none(value: Any) -> Any:
     return None if value == "none" else long_form(value)
 
 
-Part = Annotated[Spec, BeforeValidator(long_form)]
-SourcePart = Annotated[SourceSpec, BeforeValidator(long_form)]
-ScorerPart = Annotated[ScorerSpec, BeforeValidator(long_form)]
-OptionalPart = Annotated[Spec | None, BeforeValidator(long_form_or_none)]
-OptionalTunerPart = Annotated[TunerSpec | None, BeforeValidator(long_form_or_none)]
+SpecField = Annotated[ComponentSpec, BeforeValidator(long_form)]
+SourceField = Annotated[SourceSpec, BeforeValidator(long_form)]
+ScorerField = Annotated[ScorerSpec, BeforeValidator(long_form)]
+OptionalSpecField = Annotated[ComponentSpec | None, BeforeValidator(long_form_or_none)]
+OptionalTunerField = Annotated[TunerSpec | None, BeforeValidator(long_form_or_none)]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class ComponentUse:
 
     kind: str
     loc: Loc
-    spec: Spec
+    spec: ComponentSpec
     component: Component
 
 
@@ -93,25 +93,27 @@ def inner_in_long_form(component: Component, options: Mapping[str, Any]) -> Any:
     return long_form(raw)
 
 
-def inner_spec(component: Component, spec: Spec) -> Spec | None:
+def inner_spec(component: Component, spec: ComponentSpec) -> ComponentSpec | None:
     """Return the spec of the component that this one wraps, or None if it wraps none."""
     raw = inner_in_long_form(component, spec.options)
-    return None if raw is None else Spec.model_validate(raw)
+    return None if raw is None else ComponentSpec.model_validate(raw)
 
 
-def with_inner(kind: str, loc: Loc, spec: Spec, catalog: Catalog) -> Iterator[ComponentUse]:
+def with_inner(
+    kind: str, loc: Loc, spec: ComponentSpec, catalog: Catalog
+) -> Iterator[ComponentUse]:
     """Yield a component and those that it wraps, the outermost first.
 
     Raises RecipeError or PluginError for a name that the catalogue does not have once.
     """
-    current: Spec | None = spec
+    current: ComponentSpec | None = spec
     while current is not None:
         component = catalog.find(kind, current.kind)
         yield ComponentUse(kind, loc, current, component)
         current, loc = inner_spec(component, current), (*loc, component.wraps)
 
 
-def backend_capabilities(spec: Spec, catalog: Catalog) -> frozenset[str]:
+def backend_capabilities(spec: ComponentSpec, catalog: Catalog) -> frozenset[str]:
     """Return the capabilities of a backend as a recipe writes it.
 
     A backend that wraps another lets through those in its `gives` that the inner one has.

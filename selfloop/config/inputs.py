@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from selfloop.config.assembly import options_of
-from selfloop.config.recipe import Loaded
+from selfloop.config.recipe import LoadedRecipe
 from selfloop.errors import InputChanged, RecipeError
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store
@@ -23,7 +23,7 @@ Pinned = Mapping[str, Mapping[str, str]]  # path and sha256 of each input, by it
 SHORT_HASH = 12  # characters of a sha256 that a message shows
 
 
-def inputs(loaded: Loaded) -> dict[str, dict[str, str]]:
+def inputs(loaded: LoadedRecipe) -> dict[str, dict[str, str]]:
     """Return path and sha256 of each input, by its place in the recipe.
 
     Raises RecipeError if one cannot be read.
@@ -94,7 +94,7 @@ def _change(path: Path, before: str) -> str:
     )
 
 
-def _places(loaded: Loaded) -> Iterator[tuple[str, Path]]:
+def _places(loaded: LoadedRecipe) -> Iterator[tuple[str, Path]]:
     """Yield each path that the recipe names for reading, and where it stands in the recipe."""
     recipe = loaded.recipe
     for number, file in enumerate(recipe.plugins):

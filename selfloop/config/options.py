@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from pydantic import BaseModel, ConfigDict, create_model
 
 from selfloop.config.components import (
-    OptionalPart,
-    Part,
+    ComponentSpec,
+    OptionalSpecField,
     ScorerSpec,
     SourceSpec,
-    Spec,
+    SpecField,
     TunerSpec,
 )
 from selfloop.errors import PluginError
@@ -43,7 +43,7 @@ def _options_model(build: Callable[..., Any], wraps: str) -> type[BaseModel]:
             continue
         default = ... if parameter.default is parameter.empty else parameter.default
         if name == wraps:
-            fields[name] = (Part if default is ... else OptionalPart, default)
+            fields[name] = (SpecField if default is ... else OptionalSpecField, default)
             continue
         fields[name] = (hints.get(name, Any), default)
     config = ConfigDict(
@@ -87,7 +87,7 @@ _NAMES = {
     str: "text",
     NoneType: "none",
     Any: "anything",
-    Spec: "component",
+    ComponentSpec: "component",
     SourceSpec: "source",
     ScorerSpec: "scorer",
     TunerSpec: "tuner",

@@ -24,14 +24,14 @@ from pydantic import (
 from selfloop.config import defaults
 from selfloop.config.components import (
     LOOP_KEYS,
+    ComponentSpec,
     ComponentUse,
-    OptionalPart,
-    OptionalTunerPart,
-    Part,
-    ScorerPart,
+    OptionalSpecField,
+    OptionalTunerField,
+    ScorerField,
     ScorerSpec,
-    SourcePart,
-    Spec,
+    SourceField,
+    SpecField,
     backend_capabilities,
     inner_in_long_form,
     long_form,
@@ -71,8 +71,8 @@ class Ask(BaseModel):
 
     model_config = STRICT
     questions: Count = 40
-    sources: Annotated[list[SourcePart], Field(min_length=1)]
-    scorers: list[ScorerPart] = [
+    sources: Annotated[list[SourceField], Field(min_length=1)]
+    scorers: list[ScorerField] = [
         ScorerSpec(kind=kind, minimum=minimum) for kind, minimum in defaults.SCORERS.items()
     ]
     turns: Count = 6
@@ -170,20 +170,20 @@ class Recipe(BaseModel):
     seed: int = 0
     rounds: Count = 2
     plugins: list[str] = []
-    backend: Part
+    backend: SpecField
     ask: Ask
     answer: Answer = Answer()
-    critique: OptionalPart = None
-    demonstrations: OptionalPart = None
-    verifiers: Annotated[list[Part], Field(min_length=1)] = [
-        Spec(kind=kind) for kind in defaults.VERIFIERS
+    critique: OptionalSpecField = None
+    demonstrations: OptionalSpecField = None
+    verifiers: Annotated[list[SpecField], Field(min_length=1)] = [
+        ComponentSpec(kind=kind) for kind in defaults.VERIFIERS
     ]
     decide: Decide = Decide()
-    tuner: OptionalTunerPart = None
-    observers: list[Part] = [Spec(kind=kind) for kind in defaults.OBSERVERS]
+    tuner: OptionalTunerField = None
+    observers: list[SpecField] = [ComponentSpec(kind=kind) for kind in defaults.OBSERVERS]
     prompts: dict[str, str] = {}
 
-    def specs(self) -> Iterator[tuple[str, tuple[str | int, ...], Spec]]:
+    def specs(self) -> Iterator[tuple[str, tuple[str | int, ...], ComponentSpec]]:
         """Yield every component as (its kind, its place in the recipe, its spec)."""
         for kind, key in SINGLE_KEYS.items():
             spec = getattr(self, key)
@@ -196,7 +196,7 @@ class Recipe(BaseModel):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedRecipe:
     """A recipe that has been checked, its source, and the catalog its components come from."""
 
     recipe: Recipe
@@ -221,7 +221,7 @@ def read(
     base: Path | None = None,
     name: str | None = None,
     text: str | None = None,
-) -> Loaded:
+) -> LoadedRecipe:
     """Read and check a recipe.
 
     `base` is the folder that its paths are relative to (default: the recipe's). `name` is the
@@ -245,10 +245,10 @@ def read(
     assert recipe is not None  # or there would have been a mistake
     if "verifiers" not in source.data:
         recipe = recipe.model_copy(update={"verifiers": _usable_verifiers(recipe, catalog)})
-    return Loaded(recipe, source, catalog, base, default_name if is_renamed else "")
+    return LoadedRecipe(recipe, source, catalog, base, default_name if is_renamed else "")
 
 
-def _usable_verifiers(recipe: Recipe, catalog: Catalog) -> list[Spec]:
+def _usable_verifiers(recipe: Recipe, catalog: Catalog) -> list[ComponentSpec]:
     """Return the default verifiers that the recipe's backend can serve."""
     gives = backend_capabilities(recipe.backend, catalog)
     return [spec for spec in recipe.verifiers if catalog.find("verifier", spec.kind).needs <= gives]

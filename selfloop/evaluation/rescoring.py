@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from selfloop.config.assembly import assemble, built, check
+from selfloop.config.assembly import assemble, build_component, check
 from selfloop.config.inputs import Pinned, inputs
-from selfloop.config.recipe import Loaded
+from selfloop.config.recipe import LoadedRecipe
 from selfloop.config.yaml_source import key_of, refuse_overrides
 from selfloop.errors import RecipeError, StoreError
 from selfloop.failed_steps import failed_steps, refuse_failed
@@ -104,7 +104,7 @@ def _refuse_ignored(overrides: Sequence[str]) -> None:
             )
 
 
-def _refuse_unread(loaded: Loaded, rendered: Collection[str]) -> None:
+def _refuse_unread(loaded: LoadedRecipe, rendered: Collection[str]) -> None:
     """Raise RecipeError for a prompt that was set, and that no verifier has used."""
     for override in loaded.source.overrides:
         kind, _, name = key_of(override).partition(".")
@@ -112,7 +112,7 @@ def _refuse_unread(loaded: Loaded, rendered: Collection[str]) -> None:
             raise RecipeError(f"--set {override}: no verifier has used this prompt; {REFUSED}")
 
 
-def _inputs(loaded: Loaded, before: Pinned) -> dict[str, Mapping[str, str]]:
+def _inputs(loaded: LoadedRecipe, before: Pinned) -> dict[str, Mapping[str, str]]:
     """Return the inputs to pin.
 
     Those of asking and tuning are as they were when the run began; those of judging are as they are
@@ -125,7 +125,7 @@ def _inputs(loaded: Loaded, before: Pinned) -> dict[str, Mapping[str, str]]:
 
 
 def _judged_in(
-    folder: Path, loaded: Loaded, info: ModelInfo, pinned: Pinned, before: str
+    folder: Path, loaded: LoadedRecipe, info: ModelInfo, pinned: Pinned, before: str
 ) -> list[Round]:
     """Judge the rounds that were copied into `folder` again; return them as they are now."""
     with closing(Store(folder, write=True)) as store:
@@ -141,7 +141,7 @@ def _judged_in(
 
 
 def _rejudged(
-    loaded: Loaded, folder: Path, store: Store, info: ModelInfo, rounds: Sequence[Round]
+    loaded: LoadedRecipe, folder: Path, store: Store, info: ModelInfo, rounds: Sequence[Round]
 ) -> Iterator[Round]:
     # no observers: they report runs, and nothing is run here
     silent = replace(loaded, recipe=loaded.recipe.model_copy(update={"observers": []}))
@@ -185,13 +185,15 @@ class Unopened:
     Stored completions and readings are replayed before a request comes here.
     """
 
-    def __init__(self, loaded: Loaded, folder: Path, info: ModelInfo) -> None:
+    def __init__(self, loaded: LoadedRecipe, folder: Path, info: ModelInfo) -> None:
         self._loaded, self._folder, self._info = loaded, folder, info
         self._adapter: Adapter | None = None
 
     @cached_property
     def _opened(self) -> Backend:
-        backend: Backend = built(self._loaded, "backend", self._loaded.recipe.backend, self._folder)
+        backend: Backend = build_component(
+            self._loaded, "backend", self._loaded.recipe.backend, self._folder
+        )
         try:
             # a StoreError, for it stops the run: a ModelError would be a failure of one verifier
             otherwise = "use detectors that need no model"

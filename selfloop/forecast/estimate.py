@@ -20,8 +20,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from selfloop import system
-from selfloop.config.assembly import Named, Observers, Parts, assemble, built
-from selfloop.config.recipe import Decide, Loaded, Recipe
+from selfloop.config.assembly import NamedComponent, Observers, Pipeline, assemble, build_component
+from selfloop.config.recipe import Decide, LoadedRecipe, Recipe
 from selfloop.events import RoundEnded, RunEnded
 from selfloop.forecast.meter import (
     BATCH,
@@ -103,7 +103,7 @@ class Sample:
 
 
 def run_sample(
-    loaded: Loaded, backend: Backend, questions: int, max_seconds: float, folder: Path
+    loaded: LoadedRecipe, backend: Backend, questions: int, max_seconds: float, folder: Path
 ) -> Sample:
     """Run a round or two of so many questions in a new folder; none begins after `max_seconds`.
 
@@ -116,7 +116,7 @@ def run_sample(
     with closing(Store(folder, write=True)) as store:
         store.save_file(store.files.recipe, loaded.source.text())
     empty_sizes = _sizes(folder)
-    clock: Named[Observer] = Named("plan", StepClock(steps))
+    clock: NamedComponent[Observer] = NamedComponent("plan", StepClock(steps))
     observers = [clock, *_watching(loaded, folder)]
     with closing(Store(folder, write=True)) as store:
         assembled = assemble(small, folder, store, timed)
@@ -139,7 +139,7 @@ def run_sample(
     )
 
 
-def _small_recipe(loaded: Loaded, questions: int) -> Loaded:
+def _small_recipe(loaded: LoadedRecipe, questions: int) -> LoadedRecipe:
     """Return the recipe with so many questions a round, and nothing that acts outside the run."""
     changes: dict[str, Any] = {
         "ask": loaded.recipe.ask.model_copy(update={"questions": questions}),
@@ -154,15 +154,18 @@ def _small_recipe(loaded: Loaded, questions: int) -> Loaded:
     return replace(loaded, recipe=loaded.recipe.model_copy(update=changes))
 
 
-def _watching(loaded: Loaded, folder: Path) -> list[Named[Observer]]:
+def _watching(loaded: LoadedRecipe, folder: Path) -> list[NamedComponent[Observer]]:
     # Only observers that write into the run's folder: a tracker would show a run that is none.
     find = loaded.catalog.find
     local = [spec for spec in loaded.recipe.observers if find("observer", spec.kind).local]
-    return [Named(spec.kind, built(loaded, "observer", spec, folder)) for spec in local]
+    return [
+        NamedComponent(spec.kind, build_component(loaded, "observer", spec, folder))
+        for spec in local
+    ]
 
 
 def _run_rounds(
-    recipe: Recipe, parts: Parts, store: Store, until: float
+    recipe: Recipe, parts: Pipeline, store: Store, until: float
 ) -> tuple[list[Round], float]:
     """Run a recipe, and store each round as it ends.
 
@@ -180,7 +183,7 @@ def _run_rounds(
     return ended, recording
 
 
-def _measure_end(loaded: Loaded, sample: Sample) -> tuple[float, int]:
+def _measure_end(loaded: LoadedRecipe, sample: Sample) -> tuple[float, int]:
     """Return the seconds that observers take at the end of a run as large as the recipe's, and the
     bytes it leaves.
 
@@ -273,7 +276,7 @@ class Forecast:
         return self.loading + sum(part.seconds for part in self.parts)
 
 
-def forecast(loaded: Loaded, budget: float) -> Forecast:
+def forecast(loaded: LoadedRecipe, budget: float) -> Forecast:
     """Run samples for about `budget` seconds, and scale them up.
 
     Raises SelfloopError if the backend cannot be loaded.
@@ -291,7 +294,7 @@ def forecast(loaded: Loaded, budget: float) -> Forecast:
         backend.close()
 
 
-def _open_backend(loaded: Loaded) -> tuple[Backend, float]:
+def _open_backend(loaded: LoadedRecipe) -> tuple[Backend, float]:
     """Return the backend and the seconds that loading takes.
 
     If it took long, it is loaded once more: files that are made once are there then.
@@ -303,14 +306,14 @@ def _open_backend(loaded: Loaded) -> tuple[Backend, float]:
     return backend, seconds
 
 
-def _load_backend(loaded: Loaded) -> tuple[Backend, float]:
+def _load_backend(loaded: LoadedRecipe) -> tuple[Backend, float]:
     start = time.perf_counter()
-    backend: Backend = built(loaded, "backend", loaded.recipe.backend, loaded.base)
+    backend: Backend = build_component(loaded, "backend", loaded.recipe.backend, loaded.base)
     backend.describe()
     return backend, time.perf_counter() - start
 
 
-def _largest_sample(loaded: Loaded, backend: Backend, budget: float, folder: Path) -> Sample:
+def _largest_sample(loaded: LoadedRecipe, backend: Backend, budget: float, folder: Path) -> Sample:
     """Return the largest sample that there is time for.
 
     Each sample has a folder of its own in `folder`.
@@ -326,7 +329,7 @@ def _largest_sample(loaded: Loaded, backend: Backend, budget: float, folder: Pat
         questions = min(GROWTH * questions, wanted)
 
 
-def _step_forecasts(loaded: Loaded, sample: Sample, ending: float) -> list[StepForecast]:
+def _step_forecasts(loaded: LoadedRecipe, sample: Sample, ending: float) -> list[StepForecast]:
     """Return the forecast of each step: later rounds are like the last one of the sample."""
     recipe = loaded.recipe
     times, costs = recipe.ask.questions / sample.questions, rates(sample.steps)
@@ -347,7 +350,7 @@ def _step_forecasts(loaded: Loaded, sample: Sample, ending: float) -> list[StepF
     return forecasts
 
 
-def _tune(loaded: Loaded, sample: Sample, cost: Rates) -> StepForecast:
+def _tune(loaded: LoadedRecipe, sample: Sample, cost: Rates) -> StepForecast:
     """Return about how long the tunes take, by the time to read their lessons.
 
     The lessons of a tune are all questions so far, with their answers.

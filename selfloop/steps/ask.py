@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from selfloop.config.assembly import Named
+from selfloop.config.assembly import NamedComponent
 from selfloop.guard import (
     Failed,
     at_most,
@@ -101,7 +101,7 @@ def _interleave_by_share(drawn: Sequence[tuple[float, list[Question]]]) -> list[
 
 
 def _ask_source(
-    context: RoundContext, source: Named[QuestionSource], asking: Asking
+    context: RoundContext, source: NamedComponent[QuestionSource], asking: Asking
 ) -> list[Question]:
     """Return the valid questions of one source. Its faults are noted."""
     results = capture("ask", source.name, lambda: _list_questions(source.part, asking))
@@ -147,7 +147,7 @@ def _call_scorer(
 
 
 def _with_score(
-    context: RoundContext, scorer: Named[Scorer], attempt: Attempt, result: Score | Failed
+    context: RoundContext, scorer: NamedComponent[Scorer], attempt: Attempt, result: Score | Failed
 ) -> Attempt:
     """Return the attempt with one more score, or ended: failed, or dropped for the score."""
     if isinstance(result, Failed):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from selfloop import progress
-from selfloop.config.assembly import Parts
+from selfloop.config.assembly import Pipeline
 from selfloop.config.prompts import Prompt
 from selfloop.config.recipe import Recipe
 from selfloop.events import AttemptEnded, BatchLearnt, StepName, StepStarted, Trouble
@@ -35,7 +35,7 @@ class RoundContext:
 
     number: int
     recipe: Recipe
-    parts: Parts
+    parts: Pipeline
     past: Past
     failures: list[Failure] = field(default_factory=list)
     prompts_by_question: dict[str, Prompt] = field(default_factory=dict)

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from selfloop.config.assembly import Named
+from selfloop.config.assembly import NamedComponent
 from selfloop.guard import Failed, capture_each, impossible_failure, validate_record
 from selfloop.protocols import Judging, Verifier
 from selfloop.records import Attempt, Claim, Failure, Verdict
 from selfloop.steps.claims import claims_of
 from selfloop.steps.context import RoundContext
 
-Verifiers = Sequence[Named[Verifier]]
+Verifiers = Sequence[NamedComponent[Verifier]]
 Results = tuple[Verdict | Failure, ...]  # one of each verifier, in the order of the recipe
 
 
