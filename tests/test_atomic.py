@@ -243,7 +243,7 @@ ALLOWED = {
     "plugins/_torch/checkpoint.py": ({"save_pretrained"}, "into atomic.replacing_folder"),
     "plugins/backends/llama_cpp/grammar.py": ({"replace"}, "a token in a grammar"),
     "plugins/backends/llama_cpp/weights.py": ({"rewritten"}, "into atomic.replacing"),
-    "plugins/tuners/lora/training.py": ({"save_file"}, "into atomic.replacing"),
+    "plugins/tuners/lora/checkpoint.py": ({"save_file"}, "into atomic.replacing"),
     "plugins/tuners/lora/tuner.py": ({"save_pretrained"}, "into atomic.scratch_folder"),
     "plugins/models/locate.py": (
         {"open wb", "ZipFile", "copyfileobj", "download"},

@@ -332,7 +332,7 @@ def test_refusals_name_the_line_and_what_to_do(
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MOST_BYTES", 1000)
+    monkeypatch.setattr(files, "MAX_BYTES", 1000)
     with pytest.raises(RecipeError, match="holds more than"):
         read(tmp_path, "a.csv.gz", gzip.compress(b"a" * 100_000, mtime=0))
 

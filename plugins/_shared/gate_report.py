@@ -1,42 +1,84 @@
-"""What a tuner's gate measured, as it left it beside the adapter: for whoever shows it later."""
+"""`gate.json`: what a tuner's gate measured, written beside the adapter for whoever shows it later.
 
+The only reader and the only writer of the file. Its content:
+
+    {"taught": 61, "held out": 19,                       numbers of questions
+     "epochs": [{"epoch": 1, "loss": 5.8, "kl": 0.0, "held": 5.9, "dial": -0.8}, ...],
+     "gate": {"base": {FIGURES}, "tuned": {FIGURES}, "bound": 0.02, "refusal": ""}}
+
+with FIGURES = {"kept": 0.9, "declined": 0.1, "refused": 0.0, "perplexity": 12.0,
+"gold": [right, wrong] or null}.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfloop.errors import ModelError
+from selfloop.storage import atomic
 from selfloop.storage.plain_json import read_object
 
 FILE = "gate.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Gated:
-    """Figures by name, of the base and with the adapter; `refusal` is why it was not taken, or empty."""
+class GateReport:
+    """The figures of the base and of the tuned model by name, "gold right" and "gold wrong" among
+    them where there were gold questions.
+
+    refusal          why the adapter was refused, or empty
+    held_out         how many questions were held out; half of them are the gate's
+    held_out_losses  the mean loss on held-out questions after each epoch
+    """
 
     base: dict[str, float]
     tuned: dict[str, float]
     refusal: str
+    held_out: int = 0
+    held_out_losses: tuple[float, ...] = ()
 
 
-def gated(folder: Path) -> Gated | None:
-    """Return what the gate measured of the adapter in `folder`; None if no gate did.
+def write_gate(
+    folder: Path,
+    *,
+    taught: int,
+    held_out: int,
+    epochs: Sequence[Mapping[str, float]],
+    gate: Mapping[str, Any],
+) -> None:
+    """Write the report of the adapter in `folder`, whole. Raises OSError, or DiskFullError."""
+    report = {"taught": taught, "held out": held_out, "epochs": list(epochs), "gate": gate}
+    atomic.write_text(folder / FILE, json.dumps(report, indent=1))
 
-    Raises ModelError.
+
+def read_gate(folder: Path) -> GateReport | None:
+    """Return the report of the adapter in `folder`; None where no gate wrote one.
+
+    Raises ModelError for a file that cannot be read, or that is damaged.
     """
     path = folder / FILE
     if not path.is_file():
         return None
     try:
-        said = read_object(path)["gate"]
-        return Gated(_figures(said["base"]), _figures(said["tuned"]), str(said["refusal"]))
+        report = read_object(path)
+        gate = report["gate"]
+        return GateReport(
+            base=_figures(gate["base"]),
+            tuned=_figures(gate["tuned"]),
+            refusal=str(gate["refusal"]),
+            held_out=int(report.get("held out", 0)),
+            held_out_losses=tuple(float(epoch["held"]) for epoch in report.get("epochs", ())),
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path} cannot be read: {error}. Put it back as the tuner wrote it, or remove it."
         ) from error
 
 
-def _figures(measured: dict[str, Any]) -> dict[str, float]:
+def _figures(measured: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers by name, the two shares of gold questions under names of their own."""
     gold = zip(("gold right", "gold wrong"), measured.get("gold") or (), strict=False)
     return {
         name: float(value)

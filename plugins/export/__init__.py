@@ -59,13 +59,15 @@ def export(
       selfloop export honest-gemma --to ollama --type q8_0
       selfloop export runs/honest-gemma --to adapter --round 3 --out my-adapter
     """
-    from .targets import written
+    from .targets import write_export
 
     if kind and to not in ("gguf", "ollama"):
         raise click.UsageError(
             f"--type is for --to gguf and ollama; --to {to} keeps the weights as they are"
         )
-    path, adapter = written(run_folder(run, runs), to, out, kind=kind, number=number, force=force)
+    path, adapter = write_export(
+        run_folder(run, runs), to, out, kind=kind, number=number, force=force
+    )
     if as_json:
         click.echo(json.dumps({"path": str(path), "to": to, "round": adapter.round}))
         return
@@ -94,16 +96,14 @@ def rollback(run: str, number: int, runs: Path, as_json: bool) -> None:
     Example:
       selfloop rollback honest-gemma --to 0
     """
-    from .targets import rolled_back
+    from .targets import roll_back
 
-    adapter = rolled_back(run_folder(run, runs), number)
+    adapter = roll_back(run_folder(run, runs), number)
     if as_json:
         click.echo(json.dumps({"round": number, "adapter": adapter.path if adapter else None}))
         return
-    click.echo(
-        "In effect: "
-        f"{f'the adapter of round {adapter.round}, {adapter.path}' if adapter else 'the base'}"
-    )
+    active = f"the adapter of round {adapter.round}, {adapter.path}" if adapter else "the base"
+    click.echo(f"In effect: {active}")
 
 
 @hookimpl

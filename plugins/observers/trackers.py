@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, get_args
 from uuid import uuid4
 
-from selfloop_plugins._shared.gate_report import gated
+from selfloop_plugins._shared.gate_report import read_gate
 
 import selfloop
 from selfloop import Component, Round, hookimpl
@@ -93,7 +93,7 @@ class Meter:
     def _of_gate(self, ended: Round) -> Iterator[Figure]:
         """Yield what the gate measured in this round, also of an adapter that it refused."""
         place = ended.adapter and Path(ended.adapter.path).parent
-        if not (said := gated(self._folder / (place or f"adapters/round-{ended.number:03d}"))):
+        if not (said := read_gate(self._folder / (place or f"adapters/round-{ended.number:03d}"))):
             return
         for who, measured in (("base", said.base), ("tuned", said.tuned)):
             yield from (

@@ -26,7 +26,7 @@ from selfloop.data.columns import Columns
 from selfloop.data.files import is_stream
 from selfloop.data.hub import fetch
 from selfloop.data.raw import Broken, Raw, Row
-from selfloop.data.table import WITHOUT_GOLD, LeftOut, Table, Use, gathered, sample
+from selfloop.data.table import WITHOUT_GOLD, LeftOut, Table, Use, questions_table, sample
 from selfloop.errors import RecipeError
 
 __all__ = [
@@ -44,11 +44,14 @@ __all__ = [
     "sample",
 ]
 
-MOST_REMEMBERED = 64 * 1024**2  # bytes of a file whose rows are kept while a model runs
+MAX_CACHED_BYTES = 64 * 1024**2  # of a file whose rows are kept while a model runs
 PACKED = (".gz", ".gzip")
 CSV = (".csv", ".tsv", ".tab")
 JSON = (".json", *json_rows.LINES)
-KINDS = "text (.txt, .md), JSONL, JSON, CSV, TSV, Parquet, Arrow, each of them also as .gz, or a folder of `datasets`"
+KINDS = (
+    "text (.txt, .md), JSONL, JSON, CSV, TSV, Parquet, Arrow, each of them also as .gz, or a "
+    "folder of `datasets`"
+)
 
 
 def read(
@@ -72,7 +75,7 @@ def read(
     """
     wanted = wanted or Columns()
     raw = _raw(path, split, wanted.question, skip_broken)
-    table = gathered(raw, str(path), use, wanted, skip_broken=skip_broken, source=source)
+    table = questions_table(raw, str(path), use, wanted, skip_broken=skip_broken, source=source)
     return _named(table, source)
 
 
@@ -86,7 +89,7 @@ def read_hub(name: str, split: str = "") -> Table:
     raw = Raw(
         "the Hugging Face hub", "row", [Row(number, row) for number, row in enumerate(cells, 1)]
     )
-    return gathered(raw, place.repository, "eval", Columns(), skip_broken=False, source=name)
+    return questions_table(raw, place.repository, "eval", Columns(), skip_broken=False, source=name)
 
 
 def rows(path: Path, split: str = "") -> list[dict[str, Any]]:
@@ -111,19 +114,20 @@ def _named(table: Table, source: str) -> Table:
 
 
 def _raw(path: Path, split: str, question: str, skip_broken: bool) -> Raw:
-    """Return the rows of a file; the one that was read last is remembered, for a command reads it more than once."""
+    """Return the rows of a file. Those of the last file are cached, for a command reads it more
+    than once."""
     try:
         status = path.stat()
     except (OSError, ValueError):
         return _read_raw(path, split, question, skip_broken)
-    if is_stream(path) or status.st_size > MOST_REMEMBERED:
+    if is_stream(path) or status.st_size > MAX_CACHED_BYTES:
         return _read_raw(path, split, question, skip_broken)
     stamp = (str(path.absolute()), status.st_ino, status.st_mtime_ns, status.st_size)
-    return _remembered(path, stamp, split, question, skip_broken)
+    return _cached_rows(path, stamp, split, question, skip_broken)
 
 
 @lru_cache(maxsize=1)
-def _remembered(
+def _cached_rows(
     path: Path, stamp: tuple[object, ...], split: str, question: str, skip_broken: bool
 ) -> Raw:
     return _read_raw(path, split, question, skip_broken)
@@ -176,22 +180,20 @@ def _text_rows(path: Path, text: str, question: str) -> Raw:
     def is_question(name: str) -> bool:
         return columns.is_question(name, question)
 
-    first = next((line.strip() for line in text.split("\n") if line.strip()), "")
+    filled_lines = (line.strip() for line in text.split("\n") if line.strip())
+    first = next(filled_lines, "")
     if not first:
         return Raw("text", "line")
-    if json_rows.looks_like_json(text) and not (
-        suffix in CSV and delimited.is_header(first, is_question)
-    ):
+    is_csv = suffix in CSV and delimited.is_header(first, is_question)
+    if json_rows.looks_like_json(text) and not is_csv:  # a header may begin like JSON
         return json_rows.read(text, suffix, is_question)
     has_header = delimited.is_header(first, is_question)
     if suffix in CSV or (has_header and suffix not in JSON):
         return delimited.read(text, suffix, is_question)
-    if suffix in JSON:
-        return (
-            delimited.read(text, "", is_question)
-            if has_header
-            else json_rows.read(text, suffix, is_question)
-        )
+    if suffix in JSON:  # by its name; its text has spoken for neither, unless it has a header
+        if has_header:
+            return delimited.read(text, "", is_question)
+        return json_rows.read(text, suffix, is_question)
     if suffix not in plain_text.SUFFIXES:
         raise RecipeError(f"{path}: files of the kind {suffix} are not read. Give {KINDS}.")
     return plain_text.read(text)

@@ -15,15 +15,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
-LONGEST = 1_000_000  # characters of a cell that may be a list
-DEEPEST = 50  # lists within lists
+MAX_LIST_CHARACTERS = 1_000_000  # of a cell that may be a list
+MAX_DEPTH = 50  # of lists within lists
+MAX_DIGITS = 4000  # of a number: Python refuses to read 4,300 as an integer
 
 # The parts of a mapping that hold answers: SQuAD's `text`, TriviaQA's `Value`, `Aliases` and so on.
 ANSWER_PARTS = ("value", "text", "texts", "answer", "answers", "aliases", "normalizedaliases")
 NO_ANSWER = "<unk>"  # TriviaQA's test split has this in place of an answer
 
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<mark>[\[\](){}:,])|(?P<word>[^\s\[\](){}:,'"]+))""",
+    r"""\s*(?:(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""  # either quote, and its escapes
+    r"""|(?P<mark>[\[\](){}:,])|(?P<word>[^\s\[\](){}:,'"]+))""",
     re.DOTALL,
 )
 _WORDS = {
@@ -34,7 +36,8 @@ _WORDS = {
     "true": True,
     "True": True,
     "false": False,
-} | {"False": False}
+    "False": False,
+}
 _CALLS = {"array", "np.array", "numpy.array", "np.str_", "numpy.str_", "list", "tuple", "set"}
 _CLOSES = {"[": "]", "(": ")", "{": "}"}
 _DESCRIPTION = re.compile(r'\(\s*description\s+(?:"((?:[^"\\]|\\.)*)"|([^()"]*?))\s*\)')
@@ -124,8 +127,13 @@ def evened(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     Numbers, truth values and texts stay what they are where a column has no others; the rest is
     written as JSON.
     """
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: _one_type([row.get(name) for row in rows]) for name in names}
+    names: dict[str, None] = {}  # an ordered set
+    for row in rows:
+        names |= dict.fromkeys(row)
+    columns = {}
+    for name in names:
+        columns[name] = _one_type([row.get(name) for row in rows])
+    return columns
 
 
 def _one_type(values: list[Any]) -> list[Any]:
@@ -142,7 +150,7 @@ def _one_type(values: list[Any]) -> list[Any]:
 
 
 def is_list(value: Any) -> bool:
-    """Return whether a cell holds answers that count, not one answer: a list or a mapping, or the text of one."""
+    """Return whether a cell holds several answers: a list or a mapping, or the text of one."""
     if isinstance(value, str):
         text = value.strip()
         listed = listed_in(text)
@@ -153,7 +161,7 @@ def is_list(value: Any) -> bool:
 
 def listed_in(text: str) -> list[Any] | dict[Any, Any] | None:
     """Return the list or the mapping that a text is the notation of, None for any other text."""
-    if len(text) > LONGEST or not (
+    if len(text) > MAX_LIST_CHARACTERS or not (
         text[:1] in _CLOSES or text.startswith(("array(", "np.", "numpy."))
     ):
         return None
@@ -168,7 +176,7 @@ def listed_in(text: str) -> list[Any] | dict[Any, Any] | None:
 
 
 def is_cut_list(value: Any) -> bool:
-    """Return whether a text begins as a list does and cannot be read as one: it may have been cut off."""
+    """Return whether a text begins as a list does and is none: it may have been cut off."""
     return (
         isinstance(value, str)
         and value.strip().startswith(("[", "{"))
@@ -208,7 +216,7 @@ class _Notation:
 
     def _value(self, depth: int) -> Any:
         kind, token = self._take()
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
         if kind == "quoted":
             return _unquoted(token)
@@ -224,7 +232,8 @@ class _Notation:
         return items
 
     def _items(self, closes: str, depth: int) -> tuple[list[Any], bool]:
-        """Return the values up to a closing bracket, and whether colons stand between them, as in a mapping."""
+        """Return the values up to a closing bracket, and whether colons separate them, as in a
+        mapping: then keys and values alternate."""
         items: list[Any] = []
         colons = 0
         while True:
@@ -272,6 +281,6 @@ def _word(token: str) -> Any:
     if token in _WORDS:
         return _WORDS[token]
     number = re.fullmatch(r"[-+]?\d[\d_]*|[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?", token)
-    if number is None or len(token) > 4000:
+    if number is None or len(token) > MAX_DIGITS:
         raise ValueError("a word without quotes stands in the list")
     return int(token) if re.fullmatch(r"[-+]?\d+", token) else float(token)

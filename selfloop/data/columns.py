@@ -72,7 +72,7 @@ def is_question(name: str, wanted: str = "") -> bool:
 
 
 def named(names: Iterable[str], known: Sequence[str]) -> str:
-    """Return the column that has the first of the `known` names, an empty string if none has one."""
+    """Return the column with the first of the `known` names; an empty string if none has one."""
     by_plain: dict[str, str] = {}
     for name in names:
         by_plain.setdefault(plain(name), name)

@@ -20,7 +20,8 @@ def read(text: str) -> Raw:
     Raises ValueError for a Markdown table.
     """
     raw = Raw("text", "line")
-    if underline := _TABLE.search(text):
+    underline = _TABLE.search(text)
+    if underline:
         place = text.count("\n", 0, underline.start()) + 2
         raise ValueError(f"line {place}: this is a Markdown table. Save it as CSV")
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
@@ -51,9 +52,11 @@ def read(text: str) -> Raw:
 
 
 def _without_marks(line: str) -> str:
-    """Return a line without the marks of quotations, titles and lists, of which one may stand in another."""
-    while (mark := _MARKS.match(line)) and mark.end() < len(line):
+    """Return a line without the marks of quotations, titles and lists, which may be nested."""
+    mark = _MARKS.match(line)
+    while mark and mark.end() < len(line):
         line = line[mark.end() :].strip()
+        mark = _MARKS.match(line)
     return line
 
 

@@ -51,9 +51,10 @@ import torch
 from safetensors.torch import save_file
 from selfloop import Component, hookimpl
 from selfloop.records import Adapter
+from selfloop.storage import atomic
 from selfloop_plugins.models import locate as models
 from selfloop_plugins.observers import trackers
-from selfloop_plugins.tuners.lora import training, tuner
+from selfloop_plugins.tuners.lora import checkpoint, tuner
 
 
 class Saved:
@@ -73,16 +74,17 @@ class Filed:
     def tune(self, tuning):
         weights = {"a": torch.nn.Parameter(torch.arange(6.0))}
         optimizer = torch.optim.AdamW(weights.values(), lr=0.1)
-        done, best = training._resumed(tuning.folder / "checkpoint", str(tuning.round), weights, optimizer)
+        folder, name = tuning.folder / "checkpoint", str(tuning.round)
+        done, best = checkpoint.resume(folder, name, weights, optimizer)
         for epoch in range(len(done) + 1, 3):
             optimizer.zero_grad()
             (weights["a"] ** 2).sum().backward()
             optimizer.step()
-            best = training._copied(weights)
-            done.append(training.Progress(epoch, float(best["a"].sum()), 0.0, 0.0))
-            training._save(tuning.folder / "checkpoint", str(tuning.round), done, weights, best, optimizer)
-        tuner.atomic.write_text(tuning.folder / "gate.json", json.dumps([one.loss for one in done]))
-        path = tuner._written(Saved(best), tuning.folder, None)
+            best = checkpoint.copied(weights)
+            done.append(checkpoint.EpochResult(epoch, float(best["a"].sum()), 0.0, 0.0))
+            checkpoint.save(folder, name, done, weights, best, optimizer)
+        atomic.write_text(tuning.folder / "gate.json", json.dumps([one.loss for one in done]))
+        path = tuner._write_adapter(Saved(best), tuning.folder, None)
         return Adapter(str(path), models.sha256(path), tuning.round)
 
 
@@ -334,7 +336,7 @@ def main(mode: str, folder: Path, *, few: bool = False) -> None:
     import torch
     from selfloop_plugins.detectors import combined, probes  # noqa: F401
     from selfloop_plugins.report import page
-    from selfloop_plugins.tuners.lora import training, tuner  # noqa: F401
+    from selfloop_plugins.tuners.lora import checkpoint, tuner  # noqa: F401
 
     from selfloop import cli, runner  # noqa: F401
 
