@@ -29,6 +29,7 @@ class GateReport:
     them where there were gold questions.
 
     refusal          why the adapter was refused, or empty
+    taught           how many questions were taught; None in a file that does not say
     held_out         how many questions were held out; half of them are the gate's
     held_out_losses  the mean loss on held-out questions after each epoch
     """
@@ -36,6 +37,7 @@ class GateReport:
     base: dict[str, float]
     tuned: dict[str, float]
     refusal: str
+    taught: int | None = None
     held_out: int = 0
     held_out_losses: tuple[float, ...] = ()
 
@@ -68,6 +70,7 @@ def read_gate(folder: Path) -> GateReport | None:
             base=_figures(gate["base"]),
             tuned=_figures(gate["tuned"]),
             refusal=str(gate["refusal"]),
+            taught=report.get("taught"),
             held_out=int(report.get("held out", 0)),
             held_out_losses=tuple(float(epoch["held"]) for epoch in report.get("epochs", ())),
         )

@@ -342,7 +342,7 @@ def main(mode: str, folder: Path, *, few: bool = False) -> None:
 
     torch.set_num_threads(1)
     # drawing takes a second
-    page.page = lambda facts, live="": f"<!doctype html><p>{len(facts.rounds)} rounds"
+    page.page = lambda run, live="": f"<!doctype html><p>{len(run.rounds)} rounds"
     watch = Watch(folder.resolve() / "runs")
     watch.install()
 

@@ -17,6 +17,7 @@ Only names and signatures are here, so that listing plugins imports neither torc
 """
 
 import os
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from selfloop.records import Adapter
 
 
+@dataclass(frozen=True, kw_only=True)
 class Lora(LoraSettings):
     """Train a LoRA of `rank` to decline each question as likely as its answer is wrong, and else to
     answer as before.
