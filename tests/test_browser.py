@@ -18,8 +18,8 @@ from conftest import RECIPE, Selfloop
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.keys import Keys
-from selfloop_plugins.report.facts import read
-from selfloop_plugins.report.page import written
+from selfloop_plugins.report.page import write_page
+from selfloop_plugins.report.run_summary import read_summary
 
 from selfloop import Attempt, Completion, Question, Round, Score, Verdict
 from selfloop.storage.store import RECIPE as RECIPE_FILE
@@ -227,7 +227,7 @@ def full(number: int, k: int) -> Attempt:
 
 
 def test_ten_thousand_attempts(browser: Any, work: Path) -> None:
-    path = written(read(large(work / "runs/large", 10_000)), work / "large.html")
+    path = write_page(read_summary(large(work / "runs/large", 10_000)), work / "large.html")
     assert path.stat().st_size < 15_000_000
     start = time.monotonic()
     opened(browser, path.as_uri())
@@ -238,7 +238,7 @@ def test_ten_thousand_attempts(browser: Any, work: Path) -> None:
 
 
 def test_the_list_is_used_by_keyboard(reports: None, browser: Any, work: Path) -> None:
-    path = written(read(large(work / "runs/large", 200)), work / "large.html")
+    path = write_page(read_summary(large(work / "runs/large", 200)), work / "large.html")
     opened(browser, path.as_uri())
     search = browser.find_element("name", "text")
     search.send_keys("number 3-1")
@@ -260,7 +260,7 @@ def test_the_list_is_used_by_keyboard(reports: None, browser: Any, work: Path) -
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
 def test_it_fits_and_can_be_read(browser: Any, work: Path, width: int, dark: bool) -> None:
-    path = written(read(large(work / "runs/large", 200)), work / "large.html")
+    path = write_page(read_summary(large(work / "runs/large", 200)), work / "large.html")
     opened(browser, path.as_uri(), width=width, dark=dark)
     assert fits(browser)
     ink, paper = browser.execute_script(

@@ -1,4 +1,5 @@
-"""The pictures of a report: from the facts of a run to a figure each, or None where there is nothing to draw."""
+"""The figures of a report: each is drawn from the summary of a run, or left out where there is
+nothing to draw."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -6,197 +7,217 @@ from dataclasses import dataclass
 from itertools import cycle
 from math import sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from selfloop_plugins._shared.output import has_mark
 from selfloop_plugins.commands.beliefs import Change
 
 from selfloop.history import Past
 
-from .canvas import COLOURS, canvas, save, styled
-from .facts import Facts
-from .topics import Topic, topics
+from .figure_style import COLOURS, new_figure, save, styled
+from .run_summary import RunSummary
+from .topics import Topic, topics_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-KINDS = ("belief", "undecided", "declined")
+DECISIONS = ("belief", "undecided", "declined")
 STEPS = ("ask", "answer", "critique", "revise", "verify", "decide", "tune")
-SHADES = ("accent", "belief", "undecided", "failed", "declined", "dropped", "soft")
+# a colour for each step, and for each tune
+STEP_COLOURS = ("accent", "belief", "undecided", "failed", "declined", "dropped", "soft")
 CHANGES: Mapping[Change, tuple[str, str]] = {
     "found": ("now believed", "belief"),
     "changed": ("another answer", "undecided"),
     "lost": ("no longer believed", "failed"),
 }
-MANY = 40  # topics that the map shows
-ROUNDS = 20  # that are labelled one by one
+MAX_TOPICS = 40  # on the map
+MAX_LABELS = 20  # of rounds one by one
+BINS = 20  # of the histogram of confidences
+MAP_SIZE = (960, 460)  # of the map of topics, in units of its axes
+LETTER_WIDTH = 8  # of a name on the map, in these units
+SMOOTHED_BATCHES = 10
+MIN_COST_SHARE = 0.005  # of the time: steps that took less are left out
+Z_95 = 1.96  # standard deviations on either side of a 95 % interval
+
+
+# the shares of a gate that are drawn: label and colour
+GATE_BARS: Mapping[str, tuple[str, str]] = {
+    "kept": ("right kept", "belief"),
+    "refused": ("right declined", "undecided"),
+    "declined": ("wrong declined", "declined"),
+    "gold right": ("gold right", "accent"),
+    "gold wrong": ("gold wrong", "failed"),
+}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture by name: its title, what it says, and how it is drawn."""
+class ReportFigure:
+    """A figure of a report: its name, title and caption, and the function that draws it."""
 
     name: str
     title: str
     caption: str
-    draw: "Callable[[Facts], Figure | None]"
+    draw: "Callable[[RunSummary], Figure | None]"
 
 
-def rounds(facts: Facts) -> "Figure | None":
-    """Draw what each round came to."""
-    if not facts.rounds:
+def rounds(run: RunSummary) -> "Figure | None":
+    """Draw how many questions of each round had which decision."""
+    if not run.rounds:
         return None
-    kinds = (*KINDS, "failed", "dropped")
-    rows = [(kind, kind, [one.count(kind) for one in facts.rounds]) for kind in kinds]  # type: ignore[arg-type]
-    return _stacked(
-        [one.number for one in facts.rounds], [row for row in rows if any(row[2])], "questions"
-    )
+    rows: list[tuple[str, str, Sequence[float]]] = []
+    for decision in (*DECISIONS, "failed", "dropped"):
+        counts = [ended.count(decision) for ended in run.rounds]  # type: ignore[arg-type]
+        if any(counts):
+            rows.append((decision, decision, counts))
+    return _stacked_bars([ended.number for ended in run.rounds], rows, "questions")
 
 
-def _stacked(
-    numbers: Sequence[int], rows: Sequence[tuple[str, str, Sequence[float]]], what: str
+def _stacked_bars(
+    numbers: Sequence[int], rows: Sequence[tuple[str, str, Sequence[float]]], unit: str
 ) -> "Figure":
-    """Draw a bar for each round, made of rows: a label, a colour's role, and a length in each round."""
-    figure, axes = canvas(height=1.3 + 0.42 * min(len(numbers), ROUNDS))
+    """Draw a bar for each round, made of rows: label, role of its colour, length in each round."""
+    figure, axes = new_figure(height=1.3 + 0.42 * min(len(numbers), MAX_LABELS))
     left = [0.0] * len(numbers)
     for label, role, lengths in rows:
         axes.barh(numbers, lengths, left=left, color=COLOURS[role], label=label, height=0.7)
-        left = [a + b for a, b in zip(left, lengths, strict=True)]
-    axes.set(xlabel=what, ylabel="round", ylim=(max(numbers) + 0.5, min(numbers) - 0.5))
-    _whole(axes.yaxis, numbers)
-    _legend(axes)
+        left = [start + length for start, length in zip(left, lengths, strict=True)]
+    # the first round on top
+    axes.set(xlabel=unit, ylabel="round", ylim=(max(numbers) + 0.5, min(numbers) - 0.5))
+    _label_whole_numbers(axes.yaxis, numbers)
+    _add_legend(axes)
     return figure
 
 
-def _whole(axis: "Axis", numbers: Sequence[int] = ()) -> None:
-    """Label whole numbers alone: each of these, if there is room, or else as many as there is room for."""
+def _label_whole_numbers(axis: "Axis", numbers: Sequence[int] = ()) -> None:
+    """Label whole numbers only: each of `numbers` if there is room, else as many as fit."""
     from matplotlib.ticker import MaxNLocator
 
-    if 0 < len(numbers) <= ROUNDS:
+    if 0 < len(numbers) <= MAX_LABELS:
         axis.set_ticks(numbers)
-    else:
-        axis.set_major_locator(
-            MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
-        )
+        return
+    axis.set_major_locator(
+        MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True, min_n_ticks=1)
+    )
 
 
-def growth(facts: Facts) -> "Figure | None":
-    """Draw how what is known and what is declined grew over the rounds."""
-    if len(facts.rounds) < 2:
+def growth(run: RunSummary) -> "Figure | None":
+    """Draw how many questions were believed and declined after each round."""
+    if len(run.rounds) < 2:
         return None
-    figure, axes = canvas()
-    numbers = [one.number for one in facts.rounds]
-    told = [_told(facts, number) for number in numbers]
-    for kind in KINDS:
-        axes.plot(numbers, [one[kind] for one in told], "o-", color=COLOURS[kind], label=kind)
+    figure, axes = new_figure()
+    numbers = [ended.number for ended in run.rounds]
+    counts = [_decisions_after(run, number) for number in numbers]
+    for decision in DECISIONS:
+        heights = [count[decision] for count in counts]
+        axes.plot(numbers, heights, "o-", color=COLOURS[decision], label=decision)
     axes.set(xlabel="after round", ylabel="questions", ylim=(0, None))
-    _whole(axes.xaxis, numbers)
-    _whole(axes.yaxis)
-    _legend(axes)
+    _label_whole_numbers(axes.xaxis, numbers)
+    _label_whole_numbers(axes.yaxis)
+    _add_legend(axes)
     return figure
 
 
-def _told(facts: Facts, number: int) -> Counter[str]:
+def _decisions_after(run: RunSummary, number: int) -> Counter[str]:
     """Return how many questions have which decision after a round, each as it was decided last."""
-    past = Past.of(facts.rounds[:number])
-    return Counter({one.question.text: one.decision for one in past.outcomes}.values())
+    past = Past.of(run.rounds[:number])
+    return Counter({outcome.question.text: outcome.decision for outcome in past.outcomes}.values())
 
 
-def changes(facts: Facts) -> "Figure | None":
-    """Draw how each round changed what was held before it."""
-    found = Counter((flip.after.round, flip.what) for flip in facts.flips)
-    if not found:
+def changes(run: RunSummary) -> "Figure | None":
+    """Draw how each round changed earlier beliefs: bars upwards for new and other answers,
+    downwards for beliefs that were lost."""
+    counts = Counter((flip.after.round, flip.what) for flip in run.flips)
+    if not counts:
         return None
-    figure, axes = canvas()
-    numbers = [one.number for one in facts.rounds]
-    above, below = [0] * len(numbers), [0] * len(numbers)
-    for what, (label, role) in CHANGES.items():
-        counts = [found[number, what] for number in numbers]
-        if not any(counts):
+    figure, axes = new_figure()
+    numbers = [ended.number for ended in run.rounds]
+    tops, bottoms = [0] * len(numbers), [0] * len(numbers)
+    for change, (label, role) in CHANGES.items():
+        sign, ends = (-1, bottoms) if change == "lost" else (1, tops)
+        heights = [sign * counts[number, change] for number in numbers]
+        if not any(heights):
             continue
-        base, sign = (below, -1) if what == "lost" else (above, 1)
-        heights = [sign * count for count in counts]
-        axes.bar(numbers, heights, bottom=base, color=COLOURS[role], label=label, width=0.6)
-        base[:] = [a + b for a, b in zip(base, heights, strict=True)]
+        axes.bar(numbers, heights, bottom=ends, color=COLOURS[role], label=label, width=0.6)
+        ends[:] = [end + height for end, height in zip(ends, heights, strict=True)]
     axes.axhline(0, color=COLOURS["soft"], linewidth=0.8)
     axes.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     axes.set(xlabel="round", ylabel="earlier questions")
-    _whole(axes.xaxis, numbers)
-    _whole(axes.yaxis)
-    _legend(axes)
+    _label_whole_numbers(axes.xaxis, numbers)
+    _label_whole_numbers(axes.yaxis)
+    _add_legend(axes)
     return figure
 
 
-def confidence(facts: Facts) -> "Figure | None":
-    """Draw how sure the last answers are, by what became of them."""
-    by = {
-        kind: [
-            a.confidence for _, a in facts.last if a.decision == kind and a.confidence is not None
-        ]
-        for kind in KINDS
-    }
-    if not any(by.values()):
+def confidence(run: RunSummary) -> "Figure | None":
+    """Draw a histogram of the last answers' confidences, by decision."""
+    confidences: dict[str, list[float]] = {decision: [] for decision in DECISIONS}
+    for _, attempt in run.last_attempts:
+        if attempt.decision in confidences and attempt.confidence is not None:
+            confidences[attempt.decision].append(attempt.confidence)
+    if not any(confidences.values()):
         return None
-    figure, axes = canvas()
+    figure, axes = new_figure()
     axes.hist(
-        list(by.values()),
-        bins=[k / 20 for k in range(21)],
+        list(confidences.values()),
+        bins=[k / BINS for k in range(BINS + 1)],
         stacked=True,
-        label=KINDS,
-        color=[COLOURS[k] for k in KINDS],
+        label=DECISIONS,
+        color=[COLOURS[decision] for decision in DECISIONS],
     )
-    for value in (facts.decide.declined, facts.decide.belief):
-        axes.axvline(value, color=COLOURS["ink"], linewidth=1, linestyle=":")
+    for threshold in (run.decide.declined, run.decide.belief):
+        axes.axvline(threshold, color=COLOURS["ink"], linewidth=1, linestyle=":")
     axes.set(xlabel="confidence", ylabel="questions", xlim=(0, 1))
-    _legend(axes)
+    _add_legend(axes)
     return figure
 
 
-def reliability(facts: Facts) -> "Figure | None":
-    """Draw the share that is right at each confidence, where there are gold answers."""
-    if facts.measured is None:
+def reliability(run: RunSummary) -> "Figure | None":
+    """Draw the share of right answers at each confidence, where there are gold answers."""
+    if run.measured is None:
         return None
-    figure, axes = canvas(4.4, 3.6)
-    bins = facts.measured.confidence.reliability
-    points = [p for p in zip(bins["confidence"], bins["right"], bins["count"], strict=True) if p[2]]
+    figure, axes = new_figure(4.4, 3.6)
+    bins = run.measured.confidence.reliability
     axes.plot(
         [0, 1], [0, 1], color=COLOURS["soft"], linewidth=1, linestyle=":", label="as sure as right"
     )
-    for mean, share, count in points:
-        low, high = wilson(share, int(count))
+    means, shares = [], []
+    for mean, share, count in zip(bins["confidence"], bins["right"], bins["count"], strict=True):
+        if not count:
+            continue
+        low, high = wilson_interval(share, int(count))
         axes.plot([mean, mean], [low, high], color=COLOURS["line"], linewidth=3, zorder=1)
-    axes.plot(
-        [p[0] for p in points],
-        [p[1] for p in points],
-        "o-",
-        color=COLOURS["accent"],
-        label="this run",
-    )
+        means.append(mean)
+        shares.append(share)
+    axes.plot(means, shares, "o-", color=COLOURS["accent"], label="this run")
     axes.set(xlabel="confidence", ylabel="share right", xlim=(0, 1), ylim=(0, 1))
-    _legend(axes)
+    _add_legend(axes)
     return figure
 
 
-def risk_coverage(facts: Facts) -> "Figure | None":
-    """Draw the share wrong among the surest answers: by gold, and as the confidences themselves have it."""
-    given = sorted((a.confidence for _, a in facts.last if a.confidence is not None), reverse=True)
-    if not given and facts.measured is None:
+def risk_coverage(run: RunSummary) -> "Figure | None":
+    """Draw the share of wrong answers among the surest: by gold answers, and as the confidences
+    themselves predict it."""
+    confidences = [
+        attempt.confidence for _, attempt in run.last_attempts if attempt.confidence is not None
+    ]
+    if not confidences and run.measured is None:
         return None
-    figure, axes = canvas(4.4, 3.6)
-    if facts.measured is not None:
-        curve = facts.measured.confidence.risk_coverage
+    figure, axes = new_figure(4.4, 3.6)
+    if run.measured is not None:
+        curve = run.measured.confidence.risk_coverage
         axes.plot(
             curve["coverage"], curve["risk"], color=COLOURS["failed"], label="by gold answers"
         )
-    total, expected = 0.0, []
-    for count, one in enumerate(given, 1):
-        total += 1 - one
-        expected.append(total / count)
-    shares = [count / len(given) for count in range(1, len(given) + 1)]
+    coverages, risks = [], []
+    expected_wrong = 0.0  # among the surest so far: the sum of 1 - confidence
+    for count, value in enumerate(sorted(confidences, reverse=True), 1):
+        expected_wrong += 1 - value
+        coverages.append(count / len(confidences))
+        risks.append(expected_wrong / count)
     axes.plot(
-        shares, expected, color=COLOURS["accent"], linestyle="--", label="by its own confidence"
+        coverages, risks, color=COLOURS["accent"], linestyle="--", label="by its own confidence"
     )
     axes.set(
         xlabel="share answered, surest first",
@@ -204,156 +225,164 @@ def risk_coverage(facts: Facts) -> "Figure | None":
         xlim=(0, 1),
         ylim=(0, 1),
     )
-    _legend(axes)
+    _add_legend(axes)
     return figure
 
 
-def map_of_topics(facts: Facts) -> "Figure | None":
-    """Draw the topics as areas: as large as there are questions, the greener the more is believed."""
-    found = topics(facts.last)[:MANY]
-    if not found:
+def map_of_topics(run: RunSummary) -> "Figure | None":
+    """Draw the topics as areas (a treemap): as large as there are questions, the greener the more
+    is believed."""
+    topics = topics_of(run.last_attempts)[:MAX_TOPICS]
+    if not topics:
         return None
     import squarify  # type: ignore[import-untyped]
 
-    figure, axes = canvas(9.6, 4.6)
-    sizes = squarify.normalize_sizes([one.questions for one in found], 960, 460)
-    for one, box in zip(found, squarify.padded_squarify(sizes, 0, 0, 960, 460), strict=True):
-        _area(axes, one, box)
-    axes.set(xlim=(0, 960), ylim=(460, 0), xticks=[], yticks=[])
+    width, height = MAP_SIZE
+    figure, axes = new_figure(width / 100, height / 100)
+    sizes = squarify.normalize_sizes([topic.questions for topic in topics], width, height)
+    boxes = squarify.padded_squarify(sizes, 0, 0, width, height)  # each with x, y, dx, dy
+    for topic, box in zip(topics, boxes, strict=True):
+        _draw_topic(axes, topic, box)
+    axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     return figure
 
 
-def _area(axes: "Axes", topic: Topic, box: Mapping[str, float]) -> None:
-    """Draw one topic: three strips as wide as its shares of known, undecided and declined, and its name."""
-    at, total = box["x"], max(topic.questions, 1)
-    for kind in KINDS:
-        width = box["dx"] * topic.counts[kind] / total
+def _draw_topic(axes: "Axes", topic: Topic, box: Mapping[str, float]) -> None:
+    """Draw one topic: three strips as wide as its shares of decisions, its name and its counts."""
+    left, total = box["x"], max(topic.questions, 1)
+    for decision in DECISIONS:
+        width = box["dx"] * topic.counts[decision] / total
         axes.barh(
             box["y"],
             width,
             box["dy"],
-            left=at,
+            left=left,
             align="edge",
-            color=COLOURS[kind],
+            color=COLOURS[decision],
             alpha=0.45,
             linewidth=0,
         )
-        at += width
-    letters = int(box["dx"] / 8)
-    if letters >= 4 and box["dy"] > 18:
-        name = topic.name if len(topic.name) <= letters else f"{topic.name[: letters - 1]}…"
-        axes.text(box["x"] + 5, box["y"] + 5, name, fontsize=9, va="top", clip_on=True)
-        if box["dy"] > 34:
-            said = f"{topic.counts['belief']} of {topic.questions}"
-            axes.text(
-                box["x"] + 5,
-                box["y"] + 20,
-                said,
-                fontsize=8,
-                va="top",
-                color=COLOURS["soft"],
-                clip_on=True,
-            )
+        left += width
+    letters = int(box["dx"] / LETTER_WIDTH)
+    if letters < 4 or box["dy"] <= 18:  # no room for a name
+        return
+    name = topic.name if len(topic.name) <= letters else f"{topic.name[: letters - 1]}…"
+    x = box["x"] + 5
+    axes.text(x, box["y"] + 5, name, fontsize=9, va="top", clip_on=True)
+    if box["dy"] > 34:  # room for a second line
+        counts = f"{topic.counts['belief']} of {topic.questions}"
+        axes.text(
+            x,
+            box["y"] + 20,
+            counts,
+            fontsize=8,
+            va="top",
+            color=COLOURS["soft"],
+            clip_on=True,
+        )
 
 
-def gates(facts: Facts) -> "Figure | None":
-    """Draw what each tune changed on held-out questions, with intervals."""
-    tuned = [one for one in facts.tunes if one.gate.get("base") and one.gate.get("tuned")]
-    if not tuned:
+def gates(run: RunSummary) -> "Figure | None":
+    """Draw what each tune changed on held-out questions, with 95 % intervals."""
+    reports = [(tune.round, tune.gate) for tune in run.tunes if tune.gate is not None]
+    reports = [(number, gate) for number, gate in reports if gate.base and gate.tuned]
+    if not reports:
         return None
-    figure, axes = canvas(5.2, 3.4)
-    labels, shown = list[str](), set[str]()
-    for tune in tuned:
-        for name, state in (("before", "base"), ("after", "tuned")):
-            _bars(axes, len(labels), tune.gate[state], _held(tune.about), shown)
-            labels.append(f"{name}\nround {tune.round}")
+    figure, axes = new_figure(5.2, 3.4)
+    labels, labelled = list[str](), set[str]()
+    for number, gate in reports:
+        # half of the held-out questions set the decline bias, the other half is the gate's
+        questions = max(1, gate.held_out // 2)
+        for name, figures in (("before", gate.base), ("after", gate.tuned)):
+            _draw_gate_bars(axes, len(labels), figures, questions, labelled)
+            labels.append(f"{name}\nround {number}")
     axes.set(
         xticks=range(len(labels)),
         xticklabels=labels,
         ylabel="share of held-out questions",
         ylim=(0, 1),
     )
-    _legend(axes)
+    _add_legend(axes)
     return figure
 
 
-def _held(about: Mapping[str, Any]) -> int:
-    # half of them turn the dial, the other half is the gate's
-    return max(1, int(about.get("held out", 0)) // 2)
-
-
-def _bars(axes: "Axes", place: int, gate: Mapping[str, Any], held: int, shown: set[str]) -> None:
-    bars = {
-        "right kept": ("kept", "belief"),
-        "right declined": ("refused", "undecided"),
-        "wrong declined": ("declined", "declined"),
-    }
-    if gold := gate.get("gold"):
-        gate = {**gate, "right": gold[0], "wrong": gold[1]}
-        bars |= {"gold right": ("right", "accent"), "gold wrong": ("wrong", "failed")}
+def _draw_gate_bars(
+    axes: "Axes",
+    position: int,
+    figures: Mapping[str, float],
+    questions: int,
+    labelled: set[str],
+) -> None:
+    """Draw one model's bars side by side; a bar that is in `labelled` is in the legend already."""
+    bars = {name: GATE_BARS[name] for name in GATE_BARS if name in figures}
     width = 0.8 / len(bars)
-    for k, (label, (key, role)) in enumerate(bars.items()):
-        value, at = float(gate[key]), place - 0.4 + (k + 0.5) * width
-        low, high = wilson(value, held)
-        axes.bar(at, value, width, color=COLOURS[role], label="" if label in shown else label)
-        axes.plot([at, at], [low, high], color=COLOURS["ink"], linewidth=1)
-        shown.add(label)
+    for k, (name, (label, role)) in enumerate(bars.items()):
+        share, center = figures[name], position - 0.4 + (k + 0.5) * width
+        low, high = wilson_interval(share, questions)
+        legend = "" if label in labelled else label
+        axes.bar(center, share, width, color=COLOURS[role], label=legend)
+        axes.plot([center, center], [low, high], color=COLOURS["ink"], linewidth=1)
+        labelled.add(label)
 
 
-def losses(facts: Facts) -> "Figure | None":
+def losses(run: RunSummary) -> "Figure | None":
     """Draw the loss of each tune, batch by batch, and of held-out questions after each epoch."""
-    tuned = [one for one in facts.tunes if one.losses]
-    if not tuned:
+    tunes = [tune for tune in run.tunes if tune.losses]
+    if not tunes:
         return None
-    figure, axes = canvas()
-    for tune, role in zip(tuned, cycle(SHADES), strict=False):
-        done, loss = zip(*tune.losses, strict=True)
-        axes.plot(done, loss, color=COLOURS[role], linewidth=0.6, alpha=0.4)
-        axes.plot(done, smooth(loss), color=COLOURS[role], label=f"round {tune.round}")
-        epochs = tune.about.get("epochs") or []
-        ends = [done[-1] * (k + 1) / len(epochs) for k in range(len(epochs))]
-        axes.plot(
-            ends,
-            [one["held"] for one in epochs],
-            "o",
-            color=COLOURS[role],
-            label=f"round {tune.round}, held out",
-        )
+    figure, axes = new_figure()
+    for tune, role in zip(tunes, cycle(STEP_COLOURS), strict=False):
+        batches, batch_losses = zip(*tune.losses, strict=True)
+        axes.plot(batches, batch_losses, color=COLOURS[role], linewidth=0.6, alpha=0.4)
+        axes.plot(batches, smoothed(batch_losses), color=COLOURS[role], label=f"round {tune.round}")
+        held_out = tune.gate.held_out_losses if tune.gate else ()
+        # all epochs have the same number of batches
+        ends = [batches[-1] * (k + 1) / len(held_out) for k in range(len(held_out))]
+        label = f"round {tune.round}, held out"
+        axes.plot(ends, held_out, "o", color=COLOURS[role], label=label)
     axes.set(xlabel="batches", ylabel="loss", ylim=(0, None))
-    _legend(axes)
+    _add_legend(axes)
     return figure
 
 
-def cost(facts: Facts) -> "Figure | None":
-    """Draw where the time went."""
-    if not facts.seconds:
+def cost(run: RunSummary) -> "Figure | None":
+    """Draw the minutes of each step by round."""
+    if not run.seconds:
         return None
-    numbers = sorted({number for number, _ in facts.seconds})
-    spent = [[facts.seconds.get((number, step), 0.0) / 60 for number in numbers] for step in STEPS]
-    least = 0.005 * sum(facts.seconds.values()) / 60
-    rows = [row for row in zip(STEPS, SHADES, spent, strict=True) if sum(row[2]) > least]
-    return _stacked(numbers, rows, "minutes")
+    numbers = sorted({number for number, _ in run.seconds})
+    least = MIN_COST_SHARE * sum(run.seconds.values()) / 60
+    rows: list[tuple[str, str, Sequence[float]]] = []
+    for step, role in zip(STEPS, STEP_COLOURS, strict=True):
+        minutes = [run.seconds.get((number, step), 0.0) / 60 for number in numbers]
+        if sum(minutes) > least:
+            rows.append((step, role, minutes))
+    return _stacked_bars(numbers, rows, "minutes")
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of so many (Wilson 1927)."""
-    z = 1.96
-    middle, half = (
-        share + z * z / (2 * count),
-        z * sqrt(share * (1 - share) / count + z * z / (4 * count * count)),
-    )
-    return (middle - half) / (1 + z * z / count), (middle + half) / (1 + z * z / count)
+def wilson_interval(share: float, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share among `count` (Wilson 1927).
+
+    (p + z²/2n ± z sqrt(p(1 - p)/n + z²/4n²)) / (1 + z²/n)
+    """
+    z = Z_95
+    center = share + z * z / (2 * count)
+    half = z * sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return (center - half) / scale, (center + half) / scale
 
 
-def smooth(values: Sequence[float]) -> list[float]:
+def smoothed(values: Sequence[float]) -> list[float]:
     """Return the mean of each value and up to nine before it."""
-    return [
-        sum(few) / len(few) for few in (values[max(0, k - 9) : k + 1] for k in range(len(values)))
-    ]
+    means = []
+    for end in range(1, len(values) + 1):
+        window = values[max(0, end - SMOOTHED_BATCHES) : end]
+        means.append(sum(window) / len(window))
+    return means
 
 
-def _legend(axes: "Axes") -> None:
+def _add_legend(axes: "Axes") -> None:
+    """Put a legend above the axes, where anything has a label."""
     if not axes.get_legend_handles_labels()[0]:
         return
     axes.legend(
@@ -366,23 +395,23 @@ def _legend(axes: "Axes") -> None:
     )
 
 
-PICTURES = (
-    Picture(
+FIGURES = (
+    ReportFigure(
         "rounds",
         "What each round came to",
         "Questions by what became of them. Dropped ones were never answered.",
         rounds,
     ),
-    Picture(
+    ReportFigure(
         "growth", "What it knows", "Every question asked so far, as it was decided last.", growth
     ),
-    Picture(
+    ReportFigure(
         "changes",
         "How rounds changed each other",
         "Questions asked before, or reworded, that are decided otherwise since.",
         changes,
     ),
-    Picture(
+    ReportFigure(
         "topics",
         "Topics",
         "Each area is a topic, as large as it has questions: green is believed, yellow undecided, "
@@ -390,19 +419,19 @@ PICTURES = (
         "The figures say how many are believed.",
         map_of_topics,
     ),
-    Picture(
+    ReportFigure(
         "confidence",
         "How sure it is",
         "Confidence of each question's last answer. The dotted lines are the recipe's thresholds.",
         confidence,
     ),
-    Picture(
+    ReportFigure(
         "reliability",
         "Whether it is as sure as it is right",
         "By gold answers, compared by the house rule (`exact`); the bars are 95 % intervals.",
         reliability,
     ),
-    Picture(
+    ReportFigure(
         "risk",
         "Risk and coverage",
         "The share wrong if only the surest are answered. The dashed line takes the confidences "
@@ -410,7 +439,7 @@ PICTURES = (
         "it says nothing of the truth.",
         risk_coverage,
     ),
-    Picture(
+    ReportFigure(
         "gates",
         "What each tune changed",
         "On held-out questions that it asked itself, each weighed by how likely its answer is "
@@ -418,39 +447,47 @@ PICTURES = (
         "kept, right answers now declined, wrong ones declined. Lines are 95 % intervals.",
         gates,
     ),
-    Picture(
+    ReportFigure(
         "losses",
         "Loss",
         "Of each batch, smoothed, and of held-out questions after each epoch.",
         losses,
     ),
-    Picture("cost", "Where the time went", "By step; what took next to no time is left out.", cost),
+    ReportFigure(
+        "cost", "Where the time went", "By step; what took next to no time is left out.", cost
+    ),
 )
 
 
-def drawn(facts: Facts) -> "list[tuple[Picture, Figure]]":
-    """Return the pictures for which there is something to draw."""
+def draw_all(run: RunSummary) -> "list[tuple[ReportFigure, Figure]]":
+    """Return the figures of a run for which there is something to draw."""
+    drawings = []
     with styled():
-        found = [(picture, picture.draw(facts)) for picture in PICTURES]
-    return [(picture, figure) for picture, figure in found if figure is not None]
+        for report_figure in FIGURES:
+            drawing = report_figure.draw(run)
+            if drawing is not None:
+                drawings.append((report_figure, drawing))
+    return drawings
 
 
-def files_of(folder: Path, suffix: str) -> list[Path]:
-    """Return where each picture would be written, also those for which there is nothing to draw."""
-    return [folder / f"{picture.name}.{suffix}" for picture in PICTURES]
+def figure_paths(folder: Path, suffix: str) -> list[Path]:
+    """Return where each figure would be written, also those for which there is nothing to draw."""
+    return [folder / f"{figure.name}.{suffix}" for figure in FIGURES]
 
 
-def is_picture(path: Path) -> bool:
-    """Return whether a file is a picture that `saved` wrote."""
+def is_figure(path: Path) -> bool:
+    """Return whether a file is a figure that `save_all` wrote."""
     return has_mark(path, "picture")
 
 
-def saved(facts: Facts, folder: Path, suffix: str) -> list[Path]:
-    """Write each picture as a file into a folder, whole; return the files.
+def save_all(run: RunSummary, folder: Path, suffix: str) -> list[Path]:
+    """Write each figure into a folder as a file, whole; return the files.
 
     Raises StoreError for the disk.
     """
-    paths = [(figure, folder / f"{picture.name}.{suffix}") for picture, figure in drawn(facts)]
-    for figure, path in paths:
-        save(figure, path)
-    return [path for _, path in paths]
+    paths = []
+    for report_figure, drawing in draw_all(run):
+        path = folder / f"{report_figure.name}.{suffix}"
+        save(drawing, path)
+        paths.append(path)
+    return paths

@@ -1,6 +1,7 @@
-"""What a report tells of a run, read from its folder: rounds, tunes, what it cost.
+"""A run as its report shows it, read from its folder: rounds, tunes, times and costs.
 
-Nothing is computed twice later.
+Everything that a page or a figure needs is a field or a cached property of `RunSummary`, so that
+nothing is computed twice.
 """
 
 from collections import defaultdict
@@ -12,11 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from selfloop_plugins._shared.gate_report import GateReport, read_gate
 from selfloop_plugins.commands.beliefs import Flip, entries_of, flips
 
 import selfloop
 from selfloop import Attempt, Past, Round
 from selfloop.config.recipe import Decide
+from selfloop.errors import ModelError
 from selfloop.evaluation.evaluate import Report, evaluate
 from selfloop.evaluation.gold import judged
 from selfloop.records import Failure
@@ -24,33 +27,33 @@ from selfloop.storage.plain_json import parsed
 from selfloop.storage.store import RECIPE, Store, declining_as_in, opened
 
 EVENTS = "events.jsonl"
-UNASKED = ("dropped", "failed")
+UNASKED = ("dropped", "failed")  # decisions on questions that were never answered
 # before a model was loaded
-UNKNOWN = {"name": "", "architecture": "", "parameters": 0, "file": "", "sha256": ""}
+NO_MODEL = {"name": "", "architecture": "", "parameters": 0, "file": "", "sha256": ""}
+# events at which a step may end; after a kill the next session begins with RunStarted
+STEP_BOUNDARIES = ("RunStarted", "StepStarted", "RoundEnded", "RunEnded")
+# the integers that a report reads of an event
+EVENT_NUMBERS = {"StepStarted": ("round",), "BatchLearnt": ("round", "done")}
 
 
 @dataclass(frozen=True, slots=True)
-class Tune:
-    """One tune of the run: the loss of each batch that was told of, and what the gate found, where it got so far."""
+class TuneSummary:
+    """One tune of the run: the loss of each batch (number, loss) as far as it got, and the report
+    of its gate, None where there is none that can be read."""
 
     round: int
     losses: tuple[tuple[int, float], ...]
-    about: Mapping[str, Any]
-
-    @property
-    def gate(self) -> Mapping[str, Any]:
-        """Return the gate's figures, empty where there are none."""
-        found: Mapping[str, Any] = self.about.get("gate", {})
-        return found
+    gate: GateReport | None = None
 
 
 @dataclass(frozen=True)
-class Facts:
-    """A run as it lies in its folder. `seconds` are by round and step, `spent` completions and
-    tokens by step.
+class RunSummary:
+    """A run as it is in its folder.
 
-    `before` is what went wrong before the first round had ended, in a session that was stopped
-    then.
+    rounds_planned  rounds that the recipe asks for
+    early_failures  of a session that was stopped before the first round had ended
+    seconds         by round and step
+    spent           completions and tokens by step
     """
 
     name: str
@@ -58,13 +61,13 @@ class Facts:
     model: Mapping[str, Any]
     recipe: str
     decide: Decide
-    wanted: int
+    rounds_planned: int
     rounds: tuple[Round, ...]
-    before: tuple[Failure, ...]
+    early_failures: tuple[Failure, ...]
     sessions: Sequence[Mapping[str, str]]
     seconds: Mapping[tuple[int, str], float]
     spent: Mapping[str, tuple[int, int]]
-    tunes: tuple[Tune, ...]
+    tunes: tuple[TuneSummary, ...]
 
     @cached_property
     def past(self) -> Past:
@@ -72,70 +75,68 @@ class Facts:
         return Past.of(self.rounds)
 
     @cached_property
-    def asked(self) -> list[tuple[int, Attempt]]:
+    def answered(self) -> list[tuple[int, Attempt]]:
         """Return each attempt with its round, without those that were never answered."""
-        return [
-            (one.number, a)
-            for one in self.rounds
-            for a in one.attempts
-            if a.decision not in UNASKED
-        ]
+        attempts = []
+        for ended in self.rounds:
+            for attempt in ended.attempts:
+                if attempt.decision not in UNASKED:
+                    attempts.append((ended.number, attempt))
+        return attempts
 
     @cached_property
-    def last(self) -> list[tuple[int, Attempt]]:
+    def last_attempts(self) -> list[tuple[int, Attempt]]:
         """Return the last attempt at each question, with its round."""
-        return list(
-            {attempt.question.text: (number, attempt) for number, attempt in self.asked}.values()
-        )
+        by_text = {attempt.question.text: (number, attempt) for number, attempt in self.answered}
+        return list(by_text.values())
 
     @cached_property
     def flips(self) -> list[Flip]:
-        """Return how later rounds changed what earlier ones held."""
+        """Return how later rounds changed the beliefs of earlier ones."""
         return list(flips(entries_of(self.rounds)))
 
     @cached_property
     def measured(self) -> Report | None:
         """Return the run's figures by gold answers; None where no question has any."""
         with declining_as_in(self.folder):
-            known = any(judged(attempt.question, "") is not None for _, attempt in self.asked)
-            return evaluate(self.rounds) if known else None
+            has_gold = any(judged(attempt.question, "") is not None for _, attempt in self.answered)
+            return evaluate(self.rounds) if has_gold else None
+
+    def count(self, decision: str) -> int:
+        """Return how many questions were last decided so."""
+        return sum(attempt.decision == decision for _, attempt in self.last_attempts)
 
 
-def read(folder: Path) -> Facts:
-    """Return the facts of a run. Raises StoreError for what is no run, or cannot be read."""
+def read_summary(folder: Path) -> RunSummary:
+    """Return the summary of a run.
+
+    Raises StoreError for a folder that is not a run, or cannot be read.
+    """
     with closing(opened(folder, write=False)) as store:
-        return _facts(folder, store)
+        return _summary(folder, store)
 
 
-def _facts(folder: Path, store: Store) -> Facts:
+def _summary(folder: Path, store: Store) -> RunSummary:
     meta, rounds, events = store.meta(), tuple(store.rounds()), list(_events(folder / EVENTS))
     recipe, decide = _recipe(folder)
-    losses = _losses(events)
-    tuned = sorted(
-        losses.keys()
-        | {int(path.name[6:]) for path in folder.glob("adapters/round-[0-9][0-9][0-9]")}
-    )
-    return Facts(
+    return RunSummary(
         name=str(meta.get("name", folder.name)),
         folder=folder,
-        model=UNKNOWN | meta.get("model", {}),
+        model=NO_MODEL | meta.get("model", {}),
         recipe=(folder / RECIPE).read_text("utf-8", "replace"),
         decide=decide,
-        wanted=_whole(recipe.get("rounds"), len(rounds)),
+        rounds_planned=_whole(recipe.get("rounds"), len(rounds)),
         rounds=rounds,
-        before=store.lost(0),
+        early_failures=store.lost(0),
         sessions=store.sessions(),
         seconds=_seconds(events),
         spent=store.spent(),
-        tunes=tuple(
-            Tune(n, losses.get(n, ()), _about(folder / f"adapters/round-{n:03}/gate.json"))
-            for n in tuned
-        ),
+        tunes=_tunes(folder, _losses(events)),
     )
 
 
 def _recipe(folder: Path) -> tuple[Mapping[str, Any], Decide]:
-    """Return the recipe as data, and its thresholds; a report is made all the same if they cannot be read."""
+    """Return the recipe as data, and its thresholds; the defaults where they cannot be read."""
     run = selfloop.open(folder)
     with suppress(selfloop.SelfloopError, ValueError):
         return run.recipe, run.decide
@@ -146,57 +147,71 @@ def _whole(value: object, otherwise: int) -> int:
     return value if isinstance(value, int) else otherwise
 
 
+def _tunes(
+    folder: Path, losses: Mapping[int, tuple[tuple[int, float], ...]]
+) -> tuple[TuneSummary, ...]:
+    """Return the tunes of the rounds that have losses in the log, or a folder of adapters."""
+    numbers = set(losses)
+    for path in folder.glob("adapters/round-[0-9][0-9][0-9]"):
+        numbers.add(int(path.name.removeprefix("round-")))
+    tunes = []
+    for number in sorted(numbers):
+        gate = None
+        with suppress(ModelError, OSError):  # a damaged file is shown as if there were none
+            gate = read_gate(folder / f"adapters/round-{number:03}")
+        tunes.append(TuneSummary(number, losses.get(number, ()), gate))
+    return tuple(tunes)
+
+
 def _events(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield what the observer `jsonl` wrote; a line that a kill cut off is passed by."""
+    """Yield what the observer `jsonl` wrote; a line that a kill cut off is skipped."""
     with suppress(OSError):
         for line in path.read_text("utf-8", "replace").splitlines():
             with suppress(ValueError):
-                found = parsed(line)
-                if isinstance(found, dict) and _is_event(found):
-                    yield found
+                event = parsed(line)
+                if isinstance(event, dict) and _is_event(event):
+                    yield event
 
 
-def _is_event(found: Mapping[str, Any]) -> bool:
-    """Return whether a line of the log has what is read of its kind.
+def _is_event(event: Mapping[str, Any]) -> bool:
+    """Return whether a line of the log has the fields that are read of its kind.
 
-    Raises ValueError for a time that is none.
+    Raises ValueError for a time that is not one.
     """
-    when = found.get("time")
-    if not isinstance(found.get("event"), str) or not isinstance(when, str):
+    kind, when = event.get("event"), event.get("time")
+    if not isinstance(kind, str) or not isinstance(when, str):
         return False
-    wanted = {"StepStarted": ("round",), "BatchLearnt": ("round", "done")}.get(found["event"], ())
-    return datetime.fromisoformat(when).tzinfo is not None and all(
-        isinstance(found.get(key), int) for key in wanted
-    )
+    numbers = [event.get(key) for key in EVENT_NUMBERS.get(kind, ())]
+    has_zone = datetime.fromisoformat(when).tzinfo is not None
+    return has_zone and all(isinstance(number, int) for number in numbers)
 
 
 def _seconds(events: Sequence[Mapping[str, Any]]) -> dict[tuple[int, str], float]:
-    """Return how long each step took, over all sessions: until the next began, or to the last sign of life."""
-    found: defaultdict[tuple[int, str], float] = defaultdict(float)
-    step, began, before = None, None, None
+    """Return how long each step took, by round and step, over all sessions.
+
+    A step lasts until the next one begins; in a session that was killed, until its last event.
+    """
+    seconds: defaultdict[tuple[int, str], float] = defaultdict(float)
+    step, began, last_event = None, None, None
     for event in events:
         kind, now = event["event"], datetime.fromisoformat(event["time"])
-        if kind in ("RunStarted", "StepStarted", "RoundEnded", "RunEnded"):
-            until = before if kind == "RunStarted" else now
-            if step and began and until:
-                found[step] += (until - began).total_seconds()
+        if kind in STEP_BOUNDARIES:
+            ended = last_event if kind == "RunStarted" else now
+            if step and began and ended:
+                seconds[step] += (ended - began).total_seconds()
             step = (int(event["round"]), str(event.get("step"))) if kind == "StepStarted" else None
             began = now
-        before = now
-    return dict(found)
+        last_event = now
+    return dict(seconds)
 
 
 def _losses(events: Sequence[Mapping[str, Any]]) -> dict[int, tuple[tuple[int, float], ...]]:
-    """Return the loss of each batch by round; a batch that a resumed tune learns again counts as it was last."""
-    found: defaultdict[int, dict[int, float]] = defaultdict(dict)
+    """Return the loss of each batch (number, loss) by round.
+
+    A batch that a resumed tune learns again counts as it was last.
+    """
+    by_round: defaultdict[int, dict[int, float]] = defaultdict(dict)
     for event in events:
         if event["event"] == "BatchLearnt" and isinstance(event.get("loss"), int | float):
-            found[event["round"]][event["done"]] = event["loss"]
-    return {number: tuple(sorted(own.items())) for number, own in found.items()}
-
-
-def _about(path: Path) -> Mapping[str, Any]:
-    with suppress(OSError, ValueError):
-        found = parsed(path.read_text("utf-8"))
-        return found if isinstance(found, dict) else {}
-    return {}
+            by_round[event["round"]][event["done"]] = event["loss"]
+    return {number: tuple(sorted(losses.items())) for number, losses in by_round.items()}

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from selfloop_plugins.report.facts import EVENTS, read
 from selfloop_plugins.report.page import page
+from selfloop_plugins.report.run_summary import EVENTS, read_summary
 
 import selfloop
 from selfloop.storage.plain_json import parsed
@@ -32,7 +32,8 @@ LAST = "SELECT decision, max(id) FROM attempts WHERE decision NOT IN ('dropped',
 
 @dataclass(frozen=True)
 class Listed:
-    """A run in the list; `changed` is in seconds since the epoch, `trouble` says why it cannot be read."""
+    """A run in the list; `changed` is in seconds since the epoch, and `trouble` is why it cannot be
+    read, or empty."""
 
     name: str
     model: str = ""
@@ -72,13 +73,13 @@ class Library:
 
         What is not among them is no run, whatever a request says.
         """
-        found = (path.parent.name for path in self._root.glob(f"*/{DATABASE}"))
-        # what is no UTF-8 has no address
-        return sorted(name for name in found if name == encodable(name))
+        names = [path.parent.name for path in self._root.glob(f"*/{DATABASE}")]
+        # a name that is not UTF-8 cannot be part of an address
+        return sorted(name for name in names if name == encodable(name))
 
     def listed(self) -> list[Listed]:
         """Return all runs, the one that changed last first; one that cannot be read says so."""
-        return sorted(map(self._listed, self.names()), key=lambda one: -one.changed)
+        return sorted(map(self._listed, self.names()), key=lambda run: -run.changed)
 
     def _listed(self, name: str) -> Listed:
         try:
@@ -105,12 +106,13 @@ class Library:
         return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
     def search(self, text: str, decision: str) -> list[Hit]:
-        """Return questions that hold `text` in question or answer, and ended as `decision` if one is given."""
-        found: list[Hit] = []
+        """Return questions with `text` in question or answer, and with `decision` unless it is
+        empty."""
+        hits: list[Hit] = []
         for name in self.names():
             with suppress(sqlite3.Error), closing(_open(self._root / name)) as db:
-                found += _hits(db, name, text, decision, HITS - len(found))
-        return found
+                hits += _hits(db, name, text, decision, HITS - len(hits))
+        return hits
 
     def page(self, name: str) -> str:
         """Return a run's page, made again only when something was written since.
@@ -119,8 +121,8 @@ class Library:
         """
         changed = self._changed(name)
         if self._kept is None or self._kept[:2] != (name, changed):
-            made = page(read(self._root / name), live=f"/run/{quote(name, safe='')}/now")
-            self._kept = (name, changed, made)  # one is enough: a run may be large
+            html = page(read_summary(self._root / name), live=f"/run/{quote(name, safe='')}/now")
+            self._kept = (name, changed, html)  # one is enough: a run may be large
         return self._kept[2]
 
     def now(self, name: str) -> dict[str, Any]:
@@ -137,7 +139,7 @@ class Library:
         return {"rounds": rounds, "text": about}
 
     def _state(self, name: str, rounds: int) -> tuple[str, dict[str, Any] | None]:
-        """Return whether a run is done, at work, stopped or failed, and the step that began last."""
+        """Return whether a run is done, at work, stopped or failed, and the last step begun."""
         step, ended = None, ""
         for event in _tail(self._root / name / EVENTS):
             if event.get("event") == "StepStarted":
@@ -184,5 +186,6 @@ def _tail(path: Path) -> Iterator[dict[str, Any]]:
         file.seek(max(0, path.stat().st_size - TAIL))
         for line in file.read().decode("utf-8", "replace").splitlines():
             with suppress(ValueError):
-                if isinstance(found := parsed(line), dict):
-                    yield found
+                event = parsed(line)
+                if isinstance(event, dict):
+                    yield event
