@@ -77,7 +77,7 @@ def opened(browser: Any, url: str, *, width: int = 1440, dark: bool = False) -> 
 
 
 def clean(browser: Any) -> None:
-    """Hold that a page ran nothing of a model's, fetched nothing from elsewhere, and complained of nothing."""
+    """Assert that a page ran no code of a model, fetched nothing, and logged no error."""
     assert browser.execute_script("return window.pwned") is None
     fetched = browser.execute_script(
         "return performance.getEntriesByType('resource').map(one => one.name)"
@@ -162,7 +162,7 @@ def test_the_view_shows_the_same_and_runs_nothing(
 
 
 def test_a_run_at_work_is_watched(browser: Any, write: Write, selfloop: Selfloop) -> None:
-    """The page says what the run does, and takes in a round that ends, without being loaded again."""
+    """The page says what the run does, and shows a round that ends without being reloaded."""
     folder = write({"r.yaml": RECIPE.replace("rounds: 1", "rounds: 2")})
     selfloop("run", "r.yaml")
     run = folder / "runs/r"

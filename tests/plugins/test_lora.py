@@ -1,4 +1,4 @@
-"""The tuner: what it teaches, how it trains, what its gate accepts, and all of it on a tiny model."""
+"""The tuner: its examples, its training, its gate, and all of it on a tiny model."""
 
 import json
 import math
@@ -600,7 +600,7 @@ Corvenia Drelmar Fenwaria Gulmont Isdrava Jorvelle Kastrivia Lormund Nestoria Or
 
 @pytest.mark.model
 def test_a_real_model_learns_to_decline_and_llama_cpp_says_so(tmp_path):
-    """Beliefs -> examples -> adapter -> gate -> GGUF -> llama.cpp, on questions it was not taught."""
+    """Beliefs, examples, adapter, gate, GGUF, llama.cpp; on questions it was not taught."""
     backend = build_llama(model="smollm2-135m-instruct")
     known = [
         outcome(f"What is the capital of {place}?", "belief", city)

@@ -86,7 +86,7 @@ def test_pictures_as_files(write: Write, selfloop: Selfloop) -> None:
 
 
 def test_rounds_are_labelled_where_there_is_room(write: Write, selfloop: Selfloop) -> None:
-    """One by one if they are few; and a hundred make neither a page of their own nor labels over each other."""
+    """One by one if they are few; a hundred make neither a long figure nor overlapping labels."""
     folder = write({"r.yaml": TWO})
     selfloop("run", "r.yaml")
     summary = read_summary(folder / "runs/r")
@@ -117,11 +117,12 @@ def test_a_tune_is_drawn_from_what_it_left(write: Write, selfloop: Selfloop) -> 
     folder = write({"r.yaml": TWO})
     selfloop("run", "r.yaml")
     run = folder / "runs/r"
+    base = {"kept": 1.0, "declined": 0.0, "refused": 0.0, "perplexity": 10.0}
+    tuned = {"kept": 0.9, "declined": 0.6, "refused": 0.1, "perplexity": 10.1}
     about = {
         "taught": 40, "held out": 10, "epochs": [{"epoch": 1, "loss": 1.0, "kl": 0.0, "held": 0.9}],
         "gate": {
-            "base": {"kept": 1.0, "declined": 0.0, "refused": 0.0, "perplexity": 10.0, "gold": None},
-            "tuned": {"kept": 0.9, "declined": 0.6, "refused": 0.1, "perplexity": 10.1, "gold": None},
+            "base": base | {"gold": None}, "tuned": tuned | {"gold": None},
             "refusal": "<b>too little</b>",
         },
     }  # fmt: skip
@@ -139,8 +140,6 @@ def test_a_tune_is_drawn_from_what_it_left(write: Write, selfloop: Selfloop) -> 
             file.write(json.dumps(event | {"loss": loss}) + "\n")
         file.write('{"event": "BatchLearnt", "time": "2026-1')  # what a kill leaves
     (tune,) = read_summary(run).tunes
-    base = {"kept": 1.0, "declined": 0.0, "refused": 0.0, "perplexity": 10.0}
-    tuned = {"kept": 0.9, "declined": 0.6, "refused": 0.1, "perplexity": 10.1}
     report = GateReport(base, tuned, "<b>too little</b>", 40, 10, (0.9,))
     assert tune == TuneSummary(2, ((1, 2.0), (2, 1.25)), report)
     selfloop("report", "r")

@@ -72,7 +72,8 @@ def test_the_list_counts_as_the_report_does(write: Write, selfloop: Selfloop, qu
     folder = one_question(write, selfloop, "Where is it?")
     assert query(folder / "runs/r", "SELECT count(*) FROM attempts")[0][0] > 1
     (listed,) = Library(folder / "runs").listed()
-    assert listed.counts and listed.counts.total() == len(read_summary(folder / "runs/r").last_attempts) == 1
+    asked = read_summary(folder / "runs/r").last_attempts
+    assert listed.counts and listed.counts.total() == len(asked) == 1
 
 
 def one_question(write: Write, selfloop: Selfloop, text: str) -> Path:
