@@ -16,7 +16,9 @@ import click
 from selfloop import hookimpl
 from selfloop.cli.options import FilePath, as_json, run_argument, run_folder, runs_dir
 
+# literals, so that --help imports neither torch nor numpy
 TARGETS = ("adapter", "gguf", "hf", "ollama")
+# as llama.cpp calls them; merge.py has their numbers
 TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0")
 
 

@@ -13,12 +13,15 @@ from selfloop_plugins._torch.adapter import GGUF, WEIGHTS
 from selfloop.records import Adapter
 from selfloop.text.answers import UNKNOWN
 
+# what each kind of export is, as the card begins
 KINDS = {
     "adapter": "A LoRA adapter",
     "hf": "The weights of a model of transformers, with a LoRA adapter in them,",
     "ollama": "A GGUF file for ollama, with a LoRA adapter in its weights,",
 }
+# the library that the hub shows for it
 LIBRARIES = {"adapter": "peft", "hf": "transformers"}
+# figures of the gate, in the order in which the table has them
 GATE_LABELS = {
     "kept": "right answers still given",
     "declined": "wrong answers declined",
@@ -103,6 +106,7 @@ def _loading_blocks(to: str, model: Mapping[str, Any], folder: Path) -> list[str
     if to == "hf":
         load = 'model = AutoModelForCausalLM.from_pretrained("THIS FOLDER", dtype="auto")'
         return [block(_with_import(load), "python")]
+    # an adapter: peft and llama.cpp read different files, and both may be there
     blocks = []
     if (folder / WEIGHTS).is_file():
         source = repr(str(file))

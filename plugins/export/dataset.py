@@ -57,6 +57,7 @@ def _formed(run: "Run", form: Form, only: Collection[Decision], chat: bool) -> l
         return run_rows
     from selfloop.storage.store import declining_as_in
 
+    # the recipe of the run may name patterns of its own by which an answer declines
     convert = _sft_rows if form == "sft" else _preference_rows
     formed: list[Row] = []
     with declining_as_in(run.folder):
@@ -105,14 +106,14 @@ def _write_parquet(part: Path, rows: Sequence[Row]) -> None:
     from selfloop.storage.parquet import save
 
     columns: dict[str, list[Any]] = {}
-    for name in rows[0]:
+    for name in rows[0]:  # all rows have the same columns
         columns[name] = [row[name] for row in rows]
     save(part / f"{SPLIT}.parquet", columns)
 
 
 def _write_hf(part: Path, rows: Sequence[Row]) -> None:
     datasets = _datasets()
-    datasets.disable_progress_bars()
+    datasets.disable_progress_bars()  # selfloop draws its own
     datasets.Dataset.from_list(list(rows)).save_to_disk(str(part))
 
 
@@ -134,6 +135,7 @@ def _is_earlier_dataset(out: Path) -> bool:
     """Return whether a folder is a data set that was written before: it has a card and rows."""
     from selfloop_plugins._shared.output import has_card
 
+    # one file of each format; a card alone could be of a model
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     return bool(names & {f"{SPLIT}.jsonl", f"{SPLIT}.parquet", "dataset_info.json"}) and has_card(
         out
@@ -229,7 +231,7 @@ def command(
             f"has {holds}"
         )
     if to == "hf":
-        _datasets()
+        _datasets()  # a missing package is reported before anything is read
     opened = selfloop.open(run_folder(run, runs))
     out = out or Path(f"{opened.folder.resolve().name}-{form}")
     dataset_rows = _formed(opened, form, only, chat)

@@ -13,7 +13,9 @@ from selfloop.text.answers import UNKNOWN
 if TYPE_CHECKING:
     from selfloop import Run
 
+# the hub's names for what a form is for
 TASKS = {"qa": "question-answering", "sft": "text-generation", "preference": "text-generation"}
+# functions of `datasets` for formats that `load_dataset` does not read
 LOADERS = {"hf": "load_from_disk"}
 # the hub's names for numbers of rows below each limit
 SIZE_CATEGORIES = (
@@ -22,6 +24,7 @@ SIZE_CATEGORIES = (
     (100_000, "10K<n<100K"),
     (1_000_000, "100K<n<1M"),
 )
+# every column that a form may have; the card explains those of its rows
 COLUMNS: Mapping[str, str] = {
     "question": "what the model asked itself, or was given to answer",
     "answer": f'what holds: "{UNKNOWN}" where it was declined',
@@ -60,6 +63,7 @@ def card(run: "Run", form: str, to: str, rows: Sequence[Mapping[str, Any]]) -> s
         threshold = f"of at least {decide.belief:g}"
     else:
         threshold = f"such that {decide.risk:.0%} of a round is wrong"
+    # of all questions of the run, also those that have no row here
     counts = Counter(row["decision"] for row in run.rows(get_args(Decision)))
     parts = [
         front(_front_matter(name, form, to, len(rows))) + f"\n# {code(f'{name}-{form}')}",

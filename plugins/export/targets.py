@@ -62,6 +62,7 @@ def write_export(
         recipe = (folder / RECIPE).read_text(encoding="utf-8")
         about = card(name, to, model, adapter, recipe)
         is_ours = partial(_is_earlier_export, mark=FOLDER_MARKS[to])
+        # before the merge, which may take minutes
         refuse_taken_folder(out, f"export --to {to}", force=force, ours=is_ours)
         with writing(out), atomic.replacing_folder(out) as part:
             write(part)
@@ -73,7 +74,7 @@ def write_export(
         )
         with writing(out), atomic.replacing(out, parents=True) as part:
             write(part)
-        note_written(out, "export")
+        note_written(out, "export")  # by which a later --force knows the file as ours
     return out, adapter
 
 
@@ -92,6 +93,8 @@ def roll_back(folder: Path, number: int) -> Adapter | None:
         adapter = _adapter_of(folder, rounds, number) if number else None
         if adapter:
             _located(folder, adapter)  # raises where its file is gone
+        # each rollback is kept, with the round before which it was made: a rescored round must know
+        # the adapter that it had
         store.pin(rollbacks=[*store.meta().get("rollbacks", ()), (len(rounds), number)])
     return adapter
 

@@ -67,6 +67,7 @@ def report(
 
     RUN is a folder, or a name in --runs.
     The page needs no network and may be sent to anybody. It can be made while the run goes on.
+    Needs the extra `report`.
 
     \b
     Examples:
@@ -114,7 +115,7 @@ def compare(
     """Put two or more runs side by side.
 
     Shows what each found out, at what cost, and where they differ on questions that more than one
-    of them was asked. RUN is a folder, or a name in --runs.
+    of them was asked. The page needs the extra `report`. RUN is a folder, or a name in --runs.
 
     \b
     Example:

@@ -33,6 +33,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+# in the order of the search form
 DECISIONS = ("belief", "undecided", "declined", "failed", "dropped")
 
 
@@ -64,6 +65,8 @@ def serve(root: Path, port: int, *, show: bool) -> None:
 
 def _listening(port: int) -> socket.socket:
     """Return a socket that listens on a port of the loopback address, 0 for any free one."""
+    # bound here and not by uvicorn: so a port that is taken is one clear error, and the address is
+    # known before the server starts
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -100,6 +103,7 @@ def application(library: Library) -> "Starlette":
 
         def answer(request: "Request") -> "Response":
             name = request.path_params["name"]
+            # only names of the list: a path such as ".." is not one
             if name not in library.names():
                 return error_page(f"There is no run {name} here.", 404)
             try:

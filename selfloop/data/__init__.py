@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 MAX_CACHED_BYTES = 64 * 1024**2  # of a file whose rows are kept while a model runs
+# suffixes, by which a format is chosen where the text itself does not show it
 PACKED = (".gz", ".gzip")
 CSV = (".csv", ".tsv", ".tab")
 JSON = (".json", *json_rows.LINES)
@@ -122,6 +123,7 @@ def _raw(path: Path, split: str, question: str, skip_broken: bool) -> Raw:
         return _read_raw(path, split, question, skip_broken)
     if is_stream(path) or status.st_size > MAX_CACHED_BYTES:
         return _read_raw(path, split, question, skip_broken)
+    # a file that was written anew has another stamp, and is read again
     stamp = (str(path.absolute()), status.st_ino, status.st_mtime_ns, status.st_size)
     return _cached_rows(path, stamp, split, question, skip_broken)
 
@@ -142,6 +144,7 @@ def _read_raw(path: Path, split: str, question: str, skip_broken: bool) -> Raw:
         raise files.unreadable(path, error.strerror or str(error)) from error
     except ValueError as error:
         why = str(error)
+        # "FILE, line 3: ..." where the reader names a line, else "FILE: ..."
         join = ", " if why.startswith("line ") else ": "
         raise RecipeError(f"{path}{join}{why:.500}. Mend it, or give another file.") from error
 
@@ -160,6 +163,7 @@ def _folder(path: Path, split: str) -> Raw:
 
 def _file(path: Path, question: str, skip_broken: bool) -> Raw:
     data = files.content(path)
+    # what a file is, is read off its first bytes; a suffix may be wrong
     if data.startswith(files.PARQUET):
         return arrow.parquet(path, data)
     if data.startswith(files.ARROW) or _suffix(path) == ".arrow":
@@ -194,6 +198,7 @@ def _text_rows(path: Path, text: str, question: str) -> Raw:
         if has_header:
             return delimited.read(text, "", is_question)
         return json_rows.read(text, suffix, is_question)
+    # neither JSON nor a header: lines of text, unless the suffix promises something else
     if suffix not in plain_text.SUFFIXES:
         raise RecipeError(f"{path}: files of the kind {suffix} are not read. Give {KINDS}.")
     return plain_text.read(text)

@@ -13,7 +13,9 @@ from typing import Any
 from selfloop.data.raw import Raw, Row
 from selfloop.errors import MissingExtra, RecipeError
 
+# files of a folder that `datasets` saved: of one data set, of one with splits
 STATE, SPLITS = "state.json", "dataset_dict.json"
+# what pyarrow raises for damaged files, beside its own exceptions
 _FAULTS = (
     OSError,
     ValueError,
@@ -64,6 +66,7 @@ def folder(path: Path, split: str) -> Raw:
     files = [
         part.get("filename") for part in state.get("_data_files") or [] if isinstance(part, dict)
     ]
+    # a path in the file could lead out of the folder: only names are taken
     names = [name for name in files if isinstance(name, str) and Path(name).name == name]
     if not names or len(names) < len(files):
         raise RecipeError(
@@ -82,7 +85,7 @@ def _part(path: Path, pyarrow: Any) -> Any:
 def _table(pyarrow: Any, source: Any) -> Any:
     """Return the table of a stream, which is what `datasets` writes, or of a file."""
     ipc = import_module("pyarrow.ipc")
-    beginning = bytes(source.read(6))
+    beginning = bytes(source.read(6))  # a file begins with "ARROW1", a stream with a length
     source.seek(0)
     opened = ipc.open_file(source) if beginning == b"ARROW1" else ipc.open_stream(source)
     return opened.read_all()

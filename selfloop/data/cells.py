@@ -23,6 +23,7 @@ MAX_DIGITS = 4000  # of a number: Python refuses to read 4,300 as an integer
 ANSWER_PARTS = ("value", "text", "texts", "answer", "answers", "aliases", "normalizedaliases")
 NO_ANSWER = "<unk>"  # TriviaQA's test split has this in place of an answer
 
+# one token of a notation: a quoted text, a mark of punctuation, or a word
 _TOKEN = re.compile(
     r"""\s*(?:(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""  # either quote, and its escapes
     r"""|(?P<mark>[\[\](){}:,])|(?P<word>[^\s\[\](){}:,'"]+))""",
@@ -38,6 +39,7 @@ _WORDS = {
     "false": False,
     "False": False,
 }
+# names that may stand before a list or a text: numpy's notation
 _CALLS = {"array", "np.array", "numpy.array", "np.str_", "numpy.str_", "list", "tuple", "set"}
 _CLOSES = {"[": "]", "(": ")", "{": "}"}
 _DESCRIPTION = re.compile(r'\(\s*description\s+(?:"((?:[^"\\]|\\.)*)"|([^()"]*?))\s*\)')
@@ -98,6 +100,7 @@ def _texts_in_text(text: str) -> Iterator[str]:
         for quoted, bare in _DESCRIPTION.findall(text):
             yield (re.sub(r"\\(.)", r"\1", quoted) or bare).strip()
         return
+    # a list in some notation, then texts between bars, then one text
     listed = listed_in(text)
     if listed is not None:
         yield from _texts(listed)
@@ -138,6 +141,7 @@ def evened(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 def _one_type(values: list[Any]) -> list[Any]:
     kinds = {type(value) for value in values if value is not None}
+    # Parquet and Arrow have no integers of more than 64 bits
     whole = all(abs(value) < 2**63 for value in values if isinstance(value, int))
     if kinds in ({str}, {bool}, {float}) or (kinds == {int} and whole):
         return values
@@ -190,6 +194,7 @@ class _Notation:
     def __init__(self, text: str) -> None:
         self._tokens: list[tuple[str, str]] = []
         self._next = 0
+        # all tokens first: a text that is no notation is refused before anything is built
         position, end = 0, len(text.rstrip())
         while position < end:
             token = _TOKEN.match(text, position)
@@ -243,6 +248,7 @@ class _Notation:
             if mark == closes:
                 self._next += 1
                 break
+            # commas may be missing, as in numpy's 'a' 'b', or stand last
             if mark in (",", ":"):
                 self._next += 1
                 colons += mark == ":"
@@ -261,6 +267,7 @@ class _Notation:
         if self._take()[1] != "(":
             raise ValueError("a name stands where a value is wanted")
         value = self._value(depth + 1)
+        # such as dtype=object: skipped
         while self._take()[1] != ")":
             pass
         return value

@@ -8,6 +8,7 @@ from typing import Any
 from selfloop.data.cells import listed_in
 from selfloop.errors import RecipeError, did_you_mean
 
+# usual names, plain (see `plain`), the best first
 QUESTION = (
     *("question", "questions", "question_text", "query", "problem", "utterance", "prompt", "qtext"),
     *("instruction", "input", "q"),
@@ -83,6 +84,7 @@ def chosen(names: Collection[str], wanted: str, where: str) -> str:
     """Return the column that a user names. Raises RecipeError if there is none."""
     if wanted in names or wanted.partition(".")[0] in names:
         return wanted
+    # the user may write it in another case, or with blanks
     same = [name for name in names if plain(name) == plain(wanted)]
     if same:
         return same[0]
@@ -109,6 +111,7 @@ def _within(value: Any, path: Sequence[str]) -> Any:
     if isinstance(value, str):
         value = listed_in(value.strip())  # CSV has a mapping as text
     if isinstance(value, list):
+        # "answers.0" is one item; without a number the path goes on in all items
         if path[0].isdecimal():
             place = int(path[0])
             inner = value[place] if place < len(value) else None

@@ -33,6 +33,7 @@ class BrokenRecord(Exception):
 def delimiter_of(line: str, suffix: str, is_question: Callable[[str], bool]) -> str:
     """Return what separates the columns of a header: with it a column is that of questions, or else
     there are most columns."""
+    # a .tsv is separated by tabs, whatever commas its header has
     order = [*DELIMITERS] if suffix != ".tsv" else ["\t", ",", ";"]
     names = {delimiter: _names(line, delimiter) for delimiter in order}
     for delimiter in order:
@@ -73,6 +74,7 @@ def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
     kind = "one column" if delimiter == ONE_COLUMN else f"separated by {DELIMITERS[delimiter]}"
     raw = Raw(f"CSV, {kind}", "line")
     with _long_cells():
+        # strictly first; only a file that breaks the rules is read line by line, and mended
         records = _sound_records(lines, start + 1, delimiter, len(header))
         if records is None:
             records = list(_mended_records(lines, start + 1, delimiter, len(header)))
@@ -192,6 +194,7 @@ def _record(lines: list[str], place: int, delimiter: str, width: int) -> Record:
                 f"a quote opens here and closes in line {last}, over whole rows. Double it, or "
                 "close it"
             )
+    # no way of reading the quotes fits: take them as text, if the cells come out right
     bare = line.split(delimiter)
     if len(bare) != width and (len(bare) < width or _surplus(bare, width)):
         raise BrokenRecord(
@@ -232,6 +235,7 @@ def _cells(cells: Sequence[str]) -> str:
 @contextmanager
 def _long_cells() -> Iterator[None]:
     """Let the csv module read cells of any length; its limit is one for the whole process."""
+    # the largest value that a C long of 32 bits can hold, as on Windows
     before = csv.field_size_limit(2**31 - 1)
     try:
         yield

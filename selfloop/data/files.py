@@ -14,6 +14,7 @@ from selfloop.errors import RecipeError
 
 STDIN = "-"
 MAX_BYTES = 2 * 1024**3  # of text, unpacked: more does not fit the memory of a laptop as rows
+# first bytes of formats that are read
 GZIP = b"\x1f\x8b"
 PARQUET, ARROW = b"PAR1", b"ARROW1"
 
@@ -30,6 +31,7 @@ NO_DATA = {
     b"\x89PNG": "a picture. Give a file of questions",
     b"version https://git-lfs": "a pointer of Git LFS in place of the data. Fetch it: git lfs pull",
 }
+# a web page in place of the file, which a wrong link gives
 _PAGE = re.compile(rb"\s*<(!doctype html|html)\b", re.IGNORECASE)
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),

@@ -54,6 +54,7 @@ def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         return Raw("JSONL" if suffix in LINES else "JSON", "line")
+    # JSONL if the first line alone is an object and not a whole document of rows
     first = _attempt(lines[0][1])
     if isinstance(first, Mapping) and (len(lines) > 1 or not _holds_rows(first, is_question)):
         return _read_lines(lines)
@@ -120,8 +121,10 @@ def _rows_of(document: Any, is_question: Callable[[str], bool]) -> Raw:
         raise ValueError(f"it holds a single {type(document).__name__}, no rows. Rows are {FORM}")
     if any(map(is_question, document)):
         return _question_object(document, is_question)
+    # pandas, orient="split"
     if isinstance(document.get("columns"), list) and isinstance(document.get("data"), list):
         return _split_table(document["columns"], document["data"])
+    # an object around one list of rows; "features" of the hub's server describes columns
     lists = [name for name, value in document.items() if _is_rows(value) and name != "features"]
     if len(lists) == 1:
         return _array(document[lists[0]])

@@ -161,6 +161,7 @@ def sample(items: Sequence[Any], limit: int | None, seed: int = 0) -> list[Any]:
 def key(text: str) -> str:
     """Return a question as it is compared with others: without letter case, spacing, and the marks
     at its end."""
+    # folding may denormalise a text, so it is normalised twice
     folded = normalize("NFKC", normalize("NFKC", text).casefold())
     return re.sub(r"[\s?？؟.!]+$", "", " ".join(folded.split())) or text
 
@@ -197,6 +198,7 @@ def _parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
             "name it: question_column in the source of a recipe, --question-column for eval and "
             "score."
         )
+    # other programs call a model's answers many things, which mean gold elsewhere
     answer_names = ANSWERED if use == "score" else ANSWER
     answer = chosen(names, wanted.answer, where) if wanted.answer else named(names, answer_names)
     if wanted.answers:
@@ -206,6 +208,7 @@ def _parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
     if answer in gold:
         answer = ""
     pattern = named(names, PATTERN)
+    # for eval, `answer` is gold where nothing else is
     takes_answer = use == "eval" and not wanted.answers and not gold[0] and not pattern
     if takes_answer:
         gold, answer = [answer, *gold], ""
@@ -259,6 +262,7 @@ class _Questions:
     def add(self, number: int, question: Question) -> None:
         """Take a question, or unite its gold answers with those of an earlier one that asks the
         same."""
+        # the same question with another answer to judge is another row
         name = (key(question.text), question.answer)
         earlier = self.by_key.get(name)
         if earlier is None:
