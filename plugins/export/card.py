@@ -50,12 +50,10 @@ def card(name: str, to: str, model: Mapping[str, Any], adapter: Adapter, recipe:
     parts = [
         front(_front_matter(to, model)) + f"\n# {code(f'{name}-{to}')}",
         f'{KINDS[to]} made by selfloop, which teaches a model to say "{UNKNOWN}" where it does '
-        "not know. "
-        f"Base: {made_with(model)}.",
+        f"not know. Base: {made_with(model)}.",
         "## How it was made",
         f"In round {adapter.round} of the run {code(name)}, by this recipe. The adapter's sha256 "
-        "is "
-        f"{code(adapter.sha256)}, its scale {adapter.scale:g}.",
+        f"is {code(adapter.sha256)}, its scale {adapter.scale:g}.",
         block(recipe, "yaml"),
         "## What the gate measured",
         _gate_table(read_gate(folder)),

@@ -82,8 +82,7 @@ def card(run: "Run", form: str, to: str, rows: Sequence[Mapping[str, Any]]) -> s
             [(decision, f"{count:,}") for decision, count in counts.most_common()],
         ),
         f"An answer with a confidence {threshold} is a belief, one of at most {decide.declined:g} "
-        "was declined, and what "
-        "is between them is undecided. The recipe:",
+        "was declined, and what is between them is undecided. The recipe:",
         block((run.folder / RECIPE).read_text(encoding="utf-8"), "yaml"),
         f"## Licence\n\n{LICENCE}",
         f"## Limits\n\n{LIMITS}",

@@ -415,8 +415,7 @@ FIGURES = (
         "topics",
         "Topics",
         "Each area is a topic, as large as it has questions: green is believed, yellow undecided, "
-        "blue declined. "
-        "The figures say how many are believed.",
+        "blue declined. The figures say how many are believed.",
         map_of_topics,
     ),
     ReportFigure(
@@ -435,16 +434,15 @@ FIGURES = (
         "risk",
         "Risk and coverage",
         "The share wrong if only the surest are answered. The dashed line takes the confidences "
-        "at their word: "
-        "it says nothing of the truth.",
+        "at their word: it says nothing of the truth.",
         risk_coverage,
     ),
     ReportFigure(
         "gates",
         "What each tune changed",
         "On held-out questions that it asked itself, each weighed by how likely its answer is "
-        "right: right answers "
-        "kept, right answers now declined, wrong ones declined. Lines are 95 % intervals.",
+        "right: right answers kept, right answers now declined, wrong ones declined. Lines are "
+        "95 % intervals.",
         gates,
     ),
     ReportFigure(

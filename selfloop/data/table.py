@@ -187,58 +187,68 @@ class _Parts(NamedTuple):
 
 
 def _parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
+    """Return which column is what.
+
+    Raises RecipeError, with the columns there are, where one that `use` needs is missing.
+    """
     names = raw.columns()
     if not names:
         raise RecipeError(f"{where}: its rows have no columns. Give a file that has some.")
+    listed = f"{', '.join(names):.300}"
     question = chosen(names, wanted.question, where) if wanted.question else named(names, QUESTION)
     if not question:
         raise RecipeError(
-            f"{where}: no column of questions is known among {', '.join(names):.300}. Call it "
-            "`question`, or "
+            f"{where}: no column of questions is known among {listed}. Call it `question`, or "
             "name it: question_column in the source of a recipe, --question-column for eval and "
             "score."
         )
+    gold, answer = _answer_columns(names, where, use, wanted)
+    gold = [name for name in dict.fromkeys(gold) if name and name != question]
+    pattern = named(names, PATTERN)
+    if use == "eval" and not gold and not pattern:
+        raise RecipeError(
+            f"{where}: there are no gold answers in it, only {listed}. Call their column "
+            "`answers`, or name it: answers_column in the source of a recipe, --answers-column "
+            "for eval."
+        )
+    if use == "score" and not answer:
+        raise RecipeError(
+            f"{where}: there is no column of answers to score, only {listed}. Call it `answer`, "
+            "or name it: --answer-column NAME."
+        )
+    return _Parts(
+        question=question,
+        gold=tuple(gold),
+        answer=answer,
+        pattern=pattern,
+        topic=named(names, TOPIC),
+        impossible=named(names, IMPOSSIBLE),
+        semicolons={"best_answer", "correct_answers"} <= set(map(plain, names)),
+    )
+
+
+def _answer_columns(
+    names: Sequence[str], where: str, use: Use, wanted: Columns
+) -> tuple[list[str], str]:
+    """Return the columns of gold answers, and the one of answers to judge; empty names for those
+    that are missing."""
     # other programs call a model's answers many things, which mean gold elsewhere
     answer_names = ANSWERED if use == "score" else ANSWER
     answer = chosen(names, wanted.answer, where) if wanted.answer else named(names, answer_names)
     if wanted.answers:
         gold = [chosen(names, wanted.answers, where)]
     else:
-        gold = [named(names, GOLD), *(named(names, [name]) for name in MORE_GOLD)]
+        gold = [named(names, GOLD)]
+        for name in MORE_GOLD:
+            gold.append(named(names, [name]))
     if answer in gold:
         answer = ""
-    pattern = named(names, PATTERN)
-    # for eval, `answer` is gold where nothing else is
-    takes_answer = use == "eval" and not wanted.answers and not gold[0] and not pattern
-    if takes_answer:
-        gold, answer = [answer, *gold], ""
-    elif use == "eval":
-        answer = ""
-    gold = [name for name in dict.fromkeys(gold) if name and name != question]
-    semicolons = {"best_answer", "correct_answers"} <= {plain(name) for name in names}
-    parts = _Parts(
-        question,
-        tuple(gold),
-        answer,
-        pattern,
-        named(names, TOPIC),
-        named(names, IMPOSSIBLE),
-        semicolons,
-    )
-    if use == "eval" and not gold and not pattern:
-        raise RecipeError(
-            f"{where}: there are no gold answers in it, only {', '.join(names):.300}. Call their "
-            "column "
-            "`answers`, or name it: answers_column in the source of a recipe, --answers-column "
-            "for eval."
-        )
-    if use == "score" and not answer:
-        raise RecipeError(
-            f"{where}: there is no column of answers to score, only {', '.join(names):.300}. Call "
-            "it `answer`, or name "
-            "it: --answer-column NAME."
-        )
-    return parts
+    if use != "eval":
+        return gold, answer
+    # nothing is judged in the model's place; `answer` is gold where nothing else is
+    if not wanted.answers and not gold[0] and not named(names, PATTERN):
+        gold.insert(0, answer)
+    return gold, ""
 
 
 # --- rows to questions

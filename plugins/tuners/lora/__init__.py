@@ -36,21 +36,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Lora(LoraSettings):
-    """Train a LoRA of `rank` to decline each question as likely as its answer is wrong, and else to
-    answer as before.
+    """Train a LoRA adapter that makes the model decline what it would likely answer wrongly.
 
-    What is answered is learnt as the base distributes it behind the recipe's prompt
-    (self-distillation), in that prompt and in the bare question alike. `keep` is the share of right
-    answers, as the detectors expect them among questions that are not trained on, which must not
-    give way to declining. With `declined` only so many of the declined questions are taught as make
-    up that share, and with `match` first those like a known one in form. `kl` weighs the divergence
-    from the base on text that it wrote itself. With `preference` (DPO's beta) it is not learnt how
-    likely declining is, but whether it is preferred to answering. The adapter is taken if, on
-    questions that were never trained on, it keeps more answers and declines more than the base
-    together, and if the perplexity of the base's own text rises by no more than the share
-    `perplexity`. It is refused too if it does worse than the base on the questions of the file
-    `gold`, as the source `dataset` reads it, where a wrong answer costs what a right one brings;
-    nothing else is done with them.
+    Each question is taught with the probability, as the verifiers estimate it, that its answer is
+    correct: so likely the model shall answer it, and else decline. The answer itself is learnt from
+    the base model's own distribution behind the recipe's prompt (self-distillation), in that prompt
+    and in the bare question, so that nothing but declining changes.
+
+    `keep` is the share of correct answers that the tuned model must still give, on questions that
+    are not trained on. `declined` limits the declined questions to this share of all that are
+    taught; with `match`, those that are like a known question in form come first. `kl` weighs the
+    divergence from the base on text that the base wrote. With `preference` (DPO's beta) the model
+    learns whether to prefer declining, not how likely it is.
+
+    The adapter is accepted if it keeps more answers and declines more wrong ones than the base,
+    both together, on questions that were never trained on, and if the perplexity of the base's own
+    text rises by at most the share `perplexity`. With a file of `gold` questions, read as by the
+    source `dataset`, it must also do no worse than the base on these; a wrong answer costs as much
+    as a correct one earns. Gold questions are used for nothing else.
     """
 
     def __post_init__(self) -> None:
@@ -105,8 +108,8 @@ def _refuse_several_processes() -> None:
     if processes != "1":
         raise RecipeError(
             f"this process is one of {processes}, and each would play a run of its own: the loop "
-            "and its tuner run in one. "
-            "Launch it by itself, or with: accelerate launch --num_processes 1"
+            "and its tuner run in one. Launch it by itself, or with: accelerate launch "
+            "--num_processes 1"
         )
 
 

@@ -161,7 +161,7 @@ def _summed_loss(
 
 
 def decline_odds(logits: torch.Tensor, decline_token: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the log-odds of declining, and the logsumexp of the other tokens, both (positions,)."""
+    """Return the log-odds of declining, and the logsumexp of all else, both (positions,)."""
     mask = torch.zeros_like(logits[0])
     mask[decline_token] = -math.inf
     others = (logits + mask).logsumexp(-1)
