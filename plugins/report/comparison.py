@@ -18,7 +18,7 @@ from selfloop.text.display import printable
 
 from ._packages import require_packages
 from .figures import DECISIONS
-from .page import embedded_figures, render, tiles
+from .page import embedded_figures, render_page, tiles
 from .run_summary import RunSummary
 
 SIDE_BY_SIDE = ("rounds", "growth", "confidence", "risk", "reliability", "gates")  # figures
@@ -104,7 +104,7 @@ def _run_figures(run: RunSummary) -> dict[str, str]:
         "questions": f"{asked:,}",
     }
     for decision in DECISIONS:
-        count = run.count(decision)
+        count = run.count_decision(decision)
         figures[decision] = f"{count:,} ({count / asked:.0%})" if asked else "0"
     figures["dropped"] = f"{sum(ended.count('dropped') for ended in run.rounds):,}"
     figures["adapters"] = str(sum(ended.adapter is not None for ended in run.rounds))
@@ -156,7 +156,7 @@ def _run_answer(attempt: Attempt | None) -> RunAnswer:
 def print_comparison(comparison: Comparison, *, as_json: bool) -> None:
     """Print a comparison: the table, and the first questions that differ."""
     if as_json:
-        click.echo(json.dumps(_plain(comparison), indent=2))
+        click.echo(json.dumps(_comparison_data(comparison), indent=2))
         return
     rows = []
     for label, values in comparison.rows:
@@ -177,7 +177,7 @@ def print_comparison(comparison: Comparison, *, as_json: bool) -> None:
             click.echo(f"    {confidence} {answer.decision:9} {printable(name)}: {text}")
 
 
-def _plain(comparison: Comparison) -> dict[str, Any]:
+def _comparison_data(comparison: Comparison) -> dict[str, Any]:
     return {
         "runs": [str(run.folder) for run in comparison.runs],
         "figures": {label: list(values) for label, values in comparison.rows},
@@ -203,7 +203,7 @@ def _page(comparison: Comparison) -> str:
         row = [column.get(name) for column in columns]
         if any(row):
             figure_rows.append(row)
-    return render(
+    return render_page(
         "compare.html",
         "none.js",
         "compare",

@@ -101,7 +101,7 @@ def _svg_file(figure: "Figure", name: str) -> str:
     return file.getvalue()
 
 
-def save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure as a file of its own, PNG or SVG by its suffix, on white.
 
     Raises StoreError for the disk.

@@ -14,7 +14,7 @@ from selfloop_plugins.commands.beliefs import Change
 
 from selfloop.history import Past
 
-from .figure_style import COLOURS, new_figure, save, styled
+from .figure_style import COLOURS, new_figure, save_figure, styled
 from .run_summary import RunSummary
 from .topics import Topic, topics_of
 
@@ -62,7 +62,7 @@ class ReportFigure:
     draw: "Callable[[RunSummary], Figure | None]"
 
 
-def rounds(run: RunSummary) -> "Figure | None":
+def round_counts(run: RunSummary) -> "Figure | None":
     """Draw how many questions of each round had which decision."""
     if not run.rounds:
         return None
@@ -400,7 +400,7 @@ FIGURES = (
         "rounds",
         "What each round came to",
         "Questions by what became of them. Dropped ones were never answered.",
-        rounds,
+        round_counts,
     ),
     ReportFigure(
         "growth", "What it knows", "Every question asked so far, as it was decided last.", growth
@@ -486,6 +486,6 @@ def save_all(run: RunSummary, folder: Path, suffix: str) -> list[Path]:
     paths = []
     for report_figure, drawing in draw_all(run):
         path = folder / f"{report_figure.name}.{suffix}"
-        save(drawing, path)
+        save_figure(drawing, path)
         paths.append(path)
     return paths

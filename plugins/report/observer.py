@@ -34,12 +34,12 @@ class Reporter:
         # a report of many rounds takes longer: the time since the last one must be worth it
         is_due = self._last_took <= MAX_TIME_SHARE * (monotonic() - self._last_written)
         if isinstance(event, RunEnded) or (isinstance(event, RoundEnded) and is_due):
-            self._write()
+            self._write_report()
 
     def close(self) -> None:
         """Do nothing: every file was written whole."""
 
-    def _write(self) -> None:
+    def _write_report(self) -> None:
         from .page import REPORT, write_page
         from .run_summary import read_summary
 

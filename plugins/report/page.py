@@ -68,7 +68,7 @@ def page(run: RunSummary, live: str = "") -> str:
         sections[section] = [figures[name] for name in names if name in figures]
     beliefs = sorted(run.past.beliefs, key=lambda belief: -belief.confidence)
     declined = [attempt for _, attempt in run.last_attempts if attempt.decision == "declined"]
-    return render(
+    return render_page(
         "run.html",
         "run.js",
         "report",
@@ -107,7 +107,7 @@ def is_report(path: Path) -> bool:
         return path.name == REPORT and b" \xc2\xb7 selfloop</title>" in file.read(HEAD)
 
 
-def render(template: str, script: str, command: str, **values: Any) -> str:
+def render_page(template: str, script: str, command: str, **values: Any) -> str:
     """Return a template filled in, with every value escaped, its style and its script.
 
     A content security policy forbids every other script, by the hash of this one. `command` is
@@ -143,7 +143,7 @@ def tiles(run: RunSummary) -> list[tuple[str, str, str]]:
     tokens = sum(tokens for _, tokens in run.spent.values())
     rows = [(f"{len(run.past.beliefs):,}", "believed", "belief")]
     for decision in DECISIONS[1:]:
-        rows.append((f"{run.count(decision):,}", decision, decision))
+        rows.append((f"{run.count_decision(decision):,}", decision, decision))
     rows.append((f"{len(run.rounds)} of {run.rounds_planned}", "rounds", ""))
     rows.append((f"{tokens:,}", "tokens written", ""))
     if run.seconds:

@@ -102,7 +102,7 @@ class RunSummary:
             has_gold = any(judged(attempt.question, "") is not None for _, attempt in self.answered)
             return evaluate(self.rounds) if has_gold else None
 
-    def count(self, decision: str) -> int:
+    def count_decision(self, decision: str) -> int:
         """Return how many questions were last decided so."""
         return sum(attempt.decision == decision for _, attempt in self.last_attempts)
 
@@ -125,7 +125,7 @@ def _summary(folder: Path, store: Store) -> RunSummary:
         model=NO_MODEL | meta.get("model", {}),
         recipe=(folder / RECIPE).read_text("utf-8", "replace"),
         decide=decide,
-        rounds_planned=_whole(recipe.get("rounds"), len(rounds)),
+        rounds_planned=_int_or(recipe.get("rounds"), len(rounds)),
         rounds=rounds,
         early_failures=store.lost(0),
         sessions=store.sessions(),
@@ -143,7 +143,7 @@ def _recipe(folder: Path) -> tuple[Mapping[str, Any], Decide]:
     return {}, Decide()
 
 
-def _whole(value: object, otherwise: int) -> int:
+def _int_or(value: object, otherwise: int) -> int:
     return value if isinstance(value, int) else otherwise
 
 

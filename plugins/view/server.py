@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 from selfloop_plugins.report._packages import require_packages
-from selfloop_plugins.report.page import render
+from selfloop_plugins.report.page import render_page
 
 from selfloop.errors import MissingExtra, RecipeError, SelfloopError, StoreError
 from selfloop.text.display import printable
@@ -93,7 +93,9 @@ def application(library: Library) -> "Starlette":
         raise MissingExtra("starlette", "view", "selfloop view") from error
 
     def error_page(text: str, status: int) -> "Response":
-        return HTMLResponse(render("wrong.html", "none.js", "view", text=text), status, HEADERS)
+        return HTMLResponse(
+            render_page("wrong.html", "none.js", "view", text=text), status, HEADERS
+        )
 
     def for_run(respond: Callable[[str], "Response"]) -> "Callable[[Request], Response]":
         """Return a handler of requests about one run, by a function of its name.
@@ -101,7 +103,7 @@ def application(library: Library) -> "Starlette":
         It answers with an error page for a run that does not exist, or cannot be read.
         """
 
-        def answer(request: "Request") -> "Response":
+        def handle(request: "Request") -> "Response":
             name = request.path_params["name"]
             # only names of the list: a path such as ".." is not one
             if name not in library.names():
@@ -111,7 +113,7 @@ def application(library: Library) -> "Starlette":
             except SelfloopError as error:
                 return error_page(str(error), 500)
 
-        return answer
+        return handle
 
     def run(name: str) -> "Response":
         return HTMLResponse(library.page(name), headers=HEADERS)
@@ -123,7 +125,7 @@ def application(library: Library) -> "Starlette":
         text = request.query_params.get("text", "")
         decision = request.query_params.get("decision", "")
         is_search = bool(text or decision in DECISIONS)
-        page = render(
+        page = render_page(
             "runs.html",
             "none.js",
             "view",

@@ -77,7 +77,7 @@ def read(
     wanted = wanted or Columns()
     raw = _raw(path, split, wanted.question, skip_broken)
     table = questions_table(raw, str(path), use, wanted, skip_broken=skip_broken, source=source)
-    return _named(table, source)
+    return _with_source(table, source)
 
 
 def read_hub(name: str, split: str = "") -> Table:
@@ -104,7 +104,7 @@ def rows(path: Path, split: str = "") -> list[dict[str, Any]]:
     return [dict(row.cells) for row in raw.rows]
 
 
-def _named(table: Table, source: str) -> Table:
+def _with_source(table: Table, source: str) -> Table:
     """Return the table with questions that say where they come from."""
     if source:
         return table

@@ -34,14 +34,14 @@ def parquet(path: Path, data: bytes | None = None) -> Raw:
     reader = import_module("pyarrow.parquet")
     with _refusing(path, pyarrow):
         table = reader.read_table(path if data is None else pyarrow.BufferReader(data))
-        return _rows(table, "Parquet")
+        return _rows_of_table(table, "Parquet")
 
 
 def file(path: Path, data: bytes) -> Raw:
     """Return the rows of an Arrow file or stream."""
     pyarrow = _pyarrow(path)
     with _refusing(path, pyarrow):
-        return _rows(_table(pyarrow, pyarrow.BufferReader(data)), "Arrow")
+        return _rows_of_table(_read_table(pyarrow, pyarrow.BufferReader(data)), "Arrow")
 
 
 def is_saved(folder: Path) -> bool:
@@ -74,15 +74,15 @@ def folder(path: Path, split: str) -> Raw:
         )
     parts = [_part(path / name, pyarrow) for name in names]
     with _refusing(path, pyarrow):
-        return _rows(pyarrow.concat_tables(parts), "a folder of `datasets`")
+        return _rows_of_table(pyarrow.concat_tables(parts), "a folder of `datasets`")
 
 
 def _part(path: Path, pyarrow: Any) -> Any:
     with _refusing(path, pyarrow):
-        return _table(pyarrow, pyarrow.BufferReader(path.read_bytes()))
+        return _read_table(pyarrow, pyarrow.BufferReader(path.read_bytes()))
 
 
-def _table(pyarrow: Any, source: Any) -> Any:
+def _read_table(pyarrow: Any, source: Any) -> Any:
     """Return the table of a stream, which is what `datasets` writes, or of a file."""
     ipc = import_module("pyarrow.ipc")
     beginning = bytes(source.read(6))  # a file begins with "ARROW1", a stream with a length
@@ -116,7 +116,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _rows(table: Any, form: str) -> Raw:
+def _rows_of_table(table: Any, form: str) -> Raw:
     table.validate(full=True)  # offsets that point outside of a damaged file would end the process
     names = table.column_names
     for name in names:

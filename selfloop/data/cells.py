@@ -79,10 +79,10 @@ def texts(value: Any) -> list[str]:
 
     Raises ValueError for a mapping without a part that holds answers.
     """
-    return [text for text in dict.fromkeys(_texts(value)) if text]
+    return [text for text in dict.fromkeys(_each_text(value)) if text]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _each_text(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield from _texts_in_text(value.strip())
     elif isinstance(value, Mapping):
@@ -90,7 +90,7 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple | set):
         for item in value:
             nested = isinstance(item, list | tuple | Mapping)
-            yield from _texts(item) if nested else [text_of(item)]
+            yield from _each_text(item) if nested else [text_of(item)]
     else:
         yield text_of(value)
 
@@ -103,7 +103,7 @@ def _texts_in_text(text: str) -> Iterator[str]:
     # a list in some notation, then texts between bars, then one text
     listed = listed_in(text)
     if listed is not None:
-        yield from _texts(listed)
+        yield from _each_text(listed)
         return
     parts = [part.strip() for part in text.split("|")]
     yield from parts if all(parts) else [text]  # "|x|" and "a||b" are no lists
@@ -118,7 +118,7 @@ def _texts_of_parts(parts: Mapping[Any, Any]) -> Iterator[str]:
             f"an answer is a mapping of {names:.80}, and none of these is known to hold answers"
         )
     for name in known:
-        for text in _texts(by_name[name]):
+        for text in _each_text(by_name[name]):
             if text != NO_ANSWER:
                 yield text
 
@@ -208,19 +208,19 @@ class _Notation:
 
         Raises ValueError for anything else than a list or a mapping.
         """
-        value = self._value(0)
+        value = self._read_value(0)
         if self._next < len(self._tokens):
             raise ValueError("there is more after the list")
         return value
 
-    def _take(self) -> tuple[str, str]:
+    def _next_token(self) -> tuple[str, str]:
         if self._next >= len(self._tokens):
             raise ValueError("the list is cut off")
         self._next += 1
         return self._tokens[self._next - 1]
 
-    def _value(self, depth: int) -> Any:
-        kind, token = self._take()
+    def _read_value(self, depth: int) -> Any:
+        kind, token = self._next_token()
         if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
         if kind == "quoted":
@@ -253,7 +253,7 @@ class _Notation:
                 self._next += 1
                 colons += mark == ":"
                 continue
-            items.append(self._value(depth + 1))
+            items.append(self._read_value(depth + 1))
         if colons and (
             closes != "}"
             or len(items) != 2 * colons
@@ -264,11 +264,11 @@ class _Notation:
 
     def _called(self, depth: int) -> Any:
         """Return the first argument of `array(...)`; the others say which type it has."""
-        if self._take()[1] != "(":
+        if self._next_token()[1] != "(":
             raise ValueError("a name stands where a value is wanted")
-        value = self._value(depth + 1)
+        value = self._read_value(depth + 1)
         # such as dtype=object: skipped
-        while self._take()[1] != ")":
+        while self._next_token()[1] != ")":
             pass
         return value
 

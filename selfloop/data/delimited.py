@@ -35,7 +35,7 @@ def delimiter_of(line: str, suffix: str, is_question: Callable[[str], bool]) -> 
     there are most columns."""
     # a .tsv is separated by tabs, whatever commas its header has
     order = [*DELIMITERS] if suffix != ".tsv" else ["\t", ",", ";"]
-    names = {delimiter: _names(line, delimiter) for delimiter in order}
+    names = {delimiter: _header_cells(line, delimiter) for delimiter in order}
     for delimiter in order:
         if any(map(is_question, names[delimiter])):
             return delimiter if len(names[delimiter]) > 1 else ONE_COLUMN
@@ -43,7 +43,7 @@ def delimiter_of(line: str, suffix: str, is_question: Callable[[str], bool]) -> 
     return most if len(names[most]) > 1 else ONE_COLUMN
 
 
-def _names(line: str, delimiter: str) -> list[str]:
+def _header_cells(line: str, delimiter: str) -> list[str]:
     with _long_cells():
         try:
             cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
@@ -54,7 +54,7 @@ def _names(line: str, delimiter: str) -> list[str]:
 
 def is_header(line: str, is_question: Callable[[str], bool]) -> bool:
     """Return whether a line names columns, one of them that of the questions."""
-    return any(any(map(is_question, _names(line, delimiter))) for delimiter in DELIMITERS)
+    return any(any(map(is_question, _header_cells(line, delimiter))) for delimiter in DELIMITERS)
 
 
 def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
@@ -70,7 +70,7 @@ def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
     if separator and start + 1 < len(lines) and separator[1] in DELIMITERS:
         start += 1
     delimiter = delimiter_of(lines[start], suffix, is_question)
-    header = _header(_names(lines[start], delimiter))
+    header = _header(_header_cells(lines[start], delimiter))
     kind = "one column" if delimiter == ONE_COLUMN else f"separated by {DELIMITERS[delimiter]}"
     raw = Raw(f"CSV, {kind}", "line")
     with _long_cells():

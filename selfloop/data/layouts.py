@@ -17,15 +17,15 @@ def flattened(document: Any) -> Raw | None:
     if isinstance(trivia, list) and any(
         isinstance(item, Mapping) and "Question" in item for item in trivia
     ):
-        return _rows("trivia_qa", "TriviaQA's JSON", _trivia_qa(trivia))
+        return _layout_rows("trivia_qa", "TriviaQA's JSON", _trivia_qa(trivia))
     if isinstance(squad, list) and any(
         isinstance(item, Mapping) and "paragraphs" in item for item in squad
     ):
-        return _rows("squad", "SQuAD's JSON", _squad(squad))
+        return _layout_rows("squad", "SQuAD's JSON", _squad(squad))
     return None
 
 
-def _rows(layout: str, form: str, items: Iterator[Cells | str]) -> Raw:
+def _layout_rows(layout: str, form: str, items: Iterator[Cells | str]) -> Raw:
     raw = Raw(form, "row", layout=layout)
     for number, item in enumerate(items, 1):
         if isinstance(item, str):
@@ -74,7 +74,7 @@ def _squad_questions(article: Cells, paragraph: Any) -> Iterator[Cells | str]:
             yield "this is no question of SQuAD"
 
 
-def named(columns: Mapping[str, str], lists: bool) -> str:
+def layout_of(columns: Mapping[str, str], lists: bool) -> str:
     """Return which data set has columns of these (plain) names, an empty string for none that is
     known.
 

@@ -36,7 +36,7 @@ def read(text: str) -> Raw:
         if bare != line:
             marked.append(number)
         texts.append((number, bare))
-    counted = _list_numbers([_number(bare) for _, bare in texts])
+    counted = _list_numbers([_leading_number(bare) for _, bare in texts])
     for (number, bare), is_counted in zip(texts, counted, strict=True):
         if is_counted:
             bare = _NUMBER.sub("", bare, count=1).strip()
@@ -60,7 +60,7 @@ def _without_marks(line: str) -> str:
     return line
 
 
-def _number(line: str) -> int | None:
+def _leading_number(line: str) -> int | None:
     number = _NUMBER.match(line)
     return int(number[1]) if number and number.end() < len(line) else None
 

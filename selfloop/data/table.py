@@ -24,8 +24,8 @@ from selfloop.data.columns import (
     Columns,
     cell,
     chosen,
-    named,
-    plain,
+    column_named,
+    plain_name,
 )
 from selfloop.data.raw import Broken, Raw, Row, places
 from selfloop.errors import RecipeError
@@ -128,7 +128,7 @@ class Table:
             others += ", ..."
         return f"Columns: {', '.join(parts)}" + (f"; kept beside them: {others}" if others else "")
 
-    def plain(self) -> dict[str, Any]:
+    def plain_name(self) -> dict[str, Any]:
         """Return the account as data, as `eval.json` has it under `data`."""
         return {
             "file": self.where,
@@ -186,7 +186,7 @@ class _Parts(NamedTuple):
         return {name for name in names if "." not in name}
 
 
-def _parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
+def _column_parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
     """Return which column is what.
 
     Raises RecipeError, with the columns there are, where one that `use` needs is missing.
@@ -195,7 +195,9 @@ def _parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
     if not names:
         raise RecipeError(f"{where}: its rows have no columns. Give a file that has some.")
     listed = f"{', '.join(names):.300}"
-    question = chosen(names, wanted.question, where) if wanted.question else named(names, QUESTION)
+    question = (
+        chosen(names, wanted.question, where) if wanted.question else column_named(names, QUESTION)
+    )
     if not question:
         raise RecipeError(
             f"{where}: no column of questions is known among {listed}. Call it `question`, or "
@@ -204,7 +206,7 @@ def _parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
         )
     gold, answer = _answer_columns(names, where, use, wanted)
     gold = [name for name in dict.fromkeys(gold) if name and name != question]
-    pattern = named(names, PATTERN)
+    pattern = column_named(names, PATTERN)
     if use == "eval" and not gold and not pattern:
         raise RecipeError(
             f"{where}: there are no gold answers in it, only {listed}. Call their column "
@@ -221,9 +223,9 @@ def _parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
         gold=tuple(gold),
         answer=answer,
         pattern=pattern,
-        topic=named(names, TOPIC),
-        impossible=named(names, IMPOSSIBLE),
-        semicolons={"best_answer", "correct_answers"} <= set(map(plain, names)),
+        topic=column_named(names, TOPIC),
+        impossible=column_named(names, IMPOSSIBLE),
+        semicolons={"best_answer", "correct_answers"} <= set(map(plain_name, names)),
     )
 
 
@@ -234,19 +236,21 @@ def _answer_columns(
     that are missing."""
     # other programs call a model's answers many things, which mean gold elsewhere
     answer_names = ANSWERED if use == "score" else ANSWER
-    answer = chosen(names, wanted.answer, where) if wanted.answer else named(names, answer_names)
+    answer = (
+        chosen(names, wanted.answer, where) if wanted.answer else column_named(names, answer_names)
+    )
     if wanted.answers:
         gold = [chosen(names, wanted.answers, where)]
     else:
-        gold = [named(names, GOLD)]
+        gold = [column_named(names, GOLD)]
         for name in MORE_GOLD:
-            gold.append(named(names, [name]))
+            gold.append(column_named(names, [name]))
     if answer in gold:
         answer = ""
     if use != "eval":
         return gold, answer
     # nothing is judged in the model's place; `answer` is gold where nothing else is
-    if not wanted.answers and not gold[0] and not named(names, PATTERN):
+    if not wanted.answers and not gold[0] and not column_named(names, PATTERN):
         gold.insert(0, answer)
     return gold, ""
 
@@ -330,14 +334,14 @@ def questions_table(
         )
     used = parts.used()
     names = raw.columns()
-    by_plain_name = {plain(name): name for name in names}
+    by_plain_name = {plain_name(name): name for name in names}
     return Table(
         where=where,
         form=raw.form,
         unit=raw.unit,
         rows=count,
         questions=tuple(questions.by_key.values()),
-        layout=raw.layout or layouts.named(by_plain_name, questions.has_answer_lists),
+        layout=raw.layout or layouts.layout_of(by_plain_name, questions.has_answer_lists),
         use=use,
         columns=_columns_by_part(parts, questions),
         others=tuple(name for name in names if name not in used),
@@ -359,7 +363,7 @@ def _parts_or_refusal(
             raise RecipeError(_refusal(where, raw.unit, raw.broken, count))
         raise RecipeError(f"{where}: there is no row in it. Give a file that has some.")
     try:
-        return _parts(raw, where, use, wanted)
+        return _column_parts(raw, where, use, wanted)
     except RecipeError:
         if raw.broken and not skip_broken:
             raise RecipeError(_refusal(where, raw.unit, raw.broken, count)) from None
@@ -371,7 +375,7 @@ def _read_rows(raw: Raw, parts: _Parts, use: Use, source: str) -> _Questions:
     questions = _Questions(raw)
     for row in raw.rows:
         try:
-            _take(questions, row, parts, use, source)
+            _take_row(questions, row, parts, use, source)
         except RecursionError:
             questions.broken.append(Broken(row.number, "it is nested too deeply"))
         except ValueError as error:
@@ -407,7 +411,7 @@ def _columns_by_part(parts: _Parts, questions: _Questions) -> dict[str, str]:
     return {part: column for part, column in columns.items() if column}
 
 
-def _take(questions: _Questions, row: Row, parts: _Parts, use: Use, source: str) -> None:
+def _take_row(questions: _Questions, row: Row, parts: _Parts, use: Use, source: str) -> None:
     """Add the question of a row, or note why it has none.
 
     Raises ValueError for a row that is broken.
@@ -465,7 +469,7 @@ def _answers(questions: _Questions, row: Row, parts: _Parts) -> tuple[list[str],
         value = cell(row.cells, column)
         if is_cut_list(value):
             questions.cut_lists.append(row.number)
-        questions.has_answer_lists |= plain(column) == "answer" and is_list(value)
+        questions.has_answer_lists |= plain_name(column) == "answer" and is_list(value)
         gold += _semicolons(value) if parts.semicolons and isinstance(value, str) else texts(value)
     answer = cell(row.cells, parts.answer) if parts.answer else None
     if not is_nothing(answer) and is_list(answer):

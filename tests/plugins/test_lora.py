@@ -547,7 +547,7 @@ BASE = GateFigures(kept=0.9, declined=0.0, refused=0.0, perplexity=10.0, gold=(0
 def test_the_gate(tuned, why):
     gate = Gate(BASE, tuned, 0.02)
     assert why in gate.refusal and bool(gate.refusal) == bool(why)
-    assert json.loads(json.dumps(gate.plain()))["bound"] == 0.02
+    assert json.loads(json.dumps(gate.figures()))["bound"] == 0.02
 
 
 def test_the_gate_says_its_result_in_a_line():

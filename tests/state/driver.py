@@ -75,14 +75,14 @@ class Filed:
         weights = {"a": torch.nn.Parameter(torch.arange(6.0))}
         optimizer = torch.optim.AdamW(weights.values(), lr=0.1)
         folder, name = tuning.folder / "checkpoint", str(tuning.round)
-        done, best = checkpoint.resume(folder, name, weights, optimizer)
+        done, best = checkpoint.load_checkpoint(folder, name, weights, optimizer)
         for epoch in range(len(done) + 1, 3):
             optimizer.zero_grad()
             (weights["a"] ** 2).sum().backward()
             optimizer.step()
             best = checkpoint.copied(weights)
             done.append(checkpoint.EpochResult(epoch, float(best["a"].sum()), 0.0, 0.0))
-            checkpoint.save(folder, name, done, weights, best, optimizer)
+            checkpoint.save_checkpoint(folder, name, done, weights, best, optimizer)
         atomic.write_text(tuning.folder / "gate.json", json.dumps([one.loss for one in done]))
         path = tuner._write_adapter(Saved(best), tuning.folder, None)
         return Adapter(str(path), models.sha256(path), tuning.round)

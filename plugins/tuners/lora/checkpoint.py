@@ -40,7 +40,7 @@ class EpochResult:
     held_out_loss: float
     decline_bias: float = 0.0
 
-    def plain(self) -> dict[str, float]:
+    def figures(self) -> dict[str, float]:
         """Return the figures under the names that `gate.json` has for them."""
         return {
             "epoch": self.epoch,
@@ -69,7 +69,7 @@ def restore(weights: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tens
             parameter.copy_(values[name])
 
 
-def save(
+def save_checkpoint(
     folder: Path,
     training: str,
     epochs: Sequence[EpochResult],
@@ -94,7 +94,7 @@ def save(
         save_file(tensors, file, metadata={STATE: json.dumps(state)})
 
 
-def resume(
+def load_checkpoint(
     folder: Path,
     training: str,
     weights: Mapping[str, torch.Tensor],

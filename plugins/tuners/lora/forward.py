@@ -27,7 +27,7 @@ def logits_of(model: Any, states: torch.Tensor) -> torch.Tensor:
     return head(base_model(model))(states)
 
 
-def hidden_states(
+def last_hidden_states(
     model: Any, texts: Sequence[tuple[int, ...]], positions: Sequence[Sequence[int]]
 ) -> torch.Tensor:
     """Return the last hidden states at some positions of each text: (positions of all texts,

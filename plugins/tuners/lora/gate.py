@@ -102,7 +102,7 @@ class Gate:
             f"text {self.perplexity_rise:+.1%}"
         )
 
-    def plain(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """Return the figures as data."""
         return {
             "base": asdict(self.base),

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
 
-from .forward import base_model, hidden_states, logits_of
+from .forward import base_model, last_hidden_states, logits_of
 from .tokenized import TokenizedExample
 
 # positions whose logits exist at a time: with 262,144 tokens, 34 MB for each tensor of that size
@@ -80,7 +80,7 @@ def answer_loss(
     """
     targets = _target_tokens(batch)
     positions = [example.answer_positions for example in batch]
-    states = hidden_states(model, [example.tokens for example in batch], positions)
+    states = last_hidden_states(model, [example.tokens for example in batch], positions)
     distilled = [teacher[example.teacher_text] for example in batch if example.num_distilled]
     teacher_rows = torch.cat(distilled or [states.new_zeros(0)])
     # Backpropagate in two stages, so that the logits of few positions exist at a time. First from
@@ -222,7 +222,7 @@ def teacher_states(
         for start in range(0, len(texts), batch_size):
             batch = texts[start : start + batch_size]
             positions = [range(prompt_lengths[text] - 1, len(text)) for text in batch]
-            states = hidden_states(model, batch, positions)
+            states = last_hidden_states(model, batch, positions)
             parts = torch.split(states, [len(wanted) for wanted in positions])
             by_text |= zip(batch, parts, strict=True)
     return by_text
@@ -236,7 +236,7 @@ def kl_references(model: Any, texts: Sequence[tuple[int, ...]]) -> list[KlRefere
         for text in texts:
             positions = range(KL_STRIDE - 1, len(text), KL_STRIDE)
             if positions:
-                states = hidden_states(model, [text], [positions])
+                states = last_hidden_states(model, [text], [positions])
                 references.append(KlReference(text, tuple(positions), states))
     return references
 
@@ -251,5 +251,5 @@ def kl_to_base(model: Any, references: Sequence[KlReference]) -> torch.Tensor:
         base = log_softmax(logits_of(model, base_states), -1)
     texts = [reference.tokens for reference in references]
     positions = [reference.positions for reference in references]
-    tuned = log_softmax(logits_of(model, hidden_states(model, texts, positions)), -1)
+    tuned = log_softmax(logits_of(model, last_hidden_states(model, texts, positions)), -1)
     return kl_div(tuned, base, log_target=True, reduction="batchmean")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .forward import hidden_states, logits_of
+from .forward import last_hidden_states, logits_of
 from .losses import TeacherStates, answer_loss
 from .tokenized import TokenizedExample
 
@@ -32,7 +32,7 @@ def greedy_answers(
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
         positions = [example.answer_positions for example in batch]
-        states = hidden_states(model, [example.tokens for example in batch], positions)
+        states = last_hidden_states(model, [example.tokens for example in batch], positions)
         likeliest = logits_of(model, states).argmax(-1).tolist()
         first = 0  # row of this example's first answer token
         for example in batch:
@@ -50,7 +50,7 @@ def perplexity(model: Any, texts: Sequence[tuple[int, ...]]) -> float:
     model.eval()
     logprobs: list[float] = []
     for text in texts:
-        states = hidden_states(model, [text], [range(len(text) - 1)])
+        states = last_hidden_states(model, [text], [range(len(text) - 1)])
         distributions = logits_of(model, states).log_softmax(-1)  # (tokens - 1, vocabulary)
         next_tokens = torch.tensor(text[1:], device=distributions.device)[:, None]
         logprobs += distributions.gather(1, next_tokens)[:, 0].tolist()
@@ -68,7 +68,7 @@ def decline_margins(
     for start in range(0, len(examples), batch_size):
         batch = examples[start : start + batch_size]
         prompts = [example.tokens[: example.answer_start] for example in batch]
-        states = hidden_states(model, prompts, [[len(prompt) - 1] for prompt in prompts])
+        states = last_hidden_states(model, prompts, [[len(prompt) - 1] for prompt in prompts])
         logits = logits_of(model, states)
         declining = logits[:, decline_token].clone()
         logits[:, decline_token] = -math.inf

@@ -87,7 +87,7 @@ def train(
     weights = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=settings.rate, weight_decay=0.0)
     training_id = _fingerprint(data, settings)
-    epochs, best = checkpoint.resume(folder, training_id, weights, optimizer)
+    epochs, best = checkpoint.load_checkpoint(folder, training_id, weights, optimizer)
     if _continues(epochs, settings):
         loop = _Loop(wrapped, optimizer, data, settings, on_batch)
         while _continues(epochs, settings):
@@ -95,7 +95,7 @@ def train(
             if result.held_out_loss <= min(_held_out_losses(epochs), default=math.inf):
                 best = checkpoint.copied(weights)
             epochs.append(result)
-            checkpoint.save(folder, training_id, epochs, weights, best, optimizer)
+            checkpoint.save_checkpoint(folder, training_id, epochs, weights, best, optimizer)
             on_epoch(result)
     checkpoint.restore(weights, best)
     wrapped.eval()
@@ -143,7 +143,7 @@ class _Loop:
             # not before the first step: an untrained model does not decline yet
             if step > 0 and number % update_period == 0:
                 decline_bias += self._bias_change()
-            loss, kl = self._step(step, settings.epochs * len(batches), batch, decline_bias)
+            loss, kl = self._train_step(step, settings.epochs * len(batches), batch, decline_bias)
             losses.append(loss)
             divergences.append(kl)
         after = held_out_loss(
@@ -156,7 +156,7 @@ class _Loop:
         )
         return EpochResult(len(earlier) + 1, _mean(losses), _mean(divergences), after, decline_bias)
 
-    def _step(
+    def _train_step(
         self, step: int, steps: int, batch: Sequence[TokenizedExample], decline_bias: float
     ) -> tuple[float, float]:
         """Learn one batch; return its loss, and the KL to the base on neutral text."""

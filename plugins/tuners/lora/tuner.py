@@ -75,7 +75,7 @@ def tune(tuning: Tuning, settings: LoraSettings, gold: Sequence[Question]) -> Ad
     if as_gguf:
         refuse_other(backend.loaded.model.config)
 
-    prompts = [partial(_request, tuning, name) for name in PROMPTS]
+    prompts = [partial(_prompt_request, tuning, name) for name in PROMPTS]
     vocabulary = backend.loaded.vocabulary
     examples = tokenize_all(vocabulary, taught, prompts, random.Random(tuning.seed))
     # one half of the held-out questions is the gate's, the other sets the decline bias
@@ -89,7 +89,7 @@ def tune(tuning: Tuning, settings: LoraSettings, gold: Sequence[Question]) -> Ad
     gate_texts, training_texts = texts[:GATE_TEXTS], texts[GATE_TEXTS:]
     wrapped = _wrap(backend.loaded.model, settings.rank, seed)
 
-    def measured(name: str) -> GateFigures:
+    def measure_model(name: str) -> GateFigures:
         with progress.task(f"measuring {name}"):
             figures = measure(
                 wrapped,
@@ -100,7 +100,7 @@ def tune(tuning: Tuning, settings: LoraSettings, gold: Sequence[Question]) -> Ad
             )
             return replace(figures, gold=_gold_shares(backend, prompts, gold))
 
-    base = measured("the base")  # an adapter changes nothing before it is trained
+    base = measure_model("the base")  # an adapter changes nothing before it is trained
     with _naming(tuning.folder):
         epochs = train(
             wrapped,
@@ -110,13 +110,13 @@ def tune(tuning: Tuning, settings: LoraSettings, gold: Sequence[Question]) -> Ad
             partial(_log_epoch, settings.epochs),
             tuning.tell,
         )
-        gate = Gate(base, measured("the adapter"), settings.perplexity)
+        gate = Gate(base, measure_model("the adapter"), settings.perplexity)
         write_gate(
             tuning.folder,
             taught=len(taught),
             held_out=len(held_out),
-            epochs=[epoch.plain() for epoch in epochs],
-            gate=gate.plain(),
+            epochs=[epoch.figures() for epoch in epochs],
+            gate=gate.figures(),
         )
         if gate.refusal:
             raise ModelError(
@@ -189,7 +189,7 @@ def neutral_texts(backend: Transformers, seed: int) -> list[tuple[int, ...]]:
     return texts
 
 
-def _request(tuning: Tuning, prompt_name: str, question: str) -> Request:
+def _prompt_request(tuning: Tuning, prompt_name: str, question: str) -> Request:
     prompt = tuning.prompt(prompt_name, question=question)
     return Request(prompt, open_turn=is_open(prompt))
 
