@@ -128,7 +128,7 @@ class Table:
             others += ", ..."
         return f"Columns: {', '.join(parts)}" + (f"; kept beside them: {others}" if others else "")
 
-    def plain_name(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, Any]:
         """Return the account as data, as `eval.json` has it under `data`."""
         return {
             "file": self.where,

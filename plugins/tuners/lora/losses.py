@@ -100,7 +100,7 @@ def answer_loss(
             preference,
         ) / len(targets)
         if loss.requires_grad:
-            loss.backward()  # frees this piece's logits
+            torch.autograd.backward(loss)  # frees this piece's logits
         total += loss.detach()
     if cut_states.grad is None:
         return total

@@ -111,7 +111,7 @@ def tokenize(
         tokens=(*prompt, *answer),
         answer_start=len(prompt),
         p_correct=example.p_correct,
-        teacher_prompt=teacher_prompt,
+        teacher_prompt=tuple(teacher_prompt),
         # of "I don't know" only the beginning is distilled, where declining is left out anyway
         num_distilled=1 if unknown else len(answer),
         only_likeliest=example.p_correct >= 0.5,

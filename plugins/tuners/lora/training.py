@@ -175,7 +175,7 @@ class _Loop:
         kl = loss.new_zeros(())
         if self.references:
             kl = kl_to_base(self.wrapped, self._references_of(step))
-        (loss + settings.kl * kl).backward()
+        torch.autograd.backward(loss + settings.kl * kl)
         value = loss.item()
         if not math.isfinite(value):
             raise ModelError(
