@@ -30,7 +30,7 @@ from selfloop_plugins import models
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
-from selfloop_plugins.tuners.lora import build, tuner
+from selfloop_plugins.tuners.lora import Lora, tuner
 
 from selfloop import Past, Tuning
 from selfloop.config.prompts import Prompts
@@ -87,7 +87,7 @@ def main() -> None:
     if options.rounds:
         few = tuple(one for one in past.outcomes if one.round <= options.rounds)
         past = replace(past, rounds=options.rounds, outcomes=few)
-    tuner.neutral = cache_by_seed(tuner.neutral)
+    tuner.neutral_texts = cache_by_seed(tuner.neutral_texts)
     backend = LlamaCpp(Path(file), threads=options.threads)
     asked = {label: questions(options.data / f"{label}.jsonl")[: options.limit] for label in SETS}
     base = {
@@ -143,7 +143,7 @@ def tune(
 ) -> dict[str, Any]:
     """Train an adapter of one kind into `folder`; return what the tuner says of it."""
     chosen = tuple(one for one in past.outcomes if variant.rounds(one.round, past.rounds))
-    made = build(threads=options.threads, **{"perplexity": 10.0, **RECIPE, **variant.options})
+    made = Lora(threads=options.threads, **{"perplexity": 10.0, **RECIPE, **variant.options})
     # all that the tuner asks of it
     backend: Any = SimpleNamespace(describe=lambda: SimpleNamespace(file=file))
     prompt = partial(Prompts([PROMPTS]).render, chat=False)

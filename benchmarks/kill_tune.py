@@ -173,7 +173,7 @@ def child(name: str, runs: str, point: str, after: str) -> None:
         return inner
 
     # neutral text is most of a small tune, and is not what is killed
-    tuner.TEXTS, tuner.LENGTH = 24, 16
+    tuner.NEUTRAL_TEXTS, tuner.NEUTRAL_TOKENS = 24, 16
     tuner.Gate.refusal = ""  # type: ignore[assignment,method-assign]  # so few lessons may teach nothing
     load, save = Pipeline.load_adapter, Store.save_round
 
@@ -185,7 +185,10 @@ def child(name: str, runs: str, point: str, after: str) -> None:
         save(self, ended)
         left("swap")
 
-    tuner.train, tuner._written = timed("train", tuner.train), timed("write", tuner._written)
+    tuner.train, tuner._write_adapter = (
+        timed("train", tuner.train),
+        timed("write", tuner._write_adapter),
+    )
     Pipeline.load_adapter, Store.save_round = swapped, stored  # type: ignore[method-assign]
     there = folder / runs / "tuned"
     words = (

@@ -10,8 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from generate import cpu
-from selfloop_plugins.report.facts import read
-from selfloop_plugins.report.page import written
+from selfloop_plugins.report.page import write_page
+from selfloop_plugins.report.run_summary import read_summary
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from test_browser import FLAGS, large
@@ -31,7 +31,7 @@ def main() -> None:
         with TemporaryDirectory() as folder:
             run = large(Path(folder) / "run", count)
             start = time.monotonic()
-            path = written(read(run), Path(folder) / "page.html")
+            path = write_page(read_summary(run), Path(folder) / "page.html")
             wrote = time.monotonic() - start
             start = time.monotonic()
             browser.get(path.as_uri())

@@ -181,21 +181,20 @@ def opened(name: str, dtype: str) -> tuple[Any, Any]:
 
 def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
     """Return as many examples as the steps take, of a run's lessons or of made-up ones."""
-    from selfloop_plugins.tuners.lora.lessons import Lesson
-    from selfloop_plugins.tuners.lora.lessons import lessons as taught_by
-    from selfloop_plugins.tuners.lora.tuner import example
+    from selfloop_plugins.tuners.lora.tokenized import tokenize
+    from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
 
     from selfloop import Request
     from selfloop.storage.store import Store
 
     if options.run:
         store = Store(options.run, write=False)
-        taught, _ = taught_by(store.past(), declined=None, match=True, seed=SEED)
+        taught, _ = training_examples(store.past(), decline_share=None, match_form=True, seed=SEED)
         store.close()
     else:
         answers = ("Paris", "the golden eagle", "Old Velmorian", "King Harald the First")
         taught = [
-            Lesson(text, answers[i % 4], 0.1 if i % 3 else 0.9)
+            TrainingExample(text, answers[i % 4], 0.1 if i % 3 else 0.9)
             for i, text in enumerate(questions((options.steps + 1) * BATCH))
         ]
     texts = [
@@ -206,7 +205,7 @@ def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
     some = random.Random(SEED).sample(texts, min(len(texts), (options.steps + 1) * BATCH))
     asked = [(one, Request(text)) for one, text in some]
     return [
-        example(vocabulary, one, request, request, unknown=one.chance < 0.5)
+        tokenize(vocabulary, one, request, request, unknown=one.p_correct < 0.5)
         for one, request in asked
     ]
 
@@ -214,11 +213,11 @@ def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
 def by_us(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
     """Train with the tuner's loop, for one epoch."""
     from selfloop_plugins.tuners.lora import training
+    from selfloop_plugins.tuners.lora.settings import LoraSettings
+    from selfloop_plugins.tuners.lora.tokenized import batches_of_like_length
 
     whole = contender == WHOLE
-    settings = training.Settings(
-        epochs=1, batch=BATCH, rate=RATE, kl=1.0 if whole else 0.0, seed=SEED
-    )
+    settings = LoraSettings(epochs=1, batch=BATCH, rate=RATE, kl=1.0 if whole else 0.0)
     some = examples if whole else hard(examples)
     tokens = [token for one in examples for token in one.tokens]
     neutral = [tuple(tokens[i * 64 : i * 64 + 64]) for i in range(16)]
@@ -229,32 +228,34 @@ def by_us(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
         losses.append(loss)
 
     with TemporaryDirectory() as folder:
-        training.train(
-            wrapped, some, (), neutral, settings, Path(folder) / "one", lambda one: None, learnt
-        )
+        data = training.TrainingData(some, (), neutral, seed=SEED)
+        training.train(wrapped, data, settings, Path(folder) / "one", lambda one: None, learnt)
     return Ran(
         ends,
         losses,
-        [sum(len(one.tokens) for one in batch) for batch in training.batches(some, BATCH, SEED)],
+        [
+            sum(len(one.tokens) for one in batch)
+            for batch in batches_of_like_length(some, BATCH, SEED)
+        ],
     )
 
 
 def hard(examples: Sequence[Any]) -> list[Any]:
     """Return the examples with nothing but the answer to be learnt: what `labels` can say."""
-    return [replace(one, chance=None, own=0) for one in examples]
+    return [replace(one, p_correct=None, num_distilled=0) for one in examples]
 
 
 def by_trainer(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
     """Train with transformers' Trainer, for one epoch."""
     import torch
     import transformers as T
-    from selfloop_plugins.tuners.lora import training
+    from selfloop_plugins.tuners.lora.tokenized import batches_of_like_length
+    from selfloop_plugins.tuners.lora.training import set_learning_rate
 
-    groups = training.batches(hard(examples), BATCH, SEED)
+    groups = batches_of_like_length(hard(examples), BATCH, SEED)
     if contender == TRAINER:
         mixed = random.Random(SEED).sample(hard(examples), len(examples))
         groups = [mixed[i : i + BATCH] for i in range(0, len(mixed), BATCH)]
-    settings = training.Settings(epochs=1, batch=BATCH, rate=RATE, seed=SEED)
     optimizer = torch.optim.AdamW(
         [p for p in wrapped.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0
     )
@@ -268,7 +269,7 @@ def by_trainer(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
         def step(self) -> None:
             ends.append(time.perf_counter())
             self.step_number += 1
-            training._set_rate(optimizer, settings, self.step_number, len(groups))
+            set_learning_rate(optimizer, RATE, self.step_number, len(groups))
 
         def get_last_lr(self) -> list[float]:
             return [group["lr"] for group in optimizer.param_groups]
@@ -284,7 +285,7 @@ def by_trainer(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
             return self.accelerator.prepare(loader)
 
     rates: Any = Rates()
-    training._set_rate(optimizer, settings, 0, len(groups))
+    set_learning_rate(optimizer, RATE, 0, len(groups))
     with TemporaryDirectory() as folder:
         arguments = T.TrainingArguments(
             folder, per_device_train_batch_size=BATCH, num_train_epochs=1, seed=SEED, report_to=[],
@@ -307,7 +308,9 @@ def collated(batch: Sequence[Any]) -> dict[str, Any]:
         gap = longest - len(one.tokens)
         rows["input_ids"].append([*one.tokens, *[0] * gap])
         rows["attention_mask"].append([1] * len(one.tokens) + [0] * gap)
-        rows["labels"].append([-100] * one.start + [*one.tokens[one.start :]] + [-100] * gap)
+        rows["labels"].append(
+            [-100] * one.answer_start + [*one.tokens[one.answer_start :]] + [-100] * gap
+        )
     return {name: torch.tensor(part) for name, part in rows.items()}
 
 

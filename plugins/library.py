@@ -15,9 +15,9 @@ from selfloop.records import Decision
 def compare(folders: Sequence[Path]) -> RunComparison:
     """Return the comparison of the runs in these folders. Raises StoreError."""
     from selfloop_plugins.report import comparison
-    from selfloop_plugins.report.facts import read
+    from selfloop_plugins.report.run_summary import read_summary
 
-    compared = comparison.of([read(folder) for folder in folders])
+    compared = comparison.compare_runs([read_summary(folder) for folder in folders])
     questions = []
     for shared in compared.shared:
         answers = [
@@ -41,9 +41,9 @@ def export(
 
     Raises SelfloopError.
     """
-    from selfloop_plugins.export.targets import written
+    from selfloop_plugins.export.targets import write_export
 
-    path, adapter = written(folder, to, out, kind=weights, number=round, force=force)
+    path, adapter = write_export(folder, to, out, kind=weights, number=round, force=force)
     return path, adapter.round
 
 

@@ -98,16 +98,16 @@ from selfloop.text.display import printable
 # Plugins are imported each time that `selfloop` starts: click's options and the library, which
 # needs pydantic, must not be imported with them.
 LAZY = {
-    "Run": "selfloop.library",
+    "Run": "selfloop.api.runs",
     "as_json": "selfloop.cli.options",
-    "run": "selfloop.library",
+    "run": "selfloop.api.runs",
     "run_argument": "selfloop.cli.options",
     "run_folder": "selfloop.cli.options",
     "runs_dir": "selfloop.cli.options",
 }
 if TYPE_CHECKING:
+    from selfloop.api.runs import Run, run
     from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
-    from selfloop.library import Run, run
 else:
 
     def __getattr__(name: str) -> Any:

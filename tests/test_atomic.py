@@ -233,7 +233,7 @@ ALLOWED = {
     ),
     "selfloop/storage/store.py": ({"np.save"}, "into memory"),
     "selfloop/storage/parquet.py": ({"write_table"}, "into atomic.replacing"),
-    "plugins/report/canvas.py": ({"savefig"}, "into atomic.replacing, or into memory"),
+    "plugins/report/figure_style.py": ({"savefig"}, "into atomic.replacing, or into memory"),
     "plugins/export/dataset.py": (
         {"open w", "write_text", "save_to_disk"},
         "into atomic.replacing_folder",

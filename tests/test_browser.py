@@ -18,8 +18,8 @@ from conftest import RECIPE, Selfloop
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.keys import Keys
-from selfloop_plugins.report.facts import read
-from selfloop_plugins.report.page import written
+from selfloop_plugins.report.page import write_page
+from selfloop_plugins.report.run_summary import read_summary
 
 from selfloop import Attempt, Completion, Question, Round, Score, Verdict
 from selfloop.storage.run_folder import RECIPE as RECIPE_FILE
@@ -77,7 +77,7 @@ def opened(browser: Any, url: str, *, width: int = 1440, dark: bool = False) -> 
 
 
 def clean(browser: Any) -> None:
-    """Hold that a page ran nothing of a model's, fetched nothing from elsewhere, and complained of nothing."""
+    """Assert that a page ran no code of a model, fetched nothing, and logged no error."""
     assert browser.execute_script("return window.pwned") is None
     fetched = browser.execute_script(
         "return performance.getEntriesByType('resource').map(one => one.name)"
@@ -162,7 +162,7 @@ def test_the_view_shows_the_same_and_runs_nothing(
 
 
 def test_a_run_at_work_is_watched(browser: Any, write: Write, selfloop: Selfloop) -> None:
-    """The page says what the run does, and takes in a round that ends, without being loaded again."""
+    """The page says what the run does, and shows a round that ends without being reloaded."""
     folder = write({"r.yaml": RECIPE.replace("rounds: 1", "rounds: 2")})
     selfloop("run", "r.yaml")
     run = folder / "runs/r"
@@ -227,7 +227,7 @@ def full(number: int, k: int) -> Attempt:
 
 
 def test_ten_thousand_attempts(browser: Any, work: Path) -> None:
-    path = written(read(large(work / "runs/large", 10_000)), work / "large.html")
+    path = write_page(read_summary(large(work / "runs/large", 10_000)), work / "large.html")
     assert path.stat().st_size < 15_000_000
     start = time.monotonic()
     opened(browser, path.as_uri())
@@ -238,7 +238,7 @@ def test_ten_thousand_attempts(browser: Any, work: Path) -> None:
 
 
 def test_the_list_is_used_by_keyboard(reports: None, browser: Any, work: Path) -> None:
-    path = written(read(large(work / "runs/large", 200)), work / "large.html")
+    path = write_page(read_summary(large(work / "runs/large", 200)), work / "large.html")
     opened(browser, path.as_uri())
     search = browser.find_element("name", "text")
     search.send_keys("number 3-1")
@@ -260,7 +260,7 @@ def test_the_list_is_used_by_keyboard(reports: None, browser: Any, work: Path) -
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
 def test_it_fits_and_can_be_read(browser: Any, work: Path, width: int, dark: bool) -> None:
-    path = written(read(large(work / "runs/large", 200)), work / "large.html")
+    path = write_page(read_summary(large(work / "runs/large", 200)), work / "large.html")
     opened(browser, path.as_uri(), width=width, dark=dark)
     assert fits(browser)
     ink, paper = browser.execute_script(

@@ -1,4 +1,4 @@
-"""The one reader of question data: every format alike, nothing left out in silence, and the faults it was made for."""
+"""The reader of question data: all formats alike, every row accounted for, and known faults."""
 
 import gzip
 import importlib.util
@@ -332,7 +332,7 @@ def test_refusals_name_the_line_and_what_to_do(
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "MOST_BYTES", 1000)
+    monkeypatch.setattr(files, "MAX_BYTES", 1000)
     with pytest.raises(RecipeError, match="holds more than"):
         read(tmp_path, "a.csv.gz", gzip.compress(b"a" * 100_000, mtime=0))
 
@@ -513,7 +513,8 @@ NAMED = {
     "squad.parquet": READERS.parquet_bytes(READERS.pa.Table.from_pylist([SQUAD])),
     "python.csv": f"question,answers\n{KNOWN},\"['Lutetia', 'Paris']\"\n",
     "bars.csv": f"question,answers\n{KNOWN},Lutetia|Paris\n",
-    "stray.tsv": f'question\tanswers\n"{KNOWN}\tParis\nA France?\tParis\nB France?\tParis\nC France?\tParis\n',
+    "stray.tsv": f'question\tanswers\n"{KNOWN}\tParis\n'
+    "A France?\tParis\nB France?\tParis\nC France?\tParis\n",
     "semicolon.csv": f"question;answer\n{KNOWN};Paris\n",
     "commas.csv": f"question,answers\n,,\n{KNOWN},Paris\n",
     "long.csv": f"question,answers\n{KNOWN},Paris\nA France?,{'x' * 200_000}|Paris\n",

@@ -15,7 +15,7 @@ from conftest import Selfloop
 from selfloop_plugins._decoding.tasks import GenerateTask
 from selfloop_plugins._shared.echoes import echoes
 from selfloop_plugins.export.dataset import rows
-from selfloop_plugins.tuners.lora.lessons import lessons
+from selfloop_plugins.tuners.lora.training_examples import training_examples
 
 from selfloop.config.prompts import Prompt, Prompts, continued
 from selfloop.errors import NothingAnswered
@@ -1018,7 +1018,7 @@ def test_no_answer_is_taught() -> None:
     ]
     thoughts = [believed(f"When was day {i}?", "<think>") for i in range(60)]
     past = Past().with_attempts([*known, *unknown, *thoughts])
-    taught, held = lessons(past, declined=None, match=False, seed=0)
+    taught, held = training_examples(past, decline_share=None, match_form=False, seed=0)
     assert {lesson.answer.split()[0] for lesson in (*taught, *held)} == {"Author", "I"}
     assert len(taught) + len(held) == 120
 

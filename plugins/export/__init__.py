@@ -16,7 +16,9 @@ import click
 from selfloop import hookimpl
 from selfloop.cli.options import FilePath, as_json, run_argument, run_folder, runs_dir
 
+# literals, so that --help imports neither torch nor numpy
 TARGETS = ("adapter", "gguf", "hf", "ollama")
+# as llama.cpp calls them; merge.py has their numbers
 TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0")
 
 
@@ -59,13 +61,15 @@ def export(
       selfloop export honest-gemma --to ollama --type q8_0
       selfloop export runs/honest-gemma --to adapter --round 3 --out my-adapter
     """
-    from .targets import written
+    from .targets import write_export
 
     if kind and to not in ("gguf", "ollama"):
         raise click.UsageError(
             f"--type is for --to gguf and ollama; --to {to} keeps the weights as they are"
         )
-    path, adapter = written(run_folder(run, runs), to, out, kind=kind, number=number, force=force)
+    path, adapter = write_export(
+        run_folder(run, runs), to, out, kind=kind, number=number, force=force
+    )
     if as_json:
         click.echo(json.dumps({"path": str(path), "to": to, "round": adapter.round}))
         return
@@ -94,16 +98,14 @@ def rollback(run: str, number: int, runs: Path, as_json: bool) -> None:
     Example:
       selfloop rollback honest-gemma --to 0
     """
-    from .targets import rolled_back
+    from .targets import roll_back
 
-    adapter = rolled_back(run_folder(run, runs), number)
+    adapter = roll_back(run_folder(run, runs), number)
     if as_json:
         click.echo(json.dumps({"round": number, "adapter": adapter.path if adapter else None}))
         return
-    click.echo(
-        "In effect: "
-        f"{f'the adapter of round {adapter.round}, {adapter.path}' if adapter else 'the base'}"
-    )
+    active = f"the adapter of round {adapter.round}, {adapter.path}" if adapter else "the base"
+    click.echo(f"In effect: {active}")
 
 
 @hookimpl

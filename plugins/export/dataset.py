@@ -17,21 +17,19 @@ from selfloop.errors import MissingExtra, SelfloopError, did_you_mean
 from selfloop.records import Decision
 from selfloop.storage import atomic
 from selfloop.text.answers import UNKNOWN, declines
-from selfloop.text.units import plural
 
 if TYPE_CHECKING:
     from selfloop import Run
 
 Row = dict[str, Any]
 Form = Literal["qa", "sft", "preference"]
-HOLDS: dict[
-    Form, tuple[Decision, ...]
-] = {  # what a form can hold; of a question that is undecided nothing is to be learnt
+# the decisions that a form can hold; of an undecided question nothing can be learnt
+DECISIONS: dict[Form, tuple[Decision, ...]] = {
     "qa": get_args(Decision),
     "sft": ("belief", "declined"),
     "preference": ("belief", "declined"),
 }
-UNASKED = ("dropped", "failed")  # what is left out unless it is asked for
+UNASKED = ("dropped", "failed")  # decisions that are left out unless --only names them
 SPLIT = "train"  # the name that loaders expect of a data set's only part
 
 
@@ -53,55 +51,70 @@ def rows(
 
 
 def _formed(run: "Run", form: Form, only: Collection[Decision], chat: bool) -> list[Row]:
-    wanted = only or [decision for decision in HOLDS[form] if decision not in UNASKED]
-    found = run.rows(wanted)
+    decisions = only or [decision for decision in DECISIONS[form] if decision not in UNASKED]
+    run_rows = run.rows(decisions)
     if form == "qa":
-        return found
+        return run_rows
     from selfloop.storage.store import declining_as_in
 
-    make = _taught if form == "sft" else _preferred
+    # the recipe of the run may name patterns of its own by which an answer declines
+    convert = _sft_rows if form == "sft" else _preference_rows
+    formed: list[Row] = []
     with declining_as_in(run.folder):
-        return [_messages(row) if chat else row for one in found for row in make(one)]
+        for run_row in run_rows:
+            formed.extend(convert(run_row))
+    return [_messages(row) for row in formed] if chat else formed
 
 
-def _taught(row: Row) -> Iterator[Row]:
+def _sft_rows(row: Row) -> Iterator[Row]:
+    """Yield the answer that is believed, or that declines."""
     yield {"prompt": row["question"], "completion": row["answer"]}
 
 
-def _preferred(row: Row) -> Iterator[Row]:
+def _preference_rows(row: Row) -> Iterator[Row]:
+    """Yield the better of draft and declining above the other; nothing where the draft declines by
+    itself, or is not an answer."""
     # its patterns take a while to compile, which --help must not pay
     from selfloop.text.nonanswers import non_answer
 
-    if not declines(row["drafted"]) and non_answer(row["question"], row["drafted"]) is None:
-        right, wrong = (
-            (row["answer"], UNKNOWN) if row["decision"] == "belief" else (UNKNOWN, row["drafted"])
-        )
-        yield {"prompt": row["question"], "chosen": right, "rejected": wrong}
+    if declines(row["drafted"]) or non_answer(row["question"], row["drafted"]) is not None:
+        return
+    if row["decision"] == "belief":
+        yield {"prompt": row["question"], "chosen": row["answer"], "rejected": UNKNOWN}
+    else:
+        yield {"prompt": row["question"], "chosen": UNKNOWN, "rejected": row["drafted"]}
 
 
 def _messages(row: Row) -> Row:
-    said = {name: "user" if name == "prompt" else "assistant" for name in row}
-    return {name: [{"role": said[name], "content": text}] for name, text in row.items()}
+    """Return a row of texts as one of chat messages: the prompt is the user's."""
+    messages: Row = {}
+    for name, text in row.items():
+        role = "user" if name == "prompt" else "assistant"
+        messages[name] = [{"role": role, "content": text}]
+    return messages
 
 
 # --- writing them
 
 
-def _jsonl(part: Path, found: Sequence[Row]) -> None:
+def _write_jsonl(part: Path, rows: Sequence[Row]) -> None:
     with (part / f"{SPLIT}.jsonl").open("w", encoding="utf-8", newline="\n") as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _parquet(part: Path, found: Sequence[Row]) -> None:
+def _write_parquet(part: Path, rows: Sequence[Row]) -> None:
     from selfloop.storage.parquet import save
 
-    save(part / f"{SPLIT}.parquet", {name: [row[name] for row in found] for name in found[0]})
+    columns: dict[str, list[Any]] = {}
+    for name in rows[0]:  # all rows have the same columns
+        columns[name] = [row[name] for row in rows]
+    save(part / f"{SPLIT}.parquet", columns)
 
 
-def _hf(part: Path, found: Sequence[Row]) -> None:
+def _write_hf(part: Path, rows: Sequence[Row]) -> None:
     datasets = _datasets()
-    datasets.disable_progress_bars()
-    datasets.Dataset.from_list(list(found)).save_to_disk(str(part))
+    datasets.disable_progress_bars()  # selfloop draws its own
+    datasets.Dataset.from_list(list(rows)).save_to_disk(str(part))
 
 
 def _datasets() -> Any:
@@ -112,24 +125,25 @@ def _datasets() -> Any:
 
 
 WRITERS: Mapping[str, Callable[[Path, Sequence[Row]], None]] = {
-    "jsonl": _jsonl,
-    "parquet": _parquet,
-    "hf": _hf,
+    "jsonl": _write_jsonl,
+    "parquet": _write_parquet,
+    "hf": _write_hf,
 }
 
 
-def _is_earlier(out: Path) -> bool:
+def _is_earlier_dataset(out: Path) -> bool:
     """Return whether a folder is a data set that was written before: it has a card and rows."""
     from selfloop_plugins._shared.output import has_card
 
+    # one file of each format; a card alone could be of a model
     names = {path.name for path in out.iterdir()} if out.is_dir() else set()
     return bool(names & {f"{SPLIT}.jsonl", f"{SPLIT}.parquet", "dataset_info.json"}) and has_card(
         out
     )
 
 
-def written(
-    run: "Run", to: str, out: Path, found: Sequence[Row], form: Form, *, force: bool
+def write_dataset(
+    run: "Run", to: str, out: Path, rows: Sequence[Row], form: Form, *, force: bool
 ) -> None:
     """Write rows and their card as the folder `out`, whole or not at all. Raises SelfloopError."""
     from selfloop_plugins._shared.cards import NAME
@@ -137,10 +151,10 @@ def written(
 
     from .dataset_card import card
 
-    about = card(run, form, to, found)
-    refuse_taken_folder(out, "data set", force=force, ours=_is_earlier)
+    about = card(run, form, to, rows)
+    refuse_taken_folder(out, "data set", force=force, ours=_is_earlier_dataset)
     with writing(out), atomic.replacing_folder(out) as part:
-        WRITERS[to](part, found)
+        WRITERS[to](part, rows)
         (part / NAME).write_text(about, encoding="utf-8", newline="\n")
 
 
@@ -148,15 +162,14 @@ def _decisions(
     ctx: click.Context, parameter: click.Parameter, value: str | None
 ) -> tuple[Decision, ...]:
     """Read decisions that are separated by commas."""
-    known, found = (
-        get_args(Decision),
-        [one.strip() for one in (value or "").split(",") if one.strip()],
-    )
-    if wrong := [one for one in found if one not in known]:
-        raise click.BadParameter(
-            f"{wrong[0]!r} is none.{did_you_mean(wrong[0], known)} Known: {', '.join(known)}."
-        )
-    return tuple(decision for decision in known if decision in found)
+    decisions = get_args(Decision)
+    names = [name.strip() for name in (value or "").split(",") if name.strip()]
+    for name in names:
+        if name not in decisions:
+            raise click.BadParameter(
+                f"{name!r} is none.{did_you_mean(name, decisions)} Known: {', '.join(decisions)}."
+            )
+    return tuple(decision for decision in decisions if decision in names)
 
 
 @click.command("dataset")
@@ -168,7 +181,11 @@ def _decisions(
     "--out", type=FilePath(path_type=Path), help="The folder; by default RUN-FORM in this one."
 )
 @click.option(
-    "--form", type=click.Choice(list(HOLDS)), default="qa", show_default=True, help="What a row is."
+    "--form",
+    type=click.Choice(list(DECISIONS)),
+    default="qa",
+    show_default=True,
+    help="What a row is.",
 )
 @click.option(
     "--only", metavar="DECISION,...", callback=_decisions, help="Only questions that ended so."
@@ -206,25 +223,29 @@ def command(
         raise click.UsageError(
             "--chat is for --form sft and preference: a row of qa has columns, not messages"
         )
-    if lost := [decision for decision in only if decision not in HOLDS[form]]:
-        holds = " and ".join(HOLDS[form])
+    lost = [decision for decision in only if decision not in DECISIONS[form]]
+    if lost:
+        holds = " and ".join(DECISIONS[form])
         raise click.UsageError(
             f"--form {form} has no row for what is {lost[0]}: nothing is to be learnt of it. It "
             f"has {holds}"
         )
     if to == "hf":
-        _datasets()
+        _datasets()  # a missing package is reported before anything is read
     opened = selfloop.open(run_folder(run, runs))
     out = out or Path(f"{opened.folder.resolve().name}-{form}")
-    if not (found := _formed(opened, form, only, chat)):
+    dataset_rows = _formed(opened, form, only, chat)
+    if not dataset_rows:
         raise SelfloopError(
             f"no row to write, so there is no {out}. What there is: selfloop show {opened.folder}"
         )
-    written(opened, to, out, found, form, force=force)
+    write_dataset(opened, to, out, dataset_rows, form, force=force)
     if as_json:
-        click.echo(json.dumps({"path": str(out), "to": to, "form": form, "rows": len(found)}))
+        report = {"path": str(out), "to": to, "form": form, "rows": len(dataset_rows)}
+        click.echo(json.dumps(report))
         return
-    click.echo(f"Written, {plural(len(found), 'row')} and a card: {out}")
+    count = f"{len(dataset_rows):,} row" + ("" if len(dataset_rows) == 1 else "s")
+    click.echo(f"Written, {count} and a card: {out}")
 
 
 @hookimpl

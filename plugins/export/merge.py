@@ -1,4 +1,5 @@
-"""An adapter into the weights: W + scale · B A, in the file that the model came in or as a folder of transformers."""
+"""Merging an adapter into the weights, W + scale * B A: into the GGUF file that the model came in,
+or into a folder of transformers."""
 
 import ctypes
 import errno
@@ -20,9 +21,11 @@ from selfloop.storage.pinned import verify_model
 
 Array = NDArray[np.float32]
 FTYPES: Mapping[str, int] = {  # llama.cpp's numbers of formats
-    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32,
+    "f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18,
+    "bf16": 32,
 }  # fmt: skip
-COARSE = ("q2", "q3", "q4", "iq", "tq")  # measured in four bits: docs/tuning.md
+# beginnings of formats of four bits and less, which lose part of an adapter: docs/tuning.md
+COARSE_FORMATS = ("q2", "q3", "q4", "iq", "tq")
 
 _log = logging.getLogger("selfloop.export")
 
@@ -41,20 +44,22 @@ def merge_gguf(base: Path, adapter: Adapter, out: Path, kind: str | None = None)
         size = base.stat().st_size
         with progress.task(f"copying {base.name}", size, progress.BYTES, progress.size_of(out)):
             shutil.copyfile(base, out)
-        _warn(_add(adapter, out, base.name))
+        _warn_if_coarse(_add_adapter(adapter, out, base.name))
         return
-    _warn({kind})
+    _warn_if_coarse({kind})
+    # a packed weight cannot take a small change, so the adapter is added in float32 first
     wide = out.with_name(f"{out.name}.f32")
     try:
         requantise(base, wide, "f32")
-        _add(adapter, wide, base.name)
+        _add_adapter(adapter, wide, base.name)
         requantise(wide, out, kind)
     finally:
         wide.unlink(missing_ok=True)
 
 
-def _warn(kinds: Set[str]) -> None:
-    if coarse := sorted(kind for kind in kinds if kind.lower().startswith(COARSE)):
+def _warn_if_coarse(kinds: Set[str]) -> None:
+    coarse = sorted(kind for kind in kinds if kind.lower().startswith(COARSE_FORMATS))
+    if coarse:
         _log.warning(
             "packing weights in %s rounds away part of what was tuned; --type q6_k or q8_0 keeps "
             "it",
@@ -62,7 +67,7 @@ def _warn(kinds: Set[str]) -> None:
         )
 
 
-def _add(adapter: Adapter, model: Path, name: str) -> set[str]:
+def _add_adapter(adapter: Adapter, model: Path, name: str) -> set[str]:
     """Add the adapter to the weights in the file `model`; return their types.
 
     Messages call the file `name`.
@@ -71,14 +76,16 @@ def _add(adapter: Adapter, model: Path, name: str) -> set[str]:
         import gguf
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "tune", "Merging an adapter") from error
-    halves, alpha = _halves(Path(adapter.path))
+    matrices, alpha = _lora_matrices(Path(adapter.path))
     kinds = set[str]()
-    file = gguf.GGUFReader(model, "r+")
+    file = gguf.GGUFReader(model, "r+")  # mapped: what is written into its arrays is in the file
     for tensor in progress.counted(
         "adding the adapter", file.tensors, "tensors", len(file.tensors)
     ):
-        if (pair := halves.pop(tensor.name, None)) is None:
+        pair = matrices.pop(tensor.name, None)
+        if pair is None:
             continue
+        # W is (out, in); A is (rank, in) and B is (out, rank)
         down, up = pair["lora_a"], pair["lora_b"]
         weights = np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type), np.float32)
         if weights.shape != (up.shape[0], down.shape[1]):
@@ -88,20 +95,22 @@ def _add(adapter: Adapter, model: Path, name: str) -> set[str]:
                 f"that of {name} {' x '.join(map(str, weights.shape))}. Put the run's own adapter "
                 "back"
             )
+        # llama.cpp scales by alpha / rank, and so does peft
         merged = weights + np.float32(adapter.scale * alpha / len(down)) * (up @ down)
         tensor.data.reshape(-1).view(np.uint8)[:] = packed(merged, int(tensor.tensor_type))
         kinds.add(tensor.tensor_type.name)
-    if halves:
+    if matrices:
         raise ModelError(
-            f"{adapter.path} is an adapter of another model: {name} has no {min(halves)}. Put "
+            f"{adapter.path} is an adapter of another model: {name} has no {min(matrices)}. Put "
             "back the run's"
         )
     file.data.flush()
     return kinds
 
 
-def _halves(path: Path) -> tuple[dict[str, dict[str, Array]], float]:
-    """Return both halves of each tensor's adapter by the tensor's name, and what is divided by the rank."""
+def _lora_matrices(path: Path) -> tuple[dict[str, dict[str, Array]], float]:
+    """Return the matrices `lora_a` and `lora_b` by the name of the tensor that they change, and
+    alpha, which is divided by the rank."""
     import gguf
 
     try:
@@ -111,17 +120,19 @@ def _halves(path: Path) -> tuple[dict[str, dict[str, Array]], float]:
         raise ModelError(
             f"{path} is no LoRA adapter in GGUF: {error}. Put the run's own back"
         ) from error
-    found: dict[str, dict[str, Array]] = {}
+    matrices: dict[str, dict[str, Array]] = {}
     for tensor in file.tensors:
-        name, _, side = tensor.name.rpartition(".")
-        found.setdefault(name, {})[side] = np.asarray(
-            gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        )
-    return found, alpha
+        name, _, side = tensor.name.rpartition(".")  # "blk.0.attn_q.weight.lora_a"
+        values = np.asarray(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+        matrices.setdefault(name, {})[side] = values
+    return matrices, alpha
 
 
 def packed(weights: Array, kind: int) -> NDArray[np.uint8]:
-    """Return weights, (rows, columns), in one of ggml's types."""
+    """Return weights, (rows, columns), as the bytes of one of ggml's types.
+
+    Raises MissingExtra without llama.cpp, ModelError for a type that needs an importance matrix.
+    """
     try:
         from llama_cpp._ctypes_extensions import load_shared_library
         from llama_cpp._ggml import libggml_base_path
@@ -140,9 +151,16 @@ def packed(weights: Array, kind: int) -> NDArray[np.uint8]:
         )
     source = np.ascontiguousarray(weights, np.float32)
     target = np.empty(rows * ggml.ggml_row_size(kind, ctypes.c_int64(columns)), np.uint8)
-    whole = ctypes.c_int64(0), ctypes.c_int64(rows), ctypes.c_int64(columns)
-    here, there = (each.ctypes.data_as(ctypes.c_void_p) for each in (source, target))
-    ggml.ggml_quantize_chunk(kind, here, there, *whole, None)
+    # ggml_quantize_chunk(type, source, target, first weight, rows, columns, importance matrix)
+    ggml.ggml_quantize_chunk(
+        kind,
+        source.ctypes.data_as(ctypes.c_void_p),
+        target.ctypes.data_as(ctypes.c_void_p),
+        ctypes.c_int64(0),
+        ctypes.c_int64(rows),
+        ctypes.c_int64(columns),
+        None,
+    )
     return target
 
 
@@ -151,21 +169,23 @@ def requantise(source: Path, target: Path, kind: str) -> None:
 
     Raises ModelError for what llama.cpp refuses, OSError for what the disk does.
     """
-    expected = _weights(source) * _bytes_each(kind)
+    expected_bytes = _count_weights(source) * _bytes_per_weight(kind)
     with progress.task(f"packing in {kind}"):
-        wrong = requantise_file(source, target, FTYPES[kind], os.cpu_count() or 1, expected)
-    if wrong:
-        if "iostream" in wrong:  # all that C++ says of a write that failed
+        threads = os.cpu_count() or 1
+        fault = requantise_file(source, target, FTYPES[kind], threads, expected_bytes)
+    if fault:
+        if "iostream" in fault:  # all that C++ says of a write that failed
             raise OSError(
                 errno.EIO, f"llama.cpp could not write all of the {kind} file; the disk may be full"
             )
         raise ModelError(
-            f"llama.cpp cannot write {source.name} in {kind}: {wrong}. Give another --type"
+            f"llama.cpp cannot write {source.name} in {kind}: {fault}. Give another --type"
         )
 
 
-def _weights(file: Path) -> int:
-    """Return how many weights a GGUF file has; 0 for one that cannot be read, which llama.cpp then says."""
+def _count_weights(file: Path) -> int:
+    """Return how many weights a GGUF file has; 0 for one that cannot be read, which llama.cpp
+    then reports."""
     import gguf
 
     try:
@@ -174,8 +194,9 @@ def _weights(file: Path) -> int:
         return 0
 
 
-def _bytes_each(kind: str) -> float:
-    """Return about how many bytes a weight takes; a mix of formats counts as the one it is named for."""
+def _bytes_per_weight(kind: str) -> float:
+    """Return about how many bytes a weight takes in a format; a mix of formats counts as the one
+    that it is named after."""
     import gguf
 
     weights, size = gguf.GGML_QUANT_SIZES[
@@ -205,13 +226,13 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
     backend = Transformers(HfOptions(model=str(model["file"]), device="cpu", dtype=dtype_name))
     verify_model(model, backend.describe().sha256)
     backend.load_adapter(adapter)  # which refuses what does not belong to this model
-    whole = backend.loaded.model
-    for layer in list(whole.modules()):
+    merged = backend.loaded.model
+    for layer in list(merged.modules()):
         if isinstance(layer, LoraLayer):
             layer.merge()
     backend.load_adapter(None)  # takes the adapter's layers off; what was merged stays
     tokenizer: Any = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    with quiet(), saving(), writing(whole, out):
-        whole.save_pretrained(out)
+    with quiet(), saving(), writing(merged, out):
+        merged.save_pretrained(out)
         tokenizer.save_pretrained(out)
     backend.close()

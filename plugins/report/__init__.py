@@ -1,12 +1,16 @@
-"""`selfloop report` and `selfloop compare`, and the observer `report`: what runs look like at a
-glance.
+"""`selfloop report` and `selfloop compare`, and the observer `report`: runs as HTML pages.
 
-facts.py      what there is to tell of a run, read from its folder
-topics.py     what was asked, in groups
-pictures.py   the figures; canvas.py their style, as SVG in a page or as files
-questions.py  every question as data for the page's script
-page.py       the page of one run; comparison.py several side by side
-page/         templates, style and script
+In reading order:
+
+run_summary.py   all that a report shows of a run, read from its folder
+topics.py        the topics of its questions
+figures.py       the figures; figure_style.py their style, as SVG in a page or as files
+questions.py     every question as data for the page's script
+page.py          the page of one run
+comparison.py    several runs side by side
+observer.py      the report that a run keeps up to date
+_packages.py     what happens without the extra `report`
+page/            templates, style and script
 
 Only the commands and the hook are here, so that listing plugins imports no plotting library.
 """
@@ -19,9 +23,9 @@ from selfloop_plugins._shared.output import force_option, has_mark, refuse_taken
 
 from selfloop import Component, hookimpl
 from selfloop.cli.options import FilePath, as_json, complete_run, run_argument, run_folder, runs_dir
-from selfloop.storage.run_folder import RunFolder
 from selfloop.text.display import printable
 
+from ._packages import require_packages
 from .observer import Reporter
 
 _open = click.option("--open", "show", is_flag=True, help="Show the page in the browser.")
@@ -63,33 +67,35 @@ def report(
 
     RUN is a folder, or a name in --runs.
     The page needs no network and may be sent to anybody. It can be made while the run goes on.
+    Needs the extra `report`.
 
     \b
     Examples:
       selfloop report quickstart --open
       selfloop report quickstart --pictures pictures --format png
     """
-    from .facts import read
-    from .page import is_report, written
+    from .page import REPORT, is_report, write_page
+    from .run_summary import read_summary
 
+    require_packages("selfloop report")
     folder = run_folder(run, runs)
-    page = out or RunFolder(folder).report
+    page = out or folder / REPORT
     refuse_taken(page, "report", force=force, ours=is_report)
-    facts = read(folder)
+    summary = read_summary(folder)
     if pictures:
-        from .pictures import files_of, is_picture
+        from .figures import figure_paths, is_figure
 
-        for path in files_of(pictures, suffix):
+        for path in figure_paths(pictures, suffix):
             refuse_taken(
-                path, "picture of a report", force=force, ours=is_picture, option="--pictures"
+                path, "picture of a report", force=force, ours=is_figure, option="--pictures"
             )
-    path = written(facts, page)
+    path = write_page(summary, page)
     if pictures:
-        from .pictures import saved
+        from .figures import save_all
 
-        for one in saved(facts, pictures, suffix):
-            click.echo(printable(str(one)))
-    _tell(path, show)
+        for figure in save_all(summary, pictures, suffix):
+            click.echo(printable(str(figure)))
+    _announce(path, show)
 
 
 @click.command("compare")
@@ -109,27 +115,30 @@ def compare(
     """Put two or more runs side by side.
 
     Shows what each found out, at what cost, and where they differ on questions that more than one
-    of them was asked. RUN is a folder, or a name in --runs.
+    of them was asked. The page needs the extra `report`. RUN is a folder, or a name in --runs.
 
     \b
     Example:
       selfloop compare quickstart quickstart-2 --out comparison.html --open
     """
     from . import comparison
-    from .facts import read
+    from .run_summary import read_summary
 
     if len(names) < 2:
         raise click.UsageError("give two runs or more; `selfloop show RUN` is about one")
     page = out or (Path("comparison.html") if show else None)
     if page:
+        require_packages("selfloop compare --out")
         refuse_taken(page, "comparison", force=force, ours=lambda path: has_mark(path, "compare"))
-    found = comparison.of([read(run_folder(name, runs)) for name in names])
-    comparison.tell(found, as_json=as_json)
+    summaries = [read_summary(run_folder(name, runs)) for name in names]
+    compared = comparison.compare_runs(summaries)
+    comparison.print_comparison(compared, as_json=as_json)
     if page:
-        _tell(comparison.written(found, page), show, quiet=as_json)
+        _announce(comparison.write_comparison(compared, page), show, quiet=as_json)
 
 
-def _tell(path: Path, show: bool, *, quiet: bool = False) -> None:
+def _announce(path: Path, show: bool, *, quiet: bool = False) -> None:
+    """Print where the page is, and show it in the browser."""
     if not quiet:
         click.echo(printable(str(path)))
     if show and click.launch(str(path.resolve())):
@@ -150,6 +159,5 @@ def selfloop_observers() -> list[Component]:
             "report",
             Reporter,
             doc="writes the run as an HTML page into its folder, after each round",
-            local=True,
         )
     ]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,22 @@ from selfloop.storage import atomic
 from selfloop.text.display import printable
 from selfloop.text.gist import gist
 
-from .facts import Facts
-from .page import Shown, render, tiles
-from .pictures import KINDS, drawn
+from ._packages import require_packages
+from .figures import DECISIONS
+from .page import embedded_figures, render_page, tiles
+from .run_summary import RunSummary
 
-SIDE_BY_SIDE = ("rounds", "growth", "confidence", "risk", "reliability", "gates")
-SHOWN = 200  # questions of a page, those that differ first
-FEW = 8  # questions on a terminal
-VALUE = 40  # cells of a model's or a recipe's name in a table
+SIDE_BY_SIDE = ("rounds", "growth", "confidence", "risk", "reliability", "gates")  # figures
+MAX_PAGE_QUESTIONS = 200  # on the page, those that differ first
+MAX_TERMINAL_QUESTIONS = 8  # that differ
+VALUE_WIDTH = 40  # terminal cells of a value in a table, such as a model's name
+QUESTION_WIDTH = 100
+ANSWER_WIDTH = 60
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one run says to a question; `decision` is empty where it was not asked."""
+class RunAnswer:
+    """One run's last answer to a question; `decision` is empty where it was not asked."""
 
     decision: str = ""
     answer: str = ""
@@ -36,150 +40,176 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Shared:
-    """A question that several runs were asked, and what each says, in the order of the runs."""
+class SharedQuestion:
+    """A question that several runs were asked, and the answer of each, in the order of the runs."""
 
     question: str
-    answers: tuple[Answer, ...]
+    answers: tuple[RunAnswer, ...]
 
     @property
     def differs(self) -> bool:
-        """Return whether one run holds what another does not, or holds another answer."""
-        said = [one for one in self.answers if one.decision]
-        held = [one.answer for one in said if one.decision == "belief"]
-        return 0 < len(held) < len(said) or any(not agree(held[0], other) for other in held[1:])
+        """Return whether some runs believe an answer and others do not, or another one."""
+        asked = [answer for answer in self.answers if answer.decision]
+        beliefs = [answer.answer for answer in asked if answer.decision == "belief"]
+        if not beliefs:
+            return False
+        if len(beliefs) < len(asked):
+            return True
+        return any(not agree(beliefs[0], other) for other in beliefs[1:])
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs, rows of figures (a name, and a value for each run), and shared questions, those that differ first."""
+    """Runs side by side.
 
-    runs: tuple[Facts, ...]
+    rows    of the table of figures: a label, and a value for each run
+    shared  questions of several runs, those that differ first
+    """
+
+    runs: tuple[RunSummary, ...]
     names: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
-    shared: tuple[Shared, ...]
+    shared: tuple[SharedQuestion, ...]
+
+    @property
+    def differing(self) -> list[SharedQuestion]:
+        """Return the shared questions on which the runs differ."""
+        return [question for question in self.shared if question.differs]
 
 
-def of(runs: Sequence[Facts]) -> Comparison:
-    """Return the comparison of runs."""
-    twice = len({one.name for one in runs}) < len(runs)
-    names = tuple(str(one.folder) if twice else one.name for one in runs)
-    return Comparison(tuple(runs), names, _rows(runs), _shared(runs))
+def compare_runs(runs: Sequence[RunSummary]) -> Comparison:
+    """Return the comparison of runs; where two have the same name, each is called by its path."""
+    has_same_names = len({run.name for run in runs}) < len(runs)
+    names = tuple(str(run.folder) if has_same_names else run.name for run in runs)
+    return Comparison(tuple(runs), names, _table_rows(runs), _shared_questions(runs))
 
 
-def _rows(runs: Sequence[Facts]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _table_rows(runs: Sequence[RunSummary]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Return the figures; a row that no run has is left out."""
-    columns = [_figures(one) for one in runs]
-    names = dict.fromkeys(name for column in columns for name in column)
-    return tuple((name, tuple(column.get(name, "") for column in columns)) for name in names)
+    columns = [_run_figures(run) for run in runs]
+    labels: dict[str, None] = {}  # an ordered set: labels in the order of the first run that has it
+    for column in columns:
+        labels |= dict.fromkeys(column)
+    rows = []
+    for label in labels:
+        rows.append((label, tuple(column.get(label, "") for column in columns)))
+    return tuple(rows)
 
 
-def _figures(facts: Facts) -> dict[str, str]:
-    asked = len(facts.last)
-    found = {
-        "model": str(facts.model.get("name", "")),
-        "rounds": f"{len(facts.rounds)} of {facts.wanted}",
+def _run_figures(run: RunSummary) -> dict[str, str]:
+    """Return the figures of one run by label, as text."""
+    asked = len(run.last_attempts)
+    figures = {
+        "model": str(run.model.get("name", "")),
+        "rounds": f"{len(run.rounds)} of {run.rounds_planned}",
+        "questions": f"{asked:,}",
     }
-    found["questions"] = f"{asked:,}"
-    for kind in KINDS:
-        count = sum(a.decision == kind for _, a in facts.last)
-        found[kind] = f"{count:,} ({count / asked:.0%})" if asked else "0"
-    found["dropped"] = f"{sum(one.count('dropped') for one in facts.rounds):,}"
-    found["adapters"] = str(sum(one.adapter is not None for one in facts.rounds))
-    found |= {label: value for value, label, role in tiles(facts) if not role and label != "rounds"}
-    if facts.measured:
-        run, sure = facts.measured.policies["run"], facts.measured.confidence.metrics
-        for name, one in {
-            "correct": run["correct"],
-            "wrong": run["wrong"],
-            "AUROC": sure["auroc"],
-            "ECE": sure["ece"],
-        }.items():
-            if one.value == one.value:  # of no right answer there is no AUROC
-                found[f"{name} by gold"] = f"{one.value:.2f} ({one.low:.2f}–{one.high:.2f})"
-    return found
+    for decision in DECISIONS:
+        count = run.count_decision(decision)
+        figures[decision] = f"{count:,} ({count / asked:.0%})" if asked else "0"
+    figures["dropped"] = f"{sum(ended.count('dropped') for ended in run.rounds):,}"
+    figures["adapters"] = str(sum(ended.adapter is not None for ended in run.rounds))
+    for value, label, role in tiles(run):
+        if not role and label != "rounds":  # those with a role are above, with their shares
+            figures[label] = value
+    if run.measured:
+        policy, metrics = run.measured.policies["run"], run.measured.confidence.metrics
+        estimates = {
+            "correct": policy["correct"],
+            "wrong": policy["wrong"],
+            "AUROC": metrics["auroc"],
+            "ECE": metrics["ece"],
+        }
+        for name, estimate in estimates.items():
+            if not isnan(estimate.value):  # without right answers there is no AUROC
+                interval = f"{estimate.low:.2f}–{estimate.high:.2f}"
+                figures[f"{name} by gold"] = f"{estimate.value:.2f} ({interval})"
+    return figures
 
 
-def _shared(runs: Sequence[Facts]) -> tuple[Shared, ...]:
-    asked: dict[object, dict[int, Attempt]] = {}
-    for k, facts in enumerate(runs):
-        for _, attempt in facts.last:
-            asked.setdefault(gist(attempt.question.text) or attempt.question.text, {})[k] = attempt
-    several = [own for own in asked.values() if len(own) > 1]
-    found = [
-        Shared(
-            next(iter(own.values())).question.text,
-            tuple(_answer(own.get(k)) for k in range(len(runs))),
-        )
-        for own in several
-    ]
-    return tuple(
-        sorted(
-            found, key=lambda one: (not one.differs, -max(a.confidence or 0 for a in one.answers))
-        )
-    )
+def _shared_questions(runs: Sequence[RunSummary]) -> tuple[SharedQuestion, ...]:
+    """Return the questions that more than one run was asked, in whatever words, those that differ
+    first, and the surest first among them."""
+    attempts: dict[object, dict[int, Attempt]] = {}  # by meaning, then by the run's number
+    for number, run in enumerate(runs):
+        for _, attempt in run.last_attempts:
+            text = attempt.question.text
+            attempts.setdefault(gist(text) or text, {})[number] = attempt
+    shared = []
+    for by_run in attempts.values():
+        if len(by_run) > 1:
+            text = next(iter(by_run.values())).question.text
+            answers = [_run_answer(by_run.get(number)) for number in range(len(runs))]
+            shared.append(SharedQuestion(text, tuple(answers)))
+    return tuple(sorted(shared, key=_by_difference_then_confidence))
 
 
-def _answer(attempt: Attempt | None) -> Answer:
-    return (
-        Answer(str(attempt.decision), attempt.answer, attempt.confidence) if attempt else Answer()
-    )
+def _by_difference_then_confidence(question: SharedQuestion) -> tuple[bool, float]:
+    return not question.differs, -max(answer.confidence or 0 for answer in question.answers)
 
 
-def tell(found: Comparison, *, as_json: bool) -> None:
-    """Print a comparison."""
+def _run_answer(attempt: Attempt | None) -> RunAnswer:
+    if attempt is None:
+        return RunAnswer()
+    return RunAnswer(str(attempt.decision), attempt.answer, attempt.confidence)
+
+
+def print_comparison(comparison: Comparison, *, as_json: bool) -> None:
+    """Print a comparison: the table, and the first questions that differ."""
     if as_json:
-        click.echo(json.dumps(_plain(found), indent=2))
+        click.echo(json.dumps(_comparison_data(comparison), indent=2))
         return
-    rows = [[label, *(printable(value, VALUE) for value in values)] for label, values in found.rows]
-    print_table(["", *found.names], rows)
-    differ = [one for one in found.shared if one.differs]
+    rows = []
+    for label, values in comparison.rows:
+        rows.append([label, *(printable(value, VALUE_WIDTH) for value in values)])
+    print_table(["", *comparison.names], rows)
+    differing = comparison.differing
     click.echo(
-        f"{len(found.shared):,} questions were asked in more than one run; on {len(differ):,} "
-        "they differ."
+        f"{len(comparison.shared):,} questions were asked in more than one run; on "
+        f"{len(differing):,} they differ."
     )
-    for one in differ[:FEW]:
-        click.echo(f"  {printable(one.question, 100)}")
-        for name, said in zip(found.names, one.answers, strict=True):
-            sure = "    " if said.confidence is None else f"{said.confidence:.2f}"
-            if said.decision:
-                click.echo(
-                    f"    {sure} {said.decision:9} {printable(name)}: {printable(said.answer, 60)}"
-                )
+    for question in differing[:MAX_TERMINAL_QUESTIONS]:
+        click.echo(f"  {printable(question.question, QUESTION_WIDTH)}")
+        for name, answer in zip(comparison.names, question.answers, strict=True):
+            if not answer.decision:
+                continue
+            confidence = "    " if answer.confidence is None else f"{answer.confidence:.2f}"
+            text = printable(answer.answer, ANSWER_WIDTH)
+            click.echo(f"    {confidence} {answer.decision:9} {printable(name)}: {text}")
 
 
-def _plain(found: Comparison) -> dict[str, Any]:
+def _comparison_data(comparison: Comparison) -> dict[str, Any]:
     return {
-        "runs": [str(one.folder) for one in found.runs],
-        "figures": {label: list(values) for label, values in found.rows},
-        "shared": [{**asdict(one), "differs": one.differs} for one in found.shared],
+        "runs": [str(run.folder) for run in comparison.runs],
+        "figures": {label: list(values) for label, values in comparison.rows},
+        "shared": [
+            {**asdict(question), "differs": question.differs} for question in comparison.shared
+        ],
     }
 
 
-def written(found: Comparison, path: Path) -> Path:
+def write_comparison(comparison: Comparison, path: Path) -> Path:
     """Write the comparison as a page, whole or not at all. Raises StoreError for the disk."""
-    text = _page(found)
+    text = _page(comparison)
     with writing(path):
         atomic.write_text(path, text, parents=True)
     return path
 
 
-def _page(found: Comparison) -> str:
-    from markupsafe import Markup
-
-    from .canvas import svg
-
-    columns = []
-    for k, facts in enumerate(found.runs):
-        own = {p.name: Shown(p, Markup(svg(figure, f"{p.name}{k}"))) for p, figure in drawn(facts)}
-        columns.append(own)
-    pictures = [[column.get(name) for column in columns] for name in SIDE_BY_SIDE]
-    return render(
+def _page(comparison: Comparison) -> str:
+    require_packages("selfloop compare --out")
+    columns = [embedded_figures(run, str(k)) for k, run in enumerate(comparison.runs)]
+    figure_rows = []
+    for name in SIDE_BY_SIDE:
+        row = [column.get(name) for column in columns]
+        if any(row):
+            figure_rows.append(row)
+    return render_page(
         "compare.html",
         "none.js",
         "compare",
-        found=found,
-        pictures=[row for row in pictures if any(row)],
-        shared=found.shared[:SHOWN],
-        differ=sum(one.differs for one in found.shared),
+        comparison=comparison,
+        figure_rows=figure_rows,
+        shared=comparison.shared[:MAX_PAGE_QUESTIONS],
+        differ=len(comparison.differing),
     )

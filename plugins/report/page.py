@@ -1,4 +1,4 @@
-"""A run as one HTML page that needs nothing else: no network, no font, no script but its own."""
+"""A run as one HTML page that needs no network, no font file, and no script but its own."""
 
 import base64
 import hashlib
@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Any
 from selfloop_plugins._shared.output import HEAD, MARK, has_mark, writing
 
 from selfloop.storage import atomic
-from selfloop.storage.run_folder import REPORT
 from selfloop.text.units import duration
 
-from .canvas import svg
-from .facts import Facts
-from .pictures import KINDS, Picture, drawn
-from .questions import embedded, questions, visible
+from ._packages import require_packages
+from .figure_style import svg
+from .figures import DECISIONS, ReportFigure, draw_all
+from .questions import json_for_script, question_rows, visible
+from .run_summary import RunSummary
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-FIRST = 12  # beliefs, and questions that were declined, that stand in the page itself
-# which pictures a section has
+REPORT = "report.html"
+# beliefs, and declined questions, that are shown in the page itself; its script lists all
+FIRST_ROWS = 12
+# the figures of each section
 SECTIONS = {
     "glance": ("rounds", "growth"),
     "asked": ("topics",),
@@ -37,73 +39,97 @@ SECTIONS = {
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture in a page."""
+class EmbeddedFigure:
+    """A figure in a page, and its SVG element."""
 
-    picture: Picture
+    figure: ReportFigure
     svg: "Markup"
 
 
-def written(facts: Facts, path: Path) -> Path:
+def write_page(run: RunSummary, path: Path) -> Path:
     """Write the page of a run, whole or not at all. Raises StoreError for the disk."""
-    text = page(facts)
+    text = page(run)
     with writing(path):
         atomic.write_text(path, text, parents=True)
     return path
 
 
-def page(facts: Facts, live: str = "") -> str:
-    """Return the page of a run. `live` is where the server `view` says how far it is."""
+def page(run: RunSummary, live: str = "") -> str:
+    """Return the page of a run. `live` is the address at which `selfloop view` reports progress.
+
+    Raises MissingExtra without the packages of the extra `report`.
+    """
+    require_packages("The page of a run")
     from markupsafe import Markup
 
-    shown = {
-        picture.name: Shown(picture, Markup(svg(figure, picture.name)))
-        for picture, figure in drawn(facts)
-    }
-    return render(
+    figures = embedded_figures(run)
+    sections: dict[str, list[EmbeddedFigure]] = {}
+    for section, names in SECTIONS.items():
+        sections[section] = [figures[name] for name in names if name in figures]
+    beliefs = sorted(run.past.beliefs, key=lambda belief: -belief.confidence)
+    declined = [attempt for _, attempt in run.last_attempts if attempt.decision == "declined"]
+    return render_page(
         "run.html",
         "run.js",
         "report",
-        facts=facts,
+        run=run,
         live=live,
-        sections={
-            name: [shown[one] for one in own if one in shown] for name, own in SECTIONS.items()
-        },
-        tiles=tiles(facts),
-        beliefs=sorted(facts.past.beliefs, key=lambda one: -one.confidence),
-        declined=[a for _, a in facts.last if a.decision == "declined"],
-        costs=costs(facts),
-        data=Markup(embedded(questions(facts.rounds))),
-        first=FIRST,
+        sections=sections,
+        tiles=tiles(run),
+        beliefs=beliefs,
+        declined=declined,
+        costs=cost_rows(run),
+        data=Markup(json_for_script(question_rows(run.rounds))),
+        first=FIRST_ROWS,
     )
 
 
+def embedded_figures(run: RunSummary, suffix: str = "") -> dict[str, EmbeddedFigure]:
+    """Return the figures of a run by name, as SVG.
+
+    `suffix` makes the ids in it unique where several runs are in one page.
+    """
+    from markupsafe import Markup
+
+    figures = {}
+    for figure, drawing in draw_all(run):
+        element = Markup(svg(drawing, f"{figure.name}{suffix}"))
+        figures[figure.name] = EmbeddedFigure(figure, element)
+    return figures
+
+
 def is_report(path: Path) -> bool:
-    """Return whether a file is a page that `written` made; the first ones had no mark, and lie beside their run."""
+    """Return whether a file is a page that `write_page` made; those of the first versions have no
+    mark and are known by their name and title."""
     if has_mark(path, "report"):
         return True
     with path.open("rb") as file:
         return path.name == REPORT and b" \xc2\xb7 selfloop</title>" in file.read(HEAD)
 
 
-def render(template: str, script: str, command: str, **values: Any) -> str:
-    """Return a template filled in, everything in it escaped, with its style, its script, and what
-    else is forbidden.
+def render_page(template: str, script: str, command: str, **values: Any) -> str:
+    """Return a template filled in, with every value escaped, its style and its script.
 
-    `command` is the one whose output it is, by which a later call knows it.
+    A content security policy forbids every other script, by the hash of this one. `command` is
+    noted in the page, so that a later call of this command knows it as its own. Raises MissingExtra
+    without the packages of the extra `report`.
     """
+    require_packages(f"selfloop {command}")
     from markupsafe import Markup
 
-    source = _text(script)
+    source = _file_text(script)
     digest = base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; connect-src 'self'; "
-    policy += "img-src data:; base-uri 'none'; form-action 'self'"
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'self'"
+    )
     return (
         _environment()
         .get_template(template)
         .render(
             policy=policy,
-            style=Markup(_text("page.css")),
+            style=Markup(_file_text("page.css")),
             script=Markup(source),
             version=version("selfloop"),
             generator=MARK.format(command=command),
@@ -112,26 +138,27 @@ def render(template: str, script: str, command: str, **values: Any) -> str:
     )
 
 
-def tiles(facts: Facts) -> list[tuple[str, str, str]]:
-    """Return the figures that say most: value, what it is, and the colour it has in pictures."""
-    kinds = {kind: sum(a.decision == kind for _, a in facts.last) for kind in KINDS}
-    found = [(f"{len(facts.past.beliefs):,}", "believed", "belief")]
-    found += [(f"{kinds[kind]:,}", kind, kind) for kind in KINDS[1:]]
-    found.append((f"{len(facts.rounds)} of {facts.wanted}", "rounds", ""))
-    found.append((f"{sum(tokens for _, tokens in facts.spent.values()):,}", "tokens written", ""))
-    if facts.seconds:
-        found.append((duration(sum(facts.seconds.values())), "of work", ""))
-    return found
+def tiles(run: RunSummary) -> list[tuple[str, str, str]]:
+    """Return the most important figures: value, label, and the decision whose colour it has."""
+    tokens = sum(tokens for _, tokens in run.spent.values())
+    rows = [(f"{len(run.past.beliefs):,}", "believed", "belief")]
+    for decision in DECISIONS[1:]:
+        rows.append((f"{run.count_decision(decision):,}", decision, decision))
+    rows.append((f"{len(run.rounds)} of {run.rounds_planned}", "rounds", ""))
+    rows.append((f"{tokens:,}", "tokens written", ""))
+    if run.seconds:
+        rows.append((duration(sum(run.seconds.values())), "of work", ""))
+    return rows
 
 
-def costs(facts: Facts) -> list[tuple[str, str, str, str, str]]:
-    """Return what each step cost: time, completions, tokens, tokens a second."""
+def cost_rows(run: RunSummary) -> list[tuple[str, str, str, str, str]]:
+    """Return for each step its time, completions, tokens, and tokens a second, as text."""
     seconds: dict[str, float] = {}
-    for (_, step), spent in facts.seconds.items():
+    for (_, step), spent in run.seconds.items():
         seconds[step] = seconds.get(step, 0.0) + spent
     rows = []
-    for step in dict.fromkeys([*seconds, *facts.spent]):
-        completions, tokens = facts.spent.get(step, (0, 0))
+    for step in dict.fromkeys([*seconds, *run.spent]):
+        completions, tokens = run.spent.get(step, (0, 0))
         rate = f"{tokens / seconds[step]:,.0f}" if tokens and seconds.get(step) else ""
         time = duration(seconds[step]) if step in seconds else ""
         rows.append(
@@ -151,17 +178,17 @@ def _environment() -> "Environment":
     from jinja2 import DictLoader, Environment, StrictUndefined
 
     names = ("base.html", "run.html", "compare.html", "runs.html", "wrong.html")
-    made = Environment(
-        loader=DictLoader({name: _text(name) for name in names}),
+    environment = Environment(
+        loader=DictLoader({name: _file_text(name) for name in names}),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"visible": visible}
-    return made
+    environment.filters |= {"visible": visible}
+    return environment
 
 
 @cache
-def _text(name: str) -> str:
+def _file_text(name: str) -> str:
     return (files(__package__) / "page" / name).read_text("utf-8")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from selfloop_plugins.report.facts import read
 from selfloop_plugins.report.page import page
+from selfloop_plugins.report.run_summary import read_summary
 
 import selfloop
 from selfloop.errors import StoreError
@@ -30,7 +30,8 @@ HITS = 200  # questions that a search shows
 
 @dataclass(frozen=True)
 class Listed:
-    """A run in the list; `changed` is in seconds since the epoch, `trouble` says why it cannot be read."""
+    """A run in the list; `changed` is in seconds since the epoch, and `trouble` is why it cannot be
+    read, or empty."""
 
     name: str
     model: str = ""
@@ -76,7 +77,7 @@ class Library:
 
     def listed(self) -> list[Listed]:
         """Return all runs, the one that changed last first; one that cannot be read says so."""
-        return sorted(map(self._listed, self.names()), key=lambda one: -one.changed)
+        return sorted(map(self._listed, self.names()), key=lambda run: -run.changed)
 
     def _listed(self, name: str) -> Listed:
         try:
@@ -94,13 +95,14 @@ class Library:
         return max((file.stat().st_mtime for file in written if file.is_file()), default=0.0)
 
     def search(self, text: str, decision: str) -> list[Hit]:
-        """Return questions that hold `text` in question or answer, and ended as `decision` if one is given."""
-        found: list[Hit] = []
+        """Return questions with `text` in question or answer, and with `decision` unless it is
+        empty."""
+        hits: list[Hit] = []
         for name in self.names():
             with suppress(StoreError), closing(Store(self._root / name, write=False)) as store:
-                matches = store.search(text, decision, HITS - len(found))
-                found += [Hit(name, *astuple(match)) for match in matches]
-        return found
+                matches = store.search(text, decision, HITS - len(hits))
+                hits += [Hit(name, *astuple(match)) for match in matches]
+        return hits
 
     def page(self, name: str) -> str:
         """Return a run's page, made again only when something was written since.
@@ -109,8 +111,8 @@ class Library:
         """
         changed = self._changed(name)
         if self._kept is None or self._kept[:2] != (name, changed):
-            made = page(read(self._root / name), live=f"/run/{quote(name, safe='')}/now")
-            self._kept = (name, changed, made)  # one is enough: a run may be large
+            html = page(read_summary(self._root / name), live=f"/run/{quote(name, safe='')}/now")
+            self._kept = (name, changed, html)  # one is enough: a run may be large
         return self._kept[2]
 
     def now(self, name: str) -> dict[str, Any]:
@@ -127,7 +129,7 @@ class Library:
         return {"rounds": rounds, "text": about}
 
     def _state(self, name: str, rounds: int) -> tuple[str, dict[str, Any] | None]:
-        """Return whether a run is done, at work, stopped or failed, and the step that began last."""
+        """Return whether a run is done, at work, stopped or failed, and the last step begun."""
         step, ended = None, ""
         for event in _tail(RunFolder(self._root / name).events):
             if event.get("event") == "StepStarted":
@@ -155,5 +157,6 @@ def _tail(path: Path) -> Iterator[dict[str, Any]]:
         file.seek(max(0, path.stat().st_size - TAIL))
         for line in file.read().decode("utf-8", "replace").splitlines():
             with suppress(ValueError):
-                if isinstance(found := parsed(line), dict):
-                    yield found
+                event = parsed(line)
+                if isinstance(event, dict):
+                    yield event

@@ -1,4 +1,7 @@
-"""The pages of `selfloop view`: read-only, on the loopback address, with nothing that a model wrote run as code."""
+"""The pages of `selfloop view`: read-only, and on the loopback address.
+
+Nothing that a model wrote runs as code: templates escape it, and a policy forbids other scripts.
+"""
 
 import socket
 from collections.abc import Callable
@@ -6,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from selfloop_plugins.report.page import render
+from selfloop_plugins.report._packages import require_packages
+from selfloop_plugins.report.page import render_page
 
 from selfloop.errors import MissingExtra, RecipeError, SelfloopError, StoreError
 from selfloop.text.display import printable
@@ -29,14 +33,17 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+# in the order of the search form
 DECISIONS = ("belief", "undecided", "declined", "failed", "dropped")
 
 
 def serve(root: Path, port: int, *, show: bool) -> None:
     """Serve the runs in `root` until Ctrl-C.
 
-    Raises MissingExtra, and SelfloopError for a port that is taken.
+    Raises MissingExtra without the packages of the extras `view` and `report`, StoreError for a
+    folder that does not exist, RecipeError for a port that is taken.
     """
+    require_packages("selfloop view")
     try:
         import uvicorn
     except ImportError as error:
@@ -57,22 +64,25 @@ def serve(root: Path, port: int, *, show: bool) -> None:
 
 
 def _listening(port: int) -> socket.socket:
-    made = socket.socket()
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    """Return a socket that listens on a port of the loopback address, 0 for any free one."""
+    # bound here and not by uvicorn: so a port that is taken is one clear error, and the address is
+    # known before the server starts
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        made.bind((HOST, port))
+        listening.bind((HOST, port))
     except OSError as error:
-        made.close()
+        listening.close()
         raise RecipeError(
             f"cannot listen on {HOST}:{port}: {error.strerror}. Take another with --port; 0 is "
             "any free one."
         ) from error
-    made.listen()
-    return made
+    listening.listen()
+    return listening
 
 
 def application(library: Library) -> "Starlette":
-    """Return the web application over a library."""
+    """Return the web application over a library. Raises MissingExtra without starlette."""
     try:
         from starlette.applications import Starlette
         from starlette.middleware import Middleware
@@ -82,22 +92,28 @@ def application(library: Library) -> "Starlette":
     except ImportError as error:
         raise MissingExtra("starlette", "view", "selfloop view") from error
 
-    def wrong(text: str, status: int) -> "Response":
-        return HTMLResponse(render("wrong.html", "none.js", "view", text=text), status, HEADERS)
+    def error_page(text: str, status: int) -> "Response":
+        return HTMLResponse(
+            render_page("wrong.html", "none.js", "view", text=text), status, HEADERS
+        )
 
-    def answered(about: Callable[[str], "Response"]) -> "Callable[[Request], Response]":
-        """Return what answers a request about one run: a page that says so if it is none, or cannot be read."""
+    def for_run(respond: Callable[[str], "Response"]) -> "Callable[[Request], Response]":
+        """Return a handler of requests about one run, by a function of its name.
 
-        def answer(request: "Request") -> "Response":
+        It answers with an error page for a run that does not exist, or cannot be read.
+        """
+
+        def handle(request: "Request") -> "Response":
             name = request.path_params["name"]
+            # only names of the list: a path such as ".." is not one
             if name not in library.names():
-                return wrong(f"There is no run {name} here.", 404)
+                return error_page(f"There is no run {name} here.", 404)
             try:
-                return about(name)
+                return respond(name)
             except SelfloopError as error:
-                return wrong(str(error), 500)
+                return error_page(str(error), 500)
 
-        return answer
+        return handle
 
     def run(name: str) -> "Response":
         return HTMLResponse(library.page(name), headers=HEADERS)
@@ -106,32 +122,33 @@ def application(library: Library) -> "Starlette":
         return JSONResponse(library.now(name), headers=HEADERS)
 
     def runs(request: "Request") -> "Response":
-        text, decision = (
-            request.query_params.get("text", ""),
-            request.query_params.get("decision", ""),
+        text = request.query_params.get("text", "")
+        decision = request.query_params.get("decision", "")
+        is_search = bool(text or decision in DECISIONS)
+        page = render_page(
+            "runs.html",
+            "none.js",
+            "view",
+            runs=library.listed(),
+            hits=library.search(text, decision) if is_search else [],
+            text=text,
+            decision=decision,
+            kinds=DECISIONS,
+            searched=is_search,
+            most=HITS,
         )
-        searched = bool(text or decision in DECISIONS)
-        hits = library.search(text, decision) if searched else []
-        filled = {
-            "text": text,
-            "decision": decision,
-            "kinds": DECISIONS,
-            "searched": searched,
-            "most": HITS,
-        }
-        made = render("runs.html", "none.js", "view", runs=library.listed(), hits=hits, **filled)
-        return HTMLResponse(made, headers=HEADERS)
+        return HTMLResponse(page, headers=HEADERS)
 
-    async def lost(request: "Request", error: Exception) -> "Response":
-        return wrong("There is no such page here.", 404)
+    async def not_found(request: "Request", error: Exception) -> "Response":
+        return error_page("There is no such page here.", 404)
 
     return Starlette(
         routes=[
             Route("/", runs),
-            Route("/run/{name}", answered(run)),
-            Route("/run/{name}/now", answered(now)),
+            Route("/run/{name}", for_run(run)),
+            Route("/run/{name}/now", for_run(now)),
         ],
         # a page elsewhere that has its own name point here must not read the runs
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])],
-        exception_handlers={404: lost},
+        exception_handlers={404: not_found},
     )

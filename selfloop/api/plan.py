@@ -10,7 +10,8 @@ from typing import Any
 from selfloop import system
 from selfloop.api.recipes import Changes, RecipeLike, loaded_recipe
 from selfloop.config.assembly import build_component
-from selfloop.config.recipe import LoadedRecipe, Recipe, TunerSpec
+from selfloop.config.components import TunerSpec
+from selfloop.config.recipe import LoadedRecipe, Recipe
 from selfloop.errors import NothingAnswered, SelfloopError, Stopped
 from selfloop.failed_steps import nothing_answered, unanswered
 from selfloop.forecast.estimate import Forecast, forecast

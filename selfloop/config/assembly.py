@@ -19,7 +19,7 @@ from selfloop.config.recipe import LoadedRecipe
 from selfloop.config.yaml_source import Loc
 from selfloop.errors import DiskFullError, PluginError, RecipeError, SelfloopError
 from selfloop.events import Event, Trouble
-from selfloop.guard import safe_message, stops_the_run
+from selfloop.guard import Failed, capture, safe_message, stops_the_run
 from selfloop.protocols import (
     Backend,
     Component,

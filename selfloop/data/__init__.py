@@ -26,7 +26,7 @@ from selfloop.data.columns import Columns
 from selfloop.data.files import is_stream
 from selfloop.data.hub import fetch
 from selfloop.data.raw import Broken, Raw, Row
-from selfloop.data.table import WITHOUT_GOLD, LeftOut, Table, Use, gathered, sample
+from selfloop.data.table import WITHOUT_GOLD, LeftOut, Table, Use, questions_table, sample
 from selfloop.errors import RecipeError
 
 __all__ = [
@@ -44,7 +44,8 @@ __all__ = [
     "sample",
 ]
 
-MOST_REMEMBERED = 64 * 1024**2  # bytes of a file whose rows are kept while a model runs
+MAX_CACHED_BYTES = 64 * 1024**2  # of a file whose rows are kept while a model runs
+# suffixes, by which a format is chosen where the text itself does not show it
 PACKED = (".gz", ".gzip")
 CSV = (".csv", ".tsv", ".tab")
 JSON = (".json", *json_rows.LINES)
@@ -77,15 +78,15 @@ def read(
 
     def gather() -> Table:
         raw = _raw(path, split, wanted.question, skip_broken)
-        return gathered(raw, str(path), use, wanted, skip_broken=skip_broken, source="")
+        return questions_table(raw, str(path), use, wanted, skip_broken=skip_broken, source="")
 
     stamp = _stamp(path)
     if stamp is None:
-        return _named(gather(), source)
+        return _with_source(gather(), source)
     table = _last_table.get((stamp, split, use, wanted, skip_broken), gather)
     # The same file may have been named by another path, relative or absolute.
     table = replace(table, where=str(path))
-    return _named(table, source)
+    return _with_source(table, source)
 
 
 def read_hub(name: str, split: str = "") -> Table:
@@ -98,7 +99,7 @@ def read_hub(name: str, split: str = "") -> Table:
     raw = Raw(
         "the Hugging Face hub", "row", [Row(number, row) for number, row in enumerate(cells, 1)]
     )
-    return gathered(raw, place.repository, "eval", Columns(), skip_broken=False, source=name)
+    return questions_table(raw, place.repository, "eval", Columns(), skip_broken=False, source=name)
 
 
 def rows(path: Path, split: str = "") -> list[dict[str, Any]]:
@@ -112,7 +113,7 @@ def rows(path: Path, split: str = "") -> list[dict[str, Any]]:
     return [dict(row.cells) for row in raw.rows]
 
 
-def _named(table: Table, source: str) -> Table:
+def _with_source(table: Table, source: str) -> Table:
     """Return the table with questions that say where they come from."""
     name = source or table.layout or "dataset"
     return replace(
@@ -154,7 +155,7 @@ def _stamp(path: Path) -> Stamp | None:
         status = path.stat()
     except (OSError, ValueError):
         return None
-    if is_stream(path) or status.st_size > MOST_REMEMBERED:
+    if is_stream(path) or status.st_size > MAX_CACHED_BYTES:
         return None
     return str(path.absolute()), status.st_ino, status.st_mtime_ns, status.st_size
 
@@ -180,6 +181,7 @@ def _read_raw(path: Path, split: str, question: str, skip_broken: bool) -> Raw:
         raise files.unreadable(path, error.strerror or str(error)) from error
     except ValueError as error:
         why = str(error)
+        # "FILE, line 3: ..." where the reader names a line, else "FILE: ..."
         join = ", " if why.startswith("line ") else ": "
         raise RecipeError(f"{path}{join}{why:.500}. Mend it, or give another file.") from error
 
@@ -198,6 +200,7 @@ def _folder(path: Path, split: str) -> Raw:
 
 def _file(path: Path, question: str, skip_broken: bool) -> Raw:
     data = files.content(path)
+    # what a file is, is read off its first bytes; a suffix may be wrong
     if data.startswith(files.PARQUET):
         return arrow.parquet(path, data)
     if data.startswith(files.ARROW) or _suffix(path) == ".arrow":
@@ -218,22 +221,21 @@ def _text_rows(path: Path, text: str, question: str) -> Raw:
     def is_question(name: str) -> bool:
         return columns.is_question(name, question)
 
-    first = next((line.strip() for line in text.split("\n") if line.strip()), "")
+    filled_lines = (line.strip() for line in text.split("\n") if line.strip())
+    first = next(filled_lines, "")
     if not first:
         return Raw("text", "line")
-    if json_rows.looks_like_json(text) and not (
-        suffix in CSV and delimited.is_header(first, is_question)
-    ):
+    is_csv = suffix in CSV and delimited.is_header(first, is_question)
+    if json_rows.looks_like_json(text) and not is_csv:  # a header may begin like JSON
         return json_rows.read(text, suffix, is_question)
     has_header = delimited.is_header(first, is_question)
     if suffix in CSV or (has_header and suffix not in JSON):
         return delimited.read(text, suffix, is_question)
-    if suffix in JSON:
-        return (
-            delimited.read(text, "", is_question)
-            if has_header
-            else json_rows.read(text, suffix, is_question)
-        )
+    if suffix in JSON:  # by its name; its text has spoken for neither, unless it has a header
+        if has_header:
+            return delimited.read(text, "", is_question)
+        return json_rows.read(text, suffix, is_question)
+    # neither JSON nor a header: lines of text, unless the suffix promises something else
     if suffix not in plain_text.SUFFIXES:
         raise RecipeError(f"{path}: files of the kind {suffix} are not read. Give {KINDS}.")
     return plain_text.read(text)

@@ -13,7 +13,9 @@ from typing import Any
 from selfloop.data.raw import Raw, Row
 from selfloop.errors import MissingExtra, RecipeError
 
+# files of a folder that `datasets` saved: of one data set, of one with splits
 STATE, SPLITS = "state.json", "dataset_dict.json"
+# what pyarrow raises for damaged files, beside its own exceptions
 _FAULTS = (
     OSError,
     ValueError,
@@ -32,14 +34,14 @@ def parquet(path: Path, data: bytes | None = None) -> Raw:
     reader = import_module("pyarrow.parquet")
     with _refusing(path, pyarrow):
         table = reader.read_table(path if data is None else pyarrow.BufferReader(data))
-        return _rows(table, "Parquet")
+        return _rows_of_table(table, "Parquet")
 
 
 def file(path: Path, data: bytes) -> Raw:
     """Return the rows of an Arrow file or stream."""
     pyarrow = _pyarrow(path)
     with _refusing(path, pyarrow):
-        return _rows(_table(pyarrow, pyarrow.BufferReader(data)), "Arrow")
+        return _rows_of_table(_read_table(pyarrow, pyarrow.BufferReader(data)), "Arrow")
 
 
 def is_saved(folder: Path) -> bool:
@@ -64,6 +66,7 @@ def folder(path: Path, split: str) -> Raw:
     files = [
         part.get("filename") for part in state.get("_data_files") or [] if isinstance(part, dict)
     ]
+    # a path in the file could lead out of the folder: only names are taken
     names = [name for name in files if isinstance(name, str) and Path(name).name == name]
     if not names or len(names) < len(files):
         raise RecipeError(
@@ -71,18 +74,18 @@ def folder(path: Path, split: str) -> Raw:
         )
     parts = [_part(path / name, pyarrow) for name in names]
     with _refusing(path, pyarrow):
-        return _rows(pyarrow.concat_tables(parts), "a folder of `datasets`")
+        return _rows_of_table(pyarrow.concat_tables(parts), "a folder of `datasets`")
 
 
 def _part(path: Path, pyarrow: Any) -> Any:
     with _refusing(path, pyarrow):
-        return _table(pyarrow, pyarrow.BufferReader(path.read_bytes()))
+        return _read_table(pyarrow, pyarrow.BufferReader(path.read_bytes()))
 
 
-def _table(pyarrow: Any, source: Any) -> Any:
+def _read_table(pyarrow: Any, source: Any) -> Any:
     """Return the table of a stream, which is what `datasets` writes, or of a file."""
     ipc = import_module("pyarrow.ipc")
-    beginning = bytes(source.read(6))
+    beginning = bytes(source.read(6))  # a file begins with "ARROW1", a stream with a length
     source.seek(0)
     opened = ipc.open_file(source) if beginning == b"ARROW1" else ipc.open_stream(source)
     return opened.read_all()
@@ -113,7 +116,7 @@ def _mapping(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _rows(table: Any, form: str) -> Raw:
+def _rows_of_table(table: Any, form: str) -> Raw:
     table.validate(full=True)  # offsets that point outside of a damaged file would end the process
     names = table.column_names
     for name in names:

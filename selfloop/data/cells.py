@@ -15,15 +15,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from typing import Any
 
-LONGEST = 1_000_000  # characters of a cell that may be a list
-DEEPEST = 50  # lists within lists
+MAX_LIST_CHARACTERS = 1_000_000  # of a cell that may be a list
+MAX_DEPTH = 50  # of lists within lists
+MAX_DIGITS = 4000  # of a number: Python refuses to read 4,300 as an integer
 
 # The parts of a mapping that hold answers: SQuAD's `text`, TriviaQA's `Value`, `Aliases` and so on.
 ANSWER_PARTS = ("value", "text", "texts", "answer", "answers", "aliases", "normalizedaliases")
 NO_ANSWER = "<unk>"  # TriviaQA's test split has this in place of an answer
 
+# one token of a notation: a quoted text, a mark of punctuation, or a word
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<mark>[\[\](){}:,])|(?P<word>[^\s\[\](){}:,'"]+))""",
+    r"""\s*(?:(?P<quoted>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""  # either quote, and its escapes
+    r"""|(?P<mark>[\[\](){}:,])|(?P<word>[^\s\[\](){}:,'"]+))""",
     re.DOTALL,
 )
 _WORDS = {
@@ -34,7 +37,9 @@ _WORDS = {
     "true": True,
     "True": True,
     "false": False,
-} | {"False": False}
+    "False": False,
+}
+# names that may stand before a list or a text: numpy's notation
 _CALLS = {"array", "np.array", "numpy.array", "np.str_", "numpy.str_", "list", "tuple", "set"}
 _CLOSES = {"[": "]", "(": ")", "{": "}"}
 _DESCRIPTION = re.compile(r'\(\s*description\s+(?:"((?:[^"\\]|\\.)*)"|([^()"]*?))\s*\)')
@@ -74,10 +79,10 @@ def texts(value: Any) -> list[str]:
 
     Raises ValueError for a mapping without a part that holds answers.
     """
-    return [text for text in dict.fromkeys(_texts(value)) if text]
+    return [text for text in dict.fromkeys(_each_text(value)) if text]
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _each_text(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield from _texts_in_text(value.strip())
     elif isinstance(value, Mapping):
@@ -85,7 +90,7 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple | set):
         for item in value:
             nested = isinstance(item, list | tuple | Mapping)
-            yield from _texts(item) if nested else [text_of(item)]
+            yield from _each_text(item) if nested else [text_of(item)]
     else:
         yield text_of(value)
 
@@ -95,9 +100,10 @@ def _texts_in_text(text: str) -> Iterator[str]:
         for quoted, bare in _DESCRIPTION.findall(text):
             yield (re.sub(r"\\(.)", r"\1", quoted) or bare).strip()
         return
+    # a list in some notation, then texts between bars, then one text
     listed = listed_in(text)
     if listed is not None:
-        yield from _texts(listed)
+        yield from _each_text(listed)
         return
     parts = [part.strip() for part in text.split("|")]
     yield from parts if all(parts) else [text]  # "|x|" and "a||b" are no lists
@@ -112,7 +118,7 @@ def _texts_of_parts(parts: Mapping[Any, Any]) -> Iterator[str]:
             f"an answer is a mapping of {names:.80}, and none of these is known to hold answers"
         )
     for name in known:
-        for text in _texts(by_name[name]):
+        for text in _each_text(by_name[name]):
             if text != NO_ANSWER:
                 yield text
 
@@ -124,12 +130,18 @@ def evened(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     Numbers, truth values and texts stay what they are where a column has no others; the rest is
     written as JSON.
     """
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: _one_type([row.get(name) for row in rows]) for name in names}
+    names: dict[str, None] = {}  # an ordered set
+    for row in rows:
+        names |= dict.fromkeys(row)
+    columns = {}
+    for name in names:
+        columns[name] = _one_type([row.get(name) for row in rows])
+    return columns
 
 
 def _one_type(values: list[Any]) -> list[Any]:
     kinds = {type(value) for value in values if value is not None}
+    # Parquet and Arrow have no integers of more than 64 bits
     whole = all(abs(value) < 2**63 for value in values if isinstance(value, int))
     if kinds in ({str}, {bool}, {float}) or (kinds == {int} and whole):
         return values
@@ -142,7 +154,7 @@ def _one_type(values: list[Any]) -> list[Any]:
 
 
 def is_list(value: Any) -> bool:
-    """Return whether a cell holds answers that count, not one answer: a list or a mapping, or the text of one."""
+    """Return whether a cell holds several answers: a list or a mapping, or the text of one."""
     if isinstance(value, str):
         text = value.strip()
         listed = listed_in(text)
@@ -153,7 +165,7 @@ def is_list(value: Any) -> bool:
 
 def listed_in(text: str) -> list[Any] | dict[Any, Any] | None:
     """Return the list or the mapping that a text is the notation of, None for any other text."""
-    if len(text) > LONGEST or not (
+    if len(text) > MAX_LIST_CHARACTERS or not (
         text[:1] in _CLOSES or text.startswith(("array(", "np.", "numpy."))
     ):
         return None
@@ -168,7 +180,7 @@ def listed_in(text: str) -> list[Any] | dict[Any, Any] | None:
 
 
 def is_cut_list(value: Any) -> bool:
-    """Return whether a text begins as a list does and cannot be read as one: it may have been cut off."""
+    """Return whether a text begins as a list does and is none: it may have been cut off."""
     return (
         isinstance(value, str)
         and value.strip().startswith(("[", "{"))
@@ -182,6 +194,7 @@ class _Notation:
     def __init__(self, text: str) -> None:
         self._tokens: list[tuple[str, str]] = []
         self._next = 0
+        # all tokens first: a text that is no notation is refused before anything is built
         position, end = 0, len(text.rstrip())
         while position < end:
             token = _TOKEN.match(text, position)
@@ -195,20 +208,20 @@ class _Notation:
 
         Raises ValueError for anything else than a list or a mapping.
         """
-        value = self._value(0)
+        value = self._read_value(0)
         if self._next < len(self._tokens):
             raise ValueError("there is more after the list")
         return value
 
-    def _take(self) -> tuple[str, str]:
+    def _next_token(self) -> tuple[str, str]:
         if self._next >= len(self._tokens):
             raise ValueError("the list is cut off")
         self._next += 1
         return self._tokens[self._next - 1]
 
-    def _value(self, depth: int) -> Any:
-        kind, token = self._take()
-        if depth > DEEPEST:
+    def _read_value(self, depth: int) -> Any:
+        kind, token = self._next_token()
+        if depth > MAX_DEPTH:
             raise ValueError("nested too deeply")
         if kind == "quoted":
             return _unquoted(token)
@@ -224,7 +237,8 @@ class _Notation:
         return items
 
     def _items(self, closes: str, depth: int) -> tuple[list[Any], bool]:
-        """Return the values up to a closing bracket, and whether colons stand between them, as in a mapping."""
+        """Return the values up to a closing bracket, and whether colons separate them, as in a
+        mapping: then keys and values alternate."""
         items: list[Any] = []
         colons = 0
         while True:
@@ -234,11 +248,12 @@ class _Notation:
             if mark == closes:
                 self._next += 1
                 break
+            # commas may be missing, as in numpy's 'a' 'b', or stand last
             if mark in (",", ":"):
                 self._next += 1
                 colons += mark == ":"
                 continue
-            items.append(self._value(depth + 1))
+            items.append(self._read_value(depth + 1))
         if colons and (
             closes != "}"
             or len(items) != 2 * colons
@@ -249,10 +264,11 @@ class _Notation:
 
     def _called(self, depth: int) -> Any:
         """Return the first argument of `array(...)`; the others say which type it has."""
-        if self._take()[1] != "(":
+        if self._next_token()[1] != "(":
             raise ValueError("a name stands where a value is wanted")
-        value = self._value(depth + 1)
-        while self._take()[1] != ")":
+        value = self._read_value(depth + 1)
+        # such as dtype=object: skipped
+        while self._next_token()[1] != ")":
             pass
         return value
 
@@ -272,6 +288,6 @@ def _word(token: str) -> Any:
     if token in _WORDS:
         return _WORDS[token]
     number = re.fullmatch(r"[-+]?\d[\d_]*|[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?", token)
-    if number is None or len(token) > 4000:
+    if number is None or len(token) > MAX_DIGITS:
         raise ValueError("a word without quotes stands in the list")
     return int(token) if re.fullmatch(r"[-+]?\d+", token) else float(token)

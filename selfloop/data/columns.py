@@ -8,6 +8,7 @@ from typing import Any
 from selfloop.data.cells import listed_in
 from selfloop.errors import RecipeError, did_you_mean
 
+# usual names, plain (see `plain_name`), the best first
 QUESTION = (
     *("question", "questions", "question_text", "query", "problem", "utterance", "prompt", "qtext"),
     *("instruction", "input", "q"),
@@ -61,21 +62,25 @@ class Columns:
     answer: str = ""
 
 
-def plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """Return a column's name as it is compared: "Best Answer" and "best_answer" are one."""
     return re.sub(r"[\s_\-]+", "_", name.strip().casefold())
 
 
 def is_question(name: str, wanted: str = "") -> bool:
     """Return whether a column holds questions: the one that is `wanted`, or by its name."""
-    return name == wanted or name == wanted.partition(".")[0] if wanted else plain(name) in QUESTION
+    return (
+        name == wanted or name == wanted.partition(".")[0]
+        if wanted
+        else plain_name(name) in QUESTION
+    )
 
 
-def named(names: Iterable[str], known: Sequence[str]) -> str:
-    """Return the column that has the first of the `known` names, an empty string if none has one."""
+def column_named(names: Iterable[str], known: Sequence[str]) -> str:
+    """Return the column with the first of the `known` names; an empty string if none has one."""
     by_plain: dict[str, str] = {}
     for name in names:
-        by_plain.setdefault(plain(name), name)
+        by_plain.setdefault(plain_name(name), name)
     return next((by_plain[name] for name in known if name in by_plain), "")
 
 
@@ -83,7 +88,8 @@ def chosen(names: Collection[str], wanted: str, where: str) -> str:
     """Return the column that a user names. Raises RecipeError if there is none."""
     if wanted in names or wanted.partition(".")[0] in names:
         return wanted
-    same = [name for name in names if plain(name) == plain(wanted)]
+    # the user may write it in another case, or with blanks
+    same = [name for name in names if plain_name(name) == plain_name(wanted)]
     if same:
         return same[0]
     listed = ", ".join(names)
@@ -109,15 +115,16 @@ def _within(value: Any, path: Sequence[str]) -> Any:
     if isinstance(value, str):
         value = listed_in(value.strip())  # CSV has a mapping as text
     if isinstance(value, list):
+        # "answers.0" is one item; without a number the path goes on in all items
         if path[0].isdecimal():
             place = int(path[0])
             inner = value[place] if place < len(value) else None
             return inner if len(path) == 1 else _within(inner, path[1:])
-        return [_step(item, path) for item in value]
-    return _step(value, path)
+        return [_follow(item, path) for item in value]
+    return _follow(value, path)
 
 
-def _step(value: Any, path: Sequence[str]) -> Any:
+def _follow(value: Any, path: Sequence[str]) -> Any:
     if not isinstance(value, Mapping):
         return None
     inner = value.get(path[0])

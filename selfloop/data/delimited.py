@@ -15,12 +15,12 @@ from selfloop.data.raw import Broken, Raw, Row, places
 from selfloop.text.units import plural
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-ALONE = "\x1f"  # in place of a delimiter where there is one column: it stands in no text
+ONE_COLUMN = "\x1f"  # in place of a delimiter where there is one column: it stands in no text
 _SEPARATOR_LINE = re.compile(r"sep=(.)$")  # the first line of what Excel writes
 
 
 class Record(NamedTuple):
-    """The cells of one record, how many lines it takes, and whether its quotes were read as they stand."""
+    """The cells of one record, how many lines it takes, and whether its quotes are plain text."""
 
     cells: list[str]
     lines: int
@@ -32,17 +32,19 @@ class BrokenRecord(Exception):
 
 
 def delimiter_of(line: str, suffix: str, is_question: Callable[[str], bool]) -> str:
-    """Return what separates the columns of a header: that by which it names a question, or else has most names."""
+    """Return what separates the columns of a header: with it a column is that of questions, or else
+    there are most columns."""
+    # a .tsv is separated by tabs, whatever commas its header has
     order = [*DELIMITERS] if suffix != ".tsv" else ["\t", ",", ";"]
-    names = {delimiter: _names(line, delimiter) for delimiter in order}
+    names = {delimiter: _header_cells(line, delimiter) for delimiter in order}
     for delimiter in order:
         if any(map(is_question, names[delimiter])):
-            return delimiter if len(names[delimiter]) > 1 else ALONE
+            return delimiter if len(names[delimiter]) > 1 else ONE_COLUMN
     most = max(order, key=lambda delimiter: len(names[delimiter]))
-    return most if len(names[most]) > 1 else ALONE
+    return most if len(names[most]) > 1 else ONE_COLUMN
 
 
-def _names(line: str, delimiter: str) -> list[str]:
+def _header_cells(line: str, delimiter: str) -> list[str]:
     with _long_cells():
         try:
             cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
@@ -53,7 +55,7 @@ def _names(line: str, delimiter: str) -> list[str]:
 
 def is_header(line: str, is_question: Callable[[str], bool]) -> bool:
     """Return whether a line names columns, one of them that of the questions."""
-    return any(is_question(name) for delimiter in DELIMITERS for name in _names(line, delimiter))
+    return any(any(map(is_question, _header_cells(line, delimiter))) for delimiter in DELIMITERS)
 
 
 def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
@@ -69,10 +71,11 @@ def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
     if separator and start + 1 < len(lines) and separator[1] in DELIMITERS:
         start += 1
     delimiter = delimiter_of(lines[start], suffix, is_question)
-    header = _header(_names(lines[start], delimiter))
-    kind = "one column" if delimiter == ALONE else f"separated by {DELIMITERS[delimiter]}"
+    header = _header(_header_cells(lines[start], delimiter))
+    kind = "one column" if delimiter == ONE_COLUMN else f"separated by {DELIMITERS[delimiter]}"
     raw = Raw(f"CSV, {kind}", "line")
     with _long_cells():
+        # strictly first; only a file that breaks the rules is read line by line, and mended
         records = _sound_records(lines, start + 1, delimiter, len(header))
         if records is None:
             records = list(_mended_records(lines, start + 1, delimiter, len(header)))
@@ -100,7 +103,8 @@ def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
 
 
 def _header(names: Sequence[str]) -> list[str]:
-    """Return the names of the columns; one without a name gets that of its place, as an index has none."""
+    """Return the names of the columns; one without a name, such as an index, is called by its
+    number."""
     header = [name or f"column_{place}" for place, name in enumerate(names, 1)]
     while header and not names[len(header) - 1]:
         header.pop()  # a delimiter at the end of the line names nothing
@@ -116,7 +120,8 @@ Numbered = tuple[int, Record | BrokenRecord]
 def _sound_records(
     lines: list[str], start: int, delimiter: str, width: int
 ) -> list[Numbered] | None:
-    """Return all records with the numbers of their lines, None if the file breaks the rules of quotes anywhere."""
+    """Return all records with the numbers of their lines; None if the file breaks the rules of
+    quotes anywhere."""
     reader = csv.reader((f"{line}\n" for line in lines[start:]), delimiter=delimiter, strict=True)
     records, number = list[Numbered](), start + 1
     try:
@@ -135,7 +140,8 @@ def _sound_records(
 def _doubtful(
     lines: list[str], records: Sequence[Numbered], delimiter: str, width: int
 ) -> list[str]:
-    """Return a note on quoted texts over several lines, each of which could be a row if the quotes were strays."""
+    """Return a note on quoted texts over several lines, each of which could be a row if the quotes
+    were strays."""
     doubtful = [
         number
         for number, record in records
@@ -189,6 +195,7 @@ def _record(lines: list[str], place: int, delimiter: str, width: int) -> Record:
                 f"a quote opens here and closes in line {last}, over whole rows. Double it, or "
                 "close it"
             )
+    # no way of reading the quotes fits: take them as text, if the cells come out right
     bare = line.split(delimiter)
     if len(bare) != width and (len(bare) < width or _surplus(bare, width)):
         raise BrokenRecord(
@@ -199,7 +206,8 @@ def _record(lines: list[str], place: int, delimiter: str, width: int) -> Record:
 
 
 def _quoted(lines: list[str], place: int, delimiter: str, skips_spaces: bool) -> Record | None:
-    """Return the record that begins in a line, by the rules of quotes to the letter, None if it breaks them."""
+    """Return the record that begins in a line, by the strict rules of quotes; None if it breaks
+    them."""
     following = (f"{lines[i]}\n" for i in range(place, len(lines)))
     reader = csv.reader(following, delimiter=delimiter, strict=True, skipinitialspace=skips_spaces)
     try:
@@ -226,6 +234,7 @@ def _fitting(record: Record, width: int) -> Record:
 @contextmanager
 def _long_cells() -> Iterator[None]:
     """Let the csv module read cells of any length; its limit is one for the whole process."""
+    # the largest value that a C long of 32 bits can hold, as on Windows
     before = csv.field_size_limit(2**31 - 1)
     try:
         yield

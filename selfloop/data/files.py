@@ -13,7 +13,8 @@ from pathlib import Path
 from selfloop.errors import RecipeError
 
 STDIN = "-"
-MOST_BYTES = 2 * 1024**3  # of text, unpacked: more does not fit the memory of a laptop as rows
+MAX_BYTES = 2 * 1024**3  # of text, unpacked: more does not fit the memory of a laptop as rows
+# first bytes of formats that are read
 GZIP = b"\x1f\x8b"
 PARQUET, ARROW = b"PAR1", b"ARROW1"
 
@@ -30,6 +31,7 @@ NO_DATA = {
     b"\x89PNG": "a picture. Give a file of questions",
     b"version https://git-lfs": "a pointer of Git LFS in place of the data. Fetch it: git lfs pull",
 }
+# a web page in place of the file, which a wrong link gives
 _PAGE = re.compile(rb"\s*<(!doctype html|html)\b", re.IGNORECASE)
 _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -84,20 +86,20 @@ def _file(path: Path) -> bytes:
 
 
 def _refuse_large(path: Path, size: int) -> None:
-    if size > MOST_BYTES:
+    if size > MAX_BYTES:
         raise RecipeError(
-            f"cannot read {path}: it holds more than {MOST_BYTES / 1024**3:.0f} GiB. Give a part "
+            f"cannot read {path}: it holds more than {MAX_BYTES / 1024**3:.0f} GiB. Give a part "
             "of it, or Parquet."
         )
 
 
 def _unpacked(path: Path, data: bytes) -> bytes:
-    """Return what a .gz holds, all members of it; no more than MOST_BYTES is ever unpacked."""
+    """Return what a .gz holds, all members of it; no more than MAX_BYTES is ever unpacked."""
     parts, size = list[bytes](), 0
     while data.startswith(GZIP):
         unpacker = zlib.decompressobj(wbits=31)
         try:
-            parts.append(unpacker.decompress(data, MOST_BYTES + 1 - size))
+            parts.append(unpacker.decompress(data, MAX_BYTES + 1 - size))
         except zlib.error as error:
             raise unreadable(path, f"it is damaged as a .gz: {error}") from error
         size += len(parts[-1])
@@ -125,9 +127,9 @@ def decoded(path: Path, data: bytes) -> str:
 
     Raises RecipeError with the line for bytes that are no such text.
     """
-    mark, encoding = next(
-        ((bom, name) for bom, name in _BOMS if data.startswith(bom)), (b"", "utf-8")
-    )
+    matching = [(bom, name) for bom, name in _BOMS if data.startswith(bom)]
+    # the longest first: a mark of UTF-32 begins with one of UTF-16
+    mark, encoding = matching[0] if matching else (b"", "utf-8")
     try:
         text = data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
@@ -149,7 +151,8 @@ def decoded(path: Path, data: bytes) -> str:
 
 
 def without_broken_lines(data: bytes) -> tuple[bytes, list[int]]:
-    """Return UTF-8 with the lines emptied that are not, or hold a null byte, and the numbers of these."""
+    """Return UTF-8 with those lines emptied that are not UTF-8, or hold a null byte, and their
+    numbers."""
     if data.startswith(tuple(mark for mark, name in _BOMS if name != "utf-8")):
         return data, []
     lines, broken = re.split(rb"\r\n|\r|\n", data), list[int]()

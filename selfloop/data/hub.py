@@ -1,4 +1,4 @@
-"""The data sets of the Hugging Face hub that are known by name, with the split that is usually measured on."""
+"""Data sets of the Hugging Face hub by short names, with the split that is usually evaluated."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,5 @@
-"""Rows in JSON: an object a line, an array of objects, or an object that holds rows in one of the usual ways."""
+"""Rows in JSON: an object a line, an array of objects, or an object that holds rows in one of the
+usual ways."""
 
 import json
 import re
@@ -38,7 +39,7 @@ def _integer(digits: str) -> int | str:
 
 
 def looks_like_json(text: str) -> bool:
-    """Return whether a text whose format is not known is JSON: it begins with an object, or is an array of them."""
+    """Return whether a text begins like JSON: an object, or an array of objects or texts."""
     start = text.lstrip()
     if re.match(r'\{\s*"', start):
         return True
@@ -53,6 +54,7 @@ def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         return Raw("JSONL" if suffix in LINES else "JSON", "line")
+    # JSONL if the first line alone is an object and not a whole document of rows
     first = _attempt(lines[0][1])
     if isinstance(first, Mapping) and (len(lines) > 1 or not _holds_rows(first, is_question)):
         return _read_lines(lines)
@@ -119,8 +121,10 @@ def _rows_of(document: Any, is_question: Callable[[str], bool]) -> Raw:
         raise ValueError(f"it holds a single {type(document).__name__}, no rows. Rows are {FORM}")
     if any(map(is_question, document)):
         return _question_object(document, is_question)
+    # pandas, orient="split"
     if isinstance(document.get("columns"), list) and isinstance(document.get("data"), list):
         return _split_table(document["columns"], document["data"])
+    # an object around one list of rows; "features" of the hub's server describes columns
     lists = [name for name, value in document.items() if _is_rows(value) and name != "features"]
     if len(lists) == 1:
         return _array(document[lists[0]])
@@ -128,14 +132,17 @@ def _rows_of(document: Any, is_question: Callable[[str], bool]) -> Raw:
         raise ValueError(
             f"it holds several lists of rows: {', '.join(lists)[:200]}. Save one of them as a file"
         )
-    objects = all(isinstance(value, Mapping) for value in document.values())
-    if (
-        document
-        and objects
-        and any(is_question(name) for value in document.values() for name in value)
-    ):
+    if _is_object_of_rows(document, is_question):
         return _array([{"id": name, **value} for name, value in document.items()])
     return _array([document])
+
+
+def _is_object_of_rows(document: Mapping[str, Any], is_question: Callable[[str], bool]) -> bool:
+    """Return whether all values of an object are objects, and one of them has a question."""
+    rows = list(document.values())
+    if not all(isinstance(row, Mapping) for row in rows):
+        return False
+    return any(any(map(is_question, row)) for row in rows)
 
 
 def _is_rows(value: Any) -> bool:
@@ -161,7 +168,8 @@ def _array(items: Sequence[Any]) -> Raw:
 
 
 def _question_object(document: Mapping[str, Any], is_question: Callable[[str], bool]) -> Raw:
-    """Return the one row that an object is, or the rows of an object that holds columns, as pandas writes them."""
+    """Return the one row that an object is, or the rows of one that holds columns, as pandas writes
+    it: lists, or objects by row number."""
     column = next(name for name in document if is_question(name))
     values = document[column]
     is_numbered = isinstance(values, Mapping) and all(key.isdecimal() for key in values)
@@ -176,10 +184,13 @@ def _question_object(document: Mapping[str, Any], is_question: Callable[[str], b
     if isinstance(values, Mapping):
         if any(value.keys() != values.keys() for value in document.values()):
             raise ValueError("its columns do not number the same rows")
-        return _array([{name: value[key] for name, value in document.items()} for key in values])
-    rows = [
-        dict(zip(document, cells, strict=True)) for cells in zip(*document.values(), strict=True)
-    ]
+        order = list(values)
+        columns = [list(map(value.__getitem__, order)) for value in document.values()]
+    else:
+        columns = list(document.values())
+    rows = []
+    for cells in zip(*columns, strict=True):
+        rows.append(dict(zip(document, cells, strict=True)))
     return _array(rows)
 
 

@@ -1,4 +1,4 @@
-"""The nested files of data sets as their authors give them out, made flat: a row for each question."""
+"""The nested files of data sets as their authors publish them, flattened to a row a question."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -17,15 +17,15 @@ def flattened(document: Any) -> Raw | None:
     if isinstance(trivia, list) and any(
         isinstance(item, Mapping) and "Question" in item for item in trivia
     ):
-        return _rows("trivia_qa", "TriviaQA's JSON", _trivia_qa(trivia))
+        return _layout_rows("trivia_qa", "TriviaQA's JSON", _trivia_qa(trivia))
     if isinstance(squad, list) and any(
         isinstance(item, Mapping) and "paragraphs" in item for item in squad
     ):
-        return _rows("squad", "SQuAD's JSON", _squad(squad))
+        return _layout_rows("squad", "SQuAD's JSON", _squad(squad))
     return None
 
 
-def _rows(layout: str, form: str, items: Iterator[Cells | str]) -> Raw:
+def _layout_rows(layout: str, form: str, items: Iterator[Cells | str]) -> Raw:
     raw = Raw(form, "row", layout=layout)
     for number, item in enumerate(items, 1):
         if isinstance(item, str):
@@ -36,9 +36,9 @@ def _rows(layout: str, form: str, items: Iterator[Cells | str]) -> Raw:
 
 
 def _trivia_qa(items: list[Any]) -> Iterator[Cells | str]:
-    """TriviaQA (Joshi et al.
+    """Yield the rows of TriviaQA, rc and unfiltered; its test files have no `Answer`.
 
-    2017, arXiv 1705.03551), rc and unfiltered; its test files have no `Answer`.
+    Joshi et al. 2017, arXiv 1705.03551.
     """
     for item in items:
         if not isinstance(item, Mapping):
@@ -48,9 +48,9 @@ def _trivia_qa(items: list[Any]) -> Iterator[Cells | str]:
 
 
 def _squad(articles: list[Any]) -> Iterator[Cells | str]:
-    """SQuAD 1 and 2 (Rajpurkar et al.
+    """Yield the questions of SQuAD 1 and 2, which are in paragraphs of articles.
 
-    2016, 2018, arXiv 1606.05250 and 1806.03822): articles, paragraphs, questions.
+    Rajpurkar et al. 2016 and 2018, arXiv 1606.05250 and 1806.03822.
     """
     for article in articles:
         paragraphs = article.get("paragraphs") if isinstance(article, Mapping) else None
@@ -74,7 +74,7 @@ def _squad_questions(article: Cells, paragraph: Any) -> Iterator[Cells | str]:
             yield "this is no question of SQuAD"
 
 
-def named(columns: Mapping[str, str], lists: bool) -> str:
+def layout_of(columns: Mapping[str, str], lists: bool) -> str:
     """Return which data set has columns of these (plain) names, an empty string for none that is
     known.
 

@@ -20,7 +20,8 @@ def read(text: str) -> Raw:
     Raises ValueError for a Markdown table.
     """
     raw = Raw("text", "line")
-    if underline := _TABLE.search(text):
+    underline = _TABLE.search(text)
+    if underline:
         place = text.count("\n", 0, underline.start()) + 2
         raise ValueError(f"line {place}: this is a Markdown table. Save it as CSV")
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
@@ -35,7 +36,7 @@ def read(text: str) -> Raw:
         if bare != line:
             marked.append(number)
         texts.append((number, bare))
-    counted = _list_numbers([_number(bare) for _, bare in texts])
+    counted = _list_numbers([_leading_number(bare) for _, bare in texts])
     for (number, bare), is_counted in zip(texts, counted, strict=True):
         if is_counted:
             bare = _NUMBER.sub("", bare, count=1).strip()
@@ -51,13 +52,15 @@ def read(text: str) -> Raw:
 
 
 def _without_marks(line: str) -> str:
-    """Return a line without the marks of quotations, titles and lists, of which one may stand in another."""
-    while (mark := _MARKS.match(line)) and mark.end() < len(line):
+    """Return a line without the marks of quotations, titles and lists, which may be nested."""
+    mark = _MARKS.match(line)
+    while mark and mark.end() < len(line):
         line = line[mark.end() :].strip()
+        mark = _MARKS.match(line)
     return line
 
 
-def _number(line: str) -> int | None:
+def _leading_number(line: str) -> int | None:
     number = _NUMBER.match(line)
     return int(number[1]) if number and number.end() < len(line) else None
 

@@ -8,7 +8,7 @@ Cells = Mapping[str, Any]
 
 
 class Row(NamedTuple):
-    """The number of a line (or of a row, in a file that has no lines), from 1, and its cells by column."""
+    """The number of a line (or row, in a file without lines), from 1, and its cells by column."""
 
     number: int
     cells: Cells
@@ -43,11 +43,15 @@ class Raw:
 
     def columns(self) -> tuple[str, ...]:
         """Return the names of all columns, in the order in which they come up."""
-        return tuple(dict.fromkeys(name for row in self.rows for name in row.cells))
+        names: dict[str, None] = {}  # an ordered set
+        for row in self.rows:
+            names |= dict.fromkeys(row.cells)
+        return tuple(names)
 
 
 def places(unit: str, numbers: Iterable[int], most: int = 3) -> str:
     """Return the first numbers of lines or rows for people: "lines 3, 7, 9, ..."."""
-    shown = list(numbers)
-    more = ", ..." if len(shown) > most else ""
-    return f"{unit}{'s' if len(shown) > 1 else ''} {', '.join(map(str, shown[:most]))}{more}"
+    listed = list(numbers)
+    noun = f"{unit}s" if len(listed) > 1 else unit
+    more = ", ..." if len(listed) > most else ""
+    return f"{noun} {', '.join(map(str, listed[:most]))}{more}"

@@ -123,7 +123,7 @@ def test_supervised_rows(run: Path) -> None:
 
 
 def test_pairs(run: Path) -> None:
-    """A question that the model declined by itself has no pair: both sides of it would say the same."""
+    """A question that the model itself declined has no pair: both sides of it would be the same."""
     found = [tuple(row.values()) for row in rows(run, "preference") if row["prompt"].isascii()]
     assert found == [("Held?", "yes", "I don't know"), ("Declined?", "I don't know", "made up")]
     assert list(rows(run, "preference", chat=True)[1]) == ["prompt", "chosen", "rejected"]
@@ -301,7 +301,8 @@ def test_mistakes(
 def test_nothing_to_write(write: Write, selfloop: Selfloop, work: Path) -> None:
     write(
         {
-            "r.yaml": "rounds: 1\nbackend: scripted\nask: {questions: 2, sources: [topics]}\nanswer: {samples: 2}\n"
+            "r.yaml": "rounds: 1\nbackend: scripted\n"
+            "ask: {questions: 2, sources: [topics]}\nanswer: {samples: 2}\n"
         }
     )
     assert selfloop("run", "r.yaml").code == 0

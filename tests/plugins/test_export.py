@@ -1,4 +1,4 @@
-"""Taking a tuned model along, and going back: what is written loads elsewhere, says the same, and is whole."""
+"""Exports load elsewhere, say the same as the run's model, and are whole; and going back."""
 
 import json
 import resource
@@ -28,8 +28,11 @@ from selfloop.storage.run_folder import RECIPE as RECIPE_FILE
 from selfloop.storage.store import Store
 
 MODEL = "smollm2-135m-instruct"
-TEXT = "The capital of France is Paris, a large city on the river Seine, and the capital of Peru is Lima."
-CACHE = models.cache_folder()  # before a test has one of its own
+TEXT = (
+    "The capital of France is Paris, a large city on the river Seine, "
+    "and the capital of Peru is Lima."
+)
+CACHE = models.cache()  # before a test has one of its own
 
 
 @cache
@@ -103,14 +106,14 @@ def said(path, lora=None):
 
 
 def same_change(before, wanted, after):
-    """How alike two changes are, and how far they are apart by the size of the one that is wanted."""
+    """How alike two changes are, and their distance, relative to the size of the wanted one."""
     alike = np.corrcoef(wanted - before, after - before)[0, 1]
     return alike, np.abs(after - wanted).mean() / np.abs(wanted - before).mean()
 
 
 @cache
 def header(path):
-    """All that comes before the weights, byte for byte: metadata, vocabulary, template, names and types."""
+    """All bytes before the weights: metadata, vocabulary, template, names and types."""
     reader = gguf.GGUFReader(path)
     return path.read_bytes()[: reader.data_offset], reader
 
@@ -168,7 +171,7 @@ def tensors(path, alpha=None, **weights):
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_scale_alpha_and_rank_are_those_of_lora(scale, tmp_path):
-    """By hand: W + scale · alpha / rank · B A, and nothing is added to what the adapter does not name."""
+    """By hand: W + scale · alpha / rank · B A; tensors without an adapter stay as they are."""
     draw = np.random.default_rng(1)
     weights, other = (draw.normal(size=(6, 8)).astype(np.float32) for _ in range(2))
     down, up = (
@@ -227,7 +230,7 @@ def test_the_adapter_alone(made, run, tmp_path, selfloop):
 
 
 def test_the_card_of_an_adapter(made, tmp_path, selfloop):
-    """What it is, how it came to be, what its gate measured, how to load it; and text from elsewhere stays text."""
+    """How it was made, what its gate measured, how to load it; and foreign text stays text."""
     folder = tmp_path / "run" / "adapters" / "round-001"
     folder.mkdir(parents=True)
     for path in made.iterdir():
@@ -405,7 +408,7 @@ def test_what_is_there_is_replaced_only_if_it_is_an_export_and_wanted(run, tmp_p
 @pytest.mark.model
 @pytest.mark.parametrize("words", ["--to adapter", "--to gguf", "--to gguf --type q8_0", "--to hf"])
 def test_a_disk_that_takes_no_more_leaves_nothing_half(words, run, tmp_path):
-    """No file may grow beyond a megabyte: what a full disk does to all that write, llama.cpp and safetensors too."""
+    """No file may grow beyond a megabyte: as a full disk for all that write, llama.cpp too."""
     done = subprocess.run(
         [
             sys.executable,

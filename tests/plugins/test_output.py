@@ -53,8 +53,7 @@ NEVER = {
 @pytest.fixture
 def runs(write: Write, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two runs, whose pages are quick to draw."""
-    monkeypatch.setattr("selfloop_plugins.report.page.drawn", lambda facts: [])
-    monkeypatch.setattr("selfloop_plugins.report.comparison.drawn", lambda facts: [])
+    monkeypatch.setattr("selfloop_plugins.report.page.draw_all", lambda run: [])
     home = write({"r.yaml": RECIPE})
     for _ in range(2):
         assert selfloop("run", "r.yaml").code == 0
@@ -160,17 +159,17 @@ def test_the_report_of_a_run_is_written_again_also_an_old_one(
 def test_pictures_replace_pictures_alone(
     runs: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from selfloop_plugins.report.canvas import canvas
-    from selfloop_plugins.report.pictures import PICTURES
+    from selfloop_plugins.report.figure_style import new_figure
+    from selfloop_plugins.report.figures import FIGURES
 
     monkeypatch.setattr(
-        "selfloop_plugins.report.pictures.drawn", lambda facts: [(PICTURES[0], canvas()[0])]
+        "selfloop_plugins.report.figures.draw_all", lambda run: [(FIGURES[0], new_figure()[0])]
     )
     for suffix in ("svg", "png"):
         words = ("report", "r", "--pictures", "pictures", "--format", suffix)
         for _ in range(2):
             assert selfloop(*words).code == 0
-        picture = runs / "pictures" / f"{PICTURES[0].name}.{suffix}"
+        picture = runs / "pictures" / f"{FIGURES[0].name}.{suffix}"
         picture.write_bytes(b"my own")
         refused(selfloop(*words), picture, b"my own", "no earlier picture of a report")
         assert selfloop(*words, "--force").code == 0 and picture.read_bytes() != b"my own"

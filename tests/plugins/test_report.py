@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 from conftest import RECIPE, Query, Selfloop
-from selfloop_plugins.report.facts import Tune, read
-from selfloop_plugins.report.pictures import PICTURES, drawn, wilson
-from selfloop_plugins.report.questions import embedded, visible
-from selfloop_plugins.report.topics import named
+from selfloop_plugins._shared.gate_report import GateReport
+from selfloop_plugins.report.figures import FIGURES, draw_all, wilson_interval
+from selfloop_plugins.report.questions import json_for_script, visible
+from selfloop_plugins.report.run_summary import TuneSummary, read_summary
+from selfloop_plugins.report.topics import topic_names
 
 from selfloop import Question
 
@@ -85,12 +86,12 @@ def test_pictures_as_files(write: Write, selfloop: Selfloop) -> None:
 
 
 def test_rounds_are_labelled_where_there_is_room(write: Write, selfloop: Selfloop) -> None:
-    """One by one if they are few; and a hundred make neither a page of their own nor labels over each other."""
+    """One by one if they are few; a hundred make neither a long figure nor overlapping labels."""
     folder = write({"r.yaml": TWO})
     selfloop("run", "r.yaml")
-    facts = read(folder / "runs/r")
-    many = replace(facts, rounds=[replace(facts.rounds[0], number=k) for k in range(1, 101)])
-    few, hundred = ({one.name: figure for one, figure in drawn(told)} for told in (facts, many))
+    summary = read_summary(folder / "runs/r")
+    many = replace(summary, rounds=[replace(summary.rounds[0], number=k) for k in range(1, 101)])
+    few, hundred = ({one.name: figure for one, figure in draw_all(run)} for run in (summary, many))
     assert (
         list(few["growth"].axes[0].get_xticks())
         == list(few["rounds"].axes[0].get_yticks())
@@ -104,9 +105,9 @@ def test_rounds_are_labelled_where_there_is_room(write: Write, selfloop: Selfloo
 def test_gold_answers_bring_what_is_true(write: Write, selfloop: Selfloop) -> None:
     folder = write({"gold.jsonl": ASKED, "r.yaml": GOLD})
     assert selfloop("run", "r.yaml").code == 0
-    facts = read(folder / "runs/r")
-    assert facts.measured and facts.measured.questions == 3
-    assert {"reliability", "risk"} <= {picture.name for picture, _ in drawn(facts)}
+    summary = read_summary(folder / "runs/r")
+    assert summary.measured and summary.measured.questions == 3
+    assert {"reliability", "risk"} <= {picture.name for picture, _ in draw_all(summary)}
     selfloop("report", "r")
     page = (folder / "runs/r/report.html").read_text("utf-8")
     assert "3 questions have gold answers" in page and "always decline" in page
@@ -116,11 +117,12 @@ def test_a_tune_is_drawn_from_what_it_left(write: Write, selfloop: Selfloop) -> 
     folder = write({"r.yaml": TWO})
     selfloop("run", "r.yaml")
     run = folder / "runs/r"
+    base = {"kept": 1.0, "declined": 0.0, "refused": 0.0, "perplexity": 10.0}
+    tuned = {"kept": 0.9, "declined": 0.6, "refused": 0.1, "perplexity": 10.1}
     about = {
         "taught": 40, "held out": 10, "epochs": [{"epoch": 1, "loss": 1.0, "kl": 0.0, "held": 0.9}],
         "gate": {
-            "base": {"kept": 1.0, "declined": 0.0, "refused": 0.0, "perplexity": 10.0, "gold": None},
-            "tuned": {"kept": 0.9, "declined": 0.6, "refused": 0.1, "perplexity": 10.1, "gold": None},
+            "base": base | {"gold": None}, "tuned": tuned | {"gold": None},
             "refusal": "<b>too little</b>",
         },
     }  # fmt: skip
@@ -137,8 +139,9 @@ def test_a_tune_is_drawn_from_what_it_left(write: Write, selfloop: Selfloop) -> 
             }
             file.write(json.dumps(event | {"loss": loss}) + "\n")
         file.write('{"event": "BatchLearnt", "time": "2026-1')  # what a kill leaves
-    (tune,) = read(run).tunes
-    assert tune == Tune(2, ((1, 2.0), (2, 1.25)), about)
+    (tune,) = read_summary(run).tunes
+    report = GateReport(base, tuned, "<b>too little</b>", 40, 10, (0.9,))
+    assert tune == TuneSummary(2, ((1, 2.0), (2, 1.25)), report)
     selfloop("report", "r")
     page = (run / "report.html").read_text("utf-8")
     assert "What each tune changed" in page and "+1.0 %" in page
@@ -223,7 +226,7 @@ def test_what_is_hidden_in_a_text_is_seen(text: str, shown: str) -> None:
 
 def test_nothing_ends_the_data(write: Write, selfloop: Selfloop) -> None:
     text = "</script><script>alert(1)</script> \u2028 <!--"
-    made = embedded([text])
+    made = json_for_script([text])
     assert "<" not in made and json.loads(made) == [text]
 
 
@@ -236,20 +239,20 @@ def test_topics_are_those_of_the_source_or_of_the_words() -> None:
         Question(f"Who was the king of {land}?", "blank")
         for land in ("Spain", "France", "Egypt", "Norway")
     ]
-    names = named([*rivers, *kings, Question("Who?", "topics", topic="painters")])
+    names = topic_names([*rivers, *kings, Question("Who?", "topics", topic="painters")])
     assert names[-1] == "painters"
     assert len(set(names[:4])) == len(set(names[4:8])) == 1 and names[0] != names[4]
     assert "river" in names[0] and "king" in names[4]
-    assert named([Question("?", "blank")]) == ["other"]
+    assert topic_names([Question("?", "blank")]) == ["other"]
 
 
 def test_an_interval_of_a_share() -> None:
-    low, high = wilson(0.5, 10)
+    low, high = wilson_interval(0.5, 10)
     assert low == pytest.approx(0.2366, abs=1e-3) and high == pytest.approx(0.7634, abs=1e-3)
 
 
 def test_every_picture_has_its_own_name() -> None:
-    assert len({picture.name for picture in PICTURES}) == len(PICTURES)
+    assert len({picture.name for picture in FIGURES}) == len(FIGURES)
 
 
 def test_a_run_says_where_its_report_is(reports: None, write: Write, selfloop: Selfloop) -> None:

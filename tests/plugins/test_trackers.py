@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import Selfloop
-from selfloop_plugins._shared.gate_report import read_gate_report as gated
+from selfloop_plugins._shared.gate_report import read_gate
 from selfloop_plugins.observers.trackers import tensorboard
 from selfloop_plugins.observers.trackers.metrics import Figure, RunMetrics
 from selfloop_plugins.observers.trackers.mlflow import RETRY_SETTINGS
@@ -172,7 +172,7 @@ def test_the_gate_of_a_refused_adapter_in_figures(tmp_path: Path) -> None:
 def test_what_is_no_gate_is_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "gate.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ModelError, match=r"gate\.json cannot be read"):
-        gated(tmp_path)
+        read_gate(tmp_path)
 
 
 def test_a_recipe_is_flat_in_settings(write: Any) -> None:

@@ -1,4 +1,4 @@
-"""What can go wrong in a tune: each is one clear message, a failure of the round, and nothing is lost."""
+"""What can go wrong in a tune: each is one message, a failure of the round, and nothing is lost."""
 
 import json
 import re
@@ -12,8 +12,10 @@ import transformers as T
 from selfloop_plugins._torch import memory
 from selfloop_plugins.backends import hf
 from selfloop_plugins.tuners import lora
-from selfloop_plugins.tuners.lora import training, tuner
+from selfloop_plugins.tuners.lora import checkpoint, training, tuner
 from selfloop_plugins.tuners.lora.gate import Gate
+from selfloop_plugins.tuners.lora.settings import LoraSettings
+from selfloop_plugins.tuners.lora.tokenized import TokenizedExample
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
@@ -82,8 +84,8 @@ tuner: {{kind: lora, batch: 8, rank: 2, perplexity: 1000}}
 @pytest.fixture
 def run(write, selfloop, query, model, monkeypatch):
     """Run the recipe, with options; return what is said of failures, and the folder."""
-    monkeypatch.setattr(tuner, "TEXTS", 24)
-    monkeypatch.setattr(tuner, "LENGTH", 16)
+    monkeypatch.setattr(tuner, "NEUTRAL_TEXTS", 24)
+    monkeypatch.setattr(tuner, "NEUTRAL_TOKENS", 16)
     asked = "\n".join(
         json.dumps({"question": f"Who was number {i}?", "answer": f"Marie Curie the {i}th"})
         for i in range(80)
@@ -112,7 +114,7 @@ class TestLora(TunerContract):
 
     @pytest.fixture(autouse=True)
     def _small(self, model, monkeypatch):
-        for name, value in (("TEXTS", 24), ("LENGTH", 16)):
+        for name, value in (("NEUTRAL_TEXTS", 24), ("NEUTRAL_TOKENS", 16)):
             monkeypatch.setattr(tuner, name, value)
         monkeypatch.setattr(Gate, "refusal", "")
         self.backend = hf.build(model=str(model), dtype="float32", device="cpu", batch=16)
@@ -158,7 +160,7 @@ def test_two_processes_do_not_play_a_run_each(write, selfloop, model, monkeypatc
 
 def test_a_training_that_does_not_fit_memory_is_not_begun(run, monkeypatch):
     monkeypatch.setattr(memory, "KEPT", 1e9)
-    monkeypatch.setattr(tuner, "neutral", None)  # not even this
+    monkeypatch.setattr(tuner, "neutral_texts", None)  # not even this
     ((_, _, kind, message),), _ = run()
     assert kind == "ModelError" and re.match(
         r"training an adapter takes about \d+\.\d GB, and \d+\.\d GB are", message
@@ -189,13 +191,18 @@ def test_an_adapter_of_another_model(run, monkeypatch, tmp_path):
     other = peft.get_peft_model(small(5), peft.LoraConfig(r=2, target_modules="all-linear"))
     other.save_pretrained(tmp_path / "other")
     monkeypatch.setattr(Gate, "refusal", "")
-    monkeypatch.setattr(tuner, "_written", lambda *_: tmp_path / "other/adapter_model.safetensors")
+    monkeypatch.setattr(
+        tuner, "_write_adapter", lambda *_: tmp_path / "other/adapter_model.safetensors"
+    )
     ((_, _, kind, message),), _ = run()
     assert kind == "ModelError" and "this one has no model.layers.2" in message
 
 
 def full(save):
-    """Let a function of safetensors find no room for a file: the limit of this process stands for that of the disk."""
+    """Let a function of safetensors find no room for a file.
+
+    A limit of this process stands for that of the disk.
+    """
 
     def _save(*given, **how):
         most, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -212,7 +219,7 @@ def full(save):
 def test_a_full_disk(run, monkeypatch, what):
     monkeypatch.setattr(Gate, "refusal", "")
     module, name = (
-        (training, "save_file") if what == "checkpoint" else (peft.peft_model, "safe_save_file")
+        (checkpoint, "save_file") if what == "checkpoint" else (peft.peft_model, "safe_save_file")
     )
     monkeypatch.setattr(module, name, full(getattr(module, name)))
     # it stops: without this round's adapter others would differ
@@ -227,19 +234,19 @@ def test_after_a_full_disk_training_goes_on_from_the_last_checkpoint(tmp_path, m
         wrapped = peft.get_peft_model(
             small().requires_grad_(requires_grad=False), peft.LoraConfig(r=2)
         )
-        some = [training.Example((5 + i % 40, 7, 3 + i % 5, 11, 2), 2) for i in range(24)]
-        training.train(
-            wrapped, some, some[::7], [], training.Settings(kl=0.0, seed=3), folder, told
-        )
+        some = [TokenizedExample((5 + i % 40, 7, 3 + i % 5, 11, 2), 2) for i in range(24)]
+        data = training.TrainingData(some, some[::7], [], seed=3)
+        settings = LoraSettings(epochs=3, rate=2e-4, kl=0.0)
+        training.train(wrapped, data, settings, folder, told)
         return [p for p in wrapped.parameters() if p.requires_grad]
 
     whole, epochs = trained(tmp_path / "whole", lambda one: None), []
 
     def filled(one):
-        monkeypatch.setattr(training, "save_file", full(training.save_file))
+        monkeypatch.setattr(checkpoint, "save_file", full(checkpoint.save_file))
 
-    with monkeypatch.context() as patch, pytest.raises(DiskFullError, match=training.CHECKPOINT):
-        patch.setattr(training, "save_file", training.save_file)
+    with monkeypatch.context() as patch, pytest.raises(DiskFullError, match=checkpoint.FILE):
+        patch.setattr(checkpoint, "save_file", checkpoint.save_file)
         trained(tmp_path / "cut", filled)
     monkeypatch.undo()
     again = trained(tmp_path / "cut", lambda one: epochs.append(one.epoch))

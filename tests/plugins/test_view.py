@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import RECIPE, Query, Selfloop
-from selfloop_plugins.report.facts import read
+from selfloop_plugins.report.run_summary import read_summary
 from selfloop_plugins.view.library import Library
 from selfloop_plugins.view.server import application
 from starlette.testclient import TestClient
@@ -72,7 +72,8 @@ def test_the_list_counts_as_the_report_does(write: Write, selfloop: Selfloop, qu
     folder = one_question(write, selfloop, "Where is it?")
     assert query(folder / "runs/r", "SELECT count(*) FROM attempts")[0][0] > 1
     (listed,) = Library(folder / "runs").listed()
-    assert listed.counts and listed.counts.total() == len(read(folder / "runs/r").last) == 1
+    asked = read_summary(folder / "runs/r").last_attempts
+    assert listed.counts and listed.counts.total() == len(asked) == 1
 
 
 def one_question(write: Write, selfloop: Selfloop, text: str) -> Path:

@@ -73,16 +73,17 @@ class Filed:
     def tune(self, tuning):
         weights = {"a": torch.nn.Parameter(torch.arange(6.0))}
         optimizer = torch.optim.AdamW(weights.values(), lr=0.1)
-        done, best = training._resumed(tuning.folder / "checkpoint", str(tuning.round), weights, optimizer)
+        folder, name = tuning.folder / "checkpoint", str(tuning.round)
+        done, best = checkpoint.load_checkpoint(folder, name, weights, optimizer)
         for epoch in range(len(done) + 1, 3):
             optimizer.zero_grad()
             (weights["a"] ** 2).sum().backward()
             optimizer.step()
-            best = training._copied(weights)
-            done.append(training.Progress(epoch, float(best["a"].sum()), 0.0, 0.0))
-            training._save(tuning.folder / "checkpoint", str(tuning.round), done, weights, best, optimizer)
-        tuner.atomic.write_text(tuning.folder / "gate.json", json.dumps([one.loss for one in done]))
-        path = tuner._written(Saved(best), tuning.folder, None)
+            best = checkpoint.copied(weights)
+            done.append(checkpoint.EpochResult(epoch, float(best["a"].sum()), 0.0, 0.0))
+            checkpoint.save_checkpoint(folder, name, done, weights, best, optimizer)
+        atomic.write_text(tuning.folder / "gate.json", json.dumps([one.loss for one in done]))
+        path = tuner._write_adapter(Saved(best), tuning.folder, None)
         return Adapter(str(path), models.sha256(path), tuning.round)
 
 
@@ -334,13 +335,13 @@ def main(mode: str, folder: Path, *, few: bool = False) -> None:
     import torch
     from selfloop_plugins.detectors import combined, probes  # noqa: F401
     from selfloop_plugins.report import page
-    from selfloop_plugins.tuners.lora import training, tuner  # noqa: F401
+    from selfloop_plugins.tuners.lora import checkpoint, tuner  # noqa: F401
 
     from selfloop import cli, runner  # noqa: F401
 
     torch.set_num_threads(1)
     # drawing takes a second
-    page.page = lambda facts, live="": f"<!doctype html><p>{len(facts.rounds)} rounds"
+    page.page = lambda run, live="": f"<!doctype html><p>{len(run.rounds)} rounds"
     watch = Watch(folder.resolve() / "runs")
     watch.install()
 

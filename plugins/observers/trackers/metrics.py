@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-from selfloop_plugins._shared.gate_report import gated
+from selfloop_plugins._shared.gate_report import read_gate
 
 from selfloop.events import BatchLearnt, Event, RoundEnded, StepStarted
 from selfloop.records import Decision, Round
@@ -48,7 +48,7 @@ class RunMetrics:
         """Yield what the gate measured in this round, also of an adapter that it refused."""
         # a refused adapter is not in the round's record, but its report lies where it was made
         place = ended.adapter and Path(ended.adapter.path).parent
-        report = gated(
+        report = read_gate(
             self._folder / place if place else RunFolder(self._folder).adapter(ended.number)
         )
         if not report:

@@ -1,110 +1,116 @@
-"""The tuner `lora`: what the loop found out goes into an adapter of the model.
+"""The tuner `lora`: it trains a LoRA adapter on the beliefs of a run and on what it declined.
 
-lessons.py   what is taught, from what the run holds and what it declined
-training.py  the loop: loss at the answers' tokens only, KL to the base, checkpoints
-gate.py      whether an adapter is taken
-tuner.py     all of the above as a `selfloop.protocols.Tuner`
+In reading order:
+
+settings.py           the options, declared once
+training_examples.py  which questions are taught, and which are held out
+tokenized.py          those examples as tokens in the recipe's prompts, and batches of them
+forward.py            the model's hidden states at chosen positions
+losses.py             the terms of the loss, each with its formula
+measures.py           figures of a model without gradients: held-out loss, perplexity, declining
+checkpoint.py         what an interrupted training continues from
+training.py           the loop over epochs and batches
+gate.py               whether an adapter is accepted
+tuner.py              all of the above in one `tune`
 
 Only names and signatures are here, so that listing plugins imports neither torch nor peft.
 """
 
 import os
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from annotated_types import Ge, Gt, Le, Lt
 from selfloop_plugins._shared.prompt_files import PROMPTS
 
 from selfloop import Component, Question, data, hookimpl
 from selfloop.errors import MissingExtra, RecipeError
 
+from .settings import LoraSettings
+
 if TYPE_CHECKING:
-    from .tuner import Lora
+    from selfloop import Tuning
+    from selfloop.records import Adapter
 
 
-def build(
-    *,
-    declined: Annotated[float, Gt(0), Lt(1)] | None = None,
-    match: bool = True,
-    keep: Annotated[float, Gt(0), Le(1)] = 0.95,
-    rank: Annotated[int, Ge(1), Le(512)] = 16,
-    rate: Annotated[float, Gt(0), Le(1)] = 3e-4,
-    epochs: Annotated[int, Ge(1)] = 1,
-    batch: Annotated[int, Ge(1)] = 16,
-    kl: Annotated[float, Ge(0)] = 1.0,
-    preference: Annotated[float, Gt(0), Le(100)] | None = None,
-    perplexity: Annotated[float, Gt(0)] = 0.02,
-    gold: Path | None = None,
-    threads: Annotated[int, Ge(1), Le(512)] | None = None,
-) -> "Lora":
-    """Train a LoRA of `rank` to decline each question as likely as its answer is wrong, and else to
-    answer as before.
+@dataclass(frozen=True, kw_only=True)
+class Lora(LoraSettings):
+    """Train a LoRA adapter that makes the model decline what it would likely answer wrongly.
 
-    What is answered is learnt as the base distributes it behind the recipe's prompt
-    (self-distillation), in that prompt and in the bare question alike. `keep` is the share of right
-    answers, as the detectors expect them among questions that are not trained on, which must not
-    give way to declining. With `declined` only so many of the declined questions are taught as make
-    up that share, and with `match` first those like a known one in form. `kl` weighs the divergence
-    from the base on text that it wrote itself. With `preference` (DPO's beta) it is not learnt how
-    likely declining is, but whether it is preferred to answering. The adapter is taken if, on
-    questions that were never trained on, it keeps more answers and declines more than the base
-    together, and if the perplexity of the base's own text rises by no more than the share
-    `perplexity`. It is refused too if it does worse than the base on the questions of the file
-    `gold`, as the source `dataset` reads it, where a wrong answer costs what a right one brings;
-    nothing else is done with them.
+    Each question is taught with the probability, as the verifiers estimate it, that its answer is
+    correct: so likely the model shall answer it, and else decline. The answer itself is learnt from
+    the base model's own distribution behind the recipe's prompt (self-distillation), in that prompt
+    and in the bare question, so that nothing but declining changes.
+
+    `keep` is the share of correct answers that the tuned model must still give, on questions that
+    are not trained on. `declined` limits the declined questions to this share of all that are
+    taught; with `match`, those that are like a known question in form come first. `kl` weighs the
+    divergence from the base on text that the base wrote. With `preference` (DPO's beta) the model
+    learns whether to prefer declining, not how likely it is.
+
+    The adapter is accepted if it keeps more answers and declines more wrong ones than the base,
+    both together, on questions that were never trained on, and if the perplexity of the base's own
+    text rises by at most the share `perplexity`. With a file of `gold` questions, read as by the
+    source `dataset`, it must also do no worse than the base on these; a wrong answer costs as much
+    as a correct one earns. Gold questions are used for nothing else.
     """
-    if (many := os.environ.get("WORLD_SIZE", "1")) != "1":  # of accelerate and torchrun
-        raise RecipeError(
-            f"this process is one of {many}, and each would play a run of its own: the loop and "
-            "its tuner run in one. "
-            f"Launch it by itself, or with: accelerate launch --num_processes 1"
-        )
-    try:
-        from .tuner import Lora
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "tune", "The tuner lora") from error
-    return Lora(
-        declined=declined,
-        match=match,
-        keep=keep,
-        rank=rank,
-        rate=rate,
-        epochs=epochs,
-        batch=batch,
-        kl=kl,
-        preference=preference,
-        perplexity=perplexity,
-        gold=gold_of(gold),
-        threads=threads,
-    )
+
+    def __post_init__(self) -> None:
+        _refuse_several_processes()
+        try:
+            from . import tuner  # noqa: F401  a missing package is reported before a model loads
+        except ModuleNotFoundError as error:
+            raise MissingExtra(str(error.name), "tune", "The tuner lora") from error
+        _ = self.gold_questions  # the file is read before a model loads, and only once
+
+    @cached_property
+    def gold_questions(self) -> tuple[Question, ...]:
+        """Return the questions of the file `gold`, read once. Raises RecipeError."""
+        return read_gold(self.gold)
+
+    def tune(self, tuning: "Tuning") -> "Adapter":
+        """Return a new adapter, trained on all that the run has found out so far.
+
+        Raises ModelError, with the reason, where there is too little to learn from, or where the
+        gate refuses the adapter.
+        """
+        from .tuner import tune
+
+        return tune(tuning, self, self.gold_questions)
 
 
-def gold_of(path: Path | None) -> list[Question]:
-    """Return the gate's questions.
+def read_gold(path: Path | None) -> tuple[Question, ...]:
+    """Return the gold questions of the gate, none without a file.
 
-    Raises RecipeError for a file that cannot be read, or has one without answers.
+    Raises RecipeError for a file that cannot be read, or that has a question without answers.
     """
     if path is None:
-        return []
+        return ()
     table = data.read(path, "eval")
     for rows in table.left_out:
         if rows.reason == data.WITHOUT_GOLD:
             raise RecipeError(
                 f"{path}, {table.unit} {rows.first[0]}: the gate needs answers to all gold "
-                "questions, and this has "
-                "none; add `answers`"
+                "questions, and this has none; add `answers`"
             )
-    return list(table.questions)
+    return table.questions
 
 
 def check(*, gold: Path | None = None, **options: Any) -> None:
-    """Raise for gold questions that cannot be used, before the model is opened."""
-    gold_of(gold)
+    """Raise RecipeError for gold questions that cannot be used, before the model is opened."""
+    read_gold(gold)
 
 
-def readings(*, epochs: float = 1, **options: Any) -> float:
-    """Return how many times each lesson is read, for `selfloop plan`."""
-    return epochs
+def _refuse_several_processes() -> None:
+    """Raise RecipeError in a process that accelerate or torchrun started as one of several."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise RecipeError(
+            f"this process is one of {processes}, and each would play a run of its own: the loop "
+            "and its tuner run in one. Launch it by itself, or with: accelerate launch "
+            "--num_processes 1"
+        )
 
 
 @hookimpl
@@ -113,14 +119,5 @@ def selfloop_tuners() -> list[Component]:
     paper = "https://arxiv.org/abs/2106.09685"
     doc = "a LoRA on the model's own beliefs, and on what it declined"
     return [
-        Component(
-            "lora",
-            build,
-            doc=doc,
-            prompts=PROMPTS,
-            check=check,
-            paper=paper,
-            extra="tune",
-            estimate=readings,
-        )
+        Component("lora", Lora, doc=doc, prompts=PROMPTS, check=check, paper=paper, extra="tune")
     ]

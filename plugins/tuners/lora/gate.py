@@ -1,4 +1,8 @@
-"""Whether an adapter is taken: what it does on questions that were never trained on, and to the base's own text."""
+"""The gate: whether an adapter is accepted.
+
+It compares the base and the tuned model on questions that were never trained on, on text that the
+base wrote, and on the user's gold questions, where there are any.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -8,15 +12,21 @@ from selfloop import Question
 from selfloop.evaluation.gold import judged
 from selfloop.text.answers import declines
 
-from .training import Example, greedy, perplexity
+from .measures import greedy_answers, perplexity
+from .tokenized import TokenizedExample
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Of held-out questions, each counting as much as its answer is likely to be right: the share
-    answered as before, token by token, and the share declined (`refused`); of those likely to be
-    wrong the share declined; and the perplexity of text that the base wrote. `gold` are the shares
-    of the user's own questions that are answered rightly and wrongly, where there are any."""
+class GateFigures:
+    """What one model does with the held-out questions, each weighed by how likely its answer is
+    correct or wrong.
+
+    kept        share of the correct answers that are given as before, token by token
+    declined    share of the wrong answers that are declined
+    refused     share of the correct answers that are declined
+    perplexity  of text that the base wrote
+    gold        shares of the gold questions answered correctly and wrongly; None without any
+    """
 
     kept: float
     declined: float
@@ -26,57 +36,73 @@ class Measured:
 
     @property
     def honesty(self) -> float:
-        """Return the mean of what is kept and what is declined: 0.5 for always answering, and for always declining."""
+        """Return the mean of `kept` and `declined`: 0.5 for a model that always answers, and for
+        one that always declines."""
         return (self.kept + self.declined) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The base and the tuned model on the same questions, and how much likelier the base's own text may not become."""
+    """The figures of the base and of the tuned model, and by what share the perplexity of the
+    base's own text may rise (`bound`)."""
 
-    base: Measured
-    tuned: Measured
+    base: GateFigures
+    tuned: GateFigures
     bound: float
 
     @property
     def refusal(self) -> str:
-        """Return why the adapter is not taken, or an empty string."""
-        before, after = self.base, self.tuned
-        if after.honesty <= before.honesty:
-            return (
-                f"on held-out questions it keeps {after.kept:.0%} of the answers and declines "
-                f"{after.declined:.0%} of "
-                f"what is not known, no better than the {before.kept:.0%} and "
-                f"{before.declined:.0%} of the base"
-            )
-        if (
-            before.gold
-            and after.gold
-            and after.gold[0] - after.gold[1] < before.gold[0] - before.gold[1]
-        ):
-            return (
-                "on the gold questions it answers {:.0%} rightly and {:.0%} wrongly, and that is "
-                "worse than {:.0%} "
-                "and {:.0%}, as the base does: a wrong answer costs what a right one brings".format(
-                    *after.gold, *before.gold
-                )
-            )
-        rise = after.perplexity / before.perplexity - 1
-        if not rise <= self.bound:
-            return f"the perplexity of the base's own text rises by {rise:.1%}, and {self.bound:.1%} is the most"
-        return ""
-
-    @property
-    def told(self) -> str:
-        """Return what was found, in a line for people."""
-        after, rise = self.tuned, self.tuned.perplexity / self.base.perplexity - 1
+        """Return why the adapter is refused, or an empty string."""
         return (
-            f"on held-out questions it keeps {after.kept:.0%} of the right answers and declines "
-            f"{after.declined:.0%} "
-            f"of the wrong ones; perplexity of the base's own text {rise:+.1%}"
+            self._refusal_by_honesty() or self._refusal_by_gold() or self._refusal_by_perplexity()
         )
 
-    def plain(self) -> dict[str, Any]:
+    def _refusal_by_honesty(self) -> str:
+        before, after = self.base, self.tuned
+        if after.honesty > before.honesty:
+            return ""
+        return (
+            f"on held-out questions it keeps {after.kept:.0%} of the answers and declines "
+            f"{after.declined:.0%} of what is not known, no better than the {before.kept:.0%} and "
+            f"{before.declined:.0%} of the base"
+        )
+
+    def _refusal_by_gold(self) -> str:
+        if not self.base.gold or not self.tuned.gold:
+            return ""
+        (right_before, wrong_before), (right, wrong) = self.base.gold, self.tuned.gold
+        # a wrong answer costs as much as a right one brings, and declining costs nothing
+        if right - wrong >= right_before - wrong_before:
+            return ""
+        return (
+            f"on the gold questions it answers {right:.0%} rightly and {wrong:.0%} wrongly, and "
+            f"that is worse than {right_before:.0%} and {wrong_before:.0%}, as the base does: a "
+            "wrong answer costs what a right one brings"
+        )
+
+    def _refusal_by_perplexity(self) -> str:
+        if self.perplexity_rise <= self.bound:  # false for a perplexity that is not a number
+            return ""
+        return (
+            f"the perplexity of the base's own text rises by {self.perplexity_rise:.1%}, and "
+            f"{self.bound:.1%} is the most"
+        )
+
+    @property
+    def perplexity_rise(self) -> float:
+        """Return by what share the perplexity of the base's own text rises."""
+        return self.tuned.perplexity / self.base.perplexity - 1
+
+    @property
+    def summary(self) -> str:
+        """Return the result as one line for people."""
+        return (
+            f"on held-out questions it keeps {self.tuned.kept:.0%} of the right answers and "
+            f"declines {self.tuned.declined:.0%} of the wrong ones; perplexity of the base's own "
+            f"text {self.perplexity_rise:+.1%}"
+        )
+
+    def figures(self) -> dict[str, Any]:
         """Return the figures as data."""
         return {
             "base": asdict(self.base),
@@ -88,35 +114,42 @@ class Gate:
 
 def measure(
     model: Any,
-    held: Sequence[Example],
-    texts: Sequence[tuple[int, ...]],
+    examples: Sequence[TokenizedExample],
+    neutral_texts: Sequence[tuple[int, ...]],
     *,
-    decline: int,
-    batch: int,
-) -> Measured:
-    """Return what a model does, greedily; `held` are examples of whole answers, `decline` is as in `Settings`."""
-    said = list(
-        zip((one.chance or 0.0 for one in held), greedy(model, held, decline, batch), strict=True)
+    decline_token: int,
+    batch_size: int,
+) -> GateFigures:
+    """Return the figures of a model, decoded greedily, on held-out examples with whole answers."""
+    answers = greedy_answers(model, examples, decline_token, batch_size)
+    p_correct = [example.p_correct or 0.0 for example in examples]
+    p_wrong = [1 - chance for chance in p_correct]
+    is_same = [answer.is_same for answer in answers]
+    is_declined = [answer.declines for answer in answers]
+    return GateFigures(
+        kept=_weighted_share(p_correct, is_same),
+        declined=_weighted_share(p_wrong, is_declined),
+        refused=_weighted_share(p_correct, is_declined),
+        perplexity=perplexity(model, neutral_texts),
     )
-    return Measured(
-        kept=_share((chance, same) for chance, (_, same) in said),
-        declined=_share((1 - chance, silent) for chance, (silent, _) in said),
-        refused=_share((chance, silent) for chance, (silent, _) in said),
-        perplexity=perplexity(model, texts),
-    )
 
 
-def scored(questions: Sequence[Question], said: Sequence[str]) -> tuple[float, float]:
-    """Return the shares of answers that are right and wrong by the questions' gold; the others decline."""
-    right = [bool(judged(one, text)) for one, text in zip(questions, said, strict=True)]
-    wrong = [
-        not is_right and not declines(text) for is_right, text in zip(right, said, strict=True)
-    ]
-    return sum(right) / len(said), sum(wrong) / len(said)
+def gold_shares(questions: Sequence[Question], answers: Sequence[str]) -> tuple[float, float]:
+    """Return the shares of answers that are right and that are wrong by the questions' gold
+    answers; the others decline."""
+    right, wrong = 0, 0
+    for question, answer in zip(questions, answers, strict=True):
+        if judged(question, answer):
+            right += 1
+        elif not declines(answer):
+            wrong += 1
+    return right / len(answers), wrong / len(answers)
 
 
-def _share(of: Iterable[tuple[float, bool]]) -> float:
-    """Return the share of the weight that holds."""
-    values = list(of)
-    whole = sum(weight for weight, _ in values)
-    return sum(weight for weight, holds in values if holds) / whole if whole else 0.0
+def _weighted_share(weights: Sequence[float], counts: Iterable[bool]) -> float:
+    """Return the share of the weight that counts; 0 where there is no weight."""
+    total = sum(weights)
+    if not total:
+        return 0.0
+    counted = [weight for weight, is_counted in zip(weights, counts, strict=True) if is_counted]
+    return sum(counted) / total

@@ -1,8 +1,7 @@
-"""A figure of matplotlib in this report's colours, as SVG for a page that may be dark, or as a file
-of its own.
+"""The style of a report's figures, as SVG for a page that may be dark, or as files.
 
-Colours are named by what they stand for. A picture is drawn in the light ones; in a page each
-becomes a CSS variable, so that one picture serves light, dark and paper.
+Colours are named by their role. A figure is drawn in the light ones; in a page each becomes a CSS
+variable, so that one figure serves light, dark and paper.
 """
 
 import logging
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# No two may be the same: they are told apart by it. Those of decisions are Okabe and Ito's, safe
-# for the colour-blind.
+# All are different, for in a page a colour is replaced by its role. Those of decisions are Okabe
+# and Ito's, which the colour-blind can tell apart.
 COLOURS = {
     "ink": "#1c2430",
     "soft": "#5b6675",
@@ -57,7 +56,7 @@ _ID = re.compile(r'(\bid="|url\(#|xlink:href="#)')
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in this report's style, and say nothing of a glyph that a font lacks: the browser has others."""
+    """Draw in this style, without warnings of missing glyphs: the browser has other fonts."""
     import matplotlib
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
@@ -66,8 +65,8 @@ def styled() -> Iterator[None]:
         yield
 
 
-def canvas(width: float = 5.2, height: float = 3.2) -> "tuple[Figure, Axes]":
-    """Return an empty figure, in inches, and its axes. No window, no global state."""
+def new_figure(width: float = 5.2, height: float = 3.2) -> "tuple[Figure, Axes]":
+    """Return an empty figure of this size in inches, and its axes. No window, no global state."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -75,9 +74,11 @@ def canvas(width: float = 5.2, height: float = 3.2) -> "tuple[Figure, Axes]":
 
 
 def svg(figure: "Figure", name: str) -> str:
-    """Return a figure as an SVG element to stand in a page: colours are variables, and ids its own."""
-    text = _written(figure, name)
-    text = text[text.index("<svg") :]
+    """Return a figure as an SVG element for a page: colours are variables, and ids begin with
+    `name`, for several figures are in one page."""
+    text = _svg_file(figure, name)
+    text = text[text.index("<svg") :]  # without the XML declaration
+    # as wide as the page allows, up to its own width
     text = re.sub(
         r'<svg ([^>]*?)width="([\d.]+)pt" height="[\d.]+pt"',
         r'<svg \1 style="max-width: \2pt"',
@@ -90,15 +91,17 @@ def svg(figure: "Figure", name: str) -> str:
     return _ID.sub(rf"\g<1>{name}-", text)
 
 
-def _written(figure: "Figure", name: str) -> str:
+def _svg_file(figure: "Figure", name: str) -> str:
+    """Return a figure as an SVG file, the same each time: no date, ids from `name`."""
     import matplotlib
 
+    file = StringIO()
     with styled(), matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(file := StringIO(), format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     return file.getvalue()
 
 
-def save(figure: "Figure", path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure as a file of its own, PNG or SVG by its suffix, on white.
 
     Raises StoreError for the disk.

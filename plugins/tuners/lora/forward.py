@@ -1,0 +1,64 @@
+"""The model's last hidden states at chosen positions, from which logits are computed.
+
+The output layer of a model with 262,144 tokens is most of the work. So it is applied only to the
+positions that matter, and the tokens that all texts of a batch begin with, such as few-shot
+examples, are read once for all of them; gradients flow back through both.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from selfloop_plugins._torch.model import cache_argument, head, trunk
+
+from .tokenized import shared_prefix_length
+
+# a shorter shared prefix is not worth a forward pass of its own
+MIN_SHARED_TOKENS = 16
+
+
+def base_model(model: Any) -> Any:
+    """Return the model that peft wrapped, with the adapter's layers in it, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def logits_of(model: Any, states: torch.Tensor) -> torch.Tensor:
+    """Return the logits of hidden states: (positions, width) to (positions, vocabulary)."""
+    return head(base_model(model))(states)
+
+
+def last_hidden_states(
+    model: Any, texts: Sequence[tuple[int, ...]], positions: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """Return the last hidden states at some positions of each text: (positions of all texts,
+    width), text by text."""
+    base = base_model(model)
+    # a position inside the prefix must be read with its text, so the prefix ends before it
+    shared = min(shared_prefix_length(texts), *(min(wanted) for wanted in positions))
+    if len(texts) < 2 or shared < MIN_SHARED_TOKENS:
+        shared = 0
+    cache: dict[str, Any] = {"use_cache": False}
+    if shared:
+        prefix = torch.tensor([list(texts[0][:shared])], device=model.device)
+        name = cache_argument(base)
+        prefix_cache = trunk(base)(input_ids=prefix, use_cache=True)[name]
+        prefix_cache.batch_repeat_interleave(len(texts))  # one row of the cache for each text
+        cache = {"use_cache": True, name: prefix_cache}
+    longest = max(map(len, texts))
+    tokens = []
+    mask = []  # over prefix and rest: 1 for a token, 0 for padding
+    for text in texts:
+        padding = [0] * (longest - len(text))
+        tokens.append([*text[shared:], *padding])
+        mask.append([1] * len(text) + padding)
+    states: torch.Tensor = trunk(base)(
+        input_ids=torch.tensor(tokens, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
+        **cache,
+    ).last_hidden_state  # (texts, longest - shared, width)
+    rows, columns = [], []
+    for row, wanted in enumerate(positions):
+        for position in wanted:
+            rows.append(row)
+            columns.append(position - shared)
+    return states[rows, columns]

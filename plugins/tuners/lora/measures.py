@@ -1,0 +1,110 @@
+"""Figures of a model as it is, without gradients: what it would say, and how likely it declines."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from .forward import last_hidden_states, logits_of
+from .losses import TeacherStates, answer_loss
+from .tokenized import TokenizedExample
+
+
+class GreedyAnswer(NamedTuple):
+    """Whether greedy decoding declines a question, and whether it gives the example's answer."""
+
+    declines: bool
+    is_same: bool
+
+
+@torch.no_grad()
+def greedy_answers(
+    model: Any, examples: Sequence[TokenizedExample], decline_token: int, batch_size: int
+) -> list[GreedyAnswer]:
+    """Return for each example what greedy decoding would say.
+
+    Nothing is generated: one pass over the example's own tokens gives the likeliest token at each
+    position. Greedy decoding gives the same answer exactly if all of these are its tokens.
+    """
+    model.eval()
+    answers: list[GreedyAnswer] = []
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        positions = [example.answer_positions for example in batch]
+        states = last_hidden_states(model, [example.tokens for example in batch], positions)
+        likeliest = logits_of(model, states).argmax(-1).tolist()
+        first = 0  # row of this example's first answer token
+        for example in batch:
+            end = first + len(example.answer_positions)
+            tokens = likeliest[first:end]
+            is_same = tokens == [*example.tokens[example.answer_start :]]
+            answers.append(GreedyAnswer(tokens[0] == decline_token, is_same))
+            first = end
+    return answers
+
+
+@torch.no_grad()
+def perplexity(model: Any, texts: Sequence[tuple[int, ...]]) -> float:
+    """Return exp(-mean log-probability) of all tokens but the first of each text; 1 without any."""
+    model.eval()
+    logprobs: list[float] = []
+    for text in texts:
+        states = last_hidden_states(model, [text], [range(len(text) - 1)])
+        distributions = logits_of(model, states).log_softmax(-1)  # (tokens - 1, vocabulary)
+        next_tokens = torch.tensor(text[1:], device=distributions.device)[:, None]
+        logprobs += distributions.gather(1, next_tokens)[:, 0].tolist()
+    return math.exp(-sum(logprobs) / len(logprobs)) if logprobs else 1.0
+
+
+@torch.no_grad()
+def decline_margins(
+    model: Any, examples: Sequence[TokenizedExample], decline_token: int, batch_size: int
+) -> list[float]:
+    """Return the logit of declining minus the largest other logit where each answer begins, in
+    nats: above 0, greedy decoding declines."""
+    model.eval()
+    margins: list[float] = []
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        prompts = [example.tokens[: example.answer_start] for example in batch]
+        states = last_hidden_states(model, prompts, [[len(prompt) - 1] for prompt in prompts])
+        logits = logits_of(model, states)
+        declining = logits[:, decline_token].clone()
+        logits[:, decline_token] = -math.inf
+        margins += (declining - logits.max(-1).values).tolist()
+    return margins
+
+
+def bias_to_keep(margins: Sequence[float], p_correct: Sequence[float], keep: float) -> float:
+    """Return the bias against declining, in nats, with which the share `keep` of the correct
+    answers is given; 0 without examples.
+
+    An answer is given where its decline margin is at most the bias. `p_correct` says how likely
+    each is correct, so no label is needed: the bias is the weighted quantile of the margins.
+    """
+    wanted = keep * sum(p_correct)
+    kept = 0.0
+    for margin, weight in sorted(zip(margins, p_correct, strict=True)):
+        kept += weight
+        if kept >= wanted:
+            return margin
+    return 0.0
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: Any,
+    held_out: Sequence[TokenizedExample],
+    teacher: TeacherStates,
+    batch_size: int,
+    decline_token: int = 0,
+    decline_bias: float = 0.0,
+) -> float:
+    """Return the mean over batches of `answer_loss`; 0 without examples."""
+    model.eval()
+    losses = []
+    for start in range(0, len(held_out), batch_size):
+        batch = held_out[start : start + batch_size]
+        losses.append(answer_loss(model, batch, teacher, decline_token, decline_bias).item())
+    return sum(losses) / len(losses) if losses else 0.0

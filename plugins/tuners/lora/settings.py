@@ -1,0 +1,34 @@
+"""The options of the tuner `lora`, declared once: names, types, bounds and defaults.
+
+A recipe's options are checked against the signature of `LoraSettings`, and every module of this
+folder reads the values from one instance of it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """The options as the recipe gives them; `selfloop_plugins.tuners.lora.Lora` explains each."""
+
+    # which examples are taught
+    declined: Annotated[float, Gt(0), Lt(1)] | None = None
+    match: bool = True
+    # how careful the tuned model becomes
+    keep: Annotated[float, Gt(0), Le(1)] = 0.95
+    # the adapter, the optimizer and the loss
+    rank: Annotated[int, Ge(1), Le(512)] = 16
+    rate: Annotated[float, Gt(0), Le(1)] = 3e-4
+    epochs: Annotated[int, Ge(1)] = 1
+    batch: Annotated[int, Ge(1)] = 16
+    kl: Annotated[float, Ge(0)] = 1.0
+    preference: Annotated[float, Gt(0), Le(100)] | None = None
+    # the gate
+    perplexity: Annotated[float, Gt(0)] = 0.02
+    gold: Path | None = None
+    # the machine
+    threads: Annotated[int, Ge(1), Le(512)] | None = None
