@@ -223,7 +223,7 @@ ALLOWED = {
         "the helper",
     ),
     "selfloop/system.py": ({"write_text"}, "a switch of the kernel in /proc"),
-    "selfloop/cli/ask.py": (
+    "selfloop/api/ask.py": (
         {"write_text"},
         "a file in a temporary folder that goes away with the command",
     ),
@@ -247,7 +247,7 @@ ALLOWED = {
     "plugins/_torch/checkpoint.py": ({"save_pretrained"}, "into atomic.replacing_folder"),
     "plugins/backends/llama_cpp/grammar.py": ({"replace"}, "a token in a grammar"),
     "plugins/backends/llama_cpp/weights.py": ({"requantise_file"}, "into atomic.replacing"),
-    "plugins/tuners/lora/training.py": ({"save_file"}, "into atomic.replacing"),
+    "plugins/tuners/lora/checkpoint.py": ({"save_file"}, "into atomic.replacing"),
     "plugins/tuners/lora/tuner.py": ({"save_pretrained"}, "into atomic.scratch_folder"),
     "plugins/models/fetching.py": (
         {"open wb", "ZipFile", "copyfileobj", "download"},

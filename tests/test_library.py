@@ -354,7 +354,7 @@ def test_evaluate_asks_or_measures_a_finished_run(recipe: Any, selfloop: Selfloo
     assert stored == json.loads((evaluation.run.folder / "eval.json").read_text())
     evaluation.raise_for_failures()
     evaluation.require([Requirement("accuracy", 0.5)])
-    with pytest.raises(BelowRequired, match="accuracy is 0.5"):
+    with pytest.raises(BelowRequired, match=r"accuracy is 0\.5"):
         evaluation.require([Requirement("accuracy", 0.6)])
 
 
@@ -415,7 +415,7 @@ def test_export_writes_the_tuned_model(run: library.Run, monkeypatch: pytest.Mon
         calls.append((args, options))
         return Path("out"), Adapter("adapters/round-002", "sha", round=2)
 
-    monkeypatch.setattr("selfloop_plugins.export.targets.written", written)
+    monkeypatch.setattr("selfloop_plugins.export.targets.write_export", written)
     assert library.export(run, "gguf", weights="q8_0") == library.Export(Path("out"), "gguf", 2)
     options = {"kind": "q8_0", "number": None, "force": False}
     assert calls == [((run.folder, "gguf", None), options)]
@@ -438,9 +438,11 @@ def test_questions_are_gathered_once(
     from selfloop import data
 
     gathers: list[str] = []
-    gathered = data.gathered
+    gathered = data.questions_table
     monkeypatch.setattr(
-        data, "gathered", lambda *args, **more: gathers.append(args[1]) or gathered(*args, **more)
+        data,
+        "questions_table",
+        lambda *args, **more: gathers.append(args[1]) or gathered(*args, **more),
     )
     write({"gold.jsonl": json.dumps({"question": KNOWN, "answers": ["Paris"]}) + "\n"})
     library.evaluate(recipe, "gold.jsonl", quiet=True)

@@ -395,16 +395,15 @@ def test_full_disk(
     folder = write({"recipe.yaml": swap("samples: 2", "samples: 40")})
     assert selfloop("run", "recipe.yaml", "--runs", "whole").code == 0
 
-    def small(
-        store: Store, write: bool, _open: Callable[[Store, bool], sqlite3.Connection] = Store._open
-    ) -> object:
-        db = _open(store, write)
-        pages = db.execute("PRAGMA page_count").fetchone()[0]
-        db.execute(f"PRAGMA max_page_count = {pages + 2}")
-        return db
+    migrate = Store._migrate
+
+    def small(store: Store) -> None:
+        migrate(store)
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages + 2}")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "_open", small)
+        patch.setattr(Store, "_migrate", small)
         said = selfloop("run", "recipe.yaml")
     assert said.code == 5
     assert "the disk is full" in said.err

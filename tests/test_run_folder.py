@@ -22,9 +22,10 @@ ELSEWHERE = {
     ("plugins/scaffold/plugin.py", "/recipe.yaml"): "the same, in a command to copy",
     ("plugins/scaffold/recipe.py", "recipe.yaml"): "a template",
     ("plugins/scaffold/__init__.py", "recipe.yaml"): "where a new recipe is written",
-    ("selfloop/library.py", "recipe.yaml"): "what a recipe without a file is called",
-    ("plugins/observers/trackers.py", "tensorboard"): "the component's name",
-    ("plugins/observers/trackers.py", "tune/round-"): "a figure's name",
+    ("selfloop/api/recipes.py", "recipe.yaml"): "what a recipe without a file is called",
+    ("plugins/observers/trackers/__init__.py", "tensorboard"): "the component's name",
+    ("plugins/observers/trackers/tensorboard.py", "tensorboard"): "the extra's name",
+    ("plugins/observers/trackers/metrics.py", "tune/round-"): "a figure's name",
 }
 
 

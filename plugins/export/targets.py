@@ -23,6 +23,7 @@ from selfloop_plugins._torch.adapter import CONFIG, GGUF, WEIGHTS
 from selfloop.errors import ModelError
 from selfloop.records import Adapter, Round
 from selfloop.storage import atomic
+from selfloop.storage.pinned import verify_model
 from selfloop.storage.run_folder import GATE, RunFolder
 from selfloop.storage.store import open_store
 from selfloop.text.answers import UNKNOWN
@@ -161,10 +162,8 @@ def _refuse_changed(model: dict[str, Any]) -> dict[str, Any]:
     Raises ModelError where its file has changed since.
     """
     path = Path(model.get("file", ""))
-    if path.is_file() and models.sha256(path) != model["sha256"]:
-        raise ModelError(
-            f"{path} is another file than this run was made with; put the old one back"
-        )
+    if path.is_file():
+        verify_model(model, models.sha256(path))
     return model
 
 

@@ -159,5 +159,6 @@ def selfloop_observers() -> list[Component]:
             "report",
             Reporter,
             doc="writes the run as an HTML page into its folder, after each round",
+            local=True,
         )
     ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from selfloop_plugins._shared.output import HEAD, MARK, has_mark, writing
 
 from selfloop.storage import atomic
+from selfloop.storage.run_folder import REPORT
 from selfloop.text.units import duration
 
 from ._packages import require_packages
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-REPORT = "report.html"
 # beliefs, and declined questions, that are shown in the page itself; its script lists all
 FIRST_ROWS = 12
 # the figures of each section

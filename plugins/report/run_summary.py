@@ -27,7 +27,6 @@ from selfloop.storage.plain_json import parsed
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store, declining_as_in, open_store
 
-EVENTS = "events.jsonl"
 UNASKED = ("dropped", "failed")  # decisions on questions that were never answered
 # before a model was loaded
 NO_MODEL = {"name": "", "architecture": "", "parameters": 0, "file": "", "sha256": ""}
@@ -118,7 +117,11 @@ def read_summary(folder: Path) -> RunSummary:
 
 
 def _summary(folder: Path, store: Store) -> RunSummary:
-    meta, rounds, events = store.meta(), tuple(store.rounds()), list(_events(folder / EVENTS))
+    meta, rounds, events = (
+        store.meta(),
+        tuple(store.rounds()),
+        list(_events(RunFolder(folder).events)),
+    )
     recipe, decide = _recipe(folder)
     return RunSummary(
         name=str(meta.get("name", folder.name)),
@@ -152,9 +155,7 @@ def _tunes(
     folder: Path, losses: Mapping[int, tuple[tuple[int, float], ...]]
 ) -> tuple[TuneSummary, ...]:
     """Return the tunes of the rounds that have losses in the log, or a folder of adapters."""
-    numbers = set(losses)
-    for path in folder.glob("adapters/round-[0-9][0-9][0-9]"):
-        numbers.add(int(path.name.removeprefix("round-")))
+    numbers = {*losses, *RunFolder(folder).tuned_rounds()}
     tunes = []
     for number in sorted(numbers):
         gate = None

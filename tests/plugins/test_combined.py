@@ -17,7 +17,7 @@ from selfloop_plugins._shared.calibration import (
     fit_logistic,
     log_odds,
 )
-from selfloop_plugins.detectors.combined import FILE, Combined, check
+from selfloop_plugins.detectors.combined import Combined, check
 from selfloop_plugins.detectors.meaning_probability import MeaningProbability
 from selfloop_plugins.detectors.pmi import Pmi
 from sklearn.isotonic import IsotonicRegression
@@ -25,6 +25,7 @@ from sklearn.linear_model import LogisticRegression
 
 from selfloop import Claim, Completion, Judging, Question, Verdict
 from selfloop.errors import RecipeError, RequestError
+from selfloop.storage.run_folder import RunFolder
 from selfloop.testing import ScriptedBackend, judging
 
 QUESTION = Question("What is the capital of Egypt?", "test")
@@ -252,7 +253,7 @@ def pool(n: int, noise: float = 0.1) -> tuple[list[Claim], Judging]:
 def test_who_foretells_the_held_out_samples_has_the_weight(tmp_path: Path) -> None:
     claims, told = pool(300)
     verdicts = Combined(folder=tmp_path, anchors=("knows",)).verify(claims, told)
-    stored = json.loads((tmp_path / FILE).read_text())
+    stored = json.loads((RunFolder(tmp_path).calibration).read_text())
     assert stored["detectors"] == ["knows", "noise"]
     assert stored["weights"][0] > 10 * stored["weights"][1]
     assert "300 answers' agreement" in stored["fitted"] and "knows" in stored["fitted"]
@@ -284,7 +285,7 @@ def test_what_was_fitted_stays_with_the_run(tmp_path: Path) -> None:
     again = Combined(folder=tmp_path).verify(claims[:1], told)
     assert again == first[:1]
     (tmp_path / "other").mkdir()
-    given = Combined(folder=tmp_path / "other", calibration=tmp_path / FILE)
+    given = Combined(folder=tmp_path / "other", calibration=RunFolder(tmp_path).calibration)
     assert given.verify(claims[:1], told) == first[:1]
 
 

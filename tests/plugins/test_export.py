@@ -32,7 +32,7 @@ TEXT = (
     "The capital of France is Paris, a large city on the river Seine, "
     "and the capital of Peru is Lima."
 )
-CACHE = models.cache()  # before a test has one of its own
+CACHE = models.cache_folder()  # before a test has one of its own
 
 
 @cache

@@ -463,11 +463,12 @@ def test_models_are_listed_by_the_names_that_recipes_write(home, selfloop):
     assert (said.code, said.err) == (0, "")
     lines = [" ".join(line.split()) for line in said.out.splitlines()]
     digest = hashlib.sha256(gguf(BASE)).hexdigest()[:12]
-    assert f"hf:own/rep/m.gguf 0 MB gemma3 32 base mit sha256 {digest}" in lines
+    assert f"hf:own/rep/m.gguf 334 B gemma3 32 base mit sha256 {digest}" in lines
     assert any(
-        line.startswith("ollama:gemma3:latest 0 MB gemma3 32 base mit sha256 ") for line in lines
+        line.startswith("ollama:gemma3:latest ") and "B gemma3 32 base mit sha256 " in line
+        for line in lines
     )
-    assert "lmstudio:pub/m/chat.gguf 0 MB gemma3 32 chat mit" in lines, "not hashed unasked"
+    assert "lmstudio:pub/m/chat.gguf 334 B gemma3 32 chat mit" in lines, "not hashed unasked"
     assert "here.gguf 0 MB clip 32 no model by itself (mmproj)" in lines
     assert "deep/down/there.gguf 0 MB llama\ufffd[2J 32 base" in lines
     assert "smollm2-135m-instruct 98 MB not fetched yet Apache-2.0 sha256 b179c9523d0e" in lines

@@ -163,7 +163,7 @@ def test_a_training_that_does_not_fit_memory_is_not_begun(run, monkeypatch):
     monkeypatch.setattr(tuner, "neutral_texts", None)  # not even this
     ((_, _, kind, message),), _ = run()
     assert kind == "ModelError" and re.match(
-        r"training an adapter takes about \d+\.\d GB, and \d+\.\d GB are", message
+        r"training an adapter takes about [\d,]+\.\d GB, and [\d,]+\.\d GB are", message
     )
     assert message.endswith("Lower the tuner's batch (8) or rank (2), or take a smaller model")
 

@@ -51,9 +51,10 @@ import torch
 from safetensors.torch import save_file
 from selfloop import Component, hookimpl
 from selfloop.records import Adapter
+from selfloop.storage import atomic
 from selfloop_plugins import models
 from selfloop_plugins.observers.trackers.tracker import tracker_id
-from selfloop_plugins.tuners.lora import training, tuner
+from selfloop_plugins.tuners.lora import checkpoint, tuner
 
 
 class Saved:

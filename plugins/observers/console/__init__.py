@@ -80,5 +80,6 @@ def selfloop_observers() -> list[Component]:
             "console",
             build,
             doc="shows the run: live on a terminal and in a notebook, as plain lines elsewhere",
+            interactive=True,
         )
     ]

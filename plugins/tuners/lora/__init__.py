@@ -113,11 +113,25 @@ def _refuse_several_processes() -> None:
         )
 
 
+def readings(*, epochs: float = 1, **options: Any) -> float:
+    """Return how many times each training example is read, for `selfloop plan`."""
+    return epochs
+
+
 @hookimpl
 def selfloop_tuners() -> list[Component]:
     """Offer the tuner."""
     paper = "https://arxiv.org/abs/2106.09685"
     doc = "a LoRA on the model's own beliefs, and on what it declined"
     return [
-        Component("lora", Lora, doc=doc, prompts=PROMPTS, check=check, paper=paper, extra="tune")
+        Component(
+            "lora",
+            Lora,
+            doc=doc,
+            prompts=PROMPTS,
+            check=check,
+            paper=paper,
+            extra="tune",
+            estimate=readings,
+        )
     ]
