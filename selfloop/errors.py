@@ -17,7 +17,7 @@
     ├── BelowRequired       11   a figure of `eval` misses --fail-under or --fail-over
     └── Stopped            130   Ctrl-C; everything finished is stored
 
-A message says what was expected, what was there instead, and what to do. A traceback is a bug.
+A message names the mistake, the fact, and a remedy. A traceback is a bug.
 """
 
 import errno

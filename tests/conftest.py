@@ -64,7 +64,9 @@ QUICK = 8
 
 @dataclass(frozen=True)
 class Measured:
-    """What a bit of Python printed in a process of its own, what it imported, and the seconds of CPU it took."""
+    """What a bit of Python printed in a process of its own, what it imported, and the seconds of
+    CPU it took.
+    """
 
     stdout: str
     modules: set[str]
@@ -97,7 +99,9 @@ def bare() -> float:
 
 
 class Clock:
-    """A clock that begins at 0 and is moved by hand: no test depends on how long the machine has been up."""
+    """A clock that begins at 0 and is moved by hand: no test depends on how long the machine has
+    been up.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -177,7 +181,9 @@ def query() -> Query:
 
 
 def high_level_llama() -> Any:
-    """Return llama-cpp-python's own class, kept from the AMX kernels as our models are (`uses_amx`)."""
+    """Return llama-cpp-python's own class, kept from the AMX kernels as our models are
+    (`uses_amx`).
+    """
     from llama_cpp import Llama, llama_cpp
     from selfloop_plugins.backends.llama_cpp.model import uses_amx
 

@@ -13,13 +13,15 @@ HOSTILE = {
     "a million characters": "x" * 1_000_000,
     "pieces of characters": "caf\ufffd \udc80\ud800 half",
     "text turned around": "\u202eevil\u202c \u2066hidden\u2069",
-    "markup and templates": "[bold red]{question} ${x} %s {0} {{draft}}[/] <script>alert(1)</script>",
+    "markup and templates": "[bold red]{question} ${x} %s {0} {{draft}}[/] "
+    "<script>alert(1)</script>",
     "nothing": "",
 }
 RECIPE = """
 rounds: 2
 backend: {kind: scripted, script: script.json, context: 10000000}
-ask: {questions: 3, turns: 2, sources: [blank_slate, topics], scorers: [{kind: novelty, minimum: 0}]}
+ask:
+  {questions: 3, turns: 2, sources: [blank_slate, topics], scorers: [{kind: novelty, minimum: 0}]}
 answer: {samples: 2, max_tokens: 2000000, stop: []}
 """
 # what may act on a terminal: any control character but the newline, and what turns text around

@@ -1,4 +1,6 @@
-"""Each recipe of the folder is right, says how it is run, and runs: on the script, which is enough to see that."""
+"""Each recipe of the folder is right, says how it is run, and runs: on the script, which is enough
+to see that.
+"""
 
 from pathlib import Path
 
@@ -61,7 +63,9 @@ def test_the_cookbook_has_it(recipe: Path) -> None:
 
 @each
 def test_nothing_is_wrong_with_it(recipe: Path, selfloop: Selfloop) -> None:
-    """Its own backend is put off, for its model may not be here; every other option is checked as it stands."""
+    """Its own backend is put off, for its model may not be here; every other option is checked as
+    it stands.
+    """
     said = selfloop("check", recipe, "--set", "backend=scripted")
     # of question files, no warnings
     accounts = [line for line in said.err.splitlines() if ": JSONL, " not in line]

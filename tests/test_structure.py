@@ -198,7 +198,9 @@ PUBLIC |= {
 
 
 def module(path: Path) -> str:
-    """Return a file's name within selfloop: `steps`, `cli.run`, or an empty string for the package itself."""
+    """Return a file's name within selfloop: `steps`, `cli.run`, or an empty string for the package
+    itself.
+    """
     return (
         ".".join(path.relative_to(ROOT / "selfloop").with_suffix("").parts)
         .removesuffix("__init__")
@@ -207,7 +209,9 @@ def module(path: Path) -> str:
 
 
 def imports(path: Path, *, at_load: bool = False) -> Iterator[str]:
-    """Yield the full names of what a file imports, less what only type checkers see (and less lazy ones)."""
+    """Yield the full names of what a file imports, less what only type checkers see (and less lazy
+    ones).
+    """
     todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while todo:
         node = todo.pop()
@@ -312,7 +316,8 @@ def test_the_measures_measure(tmp_path: Path) -> None:
     """A test of these tests: each must be able to fail."""
     file = tmp_path / "some.py"
     file.write_text(
-        '"""Doc."""\n\n# why\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n'
+        '"""Doc."""\n\n# why\nfrom typing import TYPE_CHECKING\n'
+        "if TYPE_CHECKING:\n    import torch\n"
         'def f():\n    """Doc\n    more."""\n    import peft\n    return """a\n    b"""\n'
     )
     assert set(imports(file)) == {"typing.TYPE_CHECKING", "peft"}

@@ -42,5 +42,5 @@ class SelfRefine:
 @hookimpl
 def selfloop_critics() -> list[Component]:
     """Offer the critic."""
-    doc = "the model says what is wrong with its draft"
+    doc = "the model names the errors of its draft"
     return [Component("plain", SelfRefine, doc=doc, paper="https://arxiv.org/abs/2303.17651")]

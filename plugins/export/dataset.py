@@ -175,7 +175,7 @@ def _decisions(
 @click.command("dataset")
 @run_argument
 @click.option(
-    "--to", type=click.Choice(list(WRITERS)), required=True, help="What the rows are written as."
+    "--to", type=click.Choice(list(WRITERS)), required=True, help="The format of the rows."
 )
 @click.option(
     "--out", type=FilePath(path_type=Path), help="The folder; by default RUN-FORM in this one."
@@ -185,7 +185,7 @@ def _decisions(
     type=click.Choice(list(DECISIONS)),
     default="qa",
     show_default=True,
-    help="What a row is.",
+    help="The content of a row.",
 )
 @click.option(
     "--only", metavar="DECISION,...", callback=_decisions, help="Only questions that ended so."
@@ -205,7 +205,7 @@ def command(
     runs: Path,
     as_json: bool,
 ) -> None:
-    """Write what a run found out as a data set, with a card.
+    """Write the results of a run as a data set, with a card.
 
     RUN is a folder, or a name in --runs. qa: a row a question, with all that is known of it. sft:
     prompt and completion, "I don't know" where it was declined. preference: prompt, chosen and

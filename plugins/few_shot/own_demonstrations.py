@@ -299,7 +299,7 @@ def check(**options: Any) -> None:
 @hookimpl
 def selfloop_demonstrators() -> list[Component]:
     """Offer the few-shot selector."""
-    doc = "what a run found true, chosen for each question"
+    doc = "the run's beliefs, chosen for each question"
     return [
         Component(
             NAME,

@@ -54,7 +54,9 @@ def new() -> None:
     metavar="MODEL",
     help="A name, a .gguf file, a folder or hub name for transformers, or scripted.",
 )
-@click.option("--for", "purpose", type=click.Choice(list(PURPOSES)), help="What the recipe is for.")
+@click.option(
+    "--for", "purpose", type=click.Choice(list(PURPOSES)), help="The purpose of the recipe."
+)
 @click.option(
     "--questions",
     type=FilePath(dir_okay=False, path_type=Path),
@@ -81,7 +83,12 @@ def recipe(path: Path, model: str | None, purpose: str | None, questions: Path |
 
 @new.command("plugin", short_help="An installable package with a plugin, its tests and a recipe.")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), required=True, help="What the plugin offers.")
+@click.option(
+    "--kind",
+    type=click.Choice(KINDS),
+    required=True,
+    help="The kind of component that the plugin offers.",
+)
 @click.option(
     "--out",
     type=FilePath(path_type=Path),

@@ -88,7 +88,8 @@ def choose_model(model: str, home: Path) -> Choice:
     path = Path(model).expanduser()
     if not model.strip():
         raise RecipeError(
-            f"the name of the model is empty. Give one ({', '.join(models.KNOWN_MODELS)}), or {SCRIPTED}."
+            "the name of the model is empty. "
+            f"Give one ({', '.join(models.KNOWN_MODELS)}), or {SCRIPTED}."
         )
     if model == SCRIPTED:
         return Choice(SCRIPTED, "")
@@ -119,7 +120,8 @@ def _ask_model(home: Path) -> Choice:
             raise click.UsageError(str(error)) from error  # click says it, and asks again
 
     click.echo(
-        f"Which model? A name ({', '.join(models.KNOWN_MODELS)}), a .gguf file, a folder or hub name for "
+        f"Which model? A name ({', '.join(models.KNOWN_MODELS)}), a .gguf file, "
+        "a folder or hub name for "
         "transformers,"
     )
     click.echo(f"or {SCRIPTED}: no model, a dry run.")

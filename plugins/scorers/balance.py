@@ -19,9 +19,9 @@ class Balance:
     questions already.
 
     A form is a question up to its first word with a meaning, names and numbers masked: "what is the
-    capital", "who wrote", "where was _". Counted is what this round has and the batch, in order; a
-    share is of what the round wants, or of `least` questions if that is more. List it last: what a
-    later scorer drops has taken room here.
+    capital", "who wrote", "where was _". The questions of this round and of the batch count, in
+    order. A share is of the questions that the round wants, or of `least` if that is more. List it
+    last: a question that a later scorer drops has taken room here.
     """
 
     def __init__(

@@ -83,7 +83,7 @@ class Novelty:
     dropped.
 
     Alike are questions with the same words that carry meaning, in any order; two that differ in a
-    name, a number or what they ask for (when, where, how many) are not. With `by: embeddings`
+    name, a number or the kind of answer (when, where, how many) are not. With `by: embeddings`
     likeness is the cosine between vectors (`embedding.py`). A variant is compared neither with the
     question it was made from nor with that one's other variants. Questions of the same batch count
     as earlier ones for those after them; one that `balance` had no room for may come again.

@@ -1,9 +1,8 @@
-"""`again`: old beliefs are asked again in other words, so that what the model only happened to say
-does not stay.
+"""`again`: old beliefs are asked again in other words, so that chance answers do not stay.
 
 A belief that does not outlast another wording, or being asked from the answer's side, is lowered
-where the answers contradict each other (`selfloop.contradictions`). Consistency under rewording as a test:
-Elazar et al. 2021, arXiv 2102.01017.
+where the answers contradict each other (`selfloop.contradictions`). Consistency under rewording as
+a test: Elazar et al. 2021, arXiv 2102.01017.
 """
 
 import math
@@ -25,8 +24,7 @@ OVERSAMPLE = 2  # beliefs for each check wanted: for many the model finds no oth
 
 
 class Again:
-    """Asks a share of what was believed in earlier rounds again each round, what was checked
-    longest ago first.
+    """Asks about a share of the earlier beliefs again each round, the longest unchecked first.
 
     The first check of a belief is of the first of `kinds`, the next of the next, and so on in turn;
     where the model has no such question, of another kind. Of a rewording that is itself believed

@@ -81,8 +81,7 @@ class Draft:
 
 
 class SelfPrompting:
-    """Asks what the passages answer that the model writes itself. The published settings are the
-    defaults.
+    """Asks questions that the model's own passages answer. The published settings are the defaults.
 
     `asking.n` scales the quotas of `topics` ("cities: 60"; 1 where none is given), `yields` being
     the questions that an entity is expected to give; over a run each topic comes to its share, and

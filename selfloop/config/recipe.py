@@ -67,7 +67,7 @@ Regex = Annotated[str, Field(min_length=1), AfterValidator(checked)]
 
 
 class Ask(BaseModel):
-    """How many questions a round asks, where they come from, and what they must pass."""
+    """The number of questions of a round, their sources, and their scorers."""
 
     model_config = STRICT
     questions: Count = 40

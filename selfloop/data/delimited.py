@@ -199,7 +199,8 @@ def _record(lines: list[str], place: int, delimiter: str, width: int) -> Record:
     bare = line.split(delimiter)
     if len(bare) != width and (len(bare) < width or _surplus(bare, width)):
         raise BrokenRecord(
-            f"its quotes do not pair, and without them it has {plural(len(bare), 'cell')}, not {width}. Mend "
+            f"its quotes do not pair, and without them it has {plural(len(bare), 'cell')}, "
+            f"not {width}. Mend "
             "them"
         )
     return Record(bare, 1, bare_quotes=True)

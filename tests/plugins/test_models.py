@@ -1,9 +1,9 @@
 """Finding models by name: what is fetched appears whole and checked, or not at all. No network."""
 
 import hashlib
-import re
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -463,7 +463,7 @@ def test_models_are_listed_by_the_names_that_recipes_write(home, selfloop):
     said = selfloop("models", "deep")
     assert (said.code, said.err) == (0, "")
     # The sizes of these made-up files do not matter.
-    printed = re.sub(r"\b\d+ B\b", "SIZE", said.out)
+    printed = re.sub(r"\b[\d.,]+ k?B\b", "SIZE", said.out)
     lines = [" ".join(line.split()) for line in printed.splitlines()]
     digest = hashlib.sha256(gguf(BASE)).hexdigest()[:12]
     assert f"hf:own/rep/m.gguf SIZE gemma3 32 base mit sha256 {digest}" in lines

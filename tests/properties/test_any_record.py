@@ -100,7 +100,9 @@ ROUNDS = st.builds(
 ODD = "\ud800\0"
 ODD_FAILURE = Failure(ODD, ODD, ODD, ODD)
 ODD_ATTEMPT = Attempt(
-    Question(ODD, ODD, gold=(ODD,)), verdicts=(Verdict(ODD, float("nan"), ODD),), failures=(ODD_FAILURE,),
+    Question(ODD, ODD, gold=(ODD,)),
+    verdicts=(Verdict(ODD, float("nan"), ODD),),
+    failures=(ODD_FAILURE,),
     decision="failed", reason=ODD, confidence=float("inf"),
 )  # fmt: skip
 

@@ -126,7 +126,8 @@ def test_what_takes_longer_is_never_shown_as_less(one: float, other: float) -> N
 @pytest.mark.parametrize(
     ("seconds", "shown"),
     [
-        (0, "0 ms"), (0.0124, "12 ms"), (0.9994, "999 ms"), (0.9996, "1.0 s"), (4.25, "4.2 s"), (59.94, "59.9 s"),
+        (0, "0 ms"), (0.0124, "12 ms"), (0.9994, "999 ms"), (0.9996, "1.0 s"), (4.25, "4.2 s"),
+        (59.94, "59.9 s"),
         (59.96, "1 min 00 s"), (62, "1 min 02 s"), (3599.4, "59 min 59 s"), (3599.6, "1 h 00 min"),
         (7500, "2 h 05 min"), (86369, "23 h 59 min"), (86400, "1 d 00 h"), (273600, "3 d 04 h"),
         (-1, "0 ms"), (float("nan"), "?"), (float("inf"), "?"),

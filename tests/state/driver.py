@@ -215,7 +215,9 @@ def kill(*_: object) -> None:
 
 
 def kill_in_the_midst(kind: str, path: str, what: object) -> None:
-    """Die while the file is written: of a file being opened after some bytes, of one being flushed with half of it."""
+    """Die while the file is written: of a file being opened after some bytes, of one being flushed
+    with half of it.
+    """
     size = Path(path).stat().st_size if Path(path).is_file() else 0
     if kind == "fsync" and isinstance(what, int) and Path(path).is_file():
         os.ftruncate(what, size // 2)
@@ -239,7 +241,9 @@ def fill(folder: Path) -> None:
 
 
 def forked(work: Callable[[], object]) -> tuple[int, str]:
-    """Do something in a fork; return its exit code, or minus the signal that killed it, and what it printed."""
+    """Do something in a fork; return its exit code, or minus the signal that killed it, and what it
+    printed.
+    """
     output = os.memfd_create("output")  # in memory, for the disk may be full
     process = os.fork()
     if process:

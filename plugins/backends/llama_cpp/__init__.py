@@ -55,7 +55,7 @@ def build(options: LlamaCppOptions) -> "LlamaCpp":
     `model` is a .gguf file or a name (see `selfloop_plugins.models`). By default the cache
     is as large as the requests want it and memory allows, 64 sequences are written at once, and
     `threads` are the physical cores. `weights` is the format that is computed with: a copy of the
-    file is made once where it is not the shipped one. `auto` takes what is measured, once, to be
+    file is made once where it is not the shipped one. `auto` measures the formats once, and takes
     the fastest in a batch on this machine. Raises MissingExtra without llama-cpp-python, ModelError
     for a file or a size that cannot be had.
     """

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Lora(LoraSettings):
-    """Train a LoRA adapter that makes the model decline what it would likely answer wrongly.
+    """Train a LoRA adapter that makes the model decline answers that are likely wrong.
 
     Each question is taught with the probability, as the verifiers estimate it, that its answer is
     correct: so likely the model shall answer it, and else decline. The answer itself is learnt from
@@ -122,7 +122,7 @@ def readings(*, epochs: float = 1, **options: Any) -> float:
 def selfloop_tuners() -> list[Component]:
     """Offer the tuner."""
     paper = "https://arxiv.org/abs/2106.09685"
-    doc = "a LoRA on the model's own beliefs, and on what it declined"
+    doc = "a LoRA on the model's own beliefs and declined questions"
     return [
         Component(
             "lora",
