@@ -487,6 +487,7 @@ def test_a_reader_that_goes_away_is_no_error(run: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk here")
 def test_no_room_for_what_is_printed_is_said(work: Path) -> None:
     command = [sys.executable, "-m", "selfloop.cli", "recipes"]
@@ -498,6 +499,7 @@ def test_no_room_for_what_is_printed_is_said(work: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_that_knows_few_characters(encoding: str, run: Path) -> None:
     env = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"}

@@ -13,6 +13,8 @@ from test_structure import HEAVY
 
 from selfloop.cli.completion import INSTALL
 
+pytestmark = pytest.mark.slow
+
 Complete = Callable[..., list[str]]
 
 

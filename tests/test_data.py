@@ -105,6 +105,7 @@ ANSWERS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -160,6 +161,7 @@ def test_any_bytes_are_read_or_refused(
         )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.text(max_size=12), max_size=5))
 def test_any_list_is_read_from_the_notation_of_json_and_python(texts: list[str]) -> None:

@@ -67,6 +67,7 @@ def test_snippets_parse(page: Path, tmp_path: Path) -> None:
             Source(tmp_path / "snippet.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if named(page)], ids=name)
 def test_snippets_that_are_files_run(page: Path, work: Path, selfloop: Selfloop) -> None:
     """A page's named snippets are written beside one another.
@@ -168,6 +169,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_site_has_the_readme_and_the_sources(site: Path) -> None:
     first = (site / "index.html").read_text(encoding="utf-8")
     assert 'href="tutorial.html"' in first
@@ -192,6 +194,7 @@ def test_the_site_fetches_nothing(site: Path) -> None:
         assert not fetched.search(page.read_text(encoding="utf-8")), page
 
 
+@pytest.mark.slow
 def test_links_to_the_sources_lead_to_the_repository_once_it_is_known(tmp_path: Path) -> None:
     pytest.importorskip("material", reason="pip install 'selfloop[docs]'")
     config = tmp_path / "mkdocs.yml"

@@ -58,6 +58,7 @@ def test_it_is_read(run: Path, selfloop: Selfloop) -> None:
     assert opened.rows()
 
 
+@pytest.mark.slow
 def test_the_stopped_one_ends_with_the_records_of_the_whole_one(
     work: Path, selfloop: Selfloop
 ) -> None:

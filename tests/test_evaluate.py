@@ -357,6 +357,7 @@ def test_mistakes(
     assert not (folder / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_run_without_gold_answers(folder: Path, selfloop: Selfloop) -> None:
     assert selfloop("run", "r.yaml", "--set", "backend=scripted", "--set", "name=own").code == 0
     result = selfloop("eval", "own")

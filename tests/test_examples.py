@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from conftest import Selfloop
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 DOUBT = ROOT / "examples" / "selfloop-doubt"
 

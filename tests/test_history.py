@@ -306,6 +306,7 @@ def test_an_attempt_without_a_draft_is_an_outcome_too() -> None:
     assert (outcome.decision, outcome.answer, outcome.adapter) == ("failed", "", None)
 
 
+@pytest.mark.slow
 def test_fifty_thousand_are_quick() -> None:
     """A few of these a round: linear, or a long run stands still."""
     questions = [

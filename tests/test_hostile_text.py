@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import Query, Selfloop
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = {
     "control sequences": "\x1b]0;pwned\x07\x1b[2J\x1b[31mred\x1b[0m\r\x08\x9b1m\x00",
     "a million characters": "x" * 1_000_000,

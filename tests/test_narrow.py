@@ -14,6 +14,8 @@ from selfloop_plugins.observers import console
 from selfloop.cli.tables import print_table, wrapped
 from selfloop.text.display import cells
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[[Mapping[str, str | bytes]], Path]
 WIDTHS = (1, 10, 20, 40, 79, 200)
 GOLD = "".join(

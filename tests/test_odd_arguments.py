@@ -63,6 +63,7 @@ EXPECTED = {  # what is an odd name, and no mistake
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: ascii(odd[:12]))
 def test_an_odd_argument_is_one_message(odd: str, write: Write, selfloop: Selfloop) -> None:
     folder = write(
@@ -124,6 +125,7 @@ def test_a_home_behind_an_equals_sign_is_the_home(
     assert not (folder / "~").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variables",
     [
@@ -176,6 +178,7 @@ READERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "content"),
     [

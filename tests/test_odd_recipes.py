@@ -73,6 +73,7 @@ def test_a_value_is_taken_as_typed(typed: str, value: Any) -> None:
     assert (taken, type(taken)) == (value, type(value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "pieces"),
     [
@@ -219,6 +220,7 @@ BROKEN: list[tuple[str, str | bytes, str]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "piece"), [pytest.param(*case[1:], id=case[0]) for case in BROKEN]
 )

@@ -63,6 +63,7 @@ def test_nothing_is_left_of_it(write: Write, selfloop: Selfloop) -> None:
     assert {path.name for path in folder.iterdir()} <= {"r.yaml", "cache"}
 
 
+@pytest.mark.slow
 def test_the_forecast_is_near_what_the_run_takes(write: Write, selfloop: Selfloop) -> None:
     """A script takes as long for each completion as it should; 24 of 32 questions are not run."""
     write({"slow.yaml": SLOW})
@@ -85,6 +86,7 @@ def test_of_more_than_two_rounds_the_second_is_always_played(
     assert planned(selfloop, "slow.yaml", "--seconds", "0")["sample"]["rounds"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("reports")
 def test_what_observers_write_is_foretold_at_its_full_size(
     write: Write, selfloop: Selfloop

@@ -858,6 +858,7 @@ def planted(kind: str, fault: str) -> type[Any]:
     return case(contract, what)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "fault"), PLANTED, ids=lambda part: part.replace(" ", "-"))
 def test_a_fault_is_caught(kind: str, fault: str) -> None:
     said = list(failures(planted(kind, fault)))

@@ -318,6 +318,7 @@ RUNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "method", "component", "error", "message"),
     RUNS.values(),

@@ -521,6 +521,7 @@ def test_a_handler_that_a_plugin_installs_does_not_log_to_stdout(
     assert "lost printed: a warning" in listed.err
 
 
+@pytest.mark.slow
 def test_nothing_but_json_reaches_the_output_of_a_process(write: Write) -> None:
     noise = "os.write(1, b'raw\\n'); os.system('echo child'); print('python')"
     folder = write({"bad.py": plugin(f"{noise}\n{SOUND}", top=noise), "recipe.yaml": RECIPE})

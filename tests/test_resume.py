@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from conftest import Query, Selfloop
 
+pytestmark = pytest.mark.slow
+
 RECIPE = """\
 rounds: 2
 backend: {kind: scripted, delay: 0.01}

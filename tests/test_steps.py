@@ -715,6 +715,7 @@ def tuned(run: Path, query: Query) -> tuple[list[tuple[int, str | None, str | No
     return rows, query(run, "SELECT key, sample, data FROM completions ORDER BY 1, 2")
 
 
+@pytest.mark.slow
 def test_what_follows_is_said_under_the_adapter_also_after_a_kill(
     write: Callable[[Mapping[str, str]], Path], selfloop: Selfloop, query: Query
 ) -> None:

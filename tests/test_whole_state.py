@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("torch")
 pytest.importorskip("scipy")
 DRIVER = Path(__file__).parent / "state" / "driver.py"

@@ -51,12 +51,11 @@ class Variants:
     """Takes up questions that were answered in earlier rounds; asks nothing in round 1.
 
     `swapped` replaces the subject of a question with `per_question` others of the same kind: those
-    of other questions of its topic or form, and those that the model lists after it. Known questions (beliefs) without an unknown partner (declined) of the same form come
-    first, and the other way round, each in turn; one that was taken up often has to wait.
-    `reversed` lets the model ask a belief from the answer's side, `reworded` in other words; what
-    does not name the answer, or may ask for something else, is left out. `shares` of the kinds
-    count relatively.
-    """
+    of other questions of its topic or form, and those that the model lists after it. Known
+    questions (beliefs) without an unknown partner (declined) of the same form come first, and the
+    other way round, each in turn; one that was taken up often has to wait. `reversed` lets the
+    model ask a belief from the answer's side, `reworded` in other words; what does not name the
+    answer, or may ask for something else, is left out. `shares` of the kinds count relatively. """
 
     def __init__(
         self,

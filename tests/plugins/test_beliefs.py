@@ -512,6 +512,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_text_that_acts_on_a_terminal(text: str, work: Path, selfloop: Selfloop) -> None:
     question, other = f"What {text} is this?", f"Which {text} is this?"
@@ -551,6 +552,7 @@ def test_text_that_acts_on_a_terminal(text: str, work: Path, selfloop: Selfloop)
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 99, 200])
 def test_a_line_fits_the_terminal(columns: int, work: Path) -> None:
     long = "Which of the very many rivers of the whole wide world is it that flows the furthest of "
@@ -586,6 +588,7 @@ def on_terminal(args: list[str], columns: int, folder: Path) -> list[str]:
     return found.decode().replace("\r\n", "\n").splitlines()
 
 
+@pytest.mark.slow
 def test_ten_thousand_are_quick(work: Path, selfloop: Selfloop) -> None:
     rounds = []
     for r in range(10):

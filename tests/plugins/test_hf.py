@@ -21,6 +21,8 @@ from selfloop_plugins.backends.llama_cpp import build as build_llama
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, Completion, Continuation, Message, Request, Sampling
 
+pytestmark = pytest.mark.slow
+
 MODEL = "smollm2-135m-instruct"
 real = pytest.mark.model
 SIZES = {

@@ -29,6 +29,8 @@ from selfloop_plugins.backends.llama_cpp.reference_prompts import REFERENCE_TEXT
 from selfloop.errors import ModelError, RequestError
 from selfloop.records import Adapter, Completion, Continuation, Message, Request, Sampling
 
+pytestmark = pytest.mark.slow
+
 MODEL = "smollm2-135m-instruct"
 WIDTH = 576
 real = pytest.mark.model

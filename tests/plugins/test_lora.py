@@ -41,6 +41,8 @@ from selfloop.errors import ModelError, RecipeError
 from selfloop.records import Request, Sampling
 from selfloop.text.answers import declines
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
 EXAMPLES = [TokenizedExample((5 + i % 40, 7, 3 + i % 5, 11, 2)[: 4 + i % 2], 2) for i in range(40)]

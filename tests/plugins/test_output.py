@@ -221,6 +221,7 @@ def test_a_folder_with_a_card_of_another_is_no_earlier_data_set(
 # --- state files that older versions left cut off
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verifier", "file"),
     [

@@ -31,6 +31,7 @@ def large(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_large_file_names_the_first_broken_lines_and_their_count(tmp_path: Path) -> None:
     path, start = large(tmp_path / "q.jsonl"), time.process_time()
     with pytest.raises(RecipeError) as refused:
@@ -48,6 +49,7 @@ def test_a_large_file_names_the_first_broken_lines_and_their_count(tmp_path: Pat
     )
 
 
+@pytest.mark.slow
 def test_a_large_file_with_skip_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, start = large(tmp_path / "q.jsonl"), time.process_time()
     question_file.check(path=path, skip_broken=True)

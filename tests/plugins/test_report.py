@@ -44,6 +44,7 @@ def data(page: str) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_report(
     reports: None, write: Write, selfloop: Selfloop, query: Query
 ) -> None:
@@ -70,6 +71,7 @@ def test_the_page_asks_nothing_of_a_network(write: Write, selfloop: Selfloop) ->
     assert "default-src 'none'" in unescape(page)
 
 
+@pytest.mark.slow
 def test_pictures_as_files(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": TWO})
     selfloop("run", "r.yaml")
@@ -168,6 +170,7 @@ def test_a_folder_whose_name_is_no_text_has_a_report(write: Write, selfloop: Sel
     assert "caf?" in (odd / "report.html").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_two_runs_side_by_side(write: Write, selfloop: Selfloop) -> None:
     write(
         {

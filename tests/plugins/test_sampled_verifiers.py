@@ -634,6 +634,7 @@ def test_a_revision_is_judged_by_its_text(verifier: Any) -> None:
     assert judge(verifier, revision) == judge(verifier, given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verifier", ALL, ids=label)
 def test_long_answers_are_quick(verifier: Any) -> None:
     """10,000 different words, in one sentence and in many, against eight samples of as many."""

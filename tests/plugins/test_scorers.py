@@ -408,6 +408,7 @@ def test_what_the_scorer_keeps_between_calls_changes_nothing() -> None:
         assert kept.score(questions, told) == Novelty().score(questions, told)
 
 
+@pytest.mark.slow
 def test_many_questions_are_quick() -> None:
     asked = [f"What is the capital of {i % 7}-{i}-land?" for i in range(4000)]
     scorer, told = Novelty(), replace(asking(), past=past_of(asked))

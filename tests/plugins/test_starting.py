@@ -13,6 +13,8 @@ from selfloop_plugins.scaffold import KINDS, PURPOSES, new
 from selfloop.config.bundled import names
 from selfloop.config.yaml_source import Source
 
+pytestmark = pytest.mark.slow
+
 
 def pytest_in(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]

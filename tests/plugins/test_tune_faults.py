@@ -22,6 +22,8 @@ from tokenizers.models import BPE
 from selfloop.errors import DiskFullError, ModelError
 from selfloop.testing import TunerContract, attempts, tuning
 
+pytestmark = pytest.mark.slow
+
 SIZES = {
     "hidden_size": 32,
     "intermediate_size": 48,
