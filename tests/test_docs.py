@@ -178,6 +178,7 @@ def test_the_site_has_the_readme_and_the_sources(site: Path) -> None:
     assert not list(site.glob("*.py")), "what makes the site is not in it"
 
 
+@pytest.mark.slow
 def test_the_site_lists_the_verifiers(site: Path) -> None:
     """The menu and the table of docs/detectors.md are made from the pages there are."""
     overview = (site / "detectors.html").read_text(encoding="utf-8")
@@ -186,6 +187,7 @@ def test_the_site_lists_the_verifiers(site: Path) -> None:
         assert links >= 2, f"{page.stem} is not in the menu and the table"
 
 
+@pytest.mark.slow
 def test_the_site_fetches_nothing(site: Path) -> None:
     fetched = re.compile(
         r"""<(?:script|img|iframe)[^>]+src=["']?https?:|<link[^>]+href=["']?https?:|url\(["']?https?:"""
@@ -219,6 +221,7 @@ def test_generated_pages_are_fresh() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_stale_page_is_named(tmp_path: Path) -> None:
     (tmp_path / "generate.py").write_text((ROOT / "docs" / "generate.py").read_text())
     command = [sys.executable, str(tmp_path / "generate.py")]

@@ -77,6 +77,7 @@ def test_the_forecast_is_near_what_the_run_takes(write: Write, selfloop: Selfloo
     assert 0.6 < took / planned_run["seconds"] < 1.6
 
 
+@pytest.mark.slow
 def test_of_more_than_two_rounds_the_second_is_always_played(
     write: Write, selfloop: Selfloop
 ) -> None:

@@ -206,6 +206,7 @@ def test_a_pattern_that_is_none_or_never_ends_is_refused(pattern: str) -> None:
     assert time.perf_counter() - begun < 5
 
 
+@pytest.mark.slow
 def test_a_pattern_that_turns_out_slow_ends_too() -> None:
     with pytest.raises(RecipeError, match="takes longer than 1 s on an answer of 41 characters"):
         found(r"(b|bb)+$", "b" * 40 + "!")

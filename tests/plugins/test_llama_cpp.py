@@ -1021,7 +1021,7 @@ def test_a_call_that_has_only_told_of_mistakes_is_taken_over_too(backend):
 
 
 CLOSED_MIDWAY = f"""
-from selfloop_plugins.llama_cpp import build
+from selfloop_plugins.backends.llama_cpp import build
 from selfloop.records import Request, Sampling
 
 backend = build(model="{MODEL}", sequences=4)
@@ -1034,7 +1034,7 @@ print("fine")
 """
 USED_AFTER_CLOSE = f"""
 from selfloop.errors import ModelError
-from selfloop_plugins.llama_cpp import build
+from selfloop_plugins.backends.llama_cpp import build
 from selfloop.records import Continuation, Request, Sampling
 
 backend = build(model="{MODEL}", sequences=4)
@@ -1148,7 +1148,7 @@ def test_ctrl_c_twice_does_no_harm(alone, monkeypatch):
 
 LINES = f"""
 import json
-from selfloop_plugins.llama_cpp import build
+from selfloop_plugins.backends.llama_cpp import build
 from selfloop.records import Request, Sampling
 
 settings = [Sampling(temperature=1.0, max_tokens=2 + i % 90) for i in range(200)]

@@ -56,6 +56,7 @@ def test_a_run_leaves_a_report(
     assert "2 of 2" in page and "What each round came to" in page and page.count("<svg") >= 4
 
 
+@pytest.mark.slow
 def test_the_page_asks_nothing_of_a_network(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": TWO})
     selfloop("run", "r.yaml")
@@ -115,6 +116,7 @@ def test_gold_answers_bring_what_is_true(write: Write, selfloop: Selfloop) -> No
     assert "3 questions have gold answers" in page and "always decline" in page
 
 
+@pytest.mark.slow
 def test_a_tune_is_drawn_from_what_it_left(write: Write, selfloop: Selfloop) -> None:
     folder = write({"r.yaml": TWO})
     selfloop("run", "r.yaml")
