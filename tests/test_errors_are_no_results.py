@@ -13,6 +13,8 @@ from conftest import Query, Said, Selfloop
 
 from selfloop.errors import SelfloopError
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[[Mapping[str, str | bytes]], Path]
 
 QUESTION, OTHER = "What is the capital of France?", "What is the capital of Egypt?"

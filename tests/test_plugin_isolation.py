@@ -24,6 +24,8 @@ from selfloop.records import AdapterProof, Completion, Failure, Question, Score,
 from selfloop.registry.isolation import attributed_output
 from selfloop.registry.manager import load
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[[dict[str, str]], Path]
 Install = Callable[..., None]
 

@@ -7,6 +7,8 @@ from conftest import Selfloop
 
 from selfloop.config.yaml_source import Source
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = "What is the capital of Egypt?\nWho wrote Emma?\n"
 NAMES = [
     "questions-of-22-chars.txt",

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import Said, Selfloop
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[[Mapping[str, str | bytes]], Path]
 
 
