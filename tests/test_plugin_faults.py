@@ -9,6 +9,8 @@ from textwrap import indent
 import pytest
 from conftest import Query, Selfloop
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[[dict[str, str]], Path]
 
 HEAD = (

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # of the extras report, stats, parquet, hf, tune, llamacpp, view and so on
 REFUSED = (
     "datasets", "gguf", "llama_cpp", "matplotlib", "mlflow", "pandas", "peft", "pyarrow",
