@@ -55,7 +55,7 @@ class Variants:
     questions (beliefs) without an unknown partner (declined) of the same form come first, and the
     other way round, each in turn; one that was taken up often has to wait. `reversed` lets the
     model ask a belief from the answer's side, `reworded` in other words; what does not name the
-    answer, or may ask for something else, is left out. `shares` of the kinds count relatively. """
+    answer, or may ask for something else, is left out. `shares` of the kinds count relatively."""
 
     def __init__(
         self,
