@@ -74,7 +74,9 @@ def report(
       selfloop report quickstart --open
       selfloop report quickstart --pictures pictures --format png
     """
-    from .page import REPORT, is_report, write_page
+    from selfloop.storage.run_folder import REPORT
+
+    from .page import is_report, write_page
     from .run_summary import read_summary
 
     require_packages("selfloop report")

@@ -40,7 +40,9 @@ class Reporter:
         """Do nothing: every file was written whole."""
 
     def _write_report(self) -> None:
-        from .page import REPORT, write_page
+        from selfloop.storage.run_folder import REPORT
+
+        from .page import write_page
         from .run_summary import read_summary
 
         start = monotonic()
