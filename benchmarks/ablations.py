@@ -1,8 +1,9 @@
 """What each part of the tuning step is good for: one run's questions, tuned on in several ways.
 
-    python benchmarks/ablations.py DATA RUN --limit 150          # RUN: finished, at best three
-    rounds python benchmarks/ablations.py DATA RUN --rounds 1           # as if it had ended after
-    its first round
+    # RUN: finished, at best three rounds
+    python benchmarks/ablations.py DATA RUN --limit 150
+    # as if it had ended after its first round
+    python benchmarks/ablations.py DATA RUN --rounds 1
 
 Every row is a LoRA from the same run and seed, without a gate, measured through llama.cpp on the
 first questions of each set, bare and behind five demonstrations: `kept / wrong left`, as in

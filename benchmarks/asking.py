@@ -1,8 +1,9 @@
 """How long a model takes to ask itself N distinct questions that pass the filters, and what each
 source gives.
 
-    python benchmarks/asking.py                            # 2,000 from gemma-3-270m in 5 rounds;
-    both cores python benchmarks/asking.py --n 200 --rounds 2 --threads 1
+    # 2,000 from gemma-3-270m in 5 rounds; both cores
+    python benchmarks/asking.py
+    python benchmarks/asking.py --n 200 --rounds 2 --threads 1
 
 The recipe is below: all sources and filters that are installed, and answers as small as the
 frontier needs them. Printed are tables per source and per round; `--csv` gets 100 random questions

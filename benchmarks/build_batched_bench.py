@@ -1,8 +1,8 @@
 """Build llama.cpp's own `llama-batched-bench` from the sources that the installed llama-cpp-python
 was built from.
 
-    python benchmarks/build_batched_bench.py [FOLDER]      # default:
-    ~/.cache/selfloop/batched-bench
+    # default: ~/.cache/selfloop/batched-bench
+    python benchmarks/build_batched_bench.py [FOLDER]
 
 Prints the program's path last. The sources come from the package registry (the sdist of the same
 version holds llama.cpp), so both sides of `generate.py` run the same llama.cpp with the same

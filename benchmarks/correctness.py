@@ -1,8 +1,8 @@
 """Is what the batched engine gives what the model says? On a float working copy, so that kernels do
 not blur it.
 
-    python benchmarks/correctness.py                       # both models, about ten minutes on two
-    cores
+    # both models, about ten minutes on two cores
+    python benchmarks/correctness.py
 
 Each row compares two ways to the same answers, on 200 prompts: how many greedy texts are the same,
 and the largest difference of a log-probability, in nats. Then draws against the softmax, and

@@ -1,8 +1,8 @@
 """What critique and revision do to answers: how many become right, how many wrong, and what it
 costs.
 
-    python benchmarks/critique.py DATA                     # a folder of JSONL files; both models,
-    300 questions a set
+    # a folder of JSONL files; both models, 300 questions a set
+    python benchmarks/critique.py DATA
 
 Each set is answered once, by the recipe that `selfloop eval` runs; every mode then criticises and
 revises the very same answers, replayed from a copy of that run. The first figures are with the rule

@@ -1,8 +1,8 @@
 """What a thousand labels do for the probes (EliCal's second stage, arXiv 2510.17509), on and off
 the set they are of.
 
-    python benchmarks/elical.py trivia.jsonl places.jsonl [--model gemma-3-270m]     # see
-    trivia.py; eight minutes
+    # see trivia.py; eight minutes
+    python benchmarks/elical.py trivia.jsonl places.jsonl [--model gemma-3-270m]
 
 Both probes learn from the model's agreement with itself on the trivia questions after the first
 thousand; then again with the first thousand's labels. They judge what they learnt from (each

@@ -1,13 +1,17 @@
 """How fast selfloop's llama.cpp engine is, against whom, where its time goes, and how its cost
 grows.
 
-    python benchmarks/build_batched_bench.py              # once: llama.cpp's own benchmark, from
-    the sdist's sources pip install transformers accelerate gguf torch==2.13.0       # for its
-    contender; left out, with a note, if missing python benchmarks/generate.py contenders
-    # 64 prompts of 16 tokens, 24 tokens each python benchmarks/generate.py shared
-    # one prompt of 120 tokens, 64 answers of 24 tokens python benchmarks/generate.py workload
-    # 500 questions behind five demonstrations, 1 + 8 answers python benchmarks/generate.py growth
+    # once: llama.cpp's own benchmark, from the sdist's sources
+    python benchmarks/build_batched_bench.py
+    # for its contender; left out, with a note, if missing
+    pip install transformers accelerate gguf torch==2.13.0
+    python benchmarks/generate.py contenders              # 64 prompts of 16 tokens, 24 tokens each
+    # one prompt of 120 tokens, 64 answers of 24 tokens
+    python benchmarks/generate.py shared
+    # 500 questions behind five demonstrations, 1 + 8 answers
+    python benchmarks/generate.py workload
     # the workload with 100 to 2,000 questions, 4 to 128 sequences
+    python benchmarks/generate.py growth
 
 All contenders of a table run in turn (each in a process of its own), in alternating order; figures
 are medians of the rounds, with the least and the most. Tokens are those of prompts and answers.

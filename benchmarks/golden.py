@@ -1,9 +1,9 @@
 """The golden record: everything a change that only moves or renames code must leave the same.
 
-    python benchmarks/golden.py write FOLDER      # before the change; FOLDER stays outside the
-    repository python benchmarks/golden.py compare FOLDER    # after it: prints every difference,
-    and exits with 1 if there is one python benchmarks/golden.py write FOLDER --no-models     #
-    without the real models: about a minute
+    python benchmarks/golden.py write FOLDER        # before the change; outside the repository
+    python benchmarks/golden.py compare FOLDER      # after it: exit code 1 for a difference
+    python benchmarks/golden.py compare FOLDER --renamed verifier=detector
+    python benchmarks/golden.py write FOLDER --no-models     # about a minute
 
 It holds the stored records of every bundled recipe on the scripted backend, 40 completions with
 log-probabilities of each model and engine, the help of every command, the schema of the recipe with

@@ -1,8 +1,9 @@
 """What a tuned model answers, gets wrong and declines, beside what it did before and the simple
 policies.
 
-    python benchmarks/honesty.py DATA RUN [RUN ...]             # runs of one model, tuned with
-    different seeds python benchmarks/honesty.py DATA RUN --private trivia.jsonl
+    # runs of one model, tuned with different seeds
+    python benchmarks/honesty.py DATA RUN [RUN ...]
+    python benchmarks/honesty.py DATA RUN --private trivia.jsonl
 
 Each set is asked bare and behind five fixed demonstrations, greedily, and each row is compared with
 what the base says in the same prompt. `kept` is the share of the base's right answers that are

@@ -1,7 +1,7 @@
 """Kill -9 a run at moments spread over it, resume each, and compare with a run that was left alone.
 
     python benchmarks/kill_resume.py recipes/quickstart.yaml --kills 20 --set ask.questions=8 --set
-    answer.samples=3
+        answer.samples=3
 
 Each kill is a run of its own: started, killed when so many completions are stored, resumed to its
 end. Then all its records must equal those of the undisturbed run, and no completion may have been

@@ -1,9 +1,9 @@
 """Does style tell what a model knows from what it does not? Matched pairs out of a run's own
 questions.
 
-    python benchmarks/pairs.py                 # makes a run: gemma-3-270m, three rounds of 300
-    questions python benchmarks/pairs.py runs/NAME ...   # reads finished ones; several count as one
-    pool
+    # makes a run: gemma-3-270m, three rounds of 300 questions
+    python benchmarks/pairs.py
+    python benchmarks/pairs.py runs/NAME ...   # reads finished ones; several count as one pool
 
 AUROC of a bag-of-words classifier (`plugins/_shared/pairs.py`); .5 is chance, and nothing here has
 gold answers. "cross-validated": five folds, the two of a pair in one. It flatters a pool that was

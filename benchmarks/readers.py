@@ -1,8 +1,9 @@
 """The one reader of question data on every format, on data sets' own files, and on files that are
 broken.
 
-    python benchmarks/readers.py            # a line for each format, the own files of data sets,
-    and broken files python benchmarks/readers.py --all      # with a line for each broken file too
+    # a line for each format, the own files of data sets, and broken files
+    python benchmarks/readers.py
+    python benchmarks/readers.py --all      # with a line for each broken file too
 
 The same made-up questions are written in every format: the questions and gold answers that come
 back must be the same. A broken file must be read with an account of all its rows, or be refused

@@ -1,8 +1,8 @@
 """How long it takes to judge a finished run of 1,000 questions again, by every detector that needs
 samples only.
 
-    python benchmarks/rescore.py [MODEL]                   # smollm2-135m-instruct; a few minutes,
-    most of it answering
+    # smollm2-135m-instruct; a few minutes, most of it answering
+    python benchmarks/rescore.py [MODEL]
 
 The questions are made of forms and places (`generate.py`). A run answers them, then `selfloop
 rescore` is timed as a person would run it, start-up included, on a copy that has no model to open.

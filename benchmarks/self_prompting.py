@@ -1,8 +1,9 @@
 """What a model's own demonstrations bring: closed-book exact match, after Self-Prompting (Li et al.
 2022).
 
-    python benchmarks/self_prompting.py DATA                               # both models; makes the
-    pools first python benchmarks/self_prompting.py DATA --pool gemma-3-270m=RUN --limit 50
+    # both models; makes the pools first
+    python benchmarks/self_prompting.py DATA
+    python benchmarks/self_prompting.py DATA --pool gemma-3-270m=RUN --limit 50
 
 The pool of a model is what the source `self_prompting` made in a run (arXiv 2212.08635, steps 1 to
 6): all of it, whatever detectors say of it, as in the paper. All prompts are of one form but for

@@ -1,8 +1,8 @@
 """Thousands of requests of all kinds in a small cache: no crash, no leak, every request answered
 exactly once.
 
-    python benchmarks/soak.py                              # 20,000 requests, SmolLM2, 15 minutes on
-    two cores
+    # 20,000 requests, SmolLM2, 15 minutes on two cores
+    python benchmarks/soak.py
 
 Prompts have 1 to 1,500 tokens, some share beginnings; answers are greedy or sampled, one or
 several, with random stop strings, lengths and grammars; some requests cannot fit. Calls are

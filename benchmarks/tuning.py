@@ -1,10 +1,11 @@
 """How fast the tuner trains, and in how much memory, beside transformers' Trainer.
 
     python benchmarks/tuning.py                                    # both models, on made-up lessons
-    python benchmarks/tuning.py gemma-3-270m --run runs/asking     # on what a run found out python
-    benchmarks/tuning.py --lessons bare                     # only questions with nothing before
-    them python benchmarks/tuning.py random-1b --steps 50               # Llama 3.2 1B's shape,
-    random weights: for a GPU
+    python benchmarks/tuning.py gemma-3-270m --run runs/asking     # on what a run found out
+    # only questions with nothing before them
+    python benchmarks/tuning.py --lessons bare
+    # Llama 3.2 1B's shape, random weights: for a GPU
+    python benchmarks/tuning.py random-1b --steps 50
 
 Each contender runs in a process of its own, in turn, on the same lessons: questions of about 15
 tokens, bare and behind five demonstrations (about 100). The LoRA is the same, from the same seed;

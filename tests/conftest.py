@@ -88,7 +88,8 @@ def measured(code: str, **env: str) -> Measured:
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=30, check=True, env=given | env
     )
-    modules, seconds = json.loads(done.stderr)
+    # Other packages may have warned before.
+    modules, seconds = json.loads(done.stderr.splitlines()[-1])
     return Measured(done.stdout, {name.split(".")[0] for name in modules}, seconds)
 
 

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,7 +14,7 @@ import pytest
 from conftest import Selfloop
 from ruamel.yaml import YAML
 
-from selfloop import protocols
+from selfloop import Claim, Completion, Question, protocols
 from selfloop.cli import selfloop as group
 from selfloop.config.yaml_source import Source
 from selfloop.registry.hookspecs import Hooks
@@ -261,3 +262,26 @@ def test_the_tutorial_has_every_method_with_its_arguments(kind: str) -> None:
         if inspect.isfunction(function) and not method.startswith("_"):
             taken = ", ".join(list(inspect.signature(function).parameters)[1:])
             assert f"`{method}({taken})`" in row
+
+
+def test_the_example_of_contributing_is_a_detector() -> None:
+    """The module of the page runs as if it stood in the room of its kind."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    match = re.search(r"^ {3}```python\n(.*?)^ {3}```", page, re.MULTILINE | re.DOTALL)
+    assert match
+    module = {"__package__": "selfloop_plugins.detectors", "__name__": "length"}
+    exec(textwrap.dedent(match[1]), module)
+    (component,) = module["selfloop_verifiers"]()
+    claim = Claim(Question("Who?", "test"), Completion("Ada", tokens=(1, 2)), ())
+    (verdict,) = component.build().verify([claim], None)
+    assert verdict.confidence == 0.5
+
+
+def test_every_source_and_scorer_is_described() -> None:
+    page = (DOCS / "asking.md").read_text(encoding="utf-8")
+    missing = []
+    for kind, offer in load():
+        built_in = offer.component.build.__module__.startswith("selfloop_plugins.")
+        if built_in and kind in ("source", "scorer") and f"`{offer.component.name}`" not in page:
+            missing.append(offer.component.name)
+    assert missing == [], "each has a row in a table of docs/asking.md"
