@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 from conftest import QUICK, bare, measured
 
+from selfloop.registry.builtin import ROOMS
+
 ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "selfloop").rglob("*.py"))
 PLUGINS = sorted((ROOT / "plugins").rglob("*.py"))
+# The rooms whose modules are components.
+KINDS = set(ROOMS) - {"commands"}
 HEAVY = {
     "torch",
     "transformers",
@@ -306,6 +310,34 @@ def test_every_package_is_installed() -> None:
         for path in there
     }
     assert set(said) == names | {"selfloop_recipes"}
+
+
+def component_of(name: str) -> tuple[str, ...]:
+    """Return room and module of a component that registers; nothing for a helper or a command."""
+    parts = name.removeprefix("selfloop_plugins.").split(".")
+    in_a_room = name.startswith("selfloop_plugins.") and parts[0] in KINDS and len(parts) > 1
+    return tuple(parts[:2]) if in_a_room and not parts[1].startswith("_") else ()
+
+
+def absolute(path: Path, name: str) -> str:
+    """Return the full name of an import of a plugin, which may be relative: `..tasks`."""
+    dots = len(name) - len(name.lstrip("."))
+    if not dots:
+        return name
+    parts = ["selfloop_plugins", *path.relative_to(ROOT / "plugins").with_suffix("").parts]
+    return ".".join([*parts[: len(parts) - dots], name.lstrip(".")])
+
+
+def test_components_do_not_import_each_other() -> None:
+    offenders = []
+    for path in PLUGINS:
+        parts = path.relative_to(ROOT / "plugins").with_suffix("").parts
+        importer = component_of(".".join(["selfloop_plugins", *parts]))
+        for name in imports(path):
+            imported = component_of(absolute(path, name))
+            if importer and imported and importer != imported:
+                offenders.append(f"{'.'.join(importer)} -> {'.'.join(imported)}")
+    assert offenders == [], "move the shared part into a helper: plugins/_shared, or _name.py"
 
 
 def test_the_program_fits_on_a_screen() -> None:
