@@ -226,7 +226,8 @@ def imports(path: Path, *, at_load: bool = False) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{'.' * node.level}{node.module or ''}.{name.name}" for name in node.names)
+            place = f"{'.' * node.level}{node.module}." if node.module else "." * node.level
+            yield from (f"{place}{name.name}" for name in node.names)
         todo += ast.iter_child_nodes(node)
 
 
