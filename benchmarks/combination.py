@@ -20,7 +20,7 @@ from selfloop_plugins import models
 from selfloop_plugins._shared.calibration import Calibration, fit
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
-from selfloop_plugins.detectors._claims import count_agreeing as agreeing
+from selfloop_plugins.detectors._claims import count_agreeing
 
 from selfloop import Claim, Judging
 from selfloop.evaluation import metrics
@@ -79,7 +79,8 @@ def measure(file: Path, backend: Recorder, render: Render) -> None:
 
     whole = told(claims)
     halves = [[Claim(c.question, c.answer, c.samples[half::2]) for c in claims] for half in (0, 1)]
-    shares = [agreeing(claim) / len(claim.samples) for half in (1, 0) for claim in halves[half]]
+    other_halves = [*halves[1], *halves[0]]
+    shares = [count_agreeing(claim) / len(claim.samples) for claim in other_halves]
     seen = [each for half in halves for each in told(half)]
     print(f"\n**{file.stem}**: {len(claims)} questions, {right.mean():.1%} right\n")
     print("| evidence | scaled to | AUROC | ECE |\n|---|---|---|---|")

@@ -27,6 +27,7 @@ from honesty import FORMS, TOKENS, said, tuned
 from llama_cpp import Llama
 from selfloop_plugins import models
 from selfloop_plugins._torch.backend import Transformers
+from selfloop_plugins._torch.options import HfOptions
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 
@@ -67,6 +68,11 @@ def main() -> None:
         )
 
 
+def transformers(file: Path, **options: Any) -> Transformers:
+    """Return a model of transformers made from a GGUF file."""
+    return Transformers(HfOptions(model=str(file), **options))
+
+
 def ways(
     options: argparse.Namespace, asked: list[Question]
 ) -> Iterator[tuple[str, str, list[float]]]:
@@ -75,8 +81,8 @@ def ways(
     file = converted_weights(models.locate(options.model), "bf16").path
     backends: dict[str, Any] = {
         "llama.cpp, adapter": partial(LlamaCpp, file),
-        "transformers, adapter": partial(Transformers, str(file)),
-        "transformers in float32, adapter": partial(Transformers, str(file), dtype="float32"),
+        "transformers, adapter": partial(transformers, file),
+        "transformers in float32, adapter": partial(transformers, file, dtype="float32"),
     }
     for name, opened in backends.items():
         backend = opened(threads=options.threads)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from selfloop_plugins import models
 from selfloop_plugins._shared.pairs import matched
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.prompt_text import decline_continuation as declined
+from selfloop_plugins._shared.prompt_text import decline_continuation
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 from selfloop_plugins.detectors.flag import WITHOUT_DECLINING
@@ -67,8 +67,6 @@ COLUMNS = (
 )
 DIAL = (-2, -1, -0.5, 0, 0.5, 1, 2)  # nats
 Bools = NDArray[np.bool_]
-# The rule for a right answer: `main` reads it from the command line.
-RULE: list[Match] = []
 
 
 @dataclass(frozen=True)
@@ -89,11 +87,12 @@ Rows = dict[tuple[str, str], dict[str, Said]]
 
 
 class Lent(NamedTuple):
-    """A recorded model, the folder that detectors write into, and the prompts."""
+    """A recorded model, the folder that detectors write into, the prompts, and the rule."""
 
     backend: Recorder
     folder: Path
     render: Render
+    match: Match
 
 
 def main() -> None:
@@ -123,8 +122,8 @@ def main() -> None:
         "--match", default="exact", help="the rule for a right answer, as `selfloop eval` has it"
     )
     options = parser.parse_args()
-    RULE.append(match_named(options.match))
-    print(f"{cpu()}; right by {RULE[0].name}: {RULE[0].says}", flush=True)
+    match = match_named(options.match)
+    print(f"{cpu()}; right by {match.name}: {match.says}", flush=True)
     files = [options.data / f"{label}.jsonl" for label in options.sets] + [options.private] * bool(
         options.private
     )
@@ -134,18 +133,21 @@ def main() -> None:
     )
     with recorded(model, options.stored) as (backend, folder, render):
         base = {
-            (label, form): said(backend, own, form)
+            (label, form): said(backend, own, form, match=match)
             for label, own in asked.items()
             for form in FORMS
         }
-        rows = policies(Lent(backend, folder, render), asked, base, options.own or options.runs[0])
+        lent = Lent(backend, folder, render, match)
+        rows = policies(lent, asked, base, options.own or options.runs[0])
         for run in options.runs:
             adapter = tuned(run)
             print(f"\n{run.name}: round {adapter.round}, {adapter.sha256[:12]}", flush=True)
             backend.load_adapter(adapter)
             for label, own in asked.items():
                 for form in FORMS:
-                    rows[label, form][f"tuned, {run.name}"] = said(backend, own, form, flag=True)
+                    rows[label, form][f"tuned, {run.name}"] = said(
+                        backend, own, form, flag=True, match=match
+                    )
     model.close()
     for (label, form), found in rows.items():
         print("\n".join(table(label, form, found, base, asked[label])), flush=True)
@@ -162,24 +164,36 @@ def tuned(run: Path) -> Adapter:
     return replace(found, path=str(run / found.path))
 
 
-def said(backend: Any, asked: Sequence[Question], form: str, *, flag: bool = False) -> Said:
+def said(
+    backend: Any,
+    asked: Sequence[Question],
+    form: str,
+    *,
+    flag: bool = False,
+    match: Match | None = None,
+) -> Said:
     """Return what a model says to a set in one of the forms, with `flag` also what it says of
     itself before that.
 
     What is declined is then asked once more with declining forbidden, so that every question has an
-    answer.
+    answer. `match` is the rule for a right one (default: the house rule).
     """
     prompts = [FORMS[form].replace("{}", question.text) for question in asked]
-    found, begun = _said(backend, asked, prompts)
+    found, begun = _said(backend, asked, prompts, match)
     if not flag:
         return found
     silent = np.flatnonzero(found.silent).tolist()
     again, instead = _said(
-        backend, [asked[i] for i in silent], [prompts[i] for i in silent], careful=WITHOUT_DECLINING
+        backend,
+        [asked[i] for i in silent],
+        [prompts[i] for i in silent],
+        match,
+        careful=WITHOUT_DECLINING,
     )
     right, logs = found.right.copy(), np.array(begun)
     right[silent], logs[silent] = again.right, instead
-    read = backend.loglikelihood([declined(prompt, open_turn=True) for prompt in prompts])
+    declining = [decline_continuation(prompt, open_turn=True) for prompt in prompts]
+    read = backend.loglikelihood(declining)
     return Said(
         right,
         found.silent,
@@ -189,7 +203,11 @@ def said(backend: Any, asked: Sequence[Question], form: str, *, flag: bool = Fal
 
 
 def _said(
-    backend: Any, asked: Sequence[Question], prompts: Sequence[Any], careful: float = 0.0
+    backend: Any,
+    asked: Sequence[Question],
+    prompts: Sequence[Any],
+    match: Match | None,
+    careful: float = 0.0,
 ) -> tuple[Said, list[float]]:
     """Return what is said, and the log-probability of each text's first token."""
     how = Sampling(max_tokens=TOKENS, stop=("\n",), careful=careful)
@@ -202,7 +220,7 @@ def _said(
             found.text.strip(),
             found.logprobs[0] if found.logprobs else 0.0,
         )
-    right = [bool(judged(q, answer, RULE[0])) for q, answer in zip(asked, answers, strict=True)]
+    right = [bool(judged(q, answer, match)) for q, answer in zip(asked, answers, strict=True)]
     return Said(
         np.array(right, bool), np.array([declines(answer) for answer in answers], bool)
     ), begun
@@ -218,7 +236,10 @@ def policies(
 
     def own(questions: list[Question]) -> Said:
         return _said(
-            backend, questions, demonstrations.show([question.text for question in questions], told)
+            backend,
+            questions,
+            demonstrations.show([question.text for question in questions], told),
+            lent.match,
         )[0]
 
     def unsure(questions: list[Question]) -> Said:
@@ -226,6 +247,7 @@ def policies(
             backend,
             questions,
             [f"{UNSURE}{SHOWN}Question: {one.text}\nAnswer:" for one in questions],
+            lent.match,
         )[0]
 
     def cut(questions: list[Question], before: Said) -> Said:

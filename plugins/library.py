@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from selfloop.api.builtin import Form, RunAnswer, RunComparison, SharedQuestion
+from selfloop.api.builtin import Form, RunComparison
 from selfloop.records import Decision
 
 
@@ -18,14 +18,7 @@ def compare(folders: Sequence[Path]) -> RunComparison:
     from selfloop_plugins.report.run_summary import read_summary
 
     compared = comparison.compare_runs([read_summary(folder) for folder in folders])
-    questions = []
-    for shared in compared.shared:
-        answers = [
-            RunAnswer(answer.decision, answer.answer, answer.confidence)
-            for answer in shared.answers
-        ]
-        questions.append(SharedQuestion(shared.question, tuple(answers), shared.differs))
-    return RunComparison(tuple(compared.names), dict(compared.rows), tuple(questions))
+    return RunComparison(compared.names, dict(compared.rows), compared.shared)
 
 
 def export(

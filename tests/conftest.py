@@ -62,6 +62,11 @@ Query = Callable[..., list[Any]]
 QUICK = 8
 
 
+def cpu_limit(seconds: float) -> float:
+    """Return the seconds of CPU that code may take; three times as many while coverage traces."""
+    return 3 * seconds if sys.gettrace() else seconds
+
+
 @dataclass(frozen=True)
 class Measured:
     """What a bit of Python printed in a process of its own, what it imported, and the seconds of

@@ -235,7 +235,7 @@ def test_ten_thousand_attempts(browser: Any, work: Path) -> None:
     start = time.monotonic()
     opened(browser, path.as_uri())
     assert browser.find_element("css selector", "#list details")
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 2
     assert "10,000 questions" in browser.find_element("id", "count").text
     clean(browser)
 

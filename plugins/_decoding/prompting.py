@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from selfloop_plugins._shared.prompt_text import decline_continuation as declined
+from selfloop_plugins._shared.prompt_text import decline_continuation
 
 from selfloop.errors import RequestError
 from selfloop.records import Continuation, Request
@@ -28,7 +28,7 @@ def pieces(model: Vocabulary, item: Request | Continuation) -> list[chat.Piece]:
 
 def decline_token(model: Vocabulary, request: Request) -> int:
     """Return the token with which "I don't know" begins after a request's prompt."""
-    _, tokens = split(model, declined(request.prompt, open_turn=request.open_turn))
+    _, tokens = split(model, decline_continuation(request.prompt, open_turn=request.open_turn))
     return tokens[0]
 
 

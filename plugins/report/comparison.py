@@ -11,8 +11,8 @@ import click
 from selfloop_plugins._shared.output import writing
 
 from selfloop import Attempt
+from selfloop.api.builtin import RunAnswer, SharedQuestion
 from selfloop.cli.tables import print_table
-from selfloop.contradictions import agree
 from selfloop.storage import atomic
 from selfloop.text.display import printable
 from selfloop.text.gist import gist
@@ -28,34 +28,6 @@ MAX_TERMINAL_QUESTIONS = 8  # that differ
 VALUE_WIDTH = 40  # terminal cells of a value in a table, such as a model's name
 QUESTION_WIDTH = 100
 ANSWER_WIDTH = 60
-
-
-@dataclass(frozen=True)
-class RunAnswer:
-    """One run's last answer to a question; `decision` is empty where it was not asked."""
-
-    decision: str = ""
-    answer: str = ""
-    confidence: float | None = None
-
-
-@dataclass(frozen=True)
-class SharedQuestion:
-    """A question that several runs were asked, and the answer of each, in the order of the runs."""
-
-    question: str
-    answers: tuple[RunAnswer, ...]
-
-    @property
-    def differs(self) -> bool:
-        """Return whether some runs believe an answer and others do not, or another one."""
-        asked = [answer for answer in self.answers if answer.decision]
-        beliefs = [answer.answer for answer in asked if answer.decision == "belief"]
-        if not beliefs:
-            return False
-        if len(beliefs) < len(asked):
-            return True
-        return any(not agree(beliefs[0], other) for other in beliefs[1:])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from selfloop.api.runs import Row, RunLike, folder_of, html_table
+from selfloop.contradictions import agree
 from selfloop.records import Decision
 from selfloop.registry import builtin
 
@@ -35,7 +36,17 @@ class SharedQuestion:
 
     question: str
     answers: tuple[RunAnswer, ...]
-    differs: bool  # one run believes an answer that another does not
+
+    @property
+    def differs(self) -> bool:
+        """Return whether some runs believe an answer and others do not, or another one."""
+        asked = [answer for answer in self.answers if answer.decision]
+        beliefs = [answer.answer for answer in asked if answer.decision == "belief"]
+        if not beliefs:
+            return False
+        if len(beliefs) < len(asked):
+            return True
+        return any(not agree(beliefs[0], other) for other in beliefs[1:])
 
 
 @dataclass(frozen=True)

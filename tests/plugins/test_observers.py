@@ -236,7 +236,7 @@ def test_completions_are_only_counted() -> None:
     start = time.perf_counter()
     for _ in range(10_000):
         observer.notice(CompletionDone("answer", 8, False))
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 0.5
 
 
 def test_progress_learns_how_many_completions_a_step_takes() -> None:

@@ -283,4 +283,4 @@ def test_a_header_that_says_too_much_ends_soon(home):
     started = monotonic()
     with pytest.raises(ModelError, match="268,435,456 texts"):
         models.read_header(home / "x.gguf")
-    assert monotonic() - started < 60
+    assert monotonic() - started < 5

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import cpu_limit
 from selfloop_plugins._shared.nearest import NearestQuestions
 from selfloop_plugins.scorers.answerable import Answerable
 from selfloop_plugins.scorers.balance import Balance
@@ -417,7 +418,7 @@ def test_many_questions_are_quick() -> None:
     scores = scorer.score(
         [Question(f"In which year was king {i} of Peru born?", "test") for i in range(200)], told
     )
-    assert time.process_time() - start < 60
+    assert time.process_time() - start < cpu_limit(10)
     assert all(score.value > 0.2 for score in scores)
 
 
@@ -647,7 +648,7 @@ def test_no_text_takes_long(text: str) -> None:
     well_formed(text, max_words=10**6)
     answerable(text)
     novelty([text], asked=(EGYPT,))
-    assert time.process_time() - start < 60
+    assert time.process_time() - start < cpu_limit(5)
 
 
 # --- what a summary makes of their reasons

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import cpu_limit
 from scipy.stats import entropy
 from selfloop_plugins._shared.echoes import echoes
 from selfloop_plugins.detectors._meanings import meanings
@@ -442,7 +443,7 @@ def test_arithmetic_is_quick_on_hostile_text() -> None:
         start = time.process_time()
         judge(Arithmetic(), Claim(Question(text, "test"), Completion(text)))
         judge(Arithmetic(), Claim(Question("1 + 1", "test"), Completion(text)))
-        assert time.process_time() - start < 60
+        assert time.process_time() - start < cpu_limit(1)
 
 
 # --- which samples mean the same
