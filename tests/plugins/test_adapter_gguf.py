@@ -33,8 +33,8 @@ CONFIGS = {
 def saved(folder, model, size=0.02, **options):
     """Save a LoRA of the model with random weights; return its configuration."""
     options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | options
+    torch.manual_seed(1)  # before the adapter is made: one of its two sides starts out random
     wrapped = peft.get_peft_model(model, peft.LoraConfig(**options))
-    torch.manual_seed(1)
     for name, weights in wrapped.named_parameters():
         if "lora_B" in name:
             weights.data.normal_(0, size)
@@ -138,7 +138,8 @@ def test_llama_cpp_changes_as_transformers_does(tmp_path, monkeypatch):
         checkpoint.converted(models.locate(MODEL)), dtype=torch.float32
     )
     config = saved(tmp_path, base, size=0.05, r=8, lora_alpha=16, target_modules=LAYERS)
-    ours, theirs = build(model=MODEL), build_llama(model=MODEL, weights="bf16")
+    # in types that round little: bfloat16 would blur the small differences looked for here
+    ours, theirs = build(model=MODEL, dtype="float32"), build_llama(model=MODEL, weights="f16")
 
     def said(backend):
         return np.concatenate([np.array(one) for one in backend.loglikelihood(PAIRS)])
@@ -150,7 +151,7 @@ def test_llama_cpp_changes_as_transformers_does(tmp_path, monkeypatch):
 
     before = said(ours), said(theirs)
     one, two = tuned(adapter.write_gguf(tmp_path, config))
-    assert np.corrcoef(one, two)[0, 1] > 0.98
+    assert np.corrcoef(one, two)[0, 1] > 0.99
     monkeypatch.setattr(adapter, "PERMUTED", ())  # what comes out without turning queries and keys
     _, wrong = tuned(adapter.write_gguf(tmp_path, config))
-    assert np.abs(one - wrong).mean() > 1.5 * np.abs(one - two).mean()
+    assert np.abs(one - wrong).mean() > 3 * np.abs(one - two).mean()

@@ -314,8 +314,8 @@ def test_mistakes_in_a_request_stay_in_it(backend):
 
 def adapter(folder, model, value=0.05):
     """A LoRA as peft saves it."""
-    wrapped = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
     torch.manual_seed(1)
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
     for name, weights in wrapped.named_parameters():
         if "lora_B" in name:
             weights.data.normal_(0, value)
