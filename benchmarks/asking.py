@@ -81,7 +81,7 @@ def recipe(options: argparse.Namespace) -> dict[str, Any]:
         },
         "answer": {"samples": options.samples, "max_tokens": 12},
         "critique": "none",
-        "verifiers": ["agreement"],
+        "detectors": ["agreement"],
         "observers": ["jsonl", "diversity"],
     }
 

@@ -6,7 +6,7 @@ costs.
 
 Each set is answered once, by the recipe that `selfloop eval` runs; every mode then criticises and
 revises the very same answers, replayed from a copy of that run. The first figures are with the rule
-that the loop has: a revision takes the draft's place only if the last verifier that can judge both
+that the loop has: a revision takes the draft's place only if the last detector that can judge both
 gives it more. Without it, every revision that says something else is taken. Gold answers are used
 for nothing but these tables. The intervals are of the paired difference to the drafts, 95 %, by
 bootstrap over questions. Completions and seconds are what a mode takes beyond answering and judging
@@ -38,7 +38,7 @@ from selfloop.storage.store import Store, attempts_of
 
 SETS = ("nq_open", "popqa", "easy_facts")
 MODES = ("none", "plain", "independent", "contrast")
-VERIFIERS = ["agreement", "sequence_probability", "meaning_probability", "combined"]
+DETECTORS = ["agreement", "sequence_probability", "meaning_probability", "combined"]
 HEAD = (
     "| mode | criticised | revised | accepted | right → wrong, wrong → right | accuracy | change "
     "| without the rule: right → wrong, wrong → right | accuracy | change | completions | s |\n"
@@ -83,7 +83,7 @@ def measured(model: str, data: Path, count: int, own: Sequence[str], runs: Path)
     told = (
         "answer.samples=8",
         "answer.temperature=0.7",
-        f"verifiers={json.dumps(VERIFIERS)}",
+        f"detectors={json.dumps(DETECTORS)}",
         *own,
     )
     answered = closed_book(

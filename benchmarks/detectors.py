@@ -4,7 +4,7 @@
 
 Each question gets one greedy answer and eight samples at temperature 0.7, drawn once for all
 detectors. Gemma, a base model, sees five demonstrations; SmolLM2 gets the recipes' own prompt. Gold
-answers are used for nothing but these tables: `combined`, over the verifiers of
+answers are used for nothing but these tables: `combined`, over the detectors of
 recipes/quickstart.yaml, fits itself on the set's answers without labels, as it does in a run. The
 others are as they are, uncalibrated. Where a detector abstains, its confidence counts as 0: the
 answer would not be believed. Seconds are a detector's own, for 1,000 questions, in addition to
@@ -194,8 +194,8 @@ def prompts(components: Iterable[Component], chat: bool, home: Path) -> Render:
 
 
 def detectors(backend: Recorder) -> dict[str, Component]:
-    """Return the built-in verifiers that the backend can serve, by name."""
-    offers = {offer.component.name: offer.component for kind, offer in load() if kind == "verifier"}
+    """Return the built-in detectors that the backend can serve, by name."""
+    offers = {offer.component.name: offer.component for kind, offer in load() if kind == "detector"}
     able = backend.describe().capabilities
     return {
         name: one
@@ -258,7 +258,7 @@ def verdicts(
     build = ours[name].build
     options = {"folder": home} if "folder" in inspect.signature(build).parameters else {}
     found = build(**options, **own).verify(claims, Judging(backend, render, again, 1))
-    return [replace(verdict, verifier=name) for verdict in found]
+    return [replace(verdict, detector=name) for verdict in found]
 
 
 def row(name: str, verdicts: list[Verdict], right: NDArray[np.bool_], seconds: float) -> str:

@@ -52,7 +52,7 @@ TABLES = {
     "attempts": "SELECT round, position, question, source, answer, decision, confidence, reason, "
     "data FROM attempts "
     "ORDER BY round, position",
-    "verdicts": "SELECT attempts.round, attempts.position, verifier, candidate, "
+    "verdicts": "SELECT attempts.round, attempts.position, detector, candidate, "
     "verdicts.confidence, verdicts.reason "
     "FROM verdicts JOIN attempts ON attempts.id = verdicts.attempt ORDER BY 1, 2, 3, 4",
     "failures": "SELECT round, step, component, type, message FROM failures ORDER BY 1, 2, 3, 4, 5",
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def renamed(text: str, old: str, new: str) -> str:
-    """Return a text with a word replaced, also where it is part of a name: `verifier_pmi`."""
+    """Return a text with a word replaced, also where it is part of a name: `detector_pmi`."""
     return re.sub(rf"(?<![a-zA-Z]){re.escape(old)}(?![a-zA-Z])", new, text)
 
 
@@ -199,7 +199,7 @@ def answered(scratch: Path, name: str, backend: str) -> str:
     recipe = (
         f"rounds: 1\nbackend: {backend}\n"
         f"ask: {{questions: {len(QUESTIONS)}, sources: [{{kind: file, path: questions.txt}}]}}\n"
-        f"answer: {{samples: {SAMPLES}}}\nverifiers: [agreement, "
+        f"answer: {{samples: {SAMPLES}}}\ndetectors: [agreement, "
         "sequence_probability]\nobservers: []\n"
     )
     (folder / "golden.yaml").write_text(recipe, encoding="utf-8")

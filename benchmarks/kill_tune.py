@@ -36,7 +36,7 @@ ask:
   questions: 32
   sources: [{kind: file, path: questions.txt}]
 answer: {samples: 2, max_tokens: 8}
-verifiers: [sequence_probability]
+detectors: [sequence_probability]
 tuner: {kind: lora, rate: 1e-3, batch: 32, epochs: 2, keep: 0.9, perplexity: 10, threads: 1}
 """
 PLACES = """

@@ -36,11 +36,11 @@ def main() -> None:
         )
         begun = time.perf_counter()
         call(
-            home, "eval", model, "--data", "asked.jsonl", "--set", "verifiers=[agreement]", "--json"
+            home, "eval", model, "--data", "asked.jsonl", "--set", "detectors=[agreement]", "--json"
         )
         print(f"{model}: {len(rows)} questions, answered in {time.perf_counter() - begun:.0f} s")
         begun = time.perf_counter()
-        chosen = f"verifiers=[{', '.join(DETECTORS)}]"
+        chosen = f"detectors=[{', '.join(DETECTORS)}]"
         told = json.loads(
             call(home, "rescore", "eval-asked", "--set", chosen, "--json", SELFLOOP_CACHE="nowhere")
         )

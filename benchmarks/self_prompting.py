@@ -97,7 +97,7 @@ def made(name: str, size: int, threads: int | None, runs: Path) -> Path:
         "backend": backend,
         "ask": {"questions": size, "sources": ["self_prompting"], "scorers": []},
         "answer": {"samples": 1},
-        "verifiers": ["agreement"],
+        "detectors": ["agreement"],
         "observers": [],
     }
     with TemporaryDirectory() as scratch:

@@ -1,6 +1,6 @@
 """Writes docs/recipe.md, docs/cli.md, and the second part of each page of docs/detectors/.
 
-All of it comes from the code, and from the figures in docs/detectors.md. A page of a verifier
+All of it comes from the code, and from the figures in docs/detectors.md. A page of a detector
 begins with text by hand; a mark says where the generated part begins. `--check` only says which is
 stale.
 
@@ -42,7 +42,7 @@ MEASURED = [
 ]
 # the first cell of a table of one model: **gemma-3-270m**
 MODEL_CELL = re.compile(r"\*\*[a-z0-9-]+-\d+m(-\w+)?\*\*")
-FIGURE_COLUMNS = 7  # the verifier, five sets of questions, seconds
+FIGURE_COLUMNS = 7  # the detector, five sets of questions, seconds
 
 # type in the code -> what a recipe's author reads
 PARTS = {Ask: "see `ask`", Answer: "see `answer`", Decide: "see `decide`"}
@@ -59,7 +59,7 @@ MEANING = {
     "answer": "how they are answered",
     "critique": "who criticises drafts, so that the model answers again; `none`: nobody",
     "demonstrations": "the few-shot examples, in place of those of the prompt `answer`",
-    "verifiers": "who says how likely an answer is to be true; the last that can tell decides",
+    "detectors": "who says how likely an answer is to be true; the last that can tell decides",
     "decide": "the thresholds of the decisions",
     "tuner": "what feeds beliefs back into the weights",
     "observers": "who shows and logs the run",
@@ -117,8 +117,8 @@ SET = [
     "",
 ]
 
-VERIFIERS = [
-    "Each verifier has a page with its options, formula, paper and limits: see",
+DETECTORS = [
+    "Each detector has a page with its options, formula, paper and limits: see",
     "[detectors.md](detectors.md) for the list. `selfloop plugins` lists them, too.",
     "",
 ]
@@ -153,7 +153,7 @@ def recipe() -> str:
         "beside it:",
         "",
         "```yaml",
-        "verifiers:",
+        "detectors:",
         "  - agreement",
         "  - kind: sequence_probability",
         "```",
@@ -167,9 +167,9 @@ def recipe() -> str:
     for kind, offers in _built_in().items():
         lines += [f"## {kind.capitalize()}s", ""]
         lines += ["None is built in.", ""] if not offers else []
-        if kind == "verifier":
-            # so that a verifier is three files: its module, its test and its page
-            lines += VERIFIERS
+        if kind == "detector":
+            # so that a detector is three files: its module, its test and its page
+            lines += DETECTORS
             continue
         for offer in sorted(offers, key=lambda o: o.component.name):
             lines += _component(offer.component)
@@ -290,17 +290,17 @@ def detectors() -> Iterator[tuple[str, str]]:
     The part above the mark is written by hand; the rest comes from the component and from the
     figures in docs/detectors.md.
     """
-    by_name = {offer.component.name: offer.component for offer in _built_in()["verifier"]}
+    by_name = {offer.component.name: offer.component for offer in _built_in()["detector"]}
     for path in sorted(DOCS.glob("detectors/*.md")):
         by_hand = path.read_text(encoding="utf-8").partition(BELOW)[0].rstrip()
         if path.stem not in by_name:
-            sys.exit(f"docs/detectors/{path.name} is the page of no verifier: rename or remove it")
+            sys.exit(f"docs/detectors/{path.name} is the page of no detector: rename or remove it")
         lines = [by_hand, "", BELOW, *_detector(by_name[path.stem])]
         yield f"detectors/{path.name}", "\n".join(lines).rstrip() + "\n"
 
 
 def _detector(component: Any) -> list[str]:
-    """Return the lines of a verifier's page that come from its component."""
+    """Return the lines of a detector's page that come from its component."""
     module = component.build.__module__.partition(".")[2].replace(".", "/")
     needs = ", ".join(f"`{need}`" for need in sorted(component.needs))
     facts = [
@@ -314,7 +314,7 @@ def _detector(component: Any) -> list[str]:
 
 
 def _measured(name: str) -> list[str]:
-    """Return a verifier's rows of the tables in docs/detectors.md, those of all models in one."""
+    """Return a detector's rows of the tables in docs/detectors.md, those of all models in one."""
     rows: dict[tuple[str, ...], None] = {}  # a dict: each row once, in order
     sets: list[str] = []
     model = ""

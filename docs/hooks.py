@@ -1,7 +1,7 @@
 """What mkdocs does for the site beside its own work.
 
 README.md is the first page. A pattern in the menu (`detectors/*.md`) stands for its pages, and a
-mark in docs/detectors.md for the table of them, so that a verifier's page is listed without a line.
+mark in docs/detectors.md for the table of them, so that a detector's page is listed without a line.
 Links to the sources lead somewhere.
 
 A page links to `../selfloop/loop.py`, which is right in a checkout and wherever a forge shows it.
@@ -40,8 +40,8 @@ LANGUAGES |= {
 }
 
 
-# in docs/detectors.md: the table of all verifiers, made from their pages
-VERIFIERS_MARK = "<!-- verifiers -->"
+# in docs/detectors.md: the table of all detectors, made from their pages
+DETECTORS_MARK = "<!-- detectors -->"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -64,9 +64,9 @@ def expanded(pages: Iterable[str]) -> list[str]:
     return names
 
 
-def verifier_table() -> str:
-    """Return the table of all verifiers: name, confidence and costs, from their pages."""
-    lines = ["| verifier | confidence | costs beside answering |", "| --- | --- | --- |"]
+def detector_table() -> str:
+    """Return the table of all detectors: name, confidence and costs, from their pages."""
+    lines = ["| detector | confidence | costs beside answering |", "| --- | --- | --- |"]
     for path in sorted(DOCS.glob("detectors/*.md")):
         text = path.read_text(encoding="utf-8")
         name = f"[`{path.stem}`](detectors/{path.name})"
@@ -76,7 +76,7 @@ def verifier_table() -> str:
 
 
 def fact(text: str, name: str) -> str:
-    """Return a fact that a verifier's page begins with, for a cell of a table; "" without one.
+    """Return a fact that a detector's page begins with, for a cell of a table; "" without one.
 
     It is the rest of the paragraph that begins with the fact's name and a colon.
     """
@@ -98,7 +98,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Let a page's links to files outside docs/ lead to where these are in the site."""
     if page.file.generated_by:
         return markdown
-    markdown = markdown.replace(VERIFIERS_MARK, verifier_table())
+    markdown = markdown.replace(DETECTORS_MARK, detector_table())
     folder = (DOCS / page.file.src_uri).parent
     return _rewritten(markdown, folder, folder, config)
 

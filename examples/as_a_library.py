@@ -29,6 +29,6 @@ with TemporaryDirectory() as runs:
     strict = selfloop.rescore(run, {"decide.belief": 0.95}, runs=runs)
     print(f"{len(run.beliefs)} beliefs, {len(strict.beliefs)} of at least 0.95")
 
-    # The model of the run answers a question, with the run's verifiers.
+    # The model of the run answers a question, with the run's detectors.
     answer = selfloop.ask(run, "What is the capital of France?")
     print(f"{answer.question} {answer.answer}")

@@ -100,18 +100,18 @@ def _failed_throughout(attempt: Attempt, step: str) -> bool:
     return bool(_failures_of(attempt, step)) and not (step == "verify" and judged)
 
 
-def failed_verifiers(rounds: Iterable[Round]) -> list[FailedStep]:
-    """Return the verifiers that failed for every answer of a round that others judged."""
+def failed_detectors(rounds: Iterable[Round]) -> list[FailedStep]:
+    """Return the detectors that failed for every answer of a round that others judged."""
     failed: list[FailedStep] = []
     for ended in rounds:
         if any(step.step == "verify" for step in _failed_in_round(ended)):
             continue  # all of them failed, which `failed_steps` reports
         answered = [a for a in ended.attempts if a.decision not in ("dropped", "failed")]
-        failures_by_verifier: dict[str, list[Failure]] = {}
+        failures_by_detector: dict[str, list[Failure]] = {}
         for attempt in answered:
             for name, failure in _last_failures(attempt).items():
-                failures_by_verifier.setdefault(name, []).append(failure)
-        for failures in failures_by_verifier.values():
+                failures_by_detector.setdefault(name, []).append(failure)
+        for failures in failures_by_detector.values():
             # one failure at most for each attempt, so an equal number means all
             if len(failures) == len(answered):
                 cause = _most_common(failures)
@@ -120,7 +120,7 @@ def failed_verifiers(rounds: Iterable[Round]) -> list[FailedStep]:
 
 
 def _last_failures(attempt: Attempt) -> dict[str, Failure]:
-    """Return the last failure of each verifier: one may fail on the draft and on the revision."""
+    """Return the last failure of each detector: one may fail on the draft and on the revision."""
     return {failure.component: failure for failure in _failures_of(attempt, "verify")}
 
 

@@ -38,7 +38,7 @@ class ComponentError(PluginError):
     """An exception of one component on its way through the code of another.
 
     `component` is the one that raised it first, and `error` is the original exception. So a
-    verifier that asks a broken backend is not blamed for the backend.
+    detector that asks a broken backend is not blamed for the backend.
     """
 
     def __init__(self, component: str, error: BaseException) -> None:

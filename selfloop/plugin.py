@@ -7,10 +7,10 @@ was written for the old version would break.
 Offer components
     `hookimpl` marks a hook, `Component` is one thing that it offers.
 The protocols, one for each kind of component
-    `Backend`, `QuestionSource`, `Scorer`, `Verifier`, `Critic`, `Demonstrator`, `Tuner` and
+    `Backend`, `QuestionSource`, `Scorer`, `Detector`, `Critic`, `Demonstrator`, `Tuner` and
     `Observer`. A component need not inherit from its protocol.
 Contexts: what a component is given beside the items
-    `Asking` for sources and scorers, `Judging` for verifiers, critics and demonstrators, `Tuning`
+    `Asking` for sources and scorers, `Judging` for detectors, critics and demonstrators, `Tuning`
     for tuners. `Past` is in each of them: the earlier rounds of the run.
 Records
     Frozen data, from `Question` to `Round`.
@@ -64,13 +64,13 @@ from selfloop.protocols import (
     Component,
     Critic,
     Demonstrator,
+    Detector,
     Judging,
     Observer,
     QuestionSource,
     Scorer,
     Tuner,
     Tuning,
-    Verifier,
 )
 from selfloop.records import (
     Adapter,
@@ -168,7 +168,7 @@ __all__ = [
     "Tuner",
     "Tuning",
     "Verdict",
-    "Verifier",
+    "Detector",
     "as_json",
     "continued",
     "hookimpl",

@@ -1,7 +1,7 @@
 """The interfaces of the kinds of components. A component need not inherit from its protocol.
 
 Everything works in batches: a component gets a tuple and returns as many results in the same order.
-Verifiers, scorers and critics may return a mapping from items to results instead, in any order; a
+Detectors, scorers and critics may return a mapping from items to results instead, in any order; a
 set is refused. All arguments are frozen. A component may raise an exception of any class, or return
 a wrong type: the attempts that it was working on get a `Failure`, and the others go on. Only Ctrl-C
 (`KeyboardInterrupt` itself) passes through.
@@ -153,13 +153,13 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class Judging:
-    """The context of verifiers, critics and demonstrators.
+    """The context of detectors, critics and demonstrators.
 
     * `backend`: everything that it generates or reads is stored. It is lent: `load_adapter` raises
       PluginError, and `close` does nothing. Only a tuner may load adapters; if the tuner fails, the
       run loads the earlier adapter again.
     * `prompt`: renders a prompt of the recipe by its name, in the model's form.
-    * `before`: lets the verifiers listed before this one judge other claims, such as these with
+    * `before`: lets the detectors listed before this one judge other claims, such as these with
       fewer samples. Their verdicts on these claims are in `Claim.verdicts`.
     * `seed`: depends on run, round and component.
     * `past`: the outcomes of the earlier rounds.
@@ -172,7 +172,7 @@ class Judging:
     past: Past = field(default_factory=Past)
 
 
-class Verifier(Protocol):
+class Detector(Protocol):
     """Estimates the probability that an answer is true."""
 
     def verify(
@@ -183,7 +183,7 @@ class Verifier(Protocol):
 
 
 class Critic(Protocol):
-    """Comments on drafts, so that the model may answer better. Verifiers never see the critique.
+    """Comments on drafts, so that the model may answer better. Detectors never see the critique.
 
     `revise` is the name of the prompt with which the model answers again. Its values are
     `question`, `draft` and `critique`.
@@ -204,7 +204,7 @@ class Demonstrator(Protocol):
     def show(self, questions: Sequence[str], judging: Judging) -> Sequence[Prompt]:
         """Return the whole prompt for each question.
 
-        It is called again for the questions that verifiers write.
+        It is called again for the questions that detectors write.
         """
         ...
 

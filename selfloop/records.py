@@ -3,7 +3,7 @@
 All are frozen: a step returns changed copies. The names of the fields are stored in every run's
 database, so they stay as they are.
 
-Three things are kept apart everywhere: the verifier broke (`Failure`), the verifier abstains
+Three things are kept apart everywhere: the detector broke (`Failure`), the detector abstains
 (`Verdict.confidence is None`), the model declined (`Attempt.decision == "declined"`).
 """
 
@@ -181,9 +181,9 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A verifier's confidence in [0, 1] that `candidate` is true; None if the verifier abstains."""
+    """A detector's confidence in [0, 1] that `candidate` is true; None if the detector abstains."""
 
-    verifier: str
+    detector: str
     confidence: float | None
     reason: str = ""
     candidate: Literal["draft", "revision"] = "draft"
@@ -191,11 +191,11 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """An answer for a verifier to judge, with the model's other answers to the same question.
+    """An answer for a detector to judge, with the model's other answers to the same question.
 
     `candidate` is "revision" if the answer was written after a critique; samples never are. The
     log-probabilities of a revision are those after the bare question, or none. `verdicts` are those
-    of the verifiers listed before.
+    of the detectors listed before.
     """
 
     question: Question
@@ -269,11 +269,11 @@ class Attempt:
         return completion.text.strip() if completion else ""
 
     def confidences(self, candidate: str) -> dict[str, float | None]:
-        """Return each verifier's confidence in "draft" or "revision"; None if it abstained.
+        """Return each detector's confidence in "draft" or "revision"; None if it abstained.
 
-        The verifiers are in the order of the recipe.
+        The detectors are in the order of the recipe.
         """
-        return {v.verifier: v.confidence for v in self.verdicts if v.candidate == candidate}
+        return {v.detector: v.confidence for v in self.verdicts if v.candidate == candidate}
 
     def failed(self, failure: Failure, *, fatal: bool = True) -> "Attempt":
         """Return this attempt with one more failure. A fatal one ends the attempt."""

@@ -44,7 +44,7 @@ ask:
   scorers: [{kind: well_formed, minimum: 1}, {kind: novelty, minimum: 0.25}]
 answer: {samples: 6}
 critique: none
-verifiers: [agreement]
+detectors: [agreement]
 """
 
 
@@ -381,12 +381,12 @@ def test_recipes_that_come_with_selfloop_can_run(name: str, selfloop: Selfloop) 
 def test_plugins(selfloop: Selfloop) -> None:
     said = selfloop("plugins", "agreement")
     assert (said.code, said.err) == (0, "")
-    assert lines(said.out)[0] == "verifier agreement: share of the samples that say the same"
+    assert lines(said.out)[0] == "detector agreement: share of the samples that say the same"
     assert "https://arxiv.org/abs/2203.11171" in said.out
     found = json.loads(selfloop("plugins", "--json").out)
     rows = {(row["kind"], row["name"]): row for row in found["components"]}
     assert ("backend", "llama_cpp") in rows
-    assert rows["verifier", "sequence_probability"]["needs"] == ["logprobs"]
+    assert rows["detector", "sequence_probability"]["needs"] == ["logprobs"]
     assert {o["name"] for o in rows["backend", "scripted"]["options"]} == {
         "script",
         "chat",
@@ -449,7 +449,7 @@ def test_plugins_fit_the_terminal(
     monkeypatch.setenv("COLUMNS", str(width))
     shown = selfloop("plugins").out.splitlines()
     assert all(len(line) <= width or " " not in line.strip() for line in shown)
-    assert ("verifier agreement" in shown) == (width < 72)
+    assert ("detector agreement" in shown) == (width < 72)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ backend: {kind: scripted, script: world.json}
 ask: {sources: [blank_slate]}
 answer: {samples: 4}
 critique: none
-verifiers: [agreement]
+detectors: [agreement]
 """
 KNOWN, UNKNOWN = "What is the capital of France?", "What is the capital of Zorvania?"
 

@@ -78,8 +78,8 @@ def test_recipes(runs: Path, complete: Complete) -> None:
 
 def test_components(complete: Complete) -> None:
     assert complete("selfloop plugins agr") == ["plain,agreement"]
-    assert complete("selfloop plugins --kind ver") == ["plain,verifier"]
-    assert complete("selfloop plugins --kind verifier a") == [
+    assert complete("selfloop plugins --kind ver") == ["plain,detector"]
+    assert complete("selfloop plugins --kind detector a") == [
         "plain,agreement",
         "plain,answer_probe",
         "plain,arithmetic",

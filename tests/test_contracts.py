@@ -18,18 +18,18 @@ from selfloop.testing import (
     Contract,
     CriticContract,
     DemonstratorContract,
+    DetectorContract,
     ObserverContract,
     QuestionSourceContract,
     ScorerContract,
     ScriptedBackend,
-    VerifierContract,
 )
 
 FACTS = Path(__file__).parent.parent / "recipes" / "facts.jsonl"
 QUESTIONS = Path(__file__).parent / "data" / "contract_questions.jsonl"
 
 CONTRACTS: Mapping[str, type[Contract]] = {
-    "verifier": VerifierContract,
+    "detector": DetectorContract,
     "scorer": ScorerContract,
     "critic": CriticContract,
     "demonstrator": DemonstratorContract,
@@ -45,7 +45,7 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
 }
 # Components that are tested once more, with other options.
 MORE_CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("verifier", "reverse_question", {"by": "overlap"}),
+    ("detector", "reverse_question", {"by": "overlap"}),
     ("scorer", "well_formed", {"min_words": 1, "max_words": 2}),
     ("observer", "console", {"mode": "live"}),
 )
@@ -168,7 +168,7 @@ def test_every_component_says_what_it_is() -> None:
 
 
 class _Broken:
-    """A verifier that looks at its neighbours, and forgets one of an odd number."""
+    """A detector that looks at its neighbours, and forgets one of an odd number."""
 
     def verify(self, claims: Any, judging: Any) -> list[Any]:
         from selfloop import Verdict
@@ -176,11 +176,11 @@ class _Broken:
         return [Verdict("broken", 1 / len(claims)) for _ in claims][: len(claims) // 2 * 2]
 
 
-AGREEMENT = load().find("verifier", "agreement")
+AGREEMENT = load().find("detector", "agreement")
 
 
 def test_the_contract_can_be_broken() -> None:
-    class Case(VerifierContract):
+    class Case(DetectorContract):
         component = AGREEMENT
 
         def build(self) -> Any:

@@ -415,7 +415,7 @@ backend: {kind: scripted, script: world.json}
 ask: {questions: 9, sources: [{kind: file, path: FILE}]}
 answer: {samples: 2}
 critique: none
-verifiers: [agreement]
+detectors: [agreement]
 """
 KNOWN = "What is the capital of France?"
 

@@ -121,13 +121,13 @@ def test_every_page_is_in_the_menu() -> None:
     assert sorted(shown) == sorted(DOCS.rglob("*.md"))
 
 
-def test_every_verifier_has_a_page_and_a_test() -> None:
-    """Who adds a verifier writes its module, its page, and a test that imports the module."""
+def test_every_detector_has_a_page_and_a_test() -> None:
+    """Who adds a detector writes its module, its page, and a test that imports the module."""
     tests = "\n".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py"))
     names = set()
     for kind, offer in load():
         module = offer.component.build.__module__
-        if kind != "verifier" or not module.startswith("selfloop_plugins."):
+        if kind != "detector" or not module.startswith("selfloop_plugins."):
             continue
         name = offer.component.name
         names.add(name)
@@ -180,7 +180,7 @@ def test_the_site_has_the_readme_and_the_sources(site: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_site_lists_the_verifiers(site: Path) -> None:
+def test_the_site_lists_the_detectors(site: Path) -> None:
     """The menu and the table of docs/detectors.md are made from the pages there are."""
     overview = (site / "detectors.html").read_text(encoding="utf-8")
     for page in DOCS.glob("detectors/*.md"):
@@ -246,7 +246,7 @@ KINDS = [
     "Backend",
     "QuestionSource",
     "Scorer",
-    "Verifier",
+    "Detector",
     "Critic",
     "Demonstrator",
     "Tuner",
@@ -271,7 +271,7 @@ def test_the_example_of_contributing_is_a_detector() -> None:
     assert match
     module = {"__package__": "selfloop_plugins.detectors", "__name__": "length"}
     exec(textwrap.dedent(match[1]), module)
-    (component,) = module["selfloop_verifiers"]()
+    (component,) = module["selfloop_detectors"]()
     claim = Claim(Question("Who?", "test"), Completion("Ada", tokens=(1, 2)), ())
     (verdict,) = component.build().verify([claim], None)
     assert verdict.confidence == 0.5

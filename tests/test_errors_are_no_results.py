@@ -24,7 +24,7 @@ plugins: [plugin.py]
 backend: moody
 ask: {questions: 3, sources: [{kind: file, path: asked.txt}], scorers: []}
 answer: {samples: 2}
-verifiers: [agreement]
+detectors: [agreement]
 observers: [jsonl]
 """
 PLUGIN = """\
@@ -50,7 +50,7 @@ class Moody(ScriptedBackend):
         return super().loglikelihood(pairs)
 
 class Judge:
-    def __init__(self, *, name: str = "verifier"):
+    def __init__(self, *, name: str = "detector"):
         self.name = name
     def verify(self, claims, judging):
         fails(self.name)
@@ -79,7 +79,7 @@ def selfloop_backends():
     gives = frozenset({"logprobs", "loglikelihood", "adapters", "entropies"})
     return [Component("moody", Moody, gives=gives)]
 @hookimpl
-def selfloop_verifiers():
+def selfloop_detectors():
     return [Component("judge", Judge)]
 @hookimpl
 def selfloop_question_sources():
@@ -220,10 +220,10 @@ def test_ask_prints_an_error_and_no_answer(
 ) -> None:
     write({"script.json": '{"": ["Paris"]}'})
     scripted = "backend={kind: scripted, script: script.json}"
-    for what, backend in (("backend", "backend=moody"), ("verifier", scripted)):
+    for what, backend in (("backend", "backend=moody"), ("detector", scripted)):
         broken(what)
         step = f"the {what} is broken"
-        asked = ("ask", "recipe.yaml", QUESTION, "--set", "verifiers=[judge]", "--set", backend)
+        asked = ("ask", "recipe.yaml", QUESTION, "--set", "detectors=[judge]", "--set", backend)
         said = selfloop(*asked)
         assert said.code == 8 and said.out.startswith("error: ") and step in said.out
         assert "I don't know" not in said.text
@@ -238,10 +238,10 @@ def test_ask_prints_an_error_and_no_answer(
 @pytest.mark.parametrize(
     ("what", "setting", "step"),
     [
-        ("verifier", "verifiers=[judge]", "verify failed for every question: judge"),
+        ("detector", "detectors=[judge]", "verify failed for every question: judge"),
         (
-            "verifier other",
-            "verifiers=[{kind: judge, name: other}, judge]",
+            "detector other",
+            "detectors=[{kind: judge, name: other}, judge]",
             "verify failed for every question: judge",
         ),
         ("critic", "critique=critic", "critique failed for every question: critic"),
@@ -272,12 +272,12 @@ def test_a_step_that_fails_for_all_ends_the_run_with_its_code(
     assert selfloop("resume", "recipe").code == 9
 
 
-def test_verifiers_that_fail_for_all_end_score_eval_and_rescore(
+def test_detectors_that_fail_for_all_end_score_eval_and_rescore(
     home: Path, selfloop: Selfloop, broken: Callable[[str], None]
 ) -> None:
     assert selfloop("run", "recipe.yaml").code == 0
-    broken("verifier")
-    judged = ("--set", "verifiers=[judge]")
+    broken("detector")
+    judged = ("--set", "detectors=[judge]")
     for command in (
         ("score", "recipe.yaml", "given.jsonl"),
         ("eval", "recipe.yaml", "--data", "gold.jsonl"),
@@ -287,14 +287,14 @@ def test_verifiers_that_fail_for_all_end_score_eval_and_rescore(
     assert selfloop("rescore", "recipe", *judged).code == 9
 
 
-def test_one_verifier_that_fails_for_all_is_named(
+def test_one_detector_that_fails_for_all_is_named(
     home: Path, selfloop: Selfloop, broken: Callable[[str], None]
 ) -> None:
-    broken("verifier")
-    said = selfloop("run", "recipe.yaml", "--set", "verifiers=[agreement, judge]")
+    broken("detector")
+    said = selfloop("run", "recipe.yaml", "--set", "detectors=[agreement, judge]")
     assert said.code == 0
     assert (
-        "round 1: a verifier failed for every answer, others decided: judge: RuntimeError"
+        "round 1: a detector failed for every answer, others decided: judge: RuntimeError"
         in said.out
     )
 
@@ -412,17 +412,17 @@ def test_rescore_refuses_what_it_cannot_apply(setting: str, home: Path, selfloop
     assert selfloop("run", "recipe.yaml").code == 0
     said = selfloop("rescore", "recipe", "--set", "decide.belief=0.9", "--set", setting)
     assert said.code == 2 and f"--set {setting}: " in said.err
-    assert "verifiers, decide, answer.declines, plugins" in said.err, "it says what it can apply"
+    assert "detectors, decide, answer.declines, plugins" in said.err, "it says what it can apply"
     assert [path.name for path in (home / "runs").iterdir()] == ["recipe"]
 
 
-def test_rescore_refuses_a_prompt_that_no_verifier_uses(
+def test_rescore_refuses_a_prompt_that_no_detector_uses(
     home: Path, write: Write, selfloop: Selfloop
 ) -> None:
     assert selfloop("run", "recipe.yaml").code == 0
     write({"true.txt": "{question} {answer} True or false?", "more.txt": "{known} |"})
-    verifiers = ("--set", "verifiers=[p_true]")
-    assert selfloop("rescore", "recipe", *verifiers, "--set", "prompts.p_true=true.txt").code == 0
+    detectors = ("--set", "detectors=[p_true]")
+    assert selfloop("rescore", "recipe", *detectors, "--set", "prompts.p_true=true.txt").code == 0
     said = selfloop("rescore", "recipe", "--set", "prompts.p_true=true.txt")
     assert said.code == 2
     assert [path.name for path in (home / "runs").iterdir()] == ["recipe", "recipe-rescored"]
@@ -448,7 +448,7 @@ def test_a_command_that_is_given_its_questions_refuses_settings_of_them(
         ("score", "critique=plain"),
         ("score", "answer.careful=2"),
         ("multiple choice", "answer.samples=4"),
-        ("multiple choice", "verifiers=[agreement]"),
+        ("multiple choice", "detectors=[agreement]"),
     ],
 )
 def test_other_settings_that_are_not_applied(
@@ -533,7 +533,7 @@ class Reads:
         self.out.write_text("written")
         return [Verdict("reads", 0.5) for claim in claims]
 @hookimpl
-def selfloop_verifiers():
+def selfloop_detectors():
     return [Component("reads", Reads, writes=frozenset({"out"}))]
 """
     write({"reads.py": extra, "one.txt": "1", "two.txt": "2", "out.txt": "before"})
@@ -583,7 +583,7 @@ def test_a_run_that_is_read_is_the_same_whatever_is_made_of_it(
     for command in (("show", run), ("eval", run), ("report", run), ("resume", run)):
         assert selfloop(*command).code == 0
     assert digest(run) == before
-    assert selfloop("rescore", run, "--set", "verifiers=[sequence_probability]").code == 0
+    assert selfloop("rescore", run, "--set", "detectors=[sequence_probability]").code == 0
     assert digest(run.with_name(f"{run.name}-rescored")) != before
 
 

@@ -80,9 +80,9 @@ def test_accuracy_and_detectors_by_hand(report: Report) -> None:
             "brier": (0.01 + 0.25 + 0.49 + 0) / 4,
         }
     )
-    assert report.verifiers["sure"].abstains == 0
-    assert report.verifiers["sure"].metrics["auroc"].value == pytest.approx(2 / 4)
-    assert report.verifiers["rare"].abstains == 0.75
+    assert report.detectors["sure"].abstains == 0
+    assert report.detectors["sure"].metrics["auroc"].value == pytest.approx(2 / 4)
+    assert report.detectors["rare"].abstains == 0.75
     assert report.confidence.risk_coverage == {
         "threshold": [0.9, 0.7, 0.5, 0.0],
         "coverage": [0.25, 0.5, 0.75, 1.0],
@@ -171,7 +171,7 @@ def test_what_cannot_be_told_is_none_in_json() -> None:
     figures = evaluate([Round(1, (attempt("ant", "ant", "undecided", None, v=None),))])
     plain = figures.plain()
     assert plain["confidence"]["metrics"]["auroc"] == {"value": None, "low": None, "high": None}
-    assert plain["verifiers"]["v"] == {
+    assert plain["detectors"]["v"] == {
         "abstains": 1.0,
         "metrics": {
             key: {"value": None, "low": None, "high": None}
@@ -193,7 +193,7 @@ ask: {sources: [blank_slate]}
 answer: {samples: 4}
 rounds: 3
 critique: none
-verifiers: [agreement]
+detectors: [agreement]
 """
 SCRIPT = {
     r"Egypt\?\nAnswer:\s*$": ["Cairo"],
@@ -252,7 +252,7 @@ def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
         "right",
         "decision",
         "confidence",
-        "verifier_agreement",
+        "detector_agreement",
     }
 
 

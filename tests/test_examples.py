@@ -73,7 +73,7 @@ def test_the_package_works_in_a_run(selfloop: Selfloop, work: Path) -> None:
         v
         for attempt in shown["attempts"]
         for v in attempt["verdicts"]
-        if v["verifier"] == "hedging"
+        if v["detector"] == "hedging"
     ]
     assert {v["reason"] for v in verdicts} == {"no hedge words, which says nothing"}
     assert (

@@ -153,7 +153,7 @@ def test_quiet_is_quiet_and_else_there_is_progress(
     assert "round 1/1 ended" in capsys.readouterr().out
 
 
-def test_every_row_has_every_verifier(run: library.Run) -> None:
+def test_every_row_has_every_detector(run: library.Run) -> None:
     rows = run.rows()
     assert len(rows) == len({row["question"] for row in rows})
     names = ["agreement", "sequence_probability", "meaning_probability", "pmi", "combined", "echo"]
@@ -170,7 +170,7 @@ def test_a_table_of_pandas(run: library.Run, monkeypatch: pytest.MonkeyPatch) ->
     assert run.frame() == ("table", run.rows())
 
 
-def test_the_table_has_a_column_for_each_verifier(run: library.Run) -> None:
+def test_the_table_has_a_column_for_each_detector(run: library.Run) -> None:
     pytest.importorskip("pandas", reason="pip install 'selfloop[pandas]'")
     frame = run.frame()
     assert list(frame["question"]) == [row["question"] for row in run.rows()]
@@ -256,7 +256,7 @@ def recipe(write: Any) -> dict[str, Any]:
         "ask": {"questions": 2, "sources": ["blank_slate"]},
         "answer": {"samples": 4},
         "critique": None,
-        "verifiers": ["agreement"],
+        "detectors": ["agreement"],
     }
 
 

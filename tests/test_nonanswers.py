@@ -868,7 +868,7 @@ def played(
     return folder / "runs" / "s"
 
 
-AGREEMENT = "rounds: 1\nask: {{questions: 9, sources: {0}, scorers: []}}\nverifiers: [agreement]\n"
+AGREEMENT = "rounds: 1\nask: {{questions: 9, sources: {0}, scorers: []}}\ndetectors: [agreement]\n"
 PLAIN = "rounds: 1\nask: {{questions: 9, sources: {0}, scorers: []}}\n"
 THINKS = "<think>\nThe user asks for a capital.\n</think>\n\nParis\n"
 
@@ -924,7 +924,7 @@ def test_empty_text_is_no_belief(work: Path, selfloop: Selfloop) -> None:
     assert attempts_of(run)[0].decision in ("declined", "undecided")
 
 
-def test_fault_a_recipe_without_verifiers_leaves_an_echo_undecided(
+def test_fault_a_recipe_without_detectors_leaves_an_echo_undecided(
     work: Path, selfloop: Selfloop
 ) -> None:
     """faults.md: "What is the capital of Poland? - Poland" was a belief of .93."""
@@ -938,7 +938,7 @@ def test_fault_a_recipe_without_verifiers_leaves_an_echo_undecided(
 )
 def test_fault_one_question_across_rounds(second: str, work: Path, selfloop: Selfloop) -> None:
     """faults.md: the second wording was asked in a later round, and there were two beliefs."""
-    recipe = "rounds: 2\nask: {{questions: 1, sources: {0}, scorers: []}}\nverifiers: [agreement]\n"
+    recipe = "rounds: 2\nask: {{questions: 1, sources: {0}, scorers: []}}\ndetectors: [agreement]\n"
     replies = {r"Answer:\s*$": ["Salt Lake City"]}
     run = played(work, selfloop, replies, f"What is the capital of Utah?\n{second}\n", recipe)
     first, *later = attempts_of(run)

@@ -32,7 +32,7 @@ SHAPES = [
     ("calibrate", "{}", "--labels", "q.jsonl"),
     ("plugins", "{}"),
     ("recipes", "{}"),
-    ("new", "plugin", "{}", "--kind", "verifier"),
+    ("new", "plugin", "{}", "--kind", "detector"),
     ("new", "recipe", "n.yaml", "--for", "knowledge", "--model", "{}"),
     ("new", "recipe", "n.yaml", "--model", "scripted", "--questions", "{}"),
 ]

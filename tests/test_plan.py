@@ -23,7 +23,7 @@ rounds: 2
 backend: {kind: scripted, delay: 0.006}
 ask: {questions: 32, sources: [blank_slate], scorers: []}
 answer: {samples: 4}
-verifiers: [agreement]
+detectors: [agreement]
 observers: []
 """
 

@@ -21,12 +21,12 @@ from selfloop.testing import (
     CommandContract,
     CriticContract,
     DemonstratorContract,
+    DetectorContract,
     ObserverContract,
     QuestionSourceContract,
     ScorerContract,
     ScriptedBackend,
     TunerContract,
-    VerifierContract,
 )
 
 
@@ -69,7 +69,7 @@ def case(contract: type[Any], build: Callable[..., Any], **fields: Any) -> type[
 # class.
 
 
-class Verifier:
+class Detector:
     """Confidence is a half, of nothing none."""
 
     def verify(self, claims: Any, judging: Any) -> Any:
@@ -85,7 +85,7 @@ def answer(claim: Claim, confidence: Any) -> Verdict:
     return Verdict("planted", confidence, claim.answer.text[:5])
 
 
-class Counting(Verifier):
+class Counting(Detector):
     def __init__(self) -> None:
         self.calls = 0
 
@@ -94,7 +94,7 @@ class Counting(Verifier):
         return [answer(claim, 1 / self.calls) for claim in claims]
 
 
-class Typeless(Verifier):
+class Typeless(Detector):
     def __init__(self, words=3) -> None:
         self.words = words
 
@@ -111,7 +111,7 @@ def writing_into(claims: list[Claim]) -> list[Verdict]:
     return [answer(claim, 0.5) for claim in claims]
 
 
-VERIFIERS: dict[str, tuple[Any, str]] = {
+DETECTORS: dict[str, tuple[Any, str]] = {
     "one too few": (
         lambda claims, told: [answer(c, 0.5) for c in claims][1:],
         "gave 5 results for 6",
@@ -228,7 +228,7 @@ SCORERS: dict[str, tuple[Any, str]] = {
         "does not say needs={'hidden_states'}",
     ),
     "state between calls": (Remembering, "another score the second time"),
-    "no method": (Verifier, "it has no method score()"),
+    "no method": (Detector, "it has no method score()"),
 }
 
 
@@ -838,7 +838,7 @@ COMMANDS: dict[str, tuple[click.Command, str]] = {
 }
 
 KINDS: dict[str, tuple[type[Any], str, type[Any], dict[str, tuple[Any, str]]]] = {
-    "verifier": (VerifierContract, "verify", Verifier, VERIFIERS),
+    "detector": (DetectorContract, "verify", Detector, DETECTORS),
     "scorer": (ScorerContract, "score", Scorer, SCORERS),
     "critic": (CriticContract, "critique", Critic, CRITICS),
     "demonstrator": (DemonstratorContract, "show", Demonstrator, DEMONSTRATORS),
@@ -928,4 +928,4 @@ def _renamed() -> click.Command:
     ],
 )
 def test_a_component_that_does_not_say_what_it_is(fields: dict[str, Any], message: str) -> None:
-    assert any(message in one for one in failures(case(VerifierContract, Verifier, **fields)))
+    assert any(message in one for one in failures(case(DetectorContract, Detector, **fields)))

@@ -60,16 +60,16 @@ WRONG = {
         "the source bad has ask(self): too many positional arguments. Write def ask(self, asking)",
     ),
     "scorer": ("def score(self): pass", "Write def score(self, questions, asking)"),
-    "verifier": (
+    "detector": (
         "def verify(self, claims): pass",
-        "the verifier bad has verify(self, claims): too many positional arguments. "
+        "the detector bad has verify(self, claims): too many positional arguments. "
         "Write def verify(self, claims, judging)",
     ),
-    "verifier by keyword": (
+    "detector by keyword": (
         "def verify(self, claims, *, judging): pass",
         "Write def verify(self, claims, judging)",
     ),
-    "verifier without self": (
+    "detector without self": (
         "def verify(claims, judging): pass",
         "Write def verify(self, claims, judging)",
     ),
@@ -98,7 +98,7 @@ USES = {
     "backend": RECIPE.replace("scripted", "bad"),
     "source": RECIPE.replace("topics", "bad"),
     "scorer": RECIPE.replace("[topics]", "[topics], scorers: [bad]"),
-    "verifier": RECIPE + "verifiers: [bad]\n",
+    "detector": RECIPE + "detectors: [bad]\n",
     "critic": RECIPE + "critique: bad\n",
     "demonstrator": RECIPE + "demonstrations: bad\n",
     "tuner": RECIPE + "tuner: bad\n",
@@ -147,14 +147,14 @@ def test_a_backend_has_the_methods_of_its_capabilities() -> None:
 def test_every_way_to_write_a_method_that_can_be_called_is_taken(method: str) -> None:
     names: dict[str, Any] = {}
     exec(f"class Sound:\n    {method}", names)
-    assert mistakes_of_class("verifier", names["Sound"]) == []
-    assert mistakes("verifier", names["Sound"]()) == []
+    assert mistakes_of_class("detector", names["Sound"]) == []
+    assert mistakes("detector", names["Sound"]()) == []
 
 
 def test_a_method_of_c_is_left_to_the_call() -> None:
     """`dict.update` has no signature that Python can read."""
     odd = type("Odd", (), {"verify": staticmethod(type("x", (dict,), {})().update)})
-    assert mistakes("verifier", odd()) == []
+    assert mistakes("detector", odd()) == []
 
 
 def test_every_kind_has_its_protocol() -> None:
@@ -185,7 +185,7 @@ VERSIONS = {
 def test_a_plugin_for_another_api_is_refused(
     head: str, more: str, message: str, write: Write, selfloop: Selfloop
 ) -> None:
-    code = head + plugin("verifier", "def verify(self, claims, judging): pass", more=more)
+    code = head + plugin("detector", "def verify(self, claims, judging): pass", more=more)
     write({"bad.py": code, "recipe.yaml": RECIPE})
     said = selfloop("check", "recipe.yaml")
     assert (said.code, said.out) == (4, "")
@@ -206,7 +206,7 @@ def test_a_newer_api_is_said_before_its_new_hooks(write: Write, selfloop: Selflo
 def test_a_plugin_that_says_nothing_is_taken_as_one_for_the_first(
     head: str, more: str, write: Write, selfloop: Selfloop
 ) -> None:
-    code = head + plugin("verifier", "def verify(self, claims, judging): pass", more=more)
+    code = head + plugin("detector", "def verify(self, claims, judging): pass", more=more)
     write({"bad.py": code, "recipe.yaml": RECIPE})
     assert selfloop("check", "recipe.yaml").code == 0
 

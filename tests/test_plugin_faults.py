@@ -29,7 +29,7 @@ HOOK = {
     "backend": "backends",
     "source": "question_sources",
     "scorer": "scorers",
-    "verifier": "verifiers",
+    "detector": "detectors",
     "tuner": "tuners",
     "observer": "observers",
 }
@@ -40,7 +40,7 @@ USE = {
     "scorer": RECIPE.replace(
         "topics]}", "topics], scorers: [bad, {kind: well_formed, minimum: 1}]}"
     ),
-    "verifier": RECIPE + "verifiers: [agreement, bad]\n",
+    "detector": RECIPE + "detectors: [agreement, bad]\n",
     "tuner": RECIPE + "tuner: bad\n",
     "observer": RECIPE.replace("[jsonl]", "[bad, jsonl]"),
 }
@@ -54,7 +54,7 @@ SOUND = {
     "scorer": {
         "score": "def score(self, questions, past): return [Score('bad', 1.0) for q in questions]"
     },
-    "verifier": {
+    "detector": {
         "verify": "def verify(self, claims, judging): return [Verdict('bad', 0.5) for c in claims]"
     },
     "tuner": {"tune": "def tune(self, tuning): return Adapter('a', 'f00')"},
@@ -144,73 +144,73 @@ RUNS = {
         "def score(self, qs, past): return [Score('bad', 'high') for q in qs]",
         *("bad", "TypeError", "a Score whose value is 'high'"),
     ),
-    "verifier raises": (
-        "verifier",
+    "detector raises": (
+        "detector",
         f"def verify(self, claims, judging): {BOOM}",
         "bad",
         "RuntimeError",
         "boom",
     ),
-    "verifier exits": (
-        "verifier",
+    "detector exits": (
+        "detector",
         "def verify(self, claims, judging): raise SystemExit(3)",
         "bad",
         "SystemExit",
         "3",
     ),
-    "verifier cannot say what": (
-        "verifier",
+    "detector cannot say what": (
+        "detector",
         "def verify(self, claims, judging):\n    class Mute(Exception):\n        def "
         "__str__(self): raise ValueError\n"
         "    raise Mute",
         *("bad", "Mute", "cannot be read"),
     ),
-    "verifier gives None": (
-        "verifier",
+    "detector gives None": (
+        "detector",
         "def verify(self, cs, judging): return None",
         "bad",
         "TypeError",
         "NoneType",
     ),
-    "verifier gives too few": (
-        "verifier",
+    "detector gives too few": (
+        "detector",
         "def verify(self, cs, judging): return []",
         "bad",
         "ValueError",
         "0 results",
     ),
-    "verifier gives one for all": (
-        "verifier",
+    "detector gives one for all": (
+        "detector",
         "def verify(self, claims, judging): return [Verdict('bad', 0.5)]",
         *("bad", "ValueError", "gave 1 results for "),
     ),
-    "verifier gives too many": (
-        "verifier",
+    "detector gives too many": (
+        "detector",
         "def verify(self, cs, judging): return [Verdict('bad', 0.5)] * 99",
         *("bad", "ValueError", "99 results for 1"),
     ),
-    "verifier gives floats": (
-        "verifier",
+    "detector gives floats": (
+        "detector",
         "def verify(self, cs, judging): return [0.5 for c in cs]",
         *("bad", "TypeError", "gave a float, not a Verdict"),
     ),
     "generator breaks midway": (
-        "verifier",
+        "detector",
         f"def verify(self, cs, judging):\n    yield Verdict('bad', 0.5)\n    {BOOM}",
         *("bad", "RuntimeError", "boom"),
     ),
     "confidence over 1": (
-        "verifier",
+        "detector",
         "def verify(self, cs, judging): return [Verdict('bad', 1.5) for c in cs]",
         *("bad", "ValueError", "confidence 1.5 is not in [0, 1]"),
     ),
     "confidence is no number": (
-        "verifier",
+        "detector",
         "def verify(self, cs, judging): return [Verdict('bad', float('nan')) for c in cs]",
         *("bad", "ValueError", "confidence nan is not in [0, 1]"),
     ),
     "confidence is text": (
-        "verifier",
+        "detector",
         "def verify(self, cs, judging): return [Verdict('bad', 'high') for c in cs]",
         *("bad", "TypeError", "a Verdict whose confidence is 'high'"),
     ),
@@ -361,7 +361,7 @@ def test_a_fault_in_a_run_is_data(
     assert selfloop("resume", run).code == code, "what is stored can be read again"
 
 
-def test_the_verifier_that_broke_is_the_only_one_missing(
+def test_the_detector_that_broke_is_the_only_one_missing(
     write: Write, selfloop: Selfloop, query: Query
 ) -> None:
     picky = (
@@ -370,7 +370,7 @@ def test_the_verifier_that_broke_is_the_only_one_missing(
         "    return [Verdict('bad', 0.5) for c in claims]"
     )
     run = (
-        write({"bad.py": plugin("verifier", picky), "recipe.yaml": USE["verifier"]})
+        write({"bad.py": plugin("detector", picky), "recipe.yaml": USE["detector"]})
         / "runs"
         / "recipe"
     )
@@ -381,7 +381,7 @@ def test_the_verifier_that_broke_is_the_only_one_missing(
         "f.component = 'bad'",
     )
     assert broke == [("What is the capital of Egypt?",)]
-    judged = query(run, "SELECT DISTINCT attempt FROM verdicts WHERE verifier = 'bad'")
+    judged = query(run, "SELECT DISTINCT attempt FROM verdicts WHERE detector = 'bad'")
     asked = query(
         run, "SELECT id FROM attempts WHERE decision != 'dropped' AND question NOT LIKE '%Egypt%'"
     )
@@ -399,13 +399,13 @@ def test_numbers_of_numpy_are_numbers(write: Write, selfloop: Selfloop, query: Q
         "    return (Verdict('bad', numpy.float32(0.5)) for c in claims)"
     )
     run = (
-        write({"bad.py": plugin("verifier", method), "recipe.yaml": USE["verifier"]})
+        write({"bad.py": plugin("detector", method), "recipe.yaml": USE["detector"]})
         / "runs"
         / "recipe"
     )
     assert selfloop("run", "recipe.yaml").code == 0
     assert query(run, "SELECT * FROM failures") == []
-    assert query(run, "SELECT DISTINCT confidence FROM verdicts WHERE verifier = 'bad'") == [(0.5,)]
+    assert query(run, "SELECT DISTINCT confidence FROM verdicts WHERE detector = 'bad'") == [(0.5,)]
 
 
 @pytest.mark.parametrize("body", [BOOM, "return None", "return AdapterProof(adapter, 'much')"])
@@ -569,15 +569,15 @@ STOPS = {
             ("backend", "scripted", "scripted"),
             ("source", "topics", "topics"),
             ("scorer", "novelty", "novelty"),
-            ("verifier", "agreement", "agreement"),
+            ("detector", "agreement", "agreement"),
             ("observer", "jsonl", "jsonl"),
         ]
     },
     "builder exits": (
-        plugin("verifier", build="lambda: exit(0)"),
-        USE["verifier"],
+        plugin("detector", build="lambda: exit(0)"),
+        USE["detector"],
         4,
-        "the verifier bad cannot be built: SystemExit: 0",
+        "the detector bad cannot be built: SystemExit: 0",
     ),
     "file exits": (
         "raise SystemExit(0)",
@@ -586,39 +586,39 @@ STOPS = {
         "plugin bad.py could not be imported: SystemExit: 0",
     ),
     "build is no function": (
-        plugin("verifier", build="3"),
+        plugin("detector", build="3"),
         RECIPE,
         4,
         "'bad' whose build is a int, not a class",
     ),
-    "name is none": (plugin("verifier", name=""), RECIPE, 4, "Component '' whose name is not text"),
+    "name is none": (plugin("detector", name=""), RECIPE, 4, "Component '' whose name is not text"),
     "needs is text": (
-        plugin("verifier", build="Bad, needs='logprobs'"),
+        plugin("detector", build="Bad, needs='logprobs'"),
         RECIPE,
         4,
         "Component 'bad' whose needs and gives must be sets of words",
     ),
     "prompts is text": (
-        plugin("verifier", build="Bad, prompts='here'"),
+        plugin("detector", build="Bad, prompts='here'"),
         RECIPE,
         4,
         "Component 'bad' whose prompts is a str, not a Path",
     ),
     "an option's type is unknown": (
-        plugin("verifier", "def __init__(self, *, n: 'Nope' = 1): pass"),
-        USE["verifier"],
+        plugin("detector", "def __init__(self, *, n: 'Nope' = 1): pass"),
+        USE["detector"],
         2,
-        "verifiers.1.kind: selfloop_file_plugin_bad.Bad: its options cannot be read: NameError: "
+        "detectors.1.kind: selfloop_file_plugin_bad.Bad: its options cannot be read: NameError: "
         "name 'Nope'",
     ),
     "options cannot be read": (
-        plugin("verifier", build="dict"),
-        USE["verifier"],
+        plugin("detector", build="dict"),
+        USE["detector"],
         2,
-        "verifiers.1.kind: builtins.dict: its options cannot be read: ValueError",
+        "detectors.1.kind: builtins.dict: its options cannot be read: ValueError",
     ),
     "hook takes too much": (
-        f"{HEAD}@hookimpl\ndef selfloop_verifiers(config): return []\n",
+        f"{HEAD}@hookimpl\ndef selfloop_detectors(config): return []\n",
         RECIPE,
         4,
         "plugin bad.py does not fit the hooks: PluginValidationError",
@@ -665,7 +665,7 @@ BROKEN = {
     "exits on import": ("raise SystemExit(5)", "could not be imported: SystemExit: 5"),
     "is not there": (None, "could not be imported: ModuleNotFoundError"),
     "raises in its last hook": (
-        plugin("verifier") + f"@hookimpl\ndef selfloop_commands(): {BOOM}\n",
+        plugin("detector") + f"@hookimpl\ndef selfloop_commands(): {BOOM}\n",
         "raised in selfloop_commands: RuntimeError: boom",
     ),
     "misspells a hook": (
@@ -711,16 +711,16 @@ def test_an_installed_plugin_that_is_broken_is_left_out_and_named(
     assert "broken       lost: plugin lost" in listed.err
     assert selfloop("run", "recipe.yaml").code == 0, "who does not use it does not miss it"
     assert selfloop("--help").code == 0
-    missed = selfloop("check", "recipe.yaml", "--set", "verifiers=[bad]")
+    missed = selfloop("check", "recipe.yaml", "--set", "detectors=[bad]")
     assert missed.code == 2
-    assert "no verifier named 'bad'" in missed.err
+    assert "no detector named 'bad'" in missed.err
     assert "The plugin lost could not be used" in missed.err
 
 
 def test_an_installed_plugin_with_an_option_that_cannot_be_read(
     install: Callable[[str | None], None], write: Write, selfloop: Selfloop
 ) -> None:
-    install(plugin("verifier", "def __init__(self, *, n: 'Nope' = 1): pass"))
+    install(plugin("detector", "def __init__(self, *, n: 'Nope' = 1): pass"))
     write({"recipe.yaml": RECIPE.replace("plugins: [bad.py]\n", "")})
     assert selfloop("run", "recipe.yaml").code == 0
     listed = selfloop("plugins")
@@ -729,15 +729,15 @@ def test_an_installed_plugin_with_an_option_that_cannot_be_read(
     assert "NameError: name 'Nope' is not defined" in listed.text
 
 
-def test_two_installed_plugins_with_one_name_for_a_verifier(
+def test_two_installed_plugins_with_one_name_for_a_detector(
     install: Callable[[str | None], None], write: Write, selfloop: Selfloop
 ) -> None:
-    install(plugin("verifier", name="agreement"))
+    install(plugin("detector", name="agreement"))
     recipe = RECIPE.replace("plugins: [bad.py]\n", "")
-    write({"recipe.yaml": recipe, "other.yaml": recipe + "verifiers: [sequence_probability]\n"})
-    said = selfloop("run", "recipe.yaml", "--set", "verifiers=[agreement]")
+    write({"recipe.yaml": recipe, "other.yaml": recipe + "detectors: [sequence_probability]\n"})
+    said = selfloop("run", "recipe.yaml", "--set", "detectors=[agreement]")
     assert (said.code, said.out) == (2, "")
-    assert "two plugins offer a verifier named 'agreement': agreement (selfloop " in said.err
+    assert "two plugins offer a detector named 'agreement': agreement (selfloop " in said.err
     assert ") and lost (lost 1.0). Uninstall one of them, or rename its component." in said.err
     assert selfloop("run", "other.yaml").code == 0
 

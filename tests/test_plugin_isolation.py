@@ -39,11 +39,11 @@ plugins: [bad.py]
 backend: scripted
 ask: {questions: 4, sources: [blank_slate]}
 answer: {samples: 4}
-verifiers: [agreement, bad]
+detectors: [agreement, bad]
 observers: [jsonl]
 """
 USE = {
-    "verifier": RECIPE,
+    "detector": RECIPE,
     "source": RECIPE.replace("[blank_slate]", "[bad, blank_slate]").replace(
         ", bad]\nobs", "]\nobs"
     ),
@@ -57,7 +57,7 @@ USE = {
     "backend": RECIPE.replace(", bad]\nobs", "]\nobs").replace("backend: scripted", "backend: bad"),
 }
 METHOD = {
-    "verifier": "verify(self, items, told)",
+    "detector": "verify(self, items, told)",
     "source": "ask(self, told)",
     "scorer": "score(self, items, told)",
     "critic": "critique(self, items, told)",
@@ -69,7 +69,7 @@ METHOD = {
 SOUND = "return [Verdict('bad', 0.5) for _ in items]"
 
 
-def plugin(body: str, kind: str = "verifier", top: str = "", name: str = "bad") -> str:
+def plugin(body: str, kind: str = "detector", top: str = "", name: str = "bad") -> str:
     """Return a plugin with one component of a kind whose method has this body."""
     hook = "question_sources" if kind == "source" else f"{kind}s"
     base = "(ScriptedBackend)" if kind == "backend" else ""
@@ -102,11 +102,11 @@ def install(write: Write, monkeypatch: pytest.MonkeyPatch) -> Install:
     return _install
 
 
-def judged(query: Query, run: Path, verifier: str) -> list[Any]:
-    """Return what a verifier said of each question, in the order asked."""
+def judged(query: Query, run: Path, detector: str) -> list[Any]:
+    """Return what a detector said of each question, in the order asked."""
     tables = "verdicts v JOIN attempts a ON a.id = v.attempt"
-    select = f"SELECT a.question, v.confidence FROM {tables} WHERE verifier = ? ORDER BY a.id"
-    return query(run, select, verifier)
+    select = f"SELECT a.question, v.confidence FROM {tables} WHERE detector = ? ORDER BY a.id"
+    return query(run, select, detector)
 
 
 # Components get tuples: nothing that one does to its input reaches another.
@@ -129,7 +129,7 @@ CHANGES = {
 @pytest.mark.parametrize(
     "change", CHANGES.values(), ids=[name.replace(" ", "-") for name in CHANGES]
 )
-def test_a_verifier_that_changes_its_input_spoils_nothing(
+def test_a_detector_that_changes_its_input_spoils_nothing(
     change: str, write: Write, selfloop: Selfloop, query: Query
 ) -> None:
     run = write({"bad.py": plugin(f"{change}\n{SOUND}"), "recipe.yaml": RECIPE}) / "runs" / "recipe"
@@ -137,7 +137,7 @@ def test_a_verifier_that_changes_its_input_spoils_nothing(
     assert said.code == 0, said.text
     assert (
         selfloop(
-            "run", "recipe.yaml", "--set", "verifiers=[agreement]", "--set", "name=without"
+            "run", "recipe.yaml", "--set", "detectors=[agreement]", "--set", "name=without"
         ).code
         == 0
     )
@@ -362,7 +362,7 @@ def test_a_backend_gives_what_it_was_asked_for(
     assert found == [("bad",)]
 
 
-def test_a_verifier_cannot_change_the_model_for_the_others(
+def test_a_detector_cannot_change_the_model_for_the_others(
     write: Write, selfloop: Selfloop, query: Query
 ) -> None:
     body = f"told.backend.close()\ntold.backend.load_adapter(None)\n{SOUND}"
@@ -447,7 +447,7 @@ def test_whatever_is_raised_by_a_constructor_is_one_message(
     write({"bad.py": built, "recipe.yaml": RECIPE})
     said = selfloop("run", "recipe.yaml")
     assert (said.code, said.out) == (4, "")
-    assert f"the verifier bad cannot be built: {name}" in said.err
+    assert f"the detector bad cannot be built: {name}" in said.err
 
 
 def test_ctrl_c_in_a_plugin_stops_the_run(write: Write, selfloop: Selfloop) -> None:
@@ -488,27 +488,27 @@ def test_what_is_printed_at_import_goes_to_stderr(install: Install, selfloop: Se
     assert "lost printed: hello\nlost printed: no line break\n" in listed.err
 
 
-@pytest.mark.parametrize("kind", ["verifier", "observer", "source"])
+@pytest.mark.parametrize("kind", ["detector", "observer", "source"])
 def test_what_is_printed_in_a_call_does_not_spoil_json(
     kind: str, write: Write, selfloop: Selfloop
 ) -> None:
-    body = f"print('hello')\n{SOUND if kind == 'verifier' else 'return ()'}"
+    body = f"print('hello')\n{SOUND if kind == 'detector' else 'return ()'}"
     write({"bad.py": plugin(body, kind), "recipe.yaml": USE[kind]})
     said = selfloop("run", "recipe.yaml", "--json")
     assert json.loads(said.out)
     assert "bad printed: hello" in said.err
 
 
-def test_an_observer_may_print_where_a_verifier_may_not(write: Write, selfloop: Selfloop) -> None:
-    both = plugin(f"print('verifier')\nlist(told.backend.generate([Request('New?')]))\n{SOUND}")
+def test_an_observer_may_print_where_a_detector_may_not(write: Write, selfloop: Selfloop) -> None:
+    both = plugin(f"print('detector')\nlist(told.backend.generate([Request('New?')]))\n{SOUND}")
     shows = "class Shows:\n    def notice(self, event): print('observer', type(event).__name__)\n"
     shows += "    def close(self): pass\n@hookimpl\n"
     shows += "def selfloop_observers(): return [Component('shows', Shows)]\n"
     write({"bad.py": both + shows, "recipe.yaml": RECIPE.replace("[jsonl]", "[shows]")})
     said = selfloop("run", "recipe.yaml")
     assert "observer CompletionDone" in said.out
-    assert "verifier" not in said.out
-    assert "bad printed: verifier" in said.err
+    assert "detector" not in said.out
+    assert "bad printed: detector" in said.err
     assert "shows printed" not in said.err
 
 
@@ -572,7 +572,7 @@ def test_an_import_leaves_the_process_as_it_was(
     before = state()
     catalog = load()
     assert state() == before
-    assert catalog.find("verifier", "bad")
+    assert catalog.find("detector", "bad")
 
 
 # Names belong to one plugin.
@@ -587,11 +587,11 @@ def test_packages_with_one_entry_point_name_are_told_apart(
     said = selfloop("check", "recipe.yaml")
     assert said.code == 2
     assert (
-        "two plugins offer a verifier named 'bad': agreement of one 1.0 and agreement of two 1.0."
+        "two plugins offer a detector named 'bad': agreement of one 1.0 and agreement of two 1.0."
         in said.err
     )
     assert "Uninstall one of them, or rename its component." in said.err
-    assert "two plugins offer a verifier named 'bad'" in selfloop("plugins").err, (
+    assert "two plugins offer a detector named 'bad'" in selfloop("plugins").err, (
         "said before a recipe needs it"
     )
 
@@ -605,10 +605,10 @@ def test_a_package_takes_no_component_of_ours(
     assert said.code == 2
     assert "'agreement': agreement (selfloop " in said.err
     assert " and agreement of lost 1.0. Uninstall one of them" in said.err
-    assert selfloop("check", "recipe.yaml", "--set", "verifiers=[echo]").code == 0
+    assert selfloop("check", "recipe.yaml", "--set", "detectors=[echo]").code == 0
     assert (
-        "warning: two plugins offer a verifier named 'agreement'"
-        in selfloop("check", "recipe.yaml", "--set", "verifiers=[echo]").err
+        "warning: two plugins offer a detector named 'agreement'"
+        in selfloop("check", "recipe.yaml", "--set", "detectors=[echo]").err
     )
 
 
@@ -642,14 +642,14 @@ def test_a_plugin_with_two_components_of_one_name_is_left_out(
         )
     )
     assert (
-        "plugin lost: selfloop_verifiers lists two Components named 'bad'. Rename one"
+        "plugin lost: selfloop_detectors lists two Components named 'bad'. Rename one"
         in selfloop("plugins").err
     )
 
 
 ODD_PLUGINS = {
     "a Component of its own": "class Component: pass\n@hookimpl\n"
-    "def selfloop_verifiers(): return [Component()]\n",
+    "def selfloop_detectors(): return [Component()]\n",
     "a command without help": (
         "import click\nclass Odd(click.Command):\n    def get_short_help_str(self, limit=45): "
         "raise ValueError\n"

@@ -263,7 +263,7 @@ backend: scripted
 ask: {questions: 2, sources: [{kind: file, path: q.txt}], scorers: []}
 """
 FILES = {
-    "s.yaml": f"{RECIPE}answer: {{samples: 3}}\nverifiers: [agreement]\n",
+    "s.yaml": f"{RECIPE}answer: {{samples: 3}}\ndetectors: [agreement]\n",
     "q.txt": "Who is it?\nWhere is it?\n",
 }
 

@@ -19,13 +19,13 @@ FILES = {
     "syntax.py": "def x(:\n",
     "raises.py": "1 / 0\n",
     "misspelt.py": "from selfloop import hookimpl\n@hookimpl\n"
-    "def selfloop_verifier():\n    return []\n",
-    "bare.py": "def selfloop_verifiers():\n    return []\n",
+    "def selfloop_detector():\n    return []\n",
+    "bare.py": "def selfloop_detectors():\n    return []\n",
     "number.py": "from selfloop import hookimpl\n@hookimpl\n"
-    "def selfloop_verifiers():\n    return [3]\n",
-    "twin.py": "from selfloop import Component, hookimpl\n@hookimpl\ndef selfloop_verifiers():\n"
+    "def selfloop_detectors():\n    return [3]\n",
+    "twin.py": "from selfloop import Component, hookimpl\n@hookimpl\ndef selfloop_detectors():\n"
     "    return [Component('agreement', object)]\n",
-    "looker.py": "from selfloop import Component, hookimpl\n@hookimpl\ndef selfloop_verifiers():\n"
+    "looker.py": "from selfloop import Component, hookimpl\n@hookimpl\ndef selfloop_detectors():\n"
     "    return [Component('looker', object, needs=frozenset({'attentions'}))]\n",
     "bare_backend.py": "from selfloop import Component, hookimpl\n"
     "class Tuner:\n    def tune(self, tuning): ...\n@hookimpl\n"
@@ -84,8 +84,8 @@ CASES: list[Case] = [
      ("line 4: answer.samples", "integer")),
     ("list for a mapping", swap("{samples: 2}", "[1]"), (), 2,
      ("line 4: answer", "mapping", "[1]")),
-    ("mapping for a list", RECIPE + "verifiers: {kind: agreement}\n", (), 2,
-     ("line 5: verifiers", "agreement")),
+    ("mapping for a list", RECIPE + "detectors: {kind: agreement}\n", (), 2,
+     ("line 5: detectors", "agreement")),
     ("no backend", swap("backend: scripted\n", ""), (), 2, ("backend: is missing",)),
     ("no sources", swap(", sources: [blank_slate]", ""), (), 2,
      ("line 3: ask.sources: is missing",)),
@@ -128,7 +128,7 @@ CASES: list[Case] = [
      ("sources.0", "'blank_slate'?", "topics")),
     ("unknown scorer", swap("sources", "scorers: [novel], sources"), (), 2,
      ("'novelty'?", "well_formed")),
-    ("unknown verifier", RECIPE + "verifiers: [agrement]\n", (), 2,
+    ("unknown detector", RECIPE + "detectors: [agrement]\n", (), 2,
      ("line 5", "'agreement'?", "sequence_probability")),
     ("unknown observer", RECIPE + "observers: [consol]\n", (), 2,
      ("observers.0", "'console'?", "jsonl")),
@@ -141,11 +141,11 @@ CASES: list[Case] = [
     ("option out of bounds", backend("{kind: scripted, context: 0}"), (), 2,
      ("backend.context", "to 1", "0")),
     ("no model", backend("llama_cpp"), (), 2, ("line 2: backend.model: is missing",)),
-    ("a capability that lacks", RECIPE + "plugins: [looker.py]\nverifiers: [looker]\n", (), 2,
-     ("line 6: verifiers.0", "looker needs attentions", "scripted lacks",
+    ("a capability that lacks", RECIPE + "plugins: [looker.py]\ndetectors: [looker]\n", (), 2,
+     ("line 6: detectors.0", "looker needs attentions", "scripted lacks",
       "It has: adapters, chat, entropies, hidden")),
     ("a tuner without adapters",
-     backend("plain") + "plugins: [bare_backend.py]\nverifiers: [agreement]\ntuner: tiny\n",
+     backend("plain") + "plugins: [bare_backend.py]\ndetectors: [agreement]\ntuner: tiny\n",
      (), 2, ("line 7: tuner", "tiny needs adapters", "plain lacks", "It has: none")),
     ("script is no script", backend("{kind: scripted, script: bad.json}"), (), 2,
      ("bad.json", "{pattern: [reply")),
@@ -173,12 +173,12 @@ CASES: list[Case] = [
     ("plugin that raises", RECIPE + "plugins: [raises.py]\n", (), 4,
      ("raises.py", "ZeroDivisionError")),
     ("plugin hook misspelt", RECIPE + "plugins: [misspelt.py]\n", (), 4,
-     ("misspelt.py", "no hook selfloop_verifier.", "Did you mean 'selfloop_verifiers'?")),
+     ("misspelt.py", "no hook selfloop_detector.", "Did you mean 'selfloop_detectors'?")),
     ("plugin hook bare", RECIPE + "plugins: [bare.py]\n", (), 4,
      ("bare.py", "not decorated with selfloop.hookimpl")),
     ("plugin offers a number", RECIPE + "plugins: [number.py]\n", (), 4,
      ("number.py", "must list Components", "int")),
-    ("two of one name", RECIPE + "plugins: [twin.py]\nverifiers: [agreement]\n", (), 2,
+    ("two of one name", RECIPE + "plugins: [twin.py]\ndetectors: [agreement]\n", (), 2,
      ("two plugins offer", "agreement (selfloop", "and twin.py", "Uninstall")),
     ("no question file", swap("blank_slate", "{kind: file, path: q.txt}"), (), 2,
      ("cannot read", "q.txt")),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import Selfloop
 
-from selfloop.config.defaults import VERIFIERS
+from selfloop.config.defaults import DETECTORS
 from selfloop.config.recipe import read
 
 ROOT = Path(__file__).parent.parent
@@ -34,13 +34,13 @@ def test_it_opens_with_its_command_and_what_it_is_for(recipe: Path) -> None:
 
 
 @each
-def test_it_judges_by_the_default_verifiers_or_by_others_on_purpose(recipe: Path) -> None:
-    """One list: what ends in `echo` is what a recipe has that names no verifiers."""
-    kinds = tuple(spec.kind for spec in read(recipe, ("backend=scripted",)).recipe.verifiers)
-    assert kinds == VERIFIERS or "echo" not in kinds
+def test_it_judges_by_the_default_detectors_or_by_others_on_purpose(recipe: Path) -> None:
+    """One list: what ends in `echo` is what a recipe has that names no detectors."""
+    kinds = tuple(spec.kind for spec in read(recipe, ("backend=scripted",)).recipe.detectors)
+    assert kinds == DETECTORS or "echo" not in kinds
 
 
-def test_a_recipe_that_names_no_verifiers_has_those_that_its_backend_can_serve(work: Path) -> None:
+def test_a_recipe_that_names_no_detectors_has_those_that_its_backend_can_serve(work: Path) -> None:
     plain = "rounds: 1\nbackend: {0}\nask: {{sources: [blank_slate]}}\n"
     plugin = (
         "from selfloop import Component, hookimpl\nfrom selfloop.testing import "
@@ -52,8 +52,8 @@ def test_a_recipe_that_names_no_verifiers_has_those_that_its_backend_can_serve(w
     (work / "full.yaml").write_text(plain.format("scripted"))
     (work / "less.yaml").write_text(plain.format("poor") + "plugins: [poor.py]\n")
     full, less = (read(work / name).recipe for name in ("full.yaml", "less.yaml"))
-    assert [spec.kind for spec in full.verifiers] == list(VERIFIERS)
-    assert [spec.kind for spec in less.verifiers] == [kind for kind in VERIFIERS if kind != "pmi"]
+    assert [spec.kind for spec in full.detectors] == list(DETECTORS)
+    assert [spec.kind for spec in less.detectors] == [kind for kind in DETECTORS if kind != "pmi"]
 
 
 @each
@@ -85,6 +85,6 @@ def test_it_runs_and_finds_something_out(recipe: Path, selfloop: Selfloop, work:
 
 def test_a_mistake_in_one_would_be_seen(selfloop: Selfloop, work: Path) -> None:
     (work / "wrong.yaml").write_text(
-        RECIPES[0].read_text(encoding="utf-8") + "verifierz: [agreement]\n"
+        RECIPES[0].read_text(encoding="utf-8") + "detectorz: [agreement]\n"
     )
     assert selfloop("check", "wrong.yaml", "--set", "backend=scripted").code == 2

@@ -46,7 +46,7 @@ def selfloop_backends():
     return [Component("closed", Closed, gives=gives)]
 
 @hookimpl
-def selfloop_verifiers():
+def selfloop_detectors():
     return [Component("reads", Reads), Component("asks", Asks)]
 
 @hookimpl
@@ -60,7 +60,7 @@ plugins: [plugin.py]
 backend: closed
 ask: {questions: 6, sources: [blank_slate], scorers: []}
 answer: {samples: 4}
-verifiers: [agreement, reads, asks]
+detectors: [agreement, reads, asks]
 tuner: tunes
 """
 
@@ -99,7 +99,7 @@ def test_the_same_recipe_gives_the_same_without_the_model(
     )
 
 
-def test_other_verifiers_and_thresholds(
+def test_other_detectors_and_thresholds(
     run: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_MODEL", "1")
@@ -107,7 +107,7 @@ def test_other_verifiers_and_thresholds(
         "rescore",
         "runs/first",
         "--set",
-        "verifiers=[cocoa]",
+        "detectors=[cocoa]",
         "--set",
         "decide.belief=0.9",
         "--json",
@@ -116,7 +116,7 @@ def test_other_verifiers_and_thresholds(
     rejudged = attempts(selfloop, Path(json.loads(result.out)["run"]).name)
     judged = [a for a in rejudged if a["decision"] not in ("dropped", "failed")]
     assert judged and all(
-        [v["verifier"] for v in a["verdicts"] if v["candidate"] == "draft"] == ["cocoa"]
+        [v["detector"] for v in a["verdicts"] if v["candidate"] == "draft"] == ["cocoa"]
         for a in judged
     )
     assert all(
@@ -131,7 +131,7 @@ def test_other_verifiers_and_thresholds(
 def test_the_model_is_opened_for_what_is_not_stored(
     run: Path, selfloop: Selfloop, query: Query, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    more = ("rescore", "first", "--set", "verifiers=[agreement, pmi]")
+    more = ("rescore", "first", "--set", "detectors=[agreement, pmi]")
     with monkeypatch.context() as closed:
         closed.setenv("NO_MODEL", "1")
         assert (
@@ -142,7 +142,7 @@ def test_the_model_is_opened_for_what_is_not_stored(
     rejudged = attempts(selfloop, "first-rescored-2")
     verdicts = []
     for attempt in rejudged:
-        verdicts += [v for v in attempt["verdicts"] if v["verifier"] == "pmi"]
+        verdicts += [v for v in attempt["verdicts"] if v["detector"] == "pmi"]
     assert verdicts and all(
         v["confidence"] is not None for v in verdicts if v["candidate"] == "draft"
     )
@@ -155,7 +155,7 @@ def test_a_model_that_is_now_another_is_not_asked(
 ) -> None:
     write({"plugin.py": PLUGIN.replace("super().__init__()", "super().__init__({'': ['x']})")})
     assert selfloop("rescore", "first").code == 0
-    result = selfloop("rescore", "first", "--set", "verifiers=[pmi]")
+    result = selfloop("rescore", "first", "--set", "detectors=[pmi]")
     assert "is now another" in result.text
     assert "Traceback" not in result.text
 
@@ -164,8 +164,8 @@ def test_a_model_that_is_now_another_is_not_asked(
     ("arguments", "message"),
     [
         (("nothing",), "no run"),
-        (("first", "--set", "verifiers=[nonsense]"), "nonsense"),
-        (("first", "--set", "verifiers=[]"), "verifiers"),
+        (("first", "--set", "detectors=[nonsense]"), "nonsense"),
+        (("first", "--set", "detectors=[]"), "detectors"),
     ],
 )
 def test_mistakes(arguments: tuple[str, ...], message: str, run: Path, selfloop: Selfloop) -> None:

@@ -71,7 +71,7 @@ def killed(number: int, completions: int) -> tuple[Path, int]:
 RECORDS = {
     "attempts": "SELECT round, position, question, answer, decision, confidence, reason, data"
     " FROM attempts ORDER BY 1, 2",
-    "verdicts": "SELECT a.round, a.position, v.verifier, v.candidate, v.confidence, v.reason"
+    "verdicts": "SELECT a.round, a.position, v.detector, v.candidate, v.confidence, v.reason"
     " FROM verdicts v JOIN attempts a ON a.id = v.attempt ORDER BY 1, 2, 3, 4",
     "completions": "SELECT key, sample, step, text, data FROM completions ORDER BY 1, 2",
     "rounds": "SELECT number, adapter FROM rounds ORDER BY 1",

@@ -238,7 +238,7 @@ answer:
   samples: 4
   declines: ["^beyond my ken"]
 rounds: 1
-verifiers: [agreement]
+detectors: [agreement]
 """
 SCRIPT = {"Zorvania": ["Beyond my ken, alas"], "Egypt": ["Cairo"], "": ["Beyond compare"]}
 QUESTIONS = ["Who rules Zorvania?", "What is the capital of Egypt?", "What is it?"]

@@ -125,7 +125,7 @@ def new_context(tmp_path: Path) -> Iterator[Make]:
         given = {
             "sources": [],
             "scorers": [],
-            "verifiers": [],
+            "detectors": [],
             "critic": None,
             "demonstrator": None,
             "tuner": None,
@@ -182,7 +182,7 @@ def judges(*rates: Rates) -> list[NamedComponent[Judge]]:
 def test_a_revision_must_be_rated_higher(
     rates: list[Rates], chosen: str, confidence: float | None, new_context: Make
 ) -> None:
-    one = decided(new_context(verifiers=judges(*rates)), answered("Giza", "Cairo"))
+    one = decided(new_context(detectors=judges(*rates)), answered("Giza", "Cairo"))
     assert (one.chosen, one.confidence) == (chosen, pytest.approx(confidence))
     assert one.answer == ("Cairo" if chosen == "revision" else "Giza")
 
@@ -199,7 +199,7 @@ def test_a_revision_must_be_rated_higher(
     ],
 )
 def test_thresholds(confidence: float, decision: str, new_context: Make) -> None:
-    one = decided(new_context(verifiers=judges({"draft": confidence})), answered())
+    one = decided(new_context(detectors=judges({"draft": confidence})), answered())
     assert (one.decision, one.confidence) == (decision, confidence)
     assert f"{confidence:.2f}" in one.reason
 
@@ -239,28 +239,28 @@ def test_a_risk_is_that_of_the_round(new_context: Make) -> None:
 
 
 def test_undecided_when_all_abstain(new_context: Make) -> None:
-    one = decided(new_context(verifiers=judges({}, {})), answered())
+    one = decided(new_context(detectors=judges({}, {})), answered())
     assert (one.decision, one.confidence, one.reason) == (
         "undecided",
         None,
-        "no verifier could tell",
+        "no detector could tell",
     )
     assert [v.confidence for v in one.verdicts] == [None, None]
 
 
 @pytest.mark.parametrize("text", ["I don't know.", "", " I'm not sure", "unknown"])
 def test_an_answer_that_is_none_is_declined_however_sure(text: str, new_context: Make) -> None:
-    one = decided(new_context(verifiers=judges({"draft": 1.0})), answered(text))
+    one = decided(new_context(detectors=judges({"draft": 1.0})), answered(text))
     assert (one.decision, one.reason) == ("declined", "the model declined")
 
 
 # --- verify
 
 
-def test_a_verifier_sees_a_revision_only_if_it_says_something_else(new_context: Make) -> None:
+def test_a_detector_sees_a_revision_only_if_it_says_something_else(new_context: Make) -> None:
     same, other = Judge({}), Judge({})
-    verify(new_context(verifiers=[NamedComponent("same", same)]), [answered("Cairo", "The cairo!")])
-    verify(new_context(verifiers=[NamedComponent("other", other)]), [answered("Giza", "Cairo")])
+    verify(new_context(detectors=[NamedComponent("same", same)]), [answered("Cairo", "The cairo!")])
+    verify(new_context(detectors=[NamedComponent("other", other)]), [answered("Giza", "Cairo")])
     assert [c.candidate for c in same.seen] == ["draft"]
     assert [c.candidate for c in other.seen] == ["draft", "revision"]
     assert [s.text for s in other.seen[1].samples] == ["Cairo", "Giza", "Giza"], (
@@ -270,7 +270,7 @@ def test_a_verifier_sees_a_revision_only_if_it_says_something_else(new_context: 
 
 @dataclass
 class Second:
-    """Has the verifiers before it judge the claim again without its samples."""
+    """Has the detectors before it judge the claim again without its samples."""
 
     seen: list[Any] = field(default_factory=list)
 
@@ -293,14 +293,14 @@ class Counts:
         ]
 
 
-def test_a_verifier_is_shown_what_those_before_it_say_and_may_ask_again(new_context: Make) -> None:
+def test_a_detector_is_shown_what_those_before_it_say_and_may_ask_again(new_context: Make) -> None:
     second = Second()
     judged = [
         NamedComponent("counts", Counts()),
         NamedComponent("fragile", Counts(breaks=True)),
         NamedComponent("second", second),
     ]
-    attempt = decided(new_context(verifiers=judged), answered())
+    attempt = decided(new_context(detectors=judged), answered())
     own = (Verdict("counts", 1.0), Verdict("fragile", 1.0))
     assert second.seen == [(own, [(Verdict("counts", 0.0),)])]
     assert attempt.verdicts == (*own, Verdict("second", None, "listens"))
@@ -309,9 +309,9 @@ def test_a_verifier_is_shown_what_those_before_it_say_and_may_ask_again(new_cont
     )
 
 
-def test_what_a_broken_verifier_says_is_a_failure_and_the_others_decide(new_context: Make) -> None:
+def test_what_a_broken_detector_says_is_a_failure_and_the_others_decide(new_context: Make) -> None:
     attempt = decided(
-        new_context(verifiers=judges({"draft": 1.5}, {"draft": float("nan")}, {"draft": 0.9})),
+        new_context(detectors=judges({"draft": 1.5}, {"draft": float("nan")}, {"draft": 0.9})),
         answered(),
     )
     assert (attempt.decision, attempt.confidence) == ("belief", 0.9)
@@ -542,7 +542,7 @@ def test_an_answer_that_contradicts_a_belief_lowers_both(new_context: Make) -> N
     asked = Question(
         "Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded"
     )
-    made = new_context(past=believed("Cairo", 0.9), verifiers=judges({"draft": 0.8}))
+    made = new_context(past=believed("Cairo", 0.9), detectors=judges({"draft": 0.8}))
     (one,) = decide(made, verify(made, [replace(answered("Giza"), question=asked)]))
     assert one.lowers is not None
     assert (one.confidence, one.lowers.confidence) == (
@@ -560,7 +560,7 @@ def test_a_belief_that_falls_below_the_threshold_is_none_any_more(new_context: M
     asked = Question(
         "Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded"
     )
-    made = new_context(past=believed("Cairo", 0.8), verifiers=judges({"draft": 0.8}))
+    made = new_context(past=believed("Cairo", 0.8), detectors=judges({"draft": 0.8}))
     (one,) = decide(made, verify(made, [replace(answered("Giza"), question=asked)]))
     assert one.lowers is not None and one.lowers.decision == "undecided"
     after = made.past.after(Round(2, (one,)))
@@ -570,7 +570,7 @@ def test_a_belief_that_falls_below_the_threshold_is_none_any_more(new_context: M
 
 def test_steps_leave_alone_what_has_ended(new_context: Make) -> None:
     gone = Attempt(Question("Gone?", "test"), decision="dropped", reason="x")
-    made = new_context(verifiers=judges({"draft": 1.0}))
+    made = new_context(detectors=judges({"draft": 1.0}))
     for step in (answer, critique, revise, verify, decide):
         assert step(made, [gone]) == [gone]
 
@@ -645,13 +645,13 @@ def test_what_a_tuner_tells_reaches_the_observers(new_context: Make) -> None:
 
 def test_the_tuner_learns_from_this_round_too(new_context: Make) -> None:
     held = Past().after(
-        Round(1, (decided(new_context(verifiers=judges({"draft": 1.0})), answered()),))
+        Round(1, (decided(new_context(detectors=judges({"draft": 1.0})), answered()),))
     )
     made = new_context(
         {"tuner": {"kind": "lora"}}, past=held, tuner=NamedComponent("lora", Tuner())
     )
     other = replace(answered(), question=Question("Where is the Sphinx?", "test"))
-    adapter = tune(made, [decided(new_context(verifiers=judges({"draft": 1.0})), other)])
+    adapter = tune(made, [decided(new_context(detectors=judges({"draft": 1.0})), other)])
     assert adapter is not None
     assert (made.parts.folder / adapter.path).read_text() == "2"
     assert adapter.round == 2

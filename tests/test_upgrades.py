@@ -44,7 +44,7 @@ ask:
   - kind: blank_slates   # invented too
     share: 1
   - frontiers
-verifiers: [agreements]
+detectors: [agreements]
 """
 NEW_RECIPE = (
     OLD_RECIPE.replace("base_model:", "backend:   ")
@@ -55,14 +55,14 @@ NEW_RECIPE = (
 # What version 1 would have called otherwise, in an invented history.
 HISTORY = renaming(
     {
-        "attempt.verdicts.*.judge": "verifier",
+        "attempt.verdicts.*.judge": "detector",
         "attempt.draft.words": "text",
         "completion.words": "text",
         "adapter.file": "path",
         "model.called": "name",
         "recipe.base_model": "backend",
         "recipe.ask.sources.*.kind": {"blank_slates": "blank_slate", "frontiers": "frontier"},
-        "recipe.verifiers.*.kind": {"agreements": "agreement"},
+        "recipe.detectors.*.kind": {"agreements": "agreement"},
     }
 )
 ROUND = Round(
@@ -90,7 +90,7 @@ def old(tmp_path: Path) -> Path:
         store.save_file(store.files.recipe, OLD_RECIPE)
     with closing(sqlite3.connect(RunFolder(folder).database, isolation_level=None)) as db:
         db.execute("DELETE FROM meta WHERE key = 'records_version'")
-        rename(db, "attempts", "data", '"verifier"', '"judge"')
+        rename(db, "attempts", "data", '"detector"', '"judge"')
         rename(db, "attempts", "data", '"text":"a"', '"words":"a"')
         rename(db, "completions", "data", '"text"', '"words"')
         rename(db, "meta", "value", '"name"', '"called"')

@@ -81,7 +81,7 @@ def played(command: Command) -> subprocess.CompletedProcess[str]:
         ["check", "r.yaml"],
         ["plugins"],
         ["new", "recipe", "mine.yaml", "--model", "scripted", "--for", "knowledge"],
-        ["new", "plugin", "mine", "--kind", "verifier"],
+        ["new", "plugin", "mine", "--kind", "detector"],
     ],
     ids=" ".join,
 )

@@ -56,9 +56,9 @@ def check_small(*, context: int = 2048, file: Path | None = None) -> None:
 
 
 class Halved:
-    """Half the confidence of another verifier, or of none."""
+    """Half the confidence of another detector, or of none."""
 
-    def __init__(self, *, of: Verifier | None = None, by: float = 2.0) -> None:
+    def __init__(self, *, of: Detector | None = None, by: float = 2.0) -> None:
         self.of, self.by = of, by
 
     def verify(self, claims, judging):
@@ -88,7 +88,7 @@ def selfloop_backends():
 
 
 @hookimpl
-def selfloop_verifiers():
+def selfloop_detectors():
     return [
         Component("halved", Halved, wraps="of"),
         Component("needy", Needy, needs=frozenset({"attentions"}), prompts=HERE / "needy"),
@@ -134,7 +134,7 @@ MISTAKES = {
         "backend:\n  kind: passing\n  inner: smal\n",
         "line 7: backend.inner.kind: no backend named 'smal'. Did you mean 'small'?",
     ),
-    "a verifier is not a backend": (
+    "a detector is not a backend": (
         "backend:\n  kind: passing\n  inner: agreement\n",
         "line 7: backend.inner.kind: no backend named 'agreement'.",
     ),
@@ -167,24 +167,24 @@ MISTAKES = {
         NESTED.replace("512", "0.5"),
         "line 13: backend.inner.inner.context: must be a valid integer, not 0.5.",
     ),
-    "an inner verifier": (
-        "backend: scripted\nverifiers:\n  - agreement\n  - kind: halved\n"
+    "an inner detector": (
+        "backend: scripted\ndetectors:\n  - agreement\n  - kind: halved\n"
         "    of: {kind: needy, word: a}\n",
-        "line 9: verifiers.1.of.word: unknown key. Did you mean 'words'?",
+        "line 9: detectors.1.of.word: unknown key. Did you mean 'words'?",
     ),
     "capabilities of the inner backend": (
-        "backend:\n  kind: passing\n  inner: mute\nverifiers: [agreement]\n",
+        "backend:\n  kind: passing\n  inner: mute\ndetectors: [agreement]\n",
         "line 7: backend.inner: the backend passing needs chat, which the backend mute lacks. "
         "It has: logprobs.",
     ),
     "capabilities that do not get through": (
-        "backend:\n  kind: passing\n  inner: small\nverifiers:\n  - needy\n",
-        "line 9: verifiers.0: the verifier needy needs attentions, which the backend passing "
+        "backend:\n  kind: passing\n  inner: small\ndetectors:\n  - needy\n",
+        "line 9: detectors.0: the detector needy needs attentions, which the backend passing "
         "lacks. It has: chat, logprobs.",
     ),
-    "needs of an inner verifier": (
-        "backend: small\nverifiers:\n  - kind: halved\n    of: needy\n",
-        "line 8: verifiers.0.of: the verifier needy needs attentions, which the backend small",
+    "needs of an inner detector": (
+        "backend: small\ndetectors:\n  - kind: halved\n    of: needy\n",
+        "line 8: detectors.0.of: the detector needy needs attentions, which the backend small",
     ),
 }
 
@@ -255,15 +255,15 @@ def test_capabilities_are_those_that_every_layer_has(recipe: Callable[[str], Pat
     loaded = read(recipe(NESTED))
     gives = backend_capabilities(loaded.recipe.backend, loaded.catalog)
     assert gives == {"logprobs", "chat"}
-    # none of the default verifiers is taken that needs more
-    for spec in loaded.recipe.verifiers:
-        assert loaded.catalog.find("verifier", spec.kind).needs <= gives
+    # none of the default detectors is taken that needs more
+    for spec in loaded.recipe.detectors:
+        assert loaded.catalog.find("detector", spec.kind).needs <= gives
 
 
 def test_prompts_and_files_of_inner_components_are_the_runs(recipe: Callable[[str], Path]) -> None:
     path = recipe(
         "backend:\n  kind: passing\n  inner: {kind: small, file: words.txt}\n"
-        "verifiers: [{kind: halved, of: needy}]\n"
+        "detectors: [{kind: halved, of: needy}]\n"
     )
     (path.parent / "words.txt").write_text("a b c")
     loaded = read(path)
@@ -271,27 +271,27 @@ def test_prompts_and_files_of_inner_components_are_the_runs(recipe: Callable[[st
     assert inputs(loaded).keys() == {
         "plugins.0",
         "backend.inner.file",
-        "verifiers.0.of (its prompts)",
+        "detectors.0.of (its prompts)",
     }
 
 
 @pytest.mark.parametrize(
-    ("verifier", "confidences"),
+    ("detector", "confidences"),
     [
         ("{kind: halved, of: {kind: halved, by: 1.0}}", {0.25}),
         ("{kind: halved, of: none}", {0.5}),
         ("halved", {0.5}),
     ],
 )
-def test_a_wrapped_verifier_judges_in_a_run(
-    verifier: str,
+def test_a_wrapped_detector_judges_in_a_run(
+    detector: str,
     confidences: set[float],
     recipe: Callable[[str], Path],
     selfloop: Selfloop,
     query: Query,
 ) -> None:
     """A wrapper may do without an inner component where its parameter has None as default."""
-    recipe(f"backend: {{kind: passing, inner: small}}\nverifiers: [{verifier}]\n")
+    recipe(f"backend: {{kind: passing, inner: small}}\ndetectors: [{detector}]\n")
     assert selfloop("run", "r.yaml").code == 0
     rows = query(Path("runs/r"), "SELECT DISTINCT confidence FROM verdicts")
     assert {confidence for (confidence,) in rows} == confidences

@@ -1,4 +1,4 @@
-"""A selfloop plugin in one module: a backend that stops at a token budget, and a verifier that
+"""A selfloop plugin in one module: a backend that stops at a token budget, and a detector that
 hears hedging.
 
 An entry point in `pyproject.toml` names this module; selfloop calls the two hooks at its end.
@@ -143,6 +143,6 @@ def selfloop_backends() -> list[Component]:
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     return [Component("hedging", Hedging, doc="low confidence for answers that hedge")]

@@ -1,6 +1,6 @@
-"""One probability out of the confidences of several verifiers: a regularised logistic regression.
+"""One probability out of the confidences of several detectors: a regularised logistic regression.
 
-It is fitted with or without labels. A confidence counts as standardised log-odds; a verifier that
+It is fitted with or without labels. A confidence counts as standardised log-odds; a detector that
 abstains adds nothing. More confidence means likelier true, so no weight is below 0.
 """
 
@@ -16,14 +16,14 @@ from selfloop.errors import RecipeError
 from selfloop.storage import atomic
 
 Floats = NDArray[np.float64]
-# the confidence of each verifier that did not abstain, by its name
+# the confidence of each detector that did not abstain, by its name
 Confidences = Mapping[str, float]
 
 # log-odds beyond these count as these: a chance of one in 160,000, and 0.999
 MIN_LOG_ODDS, MAX_LOG_ODDS = -12.0, 7.0
 # without a prior, labels that a line can separate want an endless weight
 MAX_WEIGHT = 50.0
-# below this spread a verifier says the same of all
+# below this spread a detector says the same of all
 MIN_SPREAD = 1e-6
 MAX_EXPONENT = 700.0  # exp of more overflows
 
@@ -104,7 +104,7 @@ def read(path: Path) -> Calibration:
 
 
 def _is_sound(calibration: Calibration) -> bool:
-    """Return whether each verifier has its three figures, and no figure breaks the arithmetic."""
+    """Return whether each detector has its three figures, and no figure breaks the arithmetic."""
     centre, spread, weights = calibration.centre, calibration.spread, calibration.weights
     lengths = {len(column) for column in (calibration.detectors, centre, spread, weights)}
     is_finite = bool(np.isfinite([*centre, *spread, *weights]).all())

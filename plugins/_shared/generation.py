@@ -48,7 +48,7 @@ def texts_or_none(result: list[str] | RequestError) -> list[str]:
 
 
 def claim_seed(claim: Claim, judging: Judging) -> int:
-    """Return a seed that depends on the run, the verifier and the question, and on no other claim.
+    """Return a seed that depends on the run, the detector and the question, and on no other claim.
 
     So a question gets the same texts whatever else is in the batch, and in a resumed run.
     """

@@ -1,6 +1,6 @@
-"""`selfloop calibrate RUN`: fits the verifier `combined` on a run's gold answers.
+"""`selfloop calibrate RUN`: fits the detector `combined` on a run's gold answers.
 
-The fit is a regularised logistic regression over the verifiers' log-odds, refined by Platt scaling
+The fit is a regularised logistic regression over the detectors' log-odds, refined by Platt scaling
 or by isotonic regression. Cross-validation measures it on labels that it was not fitted on.
 """
 
@@ -26,12 +26,12 @@ MIN_LABELS = 30  # a fit on fewer is mostly noise
 # Isotonic regression follows the noise of fewer labels (Niculescu-Mizil & Caruana 2005).
 MIN_LABELS_ISOTONIC = 1000
 FOLDS = 10  # of the cross-validation
-COMBINED = "combined"  # the verifier that is fitted, which cannot be one of its own inputs
+COMBINED = "combined"  # the detector that is fitted, which cannot be one of its own inputs
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Answers with their labels: per answer the verifiers' confidences, and whether it is right.
+    """Answers with their labels: per answer the detectors' confidences, and whether it is right.
 
     `questions` are the ids of the questions.
     """
@@ -70,10 +70,10 @@ class Labels:
     help="The form of the fit; auto uses isotonic from 1,000 labels on, else platt.",
 )
 def command(run: str, out: Path | None, force: bool, runs: Path, method: Method) -> None:
-    """Fit the verifier `combined` on the gold answers of RUN (a folder, or a name in --runs).
+    """Fit the detector `combined` on the gold answers of RUN (a folder, or a name in --runs).
 
     A recipe uses the result as {kind: combined, calibration: FILE}. It never judges a question that
-    it was fitted on. The output has the weight of each verifier, and how well the fit tells right
+    it was fitted on. The output has the weight of each detector, and how well the fit tells right
     from wrong on labels that it was not fitted on.
 
     \b
@@ -109,7 +109,7 @@ def command(run: str, out: Path | None, force: bool, runs: Path, method: Method)
         f"{auroc:.3f}, ECE {ece:.3f}"
     )
     click.echo(
-        f"Use it in a recipe, last of the verifiers: {{kind: combined, calibration: {file}}}"
+        f"Use it in a recipe, last of the detectors: {{kind: combined, calibration: {file}}}"
     )
 
 
@@ -138,7 +138,7 @@ def _labels(run: Path) -> Labels:
 
 
 def _labelled(run: Path) -> Iterator[tuple[dict[str, float], bool, str]]:
-    """Yield the verifiers' confidences in each answer with gold answers, its label, its id."""
+    """Yield the detectors' confidences in each answer with gold answers, its label, its id."""
     from selfloop.evaluation.gold import judged
     from selfloop.storage.store import attempts_of
 
@@ -148,7 +148,7 @@ def _labelled(run: Path) -> Iterator[tuple[dict[str, float], bool, str]]:
         label = judged(attempt.question, attempt.answer)
         if label is None:  # without gold answers
             continue
-        # A verifier that abstained has no confidence; the fit adds nothing for it.
+        # A detector that abstained has no confidence; the fit adds nothing for it.
         confidences = {}
         for name, confidence in attempt.confidences(attempt.chosen).items():
             if confidence is not None and name != COMBINED:

@@ -19,11 +19,11 @@ MIN_SAMPLES = 2
 
 
 class Abstain(Exception):
-    """A verifier cannot judge a claim; the message says why."""
+    """A detector cannot judge a claim; the message says why."""
 
 
-class PerClaimVerifier:
-    """A verifier that judges each claim apart, from the evidence in the claim."""
+class PerClaimDetector:
+    """A detector that judges each claim apart, from the evidence in the claim."""
 
     name: ClassVar[str]
 

@@ -1,4 +1,4 @@
-"""Verifiers that let the model read texts: all claims in one call, and the weighing of choices."""
+"""Detectors that let the model read texts: all claims in one call, and the weighing of choices."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ from selfloop.records import Continuation
 from ._claims import Abstain, verdict_of
 
 
-class ReadingVerifier:
-    """A verifier that lets the model read texts: those of all claims in one call, each text once.
+class ReadingDetector:
+    """A detector that lets the model read texts: those of all claims in one call, each text once.
 
     A subclass says what is read for a claim (`texts`) and how the results are judged (`judge`).
     """

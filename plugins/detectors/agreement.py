@@ -6,10 +6,10 @@ Self-consistency, Wang et al. 2022, arXiv 2203.11171.
 from selfloop import Claim, Component, hookimpl
 from selfloop.text.answers import normalise
 
-from ._claims import NO_SAMPLES, Abstain, PerClaimVerifier, count_agreeing
+from ._claims import NO_SAMPLES, Abstain, PerClaimDetector, count_agreeing
 
 
-class Agreement(PerClaimVerifier):
+class Agreement(PerClaimDetector):
     """Confidence is the share of the samples whose normalised text equals the answer's.
 
     Samples that decline count as disagreeing. Uncalibrated: a model that is sure of a mistake
@@ -31,7 +31,7 @@ class Agreement(PerClaimVerifier):
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "share of the samples that say the same"
     return [Component("agreement", Agreement, doc=doc, paper="https://arxiv.org/abs/2203.11171")]

@@ -11,7 +11,7 @@ from fractions import Fraction
 from selfloop import Claim, Component, hookimpl
 from selfloop.text.answers import declines
 
-from ._claims import Abstain, PerClaimVerifier
+from ._claims import Abstain, PerClaimDetector
 
 # digits are bounded, so that no text of a model makes the arithmetic slow
 NUMBER = r"[-−]?\d{1,3}(?:,\d{3})+(?:\.\d{1,30})?|[-−]?\d{1,30}(?:\.\d{1,30})?"
@@ -34,7 +34,7 @@ MAX_DECIMALS = 30
 MIN_ROUNDED_DECIMALS = 2
 
 
-class Arithmetic(PerClaimVerifier):
+class Arithmetic(PerClaimDetector):
     """Confidence is 1 if the answer is the exact result of the question, 0 if it is another number.
 
     The question is a sum, difference, product or quotient of two numbers in digits ("What is 17
@@ -87,7 +87,7 @@ def _is_result(number: str, result: Fraction) -> bool:
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "works out sums, differences, products and quotients"
     return [Component("arithmetic", Arithmetic, doc=doc)]

@@ -15,7 +15,7 @@ from selfloop import Claim, Component, Judging, hookimpl
 from selfloop.records import Continuation
 
 from ._claims import NO_SAMPLES, Abstain, answer_meaning, count_agreeing
-from ._reading import ReadingVerifier, choice_probabilities, choice_texts
+from ._reading import ReadingDetector, choice_probabilities, choice_texts
 from ._similarity import similarity
 
 # the prompts of the two questions that the model is asked about its answer
@@ -24,7 +24,7 @@ QUESTIONS = ("bsdetector_correct", "bsdetector_sure")
 CHOICES = {" (A)": 1.0, " (B)": 0.0, " (C)": 0.5}
 
 
-class BSDetector(ReadingVerifier):
+class BSDetector(ReadingDetector):
     """Confidence is β · O + (1 − β) · S: observed consistency and self-reflection certainty.
 
     O is the mean over the samples s of α · F1(y, s) + (1 − α) · [y and s mean the same]. F1 is that
@@ -89,8 +89,8 @@ def _certainty(results: Sequence[Sequence[float]]) -> float:
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "do the samples agree, and does the model stand by it"
     needs = frozenset({"loglikelihood"})
     paper = "https://arxiv.org/abs/2308.16175"

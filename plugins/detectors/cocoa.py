@@ -10,14 +10,14 @@ from selfloop import Claim, Component, hookimpl
 from ._claims import (
     NO_SAMPLES,
     Abstain,
-    PerClaimVerifier,
+    PerClaimDetector,
     answer_logprob,
     answer_meaning,
     count_agreeing,
 )
 
 
-class CoCoA(PerClaimVerifier):
+class CoCoA(PerClaimDetector):
     """Confidence is exp(−U), U = (−log p(answer)) · (share of samples of another meaning).
 
     The similarity of two texts is 1 if they are the same normalised, else 0. Samples that decline
@@ -41,8 +41,8 @@ class CoCoA(PerClaimVerifier):
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "how likely the answer is, and how far the samples agree with it"
     needs = frozenset({"logprobs"})
     paper = "https://arxiv.org/abs/2502.04964"

@@ -1,7 +1,7 @@
-"""One calibrated probability out of the verifiers listed before it, fitted without labels.
+"""One calibrated probability out of the detectors listed before it, fitted without labels.
 
 An answer that the model gives again is likelier true (Wang et al. 2022, arXiv 2203.11171). So the
-weights are those with which the verifiers, shown one half of a question's samples, best predict how
+weights are those with which the detectors, shown one half of a question's samples, best predict how
 much of the other half agrees with the answer. That ranks answers, but does not say how likely each
 is. For the level there are two estimates that err in opposite ways. The model's probability of the
 answer's meaning, at temperature 1, is about right (Kadavath et al. 2022, arXiv 2207.05221), but
@@ -38,12 +38,12 @@ TOO_FEW = "too few answers yet to weigh detectors"
 class Combined:
     """Confidence is a regularised logistic regression over the verdicts before it.
 
-    The verdict of `agreement` is left out, because the fit predicts it. List this verifier after
+    The verdict of `agreement` is left out, because the fit predicts it. List this detector after
     the others. It is fitted on the first batch with `least` answers that have samples, on the
     model's own agreement, and scaled to the geometric mean of the `anchors`. The fit is stored with
     the run, in calibration.json; until there is one, the confidence is that mean. `calibration`
     names such a file to use instead: that of another run, or of `selfloop calibrate`, which fits it
-    on labels. It abstains where no verifier before it gave a confidence.
+    on labels. It abstains where no detector before it gave a confidence.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Combined:
         self._chosen = _read(calibration) if calibration else None
 
     def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
-        """Return one verdict for each claim; abstain where no verifier gave a confidence."""
+        """Return one verdict for each claim; abstain where no detector gave a confidence."""
         confidences = [_confidences(claim.verdicts) for claim in claims]
         calibration = self._chosen or self._fitted(claims, confidences, judging)
         if calibration is None:
@@ -98,7 +98,7 @@ class Combined:
         detectors = _detectors(confidences)
         if self._file.is_file():
             stored = _stored(self._file)
-            # a verifier that was added since has no weight yet: then fit anew
+            # a detector that was added since has no weight yet: then fit anew
             if set(detectors) <= set(stored.detectors):
                 return stored
         usable = [i for i, claim in enumerate(claims) if _is_usable(claim) and confidences[i]]
@@ -128,11 +128,11 @@ class Combined:
 
 
 def _confidences(verdicts: Sequence[Verdict]) -> dict[str, float]:
-    return {v.verifier: v.confidence for v in verdicts if v.confidence is not None}
+    return {v.detector: v.confidence for v in verdicts if v.confidence is not None}
 
 
 def _detectors(confidences: "Sequence[Confidences]") -> list[str]:
-    """Return the verifiers that gave any confidence, in the order seen, without the target."""
+    """Return the detectors that gave any confidence, in the order seen, without the target."""
     names: dict[str, None] = {}
     for by_name in confidences:
         names.update(dict.fromkeys(by_name))
@@ -151,7 +151,7 @@ def _fit_on_agreement(
 ) -> "Calibration":
     """Fit on halves of the samples.
 
-    The verifiers' confidences, given every second sample, predict how many of the others agree.
+    The detectors' confidences, given every second sample, predict how many of the others agree.
     """
     # numpy is not for those who only list the plugins
     from selfloop_plugins._shared.calibration import fit
@@ -169,7 +169,7 @@ def _fit_on_agreement(
 
 
 def _weighed(confidences: "Confidences", probability: float, calibration: "Calibration") -> Verdict:
-    """Return the verdict with a fit; it abstains where none of its verifiers gave a confidence."""
+    """Return the verdict with a fit; it abstains where none of its detectors gave a confidence."""
     names = [name for name in calibration.detectors if name in confidences]
     if not names:
         return Verdict("combined", None, "no detector could tell")
@@ -192,7 +192,7 @@ def _stored(path: Path) -> "Calibration":
     try:
         return _read(path)
     except RecipeError as error:
-        raise damaged(path, "the verifier combined") from error
+        raise damaged(path, "the detector combined") from error
 
 
 def check(*, calibration: Path | None = None, **_others: object) -> None:
@@ -202,7 +202,7 @@ def check(*, calibration: Path | None = None, **_others: object) -> None:
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "one calibrated probability out of the verdicts before it"
     return [Component("combined", Combined, doc=doc, check=check)]

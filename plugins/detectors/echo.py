@@ -4,18 +4,18 @@ from selfloop_plugins._shared.echoes import echoes
 
 from selfloop import Claim, Component, hookimpl
 
-from ._claims import Abstain, PerClaimVerifier
+from ._claims import Abstain, PerClaimDetector
 
 UNDECIDED = 0.5
 
 
-class Echo(PerClaimVerifier):
+class Echo(PerClaimDetector):
     """Confidence is 0.5 if every word of the answer stands in the question. Example: "What sport is
     baseball? Baseball".
 
     Such an answer is neither true nor made up. With thresholds around 0.5 it stays undecided, and
     nothing is taught of it. Likelihoods and agreement favour such answers, because words in view
-    are easy to say. List this verifier last: the last one that does not abstain decides, and it
+    are easy to say. List this detector last: the last one that does not abstain decides, and it
     abstains from all other answers.
 
     Words are compared without case, accents, and the endings of plurals, possessives and verbs
@@ -36,7 +36,7 @@ class Echo(PerClaimVerifier):
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "leaves undecided what only says the question's words again"
     return [Component("echo", Echo, doc=doc)]

@@ -14,7 +14,7 @@ from selfloop.protocols import Backend
 from selfloop.records import Continuation
 
 from ._claims import Abstain, sample_meanings
-from ._reading import ReadingVerifier
+from ._reading import ReadingDetector
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ALPHA = 1e-3  # the paper's: keeps the logarithm finite where states coincide
 
 
-class EigenScore(ReadingVerifier):
+class EigenScore(ReadingDetector):
     """Confidence is logistic(−E), E = (1/M) log det(Z J Zᵀ + 10⁻³ I), the paper's score.
 
     Z (M samples × width d) holds the state at each sample's last token after the question. J = I −
@@ -78,8 +78,8 @@ def eigenscore(states: "NDArray[np.floating[Any]]") -> float:
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "how alike the model's states after the samples are"
     needs = frozenset({"hidden_states"})
     paper = "https://arxiv.org/abs/2402.03744"

@@ -7,10 +7,10 @@ import math
 
 from selfloop import Claim, Component, hookimpl
 
-from ._claims import NOT_SAID, Abstain, PerClaimVerifier, same_text_completions
+from ._claims import NOT_SAID, Abstain, PerClaimDetector, same_text_completions
 
 
-class FirstTokenMargin(PerClaimVerifier):
+class FirstTokenMargin(PerClaimDetector):
     """Confidence is p(likeliest first token) − p(second likeliest).
 
     The paper averages the margin over an answer's tokens; a short answer is chosen with its first.
@@ -34,8 +34,8 @@ class FirstTokenMargin(PerClaimVerifier):
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "how far ahead the answer's first token was of the next"
     needs = frozenset({"entropies"})
     paper = "https://arxiv.org/abs/2402.10200"

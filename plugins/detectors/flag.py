@@ -18,13 +18,13 @@ from selfloop.records import Continuation
 from selfloop.text.answers import UNKNOWN
 
 from ._claims import NOT_A_NUMBER, Abstain
-from ._reading import ReadingVerifier
+from ._reading import ReadingDetector
 
 # nats on the log-odds of declining: so that the model begins an answer, as if it could not decline
 WITHOUT_DECLINING = -100.0
 
 
-class Flag(ReadingVerifier):
+class Flag(ReadingDetector):
     """Confidence is a / (a + d): how likely the likeliest answer is to begin, against declining.
 
     One pass over the question, whatever the answer is. Below a half, a model left alone would
@@ -75,8 +75,8 @@ def _first_refusal_or_both(
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "whether the model is about to decline, at one pass"
     needs = frozenset({"loglikelihood"})
     return [Component("flag", Flag, doc=doc, needs=needs, paper="https://arxiv.org/abs/2412.06676")]

@@ -7,10 +7,10 @@ import math
 
 from selfloop import Claim, Component, hookimpl
 
-from ._claims import NOT_SAID, Abstain, PerClaimVerifier, same_text_completions
+from ._claims import NOT_SAID, Abstain, PerClaimDetector, same_text_completions
 
 
-class MeanTokenEntropy(PerClaimVerifier):
+class MeanTokenEntropy(PerClaimDetector):
     """Confidence is exp(−mean entropy, in nats, of the distributions of the answer's tokens).
 
     The entropies are those of an answer to the bare question. Drafts have entropies and samples do
@@ -33,8 +33,8 @@ class MeanTokenEntropy(PerClaimVerifier):
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "how sure the model was of each token of the answer"
     needs = frozenset({"entropies"})
     paper = "https://arxiv.org/abs/2005.10608"

@@ -14,14 +14,14 @@ from ._claims import (
     NOT_A_NUMBER,
     NOT_SAID,
     Abstain,
-    PerClaimVerifier,
+    PerClaimDetector,
     answer_meaning,
     same_text_completions,
     text_logprob,
 )
 
 
-class MeaningProbability(PerClaimVerifier):
+class MeaningProbability(PerClaimDetector):
     """Confidence is Σ p(s | x) over the different token sequences s that mean the same as y.
 
     It is p(C) of semantic entropy (Farquhar et al. 2024, Nature 630) before it is normalised over
@@ -69,8 +69,8 @@ def _wording_logprobs(claim: Claim) -> list[float]:
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "how likely the model is to say this, in any wording seen"
     needs = frozenset({"logprobs"})
     paper = "https://doi.org/10.1038/s41586-024-07421-0"

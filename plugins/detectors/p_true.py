@@ -13,13 +13,13 @@ from selfloop import Claim, Component, Judging, hookimpl
 from selfloop.records import Continuation
 
 from ._claims import answer_meaning
-from ._reading import ReadingVerifier, choice_probabilities, choice_texts
+from ._reading import ReadingDetector, choice_probabilities, choice_texts
 
 # with the space that a tokenizer puts before a word
 CHOICES = (" True", " False")
 
 
-class PTrue(ReadingVerifier):
+class PTrue(ReadingDetector):
     """Confidence is P(" True") / (P(" True") + P(" False")) after the question: is the answer true?
 
     This is the paper's form without other samples in view. It is the model's own judgement, and
@@ -44,8 +44,8 @@ class PTrue(ReadingVerifier):
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "probability that the model calls the answer true"
     needs = frozenset({"loglikelihood"})
     paper = "https://arxiv.org/abs/2207.05221"

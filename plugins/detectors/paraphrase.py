@@ -115,8 +115,8 @@ def _stability(claim: Claim, answers: Sequence[Texts]) -> Verdict:
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "share of rewordings of the question that get the same answer"
     paper = "https://arxiv.org/abs/2311.01740"
     return [Component("paraphrase", Paraphrase, doc=doc, paper=paper, prompts=PROMPTS)]

@@ -7,10 +7,10 @@ import math
 
 from selfloop import Claim, Component, hookimpl
 
-from ._claims import PerClaimVerifier, answer_logprob
+from ._claims import PerClaimDetector, answer_logprob
 
 
-class Perplexity(PerClaimVerifier):
+class Perplexity(PerClaimDetector):
     """Confidence is one over the perplexity: exp(mean of the answer's token log-probabilities).
 
     Unlike the sequence probability it does not fall with length. The probability is that after the
@@ -27,8 +27,8 @@ class Perplexity(PerClaimVerifier):
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "geometric mean of the probabilities of the answer's tokens"
     needs = frozenset({"logprobs"})
     paper = "https://arxiv.org/abs/2311.07383"

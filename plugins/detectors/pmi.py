@@ -14,10 +14,10 @@ from selfloop.config.prompts import is_open
 from selfloop.records import Continuation
 
 from ._claims import NOT_A_NUMBER, Abstain, most_likely, text_logprob
-from ._reading import ReadingVerifier
+from ._reading import ReadingDetector
 
 
-class Pmi(ReadingVerifier):
+class Pmi(ReadingDetector):
     """Confidence is p(y | x) / (p(y | x) + p(y | x₀)), x₀ the answer prompt without a question.
 
     An answer that the model gives to any question is likely for no good reason. As a weight of
@@ -45,8 +45,8 @@ class Pmi(ReadingVerifier):
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "how much likelier the question makes the answer"
     needs = frozenset({"logprobs", "loglikelihood"})
     return [Component("pmi", Pmi, doc=doc, needs=needs, paper="https://arxiv.org/abs/2104.08315")]

@@ -159,13 +159,13 @@ class Probe:
             stored = json.loads(self._file.read_text(encoding="utf-8"))
             heads = [np.array(head, float) for head in stored]
         except (OSError, ValueError, TypeError) as error:
-            raise damaged(self._file, f"the verifier {self.name}") from error
+            raise damaged(self._file, f"the detector {self.name}") from error
         shapes = {head.shape for head in heads}
         is_whole = (
             len(heads) == FOLDS and len(shapes) == 1 and heads[0].ndim == 1 and len(heads[0]) > 1
         )
         if not is_whole or not all(np.isfinite(head).all() for head in heads):
-            raise damaged(self._file, f"the verifier {self.name}")
+            raise damaged(self._file, f"the detector {self.name}")
         return heads
 
     def _fitted(
@@ -308,8 +308,8 @@ def check(*, labels: Path | None = None, **_others: object) -> None:
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifiers."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detectors."""
     offers = (
         (
             QuestionProbe,

@@ -70,8 +70,8 @@ def _stability_verdict(claim: Claim, results: Sequence[list[str] | RequestError]
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "share of answers behind other demonstrations that say the same"
     paper = "https://arxiv.org/abs/2102.09690"
     return [Component("prompt_stability", PromptStability, doc=doc, paper=paper, prompts=PROMPTS)]

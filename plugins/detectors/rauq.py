@@ -16,7 +16,7 @@ from selfloop.protocols import Backend
 from selfloop.records import Continuation
 
 from ._claims import NOT_A_NUMBER, Abstain, most_likely
-from ._reading import ReadingVerifier
+from ._reading import ReadingDetector
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-class Rauq(ReadingVerifier):
+class Rauq(ReadingDetector):
     """Confidence is exp(−U), U the largest of −mean log c over the middle third of the layers.
 
     In each layer one head counts: the one that attends most to the token before, on average over
@@ -98,8 +98,8 @@ def _middle_attention(attention: "Floats") -> "Floats":
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "probabilities carried on by heads that look one token back"
     needs = frozenset({"attentions"})
     return [Component("rauq", Rauq, doc=doc, needs=needs, paper="https://arxiv.org/abs/2505.20045")]

@@ -18,18 +18,18 @@ from selfloop_plugins._shared.prompt_text import one_line
 from selfloop import Claim, Component, Judging, Request, Sampling, Verdict, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.errors import RequestError
-from selfloop.protocols import Verifier
+from selfloop.protocols import Detector
 from selfloop.records import Continuation
 from selfloop.text.answers import content
 
 from ._claims import NOT_A_NUMBER, Abstain, answer_meaning, verdict_of
-from ._reading import ReadingVerifier, choice_texts
+from ._reading import ReadingDetector, choice_texts
 from ._similarity import f1
 
 NAME = "reverse_question"
 
 
-class ByLikelihood(ReadingVerifier):
+class ByLikelihood(ReadingDetector):
     """Confidence is logistic((log p(question | answer) − log p(question)) / N), for N tokens."""
 
     name: ClassVar[str] = NAME
@@ -102,7 +102,7 @@ def _overlap(claim: Claim, result: list[str] | RequestError | None) -> tuple[flo
 
 def build(
     *, by: Literal["likelihood", "overlap"] = "likelihood", questions: Annotated[int, Ge(1)] = 3
-) -> Verifier:
+) -> Detector:
     """Confidence is how well the answer leads back to its question, in one of two readings.
 
     By likelihood it is logistic((log p(x | y) − log p(x)) / N): how much likelier, a token, the
@@ -120,8 +120,8 @@ def build(
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "does the answer lead back to its question"
     needs = frozenset({"loglikelihood"})
     paper = "https://arxiv.org/abs/2403.02889"

@@ -12,11 +12,11 @@ from annotated_types import Gt, Le
 
 from selfloop import Claim, Component, hookimpl
 
-from ._claims import PerClaimVerifier, sample_logprobs, sample_meanings
+from ._claims import PerClaimDetector, sample_logprobs, sample_meanings
 from ._similarity import similarity
 
 
-class SentSar(PerClaimVerifier):
+class SentSar(PerClaimDetector):
     """Confidence is the mean over the M samples of (t · p_i + Σ_j≠i g_ij · p_j) / (t + M − 1).
 
     The mean is geometric. Up to the constant t / (t + M − 1), which brings it into [0, 1], that is
@@ -61,8 +61,8 @@ def _log_sum_exp(logs: Sequence[float]) -> float:
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "how likely the samples are that are alike"
     needs = frozenset({"logprobs"})
     paper = "https://arxiv.org/abs/2307.01379"

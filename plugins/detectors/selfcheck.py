@@ -17,15 +17,15 @@ from selfloop.records import Continuation
 from selfloop.text.answers import normalise
 from selfloop.text.units import plural
 
-from ._claims import NO_SAMPLES, Abstain, PerClaimVerifier, answer_meaning
-from ._reading import ReadingVerifier, choice_probabilities, choice_texts
+from ._claims import NO_SAMPLES, Abstain, PerClaimDetector, answer_meaning
+from ._reading import ReadingDetector, choice_probabilities, choice_texts
 from ._similarity import sentences
 
 # with the space that a tokenizer puts before a word
 CHOICES = (" Yes", " No")
 
 
-class SelfCheckNgram(PerClaimVerifier):
+class SelfCheckNgram(PerClaimDetector):
     """Confidence is exp(−U), U the mean over the answer's sentences of the mean −log p of words.
 
     p(w) = count(w) / count of all words of the samples and of the answer itself. That the answer
@@ -65,7 +65,7 @@ class SelfCheckNgram(PerClaimVerifier):
         return math.exp(-surprise), f"{surprise:.2f} nats a {unit}"
 
 
-class SelfCheckPrompt(ReadingVerifier):
+class SelfCheckPrompt(ReadingDetector):
     """Confidence is the mean over sentences and samples of P(" Yes") / (P(" Yes") + P(" No")).
 
     The model is asked for each sentence of the answer and each sample: does the sample support the
@@ -117,7 +117,7 @@ def _answer_sentences(claim: Claim) -> list[str]:
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
+def selfloop_detectors() -> list[Component]:
     """Offer both forms."""
     paper = "https://arxiv.org/abs/2303.08896"
     return [

@@ -81,7 +81,7 @@ def check(*, same: Same = "text", nli: Path | None = None) -> None:
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
+def selfloop_detectors() -> list[Component]:
     """Offer both forms."""
     doc = "over how few meanings the samples scatter, {}"
     shared: dict[str, Any] = {

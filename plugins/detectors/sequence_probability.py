@@ -7,10 +7,10 @@ import math
 
 from selfloop import Claim, Component, hookimpl
 
-from ._claims import PerClaimVerifier, answer_logprob
+from ._claims import PerClaimDetector, answer_logprob
 
 
-class SequenceProbability(PerClaimVerifier):
+class SequenceProbability(PerClaimDetector):
     """Confidence is exp(sum of the answer's token log-probabilities), its end included.
 
     The probability is that after the bare question. A revision is read there once more, and judged
@@ -27,8 +27,8 @@ class SequenceProbability(PerClaimVerifier):
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "probability that the model gives to the whole answer"
     needs = frozenset({"logprobs"})
     paper = "https://arxiv.org/abs/2311.07383"

@@ -13,7 +13,7 @@ from selfloop import Claim, Component, Judging, hookimpl
 from selfloop.records import Continuation
 
 from ._claims import answer_meaning
-from ._reading import ReadingVerifier, choice_probabilities, choice_texts
+from ._reading import ReadingDetector, choice_probabilities, choice_texts
 
 # Words of estimative probability and their values (Kent 1964). Each ends with a full stop, so that
 # none is the beginning of another: "Probably" alone would also count every "Probably not".
@@ -26,7 +26,7 @@ SCALE = {
 }
 
 
-class Verbalized(ReadingVerifier):
+class Verbalized(ReadingDetector):
     """Confidence is Σ v(e) · q(e) over five expressions e, from "almost certainly" to its opposite.
 
     v(e) is the probability that an expression stands for (Kent 1964): .93, .75, .5, .3 and .07. The
@@ -76,8 +76,8 @@ class Verbalized(ReadingVerifier):
 
 
 @hookimpl
-def selfloop_verifiers() -> list[Component]:
-    """Offer the verifier."""
+def selfloop_detectors() -> list[Component]:
+    """Offer the detector."""
     doc = "how likely the model calls the answer, in words"
     needs = frozenset({"loglikelihood"})
     paper = "https://arxiv.org/abs/2305.14975"

@@ -74,7 +74,7 @@ class OwnDemonstrations:
 
     A question never stands behind its own answer, nor behind that of a question that asks for the
     same in nearly the same words. Other rewordings are not told apart, so a belief may be repeated
-    where a verifier rewords its question.
+    where a detector rewords its question.
 
     With `explain` the prompt is the published one, "The answer (just one entity) is A because E".
     Then the recipe's `answer.stop` must begin with " because" (`stop: [" because", "\\n"]`):

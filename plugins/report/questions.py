@@ -84,7 +84,7 @@ def _attempt_row(attempt: Attempt) -> PlainRow:
         "samples": [[visible(text), count] for text, count in samples.most_common()],
         "verdicts": [
             [
-                verdict.verifier,
+                verdict.detector,
                 _rounded(verdict.confidence),
                 visible(verdict.reason),
                 verdict.candidate,

@@ -24,7 +24,7 @@ PURPOSES = {
 }
 # one template each, `templates/plugin-KIND.py.j2`, and one for its tests
 KINDS = (
-    "verifier",
+    "detector",
     "source",
     "scorer",
     "critic",
@@ -43,7 +43,7 @@ def new() -> None:
     \b
     Examples:
       selfloop new recipe
-      selfloop new plugin brief --kind verifier
+      selfloop new plugin brief --kind detector
     """
 
 
@@ -104,7 +104,7 @@ def plugin(name: str, kind: str, out: Path | None) -> None:
 
     \b
     Examples:
-      selfloop new plugin brief --kind verifier
+      selfloop new plugin brief --kind detector
       selfloop new plugin stars --kind source --out work/stars
     """
     from .plugin import write

@@ -28,9 +28,9 @@ class Answer:
     """A model's answer to a question.
 
     `answer` is the model's `guess` where that became a belief, and "I don't know" elsewhere.
-    `confidence` is the confidence in the guess, from 0 to 1, None where every verifier abstained.
+    `confidence` is the confidence in the guess, from 0 to 1, None where every detector abstained.
     `samples` counts the answers that the model gave when it was asked again. `verdicts` are the
-    confidences by verifier. Where there is no answer, `error` says why, and `answer` is empty.
+    confidences by detector. Where there is no answer, `error` says why, and `answer` is empty.
     """
 
     question: str
@@ -106,7 +106,7 @@ def refuse_all_failed(answers: Sequence[Answer]) -> None:
     attempts = [answer.attempt for answer in answers if answer.attempt]
     if not attempts or not all(answer.error for answer in answers):
         return
-    # Answers may exist that no verifier could judge; then the first error stands for all.
+    # Answers may exist that no detector could judge; then the first error stands for all.
     reason = f"{answers[0].error}."
     if all(map(unanswered, attempts)):
         reason = nothing_answered(list({id(attempt): attempt for attempt in attempts}.values()))
@@ -167,9 +167,9 @@ def _error(attempt: Attempt) -> str:
     # Only whitespace, or a thought that did not end.
     if not attempt.answer:
         return "the model wrote nothing; see answer.stop, answer.thought_tokens and the prompt"
-    # Verifiers that abstain are no error. Without any verdict, one that failed is the reason.
+    # Detectors that abstain are no error. Without any verdict, one that failed is the reason.
     failures = [failure for failure in attempt.failures if failure.step == "verify"]
     if attempt.decision == "undecided" and attempt.confidence is None and failures:
         last = failures[-1]
-        return f"no verifier could judge the answer: {last.component}: {last.message}"
+        return f"no detector could judge the answer: {last.component}: {last.message}"
     return ""

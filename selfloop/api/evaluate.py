@@ -272,4 +272,4 @@ def _as_row(row: Gold) -> Mapping[str, Any]:
 def _figure_names(who: Answerer, overrides: tuple[str, ...]) -> set[str]:
     """Return the names of the figures of an evaluation, without asking the model."""
     recipe = read(who.recipe, (*who.overrides, *overrides), who.base, text=who.text).recipe
-    return figure_names(name for name, _ in numbered(recipe.verifiers))
+    return figure_names(name for name, _ in numbered(recipe.detectors))

@@ -113,7 +113,7 @@ class Run:
 
         `answer` is the answer that counts: "I don't know" where the question was declined.
         `drafted` is the model's own answer, and `confidence` is the confidence in that. `verdicts`
-        has the confidence of each verifier, None where it abstained. `columns` are the other
+        has the confidence of each detector, None where it abstained. `columns` are the other
         columns of the question's data, if there are any.
         """
         model = str(self.model.get("name", ""))
@@ -128,7 +128,7 @@ class Run:
             # The outcome may be of an earlier round than the last one that asked.
             attempt = attempts[outcome.question.text, outcome.round]
             rows.append(_row(outcome, attempt, model))
-        _fill_in_verifiers(rows)
+        _fill_in_detectors(rows)
         # Every row has every column of the data too: a table has the same columns in all rows.
         columns = evened([outcome.question.other_columns for outcome in outcomes])
         if columns:
@@ -137,7 +137,7 @@ class Run:
         return rows
 
     def frame(self, only: Collection[Decision] = ANSWERED) -> "DataFrame":
-        """Return `rows` as a pandas table with a column for each verifier.
+        """Return `rows` as a pandas table with a column for each detector.
 
         Raises MissingExtra without pandas.
         """
@@ -233,10 +233,10 @@ def folder_of(run: RunLike) -> Path:
 
 
 def rescore(run: RunLike, changes: Changes, *, runs: Path | str = "runs") -> Run:
-    """Judge the stored answers of a run again, with other verifiers or thresholds.
+    """Judge the stored answers of a run again, with other detectors or thresholds.
 
     `changes` are those of the run's recipe. Nothing is generated: the model is opened only if a
-    verifier needs something that is not stored. The result is a new run in `runs`.
+    detector needs something that is not stored. The result is a new run in `runs`.
 
     Raises RecipeError for changes that would need new answers, StepFailed if every verdict failed.
     """
@@ -295,8 +295,8 @@ def _row(outcome: Outcome, attempt: Attempt, model: str) -> Row:
     }
 
 
-def _fill_in_verifiers(rows: Sequence[Row]) -> None:
-    """Give every row the verdict of every verifier: a table has the same columns in all rows."""
+def _fill_in_detectors(rows: Sequence[Row]) -> None:
+    """Give every row the verdict of every detector: a table has the same columns in all rows."""
     names: dict[str, None] = {}  # a set that keeps the order
     for row in rows:
         names |= dict.fromkeys(row["verdicts"])

@@ -1,4 +1,4 @@
-"""`selfloop.score`: how likely answers that exist already are true, by a model's verifiers."""
+"""`selfloop.score`: how likely answers that exist already are true, by a model's detectors."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ NOT_APPLIED = ("critique", "answer.careful", "prompts.critique", "prompts.revise
 
 @dataclass(frozen=True)
 class ScoredAnswer:
-    """An answer and the confidence in it, from 0 to 1; None where every verifier abstained.
+    """An answer and the confidence in it, from 0 to 1; None where every detector abstained.
 
     `columns` are the other columns of the answer's row. `error` says why it could not be scored.
     """

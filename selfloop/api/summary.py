@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from selfloop.evaluation import flips
-from selfloop.failed_steps import FailedStep, cause_text, failed_steps, failed_verifiers
+from selfloop.failed_steps import FailedStep, cause_text, failed_detectors, failed_steps
 from selfloop.history import Past
 from selfloop.records import Decision, Round
 from selfloop.storage.store import Store, declining_as_in
@@ -39,7 +39,7 @@ def run_summary(folder: Path) -> dict[str, Any]:
             "dropped_for": reasons,
             "flips": revisions,
             "failed_steps": [_failed_step(step) for step in failed_steps(rounds)],
-            "failed_verifiers": [_failed_step(step) for step in failed_verifiers(rounds)],
+            "failed_detectors": [_failed_step(step) for step in failed_detectors(rounds)],
             "beliefs": [
                 {
                     "question": belief.question.text,

@@ -27,7 +27,7 @@ COMMANDS = {
     "plan": "Estimate how long a recipe takes here, and how much memory.",
     "plugins": "List the installed components and their options.",
     "eval": "Measure a model, a recipe or a finished run by gold answers.",
-    "rescore": "Judge a finished run again, with other verifiers or thresholds.",
+    "rescore": "Judge a finished run again, with other detectors or thresholds.",
     "score": "Score existing answers for likely correctness.",
     "show": "Show a run: its beliefs, its declined questions, the history of one question.",
     "completion": "Let the Tab key complete commands, runs, recipes and components.",

@@ -25,7 +25,7 @@ def command(
     """Ask each QUESTION; print the answer, its confidence and the other answers of the model.
 
     MODEL is a name or a .gguf file. Pass a RECIPE (a .yaml file) to use its model, prompts and
-    verifiers, or a RUN (a run's folder) to use its tuned adapter too. The answer is "I don't know"
+    detectors, or a RUN (a run's folder) to use its tuned adapter too. The answer is "I don't know"
     where the model's guess would not become a belief; --set decide.belief=0.8 sets the threshold.
     Nothing is kept. --json prints a list with a result for each QUESTION, in order; a result that
     failed has an error in place of an answer.

@@ -84,7 +84,7 @@ def command(
     (the answer contains a gold answer), f1:T (token F1 of at least T) or numeric:T (the number is
     off by at most the share T).
 
-    The output has the accuracy, the quality of each verifier's confidence, and the effect of the
+    The output has the accuracy, the quality of each detector's confidence, and the effect of the
     decisions, with intervals.
 
     \b
@@ -153,7 +153,7 @@ def _print_evaluation(evaluation: "Evaluation") -> None:
 
 def _print_confidences(report: "Report") -> None:
     rows = []
-    for name, detector in {"confidence": report.confidence, **report.verifiers}.items():
+    for name, detector in {"confidence": report.confidence, **report.detectors}.items():
         metrics = detector.metrics
         others = [_value(metrics[metric]) for metric in ("aurc", "ece", "brier")]
         auroc = _with_interval(metrics["auroc"])

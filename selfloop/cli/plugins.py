@@ -19,7 +19,7 @@ KINDS = (
     "backend",
     "source",
     "scorer",
-    "verifier",
+    "detector",
     "critic",
     "demonstrator",
     "tuner",
@@ -31,7 +31,7 @@ PAGES = {
     "source": "docs/asking.md",
     "scorer": "docs/asking.md",
     "demonstrator": "docs/asking.md",
-    "verifier": "docs/detectors.md",
+    "detector": "docs/detectors.md",
     "critic": "docs/critique.md",
     "tuner": "docs/tuning.md",
     "command": "docs/cli.md",
@@ -55,7 +55,7 @@ def command(names: tuple[str, ...], kind: str | None, as_json: bool) -> None:
 
     \b
     Examples:
-      selfloop plugins --kind verifier
+      selfloop plugins --kind detector
       selfloop plugins llama_cpp hf
     """
     from selfloop.registry.manager import load

@@ -47,7 +47,7 @@ def command(
     answers the question itself a few times to compare. The result is a run in --runs. The columns
     that were used are printed on standard error.
 
-    Pass a RECIPE (a .yaml file) to use its model, prompts and verifiers, or a RUN (a run's folder)
+    Pass a RECIPE (a .yaml file) to use its model, prompts and detectors, or a RUN (a run's folder)
     to use its tuned adapter too.
 
     Each line of the output is an answer: its confidence from 0 to 1, the question and the answer.

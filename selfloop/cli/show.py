@@ -163,7 +163,7 @@ def _history(attempt: Attempt) -> Iterator[tuple[str, str]]:
     for verdict in attempt.verdicts:
         # An abstention says why, too: its reason follows.
         confidence = "abstains" if verdict.confidence is None else f"{verdict.confidence:.2f}"
-        yield f"{verdict.verifier} on {verdict.candidate}", f"{confidence} {verdict.reason}"
+        yield f"{verdict.detector} on {verdict.candidate}", f"{confidence} {verdict.reason}"
     for failure in attempt.failures:
         yield "failure", f"{failure.step} {failure.component}: {failure.type}: {failure.message}"
     answer = attempt.answer or "(no answer)"

@@ -111,7 +111,7 @@ def revisions_line(counts: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def failed_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Return a line for each step and each verifier that failed for all answers of a round."""
+    """Return a line for each step and each detector that failed for all answers of a round."""
     lines = []
     for step in summary["failed_steps"]:
         name = step["step"]
@@ -119,9 +119,9 @@ def failed_lines(summary: Mapping[str, Any]) -> list[str]:
             "the tuner made no adapter" if name == "tune" else f"{name} failed for every question"
         )
         lines.append(f"round {step['round']}: {outcome}: {step['cause']}")
-    for step in summary["failed_verifiers"]:
+    for step in summary["failed_detectors"]:
         lines.append(
-            f"round {step['round']}: a verifier failed for every answer, others decided: "
+            f"round {step['round']}: a detector failed for every answer, others decided: "
             f"{step['cause']}"
         )
     return lines

@@ -25,11 +25,11 @@ from selfloop.protocols import (
     Component,
     Critic,
     Demonstrator,
+    Detector,
     Observer,
     QuestionSource,
     Scorer,
     Tuner,
-    Verifier,
 )
 from selfloop.records import Adapter, AdapterProof, Failure
 from selfloop.registry import signatures
@@ -102,7 +102,7 @@ class Pipeline:
     backend: Recorder
     sources: list[NamedComponent[QuestionSource]]
     scorers: list[NamedComponent[Scorer]]
-    verifiers: list[NamedComponent[Verifier]]
+    detectors: list[NamedComponent[Detector]]
     critic: NamedComponent[Critic] | None
     demonstrator: NamedComponent[Demonstrator] | None
     tuner: NamedComponent[Tuner] | None
@@ -211,8 +211,8 @@ def assemble(
         NamedComponent(name, build("scorer", spec), minimum=spec.minimum)
         for name, spec in numbered(recipe.ask.scorers)
     ]
-    verifiers = [
-        NamedComponent(name, build("verifier", spec)) for name, spec in numbered(recipe.verifiers)
+    detectors = [
+        NamedComponent(name, build("detector", spec)) for name, spec in numbered(recipe.detectors)
     ]
     critic = build_optional("critic", recipe.critique)
     demonstrator = build_optional("demonstrator", recipe.demonstrations)
@@ -231,7 +231,7 @@ def assemble(
         recorder,
         sources,
         scorers,
-        verifiers,
+        detectors,
         critic=critic,
         demonstrator=demonstrator,
         tuner=tuner,

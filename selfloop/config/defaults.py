@@ -6,10 +6,10 @@ component is a field of `Component`. A test holds that.
 
 # The scorers of a recipe that names none, each with its `minimum`: a question below is dropped.
 SCORERS = {"well_formed": 1.0, "novelty": 0.2}
-# The verifiers of a recipe that names none, less those that its backend cannot serve. `combined`
+# The detectors of a recipe that names none, less those that its backend cannot serve. `combined`
 # makes one confidence of the four before it. `echo` leaves an answer undecided that only repeats
 # the words of its question.
-VERIFIERS = (
+DETECTORS = (
     "agreement",
     "sequence_probability",
     "meaning_probability",

@@ -79,7 +79,7 @@ class Ask(BaseModel):
 
 
 class Answer(BaseModel):
-    """The greedy draft, and the samples that verifiers share. `careful` nats make the draft decline
+    """The greedy draft, and the samples that detectors share. `careful` nats make the draft decline
     more.
 
     A model that begins with a marked thought ("<think>") gets up to `thought_tokens` to end it, and
@@ -150,7 +150,7 @@ SINGLE_KEYS = {
 LIST_KEYS: dict[str, tuple[str, ...]] = {
     "source": ("ask", "sources"),
     "scorer": ("ask", "scorers"),
-    "verifier": ("verifiers",),
+    "detector": ("detectors",),
     "observer": ("observers",),
 }
 
@@ -175,8 +175,8 @@ class Recipe(BaseModel):
     answer: Answer = Answer()
     critique: OptionalSpecField = None
     demonstrations: OptionalSpecField = None
-    verifiers: Annotated[list[SpecField], Field(min_length=1)] = [
-        ComponentSpec(kind=kind) for kind in defaults.VERIFIERS
+    detectors: Annotated[list[SpecField], Field(min_length=1)] = [
+        ComponentSpec(kind=kind) for kind in defaults.DETECTORS
     ]
     decide: Decide = Decide()
     tuner: OptionalTunerField = None
@@ -243,15 +243,15 @@ def read(
     _check_components(source.data, catalog, mistakes)
     _raise_mistakes(source, mistakes)
     assert recipe is not None  # or there would have been a mistake
-    if "verifiers" not in source.data:
-        recipe = recipe.model_copy(update={"verifiers": _usable_verifiers(recipe, catalog)})
+    if "detectors" not in source.data:
+        recipe = recipe.model_copy(update={"detectors": _usable_detectors(recipe, catalog)})
     return LoadedRecipe(recipe, source, catalog, base, default_name if is_renamed else "")
 
 
-def _usable_verifiers(recipe: Recipe, catalog: Catalog) -> list[ComponentSpec]:
-    """Return the default verifiers that the recipe's backend can serve."""
+def _usable_detectors(recipe: Recipe, catalog: Catalog) -> list[ComponentSpec]:
+    """Return the default detectors that the recipe's backend can serve."""
     gives = backend_capabilities(recipe.backend, catalog)
-    return [spec for spec in recipe.verifiers if catalog.find("verifier", spec.kind).needs <= gives]
+    return [spec for spec in recipe.detectors if catalog.find("detector", spec.kind).needs <= gives]
 
 
 def _raise_mistakes(source: Source, mistakes: list[tuple[Loc, str]]) -> None:

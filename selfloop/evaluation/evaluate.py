@@ -35,7 +35,7 @@ DETECTION = {
 class Answered:
     """One question, its answer and its decision.
 
-    `verdicts` are the verifiers' confidences in the answer; None: abstained. `columns` are the
+    `verdicts` are the detectors' confidences in the answer; None: abstained. `columns` are the
     other columns of the question's row in the data.
     """
 
@@ -50,7 +50,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Detector:
+class ConfidenceQuality:
     """How well one confidence tells right answers from wrong ones.
 
     Where it abstains it counts as 0; `abstains` is the share of such answers. `metrics` are AUROC,
@@ -79,8 +79,8 @@ class Report:
     without_gold: int
     silent: float
     accuracy: dict[str, Estimate]
-    confidence: Detector
-    verifiers: dict[str, Detector]
+    confidence: ConfidenceQuality
+    detectors: dict[str, ConfidenceQuality]
     policies: dict[str, dict[str, Estimate]]
     answers: list[Answered]
     match: str = EXACT.name
@@ -97,7 +97,7 @@ class Report:
         }
 
     def columns(self) -> dict[str, list[Any]]:
-        """Return the single answers as a table, with a column `verifier_NAME` for each verifier.
+        """Return the single answers as a table, with a column `detector_NAME` for each detector.
 
         The data's own columns follow; one whose name is taken is called `data_NAME`.
         """
@@ -105,8 +105,8 @@ class Report:
             name: self._column(name)
             for name in ("question", "answer", "right", "decision", "confidence")
         }
-        for name in self.verifiers:
-            table[f"verifier_{name}"] = [answer.verdicts.get(name) for answer in self.answers]
+        for name in self.detectors:
+            table[f"detector_{name}"] = [answer.verdicts.get(name) for answer in self.answers]
         data = evened(self._column("columns"))
         renamed = {name if name not in table else f"data_{name}": data[name] for name in data}
         return table | renamed
@@ -129,24 +129,26 @@ def evaluate(rounds: Iterable[Round], match: Match = EXACT) -> Report:
     draft_right = np.array([answer.draft_right for answer in answers], bool)
     silent = np.array([declines(answer.answer) for answer in answers], bool)
     beliefs = np.array([answer.decision == "belief" for answer in answers], bool)
-    verifiers = dict[str, Detector]()
+    detectors = dict[str, ConfidenceQuality]()
     for name in dict.fromkeys(chain.from_iterable(answer.verdicts for answer in answers)):
-        verifiers[name] = detector([answer.verdicts.get(name) for answer in answers], right)
+        detectors[name] = confidence_quality(
+            [answer.verdicts.get(name) for answer in answers], right
+        )
     return Report(
         questions=len(answers),
         failed=len(with_gold) - len(answers),
         without_gold=len(asked) - len(with_gold),
         silent=float(silent.mean()) if len(answers) else np.nan,
         accuracy={"draft": _accuracy(draft_right), "chosen": _accuracy(right)},
-        confidence=detector([answer.confidence for answer in answers], right),
-        verifiers=verifiers,
+        confidence=confidence_quality([answer.confidence for answer in answers], right),
+        detectors=detectors,
         policies=policies(right, silent, beliefs),
         answers=answers,
         match=match.name,
     )
 
 
-def detector(confidences: Sequence[float | None], right: Bools) -> Detector:
+def confidence_quality(confidences: Sequence[float | None], right: Bools) -> ConfidenceQuality:
     """Measure one confidence for each answer.
 
     One that abstains everywhere has no metrics (NaN), not middling ones.
@@ -158,7 +160,7 @@ def detector(confidences: Sequence[float | None], right: Bools) -> Detector:
         values, right = values[:0], right[:0]
     thresholds, coverage, risk = metrics.risk_coverage(values, right)
     mean, share, count = metrics.reliability(values, right)
-    return Detector(
+    return ConfidenceQuality(
         abstains=float(abstains.mean()) if len(abstains) else np.nan,
         metrics={
             name: interval(partial(metric, values, right), len(values))

@@ -16,7 +16,7 @@ LOWER_IS_BETTER = frozenset(
 INTERVAL_ENDS = (".value", ".low", ".high")  # of the name of a figure that has an interval
 # Parts of a name that the short name leaves out: the run's own decisions and its confidence are
 # the usual subject.
-OWNERS = ("confidence.", "policies.run.", "verifiers.")
+OWNERS = ("confidence.", "policies.run.", "detectors.")
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,13 @@ def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, float | None]]:
         yield name, value
 
 
-def figure_names(verifiers: Iterable[str]) -> set[str]:
-    """Return the names of the figures that an evaluation with these verifiers will have."""
+def figure_names(detectors: Iterable[str]) -> set[str]:
+    """Return the names of the figures that an evaluation with these detectors will have."""
     from selfloop.evaluation.evaluate import evaluate
 
     empty = evaluate([]).plain()
-    by_verifier = dict.fromkeys(verifiers, empty["confidence"])
-    return set(figures(empty | {"verifiers": by_verifier}))
+    by_detector = dict.fromkeys(detectors, empty["confidence"])
+    return set(figures(empty | {"detectors": by_detector}))
 
 
 def refuse_unknown(requirements: Sequence[Requirement], names: Collection[str]) -> None:

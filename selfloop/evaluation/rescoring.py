@@ -1,6 +1,6 @@
-"""Judges and decides a finished run again, with other verifiers or thresholds, from its records.
+"""Judges and decides a finished run again, with other detectors or thresholds, from its records.
 
-The model is opened only if a verifier asks it for something new. The run stays as it is: the result
+The model is opened only if a detector asks it for something new. The run stays as it is: the result
 is a run of its own, which `show`, `eval` and `resume` take like any other.
 """
 
@@ -47,14 +47,14 @@ if TYPE_CHECKING:
 
     from selfloop.errors import RequestError
 
-APPLIED = ("verifiers", "decide", "answer.declines", "plugins", "prompts", "backend")
+APPLIED = ("detectors", "decide", "answer.declines", "plugins", "prompts", "backend")
 # settings that the stored texts were generated with
 GENERATING = ("backend.kind", "prompts.answer", "prompts.critique", "prompts.revise")
 # places in the recipe of inputs that are not read again
 NOT_REDONE = ("ask.", "tuner.")
 REFUSED = (
-    "nothing is generated anew by `rescore`: it applies verifiers, decide, answer.declines, "
-    "plugins, the options of the same backend, and prompts of verifiers. For all else run the "
+    "nothing is generated anew by `rescore`: it applies detectors, decide, answer.declines, "
+    "plugins, the options of the same backend, and prompts of detectors. For all else run the "
     "recipe again: selfloop run"
 )
 
@@ -105,11 +105,11 @@ def _refuse_ignored(overrides: Sequence[str]) -> None:
 
 
 def _refuse_unread(loaded: LoadedRecipe, rendered: Collection[str]) -> None:
-    """Raise RecipeError for a prompt that was set, and that no verifier has used."""
+    """Raise RecipeError for a prompt that was set, and that no detector has used."""
     for override in loaded.source.overrides:
         kind, _, name = key_of(override).partition(".")
         if kind == "prompts" and name not in rendered:
-            raise RecipeError(f"--set {override}: no verifier has used this prompt; {REFUSED}")
+            raise RecipeError(f"--set {override}: no detector has used this prompt; {REFUSED}")
 
 
 def _inputs(loaded: LoadedRecipe, before: Pinned) -> dict[str, Mapping[str, str]]:
@@ -195,7 +195,7 @@ class Unopened:
             self._loaded, "backend", self._loaded.recipe.backend, self._folder
         )
         try:
-            # a StoreError, for it stops the run: a ModelError would be a failure of one verifier
+            # a StoreError, for it stops the run: a ModelError would be a failure of one detector
             otherwise = "use detectors that need no model"
             pinned = asdict(self._info)
             verify_model(pinned, backend.describe().sha256, otherwise, StoreError)

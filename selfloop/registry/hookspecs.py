@@ -11,7 +11,7 @@ recipe picks by name. This is a whole plugin, in a file that a recipe names unde
             return [Verdict("terse", 1.0 if len(c.answer.tokens) < 4 else 0.3) for c in claims]
 
     @hookimpl
-    def selfloop_verifiers():
+    def selfloop_detectors():
         return [Component("terse", Terse, doc="short answers are likelier true")]
 """
 
@@ -54,8 +54,8 @@ class Hooks:
         """Return scorers of questions (`protocols.Scorer`)."""
 
     @hookspec
-    def selfloop_verifiers(self) -> list[Component]:  # type: ignore[empty-body]
-        """Return verifiers (`protocols.Verifier`); `needs` lists the capabilities they need."""
+    def selfloop_detectors(self) -> list[Component]:  # type: ignore[empty-body]
+        """Return detectors (`protocols.Detector`); `needs` lists the capabilities they need."""
 
     @hookspec
     def selfloop_critics(self) -> list[Component]:  # type: ignore[empty-body]

@@ -38,7 +38,7 @@ HOOKS = {
     "backend": "selfloop_backends",
     "source": "selfloop_question_sources",
     "scorer": "selfloop_scorers",
-    "verifier": "selfloop_verifiers",
+    "detector": "selfloop_detectors",
     "critic": "selfloop_critics",
     "demonstrator": "selfloop_demonstrators",
     "tuner": "selfloop_tuners",

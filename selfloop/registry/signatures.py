@@ -13,18 +13,18 @@ from selfloop.protocols import (
     Backend,
     Critic,
     Demonstrator,
+    Detector,
     Observer,
     QuestionSource,
     Scorer,
     Tuner,
-    Verifier,
 )
 
 PROTOCOLS: dict[str, type] = {
     "backend": Backend,
     "source": QuestionSource,
     "scorer": Scorer,
-    "verifier": Verifier,
+    "detector": Detector,
     "critic": Critic,
     "demonstrator": Demonstrator,
     "tuner": Tuner,

@@ -9,11 +9,11 @@ Read in this order:
 
 context.py   RoundContext: the recipe, components and history that the steps of one round share
 batching.py  one batch of requests for all attempts of a step, and log-probabilities of given texts
-claims.py    the answers of an attempt, as claims for critics and verifiers
+claims.py    the answers of an attempt, as claims for critics and detectors
 ask.py       questions of the sources, and their scores
 answer.py    the greedy draft and the samples
 critique.py  the critique, and the revision that follows it
-verify.py    the verdicts of each verifier, which may consult the verifiers before it
+verify.py    the verdicts of each detector, which may consult the detectors before it
 decide.py    belief, declined or undecided
 tune.py      a new adapter
 """

@@ -1,4 +1,4 @@
-"""The step answer: the model's greedy draft, and the samples that all verifiers share."""
+"""The step answer: the model's greedy draft, and the samples that all detectors share."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -16,11 +16,11 @@ from selfloop.records import Attempt, Claim, Failure, Message, Verdict
 from selfloop.storage.recorder import LentBackend, Recorder
 
 EarlierVerdicts = Callable[[Sequence[Claim]], list[tuple[Verdict, ...]]]
-"""Returns the verdicts of all verifiers listed before some component, for each claim."""
+"""Returns the verdicts of all detectors listed before some component, for each claim."""
 
 
 def no_earlier_verdicts(claims: Sequence[Claim]) -> list[tuple[Verdict, ...]]:
-    """Return no verdict for each claim: no verifier is listed before the component."""
+    """Return no verdict for each claim: no detector is listed before the component."""
     return [() for _ in claims]
 
 
@@ -65,7 +65,7 @@ class RoundContext:
 
         The prompt `answer` is the demonstrator's, if the recipe names one. Raises ComponentError.
         """
-        # Verifiers render `answer` for questions of their own: these get examples as well.
+        # Detectors render `answer` for questions of their own: these get examples as well.
         if name == "answer" and self.parts.demonstrator:
             return self.few_shot_prompts([values["question"]])[0]
         return self.recipe_prompt(name, **values)
@@ -92,7 +92,7 @@ class RoundContext:
                 self.seed(),
                 self.past,
             )
-            # Not captured: a caller may be a verifier, whose fault this is not.
+            # Not captured: a caller may be a detector, whose fault this is not.
             prompts = attribute_errors(demonstrator.name, lambda: _show(part, texts, judging))
             self.prompts_by_question |= zip(missing, prompts, strict=True)
         return [self.prompts_by_question[text] for text in questions]
@@ -100,7 +100,7 @@ class RoundContext:
     def judging(
         self, step: str, component: str, earlier_verdicts: EarlierVerdicts = no_earlier_verdicts
     ) -> Judging:
-        """Return the context of a component that works on claims: a verifier or a critic."""
+        """Return the context of a component that works on claims: a detector or a critic."""
         seed = self.seed(step, component)
         lent = LentBackend(self.backend)
         return Judging(lent, self.prompt, earlier_verdicts, seed, self.past)

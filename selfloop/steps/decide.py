@@ -13,7 +13,7 @@ from selfloop.text.nonanswers import BOILERPLATE, REFUSAL, non_answer
 def decide(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Choose between draft and revision, and decide by the confidence of the chosen one.
 
-    The last verifier that does not abstain gives the confidence. Answers that contradict each other
+    The last detector that does not abstain gives the confidence. Answers that contradict each other
     lower it, before it is compared with the thresholds.
     """
     context.start_step("decide", sum(attempt.live for attempt in attempts))
@@ -36,10 +36,10 @@ def decide(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
 def _choose_candidate(context: RoundContext, attempt: Attempt) -> Attempt:
     """Choose between draft and revision, and note the confidence of the chosen one.
 
-    A revision replaces the draft only if it is an answer, and if the last verifier that judged both
+    A revision replaces the draft only if it is an answer, and if the last detector that judged both
     gives it more: a critique is pressure, not a signal (Sharma et al. 2023, arXiv 2310.13548; Huang
     et al. 2023, arXiv 2310.01798). A text that is not an answer is decided here, whatever the
-    verifiers gave it.
+    detectors gave it.
     """
     question = attempt.question.text
     prompt = context.prompts_by_question.get(question)
@@ -63,16 +63,16 @@ def _choose_candidate(context: RoundContext, attempt: Attempt) -> Attempt:
 
 
 def _revision_is_better(attempt: Attempt) -> bool:
-    """Return whether the last verifier that judged both candidates gives the revision more."""
+    """Return whether the last detector that judged both candidates gives the revision more."""
     draft, revision = _confidences(attempt, "draft"), _confidences(attempt, "revision")
-    # Without a verifier that judged both there is nothing to compare, and the draft stays.
+    # Without a detector that judged both there is nothing to compare, and the draft stays.
     judged_both = [name for name in draft if name in revision]
     return bool(judged_both) and revision[judged_both[-1]] > draft[judged_both[-1]]
 
 
 def _confidences(attempt: Attempt, candidate: str) -> dict[str, float]:
-    """Return the confidences of the verifiers that did not abstain, in the recipe's order."""
-    # the order counts: the last verifier decides
+    """Return the confidences of the detectors that did not abstain, in the recipe's order."""
+    # the order counts: the last detector decides
     confidences = attempt.confidences(candidate)
     return {name: value for name, value in confidences.items() if value is not None}
 
@@ -99,5 +99,5 @@ def _decide_one(attempt: Attempt, threshold: float, declined: float) -> Attempt:
 def _why_unjudged(attempt: Attempt) -> str:
     failed = dict.fromkeys(f.component for f in attempt.failures if f.step == "verify")
     if not failed:
-        return "no verifier could tell"
-    return f"no verifier could tell: {' and '.join(failed)} failed"
+        return "no detector could tell"
+    return f"no detector could tell: {' and '.join(failed)} failed"

@@ -1,4 +1,4 @@
-"""The step verify: each verifier judges each answer, and sees the verdicts of those before it."""
+"""The step verify: each detector judges each answer, and sees the verdicts of those before it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,19 +6,19 @@ from functools import partial
 
 from selfloop.config.assembly import NamedComponent
 from selfloop.guard import Failed, capture_each, impossible_failure, validate_record
-from selfloop.protocols import Judging, Verifier
+from selfloop.protocols import Detector, Judging
 from selfloop.records import Attempt, Claim, Failure, Verdict
 from selfloop.steps.claims import claims_of
 from selfloop.steps.context import RoundContext
 
-Verifiers = Sequence[NamedComponent[Verifier]]
-Results = tuple[Verdict | Failure, ...]  # one of each verifier, in the order of the recipe
+Detectors = Sequence[NamedComponent[Detector]]
+Results = tuple[Verdict | Failure, ...]  # one of each detector, in the order of the recipe
 
 
 def verify(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Let each verifier judge each draft, and each revision that is another answer.
+    """Let each detector judge each draft, and each revision that is another answer.
 
-    No verifier sees the critique.
+    No detector sees the critique.
     """
     indices: list[int] = []  # of the attempt of each claim
     claims: list[Claim] = []
@@ -28,9 +28,9 @@ def verify(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
             claims += of_attempt
             indices += [i] * len(of_attempt)
     context.start_step("verify", sum(attempt.live for attempt in attempts))
-    verifiers = context.parts.verifiers
-    context.set_progress(0, len(verifiers) * len(claims), "verdicts")
-    judged = judge(context, verifiers, claims, context.advance_progress)
+    detectors = context.parts.detectors
+    context.set_progress(0, len(detectors) * len(claims), "verdicts")
+    judged = judge(context, detectors, claims, context.advance_progress)
     attempts_judged = list(attempts)
     for i, results in zip(indices, judged, strict=True):
         for result in results:
@@ -46,56 +46,56 @@ def _with_result(attempt: Attempt, result: Verdict | Failure) -> Attempt:
 
 def judge(
     context: RoundContext,
-    verifiers: Verifiers,
+    detectors: Detectors,
     claims: Sequence[Claim],
     on_verdicts: Callable[[int], None] = lambda count: None,
 ) -> list[Results]:
-    """Return the results of all verifiers for each claim.
+    """Return the results of all detectors for each claim.
 
-    They judge one after the other. Each sees the verdicts of the verifiers before it in the claims,
-    and may have these verifiers judge other claims (`EarlierVerifiers`). `on_verdicts` gets the
+    They judge one after the other. Each sees the verdicts of the detectors before it in the claims,
+    and may have these detectors judge other claims (`EarlierDetectors`). `on_verdicts` gets the
     number of verdicts that came.
     """
     results: list[Results] = [() for _ in claims]
-    for position, verifier in enumerate(verifiers):
-        earlier = EarlierVerifiers(context, verifiers[:position])
-        judging = context.judging("verify", verifier.name, earlier)
+    for position, detector in enumerate(detectors):
+        earlier = EarlierDetectors(context, detectors[:position])
+        judging = context.judging("verify", detector.name, earlier)
         seen = [
             replace(claim, verdicts=_verdicts_in(before))
             for claim, before in zip(claims, results, strict=True)
         ]
-        call = partial(_call_verifier, verifier.part, judging)
-        verdicts = capture_each("verify", verifier.name, call, seen, Verdict, context.note_failure)
-        # a verifier that fails on a claim leaves a failure there, and the next one sees no verdict
+        call = partial(_call_detector, detector.part, judging)
+        verdicts = capture_each("verify", detector.name, call, seen, Verdict, context.note_failure)
+        # a detector that fails on a claim leaves a failure there, and the next one sees no verdict
         for i, verdict in enumerate(verdicts):
-            checked = _check_verdict(verifier.name, claims[i], verdict)
+            checked = _check_verdict(detector.name, claims[i], verdict)
             results[i] = (*results[i], checked)
         on_verdicts(len(claims))
     return results
 
 
 @dataclass(frozen=True)
-class EarlierVerifiers:
-    """The verifiers listed before one. It may call them on claims of its own (`Judging.before`).
+class EarlierDetectors:
+    """The detectors listed before one. It may call them on claims of its own (`Judging.before`).
 
-    The call goes through `judge`, so these verifiers may consult those before them in turn. That
+    The call goes through `judge`, so these detectors may consult those before them in turn. That
     ends, for the list gets shorter each time.
     """
 
     context: RoundContext
-    verifiers: Verifiers
+    detectors: Detectors
 
     def __call__(self, claims: Sequence[Claim]) -> list[tuple[Verdict, ...]]:
-        """Return the verdicts on each claim; a verifier that fails gives none."""
+        """Return the verdicts on each claim; a detector that fails gives none."""
         # made by a plugin, so checked before other plugins get them
         valid = [validate_record(claim, Claim) for claim in claims]
-        return [_verdicts_in(results) for results in judge(self.context, self.verifiers, valid)]
+        return [_verdicts_in(results) for results in judge(self.context, self.detectors, valid)]
 
 
-def _call_verifier(
-    verifier: Verifier, judging: Judging, claims: Sequence[Claim]
+def _call_detector(
+    detector: Detector, judging: Judging, claims: Sequence[Claim]
 ) -> Sequence[Verdict] | Mapping[Claim, Verdict]:
-    return verifier.verify(claims, judging)
+    return detector.verify(claims, judging)
 
 
 def _verdicts_in(results: Results) -> tuple[Verdict, ...]:
@@ -103,9 +103,9 @@ def _verdicts_in(results: Results) -> tuple[Verdict, ...]:
 
 
 def _check_verdict(name: str, claim: Claim, verdict: Verdict | Failed) -> Verdict | Failure:
-    """Return the verdict under the verifier's name in the recipe, or the failure in its place."""
+    """Return the verdict under the detector's name in the recipe, or the failure in its place."""
     if isinstance(verdict, Failed):
         return verdict.failure
     if failure := impossible_failure("verify", name, verdict):
         return failure
-    return replace(verdict, verifier=name, candidate=claim.candidate)
+    return replace(verdict, detector=name, candidate=claim.candidate)

@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def calibration(self) -> Path:
-        """Return the weights that the verifier `combined` fitted on this run's own answers."""
+        """Return the weights that the detector `combined` fitted on this run's own answers."""
         return self.path / "calibration.json"
 
     @property
@@ -99,7 +99,7 @@ class RunFolder:
         return self.path / ADAPTERS
 
     def probe(self, name: str) -> Path:
-        """Return the weights of a trained probe, by its verifier's name."""
+        """Return the weights of a trained probe, by its detector's name."""
         return self.path / f"{name}.json"
 
     def tracker_id(self, tracker: str) -> Path:

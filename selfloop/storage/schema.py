@@ -33,4 +33,7 @@ MIGRATIONS = (
         key TEXT PRIMARY KEY, session INTEGER NOT NULL REFERENCES sessions (id),
         step TEXT NOT NULL, data BLOB NOT NULL) STRICT;
     """,
+    """
+    ALTER TABLE verdicts RENAME COLUMN verifier TO detector;
+    """,
 )

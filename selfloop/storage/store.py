@@ -453,7 +453,7 @@ class Store:
             "INSERT INTO attempts VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*asked, *became)
         ).lastrowid
         verdicts = [
-            _row(row_id, v.verifier, v.candidate, v.confidence, v.reason) for v in attempt.verdicts
+            _row(row_id, v.detector, v.candidate, v.confidence, v.reason) for v in attempt.verdicts
         ]
         db.executemany("INSERT INTO verdicts VALUES (?, ?, ?, ?, ?)", verdicts)
         self._save_failures(db, number, row_id, attempt.failures)

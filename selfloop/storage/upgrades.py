@@ -6,7 +6,7 @@ in memory, record by record; one that is opened to be written is upgraded on the
 
 To rename a field or a key, append one entry to `UPGRADES`:
 
-    renaming({"attempt.verdicts.*.verifier": "detector", "recipe.answer.careful": "decline_bias"})
+    renaming({"attempt.verdicts.*.score": "confidence", "recipe.ask.topic": "topics"})
 
 An upgrade must do nothing to a record that has the new form already.
 """
@@ -30,7 +30,7 @@ def renaming(table: Mapping[str, NewName]) -> Upgrade:
     """Return the upgrade that renames keys or values, in the order of the table.
 
     A path begins with the kind of record. `*` is every item of a list. `name=kind` goes on only
-    into a component of that kind: `recipe.verifiers.*=pairs.least`. The new name is a key's, or a
+    into a component of that kind: `recipe.detectors.*=pairs.least`. The new name is a key's, or a
     mapping of a value's names: `{"recipe.ask.sources.*.kind": {"again": "recheck"}}`, which also
     finds a component that is written as its kind alone.
     """
@@ -45,7 +45,9 @@ def renaming(table: Mapping[str, NewName]) -> Upgrade:
 
 
 # Upgrade N takes records of version N to N + 1; append, never edit.
-UPGRADES: tuple[Upgrade, ...] = ()
+UPGRADES: tuple[Upgrade, ...] = (
+    renaming({"attempt.verdicts.*.verifier": "detector", "recipe.verifiers": "detectors"}),
+)
 FIRST_VERSION = 1  # of runs whose database names none
 RECORDS_VERSION = FIRST_VERSION + len(UPGRADES)
 

@@ -1,9 +1,9 @@
 """For plugin authors: a backend without a model, and tests to subclass.
 
-    from selfloop.testing import VerifierContract
+    from selfloop.testing import DetectorContract
 
-    class TestMine(VerifierContract):
-        component = my_plugin.selfloop_verifiers()[0]
+    class TestMine(DetectorContract):
+        component = my_plugin.selfloop_detectors()[0]
 
 Only the subclass needs pytest. Read in this order:
 
@@ -18,12 +18,12 @@ from selfloop.testing.contexts import CLAIMS, asking, attempts, events, judging,
 from selfloop.testing.contract import Contract
 from selfloop.testing.critic import CriticContract
 from selfloop.testing.demonstrator import DemonstratorContract
+from selfloop.testing.detector import DetectorContract
 from selfloop.testing.observer import ObserverContract
 from selfloop.testing.scorer import ScorerContract
 from selfloop.testing.scripted import WORLD, Limited, ScriptedBackend
 from selfloop.testing.source import QuestionSourceContract
 from selfloop.testing.tuner import TunerContract
-from selfloop.testing.verifier import VerifierContract
 
 __all__ = [
     "CLAIMS",
@@ -39,7 +39,7 @@ __all__ = [
     "ScorerContract",
     "ScriptedBackend",
     "TunerContract",
-    "VerifierContract",
+    "DetectorContract",
     "asking",
     "attempts",
     "events",

@@ -26,7 +26,7 @@ from selfloop.testing.scripted import ScriptedBackend
 # A model may write this. It must not act on a terminal, a template or a page.
 HOSTILE = "\x1b[31m{question} %s [bold]\u202e\x00<b>\ud800"
 
-# Claims of every form that a verifier may meet.
+# Claims of every form that a detector may meet.
 CLAIMS = (
     # a plain answer without samples
     Claim(Question("What is the capital of Egypt?", "test"), Completion("Cairo", (1,), (-0.1,))),
@@ -66,7 +66,7 @@ CLAIMS = (
 
 
 def judging(backend: Backend | None = None, prompts: Path | None = None) -> Judging:
-    """Return the context of a verifier, critic or demonstrator.
+    """Return the context of a detector, critic or demonstrator.
 
     `backend` is a scripted one by default; `prompts` is a folder of prompts beside the built-in
     ones.

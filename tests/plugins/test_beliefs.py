@@ -61,7 +61,7 @@ backend: {kind: scripted, script: script.json}
 ask: {questions: 2, sources: [listed], scorers: []}
 answer: {samples: 4}
 critique: none
-verifiers: [agreement]
+detectors: [agreement]
 """
 
 

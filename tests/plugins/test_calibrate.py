@@ -21,12 +21,12 @@ backend: scripted
 ask: {questions: 60, sources: [{kind: file, path: asked.txt}], scorers: []}
 answer: {samples: 4}
 critique: none
-verifiers: [agreement, sequence_probability, {kind: combined, calibration: labels.json}]
+detectors: [agreement, sequence_probability, {kind: combined, calibration: labels.json}]
 """
 
 
 def made(folder: Path, right: list[bool], chances: list[float]) -> None:
-    """Store a run in which `agreement` said `chances`, and another verifier nothing that tells."""
+    """Store a run in which `agreement` said `chances`, and another detector nothing that tells."""
     store = Store(folder, write=True)
     store.begin_session({})
     attempts = [

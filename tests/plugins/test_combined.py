@@ -226,11 +226,11 @@ def test_a_file_that_is_no_calibration_is_refused(
         check(calibration=file)
 
 
-# --- the verifier
+# --- the detector
 
 
 def pool(n: int, noise: float = 0.1) -> tuple[list[Claim], Judging]:
-    """Return claims of known probability, and a verifier before ours that knows it roughly."""
+    """Return claims of known probability, and a detector before ours that knows it roughly."""
     claims = []
     for i in range(n):
         chance = LUCK.random()

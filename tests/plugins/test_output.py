@@ -21,7 +21,7 @@ rounds: 1
 backend: scripted
 ask: {questions: 3, sources: [topics]}
 answer: {samples: 2}
-verifiers: [agreement]
+detectors: [agreement]
 decide: {belief: 0.1, declined: 0}
 """
 ASKED = "questions: 30, sources: [{kind: file, path: asked.jsonl}], scorers: []"
@@ -225,7 +225,7 @@ def test_a_folder_with_a_card_of_another_is_no_earlier_data_set(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("verifier", "file"),
+    ("detector", "file"),
     [
         ("{kind: combined, least: 20}", "calibration.json"),
         ("{kind: question_probe, least: 20}", "question_probe.json"),
@@ -235,10 +235,10 @@ def test_a_folder_with_a_card_of_another_is_no_earlier_data_set(
     "content", ["", "{", "[[1.0", "[]", "[[NaN, 1], [1, 1], [1, 1], [1, 1], [1, 1]]"]
 )
 def test_a_damaged_state_file_stops_the_resumed_run(
-    verifier: str, file: str, content: str, write: Write, selfloop: Selfloop
+    detector: str, file: str, content: str, write: Write, selfloop: Selfloop
 ) -> None:
     pytest.importorskip("scipy")
-    recipe = RECIPE.replace("[agreement]", f"[agreement, meaning_probability, {verifier}]")
+    recipe = RECIPE.replace("[agreement]", f"[agreement, meaning_probability, {detector}]")
     recipe = recipe.replace("questions: 3, sources: [topics]", ASKED)
     asked = [json.dumps({"question": f"Which town is number {n} on the list?"}) for n in range(60)]
     home = write({"r.yaml": recipe, "asked.jsonl": "\n".join(asked)})
@@ -251,7 +251,7 @@ def test_a_damaged_state_file_stops_the_resumed_run(
     whole = (run / file).read_text()
     (run / file).write_text(content)
     said = selfloop("resume", "r")
-    assert said.code == 5 and f"{file} is damaged, and without it the verifier" in said.err
+    assert said.code == 5 and f"{file} is damaged, and without it the detector" in said.err
     (run / file).write_text(whole)
     assert selfloop("resume", "r").code == 0
 

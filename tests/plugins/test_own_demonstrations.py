@@ -370,7 +370,7 @@ RECIPE = """\
 backend: {kind: scripted, script: world.json}
 ask: {questions: 2, sources: [{kind: file, path: asked.jsonl}], scorers: []}
 answer: {samples: 2}
-verifiers: [agreement]
+detectors: [agreement]
 observers: []
 rounds: 1
 """

@@ -19,7 +19,7 @@ from selfloop_plugins.detectors.probes import (
     check,
 )
 from selfloop_plugins.detectors.prompt_stability import PromptStability
-from selfloop_plugins.detectors.prompt_stability import selfloop_verifiers as stability
+from selfloop_plugins.detectors.prompt_stability import selfloop_detectors as stability
 from selfloop_plugins.detectors.rauq import Rauq
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree import DecisionTreeRegressor

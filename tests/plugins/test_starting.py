@@ -201,7 +201,7 @@ def test_a_new_plugin_passes_its_tests_and_runs(kind: str, work: Path, selfloop:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("verdict", "verifier"), ("question", "source"), ("none", "critic")]
+    ("name", "kind"), [("verdict", "detector"), ("question", "source"), ("none", "critic")]
 )
 def test_a_name_that_the_module_uses_itself_passes_too(
     name: str, kind: str, work: Path, selfloop: Selfloop
@@ -215,7 +215,7 @@ def test_the_package_has_a_name_that_pip_takes(work: Path, selfloop: Selfloop) -
     from packaging.requirements import Requirement
 
     for name in ("list_", "_own", "two__three"):
-        selfloop("new", "plugin", name, "--kind", "verifier", "--out", name)
+        selfloop("new", "plugin", name, "--kind", "detector", "--out", name)
         (line,) = [
             line
             for line in (work / name / "pyproject.toml").read_text().splitlines()
@@ -240,7 +240,7 @@ def test_an_installed_plugin_is_found(
     work: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the entry point that pyproject.toml has: what pip makes of it lies on the path."""
-    selfloop("new", "plugin", "found", "--kind", "verifier")
+    selfloop("new", "plugin", "found", "--kind", "detector")
     folder = work / "selfloop-found"
     info = folder / "selfloop_found-0.1.0.dist-info"
     info.mkdir()
@@ -253,7 +253,7 @@ def test_an_installed_plugin_is_found(
     assert selfloop("run", "selfloop-found/recipe.yaml").code == 0
     again = selfloop("new", "plugin", "found", "--kind", "scorer", "--out", "other")
     assert again.err == (
-        "selfloop: a verifier named 'found' is installed already, by the plugin found "
+        "selfloop: a detector named 'found' is installed already, by the plugin found "
         "(selfloop-found 0.1.0). "
         "Choose another name.\n"
     )
@@ -277,7 +277,7 @@ def test_an_installed_plugin_is_found(
         ("\x1b[31mred", "a plugin cannot be called '\N{REPLACEMENT CHARACTER}[31mred'"),
         (
             "agreement",
-            "a verifier named 'agreement' is installed already, by the plugin agreement (selfloop "
+            "a detector named 'agreement' is installed already, by the plugin agreement (selfloop "
             "0",
         ),
         ("beliefs", "a command named 'beliefs' is installed already"),
@@ -286,7 +286,7 @@ def test_an_installed_plugin_is_found(
     ],
 )
 def test_a_name_that_cannot_be(name: str, message: str, work: Path, selfloop: Selfloop) -> None:
-    said = selfloop("new", "plugin", name, "--kind", "verifier")
+    said = selfloop("new", "plugin", name, "--kind", "detector")
     assert (said.code, said.out) == (1, "")
     assert message in said.err
     assert list(work.iterdir()) == []
@@ -295,21 +295,21 @@ def test_a_name_that_cannot_be(name: str, message: str, work: Path, selfloop: Se
 def test_a_plugin_never_replaces_anything(work: Path, selfloop: Selfloop) -> None:
     (work / "selfloop-fresh").mkdir()
     (work / "selfloop-fresh/mine.txt").write_text("mine")
-    said = selfloop("new", "plugin", "fresh", "--kind", "verifier")
+    said = selfloop("new", "plugin", "fresh", "--kind", "detector")
     assert said.code == 1
     assert (
         "selfloop-fresh is there already, and stays as it is. Give another folder with --out."
         in said.err
     )
     assert len(list((work / "selfloop-fresh").iterdir())) == 1
-    assert selfloop("new", "plugin", "fresh", "--kind", "verifier", "--out", "a/b").code == 0
+    assert selfloop("new", "plugin", "fresh", "--kind", "detector", "--out", "a/b").code == 0
     assert (work / "a/b/selfloop_fresh.py").is_file()
 
 
 def test_an_unknown_kind_is_refused(selfloop: Selfloop) -> None:
-    said = selfloop("new", "plugin", "fresh", "--kind", "detector")
+    said = selfloop("new", "plugin", "fresh", "--kind", "oracle")
     assert said.code == 2
-    assert "'detector' is not one of 'verifier', 'source'" in said.err
+    assert "'oracle' is not one of 'detector', 'source'" in said.err
 
 
 # --- recipes

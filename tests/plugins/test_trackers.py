@@ -177,7 +177,7 @@ def test_what_is_no_gate_is_named(text: str, tmp_path: Path) -> None:
 
 def test_a_recipe_is_flat_in_settings(write: Any) -> None:
     folder = write(
-        {"recipe.yaml": "backend: {kind: hf, model: m}\nverifiers: [a, {kind: b, k: 1}]\nseed: 3\n"}
+        {"recipe.yaml": "backend: {kind: hf, model: m}\ndetectors: [a, {kind: b, k: 1}]\nseed: 3\n"}
     )
     found = run_settings(RunStarted("x", str(folder), 1, 0, ModelInfo("M", sha256="ab")))
     assert dict(found) | {"selfloop": ""} == {
@@ -186,7 +186,7 @@ def test_a_recipe_is_flat_in_settings(write: Any) -> None:
         "model.sha256": "ab",
         "backend.kind": "hf",
         "backend.model": "m",
-        "verifiers": '["a", {"kind": "b", "k": 1}]',
+        "detectors": '["a", {"kind": "b", "k": 1}]',
         "seed": 3,
     }
 

@@ -69,7 +69,7 @@ class Known:
 
 
 @hookimpl
-def selfloop_verifiers():
+def selfloop_detectors():
     return [Component("known", Known, doc="every second is right")]
 """
 RECIPE = """
@@ -78,7 +78,7 @@ plugins: [judge.py]
 backend: {{kind: hf, model: {model}, dtype: float32, device: cpu, batch: 16}}
 ask: {{questions: 80, sources: [{{kind: file, path: asked.jsonl}}]}}
 answer: {{samples: 1, max_tokens: 3}}
-verifiers: [{{kind: known, every: 2}}]
+detectors: [{{kind: known, every: 2}}]
 tuner: {{kind: lora, batch: 8, rank: 2, perplexity: 1000}}
 """
 
@@ -134,7 +134,7 @@ def test_it_tunes(run, monkeypatch):
 
 @pytest.mark.parametrize(("every", "right"), [(0, "7"), (1, "59")])
 def test_nothing_believed_and_nothing_declined(run, every, right):
-    (failure,), _ = run("--set", f"verifiers=[{{kind: known, every: {every}}}]")
+    (failure,), _ = run("--set", f"detectors=[{{kind: known, every: {every}}}]")
     assert failure[:3] == ("tune", "lora", "ModelError")
     assert re.match(
         rf"there is too little to learn from: of 6\d answers about {right} are right", failure[3]

@@ -77,7 +77,7 @@ def test_confidence_is_the_expected_value_of_the_scale(
 ) -> None:
     (verdict,) = verdicts(Saying(with_claim, without_claim), "Cairo")
     assert verdict.confidence == pytest.approx(confidence)
-    assert verdict.verifier == "verbalized"
+    assert verdict.detector == "verbalized"
 
 
 def test_the_reason_names_the_expression_that_gains_most() -> None:

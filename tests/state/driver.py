@@ -34,7 +34,7 @@ plugins: [parts.py]
 backend: scripted
 ask: {{questions: {QUESTIONS}, sources: [{{kind: file, path: asked.jsonl}}], scorers: []}}
 answer: {{samples: 3}}
-verifiers:
+detectors:
   - agreement
   - sequence_probability
   - meaning_probability
@@ -111,7 +111,7 @@ def selfloop_observers():
 RECORDS = (
     "SELECT round, position, question, answer, decision, confidence, reason, data FROM attempts "
     "ORDER BY 1, 2",
-    "SELECT a.round, a.position, v.verifier, v.candidate, v.confidence, v.reason FROM verdicts v"
+    "SELECT a.round, a.position, v.detector, v.candidate, v.confidence, v.reason FROM verdicts v"
     " JOIN attempts a ON a.id = v.attempt ORDER BY 1, 2, 3, 4",
     "SELECT key, sample, step, text, data FROM completions ORDER BY 1, 2",
     "SELECT key, step, data FROM readings ORDER BY 1",

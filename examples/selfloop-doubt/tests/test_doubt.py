@@ -5,11 +5,11 @@ import selfloop_doubt
 from selfloop_doubt import Budgeted, Hedging
 
 from selfloop.plugin import Claim, Completion, Question, Request, RequestError, Sampling
-from selfloop.testing import BackendContract, ScriptedBackend, VerifierContract, judging
+from selfloop.testing import BackendContract, DetectorContract, ScriptedBackend, judging
 
 
-class TestHedging(VerifierContract):
-    component = selfloop_doubt.selfloop_verifiers()[0]
+class TestHedging(DetectorContract):
+    component = selfloop_doubt.selfloop_detectors()[0]
 
 
 class TestBudgeted(BackendContract):

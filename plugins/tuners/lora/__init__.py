@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 class Lora(LoraSettings):
     """Train a LoRA adapter that makes the model decline answers that are likely wrong.
 
-    Each question is taught with the probability, as the verifiers estimate it, that its answer is
+    Each question is taught with the probability, as the detectors estimate it, that its answer is
     correct: so likely the model shall answer it, and else decline. The answer itself is learnt from
     the base model's own distribution behind the recipe's prompt (self-distillation), in that prompt
     and in the bare question, so that nothing but declining changes.

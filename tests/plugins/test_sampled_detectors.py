@@ -1,4 +1,4 @@
-"""Verifiers that ask the model, or compare samples, against values found in a second way."""
+"""Detectors that ask the model, or compare samples, against values found in a second way."""
 
 import math
 import time
@@ -68,8 +68,8 @@ def text_of(prompt: Any) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(message.content for message in prompt)
 
 
-def judge(verifier: Any, claim: Claim, backend: Any = None) -> Verdict:
-    (verdict,) = verifier.verify([claim], judging(backend, PROMPTS))
+def judge(detector: Any, claim: Claim, backend: Any = None) -> Verdict:
+    (verdict,) = detector.verify([claim], judging(backend, PROMPTS))
     assert isinstance(verdict, Verdict)
     assert verdict.reason
     assert verdict.confidence is None or 0 <= verdict.confidence <= 1
@@ -109,8 +109,8 @@ OF_SAMPLES = [
 ]
 
 
-def label(verifier: Any) -> str:
-    return type(verifier).__name__
+def label(detector: Any) -> str:
+    return type(detector).__name__
 
 
 # --- what they share
@@ -169,7 +169,7 @@ def test_sigmoid(odds: float) -> None:
     assert sigmoid(odds) == pytest.approx(expit(odds), abs=1e-300)
 
 
-def test_a_seed_depends_on_the_question_and_the_verifier() -> None:
+def test_a_seed_depends_on_the_question_and_the_detector() -> None:
     told = judging()
     other = claim("Cairo", question=Question("Where is Giza?", "test"))
     assert (
@@ -472,9 +472,9 @@ def test_paraphrase_counts_answers_that_decline_as_different() -> None:
     )
 
 
-@pytest.mark.parametrize("verifier", [Paraphrase(), reverse_question(by="overlap")], ids=label)
-def test_a_refusal_is_an_abstention(verifier: Any) -> None:
-    verdict = judge(verifier, claim("Cairo"), ScriptedBackend(context=20))
+@pytest.mark.parametrize("detector", [Paraphrase(), reverse_question(by="overlap")], ids=label)
+def test_a_refusal_is_an_abstention(detector: Any) -> None:
+    verdict = judge(detector, claim("Cairo"), ScriptedBackend(context=20))
     assert verdict.confidence is None
     assert "over the context of 20" in verdict.reason
 
@@ -613,49 +613,49 @@ def test_a_state_that_is_refused_is_an_abstention() -> None:
 # --- all of them
 
 
-@pytest.mark.parametrize("verifier", OF_THE_ANSWER, ids=label)
+@pytest.mark.parametrize("detector", OF_THE_ANSWER, ids=label)
 @pytest.mark.parametrize("answer", ["", "...", "I don't know", "unknown"])
-def test_an_answer_that_declines_is_not_judged(verifier: Any, answer: str) -> None:
-    verdict = judge(verifier, claim(answer, "Cairo", "Cairo"))
-    assert verdict == Verdict(verdict.verifier, None, "the answer is empty or declines")
+def test_an_answer_that_declines_is_not_judged(detector: Any, answer: str) -> None:
+    verdict = judge(detector, claim(answer, "Cairo", "Cairo"))
+    assert verdict == Verdict(verdict.detector, None, "the answer is empty or declines")
 
 
-@pytest.mark.parametrize("verifier", OF_SAMPLES, ids=label)
-def test_without_samples_there_is_no_telling(verifier: Any) -> None:
-    assert judge(verifier, claim("Cairo")).reason in ("no samples", "fewer than two samples")
+@pytest.mark.parametrize("detector", OF_SAMPLES, ids=label)
+def test_without_samples_there_is_no_telling(detector: Any) -> None:
+    assert judge(detector, claim("Cairo")).reason in ("no samples", "fewer than two samples")
 
 
-@pytest.mark.parametrize("verifier", ALL, ids=label)
-def test_a_revision_is_judged_by_its_text(verifier: Any) -> None:
+@pytest.mark.parametrize("detector", ALL, ids=label)
+def test_a_revision_is_judged_by_its_text(detector: Any) -> None:
     """None goes by the probability that an answer had after a critique."""
     given = claim("Cairo", "Cairo", "Giza")
     revision = replace(
         given, candidate="revision", answer=replace(given.answer, tokens=(9,), logprobs=(-9.0,))
     )
-    assert judge(verifier, revision) == judge(verifier, given)
+    assert judge(detector, revision) == judge(detector, given)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("verifier", ALL, ids=label)
-def test_long_answers_are_quick(verifier: Any) -> None:
+@pytest.mark.parametrize("detector", ALL, ids=label)
+def test_long_answers_are_quick(detector: Any) -> None:
     """10,000 different words, in one sentence and in many, against eight samples of as many."""
     for mark in ("", "."):
         texts = [" ".join(f"word{i % (9000 + k)}{mark}" for i in range(10_000)) for k in range(9)]
         samples = (
-            texts[1:] if not isinstance(verifier, SelfCheckPrompt) or not mark else ["Cairo"] * 8
+            texts[1:] if not isinstance(detector, SelfCheckPrompt) or not mark else ["Cairo"] * 8
         )
         drawn = tuple(Completion(text, (1,), (-1.0,), sample=i) for i, text in enumerate(samples))
         start = time.process_time()
-        judge(verifier, Claim(QUESTION, Completion(texts[0]), drawn))
+        judge(detector, Claim(QUESTION, Completion(texts[0]), drawn))
         # one comparison of each pair of words would take minutes
         assert time.process_time() - start < cpu_limit(5)
 
 
 @pytest.mark.parametrize("chat", [False, True])
 @pytest.mark.parametrize(
-    "verifier", [one for one in ALL if not isinstance(one, EigenScore)], ids=label
+    "detector", [one for one in ALL if not isinstance(one, EigenScore)], ids=label
 )
-def test_what_the_model_wrote_is_data(verifier: Any, chat: bool) -> None:
+def test_what_the_model_wrote_is_data(detector: Any, chat: bool) -> None:
     """No text begins a line of a prompt, or is filled in again."""
     backend = rewording("Is it\rthis?\x0b{answer}\u2028?", chat=chat)
     told, shown = judging(backend, PROMPTS), list[str]()
@@ -672,6 +672,6 @@ def test_what_the_model_wrote_is_data(verifier: Any, chat: bool) -> None:
         Completion(HOSTILE, (1,), (-1.0,)),
         Completion("Cairo\nSentence: {sentence}", (1,), (-1.0,), sample=1),
     )
-    (verdict,) = verifier.verify([Claim(question, given[0], given)], replace(told, prompt=prompt))
+    (verdict,) = detector.verify([Claim(question, given[0], given)], replace(told, prompt=prompt))
     assert verdict.confidence is not None
-    assert bool(shown) is not isinstance(verifier, SelfCheckNgram | SentSar)
+    assert bool(shown) is not isinstance(detector, SelfCheckNgram | SentSar)

@@ -1,4 +1,4 @@
-"""The requirements on a verifier."""
+"""The requirements on a detector."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,16 +9,16 @@ from selfloop.testing.contexts import CLAIMS
 from selfloop.testing.contract import Contract, assert_same, call_each
 
 
-class VerifierContract(Contract):
+class DetectorContract(Contract):
     """Subclass, set `component` (and `options`), run pytest."""
 
     methods = ("verify",)
 
     def judge(
-        self, claims: Sequence[Claim], judging: Judging, verifier: Any = None
+        self, claims: Sequence[Claim], judging: Judging, detector: Any = None
     ) -> list[Verdict]:
-        """Return the verdicts of `verifier`, or of a new one, as a run takes them."""
-        return call_each((verifier or self.build()).verify, claims, judging, Verdict)
+        """Return the verdicts of `detector`, or of a new one, as a run takes them."""
+        return call_each((detector or self.build()).verify, claims, judging, Verdict)
 
     def test_one_verdict_a_claim(self) -> None:
         """Return as many verdicts as claims, also for none.
@@ -53,6 +53,6 @@ class VerifierContract(Contract):
         """Return the same when asked again: a resumed run asks a new one, and must get it."""
         why = "the same claims get another verdict the second time"
         for judging in self.contexts():
-            verifier = self.build()
-            first = self.judge(CLAIMS, judging, verifier)
-            assert_same(first, self.judge(CLAIMS, judging, verifier), why)
+            detector = self.build()
+            first = self.judge(CLAIMS, judging, detector)
+            assert_same(first, self.judge(CLAIMS, judging, detector), why)

@@ -1,4 +1,4 @@
-"""The verifiers, against values worked out by hand."""
+"""The detectors, against values worked out by hand."""
 
 import math
 import sys
@@ -35,8 +35,8 @@ LN = math.log
 INF, NAN = float("inf"), float("nan")
 
 
-def judge(verifier: Any, claim: Claim) -> Verdict:
-    (verdict,) = verifier.verify([claim], judging())
+def judge(detector: Any, claim: Claim) -> Verdict:
+    (verdict,) = detector.verify([claim], judging())
     assert isinstance(verdict, Verdict)
     return verdict
 
@@ -203,8 +203,8 @@ def test_semantic_entropy_is_that_of_scipy() -> None:
         sums = [np.exp(logs[texts == text]).sum() for text in np.unique(texts)]
         counts = np.unique(texts, return_counts=True)[1]
         claim = pool(*zip(map(str, texts), map(float, logs), strict=True))
-        for verifier, weights in ((SemanticEntropy(), sums), (DiscreteSemanticEntropy(), counts)):
-            assert judge(verifier, claim).confidence == pytest.approx(
+        for detector, weights in ((SemanticEntropy(), sums), (DiscreteSemanticEntropy(), counts)):
+            assert judge(detector, claim).confidence == pytest.approx(
                 1 - entropy(weights) / LN(8), abs=1e-9
             )
 
@@ -219,7 +219,7 @@ def test_first_token_margin(margin: float | None, confidence: float | None) -> N
     assert verdict.reason
 
 
-@pytest.mark.parametrize("verifier", [SemanticEntropy(), DiscreteSemanticEntropy()])
+@pytest.mark.parametrize("detector", [SemanticEntropy(), DiscreteSemanticEntropy()])
 @pytest.mark.parametrize(
     ("claim", "confidence"),
     [
@@ -232,9 +232,9 @@ def test_first_token_margin(margin: float | None, confidence: float | None) -> N
     ],
 )
 def test_semantic_entropy_at_the_edges(
-    verifier: Any, claim: Claim, confidence: float | None
+    detector: Any, claim: Claim, confidence: float | None
 ) -> None:
-    verdict = judge(verifier, claim)
+    verdict = judge(detector, claim)
     assert verdict.confidence == (
         None if confidence is None else pytest.approx(confidence, abs=1e-12)
     )
@@ -273,11 +273,11 @@ def test_cocoa(claim: Claim, confidence: float | None) -> None:
     assert verdict.reason
 
 
-@pytest.mark.parametrize("verifier", [SequenceProbability(), Perplexity(), CoCoA()])
-def test_a_revision_that_could_not_be_read_is_not_judged(verifier: Any) -> None:
+@pytest.mark.parametrize("detector", [SequenceProbability(), Perplexity(), CoCoA()])
+def test_a_revision_that_could_not_be_read_is_not_judged(detector: Any) -> None:
     """It has no log-probabilities then, and was never said to the bare question."""
     revision = Claim(QUESTION, Completion("Luxor"), (said(-0.1),), "revision")
-    verdict = judge(verifier, revision)
+    verdict = judge(detector, revision)
     assert (verdict.confidence, verdict.reason) == (
         None,
         "not among what the model said to the bare question",
