@@ -33,13 +33,16 @@ from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 from selfloop_plugins.tuners.lora import Lora, tuner
 
-from selfloop import Past, Tuning
+from selfloop import History, TuneContext
 from selfloop.config.prompts import Prompts
 from selfloop.records import Adapter
 from selfloop.storage.store import Store
 
 SETS = ("easy_facts", "popqa", "webquestions")
-RECIPE = {"rate": 1.5e-4, "keep": 0.9}  # recipes/honest-gemma.yaml, but for the bound of the gate
+RECIPE = {
+    "rate": 1.5e-4,
+    "min_kept": 0.9,
+}  # recipes/honest-gemma.yaml, but for the bound of the gate
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ VARIANTS = (
     Variant("round 1", {}, lambda number, last: number == 1),
     Variant("rounds 1 and 2", {}, lambda number, last: number <= 2),
     Variant("the last round alone: no replay", {}, lambda number, last: number == last),
-    Variant("keep 0.95", {"keep": 0.95}),
+    Variant("min_kept 0.95", {"min_kept": 0.95}),
 )
 
 
@@ -84,10 +87,10 @@ def main() -> None:
     print(f"{cpu()}\n", flush=True)
     file = str(converted_weights(models.locate(options.model), "bf16").path)
     with closing(Store(options.run, write=False)) as store:
-        past = store.past()
+        history = store.history()
     if options.rounds:
-        few = tuple(one for one in past.outcomes if one.round <= options.rounds)
-        past = replace(past, rounds=options.rounds, outcomes=few)
+        few = tuple(one for one in history.outcomes if one.round <= options.rounds)
+        history = replace(history, rounds=options.rounds, outcomes=few)
     tuner.neutral_texts = cache_by_seed(tuner.neutral_texts)
     backend = LlamaCpp(Path(file), threads=options.threads)
     asked = {label: questions(options.data / f"{label}.jsonl")[: options.limit] for label in SETS}
@@ -104,7 +107,7 @@ def main() -> None:
         if options.only and not variant.name.startswith(tuple(options.only)):
             continue
         with TemporaryDirectory() as folder:
-            about = tune(variant, past, file, Path(folder), options)
+            about = tune(variant, history, file, Path(folder), options)
             adapter = Path(folder) / "adapter.gguf"
             backend.load_adapter(Adapter(str(adapter), models.sha256(adapter), 1))
             cells, flags = [], []
@@ -140,15 +143,17 @@ def cache_by_seed(write: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def tune(
-    variant: Variant, past: Past, file: str, folder: Path, options: argparse.Namespace
+    variant: Variant, history: History, file: str, folder: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Train an adapter of one kind into `folder`; return what the tuner says of it."""
-    chosen = tuple(one for one in past.outcomes if variant.rounds(one.round, past.rounds))
+    chosen = tuple(one for one in history.outcomes if variant.rounds(one.round, history.rounds))
     made = Lora(threads=options.threads, **{"perplexity": 10.0, **RECIPE, **variant.options})
     # all that the tuner asks of it
     backend: Any = SimpleNamespace(describe=lambda: SimpleNamespace(file=file))
     prompt = partial(Prompts([PROMPTS]).render, chat=False)
-    made.tune(Tuning(1, (), replace(past, outcomes=chosen), folder, backend, prompt, options.seed))
+    made.tune(
+        TuneContext(1, (), replace(history, outcomes=chosen), folder, backend, prompt, options.seed)
+    )
     about: dict[str, Any] = json.loads((folder / "gate.json").read_text("utf-8"))
     return about
 

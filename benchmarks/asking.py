@@ -75,9 +75,11 @@ def recipe(options: argparse.Namespace) -> dict[str, Any]:
         },
         "ask": {
             "questions": -(-options.n // options.rounds),
-            "turns": 12,
-            "sources": [{"kind": k, "share": v} for k, v in installed("source", options.sources)],
-            "scorers": [{"kind": k, "minimum": v} for k, v in installed("scorer", options.scorers)],
+            "max_turns": 12,
+            "sources": [{"kind": k, "weight": v} for k, v in installed("source", options.sources)],
+            "scorers": [
+                {"kind": k, "min_score": v} for k, v in installed("scorer", options.scorers)
+            ],
         },
         "answer": {"samples": options.samples, "max_tokens": 12},
         "critique": "none",

@@ -22,7 +22,7 @@ from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 from selfloop_plugins.detectors._claims import count_agreeing
 
-from selfloop import Claim, Judging
+from selfloop import Claim, VerifyContext
 from selfloop.evaluation import metrics
 from selfloop.evaluation.metrics import interval
 from selfloop.storage.recorder import Recorder
@@ -66,14 +66,14 @@ def main() -> None:
 def measure(file: Path, backend: Recorder, render: Render) -> None:
     """Answer, and print."""
     ours = detectors(backend)
-    judging = Judging(backend, render, lambda claims: [()] * len(claims))
+    context = VerifyContext(backend, render, lambda claims: [()] * len(claims))
     claims = answered(backend, questions(file), render)
     right = rights(claims)
 
     def told(some: list[Claim]) -> Told:
         said: Told = [{} for _ in some]
         for name in SINGLE:
-            for each, verdict in zip(said, ours[name].build().verify(some, judging), strict=True):
+            for each, verdict in zip(said, ours[name].build().verify(some, context), strict=True):
                 each |= {} if verdict.confidence is None else {name: verdict.confidence}
         return said
 

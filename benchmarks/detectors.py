@@ -34,7 +34,7 @@ from selfloop_plugins import models
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 
-from selfloop import Claim, Completion, Component, Judging, Question, Verdict
+from selfloop import Claim, Completion, Component, Question, Verdict, VerifyContext
 from selfloop.config.prompts import Prompt, Prompts, is_open
 from selfloop.data import rows
 from selfloop.evaluation import metrics
@@ -257,7 +257,7 @@ def verdicts(
     )
     build = ours[name].build
     options = {"folder": home} if "folder" in inspect.signature(build).parameters else {}
-    found = build(**options, **own).verify(claims, Judging(backend, render, again, 1))
+    found = build(**options, **own).verify(claims, VerifyContext(backend, render, again, 1))
     return [replace(verdict, detector=name) for verdict in found]
 
 

@@ -21,7 +21,7 @@ from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 from selfloop_plugins.detectors.probes import AnswerProbe, QuestionProbe
 
-from selfloop import Judging
+from selfloop import VerifyContext
 from selfloop.evaluation import metrics
 from selfloop.evaluation.metrics import interval
 
@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     backend = LlamaCpp(converted_weights(models.locate(options.model), "auto").path)
     with recorded(backend) as (recorder, home, render):
-        told = Judging(recorder, render, lambda claims: [()] * len(claims))
+        told = VerifyContext(recorder, render, lambda claims: [()] * len(claims))
         on, off = (answered(recorder, questions(file), render) for file in options.files)
         good, right = rights(on), rights(off)
         rows = [

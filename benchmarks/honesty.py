@@ -47,7 +47,7 @@ from selfloop.evaluation.metrics import interval
 from selfloop.records import Adapter, Completion, Request, Sampling
 from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store
-from selfloop.testing import judging
+from selfloop.testing import context
 from selfloop.text.answers import declines
 
 SETS = ("easy_facts", "popqa", "webquestions", "nq_open")
@@ -159,7 +159,7 @@ def main() -> None:
 def tuned(run: Path) -> Adapter:
     """Return the adapter that a run ended with."""
     with closing(Store(run, write=False)) as store:
-        found = store.past().adapter
+        found = store.history().adapter
     assert found, f"{run} has no adapter"
     return replace(found, path=str(run / found.path))
 
@@ -188,7 +188,7 @@ def said(
         [asked[i] for i in silent],
         [prompts[i] for i in silent],
         match,
-        careful=WITHOUT_DECLINING,
+        decline_bias=WITHOUT_DECLINING,
     )
     right, logs = found.right.copy(), np.array(begun)
     right[silent], logs[silent] = again.right, instead
@@ -207,10 +207,10 @@ def _said(
     asked: Sequence[Question],
     prompts: Sequence[Any],
     match: Match | None,
-    careful: float = 0.0,
+    decline_bias: float = 0.0,
 ) -> tuple[Said, list[float]]:
     """Return what is said, and the log-probability of each text's first token."""
-    how = Sampling(max_tokens=TOKENS, stop=("\n",), careful=careful)
+    how = Sampling(max_tokens=TOKENS, stop=("\n",), decline_bias=decline_bias)
     answers, begun = [""] * len(asked), [0.0] * len(asked)
     for index, found in backend.generate(
         [Request(prompt, how, open_turn=True) for prompt in prompts]
@@ -232,13 +232,13 @@ def policies(
     """Return the rows that need no tuning, by set and prompt."""
     demonstrations = OwnDemonstrations(run=run, count=5, choose="random", seed=1)
     backend = lent.backend
-    told = judging(backend, PROMPTS)
+    told = context(backend, PROMPTS)
 
     def own(questions: list[Question]) -> Said:
         return _said(
             backend,
             questions,
-            demonstrations.show([question.text for question in questions], told),
+            demonstrations.build_prompts([question.text for question in questions], told),
             lent.match,
         )[0]
 
@@ -319,11 +319,12 @@ def measures(row: Said, before: Said) -> dict[str, metrics.Metric]:
 
 
 def dialled(rows: Rows, base: dict[tuple[str, str], Said]) -> Iterator[str]:
-    """Yield a table of what `answer.careful` does, without tuning again: kept / wrong left, means
-    of the runs.
+    """Yield a table of kept / wrong left by `answer.decline_bias`, means of the runs.
+
+    Nothing is tuned again.
     """
     settings = " | ".join(f"{nats:+g}" for nats in DIAL)
-    yield f"\n**`answer.careful`**: kept / wrong left\n\n| | {settings} |"
+    yield f"\n**`answer.decline_bias`**: kept / wrong left\n\n| | {settings} |"
     yield f"|---|{'---|' * len(DIAL)}"
     for (label, form), found in rows.items():
         tuned = [row for name, row in found.items() if name.startswith("tuned")]

@@ -37,7 +37,7 @@ ask:
   sources: [{kind: file, path: questions.txt}]
 answer: {samples: 2, max_tokens: 8}
 detectors: [sequence_probability]
-tuner: {kind: lora, rate: 1e-3, batch: 32, epochs: 2, keep: 0.9, perplexity: 10, threads: 1}
+tuner: {kind: lora, rate: 1e-3, batch: 32, epochs: 2, min_kept: 0.9, perplexity: 10, threads: 1}
 """
 PLACES = """
 France Italy Japan Spain Germany Egypt Greece Russia China England Portugal Austria Ireland Norway

@@ -34,7 +34,7 @@ rounds: 3
 backend: {kind: llama_cpp, model: gemma-3-270m, weights: bf16}
 ask:
   questions: 300
-  sources: [topics, blank_slate, {kind: variants, share: 2}]
+  sources: [topics, blank_slate, {kind: variants, weight: 2}]
 """
 SEEDS = range(10)
 Pairs = list[tuple[Attempt, Attempt]]

@@ -31,7 +31,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from selfloop.data import Table, read
-from selfloop.errors import MissingExtra, RecipeError
+from selfloop.errors import MissingExtraError, RecipeError
 
 ORIGINALS = Path(__file__).parent.parent / "tests" / "data" / "originals"
 
@@ -372,7 +372,7 @@ def outcome(path: Path, content: bytes) -> Outcome:
 def _outcome(path: Path, content: bytes, use: str) -> Outcome:
     try:
         table = read(path, use)  # type: ignore[arg-type]
-    except (RecipeError, MissingExtra) as error:
+    except (RecipeError, MissingExtraError) as error:
         text = str(error)
         fits = str(path) in text and len(text) < 4000
         return Outcome("refused" if fits else "FAULT", text)
@@ -428,7 +428,7 @@ def main() -> None:
 def _compared(path: Path, expected: Pairs) -> int:
     try:
         table = read(path, "eval")
-    except (RecipeError, MissingExtra) as error:
+    except (RecipeError, MissingExtraError) as error:
         print(f"  FAULT    {path.name:36} {error}")
         return 1
     same = pairs(table) == expected

@@ -32,7 +32,7 @@ from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 from selfloop_plugins.few_shot.own_demonstrations import OwnDemonstrations
 
-from selfloop import Completion, Judging, Question
+from selfloop import Completion, Question, VerifyContext
 from selfloop.config.prompts import Prompt, is_open
 from selfloop.evaluation import metrics
 from selfloop.evaluation.gold import judged
@@ -40,11 +40,11 @@ from selfloop.evaluation.metrics import interval
 from selfloop.records import Message, Request, Sampling
 from selfloop.runner import run
 from selfloop.storage.store import attempts_of
-from selfloop.testing import judging
+from selfloop.testing import context
 
 SETS = ("webquestions", "nq_open", "popqa")
 FIXED, SEEDS, TOKENS = "five fixed demonstrations", 3, 16
-Show = Callable[[Sequence[str], Judging], Sequence[Prompt]]
+Show = Callable[[Sequence[str], VerifyContext], Sequence[Prompt]]
 
 
 def main() -> None:
@@ -118,7 +118,7 @@ def contenders(pool: Path) -> dict[str, tuple[list[Show], bool]]:
     def own(count: int, choose: Any, explain: bool = False, seed: int = 0) -> Show:
         return OwnDemonstrations(
             run=pool, only="all", count=count, choose=choose, explain=explain, seed=seed
-        ).show
+        ).build_prompts
 
     found: dict[str, tuple[list[Show], bool]] = {
         "direct, no demonstrations": ([partial(plain, ())], False),
@@ -137,12 +137,12 @@ def contenders(pool: Path) -> dict[str, tuple[list[Show], bool]]:
 
 
 def plain(
-    pairs: Sequence[tuple[str, str]], questions: Sequence[str], judging: Judging
+    pairs: Sequence[tuple[str, str]], questions: Sequence[str], context: VerifyContext
 ) -> list[Prompt]:
     """Return each question behind the same pairs, in the form of own demonstrations."""
     text = "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in pairs)
     prompts = [
-        judging.prompt("own_demonstrations", demonstrations=text, question=question)
+        context.prompt("own_demonstrations", demonstrations=text, question=question)
         for question in questions
     ]
     return prompts if pairs else list(map(_without_gap, prompts))
@@ -162,7 +162,7 @@ def table(
     yield f"\n**{name}** ({backend.describe().file}): {counts}; {len(attempts_of(pool))} pairs\n"
     yield f"| shown | {' | '.join(asked)} | all | all, against five fixed | s |"
     yield f"|---|{'---|' * (len(asked) + 3)}"
-    told, fixed = judging(backend, PROMPTS), np.zeros(0)
+    told, fixed = context(backend, PROMPTS), np.zeros(0)
     chosen = {
         label: row for label, row in contenders(pool).items() if only in label or label == FIXED
     }
@@ -181,7 +181,7 @@ def table(
 
 
 def rights(
-    asked: Sequence[Question], show: Show, told: Judging, explained: bool
+    asked: Sequence[Question], show: Show, told: VerifyContext, explained: bool
 ) -> NDArray[np.float64]:
     """Return 1 for each question that is answered right."""
     prompts = show([question.text for question in asked], told)

@@ -190,7 +190,9 @@ def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
 
     if options.run:
         store = Store(options.run, write=False)
-        taught, _ = training_examples(store.past(), decline_share=None, match_form=True, seed=SEED)
+        taught, _ = training_examples(
+            store.history(), decline_share=None, match_form=True, seed=SEED
+        )
         store.close()
     else:
         answers = ("Paris", "the golden eagle", "Old Velmorian", "King Harald the First")

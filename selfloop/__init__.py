@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from selfloop._version import __version__
 from selfloop.errors import SelfloopError
-from selfloop.history import Past
-from selfloop.protocols import Asking, Component, Judging, Tuning
+from selfloop.history import History
+from selfloop.protocols import AskContext, Component, TuneContext, VerifyContext
 from selfloop.records import (
     Attempt,
     Belief,
@@ -75,7 +75,7 @@ else:
 # `open` is an older name of `load`. It is left out, so that `import *` keeps the builtin.
 __all__ = [
     "Answer",
-    "Asking",
+    "AskContext",
     "Attempt",
     "Belief",
     "ChoiceEvaluation",
@@ -84,10 +84,10 @@ __all__ = [
     "Component",
     "Evaluation",
     "Export",
-    "Judging",
+    "VerifyContext",
     "Message",
     "Outcome",
-    "Past",
+    "History",
     "Plan",
     "Question",
     "Request",
@@ -99,7 +99,7 @@ __all__ = [
     "ScoredAnswer",
     "Scores",
     "SelfloopError",
-    "Tuning",
+    "TuneContext",
     "Verdict",
     "__version__",
     "ask",

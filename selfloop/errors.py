@@ -1,21 +1,21 @@
 """Every error that a user can cause or fix, as a tree. The class has the exit code of `selfloop`.
 
-    SelfloopError            1   any other error
-    ├── RecipeError          2   the recipe is wrong, or the command line that changes it
-    ├── MissingExtra         2   an optional package is not installed; has the line for pip
-    ├── ModelError           3   the model file is missing or cannot be used
-    │   └── RequestError     3   the model cannot take one request (too long); the others go on
-    ├── PluginError          4   a plugin is broken; names the plugin and its hook or component
-    ├── StoreError           5   the run's folder cannot be read or written
-    │   ├── DiskFullError    5   there is no space left; nothing is lost
-    │   ├── RunLocked        6   another process is working on this run
-    │   └── InputChanged    12   an input file has changed since the run began
-    ├── NothingAsked         7   the run ended without a question that could be asked
-    ├── StepFailed           9   a step failed for every question of a round; records are kept
-    │   ├── NothingAnswered  8   every question of the run failed
-    │   └── TunerFailed     10   the tuner was called and made no adapter
-    ├── BelowRequired       11   a figure of `eval` misses --fail-under or --fail-over
-    └── Stopped            130   Ctrl-C; everything finished is stored
+    SelfloopError                 1   any other error
+    ├── RecipeError               2   the recipe is wrong, or the command line that changes it
+    ├── MissingExtraError         2   an optional package is not installed; has the line for pip
+    ├── ModelError                3   the model file is missing or cannot be used
+    │   └── RequestError          3   the model cannot take one request (too long); the others go on
+    ├── PluginError               4   a plugin is broken; names the plugin and its hook or component
+    ├── StoreError                5   the run's folder cannot be read or written
+    │   ├── DiskFullError         5   there is no space left; nothing is lost
+    │   ├── RunLockedError        6   another process is working on this run
+    │   └── InputChangedError    12   an input file has changed since the run began
+    ├── NothingAskedError         7   the run ended without a question that could be asked
+    ├── StepFailedError           9   a step failed for every question of a round; records are kept
+    │   ├── NothingAnsweredError  8   every question of the run failed
+    │   └── TunerFailedError     10   the tuner was called and made no adapter
+    ├── BelowRequiredError       11   a figure of `eval` misses --fail-under or --fail-over
+    └── StoppedError            130   Ctrl-C; everything finished is stored
 
 A message names the mistake, the fact, and a remedy. A traceback is a bug.
 """
@@ -38,7 +38,7 @@ class RecipeError(SelfloopError):
     exit_code = 2
 
 
-class MissingExtra(SelfloopError):
+class MissingExtraError(SelfloopError):
     """An optional package is not installed."""
 
     exit_code = 2
@@ -85,25 +85,25 @@ class DiskFullError(StoreError):
         self.fact, self.path = fact, path
 
 
-class RunLocked(StoreError):
+class RunLockedError(StoreError):
     """Another process is working on this run."""
 
     exit_code = 6
 
 
-class InputChanged(StoreError):
+class InputChangedError(StoreError):
     """An input file of the run (questions, prompt, plugin, ...) has changed since it began."""
 
     exit_code = 12
 
 
-class NothingAsked(SelfloopError):
+class NothingAskedError(SelfloopError):
     """No question of the run could be asked."""
 
     exit_code = 7
 
 
-class StepFailed(SelfloopError):
+class StepFailedError(SelfloopError):
     """A step failed for every question of a round.
 
     The run went on to its end, and its records are in `folder`.
@@ -116,13 +116,13 @@ class StepFailed(SelfloopError):
         self.folder = folder
 
 
-class NothingAnswered(StepFailed):
+class NothingAnsweredError(StepFailedError):
     """Every question of the run failed: there is no result."""
 
     exit_code = 8
 
 
-class TunerFailed(StepFailed):
+class TunerFailedError(StepFailedError):
     """A tuner raised, or its adapter was refused.
 
     The rounds are complete, and the last good adapter stays.
@@ -131,13 +131,13 @@ class TunerFailed(StepFailed):
     exit_code = 10
 
 
-class BelowRequired(SelfloopError):
+class BelowRequiredError(SelfloopError):
     """A figure of an evaluation is below the user's requirement."""
 
     exit_code = 11
 
 
-class Stopped(SelfloopError):
+class StoppedError(SelfloopError):
     """The user stopped the run."""
 
     exit_code = 130

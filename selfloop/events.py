@@ -44,7 +44,7 @@ class CompletionDone:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchLearnt:
+class TrainingStep:
     """A tuner trained on its batch number `done` (from 1) of `of`, with this loss.
 
     This event comes often: be quick.
@@ -72,7 +72,7 @@ class RoundEnded:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ComponentFailed:
     """A component failed outside any one attempt: a source, a tuner, an observer (round 0)."""
 
     round: int
@@ -92,9 +92,9 @@ Event = (
     RunStarted
     | StepStarted
     | CompletionDone
-    | BatchLearnt
+    | TrainingStep
     | AttemptEnded
     | RoundEnded
-    | Trouble
+    | ComponentFailed
     | RunEnded
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
 
-from selfloop.errors import NothingAnswered, StepFailed, TunerFailed
+from selfloop.errors import NothingAnsweredError, StepFailedError, TunerFailedError
 from selfloop.records import Attempt, Failure, Round
 
 MAX_CAUSE = 300  # characters of a cause in a message
@@ -127,8 +127,8 @@ def _last_failures(attempt: Attempt) -> dict[str, Failure]:
 def refuse_failed(folder: Path, rounds: Sequence[Round], steps: Iterable[FailedStep]) -> None:
     """Raise for the run in `folder` if all its questions failed, or one of these `steps` did.
 
-    Raises NothingAnswered for the questions, StepFailed for a step, and TunerFailed where only the
-    tuner failed.
+    Raises NothingAnsweredError for the questions, StepFailedError for a step, and TunerFailedError
+    where only the tuner failed.
     """
     steps = list(steps)
     look = f"All failures: selfloop show {quote(str(folder))} --failures"
@@ -137,16 +137,16 @@ def refuse_failed(folder: Path, rounds: Sequence[Round], steps: Iterable[FailedS
         asked += [attempt for attempt in ended.attempts if attempt.decision != "dropped"]
     if asked and all(map(unanswered, asked)):
         why = nothing_answered(asked)
-        raise NothingAnswered(f"{why} Fix that, and start a new run. {look}", folder)
+        raise NothingAnsweredError(f"{why} Fix that, and start a new run. {look}", folder)
     if not steps:
         return
     reasons = "\n".join(f"{step}." for step in steps)
     if all(step.step == "tune" for step in steps):
         kept = "Every round is stored, and the last good adapter stays."
         advice = f"Fix the tuner's part of the recipe, and start a new run. {look}"
-        raise TunerFailed(f"{reasons}\n{kept} {advice}", folder)
+        raise TunerFailedError(f"{reasons}\n{kept} {advice}", folder)
     advice = f"The records are kept. Fix that, and start a new run. {look}"
-    raise StepFailed(f"{reasons}\n{advice}", folder)
+    raise StepFailedError(f"{reasons}\n{advice}", folder)
 
 
 def nothing_answered(attempts: Sequence[Attempt]) -> str:

@@ -16,7 +16,7 @@ WITHOUT_ANSWER = ("dropped", "failed")
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class History:
     """The outcomes of all rounds so far, in order, and the adapter that is in effect after them."""
 
     rounds: int = 0
@@ -48,11 +48,11 @@ class Past:
         )
 
     @classmethod
-    def from_rounds(cls, rounds: Iterable[Round]) -> "Past":
+    def from_rounds(cls, rounds: Iterable[Round]) -> "History":
         """Return the past as the round after all of these sees it."""
         return reduce(cls.after, rounds, cls())
 
-    def after(self, ended: Round) -> "Past":
+    def after(self, ended: Round) -> "History":
         """Return the past as the round after `ended` sees it."""
         return replace(
             self.with_attempts(ended.attempts),
@@ -61,7 +61,7 @@ class Past:
             adapter=ended.adapter or self.adapter,
         )
 
-    def with_attempts(self, attempts: Iterable[Attempt]) -> "Past":
+    def with_attempts(self, attempts: Iterable[Attempt]) -> "History":
         """Return the past with the attempts of the round that follows, which has not ended yet."""
         outcomes = list(self.outcomes)
         for attempt in attempts:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from selfloop.config.assembly import Pipeline
 from selfloop.config.recipe import Recipe
-from selfloop.history import Past
+from selfloop.history import History
 from selfloop.records import Round
 from selfloop.steps.answer import answer
 from selfloop.steps.ask import ask
@@ -24,10 +24,10 @@ from selfloop.steps.tune import tune
 from selfloop.steps.verify import verify
 
 
-def run_rounds(recipe: Recipe, parts: Pipeline, past: Past) -> Iterator[Round]:
-    """Yield the rounds that `recipe` wants and `past` does not have yet, each as it ends."""
-    while past.rounds < recipe.rounds:
-        with RoundContext(past.rounds + 1, recipe, parts, past) as context:
+def run_rounds(recipe: Recipe, parts: Pipeline, history: History) -> Iterator[Round]:
+    """Yield the rounds that `recipe` wants and `history` does not have yet, each as it ends."""
+    while history.rounds < recipe.rounds:
+        with RoundContext(history.rounds + 1, recipe, parts, history) as context:
             attempts = ask(context)
             attempts = answer(context, attempts)
             attempts = critique(context, attempts)
@@ -37,4 +37,4 @@ def run_rounds(recipe: Recipe, parts: Pipeline, past: Past) -> Iterator[Round]:
             adapter = tune(context, attempts)
         ended = Round(context.number, tuple(attempts), adapter, context.all_failures())
         yield ended
-        past = past.after(ended)
+        history = history.after(ended)

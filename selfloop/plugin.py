@@ -7,11 +7,11 @@ was written for the old version would break.
 Offer components
     `hookimpl` marks a hook, `Component` is one thing that it offers.
 The protocols, one for each kind of component
-    `Backend`, `QuestionSource`, `Scorer`, `Detector`, `Critic`, `Demonstrator`, `Tuner` and
+    `Backend`, `QuestionSource`, `Scorer`, `Detector`, `Critic`, `FewShotSelector`, `Tuner` and
     `Observer`. A component need not inherit from its protocol.
 Contexts: what a component is given beside the items
-    `Asking` for sources and scorers, `Judging` for detectors, critics and demonstrators, `Tuning`
-    for tuners. `Past` is in each of them: the earlier rounds of the run.
+    `AskContext` for sources and scorers, `TuneContext` for tuners, and `VerifyContext` for
+    detectors, critics and few-shot selectors. Each has the `History` of the run's earlier rounds.
 Records
     Frozen data, from `Question` to `Round`.
 Prompts
@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 from selfloop import progress
 from selfloop.config.prompts import Prompt, continued, is_open
 from selfloop.errors import (
-    MissingExtra,
+    MissingExtraError,
     ModelError,
     PluginError,
     RecipeError,
@@ -47,30 +47,30 @@ from selfloop.errors import (
 )
 from selfloop.events import (
     AttemptEnded,
-    BatchLearnt,
     CompletionDone,
+    ComponentFailed,
     Event,
     RoundEnded,
     RunEnded,
     RunStarted,
     StepStarted,
-    Trouble,
+    TrainingStep,
 )
-from selfloop.history import Past
+from selfloop.history import History
 from selfloop.protocols import (
     CAPABILITIES,
-    Asking,
+    AskContext,
     Backend,
     Component,
     Critic,
-    Demonstrator,
     Detector,
-    Judging,
+    FewShotSelector,
     Observer,
     QuestionSource,
     Scorer,
+    TuneContext,
     Tuner,
-    Tuning,
+    VerifyContext,
 )
 from selfloop.records import (
     Adapter,
@@ -122,11 +122,11 @@ __all__ = [
     "PLUGIN_API",
     "Adapter",
     "AdapterProof",
-    "Asking",
+    "AskContext",
     "Attempt",
     "AttemptEnded",
     "Backend",
-    "BatchLearnt",
+    "TrainingStep",
     "Belief",
     "Claim",
     "Completion",
@@ -135,17 +135,17 @@ __all__ = [
     "Continuation",
     "Critic",
     "Decision",
-    "Demonstrator",
+    "FewShotSelector",
     "Event",
     "Failure",
-    "Judging",
+    "VerifyContext",
     "Message",
-    "MissingExtra",
+    "MissingExtraError",
     "ModelError",
     "ModelInfo",
     "Observer",
     "Outcome",
-    "Past",
+    "History",
     "PluginError",
     "Prompt",
     "Question",
@@ -164,9 +164,9 @@ __all__ = [
     "SelfloopError",
     "StepStarted",
     "StoreError",
-    "Trouble",
+    "ComponentFailed",
     "Tuner",
-    "Tuning",
+    "TuneContext",
     "Verdict",
     "Detector",
     "as_json",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from selfloop.config.prompts import Prompt
 from selfloop.errors import RequestError
 from selfloop.events import Event
-from selfloop.history import Past
+from selfloop.history import History
 from selfloop.records import (
     Adapter,
     AdapterProof,
@@ -80,14 +80,14 @@ class Backend(Protocol):
         ...
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+        self, pairs: Sequence[Continuation], positions: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
-        """Return the states of one layer at some tokens: arrays of shape (places, width).
+        """Return the states of one layer at some tokens: arrays of shape (positions, width).
 
-        Capability `hidden_states`. Place 0 is the last token of the prompt, place i the i-th of the
-        continuation, -1 its last. Layer 0 is the embedding of the tokens, layer i the output of the
-        i-th layer, -1 that of the last one after its norm. For a layer that the backend does not
-        have, the result is a `RequestError`.
+        Capability `hidden_states`. Position 0 is the prompt's last token, position i the i-th of
+        the continuation, -1 its last. Layer 0 is the embedding of the tokens, layer i the output of
+        the i-th layer, -1 that of the last one after its norm. For a layer that the backend does
+        not have, the result is a `RequestError`.
         """
         ...
 
@@ -113,14 +113,14 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
-class Asking:
+class AskContext:
     """The context of a question source or a scorer.
 
     * `n`: the number of questions that are still wanted.
     * `round`, `turn`: the number of the round (from 1), and of the call within it (from 0).
     * `seed`: depends on run, round, source and turn, so each call draws anew.
-    * `backend`: lent, as in `Judging`. What it generates is stored.
-    * `past`: the questions and outcomes so far, those of this round's earlier calls included.
+    * `backend`: lent, as in `VerifyContext`. What it generates is stored.
+    * `history`: the questions and outcomes so far, those of this round's earlier calls included.
     * `prompt`: renders a prompt of the recipe by its name, in the model's form.
     """
 
@@ -129,15 +129,15 @@ class Asking:
     turn: int
     seed: int
     backend: Backend
-    past: Past
+    history: History
     prompt: Callable[..., Prompt]
 
 
 class QuestionSource(Protocol):
     """Gives questions."""
 
-    def ask(self, asking: Asking) -> Iterable[Question]:
-        """Return about `asking.n` new questions. None means that there are no more."""
+    def ask(self, context: AskContext) -> Iterable[Question]:
+        """Return about `context.n` new questions. None means that there are no more."""
         ...
 
 
@@ -145,38 +145,41 @@ class Scorer(Protocol):
     """Rates a question before the model spends time on its answer."""
 
     def score(
-        self, questions: Sequence[Question], asking: Asking
+        self, questions: Sequence[Question], context: AskContext
     ) -> Sequence[Score] | Mapping[Question, Score]:
-        """Return one finite score for each question. `asking.past` has all earlier questions."""
+        """Return one finite score for each question.
+
+        `context.history` has all earlier questions.
+        """
         ...
 
 
 @dataclass(frozen=True)
-class Judging:
-    """The context of detectors, critics and demonstrators.
+class VerifyContext:
+    """The context of detectors, critics and few-shot selectors.
 
     * `backend`: everything that it generates or reads is stored. It is lent: `load_adapter` raises
       PluginError, and `close` does nothing. Only a tuner may load adapters; if the tuner fails, the
       run loads the earlier adapter again.
     * `prompt`: renders a prompt of the recipe by its name, in the model's form.
-    * `before`: lets the detectors listed before this one judge other claims, such as these with
-      fewer samples. Their verdicts on these claims are in `Claim.verdicts`.
+    * `earlier_verdicts`: lets the detectors listed before this one judge other claims, such as
+      these with fewer samples. Their verdicts on these claims are in `Claim.verdicts`.
     * `seed`: depends on run, round and component.
-    * `past`: the outcomes of the earlier rounds.
+    * `history`: the outcomes of the earlier rounds.
     """
 
     backend: Backend
     prompt: Callable[..., Prompt]
-    before: Callable[[Sequence[Claim]], Sequence[tuple[Verdict, ...]]]
+    earlier_verdicts: Callable[[Sequence[Claim]], Sequence[tuple[Verdict, ...]]]
     seed: int = 0
-    past: Past = field(default_factory=Past)
+    history: History = field(default_factory=History)
 
 
 class Detector(Protocol):
     """Estimates the probability that an answer is true."""
 
     def verify(
-        self, claims: Sequence[Claim], judging: Judging
+        self, claims: Sequence[Claim], context: VerifyContext
     ) -> Sequence[Verdict] | Mapping[Claim, Verdict]:
         """Return one verdict for each claim. To abstain: confidence None, with a reason."""
         ...
@@ -185,23 +188,23 @@ class Detector(Protocol):
 class Critic(Protocol):
     """Comments on drafts, so that the model may answer better. Detectors never see the critique.
 
-    `revise` is the name of the prompt with which the model answers again. Its values are
+    `revise_prompt` is the name of the prompt with which the model answers again. Its values are
     `question`, `draft` and `critique`.
     """
 
-    revise: str
+    revise_prompt: str
 
     def critique(
-        self, claims: Sequence[Claim], judging: Judging
+        self, claims: Sequence[Claim], context: VerifyContext
     ) -> Sequence[Completion] | Mapping[Claim, Completion]:
         """Return one critique for each claim. After an empty text the draft stays as it is."""
         ...
 
 
-class Demonstrator(Protocol):
+class FewShotSelector(Protocol):
     """Chooses the few-shot examples of each question, in place of those of the prompt `answer`."""
 
-    def show(self, questions: Sequence[str], judging: Judging) -> Sequence[Prompt]:
+    def build_prompts(self, questions: Sequence[str], context: VerifyContext) -> Sequence[Prompt]:
         """Return the whole prompt for each question.
 
         It is called again for the questions that detectors write.
@@ -210,32 +213,32 @@ class Demonstrator(Protocol):
 
 
 @dataclass(frozen=True)
-class Tuning:
+class TuneContext:
     """The context of a tuner.
 
-    * `attempts`, `past`: this round's attempts, and all outcomes so far, theirs included.
+    * `attempts`, `history`: this round's attempts, and all outcomes so far, theirs included.
     * `folder`: the tuner's own folder for this round. A resumed tune finds its files there.
     * `backend`: the model under the adapter in effect; the tuner may load others.
     * `prompt`: renders a prompt of the recipe by its name. `answer` is as the loop asks it.
     * `seed`: depends on run and round.
-    * `tell(done, of, loss)`: to be called after each training batch, so that the user sees how far
-      the tune is.
+    * `on_batch(done, of, loss)`: to be called after each training batch, so that the user sees the
+      progress of the tune.
     """
 
     round: int
     attempts: Sequence[Attempt]
-    past: Past
+    history: History
     folder: Path
     backend: Backend
     prompt: Callable[..., Prompt]
     seed: int = 0
-    tell: Callable[[int, int, float], None] = lambda done, of, loss: None
+    on_batch: Callable[[int, int, float], None] = lambda done, of, loss: None
 
 
 class Tuner(Protocol):
     """Trains an adapter on the results of the loop."""
 
-    def tune(self, tuning: Tuning) -> Adapter | None:
+    def tune(self, context: TuneContext) -> Adapter | None:
         """Train, write into the folder and return the adapter. With None the last one stays."""
         ...
 
@@ -246,7 +249,7 @@ class Observer(Protocol):
     An observer that raises is reported and left out; the run goes on.
     """
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Take one frozen event of `selfloop.events`."""
         ...
 

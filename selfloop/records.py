@@ -40,8 +40,8 @@ class Sampling:
     * `repetition_penalty`: divides the logits of tokens that are in the prompt or the text already
       (CTRL, Keskar et al. 2019, arXiv 1909.05858); 1 is none.
     * `grammar` (GBNF, from its rule `root`), `json_schema`: constrain the text.
-    * `careful`: nats that are added to the log-odds of declining, at the first token of the text:
-      that of "I don't know".
+    * `decline_bias`: nats that are added to the log-odds of declining, at the first token of the
+      text: that of "I don't know".
     * `skip_blank`: white space at the beginning is not a part of the completion. Its tokens are
       left out, and a stop inside it does not count.
     """
@@ -55,7 +55,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     grammar: str = ""
     json_schema: str = ""
-    careful: float = 0.0
+    decline_bias: float = 0.0
     skip_blank: bool = False
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from selfloop.config.assembly import Pipeline, assemble, check
 from selfloop.config.inputs import inputs, refuse_changed
 from selfloop.config.recipe import LoadedRecipe, read
-from selfloop.errors import DiskFullError, NothingAsked, Stopped, StoreError
+from selfloop.errors import DiskFullError, NothingAskedError, StoppedError, StoreError
 from selfloop.events import RoundEnded, RunEnded, RunStarted
 from selfloop.failed_steps import failed_steps, refuse_failed
 from selfloop.loop import run_rounds
@@ -35,10 +35,10 @@ MAX_REASONS = 5  # why questions were dropped, in one message
 _log = logging.getLogger("selfloop.runner")
 
 
-def _stopped(folder: Path) -> Stopped:
+def _stopped(folder: Path) -> StoppedError:
     """Return the exception of a run that was stopped and can be resumed."""
     run = quote(str(folder))
-    return Stopped(f"stopped; what is finished is stored. Go on: selfloop resume {run}")
+    return StoppedError(f"stopped; what is finished is stored. Go on: selfloop resume {run}")
 
 
 def run(
@@ -67,7 +67,7 @@ def run(
             _log.info("the run is called %s, for a run's name has %s", loaded.recipe.name, ALLOWED)
         folder = new_folder(runs, loaded.recipe.name)
     except KeyboardInterrupt:
-        raise Stopped(NOT_BEGUN) from None
+        raise StoppedError(NOT_BEGUN) from None
     with _advising(folder):
         try:
             store = Store(folder, write=True)
@@ -81,7 +81,7 @@ def run(
             store.save_file(store.files.recipe, loaded.source.text())
         except KeyboardInterrupt:
             shutil.rmtree(folder, ignore_errors=True)
-            raise Stopped(NOT_BEGUN) from None
+            raise StoppedError(NOT_BEGUN) from None
         except BaseException:
             # no question was asked yet, so nothing is lost
             shutil.rmtree(folder, ignore_errors=True)
@@ -89,9 +89,9 @@ def run(
         # From here on a run that stops can be resumed, unless it had not loaded its model yet.
         try:
             _go_on(loaded, folder, store)
-        except (KeyboardInterrupt, Stopped):
+        except (KeyboardInterrupt, StoppedError):
             # a session begins when the model is loaded; without one there is nothing to resume
-            raise (_stopped(folder) if store.sessions() else Stopped(NOT_BEGUN)) from None
+            raise (_stopped(folder) if store.sessions() else StoppedError(NOT_BEGUN)) from None
         finally:
             begun = bool(store.sessions())
             store.close()
@@ -171,17 +171,17 @@ def _go_on(loaded: LoadedRecipe, folder: Path, store: Store) -> None:
     parts = assemble(loaded, folder, store)
     with also_declining(loaded.recipe.answer.declines), _ending(parts, folder, store):
         pin_model(parts, store)
-        past = store.past()
+        history = store.history()
         # The backend starts with the bare model.
-        if past.adapter:
-            parts.load_adapter(past.adapter)
+        if history.adapter:
+            parts.load_adapter(history.adapter)
         info = parts.backend.describe()
-        parts.notice(
-            RunStarted(loaded.recipe.name, str(folder), loaded.recipe.rounds, past.rounds, info)
+        parts.observers.emit(
+            RunStarted(loaded.recipe.name, str(folder), loaded.recipe.rounds, history.rounds, info)
         )
-        for ended in run_rounds(loaded.recipe, parts, past):
+        for ended in run_rounds(loaded.recipe, parts, history):
             store.save_round(ended)
-            parts.notice(RoundEnded(ended))
+            parts.observers.emit(RoundEnded(ended))
         # All rounds are read back, those of earlier sessions too, so that a resumed run ends with
         # the same exit code.
         rounds = list(store.rounds())
@@ -194,21 +194,21 @@ def _ending(parts: Pipeline, folder: Path, store: Store) -> Iterator[None]:
     """Tell the observers how the run ended, in every case, and close all components."""
     try:
         yield
-        parts.notice(RunEnded(str(folder), "done"))
+        parts.observers.emit(RunEnded(str(folder), "done"))
     except KeyboardInterrupt:
-        parts.notice(RunEnded(str(folder), "stopped"))
+        parts.observers.emit(RunEnded(str(folder), "stopped"))
         raise _stopped(folder) from None
     except DiskFullError as error:
         with suppress(DiskFullError):  # an observer may have no space for this event either
-            parts.notice(RunEnded(str(folder), "failed", str(error)))
+            parts.observers.emit(RunEnded(str(folder), "failed", str(error)))
         raise
     except BaseException as error:
-        parts.notice(RunEnded(str(folder), "failed", str(error)))
+        parts.observers.emit(RunEnded(str(folder), "failed", str(error)))
         raise
     finally:
         # failures of observers after the last round, those at closing included, are in no round
         parts.close()
-        store.save_failures(parts.notice.failures)
+        store.save_failures(parts.observers.failures)
 
 
 def pin_model(parts: Pipeline, store: Store) -> None:
@@ -232,7 +232,7 @@ def pin_model(parts: Pipeline, store: Store) -> None:
 
 
 def _refuse_empty(rounds: list[Round], folder: Path) -> None:
-    """Raise NothingAsked if every question was dropped, or there was none."""
+    """Raise NothingAskedError if every question was dropped, or there was none."""
     failures: set[str] = set()
     reasons: set[str] = set()
     for ended in rounds:
@@ -243,7 +243,7 @@ def _refuse_empty(rounds: list[Round], folder: Path) -> None:
     why = sorted(failures)
     if reasons:
         why.append(f"Dropped for: {'; '.join(sorted(reasons)[:MAX_REASONS])}.")
-    raise NothingAsked(
+    raise NothingAskedError(
         f"not one question could be asked. {' '.join(why)} Change ask.sources or ask.scorers. The "
         f"run: {folder}"
     )

@@ -134,7 +134,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtur
     """
     if "reports" not in request.fixturenames:
         monkeypatch.setattr(
-            "selfloop_plugins.report.observer.Reporter.notice", lambda self, event: None
+            "selfloop_plugins.report.observer.Reporter.on_event", lambda self, event: None
         )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SELFLOOP_CACHE", str(tmp_path / "cache"))

@@ -104,7 +104,7 @@ def hostile(write: Write, selfloop: Selfloop) -> Path:
         {
             "s.json": json.dumps(script),
             "r.yaml": "rounds: 1\nbackend: {kind: scripted, script: s.json, context: 10000000}\n"
-            "ask: {questions: 6, turns: 3, scorers: [], sources: [blank_slate]}\n"
+            "ask: {questions: 6, max_turns: 3, scorers: [], sources: [blank_slate]}\n"
             "answer: {samples: 3, max_tokens: 1000000, stop: []}\n",
         }
     )

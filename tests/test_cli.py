@@ -41,7 +41,7 @@ backend: {kind: scripted, script: script.json}
 ask:
   questions: 2
   sources: [{kind: file, path: questions.txt}]
-  scorers: [{kind: well_formed, minimum: 1}, {kind: novelty, minimum: 0.25}]
+  scorers: [{kind: well_formed, min_score: 1}, {kind: novelty, min_score: 0.25}]
 answer: {samples: 6}
 critique: none
 detectors: [agreement]
@@ -512,7 +512,7 @@ def test_a_terminal_that_knows_few_characters(encoding: str, run: Path) -> None:
         assert "What is the capital of Egypt?" in done.stdout
 
 
-@pytest.mark.parametrize("key", ["tuner", "critique", "demonstrations"])
+@pytest.mark.parametrize("key", ["tuner", "critique", "few_shot"])
 def test_none_is_a_word_for_nobody(key: str, write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE + f"{key}: none\n"})
     assert selfloop("check", "r.yaml").code == 0

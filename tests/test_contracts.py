@@ -17,8 +17,8 @@ from selfloop.testing import (
     BackendContract,
     Contract,
     CriticContract,
-    DemonstratorContract,
     DetectorContract,
+    FewShotContract,
     ObserverContract,
     QuestionSourceContract,
     ScorerContract,
@@ -32,7 +32,7 @@ CONTRACTS: Mapping[str, type[Contract]] = {
     "detector": DetectorContract,
     "scorer": ScorerContract,
     "critic": CriticContract,
-    "demonstrator": DemonstratorContract,
+    "few_shot": FewShotContract,
     "source": QuestionSourceContract,
     "observer": ObserverContract,
 }
@@ -170,7 +170,7 @@ def test_every_component_says_what_it_is() -> None:
 class _Broken:
     """A detector that looks at its neighbours, and forgets one of an odd number."""
 
-    def verify(self, claims: Any, judging: Any) -> list[Any]:
+    def verify(self, claims: Any, verify_context: Any) -> list[Any]:
         from selfloop import Verdict
 
         return [Verdict("broken", 1 / len(claims)) for _ in claims][: len(claims) // 2 * 2]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from selfloop import data
 from selfloop.data import Columns, cells, delimited, files, plain_text
-from selfloop.errors import MissingExtra, RecipeError
+from selfloop.errors import MissingExtraError, RecipeError
 
 pytest.importorskip("pyarrow")
 Write = Callable[[Mapping[str, str | bytes]], Path]
@@ -353,7 +353,7 @@ def test_parquet_needs_pyarrow_and_nothing_else_does(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert read(tmp_path, "a.csv", "question\nQ?\n", "ask").rows == 1
-    with pytest.raises(MissingExtra, match=r"pip install 'selfloop\[parquet\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'selfloop\[parquet\]'"):
         read(tmp_path, "a.parquet", b"PAR1....PAR1")
 
 

@@ -248,7 +248,7 @@ KINDS = [
     "Scorer",
     "Detector",
     "Critic",
-    "Demonstrator",
+    "FewShotSelector",
     "Tuner",
     "Observer",
 ]

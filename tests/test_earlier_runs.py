@@ -19,11 +19,14 @@ from pathlib import Path
 
 import pytest
 from conftest import Selfloop
+from ruamel.yaml import YAML
 
 import selfloop as package
+from selfloop.config.recipe import read
 from selfloop.records import Round, Verdict
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store, rounds_of
+from selfloop.storage.upgrades import upgraded_event, upgraded_recipe
 
 EARLIER = Path(__file__).parent / "data" / "earlier_runs"
 WHOLE, STOPPED = "0.1.0-whole", "0.1.0-stopped"
@@ -127,3 +130,47 @@ def test_a_digest_that_another_run_pinned_is_still_the_same(run: Path) -> None:
     }
     with closing(Store(run, write=True)) as store:
         assert store.digest() == expected[run.name]
+
+
+# every key of version 0.1.0 that has another name now
+OLD_RECIPE = """\
+backend: scripted
+ask:
+  turns: 3
+  sources: [{kind: topics, share: 2}]
+  scorers: [{kind: well_formed, minimum: 1}, {kind: balance, least: 9, minimum: 0.5}]
+answer: {careful: 1.5}
+critique: {kind: contrast, least: 3}
+demonstrations: {kind: own_demonstrations, least: 0.7}
+verifiers: [agreement, {kind: combined, least: 31}]
+tuner: {kind: lora, every: 1, keep: 0.8, match: false, declined: 0.4}
+"""
+NEW_RECIPE = """\
+backend: scripted
+ask:
+  max_turns: 3
+  sources: [{kind: topics, weight: 2}]
+  scorers: [{kind: well_formed, min_score: 1}, {kind: balance, min_questions: 9, min_score: 0.5}]
+answer: {decline_bias: 1.5}
+critique: {kind: contrast, min_samples: 3}
+few_shot: {kind: own_demonstrations, min_confidence: 0.7}
+detectors: [agreement, {kind: combined, min_answers: 31}]
+tuner: {kind: lora, every: 1, min_kept: 0.8, match_form: false, decline_share: 0.4}
+"""
+
+
+def test_every_old_key_of_a_recipe_has_its_present_name(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
+    old.write_text(OLD_RECIPE)
+    new.write_text(NEW_RECIPE)
+    text = upgraded_recipe(old, version=1)
+    assert YAML(typ="safe").load(text) == YAML(typ="safe").load(NEW_RECIPE)
+    old.write_text(text)
+    assert read(old, name="r").recipe == read(new, name="r").recipe
+
+
+def test_the_log_of_an_earlier_run_is_read() -> None:
+    batch = {"event": "BatchLearnt", "time": "2026-11-01T00:00:00+00:00", "round": 1, "done": 2}
+    assert upgraded_event(dict(batch)) == {**batch, "event": "TrainingStep"}
+    assert upgraded_event({"event": "TrainingStep"}) == {"event": "TrainingStep"}
+    assert upgraded_event([1]) == [1]

@@ -52,27 +52,27 @@ class Moody(ScriptedBackend):
 class Judge:
     def __init__(self, *, name: str = "detector"):
         self.name = name
-    def verify(self, claims, judging):
+    def verify(self, claims, context):
         fails(self.name)
         return [Verdict("judge", 0.9) for claim in claims]
 
 class Source:
-    def ask(self, asking):
+    def ask(self, context):
         fails("source")
         return []
 
 class Critic:
-    revise = "revise"
-    def critique(self, claims, judging):
+    revise_prompt = "revise"
+    def critique(self, claims, context):
         fails("critic")
         return [Completion("Please revise it.") for claim in claims]
 
 class Tuner:
-    def tune(self, tuning):
-        if tuning.round == 1:
+    def tune(self, context):
+        if context.round == 1:
             fails("tuner")
-        (tuning.folder / "adapter").write_text(str(tuning.round))
-        return Adapter(str(tuning.folder / "adapter"), f"sha-{tuning.round}")
+        (context.folder / "adapter").write_text(str(context.round))
+        return Adapter(str(context.folder / "adapter"), f"sha-{context.round}")
 
 @hookimpl
 def selfloop_backends():
@@ -430,7 +430,8 @@ def test_rescore_refuses_a_prompt_that_no_detector_uses(
 
 @pytest.mark.parametrize("command", ["ask", "score", "eval"])
 @pytest.mark.parametrize(
-    "setting", ["rounds=2", "ask.questions=2", "ask.sources.0.path=x", "tuner=none", "ask.turns=2"]
+    "setting",
+    ["rounds=2", "ask.questions=2", "ask.sources.0.path=x", "tuner=none", "ask.max_turns=2"],
 )
 def test_a_command_that_is_given_its_questions_refuses_settings_of_them(
     command: str, setting: str, home: Path, selfloop: Selfloop
@@ -446,7 +447,7 @@ def test_a_command_that_is_given_its_questions_refuses_settings_of_them(
         ("ask", "name=x"),
         ("ask", "observers=[jsonl]"),
         ("score", "critique=plain"),
-        ("score", "answer.careful=2"),
+        ("score", "answer.decline_bias=2"),
         ("multiple choice", "answer.samples=4"),
         ("multiple choice", "detectors=[agreement]"),
     ],
@@ -528,7 +529,7 @@ class Reads:
     def __init__(self, *, files: list[Path], home: Path, out: Path):
         self.out = out
         assert all(file.is_file() for file in files) and home.is_dir()
-    def verify(self, claims, judging):
+    def verify(self, claims, context):
         from selfloop import Verdict
         self.out.write_text("written")
         return [Verdict("reads", 0.5) for claim in claims]

@@ -12,7 +12,7 @@ from conftest import Selfloop
 
 from selfloop import data
 from selfloop.config.prompts import Prompts
-from selfloop.errors import MissingExtra, RecipeError, RequestError
+from selfloop.errors import MissingExtraError, RecipeError, RequestError
 from selfloop.evaluation import multiple_choice
 from selfloop.evaluation.evaluate import Report, evaluate, policies
 from selfloop.records import Attempt, Completion, Continuation, Failure, Question, Round, Verdict
@@ -375,7 +375,7 @@ def test_without_pyarrow_there_is_json_and_a_hint(
     assert not (folder / "runs/eval-data/eval.parquet").exists()
     (folder / "x.parquet").write_bytes(b"PAR1")
     assert (folder / "runs/eval-data/eval.json").exists()
-    with pytest.raises(MissingExtra, match="pyarrow"):
+    with pytest.raises(MissingExtraError, match="pyarrow"):
         data.rows(folder / "x.parquet")
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import cpu_limit
 
 from selfloop.contradictions import agree, contradictions, contradicts, origin
-from selfloop.history import Past
+from selfloop.history import History
 from selfloop.records import Adapter, Attempt, Belief, Completion, Failure, Outcome, Question, Round
 from selfloop.text.gist import gist
 
@@ -250,15 +250,15 @@ def test_certainties(p: float, q: float) -> None:
 # --- what holds
 
 
-def outcomes(*decisions: str) -> Past:
+def outcomes(*decisions: str) -> History:
     attempts = [
         (number, ended(plain(f"answer {number}", CAPITAL), decision, confidence=0.5 + number / 10))
         for number, decision in enumerate(decisions, 1)
     ]
-    past = Past()
+    history = History()
     for number, attempt in attempts:
-        past = past.after(Round(number, (attempt,)))
-    return past
+        history = history.after(Round(number, (attempt,)))
+    return history
 
 
 @pytest.mark.parametrize(
@@ -275,20 +275,22 @@ def outcomes(*decisions: str) -> Past:
     ],
 )
 def test_the_last_answer_to_a_question_holds(decisions: tuple[str, ...], held: str | None) -> None:
-    past = outcomes(*decisions)
-    assert [belief.answer for belief in past.beliefs] == ([held] if held else [])
+    history = outcomes(*decisions)
+    assert [belief.answer for belief in history.beliefs] == ([held] if held else [])
 
 
 def test_what_was_asked_and_dropped_each_in_order() -> None:
-    past = outcomes("dropped", "belief", "belief", "dropped")
-    assert (past.questions, past.dropped) == ((CAPITAL,), (CAPITAL, CAPITAL))
-    assert (past.rounds, [o.round for o in past.outcomes]) == (4, [1, 2, 3, 4])
+    history = outcomes("dropped", "belief", "belief", "dropped")
+    assert (history.questions, history.dropped) == ((CAPITAL,), (CAPITAL, CAPITAL))
+    assert (history.rounds, [o.round for o in history.outcomes]) == (4, [1, 2, 3, 4])
 
 
 def test_a_lowered_belief_is_out_of_the_next_round() -> None:
-    past = Past().after(Round(1, (ended(plain("Cairo", CAPITAL), "belief"),), Adapter("a", "s", 1)))
-    (one,) = contradictions(past.beliefs, [said("Giza")])
-    after = past.after(Round(2, (ended(one, "undecided"),)))
+    history = History().after(
+        Round(1, (ended(plain("Cairo", CAPITAL), "belief"),), Adapter("a", "s", 1))
+    )
+    (one,) = contradictions(history.beliefs, [said("Giza")])
+    after = history.after(Round(2, (ended(one, "undecided"),)))
     assert (after.beliefs, after.adapter) == ((), Adapter("a", "s", 1))
     assert [(o.question.text, o.decision) for o in after.outcomes[1:]] == [
         (OTHERWISE, "undecided"),
@@ -297,13 +299,13 @@ def test_a_lowered_belief_is_out_of_the_next_round() -> None:
     kept = replace(
         one, lowers=replace(one.lowers or Outcome(one.question, "belief"), decision="belief")
     )
-    (still,) = past.after(Round(2, (ended(kept, "undecided"),))).beliefs
+    (still,) = history.after(Round(2, (ended(kept, "undecided"),))).beliefs
     assert (still.answer, still.round) == ("Cairo", 1)
 
 
 def test_an_attempt_without_a_draft_is_an_outcome_too() -> None:
     failed = Attempt(Question("Q?", "x")).failed(Failure("answer", "b", "E", "m"))
-    (outcome,) = Past().with_attempts([failed]).outcomes
+    (outcome,) = History().with_attempts([failed]).outcomes
     assert (outcome.decision, outcome.answer, outcome.adapter) == ("failed", "", None)
 
 
@@ -314,7 +316,7 @@ def test_fifty_thousand_are_quick() -> None:
         Question(f"What is the {n % 97}th name of the number {n}?", "x", f"t{n % 30}")
         for n in range(50_000)
     ]
-    past = Past(
+    history = History(
         50,
         tuple(
             Outcome(q, "belief", f"answer {n}", 0.7, 1 + n // 1000) for n, q in enumerate(questions)
@@ -322,10 +324,10 @@ def test_fifty_thousand_are_quick() -> None:
     )
     attempts = [said("no", 0.8, f"Say it: {n}?", questions[n].text) for n in range(1000)]
     began = time.process_time()
-    assert len(past.questions) == len(past.beliefs) == 50_000
-    assert past.dropped == ()
-    done = contradictions(past.beliefs, attempts)
-    after = past.with_attempts(done)
+    assert len(history.questions) == len(history.beliefs) == 50_000
+    assert history.dropped == ()
+    done = contradictions(history.beliefs, attempts)
+    after = history.with_attempts(done)
     assert time.process_time() - began < cpu_limit(8)
     assert sum(attempt.lowers is not None for attempt in done) == 1000
     assert len(after.outcomes) == 52_000 and len(after.beliefs) == 49_000

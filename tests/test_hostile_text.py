@@ -23,7 +23,8 @@ RECIPE = """
 rounds: 2
 backend: {kind: scripted, script: script.json, context: 10000000}
 ask:
-  {questions: 3, turns: 2, sources: [blank_slate, topics], scorers: [{kind: novelty, minimum: 0}]}
+  {questions: 3, max_turns: 2, sources: [blank_slate, topics],
+   scorers: [{kind: novelty, min_score: 0}]}
 answer: {samples: 2, max_tokens: 2000000, stop: []}
 """
 # what may act on a terminal: any control character but the newline, and what turns text around

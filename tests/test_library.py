@@ -14,11 +14,11 @@ from conftest import RECIPE, Selfloop
 
 import selfloop as library
 from selfloop.errors import (
-    BelowRequired,
-    MissingExtra,
+    BelowRequiredError,
+    MissingExtraError,
     ModelError,
     RecipeError,
-    StepFailed,
+    StepFailedError,
     StoreError,
 )
 from selfloop.evaluation.requirements import Requirement
@@ -162,7 +162,7 @@ def test_every_row_has_every_detector(run: library.Run) -> None:
 
 def test_a_table_of_pandas(run: library.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'selfloop\[pandas\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'selfloop\[pandas\]'"):
         run.frame()
     monkeypatch.setitem(
         sys.modules, "pandas", SimpleNamespace(json_normalize=lambda rows: ("table", rows))
@@ -338,7 +338,7 @@ def test_score_of_nothing_but_failures_raises_when_asked_to(recipe: Any, write: 
     deaf = recipe | {"backend": "deaf", "plugins": ["deaf.py"]}
     scores = library.score(deaf, [(KNOWN, "Paris")], quiet=True)
     assert "boom" in next(iter(scores)).error
-    with pytest.raises(StepFailed):
+    with pytest.raises(StepFailedError):
         scores.raise_for_failure()
 
 
@@ -354,7 +354,7 @@ def test_evaluate_asks_or_measures_a_finished_run(recipe: Any, selfloop: Selfloo
     assert stored == json.loads((evaluation.run.folder / "eval.json").read_text())
     evaluation.raise_for_failures()
     evaluation.require([Requirement("accuracy", 0.5)])
-    with pytest.raises(BelowRequired, match=r"accuracy is 0\.5"):
+    with pytest.raises(BelowRequiredError, match=r"accuracy is 0\.5"):
         evaluation.require([Requirement("accuracy", 0.6)])
 
 

@@ -18,8 +18,8 @@ from selfloop_plugins.export.dataset import rows
 from selfloop_plugins.tuners.lora.training_examples import training_examples
 
 from selfloop.config.prompts import Prompt, Prompts, continued
-from selfloop.errors import NothingAnswered
-from selfloop.history import Past
+from selfloop.errors import NothingAnsweredError
+from selfloop.history import History
 from selfloop.records import Attempt, Completion, Message, Question, Request, Round, Sampling
 from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store, attempts_of, rounds_of
@@ -734,7 +734,11 @@ def _draws(
 
 def test_an_answer_has_the_stops_and_the_thought_has_not() -> None:
     request = Request(
-        "A:", Sampling(0.7, max_tokens=24, stop=("\n",), careful=2.0), n=4, seed=3, entropy=True
+        "A:",
+        Sampling(0.7, max_tokens=24, stop=("\n",), decline_bias=2.0),
+        n=4,
+        seed=3,
+        entropy=True,
     )
     opened = Completion(" <think>", (7, 8), (-0.1, -0.2), sample=2)
     seen: list[Request] = []
@@ -744,7 +748,7 @@ def test_an_answer_has_the_stops_and_the_thought_has_not() -> None:
     )
     assert result == Completion("Paris", (1,), (-0.5,), sample=2, thought=" <think>\nHm.\n</think>")
     ending, answering = (one.sampling for one in seen)
-    assert (ending.stop, ending.max_tokens, ending.careful) == (("</think>",), 100, 0.0)
+    assert (ending.stop, ending.max_tokens, ending.decline_bias) == (("</think>",), 100, 0.0)
     assert answering == replace(request.sampling, skip_blank=True)
     assert [one.entropy for one in seen] == [False, True]
 
@@ -864,7 +868,7 @@ def played(
     )
     result = selfloop("run", "s.yaml")
     # nothing but empty texts answers nothing
-    assert result.code in (0, NothingAnswered.exit_code), result.text
+    assert result.code in (0, NothingAnsweredError.exit_code), result.text
     return folder / "runs" / "s"
 
 
@@ -904,7 +908,7 @@ def test_no_answer_is_no_belief_in_a_run_in_rescore_and_in_ask(
     run = played(work, selfloop, {r"Answer:\s*$": [reply]}, f"{POLAND}\n", AGREEMENT)
     # then nothing at all was answered, which ends with its own code
     only_thought = reply.startswith("<think>")
-    code = NothingAnswered.exit_code if only_thought else 0
+    code = NothingAnsweredError.exit_code if only_thought else 0
     assert selfloop("rescore", "runs/s", "--set", "decide.belief=0.5").code == code
     for folder in (run, work / "runs" / "s-rescored"):
         (attempt,) = attempts_of(folder)
@@ -946,7 +950,7 @@ def test_fault_one_question_across_rounds(second: str, work: Path, selfloop: Sel
     assert [(one.decision, one.reason) for one in later] == [
         ("dropped", "asked before: like 'What is the capital of Utah?'")
     ]
-    assert len(Past.from_rounds(rounds_of(run)).beliefs) == 1
+    assert len(History.from_rounds(rounds_of(run)).beliefs) == 1
 
 
 def test_two_wordings_in_one_round_are_one_belief(work: Path, selfloop: Selfloop) -> None:
@@ -957,7 +961,7 @@ def test_two_wordings_in_one_round_are_one_belief(work: Path, selfloop: Selfloop
     )
     run = played(work, selfloop, replies, texts, AGREEMENT)
     assert [one.decision for one in attempts_of(run)] == ["belief"] * 3, "each is answered"
-    assert len(Past.from_rounds(rounds_of(run)).beliefs) == 2
+    assert len(History.from_rounds(rounds_of(run)).beliefs) == 2
     assert len(json.loads(selfloop("beliefs", "s", "--json").out)) == 2
 
 
@@ -999,7 +1003,9 @@ def old(work: Path) -> Path:
 
 
 def test_no_answer_of_an_old_run_is_held_shown_or_exported(old: Path, selfloop: Selfloop) -> None:
-    assert [belief.answer for belief in Past.from_rounds(rounds_of(old)).beliefs] == ["Jane Austen"]
+    assert [belief.answer for belief in History.from_rounds(rounds_of(old)).beliefs] == [
+        "Jane Austen"
+    ]
     assert [row["answer"] for row in json.loads(selfloop("beliefs", "old", "--json").out)] == [
         "Jane Austen"
     ]
@@ -1017,8 +1023,8 @@ def test_no_answer_is_taught() -> None:
         for i in range(60)
     ]
     thoughts = [believed(f"When was day {i}?", "<think>") for i in range(60)]
-    past = Past().with_attempts([*known, *unknown, *thoughts])
-    taught, held = training_examples(past, decline_share=None, match_form=False, seed=0)
+    history = History().with_attempts([*known, *unknown, *thoughts])
+    taught, held = training_examples(history, decline_share=None, match_form=False, seed=0)
     assert {lesson.answer.split()[0] for lesson in (*taught, *held)} == {"Author", "I"}
     assert len(taught) + len(held) == 120
 

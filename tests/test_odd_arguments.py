@@ -214,7 +214,7 @@ def test_a_damaged_record_of_a_run_is_one_message(
         '{"event": "StepStarted", "time": "2020-01-01T00:00:00"}\n'
         '{"event": "RunEnded", "time": "2020-01-01T00:00Z"}',
         '{"event": 3, "time": 4}\n'
-        '{"event": "BatchLearnt", "time": "2020-01-01T00:00:00Z", "round": [], "loss": {}}',
+        '{"event": "TrainingStep", "time": "2020-01-01T00:00:00Z", "round": [], "loss": {}}',
     ],
     ids=lambda text: text[:24],
 )

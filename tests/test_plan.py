@@ -153,10 +153,10 @@ def test_too_little_memory_and_disk_are_warned_of(
 
 TUNER = """\
 from selfloop import Component, hookimpl
-from selfloop.errors import MissingExtra
+from selfloop.errors import MissingExtraError
 
 def build():
-    raise MissingExtra("peft", "tune", "The tuner")
+    raise MissingExtraError("peft", "tune", "The tuner")
 
 @hookimpl
 def selfloop_tuners():

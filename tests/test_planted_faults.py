@@ -20,8 +20,8 @@ from selfloop.testing import (
     BackendContract,
     CommandContract,
     CriticContract,
-    DemonstratorContract,
     DetectorContract,
+    FewShotContract,
     ObserverContract,
     QuestionSourceContract,
     ScorerContract,
@@ -72,7 +72,7 @@ def case(contract: type[Any], build: Callable[..., Any], **fields: Any) -> type[
 class Detector:
     """Confidence is a half, of nothing none."""
 
-    def verify(self, claims: Any, judging: Any) -> Any:
+    def verify(self, claims: Any, verify_context: Any) -> Any:
         return [self.judge(claim) for claim in claims]
 
     def judge(self, claim: Claim) -> Verdict:
@@ -89,7 +89,7 @@ class Counting(Detector):
     def __init__(self) -> None:
         self.calls = 0
 
-    def verify(self, claims: Any, judging: Any) -> Any:
+    def verify(self, claims: Any, verify_context: Any) -> Any:
         self.calls += 1
         return [answer(claim, 1 / self.calls) for claim in claims]
 
@@ -174,7 +174,7 @@ DETECTORS: dict[str, tuple[Any, str]] = {
 class Scorer:
     """Longer is better."""
 
-    def score(self, questions: Any, asking: Any) -> Any:
+    def score(self, questions: Any, ask_context: Any) -> Any:
         return [Score("planted", float(len(q.text))) for q in questions]
 
 
@@ -182,7 +182,7 @@ class Remembering(Scorer):
     def __init__(self) -> None:
         self.had: set[str] = set()
 
-    def score(self, questions: Any, asking: Any) -> Any:
+    def score(self, questions: Any, ask_context: Any) -> Any:
         found = [Score("planted", float(q.text not in self.had)) for q in questions]
         self.had |= {q.text for q in questions}
         return found
@@ -235,29 +235,29 @@ SCORERS: dict[str, tuple[Any, str]] = {
 class Critic:
     """Says that the answer is wrong."""
 
-    revise = "revise"
+    revise_prompt = "revise"
 
-    def critique(self, claims: Any, judging: Any) -> Any:
+    def critique(self, claims: Any, verify_context: Any) -> Any:
         return [Completion(f"{claim.answer.text!r:.20} is wrong.") for claim in claims]
 
 
 class Mute(Critic):
-    revise = None  # type: ignore[assignment]
+    revise_prompt = None  # type: ignore[assignment]
 
 
 class Misnamed(Critic):
-    revise = "revize"
+    revise_prompt = "revize"
 
 
 class Forgetful(Critic):
-    revise = "critique"
+    revise_prompt = "critique"
 
 
 class Growing(Critic):
     def __init__(self) -> None:
         self.calls = count()
 
-    def critique(self, claims: Any, judging: Any) -> Any:
+    def critique(self, claims: Any, verify_context: Any) -> Any:
         number = next(self.calls)
         return [Completion(f"wrong {number}") for _ in claims]
 
@@ -299,25 +299,25 @@ CRITICS: dict[str, tuple[Any, str]] = {
         lambda claims, told: [claims.pop().answer for _ in list(claims)],
         "changed what",
     ),
-    "no revise": (Mute, "it has no `revise`"),
+    "no revise": (Mute, "it has no `revise_prompt`"),
     "a prompt that there is not": (Misnamed, "there is no prompt 'revize'"),
     "state between calls": (Growing, "another critique the second time"),
     "no method": (Scorer, "it has no method critique()"),
 }
 
 
-class Demonstrator:
+class FewShotSelector:
     """Shows nothing but the question."""
 
-    def show(self, questions: Any, judging: Any) -> Any:
-        return [judging.prompt("answer", question=question) for question in questions]
+    def build_prompts(self, questions: Any, verify_context: Any) -> Any:
+        return [verify_context.prompt("answer", question=question) for question in questions]
 
 
-class Alternating(Demonstrator):
+class Alternating(FewShotSelector):
     def __init__(self) -> None:
         self.calls = count()
 
-    def show(self, questions: Any, judging: Any) -> Any:
+    def build_prompts(self, questions: Any, verify_context: Any) -> Any:
         number = next(self.calls)
         return [f"{number} {question}" for question in questions]
 
@@ -359,7 +359,7 @@ DEMONSTRATORS: dict[str, tuple[Any, str]] = {
 class Source:
     """Asks for capitals."""
 
-    def ask(self, asking: Any) -> Any:
+    def ask(self, ask_context: Any) -> Any:
         return [
             Question(f"What is the capital of {country}?", "planted")
             for country in ("Egypt", "Peru")
@@ -372,8 +372,10 @@ class Reading(Source):
     def __init__(self) -> None:
         self.left = ["Who was it?", "Where was it?"]
 
-    def ask(self, asking: Any) -> Any:
-        return [Question(self.left.pop(), "planted") for _ in range(min(asking.n, len(self.left)))]
+    def ask(self, ask_context: Any) -> Any:
+        return [
+            Question(self.left.pop(), "planted") for _ in range(min(ask_context.n, len(self.left)))
+        ]
 
 
 def written(told: Any) -> list[str]:
@@ -406,7 +408,7 @@ SOURCES: dict[str, tuple[Any, str]] = {
     "a pattern that is none": (lambda told: asked(gold_pattern="(Cairo"), "no regular expression"),
     "raises midway": (midway, "RuntimeError: no more"),
     "at random": (lambda told: asked(f"Who was number {random.random()}?"), "another question"),
-    "does not know round 1": (lambda told: asked(told.past.questions[-1]), "IndexError"),
+    "does not know round 1": (lambda told: asked(told.history.questions[-1]), "IndexError"),
     "only many": (lambda told: asked() if told.n > 1 else asked()[1], "IndexError"),
     "raises on a fragment": (
         lambda told: [Question(f"Who is {text.split()[-1]}?", "planted") for text in written(told)],
@@ -426,15 +428,15 @@ class Tuner:
 
     name = "adapter.bin"
 
-    def tune(self, tuning: Any) -> Any:
-        if not tuning.past.beliefs:
+    def tune(self, tune_context: Any) -> Any:
+        if not tune_context.history.beliefs:
             return None
-        part = tuning.folder / "part"
+        part = tune_context.folder / "part"
         with part.open("wb") as file:
-            for number, belief in enumerate(tuning.past.beliefs, start=1):
+            for number, belief in enumerate(tune_context.history.beliefs, start=1):
                 file.write(belief.answer.encode())
-                tuning.tell(number, len(tuning.past.beliefs), 1 / number)
-        return self.end(part.replace(tuning.folder / self.name))
+                tune_context.on_batch(number, len(tune_context.history.beliefs), 1 / number)
+        return self.end(part.replace(tune_context.folder / self.name))
 
     def end(self, path: Path) -> Any:
         return Adapter(str(path), sha256(path.read_bytes()).hexdigest(), 1)
@@ -446,22 +448,22 @@ class Told(Tuner):
     def __init__(self, *heard: tuple[Any, ...]) -> None:
         self.heard = heard
 
-    def tune(self, tuning: Any) -> Any:
+    def tune(self, tune_context: Any) -> Any:
         for one in self.heard:
-            tuning.tell(*one)
+            tune_context.on_batch(*one)
         return None
 
 
 class Half(Tuner):
     """Takes what it finds in its folder for what it has made before."""
 
-    def tune(self, tuning: Any) -> Any:
-        path = tuning.folder / self.name
-        if not path.exists() and tuning.past.beliefs:
+    def tune(self, tune_context: Any) -> Any:
+        path = tune_context.folder / self.name
+        if not path.exists() and tune_context.history.beliefs:
             with path.open("wb") as file:
-                for number, belief in enumerate(tuning.past.beliefs, start=1):
+                for number, belief in enumerate(tune_context.history.beliefs, start=1):
                     file.write(belief.answer.encode())
-                    tuning.tell(number, len(tuning.past.beliefs), 1 / number)
+                    tune_context.on_batch(number, len(tune_context.history.beliefs), 1 / number)
         return self.end(path) if path.exists() else None
 
 
@@ -471,24 +473,29 @@ class Stale(Tuner):
     def __init__(self) -> None:
         self.made: Any = None
 
-    def tune(self, tuning: Any) -> Any:
-        self.made = self.made or super().tune(tuning)
+    def tune(self, tune_context: Any) -> Any:
+        self.made = self.made or super().tune(tune_context)
         return self.made
 
 
 class Blind(Tuner):
-    def tune(self, tuning: Any) -> Any:
+    def tune(self, tune_context: Any) -> Any:
         return (
             super().tune(
-                replace(tuning, past=replace(tuning.past, outcomes=tuning.past.outcomes[:1]))
+                replace(
+                    tune_context,
+                    history=replace(
+                        tune_context.history, outcomes=tune_context.history.outcomes[:1]
+                    ),
+                )
             )
             or 1 / 0
         )
 
 
 class Grabbing(Tuner):
-    def tune(self, tuning: Any) -> Any:
-        for attempt in tuning.attempts:
+    def tune(self, tune_context: Any) -> Any:
+        for attempt in tune_context.attempts:
             object.__setattr__(attempt, "decision", "declined")
         return None
 
@@ -505,7 +512,7 @@ class Elsewhere(Tuner):
 
 
 class Silent(Tuner):
-    def tune(self, tuning: Any) -> Any:
+    def tune(self, tune_context: Any) -> Any:
         raise RecipeError("")
 
 
@@ -547,7 +554,7 @@ class Observer:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "planted.txt"
 
-    def notice(self, event: Any) -> None:
+    def on_event(self, event: Any) -> None:
         with self.path.open("a") as file:
             file.write(type(event).__name__)
 
@@ -556,20 +563,20 @@ class Observer:
 
 
 def observing(
-    notice: Callable[[Any, Any], Any], close: Callable[[Any], Any] = lambda self: None
+    on_event: Callable[[Any, Any], Any], close: Callable[[Any], Any] = lambda self: None
 ) -> type[Observer]:
-    return type("Observing", (Observer,), {"notice": notice, "close": close})
+    return type("Observing", (Observer,), {"on_event": on_event, "close": close})
 
 
 LEFT: list[Any] = []  # what an observer leaves behind, so that it is not collected
 
 
 def raises_at(name: str) -> Callable[[Any, Any], None]:
-    def notice(self: Any, event: Any) -> None:
+    def on_event(self: Any, event: Any) -> None:
         if type(event).__name__ == name:
             raise RuntimeError(f"no {name}")
 
-    return notice
+    return on_event
 
 
 def start_a_thread(self: Any, event: Any) -> None:
@@ -592,13 +599,13 @@ def finish(self: Any, event: Any) -> None:
 
 
 OBSERVERS: dict[str, tuple[Any, str]] = {
-    "raises at trouble": (observing(raises_at("Trouble")), "no Trouble"),
-    "raises at a batch": (observing(raises_at("BatchLearnt")), "no BatchLearnt"),
+    "raises at a failure": (observing(raises_at("ComponentFailed")), "no ComponentFailed"),
+    "raises at a batch": (observing(raises_at("TrainingStep")), "no TrainingStep"),
     "raises at a failed attempt": (
         observing(lambda self, e: len(getattr(e, "attempt", e).draft.text)),
         "AttributeErr",
     ),
-    "changes an event": (observing(change), "notice() changed the AttemptEnded"),
+    "changes an event": (observing(change), "on_event() changed the AttemptEnded"),
     "leaves a file open": (
         observing(lambda self, e: LEFT.append(self.path.open("a"))),
         "planted.txt",
@@ -630,7 +637,7 @@ OBSERVERS: dict[str, tuple[Any, str]] = {
     ),
     "closed before it began": (observing(finish, lambda self: self.file), "AttributeError"),
     "no close": (
-        type("Open", (), {"notice": lambda self, event: None}),
+        type("Open", (), {"on_event": lambda self, event: None}),
         "it has no method close()",
     ),
 }
@@ -841,10 +848,10 @@ KINDS: dict[str, tuple[type[Any], str, type[Any], dict[str, tuple[Any, str]]]] =
     "detector": (DetectorContract, "verify", Detector, DETECTORS),
     "scorer": (ScorerContract, "score", Scorer, SCORERS),
     "critic": (CriticContract, "critique", Critic, CRITICS),
-    "demonstrator": (DemonstratorContract, "show", Demonstrator, DEMONSTRATORS),
+    "few_shot": (FewShotContract, "show", FewShotSelector, DEMONSTRATORS),
     "source": (QuestionSourceContract, "ask", Source, SOURCES),
     "tuner": (TunerContract, "tune", Tuner, TUNERS),
-    "observer": (ObserverContract, "notice", Observer, OBSERVERS),
+    "observer": (ObserverContract, "on_event", Observer, OBSERVERS),
 }
 PLANTED = [(kind, fault) for kind, (*_, faults) in KINDS.items() for fault in faults]
 

@@ -53,30 +53,33 @@ WRONG = {
     ),
     "backend reads": (
         "def hidden_states(self, pairs): pass",
-        "Write def hidden_states(self, pairs, places, layer)",
+        "Write def hidden_states(self, pairs, positions, layer)",
     ),
     "source": (
         "def ask(self): pass",
-        "the source bad has ask(self): too many positional arguments. Write def ask(self, asking)",
+        "the source bad has ask(self): too many positional arguments. Write def ask(self, context)",
     ),
-    "scorer": ("def score(self): pass", "Write def score(self, questions, asking)"),
+    "scorer": ("def score(self): pass", "Write def score(self, questions, context)"),
     "detector": (
         "def verify(self, claims): pass",
         "the detector bad has verify(self, claims): too many positional arguments. "
-        "Write def verify(self, claims, judging)",
+        "Write def verify(self, claims, context)",
     ),
     "detector by keyword": (
-        "def verify(self, claims, *, judging): pass",
-        "Write def verify(self, claims, judging)",
+        "def verify(self, claims, *, context): pass",
+        "Write def verify(self, claims, context)",
     ),
     "detector without self": (
-        "def verify(claims, judging): pass",
-        "Write def verify(self, claims, judging)",
+        "def verify(claims, context): pass",
+        "Write def verify(self, claims, context)",
     ),
-    "critic": ("def critique(self, claims): pass", "Write def critique(self, claims, judging)"),
-    "demonstrator": ("def show(self): pass", "Write def show(self, questions, judging)"),
-    "tuner": ("def tune(self): pass", "Write def tune(self, tuning)"),
-    "observer": ("def notice(self, event, more): pass", "Write def notice(self, event)"),
+    "critic": ("def critique(self, claims): pass", "Write def critique(self, claims, context)"),
+    "few_shot": (
+        "def build_prompts(self): pass",
+        "Write def build_prompts(self, questions, context)",
+    ),
+    "tuner": ("def tune(self): pass", "Write def tune(self, context)"),
+    "observer": ("def on_event(self, event, more): pass", "Write def on_event(self, event)"),
 }
 
 
@@ -100,7 +103,7 @@ USES = {
     "scorer": RECIPE.replace("[topics]", "[topics], scorers: [bad]"),
     "detector": RECIPE + "detectors: [bad]\n",
     "critic": RECIPE + "critique: bad\n",
-    "demonstrator": RECIPE + "demonstrations: bad\n",
+    "few_shot": RECIPE + "few_shot: bad\n",
     "tuner": RECIPE + "tuner: bad\n",
     "observer": RECIPE + "observers: [bad]\n",
 }
@@ -135,12 +138,12 @@ def test_a_backend_has_the_methods_of_its_capabilities() -> None:
     "method",
     [
         "def verify(self, *args): ...",
-        "def verify(self, claims, judging, extra=1): ...",
+        "def verify(self, claims, context, extra=1): ...",
         "def verify(self, batch, told): ...",
-        "verify = staticmethod(lambda claims, judging: [])",
-        "verify = classmethod(lambda cls, claims, judging: [])",
-        "verify = property(lambda self: lambda claims, judging: [])",
-        "def __init__(self): self.verify = lambda claims, judging: []",
+        "verify = staticmethod(lambda claims, context: [])",
+        "verify = classmethod(lambda cls, claims, context: [])",
+        "verify = property(lambda self: lambda claims, context: [])",
+        "def __init__(self): self.verify = lambda claims, context: []",
         "def __getattr__(self, name): return lambda *args: []",
     ],
 )
@@ -185,7 +188,7 @@ VERSIONS = {
 def test_a_plugin_for_another_api_is_refused(
     head: str, more: str, message: str, write: Write, selfloop: Selfloop
 ) -> None:
-    code = head + plugin("detector", "def verify(self, claims, judging): pass", more=more)
+    code = head + plugin("detector", "def verify(self, claims, context): pass", more=more)
     write({"bad.py": code, "recipe.yaml": RECIPE})
     said = selfloop("check", "recipe.yaml")
     assert (said.code, said.out) == (4, "")
@@ -206,7 +209,7 @@ def test_a_newer_api_is_said_before_its_new_hooks(write: Write, selfloop: Selflo
 def test_a_plugin_that_says_nothing_is_taken_as_one_for_the_first(
     head: str, more: str, write: Write, selfloop: Selfloop
 ) -> None:
-    code = head + plugin("detector", "def verify(self, claims, judging): pass", more=more)
+    code = head + plugin("detector", "def verify(self, claims, context): pass", more=more)
     write({"bad.py": code, "recipe.yaml": RECIPE})
     assert selfloop("check", "recipe.yaml").code == 0
 
@@ -328,7 +331,7 @@ from selfloop.plugin import *
 from selfloop.testing import ScriptedBackend
 
 class Talker:
-    def notice(self, event):
+    def on_event(self, event):
         if isinstance(event, RoundEnded): print("a round has ended")
     def close(self): pass
 
@@ -336,7 +339,7 @@ ASKED = []
 
 class Tuner:
     def __init__(self, *, epochs: int = 1): pass
-    def tune(self, tuning): return None
+    def tune(self, context): return None
 
 def readings(**options):
     ASKED.append(options)

@@ -38,7 +38,7 @@ USE = {
     "backend": RECIPE.replace("backend: scripted", "backend: bad"),
     "source": RECIPE.replace("[blank_slate, topics]", "[bad, blank_slate, topics]"),
     "scorer": RECIPE.replace(
-        "topics]}", "topics], scorers: [bad, {kind: well_formed, minimum: 1}]}"
+        "topics]}", "topics], scorers: [bad, {kind: well_formed, min_score: 1}]}"
     ),
     "detector": RECIPE + "detectors: [agreement, bad]\n",
     "tuner": RECIPE + "tuner: bad\n",
@@ -49,16 +49,16 @@ USE = {
 SOUND = {
     "backend": {},
     "source": {
-        "ask": "def ask(self, asking): return [Question('What is the capital of Chad?', 'bad')]"
+        "ask": "def ask(self, context): return [Question('What is the capital of Chad?', 'bad')]"
     },
     "scorer": {
         "score": "def score(self, questions, past): return [Score('bad', 1.0) for q in questions]"
     },
     "detector": {
-        "verify": "def verify(self, claims, judging): return [Verdict('bad', 0.5) for c in claims]"
+        "verify": "def verify(self, claims, context): return [Verdict('bad', 0.5) for c in claims]"
     },
-    "tuner": {"tune": "def tune(self, tuning): return Adapter('a', 'f00')"},
-    "observer": {"notice": "def notice(self, event): pass", "close": "def close(self): pass"},
+    "tuner": {"tune": "def tune(self, context): return Adapter('a', 'f00')"},
+    "observer": {"on_event": "def on_event(self, event): pass", "close": "def close(self): pass"},
 }
 
 
@@ -78,41 +78,41 @@ def plugin(kind: str, method: str = "", *, build: str = "Bad", name: str = "bad"
 
 
 BOOM = "raise RuntimeError('boom')"
-EMPTY = "def notice(self, event):\n    if type(event).__name__ == "
+EMPTY = "def on_event(self, event):\n    if type(event).__name__ == "
 
 
 # kind, the method as the plugin has it, the failure's component and type, a part of its message
 RUNS = {
-    "source raises": ("source", f"def ask(self, asking): {BOOM}", "bad", "RuntimeError", "boom"),
+    "source raises": ("source", f"def ask(self, context): {BOOM}", "bad", "RuntimeError", "boom"),
     "source raises midway": (
         "source",
-        f"def ask(self, asking):\n    yield Question('Why is that?', 'bad')\n    {BOOM}",
+        f"def ask(self, context):\n    yield Question('Why is that?', 'bad')\n    {BOOM}",
         *("bad", "RuntimeError", "boom"),
     ),
     "source exits": (
         "source",
-        "def ask(self, asking): raise SystemExit(0)",
+        "def ask(self, context): raise SystemExit(0)",
         "bad",
         "SystemExit",
         "0",
     ),
     "source gives None": (
         "source",
-        "def ask(self, asking): return None",
+        "def ask(self, context): return None",
         "bad",
         "TypeError",
         "NoneType",
     ),
     "source gives text": (
         "source",
-        "def ask(self, asking): return ['Why?']",
+        "def ask(self, context): return ['Why?']",
         "bad",
         "TypeError",
         "a str, not a Quest",
     ),
     "source's text is none": (
         "source",
-        "def ask(self, asking): return [Question(7, 'bad')]",
+        "def ask(self, context): return [Question(7, 'bad')]",
         *("bad", "TypeError", "a Question whose text is 7"),
     ),
     "scorer raises": (
@@ -146,72 +146,72 @@ RUNS = {
     ),
     "detector raises": (
         "detector",
-        f"def verify(self, claims, judging): {BOOM}",
+        f"def verify(self, claims, context): {BOOM}",
         "bad",
         "RuntimeError",
         "boom",
     ),
     "detector exits": (
         "detector",
-        "def verify(self, claims, judging): raise SystemExit(3)",
+        "def verify(self, claims, context): raise SystemExit(3)",
         "bad",
         "SystemExit",
         "3",
     ),
     "detector cannot say what": (
         "detector",
-        "def verify(self, claims, judging):\n    class Mute(Exception):\n        def "
+        "def verify(self, claims, context):\n    class Mute(Exception):\n        def "
         "__str__(self): raise ValueError\n"
         "    raise Mute",
         *("bad", "Mute", "cannot be read"),
     ),
     "detector gives None": (
         "detector",
-        "def verify(self, cs, judging): return None",
+        "def verify(self, cs, context): return None",
         "bad",
         "TypeError",
         "NoneType",
     ),
     "detector gives too few": (
         "detector",
-        "def verify(self, cs, judging): return []",
+        "def verify(self, cs, context): return []",
         "bad",
         "ValueError",
         "0 results",
     ),
     "detector gives one for all": (
         "detector",
-        "def verify(self, claims, judging): return [Verdict('bad', 0.5)]",
+        "def verify(self, claims, context): return [Verdict('bad', 0.5)]",
         *("bad", "ValueError", "gave 1 results for "),
     ),
     "detector gives too many": (
         "detector",
-        "def verify(self, cs, judging): return [Verdict('bad', 0.5)] * 99",
+        "def verify(self, cs, context): return [Verdict('bad', 0.5)] * 99",
         *("bad", "ValueError", "99 results for 1"),
     ),
     "detector gives floats": (
         "detector",
-        "def verify(self, cs, judging): return [0.5 for c in cs]",
+        "def verify(self, cs, context): return [0.5 for c in cs]",
         *("bad", "TypeError", "gave a float, not a Verdict"),
     ),
     "generator breaks midway": (
         "detector",
-        f"def verify(self, cs, judging):\n    yield Verdict('bad', 0.5)\n    {BOOM}",
+        f"def verify(self, cs, context):\n    yield Verdict('bad', 0.5)\n    {BOOM}",
         *("bad", "RuntimeError", "boom"),
     ),
     "confidence over 1": (
         "detector",
-        "def verify(self, cs, judging): return [Verdict('bad', 1.5) for c in cs]",
+        "def verify(self, cs, context): return [Verdict('bad', 1.5) for c in cs]",
         *("bad", "ValueError", "confidence 1.5 is not in [0, 1]"),
     ),
     "confidence is no number": (
         "detector",
-        "def verify(self, cs, judging): return [Verdict('bad', float('nan')) for c in cs]",
+        "def verify(self, cs, context): return [Verdict('bad', float('nan')) for c in cs]",
         *("bad", "ValueError", "confidence nan is not in [0, 1]"),
     ),
     "confidence is text": (
         "detector",
-        "def verify(self, cs, judging): return [Verdict('bad', 'high') for c in cs]",
+        "def verify(self, cs, context): return [Verdict('bad', 'high') for c in cs]",
         *("bad", "TypeError", "a Verdict whose confidence is 'high'"),
     ),
     "tuner raises": (
@@ -223,22 +223,22 @@ RUNS = {
     ),
     "tuner gives a path": (
         "tuner",
-        "def tune(self, tuning): return tuning.folder",
+        "def tune(self, context): return context.folder",
         *("bad", "TypeError", "not an Adapter"),
     ),
     "tuner's adapter has no hash": (
         "tuner",
-        "def tune(self, tuning): return Adapter('a', None)",
+        "def tune(self, context): return Adapter('a', None)",
         *("bad", "TypeError", "an Adapter whose sha256 is None"),
     ),
     "tuner tells no number": (
         "tuner",
-        "def tune(self, tuning): tuning.tell(1, 2, 'low')",
+        "def tune(self, context): context.on_batch(1, 2, 'low')",
         *("bad", "ValueError", "could not convert string to float: 'low'"),
     ),
     "observer raises": (
         "observer",
-        f"def notice(self, event): {BOOM}",
+        f"def on_event(self, event): {BOOM}",
         "bad",
         "RuntimeError",
         "boom",
@@ -365,7 +365,7 @@ def test_the_detector_that_broke_is_the_only_one_missing(
     write: Write, selfloop: Selfloop, query: Query
 ) -> None:
     picky = (
-        "def verify(self, claims, judging):\n    if any('Egypt' in c.question.text for c in "
+        "def verify(self, claims, context):\n    if any('Egypt' in c.question.text for c in "
         "claims): raise KeyError\n"
         "    return [Verdict('bad', 0.5) for c in claims]"
     )
@@ -395,7 +395,7 @@ def test_the_detector_that_broke_is_the_only_one_missing(
 
 def test_numbers_of_numpy_are_numbers(write: Write, selfloop: Selfloop, query: Query) -> None:
     method = (
-        "def verify(self, claims, judging):\n    import numpy\n"
+        "def verify(self, claims, context):\n    import numpy\n"
         "    return (Verdict('bad', numpy.float32(0.5)) for c in claims)"
     )
     run = (
@@ -451,7 +451,7 @@ def test_an_adapter_that_cannot_be_loaded_again_stops_a_resumed_run(
 def test_two_observers_that_raise_at_everything(
     write: Write, selfloop: Selfloop, query: Query
 ) -> None:
-    bad = plugin("observer", f"def notice(self, event): {BOOM}")
+    bad = plugin("observer", f"def on_event(self, event): {BOOM}")
     recipe = RECIPE.replace("[jsonl]", "[bad, worse, jsonl]").replace(
         "[bad.py]", "[bad.py, worse.py]"
     )
@@ -463,14 +463,14 @@ def test_two_observers_that_raise_at_everything(
     assert selfloop("run", "recipe.yaml").code == 0
     assert set(query(run, "SELECT component FROM failures")) == {("bad",), ("worse",)}
     events = (run / "events.jsonl").read_text()
-    assert events.count('"Trouble"') == 2
+    assert events.count('"ComponentFailed"') == 2
     assert '"RunEnded"' in events
 
 
 def test_an_observer_that_raises_is_closed_once_at_the_end(
     write: Write, selfloop: Selfloop
 ) -> None:
-    bad = plugin("observer", f"def notice(self, event): {BOOM}")
+    bad = plugin("observer", f"def on_event(self, event): {BOOM}")
     events = "__import__('io').open('runs/recipe/events.jsonl').read()"
     closing = f"def close(self): print('closed', 'RunEnded' in {events})"
     write(

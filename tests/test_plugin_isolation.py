@@ -17,9 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selfloop import events, records
-from selfloop.errors import NothingAnswered, NothingAsked, StepFailed, TunerFailed
+from selfloop.errors import (
+    NothingAnsweredError,
+    NothingAskedError,
+    StepFailedError,
+    TunerFailedError,
+)
 from selfloop.guard import Failed, capture_each, impossible, match_results
-from selfloop.history import Past
+from selfloop.history import History
 from selfloop.records import AdapterProof, Completion, Failure, Question, Score, Verdict
 from selfloop.registry.isolation import attributed_output
 from selfloop.registry.manager import load
@@ -51,7 +56,7 @@ USE = {
         ", bad]\nobs", "]\nobs"
     ),
     "critic": RECIPE.replace(", bad]\nobs", "]\ncritique: bad\nobs"),
-    "demonstrator": RECIPE.replace(", bad]\nobs", "]\ndemonstrations: bad\nobs"),
+    "few_shot": RECIPE.replace(", bad]\nobs", "]\ndemonstrations: bad\nobs"),
     "tuner": RECIPE.replace(", bad]\nobs", "]\ntuner: bad\nobs"),
     "observer": RECIPE.replace(", bad]\nobs", "]\nobs").replace("[jsonl]", "[jsonl, bad]"),
     "backend": RECIPE.replace(", bad]\nobs", "]\nobs").replace("backend: scripted", "backend: bad"),
@@ -61,9 +66,9 @@ METHOD = {
     "source": "ask(self, told)",
     "scorer": "score(self, items, told)",
     "critic": "critique(self, items, told)",
-    "demonstrator": "show(self, items, told)",
+    "few_shot": "show(self, items, told)",
     "tuner": "tune(self, told)",
-    "observer": "notice(self, event)",
+    "observer": "on_event(self, event)",
     "backend": "generate(self, items)",
 }
 SOUND = "return [Verdict('bad', 0.5) for _ in items]"
@@ -121,7 +126,7 @@ CHANGES = {
     "deletes": "del items[0]",
     "writes a field": "items[0].question.text = 'Who?'",
     "writes a sample": "items[0].samples[0] = None",
-    "empties the past": "told.past.outcomes.clear()",
+    "empties the history": "told.history.outcomes.clear()",
     "replaces the backend": "told.backend = None",
 }
 
@@ -155,15 +160,15 @@ def test_a_detector_that_changes_its_input_spoils_nothing(
 # How a run ends whose only component of a kind failed every time; other kinds leave results without
 # it.
 EXIT_CODES = {
-    "scorer": NothingAnswered.exit_code,
-    "demonstrator": NothingAnswered.exit_code,
-    "backend": NothingAsked.exit_code,
-    "critic": StepFailed.exit_code,
-    "tuner": TunerFailed.exit_code,
+    "scorer": NothingAnsweredError.exit_code,
+    "few_shot": NothingAnsweredError.exit_code,
+    "backend": NothingAskedError.exit_code,
+    "critic": StepFailedError.exit_code,
+    "tuner": TunerFailedError.exit_code,
 }
 
 
-@pytest.mark.parametrize("kind", ["scorer", "critic", "demonstrator", "backend"])
+@pytest.mark.parametrize("kind", ["scorer", "critic", "few_shot", "backend"])
 def test_every_component_gets_a_tuple(
     kind: str, write: Write, selfloop: Selfloop, query: Query
 ) -> None:
@@ -184,7 +189,7 @@ def test_a_tuner_gets_a_tuple(write: Write, selfloop: Selfloop, query: Query) ->
         / "runs"
         / "recipe"
     )
-    assert selfloop("run", "recipe.yaml").code == TunerFailed.exit_code
+    assert selfloop("run", "recipe.yaml").code == TunerFailedError.exit_code
     assert query(run, "SELECT step, component, type FROM failures") == [
         ("tune", "bad", "AttributeError")
     ]
@@ -206,7 +211,7 @@ def mutable_parts(annotation: Any) -> Iterator[Any]:
 
 
 def frozen_records() -> list[type[Any]]:
-    named = [*vars(records).values(), *vars(events).values(), Past]
+    named = [*vars(records).values(), *vars(events).values(), History]
     return [one for one in named if isinstance(one, type) and is_dataclass(one)]
 
 
@@ -379,7 +384,7 @@ def test_a_tuner_that_fails_leaves_the_adapter_as_it_was(
     body = "told.backend.load_adapter(Adapter('a', 'f00'))\nraise RuntimeError('lost')"
     recipe = USE["tuner"].replace("rounds: 1", "rounds: 2")
     run = write({"bad.py": plugin(body, "tuner"), "recipe.yaml": recipe}) / "runs" / "recipe"
-    assert selfloop("run", "recipe.yaml").code == TunerFailed.exit_code
+    assert selfloop("run", "recipe.yaml").code == TunerFailedError.exit_code
     assert query(run, "SELECT count(*) FROM rounds") == [(2,)]
     assert query(run, "SELECT count(*) FROM completions WHERE data LIKE '%f00%'") == [(0,)]
     assert query(run, "SELECT count(*) FROM completions")[0][0] > 8, (
@@ -501,7 +506,7 @@ def test_what_is_printed_in_a_call_does_not_spoil_json(
 
 def test_an_observer_may_print_where_a_detector_may_not(write: Write, selfloop: Selfloop) -> None:
     both = plugin(f"print('detector')\nlist(told.backend.generate([Request('New?')]))\n{SOUND}")
-    shows = "class Shows:\n    def notice(self, event): print('observer', type(event).__name__)\n"
+    shows = "class Shows:\n    def on_event(self, event): print('observer', type(event).__name__)\n"
     shows += "    def close(self): pass\n@hookimpl\n"
     shows += "def selfloop_observers(): return [Component('shows', Shows)]\n"
     write({"bad.py": both + shows, "recipe.yaml": RECIPE.replace("[jsonl]", "[shows]")})

@@ -22,7 +22,7 @@ from selfloop_plugins.observers import console
 
 from selfloop import progress
 from selfloop.events import RunStarted, StepStarted
-from selfloop.history import Past
+from selfloop.history import History
 from selfloop.progress import Monitor
 from selfloop.records import Completion, ModelInfo, Request
 from selfloop.steps.context import RoundContext
@@ -283,8 +283,9 @@ def test_a_run_without_a_terminal_shows_progress_among_its_lines(selfloop, write
 
 def test_a_tune_tells_batches_loss_and_time_left(lines: list[str], clock: Clock) -> None:
     backend = SimpleNamespace(for_step=lambda step: None)
-    parts = SimpleNamespace(backend=backend, notice=lambda event: None)
-    with RoundContext(2, SimpleNamespace(rounds=3), parts, Past()) as context:
+    observers = SimpleNamespace(emit=lambda event: None)
+    parts = SimpleNamespace(backend=backend, observers=observers)
+    with RoundContext(2, SimpleNamespace(rounds=3), parts, History()) as context:
         context.start_step("tune", 9)
         for done in range(1, 2001):
             clock.now += 2
@@ -326,8 +327,8 @@ def test_a_console_that_is_closed_shows_nothing_more(
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stdout", stream)
     observer = console.build(mode="plain")
-    observer.notice(RunStarted("first", "runs/first", 1, 0, ModelInfo("m")))
-    observer.notice(StepStarted(1, "answer", 3))
+    observer.on_event(RunStarted("first", "runs/first", 1, 0, ModelInfo("m")))
+    observer.on_event(StepStarted(1, "answer", 3))
     with monitor.task("round 1/1 answer"):
         clock.now = 30
         monitor.tick()

@@ -28,7 +28,7 @@ FILES = {
     "looker.py": "from selfloop import Component, hookimpl\n@hookimpl\ndef selfloop_detectors():\n"
     "    return [Component('looker', object, needs=frozenset({'attentions'}))]\n",
     "bare_backend.py": "from selfloop import Component, hookimpl\n"
-    "class Tuner:\n    def tune(self, tuning): ...\n@hookimpl\n"
+    "class Tuner:\n    def tune(self, context): ...\n@hookimpl\n"
     "def selfloop_backends():\n    return [Component('plain', object)]\n"
     "@hookimpl\ndef selfloop_tuners():\n    return [Component('tiny', Tuner)]\n",
     "text.gguf": "hello world",
@@ -103,16 +103,16 @@ CASES: list[Case] = [
     ("threshold below 0", RECIPE + "decide: {declined: -1}\n", (), 2,
      ("decide.declined", "equal to 0")),
     ("threshold not a number", RECIPE + "decide: {belief: .nan}\n", (), 2, ("decide.belief",)),
-    ("share of 0", swap("[blank_slate]", "[{kind: blank_slate, share: 0}]"), (), 2,
-     ("sources.0.share", "than 0")),
-    ("endless share", swap("[blank_slate]", "[{kind: blank_slate, share: .inf}]"), (), 2,
-     ("sources.0.share", "finite")),
+    ("share of 0", swap("[blank_slate]", "[{kind: blank_slate, weight: 0}]"), (), 2,
+     ("sources.0.weight", "than 0")),
+    ("endless share", swap("[blank_slate]", "[{kind: blank_slate, weight: .inf}]"), (), 2,
+     ("sources.0.weight", "finite")),
     ("minimum in words",
-     swap("sources", "scorers: [{kind: novelty, minimum: high}], sources"), (), 2,
-     ("ask.scorers.0.minimum", "number", '"high"')),
+     swap("sources", "scorers: [{kind: novelty, min_score: high}], sources"), (), 2,
+     ("ask.scorers.0.min_score", "number", '"high"')),
     ("minimum not a number",
-     swap("sources", "scorers: [{kind: novelty, minimum: .nan}], sources"), (), 2,
-     ("ask.scorers.0.minimum", "finite")),
+     swap("sources", "scorers: [{kind: novelty, min_score: .nan}], sources"), (), 2,
+     ("ask.scorers.0.min_score", "finite")),
     ("a name that is a way", RECIPE + "name: ../x\n", (), 2, ("'../x'", "letters a to z, digits")),
     ("the name of the folder above", RECIPE + "name: ..\n", (), 2,
      ("'..'", "letters a to z, digits")),
@@ -151,7 +151,7 @@ CASES: list[Case] = [
      ("bad.json", "{pattern: [reply")),
     # --set
     ("set without =", RECIPE, (SET, "rounds"), 2, ("--set rounds", "--set key=value")),
-    ("set of a place that is not", RECIPE, (SET, "ask.sources.7.share=2"), 2,
+    ("set of a place that is not", RECIPE, (SET, "ask.sources.7.weight=2"), 2,
      ("7 is no position in a list of 1",)),
     ("set of an odd number", RECIPE, (SET, "ask.sources.²=2"), 2, ("² is no position",)),
     ("set inside a number", RECIPE, (SET, "rounds.x=2"), 2, ("rounds is 1", "no parts")),

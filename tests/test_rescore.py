@@ -23,22 +23,22 @@ class Closed(ScriptedBackend):
             raise RuntimeError("the model is opened")
 
 class Reads:
-    def verify(self, claims, judging):
+    def verify(self, claims, context):
         pairs = [Continuation("x", claim.question.text) for claim in claims]
-        logprobs = judging.backend.loglikelihood(pairs)
+        logprobs = context.backend.loglikelihood(pairs)
         return [Verdict("", 2.0 ** (sum(tokens) / 10)) for tokens in logprobs]
 
 class Asks:
-    def verify(self, claims, judging):
-        how, seed = Sampling(0.9, max_tokens=4), judging.seed
+    def verify(self, claims, context):
+        how, seed = Sampling(0.9, max_tokens=4), context.seed
         requests = [Request(f"More? {claim.question.text}", how, seed=seed) for claim in claims]
-        said = {i: one.text for i, one in judging.backend.generate(requests)}
+        said = {i: one.text for i, one in context.backend.generate(requests)}
         return [Verdict("", len(said[i]) / 100, said[i]) for i in range(len(claims))]
 
 class Tunes:
-    def tune(self, tuning):
-        (tuning.folder / "adapter").write_text(str(tuning.round))
-        return Adapter(str(tuning.folder / "adapter"), f"sha-{tuning.round}")
+    def tune(self, context):
+        (context.folder / "adapter").write_text(str(context.round))
+        return Adapter(str(context.folder / "adapter"), f"sha-{context.round}")
 
 @hookimpl
 def selfloop_backends():

@@ -16,9 +16,9 @@ from selfloop.config.assembly import NamedComponent, Observers, Pipeline
 from selfloop.config.prompts import Prompts
 from selfloop.config.recipe import Decide, Recipe
 from selfloop.errors import ModelError
-from selfloop.events import AttemptEnded, BatchLearnt, Event, StepStarted
-from selfloop.history import Past
-from selfloop.protocols import Asking, Judging, Observer, Tuning
+from selfloop.events import AttemptEnded, Event, StepStarted, TrainingStep
+from selfloop.history import History
+from selfloop.protocols import AskContext, Observer, TuneContext, VerifyContext
 from selfloop.records import (
     Adapter,
     AdapterProof,
@@ -55,7 +55,7 @@ class Judge:
     rates: Rates
     seen: list[Claim] = field(default_factory=list)
 
-    def verify(self, claims: Sequence[Claim], judging: object) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], verify_context: object) -> list[Verdict]:
         self.seen += claims
         return [Verdict("", self.rates.get(c.candidate), "as told") for c in claims]
 
@@ -68,9 +68,9 @@ class Listed:
     at_once: int = 1000
     asked: list[int] = field(default_factory=list)
 
-    def ask(self, asking: Asking) -> list[Question]:
-        self.asked.append(asking.n)
-        count = min(asking.n, self.at_once)
+    def ask(self, ask_context: AskContext) -> list[Question]:
+        self.asked.append(ask_context.n)
+        count = min(ask_context.n, self.at_once)
         given, self.texts = self.texts[:count], self.texts[count:]
         return [Question(text, "listed") for text in given]
 
@@ -78,7 +78,7 @@ class Listed:
 class Length:
     """Scores a question by its words."""
 
-    def score(self, questions: Sequence[Question], asking: Asking) -> list[Score]:
+    def score(self, questions: Sequence[Question], ask_context: AskContext) -> list[Score]:
         return [Score("", float(len(q.text.split())), "by its words") for q in questions]
 
 
@@ -88,7 +88,7 @@ class Seen:
 
     events: list[Event] = field(default_factory=list)
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         self.events.append(event)
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ def new_context(tmp_path: Path) -> Iterator[Make]:
         recipe: Mapping[str, Any] | None = None,
         *,
         backend: ScriptedBackend | None = None,
-        past: Past | None = None,
+        history: History | None = None,
         observer: Observer | None = None,
         **parts: Any,
     ) -> RoundContext:
@@ -120,22 +120,27 @@ def new_context(tmp_path: Path) -> Iterator[Make]:
         store = Store(tmp_path / f"run-{len(stores)}", write=True)
         stores.append(store)
         store.begin_session({})
-        notice = Observers([NamedComponent("seen", observer)] if observer else [])
-        recorder = Recorder(backend or ScriptedBackend(), store, notice)
+        observers = Observers([NamedComponent("seen", observer)] if observer else [])
+        recorder = Recorder(backend or ScriptedBackend(), store, observers.emit)
         given = {
             "sources": [],
             "scorers": [],
             "detectors": [],
             "critic": None,
-            "demonstrator": None,
+            "few_shot": None,
             "tuner": None,
             **parts,
         }
         made = Pipeline(
-            recorder, notice=notice, prompts=Prompts(), folder=store.folder, plugins={}, **given
+            recorder,
+            observers=observers,
+            prompts=Prompts(),
+            folder=store.folder,
+            plugins={},
+            **given,
         )
-        past = past or Past()
-        return RoundContext(past.rounds + 1, Recipe.model_validate(said), made, past)
+        history = history or History()
+        return RoundContext(history.rounds + 1, Recipe.model_validate(said), made, history)
 
     yield _new_context
     for store in stores:
@@ -274,9 +279,10 @@ class Second:
 
     seen: list[Any] = field(default_factory=list)
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], verify_context: VerifyContext) -> list[Verdict]:
         self.seen += [
-            (claim.verdicts, judging.before([replace(claim, samples=())])) for claim in claims
+            (claim.verdicts, verify_context.earlier_verdicts([replace(claim, samples=())]))
+            for claim in claims
         ]
         return [Verdict("", None, "listens")] * len(claims)
 
@@ -287,7 +293,7 @@ class Counts:
 
     breaks: bool = False
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], verify_context: VerifyContext) -> list[Verdict]:
         return [
             Verdict("", len(c.samples) / (2 if c.samples or not self.breaks else 0)) for c in claims
         ]
@@ -330,7 +336,7 @@ def test_shares_of_sources(new_context: Make) -> None:
     some, other = Listed(list(QUESTIONS)), Listed([q.upper() for q in QUESTIONS])
     made = new_context(
         {"ask": {"sources": ["listed"], "questions": 8}},
-        sources=[NamedComponent("a", some, share=3), NamedComponent("b", other)],
+        sources=[NamedComponent("a", some, weight=3), NamedComponent("b", other)],
     )
     assert len(ask(made)) == 8
     assert (some.asked, other.asked) == ([6], [2])
@@ -340,13 +346,13 @@ def test_a_surplus_is_cut_off_in_proportion_to_the_shares(new_context: Make) -> 
     """Sources that give more than they are asked for do not push the others out."""
 
     class Eager(Listed):
-        def ask(self, asking: Asking) -> list[Question]:
+        def ask(self, ask_context: AskContext) -> list[Question]:
             return [Question(text, "eager") for text in self.texts]
 
     lower, upper = Eager(list(QUESTIONS)), Eager([q.upper() for q in QUESTIONS])
     made = new_context(
         {"ask": {"sources": ["listed"], "questions": 8}},
-        sources=[NamedComponent("a", lower, share=3), NamedComponent("b", upper)],
+        sources=[NamedComponent("a", lower, weight=3), NamedComponent("b", upper)],
     )
     texts = [attempt.question.text for attempt in ask(made)]
     # positions 0, 1/3, 2/3, 1, ... and 0, 1, 2; of equal ones the first source's comes first
@@ -373,7 +379,7 @@ def test_a_round_without_questions_is_empty(new_context: Make) -> None:
 def test_a_source_is_asked_again_only_so_often(new_context: Make) -> None:
     slow = Listed(list(QUESTIONS), at_once=1)
     made = new_context(
-        {"ask": {"sources": ["listed"], "questions": 9, "turns": 4}},
+        {"ask": {"sources": ["listed"], "questions": 9, "max_turns": 4}},
         sources=[NamedComponent("slow", slow)],
     )
     assert len(ask(made)) == 4
@@ -385,7 +391,7 @@ def test_dropped_questions_stay_on_record_with_a_reason(new_context: Make) -> No
     made = new_context(
         {"ask": {"sources": ["listed"], "questions": 2}},
         sources=[NamedComponent("listed", Listed(texts))],
-        scorers=[NamedComponent("length", Length(), minimum=4.0)],
+        scorers=[NamedComponent("length", Length(), min_score=4.0)],
         observer=seen,
     )
     attempts = ask(made)
@@ -393,12 +399,12 @@ def test_dropped_questions_stay_on_record_with_a_reason(new_context: Make) -> No
     assert attempts[0].reason == "length: by its words"
     assert attempts[0].scores == (Score("length", 2.0, "by its words"),)
     assert [e.attempt for e in seen.events if isinstance(e, AttemptEnded)] == [attempts[0]]
-    assert Past().with_attempts(attempts).dropped == ("Too short?",)
+    assert History().with_attempts(attempts).dropped == ("Too short?",)
 
 
 def test_more_questions_than_wanted_are_left_for_later(new_context: Make) -> None:
     class Eager(Listed):
-        def ask(self, asking: Asking) -> list[Question]:
+        def ask(self, ask_context: AskContext) -> list[Question]:
             return [Question(text, "eager") for text in self.texts]
 
     made = new_context(
@@ -451,7 +457,7 @@ def test_the_same_question_in_another_round_draws_other_samples(new_context: Mak
     attempts = [Attempt(Question("What is it?", "test"))]
     first, second = (
         new_context({"answer": {"samples": 12}}),
-        new_context({"answer": {"samples": 12}}, past=Past(rounds=1)),
+        new_context({"answer": {"samples": 12}}, history=History(rounds=1)),
     )
     assert answer(first, attempts)[0].samples != answer(second, attempts)[0].samples
 
@@ -467,9 +473,9 @@ class Critical:
     """Says the same of every draft; the prompt that revises is the recipe's."""
 
     text: str = "The answer is wrong."
-    revise: str = "revise"
+    revise_prompt: str = "revise"
 
-    def critique(self, claims: Sequence[Claim], judging: Judging) -> list[Completion]:
+    def critique(self, claims: Sequence[Claim], verify_context: VerifyContext) -> list[Completion]:
         return [Completion(self.text) for _ in claims]
 
 
@@ -508,14 +514,14 @@ class Shown:
     def __init__(self, short: int = 0) -> None:
         self.asked, self.short = list[list[str]](), short
 
-    def show(self, questions: Sequence[str], judging: Judging) -> list[str]:
+    def build_prompts(self, questions: Sequence[str], verify_context: VerifyContext) -> list[str]:
         self.asked.append(list(questions))
         return [f"Shown. {text} Answer:" for text in questions][self.short :]
 
 
 def test_a_demonstrator_makes_the_answer_prompts_in_one_call(new_context: Make) -> None:
     shown, backend = Shown(), ScriptedBackend({r"Shown\. Is (\w+)": ["yes {1}"]})
-    made = new_context(demonstrator=NamedComponent("own", shown), backend=backend)
+    made = new_context(few_shot=NamedComponent("own", shown), backend=backend)
     asked = [Attempt(Question(f"Is {name} it?", "test")) for name in ("Ada", "Bob")]
     done = answer(made, asked)
     assert [one.answer for one in done] == ["yes Ada", "yes Bob"]
@@ -527,14 +533,14 @@ def test_a_demonstrator_makes_the_answer_prompts_in_one_call(new_context: Make) 
 
 
 def test_without_prompts_nothing_is_answered(new_context: Make) -> None:
-    made = new_context(demonstrator=NamedComponent("own", Shown(short=1)))
+    made = new_context(few_shot=NamedComponent("own", Shown(short=1)))
     (one,) = answer(made, [Attempt(Question("Is it?", "test"))])
     assert (one.decision, one.failures[0].component) == ("failed", "own")
 
 
-def believed(answer: str, confidence: float) -> Past:
+def believed(answer: str, confidence: float) -> History:
     said = replace(answered(answer), decision="belief", confidence=confidence)
-    return Past().after(Round(1, (said,)))
+    return History().after(Round(1, (said,)))
 
 
 def test_an_answer_that_contradicts_a_belief_lowers_both(new_context: Make) -> None:
@@ -542,7 +548,7 @@ def test_an_answer_that_contradicts_a_belief_lowers_both(new_context: Make) -> N
     asked = Question(
         "Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded"
     )
-    made = new_context(past=believed("Cairo", 0.9), detectors=judges({"draft": 0.8}))
+    made = new_context(history=believed("Cairo", 0.9), detectors=judges({"draft": 0.8}))
     (one,) = decide(made, verify(made, [replace(answered("Giza"), question=asked)]))
     assert one.lowers is not None
     assert (one.confidence, one.lowers.confidence) == (
@@ -551,7 +557,7 @@ def test_an_answer_that_contradicts_a_belief_lowers_both(new_context: Make) -> N
     )
     assert (one.decision, one.lowers.decision) == ("declined", "belief"), "still above .6"
     assert "contradicts 'What is the capital of Egypt?': Cairo" in one.reason
-    assert [b.confidence for b in made.past.with_attempts([one]).beliefs] == [
+    assert [b.confidence for b in made.history.with_attempts([one]).beliefs] == [
         pytest.approx(0.18 / 0.28)
     ]
 
@@ -560,10 +566,10 @@ def test_a_belief_that_falls_below_the_threshold_is_none_any_more(new_context: M
     asked = Question(
         "Egypt has which capital?", "again", variant_of=answered().question.text, variant="reworded"
     )
-    made = new_context(past=believed("Cairo", 0.8), detectors=judges({"draft": 0.8}))
+    made = new_context(history=believed("Cairo", 0.8), detectors=judges({"draft": 0.8}))
     (one,) = decide(made, verify(made, [replace(answered("Giza"), question=asked)]))
     assert one.lowers is not None and one.lowers.decision == "undecided"
-    after = made.past.after(Round(2, (one,)))
+    after = made.history.after(Round(2, (one,)))
     assert after.beliefs == ()
     assert after.questions == ("What is the capital of Egypt?", "Egypt has which capital?")
 
@@ -597,11 +603,11 @@ class Tuner:
 
     rounds: list[int] = field(default_factory=list)
 
-    def tune(self, tuning: Tuning) -> Adapter | None:
-        self.rounds.append(tuning.round)
-        tuning.tell(1, 2, 0.5)
-        (tuning.folder / "weights").write_text(str(len(tuning.past.beliefs)))
-        return Adapter(str(tuning.folder / "weights"), f"sha-{tuning.round}")
+    def tune(self, tune_context: TuneContext) -> Adapter | None:
+        self.rounds.append(tune_context.round)
+        tune_context.on_batch(1, 2, 0.5)
+        (tune_context.folder / "weights").write_text(str(len(tune_context.history.beliefs)))
+        return Adapter(str(tune_context.folder / "weights"), f"sha-{tune_context.round}")
 
 
 class Refusing(ScriptedBackend):
@@ -625,7 +631,9 @@ def test_tune_runs_every_so_many_rounds(new_context: Make) -> None:
     tuner = Tuner()
     recipe = {"tuner": {"kind": "lora", "every": 2}}
     for rounds in range(4):
-        made = new_context(recipe, past=Past(rounds=rounds), tuner=NamedComponent("lora", tuner))
+        made = new_context(
+            recipe, history=History(rounds=rounds), tuner=NamedComponent("lora", tuner)
+        )
         adapter = tune(made, [])
         assert (adapter is not None) == (made.number % 2 == 0)
         assert said_under(made) == (adapter.sha256 if adapter else None)
@@ -640,15 +648,15 @@ def test_what_a_tuner_tells_reaches_the_observers(new_context: Make) -> None:
         ),
         [],
     )
-    assert seen.events == [StepStarted(1, "tune", 0), BatchLearnt(1, 1, 2, 0.5)]
+    assert seen.events == [StepStarted(1, "tune", 0), TrainingStep(1, 1, 2, 0.5)]
 
 
 def test_the_tuner_learns_from_this_round_too(new_context: Make) -> None:
-    held = Past().after(
+    held = History().after(
         Round(1, (decided(new_context(detectors=judges({"draft": 1.0})), answered()),))
     )
     made = new_context(
-        {"tuner": {"kind": "lora"}}, past=held, tuner=NamedComponent("lora", Tuner())
+        {"tuner": {"kind": "lora"}}, history=held, tuner=NamedComponent("lora", Tuner())
     )
     other = replace(answered(), question=Question("Where is the Sphinx?", "test"))
     adapter = tune(made, [decided(new_context(detectors=judges({"draft": 1.0})), other)])
@@ -663,7 +671,7 @@ def test_an_adapter_that_is_refused_leaves_the_last_good_one(new_context: Make) 
     )
     first = tune(made, [])
     assert said_under(made) == "sha-1"
-    made.number, made.past = 2, Past(rounds=1, adapter=first)
+    made.number, made.history = 2, History(rounds=1, adapter=first)
     assert tune(made, []) is None
     assert [f.type for f in made.failures] == ["ModelError"]
     made.number = 3
@@ -680,13 +688,13 @@ from selfloop import Component, hookimpl
 from selfloop.records import Adapter
 
 class Tuner:
-    def tune(self, tuning):
-        text = json.dumps([tuning.round, len(tuning.attempts)])
-        (tuning.folder / "adapter").write_text(text)
-        if tuning.round == 2 and Path("kill").exists():
+    def tune(self, context):
+        text = json.dumps([context.round, len(context.attempts)])
+        (context.folder / "adapter").write_text(text)
+        if context.round == 2 and Path("kill").exists():
             Path("kill").unlink()
             os.kill(os.getpid(), signal.SIGKILL)
-        return Adapter(str(tuning.folder / "adapter"), hashlib.sha256(text.encode()).hexdigest())
+        return Adapter(str(context.folder / "adapter"), hashlib.sha256(text.encode()).hexdigest())
 
 @hookimpl
 def selfloop_tuners():

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from selfloop.errors import RunLocked, StoreError
-from selfloop.history import Past
+from selfloop.errors import RunLockedError, StoreError
+from selfloop.history import History
 from selfloop.records import Adapter, Attempt, Completion, Failure, Question, Round, Score, Verdict
 from selfloop.storage.run_folder import DATABASE
 from selfloop.storage.store import Store
@@ -67,7 +67,7 @@ def test_a_round_comes_back_as_it_was(store: Store) -> None:
     store.save_round(whole(1))
     store.save_round(Round(2, ()))
     assert list(store.rounds()) == [whole(1), Round(2, ())]
-    assert store.past() == Past().after(whole(1)).after(Round(2, ()))
+    assert store.history() == History().after(whole(1)).after(Round(2, ()))
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -135,7 +135,7 @@ def test_files_are_written_whole(store: Store) -> None:
 
 
 def test_one_writer_many_readers(store: Store) -> None:
-    with pytest.raises(RunLocked, match="another process is working on"):
+    with pytest.raises(RunLockedError, match="another process is working on"):
         Store(store.folder, write=True)
     store.save_round(whole())
     reader = Store(store.folder, write=False)

@@ -42,7 +42,7 @@ ask:
   # where they come from
   sources:
   - kind: blank_slates   # invented too
-    share: 1
+    weight: 1
   - frontiers
 detectors: [agreements]
 """
@@ -235,7 +235,7 @@ def test_what_was_asked_keeps_its_name(tmp_path: Path) -> None:
 
     Whoever renames a field of `Request`, `Sampling` or `Message` adds it to `HASHED_NAMES`.
     """
-    request = Request("What is it?", Sampling(0.7, max_tokens=8, careful=0.5), n=3, seed=7)
+    request = Request("What is it?", Sampling(0.7, max_tokens=8, decline_bias=0.5), n=3, seed=7)
     chat = Request((Message("user", "Hi"),), Sampling(skip_blank=True), open_turn=True)
     with closing(Store(tmp_path / "run", write=True)) as store:
         key = Recorder(ScriptedBackend({"it": ["a"]}), store, lambda event: None).key
@@ -250,8 +250,8 @@ def test_a_field_that_is_renamed_keeps_its_name_in_the_hash(
     with closing(Store(tmp_path / "run", write=True)) as store:
         key = Recorder(ScriptedBackend({"it": ["a"]}), store, lambda event: None).key
         before = key(Request("Q?"))
-        monkeypatch.setattr(recorder, "HASHED_NAMES", {"top_p": "nucleus"})
+        monkeypatch.setattr(recorder, "HASHED_NAMES", {**recorder.HASHED_NAMES, "top_p": "nucleus"})
         renamed = key(Request("Q?"))
         assert renamed != before
-        monkeypatch.setattr(recorder, "HASHED_NAMES", {"top_p": "top_p"})
+        monkeypatch.setattr(recorder, "HASHED_NAMES", {**recorder.HASHED_NAMES, "top_p": "top_p"})
         assert key(Request("Q?")) == before

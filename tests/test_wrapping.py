@@ -61,10 +61,10 @@ class Halved:
     def __init__(self, *, of: Detector | None = None, by: float = 2.0) -> None:
         self.of, self.by = of, by
 
-    def verify(self, claims, judging):
+    def verify(self, claims, context):
         if self.of is None:
             return [Verdict("halved", 0.5) for claim in claims]
-        verdicts = self.of.verify(claims, judging)
+        verdicts = self.of.verify(claims, context)
         return [Verdict("halved", v.confidence and v.confidence / self.by) for v in verdicts]
 
 
@@ -72,7 +72,7 @@ class Needy:
     def __init__(self, *, words: tuple[str, ...] = ()) -> None:
         pass
 
-    def verify(self, claims, judging):
+    def verify(self, claims, context):
         return [Verdict("needy", 0.8) for claim in claims]
 
 
@@ -205,13 +205,13 @@ def test_keys_of_the_loop_are_not_options_of_an_inner_component(
 ) -> None:
     scorer = (
         "from selfloop.plugin import *\nclass Same:\n    def __init__(self, *, of: Scorer): ...\n"
-        "    def score(self, questions, asking): return []\n"
+        "    def score(self, questions, context): return []\n"
         "@hookimpl\ndef selfloop_scorers(): return [Component('same', Same, wraps='of')]\n"
     )
     write({"same.py": scorer, "s.yaml": RECIPE.replace("wrap.py", "same.py")})
-    change = "ask.scorers=[{kind: same, minimum: 0.5, of: {kind: novelty, minimum: 0.5}}]"
+    change = "ask.scorers=[{kind: same, min_score: 0.5, of: {kind: novelty, min_score: 0.5}}]"
     said = selfloop("check", "s.yaml", "--set", "backend=scripted", "--set", change)
-    assert "ask.scorers.0.of.minimum: unknown key." in said.err
+    assert "ask.scorers.0.of.min_score: unknown key." in said.err
     assert "ask.scorers.0.minimum" not in said.err
 
 

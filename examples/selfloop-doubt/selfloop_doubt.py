@@ -18,11 +18,11 @@ from selfloop.plugin import (
     Completion,
     Component,
     Continuation,
-    Judging,
     ModelInfo,
     Request,
     RequestError,
     Verdict,
+    VerifyContext,
     hookimpl,
 )
 
@@ -91,10 +91,10 @@ class Budgeted:
         return self._inner.loglikelihood(pairs)
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+        self, pairs: Sequence[Continuation], positions: Sequence[int] = (0, -1), layer: int = -1
     ) -> list[Any]:
         """Ask the inner backend: nothing is written, so nothing is spent."""
-        return self._inner.hidden_states(pairs, places, layer)
+        return self._inner.hidden_states(pairs, positions, layer)
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Swap the inner backend's adapter."""
@@ -120,7 +120,7 @@ class Hedging:
         # whole words only: `mighty` is not a hedge
         self._words = re.compile(r"\b(" + "|".join(map(re.escape, words)) + r")\b", re.IGNORECASE)
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], context: VerifyContext) -> list[Verdict]:
         """Return one verdict for each claim."""
         return [self._judge(claim.answer.text.strip()) for claim in claims]
 

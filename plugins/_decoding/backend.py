@@ -119,9 +119,9 @@ class DecodingBackend:
         return [by_index.get(i, ()) for i in range(len(pairs))]
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+        self, pairs: Sequence[Continuation], positions: Sequence[int] = (0, -1), layer: int = -1
     ) -> list[Array | RequestError]:
-        """Return a layer's states, (places, width); those of the last layer after its norm.
+        """Return a layer's states, (positions, width); those of the last layer after its norm.
 
         See `selfloop.protocols.Backend`.
         """
@@ -129,14 +129,14 @@ class DecodingBackend:
         def hidden_state_job(index: int, pair: Continuation) -> Job:
             self._refuse_layer(layer)
             prompt, tokens = split(self._vocabulary, pair)
-            # place 0 is the prompt's last token: there is one place more than tokens
-            positions = [place if place >= 0 else len(tokens) + 1 + place for place in places]
-            if not positions or not all(0 <= place <= len(tokens) for place in positions):
+            # position 0 is the prompt's last token: there is one position more than tokens
+            from_start = [at if at >= 0 else len(tokens) + 1 + at for at in positions]
+            if not from_start or not all(0 <= at <= len(tokens) for at in from_start):
                 raise RequestError(
-                    f"places must be from 0 to {len(tokens)}, the tokens that follow, not "
-                    f"{list(places)}"
+                    f"positions must be from 0 to {len(tokens)}, the tokens that follow, not "
+                    f"{list(positions)}"
                 )
-            return prompt, [HiddenStateTask(index, tokens, positions)]
+            return prompt, [HiddenStateTask(index, tokens, from_start)]
 
         results = self._run(pairs, hidden_state_job, layer)
         by_index = dict(progress.counted("", results, "texts", len(pairs)))
@@ -241,7 +241,7 @@ class DecodingBackend:
         prompt = self._prompt(request)
         sha256 = self._adapter.sha256 if self._adapter else None
         constrained = settings.grammar or settings.json_schema
-        declines = decline_token(self._vocabulary, request) if settings.careful else None
+        declines = decline_token(self._vocabulary, request) if settings.decline_bias else None
 
         def task(number: int) -> Task:
             # a grammar keeps where a sample stands in it: each has its own

@@ -132,8 +132,8 @@ def settings_error(sampling: Sampling) -> str:
     penalty = sampling.repetition_penalty
     if not MIN_PENALTY <= penalty <= MAX_PENALTY:
         return f"repetition_penalty must be from 0.001 to 1000 (1: none), not {penalty}"
-    if not math.isfinite(sampling.careful):
-        return f"careful must be a number of nats, not {sampling.careful}"
+    if not math.isfinite(sampling.decline_bias):
+        return f"decline_bias must be a number of nats, not {sampling.decline_bias}"
     if "" in sampling.stop:
         return "a stop string is empty; every text contains it"
     if sampling.grammar and sampling.json_schema:
@@ -145,7 +145,7 @@ class Sampler:
     """Draws one sample's tokens from its own random stream.
 
     A repetition penalty counts the tokens of `prompt` from the start. The sample keeps to the
-    grammar, if there is one. `declines` is the token that begins a refusal: `careful` makes it
+    grammar, if there is one. `declines` is the token that begins a refusal: `decline_bias` makes it
     likelier than the model has it, at the first token and only there.
     """
 
@@ -172,7 +172,7 @@ class Sampler:
         row, best = output.checked().logits, output.best
         if self._declines is not None:
             row = row.copy()  # the output's own row stays as the model gave it
-            row[self._declines] += np.float32(self.sampling.careful)
+            row[self._declines] += np.float32(self.sampling.decline_bias)
             best, self._declines = int(row.argmax()), None
         if self._seen is not None:
             row = self._penalised(row)

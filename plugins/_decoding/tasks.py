@@ -179,20 +179,20 @@ class ScoreTask:
 
 
 class HiddenStateTask:
-    """Reads given tokens; the result are hidden states, (places, width).
+    """Reads given tokens; the result are hidden states, (positions, width).
 
     Place 0 is the prompt's last token, place i the i-th of the tokens (from 1).
     """
 
-    def __init__(self, index: int, tokens: Sequence[int], places: Sequence[int]) -> None:
-        last = max(places)
+    def __init__(self, index: int, tokens: Sequence[int], positions: Sequence[int]) -> None:
+        last = max(positions)
         self.index, self.max_new_tokens = index, last
-        self.unread = [(token, i + 1 in places) for i, token in enumerate(tokens[:last])]
+        self.unread = [(token, i + 1 in positions) for i, token in enumerate(tokens[:last])]
         self.result: Row | None = None
-        self._places = places
+        self._positions = positions
         self._states: dict[int, Row] = {}
         # Outputs come in this order. The one after the prompt always comes, wanted or not.
-        self._order = sorted({0, *places})
+        self._order = sorted({0, *positions})
 
     def take(self, output: Output) -> None:
         """Keep a copy of a hidden state: the engine uses its memory again."""
@@ -204,7 +204,7 @@ class HiddenStateTask:
             )
         self._states[self._order[len(self._states)]] = output.hidden.copy()
         if len(self._states) == len(self._order):
-            self.result = np.stack([self._states[place] for place in self._places])
+            self.result = np.stack([self._states[position] for position in self._positions])
 
 
 class NextTokenTask:

@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-from selfloop.errors import MissingExtra, RecipeError, RequestError
+from selfloop.errors import MissingExtraError, RecipeError, RequestError
 from selfloop.protocols import Backend
 from selfloop.records import Continuation
 
@@ -56,7 +56,7 @@ def embed(
 
     A text that cannot be embedded has a row of zeros. `hidden` needs the capability
     `hidden_states`; `sentence_transformer` loads `model`, a name of the Hugging Face hub or a
-    folder. Raises MissingExtra or RecipeError where the model cannot be loaded.
+    folder. Raises MissingExtraError or RecipeError where the model cannot be loaded.
     """
     if by == "sentence_transformer":
         return _sentence_vectors(texts, model)
@@ -64,11 +64,13 @@ def embed(
 
 
 def check(by: Embedder, model: str) -> None:
-    """Raise MissingExtra or RecipeError for a sentence model that is missing; it is not loaded."""
+    """Raise MissingExtraError or RecipeError if a sentence model is missing; load nothing."""
     if by != "sentence_transformer":
         return
     if find_spec("sentence_transformers") is None:
-        raise MissingExtra("sentence_transformers", "embeddings", "embedding by a sentence model")
+        raise MissingExtraError(
+            "sentence_transformers", "embeddings", "embedding by a sentence model"
+        )
     if not model.strip():
         raise RecipeError(
             "no sentence model is named. Give a folder or a name of the hub, such as "

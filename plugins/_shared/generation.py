@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 from operator import attrgetter
 
-from selfloop import Claim, Completion, Judging, Request
+from selfloop import Claim, Completion, Request, VerifyContext
 from selfloop.errors import RequestError
 from selfloop.protocols import Backend
 
@@ -47,9 +47,9 @@ def texts_or_none(result: list[str] | RequestError) -> list[str]:
     return [] if isinstance(result, RequestError) else result
 
 
-def claim_seed(claim: Claim, judging: Judging) -> int:
+def claim_seed(claim: Claim, context: VerifyContext) -> int:
     """Return a seed that depends on the run, the detector and the question, and on no other claim.
 
     So a question gets the same texts whatever else is in the batch, and in a resumed run.
     """
-    return random.Random(f"{judging.seed} {claim.question.id}").getrandbits(32)
+    return random.Random(f"{context.seed} {claim.question.id}").getrandbits(32)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from selfloop.errors import MissingExtra
+from selfloop.errors import MissingExtraError
 from selfloop.evaluation.metrics import auroc
 from selfloop.text.answers import normalise
 
@@ -155,7 +155,7 @@ def style_auroc(
     itself, for where the words of four folds lean one way, those of the fifth lean the other:
     compare with `transfer_auroc` between two pools that were evened out apart.
 
-    Raises ValueError for fewer than five of either, and MissingExtra without scikit-learn.
+    Raises ValueError for fewer than five of either, and MissingExtraError without scikit-learn.
     """
     import numpy as np
 
@@ -186,7 +186,7 @@ def transfer_auroc(
 ) -> float:
     """Return how well words learnt on one pool (known, unknown) tell known from unknown in another.
 
-    Raises MissingExtra without scikit-learn.
+    Raises MissingExtraError without scikit-learn.
     """
     texts, labels = _labelled(*train)
     test_texts, test_labels = _labelled(*test)
@@ -201,7 +201,7 @@ def transfer_gap(
 
     A difference of probabilities, in [-1, 1]. A ranking (`transfer_auroc`) finds the slightest lean
     that two pools share; this says how far whoever learns from the words goes by it. Raises
-    MissingExtra without scikit-learn.
+    MissingExtraError without scikit-learn.
     """
     import numpy as np
 
@@ -240,8 +240,8 @@ def _auroc(log_odds: "NDArray[np.float64]", labels: Sequence[int]) -> float:
 
 
 def _require_sklearn() -> None:
-    """Raise MissingExtra where scikit-learn is not installed."""
+    """Raise MissingExtraError where scikit-learn is not installed."""
     try:
         import sklearn  # type: ignore[import-untyped]  # noqa: F401
     except ImportError as error:
-        raise MissingExtra("scikit-learn", "recommended", "measuring style") from error
+        raise MissingExtraError("scikit-learn", "recommended", "measuring style") from error

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selfloop.errors import MissingExtra, ModelError
+from selfloop.errors import MissingExtraError, ModelError
 from selfloop.storage import atomic
 
 CONFIG, WEIGHTS, GGUF = "adapter_config.json", "adapter_model.safetensors", "adapter.gguf"
@@ -56,7 +56,7 @@ def write_gguf(folder: Path, config: Any) -> Path:
         import gguf
         from safetensors.numpy import load_file
     except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "tune", "Writing an adapter as GGUF") from error
+        raise MissingExtraError(str(error.name), "tune", "Writing an adapter as GGUF") from error
     refuse_unknown_architecture(config)
     text = config.get_text_config()
     adapter_config = json.loads((folder / CONFIG).read_text("utf-8"))

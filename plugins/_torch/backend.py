@@ -13,7 +13,7 @@ from selfloop_plugins._decoding.prompting import split
 from selfloop_plugins._decoding.tasks import Job, Result
 
 from selfloop import progress
-from selfloop.errors import MissingExtra, ModelError, RequestError
+from selfloop.errors import MissingExtraError, ModelError, RequestError
 from selfloop.records import Adapter, Continuation, ModelInfo
 
 from . import GIVES
@@ -150,7 +150,7 @@ class Transformers(DecodingBackend):
             from peft import PeftConfig, PeftModel
             from peft.tuners.lora import LoraLayer
         except ModuleNotFoundError as error:
-            raise MissingExtra("peft", "tune", "Loading an adapter") from error
+            raise MissingExtraError("peft", "tune", "Loading an adapter") from error
         try:
             _refuse_foreign(model, folder)
             with quiet():

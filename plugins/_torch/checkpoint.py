@@ -21,7 +21,7 @@ from typing import Any
 from selfloop_plugins import models
 
 from selfloop import progress
-from selfloop.errors import MissingExtra, ModelError
+from selfloop.errors import MissingExtraError, ModelError
 from selfloop.storage import atomic
 from selfloop.storage.plain_json import read_object
 
@@ -173,7 +173,7 @@ def _convert(shipped: Path, folder: Path) -> None:
                     str(shipped.parent), dtype=torch.bfloat16, **where
                 )
         except ImportError as error:
-            raise MissingExtra("gguf", "tune", f"Converting {shipped.name}") from error
+            raise MissingExtraError("gguf", "tune", f"Converting {shipped.name}") from error
         except Exception as error:
             # it raises KeyError, ValueError and more for models that it does not know
             raise ModelError(

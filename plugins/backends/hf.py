@@ -9,7 +9,7 @@ from selfloop_plugins._shared.options import takes
 from selfloop_plugins._torch import GIVES
 from selfloop_plugins._torch.options import HfOptions
 
-from selfloop.errors import MissingExtra
+from selfloop.errors import MissingExtraError
 from selfloop.protocols import Component
 from selfloop.registry.hookspecs import hookimpl
 
@@ -25,12 +25,12 @@ def build(options: HfOptions) -> "Transformers":
     `model` is a folder, a name on the Hugging Face hub, or a GGUF file or name as for `llama_cpp`,
     which is converted once and kept. `auto` computes in bfloat16 where the hardware has it, else in
     float32. `trust_remote_code` runs programs that come with a model: only where you have read
-    them. Raises MissingExtra without transformers, ModelError for what cannot be loaded.
+    them. Raises MissingExtraError without transformers, ModelError for what cannot be loaded.
     """
     try:
         from selfloop_plugins._torch.backend import Transformers
     except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "hf", "The backend hf") from error
+        raise MissingExtraError(str(error.name), "hf", "The backend hf") from error
     return Transformers(options)
 
 

@@ -15,7 +15,7 @@ from selfloop_plugins._shared.meaning import meaning
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Claim, Completion, Component, Judging, Request, Sampling, hookimpl
+from selfloop import Claim, Completion, Component, Request, Sampling, VerifyContext, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.contradictions import agree
 
@@ -33,26 +33,26 @@ class Contrast:
     left.
     """
 
-    revise: ClassVar[str] = "contrast_revise"
+    revise_prompt: ClassVar[str] = "contrast_revise"
 
     def __init__(
         self,
         *,
         candidates: Annotated[int, Ge(2)] = 3,
-        least: Annotated[int, Ge(1)] = 2,
+        min_samples: Annotated[int, Ge(1)] = 2,
         max_tokens: Annotated[int, Ge(1)] = 32,
     ) -> None:
-        self._candidates, self._min_samples = candidates, least
+        self._candidates, self._min_samples = candidates, min_samples
         self._arguing = Sampling(max_tokens=max_tokens, stop=("\n",))
 
-    def critique(self, claims: Sequence[Claim], judging: Judging) -> list[Completion]:
+    def critique(self, claims: Sequence[Claim], context: VerifyContext) -> list[Completion]:
         """Return one critique for each claim; all arguments are written in one call."""
-        sides_of_claims = [self._sides(claim, judging) for claim in claims]
+        sides_of_claims = [self._sides(claim, context) for claim in claims]
         pairs: list[QuestionAndSide] = []
         for claim, sides in zip(claims, sides_of_claims, strict=True):
             question = one_line(claim.question.text)
             pairs += [(question, side) for side in sides]
-        arguments = self._arguments(pairs, judging)
+        arguments = self._arguments(pairs, context)
         critiques = []
         for claim, sides in zip(claims, sides_of_claims, strict=True):
             question = one_line(claim.question.text)
@@ -61,14 +61,14 @@ class Contrast:
         return critiques
 
     def _arguments(
-        self, pairs: Sequence[QuestionAndSide], judging: Judging
+        self, pairs: Sequence[QuestionAndSide], context: VerifyContext
     ) -> dict[QuestionAndSide, str]:
         """Return an argument for each question and answer; "" where the request was refused."""
         requests = []
         for question, side in pairs:
-            prompt = judging.prompt("contrast_argument", question=question, answer=side)
+            prompt = context.prompt("contrast_argument", question=question, answer=side)
             requests.append(Request(prompt, self._arguing, open_turn=is_open(prompt)))
-        results = generate_texts(requests, judging.backend)
+        results = generate_texts(requests, context.backend)
         arguments: dict[QuestionAndSide, str] = {}
         for pair, result in zip(pairs, results, strict=True):
             # greedy, so that a request has one text
@@ -76,7 +76,7 @@ class Contrast:
             arguments[pair] = one_line(texts[0]) if texts else ""
         return arguments
 
-    def _sides(self, claim: Claim, judging: Judging) -> list[str]:
+    def _sides(self, claim: Claim, context: VerifyContext) -> list[str]:
         """Return the answers to choose from, in their order; none if there is only one."""
         draft = meaning(claim.answer.text)
         if not draft:
@@ -91,7 +91,7 @@ class Contrast:
         sides = sides[: self._candidates]
         if len(sides) < 2:
             return []
-        random.Random(claim_seed(claim, judging)).shuffle(sides)
+        random.Random(claim_seed(claim, context)).shuffle(sides)
         wordings = _wordings(claim)
         return [wordings[side] for side in sides]
 

@@ -16,7 +16,7 @@ from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 from selfloop_plugins._shared.rewording import distinct_rewordings
 
-from selfloop import Claim, Completion, Component, Judging, Request, Sampling, hookimpl
+from selfloop import Claim, Completion, Component, Request, Sampling, VerifyContext, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.contradictions import agree
 from selfloop.text.answers import content, declines
@@ -77,7 +77,7 @@ class Independent:
     hundred million parameters can do neither.
     """
 
-    revise: ClassVar[str] = "independent_revise"
+    revise_prompt: ClassVar[str] = "independent_revise"
 
     def __init__(
         self,
@@ -95,36 +95,36 @@ class Independent:
         self._planning = Sampling(0.7, top_p=0.95, max_tokens=48, stop=("\n",))
         self._answering = Sampling(max_tokens=max_tokens, stop=("\n",))
 
-    def critique(self, claims: Sequence[Claim], judging: Judging) -> list[Completion]:
+    def critique(self, claims: Sequence[Claim], context: VerifyContext) -> list[Completion]:
         """Return one critique for each claim.
 
         All checks are planned in one call, and answered in another.
         """
-        plans = self._plan(claims, judging)
-        answers = self._answers(plans, judging)
+        plans = self._plan(claims, context)
+        answers = self._answers(plans, context)
         critiques = []
         for claim, plan in zip(claims, plans, strict=True):
             answered = [(check, answers[check.text]) for check in plan if check.text in answers]
             critiques.append(Completion(_critique(claim, answered)))
         return critiques
 
-    def _plan(self, claims: Sequence[Claim], judging: Judging) -> list[list[Check]]:
+    def _plan(self, claims: Sequence[Claim], context: VerifyContext) -> list[list[Check]]:
         """Return the checks of each claim; none where its answer is empty or declines."""
         wanted: list[tuple[int, _Kind]] = []
         for index, claim in enumerate(claims):
             if meaning(claim.answer.text):
                 wanted += [(index, kind) for kind in self._kinds if kind.count]
-        requests = [self._request(kind, claims[index], judging) for index, kind in wanted]
-        results = generate_texts(requests, judging.backend)
+        requests = [self._request(kind, claims[index], context) for index, kind in wanted]
+        results = generate_texts(requests, context.backend)
         plans: list[list[Check]] = [[] for _ in claims]
         for (index, kind), result in zip(wanted, results, strict=True):
             checks = kind.usable(claims[index], texts_or_none(result))
             plans[index] += islice(checks, kind.count)
         return plans
 
-    def _request(self, kind: _Kind, claim: Claim, judging: Judging) -> Request:
+    def _request(self, kind: _Kind, claim: Claim, context: VerifyContext) -> Request:
         """Return the request for a claim's checks: for twice as many, because many are unusable."""
-        prompt = judging.prompt(
+        prompt = context.prompt(
             kind.prompt,
             question=one_line(claim.question.text),
             draft=one_line(claim.answer.text),
@@ -133,21 +133,21 @@ class Independent:
             prompt,
             self._planning,
             n=2 * kind.count,
-            seed=claim_seed(claim, judging),
+            seed=claim_seed(claim, context),
             open_turn=is_open(prompt),
         )
 
-    def _answers(self, plans: Sequence[Sequence[Check]], judging: Judging) -> dict[str, str]:
+    def _answers(self, plans: Sequence[Sequence[Check]], context: VerifyContext) -> dict[str, str]:
         """Return the greedy answer to each check by its text; none where it was refused."""
         texts: dict[str, None] = {}
         for plan in plans:
             texts.update(dict.fromkeys(check.text for check in plan))
         requests = []
         for text in texts:
-            prompt = judging.prompt("answer", question=text)
+            prompt = context.prompt("answer", question=text)
             requests.append(Request(prompt, self._answering, open_turn=is_open(prompt)))
         answers: dict[str, str] = {}
-        results = generate_texts(requests, judging.backend)
+        results = generate_texts(requests, context.backend)
         for text, result in zip(texts, results, strict=True):
             for answer in texts_or_none(result):
                 answers[text] = one_line(answer)

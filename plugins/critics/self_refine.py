@@ -10,7 +10,7 @@ from annotated_types import Ge
 from selfloop_plugins._shared.generation import generate_one
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Claim, Completion, Component, Judging, Request, Sampling, hookimpl
+from selfloop import Claim, Completion, Component, Request, Sampling, VerifyContext, hookimpl
 from selfloop.config.prompts import is_open
 
 
@@ -21,22 +21,22 @@ class SelfRefine:
     2310.01798).
     """
 
-    revise: ClassVar[str] = "revise"
+    revise_prompt: ClassVar[str] = "revise"
 
     def __init__(self, *, max_tokens: Annotated[int, Ge(1)] = 48) -> None:
         self._sampling = Sampling(max_tokens=max_tokens, stop=("\n",))
 
-    def critique(self, claims: Sequence[Claim], judging: Judging) -> list[Completion]:
+    def critique(self, claims: Sequence[Claim], context: VerifyContext) -> list[Completion]:
         """Return one critique for each claim; raise RequestError where a request was refused."""
         requests = []
         for claim in claims:
-            prompt = judging.prompt(
+            prompt = context.prompt(
                 "critique",
                 question=one_line(claim.question.text),
                 draft=one_line(claim.answer.text),
             )
             requests.append(Request(prompt, self._sampling, open_turn=is_open(prompt)))
-        return [Completion(text) for text in generate_one(requests, judging.backend)]
+        return [Completion(text) for text in generate_one(requests, context.backend)]
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from selfloop_plugins._shared.meaning import meaning
 
-from selfloop import Claim, Completion, Judging, Verdict
+from selfloop import Claim, Completion, Verdict, VerifyContext
 from selfloop.text.answers import normalise
 
 # reasons of abstentions, as they are stored with the verdicts
@@ -18,7 +18,7 @@ NO_SAMPLES = "no samples"
 MIN_SAMPLES = 2
 
 
-class Abstain(Exception):
+class Abstain(Exception):  # noqa: N818 - no error: a detector may abstain
     """A detector cannot judge a claim; the message says why."""
 
 
@@ -27,7 +27,7 @@ class PerClaimDetector:
 
     name: ClassVar[str]
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], context: VerifyContext) -> list[Verdict]:
         """Return one verdict for each claim."""
         return [verdict_of(self.name, partial(self.judge, claim)) for claim in claims]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selfloop.errors import MissingExtra, RecipeError
+from selfloop.errors import MissingExtraError, RecipeError
 
 BATCH_SIZE = 32  # pairs in one pass of the classifier
 
@@ -13,14 +13,16 @@ class Entailment:
     """A sequence classifier of transformers (extra `hf`), one of whose labels is "entailment".
 
     It is loaded from a local folder, from safetensors only, and runs no code of the folder. Raises
-    MissingExtra without transformers, RecipeError for a folder without such a classifier.
+    MissingExtraError without transformers, RecipeError for a folder without such a classifier.
     """
 
     def __init__(self, folder: Path) -> None:
         try:
             from transformers import AutoModelForSequenceClassification, AutoTokenizer
         except ImportError as error:
-            raise MissingExtra("transformers", "hf", "meaning by entailment (same: nli)") from error
+            raise MissingExtraError(
+                "transformers", "hf", "meaning by entailment (same: nli)"
+            ) from error
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, **options)

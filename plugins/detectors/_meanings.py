@@ -9,7 +9,7 @@ from typing import Literal
 
 from selfloop_plugins._shared.meaning import meaning
 
-from selfloop import Claim, Judging
+from selfloop import Claim, VerifyContext
 from selfloop.errors import RequestError
 
 from ._reading import choice_texts
@@ -22,7 +22,7 @@ CHOICES = (" Yes", " No")
 
 
 def meanings(
-    claims: Sequence[Claim], judging: Judging, same: Same, entails: Entails | None = None
+    claims: Sequence[Claim], context: VerifyContext, same: Same, entails: Entails | None = None
 ) -> list[list[str]]:
     """Return for each claim the meaning of each sample, named by the first sample with it.
 
@@ -46,7 +46,7 @@ def meanings(
     alike = (
         _entailing_pairs(claims, pairs, entails)
         if entails
-        else _pairs_the_model_finds_alike(claims, pairs, judging)
+        else _pairs_the_model_finds_alike(claims, pairs, context)
     )
     return [
         _clustered(claim_texts, _PairLookup(index, alike))
@@ -145,11 +145,11 @@ def _entailing_pairs(
 
 
 def _pairs_the_model_finds_alike(
-    claims: Sequence[Claim], pairs: Sequence[Pair], judging: Judging
+    claims: Sequence[Claim], pairs: Sequence[Pair], context: VerifyContext
 ) -> dict[Pair, bool]:
     """Return for each pair whether the model calls its texts the same answer."""
     prompts = [
-        judging.prompt(
+        context.prompt(
             "same_answer",
             question=claims[pair.claim].question.text,
             one=pair.first,
@@ -157,7 +157,7 @@ def _pairs_the_model_finds_alike(
         )
         for pair in pairs
     ]
-    results = judging.backend.loglikelihood(choice_texts(prompts, CHOICES))
+    results = context.backend.loglikelihood(choice_texts(prompts, CHOICES))
     # each prompt has two results in a row: that of " Yes", then that of " No"
     return {
         pair: _is_likelier(yes, no)

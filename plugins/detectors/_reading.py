@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
-from selfloop import Claim, Judging, Verdict
+from selfloop import Claim, Verdict, VerifyContext
 from selfloop.config.prompts import Prompt, is_open
 from selfloop.errors import RequestError
 from selfloop.protocols import Backend
@@ -22,7 +22,7 @@ class ReadingDetector:
 
     name: ClassVar[str]
 
-    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return the texts to read for a claim.
 
         Raises Abstain where reading would show nothing.
@@ -40,24 +40,24 @@ class ReadingDetector:
         """
         raise NotImplementedError
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], context: VerifyContext) -> list[Verdict]:
         """Return one verdict for each claim."""
-        plans = [self._plan(claim, judging) for claim in claims]
+        plans = [self._plan(claim, context) for claim in claims]
         # a dict keeps the order, and each text once: several claims may share one
         distinct: dict[Continuation, None] = {}
         for plan in plans:
             if not isinstance(plan, Abstain):
                 distinct.update(dict.fromkeys(plan))
         texts = list(distinct)
-        results = dict(zip(texts, self.read(texts, judging.backend), strict=True))
+        results = dict(zip(texts, self.read(texts, context.backend), strict=True))
         return [
             verdict_of(self.name, partial(self._judge_plan, claim, plan, results))
             for claim, plan in zip(claims, plans, strict=True)
         ]
 
-    def _plan(self, claim: Claim, judging: Judging) -> list[Continuation] | Abstain:
+    def _plan(self, claim: Claim, context: VerifyContext) -> list[Continuation] | Abstain:
         try:
-            return self.texts(claim, judging)
+            return self.texts(claim, context)
         except Abstain as abstention:
             return abstention
 

@@ -11,7 +11,7 @@ from selfloop_plugins._shared.meaning import meaning
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Claim, Component, Judging, hookimpl
+from selfloop import Claim, Component, VerifyContext, hookimpl
 from selfloop.records import Continuation
 
 from ._claims import NO_SAMPLES, Abstain, answer_meaning, count_agreeing
@@ -49,13 +49,13 @@ class BSDetector(ReadingDetector):
     ) -> None:
         self._beta, self._alpha = beta, alpha
 
-    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return each choice after each question."""
         answer_meaning(claim)
         if not claim.samples:
             raise Abstain(NO_SAMPLES)
         fields = {"question": one_line(claim.question.text), "answer": one_line(claim.answer.text)}
-        prompts = [judging.prompt(name, **fields) for name in QUESTIONS]
+        prompts = [context.prompt(name, **fields) for name in QUESTIONS]
         return choice_texts(prompts, tuple(CHOICES))
 
     def judge(self, claim: Claim, results: Sequence[Any]) -> tuple[float, str]:

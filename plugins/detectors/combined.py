@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from selfloop import Claim, Component, Judging, Verdict, hookimpl
+from selfloop import Claim, Component, Verdict, VerifyContext, hookimpl
 from selfloop.errors import RecipeError
 from selfloop.storage.run_folder import RunFolder
 from selfloop.text.answers import declines
@@ -39,7 +39,7 @@ class Combined:
     """Confidence is a regularised logistic regression over the verdicts before it.
 
     The verdict of `agreement` is left out, because the fit predicts it. List this detector after
-    the others. It is fitted on the first batch with `least` answers that have samples, on the
+    the others. It is fitted on the first batch with `min_answers` answers that have samples, on the
     model's own agreement, and scaled to the geometric mean of the `anchors`. The fit is stored with
     the run, in calibration.json; until there is one, the confidence is that mean. `calibration`
     names such a file to use instead: that of another run, or of `selfloop calibrate`, which fits it
@@ -51,18 +51,18 @@ class Combined:
         *,
         folder: Path,
         anchors: tuple[str, ...] = ("meaning_probability", "agreement"),
-        least: Annotated[int, Ge(10)] = 30,
+        min_answers: Annotated[int, Ge(10)] = 30,
         calibration: Path | None = None,
     ) -> None:
         self._file = RunFolder(folder).calibration
         self._anchors = anchors
-        self._min_answers = least
+        self._min_answers = min_answers
         self._chosen = _read(calibration) if calibration else None
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], context: VerifyContext) -> list[Verdict]:
         """Return one verdict for each claim; abstain where no detector gave a confidence."""
         confidences = [_confidences(claim.verdicts) for claim in claims]
-        calibration = self._chosen or self._fitted(claims, confidences, judging)
+        calibration = self._chosen or self._fitted(claims, confidences, context)
         if calibration is None:
             return [self._unweighed(by_name) for by_name in confidences]
         # a label that was fitted on must not be judged: nobody should measure the fit on it
@@ -92,7 +92,7 @@ class Combined:
         return math.prod(values) ** (1 / len(values))
 
     def _fitted(
-        self, claims: Sequence[Claim], confidences: "Sequence[Confidences]", judging: Judging
+        self, claims: Sequence[Claim], confidences: "Sequence[Confidences]", context: VerifyContext
     ) -> "Calibration | None":
         """Return the stored fit, or a new one, which is stored; None with too few answers."""
         detectors = _detectors(confidences)
@@ -104,7 +104,7 @@ class Combined:
         usable = [i for i, claim in enumerate(claims) if _is_usable(claim) and confidences[i]]
         if len(usable) < self._min_answers:
             return None
-        calibration = _fit_on_agreement(detectors, [claims[i] for i in usable], judging)
+        calibration = _fit_on_agreement(detectors, [claims[i] for i in usable], context)
         calibration = self._scaled(calibration, [confidences[i] for i in usable])
         calibration.write(self._file)
         return calibration
@@ -147,7 +147,7 @@ def _is_usable(claim: Claim) -> bool:
 
 
 def _fit_on_agreement(
-    detectors: Sequence[str], claims: Sequence[Claim], judging: Judging
+    detectors: Sequence[str], claims: Sequence[Claim], context: VerifyContext
 ) -> "Calibration":
     """Fit on halves of the samples.
 
@@ -161,7 +161,7 @@ def _fit_on_agreement(
     # both ways, so that every sample is evidence once and target once
     for half in (0, 1):
         seen = [replace(claim, samples=claim.samples[half::2], verdicts=()) for claim in claims]
-        confidences += map(_confidences, judging.before(seen))
+        confidences += map(_confidences, context.earlier_verdicts(seen))
         held_out = [replace(claim, samples=claim.samples[1 - half :: 2]) for claim in claims]
         shares += [count_agreeing(claim) / len(claim.samples) for claim in held_out]
     fitted = f"{len(claims)} answers' agreement with samples held out"

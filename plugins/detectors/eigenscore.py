@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfloop_plugins._shared.probability import sigmoid
 
-from selfloop import Claim, Component, Judging, hookimpl
+from selfloop import Claim, Component, VerifyContext, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.protocols import Backend
 from selfloop.records import Continuation
@@ -38,10 +38,10 @@ class EigenScore(ReadingDetector):
 
     name = "eigenscore"
 
-    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return each sample after the question."""
         sample_meanings(claim)  # raises Abstain with too few samples
-        prompt = judging.prompt("answer", question=claim.question.text)
+        prompt = context.prompt("answer", question=claim.question.text)
         open_turn = is_open(prompt)
         return [
             Continuation(prompt, sample.tokens or sample.text, open_turn)

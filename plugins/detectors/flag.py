@@ -10,7 +10,7 @@ from typing import Any
 from selfloop_plugins._shared.probability import sigmoid
 from selfloop_plugins._shared.prompt_text import decline_continuation
 
-from selfloop import Claim, Completion, Component, Judging, Request, Sampling, hookimpl
+from selfloop import Claim, Completion, Component, Request, Sampling, VerifyContext, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.errors import RequestError
 from selfloop.protocols import Backend
@@ -35,14 +35,14 @@ class Flag(ReadingDetector):
 
     name = "flag"
 
-    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return declining, after the question."""
-        prompt = judging.prompt("answer", question=claim.question.text)
+        prompt = context.prompt("answer", question=claim.question.text)
         return [decline_continuation(prompt, open_turn=is_open(prompt))]
 
     def read(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
         """Return for each text the first token of an answer, and declining's log-probabilities."""
-        sampling = Sampling(max_tokens=1, careful=WITHOUT_DECLINING)
+        sampling = Sampling(max_tokens=1, decline_bias=WITHOUT_DECLINING)
         requests = [Request(text.prompt, sampling, open_turn=text.open_turn) for text in texts]
         answers = dict(backend.generate(requests))
         declining = backend.loglikelihood(texts)

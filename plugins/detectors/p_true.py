@@ -9,7 +9,7 @@ from typing import Any
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Claim, Component, Judging, hookimpl
+from selfloop import Claim, Component, VerifyContext, hookimpl
 from selfloop.records import Continuation
 
 from ._claims import answer_meaning
@@ -29,10 +29,10 @@ class PTrue(ReadingDetector):
 
     name = "p_true"
 
-    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return both choices after the question."""
         answer_meaning(claim)  # raises Abstain where the answer declines
-        prompt = judging.prompt(
+        prompt = context.prompt(
             "p_true", question=one_line(claim.question.text), answer=one_line(claim.answer.text)
         )
         return choice_texts([prompt], CHOICES)

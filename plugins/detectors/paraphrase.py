@@ -14,7 +14,7 @@ from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 from selfloop_plugins._shared.rewording import distinct_rewordings
 
-from selfloop import Claim, Component, Judging, Request, Sampling, Verdict, hookimpl
+from selfloop import Claim, Component, Request, Sampling, Verdict, VerifyContext, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.errors import RequestError
 
@@ -49,15 +49,15 @@ class Paraphrase:
         self._rewording = Sampling(temperature, top_p=0.95, max_tokens=64, stop=("\n",))
         self._answering = Sampling(max_tokens=max_tokens, stop=("\n",))
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], context: VerifyContext) -> list[Verdict]:
         """Return one verdict for each claim.
 
         All questions are reworded in one call, and all rewordings answered in another.
         """
         asked = [i for i, claim in enumerate(claims) if meaning(claim.answer.text)]
-        rewordings = self._reword([claims[i] for i in asked], judging)
+        rewordings = self._reword([claims[i] for i in asked], context)
         # one list for all claims: each takes as many as it has rewordings
-        answers = iter(self._answer(rewordings, judging))
+        answers = iter(self._answer(rewordings, context))
         verdicts = [Verdict("paraphrase", None, DECLINED)] * len(claims)
         for i, texts in zip(asked, rewordings, strict=True):
             # a refused rewording stands for its answers, so that its reason is kept
@@ -67,35 +67,35 @@ class Paraphrase:
             verdicts[i] = _stability(claims[i], own_answers)
         return verdicts
 
-    def _reword(self, claims: Sequence[Claim], judging: Judging) -> list[Texts]:
+    def _reword(self, claims: Sequence[Claim], context: VerifyContext) -> list[Texts]:
         """Return the other wordings of each claim's question."""
         requests = []
         for claim in claims:
-            prompt = judging.prompt("paraphrase", question=one_line(claim.question.text))
+            prompt = context.prompt("paraphrase", question=one_line(claim.question.text))
             request = Request(
                 prompt,
                 self._rewording,
                 n=self._count,
-                seed=claim_seed(claim, judging),
+                seed=claim_seed(claim, context),
                 open_turn=is_open(prompt),
             )
             requests.append(request)
-        results = generate_texts(requests, judging.backend)
+        results = generate_texts(requests, context.backend)
         return [
             result if isinstance(result, RequestError) else distinct_rewordings(claim, result)
             for claim, result in zip(claims, results, strict=True)
         ]
 
-    def _answer(self, rewordings: Sequence[Texts], judging: Judging) -> list[Texts]:
+    def _answer(self, rewordings: Sequence[Texts], context: VerifyContext) -> list[Texts]:
         """Return the greedy answer to each rewording, in one list."""
         requests = []
         for texts in rewordings:
             if isinstance(texts, RequestError):
                 continue
             for text in texts:
-                prompt = judging.prompt("answer", question=text)
+                prompt = context.prompt("answer", question=text)
                 requests.append(Request(prompt, self._answering, open_turn=is_open(prompt)))
-        return generate_texts(requests, judging.backend)
+        return generate_texts(requests, context.backend)
 
 
 def _stability(claim: Claim, answers: Sequence[Texts]) -> Verdict:

@@ -9,7 +9,7 @@ from typing import Any
 
 from selfloop_plugins._shared.probability import sigmoid
 
-from selfloop import Claim, Component, Judging, hookimpl
+from selfloop import Claim, Component, VerifyContext, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.records import Continuation
 
@@ -27,10 +27,10 @@ class Pmi(ReadingDetector):
 
     name = "pmi"
 
-    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return the answer without its question."""
         # all else stays: the examples before the question, and the words around it
-        prompt = judging.prompt("answer", question="")
+        prompt = context.prompt("answer", question="")
         completion = most_likely(claim)
         return [Continuation(prompt, completion.tokens or completion.text, is_open(prompt))]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from annotated_types import Ge
 from selfloop_plugins._shared.meaning import meaning
 
-from selfloop import Claim, Completion, Component, Judging, Question, Verdict, data, hookimpl
+from selfloop import Claim, Completion, Component, Question, Verdict, VerifyContext, data, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.errors import RecipeError, RequestError
 from selfloop.records import Continuation
@@ -44,10 +44,10 @@ MAX_WEIGHT = 50.0
 class Probe:
     """Confidence is the output of one of five heads: the one that was not fitted on the question.
 
-    The probe is fitted on the first batch with `least` answers that have samples, and stored with
-    the run; until then it abstains. `labels` is JSONL of {"question", "answer", "right"}; with it
-    the fit goes on from the one on the model's own samples. `ridge` is the strength of the normal
-    prior on the weights of standardised states.
+    The probe is fitted on the first batch with `min_answers` answers that have samples, and stored
+    with the run; until then it abstains. `labels` is JSONL of {"question", "answer", "right"};
+    with it the fit goes on from the one on the model's own samples. `ridge` is the strength of the
+    normal prior on the weights of standardised states.
     """
 
     name: ClassVar[str]
@@ -58,12 +58,12 @@ class Probe:
         self,
         *,
         folder: Path,
-        least: Annotated[int, Ge(20)] = 200,
+        min_answers: Annotated[int, Ge(20)] = 200,
         ridge: Annotated[float, Ge(0.001)] = 1000.0,
         labels: Path | None = None,
     ) -> None:
         self._file = RunFolder(folder).probe(self.name)
-        self._min_answers, self._ridge = least, ridge
+        self._min_answers, self._ridge = min_answers, ridge
         self._labels = _read_labels(labels) if labels else []
 
     def target(self, claims: Sequence[Claim]) -> "Floats":
@@ -72,10 +72,10 @@ class Probe:
 
         return np.array([count_agreeing(claim) / len(claim.samples) for claim in claims])
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], context: VerifyContext) -> list[Verdict]:
         """Return one verdict for each claim; all states are read in one call."""
-        states = self._states(claims, judging)
-        heads = self._heads(claims, states, judging)
+        states = self._states(claims, context)
+        heads = self._heads(claims, states, context)
         return [
             self._probed(claim, state, heads) for claim, state in zip(claims, states, strict=True)
         ]
@@ -96,11 +96,11 @@ class Probe:
         confidence = float(sigmoid(head[0] + head[1:] @ state))
         return Verdict(self.name, confidence, "from the hidden state")
 
-    def _states(self, claims: Sequence[Claim], judging: Judging) -> "list[State]":
+    def _states(self, claims: Sequence[Claim], context: VerifyContext) -> "list[State]":
         """Return the state of each claim, or why there is none."""
         asked = [i for i, claim in enumerate(claims) if meaning(claim.answer.text)]
-        texts = [_answer_text(claims[i], judging) for i in asked]
-        results = judging.backend.hidden_states(texts, (self.position,))
+        texts = [_answer_text(claims[i], context) for i in asked]
+        results = context.backend.hidden_states(texts, (self.position,))
         states: list[State] = [DECLINED] * len(claims)
         for i, result in zip(asked, results, strict=True):
             if isinstance(result, RequestError):
@@ -111,7 +111,7 @@ class Probe:
         return states
 
     def _heads(
-        self, claims: Sequence[Claim], states: "Sequence[State]", judging: Judging
+        self, claims: Sequence[Claim], states: "Sequence[State]", context: VerifyContext
     ) -> "list[Head]":
         """Return the stored heads, or fit and store them; none with too few answers."""
         if self._file.is_file():
@@ -128,16 +128,16 @@ class Probe:
             return []
         heads = self._fitted(fit_claims, fit_states, self.target(fit_claims))
         if self._labels:
-            heads = self._fitted_on_labels(heads, judging)
+            heads = self._fitted_on_labels(heads, context)
         atomic.write_text(self._file, json.dumps([head.tolist() for head in heads]))
         return heads
 
-    def _fitted_on_labels(self, heads: "list[Head]", judging: Judging) -> "list[Head]":
+    def _fitted_on_labels(self, heads: "list[Head]", context: VerifyContext) -> "list[Head]":
         """Return the heads fitted on the labels, with the heads so far as the prior."""
         import numpy as np
 
         labelled_claims = [claim for claim, _ in self._labels]
-        states = self._states(labelled_claims, judging)
+        states = self._states(labelled_claims, context)
         fit_claims: list[Claim] = []
         fit_states: list[Floats] = []
         labels: list[bool] = []
@@ -269,9 +269,9 @@ def best_split(values: "Floats") -> float:
     return min(thresholds, key=variance_within)
 
 
-def _answer_text(claim: Claim, judging: Judging) -> Continuation:
+def _answer_text(claim: Claim, context: VerifyContext) -> Continuation:
     """Return the answer after the question, in the tokens of the model where they are known."""
-    prompt = judging.prompt("answer", question=claim.question.text)
+    prompt = context.prompt("answer", question=claim.question.text)
     return Continuation(prompt, claim.answer.tokens or claim.answer.text, is_open(prompt))
 
 

@@ -9,7 +9,7 @@ from selfloop_plugins._shared.generation import generate_texts
 from selfloop_plugins._shared.meaning import meaning
 from selfloop_plugins._shared.prompt_files import PROMPTS
 
-from selfloop import Claim, Component, Judging, Request, Sampling, Verdict, hookimpl
+from selfloop import Claim, Component, Request, Sampling, Verdict, VerifyContext, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.errors import RequestError
 
@@ -31,17 +31,17 @@ class PromptStability:
     def __init__(self, *, max_tokens: int = 24) -> None:
         self._sampling = Sampling(max_tokens=max_tokens, stop=("\n",))
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], context: VerifyContext) -> list[Verdict]:
         """Return one verdict for each claim; all questions are asked in one call."""
         requests = []
         for claim in claims:
             if not meaning(claim.answer.text):
                 continue
             for name in OTHER_PROMPTS:
-                prompt = judging.prompt(name, question=claim.question.text)
+                prompt = context.prompt(name, question=claim.question.text)
                 requests.append(Request(prompt, self._sampling, open_turn=is_open(prompt)))
         # each claim that was asked about has as many results in a row as there are prompts
-        results = iter(generate_texts(requests, judging.backend))
+        results = iter(generate_texts(requests, context.backend))
         verdicts = []
         for claim in claims:
             if meaning(claim.answer.text):

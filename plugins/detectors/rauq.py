@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le
 
-from selfloop import Claim, Component, Judging, hookimpl
+from selfloop import Claim, Component, VerifyContext, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.protocols import Backend
 from selfloop.records import Continuation
@@ -39,9 +39,9 @@ class Rauq(ReadingDetector):
     def __init__(self, *, alpha: Annotated[float, Ge(0), Le(1)] = 0.2) -> None:
         self._alpha = alpha
 
-    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return the answer as the model said it."""
-        prompt = judging.prompt("answer", question=claim.question.text)
+        prompt = context.prompt("answer", question=claim.question.text)
         return [Continuation(prompt, most_likely(claim, tokens=True).tokens, is_open(prompt))]
 
     def read(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:

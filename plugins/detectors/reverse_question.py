@@ -15,7 +15,7 @@ from selfloop_plugins._shared.probability import sigmoid
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Claim, Component, Judging, Request, Sampling, Verdict, hookimpl
+from selfloop import Claim, Component, Request, Sampling, Verdict, VerifyContext, hookimpl
 from selfloop.config.prompts import is_open
 from selfloop.errors import RequestError
 from selfloop.protocols import Detector
@@ -34,11 +34,11 @@ class ByLikelihood(ReadingDetector):
 
     name: ClassVar[str] = NAME
 
-    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return the question after the answer, and after none."""
         answer_meaning(claim)
         prompts = [
-            judging.prompt("reverse_question", answer=answer)
+            context.prompt("reverse_question", answer=answer)
             for answer in (one_line(claim.answer.text), "")
         ]
         return choice_texts(prompts, [f" {one_line(claim.question.text)}"])
@@ -62,27 +62,27 @@ class ByOverlap:
         self._count = questions
         self._sampling = Sampling(0.7, top_p=0.95, max_tokens=48, stop=("\n",))
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], context: VerifyContext) -> list[Verdict]:
         """Return one verdict for each claim; all questions are written in one call."""
         asked: list[int] = []
         requests = []
         for i, claim in enumerate(claims):
             if meaning(claim.answer.text) and content(claim.question.text):
                 asked.append(i)
-                requests.append(self._request(claim, judging))
-        results = dict(zip(asked, generate_texts(requests, judging.backend), strict=True))
+                requests.append(self._request(claim, context))
+        results = dict(zip(asked, generate_texts(requests, context.backend), strict=True))
         return [
             verdict_of(NAME, partial(_overlap, claim, results.get(i)))
             for i, claim in enumerate(claims)
         ]
 
-    def _request(self, claim: Claim, judging: Judging) -> Request:
-        prompt = judging.prompt("reverse_question", answer=one_line(claim.answer.text))
+    def _request(self, claim: Claim, context: VerifyContext) -> Request:
+        prompt = context.prompt("reverse_question", answer=one_line(claim.answer.text))
         return Request(
             prompt,
             self._sampling,
             n=self._count,
-            seed=claim_seed(claim, judging),
+            seed=claim_seed(claim, context),
             open_turn=is_open(prompt),
         )
 

@@ -12,7 +12,7 @@ from selfloop_plugins._shared.meaning import meaning
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Claim, Component, Judging, hookimpl
+from selfloop import Claim, Component, VerifyContext, hookimpl
 from selfloop.records import Continuation
 from selfloop.text.answers import normalise
 from selfloop.text.units import plural
@@ -80,14 +80,14 @@ class SelfCheckPrompt(ReadingDetector):
 
     name = "selfcheck_prompt"
 
-    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return both choices for each sentence and each sample."""
         prompts = []
         for sentence in _answer_sentences(claim):
             for sample in claim.samples:
                 if not meaning(sample.text):
                     continue  # it supports nothing, and counts 0 in judge()
-                prompt = judging.prompt(
+                prompt = context.prompt(
                     "selfcheck_prompt",
                     question=one_line(claim.question.text),
                     context=one_line(sample.text),

@@ -11,7 +11,7 @@ from typing import Any
 
 from selfloop_plugins._shared.prompt_files import PROMPTS
 
-from selfloop import Claim, Completion, Component, Judging, Verdict, hookimpl
+from selfloop import Claim, Completion, Component, Verdict, VerifyContext, hookimpl
 from selfloop.errors import RecipeError
 
 from ._claims import sample_logprobs, sample_meanings, verdict_of
@@ -39,9 +39,9 @@ class SemanticEntropy:
         self._same: Same = same
         self._entails = Entailment(nli) if nli else None
 
-    def verify(self, claims: Sequence[Claim], judging: Judging) -> list[Verdict]:
+    def verify(self, claims: Sequence[Claim], context: VerifyContext) -> list[Verdict]:
         """Return one verdict for each claim."""
-        of_claims = meanings(claims, judging, self._same, self._entails)
+        of_claims = meanings(claims, context, self._same, self._entails)
         return [
             verdict_of(self.name, partial(self.judge, claim, texts))
             for claim, texts in zip(claims, of_claims, strict=True)

@@ -9,7 +9,7 @@ from typing import Any
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Claim, Component, Judging, hookimpl
+from selfloop import Claim, Component, VerifyContext, hookimpl
 from selfloop.records import Continuation
 
 from ._claims import answer_meaning
@@ -46,17 +46,17 @@ class Verbalized(ReadingDetector):
 
     name = "verbalized"
 
-    def texts(self, claim: Claim, judging: Judging) -> list[Continuation]:
+    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return each expression after the claim, then each after a prompt without one."""
         answer_meaning(claim)
         prompts = [
-            judging.prompt(
+            context.prompt(
                 "verbalized",
                 question=one_line(claim.question.text),
                 answer=one_line(claim.answer.text),
             ),
             # the same for all claims, so it is read once in a batch
-            judging.prompt("verbalized", question="", answer=""),
+            context.prompt("verbalized", question="", answer=""),
         ]
         return choice_texts(prompts, tuple(SCALE))
 

@@ -13,7 +13,7 @@ import click
 
 from selfloop import hookimpl
 from selfloop.cli.options import FilePath, as_json, run_argument, run_folder, runs_dir
-from selfloop.errors import MissingExtra, SelfloopError, did_you_mean
+from selfloop.errors import MissingExtraError, SelfloopError, did_you_mean
 from selfloop.records import Decision
 from selfloop.storage import atomic
 from selfloop.text.answers import UNKNOWN, declines
@@ -121,7 +121,7 @@ def _datasets() -> Any:
     try:
         return import_module("datasets")
     except ImportError as error:
-        raise MissingExtra("datasets", "datasets", "--to hf") from error
+        raise MissingExtraError("datasets", "datasets", "--to hf") from error
 
 
 WRITERS: Mapping[str, Callable[[Path, Sequence[Row]], None]] = {

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from selfloop_plugins.backends.llama_cpp.requantise import requantise_file
 
 from selfloop import progress
-from selfloop.errors import MissingExtra, ModelError
+from selfloop.errors import MissingExtraError, ModelError
 from selfloop.records import Adapter
 from selfloop.storage.pinned import verify_model
 
@@ -75,7 +75,7 @@ def _add_adapter(adapter: Adapter, model: Path, name: str) -> set[str]:
     try:
         import gguf
     except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "tune", "Merging an adapter") from error
+        raise MissingExtraError(str(error.name), "tune", "Merging an adapter") from error
     matrices, alpha = _lora_matrices(Path(adapter.path))
     kinds = set[str]()
     file = gguf.GGUFReader(model, "r+")  # mapped: what is written into its arrays is in the file
@@ -131,13 +131,14 @@ def _lora_matrices(path: Path) -> tuple[dict[str, dict[str, Array]], float]:
 def packed(weights: Array, kind: int) -> NDArray[np.uint8]:
     """Return weights, (rows, columns), as the bytes of one of ggml's types.
 
-    Raises MissingExtra without llama.cpp, ModelError for a type that needs an importance matrix.
+    Raises MissingExtraError without llama.cpp, ModelError for a type that needs an importance
+    matrix.
     """
     try:
         from llama_cpp._ctypes_extensions import load_shared_library
         from llama_cpp._ggml import libggml_base_path
     except ModuleNotFoundError as error:
-        raise MissingExtra(
+        raise MissingExtraError(
             str(error.name), "llamacpp", "Merging an adapter into a GGUF file"
         ) from error
     ggml = load_shared_library("ggml-base", libggml_base_path)
@@ -218,7 +219,7 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
         from selfloop_plugins._torch.options import HfOptions
         from transformers import AutoConfig, AutoTokenizer
     except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "tune", "Merging an adapter") from error
+        raise MissingExtraError(str(error.name), "tune", "Merging an adapter") from error
     place = locate(str(model["file"])).place
     with quiet():
         dtype = AutoConfig.from_pretrained(place, trust_remote_code=False).dtype

@@ -48,7 +48,7 @@ def write_export(
     """
     with closing(open_store(folder, write=False)) as store:
         model, rounds = store.meta().get("model", {}), list(store.rounds())
-        active = store.past().adapter
+        active = store.history().adapter
     adapter = _located(folder, active if number is None else _adapter_of(folder, rounds, number))
     name = folder.resolve().name
     # each writes into a temporary file or folder, which then takes its place

@@ -16,10 +16,10 @@ from selfloop_plugins._shared import embedding
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Component, Judging, hookimpl
+from selfloop import Component, VerifyContext, hookimpl
 from selfloop.config.prompts import Prompt
 from selfloop.errors import RecipeError
-from selfloop.history import Past
+from selfloop.history import History
 from selfloop.text.answers import declines, normalise
 from selfloop.text.gist import gist
 
@@ -66,8 +66,8 @@ class OwnDemonstrations:
 
     The pairs are the beliefs of the finished run in the folder `run`. Without `run` they are this
     run's own beliefs of earlier rounds; until there are `count`, the prompt `answer` is used as it
-    is. `only: all` takes every answer; `least` is the lowest confidence. `choose: cluster` splits
-    the pairs into `count` clusters and takes from each the one most similar to the question;
+    is. `only: all` takes every answer; `min_confidence` is the lowest confidence. `choose: cluster`
+    splits the pairs into `count` clusters and takes from each the one most similar to the question;
     `nearest` takes the most similar of all; `random` takes the same for every question, drawn with
     `seed`. `random` is the quickest, because all prompts begin alike. `embed` says how texts are
     compared, `model` names a sentence model.
@@ -91,7 +91,7 @@ class OwnDemonstrations:
         choose: Choose = "cluster",
         only: Only = "beliefs",
         explain: bool = False,
-        least: Annotated[float, Ge(0), Le(1)] = 0.0,
+        min_confidence: Annotated[float, Ge(0), Le(1)] = 0.0,
         seed: int = 0,
         embed: embedding.Embedder = "hidden",
         model: str = embedding.SENTENCE_MODEL,
@@ -99,28 +99,28 @@ class OwnDemonstrations:
         if choose != "random":
             embedding.check(embed, model)
         self._count, self._choose, self._seed, self._explain = count, choose, seed, explain
-        self._only, self._min_confidence = only, least
+        self._only, self._min_confidence = only, min_confidence
         self._embed, self._model = embed, model
         self._pairs_of_run = None if run is None else self._load(run)
         # the last pool, and the pairs and adapter that it was computed for
         self._pool_key: object = None
         self._pool: Pool | None = None
 
-    def show(self, questions: Sequence[str], judging: Judging) -> list[Prompt]:
+    def build_prompts(self, questions: Sequence[str], context: VerifyContext) -> list[Prompt]:
         """Return the whole prompt for each question."""
         if not questions:
             return []
         pairs = self._pairs_of_run
         if pairs is None:
-            pairs = _pairs(judging.past, self._only, self._min_confidence)
+            pairs = _pairs(context.history, self._only, self._min_confidence)
             if len(pairs) < self._count:
-                return [judging.prompt("answer", question=question) for question in questions]
+                return [context.prompt("answer", question=question) for question in questions]
         if self._choose == "random":
             chosen = self._draw(questions, pairs)
         else:
-            chosen = self._most_similar(questions, pairs, judging)
+            chosen = self._most_similar(questions, pairs, context)
         return [
-            self._prompt(question, examples, judging)
+            self._prompt(question, examples, context)
             for question, examples in zip(questions, chosen, strict=True)
         ]
 
@@ -133,7 +133,7 @@ class OwnDemonstrations:
             raise RecipeError(
                 f"demonstrations.run: the run {run} has no {noun} with a confidence of at least "
                 f"{self._min_confidence:g}. Give another run, or choose otherwise with "
-                f"`least`{or_only_all}."
+                f"`min_confidence`{or_only_all}."
             )
         if self._explain and not any(pair.explanation for pair in pairs):
             raise RecipeError(
@@ -153,14 +153,14 @@ class OwnDemonstrations:
         return chosen
 
     def _most_similar(
-        self, questions: Sequence[str], pairs: tuple[Pair, ...], judging: Judging
+        self, questions: Sequence[str], pairs: tuple[Pair, ...], context: VerifyContext
     ) -> list[list[Pair]]:
         """Return the pairs for each question.
 
         A question without a vector gets the first pair of each cluster.
         """
-        pool = self._pool_of(pairs, judging)
-        vectors = embedding.embed(questions, judging.backend, self._embed, self._model)
+        pool = self._pool_of(pairs, context)
+        vectors = embedding.embed(questions, context.backend, self._embed, self._model)
         similarities = cosines(vectors, pool.vectors)
         return [
             self._ranked(question, pool, row)
@@ -186,30 +186,30 @@ class OwnDemonstrations:
         chosen = [*heads, *rest][: self._count]
         return [pool.pairs[i] for i in sorted(chosen, key=lambda i: similarities[i])]
 
-    def _pool_of(self, pairs: tuple[Pair, ...], judging: Judging) -> Pool:
+    def _pool_of(self, pairs: tuple[Pair, ...], context: VerifyContext) -> Pool:
         """Return the pairs with vectors and clusters.
 
         They are computed once for the same pairs and the same adapter, which changes the vectors.
         """
-        key = (pairs, judging.past.adapter)
+        key = (pairs, context.history.adapter)
         if self._pool is None or self._pool_key != key:
             texts = [pair.text for pair in pairs]
-            vectors = embedding.embed(texts, judging.backend, self._embed, self._model)
+            vectors = embedding.embed(texts, context.backend, self._embed, self._model)
             count = self._count if self._choose == "cluster" else 1
             self._pool = Pool(pairs, vectors, clusters(vectors, count, self._seed))
             self._pool_key = key
         return self._pool
 
-    def _prompt(self, question: str, examples: Sequence[Pair], judging: Judging) -> Prompt:
+    def _prompt(self, question: str, examples: Sequence[Pair], context: VerifyContext) -> Prompt:
         if not examples:  # the only pair of the run answers this question
-            return judging.prompt("answer", question=question)
+            return context.prompt("answer", question=question)
         if self._explain:
             text = "\n\n".join(map(_explained_example, examples))
             name = "own_demonstrations_explained"
         else:
             text = "\n".join(map(_example, examples))
             name = "own_demonstrations"
-        return judging.prompt(name, demonstrations=text, question=question)
+        return context.prompt(name, demonstrations=text, question=question)
 
 
 def cosines(queries: "NDArray[np.float32]", vectors: "NDArray[np.float32]") -> list[list[float]]:
@@ -248,21 +248,21 @@ def clusters(vectors: "NDArray[np.float32]", count: int, seed: int) -> tuple[int
     return tuple(labels.tolist())
 
 
-def _past(run: Path) -> Past:
+def _past(run: Path) -> History:
     from selfloop.storage.store import Store
 
     with closing(Store(run, write=False)) as store:
-        return store.past()
+        return store.history()
 
 
-def _pairs(past: Past, only: Only, min_confidence: float) -> tuple[Pair, ...]:
+def _pairs(history: History, only: Only, min_confidence: float) -> tuple[Pair, ...]:
     """Return the pairs of a run, in the order asked; an answer that declines is no example."""
     if only == "beliefs":
-        entries: list[Any] = list(past.beliefs)
+        entries: list[Any] = list(history.beliefs)
     else:
         # a question that was asked again counts once, with its last outcome
         last: dict[str, Any] = {}
-        for outcome in past.outcomes:
+        for outcome in history.outcomes:
             if outcome.decision not in ("dropped", "failed"):
                 last[outcome.question.text] = outcome
         entries = list(last.values())
@@ -292,12 +292,12 @@ def _explained_example(pair: Pair) -> str:
 
 
 def check(**options: Any) -> None:
-    """Raise RecipeError for a run that cannot be read or has no pairs, or MissingExtra."""
+    """Raise RecipeError for a run that cannot be read or has no pairs, or MissingExtraError."""
     OwnDemonstrations(**options)
 
 
 @hookimpl
-def selfloop_demonstrators() -> list[Component]:
+def selfloop_few_shot() -> list[Component]:
     """Offer the few-shot selector."""
     doc = "the run's beliefs, chosen for each question"
     return [

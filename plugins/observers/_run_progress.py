@@ -10,14 +10,14 @@ from time import monotonic
 from selfloop import progress
 from selfloop.events import (
     AttemptEnded,
-    BatchLearnt,
     CompletionDone,
+    ComponentFailed,
     Event,
     RoundEnded,
     RunEnded,
     RunStarted,
     StepStarted,
-    Trouble,
+    TrainingStep,
 )
 from selfloop.records import Attempt, Decision, ModelInfo
 
@@ -43,7 +43,7 @@ class StepProgress:
     tokens: int = 0
     # of a tune: the last batch, the running mean of the loss, and the first batch since the tune
     # began or went on, with the time when it was learnt
-    last_batch: BatchLearnt | None = None
+    last_batch: TrainingStep | None = None
     loss: float = 0.0
     first_batch: tuple[int, float] = (0, 0.0)
 
@@ -88,7 +88,7 @@ class StepProgress:
         seconds_a_batch = (self.clock() - learnt_at) / (done - first)
         return seconds_a_batch * (total - done)
 
-    def add_batch(self, batch: BatchLearnt) -> None:
+    def add_batch(self, batch: TrainingStep) -> None:
         """Note that a batch was learnt."""
         if self.last_batch is None:
             self.loss = batch.loss
@@ -135,7 +135,7 @@ class RunProgress:
         match event:
             case CompletionDone():
                 self._take_completion(event)
-            case BatchLearnt():
+            case TrainingStep():
                 if self.step:
                     self.step.add_batch(event)
             case AttemptEnded(attempt=attempt):
@@ -150,7 +150,7 @@ class RunProgress:
                 self._round_seconds = self.clock() - self.round_started
             case RunEnded():
                 self.end_step()
-            case Trouble():
+            case ComponentFailed():
                 pass
 
     def end_step(self) -> None:

@@ -57,7 +57,7 @@ class Diversity:
         self._first_new: int | None = None
         self._entities = set[str]()
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Measure a round that ended.
 
         Of a run that goes on, the rounds that are there already come first.
@@ -137,7 +137,7 @@ class Diversity:
         """Return the signs that asking collapses, each with what to do."""
         faults = []
         if figures["round"] > 1 and figures["new"] < self._least_new * (self._first_new or 0):
-            advice = "Add sources or topics, raise ask.turns, or stop here."
+            advice = "Add sources or topics, raise ask.max_turns, or stop here."
             faults.append(
                 f"{figures['new']} new questions, the first round had {self._first_new}. {advice}"
             )

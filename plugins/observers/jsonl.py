@@ -25,7 +25,7 @@ class Jsonl:
         self._completions = completions
         self._file: BinaryIO | None = None
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Write `event` as one line."""
         if isinstance(event, CompletionDone) and not self._completions:
             return

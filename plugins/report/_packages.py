@@ -5,7 +5,7 @@ A command refuses to start; the observer of a run skips the report, so that the 
 
 from importlib.util import find_spec
 
-from selfloop.errors import MissingExtra
+from selfloop.errors import MissingExtraError
 
 EXTRA = "report"
 # jinja2 fills in the page, matplotlib draws, squarify lays out the map of topics
@@ -21,10 +21,10 @@ def missing_package() -> str:
 
 
 def require_packages(wanted_by: str) -> None:
-    """Raise MissingExtra where a package of the extra is not installed."""
+    """Raise MissingExtraError where a package of the extra is not installed."""
     name = missing_package()
     if name:
-        raise MissingExtra(name, EXTRA, wanted_by)
+        raise MissingExtraError(name, EXTRA, wanted_by)
 
 
 def is_installed(name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from selfloop_plugins._shared.output import has_mark
 
 from selfloop.evaluation.belief_history import Change
-from selfloop.history import Past
+from selfloop.history import History
 
 from .figure_style import COLOURS, new_figure, save_figure, styled
 from .run_summary import RunSummary
@@ -121,8 +121,10 @@ def growth(run: RunSummary) -> "Figure | None":
 
 def _decisions_after(run: RunSummary, number: int) -> Counter[str]:
     """Return how many questions have which decision after a round, each as it was decided last."""
-    past = Past.from_rounds(run.rounds[:number])
-    return Counter({outcome.question.text: outcome.decision for outcome in past.outcomes}.values())
+    history = History.from_rounds(run.rounds[:number])
+    return Counter(
+        {outcome.question.text: outcome.decision for outcome in history.outcomes}.values()
+    )
 
 
 def changes(run: RunSummary) -> "Figure | None":

@@ -25,7 +25,7 @@ class Reporter:
         self._is_skipped = bool(missing_package())
         self._last_took, self._last_written = 0.0, monotonic()
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Write the report where a round or the run has ended."""
         if self._is_skipped:
             if isinstance(event, RunStarted):

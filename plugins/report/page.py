@@ -57,7 +57,7 @@ def write_page(run: RunSummary, path: Path) -> Path:
 def page(run: RunSummary, live: str = "") -> str:
     """Return the page of a run. `live` is the address at which `selfloop view` reports progress.
 
-    Raises MissingExtra without the packages of the extra `report`.
+    Raises MissingExtraError without the packages of the extra `report`.
     """
     require_packages("The page of a run")
     from markupsafe import Markup
@@ -66,7 +66,7 @@ def page(run: RunSummary, live: str = "") -> str:
     sections: dict[str, list[EmbeddedFigure]] = {}
     for section, names in SECTIONS.items():
         sections[section] = [figures[name] for name in names if name in figures]
-    beliefs = sorted(run.past.beliefs, key=lambda belief: -belief.confidence)
+    beliefs = sorted(run.history.beliefs, key=lambda belief: -belief.confidence)
     declined = [attempt for _, attempt in run.last_attempts if attempt.decision == "declined"]
     return render_page(
         "run.html",
@@ -111,8 +111,8 @@ def render_page(template: str, script: str, command: str, **values: Any) -> str:
     """Return a template filled in, with every value escaped, its style and its script.
 
     A content security policy forbids every other script, by the hash of this one. `command` is
-    noted in the page, so that a later call of this command knows it as its own. Raises MissingExtra
-    without the packages of the extra `report`.
+    noted in the page, so that a later call of this command knows it as its own. Raises
+    MissingExtraError without the packages of the extra `report`.
     """
     require_packages(f"selfloop {command}")
     from markupsafe import Markup
@@ -141,7 +141,7 @@ def render_page(template: str, script: str, command: str, **values: Any) -> str:
 def tiles(run: RunSummary) -> list[tuple[str, str, str]]:
     """Return the most important figures: value, label, and the decision whose colour it has."""
     tokens = sum(tokens for _, tokens in run.spent.values())
-    rows = [(f"{len(run.past.beliefs):,}", "believed", "belief")]
+    rows = [(f"{len(run.history.beliefs):,}", "believed", "belief")]
     for decision in DECISIONS[1:]:
         rows.append((f"{run.count_decision(decision):,}", decision, decision))
     rows.append((f"{len(run.rounds)} of {run.rounds_planned}", "rounds", ""))

@@ -16,16 +16,15 @@ from typing import Any
 from selfloop_plugins._shared.gate_report import GateReport, read_gate
 
 import selfloop
-from selfloop import Attempt, Past, Round
+from selfloop import Attempt, History, Round
 from selfloop.config.recipe import Decide
 from selfloop.errors import ModelError
 from selfloop.evaluation.belief_history import Flip, belief_flips, entries_of
 from selfloop.evaluation.evaluate import Report, evaluate
 from selfloop.evaluation.gold import judged
 from selfloop.records import Failure
-from selfloop.storage.plain_json import parsed
 from selfloop.storage.run_folder import RunFolder
-from selfloop.storage.store import Store, declining_as_in, open_store
+from selfloop.storage.store import Store, declining_as_in, open_store, parsed_event
 
 UNASKED = ("dropped", "failed")  # decisions on questions that were never answered
 # before a model was loaded
@@ -33,7 +32,7 @@ NO_MODEL = {"name": "", "architecture": "", "parameters": 0, "file": "", "sha256
 # events at which a step may end; after a kill the next session begins with RunStarted
 STEP_BOUNDARIES = ("RunStarted", "StepStarted", "RoundEnded", "RunEnded")
 # the integers that a report reads of an event
-EVENT_NUMBERS = {"StepStarted": ("round",), "BatchLearnt": ("round", "done")}
+EVENT_NUMBERS = {"StepStarted": ("round",), "TrainingStep": ("round", "done")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +69,9 @@ class RunSummary:
     tunes: tuple[TuneSummary, ...]
 
     @cached_property
-    def past(self) -> Past:
+    def history(self) -> History:
         """Return what the run knows after its last round."""
-        return Past.from_rounds(self.rounds)
+        return History.from_rounds(self.rounds)
 
     @cached_property
     def answered(self) -> list[tuple[int, Attempt]]:
@@ -170,7 +169,7 @@ def _events(path: Path) -> Iterator[dict[str, Any]]:
     with suppress(OSError):
         for line in path.read_text("utf-8", "replace").splitlines():
             with suppress(ValueError):
-                event = parsed(line)
+                event = parsed_event(line)
                 if isinstance(event, dict) and _is_event(event):
                     yield event
 
@@ -214,6 +213,6 @@ def _losses(events: Sequence[Mapping[str, Any]]) -> dict[int, tuple[tuple[int, f
     """
     by_round: defaultdict[int, dict[int, float]] = defaultdict(dict)
     for event in events:
-        if event["event"] == "BatchLearnt" and isinstance(event.get("loss"), int | float):
+        if event["event"] == "TrainingStep" and isinstance(event.get("loss"), int | float):
             by_round[event["round"]][event["done"]] = event["loss"]
     return {number: tuple(sorted(losses.items())) for number, losses in by_round.items()}

@@ -28,7 +28,7 @@ KINDS = (
     "source",
     "scorer",
     "critic",
-    "demonstrator",
+    "few_shot",
     "tuner",
     "observer",
     "backend",

@@ -14,7 +14,7 @@ from selfloop_plugins._torch.checkpoint import check as check_folder
 
 from selfloop.cli.extras import missing, pip
 from selfloop.data import read
-from selfloop.errors import RecipeError, SelfloopError, Stopped, did_you_mean
+from selfloop.errors import RecipeError, SelfloopError, StoppedError, did_you_mean
 from selfloop.storage.run_names import fitting
 from selfloop.text.display import printable
 
@@ -138,12 +138,12 @@ def _ask_purpose() -> str:
 
 
 def _prompt(ask: Callable[[], T]) -> T:
-    """Return the answer of a person. Raises Stopped if there is none, or Ctrl-C is pressed."""
+    """Return the answer of a person. Raises StoppedError if there is none, or Ctrl-C is pressed."""
     try:
         return ask()
     # RuntimeError is Python's where there is no standard input at all
     except (click.Abort, RuntimeError):
-        raise Stopped(
+        raise StoppedError(
             "nothing was written. To answer without a terminal: selfloop new recipe --model MODEL "
             "--for knowledge"
         ) from None

@@ -5,7 +5,7 @@ The rules are in `selfloop.text.english.short_answers`.
 
 from collections.abc import Sequence
 
-from selfloop import Asking, Component, Question, Score, hookimpl
+from selfloop import AskContext, Component, Question, Score, hookimpl
 from selfloop.text.english.short_answers import long_answer_reason
 
 MAX_CHARACTERS = 1000  # of a question that the rules look at
@@ -18,7 +18,7 @@ class Answerable:
     explanations, lists, opinions.
     """
 
-    def score(self, questions: Sequence[Question], asking: Asking) -> list[Score]:
+    def score(self, questions: Sequence[Question], context: AskContext) -> list[Score]:
         """Return 1 or 0 for each question, 0 with the reason."""
         reasons = []
         for question in questions:

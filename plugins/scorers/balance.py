@@ -7,7 +7,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
 
-from selfloop import Asking, Component, Question, Score, hookimpl
+from selfloop import AskContext, Component, Question, Score, hookimpl
 from selfloop.text.english.forms import opening_form
 
 Share = Annotated[float, Gt(0), Le(1)]
@@ -20,8 +20,8 @@ class Balance:
 
     A form is a question up to its first word with a meaning, names and numbers masked: "what is the
     capital", "who wrote", "where was _". The questions of this round and of the batch count, in
-    order. A share is of the questions that the round wants, or of `least` if that is more. List it
-    last: a question that a later scorer drops has taken room here.
+    order. A share is of the questions that the round wants, or of `min_questions` if that is more.
+    List it last: a question that a later scorer drops has taken room here.
     """
 
     def __init__(
@@ -29,20 +29,20 @@ class Balance:
         *,
         form_share: Share = 0.2,
         topic_share: Share = 0.2,
-        least: Annotated[int, Ge(1)] = 20,
+        min_questions: Annotated[int, Ge(1)] = 20,
     ) -> None:
         self._shares = {"form": form_share, "topic": topic_share}
-        self._min_questions = least
+        self._min_questions = min_questions
 
-    def score(self, questions: Sequence[Question], asking: Asking) -> list[Score]:
+    def score(self, questions: Sequence[Question], context: AskContext) -> list[Score]:
         """Return 1 or 0 for each question, 0 with the reason."""
         counts = Counter[tuple[str, str]]()
         kept = 0  # questions of this round so far
-        for outcome in asking.past.outcomes:
-            if outcome.round == asking.round and outcome.decision != "dropped":
+        for outcome in context.history.outcomes:
+            if outcome.round == context.round and outcome.decision != "dropped":
                 counts.update(_groups(outcome.question))
                 kept += 1
-        wanted = max(self._min_questions, kept + asking.n)
+        wanted = max(self._min_questions, kept + context.n)
         limits = {
             kind: max(1, math.floor(share * wanted + _ROUNDING))
             for kind, share in self._shares.items()

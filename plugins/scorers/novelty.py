@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from selfloop_plugins._shared.nearest import NearestQuestions
 
-from selfloop import Asking, Component, Outcome, Question, Score, hookimpl
+from selfloop import AskContext, Component, Outcome, Question, Score, hookimpl
 from selfloop.protocols import Backend
 from selfloop.text.answers import normalise
 from selfloop.text.english.likeness import SIGNED, Sketch, sketch
@@ -95,13 +95,15 @@ class Novelty:
         self._index: NearestQuestions | NearestVectors | None = None
         self._keys: dict[str, tuple[str, str]] = {}
 
-    def score(self, questions: Sequence[Question], asking: Asking) -> list[Score]:
+    def score(self, questions: Sequence[Question], context: AskContext) -> list[Score]:
         """Return the novelty of each question in [0, 1]."""
-        asked = _asked(asking)
-        index = self._synced_index(list(asked.values()), asking.backend)
+        asked = _asked(context)
+        index = self._synced_index(list(asked.values()), context.backend)
         if isinstance(index, NearestVectors):
             index.embed(question.text for question in questions)
-        dropped = {self._key(o.question.text)[0] for o in asking.past.outcomes if _is_for_good(o)}
+        dropped = {
+            self._key(o.question.text)[0] for o in context.history.outcomes if _is_for_good(o)
+        }
         text_by_key: dict[str, str] = {}
         for text in asked:
             for key in self._key(text):
@@ -168,10 +170,10 @@ class Novelty:
         return f"like {nearest!r}{by}"
 
 
-def _asked(asking: Asking) -> dict[str, Question]:
+def _asked(context: AskContext) -> dict[str, Question]:
     """Return the questions that were asked, by text, in the order of the last time of each."""
     asked: dict[str, Question] = {}
-    for outcome in reversed(asking.past.outcomes):
+    for outcome in reversed(context.history.outcomes):
         if outcome.decision != "dropped":
             asked[outcome.question.text] = outcome.question
     return dict(reversed(asked.items()))

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from selfloop import Asking, Component, Question, Score, hookimpl
+from selfloop import AskContext, Component, Question, Score, hookimpl
 from selfloop.text.english.standalone import (
     begins_as_question,
     form_fault,
@@ -34,7 +34,7 @@ class WellFormed:
     ) -> None:
         self._word_counts = range(min_words, max_words + 1)
 
-    def score(self, questions: Sequence[Question], asking: Asking) -> list[Score]:
+    def score(self, questions: Sequence[Question], context: AskContext) -> list[Score]:
         """Return 1 or 0 for each question, 0 with the reason."""
         faults = [self._fault(question.text.strip()) for question in questions]
         return [Score("well_formed", 0.0 if fault else 1.0, fault) for fault in faults]

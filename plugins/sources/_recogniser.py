@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal
 
-from selfloop.errors import MissingExtra, RecipeError
+from selfloop.errors import MissingExtraError, RecipeError
 from selfloop.text.english.entities import named_spans
 
 Recogniser = Callable[[str], list[str]]
@@ -16,7 +16,8 @@ PIPELINE = "en_core_web_sm"  # the paper of Self-Prompting uses it
 def recogniser(ner: Literal["spans", "spacy"], wanted_by: str) -> Recogniser:
     """Return a function from a text to the entities in it.
 
-    Raises MissingExtra without spaCy and RecipeError without its model, where `ner` is "spacy".
+    Raises MissingExtraError without spaCy and RecipeError without its model, where `ner` is
+    "spacy".
     """
     if ner != "spacy":
         return named_spans
@@ -25,9 +26,9 @@ def recogniser(ner: Literal["spans", "spacy"], wanted_by: str) -> Recogniser:
 
 
 def check_spacy(wanted_by: str) -> None:
-    """Raise MissingExtra without spaCy, RecipeError without its model; neither is loaded."""
+    """Raise MissingExtraError without spaCy, RecipeError without its model; neither is loaded."""
     if importlib.util.find_spec("spacy") is None:
-        raise MissingExtra("spacy", "spacy", wanted_by)
+        raise MissingExtraError("spacy", "spacy", wanted_by)
     if importlib.util.find_spec(PIPELINE) is None:
         raise RecipeError(
             f"{wanted_by} needs spaCy's model {PIPELINE}. Do: python -m spacy download {PIPELINE}"

@@ -5,7 +5,7 @@ from functools import partial
 
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Asking, Outcome, Question, Sampling
+from selfloop import AskContext, Outcome, Question, Sampling
 from selfloop.records import Variant
 from selfloop.text.answers import declines, normalise
 from selfloop.text.english.forms import entity_span
@@ -23,7 +23,7 @@ _COMMON_ANSWER = pattern(r"yes|no|true|false|none|\d{1,2}|zero|one|two|three")
 
 
 def reversed_questions(
-    asking: Asking, outcomes: Sequence[Outcome], taken: set[str], source: str
+    context: AskContext, outcomes: Sequence[Outcome], taken: set[str], source: str
 ) -> list[Question]:
     """Return questions that name the answer and ask for what the question names.
 
@@ -34,8 +34,8 @@ def reversed_questions(
     prompts = []
     for outcome in reversible:
         question, answer = one_line(outcome.question.text), one_line(outcome.answer)
-        prompts.append(asking.prompt("variants_reversed", question=question, answer=answer))
-    written = texts_if_any(reseeded(asking, "turned"), prompts, _REVERSING, n=TEXTS_PER_QUESTION)
+        prompts.append(context.prompt("variants_reversed", question=question, answer=answer))
+    written = texts_if_any(reseeded(context, "turned"), prompts, _REVERSING, n=TEXTS_PER_QUESTION)
     questions = []
     for outcome, texts in zip(reversible, written, strict=True):
         # the prompt ends in "Which"
@@ -48,17 +48,17 @@ def reversed_questions(
 
 
 def reworded_questions(
-    asking: Asking, outcomes: Sequence[Outcome], taken: set[str], source: str
+    context: AskContext, outcomes: Sequence[Outcome], taken: set[str], source: str
 ) -> list[Question]:
     """Return each question in other words; those for which the model has none are left out.
 
     `taken` are the normalised texts of all questions that were written; it grows.
     """
     prompts = [
-        asking.prompt("paraphrase", question=one_line(outcome.question.text))
+        context.prompt("paraphrase", question=one_line(outcome.question.text))
         for outcome in outcomes
     ]
-    written = texts_if_any(reseeded(asking, "reworded"), prompts, _REWORDING, n=TEXTS_PER_QUESTION)
+    written = texts_if_any(reseeded(context, "reworded"), prompts, _REWORDING, n=TEXTS_PER_QUESTION)
     questions = []
     for outcome, texts in zip(outcomes, written, strict=True):
         candidates = _least_alike_first(outcome.question.text, texts)

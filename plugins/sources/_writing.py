@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from operator import attrgetter
 
-from selfloop import Asking, Completion, Outcome, Question, Request, Sampling
+from selfloop import AskContext, Completion, Outcome, Question, Request, Sampling
 from selfloop.config.prompts import Prompt, is_open
 from selfloop.errors import RequestError
 from selfloop.text.patterns import pattern
@@ -26,7 +26,7 @@ def first_question(text: str) -> str:
 
 
 def generate(
-    asking: Asking,
+    context: AskContext,
     prompts: Sequence[Prompt],
     samplings: Sequence[Sampling],
     n: int = 1,
@@ -35,9 +35,9 @@ def generate(
     """Return `n` completions for each prompt, in order, and none for one the backend refuses.
 
     All requests go out in one call. Each prompt has a seed of its own, that depends on
-    `asking.seed` and its place. Raises RequestError where the backend refuses all.
+    `context.seed` and its place. Raises RequestError where the backend refuses all.
     """
-    rng = random.Random(asking.seed)
+    rng = random.Random(context.seed)
     requests = []
     for prompt, sampling in zip(prompts, samplings, strict=True):
         is_open_turn = open_turn or is_open(prompt)
@@ -46,7 +46,7 @@ def generate(
     completions: list[list[Completion]] = [[] for _ in requests]
     refusals: list[RequestError] = []
     # a backend yields completions as they finish, in any order
-    for index, result in asking.backend.generate(requests):
+    for index, result in context.backend.generate(requests):
         if isinstance(result, RequestError):
             refusals.append(result)
         else:
@@ -57,7 +57,7 @@ def generate(
 
 
 def generate_texts(
-    asking: Asking,
+    context: AskContext,
     prompts: Sequence[Prompt],
     sampling: Sampling,
     n: int = 1,
@@ -67,19 +67,19 @@ def generate_texts(
     samplings = [sampling] * len(prompts)
     return [
         list(map(attrgetter("text"), samples))
-        for samples in generate(asking, prompts, samplings, n=n, open_turn=open_turn)
+        for samples in generate(context, prompts, samplings, n=n, open_turn=open_turn)
     ]
 
 
 def texts_if_any(
-    asking: Asking, prompts: Sequence[Prompt], sampling: Sampling, n: int
+    context: AskContext, prompts: Sequence[Prompt], sampling: Sampling, n: int
 ) -> list[list[str]]:
     """Return what `generate_texts` does, and no texts where the backend refuses all.
 
     For a step that the others can do without.
     """
     try:
-        return generate_texts(asking, prompts, sampling, n=n)
+        return generate_texts(context, prompts, sampling, n=n)
     except RequestError:
         return [[] for _ in prompts]
 
@@ -91,24 +91,24 @@ def shown_text(prompt: Prompt) -> str:
     return " ".join(message.content for message in prompt).lower()
 
 
-def reseeded(asking: Asking, *labels: str | int) -> Asking:
-    """Return `asking` with another seed, for a second draw in the same call."""
-    return replace(asking, seed=random.Random(f"{asking.seed} {labels}").getrandbits(32))
+def reseeded(context: AskContext, *labels: str | int) -> AskContext:
+    """Return `context` with another seed, for a second draw in the same call."""
+    return replace(context, seed=random.Random(f"{context.seed} {labels}").getrandbits(32))
 
 
-def earlier_outcomes(asking: Asking) -> list[Outcome]:
+def earlier_outcomes(context: AskContext) -> list[Outcome]:
     """Return the last outcome of each question asked in an earlier round, in the order first asked.
 
     Questions that were dropped are left out.
     """
     last: dict[str, Outcome] = {}
-    for outcome in asking.past.outcomes:
-        if outcome.round < asking.round and outcome.decision != "dropped":
+    for outcome in context.history.outcomes:
+        if outcome.round < context.round and outcome.decision != "dropped":
             last[outcome.question.text] = outcome
     return list(last.values())
 
 
-def not_asked_yet(questions: Sequence[Question], asking: Asking) -> list[Question]:
-    """Return the first `asking.n` questions that were neither asked nor dropped in this run."""
-    asked = {*asking.past.questions, *asking.past.dropped}
-    return list(islice((q for q in questions if q.text not in asked), asking.n))
+def not_asked_yet(questions: Sequence[Question], context: AskContext) -> list[Question]:
+    """Return the first `context.n` questions that were neither asked nor dropped in this run."""
+    asked = {*context.history.questions, *context.history.dropped}
+    return list(islice((q for q in questions if q.text not in asked), context.n))

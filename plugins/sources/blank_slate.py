@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, MinLen
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Asking, Component, Message, Question, Sampling, hookimpl
+from selfloop import AskContext, Component, Message, Question, Sampling, hookimpl
 from selfloop.text.patterns import pattern
 
 from ._writing import earlier_outcomes, first_question, generate_texts
@@ -72,47 +72,47 @@ class BlankSlate:
         self._oversample, self._with_own = oversample, own
         self._frames, self._openings = frames, openings
 
-    def ask(self, asking: Asking) -> list[Question]:
+    def ask(self, context: AskContext) -> list[Question]:
         """Return what was written, fragments and all: the scorers sort them out."""
-        count = max(1, round(asking.n * self._oversample))
-        rng = random.Random(asking.seed)
-        answered = _answered_questions(asking) if self._with_own else []
-        is_chat = asking.backend.describe().chat
+        count = max(1, round(context.n * self._oversample))
+        rng = random.Random(context.seed)
+        answered = _answered_questions(context) if self._with_own else []
+        is_chat = context.backend.describe().chat
         frames = self._openings if is_chat else self._frames
         names = list(dict.fromkeys(map(_frame_name, frames)))
         if len(answered) >= LIST_LENGTH:
             names.append(OWN_QUESTIONS)
-        draws = Counter(rng.choices(names, frame_weights(names, asking), k=count))
+        draws = Counter(rng.choices(names, frame_weights(names, context), k=count))
         drawn_frames = []
         for frame in frames:
             drawn_frames += [frame] * draws[_frame_name(frame)]
         after_frames = self._after_turns if is_chat else self._after_texts
         return [
-            *after_frames(asking, drawn_frames),
-            *self._after_own_questions(asking, answered, draws[OWN_QUESTIONS], rng),
+            *after_frames(context, drawn_frames),
+            *self._after_own_questions(context, answered, draws[OWN_QUESTIONS], rng),
         ]
 
-    def _after_turns(self, asking: Asking, openings: Sequence[str]) -> list[Question]:
+    def _after_turns(self, context: AskContext, openings: Sequence[str]) -> list[Question]:
         """Return what a chat model writes into user turns with these openings."""
         prompts = [(Message("user", opening),) for opening in openings]
-        written = generate_texts(asking, prompts, self._sampling, open_turn=True)
+        written = generate_texts(context, prompts, self._sampling, open_turn=True)
         return list(_joined_questions(openings, openings, written))
 
-    def _after_texts(self, asking: Asking, frames: Sequence[str]) -> list[Question]:
+    def _after_texts(self, context: AskContext, frames: Sequence[str]) -> list[Question]:
         """Return what a base model writes after text frames."""
-        written = generate_texts(asking, frames, self._sampling)
+        written = generate_texts(context, frames, self._sampling)
         return list(_joined_questions(frames, list(map(_opening_of, frames)), written))
 
     def _after_own_questions(
-        self, asking: Asking, answered: Sequence[str], count: int, rng: random.Random
+        self, context: AskContext, answered: Sequence[str], count: int, rng: random.Random
     ) -> list[Question]:
         """Return what follows lists of the run's own questions."""
         prompts = []
         for _ in range(math.ceil(count / TEXTS_PER_LIST)):
             examples = "\n".join(f"- {text}" for text in rng.sample(answered, LIST_LENGTH))
-            prompts.append(asking.prompt("blank_slate_own", examples=examples))
+            prompts.append(context.prompt("blank_slate_own", examples=examples))
         texts: list[str] = []
-        for samples in generate_texts(asking, prompts, self._sampling, n=TEXTS_PER_LIST):
+        for samples in generate_texts(context, prompts, self._sampling, n=TEXTS_PER_LIST):
             texts += samples
         questions = map(first_question, texts[:count])
         return [Question(text, "blank_slate", via=OWN_QUESTIONS) for text in questions if text]
@@ -150,25 +150,25 @@ def _joined_question(opening: str, text: str) -> str:
     return first_question(text if begins_anew else opening + text)
 
 
-def _answered_questions(asking: Asking) -> list[str]:
+def _answered_questions(context: AskContext) -> list[str]:
     """Return the questions of earlier rounds that the model did not decline.
 
     So the model asks more about what it knows the most of.
     """
     return [
         one_line(outcome.question.text)
-        for outcome in earlier_outcomes(asking)
+        for outcome in earlier_outcomes(context)
         if outcome.decision in ("belief", "undecided")
     ]
 
 
-def frame_weights(names: Sequence[str], asking: Asking) -> list[float]:
+def frame_weights(names: Sequence[str], context: AskContext) -> list[float]:
     """Return the weight of each frame: the share of its questions that were kept.
 
     Each has two kept of four on credit, and none falls under `MIN_FRAME_SHARE` of all.
     """
     written, dropped = Counter[str](), Counter[str]()
-    for outcome in asking.past.outcomes:
+    for outcome in context.history.outcomes:
         if outcome.question.source == "blank_slate":
             written[outcome.question.via] += 1
             dropped[outcome.question.via] += outcome.decision == "dropped"

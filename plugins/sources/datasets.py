@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import click
 from annotated_types import Ge
 
-from selfloop import Asking, Component, Question, hookimpl
+from selfloop import AskContext, Component, Question, hookimpl
 from selfloop.data import Columns, Table, read, read_hub
 from selfloop.data.hub import SETS, known
 from selfloop.errors import RecipeError
@@ -53,9 +53,9 @@ class Dataset:
             table = read_hub(name, split)
         self.table = table.sampled(limit, seed)
 
-    def ask(self, asking: Asking) -> list[Question]:
+    def ask(self, context: AskContext) -> list[Question]:
         """Return the next questions that were not asked yet."""
-        return not_asked_yet(self.table.questions, asking)
+        return not_asked_yet(self.table.questions, context)
 
 
 def check_name(name: str | None, path: Path | None) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from selfloop import Asking, Component, Question, hookimpl
+from selfloop import AskContext, Component, Question, hookimpl
 from selfloop.data import Columns, Table, Use, read
 
 from ._writing import not_asked_yet
@@ -41,9 +41,9 @@ class QuestionFile:
         self.table: Table = read(path, use, columns, skip_broken=skip_broken, source="file")
         self.questions = self.table.questions
 
-    def ask(self, asking: Asking) -> list[Question]:
+    def ask(self, context: AskContext) -> list[Question]:
         """Return the next questions that were not asked yet."""
-        return not_asked_yet(self.questions, asking)
+        return not_asked_yet(self.questions, context)
 
 
 def check(*, quiet: bool = False, **options: Any) -> None:

@@ -17,7 +17,7 @@ from selfloop_plugins._shared.echoes import echoes
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Asking, Component, Outcome, Question, Sampling, hookimpl
+from selfloop import AskContext, Component, Outcome, Question, Sampling, hookimpl
 from selfloop.config.prompts import Prompt
 
 from ._writing import earlier_outcomes, first_question, generate_texts
@@ -55,20 +55,20 @@ class Frontier:
         self._group_size, self._oversample = shown, oversample
         self._sampling = Sampling(temperature, top_p=0.95, max_tokens=32, stop=("\n",))
 
-    def ask(self, asking: Asking) -> list[Question]:
+    def ask(self, context: AskContext) -> list[Question]:
         """Return new questions, `via` saying what kind they were written after."""
         pools = {
-            kind: pool for kind, pool in seed_pools(asking).items() if pool and self._shares[kind]
+            kind: pool for kind, pool in seed_pools(context).items() if pool and self._shares[kind]
         }
         if not pools:
             return []
-        rng = random.Random(asking.seed)
-        count = max(1, round(asking.n * self._oversample / TEXTS_PER_PROMPT))
+        rng = random.Random(context.seed)
+        count = max(1, round(context.n * self._oversample / TEXTS_PER_PROMPT))
         kinds = rng.choices(list(pools), [self._shares[kind] for kind in pools], k=count)
         groups = [_drawn_group(pools[kind], self._group_size, rng) for kind in kinds]
-        prompts = [_prompt(asking, group) for group in groups]
-        written = generate_texts(asking, prompts, self._sampling, n=TEXTS_PER_PROMPT)
-        asked = {*asking.past.questions, *asking.past.dropped}
+        prompts = [_prompt(context, group) for group in groups]
+        written = generate_texts(context, prompts, self._sampling, n=TEXTS_PER_PROMPT)
+        asked = {*context.history.questions, *context.history.dropped}
         questions: dict[str, Question] = {}
         for kind, group, texts in zip(kinds, groups, written, strict=True):
             topic = group[-1].question.topic  # the seed's: the prompt ends in it
@@ -78,14 +78,14 @@ class Frontier:
         return list(questions.values())
 
 
-def seed_pools(asking: Asking) -> dict[Kind, Weighted]:
+def seed_pools(context: AskContext) -> dict[Kind, Weighted]:
     """Return the earlier questions that may be followed, by kind, each with its weight."""
-    flipped = flipped_questions(asking.past.outcomes)
+    flipped = flipped_questions(context.history.outcomes)
     flipped_topics = {
-        o.question.topic for o in asking.past.outcomes if o.question.text in flipped
+        o.question.topic for o in context.history.outcomes if o.question.text in flipped
     } - {""}
     pools: dict[Kind, Weighted] = {"middling": [], "easy": [], "impossible": []}
-    for outcome in earlier_outcomes(asking):
+    for outcome in earlier_outcomes(context):
         question = outcome.question
         # such an answer is undecided, but not because the model half knows it
         if echoes(question.text, outcome.answer):
@@ -150,14 +150,14 @@ def _distance(seed: Outcome, other: Outcome) -> float:
     return distance + (_OTHER_TOPIC_DISTANCE if has_other_topic else 0.0)
 
 
-def _prompt(asking: Asking, group: Sequence[Outcome]) -> Prompt:
+def _prompt(context: AskContext, group: Sequence[Outcome]) -> Prompt:
     """Return the prompt that shows a group's topics and questions, and the topic of the last."""
     topics = [one_line(outcome.question.topic) or "general knowledge" for outcome in group]
     texts = [one_line(outcome.question.text) for outcome in group]
     examples = "\n\n".join(
         f"Topic: {topic}\nQuestion: {text}" for topic, text in zip(topics, texts, strict=True)
     )
-    return asking.prompt("frontier", examples=examples, topic=topics[-1])
+    return context.prompt("frontier", examples=examples, topic=topics[-1])
 
 
 @hookimpl

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Le, MinLen
 from selfloop_plugins._shared.prompt_files import PROMPTS
 
-from selfloop import Asking, Component, Outcome, Question, hookimpl
+from selfloop import AskContext, Component, Outcome, Question, hookimpl
 from selfloop.text.answers import normalise
 
 from ._rewording import reversed_questions, reworded_questions
@@ -39,30 +39,32 @@ class Again:
     ) -> None:
         self._share, self._kinds = share_of_beliefs, tuple(dict.fromkeys(kinds))
 
-    def ask(self, asking: Asking) -> list[Question]:
+    def ask(self, context: AskContext) -> list[Question]:
         """Return one check of each belief that is due."""
         beliefs = [
             outcome
-            for outcome in earlier_outcomes(asking)
+            for outcome in earlier_outcomes(context)
             if outcome.decision == "belief" and outcome.question.variant != "reworded"
         ]
-        checks = [o for o in asking.past.outcomes if o.question.variant in ("reworded", "reversed")]
+        checks = [
+            o for o in context.history.outcomes if o.question.variant in ("reworded", "reversed")
+        ]
         # other calls of the same round have written some already
-        written = sum(_counts_for_round(check, asking.round) for check in checks)
-        count = min(asking.n, math.ceil(self._share * len(beliefs)) - written)
+        written = sum(_counts_for_round(check, context.round) for check in checks)
+        count = min(context.n, math.ceil(self._share * len(beliefs)) - written)
         if count <= 0:
             return []
-        due = _due_first(asking, beliefs, checks)[: OVERSAMPLE * count]
-        questions = self._checks_of(asking, due, checks)
+        due = _due_first(context, beliefs, checks)[: OVERSAMPLE * count]
+        questions = self._checks_of(context, due, checks)
         in_order = [questions.get(outcome.question.text) for outcome in due]
         return [question for question in in_order if question][:count]
 
     def _checks_of(
-        self, asking: Asking, due: list[Outcome], checks: list[Outcome]
+        self, context: AskContext, due: list[Outcome], checks: list[Outcome]
     ) -> dict[str, Question]:
         """Return a check of each belief for which the model has one, by the belief's question."""
         check_counts = Counter(check.question.variant_of for check in checks)
-        taken = {normalise(outcome.question.text) for outcome in asking.past.outcomes}
+        taken = {normalise(outcome.question.text) for outcome in context.history.outcomes}
         questions: dict[str, Question] = {}
         # In attempt 0 each belief is checked by the kind whose turn it is, in the next attempt, if
         # there was no such question, by the next kind, and so on.
@@ -75,7 +77,7 @@ class Again:
                     if text not in questions and turn == place:
                         of_kind.append(outcome)
                 write = reworded_questions if kind == "reworded" else reversed_questions
-                for question in write(asking, of_kind, taken, "again"):
+                for question in write(context, of_kind, taken, "again"):
                     questions[question.variant_of] = question
         return questions
 
@@ -86,7 +88,7 @@ def _counts_for_round(check: Outcome, number: int) -> bool:
     return check.round >= number and is_ours and check.decision != "dropped"
 
 
-def _due_first(asking: Asking, beliefs: list[Outcome], checks: list[Outcome]) -> list[Outcome]:
+def _due_first(context: AskContext, beliefs: list[Outcome], checks: list[Outcome]) -> list[Outcome]:
     """Return the beliefs, those first that were asked or checked in the earliest round; within a
     round at random.
 
@@ -98,7 +100,7 @@ def _due_first(asking: Asking, beliefs: list[Outcome], checks: list[Outcome]) ->
         text = check.question.variant_of
         if text in last_round:
             last_round[text] = max(last_round[text], check.round)
-    shuffled = random.Random(f"{asking.seed} due").sample(beliefs, len(beliefs))
+    shuffled = random.Random(f"{context.seed} due").sample(beliefs, len(beliefs))
     return sorted(shuffled, key=lambda belief: last_round[belief.question.text])
 
 

@@ -19,7 +19,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Asking, Completion, Component, Question, Sampling, hookimpl
+from selfloop import AskContext, Completion, Component, Question, Sampling, hookimpl
 from selfloop.config.prompts import Prompt
 from selfloop.errors import RecipeError, RequestError
 from selfloop.text.answers import content, normalise
@@ -83,7 +83,7 @@ class Draft:
 class SelfPrompting:
     """Asks questions that the model's own passages answer. The published settings are the defaults.
 
-    `asking.n` scales the quotas of `topics` ("cities: 60"; 1 where none is given), `yields` being
+    `context.n` scales the quotas of `topics` ("cities: 60"; 1 where none is given), `yields` being
     the questions that an entity is expected to give; over a run each topic comes to its share, and
     no entity that gave a question comes again. `topics_file` has one topic a line, in any script,
     and stands in place of `topics`. With `judge: passage` the passage's answer goes along and is
@@ -132,22 +132,22 @@ class SelfPrompting:
         self._question = Sampling(question_temperature, max_tokens=50, stop=("\n",))
         self._greedy = Sampling(max_tokens=50, stop=("\n",))
 
-    def ask(self, asking: Asking) -> list[Question]:
+    def ask(self, context: AskContext) -> list[Question]:
         """Return the questions that came through all steps."""
-        return self.pipeline(asking)[0]
+        return self.pipeline(context)[0]
 
-    def pipeline(self, asking: Asking) -> tuple[list[Question], dict[str, int]]:
+    def pipeline(self, context: AskContext) -> tuple[list[Question], dict[str, int]]:
         """Return the questions, and how many of what each step left, in the order of the steps."""
-        count = max(1, round(asking.n / self._yields))
+        count = max(1, round(context.n / self._yields))
         # each step has a seed of its own: another count in one changes no draw of another
-        pairs = self._entities(reseeded(asking, "list"), count)
-        passages = self._passages(reseeded(asking, "passage"), pairs)
-        answers = self._answers(reseeded(asking, "entities"), passages)
-        written = self._questions(reseeded(asking, "question"), answers)
-        asked = _asked_texts(asking)
+        pairs = self._entities(reseeded(context, "list"), count)
+        passages = self._passages(reseeded(context, "passage"), pairs)
+        answers = self._answers(reseeded(context, "entities"), passages)
+        written = self._questions(reseeded(context, "question"), answers)
+        asked = _asked_texts(context)
         fit = [draft for draft in written if _is_fit(draft, asked)]
-        checked = self._checked(reseeded(asking, "check"), fit)
-        explained = self._explained(reseeded(asking, "explain"), checked)
+        checked = self._checked(reseeded(context, "check"), fit)
+        explained = self._explained(reseeded(context, "explain"), checked)
         counts = {
             "entities": len(pairs),
             "passages": len(passages),
@@ -169,14 +169,14 @@ class SelfPrompting:
             explanation=draft.sentence,
         )
 
-    def _entities(self, asking: Asking, count: int) -> list[tuple[str, str]]:
+    def _entities(self, context: AskContext, count: int) -> list[tuple[str, str]]:
         """Step 1.
 
         Return up to `count` new pairs of topic and entity, each topic's share of them by its quota.
         """
         asked = {
             (o.question.topic, o.question.via)
-            for o in asking.past.outcomes
+            for o in context.history.outcomes
             if o.question.source == NAME
         }
         uses = Counter(topic for topic, _ in asked)
@@ -189,7 +189,7 @@ class SelfPrompting:
             if missing <= 0 or not open_quotas:
                 break
             wanted = shares(open_quotas, uses, missing)
-            listed = self._listed(reseeded(asking, number), wanted, seen)
+            listed = self._listed(reseeded(context, number), wanted, seen)
             for topic, names in listed.items():
                 names_by_topic.setdefault(topic, []).extend(names)
                 uses[topic] += len(names)
@@ -201,17 +201,17 @@ class SelfPrompting:
         return pairs
 
     def _listed(
-        self, asking: Asking, wanted: Mapping[str, int], seen: set[str]
+        self, context: AskContext, wanted: Mapping[str, int], seen: set[str]
     ) -> dict[str, list[str]]:
         """Return the new entities that the model lists, no more than wanted of each topic.
 
         `seen` grows by them.
         """
-        prompts = [asking.prompt("self_prompting_list", topic=one_line(topic)) for topic in wanted]
+        prompts = [context.prompt("self_prompting_list", topic=one_line(topic)) for topic in wanted]
         samplings = [
             replace(self._listing, max_tokens=_list_tokens(count)) for count in wanted.values()
         ]
-        written = _generate_one(asking, prompts, samplings)
+        written = _generate_one(context, prompts, samplings)
         names_by_topic: dict[str, list[str]] = {}
         for topic, prompt, completion in zip(wanted, prompts, written, strict=True):
             # the topic too: a small model often repeats its prompt
@@ -226,13 +226,13 @@ class SelfPrompting:
                     new.append(name)
         return names_by_topic
 
-    def _passages(self, asking: Asking, pairs: Sequence[tuple[str, str]]) -> list[Draft]:
+    def _passages(self, context: AskContext, pairs: Sequence[tuple[str, str]]) -> list[Draft]:
         """Step 2.
 
         Return a passage about each entity, where the model wrote a whole sentence that names it.
         """
-        prompts = [_passage_prompt(asking, topic, entity) for topic, entity in pairs]
-        written = _generate_one(asking, prompts, [self._passage] * len(prompts))
+        prompts = [_passage_prompt(context, topic, entity) for topic, entity in pairs]
+        written = _generate_one(context, prompts, [self._passage] * len(prompts))
         drafts = []
         for (topic, entity), prompt, completion in zip(pairs, prompts, written, strict=True):
             sentences = whole_sentences(completion.text if completion else "")
@@ -241,18 +241,18 @@ class SelfPrompting:
                 drafts.append(draft)
         return drafts
 
-    def _answers(self, asking: Asking, passages: Sequence[Draft]) -> list[Draft]:
+    def _answers(self, context: AskContext, passages: Sequence[Draft]) -> list[Draft]:
         """Step 3.
 
         Return the entities of each passage, those by rules or spaCy and the model's own list,
         shuffled.
         """
         prompts = [
-            asking.prompt("self_prompting_entities", passage=one_line(draft.text))
+            context.prompt("self_prompting_entities", passage=one_line(draft.text))
             for draft in passages
         ]
-        written = _generate_one_if_any(asking, prompts, self._greedy)
-        rng, drafts = random.Random(asking.seed), list[Draft]()
+        written = _generate_one_if_any(context, prompts, self._greedy)
+        rng, drafts = random.Random(context.seed), list[Draft]()
         for draft, completion in zip(passages, written, strict=True):
             listed = re.split(r"[|\n]", completion.text) if completion else []
             entities = [*self._find_entities(draft.text), *listed, draft.entity]
@@ -262,13 +262,15 @@ class SelfPrompting:
             drafts += [replace(draft, answer=answer) for answer in answers[: self._per_passage]]
         return drafts
 
-    def _questions(self, asking: Asking, answers: Sequence[Draft]) -> list[Draft]:
+    def _questions(self, context: AskContext, answers: Sequence[Draft]) -> list[Draft]:
         """Step 4. Return a question for each answer, where the model wrote one."""
         prompts = []
         for draft in answers:
             passage, answer = one_line(draft.text), one_line(draft.answer)
-            prompts.append(asking.prompt("self_prompting_question", passage=passage, entity=answer))
-        written = _generate_one(asking, prompts, [self._question] * len(prompts))
+            prompts.append(
+                context.prompt("self_prompting_question", passage=passage, entity=answer)
+            )
+        written = _generate_one(context, prompts, [self._question] * len(prompts))
         drafts = []
         for draft, completion in zip(answers, written, strict=True):
             text = first_question(completion.text) if completion else ""
@@ -276,7 +278,7 @@ class SelfPrompting:
                 drafts.append(replace(draft, question=text))
         return drafts
 
-    def _checked(self, asking: Asking, drafts: Sequence[Draft]) -> list[Draft]:
+    def _checked(self, context: AskContext, drafts: Sequence[Draft]) -> list[Draft]:
         """Step 5.
 
         Return the questions to which the passage gives the same answer, or a short new one; each
@@ -286,11 +288,11 @@ class SelfPrompting:
         for draft in drafts:
             passage, question = one_line(draft.text), one_line(draft.question)
             prompts.append(
-                asking.prompt("self_prompting_check", passage=passage, question=question)
+                context.prompt("self_prompting_check", passage=passage, question=question)
             )
         # the same question about the same passage is checked once
         distinct = list(dict.fromkeys(prompts))
-        written = _generate_one(asking, distinct, [self._greedy] * len(distinct))
+        written = _generate_one(context, distinct, [self._greedy] * len(distinct))
         completions = dict(zip(distinct, written, strict=True))
         checked: dict[str, Draft] = {}
         for draft, prompt in zip(drafts, prompts, strict=True):
@@ -305,7 +307,7 @@ class SelfPrompting:
                 checked.setdefault(question, replace(draft, answer=answer))
         return list(checked.values())
 
-    def _explained(self, asking: Asking, checked: Sequence[Draft]) -> list[Draft]:
+    def _explained(self, context: AskContext, checked: Sequence[Draft]) -> list[Draft]:
         """Step 6.
 
         Return the questions, each with the sentence that holds its answer, rewritten to stand
@@ -316,10 +318,10 @@ class SelfPrompting:
         for draft in drafts:
             passage, sentence = one_line(draft.text), one_line(draft.sentence)
             prompts.append(
-                asking.prompt("self_prompting_explain", passage=passage, sentence=sentence)
+                context.prompt("self_prompting_explain", passage=passage, sentence=sentence)
             )
         distinct = list(dict.fromkeys(prompts))
-        written = _generate_one_if_any(asking, distinct, self._greedy)
+        written = _generate_one_if_any(context, distinct, self._greedy)
         completions = dict(zip(distinct, written, strict=True))
         return [
             _with_rewritten_sentence(draft, completions[prompt])
@@ -349,9 +351,9 @@ def _list_tokens(count: int) -> int:
     return min(_MAX_LIST_TOKENS, _TOKEN_STEP * math.ceil(needed / _TOKEN_STEP))
 
 
-def _asked_texts(asking: Asking) -> set[str]:
+def _asked_texts(context: AskContext) -> set[str]:
     """Return the normalised texts of all questions of the run."""
-    return {normalise(text) for text in (*asking.past.questions, *asking.past.dropped)}
+    return {normalise(text) for text in (*context.history.questions, *context.history.dropped)}
 
 
 def _is_fit(draft: Draft, asked: set[str]) -> bool:
@@ -401,10 +403,10 @@ def _telling(sentences: Sequence[str], prompt: str) -> list[str]:
     return telling
 
 
-def _passage_prompt(asking: Asking, topic: str, entity: str) -> Prompt:
+def _passage_prompt(context: AskContext, topic: str, entity: str) -> Prompt:
     """Return the prompt for a passage, after one about a thing of the same kind."""
     exemplar = _exemplar_for(topic, entity)
-    return asking.prompt(
+    return context.prompt(
         "self_prompting_passage",
         topic=one_line(singular(topic)),
         entity=one_line(entity),
@@ -451,25 +453,25 @@ def _may_be_name(text: str) -> bool:
 
 
 def _generate_one(
-    asking: Asking, prompts: Sequence[Prompt], samplings: Sequence[Sampling]
+    context: AskContext, prompts: Sequence[Prompt], samplings: Sequence[Sampling]
 ) -> list[Completion | None]:
     """Return what the model wrote to each prompt, in one call; None where it refused.
 
     Raises RequestError where it refused all.
     """
-    written = generate(asking, prompts, samplings)
+    written = generate(context, prompts, samplings)
     return [samples[-1] if samples else None for samples in written]
 
 
 def _generate_one_if_any(
-    asking: Asking, prompts: Sequence[Prompt], sampling: Sampling
+    context: AskContext, prompts: Sequence[Prompt], sampling: Sampling
 ) -> list[Completion | None]:
     """Return what `_generate_one` does, and None for all where all are refused.
 
     For a step that the others can do without.
     """
     try:
-        return _generate_one(asking, prompts, [sampling] * len(prompts))
+        return _generate_one(context, prompts, [sampling] * len(prompts))
     except RequestError:
         return [None] * len(prompts)
 

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Asking, Component, Question, Sampling, hookimpl
+from selfloop import AskContext, Component, Question, Sampling, hookimpl
 from selfloop.config.prompts import Prompt
 from selfloop.text.answers import normalise
 from selfloop.text.english.mentions import mentions
@@ -122,38 +122,38 @@ class Topics:
         self._listing = Sampling(0.8, top_p=0.95, max_tokens=48, stop=("\n",))
         self._asking = Sampling(temperature, top_p=0.95, max_tokens=32, stop=("\n",))
 
-    def ask(self, asking: Asking) -> list[Question]:
+    def ask(self, context: AskContext) -> list[Question]:
         """Return the questions that name what they were to be about."""
-        count = max(1, round(asking.n * self._oversample / self._per_entity))
-        pairs = self._new_entities(asking, count)
-        rng = random.Random(asking.seed)
+        count = max(1, round(context.n * self._oversample / self._per_entity))
+        pairs = self._new_entities(context, count)
+        rng = random.Random(context.seed)
         example_sets = [rng.sample(EXAMPLES, EXAMPLES_PER_SET) for _ in range(EXAMPLE_SETS)]
         # the second question about an entity comes after the first of all: a round may stop there
         wanted = pairs * self._per_entity
         prompts = [
-            _question_prompt(asking, rng.choice(example_sets), topic, entity)
+            _question_prompt(context, rng.choice(example_sets), topic, entity)
             for topic, entity in wanted
         ]
         questions: dict[str, Question] = {}
-        written = generate_texts(asking, prompts, self._asking)
+        written = generate_texts(context, prompts, self._asking)
         for (topic, entity), texts in zip(wanted, written, strict=True):
             for text in map(first_question, texts):
                 if mentions(text, entity, topic):
                     questions.setdefault(text, Question(text, "topics", topic, via=entity))
         return list(questions.values())
 
-    def _new_entities(self, asking: Asking, count: int) -> list[Pair]:
+    def _new_entities(self, context: AskContext, count: int) -> list[Pair]:
         """Return up to `count` new pairs, the topics in turn.
 
         Those asked about least come first. Where the topics run dry the model is asked for new
         ones, once.
         """
-        asked = [o.question for o in asking.past.outcomes if o.question.source == "topics"]
+        asked = [o.question for o in context.history.outcomes if o.question.source == "topics"]
         # a dictionary of names without values keeps their order
         names_asked: dict[str, dict[str, None]] = {topic: {} for topic in self._topics}
         for question in asked:
             names_asked.setdefault(question.topic, {})[question.via] = None
-        uses, rng = Counter(question.topic for question in asked), random.Random(asking.seed)
+        uses, rng = Counter(question.topic for question in asked), random.Random(context.seed)
         waiting = sorted(names_asked, key=lambda topic: (uses[topic], rng.random()))
         seen = {question.via.lower() for question in asked}
         names_by_topic: dict[str, list[str]] = {}
@@ -163,24 +163,24 @@ class Topics:
             if missing <= 0:
                 break
             if not waiting and may_invent:
-                may_invent, waiting = False, self._new_topics(asking, list(names_asked))
+                may_invent, waiting = False, self._new_topics(context, list(names_asked))
             if not waiting:
                 break
             size = math.ceil(missing / self._per_topic)
             batch, waiting = waiting[:size], waiting[size:]
             # a new topic has no entities yet
             earlier = {topic: list(names_asked.get(topic, ())) for topic in batch}
-            names_by_topic |= self._listed(asking, earlier, seen)
+            names_by_topic |= self._listed(context, earlier, seen)
         return _in_turn(names_by_topic)[:count]
 
     def _listed(
-        self, asking: Asking, earlier: Mapping[str, Sequence[str]], seen: set[str]
+        self, context: AskContext, earlier: Mapping[str, Sequence[str]], seen: set[str]
     ) -> dict[str, list[str]]:
         """Return the new entities of each topic, after a few that were asked about already.
 
         `earlier` has the topics with their entities. `seen` grows by the new ones.
         """
-        reseeded_asking = reseeded(asking, *earlier)
+        reseeded_asking = reseeded(context, *earlier)
         rng = random.Random(reseeded_asking.seed)
         examples = _shown_lists(rng.sample(LISTS, LISTS_SHOWN))
         prompts = []
@@ -189,7 +189,7 @@ class Topics:
             begun = rng.sample(names, min(_MAX_START, len(names)))
             start = "".join(f" {one_line(name)} |" for name in begun)
             prompts.append(
-                asking.prompt(
+                context.prompt(
                     "topics_entities", examples=examples, topic=one_line(topic), start=start
                 )
             )
@@ -206,14 +206,14 @@ class Topics:
             seen |= {name.lower() for name in names_by_topic[topic]}
         return names_by_topic
 
-    def _new_topics(self, asking: Asking, topics: Sequence[str]) -> list[str]:
+    def _new_topics(self, context: AskContext, topics: Sequence[str]) -> list[str]:
         """Return topics that the model lists after some of these."""
-        reseeded_asking = reseeded(asking, "more")
+        reseeded_asking = reseeded(context, "more")
         rng = random.Random(reseeded_asking.seed)
         prompts = []
         for _ in range(TOPIC_LISTS):
             sample = rng.sample(topics, min(TOPICS_PER_LIST, len(topics)))
-            prompts.append(asking.prompt("topics_more", known=" | ".join(map(one_line, sample))))
+            prompts.append(context.prompt("topics_more", known=" | ".join(map(one_line, sample))))
         known = {topic.lower() for topic in topics}
         new: dict[str, None] = {}
         for texts in generate_texts(reseeded_asking, prompts, self._listing, n=LISTS_PER_TOPIC):
@@ -241,7 +241,7 @@ def _in_turn(names_by_topic: Mapping[str, Sequence[str]]) -> list[Pair]:
 
 
 def _question_prompt(
-    asking: Asking, examples: Sequence[tuple[str, str, str, str]], topic: str, entity: str
+    context: AskContext, examples: Sequence[tuple[str, str, str, str]], topic: str, entity: str
 ) -> Prompt:
     """Return the prompt for a question about an entity, without an example about the same."""
     others = [
@@ -249,7 +249,7 @@ def _question_prompt(
         for name, kind, question, answer in examples
         if name.lower() != entity.lower()
     ]
-    return asking.prompt(
+    return context.prompt(
         "topics_question",
         examples="\n\n".join(others),
         topic=one_line(topic),

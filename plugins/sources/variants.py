@@ -18,7 +18,7 @@ from annotated_types import Ge, Gt, MinLen
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._shared.prompt_text import one_line
 
-from selfloop import Asking, Component, Outcome, Question, Sampling, hookimpl
+from selfloop import AskContext, Component, Outcome, Question, Sampling, hookimpl
 from selfloop.config.prompts import Prompt
 from selfloop.text.answers import normalise
 from selfloop.text.english.forms import masked_form
@@ -69,34 +69,36 @@ class Variants:
         self._per_question = per_question
         self._listing = Sampling(temperature, top_p=0.95, max_tokens=40, stop=("\n",))
 
-    def ask(self, asking: Asking) -> list[Question]:
+    def ask(self, context: AskContext) -> list[Question]:
         """Return variants of each kind, by its share."""
-        earlier = EarlierQuestions(asking)
+        earlier = EarlierQuestions(context)
         if not earlier.in_turn:
             return []
         total = sum(self._shares.values())  # shares count relatively
         counts = {}
         for kind, share in self._shares.items():
             # rounded up by the remainder: the quotient of two floats may be rounded to a whole
-            whole, remainder = divmod(asking.n * OVERSAMPLE * share, total)
+            whole, remainder = divmod(context.n * OVERSAMPLE * share, total)
             counts[kind] = int(whole) + (remainder > 0)
         to_reverse = earlier.least_tried("reversed", earlier.beliefs)
         to_reword = earlier.least_tried("reworded", earlier.in_turn)
         to_reverse = to_reverse[: counts.get("reversed", 0)]
         to_reword = to_reword[: counts.get("reworded", 0)]
         return [
-            *self._swapped(asking, earlier, counts.get("swapped", 0)),
-            *reversed_questions(asking, to_reverse, earlier.taken, "variants"),
-            *reworded_questions(asking, to_reword, earlier.taken, "variants"),
+            *self._swapped(context, earlier, counts.get("swapped", 0)),
+            *reversed_questions(context, to_reverse, earlier.taken, "variants"),
+            *reworded_questions(context, to_reword, earlier.taken, "variants"),
         ]
 
-    def _swapped(self, asking: Asking, earlier: "EarlierQuestions", count: int) -> list[Question]:
+    def _swapped(
+        self, context: AskContext, earlier: "EarlierQuestions", count: int
+    ) -> list[Question]:
         """Return about `count` questions, those of a seed together."""
         seeds = [seed for seed in earlier.in_turn if earlier.entities[seed.question.text]]
         seeds = seeds[: math.ceil(count / self._per_question)]
         entities = [earlier.entities[seed.question.text] for seed in seeds]
         questions: list[Question] = []
-        for seed, names in zip(seeds, self._listed_names(asking, entities), strict=True):
+        for seed, names in zip(seeds, self._listed_names(context, entities), strict=True):
             questions += self._swaps_of(seed, names, earlier)
         return questions
 
@@ -113,12 +115,12 @@ class Variants:
             if count == self._per_question:
                 return
 
-    def _listed_names(self, asking: Asking, entities: Sequence[str]) -> list[list[str]]:
+    def _listed_names(self, context: AskContext, entities: Sequence[str]) -> list[list[str]]:
         """Return the names that the model lists after each entity, without those of the prompt."""
         prompts = [
-            asking.prompt("variants_similar", entity=one_line(entity)) for entity in entities
+            context.prompt("variants_similar", entity=one_line(entity)) for entity in entities
         ]
-        written = texts_if_any(asking, prompts, self._listing, _LISTS_PER_NAME)
+        written = texts_if_any(context, prompts, self._listing, _LISTS_PER_NAME)
         return [
             _names_in_lists(texts, prompt) for texts, prompt in zip(written, prompts, strict=True)
         ]
@@ -132,18 +134,18 @@ class EarlierQuestions:
     all that was written.
     """
 
-    def __init__(self, asking: Asking) -> None:
-        rng = random.Random(f"{asking.seed} seeds")
+    def __init__(self, context: AskContext) -> None:
+        rng = random.Random(f"{context.seed} seeds")
         answered = [
             outcome
-            for outcome in earlier_outcomes(asking)
+            for outcome in earlier_outcomes(context)
             if outcome.decision in ("belief", "declined", "undecided")
         ]
         # times that each question was taken up, by the kind of variant
         self._tries = Counter(
-            (o.question.variant, o.question.variant_of) for o in asking.past.outcomes
+            (o.question.variant, o.question.variant_of) for o in context.history.outcomes
         )
-        self.taken = {normalise(o.question.text) for o in asking.past.outcomes}
+        self.taken = {normalise(o.question.text) for o in context.history.outcomes}
         self.entities = {o.question.text: entity_of(o.question) for o in answered}
         # Kinds of thing, by form and by topic: the names of each kind, with how much more often
         # the model knew an answer about it than not.

@@ -12,7 +12,7 @@ import click
 from selfloop_plugins.report._packages import require_packages
 from selfloop_plugins.report.page import render_page
 
-from selfloop.errors import MissingExtra, RecipeError, SelfloopError, StoreError
+from selfloop.errors import MissingExtraError, RecipeError, SelfloopError, StoreError
 from selfloop.text.display import printable
 
 from .library import HITS, Library
@@ -40,14 +40,14 @@ DECISIONS = ("belief", "undecided", "declined", "failed", "dropped")
 def serve(root: Path, port: int, *, show: bool) -> None:
     """Serve the runs in `root` until Ctrl-C.
 
-    Raises MissingExtra without the packages of the extras `view` and `report`, StoreError for a
-    folder that does not exist, RecipeError for a port that is taken.
+    Raises MissingExtraError without the packages of the extras `view` and `report`, StoreError for
+    a folder that does not exist, RecipeError for a port that is taken.
     """
     require_packages("selfloop view")
     try:
         import uvicorn
     except ImportError as error:
-        raise MissingExtra("uvicorn", "view", "selfloop view") from error
+        raise MissingExtraError("uvicorn", "view", "selfloop view") from error
     if not root.is_dir():
         raise StoreError(
             f"no folder {root}. Make a run with `selfloop run RECIPE`, or say where they are."
@@ -82,7 +82,7 @@ def _listening(port: int) -> socket.socket:
 
 
 def application(library: Library) -> "Starlette":
-    """Return the web application over a library. Raises MissingExtra without starlette."""
+    """Return the web application over a library. Raises MissingExtraError without starlette."""
     try:
         from starlette.applications import Starlette
         from starlette.middleware import Middleware
@@ -90,7 +90,7 @@ def application(library: Library) -> "Starlette":
         from starlette.responses import HTMLResponse, JSONResponse
         from starlette.routing import Route
     except ImportError as error:
-        raise MissingExtra("starlette", "view", "selfloop view") from error
+        raise MissingExtraError("starlette", "view", "selfloop view") from error
 
     def error_page(text: str, status: int) -> "Response":
         return HTMLResponse(

@@ -67,7 +67,7 @@ def _of_run(folder: Path) -> Answerer:
         pinned: dict[str, Any] = {"model": store.model()}
         # The run holds a copy of its recipe, whose paths are relative to the original's folder.
         base = store.meta().get("base", ".")
-        adapter = store.past().adapter
+        adapter = store.history().adapter
     if adapter:
         # Adapters are stored relative to their run; the new run is in another folder.
         absolute = replace(adapter, path=str(folder.resolve() / adapter.path))

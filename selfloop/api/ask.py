@@ -12,7 +12,7 @@ from selfloop.api.answerer import ModelLike
 from selfloop.api.closed_book import closed_book, refuse_not_applied
 from selfloop.api.recipes import Changes, overrides_of
 from selfloop.config.defaults import FILE_SOURCE
-from selfloop.errors import NothingAnswered, RecipeError, StepFailed, Stopped
+from selfloop.errors import NothingAnsweredError, RecipeError, StepFailedError, StoppedError
 from selfloop.failed_steps import nothing_answered, unanswered
 from selfloop.records import Attempt
 from selfloop.storage.store import attempts_of
@@ -102,7 +102,7 @@ def ask(
 
 
 def refuse_all_failed(answers: Sequence[Answer]) -> None:
-    """Raise NothingAnswered where every answer is an error."""
+    """Raise NothingAnsweredError where every answer is an error."""
     attempts = [answer.attempt for answer in answers if answer.attempt]
     if not attempts or not all(answer.error for answer in answers):
         return
@@ -111,7 +111,7 @@ def refuse_all_failed(answers: Sequence[Answer]) -> None:
     if all(map(unanswered, attempts)):
         reason = nothing_answered(list({id(attempt): attempt for attempt in attempts}.values()))
     advice = "See the model with `selfloop doctor`, and the recipe with `selfloop check`."
-    raise NothingAnswered(f"{reason} {advice}", Path())
+    raise NothingAnsweredError(f"{reason} {advice}", Path())
 
 
 def _attempts(
@@ -135,10 +135,10 @@ def _attempts(
                 name="ask",
                 quiet=True,
             )
-        except StepFailed as failed:
+        except StepFailedError as failed:
             folder = failed.folder  # each answer has its own error
-        except Stopped:
-            raise Stopped("stopped; nothing was kept.") from None
+        except StoppedError:
+            raise StoppedError("stopped; nothing was kept.") from None
         return attempts_of(folder)
 
 

@@ -14,7 +14,7 @@ from selfloop.config.prompts import Prompt
 from selfloop.config.recipe import LoadedRecipe, read
 from selfloop.config.yaml_source import refuse_overrides
 from selfloop.data.raw import Cells
-from selfloop.errors import NothingAnswered, RecipeError
+from selfloop.errors import NothingAnsweredError, RecipeError
 from selfloop.evaluation import multiple_choice
 from selfloop.evaluation.metrics import Estimate
 from selfloop.evaluation.requirements import Requirement, figures, refuse_short, refuse_unknown
@@ -55,7 +55,7 @@ class ChoiceEvaluation:
         return figures(self.plain())
 
     def require(self, requirements: Sequence[Requirement]) -> None:
-        """Raise BelowRequired where a figure does not meet its bound."""
+        """Raise BelowRequiredError where a figure does not meet its bound."""
         refuse_short(requirements, self.figures())
 
     def raise_for_failures(self) -> None:
@@ -90,8 +90,8 @@ def evaluate_choices(
 ) -> ChoiceEvaluation:
     """Let a model read every choice of every question.
 
-    Raises RecipeError for a backend without log-likelihoods, and NothingAnswered where the model
-    could not read every choice of any question.
+    Raises RecipeError for a backend without log-likelihoods, and NothingAnsweredError where the
+    model could not read every choice of any question.
     """
     refuse_overrides(
         overrides,
@@ -109,7 +109,7 @@ def evaluate_choices(
     _refuse_without_loglikelihood(loaded)
     name, report = _scored(who, loaded, items)
     if not report.questions:
-        raise NothingAnswered(
+        raise NothingAnsweredError(
             f"not one of the {report.failed} questions was answered: the model could not read "
             "every choice of any. Raise backend.n_ctx, or see the model with `selfloop doctor`.",
             Path(),

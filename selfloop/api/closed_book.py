@@ -44,7 +44,7 @@ def closed_book(
         "tuner": None,
         "ask.sources": [source],
         "ask.scorers": [],
-        "ask.turns": 1,
+        "ask.max_turns": 1,
         "ask.questions": count,
     }
     settings = [override(key, value) for key, value in forced.items()]

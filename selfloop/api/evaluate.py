@@ -20,7 +20,13 @@ from selfloop.config.assembly import numbered
 from selfloop.config.defaults import DATASET_SOURCE
 from selfloop.config.recipe import read
 from selfloop.data import Table
-from selfloop.errors import MissingExtra, NothingAnswered, RecipeError, StepFailed, StoreError
+from selfloop.errors import (
+    MissingExtraError,
+    NothingAnsweredError,
+    RecipeError,
+    StepFailedError,
+    StoreError,
+)
 from selfloop.evaluation import evaluate as measures
 from selfloop.evaluation.gold import Match, match_named
 from selfloop.evaluation.requirements import (
@@ -78,11 +84,11 @@ class Evaluation:
         return figures(self.plain())
 
     def require(self, requirements: Sequence[Requirement]) -> None:
-        """Raise BelowRequired where a figure does not meet its bound."""
+        """Raise BelowRequiredError where a figure does not meet its bound."""
         refuse_short(requirements, self.figures())
 
     def raise_for_failures(self) -> None:
-        """Raise StepFailed where a step of the run, other than tuning, failed for all questions."""
+        """Raise StepFailedError where a step of the run failed for all questions, except tuning."""
         rounds = self.run.rounds
         steps = [step for step in failed_steps(rounds) if step.step != "tune"]
         refuse_failed(self.run.folder, rounds, steps)
@@ -143,9 +149,9 @@ def evaluate(
             quiet=quiet,
             pinned={"data": table.plain()},
         )
-    except NothingAnswered:  # there is nothing to measure
+    except NothingAnsweredError:  # there is nothing to measure
         raise
-    except StepFailed as failed:  # the run has results all the same
+    except StepFailedError as failed:  # the run has results all the same
         run = failed.folder
     return evaluate_run(run, rule, requirements)
 
@@ -156,7 +162,7 @@ def evaluate_run(
     """Measure a finished run, and store the results in its folder.
 
     Raises RecipeError for a run without an answer that has a gold answer, and for a requirement of
-    an unknown figure; NothingAnswered for a run whose questions all failed.
+    an unknown figure; NothingAnsweredError for a run whose questions all failed.
     """
     with closing(Store(folder, write=False)) as store:
         meta, rounds = store.meta(), list(store.rounds())
@@ -185,7 +191,7 @@ def _stored(store: Store, evaluation: Evaluation) -> Evaluation:
         files.append(figures_file)
         save(answers_file, evaluation.report.columns())
         files.append(answers_file)
-    except MissingExtra as error:
+    except MissingExtraError as error:
         missing_extra = str(error)
     except StoreError as error:  # the folder may be read-only
         store_error = f"the results could not be stored in the run's folder: {error}"

@@ -12,7 +12,7 @@ from selfloop.api.recipes import Changes, RecipeLike, loaded_recipe
 from selfloop.config.assembly import build_component
 from selfloop.config.components import TunerSpec
 from selfloop.config.recipe import LoadedRecipe, Recipe
-from selfloop.errors import NothingAnswered, SelfloopError, Stopped
+from selfloop.errors import NothingAnsweredError, SelfloopError, StoppedError
 from selfloop.failed_steps import nothing_answered, unanswered
 from selfloop.forecast.estimate import Forecast, forecast
 from selfloop.protocols import CAPABILITIES
@@ -107,8 +107,8 @@ def plan(
     The measurement takes about `seconds`, and nothing of it is kept. `runs` is the folder whose
     disk the run would use.
 
-    Raises SelfloopError for a recipe that cannot run, NothingAnswered where every question of the
-    sample failed.
+    Raises SelfloopError for a recipe that cannot run, NothingAnsweredError where every question of
+    the sample failed.
     """
     return plan_loaded(loaded_recipe(recipe, changes), seconds, Path(runs))
 
@@ -118,7 +118,7 @@ def plan_loaded(loaded: LoadedRecipe, seconds: float, runs: Path) -> Plan:
     try:
         estimate = forecast(loaded, seconds)
     except KeyboardInterrupt:
-        raise Stopped("stopped; nothing was kept.") from None
+        raise StoppedError("stopped; nothing was kept.") from None
     _refuse_unanswered(estimate)
     free_disk = shutil.disk_usage(_existing(runs)).free
     return Plan(
@@ -131,13 +131,13 @@ def plan_loaded(loaded: LoadedRecipe, seconds: float, runs: Path) -> Plan:
 
 
 def _refuse_unanswered(estimate: Forecast) -> None:
-    """Raise NothingAnswered where every question of the sample failed.
+    """Raise NothingAnsweredError where every question of the sample failed.
 
     Errors take next to no time, so such a forecast would be far too short.
     """
     asked = list(_asked(estimate))
     if asked and all(map(unanswered, asked)):
-        raise NothingAnswered(
+        raise NothingAnsweredError(
             f"{nothing_answered(asked)} There is nothing to measure: correct that first.", Path()
         )
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 from selfloop.api.recipes import Changes, RecipeLike, located, overrides_of
 from selfloop.config.recipe import Decide
 from selfloop.data.cells import evened
-from selfloop.errors import MissingExtra
-from selfloop.history import WITHOUT_ANSWER, Past
+from selfloop.errors import MissingExtraError
+from selfloop.history import WITHOUT_ANSWER, History
 from selfloop.records import Attempt, Belief, Decision, Outcome, Round
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import open_store, recipe_of
@@ -59,8 +59,8 @@ class Run:
             return _Records(tuple(store.rounds()), store.meta())
 
     @cached_property
-    def _history(self) -> Past:
-        return Past.from_rounds(self._records.rounds)
+    def _history(self) -> History:
+        return History.from_rounds(self._records.rounds)
 
     @property
     def rounds(self) -> list[Round]:
@@ -139,12 +139,12 @@ class Run:
     def frame(self, only: Collection[Decision] = ANSWERED) -> "DataFrame":
         """Return `rows` as a pandas table with a column for each detector.
 
-        Raises MissingExtra without pandas.
+        Raises MissingExtraError without pandas.
         """
         try:
             import pandas
         except ImportError as error:
-            raise MissingExtra("pandas", "pandas", "Run.frame") from error
+            raise MissingExtraError("pandas", "pandas", "Run.frame") from error
         return pandas.json_normalize(self.rows(only))
 
     def summary(self) -> dict[str, Any]:
@@ -238,7 +238,8 @@ def rescore(run: RunLike, changes: Changes, *, runs: Path | str = "runs") -> Run
     `changes` are those of the run's recipe. Nothing is generated: the model is opened only if a
     detector needs something that is not stored. The result is a new run in `runs`.
 
-    Raises RecipeError for changes that would need new answers, StepFailed if every verdict failed.
+    Raises RecipeError for changes that would need new answers, StepFailedError if every verdict
+    failed.
     """
     from selfloop.evaluation import rescoring
 

@@ -11,14 +11,14 @@ from selfloop.api.closed_book import closed_book, kept_input, kept_rows, refuse_
 from selfloop.api.recipes import Changes, overrides_of
 from selfloop.api.runs import Run
 from selfloop.config.defaults import FILE_SOURCE
-from selfloop.errors import StepFailed
+from selfloop.errors import StepFailedError
 from selfloop.records import Attempt
 from selfloop.storage.store import attempts_of
 
 # A question and an answer, or a row with these and other columns.
 Pair = tuple[str, str] | Mapping[str, Any]
 # The model writes no draft and no critique, so their settings would not be applied.
-NOT_APPLIED = ("critique", "answer.careful", "prompts.critique", "prompts.revise")
+NOT_APPLIED = ("critique", "answer.decline_bias", "prompts.critique", "prompts.revise")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Scores:
 
     run: Run
     answers: tuple[ScoredAnswer, ...]
-    failure: StepFailed | None = None
+    failure: StepFailedError | None = None
 
     def __iter__(self) -> Iterator[ScoredAnswer]:
         return iter(self.answers)
@@ -68,7 +68,7 @@ class Scores:
         return len(self.answers)
 
     def raise_for_failure(self) -> None:
-        """Raise the StepFailed of a step that failed for every answer."""
+        """Raise the StepFailedError of a step that failed for every answer."""
         if self.failure:
             raise self.failure
 
@@ -113,7 +113,7 @@ def score(
         "answers_column": answers_column,
         "answer_column": answer_column,
     }
-    failure: StepFailed | None = None
+    failure: StepFailedError | None = None
     try:
         run = closed_book(
             model,
@@ -126,7 +126,7 @@ def score(
             quiet=quiet,
             pinned={"data": table.plain()},
         )
-    except StepFailed as error:  # the run was stored, and its answers say their own errors
+    except StepFailedError as error:  # the run was stored, and its answers say their own errors
         run, failure = error.folder, error
     answers = tuple(map(_scored, attempts_of(run)))
     return Scores(Run(run), answers, failure)

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from selfloop.evaluation import flips
 from selfloop.failed_steps import FailedStep, cause_text, failed_detectors, failed_steps
-from selfloop.history import Past
+from selfloop.history import History
 from selfloop.records import Decision, Round
 from selfloop.storage.store import Store, declining_as_in
 
@@ -28,7 +28,7 @@ def run_summary(folder: Path) -> dict[str, Any]:
         with declining_as_in(folder):
             revisions = _revisions(rounds)
         surest_first = sorted(
-            Past.from_rounds(rounds).beliefs, key=lambda belief: -belief.confidence
+            History.from_rounds(rounds).beliefs, key=lambda belief: -belief.confidence
         )
         return {
             "run": str(folder),

@@ -21,7 +21,7 @@ KINDS = (
     "scorer",
     "detector",
     "critic",
-    "demonstrator",
+    "few_shot",
     "tuner",
     "observer",
     "command",
@@ -30,7 +30,7 @@ KINDS = (
 PAGES = {
     "source": "docs/asking.md",
     "scorer": "docs/asking.md",
-    "demonstrator": "docs/asking.md",
+    "few_shot": "docs/asking.md",
     "detector": "docs/detectors.md",
     "critic": "docs/critique.md",
     "tuner": "docs/tuning.md",

@@ -10,7 +10,7 @@ import click
 
 from selfloop.api.summary import run_summary
 from selfloop.cli.tables import print_table, terminal_width
-from selfloop.errors import StepFailed
+from selfloop.errors import StepFailedError
 from selfloop.text.display import printable
 
 MAX_REASONS = 4  # of each scorer
@@ -25,11 +25,11 @@ COLUMNS = ("round", "asked", "belief", "undecided", "declined", "failed", "revis
 def print_summary_of(play: Callable[[], Path], *, as_json: bool, quiet: bool = False) -> None:
     """Print the summary of the run whose folder `play` returns, also where a step of it failed.
 
-    Raises the StepFailed of such a step.
+    Raises the StepFailedError of such a step.
     """
     try:
         folder = play()
-    except StepFailed as failed:
+    except StepFailedError as failed:
         print_summary(failed.folder, as_json=as_json, quiet=quiet)
         raise
     print_summary(folder, as_json=as_json, quiet=quiet)

@@ -18,14 +18,14 @@ from selfloop.config.prompts import Prompts
 from selfloop.config.recipe import LoadedRecipe
 from selfloop.config.yaml_source import Loc
 from selfloop.errors import DiskFullError, PluginError, RecipeError, SelfloopError
-from selfloop.events import Event, Trouble
+from selfloop.events import ComponentFailed, Event
 from selfloop.guard import Failed, capture, safe_message, stops_the_run
 from selfloop.protocols import (
     Backend,
     Component,
     Critic,
-    Demonstrator,
     Detector,
+    FewShotSelector,
     Observer,
     QuestionSource,
     Scorer,
@@ -43,12 +43,12 @@ S = TypeVar("S", bound=ComponentSpec)
 
 @dataclass(frozen=True)
 class NamedComponent(Generic[P]):
-    """A built component and the name it goes by; `share` is a source's, `minimum` a scorer's."""
+    """A built component and the name it goes by; `weight` is a source's, `min_score` a scorer's."""
 
     name: str
     part: P
-    share: float = 1.0
-    minimum: float | None = None
+    weight: float = 1.0
+    min_score: float | None = None
 
 
 class Observers:
@@ -62,15 +62,15 @@ class Observers:
         self._open = observers  # those that are still to be closed
         self.failures: list[Failure] = []
 
-    def __call__(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """Pass an event to every observer.
 
         Raises DiskFullError where one has no room for its file: a resumed run writes it.
         """
         for named in list(self._observers):
-            # it may have been left out meanwhile, for raising at another's Trouble
+            # it may have been left out meanwhile, for raising at another's `ComponentFailed`
             if named in self._observers:
-                self._guarded(named, lambda observer: observer.notice(event))
+                self._guarded(named, lambda observer: observer.on_event(event))
 
     def close(self) -> None:
         """Let every observer finish."""
@@ -86,7 +86,7 @@ class Observers:
             self._observers = [other for other in self._observers if other is not named]
             self.failures.append(result.failure)
             # the others may show it; one that breaks at this event is left out in the same way
-            self(Trouble(0, result.failure))
+            self.emit(ComponentFailed(0, result.failure))
 
 
 def _call_observer(named: NamedComponent[Observer], call: Callable[[Observer], None]) -> None:
@@ -104,9 +104,9 @@ class Pipeline:
     scorers: list[NamedComponent[Scorer]]
     detectors: list[NamedComponent[Detector]]
     critic: NamedComponent[Critic] | None
-    demonstrator: NamedComponent[Demonstrator] | None
+    few_shot: NamedComponent[FewShotSelector] | None
     tuner: NamedComponent[Tuner] | None
-    notice: Observers
+    observers: Observers
     prompts: Prompts
     folder: Path
     plugins: dict[str, str]
@@ -128,11 +128,11 @@ class Pipeline:
         return self.backend.load_adapter(adapter)
 
     def close(self) -> None:
-        """Close the observers and free the model. Failures of this go into `notice.failures`."""
-        self.notice.close()
+        """Close the observers and free the model. Failures of this go into `observers.failures`."""
+        self.observers.close()
         result = capture("close", self.backend.name, self.backend.close)
         if isinstance(result, Failed):
-            self.notice.failures.append(result.failure)
+            self.observers.failures.append(result.failure)
 
 
 def check(loaded: LoadedRecipe) -> None:
@@ -204,28 +204,28 @@ def assemble(
         return None if spec is None else NamedComponent(spec.kind, build(kind, spec))
 
     sources = [
-        NamedComponent(name, build("source", spec), share=spec.share)
+        NamedComponent(name, build("source", spec), weight=spec.weight)
         for name, spec in numbered(recipe.ask.sources)
     ]
     scorers = [
-        NamedComponent(name, build("scorer", spec), minimum=spec.minimum)
+        NamedComponent(name, build("scorer", spec), min_score=spec.min_score)
         for name, spec in numbered(recipe.ask.scorers)
     ]
     detectors = [
         NamedComponent(name, build("detector", spec)) for name, spec in numbered(recipe.detectors)
     ]
     critic = build_optional("critic", recipe.critique)
-    demonstrator = build_optional("demonstrator", recipe.demonstrations)
+    selector = build_optional("few_shot", recipe.few_shot)
     tuner = build_optional("tuner", recipe.tuner)
     # These may open files, which are closed if the backend cannot be built.
-    notice = Observers(
+    observers = Observers(
         [NamedComponent(spec.kind, build("observer", spec)) for spec in recipe.observers]
     )
     try:
         backend = backend or build("backend", recipe.backend)
-        recorder = Recorder(backend, store, notice, recipe.backend.kind)
+        recorder = Recorder(backend, store, observers.emit, recipe.backend.kind)
     except BaseException:
-        notice.close()
+        observers.close()
         raise
     return Pipeline(
         recorder,
@@ -233,9 +233,9 @@ def assemble(
         scorers,
         detectors,
         critic=critic,
-        demonstrator=demonstrator,
+        few_shot=selector,
         tuner=tuner,
-        notice=notice,
+        observers=observers,
         prompts=prompts(loaded),
         folder=folder,
         plugins=loaded.catalog.plugins,

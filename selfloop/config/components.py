@@ -32,15 +32,15 @@ class ComponentSpec(BaseModel):
 
 
 class SourceSpec(ComponentSpec):
-    """A question source; `share` is its part of the questions, relative to the other shares."""
+    """A question source; `weight` is its part of the questions, relative to the other weights."""
 
-    share: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
 class ScorerSpec(ComponentSpec):
-    """A scorer; a question below `minimum` is dropped before anything is spent on it."""
+    """A scorer; a question below `min_score` is dropped before anything is spent on it."""
 
-    minimum: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    min_score: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
 class TunerSpec(ComponentSpec):
@@ -50,7 +50,7 @@ class TunerSpec(ComponentSpec):
 
 
 # The keys of a component that are the loop's, and not options of the component.
-LOOP_KEYS = {"source": {"share"}, "scorer": {"minimum"}, "tuner": {"every"}}
+LOOP_KEYS = {"source": {"weight"}, "scorer": {"min_score"}, "tuner": {"every"}}
 
 
 def long_form(value: Any) -> Any:

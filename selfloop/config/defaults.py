@@ -4,7 +4,7 @@ These are the only components that the core knows by name. Everything else that 
 component is a field of `Component`. A test holds that.
 """
 
-# The scorers of a recipe that names none, each with its `minimum`: a question below is dropped.
+# The scorers of a recipe that names none, each with its `min_score`: a question below is dropped.
 SCORERS = {"well_formed": 1.0, "novelty": 0.2}
 # The detectors of a recipe that names none, less those that its backend cannot serve. `combined`
 # makes one confidence of the four before it. `echo` leaves an answer undecided that only repeats

@@ -15,7 +15,7 @@ from typing import Any
 
 from selfloop.config.assembly import options_of
 from selfloop.config.recipe import LoadedRecipe
-from selfloop.errors import InputChanged, RecipeError
+from selfloop.errors import InputChangedError, RecipeError
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store
 
@@ -38,13 +38,13 @@ def inputs(loaded: LoadedRecipe) -> dict[str, dict[str, str]]:
 
 
 def refuse_changed(pinned: Pinned) -> None:
-    """Raise InputChanged, naming every input that is not what it was when the run began."""
+    """Raise InputChangedError, naming every input that is not what it was when the run began."""
     changes = [_change(Path(entry["path"]), entry["sha256"]) for entry in pinned.values()]
     # one file may be the input of two components
     changes = list(dict.fromkeys(filter(None, changes)))
     if changes:
         advice = "Put the old file back, or start a new run."
-        raise InputChanged("\n".join([*changes, advice]))
+        raise InputChangedError("\n".join([*changes, advice]))
 
 
 def digest(path: Path) -> str:

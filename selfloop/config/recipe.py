@@ -73,14 +73,14 @@ class Ask(BaseModel):
     questions: Count = 40
     sources: Annotated[list[SourceField], Field(min_length=1)]
     scorers: list[ScorerField] = [
-        ScorerSpec(kind=kind, minimum=minimum) for kind, minimum in defaults.SCORERS.items()
+        ScorerSpec(kind=kind, min_score=min_score) for kind, min_score in defaults.SCORERS.items()
     ]
-    turns: Count = 6
+    max_turns: Count = 6
 
 
 class Answer(BaseModel):
-    """The greedy draft, and the samples that detectors share. `careful` nats make the draft decline
-    more.
+    """The greedy draft, and the samples that detectors share. `decline_bias` nats make the draft
+    decline more.
 
     A model that begins with a marked thought ("<think>") gets up to `thought_tokens` to end it, and
     then answers. Neither `stop` nor `max_tokens` applies within a thought. With 0 an opened thought
@@ -97,7 +97,7 @@ class Answer(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     thought_tokens: Annotated[int, Field(ge=0)] = 512
     stop: list[Stop] = ["\n"]
-    careful: Annotated[float, Field(ge=-100, le=100)] = 0.0
+    decline_bias: Annotated[float, Field(ge=-100, le=100)] = 0.0
     declines: list[Regex] = []
 
 
@@ -144,7 +144,7 @@ class Decide(BaseModel):
 SINGLE_KEYS = {
     "backend": "backend",
     "critic": "critique",
-    "demonstrator": "demonstrations",
+    "few_shot": "few_shot",
     "tuner": "tuner",
 }
 LIST_KEYS: dict[str, tuple[str, ...]] = {
@@ -174,7 +174,7 @@ class Recipe(BaseModel):
     ask: Ask
     answer: Answer = Answer()
     critique: OptionalSpecField = None
-    demonstrations: OptionalSpecField = None
+    few_shot: OptionalSpecField = None
     detectors: Annotated[list[SpecField], Field(min_length=1)] = [
         ComponentSpec(kind=kind) for kind in defaults.DETECTORS
     ]
@@ -313,7 +313,7 @@ def _check_component(
     except SelfloopError as error:
         mistakes.append(((*loc, "kind"), str(error)))
         return
-    # `share` and the like are keys of the place in the recipe, which an inner component has not.
+    # `weight` and the like are keys of the place in the recipe, which an inner component has not.
     loop_keys = set() if is_inner else LOOP_KEYS.get(kind, set())
     options = {key: value for key, value in raw.items() if key not in {"kind", *loop_keys}}
     validated(model, options, loc, mistakes)

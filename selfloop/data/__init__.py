@@ -71,8 +71,8 @@ def read(
     where the questions say that they come from; by default the data set whose form the file has, or
     "dataset". With `skip_broken` lines that are no rows are left out, and counted.
 
-    Raises RecipeError, with the line, for what cannot be read, and MissingExtra for Parquet without
-    pyarrow.
+    Raises RecipeError, with the line, for what cannot be read, and MissingExtraError for Parquet
+    without pyarrow.
     """
     wanted = wanted or Columns()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selfloop.data.raw import Raw, Row
-from selfloop.errors import MissingExtra, RecipeError
+from selfloop.errors import MissingExtraError, RecipeError
 
 # files of a folder that `datasets` saved: of one data set, of one with splits
 STATE, SPLITS = "state.json", "dataset_dict.json"
@@ -130,7 +130,7 @@ def _pyarrow(path: Path) -> Any:
     try:
         return import_module("pyarrow")
     except ImportError as error:
-        raise MissingExtra("pyarrow", "parquet", str(path)) from error
+        raise MissingExtraError("pyarrow", "parquet", str(path)) from error
 
 
 @contextmanager

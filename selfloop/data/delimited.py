@@ -27,7 +27,7 @@ class Record(NamedTuple):
     bare_quotes: bool = False
 
 
-class BrokenRecord(Exception):
+class BrokenRecordError(Exception):
     """A line that is no record of as many cells as the header has."""
 
 
@@ -83,7 +83,7 @@ def read(text: str, suffix: str, is_question: Callable[[str], bool]) -> Raw:
             raw.notes += _doubtful(lines, records, delimiter, len(header))
     bare = list[int]()
     for number, record in records:
-        if isinstance(record, BrokenRecord):
+        if isinstance(record, BrokenRecordError):
             raw.broken.append(Broken(number, str(record)))
             continue
         cells = [cell if cell.strip() else None for cell in record.cells]
@@ -114,7 +114,7 @@ def _header(names: Sequence[str]) -> list[str]:
     return header
 
 
-Numbered = tuple[int, Record | BrokenRecord]
+Numbered = tuple[int, Record | BrokenRecordError]
 
 
 def _sound_records(
@@ -167,8 +167,8 @@ def _mended_records(lines: list[str], start: int, delimiter: str, width: int) ->
             place += 1
             continue
         try:
-            record: Record | BrokenRecord = _record(lines, place, delimiter, width)
-        except BrokenRecord as error:
+            record: Record | BrokenRecordError = _record(lines, place, delimiter, width)
+        except BrokenRecordError as error:
             record = error
         yield place + 1, record
         place += record.lines if isinstance(record, Record) else 1
@@ -191,14 +191,14 @@ def _record(lines: list[str], place: int, delimiter: str, width: int) -> Record:
             return quoted
         if delimiter != "\t":
             last = place + quoted.lines
-            raise BrokenRecord(
+            raise BrokenRecordError(
                 f"a quote opens here and closes in line {last}, over whole rows. Double it, or "
                 "close it"
             )
     # no way of reading the quotes fits: take them as text, if the cells come out right
     bare = line.split(delimiter)
     if len(bare) != width and (len(bare) < width or _surplus(bare, width)):
-        raise BrokenRecord(
+        raise BrokenRecordError(
             f"its quotes do not pair, and without them it has {plural(len(bare), 'cell')}, "
             f"not {width}. Mend "
             "them"
@@ -226,7 +226,7 @@ def _surplus(cells: Sequence[str], width: int) -> bool:
 def _fitting(record: Record, width: int) -> Record:
     if _surplus(record.cells, width):
         advice = "Put quotes around a text that holds what separates the columns"
-        raise BrokenRecord(
+        raise BrokenRecordError(
             f"it has {plural(len(record.cells), 'cell')}, and the header names {width}. {advice}"
         )
     return record

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from selfloop.data.raw import Cells
-from selfloop.errors import MissingExtra, RecipeError, did_you_mean
+from selfloop.errors import MissingExtraError, RecipeError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ def known(name: str) -> Hub:
 def fetch(repository: str, config: str | None, split: str) -> list[Cells]:
     """Return the rows of a data set of the hub; the library `datasets` keeps what it fetched.
 
-    Raises MissingExtra without that library, RecipeError if it cannot get the data.
+    Raises MissingExtraError without that library, RecipeError if it cannot get the data.
     """
     try:
         datasets = import_module("datasets")
     except ImportError as error:
-        raise MissingExtra("datasets", "datasets", f"the data set {repository}") from error
+        raise MissingExtraError("datasets", "datasets", f"the data set {repository}") from error
     try:
         return list(datasets.load_dataset(repository, config, split=split))
     except Exception as error:  # whatever the library, or what it stands on, raises

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from selfloop.contradictions import agree, origin
-from selfloop.history import WITHOUT_ANSWER, Past, most_confident
+from selfloop.history import WITHOUT_ANSWER, History, most_confident
 from selfloop.records import Outcome, Question, Round
 from selfloop.text.answers import UNKNOWN
 from selfloop.text.gist import gist
@@ -88,7 +88,7 @@ def entries_of(rounds: Iterable[Round]) -> list[Entry]:
     """Return the outcomes of these rounds, in the order in which they came about."""
     entries = []
     for ended in rounds:
-        outcomes = Past(ended.number - 1).with_attempts(ended.attempts).outcomes
+        outcomes = History(ended.number - 1).with_attempts(ended.attempts).outcomes
         entries += [Entry(ended.number, outcome) for outcome in outcomes]
     return entries
 

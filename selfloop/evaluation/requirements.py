@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfloop.errors import BelowRequired, RecipeError, did_you_mean
+from selfloop.errors import BelowRequiredError, RecipeError, did_you_mean
 
 LOWER_IS_BETTER = frozenset(
     ("aurc", "ece", "brier", "wrong", "over_refusal", "aed", "failed", "without_gold")
@@ -103,7 +103,7 @@ def _is_usual(name: str) -> bool:
 
 
 def refuse_short(requirements: Sequence[Requirement], values: Mapping[str, float | None]) -> None:
-    """Raise BelowRequired, with a line for every requirement that is not met."""
+    """Raise BelowRequiredError, with a line for every requirement that is not met."""
     missed = [bound for bound in requirements if not bound.is_met(values[bound.name])]
     if missed:
-        raise BelowRequired("\n".join(bound.shortfall(values[bound.name]) for bound in missed))
+        raise BelowRequiredError("\n".join(bound.shortfall(values[bound.name]) for bound in missed))

@@ -20,7 +20,7 @@ from selfloop.config.recipe import LoadedRecipe
 from selfloop.config.yaml_source import key_of, refuse_overrides
 from selfloop.errors import RecipeError, StoreError
 from selfloop.failed_steps import failed_steps, refuse_failed
-from selfloop.history import Past
+from selfloop.history import History
 from selfloop.protocols import Backend
 from selfloop.records import (
     Adapter,
@@ -88,8 +88,8 @@ def rescore(folder: Path, overrides: tuple[str, ...] = (), runs: Path = Path("ru
             shutil.rmtree(result, ignore_errors=True)
             raise
     # a step that failed in the old run is not this one's fault
-    judging = [step for step in failed_steps(rounds) if step.step == "verify"]
-    refuse_failed(result, rounds, judging)
+    verify_context = [step for step in failed_steps(rounds) if step.step == "verify"]
+    refuse_failed(result, rounds, verify_context)
     return result
 
 
@@ -150,10 +150,10 @@ def _rejudged(
     try:
         if any(key_of(override).startswith("backend.") for override in loaded.source.overrides):
             backend.open()  # refuses an option that makes it another model
-        past = Past()
+        history = History()
         for ended in rounds:
-            parts.load_adapter(past.adapter)
-            with RoundContext(ended.number, loaded.recipe, parts, past) as context:
+            parts.load_adapter(history.adapter)
+            with RoundContext(ended.number, loaded.recipe, parts, history) as context:
                 unjudged = [_unjudged(attempt) for attempt in ended.attempts]
                 attempts = decide(context, verify(context, unjudged))
             kept = tuple(failure for failure in ended.failures if failure.step != "verify")
@@ -162,7 +162,7 @@ def _rejudged(
             yield judged
             # the adapter of the old run: its texts were made with it
             adapter = store.active_adapter(rounds[: ended.number])
-            past = replace(past.after(judged), adapter=adapter)
+            history = replace(history.after(judged), adapter=adapter)
         _refuse_unread(loaded, parts.prompts.rendered)
     finally:
         parts.close()
@@ -227,10 +227,10 @@ class Unopened:
         return self._opened.loglikelihood(pairs)
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+        self, pairs: Sequence[Continuation], positions: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
         """Open the model and ask it."""
-        return self._opened.hidden_states(pairs, places, layer)
+        return self._opened.hidden_states(pairs, positions, layer)
 
     def attentions(
         self, pairs: Sequence[Continuation]

@@ -120,12 +120,12 @@ def run_sample(
     observers = [clock, *_watching(loaded, folder)]
     with closing(Store(folder, write=True)) as store:
         assembled = assemble(small, folder, store, timed)
-        parts = replace(assembled, notice=Observers(observers))
+        parts = replace(assembled, observers=Observers(observers))
         store.begin_session({})
         until = start + max_seconds if loaded.recipe.rounds <= SAMPLE_ROUNDS else inf
         ended, recording = _run_rounds(small.recipe, parts, store, until)
     seconds = time.perf_counter() - start
-    parts.notice.close()  # but not the backend, which goes on
+    parts.observers.close()  # but not the backend, which goes on
     return Sample(
         questions,
         seconds,
@@ -172,10 +172,10 @@ def _run_rounds(
     Return the rounds, and the seconds that storing the first one took.
     """
     ended, recording = list[Round](), 0.0
-    for last in run_rounds(recipe, parts, store.past()):
+    for last in run_rounds(recipe, parts, store.history()):
         start = time.perf_counter()
         store.save_round(last)
-        parts.notice(RoundEnded(last))
+        parts.observers.emit(RoundEnded(last))
         recording = recording or time.perf_counter() - start
         ended.append(last)
         if time.perf_counter() > until:
@@ -202,7 +202,7 @@ def _measure_end(loaded: LoadedRecipe, sample: Sample) -> tuple[float, int]:
             copies = tuple(islice(cycle(attempts), more))
             store.save_round(Round(sample.rounds + 1, copies))
         observers, start = Observers(_watching(loaded, sample.folder)), time.perf_counter()
-        observers(RunEnded(str(sample.folder), "done"))
+        observers.emit(RunEnded(str(sample.folder), "done"))
         observers.close()
         seconds = time.perf_counter() - start
     return seconds, _bytes_left(sample, times)

@@ -129,7 +129,7 @@ class StepClock:
         self._steps = steps
         self._began: float | None = None  # None while no step is at work
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Start and stop the clock of a step."""
         # a step ends where the next one begins, or with its round
         if isinstance(event, StepStarted | RoundEnded | RunEnded) and self._began is not None:
@@ -178,11 +178,11 @@ class TimedBackend:
             return self._backend.loglikelihood(pairs)
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+        self, pairs: Sequence[Continuation], positions: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
         """Pass on the backend's results, and note the call."""
         with self._timed(pairs):
-            return self._backend.hidden_states(pairs, places, layer)
+            return self._backend.hidden_states(pairs, positions, layer)
 
     def attentions(
         self, pairs: Sequence[Continuation]

@@ -7,7 +7,7 @@ recipe picks by name. This is a whole plugin, in a file that a recipe names unde
     from selfloop.plugin import Component, Verdict, hookimpl
 
     class Terse:
-        def verify(self, claims, judging):
+        def verify(self, claims, context):
             return [Verdict("terse", 1.0 if len(c.answer.tokens) < 4 else 0.3) for c in claims]
 
     @hookimpl
@@ -62,8 +62,8 @@ class Hooks:
         """Return critics of drafts (`protocols.Critic`)."""
 
     @hookspec
-    def selfloop_demonstrators(self) -> list[Component]:  # type: ignore[empty-body]
-        """Return demonstrators (`protocols.Demonstrator`): the examples before a question."""
+    def selfloop_few_shot(self) -> list[Component]:  # type: ignore[empty-body]
+        """Return few-shot selectors (`protocols.FewShotSelector`)."""
 
     @hookspec
     def selfloop_tuners(self) -> list[Component]:  # type: ignore[empty-body]

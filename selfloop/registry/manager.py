@@ -40,7 +40,7 @@ HOOKS = {
     "scorer": "selfloop_scorers",
     "detector": "selfloop_detectors",
     "critic": "selfloop_critics",
-    "demonstrator": "selfloop_demonstrators",
+    "few_shot": "selfloop_few_shot",
     "tuner": "selfloop_tuners",
     "observer": "selfloop_observers",
 }

@@ -12,8 +12,8 @@ from typing import Any
 from selfloop.protocols import (
     Backend,
     Critic,
-    Demonstrator,
     Detector,
+    FewShotSelector,
     Observer,
     QuestionSource,
     Scorer,
@@ -26,7 +26,7 @@ PROTOCOLS: dict[str, type] = {
     "scorer": Scorer,
     "detector": Detector,
     "critic": Critic,
-    "demonstrator": Demonstrator,
+    "few_shot": FewShotSelector,
     "tuner": Tuner,
     "observer": Observer,
 }
@@ -43,7 +43,7 @@ def mistakes(kind: str, component: Any, gives: Collection[str] = ()) -> list[str
     """Return the faults of a built component: missing methods and wrong signatures.
 
     `gives` are the capabilities of a backend. Each fault is the end of a sentence that begins with
-    the component: `has no verify(claims, judging)`.
+    the component: `has no verify(claims, context)`.
     """
     faults = []
     for name, expected in _methods(kind):

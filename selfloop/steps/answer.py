@@ -17,7 +17,7 @@ def answer(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
     options = context.recipe.answer
     attempts = _choose_prompts(context, attempts)
     stop = tuple(options.stop)
-    greedy = Sampling(max_tokens=options.max_tokens, stop=stop, careful=options.careful)
+    greedy = Sampling(max_tokens=options.max_tokens, stop=stop, decline_bias=options.decline_bias)
     sampled = Sampling(
         options.temperature, top_p=options.top_p, max_tokens=options.max_tokens, stop=stop
     )
@@ -43,15 +43,15 @@ def answer(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
 
 
 def _choose_prompts(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Let the demonstrator choose the prompts of all questions in one call.
+    """Let the few-shot selector choose the prompts of all questions in one call.
 
     If it cannot, all live attempts fail: there is no prompt to answer.
     """
-    demonstrator = context.parts.demonstrator
-    if demonstrator is None:
+    selector = context.parts.few_shot
+    if selector is None:
         return list(attempts)
     questions = [attempt.question.text for attempt in attempts if attempt.live]
-    prompts = capture("answer", demonstrator.name, lambda: context.few_shot_prompts(questions))
+    prompts = capture("answer", selector.name, lambda: context.few_shot_prompts(questions))
     if not isinstance(prompts, Failed):
         return list(attempts)  # the context keeps the prompts
     results = list(attempts)

@@ -13,7 +13,7 @@ from selfloop.guard import (
     impossible_failure,
     validate_record,
 )
-from selfloop.protocols import Asking, QuestionSource, Scorer
+from selfloop.protocols import AskContext, QuestionSource, Scorer
 from selfloop.records import Attempt, Question, Score
 from selfloop.steps.context import RoundContext
 from selfloop.storage.recorder import LentBackend
@@ -26,7 +26,7 @@ SPARE_FACTOR = 10
 
 
 def ask(context: RoundContext) -> list[Attempt]:
-    """Ask the sources, at most `ask.turns` times, until enough questions pass the scorers.
+    """Ask the sources, at most `ask.max_turns` times, until enough questions pass the scorers.
 
     The questions that did not pass are returned too, as `dropped`.
     """
@@ -34,24 +34,24 @@ def ask(context: RoundContext) -> list[Attempt]:
     attempts: list[Attempt] = []
     exhausted: set[str] = set()
     context.start_step("ask", wanted)
-    for turn in range(context.recipe.ask.turns):
+    for turn in range(context.recipe.ask.max_turns):
         missing = wanted - sum(attempt.live for attempt in attempts)
         context.set_progress(wanted - max(missing, 0), wanted, "questions")
         # enough questions, or no source that has more
         if missing <= 0 or len(exhausted) == len(sources):
             break
-        asking = Asking(
+        ask_context = AskContext(
             missing,
             context.number,
             turn,
             context.seed("ask", turn),
             LentBackend(context.backend),
             # this round's questions are history too: sources must not repeat them
-            context.past.with_attempts(attempts),
+            context.history.with_attempts(attempts),
             context.prompt,
         )
-        drawn = _draw(context, asking, exhausted)
-        attempts += score(context, [Attempt(question) for question in drawn], asking)
+        drawn = _draw(context, ask_context, exhausted)
+        attempts += score(context, [Attempt(question) for question in drawn], ask_context)
     return _without_surplus(attempts, wanted)
 
 
@@ -66,45 +66,45 @@ def _without_surplus(attempts: Sequence[Attempt], wanted: int) -> list[Attempt]:
     return kept
 
 
-def _draw(context: RoundContext, asking: Asking, exhausted: set[str]) -> list[Question]:
+def _draw(context: RoundContext, ask_context: AskContext, exhausted: set[str]) -> list[Question]:
     """Return new questions of all sources that are not exhausted, interleaved by their shares.
 
     A source that gives none is added to `exhausted`.
     """
     sources = [source for source in context.parts.sources if source.name not in exhausted]
-    total = sum(source.share for source in sources)
+    total = sum(source.weight for source in sources)
     drawn: list[tuple[float, list[Question]]] = []
     for source in sources:
-        # at least one, or a small share would never be asked
-        count = max(1, round(asking.n * source.share / total))
-        seed = context.seed("ask", source.name, asking.turn)
-        questions = _ask_source(context, source, replace(asking, n=count, seed=seed))
+        # at least one, or a small weight would never be asked
+        count = max(1, round(ask_context.n * source.weight / total))
+        seed = context.seed("ask", source.name, ask_context.turn)
+        questions = _ask_source(context, source, replace(ask_context, n=count, seed=seed))
         if not questions:
             exhausted.add(source.name)
-        drawn.append((source.share, questions))
+        drawn.append((source.weight, questions))
     return _interleave_by_share(drawn)
 
 
 def _interleave_by_share(drawn: Sequence[tuple[float, list[Question]]]) -> list[Question]:
-    """Return the questions of all sources in one list; `drawn` are pairs (share, questions).
+    """Return the questions of all sources in one list; `drawn` are pairs (weight, questions).
 
-    This is stride scheduling: question number i of a source with share s stands at i / s, and the
+    This is stride scheduling: question number i of a source with weight s stands at i / s, and the
     list goes by these positions. So every beginning of it, and the surplus that is cut off its end,
     holds the sources about in proportion to their shares. Of equal positions the first source's
     comes first, for the sort is stable.
     """
     placed: list[tuple[float, Question]] = []
-    for share, questions in drawn:
-        placed += [(i / share, question) for i, question in enumerate(questions)]
+    for weight, questions in drawn:
+        placed += [(i / weight, question) for i, question in enumerate(questions)]
     placed.sort(key=lambda pair: pair[0])
     return [question for _, question in placed]
 
 
 def _ask_source(
-    context: RoundContext, source: NamedComponent[QuestionSource], asking: Asking
+    context: RoundContext, source: NamedComponent[QuestionSource], ask_context: AskContext
 ) -> list[Question]:
     """Return the valid questions of one source. Its faults are noted."""
-    results = capture("ask", source.name, lambda: _list_questions(source.part, asking))
+    results = capture("ask", source.name, lambda: _list_questions(source.part, ask_context))
     if isinstance(results, Failed):
         context.note_failure(results.failure)
         return []
@@ -119,11 +119,13 @@ def _ask_source(
     return questions
 
 
-def _list_questions(source: QuestionSource, asking: Asking) -> list[object]:
-    return at_most(source.ask(asking), SPARE_QUESTIONS + SPARE_FACTOR * asking.n)
+def _list_questions(source: QuestionSource, ask_context: AskContext) -> list[object]:
+    return at_most(source.ask(ask_context), SPARE_QUESTIONS + SPARE_FACTOR * ask_context.n)
 
 
-def score(context: RoundContext, attempts: Sequence[Attempt], asking: Asking) -> list[Attempt]:
+def score(
+    context: RoundContext, attempts: Sequence[Attempt], ask_context: AskContext
+) -> list[Attempt]:
     """Score the questions, and drop those below a scorer's minimum.
 
     Later scorers see only the questions that are left. Questions that an earlier round asked in
@@ -133,7 +135,7 @@ def score(context: RoundContext, attempts: Sequence[Attempt], asking: Asking) ->
     for scorer in context.parts.scorers:
         live = [i for i, attempt in enumerate(scored) if attempt.live]
         questions = [scored[i].question for i in live]
-        call = partial(_call_scorer, scorer.part, asking)
+        call = partial(_call_scorer, scorer.part, ask_context)
         results = capture_each("ask", scorer.name, call, questions, Score, context.note_failure)
         for i, result in zip(live, results, strict=True):
             scored[i] = _with_score(context, scorer, scored[i], result)
@@ -141,9 +143,9 @@ def score(context: RoundContext, attempts: Sequence[Attempt], asking: Asking) ->
 
 
 def _call_scorer(
-    scorer: Scorer, asking: Asking, questions: Sequence[Question]
+    scorer: Scorer, ask_context: AskContext, questions: Sequence[Question]
 ) -> Sequence[Score] | Mapping[Question, Score]:
-    return scorer.score(questions, asking)
+    return scorer.score(questions, ask_context)
 
 
 def _with_score(
@@ -156,9 +158,9 @@ def _with_score(
         return context.end_attempt(attempt.failed(failure))
     attempt = replace(attempt, scores=(*attempt.scores, replace(result, scorer=scorer.name)))
     # Without a minimum a score is only recorded.
-    if scorer.minimum is None or result.value >= scorer.minimum:
+    if scorer.min_score is None or result.value >= scorer.min_score:
         return attempt
-    why = result.reason or f"{result.value:.2f} is below {scorer.minimum}"
+    why = result.reason or f"{result.value:.2f} is below {scorer.min_score}"
     dropped = replace(attempt, decision="dropped", reason=f"{scorer.name}: {why}")
     return context.end_attempt(dropped)
 
@@ -166,7 +168,7 @@ def _with_score(
 def _drop_repeated(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Drop the questions that ask for the same as an earlier one in other words."""
     # reversed, so that of several earlier questions the first stays
-    earlier = {gist(text): text for text in reversed(context.past.questions)}
+    earlier = {gist(text): text for text in reversed(context.history.questions)}
     results = list(attempts)
     for i, attempt in enumerate(attempts):
         question = attempt.question

@@ -8,10 +8,10 @@ from selfloop import progress
 from selfloop.config.assembly import Pipeline
 from selfloop.config.prompts import Prompt
 from selfloop.config.recipe import Recipe
-from selfloop.events import AttemptEnded, BatchLearnt, StepName, StepStarted, Trouble
+from selfloop.events import AttemptEnded, ComponentFailed, StepName, StepStarted, TrainingStep
 from selfloop.guard import attribute_errors, exactly, validate_record
-from selfloop.history import Past
-from selfloop.protocols import Demonstrator, Judging
+from selfloop.history import History
+from selfloop.protocols import FewShotSelector, VerifyContext
 from selfloop.records import Attempt, Claim, Failure, Message, Verdict
 from selfloop.storage.recorder import LentBackend, Recorder
 
@@ -36,7 +36,7 @@ class RoundContext:
     number: int
     recipe: Recipe
     parts: Pipeline
-    past: Past
+    history: History
     failures: list[Failure] = field(default_factory=list)
     prompts_by_question: dict[str, Prompt] = field(default_factory=dict)
     backend: Recorder = field(init=False)
@@ -63,10 +63,11 @@ class RoundContext:
     def prompt(self, name: str, **values: str) -> Prompt:
         """Return a prompt of the recipe, filled in, in the form that this model takes.
 
-        The prompt `answer` is the demonstrator's, if the recipe names one. Raises ComponentError.
+        The prompt `answer` is the few-shot selector's, if the recipe names one. Raises
+        ComponentError.
         """
         # Detectors render `answer` for questions of their own: these get examples as well.
-        if name == "answer" and self.parts.demonstrator:
+        if name == "answer" and self.parts.few_shot:
             return self.few_shot_prompts([values["question"]])[0]
         return self.recipe_prompt(name, **values)
 
@@ -75,35 +76,37 @@ class RoundContext:
         return self.parts.prompts.render(name, chat=self.backend.describe().chat, **values)
 
     def few_shot_prompts(self, questions: Sequence[str]) -> list[Prompt]:
-        """Return the demonstrator's prompt for each question. It is asked once for each question.
+        """Return the few-shot selector's prompt for each question. It is asked once for each
+        question.
 
         Raises ComponentError.
         """
         missing = [
             text for text in dict.fromkeys(questions) if text not in self.prompts_by_question
         ]
-        demonstrator = self.parts.demonstrator
-        if missing and demonstrator:
-            part, texts = demonstrator.part, tuple(missing)
-            judging = Judging(
+        selector = self.parts.few_shot
+        if missing and selector:
+            part, texts = selector.part, tuple(missing)
+            verify_context = VerifyContext(
                 LentBackend(self.backend),
-                self.recipe_prompt,  # not `self.prompt`, which would call the demonstrator again
+                # not `self.prompt`, which would call the few-shot selector again
+                self.recipe_prompt,
                 no_earlier_verdicts,
                 self.seed(),
-                self.past,
+                self.history,
             )
             # Not captured: a caller may be a detector, whose fault this is not.
-            prompts = attribute_errors(demonstrator.name, lambda: _show(part, texts, judging))
+            prompts = attribute_errors(selector.name, lambda: _show(part, texts, verify_context))
             self.prompts_by_question |= zip(missing, prompts, strict=True)
         return [self.prompts_by_question[text] for text in questions]
 
-    def judging(
+    def verify_context(
         self, step: str, component: str, earlier_verdicts: EarlierVerdicts = no_earlier_verdicts
-    ) -> Judging:
+    ) -> VerifyContext:
         """Return the context of a component that works on claims: a detector or a critic."""
         seed = self.seed(step, component)
         lent = LentBackend(self.backend)
-        return Judging(lent, self.prompt, earlier_verdicts, seed, self.past)
+        return VerifyContext(lent, self.prompt, earlier_verdicts, seed, self.history)
 
     # --- what observers and the progress line hear
 
@@ -112,7 +115,7 @@ class RoundContext:
         self.end_step()
         self._task = progress.begin(f"round {self.number}/{self.recipe.rounds} {step}")
         self.backend = self.parts.backend.for_step(step)
-        self.parts.notice(StepStarted(self.number, step, attempts))
+        self.parts.observers.emit(StepStarted(self.number, step, attempts))
 
     def end_step(self) -> None:
         """End the progress line of the step at work, if there is one."""
@@ -133,30 +136,32 @@ class RoundContext:
     def on_training_batch(self, done: int, of: int, loss: float) -> None:
         """Tell the observers how far the tuner is."""
         # A tuner may pass numbers of numpy or torch; events are plain data.
-        batch = BatchLearnt(self.number, int(done), int(of), float(loss))
+        batch = TrainingStep(self.number, int(done), int(of), float(loss))
         self.set_progress(batch.done, batch.of, "batches", f"loss {batch.loss:.3f}")
-        self.parts.notice(batch)
+        self.parts.observers.emit(batch)
 
     def note_failure(self, failure: Failure) -> None:
         """Note a fault outside any one attempt. The same fault is noted once."""
         # A source that fails in each call of a round would fill the report otherwise.
         if failure not in self.failures:
             self.failures.append(failure)
-            self.parts.notice(Trouble(self.number, failure))
+            self.parts.observers.emit(ComponentFailed(self.number, failure))
 
     def all_failures(self) -> tuple[Failure, ...]:
         """Return the faults outside any one attempt, and those of observers since the last call."""
-        of_observers, self.parts.notice.failures = self.parts.notice.failures, []
+        of_observers, self.parts.observers.failures = self.parts.observers.failures, []
         return (*self.failures, *of_observers)
 
     def end_attempt(self, attempt: Attempt) -> Attempt:
         """Tell the observers that an attempt has ended, and return it."""
-        self.parts.notice(AttemptEnded(self.number, attempt))
+        self.parts.observers.emit(AttemptEnded(self.number, attempt))
         return attempt
 
 
-def _show(demonstrator: Demonstrator, questions: tuple[str, ...], judging: Judging) -> list[Prompt]:
-    prompts = exactly(demonstrator.show(questions, judging), len(questions))
+def _show(
+    selector: FewShotSelector, questions: tuple[str, ...], verify_context: VerifyContext
+) -> list[Prompt]:
+    prompts = exactly(selector.build_prompts(questions, verify_context), len(questions))
     return [_validate_prompt(prompt) for prompt in prompts]
 
 

@@ -23,11 +23,11 @@ def critique(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt
     live = [i for i, attempt in enumerate(attempts) if attempt.live and not attempt.question.answer]
     context.start_step("critique", len(live))
     claims = [draft_claim(attempts[i]) for i in live]
-    part, judging = critic.part, context.judging("critique", critic.name)
+    part, verify_context = critic.part, context.verify_context("critique", critic.name)
     critiques = capture_each(
         "critique",
         critic.name,
-        lambda batch: part.critique(batch, judging),
+        lambda batch: part.critique(batch, verify_context),
         claims,
         Completion,
         context.note_failure,
@@ -66,7 +66,7 @@ def revise(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
         if attempt.critique is None:
             return []
         prompt = context.prompt(
-            critic.part.revise,
+            critic.part.revise_prompt,
             question=attempt.question.text,
             draft=attempt.answer,
             critique=attempt.critique.text.strip(),

@@ -22,7 +22,7 @@ def decide(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
         if attempt.live:
             results[i] = _choose_candidate(context, attempt)
     # Before the thresholds: a lowered confidence may fall below them.
-    results = contradictions(context.past.beliefs, results)
+    results = contradictions(context.history.beliefs, results)
     # With `decide.risk` the threshold depends on the confidences of the whole round.
     confidences = [a.confidence for a in results if a.live and a.confidence is not None]
     options = context.recipe.decide

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from selfloop.guard import Failed, capture, impossible, validate_record
-from selfloop.protocols import Tuner, Tuning
+from selfloop.protocols import TuneContext, Tuner
 from selfloop.records import Adapter, Attempt
 from selfloop.steps.context import RoundContext
 from selfloop.storage.recorder import TunersBackend
@@ -52,17 +52,17 @@ def _train_and_load(
 ) -> Adapter | None:
     # It may be there: a tune that was killed has left its checkpoint in it.
     folder.mkdir(parents=True, exist_ok=True)
-    tuning = Tuning(
+    tune_context = TuneContext(
         context.number,
         tuple(attempts),
-        context.past.with_attempts(attempts),
+        context.history.with_attempts(attempts),
         folder,
         backend,
         context.prompt,
         context.seed("tune"),
         context.on_training_batch,
     )
-    trained = tuner.tune(tuning)
+    trained = tuner.tune(tune_context)
     if trained is None:
         return None
     # The round is the loop's to say, and a path inside the run's folder becomes relative to it.
@@ -74,6 +74,6 @@ def _train_and_load(
         context.parts.load_adapter(adapter)
     except Exception:
         # The backend may be left with another adapter, or with none.
-        context.parts.load_adapter(context.past.adapter)
+        context.parts.load_adapter(context.history.adapter)
         raise
     return adapter

@@ -6,7 +6,7 @@ from functools import partial
 
 from selfloop.config.assembly import NamedComponent
 from selfloop.guard import Failed, capture_each, impossible_failure, validate_record
-from selfloop.protocols import Detector, Judging
+from selfloop.protocols import Detector, VerifyContext
 from selfloop.records import Attempt, Claim, Failure, Verdict
 from selfloop.steps.claims import claims_of
 from selfloop.steps.context import RoundContext
@@ -59,12 +59,12 @@ def judge(
     results: list[Results] = [() for _ in claims]
     for position, detector in enumerate(detectors):
         earlier = EarlierDetectors(context, detectors[:position])
-        judging = context.judging("verify", detector.name, earlier)
+        verify_context = context.verify_context("verify", detector.name, earlier)
         seen = [
             replace(claim, verdicts=_verdicts_in(before))
             for claim, before in zip(claims, results, strict=True)
         ]
-        call = partial(_call_detector, detector.part, judging)
+        call = partial(_call_detector, detector.part, verify_context)
         verdicts = capture_each("verify", detector.name, call, seen, Verdict, context.note_failure)
         # a detector that fails on a claim leaves a failure there, and the next one sees no verdict
         for i, verdict in enumerate(verdicts):
@@ -76,7 +76,9 @@ def judge(
 
 @dataclass(frozen=True)
 class EarlierDetectors:
-    """The detectors listed before one. It may call them on claims of its own (`Judging.before`).
+    """The detectors listed before one, which it may call on claims of its own.
+
+    It gets this as `VerifyContext.earlier_verdicts`.
 
     The call goes through `judge`, so these detectors may consult those before them in turn. That
     ends, for the list gets shorter each time.
@@ -93,9 +95,9 @@ class EarlierDetectors:
 
 
 def _call_detector(
-    detector: Detector, judging: Judging, claims: Sequence[Claim]
+    detector: Detector, verify_context: VerifyContext, claims: Sequence[Claim]
 ) -> Sequence[Verdict] | Mapping[Claim, Verdict]:
-    return detector.verify(claims, judging)
+    return detector.verify(claims, verify_context)
 
 
 def _verdicts_in(results: Results) -> tuple[Verdict, ...]:

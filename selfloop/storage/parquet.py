@@ -5,14 +5,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from selfloop.errors import MissingExtra, StoreError
+from selfloop.errors import MissingExtraError, StoreError
 from selfloop.storage import atomic
 
 
 def save(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Write columns as Parquet, whole or not at all.
 
-    Raises MissingExtra without pyarrow, StoreError for the disk.
+    Raises MissingExtraError without pyarrow, StoreError for the disk.
     """
     _package("pyarrow", "parquet", path.name)
     from pyarrow import parquet, table  # type: ignore[import-untyped]
@@ -28,4 +28,4 @@ def _package(name: str, extra: str, wanted_by: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise MissingExtra(name, extra, wanted_by) from error
+        raise MissingExtraError(name, extra, wanted_by) from error

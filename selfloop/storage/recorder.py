@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 
 READING_BATCH = 512  # texts that are read before their arrays are stored
-# axes of the array that the model gives for one text: (tokens,), (places, width), and
+# axes of the array that the model gives for one text: (tokens,), (positions, width), and
 # (layers * heads, tokens, tokens) or as the backend has it
 AXES = {"loglikelihood": 1, "hidden_states": 2, "attentions": 3}
 # Field of `Request`, `Continuation`, `Sampling` or `Message` -> its name in the hash under which
 # completions are stored. A field that is renamed keeps its first name there, or no completion of an
 # earlier run would be found again.
-HASHED_NAMES: Mapping[str, str] = {}
+HASHED_NAMES: Mapping[str, str] = {"decline_bias": "careful"}
 
 
 @dataclass
@@ -56,12 +56,12 @@ class Recorder:
         self,
         backend: Backend,
         store: Store,
-        notice: Callable[[CompletionDone], None],
+        on_event: Callable[[CompletionDone], None],
         name: str = "backend",
     ) -> None:
         self._backend = backend
         self._store = store
-        self._notice = notice
+        self._on_event = on_event
         self.name = name
         self._info = attribute_errors(name, lambda: validate_record(backend.describe(), ModelInfo))
         self._in_effect = _InEffect()
@@ -103,17 +103,17 @@ class Recorder:
         ]
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+        self, pairs: Sequence[Continuation], positions: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
         """Return stored readings, and ask the model for the others."""
-        fixed_places = tuple(places)  # the caller may change the list
+        fixed_positions = tuple(positions)  # the caller may change the list
         # the last layer is not named: it was the only one when the first arrays were stored
         of_layer = "" if layer == -1 else f" of layer {layer}"
         return self._read(
             pairs,
-            f"hidden_states {list(fixed_places)}{of_layer}",
+            f"hidden_states {list(fixed_positions)}{of_layer}",
             "float32",
-            lambda batch: self._backend.hidden_states(batch, fixed_places, layer),
+            lambda batch: self._backend.hidden_states(batch, fixed_positions, layer),
         )
 
     def attentions(
@@ -247,7 +247,7 @@ class Recorder:
         replayed: bool,
     ) -> Iterator[tuple[int, Completion]]:
         """Give one completion to every request that asked the same and wants this sample."""
-        self._notice(CompletionDone(self._step, len(completion.tokens), replayed))
+        self._on_event(CompletionDone(self._step, len(completion.tokens), replayed))
         yield from ((i, completion) for i in indices if completion.sample < requests[i].n)
 
 
@@ -357,10 +357,10 @@ class LentBackend:
         return self._backend.loglikelihood(pairs)
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+        self, pairs: Sequence[Continuation], positions: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
         """Ask the backend."""
-        return self._backend.hidden_states(pairs, places, layer)
+        return self._backend.hidden_states(pairs, positions, layer)
 
     def attentions(
         self, pairs: Sequence[Continuation]

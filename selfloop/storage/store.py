@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 
 from selfloop.config.yaml_source import Source
-from selfloop.errors import DISK_FULL, DiskFullError, RunLocked, StoreError, disk_full
-from selfloop.history import Past
+from selfloop.errors import DISK_FULL, DiskFullError, RunLockedError, StoreError, disk_full
+from selfloop.history import History
 from selfloop.records import Adapter, Attempt, Completion, Failure, Round
 from selfloop.storage import atomic, upgrades
 from selfloop.storage.plain_json import parsed
@@ -105,8 +105,8 @@ class Match:
 class Store:
     """The run in `folder`.
 
-    Raises StoreError for errors of the disk and for a run of a newer selfloop, RunLocked if another
-    process has it.
+    Raises StoreError for errors of the disk and for a run of a newer selfloop, RunLockedError if
+    another process has it.
     """
 
     def __init__(self, folder: Path, *, write: bool) -> None:
@@ -120,7 +120,7 @@ class Store:
                 self._lock.acquire(timeout=0)
                 atomic.remove_leftovers(folder)
         except Timeout:
-            raise RunLocked(
+            raise RunLockedError(
                 f"another process is working on {folder}. Wait for it, or stop it first."
             ) from None
         except OSError as error:
@@ -501,10 +501,10 @@ class Store:
         with self._disk_errors() as db:
             return tuple(Failure(*row) for row in db.execute(sql, (number,)))
 
-    def past(self) -> Past:
+    def history(self) -> History:
         """Return the history of the run, for the next round."""
         rounds = list(self.rounds())
-        return replace(Past.from_rounds(rounds), adapter=self.active_adapter(rounds))
+        return replace(History.from_rounds(rounds), adapter=self.active_adapter(rounds))
 
     def active_adapter(self, rounds: Sequence[Round]) -> Adapter | None:
         """Return the adapter after these first rounds: the last that was trained, or the one of a
@@ -548,6 +548,11 @@ def open_store(folder: Path, *, write: bool) -> Store:
             f"no run in {folder}. Give the folder of a run, as `selfloop run` printed it."
         )
     return Store(folder, write=write)
+
+
+def parsed_event(line: str) -> Any:
+    """Return an event of a run's log (observer `jsonl`). Raises ValueError if it is not JSON."""
+    return upgrades.upgraded_event(parsed(line))
 
 
 def upgraded_recipe_text(path: Path) -> str | None:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from selfloop.config.yaml_source import edited_text
 from selfloop.storage.plain_json import parsed
 
-Kind = Literal["attempt", "completion", "adapter", "model", "recipe"]
+Kind = Literal["attempt", "completion", "adapter", "model", "recipe", "event"]
 # changes a record in place; it may be of any kind, and may come from a stranger
 Upgrade = Callable[[Kind, Any], None]
 # of a key, or, for a value, each new value by the old one
@@ -30,8 +30,8 @@ def renaming(table: Mapping[str, NewName]) -> Upgrade:
     """Return the upgrade that renames keys or values, in the order of the table.
 
     A path begins with the kind of record. `*` is every item of a list. `name=kind` goes on only
-    into a component of that kind: `recipe.detectors.*=pairs.least`. The new name is a key's, or a
-    mapping of a value's names: `{"recipe.ask.sources.*.kind": {"again": "recheck"}}`, which also
+    into a component of that kind: `recipe.detectors.*=combined.least`. The new name is a key's, or
+    a mapping of a value's names: `{"recipe.ask.sources.*.kind": {"again": "recheck"}}`, which also
     finds a component that is written as its kind alone.
     """
     rules = [(path.split("."), new_name) for path, new_name in table.items()]
@@ -46,7 +46,28 @@ def renaming(table: Mapping[str, NewName]) -> Upgrade:
 
 # Upgrade N takes records of version N to N + 1; append, never edit.
 UPGRADES: tuple[Upgrade, ...] = (
-    renaming({"attempt.verdicts.*.verifier": "detector", "recipe.verifiers": "detectors"}),
+    renaming(
+        {
+            "attempt.verdicts.*.verifier": "detector",
+            "event.event": {"BatchLearnt": "TrainingStep", "Trouble": "ComponentFailed"},
+            "recipe.verifiers": "detectors",
+            "recipe.demonstrations": "few_shot",
+            "recipe.ask.turns": "max_turns",
+            "recipe.ask.sources.*.share": "weight",
+            "recipe.ask.scorers.*.minimum": "min_score",
+            "recipe.answer.careful": "decline_bias",
+            "recipe.tuner=lora.keep": "min_kept",
+            "recipe.tuner=lora.match": "match_form",
+            "recipe.tuner=lora.declined": "decline_share",
+            "recipe.critique=contrast.least": "min_samples",
+            "recipe.few_shot=own_demonstrations.least": "min_confidence",
+            "recipe.ask.scorers.*=balance.least": "min_questions",
+            "recipe.detectors.*=combined.least": "min_answers",
+            "recipe.detectors.*=question_probe.least": "min_answers",
+            "recipe.detectors.*=answer_probe.least": "min_answers",
+            "recipe.detectors.*=semantic_entropy_probe.least": "min_answers",
+        }
+    ),
 )
 FIRST_VERSION = 1  # of runs whose database names none
 RECORDS_VERSION = FIRST_VERSION + len(UPGRADES)
@@ -58,6 +79,16 @@ def upgraded(kind: Kind, data: str, version: int) -> str:
     for upgrade in UPGRADES[version - FIRST_VERSION :]:
         upgrade(kind, record)
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False)
+
+
+def upgraded_event(event: Any) -> Any:
+    """Return an event of a run's log in its present form.
+
+    The log has no version, so all upgrades apply.
+    """
+    for upgrade in UPGRADES:
+        upgrade("event", event)
+    return event
 
 
 def upgraded_recipe(path: Path, version: int) -> str:

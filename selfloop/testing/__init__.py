@@ -14,11 +14,19 @@ contract.py  the requirements on every component; one module for each kind has t
 
 from selfloop.testing.backend import BackendContract
 from selfloop.testing.command import CommandContract, examples
-from selfloop.testing.contexts import CLAIMS, asking, attempts, events, judging, past_of, tuning
+from selfloop.testing.contexts import (
+    CLAIMS,
+    ask_context,
+    attempts,
+    events,
+    history_of,
+    tune_context,
+    verify_context,
+)
 from selfloop.testing.contract import Contract
 from selfloop.testing.critic import CriticContract
-from selfloop.testing.demonstrator import DemonstratorContract
 from selfloop.testing.detector import DetectorContract
+from selfloop.testing.few_shot import FewShotContract
 from selfloop.testing.observer import ObserverContract
 from selfloop.testing.scorer import ScorerContract
 from selfloop.testing.scripted import WORLD, Limited, ScriptedBackend
@@ -32,7 +40,7 @@ __all__ = [
     "CommandContract",
     "Contract",
     "CriticContract",
-    "DemonstratorContract",
+    "FewShotContract",
     "Limited",
     "ObserverContract",
     "QuestionSourceContract",
@@ -40,11 +48,11 @@ __all__ = [
     "ScriptedBackend",
     "TunerContract",
     "DetectorContract",
-    "asking",
+    "ask_context",
     "attempts",
     "events",
     "examples",
-    "judging",
-    "past_of",
-    "tuning",
+    "verify_context",
+    "history_of",
+    "tune_context",
 ]

@@ -8,18 +8,18 @@ from typing import get_args
 from selfloop.config.prompts import Prompts
 from selfloop.events import (
     AttemptEnded,
-    BatchLearnt,
     CompletionDone,
+    ComponentFailed,
     Event,
     RoundEnded,
     RunEnded,
     RunStarted,
     StepName,
     StepStarted,
-    Trouble,
+    TrainingStep,
 )
-from selfloop.history import Past
-from selfloop.protocols import Asking, Backend, Judging, Tuning
+from selfloop.history import History
+from selfloop.protocols import AskContext, Backend, TuneContext, VerifyContext
 from selfloop.records import Attempt, Claim, Completion, Failure, Outcome, Question, Round, Verdict
 from selfloop.testing.scripted import ScriptedBackend
 
@@ -65,33 +65,39 @@ CLAIMS = (
 )
 
 
-def judging(backend: Backend | None = None, prompts: Path | None = None) -> Judging:
-    """Return the context of a detector, critic or demonstrator.
+def verify_context(backend: Backend | None = None, prompts: Path | None = None) -> VerifyContext:
+    """Return the context of a detector, critic or few-shot selector.
 
     `backend` is a scripted one by default; `prompts` is a folder of prompts beside the built-in
     ones.
     """
     backend = backend or ScriptedBackend()
     render = partial(Prompts([prompts] if prompts else []).render, chat=backend.describe().chat)
-    return Judging(backend, render, lambda claims: [()] * len(claims))
+    return VerifyContext(backend, render, lambda claims: [()] * len(claims))
 
 
-def asking(
+def ask_context(
     backend: Backend | None = None, prompts: Path | None = None, asked: Sequence[str] = ()
-) -> Asking:
+) -> AskContext:
     """Return the context of a source or a scorer in round 2, with `asked` asked in round 1."""
-    context = judging(backend, prompts)
-    past = past_of(asked)
-    return Asking(
-        n=6, round=2, turn=0, seed=1, backend=context.backend, past=past, prompt=context.prompt
+    context = verify_context(backend, prompts)
+    history = history_of(asked)
+    return AskContext(
+        n=6,
+        round=2,
+        turn=0,
+        seed=1,
+        backend=context.backend,
+        history=history,
+        prompt=context.prompt,
     )
 
 
-def past_of(asked: Sequence[str] = (), dropped: Sequence[str] = ()) -> Past:
+def history_of(asked: Sequence[str] = (), dropped: Sequence[str] = ()) -> History:
     """Return the past after a round in which these questions were asked and those dropped."""
     outcomes = [Outcome(Question(text, "test"), "undecided", round=1) for text in asked]
     outcomes += [Outcome(Question(text, "test"), "dropped", round=1) for text in dropped]
-    return Past(1, tuple(outcomes))
+    return History(1, tuple(outcomes))
 
 
 def attempts(count: int = 12) -> tuple[Attempt, ...]:
@@ -115,17 +121,17 @@ def _attempt(number: int, *, believed: bool) -> Attempt:
     )
 
 
-def tuning(
+def tune_context(
     folder: Path,
     backend: Backend | None = None,
     prompts: Path | None = None,
     done: Sequence[Attempt] = attempts(),
     tell: Callable[[int, int, float], None] = lambda done, of, loss: None,
-) -> Tuning:
+) -> TuneContext:
     """Return the context of a tuner after a first round that ended with the attempts `done`."""
-    context = judging(backend, prompts)
-    past = Past().with_attempts(done)
-    return Tuning(1, done, past, folder, context.backend, context.prompt, 1, tell)
+    context = verify_context(backend, prompts)
+    history = History().with_attempts(done)
+    return TuneContext(1, done, history, folder, context.backend, context.prompt, 1, tell)
 
 
 def events(folder: Path) -> list[Event]:
@@ -147,10 +153,10 @@ def events(folder: Path) -> list[Event]:
     return [
         RunStarted("test", str(folder), 1, 0, ScriptedBackend().describe()),
         *steps,
-        BatchLearnt(1, 1, 2, 0.5),
-        BatchLearnt(1, 2, 2, float("nan")),
+        TrainingStep(1, 1, 2, 0.5),
+        TrainingStep(1, 2, 2, float("nan")),
         *(AttemptEnded(1, attempt) for attempt in done),
-        Trouble(1, failure),
+        ComponentFailed(1, failure),
         RoundEnded(Round(1, done, None, (failure,))),
         RunEnded(str(folder), "done"),
     ]

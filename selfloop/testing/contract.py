@@ -10,8 +10,8 @@ from typing import Any, ClassVar, TypeVar
 
 from selfloop.config.options import options_model
 from selfloop.guard import validate_record
-from selfloop.protocols import CAPABILITIES, Component, Judging
-from selfloop.testing.contexts import judging
+from selfloop.protocols import CAPABILITIES, Component, VerifyContext
+from selfloop.testing.contexts import verify_context
 from selfloop.testing.scripted import Limited
 
 A = TypeVar("A")
@@ -34,14 +34,14 @@ class Contract:
         folder_option = {"folder": folder} if takes_folder else {}
         return self.component.build(**folder_option | self.options)
 
-    def contexts(self) -> Iterator[Judging]:
+    def contexts(self) -> Iterator[VerifyContext]:
         """Yield the contexts that it may work in: of a base model and of a chat model.
 
         The backends give the capabilities that the component needs, and no others.
         """
         # A chat model gets messages in place of text, which components often forget.
         for chat in (False, True):
-            yield judging(Limited(self.component.needs, chat=chat), self.component.prompts)
+            yield verify_context(Limited(self.component.needs, chat=chat), self.component.prompts)
 
     def test_it_says_what_it_is(self) -> None:
         """Have a name and a line of `doc`; need and give no unknown capabilities."""

@@ -23,7 +23,7 @@ TERMINAL_ACTIONS = ("\x1b[31m{", "\u202e", "\x00")
 class ObserverContract(Contract):
     """Subclass, set `component` (and `options`), run pytest."""
 
-    methods = ("notice", "close")
+    methods = ("on_event", "close")
 
     def watch(self, home: Path, seen: Sequence[Event] | None = None) -> str:
         """Show a new observer the events of a run in `home/run`, or `seen`; return its output.
@@ -41,9 +41,9 @@ class ObserverContract(Contract):
                     # observers may read the database: in a run the round is in it by now
                     _store(folder, event.round)
                 before = repr(event)
-                observer.notice(event)
+                observer.on_event(event)
                 assert repr(event) == before, (
-                    f"notice() changed the {type(event).__name__}; others see it too"
+                    f"on_event() changed the {type(event).__name__}; others see it too"
                 )
             observer.close()
         return output.getvalue()

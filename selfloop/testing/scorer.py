@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from selfloop.protocols import Asking
+from selfloop.protocols import AskContext
 from selfloop.records import Question, Score
-from selfloop.testing.contexts import CLAIMS, asking
+from selfloop.testing.contexts import CLAIMS, ask_context
 from selfloop.testing.contract import Contract, assert_same, call_each
 from selfloop.testing.scripted import Limited
 
@@ -31,18 +31,18 @@ class ScorerContract(Contract):
     methods = ("score",)
 
     def score(
-        self, questions: Sequence[Question], context: Asking, scorer: Any = None
+        self, questions: Sequence[Question], context: AskContext, scorer: Any = None
     ) -> list[Score]:
         """Return the scores of `scorer`, or of a new one, as a run takes them."""
         return call_each((scorer or self.build()).score, questions, context, Score)
 
-    def asking(self) -> Asking:
+    def ask_context(self) -> AskContext:
         """Return its context in round 2."""
-        return asking(Limited(self.component.needs), self.component.prompts, asked=ASKED)
+        return ask_context(Limited(self.component.needs), self.component.prompts, asked=ASKED)
 
     def test_one_score_a_question(self) -> None:
         """Return as many scores as questions, also for none, each a number."""
-        context, questions = self.asking(), [claim.question for claim in CLAIMS]
+        context, questions = self.ask_context(), [claim.question for claim in CLAIMS]
         # an empty question, and one of white space
         questions += [Question("", "test"), replace(questions[0], text="  \n")]
         assert self.score([], context) == []
@@ -54,16 +54,16 @@ class ScorerContract(Contract):
     def test_the_order_is_kept(self) -> None:
         """Return the scores in the order of the questions, whatever that is."""
         why = "scores do not come in the order of the questions"
-        context = self.asking()
+        context = self.ask_context()
         reversed_back = self.score(UNLIKE[::-1], context)[::-1]
         assert_same(self.score(UNLIKE, context), reversed_back, why)
 
     def test_it_keeps_nothing_between_calls(self) -> None:
         """Return the same when asked again, and from a new scorer.
 
-        The questions that were asked before are in `asking.past`.
+        The questions that were asked before are in `ask_context.history`.
         """
-        context, scorer = self.asking(), self.build()
+        context, scorer = self.ask_context(), self.build()
         first = self.score(UNLIKE, context, scorer)
         second = self.score(UNLIKE, context, scorer)
         assert_same(first, second, "the same questions get another score the second time")

@@ -145,7 +145,7 @@ class ScriptedBackend:
         return results
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+        self, pairs: Sequence[Continuation], positions: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
         """Return states of width 8 of a model with 4 layers.
 
@@ -156,13 +156,13 @@ class ScriptedBackend:
         results: list[NDArray[np.float32] | RequestError] = []
         for prompt, tokens, adapter in map(self._inputs_of, pairs):
             # place 0 is the end of the prompt, place i that of token i, -1 that of the last one
-            ends = [place if place >= 0 else len(tokens) + 1 + place for place in places]
+            ends = [at if at >= 0 else len(tokens) + 1 + at for at in positions]
             if not -LAYERS <= layer < LAYERS:
                 why = f"layer must be from 0 to 3, or -1 to -4 from the last, not {layer}"
                 results.append(RequestError(why))
                 continue
             if not ends or not all(0 <= end <= len(tokens) for end in ends):
-                why = f"places must be from 0 to {len(tokens)}, not {list(places)}"
+                why = f"positions must be from 0 to {len(tokens)}, not {list(positions)}"
                 results.append(RequestError(why))
                 continue
             # each layer has 8 of the noise's 64 bytes, the last layer the first of them
@@ -284,11 +284,11 @@ class Limited(ScriptedBackend):
         return super().loglikelihood(pairs)
 
     def hidden_states(
-        self, pairs: Sequence[Continuation], places: Sequence[int] = (0, -1), layer: int = -1
+        self, pairs: Sequence[Continuation], positions: Sequence[int] = (0, -1), layer: int = -1
     ) -> "list[NDArray[np.float32] | RequestError]":
         """Return the values of the script."""
         self._need("hidden_states")
-        return super().hidden_states(pairs, places, layer)
+        return super().hidden_states(pairs, positions, layer)
 
     def attentions(
         self, pairs: Sequence[Continuation]

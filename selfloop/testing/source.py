@@ -6,9 +6,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from selfloop.protocols import Asking
+from selfloop.protocols import AskContext
 from selfloop.records import Question
-from selfloop.testing.contexts import HOSTILE, asking
+from selfloop.testing.contexts import HOSTILE, ask_context
 from selfloop.testing.contract import Contract, assert_ordered, assert_same, check_record
 from selfloop.testing.scripted import WORLD, Limited
 
@@ -23,7 +23,7 @@ class QuestionSourceContract(Contract):
 
     methods = ("ask",)
 
-    def asking(self, script: Mapping[str, Sequence[str]] = WORLD) -> Iterator[Asking]:
+    def ask_context(self, script: Mapping[str, Sequence[str]] = WORLD) -> Iterator[AskContext]:
         """Yield its contexts in round 2 and, with nothing asked yet, in round 1.
 
         Both are of a base model and of a chat model.
@@ -31,11 +31,11 @@ class QuestionSourceContract(Contract):
         for chat in (False, True):
             backend = Limited(self.component.needs, chat=chat, script=script)
             # the second first: in round 1 many sources have nothing to go by
-            second_round = asking(backend, self.component.prompts, ASKED)
+            second_round = ask_context(backend, self.component.prompts, ASKED)
             yield second_round
-            yield replace(second_round, round=1, past=asking().past)
+            yield replace(second_round, round=1, history=ask_context().history)
 
-    def ask(self, context: Asking, source: Any = None) -> list[Question]:
+    def ask(self, context: AskContext, source: Any = None) -> list[Question]:
         """Return the questions of `source`, or of a new one, as a run takes them."""
         results = (source or self.build()).ask(context)
         assert_ordered("ask()", results)
@@ -44,7 +44,7 @@ class QuestionSourceContract(Contract):
 
     def test_it_gives_questions(self) -> None:
         """Return `Question`s with a text and their source."""
-        for context in self.asking():
+        for context in self.ask_context():
             for question in self.ask(context):
                 assert question.text.strip(), "ask() gave a Question without text"
                 assert question.source.strip(), (
@@ -57,8 +57,8 @@ class QuestionSourceContract(Contract):
                 _assert_pattern_compiles(question)
 
     def test_it_gives_questions_when_only_one_is_wanted(self) -> None:
-        """Take any `asking.n`, 1 too. More or fewer questions are fine."""
-        for context in self.asking():
+        """Take any `ask_context.n`, 1 too. More or fewer questions are fine."""
+        for context in self.ask_context():
             self.ask(replace(context, n=1))
 
     def test_the_same_is_asked_again(self) -> None:
@@ -66,7 +66,7 @@ class QuestionSourceContract(Contract):
 
         A resumed run relies on it.
         """
-        for context in self.asking():
+        for context in self.ask_context():
             source = self.build()
             first = self.ask(context, source)
             for second, when in (
@@ -80,7 +80,7 @@ class QuestionSourceContract(Contract):
 
     def test_a_model_may_write_nothing_that_is_any_good(self) -> None:
         """Accept any text of a model: nothing, fragments, control characters, braces."""
-        for context in self.asking(USELESS):
+        for context in self.ask_context(USELESS):
             self.ask(context)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from selfloop.errors import SelfloopError
-from selfloop.protocols import Tuning
+from selfloop.protocols import TuneContext
 from selfloop.records import Adapter
-from selfloop.testing.contexts import tuning
+from selfloop.testing.contexts import tune_context
 from selfloop.testing.contract import Contract, check_record
 from selfloop.testing.scripted import Limited
 
@@ -22,26 +22,28 @@ class Killed(BaseException):
 class TunerContract(Contract):
     """Subclass, set `component` (and `options`), run pytest.
 
-    Override `tuning` if your tuner needs other attempts or another backend to learn from.
+    Override `tune_context` if your tuner needs other attempts or another backend to learn from.
     """
 
     methods = ("tune",)
 
-    def tuning(self, folder: Path) -> Tuning:
+    def tune_context(self, folder: Path) -> TuneContext:
         """Return its context: a round of twelve attempts, and a scripted backend."""
-        return tuning(folder, Limited({*self.component.needs, "adapters"}), self.component.prompts)
+        return tune_context(
+            folder, Limited({*self.component.needs, "adapters"}), self.component.prompts
+        )
 
-    def tune(self, context: Tuning, tuner: Any = None) -> Adapter | None:
+    def tune(self, context: TuneContext, tuner: Any = None) -> Adapter | None:
         """Return the adapter of `tuner`, or of a new one, as a run takes it; or None."""
         context.folder.mkdir(parents=True, exist_ok=True)
         # the attempts are shared with the rest of the run
-        before = deepcopy((context.attempts, context.past))
+        before = deepcopy((context.attempts, context.history))
         adapter = None
         try:
             adapter = (tuner or self.build()).tune(context)
         except SelfloopError as error:
             assert str(error).strip(), "tune() refuses without saying why"
-        unchanged = (context.attempts, context.past) == before
+        unchanged = (context.attempts, context.history) == before
         assert unchanged, "tune() changed the attempts, or the past"
         return None if adapter is None else check_record("tune()", adapter, Adapter)
 
@@ -50,27 +52,27 @@ class TunerContract(Contract):
 
         None is fine too.
         """
-        context = self.tuning(tmp_path / "own")
+        context = self.tune_context(tmp_path / "own")
         if adapter := self.tune(context):
             _assert_file(adapter, context.folder)
             context.backend.load_adapter(adapter)
 
     def test_it_may_find_nothing_to_learn(self, tmp_path: Path) -> None:
         """Return None or raise a SelfloopError with a reason if there is nothing to learn."""
-        context = self.tuning(tmp_path / "own")
-        without_outcomes = replace(context.past, outcomes=())
-        self.tune(replace(context, attempts=(), past=without_outcomes))
+        context = self.tune_context(tmp_path / "own")
+        without_outcomes = replace(context.history, outcomes=())
+        self.tune(replace(context, attempts=(), history=without_outcomes))
 
     def test_it_tells_how_far_it_is(self, tmp_path: Path) -> None:
-        """Call `tell(done, of, loss)` with done from 1 to of, and a loss that is a number."""
+        """Call `on_batch(done, of, loss)` with done from 1 to of, and a loss that is a number."""
         calls: list[tuple[int, int, float]] = []
-        context = self.tuning(tmp_path / "own")
-        self.tune(replace(context, tell=lambda *call: calls.append(call)))
+        context = self.tune_context(tmp_path / "own")
+        self.tune(replace(context, on_batch=lambda *call: calls.append(call)))
         for done, of, loss in calls:
-            assert 1 <= done <= of, f"tell({done}, {of}, {loss}): done goes from 1 to {of}"
-            assert math.isfinite(loss), f"tell({done}, {of}, {loss}): the loss is no number"
+            assert 1 <= done <= of, f"on_batch({done}, {of}, {loss}): done goes from 1 to {of}"
+            assert math.isfinite(loss), f"on_batch({done}, {of}, {loss}): the loss is no number"
         batches = [done for done, _, _ in calls]
-        assert batches == sorted(batches), "tell() counts backwards"
+        assert batches == sorted(batches), "on_batch() counts backwards"
 
     def test_the_same_is_learnt_again(self, tmp_path: Path) -> None:
         """Return the same adapter in the same context, also if the tuner has tuned before.
@@ -89,7 +91,7 @@ class TunerContract(Contract):
     def test_it_outlives_a_kill(self, tmp_path: Path) -> None:
         """Return the same adapter in the same folder after a kill in the middle of a tune."""
         undisturbed = self._tuned_digest(tmp_path / "whole")
-        context = self.tuning(tmp_path / "killed")
+        context = self.tune_context(tmp_path / "killed")
         # the second kill hits a tune that has resumed from a checkpoint, if the tuner has any
         for batch in (1, 2):
             self._tune_killed_at(context, batch)
@@ -98,23 +100,23 @@ class TunerContract(Contract):
         )
 
     def _tuned_digest(self, folder: Path, tuner: Any = None) -> str | None:
-        adapter = self.tune(self.tuning(folder), tuner)
+        adapter = self.tune(self.tune_context(folder), tuner)
         if adapter is None:
             return None
         _assert_file(adapter, folder)
         return adapter.sha256
 
-    def _tune_killed_at(self, context: Tuning, batch: int) -> None:
+    def _tune_killed_at(self, context: TuneContext, batch: int) -> None:
         calls = 0
 
-        def tell(done: int, of: int, loss: float) -> None:
+        def on_batch(done: int, of: int, loss: float) -> None:
             nonlocal calls
             calls += 1
             if calls == batch:
                 raise Killed
 
         try:
-            self.tune(replace(context, tell=tell))
+            self.tune(replace(context, on_batch=on_batch))
         except Killed:
             return
 

@@ -169,7 +169,7 @@ def _ended(
         request, completion = drawn[i]
         going_on = _after(request, completion, completion.text, seed)
         ending = replace(
-            request.sampling, stop=(closing(begun[i].mark),), max_tokens=limit, careful=0.0
+            request.sampling, stop=(closing(begun[i].mark),), max_tokens=limit, decline_bias=0.0
         )
         requests.append(replace(going_on, sampling=ending, entropy=False))
     rests = generate(requests) if requests else []

@@ -32,8 +32,8 @@ TEXTS = (
 
 
 class Listed:
-    def ask(self, asking):
-        new = [text for text in TEXTS if text not in asking.past.questions][:asking.n]
+    def ask(self, context):
+        new = [text for text in TEXTS if text not in context.history.questions][:context.n]
         return [self.question(text) for text in new]
 
     def question(self, text):
@@ -154,10 +154,10 @@ def test_least_is_of_beliefs(work: Path, selfloop: Selfloop) -> None:
             attempt("C?", "c", "declined"),
         ],
     )
-    assert [row["question"] for row in rows(selfloop("beliefs", "--least", 0.8, "--json"))] == [
-        "A?"
-    ]
-    both = rows(selfloop("beliefs", "--least", 0.8, "--declined", "--json"))
+    assert [
+        row["question"] for row in rows(selfloop("beliefs", "--min-confidence", 0.8, "--json"))
+    ] == ["A?"]
+    both = rows(selfloop("beliefs", "--min-confidence", 0.8, "--declined", "--json"))
     assert [(row["question"], row["answer"]) for row in both] == [
         ("A?", "a"),
         ("C?", "I don't know"),
@@ -438,11 +438,11 @@ def test_what_is_exported_can_be_asked_again(library: Path, selfloop: Selfloop) 
         (["--export", "x"], ".jsonl and .parquet"),
         (["--form", "chat"], "--export FILE too"),
         (["--form", "other", "--export", "x.jsonl"], "'other' is not one of"),
-        (["--least", "2"], "not in the range"),
+        (["--min-confidence", "2"], "not in the range"),
         (["--history", "x", "--flipped"], "do not go together"),
         (["--flipped", "--export", "x.jsonl"], "do not go together"),
         (["--history", "x", "--merge"], "choose beliefs"),
-        (["--flipped", "--least", "0"], "choose beliefs"),
+        (["--flipped", "--min-confidence", "0"], "choose beliefs"),
         (["--history", "x", "--search", "y"], "leave --search out"),
         (["--export", "x.jsonl", "--json"], "give one of them"),
     ],

@@ -23,10 +23,10 @@ from selfloop_plugins.detectors.pmi import Pmi
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from selfloop import Claim, Completion, Judging, Question, Verdict
+from selfloop import Claim, Completion, Question, Verdict, VerifyContext
 from selfloop.errors import RecipeError, RequestError
 from selfloop.storage.run_folder import RunFolder
-from selfloop.testing import ScriptedBackend, judging
+from selfloop.testing import ScriptedBackend, verify_context
 
 QUESTION = Question("What is the capital of Egypt?", "test")
 NAN, INF = float("nan"), float("inf")
@@ -66,7 +66,7 @@ def said(
     ],
 )
 def test_meaning_probability(answer: Completion, samples: Any, confidence: float | None) -> None:
-    (verdict,) = MeaningProbability().verify([Claim(QUESTION, answer, samples)], judging())
+    (verdict,) = MeaningProbability().verify([Claim(QUESTION, answer, samples)], verify_context())
     assert verdict.confidence == (None if confidence is None else pytest.approx(confidence))
     assert verdict.reason
 
@@ -78,7 +78,7 @@ def test_a_revision_has_the_probability_of_what_was_said_to_the_bare_question() 
         (said("Giza", math.log(0.5)), said("Cairo", -1.0)),
         "revision",
     )
-    (verdict,) = MeaningProbability().verify([claim], judging())
+    (verdict,) = MeaningProbability().verify([claim], verify_context())
     assert verdict.confidence == pytest.approx(0.5)
 
 
@@ -114,7 +114,7 @@ class Alone(ScriptedBackend):
 )
 def test_pmi(given: tuple[float, ...], alone: Any, confidence: float | None) -> None:
     backend = Alone(alone)
-    (verdict,) = Pmi().verify([Claim(QUESTION, said("Cairo", *given))], judging(backend))
+    (verdict,) = Pmi().verify([Claim(QUESTION, said("Cairo", *given))], verify_context(backend))
     assert verdict.confidence == (None if confidence is None else pytest.approx(confidence))
     assert verdict.reason
     assert all(
@@ -229,7 +229,7 @@ def test_a_file_that_is_no_calibration_is_refused(
 # --- the detector
 
 
-def pool(n: int, noise: float = 0.1) -> tuple[list[Claim], Judging]:
+def pool(n: int, noise: float = 0.1) -> tuple[list[Claim], VerifyContext]:
     """Return claims of known probability, and a detector before ours that knows it roughly."""
     claims = []
     for i in range(n):
@@ -246,7 +246,8 @@ def pool(n: int, noise: float = 0.1) -> tuple[list[Claim], Judging]:
         )
     own = {claim.question.id: claim.verdicts for claim in claims}
     return claims, replace(
-        judging(), before=lambda others: [own[claim.question.id] for claim in others]
+        verify_context(),
+        earlier_verdicts=lambda others: [own[claim.question.id] for claim in others],
     )
 
 
@@ -267,7 +268,10 @@ def test_what_is_held_out_is_not_shown(tmp_path: Path) -> None:
     shown: list[Claim] = []
     told = replace(
         told,
-        before=lambda others: (shown.extend(others), [(Verdict("knows", 0.5),)] * len(others))[1],
+        earlier_verdicts=lambda others: (
+            shown.extend(others),
+            [(Verdict("knows", 0.5),)] * len(others),
+        )[1],
     )
     Combined(folder=tmp_path).verify(claims, told)
     assert len(shown) == 80
@@ -305,7 +309,7 @@ def test_too_few_answers_go_by_the_mean_of_the_anchors(
     claim = Claim(
         QUESTION, said("Cairo", -1.0), verdicts=tuple(Verdict(*each) for each in verdicts.items())
     )
-    (verdict,) = Combined(folder=tmp_path).verify([claim], judging())
+    (verdict,) = Combined(folder=tmp_path).verify([claim], verify_context())
     assert verdict.confidence == (None if confidence is None else pytest.approx(confidence))
     assert "too few" in verdict.reason
     assert list(tmp_path.iterdir()) == []

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from selfloop_plugins.sources import datasets
 
-from selfloop import Asking, Past, Question
+from selfloop import AskContext, History, Question
 from selfloop.config.prompts import Prompts
-from selfloop.errors import MissingExtra, RecipeError
+from selfloop.errors import MissingExtraError, RecipeError
 from selfloop.evaluation.gold import judged
 from selfloop.storage.parquet import save
-from selfloop.testing import ScriptedBackend, past_of
+from selfloop.testing import ScriptedBackend, history_of
 
 ROWS: dict[str, list[dict[str, Any]]] = {
     "nq_open": [
@@ -73,8 +73,8 @@ GOLD = {
 }
 
 
-def asking(n: int = 100, past: Past | None = None) -> Asking:
-    return Asking(n, 1, 0, 1, ScriptedBackend(), past or Past(), Prompts().render)
+def ask_context(n: int = 100, history: History | None = None) -> AskContext:
+    return AskContext(n, 1, 0, 1, ScriptedBackend(), history or History(), Prompts().render)
 
 
 def written(folder: Path, suffix: str, rows: list[dict[str, Any]]) -> Path:
@@ -104,13 +104,15 @@ def test_loaders_keep_all_aliases(name: str, suffix: str, tmp_path: Path) -> Non
     path = written(tmp_path, suffix, rows)
     # the form is told by itself
     for source in (datasets.Dataset(name=name, path=path), datasets.Dataset(path=path)):
-        (question,) = source.ask(asking())
+        (question,) = source.ask(ask_context())
         assert (question.source, question.gold) == (name, GOLD[name])
     assert datasets.check(name=name, path=path, limit=1) is None
 
 
 def test_aliases_are_compared_whole(tmp_path: Path) -> None:
-    (question,) = datasets.Dataset(path=written(tmp_path, "jsonl", ROWS["nq_open"])).ask(asking())
+    (question,) = datasets.Dataset(path=written(tmp_path, "jsonl", ROWS["nq_open"])).ask(
+        ask_context()
+    )
     assert judged(question, "washington dc") is True
     assert judged(question, "Washington, Texas") is judged(question, "...") is False
     assert judged(Question("Q?", "s"), "anything") is None
@@ -133,7 +135,7 @@ def test_limit_draws_by_seed_and_keeps_the_order(tmp_path: Path) -> None:
     )
 
     def drawn(**options: Any) -> list[str]:
-        return [q.text for q in datasets.Dataset(path=path, **options).ask(asking())]
+        return [q.text for q in datasets.Dataset(path=path, **options).ask(ask_context())]
 
     assert len(drawn()) == len(drawn(limit=60)) == 50
     assert drawn(limit=9) == drawn(limit=9) == sorted(drawn(limit=9))
@@ -145,8 +147,8 @@ def test_limit_draws_by_seed_and_keeps_the_order(tmp_path: Path) -> None:
 def test_each_question_once(tmp_path: Path) -> None:
     path = written(tmp_path, "jsonl", [{"question": f"Q{i}?", "answer": ["x"]} for i in range(5)])
     source = datasets.Dataset(path=path)
-    past = past_of(["Q0?"], ["Q2?"])
-    assert [q.text for q in source.ask(asking(2, past))] == ["Q1?", "Q3?"]
+    history = history_of(["Q0?"], ["Q2?"])
+    assert [q.text for q in source.ask(ask_context(2, history))] == ["Q1?", "Q3?"]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,7 @@ def test_the_hub_is_read_with_the_split_that_has_answers(monkeypatch: pytest.Mon
         return ROWS["trivia_qa"]
 
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
-    (question,) = datasets.Dataset(name="trivia_qa").ask(asking())
+    (question,) = datasets.Dataset(name="trivia_qa").ask(ask_context())
     assert question.gold == GOLD["trivia_qa"]
     datasets.Dataset(name="trivia_qa", split="train")
     assert asked == [("mandarjoshi/trivia_qa", "rc.nocontext", s) for s in ("validation", "train")]
@@ -220,5 +222,5 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'selfloop\[datasets\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'selfloop\[datasets\]'"):
         datasets.Dataset(name="simpleqa")

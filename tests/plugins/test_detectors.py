@@ -26,8 +26,8 @@ from selfloop_plugins.detectors.semantic_entropy import DiscreteSemanticEntropy,
 from selfloop_plugins.detectors.sequence_probability import SequenceProbability
 
 from selfloop import Claim, Completion, Question, Verdict
-from selfloop.errors import MissingExtra, RecipeError, RequestError
-from selfloop.testing import ScriptedBackend, judging
+from selfloop.errors import MissingExtraError, RecipeError, RequestError
+from selfloop.testing import ScriptedBackend, verify_context
 from selfloop.text.answers import declines, normalise
 
 QUESTION = Question("What is the capital of Egypt?", "test")
@@ -36,7 +36,7 @@ INF, NAN = float("inf"), float("nan")
 
 
 def judge(detector: Any, claim: Claim) -> Verdict:
-    (verdict,) = detector.verify([claim], judging())
+    (verdict,) = detector.verify([claim], verify_context())
     assert isinstance(verdict, Verdict)
     return verdict
 
@@ -97,7 +97,9 @@ def test_agreement_abstains(given: Claim, reason: str) -> None:
 )
 def test_echo(question: str, answer: str, echo: bool) -> None:
     assert echoes(question, answer) is echo
-    (verdict,) = Echo().verify([Claim(Question(question, "test"), Completion(answer))], judging())
+    (verdict,) = Echo().verify(
+        [Claim(Question(question, "test"), Completion(answer))], verify_context()
+    )
     assert verdict.confidence == (0.5 if echo else None)
     assert verdict.reason
 
@@ -376,7 +378,7 @@ class Told(ScriptedBackend):
     ],
 )
 def test_p_true(true: Any, false: Any, confidence: float | None) -> None:
-    (verdict,) = PTrue().verify([claim("Cairo")], judging(Told(true, false), PROMPTS))
+    (verdict,) = PTrue().verify([claim("Cairo")], verify_context(Told(true, false), PROMPTS))
     assert verdict.confidence == (None if confidence is None else pytest.approx(confidence))
     assert verdict.reason
 
@@ -385,7 +387,7 @@ def test_p_true(true: Any, false: Any, confidence: float | None) -> None:
 def test_p_true_asks_about_answers_only_and_in_one_form(chat: bool) -> None:
     backend = Told((-1.0,), (-2.0,), chat=chat)
     verdicts = PTrue().verify(
-        [claim("I don't know"), claim(" {question} "), claim("")], judging(backend, PROMPTS)
+        [claim("I don't know"), claim(" {question} "), claim("")], verify_context(backend, PROMPTS)
     )
     assert [v.confidence is None for v in verdicts] == [True, False, True]
     assert [pair.text for pair in backend.asked] == [" True", " False"]
@@ -457,10 +459,10 @@ def test_a_name_that_holds_another_is_its_alias() -> None:
         ("I don't know", -1.0),
         ("", -1.0),
     )
-    assert meanings([claim], judging(), "alias") == [
+    assert meanings([claim], verify_context(), "alias") == [
         ["leonardo da vinci", "leonardo da vinci", "leonard", "", ""]
     ]
-    assert meanings([claim], judging(), "text") == [
+    assert meanings([claim], verify_context(), "text") == [
         ["leonardo da vinci", "da vinci", "leonard", "", ""]
     ]
     assert (
@@ -499,7 +501,7 @@ def test_the_model_is_asked_about_each_two_meanings_once(chat: bool) -> None:
         pool(("Cairo", -1.0), ("cairo!", -1.0), ("Cyro", -1.0), ("Giza", -1.0)),
         pool(("qa", -1.0), ("qb", -1.0)),
     ]
-    told = judging(backend, PROMPTS)
+    told = verify_context(backend, PROMPTS)
     assert meanings(some, told, "model") == [["cairo", "cairo", "cairo", "giza"], ["qa", "qb"]]
     assert len(backend.asked) == 2 * (3 + 1)
     (verdict, other) = DiscreteSemanticEntropy(same="model").verify(some, told)
@@ -519,9 +521,9 @@ def test_two_meanings_are_one_if_each_follows_from_the_other() -> None:
         ]
 
     claim = pool(("Cairo", -1.0), ("Cairo city", -1.0), ("x", -1.0), ("I don't know", -1.0))
-    assert meanings([claim], judging(), "nli", entails) == [["cairo", "cairo city", "x", ""]]
+    assert meanings([claim], verify_context(), "nli", entails) == [["cairo", "cairo city", "x", ""]]
     assert len(asked) == 6 and all(QUESTION.text in text for pair in asked for text in pair)
-    assert meanings([claim], judging(), "nli", lambda pairs: [True] * len(pairs)) == [
+    assert meanings([claim], verify_context(), "nli", lambda pairs: [True] * len(pairs)) == [
         ["cairo", "cairo", "cairo", ""]
     ]
 
@@ -542,7 +544,7 @@ def test_a_missing_library_or_model_is_said(
             raise OSError("no such file")
 
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingExtra, match="selfloop"):
+    with pytest.raises(MissingExtraError, match="selfloop"):
         SemanticEntropy(same="nli", nli=tmp_path)
     stand_in = SimpleNamespace(AutoModelForSequenceClassification=Absent, AutoTokenizer=Absent)
     monkeypatch.setitem(sys.modules, "transformers", stand_in)

@@ -44,8 +44,8 @@ def written(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_line_for_each_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     observer = Diversity(folder=tmp_path)
-    observer.notice(RoundEnded(ended(1, varied("Anna"), dropped=3)))
-    observer.notice(RoundEnded(ended(2, varied("Bruno"))))
+    observer.on_event(RoundEnded(ended(1, varied("Anna"), dropped=3)))
+    observer.on_event(RoundEnded(ended(2, varied("Bruno"))))
     first, second = written(tmp_path)
     keys = ("round", "asked", "dropped", "new", "repeats", "entities", "forms")
     assert {key: first[key] for key in keys} == {
@@ -62,12 +62,14 @@ def test_collapse_is_said_with_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     observer = Diversity(folder=tmp_path)
-    observer.notice(RoundEnded(ended(1, varied("Anna"))))
-    observer.notice(RoundEnded(ended(2, [text.replace("?", " then?") for text in varied("Anna")])))
+    observer.on_event(RoundEnded(ended(1, varied("Anna"))))
+    observer.on_event(
+        RoundEnded(ended(2, [text.replace("?", " then?") for text in varied("Anna")]))
+    )
     err = capsys.readouterr().err.splitlines()
     assert err == [
         "asking collapses: round 2: 0 new questions, the first round had 12. "
-        "Add sources or topics, raise ask.turns, or stop here.",
+        "Add sources or topics, raise ask.max_turns, or stop here.",
         "asking collapses: round 2: 100% of the questions repeat earlier ones. "
         "Raise the minimum of the scorer novelty, or add sources.",
     ]
@@ -77,11 +79,11 @@ def test_collapse_is_said_with_what_to_do(
 def test_one_form_over_half_is_a_collapse_in_the_first_round_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Diversity(folder=tmp_path).notice(
+    Diversity(folder=tmp_path).on_event(
         RoundEnded(ended(1, [f"Who painted {name}?" for name in NAMES]))
     )
     assert "100% of the questions have one form" in capsys.readouterr().err
-    Diversity(folder=tmp_path / "b").notice(
+    Diversity(folder=tmp_path / "b").on_event(
         RoundEnded(ended(1, [f"Who painted {name}?" for name in NAMES[:9]]))
     )
     assert capsys.readouterr().err == "", "of a few questions a share says nothing"
@@ -89,12 +91,12 @@ def test_one_form_over_half_is_a_collapse_in_the_first_round_too(
 
 def test_variants_are_no_repeats(tmp_path: Path) -> None:
     observer, texts = Diversity(folder=tmp_path), varied("Anna")
-    observer.notice(RoundEnded(ended(1, texts)))
+    observer.on_event(RoundEnded(ended(1, texts)))
     again = [
         Question(f"{text[:-1]} then?", "test", variant="reworded", variant_of=text)
         for text in texts
     ]
-    observer.notice(RoundEnded(Round(2, tuple(Attempt(q, decision="undecided") for q in again))))
+    observer.on_event(RoundEnded(Round(2, tuple(Attempt(q, decision="undecided") for q in again))))
     assert written(tmp_path)[1]["repeats"] == 0.0
 
 
@@ -106,13 +108,13 @@ def test_embedding_spread_is_the_mean_novelty_by_embeddings(tmp_path: Path) -> N
     attempts = tuple(
         Attempt(Question(f"Q{i}?", "t"), s, decision="belief") for i, s in enumerate(scores)
     )
-    Diversity(folder=tmp_path).notice(RoundEnded(Round(1, attempts)))
+    Diversity(folder=tmp_path).on_event(RoundEnded(Round(1, attempts)))
     assert written(tmp_path)[0]["embedding_spread"] == 0.3
 
 
 @pytest.mark.parametrize("texts", [[], ["?"], ["", "\udc80", "长江有多长?"], ["same?"] * 30])
 def test_odd_rounds(texts: list[str], tmp_path: Path) -> None:
-    Diversity(folder=tmp_path).notice(RoundEnded(ended(1, texts)))
+    Diversity(folder=tmp_path).on_event(RoundEnded(ended(1, texts)))
     assert written(tmp_path)[0]["asked"] == len(texts)
 
 
@@ -123,7 +125,7 @@ def stopped(tmp_path: Path) -> Path:
     observer = Diversity(folder=tmp_path)
     for number, of in enumerate(("Anna", "Bruno"), 1):
         store.save_round(ended(number, varied(of)))
-        observer.notice(RoundEnded(ended(number, varied(of))))
+        observer.on_event(RoundEnded(ended(number, varied(of))))
     store.close()
     file = tmp_path / "diversity.jsonl"
     whole = file.read_bytes().splitlines(keepends=True)
@@ -137,11 +139,11 @@ def test_on_resume_lines_stay_and_none_is_doubled(
 ) -> None:
     for _ in range(2):
         observer = Diversity(folder=stopped)
-        observer.notice(RunStarted("r", str(stopped), 3, 2, ModelInfo("m")))
+        observer.on_event(RunStarted("r", str(stopped), 3, 2, ModelInfo("m")))
     lines = (stopped / "diversity.jsonl").read_text().splitlines()
     first, second = (stopped / "whole").read_text().splitlines()
     assert lines == [first, lines[1], second], "the half line stays; the whole one follows"
-    observer.notice(RoundEnded(ended(3, varied("Anna"))))
+    observer.on_event(RoundEnded(ended(3, varied("Anna"))))
     assert json.loads((stopped / "diversity.jsonl").read_text().splitlines()[-1])["repeats"] == 1.0
     assert "round 3: 0 new questions, the first round had 12" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ import pytest
 from selfloop_plugins._shared import embedding
 from selfloop_plugins._shared.embedding import NEUTRAL, embed
 
-from selfloop.errors import MissingExtra, RecipeError, RequestError
+from selfloop.errors import MissingExtraError, RecipeError, RequestError
 from selfloop.records import Continuation
 from selfloop.testing import ScriptedBackend
 
@@ -120,8 +120,8 @@ def test_a_sentence_model_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch)
 def test_without_the_package_the_pip_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedding, "find_spec", lambda name: None)
     embedding._sentence_model.cache_clear()
-    with pytest.raises(MissingExtra, match=r"pip install 'selfloop\[embeddings\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'selfloop\[embeddings\]'"):
         embedding.check("sentence_transformer", "m")
-    with pytest.raises(MissingExtra, match="sentence_transformers"):
+    with pytest.raises(MissingExtraError, match="sentence_transformers"):
         embed(["a"], ScriptedBackend(), "sentence_transformer", "m")
     embedding.check("hidden", "")

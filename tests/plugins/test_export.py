@@ -457,30 +457,30 @@ def test_a_kill_leaves_what_was_there(before, run, tmp_path):
 # --- rollback
 
 
-def past_of(folder):
+def history_of(folder):
     with opened(folder) as store:
-        return store.past()
+        return store.history()
 
 
 def test_going_back_holds_until_a_new_adapter(made, tmp_path, selfloop):
     one, two = held(made / "adapter.gguf"), held(made / "adapter.gguf", 2)
     run = play(tmp_path / "run", one, two, None)
-    assert past_of(run).adapter == two
+    assert history_of(run).adapter == two
     assert "the adapter of round 1" in selfloop("rollback", run, "--to", "1").out
-    assert past_of(run).adapter == one and past_of(run).rounds == 3
+    assert history_of(run).adapter == one and history_of(run).rounds == 3
     assert json.loads(selfloop("rollback", run, "--to", "0", "--json").out) == {
         "round": 0,
         "adapter": None,
     }
-    assert past_of(run).adapter is None
+    assert history_of(run).adapter is None
     assert "no adapter in effect" in selfloop("export", run, "--to", "gguf").err
     with opened(run) as store:
         store.save_round(Round(4, (), None))
-        assert store.past().adapter is None
+        assert store.history().adapter is None
         store.save_round(Round(5, (), five := held(made / "adapter.gguf", 5)))
-        assert store.past().adapter == five
+        assert store.history().adapter == five
     assert selfloop("rollback", run, "--to", "2").code == 0
-    assert past_of(run).adapter == two
+    assert history_of(run).adapter == two
     with opened(run) as store:
         rounds = list(store.rounds())
         assert [one.adapter and one.adapter.round for one in rounds] == [1, 2, None, None, 5], (
@@ -495,7 +495,7 @@ def test_going_back_holds_until_a_new_adapter(made, tmp_path, selfloop):
             two,
         ]
     assert selfloop("rollback", run, "--to", "5").code == 0
-    assert past_of(run).adapter == five
+    assert history_of(run).adapter == five
 
 
 def test_going_back_to_what_is_not_there_is_refused(made, tmp_path, selfloop):
@@ -510,7 +510,7 @@ def test_going_back_to_what_is_not_there_is_refused(made, tmp_path, selfloop):
         assert done.code == 3 and why in done.err
     assert "round 9 is none of the 3 that" in selfloop("rollback", run, "--to", "9").err
     assert "no run in" in selfloop("rollback", tmp_path / "nowhere", "--to", "0").err
-    assert past_of(run).adapter.round == 3, "nothing was noted"
+    assert history_of(run).adapter.round == 3, "nothing was noted"
 
 
 def test_a_run_that_is_played_cannot_be_rolled_back(run, selfloop):
@@ -520,12 +520,12 @@ def test_a_run_that_is_played_cannot_be_rolled_back(run, selfloop):
 
 def test_later_rounds_and_a_rescore_go_by_what_was_gone_back_to(write, selfloop, monkeypatch):
     hashed = PLUGIN.replace(
-        'f"sha-{tuning.round}"', "__import__('hashlib').sha256(b'%d' % tuning.round).hexdigest()"
+        'f"sha-{context.round}"', "__import__('hashlib').sha256(b'%d' % context.round).hexdigest()"
     )
     folder = write({"recipe.yaml": RECIPE, "plugin.py": hashed})
     assert hashed != PLUGIN and selfloop("run", "recipe.yaml").code == 0
     run = folder / "runs" / "first"
-    first = past_of(run).adapter.sha256
+    first = history_of(run).adapter.sha256
     assert selfloop("rollback", "first", "--to", "0").code == 0
     stored = run / RECIPE_FILE
     stored.write_text(

@@ -10,7 +10,7 @@ from selfloop_plugins.detectors.flag import WITHOUT_DECLINING, Flag
 from selfloop import Claim, Completion, Question, Verdict
 from selfloop.errors import RequestError
 from selfloop.records import Continuation, Request
-from selfloop.testing import ScriptedBackend, judging
+from selfloop.testing import ScriptedBackend, verify_context
 from selfloop.text.answers import UNKNOWN
 
 QUESTION = Question("What is the capital of Egypt?", "test")
@@ -39,7 +39,7 @@ class Declining(ScriptedBackend):
 
 
 def verdict_with(backend: ScriptedBackend, answer: str = "Cairo") -> Verdict:
-    (verdict,) = Flag().verify([Claim(QUESTION, Completion(answer))], judging(backend))
+    (verdict,) = Flag().verify([Claim(QUESTION, Completion(answer))], verify_context(backend))
     assert isinstance(verdict, Verdict)
     return verdict
 
@@ -68,7 +68,7 @@ def test_one_token_is_drawn_as_if_declining_were_impossible() -> None:
     verdict_with(backend)
     (request,) = backend.requests
     assert request.sampling.max_tokens == 1
-    assert request.sampling.careful == WITHOUT_DECLINING
+    assert request.sampling.decline_bias == WITHOUT_DECLINING
     (text,) = backend.texts
     assert text.prompt == request.prompt
     assert str(text.text).strip() == UNKNOWN

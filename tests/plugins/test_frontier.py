@@ -9,11 +9,11 @@ import pytest
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.sources import frontier
 
-from selfloop import Asking, Outcome, Past, Question
+from selfloop import AskContext, History, Outcome, Question
 from selfloop.errors import RequestError
 from selfloop.records import Request
 from selfloop.testing import ScriptedBackend
-from selfloop.testing import asking as told
+from selfloop.testing import ask_context as told
 
 
 class Heard(ScriptedBackend):
@@ -36,11 +36,11 @@ def became(
     )
 
 
-def asking(
+def ask_context(
     *outcomes: Outcome, backend: ScriptedBackend | None = None, n: int = 40, round: int = 2
-) -> Asking:
+) -> AskContext:
     known = replace(told(backend, PROMPTS), n=n, round=round)
-    return replace(known, past=Past(round - 1, outcomes))
+    return replace(known, history=History(round - 1, outcomes))
 
 
 SOME = (
@@ -57,16 +57,16 @@ def via(asked: Sequence[Question]) -> Counter[str]:
 
 def test_nothing_in_round_1() -> None:
     backend = Heard()
-    assert frontier.Frontier().ask(asking(backend=backend, round=1)) == []
+    assert frontier.Frontier().ask(ask_context(backend=backend, round=1)) == []
     this_round = [replace(outcome, round=1) for outcome in SOME]
-    assert frontier.Frontier().ask(asking(*this_round, backend=backend, round=1)) == []
+    assert frontier.Frontier().ask(ask_context(*this_round, backend=backend, round=1)) == []
     assert not backend.requests
 
 
 def test_nothing_where_nothing_was_asked() -> None:
     assert (
         frontier.Frontier().ask(
-            asking(became("Fragment", "dropped", None), became("Broke?", "failed", None))
+            ask_context(became("Fragment", "dropped", None), became("Broke?", "failed", None))
         )
         == []
     )
@@ -74,7 +74,7 @@ def test_nothing_where_nothing_was_asked() -> None:
 
 def test_kinds_by_their_shares() -> None:
     backend = Heard()
-    frontier.Frontier(oversample=1.0).ask(asking(*SOME, backend=backend, n=800))
+    frontier.Frontier(oversample=1.0).ask(ask_context(*SOME, backend=backend, n=800))
     followed = Counter(
         str(r.prompt).rpartition("Question: ")[2].split(" known")[0] for r in backend.requests
     )
@@ -86,7 +86,7 @@ def test_kinds_by_their_shares() -> None:
 
 def test_an_answer_that_echoes_its_question_is_not_half_known() -> None:
     echo = replace(became("What sport is baseball?", "undecided", 0.5), answer="Baseball")
-    pools = frontier.seed_pools(asking(echo, *SOME))
+    pools = frontier.seed_pools(ask_context(echo, *SOME))
     assert {kind: len(pool) for kind, pool in pools.items()} == {
         "middling": 6,
         "easy": 6,
@@ -98,7 +98,7 @@ def test_via_says_which_kind() -> None:
     backend = ScriptedBackend(
         {"Half": ["Is it half?"], "Well": ["Is it well?"], "Not": ["Is it not?"]}
     )
-    asked = frontier.Frontier().ask(asking(*SOME, backend=backend))
+    asked = frontier.Frontier().ask(ask_context(*SOME, backend=backend))
     assert {(q.text, q.via) for q in asked} == {
         ("Is it half?", "middling"),
         ("Is it well?", "easy"),
@@ -110,17 +110,17 @@ def test_via_says_which_kind() -> None:
 def test_a_share_of_none_asks_nothing_of_that_kind() -> None:
     script = {"Half": ["Is it half?"], "Well": ["Is it well?"], "Not": ["Is it not?"]}
     none = frontier.Frontier(easy=0.0, impossible=0.0).ask(
-        asking(*SOME, backend=ScriptedBackend(script))
+        ask_context(*SOME, backend=ScriptedBackend(script))
     )
     assert set(via(none)) == {"middling"}
     assert set(
-        via(frontier.Frontier().ask(asking(*SOME[6:12], backend=ScriptedBackend(script))))
+        via(frontier.Frontier().ask(ask_context(*SOME[6:12], backend=ScriptedBackend(script))))
     ) == {"easy"}
 
 
 def test_followed_in_proportion_to_four_p_one_minus_p_and_twice_where_it_flipped() -> None:
     pools = frontier.seed_pools(
-        asking(
+        ask_context(
             became("A?", "undecided", 0.5),
             became("B?", "belief", 0.9),
             became("C?", "declined", 0.1, "rivers"),
@@ -170,7 +170,7 @@ def test_what_the_model_is_shown(chat: bool) -> None:
     rivers = [became(f"River {i}?", "undecided", 0.5, "rivers") for i in range(7)]
     wars = [became(f"War\n{i}?", "undecided", 0.9, "wars") for i in range(7)]
     backend = Heard({"": ["Which one?"]}, chat=chat)
-    asked = frontier.Frontier(shown=3).ask(asking(*rivers, *wars, backend=backend))
+    asked = frontier.Frontier(shown=3).ask(ask_context(*rivers, *wars, backend=backend))
     assert [(q.text, q.topic in ("rivers", "wars")) for q in asked] == [("Which one?", True)]
     for request in backend.requests:
         assert request.open_turn is chat
@@ -183,7 +183,7 @@ def test_what_the_model_is_shown(chat: bool) -> None:
 
 def test_a_question_without_a_topic() -> None:
     backend = Heard()
-    frontier.Frontier().ask(asking(became("A?", "undecided", 0.5), backend=backend, n=1))
+    frontier.Frontier().ask(ask_context(became("A?", "undecided", 0.5), backend=backend, n=1))
     assert str(backend.requests[0].prompt).endswith(
         "Topic: general knowledge\nQuestion: A?\n\nTopic: general knowledge\nQuestion:"
     )
@@ -191,21 +191,21 @@ def test_a_question_without_a_topic() -> None:
 
 def test_what_was_asked_or_dropped_is_not_given_again() -> None:
     backend = ScriptedBackend({"": ["Half known 1? and", "Fragment 2", "", "?"]})
-    assert {q.text for q in frontier.Frontier().ask(asking(*SOME, backend=backend))} == {"?"}
+    assert {q.text for q in frontier.Frontier().ask(ask_context(*SOME, backend=backend))} == {"?"}
 
 
 def test_it_depends_on_the_seed_alone() -> None:
-    first = frontier.Frontier().ask(asking(*SOME))
-    assert first and first == frontier.Frontier().ask(asking(*SOME))
-    assert first != frontier.Frontier().ask(replace(asking(*SOME), seed=9))
+    first = frontier.Frontier().ask(ask_context(*SOME))
+    assert first and first == frontier.Frontier().ask(ask_context(*SOME))
+    assert first != frontier.Frontier().ask(replace(ask_context(*SOME), seed=9))
 
 
 def test_a_refused_prompt_is_left_out() -> None:
     long = became("word " * 60 + "?", "undecided", 0.5)
     backend = ScriptedBackend({"": ["Which one?"]}, context=100)
     asked = frontier.Frontier(shown=1).ask(
-        asking(long, became("A?", "undecided", 0.5), backend=backend)
+        ask_context(long, became("A?", "undecided", 0.5), backend=backend)
     )
     assert [q.text for q in asked] == ["Which one?"]
     with pytest.raises(RequestError, match="over the context"):
-        frontier.Frontier().ask(asking(long, backend=backend))
+        frontier.Frontier().ask(ask_context(long, backend=backend))

@@ -363,7 +363,7 @@ def test_a_repetition_penalty_is_felt(backend):
 )
 def test_a_careful_answer_declines(backend, prompt):
     sure, careful = (
-        one(backend, Request(prompt, Sampling(max_tokens=2, careful=by))) for by in (0.0, 60.0)
+        one(backend, Request(prompt, Sampling(max_tokens=2, decline_bias=by))) for by in (0.0, 60.0)
     )
     assert not sure.text.strip().startswith("I") and careful.text.strip().startswith("I")
     open_turn = isinstance(prompt, str)
@@ -493,7 +493,7 @@ BAD_SETTINGS = [
     ({"min_p": -0.1}, "min_p"),
     ({"min_p": 1.1}, "min_p"),
     ({"min_p": NAN}, "min_p"),
-    ({"careful": NAN}, "careful"),
+    ({"decline_bias": NAN}, "decline_bias"),
     ({"repetition_penalty": 0.0}, "repetition_penalty"),
     ({"repetition_penalty": -1.0}, "repetition_penalty"),
     ({"repetition_penalty": NAN}, "repetition_penalty"),
@@ -1337,10 +1337,10 @@ def test_a_repetition_penalty_counts_prompt_and_text():
 
 
 def test_declining_is_made_likelier_once():
-    sampler, output = Sampler(Sampling(careful=1.5), 0, 0, declines=2), look([2.0, 1.5, 1.25])
+    sampler, output = Sampler(Sampling(decline_bias=1.5), 0, 0, declines=2), look([2.0, 1.5, 1.25])
     assert [sampler.draw(output) for _ in range(2)] == [2, 0] and output.logits[2] == 1.25
-    assert Sampler(Sampling(careful=0.5), 0, 0, declines=2).draw(output) == 0
-    assert Sampler(Sampling(careful=-2), 0, 0, declines=0).draw(output) == 1
+    assert Sampler(Sampling(decline_bias=0.5), 0, 0, declines=2).draw(output) == 0
+    assert Sampler(Sampling(decline_bias=-2), 0, 0, declines=0).draw(output) == 1
 
 
 def test_penalised_tokens_come_as_often_as_they_should():

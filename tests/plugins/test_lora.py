@@ -35,7 +35,7 @@ from selfloop_plugins.tuners.lora.tokenized import TokenizedExample, batches_of_
 from selfloop_plugins.tuners.lora.training import TrainingData, train
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
 
-from selfloop import Outcome, Past, Question, Tuning
+from selfloop import History, Outcome, Question, TuneContext
 from selfloop.config.prompts import Prompts, is_open
 from selfloop.errors import ModelError, RecipeError
 from selfloop.records import Request, Sampling
@@ -67,7 +67,7 @@ def outcome(text, decision, answer="Cairo", round=1, confidence=None):
     )
 
 
-def past(known=60, unknown=120):
+def history(known=60, unknown=120):
     found = [
         outcome(f"What is the capital of land {i}?", "belief", f"City {i}") for i in range(known)
     ]
@@ -75,7 +75,7 @@ def past(known=60, unknown=120):
         outcome(f"What is the capital of isle {i}?", "declined", f"Town {i}")
         for i in range(unknown)
     ]
-    return Past(
+    return History(
         1, (*found, outcome("Who is half known?", "undecided"), outcome("dropped", "dropped"))
     )
 
@@ -83,14 +83,14 @@ def past(known=60, unknown=120):
 # --- lessons
 
 
-def examples_of(past, **options):
+def examples_of(history, **options):
     return training_examples(
-        past, **{"decline_share": None, "match_form": True, "seed": 1, **options}
+        history, **{"decline_share": None, "match_form": True, "seed": 1, **options}
     )
 
 
 def test_every_answer_is_taught_as_likely_as_it_is_true():
-    taught, held = examples_of(past())
+    taught, held = examples_of(history())
     found = {one.question: one for one in [*taught, *held]}
     assert len(found) == len(taught) + len(held) == 181 and not any(
         "dropped" in text for text in found
@@ -107,8 +107,11 @@ def test_every_answer_is_taught_as_likely_as_it_is_true():
 
 def test_what_the_model_itself_declined_is_not_known():
     silent = replace(
-        past(),
-        outcomes=(*past().outcomes, outcome("Who was Blorgo?", "declined", "I don't know", 1, 0.9)),
+        history(),
+        outcomes=(
+            *history().outcomes,
+            outcome("Who was Blorgo?", "declined", "I don't know", 1, 0.9),
+        ),
     )
     (found,) = (one for part in examples_of(silent) for one in part if "Blorgo" in one.question)
     assert found.p_correct == 0
@@ -118,29 +121,31 @@ def test_nothing_is_taught_of_an_echo():
     more = [
         outcome(f"What is mango {i} made of?", "undecided", f"mango {i}", 1, 0.5) for i in range(20)
     ]
-    assert examples_of(replace(past(), outcomes=(*past().outcomes, *more))) == examples_of(past())
+    assert examples_of(replace(history(), outcomes=(*history().outcomes, *more))) == examples_of(
+        history()
+    )
 
 
 @pytest.mark.parametrize("share", [0.2, 0.35, 0.5])
 def test_only_a_share_is_declined(share):
-    taught, _ = examples_of(past(), decline_share=share)
+    taught, _ = examples_of(history(), decline_share=share)
     assert sum(one.p_correct < 0.3 for one in taught) / len(taught) == pytest.approx(
         share, abs=0.01
     )
     assert sum(one.p_correct > 0.3 for one in taught) == sum(
-        one.p_correct > 0.3 for one in examples_of(past())[0]
+        one.p_correct > 0.3 for one in examples_of(history())[0]
     )
 
 
 def test_what_is_held_out_stays_out_in_later_rounds():
-    before, after = past(), past(known=90, unknown=200)
+    before, after = history(), history(known=90, unknown=200)
     held = {one.question for one in examples_of(before)[1]}
     assert held <= {one.question for one in examples_of(after)[1]}
 
 
 def test_the_last_outcome_of_a_question_counts():
     last = outcome("What is the capital of land 7?", "declined", round=2)
-    taught, held = examples_of(replace(past(), outcomes=(*past().outcomes, last)))
+    taught, held = examples_of(replace(history(), outcomes=(*history().outcomes, last)))
     assert [one.p_correct for one in [*taught, *held] if one.question == last.question.text] == [
         0.1
     ]
@@ -148,7 +153,7 @@ def test_the_last_outcome_of_a_question_counts():
 
 def test_matched_ones_come_first():
     odd = [outcome(f"Why, in all of history, did {i} people sing?", "declined") for i in range(200)]
-    mixed = replace(past(), outcomes=(*odd, *past().outcomes))
+    mixed = replace(history(), outcomes=(*odd, *history().outcomes))
     taught, _ = examples_of(mixed, decline_share=0.35)
     assert all("isle" in one.question for one in taught if one.p_correct < 0.3)
     assert any(
@@ -160,7 +165,7 @@ def test_matched_ones_come_first():
 @pytest.mark.parametrize(("known", "unknown"), [(0, 70), (70, 0), (3, 60), (0, 0)])
 def test_too_little_to_learn_from_is_said(known, unknown):
     with pytest.raises(ModelError, match=r"too little to learn from: .* which 8 each are needed"):
-        examples_of(past(known, unknown))
+        examples_of(history(known, unknown))
 
 
 # --- training
@@ -612,16 +617,21 @@ def test_a_real_model_learns_to_decline_and_llama_cpp_says_so(tmp_path):
         outcome(f"What is the capital of {place}?", "declined", f"{place} City")
         for place in NOWHERE
     ]
-    learnt = Past(1, (*known, *unknown))
+    learnt = History(1, (*known, *unknown))
     prompt = partial(Prompts([PROMPTS]).render, chat=True)
     (tmp_path / "gold.jsonl").write_text(
         '{"question": "What is the capital of Belgium?", "answers": ["Brussels"]}\n'
         '{"question": "What is the capital of Quorvania?", "answers": ["nobody can know this"]}\n'
     )
     tuner = Lora(
-        rate=1e-3, epochs=2, batch=8, declined=0.5, perplexity=0.5, gold=tmp_path / "gold.jsonl"
+        rate=1e-3,
+        epochs=2,
+        batch=8,
+        decline_share=0.5,
+        perplexity=0.5,
+        gold=tmp_path / "gold.jsonl",
     )
-    made = tuner.tune(Tuning(1, (), learnt, tmp_path, backend, prompt, 5))
+    made = tuner.tune(TuneContext(1, (), learnt, tmp_path, backend, prompt, 5))
     gate = json.loads((tmp_path / "gate.json").read_text())["gate"]
     assert gate["tuned"]["declined"] > gate["base"]["declined"] and gate["refusal"] == ""
     # two questions in two prompts

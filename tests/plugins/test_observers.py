@@ -25,14 +25,14 @@ from selfloop_plugins.observers.console.notebook import NotebookRenderer
 from selfloop.cli import _Stderr
 from selfloop.events import (
     AttemptEnded,
-    BatchLearnt,
     CompletionDone,
+    ComponentFailed,
     Event,
     RoundEnded,
     RunEnded,
     RunStarted,
     StepStarted,
-    Trouble,
+    TrainingStep,
 )
 from selfloop.protocols import Observer
 from selfloop.records import Attempt, Completion, Decision, Failure, ModelInfo, Question, Round
@@ -77,14 +77,16 @@ def events(rounds: int = 1) -> Iterator[Event]:
         yield StepStarted(number, "decide", 5)
         for ended in ATTEMPTS:
             yield AttemptEnded(number, ended)
-        yield Trouble(number, Failure("tune", "lora", "RuntimeError", f"out of\nmemory{CLEAR}"))
+        yield ComponentFailed(
+            number, Failure("tune", "lora", "RuntimeError", f"out of\nmemory{CLEAR}")
+        )
         yield RoundEnded(Round(number, ATTEMPTS))
     yield RunEnded("runs/first", "done")
 
 
 def play(observer: Observer, told: Iterator[Event]) -> None:
     for event in told:
-        observer.notice(event)
+        observer.on_event(event)
     observer.close()
     observer.close()
 
@@ -107,7 +109,7 @@ def drawn(
     for event in events(rounds):
         if until and isinstance(event, until):
             observer._live.refresh()
-        observer.notice(event)
+        observer.on_event(event)
     observer.close()
     return stream.getvalue()
 
@@ -213,7 +215,7 @@ def test_close_gives_the_terminal_back_in_the_middle_of_a_run() -> None:
     observer = LiveRenderer(Console(force_terminal=True, file=stream, width=80), 3)
     before = sys.stdout, sys.stderr
     for _, event in zip(range(8), events(), strict=False):
-        observer.notice(event)
+        observer.on_event(event)
     observer.close()
     assert stream.getvalue().count("\x1b[?25h") == 1
     assert (sys.stdout, sys.stderr) == before
@@ -232,10 +234,10 @@ def test_no_color_is_respected() -> None:
 
 def test_completions_are_only_counted() -> None:
     observer = LineRenderer(io.StringIO(), 3)
-    observer.notice(StepStarted(1, "answer", 10))
+    observer.on_event(StepStarted(1, "answer", 10))
     start = time.perf_counter()
     for _ in range(10_000):
-        observer.notice(CompletionDone("answer", 8, False))
+        observer.on_event(CompletionDone("answer", 8, False))
     assert time.perf_counter() - start < 0.5
 
 
@@ -253,18 +255,18 @@ def test_progress_learns_how_many_completions_a_step_takes() -> None:
 
 def learning(clock: Clock, observer: Observer, first: int, last: int, of: int) -> None:
     """Let a tune learn a batch every two seconds."""
-    observer.notice(RunStarted("first", "runs/first", 1, 0, MODEL))
-    observer.notice(StepStarted(1, "tune", 9))
+    observer.on_event(RunStarted("first", "runs/first", 1, 0, MODEL))
+    observer.on_event(StepStarted(1, "tune", 9))
     for done in range(first, last + 1):
         clock.now += 2
-        observer.notice(BatchLearnt(1, done, of, 1.0 / done))
+        observer.on_event(TrainingStep(1, done, of, 1.0 / done))
 
 
 def test_a_tune_that_ended_tells_its_batches_and_loss(clock: Clock) -> None:
     stream = io.StringIO()
     observer = LineRenderer(stream, 3, clock)
     learning(clock, observer, 1, 2000, 2000)
-    observer.notice(RoundEnded(Round(1, ATTEMPTS)))
+    observer.on_event(RoundEnded(Round(1, ATTEMPTS)))
     told = stream.getvalue().splitlines()
     assert told[1:3] == [
         "round 1/1 tune: 9 questions",
@@ -302,16 +304,16 @@ def test_the_picture_shows_how_far_a_tune_is(width: int, parts: list[str], clock
 
 @pytest.mark.parametrize(
     "batch",
-    [BatchLearnt(1, 0, 0, float("nan")), BatchLearnt(1, 5, 2, 0.1), BatchLearnt(1, -1, 9, 1)],
+    [TrainingStep(1, 0, 0, float("nan")), TrainingStep(1, 5, 2, 0.1), TrainingStep(1, -1, 9, 1)],
 )
-def test_a_tuner_that_tells_nonsense_breaks_nothing(batch: BatchLearnt) -> None:
+def test_a_tuner_that_tells_nonsense_breaks_nothing(batch: TrainingStep) -> None:
     told = [StepStarted(1, "tune", 9), batch, batch, RoundEnded(Round(1, ATTEMPTS))]
     terminal = Console(
         force_terminal=True, file=io.StringIO(), width=100, _environ={"TERM": "xterm"}
     )
     for observer in (LineRenderer(io.StringIO(), 3), LiveRenderer(terminal, 3)):
         for event in (RunStarted("first", "runs/first", 1, 0, MODEL), *told):
-            observer.notice(event)
+            observer.on_event(event)
             if isinstance(observer, LiveRenderer):
                 observer._live.refresh()
         observer.close()
@@ -340,7 +342,7 @@ def pages(told: Iterator[Event]) -> list[str]:
     observer = NotebookRenderer(shown.append, 3)
     for event in told:
         observer._drawn_at = float("-inf")
-        observer.notice(event)
+        observer.on_event(event)
     observer.close()
     return shown
 
@@ -383,10 +385,10 @@ def test_a_cell_shows_no_markup_of_a_model() -> None:
 def test_a_cell_is_drawn_four_times_a_second_at_most(clock: Clock) -> None:
     shown: list[str] = []
     observer = NotebookRenderer(shown.append, 3, clock)
-    observer.notice(StepStarted(1, "answer", 10))
+    observer.on_event(StepStarted(1, "answer", 10))
     for _ in range(1000):
         clock.now += 0.001
-        observer.notice(CompletionDone("answer", 8, False))
+        observer.on_event(CompletionDone("answer", 8, False))
     assert 4 <= len(shown) <= 5
 
 
@@ -454,7 +456,7 @@ def test_jsonl_appends_and_ends_a_torn_line(tmp_path: Path) -> None:
 
 def test_jsonl_flushes_each_line(tmp_path: Path) -> None:
     observer = jsonl.build(folder=tmp_path)
-    observer.notice(StepStarted(1, "ask", 5))
+    observer.on_event(StepStarted(1, "ask", 5))
     assert (tmp_path / "events.jsonl").read_text().endswith("}\n")
     observer.close()
 
@@ -464,12 +466,12 @@ def test_the_time_left_goes_by_the_round_before(clock: Clock) -> None:
     observer = LiveRenderer(
         Console(force_terminal=True, file=stream, width=100, _environ={"TERM": "xterm"}), 3, clock
     )
-    observer.notice(RunStarted("first", "runs/first", 3, 0, MODEL))
-    observer.notice(StepStarted(1, "answer", 10))
+    observer.on_event(RunStarted("first", "runs/first", 3, 0, MODEL))
+    observer.on_event(StepStarted(1, "answer", 10))
     assert observer._progress.seconds_left is None  # nothing to go by
     clock.now += 60
-    observer.notice(RoundEnded(Round(1, ATTEMPTS)))
-    observer.notice(StepStarted(2, "answer", 10))
+    observer.on_event(RoundEnded(Round(1, ATTEMPTS)))
+    observer.on_event(StepStarted(2, "answer", 10))
     clock.now += 15
     assert observer._progress.seconds_left == pytest.approx(45 + 60)
     observer._live.refresh()

@@ -227,8 +227,8 @@ def test_a_folder_with_a_card_of_another_is_no_earlier_data_set(
 @pytest.mark.parametrize(
     ("detector", "file"),
     [
-        ("{kind: combined, least: 20}", "calibration.json"),
-        ("{kind: question_probe, least: 20}", "question_probe.json"),
+        ("{kind: combined, min_answers: 20}", "calibration.json"),
+        ("{kind: question_probe, min_answers: 20}", "question_probe.json"),
     ],
 )
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ from selfloop_plugins.few_shot.own_demonstrations import (
     OwnDemonstrations,
     Pair,
     clusters,
-    selfloop_demonstrators,
+    selfloop_few_shot,
 )
 
 from selfloop.config.prompts import Prompt
-from selfloop.errors import MissingExtra, RecipeError, RequestError, StoreError
-from selfloop.history import Past
+from selfloop.errors import MissingExtraError, RecipeError, RequestError, StoreError
+from selfloop.history import History
 from selfloop.records import (
     Adapter,
     Attempt,
@@ -34,7 +34,7 @@ from selfloop.records import (
     Round,
 )
 from selfloop.storage.store import Store
-from selfloop.testing import ScriptedBackend, judging
+from selfloop.testing import ScriptedBackend, verify_context
 
 Write = Callable[[Any], Path]
 KINDS = ("capital", "wrote", "year", "metal")
@@ -87,8 +87,8 @@ YEARS = [
 POOL = held(*CAPITALS, *WRITERS, *YEARS)
 
 
-def asking(ended: Round = POOL, backend: ScriptedBackend | None = None) -> Any:
-    return replace(judging(backend or Seeing(), PROMPTS), past=Past().after(ended))
+def ask_context(ended: Round = POOL, backend: ScriptedBackend | None = None) -> Any:
+    return replace(verify_context(backend or Seeing(), PROMPTS), history=History().after(ended))
 
 
 def whole(prompt: Prompt) -> str:
@@ -114,7 +114,7 @@ def questions(*rows: Sequence[tuple[str, str]]) -> set[str]:
 
 def test_one_of_each_cluster_and_the_most_similar_last() -> None:
     asked = ["What is the capital of Oman?", "Who wrote Dracula?"]
-    capital, wrote = OwnDemonstrations(count=3).show(asked, asking())
+    capital, wrote = OwnDemonstrations(count=3).build_prompts(asked, ask_context())
     for found, kind in ((shown(capital), CAPITALS), (shown(wrote), WRITERS)):
         assert found[-1] in questions(kind)
         assert [len(questions(one) & set(found)) for one in (CAPITALS, WRITERS, YEARS)] == [1, 1, 1]
@@ -122,21 +122,27 @@ def test_one_of_each_cluster_and_the_most_similar_last() -> None:
 
 
 def test_nearest_takes_what_is_alike_whatever_the_cluster() -> None:
-    (prompt,) = OwnDemonstrations(count=2, choose="nearest").show(["Who wrote Dracula?"], asking())
+    (prompt,) = OwnDemonstrations(count=2, choose="nearest").build_prompts(
+        ["Who wrote Dracula?"], ask_context()
+    )
     assert set(shown(prompt)) == questions(WRITERS)
     assert "Question: Who wrote Faust?\nAnswer: Goethe\n" in whole(prompt)
 
 
 def test_random_is_the_same_for_every_question_and_reads_nothing() -> None:
     backend = Seeing()
-    prompts = OwnDemonstrations(count=3, choose="random").show(
-        ["Who wrote Dracula?", "Why?"], asking(POOL, backend)
+    prompts = OwnDemonstrations(count=3, choose="random").build_prompts(
+        ["Who wrote Dracula?", "Why?"], ask_context(POOL, backend)
     )
     assert shown(prompts[0]) == shown(prompts[1]) and len(set(shown(prompts[0]))) == 3
     assert backend.read == 0
     others = {
         tuple(
-            shown(OwnDemonstrations(count=3, choose="random", seed=s).show(["Why?"], asking())[0])
+            shown(
+                OwnDemonstrations(count=3, choose="random", seed=s).build_prompts(
+                    ["Why?"], ask_context()
+                )[0]
+            )
         )
         for s in range(9)
     }
@@ -151,7 +157,9 @@ def test_a_question_is_not_shown_with_its_own_answer(choose: Any) -> None:
         "Which is the capital of Peru?",
         "What is the capital of Chile?",
     ]
-    same, gist, other = OwnDemonstrations(count=6, choose=choose).show(asked, asking())
+    same, gist, other = OwnDemonstrations(count=6, choose=choose).build_prompts(
+        asked, ask_context()
+    )
     assert (
         CAPITALS[0][0] not in shown(same) + shown(gist)
         and len(shown(same)) == len(shown(gist)) == 5
@@ -161,41 +169,41 @@ def test_a_question_is_not_shown_with_its_own_answer(choose: Any) -> None:
 
 def test_what_is_left_out_of_its_cluster_is_made_up_for() -> None:
     ended = held(CAPITALS[0], *WRITERS, *YEARS)
-    (prompt,) = OwnDemonstrations(count=3).show([CAPITALS[0][0]], asking(ended))
+    (prompt,) = OwnDemonstrations(count=3).build_prompts([CAPITALS[0][0]], ask_context(ended))
     assert len(shown(prompt)) == 3 and CAPITALS[0][0] not in shown(prompt)
 
 
 def test_a_question_gets_the_same_alone_as_among_others() -> None:
     asked = ["Who wrote Dracula?", "What is the capital of Oman?", "Is it a metal?", "refuse"]
     for choose in ("cluster", "nearest", "random"):
-        together = OwnDemonstrations(choose=choose).show(asked, asking())
+        together = OwnDemonstrations(choose=choose).build_prompts(asked, ask_context())
         assert [
-            OwnDemonstrations(choose=choose).show([one], asking())[0] for one in asked
+            OwnDemonstrations(choose=choose).build_prompts([one], ask_context())[0] for one in asked
         ] == together
-    assert OwnDemonstrations().show([], asking()) == []
+    assert OwnDemonstrations().build_prompts([], ask_context()) == []
 
 
 def test_what_cannot_be_read_is_not_chosen_and_may_be_asked() -> None:
     ended = held(*CAPITALS, ("Is refuse a word?", "yes"))
-    near, refused = OwnDemonstrations(count=3).show(
-        ["What is the capital of Oman?", "refuse"], asking(ended)
+    near, refused = OwnDemonstrations(count=3).build_prompts(
+        ["What is the capital of Oman?", "refuse"], ask_context(ended)
     )
     assert set(shown(near)) == set(shown(refused)) == questions(CAPITALS)
     lost = held(*[(f"Is refuse {i}?", "yes") for i in range(5)])
-    plain = judging().prompt("answer", question="Why?")
-    assert OwnDemonstrations().show(["Why?"], asking(lost)) == [plain]
+    plain = verify_context().prompt("answer", question="Why?")
+    assert OwnDemonstrations().build_prompts(["Why?"], ask_context(lost)) == [plain]
 
 
 def test_vectors_are_kept_until_the_pairs_or_the_adapter_are_others() -> None:
     backend = Seeing()
-    told, made = asking(POOL, backend), OwnDemonstrations(count=3)
-    made.show(["Why?"], told)
+    told, made = ask_context(POOL, backend), OwnDemonstrations(count=3)
+    made.build_prompts(["Why?"], told)
     first = backend.read
-    made.show(["Why?"], told)
+    made.build_prompts(["Why?"], told)
     assert backend.read - first == len(embedding.NEUTRAL) + 1
-    tuned = replace(told, past=replace(told.past, adapter=Adapter("a.gguf", "0" * 64)))
+    tuned = replace(told, history=replace(told.history, adapter=Adapter("a.gguf", "0" * 64)))
     before = backend.read
-    made.show(["Why?"], tuned)
+    made.build_prompts(["Why?"], tuned)
     assert backend.read - before == 2 * len(embedding.NEUTRAL) + 6 + 1
 
 
@@ -211,10 +219,10 @@ def test_clusters_of_fewer_rows_than_wanted() -> None:
 
 
 def test_until_there_are_enough_the_fixed_prompt_is_used() -> None:
-    fixed = judging().prompt("answer", question="Why?")
-    assert OwnDemonstrations(count=7).show(["Why?"], asking()) == [fixed]
-    assert OwnDemonstrations(count=5).show(["Why?"], asking(Round(1, ()))) == [fixed]
-    assert OwnDemonstrations(count=6).show(["Why?"], asking()) != [fixed]
+    fixed = verify_context().prompt("answer", question="Why?")
+    assert OwnDemonstrations(count=7).build_prompts(["Why?"], ask_context()) == [fixed]
+    assert OwnDemonstrations(count=5).build_prompts(["Why?"], ask_context(Round(1, ()))) == [fixed]
+    assert OwnDemonstrations(count=6).build_prompts(["Why?"], ask_context()) != [fixed]
 
 
 def test_beliefs_only_or_whatever_was_answered() -> None:
@@ -231,15 +239,19 @@ def test_beliefs_only_or_whatever_was_answered() -> None:
     )
 
     def chosen(**options: Any) -> set[str]:
-        return set(shown(OwnDemonstrations(count=1, **options).show(["Why?"], asking(ended))[0]))
+        return set(
+            shown(
+                OwnDemonstrations(count=1, **options).build_prompts(["Why?"], ask_context(ended))[0]
+            )
+        )
 
     def pool(**options: Any) -> set[str]:
         return set().union(*(chosen(choose="random", seed=seed, **options) for seed in range(30)))
 
     assert pool() == {"Sure?"}
     assert pool(only="all") == {"Sure?", "Doubtful?", "Untold?"}
-    assert pool(only="all", least=0.3) == {"Sure?", "Doubtful?"}
-    assert pool(only="all", least=0.5) == {"Sure?"}
+    assert pool(only="all", min_confidence=0.3) == {"Sure?", "Doubtful?"}
+    assert pool(only="all", min_confidence=0.5) == {"Sure?"}
 
 
 def stored(folder: Path, ended: Round = POOL) -> Path:
@@ -251,11 +263,11 @@ def stored(folder: Path, ended: Round = POOL) -> Path:
 
 def test_another_run_is_shown_from_the_first_question_on(tmp_path: Path) -> None:
     made = OwnDemonstrations(run=stored(tmp_path / "other", held(*CAPITALS)), count=5)
-    (prompt,) = made.show(["What is the capital of Oman?"], asking(Round(1, ())))
+    (prompt,) = made.build_prompts(["What is the capital of Oman?"], ask_context(Round(1, ())))
     assert set(shown(prompt)) == questions(CAPITALS), "fewer than five are used as they are"
     only = OwnDemonstrations(run=stored(tmp_path / "one", held(CAPITALS[0])))
-    fixed = judging().prompt("answer", question=CAPITALS[0][0])
-    assert only.show([CAPITALS[0][0]], asking(Round(1, ()))) == [fixed]
+    fixed = verify_context().prompt("answer", question=CAPITALS[0][0])
+    assert only.build_prompts([CAPITALS[0][0]], ask_context(Round(1, ()))) == [fixed]
 
 
 # --- how they are shown
@@ -265,8 +277,8 @@ def test_the_published_form() -> None:
     ended = Round(
         1, (*held(CAPITALS[0], why="Lima lies\nin Peru.").attempts, *held(CAPITALS[1]).attempts)
     )
-    (prompt,) = OwnDemonstrations(count=2, choose="nearest", explain=True).show(
-        ["Who wrote Emma?"], asking(ended)
+    (prompt,) = OwnDemonstrations(count=2, choose="nearest", explain=True).build_prompts(
+        ["Who wrote Emma?"], ask_context(ended)
     )
     answer = "The answer (just one entity) is Lima because Lima lies in Peru."
     peru = f"Question: {CAPITALS[0][0]}\n\n{answer}"
@@ -277,9 +289,9 @@ def test_the_published_form() -> None:
 
 @pytest.mark.parametrize("explain", [False, True])
 def test_a_chat_model_goes_on_with_its_own_turn(explain: bool) -> None:
-    told = asking(held(*CAPITALS, why="so it is"), Seeing(chat=True))
-    (prompt,) = OwnDemonstrations(count=2, explain=explain).show(["Who wrote Emma?"], told)
-    fixed = judging(Seeing(chat=True)).prompt("answer", question="?")
+    told = ask_context(held(*CAPITALS, why="so it is"), Seeing(chat=True))
+    (prompt,) = OwnDemonstrations(count=2, explain=explain).build_prompts(["Who wrote Emma?"], told)
+    fixed = verify_context(Seeing(chat=True)).prompt("answer", question="?")
     assert isinstance(prompt, tuple) and isinstance(fixed, tuple)
     assert [message.role for message in prompt] == ["user", "assistant"] and prompt[0] == fixed[0]
     assert shown(prompt) and whole(prompt).endswith("is" if explain else "Answer:")
@@ -288,13 +300,13 @@ def test_a_chat_model_goes_on_with_its_own_turn(explain: bool) -> None:
 
 def test_what_the_model_said_is_data() -> None:
     bad = "x {question}\n=== user\nAnswer: {demonstrations}"
-    (prompt,) = OwnDemonstrations(count=1).show(
-        ["Who {question}?"], asking(held((f"Is {bad}?", bad)))
+    (prompt,) = OwnDemonstrations(count=1).build_prompts(
+        ["Who {question}?"], ask_context(held((f"Is {bad}?", bad)))
     )
     assert whole(prompt).splitlines()[1] == "Answer: x {question} === user Answer: {demonstrations}"
     assert whole(prompt).endswith("\nQuestion: Who {question}?\nAnswer:")
-    (chat,) = OwnDemonstrations(count=1).show(
-        ["Who?"], asking(held((f"Is {bad}?", bad)), Seeing(chat=True))
+    (chat,) = OwnDemonstrations(count=1).build_prompts(
+        ["Who?"], ask_context(held((f"Is {bad}?", bad)), Seeing(chat=True))
     )
     assert [message.role for message in chat if isinstance(message, Message)] == [
         "user",
@@ -310,7 +322,7 @@ def test_a_pair_is_embedded_with_its_answer() -> None:
 
 
 def fails(what: type[Exception], match: str, **options: Any) -> None:
-    (component,) = selfloop_demonstrators()
+    (component,) = selfloop_few_shot()
     assert component.check is not None
     with pytest.raises(what, match=match):
         component.check(**options)
@@ -325,7 +337,7 @@ def test_a_run_that_is_not_there_or_has_nothing_to_show(tmp_path: Path) -> None:
         r"doubtful has no answer with a confidence of at least 0\.6",
         run=doubtful,
         only="all",
-        least=0.6,
+        min_confidence=0.6,
     )
     OwnDemonstrations(run=doubtful, only="all")
     fails(
@@ -354,7 +366,7 @@ def test_a_sentence_model_is_wanted_only_where_pairs_are_compared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(embedding, "find_spec", lambda name: None)
-    fails(MissingExtra, r"selfloop\[embeddings\]", embed="sentence_transformer")
+    fails(MissingExtraError, r"selfloop\[embeddings\]", embed="sentence_transformer")
     OwnDemonstrations(embed="sentence_transformer", choose="random")
 
 
@@ -374,7 +386,7 @@ detectors: [agreement]
 observers: []
 rounds: 1
 """
-OWN = "demonstrations: {kind: own_demonstrations, run: runs/pool, count: 3}\n"
+OWN = "few_shot: {kind: own_demonstrations, run: runs/pool, count: 3}\n"
 
 
 @pytest.fixture
@@ -398,9 +410,7 @@ def home(write: Write) -> Path:
 
 def test_a_run_shows_the_beliefs_of_another(home: Path, selfloop: Selfloop, query: Query) -> None:
     (home / "more").mkdir()
-    said = selfloop(
-        "run", home / "own.yaml", "--runs", home / "more", "--set", "demonstrations.count=6"
-    )
+    said = selfloop("run", home / "own.yaml", "--runs", home / "more", "--set", "few_shot.count=6")
     assert said.code == 0, said.text
     found = query(home / "more" / "own", "SELECT answer, decision FROM attempts ORDER BY position")
     assert found == [("shown Lima", "belief"), ("own", "belief")]
@@ -430,7 +440,7 @@ def test_a_run_shows_what_it_found_true_itself(
 ) -> None:
     """The fixed prompt in the first round, the run's own belief in the second."""
     (home / "asked.jsonl").write_text('{"question": "Is it Ada?"}\n{"question": "Is it Bob?"}\n')
-    own = "demonstrations={kind: own_demonstrations, count: 1}"
+    own = "few_shot={kind: own_demonstrations, count: 1}"
     how = ("--set", own, "--set", "rounds=2", "--set", "ask.questions=1")
     said = selfloop("run", home / "plain.yaml", "--runs", home / "more", *how)
     assert said.code == 0, said.text
@@ -439,7 +449,7 @@ def test_a_run_shows_what_it_found_true_itself(
 
 
 def test_ask_and_eval_with_the_beliefs_of_a_run(home: Path, selfloop: Selfloop) -> None:
-    own = f"demonstrations={{kind: own_demonstrations, run: '{home / 'runs' / 'pool'}', count: 6}}"
+    own = f"few_shot={{kind: own_demonstrations, run: '{home / 'runs' / 'pool'}', count: 6}}"
     (one,) = json.loads(selfloop("ask", home / "plain.yaml", PEOPLE, "--json", "--set", own).out)
     assert (one["answer"], one["samples"]) == ("shown Lima", {"shown Lima": 2})
     assert (
@@ -457,10 +467,10 @@ def test_ask_and_eval_with_the_beliefs_of_a_run(home: Path, selfloop: Selfloop) 
 
 
 def test_mistakes_are_said_before_anything_is_asked(home: Path, selfloop: Selfloop) -> None:
-    said = selfloop("run", home / "own.yaml", "--set", "demonstrations.run=runs/none")
+    said = selfloop("run", home / "own.yaml", "--set", "few_shot.run=runs/none")
     assert said.code == 5 and f"no run in {home / 'runs' / 'none'}" in said.err
-    said = selfloop("check", home / "own.yaml", "--set", "demonstrations.choose=farthest")
-    assert said.code == 2 and "demonstrations.choose" in said.err
-    said = selfloop("check", home / "own.yaml", "--set", "demonstrations.least=1")
+    said = selfloop("check", home / "own.yaml", "--set", "few_shot.choose=farthest")
+    assert said.code == 2 and "few_shot.choose" in said.err
+    said = selfloop("check", home / "own.yaml", "--set", "few_shot.min_confidence=1")
     assert said.code == 2 and "has no belief with a confidence of at least 1" in said.err
     assert selfloop("check", home / "own.yaml").code == 0

@@ -26,7 +26,7 @@ from sklearn.tree import DecisionTreeRegressor
 
 from selfloop import Claim, Completion, Question
 from selfloop.errors import RecipeError, RequestError
-from selfloop.testing import ScriptedBackend, judging
+from selfloop.testing import ScriptedBackend, verify_context
 
 QUESTION = Question("What is the capital of Egypt?", "test")
 NAN, INF = float("nan"), float("inf")
@@ -78,11 +78,11 @@ def claim(number: int, answer: str = "yes") -> Claim:
 @pytest.mark.parametrize("build", [QuestionProbe, AnswerProbe, EntropyProbe])
 def test_a_probe_finds_what_the_states_hold(build: type[Probe], tmp_path: Path) -> None:
     claims, backend = [claim(i) for i in range(400)], Knows()
-    verdicts = build(folder=tmp_path, ridge=10.0).verify(claims, judging(backend))
+    verdicts = build(folder=tmp_path, ridge=10.0).verify(claims, verify_context(backend))
     given = [v.confidence for v in verdicts]
     assert np.corrcoef(given, [chance(i) for i in range(400)])[0, 1] > 0.7
     assert backend.read == 400
-    more = build(folder=tmp_path).verify([claim(500), claims[7]], judging(backend))
+    more = build(folder=tmp_path).verify([claim(500), claims[7]], verify_context(backend))
     assert more[1] == verdicts[7], "what was fitted stays with the run"
     assert more[0].confidence is not None
 
@@ -93,12 +93,12 @@ def test_a_claim_is_not_judged_by_what_it_taught(tmp_path: Path) -> None:
     first = AnswerProbe(folder=tmp_path / "a", ridge=1.0)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    told = first.verify(claims, judging(Knows()))
+    told = first.verify(claims, verify_context(Knows()))
     turned = Claim(
         claims[0].question, claims[0].answer, tuple(said("no", -1.0, sample=k) for k in range(8))
     )
     other = AnswerProbe(folder=tmp_path / "b", ridge=1.0).verify(
-        [turned, *claims[1:]], judging(Knows())
+        [turned, *claims[1:]], verify_context(Knows())
     )
     same = [a == b for a, b in zip(told, other, strict=True)]
     own = [_fold(c.question) == _fold(claims[0].question) for c in claims]
@@ -115,7 +115,9 @@ def test_labels_take_it_on(tmp_path: Path) -> None:
     ]
     labels.write_text("\n".join(map(json.dumps, rows)))
     claims = [claim(i) for i in range(200)]
-    found = AnswerProbe(folder=tmp_path, ridge=1.0, labels=labels).verify(claims, judging(Knows()))
+    found = AnswerProbe(folder=tmp_path, ridge=1.0, labels=labels).verify(
+        claims, verify_context(Knows())
+    )
     assert np.corrcoef([v.confidence for v in found], [chance(i) for i in range(200)])[0, 1] < -0.7
 
 
@@ -146,21 +148,21 @@ def test_the_best_split_is_that_of_a_tree() -> None:
 
 def test_what_cannot_be_probed(tmp_path: Path) -> None:
     some = [claim(999), claim(3, ""), claim(4, "I don't know"), claim(5)]
-    verdicts = AnswerProbe(folder=tmp_path).verify(some, judging(Knows()))
+    verdicts = AnswerProbe(folder=tmp_path).verify(some, verify_context(Knows()))
     assert [v.confidence for v in verdicts] == [None] * 4
     assert (
         "too long" in verdicts[0].reason
         and "declines" in verdicts[1].reason
         and "fewer than 200" in verdicts[3].reason
     )
-    AnswerProbe(folder=tmp_path).verify([claim(i) for i in range(200)], judging(Knows()))
-    (other,) = AnswerProbe(folder=tmp_path).verify([claim(5)], judging(Knows(width=4)))
+    AnswerProbe(folder=tmp_path).verify([claim(i) for i in range(200)], verify_context(Knows()))
+    (other,) = AnswerProbe(folder=tmp_path).verify([claim(5)], verify_context(Knows(width=4)))
     assert (other.confidence, other.reason) == (None, "the probe was fitted on another model")
 
 
 def test_a_single_class_is_learnt_as_such(tmp_path: Path) -> None:
     same = [Claim(c.question, c.answer, (said("yes", -1.0),) * 4) for c in map(claim, range(200))]
-    verdicts = AnswerProbe(folder=tmp_path).verify(same, judging(Knows()))
+    verdicts = AnswerProbe(folder=tmp_path).verify(same, verify_context(Knows()))
     assert all(v.confidence is not None and v.confidence > 0.9 for v in verdicts)
 
 
@@ -196,7 +198,7 @@ def test_rauq_by_hand() -> None:
     c.append(0.2 * 0.8 + 0.8 * 0.5 * c[0])
     c.append(0.2 * 0.4 + 0.8 * 0.25 * c[1])
     (verdict,) = Rauq().verify(
-        [Claim(QUESTION, said("Cairo", *map(math.log, p)))], judging(Attends(attention))
+        [Claim(QUESTION, said("Cairo", *map(math.log, p)))], verify_context(Attends(attention))
     )
     assert verdict.confidence == pytest.approx(math.prod(c) ** (1 / 3), rel=1e-6)
 
@@ -213,7 +215,7 @@ def test_rauq_is_the_worst_of_the_middle_layers() -> None:
             logged += math.log(c)
         doubts.append(-logged / 5)
     (verdict,) = Rauq(alpha=0.3).verify(
-        [Claim(QUESTION, said("Cairo", *logs))], judging(Attends(attention))
+        [Claim(QUESTION, said("Cairo", *logs))], verify_context(Attends(attention))
     )
     assert verdict.confidence == pytest.approx(math.exp(-max(doubts)), rel=1e-6)
 
@@ -233,7 +235,7 @@ def test_rauq_is_the_worst_of_the_middle_layers() -> None:
 )
 def test_rauq_at_the_edges(logprobs: tuple[float, ...], attention: Any, confidence: Any) -> None:
     (verdict,) = Rauq().verify(
-        [Claim(QUESTION, said("Cairo", *logprobs))], judging(Attends(attention))
+        [Claim(QUESTION, said("Cairo", *logprobs))], verify_context(Attends(attention))
     )
     assert verdict.confidence == (
         confidence if confidence is None else pytest.approx(confidence, abs=1e-3)
@@ -272,7 +274,7 @@ class Other(ScriptedBackend):
     ],
 )
 def test_prompt_stability(answer: str, others: list[Any], confidence: float | None) -> None:
-    told = judging(Other(others), stability()[0].prompts)
+    told = verify_context(Other(others), stability()[0].prompts)
     (verdict,) = PromptStability().verify([Claim(QUESTION, Completion(answer))], told)
     assert verdict.confidence == (None if confidence is None else pytest.approx(confidence))
     assert verdict.reason
@@ -282,7 +284,7 @@ def test_prompt_stability(answer: str, others: list[Any], confidence: float | No
 def test_the_other_prompts_ask_the_same_question(chat: bool) -> None:
     backend = Other(["Cairo"] * 3, chat=chat)
     PromptStability().verify(
-        [Claim(QUESTION, Completion("Cairo"))], judging(backend, stability()[0].prompts)
+        [Claim(QUESTION, Completion("Cairo"))], verify_context(backend, stability()[0].prompts)
     )
     texts = [request.prompt[-1].content if chat else request.prompt for request in backend.asked]
     assert len(set(texts)) == 3

@@ -11,13 +11,13 @@ from selfloop_plugins.sources import file as question_file
 from selfloop_plugins.sources.file import QuestionFile
 
 from selfloop.errors import RecipeError
-from selfloop.testing import asking, past_of
+from selfloop.testing import ask_context, history_of
 
 
 def told(n: int, asked: list[str] | None = None) -> Any:
     from dataclasses import replace
 
-    return replace(asking(), n=n, past=past_of(asked or []))
+    return replace(ask_context(), n=n, history=history_of(asked or []))
 
 
 def large(path: Path) -> Path:

@@ -135,14 +135,14 @@ def test_a_tune_is_drawn_from_what_it_left(write: Write, selfloop: Selfloop) -> 
     with (run / "events.jsonl").open("a") as file:
         for done, loss in ((1, 2.0), (2, 1.5), (2, 1.25)):
             event = {
-                "event": "BatchLearnt",
+                "event": "TrainingStep",
                 "time": "2026-11-27T00:00:00+00:00",
                 "round": 2,
                 "done": done,
                 "of": 2,
             }
             file.write(json.dumps(event | {"loss": loss}) + "\n")
-        file.write('{"event": "BatchLearnt", "time": "2026-1')  # what a kill leaves
+        file.write('{"event": "TrainingStep", "time": "2026-1')  # what a kill leaves
     (tune,) = read_summary(run).tunes
     report = GateReport(base, tuned, "<b>too little</b>", 40, 10, (0.9,))
     assert tune == TuneSummary(2, ((1, 2.0), (2, 1.25)), report)

@@ -26,7 +26,7 @@ from selfloop_plugins.detectors.selfcheck import SelfCheckNgram, SelfCheckPrompt
 from selfloop import Claim, Completion, Question, Verdict
 from selfloop.errors import RequestError
 from selfloop.records import Continuation
-from selfloop.testing import ScriptedBackend, judging
+from selfloop.testing import ScriptedBackend, verify_context
 
 QUESTION = Question("What is the capital of Egypt?", "test")
 LN = math.log
@@ -69,7 +69,7 @@ def text_of(prompt: Any) -> str:
 
 
 def judge(detector: Any, claim: Claim, backend: Any = None) -> Verdict:
-    (verdict,) = detector.verify([claim], judging(backend, PROMPTS))
+    (verdict,) = detector.verify([claim], verify_context(backend, PROMPTS))
     assert isinstance(verdict, Verdict)
     assert verdict.reason
     assert verdict.confidence is None or 0 <= verdict.confidence <= 1
@@ -170,7 +170,7 @@ def test_sigmoid(odds: float) -> None:
 
 
 def test_a_seed_depends_on_the_question_and_the_detector() -> None:
-    told = judging()
+    told = verify_context()
     other = claim("Cairo", question=Question("Where is Giza?", "test"))
     assert (
         claim_seed(claim("Cairo"), told)
@@ -453,7 +453,7 @@ def test_a_question_that_names_its_answer_may_be_reworded_so() -> None:
 def test_paraphrase_by_hand() -> None:
     given = [claim("Cairo"), claim("Giza"), claim("I don't know"), claim("")]
     backend = rewording("Which city is it?", "What city is it?", answers=["the Cairo!"])
-    verdicts = Paraphrase(rewordings=2).verify(given, judging(backend, PROMPTS))
+    verdicts = Paraphrase(rewordings=2).verify(given, verify_context(backend, PROMPTS))
     assert [verdict.confidence for verdict in verdicts] == [1.0, 0.0, None, None]
     assert verdicts[0].reason == "same answer to 2 of 2 rewordings"
     assert len(backend.requests) == 2
@@ -529,7 +529,7 @@ def test_reverse_question_by_overlap() -> None:
 
 def test_reverse_question_by_overlap_abstains() -> None:
     vague = claim("Ada", question=Question("Who was it?", "test"))
-    told = judging(Reader(), PROMPTS)
+    told = verify_context(Reader(), PROMPTS)
     verdicts = reverse_question(by="overlap").verify(
         [vague, claim("I don't know"), claim("")], told
     )
@@ -572,7 +572,9 @@ def test_eigenscore_of_a_claim() -> None:
     tokens = replace(given.samples[0], tokens=(4, 5))
     judge(EigenScore(), replace(given, samples=(tokens, given.samples[1])), backend)
     assert [pair.text for pair in backend.asked[0]] == [(4, 5), "Giza"]
-    assert text_of(backend.asked[0][0].prompt) == judging().prompt("answer", question=QUESTION.text)
+    assert text_of(backend.asked[0][0].prompt) == verify_context().prompt(
+        "answer", question=QUESTION.text
+    )
 
 
 def test_states_that_lie_apart_are_less_sure() -> None:
@@ -658,7 +660,7 @@ def test_long_answers_are_quick(detector: Any) -> None:
 def test_what_the_model_wrote_is_data(detector: Any, chat: bool) -> None:
     """No text begins a line of a prompt, or is filled in again."""
     backend = rewording("Is it\rthis?\x0b{answer}\u2028?", chat=chat)
-    told, shown = judging(backend, PROMPTS), list[str]()
+    told, shown = verify_context(backend, PROMPTS), list[str]()
 
     def prompt(name: str, **values: str) -> Any:
         made, plain = told.prompt(name, **values), told.prompt(name, **dict.fromkeys(values, "x"))

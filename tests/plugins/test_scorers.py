@@ -14,10 +14,10 @@ from selfloop_plugins.scorers.balance import Balance
 from selfloop_plugins.scorers.novelty import Novelty
 from selfloop_plugins.scorers.well_formed import WellFormed
 
-from selfloop import Asking, Attempt, Outcome, Past, Question, Round
+from selfloop import AskContext, Attempt, History, Outcome, Question, Round
 from selfloop.api.summary import drop_reasons
 from selfloop.cli.summary import dropped_line
-from selfloop.testing import asking, past_of
+from selfloop.testing import ask_context, history_of
 from selfloop.text.english.forms import opening_form
 from selfloop.text.english.likeness import likeness, sketch
 
@@ -212,7 +212,7 @@ What does the speaker mean by freedom?
 
 
 def well_formed(text: str, **options: int) -> tuple[float, str]:
-    (score,) = WellFormed(**options).score([Question(text, "test")], asking())
+    (score,) = WellFormed(**options).score([Question(text, "test")], ask_context())
     return score.value, score.reason
 
 
@@ -287,7 +287,8 @@ def novelty(
     texts: list[str], asked: tuple[str, ...] = (), dropped: tuple[str, ...] = (), **options: Any
 ) -> list[float]:
     scores = Novelty(**options).score(
-        [Question(text, "test") for text in texts], replace(asking(), past=past_of(asked, dropped))
+        [Question(text, "test") for text in texts],
+        replace(ask_context(), history=history_of(asked, dropped)),
     )
     return [round(score.value, 2) for score in scores]
 
@@ -364,7 +365,7 @@ def test_what_was_dropped_is_a_repeat_unless_there_was_no_room() -> None:
     assert novelty(
         ["what is the capital of Egypt?", "What is the capital of Peru?"], dropped=(EGYPT,)
     ) == [0.0, 1.0]
-    full = Past(
+    full = History(
         1,
         (
             Outcome(
@@ -375,14 +376,14 @@ def test_what_was_dropped_is_a_repeat_unless_there_was_no_room() -> None:
             ),
         ),
     )
-    (score,) = Novelty().score([Question(EGYPT, "test")], replace(asking(), past=full))
+    (score,) = Novelty().score([Question(EGYPT, "test")], replace(ask_context(), history=full))
     assert score.value == 1.0
 
 
 def test_a_variant_is_not_near_what_it_is_a_variant_of() -> None:
     longest = "What is the longest river in the whole of Africa?"
     again = "Which river is the longest in the whole of Africa?"
-    past = replace(asking(), past=past_of([longest]))
+    history = replace(ask_context(), history=history_of([longest]))
     linked = Question(again, "test", variant="reworded", variant_of=longest)
     sibling = Question(
         "The longest river in the whole of Africa is which?",
@@ -391,8 +392,8 @@ def test_a_variant_is_not_near_what_it_is_a_variant_of() -> None:
         variant_of=longest,
     )
     same = Question(longest.lower(), "test", variant="reworded", variant_of=longest)
-    assert [s.value for s in Novelty().score([Question(again, "test")], past)] == [0.0]
-    assert [s.value for s in Novelty().score([linked, sibling, same], past)] == [1.0, 1.0, 0.0]
+    assert [s.value for s in Novelty().score([Question(again, "test")], history)] == [0.0]
+    assert [s.value for s in Novelty().score([linked, sibling, same], history)] == [1.0, 1.0, 0.0]
 
 
 def test_what_the_scorer_keeps_between_calls_changes_nothing() -> None:
@@ -404,7 +405,7 @@ def test_what_the_scorer_keeps_between_calls_changes_nothing() -> None:
     ]
     kept = Novelty()
     for asked in (texts[:9], texts[:12], texts[:3], [*texts[5:9], *texts[:2]], []):
-        told = replace(asking(), past=past_of(asked))
+        told = replace(ask_context(), history=history_of(asked))
         questions = [Question(text, "test") for text in texts]
         assert kept.score(questions, told) == Novelty().score(questions, told)
 
@@ -412,7 +413,7 @@ def test_what_the_scorer_keeps_between_calls_changes_nothing() -> None:
 @pytest.mark.slow
 def test_many_questions_are_quick() -> None:
     asked = [f"What is the capital of {i % 7}-{i}-land?" for i in range(4000)]
-    scorer, told = Novelty(), replace(asking(), past=past_of(asked))
+    scorer, told = Novelty(), replace(ask_context(), history=history_of(asked))
     scorer.score([], told)
     start = time.process_time()
     scores = scorer.score(
@@ -451,7 +452,7 @@ def test_embeddings_give_the_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("selfloop_plugins._shared.embedding.embed", embed, raising=False)
     scorer = Novelty(by="embeddings")
-    told = replace(asking(), past=past_of(["aaaa", "bbbb"]))
+    told = replace(ask_context(), history=history_of(["aaaa", "bbbb"]))
     found = scorer.score([Question(text, "test") for text in ("ab", "aa", "b", "ccc")], told)
     assert [round(score.value, 2) for score in found] == [0.29, 0.0, 0.0, 1.0]
     assert found[0].reason == "like 'aaaa' (cosine 0.71)" and found[3].reason == ""
@@ -465,7 +466,7 @@ def test_embeddings_give_the_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_reason_names_the_nearest() -> None:
-    (score,) = Novelty().score([Question(EGYPT, "test")], asking(asked=["Who was it?", EGYPT]))
+    (score,) = Novelty().score([Question(EGYPT, "test")], ask_context(asked=["Who was it?", EGYPT]))
     assert score.reason == "like 'What is the capital of Egypt?'"
 
 
@@ -547,7 +548,7 @@ What is the role of the liver?
 
 
 def answerable(text: str) -> tuple[float, str]:
-    (score,) = Answerable().score([Question(text, "test")], asking())
+    (score,) = Answerable().score([Question(text, "test")], ask_context())
     return score.value, score.reason
 
 
@@ -573,9 +574,11 @@ def test_answerable_takes_any_text(text: str) -> None:
 
 
 def balance(
-    texts: list[str], asking: Asking, topic: str = "", **options: Any
+    texts: list[str], ask_context: AskContext, topic: str = "", **options: Any
 ) -> list[tuple[float, str]]:
-    scores = Balance(**options).score([Question(text, "test", topic) for text in texts], asking)
+    scores = Balance(**options).score(
+        [Question(text, "test", topic) for text in texts], ask_context
+    )
     return [(score.value, score.reason) for score in scores]
 
 
@@ -596,20 +599,20 @@ def test_forms(text: str, its: str) -> None:
 
 def test_a_form_has_its_share_of_what_the_round_wants() -> None:
     texts = [f"Who wrote {name}?" for name in ("Ada", "Bel", "Cid", "Dora", "Eva", "Finn")]
-    told = replace(asking(), n=10)
+    told = replace(ask_context(), n=10)
     assert [v for v, _ in balance([*texts, "Where was Ada born?"], told)] == [1, 1, 1, 1, 0, 0, 1]
     assert balance(texts, told)[-1] == (0.0, "form 'who wrote' has its share (4)")
-    assert [v for v, _ in balance(texts, told, least=1)] == [1, 1, 0, 0, 0, 0]
+    assert [v for v, _ in balance(texts, told, min_questions=1)] == [1, 1, 0, 0, 0, 0]
     assert [v for v, _ in balance(texts, replace(told, n=50))] == [1] * 6
     assert [v for v, _ in balance(texts, told, form_share=1.0)] == [1] * 6
 
 
 def test_what_the_round_has_counts_and_earlier_rounds_do_not() -> None:
-    def told(number: int, decision: Any = "undecided") -> Asking:
+    def told(number: int, decision: Any = "undecided") -> AskContext:
         done = tuple(
             Outcome(Question(f"Who wrote {c}?", "x"), decision, round=number) for c in "ABC"
         )
-        return replace(asking(), n=7, round=2, past=Past(1, done))
+        return replace(ask_context(), n=7, round=2, history=History(1, done))
 
     texts = ["Who wrote Ada?", "Who wrote Bel?"]
     assert [v for v, _ in balance(texts, told(2))] == [1, 0]
@@ -625,9 +628,11 @@ def test_a_topic_has_its_share_and_no_topic_is_none() -> None:
         "How old is Dora?",
         "Which sea is deep?",
     ]
-    assert [v for v, _ in balance(texts, asking(), topic="Rivers")] == [1, 1, 1, 1, 0]
-    assert balance(texts, asking(), topic="Rivers")[-1][1] == "topic 'rivers' has its share (4)"
-    assert [v for v, _ in balance(texts, asking())] == [1] * 5
+    assert [v for v, _ in balance(texts, ask_context(), topic="Rivers")] == [1, 1, 1, 1, 0]
+    assert (
+        balance(texts, ask_context(), topic="Rivers")[-1][1] == "topic 'rivers' has its share (4)"
+    )
+    assert [v for v, _ in balance(texts, ask_context())] == [1] * 5
 
 
 @pytest.mark.parametrize(

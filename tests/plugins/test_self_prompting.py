@@ -12,10 +12,10 @@ from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.sources import _recogniser, self_prompting
 from selfloop_plugins.sources.self_prompting import SelfPrompting, shares, singular
 
-from selfloop import Asking, Completion, Outcome, Past, Question, Request
-from selfloop.errors import MissingExtra, RecipeError, RequestError
+from selfloop import AskContext, Completion, History, Outcome, Question, Request
+from selfloop.errors import MissingExtraError, RecipeError, RequestError
 from selfloop.testing import ScriptedBackend
-from selfloop.testing import asking as told
+from selfloop.testing import ask_context as told
 from selfloop.text.english.entities import named_spans, possible_answers
 from selfloop.text.english.sentences import whole_sentences
 
@@ -54,19 +54,23 @@ class Heard(ScriptedBackend):
         return super().generate(requests)
 
 
-def asking(
-    backend: ScriptedBackend | None = None, *, n: int = 6, past: Past | None = None, seed: int = 1
-) -> Asking:
+def ask_context(
+    backend: ScriptedBackend | None = None,
+    *,
+    n: int = 6,
+    history: History | None = None,
+    seed: int = 1,
+) -> AskContext:
     made = replace(told(backend or Heard(), prompts=PROMPTS), n=n, seed=seed)
-    return replace(made, past=past or Past())
+    return replace(made, history=history or History())
 
 
 def source(**options: Any) -> SelfPrompting:
     return SelfPrompting(**{"topics": ("rivers",), "yields": 2.0, **options})
 
 
-def after(questions: Sequence[Question]) -> Past:
-    return Past(1, tuple(Outcome(question, "belief", round=1) for question in questions))
+def after(questions: Sequence[Question]) -> History:
+    return History(1, tuple(Outcome(question, "belief", round=1) for question in questions))
 
 
 # --- the whole way
@@ -74,7 +78,7 @@ def after(questions: Sequence[Question]) -> Past:
 
 def test_pipeline_keeps_what_the_passage_answers() -> None:
     backend = Heard()
-    questions, counts = source().pipeline(asking(backend, n=4))
+    questions, counts = source().pipeline(ask_context(backend, n=4))
     assert {(q.text, q.answer, q.via) for q in questions} == {
         (f"When was {name} built?", "1902", name) for name in ("Nile", "Amazon")
     } | {(f"Near which town is {name}?", "Oslo Town", name) for name in ("Nile", "Amazon")}
@@ -92,7 +96,7 @@ def test_pipeline_keeps_what_the_passage_answers() -> None:
 
 
 def test_explanation_is_rewritten_only_where_it_still_holds_the_answer() -> None:
-    told_by = {q.text: q.explanation for q in source().ask(asking(n=40))}
+    told_by = {q.text: q.explanation for q in source().ask(ask_context(n=40))}
     years = {text for question, text in told_by.items() if question.startswith("When")}
     towns = {text for question, text in told_by.items() if question.startswith("Near")}
     assert all(text.endswith("was built in 1902 by Ada Byron.") for text in years), (
@@ -103,15 +107,15 @@ def test_explanation_is_rewritten_only_where_it_still_holds_the_answer() -> None
 
 
 def test_mismatch_may_take_the_passages_answer() -> None:
-    found = {q.text: q.answer for q in source(mismatch="replace").ask(asking(n=2))}
+    found = {q.text: q.answer for q in source(mismatch="replace").ask(ask_context(n=2))}
     assert found["Who built Nile?"] == "Byron"
     long = {**WORLD, CHECK % "Who": ["Ada Byron of the house that stands near Oslo Town"]}
     assert "Who built Nile?" not in {
-        q.text for q in source(mismatch="replace").ask(asking(Heard(long), n=2))
+        q.text for q in source(mismatch="replace").ask(ask_context(Heard(long), n=2))
     }
     elsewhere = {**WORLD, CHECK % "Who": ["Zeus"]}
     assert "Who built Nile?" not in {
-        q.text for q in source(mismatch="replace").ask(asking(Heard(elsewhere), n=2))
+        q.text for q in source(mismatch="replace").ask(ask_context(Heard(elsewhere), n=2))
     }
 
 
@@ -120,7 +124,7 @@ def test_of_the_same_question_the_answer_that_holds_stays() -> None:
     backend = Heard(
         {k: v for k, v in script.items() if k not in {QUESTION % "Ada Byron", QUESTION % "1902"}}
     )
-    questions, counts = source().pipeline(asking(backend, n=2))
+    questions, counts = source().pipeline(ask_context(backend, n=2))
     assert {(q.text, q.answer) for q in questions} == {
         ("Who built Nile?", "1902"),
         ("Near which town is Nile?", "Oslo Town"),
@@ -130,12 +134,12 @@ def test_of_the_same_question_the_answer_that_holds_stays() -> None:
 
 
 def test_the_model_may_answer_itself() -> None:
-    assert {q.answer for q in source(judge="own").ask(asking())} == {""}
+    assert {q.answer for q in source(judge="own").ask(ask_context())} == {""}
 
 
 def test_published_settings() -> None:
     backend = Heard()
-    source().ask(asking(backend))
+    source().ask(ask_context(backend))
     listing, passage, named, question, check, explain = (call[0].sampling for call in backend.calls)
     assert (listing.temperature, passage.temperature, passage.max_tokens) == (1, 0.4, 256)
     assert (named.temperature, question.temperature, check.temperature, explain.temperature) == (
@@ -151,7 +155,7 @@ def test_published_settings() -> None:
 
 def test_chat_models_get_turns() -> None:
     backend = Heard(chat=True)
-    assert source().ask(asking(backend))
+    assert source().ask(ask_context(backend))
     passage = backend.calls[1][0]
     assert passage.prompt[-1].role == "user"  # type: ignore[union-attr]
     assert all(request.open_turn for i in (0, 2, 3, 4, 5) for request in backend.calls[i]), (
@@ -161,21 +165,23 @@ def test_chat_models_get_turns() -> None:
 
 def test_the_same_is_asked_again_after_a_kill() -> None:
     first, again = Heard(), Heard()
-    assert source().ask(asking(first, n=9)) == source().ask(asking(again, n=9))
+    assert source().ask(ask_context(first, n=9)) == source().ask(ask_context(again, n=9))
     assert first.calls == again.calls
     other = Heard()
-    source().ask(asking(other, n=9, seed=2))
+    source().ask(ask_context(other, n=9, seed=2))
     assert other.calls != first.calls
 
 
 def test_no_entity_or_question_comes_twice_in_a_run() -> None:
-    first = source().ask(asking(n=4))
-    second = source().ask(asking(n=4, past=after(first)))
+    first = source().ask(ask_context(n=4))
+    second = source().ask(ask_context(n=4, history=after(first)))
     assert {q.via for q in first} == {"Nile", "Amazon"}
     assert {q.via for q in second} == {"Danube", "Rhine"}  # Sicily is in the prompt
-    assert source().ask(asking(n=4, past=after([*first, *second]))) == []
-    dropped = Past(1, (Outcome(Question("when was nile built", "other"), "dropped", round=1),))
-    assert "When was Nile built?" not in {q.text for q in source().ask(asking(n=2, past=dropped))}
+    assert source().ask(ask_context(n=4, history=after([*first, *second]))) == []
+    dropped = History(1, (Outcome(Question("when was nile built", "other"), "dropped", round=1),))
+    assert "When was Nile built?" not in {
+        q.text for q in source().ask(ask_context(n=2, history=dropped))
+    }
 
 
 # --- topics and quotas
@@ -206,7 +212,7 @@ def test_shares(count: int, uses: dict[str, int], given: dict[str, int]) -> None
 def test_a_topic_without_entities_leaves_its_share_to_others() -> None:
     script = {r"List some rivers, separated by '\|':$": [""], **WORLD}
     backend = Heard(script)
-    _, counts = source(topics=("rivers: 90", "lakes: 10")).pipeline(asking(backend, n=6))
+    _, counts = source(topics=("rivers: 90", "lakes: 10")).pipeline(ask_context(backend, n=6))
     assert counts["entities"] == 3
 
 
@@ -217,7 +223,7 @@ def test_a_topic_without_entities_leaves_its_share_to_others() -> None:
 def test_poor_lists_end(reply: str) -> None:
     backend = Heard({LIST: [reply], **{k: v for k, v in WORLD.items() if k != LIST}})
     topics = ("rivers", "lakes", "seas")
-    _, counts = source(topics=topics).pipeline(asking(backend, n=50))
+    _, counts = source(topics=topics).pipeline(ask_context(backend, n=50))
     assert counts["entities"] <= 1
     assert len(backend.calls) < 15
 
@@ -226,10 +232,12 @@ def test_poor_lists_end(reply: str) -> None:
     "reply", ["", "?", "no question", "\x00\x1b[2J", "|" * 99, '"' * 99, "{0}{passage}"]
 )
 def test_nonsense_is_no_question(reply: str) -> None:
-    assert source().ask(asking(Heard({LIST: WORLD[LIST], "": [reply]}))) == []
+    assert source().ask(ask_context(Heard({LIST: WORLD[LIST], "": [reply]}))) == []
     keep = {LIST, PASSAGE, NAMED}
     assert (
-        source().ask(asking(Heard({**{k: v for k, v in WORLD.items() if k in keep}, "": [reply]})))
+        source().ask(
+            ask_context(Heard({**{k: v for k, v in WORLD.items() if k in keep}, "": [reply]}))
+        )
         == []
     )
 
@@ -268,7 +276,7 @@ def test_topics_in_other_scripts() -> None:
         r"Short Answer[^\n]*:$": ["367キロ"],
         "": [""],
     }
-    (question,) = source(topics=("川",)).ask(asking(Heard(script), n=2))
+    (question,) = source(topics=("川",)).ask(ask_context(Heard(script), n=2))
     assert (question.answer, question.explanation) == ("367キロ", "長さは367キロです。")
 
 
@@ -301,7 +309,7 @@ def test_spacy_is_asked_for_before_a_model_loads(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(
         _recogniser.importlib.util, "find_spec", lambda name: name if name in there else None
     )
-    with pytest.raises(MissingExtra, match=r"pip install 'selfloop\[spacy\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'selfloop\[spacy\]'"):
         check(ner="spacy")
     there.add("spacy")
     with pytest.raises(RecipeError, match="spacy download en_core_web_sm"):
@@ -311,7 +319,7 @@ def test_spacy_is_asked_for_before_a_model_loads(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "spacy", SimpleNamespace(load=lambda name: lambda text: found))
     _recogniser._spacy.cache_clear()
     backend = Heard({**WORLD, NAMED: ["None"]})
-    _, counts = source(ner="spacy").pipeline(asking(backend, n=2))
+    _, counts = source(ner="spacy").pipeline(ask_context(backend, n=2))
     _recogniser._spacy.cache_clear()
     assert counts["answers"] == 2  # what spaCy found, and what the passage is about
 
@@ -330,7 +338,7 @@ def test_what_the_backend_refuses_is_left_out() -> None:
                 )
                 yield index, RequestError("too long") if refused else result
 
-    assert {q.via for q in source().ask(asking(Refuses(), n=4))} == {"Amazon"}
+    assert {q.via for q in source().ask(ask_context(Refuses(), n=4))} == {"Amazon"}
 
 
 def test_a_refused_explanation_is_the_sentence_itself() -> None:
@@ -345,7 +353,7 @@ def test_a_refused_explanation_is_the_sentence_itself() -> None:
                 )
                 yield index, RequestError("too long") if late else result
 
-    found = source().ask(asking(Refuses(), n=2))
+    found = source().ask(ask_context(Refuses(), n=2))
     assert {q.explanation for q in found} == {
         "Nile was built in 1902 by Ada Byron.",
         "It is near Oslo Town.",
@@ -354,7 +362,7 @@ def test_a_refused_explanation_is_the_sentence_itself() -> None:
 
 def test_where_all_is_refused_it_says_why() -> None:
     with pytest.raises(RequestError, match="context of 20"):
-        source().ask(asking(Heard(context=20)))
+        source().ask(ask_context(Heard(context=20)))
 
 
 # --- entities of a text

@@ -11,10 +11,10 @@ from selfloop_plugins.sources import blank_slate, topics
 from selfloop_plugins.sources import file as question_file
 from selfloop_plugins.sources._writing import first_question, generate_texts
 
-from selfloop import Asking, Message, Outcome, Past, Question, Request, Sampling
+from selfloop import AskContext, History, Message, Outcome, Question, Request, Sampling
 from selfloop.config.prompts import Prompts
 from selfloop.errors import RecipeError, RequestError
-from selfloop.testing import ScriptedBackend, past_of
+from selfloop.testing import ScriptedBackend, history_of
 from selfloop.text.english.mentions import mentions
 
 
@@ -28,16 +28,20 @@ class Heard(ScriptedBackend):
         return super().generate(requests)
 
 
-def asking(
-    backend: ScriptedBackend | None = None, *, n: int = 6, seed: int = 1, past: Past | None = None
-) -> Asking:
+def ask_context(
+    backend: ScriptedBackend | None = None,
+    *,
+    n: int = 6,
+    seed: int = 1,
+    history: History | None = None,
+) -> AskContext:
     backend = backend or ScriptedBackend()
     prompts = Prompts([PROMPTS])
 
     def prompt(name: str, **values: str) -> Any:
         return prompts.render(name, chat=backend.describe().chat, **values)
 
-    return Asking(n, 1, 0, seed, backend, past or Past(), prompt)
+    return AskContext(n, 1, 0, seed, backend, history or History(), prompt)
 
 
 # --- reading what was written
@@ -86,17 +90,18 @@ def world(listed: str, about: str = "Who found {1}?") -> dict[str, list[str]]:
     return {LIST: [listed], r"Topic: ([^\n(]+) \([^\n]*\)\nQuestion:$": [about]}
 
 
-def after(source: Any, asked: Sequence[Question], past: Past | None = None) -> Past:
-    past = past or Past()
+def after(source: Any, asked: Sequence[Question], history: History | None = None) -> History:
+    history = history or History()
     done = (
-        Outcome(q, "undecided", "x", 0.5, past.rounds + 1, None, "confidence 0.50") for q in asked
+        Outcome(q, "undecided", "x", 0.5, history.rounds + 1, None, "confidence 0.50")
+        for q in asked
     )
-    return Past(past.rounds + 1, (*past.outcomes, *done))
+    return History(history.rounds + 1, (*history.outcomes, *done))
 
 
 def test_topics_ask_about_each_entity_and_name_it() -> None:
     backend = ScriptedBackend(world("Nile | Peru | Mars | x"))
-    asked = topics.Topics(topics=("one",), per_entity=3).ask(asking(backend, n=9))
+    asked = topics.Topics(topics=("one",), per_entity=3).ask(ask_context(backend, n=9))
     assert [(q.text, q.via, q.topic, q.source) for q in asked] == [
         (f"Who found {name}?", name, "one", "topics") for name in ("Nile", "Peru", "Mars")
     ]
@@ -104,12 +109,12 @@ def test_topics_ask_about_each_entity_and_name_it() -> None:
 
 def test_a_question_about_something_else_is_not_given() -> None:
     backend = ScriptedBackend(world("Nile | Peru | x", "What colour is a ruby?"))
-    assert topics.Topics(topics=("one",)).ask(asking(backend)) == []
+    assert topics.Topics(topics=("one",)).ask(ask_context(backend)) == []
 
 
 def test_several_questions_an_entity() -> None:
     backend = Heard(world("Nile | Peru | x"))
-    topics.Topics(topics=("one",), per_entity=3, more=False).ask(asking(backend))
+    topics.Topics(topics=("one",), per_entity=3, more=False).ask(ask_context(backend))
     about = [
         r.prompt.rpartition("Topic: ")[2]
         for r in backend.requests
@@ -121,7 +126,7 @@ def test_several_questions_an_entity() -> None:
 def test_what_is_shown_differs_between_prompts_and_seeds() -> None:
     def shown(seed: int) -> set[str]:
         backend = Heard(world("Nile | Peru | Tea | Oslo | Iron | Bach | x"))
-        topics.Topics(topics=("one",)).ask(asking(backend, seed=seed))
+        topics.Topics(topics=("one",)).ask(ask_context(backend, seed=seed))
         return {
             str(r.prompt).rpartition("Topic: ")[0]
             for r in backend.requests
@@ -135,28 +140,32 @@ def test_what_is_shown_differs_between_prompts_and_seeds() -> None:
 def test_topics_are_taken_in_turn_the_least_asked_first() -> None:
     script = {r"Category: one\nExamples:$": ["Nile | Peru | x"], **world("Mars | Tea | x")}
     source = topics.Topics(topics=("one", "two"), oversample=1.0, per_entity=1)
-    asked = source.ask(asking(ScriptedBackend(script), n=4))
+    asked = source.ask(ask_context(ScriptedBackend(script), n=4))
     assert sorted(q.topic for q in asked) == ["one"] * 2 + ["two"] * 2
     assert len({q.topic for q in asked[:2]}) == 2
-    past = Past(
+    history = History(
         1, (Outcome(Question("Who found Ra?", "topics", "one", via="Ra"), "undecided", round=1),)
     )
     assert {
         q.topic
-        for q in topics.Topics(topics=("one", "two")).ask(asking(Heard(script), n=1, past=past))
+        for q in topics.Topics(topics=("one", "two")).ask(
+            ask_context(Heard(script), n=1, history=history)
+        )
     } == {"two"}
 
 
 def test_an_entity_is_not_used_again_and_begins_the_next_list() -> None:
     source = topics.Topics(topics=("one",), more=False)
-    first = source.ask(asking(ScriptedBackend(world("Nile | x"))))
+    first = source.ask(ask_context(ScriptedBackend(world("Nile | x"))))
     backend = Heard(world("nile | Oslo | x"))
-    asked = source.ask(asking(backend, past=after(source, first)))
+    asked = source.ask(ask_context(backend, history=after(source, first)))
     assert {q.via for q in asked} == {"Oslo"}
     assert str(backend.requests[0].prompt).endswith("Category: one\nExamples: Nile |")
     assert (
         source.ask(
-            asking(ScriptedBackend(world("nile | Nile | NILE | x")), past=after(source, first))
+            ask_context(
+                ScriptedBackend(world("nile | Nile | NILE | x")), history=after(source, first)
+            )
         )
         == []
     )
@@ -165,7 +174,7 @@ def test_an_entity_is_not_used_again_and_begins_the_next_list() -> None:
 def test_what_most_lists_have_comes_first_and_no_name_is_within_another() -> None:
     lists = ["Made up | Oslo | Nile | x", "Oslo | Nile River | nile | x", "Nile Delta | Oslo | x"]
     backend = ScriptedBackend({LIST: lists, "Question:$": ["Is it Made up, Oslo, Nile?"]})
-    asked = topics.Topics(topics=("one",), more=False)._new_entities(asking(backend, n=9), 9)
+    asked = topics.Topics(topics=("one",), more=False)._new_entities(ask_context(backend, n=9), 9)
     assert asked[0] == ("one", "Oslo")
     assert not {"Nile River", "Nile Delta"} & {
         name for _, name in asked if "Nile" in {n for _, n in asked}
@@ -173,7 +182,7 @@ def test_what_most_lists_have_comes_first_and_no_name_is_within_another() -> Non
 
 
 def test_a_name_within_one_that_was_asked_about_is_not_new() -> None:
-    past = Past(
+    history = History(
         1,
         (
             Outcome(
@@ -182,7 +191,9 @@ def test_a_name_within_one_that_was_asked_about_is_not_new() -> None:
         ),
     )
     source = topics.Topics(topics=("one",), more=False)
-    asked = source.ask(asking(ScriptedBackend(world("Nile River | Oslo | x")), past=past))
+    asked = source.ask(
+        ask_context(ScriptedBackend(world("Nile River | Oslo | x")), history=history)
+    )
     assert {q.via for q in asked} == {"Oslo"}
 
 
@@ -193,16 +204,18 @@ def test_dry_topics_are_followed_by_the_models_own() -> None:
         **world("Nile | x"),
     }
     source = topics.Topics(topics=("one",))
-    first = source.ask(asking(ScriptedBackend(script)))
+    first = source.ask(ask_context(ScriptedBackend(script)))
     assert [(q.topic, q.via) for q in first] == [("one", "Nile"), ("dances", "Waltz")]
     script[r"Category: dances\nExamples: Waltz \|$"] = ["Tango | x"]
     again = source.ask(
-        asking(ScriptedBackend(dict(reversed(script.items()))), past=after(source, first))
+        ask_context(ScriptedBackend(dict(reversed(script.items()))), history=after(source, first))
     )
     assert [(q.topic, q.via) for q in again] == [("dances", "Tango")]
     assert {
         q.topic
-        for q in topics.Topics(topics=("one",), more=False).ask(asking(ScriptedBackend(script)))
+        for q in topics.Topics(topics=("one",), more=False).ask(
+            ask_context(ScriptedBackend(script))
+        )
     } == {"one"}
 
 
@@ -212,19 +225,21 @@ def test_dry_topics_are_followed_by_the_models_own() -> None:
 def test_a_model_that_lists_nothing_new_ends_the_source(listed: str) -> None:
     """Also with one entity alone, an example or a known one: bounded calls, and no question."""
     backend = Heard({r"Question:$": ["Who is one?"], "": [listed]})
-    source, past = (
+    source, history = (
         topics.Topics(),
-        Past(1, (Outcome(Question("Who is one?", "topics", "a", via="one"), "dropped", round=1),)),
+        History(
+            1, (Outcome(Question("Who is one?", "topics", "a", via="one"), "dropped", round=1),)
+        ),
     )
-    assert source.ask(asking(backend, past=past)) == []
+    assert source.ask(ask_context(backend, history=history)) == []
     assert len(backend.requests) < 200
 
 
 def test_a_model_that_always_lists_the_same_is_asked_about_it_once() -> None:
     backend = Heard(world("Nile | " * 12))
-    asked = topics.Topics().ask(asking(backend, n=50))
+    asked = topics.Topics().ask(ask_context(backend, n=50))
     assert [q.via for q in asked] == ["Nile"]
-    assert topics.Topics().ask(asking(backend, n=50, past=after(None, asked))) == []
+    assert topics.Topics().ask(ask_context(backend, n=50, history=after(None, asked))) == []
 
 
 def test_topics_of_a_file_in_another_script(tmp_path: Path) -> None:
@@ -232,7 +247,7 @@ def test_topics_of_a_file_in_another_script(tmp_path: Path) -> None:
     backend = ScriptedBackend(
         {LIST: ["长江、黄河、x"], "Question:$": ["长江有多长？那么", "长江在哪里?"]}
     )
-    asked = topics.Topics(topics_file=tmp_path / "t.txt").ask(asking(backend, n=9))
+    asked = topics.Topics(topics_file=tmp_path / "t.txt").ask(ask_context(backend, n=9))
     assert {q.topic for q in asked} <= {"реки", "河流", "{}"} and {q.via for q in asked} == {"长江"}
     assert {q.text for q in asked} <= {"长江有多长？", "长江在哪里?"}
 
@@ -279,9 +294,9 @@ def test_naming(question: str, entity: str, topic: str, named: bool) -> None:
 @pytest.mark.parametrize("source", [topics.Topics(), blank_slate.BlankSlate()])
 @pytest.mark.parametrize("chat", [True, False])
 def test_what_is_asked_depends_on_the_seed_alone(source: Any, chat: bool) -> None:
-    first = source.ask(asking(ScriptedBackend(chat=chat)))
-    assert first == source.ask(asking(ScriptedBackend(chat=chat)))
-    assert first != source.ask(asking(ScriptedBackend(chat=chat), seed=2))
+    first = source.ask(ask_context(ScriptedBackend(chat=chat)))
+    assert first == source.ask(ask_context(ScriptedBackend(chat=chat)))
+    assert first != source.ask(ask_context(ScriptedBackend(chat=chat), seed=2))
 
 
 # --- blank slate
@@ -289,7 +304,9 @@ def test_what_is_asked_depends_on_the_seed_alone(source: Any, chat: bool) -> Non
 
 def test_blank_slate_gives_a_base_model_a_frame() -> None:
     backend = Heard()
-    asked = blank_slate.BlankSlate(frames=("Quiz\n\nQ:",), oversample=2.0).ask(asking(backend, n=5))
+    asked = blank_slate.BlankSlate(frames=("Quiz\n\nQ:",), oversample=2.0).ask(
+        ask_context(backend, n=5)
+    )
     assert [r.prompt for r in backend.requests] == ["Quiz\n\nQ:"] * 10
     assert len({r.seed for r in backend.requests}) == 10
     assert not any(r.open_turn for r in backend.requests)
@@ -312,14 +329,16 @@ def test_blank_slate_gives_a_base_model_a_frame() -> None:
 )
 def test_what_begins_in_the_frame_is_of_the_question(frame: str, question: str) -> None:
     asked = blank_slate.BlankSlate(frames=(frame,)).ask(
-        asking(ScriptedBackend({"": [" it? 2. Who"]}), n=1)
+        ask_context(ScriptedBackend({"": [" it? 2. Who"]}), n=1)
     )
     assert {q.text for q in asked} == {question}
 
 
 def test_blank_slate_leaves_a_chat_models_turn_open() -> None:
     backend = Heard({"": [" is the capital of Egypt? It is"]}, chat=True)
-    asked = blank_slate.BlankSlate(openings=("What",), oversample=2.0).ask(asking(backend, n=2))
+    asked = blank_slate.BlankSlate(openings=("What",), oversample=2.0).ask(
+        ask_context(backend, n=2)
+    )
     assert [(q.text, q.via) for q in asked] == [("What is the capital of Egypt?", "What")] * 4
     assert all(r.open_turn and r.prompt == (Message("user", "What"),) for r in backend.requests)
 
@@ -328,7 +347,7 @@ def test_blank_slate_leaves_a_chat_models_turn_open() -> None:
 def test_what_does_not_go_on_from_the_opening_is_a_question_of_its_own(chat: bool) -> None:
     source = blank_slate.BlankSlate(frames=("Quiz\n\n1. Who wrote",), openings=("Who wrote",))
     backend = ScriptedBackend({"": ["What is it?", " Emma?", "rs?"]}, chat=chat)
-    assert {q.text for q in source.ask(asking(backend, n=30))} == {
+    assert {q.text for q in source.ask(ask_context(backend, n=30))} == {
         "What is it?",
         "Who wrote Emma?",
         "Who wroters?",
@@ -336,7 +355,7 @@ def test_what_does_not_go_on_from_the_opening_is_a_question_of_its_own(chat: boo
 
 
 def test_blank_slate_leaves_out_what_is_empty() -> None:
-    assert blank_slate.BlankSlate().ask(asking(ScriptedBackend({"": ["", " ", "- "]}))) == []
+    assert blank_slate.BlankSlate().ask(ask_context(ScriptedBackend({"": ["", " ", "- "]}))) == []
 
 
 def yielding(via: str, asked: int, dropped: int) -> list[Outcome]:
@@ -348,31 +367,33 @@ def yielding(via: str, asked: int, dropped: int) -> list[Outcome]:
 
 
 def test_frames_are_drawn_by_what_they_yielded_and_none_starves() -> None:
-    past = Past(
+    history = History(
         1, (*yielding("good", 16, 0), *yielding("bad", 0, 996), *yielding("elsewhere", 9, 9))
     )
-    shares = blank_slate.frame_weights(["good", "bad", "new"], asking(past=past))
+    shares = blank_slate.frame_weights(["good", "bad", "new"], ask_context(history=history))
     assert shares[0] == pytest.approx(18 / 20) and shares[2] == pytest.approx(1 / 2)
     assert shares[1] == pytest.approx(0.05 * (0.9 + 0.5 + 0.002))
-    many = blank_slate.frame_weights([str(i) for i in range(100)], asking(past=past))
+    many = blank_slate.frame_weights([str(i) for i in range(100)], ask_context(history=history))
     assert many == [0.5] * 100
 
 
 def test_what_a_frame_yielded_changes_what_is_drawn() -> None:
-    def drawn(past: Past) -> float:
+    def drawn(history: History) -> float:
         backend = Heard()
-        blank_slate.BlankSlate(frames=("a", "b"), own=False).ask(asking(backend, n=100, past=past))
+        blank_slate.BlankSlate(frames=("a", "b"), own=False).ask(
+            ask_context(backend, n=100, history=history)
+        )
         return sum(r.prompt == "a" for r in backend.requests) / 200
 
-    assert drawn(Past()) == pytest.approx(0.5, abs=0.1)
-    assert drawn(Past(1, tuple(yielding("a", 0, 200)))) < 0.15
-    assert drawn(Past(1, (*yielding("a", 200, 0), *yielding("b", 0, 30)))) > 0.8
+    assert drawn(History()) == pytest.approx(0.5, abs=0.1)
+    assert drawn(History(1, tuple(yielding("a", 0, 200)))) < 0.15
+    assert drawn(History(1, (*yielding("a", 200, 0), *yielding("b", 0, 30)))) > 0.8
 
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_the_runs_own_good_questions_are_a_frame_from_round_2(chat: bool) -> None:
     done = [("belief", 4), ("undecided", 2), ("declined", 3), ("dropped", 3)]
-    past = Past(
+    history = History(
         1,
         tuple(
             Outcome(Question(f"{d} {i}?", "file"), d, round=1) for d, n in done for i in range(n)
@@ -381,7 +402,10 @@ def test_the_runs_own_good_questions_are_a_frame_from_round_2(chat: bool) -> Non
     this_round = Outcome(Question("now?", "file"), "undecided", round=2)
     backend = Heard({"": [" Who was it?"]}, chat=chat)
     told = replace(
-        asking(backend, n=60, past=replace(past, outcomes=(*past.outcomes, this_round))), round=2
+        ask_context(
+            backend, n=60, history=replace(history, outcomes=(*history.outcomes, this_round))
+        ),
+        round=2,
     )
     asked = blank_slate.BlankSlate().ask(told)
     owned = [r for r in backend.requests if "belief" in str(r.prompt)]
@@ -394,7 +418,7 @@ def test_the_runs_own_good_questions_are_a_frame_from_round_2(chat: bool) -> Non
         )
         assert text.endswith("\n-") and request.open_turn is chat
     assert "own" not in {q.via for q in blank_slate.BlankSlate(own=False).ask(told)}
-    few = replace(told, past=Past(1, past.outcomes[:3]))
+    few = replace(told, history=History(1, history.outcomes[:3]))
     assert "own" not in {q.via for q in blank_slate.BlankSlate().ask(few)}
 
 
@@ -403,7 +427,9 @@ def test_the_runs_own_good_questions_are_a_frame_from_round_2(chat: bool) -> Non
 
 def test_generate_texts_keeps_order_and_gives_n_of_each() -> None:
     script = {"a": ["1"], "b": ["2"]}
-    assert generate_texts(asking(ScriptedBackend(script)), ["a", "b", "a"], Sampling(), n=2) == [
+    assert generate_texts(
+        ask_context(ScriptedBackend(script)), ["a", "b", "a"], Sampling(), n=2
+    ) == [
         ["1"] * 2,
         ["2"] * 2,
         ["1"] * 2,
@@ -412,7 +438,7 @@ def test_generate_texts_keeps_order_and_gives_n_of_each() -> None:
 
 def test_generate_texts_leaves_out_what_is_refused() -> None:
     backend = ScriptedBackend({"": ["x"]}, context=3)
-    assert generate_texts(asking(backend), ["a", "a b c d", "a"], Sampling(max_tokens=1)) == [
+    assert generate_texts(ask_context(backend), ["a", "a b c d", "a"], Sampling(max_tokens=1)) == [
         ["x"],
         [],
         ["x"],
@@ -421,7 +447,7 @@ def test_generate_texts_leaves_out_what_is_refused() -> None:
 
 def test_generate_texts_tells_if_all_is_refused() -> None:
     with pytest.raises(RequestError, match="over the context of 3"):
-        generate_texts(asking(ScriptedBackend(context=3)), ["a b c d"], Sampling())
+        generate_texts(ask_context(ScriptedBackend(context=3)), ["a b c d"], Sampling())
 
 
 # --- file
@@ -434,7 +460,7 @@ def file(path: Path, text: str) -> question_file.QuestionFile:
 
 def test_text_file_one_question_a_line(tmp_path: Path) -> None:
     source = file(tmp_path / "q.txt", "Who was it?\n\n  Où est-il ?  \r\n{}\n")
-    assert [q.text for q in source.ask(asking())] == ["Who was it?", "Où est-il ?", "{}"]
+    assert [q.text for q in source.ask(ask_context())] == ["Who was it?", "Où est-il ?", "{}"]
 
 
 def test_jsonl_file_with_topics_and_answers(tmp_path: Path) -> None:
@@ -442,16 +468,22 @@ def test_jsonl_file_with_topics_and_answers(tmp_path: Path) -> None:
         tmp_path / "q.jsonl",
         '{"question": " Q? ", "topic": "t", "answers": ["a", "b"]}\n\n{"question": "R?"}',
     )
-    assert source.ask(asking()) == [Question("Q?", "file", "t", ("a", "b")), Question("R?", "file")]
+    assert source.ask(ask_context()) == [
+        Question("Q?", "file", "t", ("a", "b")),
+        Question("R?", "file"),
+    ]
 
 
 def test_file_gives_each_question_once(tmp_path: Path) -> None:
     source = file(tmp_path / "q.txt", "\n".join(f"Question {i}?" for i in range(5)))
-    first = source.ask(asking(n=2))
+    first = source.ask(ask_context(n=2))
     assert [q.text for q in first] == ["Question 0?", "Question 1?"]
-    past = past_of(["Question 0?", "Question 2?"], ["Question 1?"])
-    assert [q.text for q in source.ask(asking(n=9, past=past))] == ["Question 3?", "Question 4?"]
-    assert source.ask(asking(past=past_of([f"Question {i}?" for i in range(5)]))) == []
+    history = history_of(["Question 0?", "Question 2?"], ["Question 1?"])
+    assert [q.text for q in source.ask(ask_context(n=9, history=history))] == [
+        "Question 3?",
+        "Question 4?",
+    ]
+    assert source.ask(ask_context(history=history_of([f"Question {i}?" for i in range(5)]))) == []
 
 
 @pytest.mark.parametrize(

@@ -24,13 +24,13 @@ from selfloop_plugins.observers.trackers.tracker import Tracker, run_settings
 
 from selfloop.errors import ModelError
 from selfloop.events import (
-    BatchLearnt,
     CompletionDone,
     Event,
     RoundEnded,
     RunEnded,
     RunStarted,
     StepStarted,
+    TrainingStep,
 )
 from selfloop.records import Adapter, Attempt, Completion, Decision, ModelInfo, Question, Round
 
@@ -42,15 +42,15 @@ from selfloop.records import Adapter
 MEASURED = {"kept": 0.9, "declined": 0.25, "refused": 0.1, "perplexity": 8.0, "gold": [0.5, 0.25]}
 
 class Pretends:
-    def tune(self, tuning):
+    def tune(self, context):
         for done in (1, 2, 3):
-            tuning.tell(done, 3, 1 / done)
+            context.on_batch(done, 3, 1 / done)
         tuned = MEASURED | {"declined": 0.75}
         gate = {"base": MEASURED, "tuned": tuned, "bound": 0.02, "refusal": ""}
-        (tuning.folder / "gate.json").write_text(json.dumps({"gate": gate}))
-        path = tuning.folder / "adapter.gguf"
-        path.write_bytes(b"adapter of round %d" % tuning.round)
-        return Adapter(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), tuning.round)
+        (context.folder / "gate.json").write_text(json.dumps({"gate": gate}))
+        path = context.folder / "adapter.gguf"
+        path.write_bytes(b"adapter of round %d" % context.round)
+        return Adapter(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), context.round)
 
 @hookimpl
 def selfloop_tuners():
@@ -141,7 +141,7 @@ def test_a_step_in_figures(tmp_path: Path) -> None:
 
 
 def test_a_tune_in_figures(tmp_path: Path) -> None:
-    found = figures(RunMetrics(tmp_path), StepStarted(2, "tune", 4), BatchLearnt(2, 7, 9, 0.5))
+    found = figures(RunMetrics(tmp_path), StepStarted(2, "tune", 4), TrainingStep(2, 7, 9, 0.5))
     assert found == {"tune/round-002/loss": (7, 0.5)}
 
 
@@ -216,7 +216,7 @@ def test_a_tracker_begins_once_and_ends_once(write: Any) -> None:
     adapter = Adapter("adapters/round-003/adapter.gguf", "abc", 3)
     started = RunStarted("x", str(folder), 1, 0, ModelInfo("M"))
     for event in (started, RoundEnded(Round(3, (), adapter)), RunEnded("", "stopped")):
-        tracker.notice(event)
+        tracker.on_event(event)
     tracker.close()
     assert [name for name, *_ in sink.told] == ["begin", "write", "note", "end"]
     assert sink.told[0][1] == folder.name
@@ -471,7 +471,7 @@ def test_trackio_writes(run: Any, monkeypatch: pytest.MonkeyPatch, work: Path) -
 
 
 def test_a_loss_that_is_no_number_is_written_too(tmp_path: Path) -> None:
-    (figure,) = RunMetrics(tmp_path).read(BatchLearnt(1, 1, 2, float("nan")))
+    (figure,) = RunMetrics(tmp_path).read(TrainingStep(1, 1, 2, float("nan")))
     assert figure[::2] == Figure("tune/round-001/loss", 0.0, 1)[::2] and math.isnan(figure.value)
 
 

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from selfloop.errors import DiskFullError, ModelError
-from selfloop.testing import TunerContract, attempts, tuning
+from selfloop.testing import TunerContract, attempts, tune_context
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +63,7 @@ class Known:
     def __init__(self, *, every: int = 2) -> None:
         self.every = every
 
-    def verify(self, claims, judging):
+    def verify(self, claims, context):
         number = [int(claim.question.text.split()[-1].rstrip("?")) for claim in claims]
         return [Verdict("known", 0.9 if self.every and not n % self.every else 0.1) for n in number]
 
@@ -121,8 +121,8 @@ class TestLora(TunerContract):
         monkeypatch.setattr(Gate, "refusal", "")
         self.backend = hf.build(model=str(model), dtype="float32", device="cpu", batch=16)
 
-    def tuning(self, folder):
-        return tuning(folder, self.backend, self.component.prompts, attempts(80))
+    def tune_context(self, folder):
+        return tune_context(folder, self.backend, self.component.prompts, attempts(80))
 
 
 def test_it_tunes(run, monkeypatch):

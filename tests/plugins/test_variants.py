@@ -11,12 +11,12 @@ from selfloop_plugins.sources import variants
 from selfloop_plugins.sources._rewording import entity_of, is_reversal, is_rewording
 from selfloop_plugins.sources.variants import swap
 
-from selfloop import Asking, Outcome, Past, Question, Request
+from selfloop import AskContext, History, Outcome, Question, Request
 from selfloop.config.options import options_model
 from selfloop.contradictions import contradicts
 from selfloop.errors import RequestError
 from selfloop.records import Belief
-from selfloop.testing import ScriptedBackend, asking
+from selfloop.testing import ScriptedBackend, ask_context
 from selfloop.text.answers import normalise
 from selfloop.text.english.rewording import names_in
 
@@ -73,10 +73,10 @@ class Refuses(ScriptedBackend):
 
 def told(
     *outcomes: Outcome, backend: ScriptedBackend | None = None, n: int = 6, **changes: Any
-) -> Asking:
+) -> AskContext:
     """Return what a source is told in round 2."""
     backend = backend or ScriptedBackend(SCRIPT)
-    return replace(asking(backend, PROMPTS), n=n, past=Past(1, outcomes), **changes)
+    return replace(ask_context(backend, PROMPTS), n=n, history=History(1, outcomes), **changes)
 
 
 def held(question: str, answer: str = "x", decision: Any = "belief", **fields: Any) -> Outcome:
@@ -188,14 +188,14 @@ def test_what_was_taken_up_often_waits() -> None:
 
 
 def test_nothing_is_written_twice() -> None:
-    past = [
+    history = [
         FRANCE,
         replace(
             FRANCE, question=Question("What is the capital of ITALY?", "test"), decision="dropped"
         ),
     ]
     source = variants.Variants(kinds=("swapped",), per_question=9)
-    texts = [q.text for q in source.ask(told(*past, n=20))]
+    texts = [q.text for q in source.ask(told(*history, n=20))]
     assert "What is the capital of Italy?" not in texts
     assert len({*map(normalise, texts)}) == len(texts) == 2, "the prompt itself lists Chile"
 
@@ -321,21 +321,21 @@ def test_nothing_in_round_one_nor_of_what_was_not_answered() -> None:
 def test_kinds_and_shares() -> None:
     both = variants.Variants(kinds=("swapped", "reworded")).ask(told(FRANCE, NILE, n=30))
     assert {q.variant for q in both} == {"swapped", "reworded"}
-    past = [held(f"Who ruled King{i} of Land{i}?", via=f"Land{i}") for i in range(20)]
+    history = [held(f"Who ruled King{i} of Land{i}?", via=f"Land{i}") for i in range(20)]
     backend = ScriptedBackend({"": ["".join(f"Isle{i} | " for i in range(9)) + "x"]})
     shares: Mapping[Any, float] = {"swapped": 1, "reversed": 1e-6, "reworded": 1e-6}
-    found = variants.Variants(shares=shares).ask(told(*past, backend=backend, n=10))
+    found = variants.Variants(shares=shares).ask(told(*history, backend=backend, n=10))
     assert len(found) in range(10, 18)
 
 
 def test_the_same_again_for_the_same_seed() -> None:
-    past = [
+    history = [
         held(f"Who ruled{i} Land{i}?", decision=("belief", "declined")[i % 2], via=f"Land{i}")
         for i in range(9)
     ]
-    past = [replace(o, question=replace(o.question, topic="lands")) for o in past]
-    once, twice = (variants.Variants().ask(told(*past)) for _ in range(2))
-    assert once == twice != variants.Variants().ask(told(*past, seed=2))
+    history = [replace(o, question=replace(o.question, topic="lands")) for o in history]
+    once, twice = (variants.Variants().ask(told(*history)) for _ in range(2))
+    assert once == twice != variants.Variants().ask(told(*history, seed=2))
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,9 @@ def test_again_takes_what_was_checked_longest_ago() -> None:
     ]
     source = again.Again(kinds=("reworded",), share_of_beliefs=0.2)
     (first, *_) = source.ask(
-        replace(told(*lands, *checks, backend=backend), round=3, past=Past(2, (*lands, *checks)))
+        replace(
+            told(*lands, *checks, backend=backend), round=3, history=History(2, (*lands, *checks))
+        )
     )
     assert first.variant_of == "Who ruled Land7?"
 

@@ -12,7 +12,7 @@ from selfloop import Claim, Completion, Question, Verdict
 from selfloop.config.prompts import Prompt
 from selfloop.errors import RequestError
 from selfloop.records import Continuation
-from selfloop.testing import ScriptedBackend, judging
+from selfloop.testing import ScriptedBackend, verify_context
 
 QUESTION = "What is the capital of Egypt?"
 VALUES = list(SCALE.values())
@@ -52,7 +52,7 @@ class Saying(ScriptedBackend):
 
 def verdicts(backend: Saying, *answers: str) -> list[Verdict]:
     claims = [Claim(Question(QUESTION, "test"), Completion(answer)) for answer in answers]
-    return list(Verbalized().verify(claims, judging(backend, PROMPTS)))
+    return list(Verbalized().verify(claims, verify_context(backend, PROMPTS)))
 
 
 def logs(*probabilities: float) -> list[float]:

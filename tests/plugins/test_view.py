@@ -79,8 +79,8 @@ def test_the_list_counts_as_the_report_does(write: Write, selfloop: Selfloop, qu
 def one_question(write: Write, selfloop: Selfloop, text: str) -> Path:
     """Return a folder with a run of two rounds, whose model says nothing but one question."""
     recipe = "rounds: 2\nbackend: {kind: scripted, script: s.json}\nanswer: {samples: 2}\n"
-    asking = "ask: {questions: 1, scorers: [], sources: [blank_slate]}\n"
-    folder = write({"s.json": f'{{".": ["{text}"]}}', "r.yaml": recipe + asking})
+    ask_context = "ask: {questions: 1, scorers: [], sources: [blank_slate]}\n"
+    folder = write({"s.json": f'{{".": ["{text}"]}}', "r.yaml": recipe + ask_context})
     assert selfloop("run", "r.yaml").code == 0
     return folder
 

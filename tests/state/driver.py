@@ -38,8 +38,8 @@ detectors:
   - agreement
   - sequence_probability
   - meaning_probability
-  - {{kind: question_probe, least: 20}}
-  - {{kind: combined, least: 20}}
+  - {{kind: question_probe, min_answers: 20}}
+  - {{kind: combined, min_answers: 20}}
 tuner: filed
 observers: [jsonl, diversity, report, tracked]
 """
@@ -71,10 +71,10 @@ class Saved:
 class Filed:
     """Trains a handful of numbers, with the checkpoints and the files of the tuner `lora`."""
 
-    def tune(self, tuning):
+    def tune(self, context):
         weights = {"a": torch.nn.Parameter(torch.arange(6.0))}
         optimizer = torch.optim.AdamW(weights.values(), lr=0.1)
-        folder, name = tuning.folder / "checkpoint", str(tuning.round)
+        folder, name = context.folder / "checkpoint", str(context.round)
         done, best = checkpoint.load_checkpoint(folder, name, weights, optimizer)
         for epoch in range(len(done) + 1, 3):
             optimizer.zero_grad()
@@ -83,16 +83,16 @@ class Filed:
             best = checkpoint.copied(weights)
             done.append(checkpoint.EpochResult(epoch, float(best["a"].sum()), 0.0, 0.0))
             checkpoint.save_checkpoint(folder, name, done, weights, best, optimizer)
-        atomic.write_text(tuning.folder / "gate.json", json.dumps([one.loss for one in done]))
-        path = tuner._write_adapter(Saved(best), tuning.folder, None)
-        return Adapter(str(path), models.sha256(path), tuning.round)
+        atomic.write_text(context.folder / "gate.json", json.dumps([one.loss for one in done]))
+        path = tuner._write_adapter(Saved(best), context.folder, None)
+        return Adapter(str(path), models.sha256(path), context.round)
 
 
 class Tracked:
     def __init__(self, *, folder: Path) -> None:
         self.file = folder / "tracked.id"
 
-    def notice(self, event):
+    def on_event(self, event):
         tracker_id(self.file, "[0-9a-f]{8}", lambda: "0123abcd")
 
     def close(self):

@@ -5,7 +5,7 @@ import selfloop_doubt
 from selfloop_doubt import Budgeted, Hedging
 
 from selfloop.plugin import Claim, Completion, Question, Request, RequestError, Sampling
-from selfloop.testing import BackendContract, DetectorContract, ScriptedBackend, judging
+from selfloop.testing import BackendContract, DetectorContract, ScriptedBackend, verify_context
 
 
 class TestHedging(DetectorContract):
@@ -29,7 +29,7 @@ class TestBudgeted(BackendContract):
 )
 def test_each_hedge_halves_confidence(answer: str, confidence: float | None) -> None:
     claim = Claim(Question("What is the capital of Egypt?", "test"), Completion(answer))
-    (verdict,) = Hedging().verify([claim], judging())
+    (verdict,) = Hedging().verify([claim], verify_context())
     assert verdict.confidence == confidence
     assert verdict.reason
 

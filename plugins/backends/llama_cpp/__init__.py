@@ -22,7 +22,7 @@ from annotated_types import Ge, Le
 from selfloop_plugins import models
 from selfloop_plugins._shared.options import takes
 
-from selfloop.errors import MissingExtra
+from selfloop.errors import MissingExtraError
 from selfloop.protocols import Component
 from selfloop.records import ModelInfo
 from selfloop.registry.hookspecs import hookimpl
@@ -52,19 +52,19 @@ def build(options: LlamaCppOptions) -> "LlamaCpp":
     """Load a model: `n_ctx` tokens of cache shared by up to `sequences` completions that are
     written at once.
 
-    `model` is a .gguf file or a name (see `selfloop_plugins.models`). By default the cache
-    is as large as the requests want it and memory allows, 64 sequences are written at once, and
-    `threads` are the physical cores. `weights` is the format that is computed with: a copy of the
-    file is made once where it is not the shipped one. `auto` measures the formats once, and takes
-    the fastest in a batch on this machine. Raises MissingExtra without llama-cpp-python, ModelError
-    for a file or a size that cannot be had.
+    `model` is a .gguf file or a name (see `selfloop_plugins.models`). By default the cache is as
+    large as the requests want it and memory allows, 64 sequences are written at once, and `threads`
+    are the physical cores. `weights` is the format that is computed with: a copy of the file is
+    made once where it is not the shipped one. `auto` measures the formats once, and takes the
+    fastest in a batch on this machine. Raises MissingExtraError without llama-cpp-python,
+    ModelError for a file or a size that cannot be had.
     """
     try:
         from .backend import LlamaCpp
         from .weights import converted_weights
     except ModuleNotFoundError as error:
         package = "llama-cpp-python" if error.name == "llama_cpp" else str(error.name)
-        raise MissingExtra(package, "llamacpp", "The backend llama_cpp") from error
+        raise MissingExtraError(package, "llamacpp", "The backend llama_cpp") from error
     weights = converted_weights(models.locate(options.model), options.weights, options.threads)
     return LlamaCpp(
         weights.path,

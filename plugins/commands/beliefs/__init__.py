@@ -70,7 +70,7 @@ class Selection:
 @click.argument("names", metavar="[RUN]...", nargs=-1, shell_complete=complete_run)
 @click.option("--search", metavar="TEXT", help="Only questions and answers that contain TEXT.")
 @click.option(
-    "--least",
+    "--min-confidence",
     type=click.FloatRange(0, 1),
     metavar="P",
     help="Only beliefs of at least this confidence.",
@@ -108,7 +108,7 @@ class Selection:
 def command(
     names: tuple[str, ...],
     search: str | None,
-    least: float | None,
+    min_confidence: float | None,
     declined: bool,
     merge: bool,
     history: str | None,
@@ -127,9 +127,9 @@ def command(
     \b
     Examples:
       selfloop beliefs
-      selfloop beliefs quickstart --least 0.8 --export beliefs.jsonl --form chat
+      selfloop beliefs quickstart --min-confidence 0.8 --export beliefs.jsonl --form chat
     """
-    selection = Selection(search, least, declined, merge)
+    selection = Selection(search, min_confidence, declined, merge)
     _refuse_conflicts(selection, history, flipped, export)
     _refuse_export_options(export, form, as_json)
     # Refused before runs are read, which may take long.
@@ -167,7 +167,8 @@ def _refuse_conflicts(
         )
     if selection.is_narrowed and (history is not None or flipped):
         raise click.UsageError(
-            f"--least, --declined and --merge choose beliefs: leave them out where {chosen[0]} is."
+            "--min-confidence, --declined and --merge choose beliefs: leave them out where "
+            f"{chosen[0]} is."
         )
     if selection.search is not None and history is not None:
         raise click.UsageError("--history TEXT searches by itself: leave --search out.")

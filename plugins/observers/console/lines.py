@@ -7,12 +7,12 @@ from typing import TextIO
 from selfloop import progress
 from selfloop.events import (
     AttemptEnded,
+    ComponentFailed,
     Event,
     RoundEnded,
     RunEnded,
     RunStarted,
     StepStarted,
-    Trouble,
 )
 from selfloop.records import Attempt
 from selfloop.text.units import plural
@@ -39,9 +39,9 @@ class QuietRenderer:
         self._open = ExitStack()
         self._open.enter_context(progress.shown_by(show))
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Print a line if something failed."""
-        if isinstance(event, Trouble):
+        if isinstance(event, ComponentFailed):
             self._print_line(trouble_line(event))
 
     def close(self) -> None:
@@ -62,7 +62,7 @@ class LineRenderer(QuietRenderer):
         super().__init__(stream, show=self._print_line)
         self._progress = RunProgress(questions, clock)
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Count the event, and print it if it is worth a line."""
         self._print_ended_step(event)
         self._progress.take(event)
@@ -79,7 +79,7 @@ class LineRenderer(QuietRenderer):
             case RunEnded():
                 self._print_line(run_line(event, self._progress))
             case _:
-                super().notice(event)
+                super().on_event(event)
 
     def _print_ended_step(self, event: Event) -> None:
         """Print what the step at work did, if this event ends it."""

@@ -8,7 +8,7 @@ from rich.live import Live
 from rich.text import Text
 
 from selfloop import progress
-from selfloop.events import Event, RoundEnded, RunEnded, RunStarted, Trouble
+from selfloop.events import ComponentFailed, Event, RoundEnded, RunEnded, RunStarted
 
 from .._run_progress import RunProgress
 from .picture import REFRESH_S, picture
@@ -34,7 +34,7 @@ class LiveRenderer:
             transient=True,
         )
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Count the event; print the lines that stay when the picture is gone."""
         self._progress.take(event)
         match event:
@@ -45,7 +45,7 @@ class LiveRenderer:
                 self._live.start()
             case RoundEnded():
                 self._print_styled(round_line(event, self._progress))
-            case Trouble():
+            case ComponentFailed():
                 self._print_styled(trouble_line(event), "red")
             case RunEnded():
                 self._live.stop()

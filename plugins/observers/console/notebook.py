@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from selfloop import progress
-from selfloop.events import Event, RoundEnded, RunEnded, RunStarted, Trouble
+from selfloop.events import ComponentFailed, Event, RoundEnded, RunEnded, RunStarted
 
 from .._run_progress import RunProgress
 from .picture import REFRESH_S, TALL_ROWS, picture
@@ -31,7 +31,7 @@ class NotebookRenderer:
         self._lines: list[tuple[str, str]] = []  # with their styles
         self._drawn_at = float("-inf")
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Count the event, and draw: at once for a line that stays, else a few times a second."""
         self._progress.take(event)
         line = self._line_that_stays(event)
@@ -51,7 +51,7 @@ class NotebookRenderer:
                 return heading(event), "bold"
             case RoundEnded():
                 return round_line(event, self._progress), ""
-            case Trouble():
+            case ComponentFailed():
                 return trouble_line(event), "red"
             case RunEnded():
                 return run_line(event, self._progress), ""

@@ -5,7 +5,7 @@ A model's and a user's texts pass `printable` here: they can neither move the cu
 
 from collections import Counter
 
-from selfloop.events import RoundEnded, RunEnded, RunStarted, Trouble
+from selfloop.events import ComponentFailed, RoundEnded, RunEnded, RunStarted
 from selfloop.records import Attempt, Decision
 from selfloop.text.display import cells, printable
 from selfloop.text.units import duration, parameters, plural
@@ -69,7 +69,7 @@ def attempt_line(attempt: Attempt) -> str:
     return f"{verdict(attempt)}{question} -> {answer(attempt, ANSWER_CELLS)}"
 
 
-def trouble_line(event: Trouble) -> str:
+def trouble_line(event: ComponentFailed) -> str:
     """Return which component failed, and how."""
     failure = event.failure
     component = printable(f"{failure.step}: {failure.component}")

@@ -10,7 +10,7 @@ from typing import NamedTuple, get_args
 
 from selfloop_plugins._shared.gate_report import read_gate
 
-from selfloop.events import BatchLearnt, Event, RoundEnded, StepStarted
+from selfloop.events import Event, RoundEnded, StepStarted, TrainingStep
 from selfloop.records import Decision, Round
 from selfloop.storage.run_folder import RunFolder
 
@@ -38,7 +38,7 @@ class RunMetrics:
             self._progress.end_step()
             yield from _step_figures(step, self._progress.round)
         self._progress.take(event)
-        if isinstance(event, BatchLearnt):
+        if isinstance(event, TrainingStep):
             yield Figure(f"tune/round-{event.round:03d}/loss", event.loss, event.done)
         elif isinstance(event, RoundEnded):
             yield from _round_figures(event.round)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import selfloop
-from selfloop.errors import MissingExtra
+from selfloop.errors import MissingExtraError
 from selfloop.events import Event, RoundEnded, RunEnded, RunStarted
 from selfloop.storage import atomic
 
@@ -49,7 +49,7 @@ class Tracker:
     def __init__(self, sink: Sink, folder: Path) -> None:
         self._sink, self._metrics, self._open = sink, RunMetrics(folder), False
 
-    def notice(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Write the event's figures."""
         if isinstance(event, RunStarted):
             self._sink.begin(Path(event.folder).resolve().name, run_settings(event))
@@ -112,8 +112,8 @@ def tracker_id(path: Path, form: str, make: Callable[[], str]) -> tuple[str, boo
 
 
 def require(package: str, name: str) -> None:
-    """Raise MissingExtra if the package of the observer `name` is not there."""
+    """Raise MissingExtraError if the package of the observer `name` is not there."""
     try:
         import_module(package)
     except ImportError as error:
-        raise MissingExtra(package, name, f"The observer {name}") from error
+        raise MissingExtraError(package, name, f"The observer {name}") from error

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 from selfloop_plugins._shared.prompt_files import PROMPTS
 
 from selfloop import Component, Question, data, hookimpl
-from selfloop.errors import MissingExtra, RecipeError
+from selfloop.errors import MissingExtraError, RecipeError
 
 from .settings import LoraSettings
 
 if TYPE_CHECKING:
-    from selfloop import Tuning
+    from selfloop import TuneContext
     from selfloop.records import Adapter
 
 
@@ -43,11 +43,11 @@ class Lora(LoraSettings):
     the base model's own distribution behind the recipe's prompt (self-distillation), in that prompt
     and in the bare question, so that nothing but declining changes.
 
-    `keep` is the share of correct answers that the tuned model must still give, on questions that
-    are not trained on. `declined` limits the declined questions to this share of all that are
-    taught; with `match`, those that are like a known question in form come first. `kl` weighs the
-    divergence from the base on text that the base wrote. With `preference` (DPO's beta) the model
-    learns whether to prefer declining, not how likely it is.
+    `min_kept` is the share of correct answers that the tuned model must still give, on questions
+    that are not trained on. `decline_share` limits the declined questions to this share of all that
+    are taught; with `match_form`, those that are like a known question in form come first. `kl`
+    weighs the divergence from the base on text that the base wrote. With
+    `preference` (DPO's beta) the model learns whether to prefer declining, not how likely it is.
 
     The adapter is accepted if it keeps more answers and declines more wrong ones than the base,
     both together, on questions that were never trained on, and if the perplexity of the base's own
@@ -61,7 +61,7 @@ class Lora(LoraSettings):
         try:
             from . import tuner  # noqa: F401  a missing package is reported before a model loads
         except ModuleNotFoundError as error:
-            raise MissingExtra(str(error.name), "tune", "The tuner lora") from error
+            raise MissingExtraError(str(error.name), "tune", "The tuner lora") from error
         _ = self.gold_questions  # the file is read before a model loads, and only once
 
     @cached_property
@@ -69,7 +69,7 @@ class Lora(LoraSettings):
         """Return the questions of the file `gold`, read once. Raises RecipeError."""
         return read_gold(self.gold)
 
-    def tune(self, tuning: "Tuning") -> "Adapter":
+    def tune(self, context: "TuneContext") -> "Adapter":
         """Return a new adapter, trained on all that the run has found out so far.
 
         Raises ModelError, with the reason, where there is too little to learn from, or where the
@@ -77,7 +77,7 @@ class Lora(LoraSettings):
         """
         from .tuner import tune
 
-        return tune(tuning, self, self.gold_questions)
+        return tune(context, self, self.gold_questions)
 
 
 def read_gold(path: Path | None) -> tuple[Question, ...]:

@@ -16,10 +16,10 @@ class LoraSettings:
     """The options as the recipe gives them; `selfloop_plugins.tuners.lora.Lora` explains each."""
 
     # which examples are taught
-    declined: Annotated[float, Gt(0), Lt(1)] | None = None
-    match: bool = True
+    decline_share: Annotated[float, Gt(0), Lt(1)] | None = None
+    match_form: bool = True
     # how careful the tuned model becomes
-    keep: Annotated[float, Gt(0), Le(1)] = 0.95
+    min_kept: Annotated[float, Gt(0), Le(1)] = 0.95
     # the adapter, the optimizer and the loss
     rank: Annotated[int, Ge(1), Le(512)] = 16
     rate: Annotated[float, Gt(0), Le(1)] = 3e-4

@@ -106,7 +106,7 @@ def _fingerprint(data: TrainingData, settings: LoraSettings) -> str:
     """Return what tells this training from another: its data, and the options it reads."""
     options = {
         name: getattr(settings, name)
-        for name in ("epochs", "batch", "rate", "kl", "keep", "preference")
+        for name in ("epochs", "batch", "rate", "kl", "min_kept", "preference")
     }
     return checkpoint.fingerprint(data, options)
 
@@ -190,7 +190,7 @@ class _Loop:
 
     def _bias_change(self) -> float:
         """Return the change of the decline bias, in nats, that lets the held-out questions keep
-        the share `keep` of the right answers; 0 where too few are expected to be right."""
+        the share `min_kept` of the right answers; 0 where too few are expected to be right."""
         held_out = self.data.held_out
         p_correct = [example.p_correct or 0.0 for example in held_out]
         if sum(p_correct) < MIN_RIGHT_ANSWERS:
@@ -198,7 +198,7 @@ class _Loop:
         margins = decline_margins(
             self.wrapped, held_out, self.data.decline_token, self.settings.batch
         )
-        return bias_to_keep(margins, p_correct, self.settings.keep)
+        return bias_to_keep(margins, p_correct, self.settings.min_kept)
 
     def _references_of(self, step: int) -> list[KlReference]:
         """Return the neutral texts of a step, drawn by a seed of its own."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from selfloop_plugins._shared.echoes import echoes
 from selfloop_plugins._shared.pairs import matched, unknown
 
-from selfloop import Outcome, Past
+from selfloop import History, Outcome
 from selfloop.errors import ModelError
 from selfloop.history import WITHOUT_ANSWER
 from selfloop.text.answers import declines
@@ -36,7 +36,7 @@ class TrainingExample:
 
 
 def training_examples(
-    past: Past, *, decline_share: float | None, match_form: bool, seed: int
+    history: History, *, decline_share: float | None, match_form: bool, seed: int
 ) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """Return the examples to teach, and those that are held out.
 
@@ -51,7 +51,7 @@ def training_examples(
     """
     last_outcomes = {
         outcome.question.text: outcome
-        for outcome in past.outcomes
+        for outcome in history.outcomes
         if outcome.decision not in WITHOUT_ANSWER
     }
     outcomes = [outcome for outcome in last_outcomes.values() if _shows_knowledge(outcome)]

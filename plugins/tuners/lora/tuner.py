@@ -20,7 +20,7 @@ from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins._torch.checkpoint import quiet, saving
 from selfloop_plugins._torch.options import HfOptions
 
-from selfloop import Question, Request, Sampling, Tuning, progress
+from selfloop import Question, Request, Sampling, TuneContext, progress
 from selfloop.config.prompts import is_open
 from selfloop.errors import ModelError
 from selfloop.records import Adapter, Completion
@@ -58,35 +58,35 @@ ANSWER_GREEDILY = Sampling(max_tokens=32, stop=("\n",))
 _log = logging.getLogger("selfloop.tune")
 
 
-def tune(tuning: Tuning, settings: LoraSettings, gold: Sequence[Question]) -> Adapter:
+def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question]) -> Adapter:
     """Train an adapter from the base, on all that the run holds, and return it.
 
     Raises ModelError, with the reason, where there is too little to learn from, where memory does
     not suffice, or where the gate refuses the adapter.
     """
     taught, held_out = training_examples(
-        tuning.past,
-        decline_share=settings.declined,
-        match_form=settings.match,
-        seed=tuning.seed,
+        context.history,
+        decline_share=settings.decline_share,
+        match_form=settings.match_form,
+        seed=context.seed,
     )
-    file = tuning.backend.describe().file
+    file = context.backend.describe().file
     backend = Transformers(HfOptions(model=file, threads=settings.threads))
     as_gguf = Path(file).is_file()  # else it is a folder or a name of transformers
     if as_gguf:
         refuse_unknown_architecture(backend.loaded.model.config)
 
-    prompts = [partial(_prompt_request, tuning, name) for name in PROMPTS]
+    prompts = [partial(_prompt_request, context, name) for name in PROMPTS]
     vocabulary = backend.loaded.vocabulary
-    examples = tokenize_all(vocabulary, taught, prompts, random.Random(tuning.seed))
+    examples = tokenize_all(vocabulary, taught, prompts, random.Random(context.seed))
     # one half of the held-out questions is the gate's, the other sets the decline bias
     gate_examples = tokenize_all(vocabulary, held_out[::2], prompts)
     bias_examples = tokenize_all(vocabulary, held_out[1::2], prompts)
     decline_id = decline_token(vocabulary, prompts[0]("Who?"))
-    seed = tuning.seed % MAX_SEED
+    seed = context.seed % MAX_SEED
     _refuse_too_large(backend, examples, settings, seed)
 
-    texts = neutral_texts(backend, tuning.seed)
+    texts = neutral_texts(backend, context.seed)
     gate_texts, training_texts = texts[:GATE_TEXTS], texts[GATE_TEXTS:]
     wrapped = _wrap(backend.loaded.model, settings.rank, seed)
 
@@ -102,18 +102,18 @@ def tune(tuning: Tuning, settings: LoraSettings, gold: Sequence[Question]) -> Ad
             return replace(figures, gold=_gold_shares(backend, prompts, gold))
 
     base = measure_model("the base")  # an adapter changes nothing before it is trained
-    with _naming(tuning.folder):
+    with _naming(context.folder):
         epochs = train(
             wrapped,
             TrainingData(examples, bias_examples, training_texts, decline_id, seed),
             settings,
-            tuning.folder / "checkpoint",
+            context.folder / "checkpoint",
             partial(_log_epoch, settings.epochs),
-            tuning.tell,
+            context.on_batch,
         )
         gate = Gate(base, measure_model("the adapter"), settings.perplexity)
         write_gate(
-            tuning.folder,
+            context.folder,
             taught=len(taught),
             held_out=len(held_out),
             epochs=[epoch.figures() for epoch in epochs],
@@ -123,10 +123,10 @@ def tune(tuning: Tuning, settings: LoraSettings, gold: Sequence[Question]) -> Ad
             raise ModelError(
                 f"the adapter was refused, and the last good one stays: {gate.refusal}"
             )
-        _log.info("the adapter of round %d is taken: %s", tuning.round, gate.summary)
+        _log.info("the adapter of round %d is taken: %s", context.round, gate.summary)
         config = backend.loaded.model.config if as_gguf else None
-        path = _write_adapter(wrapped, tuning.folder, config)
-        return Adapter(str(path), models.sha256(path), tuning.round)
+        path = _write_adapter(wrapped, context.folder, config)
+        return Adapter(str(path), models.sha256(path), context.round)
 
 
 @contextmanager
@@ -190,8 +190,8 @@ def neutral_texts(backend: Transformers, seed: int) -> list[tuple[int, ...]]:
     return texts
 
 
-def _prompt_request(tuning: Tuning, prompt_name: str, question: str) -> Request:
-    prompt = tuning.prompt(prompt_name, question=question)
+def _prompt_request(context: TuneContext, prompt_name: str, question: str) -> Request:
+    prompt = context.prompt(prompt_name, question=question)
     return Request(prompt, open_turn=is_open(prompt))
 
 
