@@ -184,28 +184,3 @@ def query() -> Query:
             db.close()
 
     return _query
-
-
-def high_level_llama() -> Any:
-    """Return llama-cpp-python's own class, kept from the AMX kernels as our models are
-    (`uses_amx`).
-    """
-    from llama_cpp import Llama, llama_cpp
-    from selfloop_plugins.backends.llama_cpp.model import uses_amx
-
-    class PlainLlama(Llama):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            defaults = llama_cpp.llama_model_default_params
-
-            def without_amx() -> Any:
-                params = defaults()
-                params.use_extra_bufts = not uses_amx()
-                return params
-
-            llama_cpp.llama_model_default_params = without_amx
-            try:
-                super().__init__(*arguments, **options)
-            finally:
-                llama_cpp.llama_model_default_params = defaults
-
-    return PlainLlama

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 import transformers as T
-from conftest import high_level_llama
 from selfloop_plugins import models
 from selfloop_plugins._torch import adapter as adapters
 from selfloop_plugins._torch import checkpoint
@@ -88,8 +87,9 @@ def left(folder):
 
 def said(path, lora=None):
     """The log-probabilities of a text's tokens, by llama.cpp alone."""
-    Llama = high_level_llama()
-    model = Llama(
+    from selfloop_plugins.backends.llama_cpp.plain import PlainLlama
+
+    model = PlainLlama(
         str(path),
         lora_path=lora and str(lora),
         logits_all=True,

@@ -19,7 +19,6 @@ from functools import cache as once
 
 import numpy as np
 import pytest
-from conftest import high_level_llama
 from selfloop_plugins import models
 from selfloop_plugins._decoding.sampling import Sampler, read_logits, settings_error
 from selfloop_plugins.backends.llama_cpp import build, cache, check, scheduler
@@ -375,12 +374,13 @@ def test_a_careful_answer_declines(backend, prompt):
 
 @real
 def test_log_probabilities_agree_with_the_high_level_class(backend):
-    Llama = high_level_llama()
+    from selfloop_plugins.backends.llama_cpp.plain import PlainLlama
+
     tokens = backend._prompt(Request(REFERENCE_TEXT))[:160]
     scores = backend.loglikelihood(
         [Continuation(backend._model.piece(tokens[0]).decode(), tuple(tokens[1:]))]
     )[0]
-    plain = Llama(str(models.locate(MODEL)), n_ctx=256, logits_all=True, verbose=False)
+    plain = PlainLlama(str(models.locate(MODEL)), n_ctx=256, logits_all=True, verbose=False)
     plain.eval(tokens)
     expected = [
         log_softmax(row)[token] for row, token in zip(plain.scores, tokens[1:], strict=False)
