@@ -3,7 +3,7 @@
 The only reader and the only writer of the file. Its content:
 
     {"taught": 61, "held out": 19,                       numbers of questions
-     "epochs": [{"epoch": 1, "loss": 5.8, "kl": 0.0, "held": 5.9, "dial": -0.8}, ...],
+     "epochs": [{"epoch": 1, "loss": 5.8, "kl": 0.0, "held": 5.9, "dial": {"quiz": -0.8}}, ...],
      "gate": {"base": {FIGURES}, "tuned": {FIGURES}, "bound": 0.02, "refusal": ""}}
 
 with FIGURES = {"kept": 0.9, "declined": 0.1, "refused": 0.0, "perplexity": 12.0,
@@ -46,7 +46,7 @@ def write_gate(
     *,
     taught: int,
     held_out: int,
-    epochs: Sequence[Mapping[str, float]],
+    epochs: Sequence[Mapping[str, Any]],
     gate: Mapping[str, Any],
 ) -> None:
     """Write the report of the adapter in `folder`, whole. Raises OSError, or DiskFullError."""

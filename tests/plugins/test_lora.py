@@ -31,7 +31,7 @@ from selfloop_plugins.tuners.lora.measures import (
     perplexity,
 )
 from selfloop_plugins.tuners.lora.settings import LoraSettings
-from selfloop_plugins.tuners.lora.tokenized import TokenizedExample, batches_of_like_length
+from selfloop_plugins.tuners.lora.tokenized import QUIZ, TokenizedExample, batches_of_like_length
 from selfloop_plugins.tuners.lora.training import TrainingData, train
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
 
@@ -45,7 +45,11 @@ pytestmark = pytest.mark.slow
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
-EXAMPLES = [TokenizedExample((5 + i % 40, 7, 3 + i % 5, 11, 2)[: 4 + i % 2], 2) for i in range(40)]
+DECLINE = 14
+EXAMPLES = [
+    TokenizedExample((5 + i % 40, 7, 3 + i % 5, 11, 2)[: 4 + i % 2], 2, decline_token=DECLINE)
+    for i in range(40)
+]
 NEUTRAL = [tuple((i * j) % 50 + 3 for j in range(1, 30)) for i in range(1, 9)]
 
 
@@ -269,7 +273,7 @@ def test_how_likely_declining_is_is_learnt_beside_the_answer(dial):
         for i in range(one.answer_start + 1, len(one.tokens))
     )
     expected = -logs.item() / (len(one.tokens) - one.answer_start)
-    assert answer_loss(model, [one], {}, 14, dial).item() == pytest.approx(expected, abs=1e-4)
+    assert answer_loss(model, [one], {}, {QUIZ: dial}).item() == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("firm", [True, False])
@@ -302,7 +306,7 @@ def test_the_base_is_followed_in_the_prompt_where_it_answered(firm):
 def targeted(model, batch):
     base = teacher_states(model, batch, 8)
     read = torch.cat([base[one.teacher_text] for one in batch if one.num_distilled])
-    return losses._teacher_targets(model, read, losses._target_tokens(batch), 14)
+    return losses._teacher_targets(model, read, losses._target_tokens(batch, {}))
 
 
 def test_what_the_base_would_say_leaves_out_declining():
@@ -317,7 +321,7 @@ def test_what_the_base_would_say_leaves_out_declining():
         [1.0, 1.0]
     )
     before = {name: p.clone() for name, p in model.named_parameters()}
-    answer_loss(moved(model), [one], teacher_states(model, [one], 8), 14).backward()
+    answer_loss(moved(model), [one], teacher_states(model, [one], 8)).backward()
     assert all(
         torch.equal(p, before[name]) for name, p in model.named_parameters() if not p.requires_grad
     )
@@ -339,7 +343,7 @@ def test_few_logits_at_a_time_learn_the_same(preference, monkeypatch):
         model = tiny()
         torch.manual_seed(0)
         loss = answer_loss(
-            moved(model), batch, teacher_states(model, batch, 8), 14, 1.0, preference
+            moved(model), batch, teacher_states(model, batch, 8), {QUIZ: 1.0}, preference
         )
         (2 * loss).backward()
         found.append((loss.item(), [p.grad for p in model.parameters() if p.requires_grad]))
@@ -354,7 +358,7 @@ def test_a_preference_is_for_what_got_likelier_than_it_was():
         EXAMPLES[0], p_correct=0.2, teacher_prompt=EXAMPLES[0].tokens[:2], num_distilled=1
     )
     base, length = teacher_states(model, [one], 8), len(one.tokens) - one.answer_start
-    by = lambda preference: answer_loss(model, [one], base, 14, 0.0, preference).item() * length  # noqa: E731
+    by = lambda preference: answer_loss(model, [one], base, {}, preference).item() * length  # noqa: E731
     # nothing has changed yet: a half, whatever the weight
     assert by(0.5) == pytest.approx(by(0.1), abs=1e-5)
     before = by(0.5)
@@ -380,7 +384,8 @@ def test_what_is_said_greedily_is_told_without_saying_it():
             text.append(logits(model, text)[-1].argmax().item())
         found.append((one, replace(one, tokens=tuple(text))))
     decline = found[0][1].tokens[2]
-    said = greedy_answers(model, [each for both in found for each in both], decline, 4)
+    both = [replace(each, decline_token=decline) for pair in found for each in pair]
+    said = greedy_answers(model, both, 4)
     assert [same for _, same in said[1::2]] == [True] * 9 and not any(same for _, same in said[::2])
     assert [silent for silent, _ in said[::2]] == [own.tokens[2] == decline for _, own in found]
 
@@ -398,7 +403,7 @@ def test_perplexity_is_of_every_token_but_the_first():
 
 def test_how_far_declining_is_ahead():
     model = tiny()
-    for one, margin in zip(EXAMPLES[:5], decline_margins(model, EXAMPLES[:5], 14, 2), strict=True):
+    for one, margin in zip(EXAMPLES[:5], decline_margins(model, EXAMPLES[:5], 2), strict=True):
         scores = model(input_ids=torch.tensor([one.tokens[: one.answer_start]])).logits[0, -1]
         others = scores[[i for i in range(60) if i != 14]].max()
         assert margin == pytest.approx((scores[14] - others).item(), abs=1e-4)

@@ -8,7 +8,7 @@ pickle could hold a program.
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -32,22 +32,22 @@ _log = logging.getLogger("selfloop.tune")
 @dataclass(frozen=True, slots=True)
 class EpochResult:
     """One epoch: the means of its losses and its KL to the base, the mean loss on the held-out
-    questions after it, and the decline bias that was in effect at its end, in nats."""
+    questions after it, and the decline bias of each form of question at its end, in nats."""
 
     epoch: int
     loss: float
     kl: float
     held_out_loss: float
-    decline_bias: float = 0.0
+    decline_biases: dict[str, float] = field(default_factory=dict[str, float])
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """Return the figures under the names that `gate.json` has for them."""
         return {
             "epoch": self.epoch,
             "loss": self.loss,
             "kl": self.kl,
             "held": self.held_out_loss,
-            "dial": self.decline_bias,
+            "dial": self.decline_biases,
         }
 
 

@@ -116,12 +116,10 @@ def measure(
     model: Any,
     examples: Sequence[TokenizedExample],
     neutral_texts: Sequence[tuple[int, ...]],
-    *,
-    decline_token: int,
     batch_size: int,
 ) -> GateFigures:
     """Return the figures of a model, decoded greedily, on held-out examples with whole answers."""
-    answers = greedy_answers(model, examples, decline_token, batch_size)
+    answers = greedy_answers(model, examples, batch_size)
     p_correct = [example.p_correct or 0.0 for example in examples]
     p_wrong = [1 - chance for chance in p_correct]
     is_same = [answer.is_same for answer in answers]

@@ -17,7 +17,7 @@ loss and that of declining do not pull at the same probability.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,9 @@ POSITIONS_AT_ONCE = 32
 # the base is compared at every eighth position of a neutral text: its neighbours say much the same
 KL_STRIDE = 8
 
+# a decline bias for each form of question: none, before training has set any
+NO_BIAS: Mapping[str, float] = {}
+
 # the base's last hidden states at the distilled positions of a teacher's text, (distilled, width)
 TeacherStates = dict[tuple[int, ...], torch.Tensor]
 
@@ -45,12 +48,16 @@ class TargetToken:
     only_likeliest  as in `TokenizedExample`
     p_correct       of the first token, how likely the answer is correct; None elsewhere, and where
                     declining is not learnt
+    decline_token   the token that begins "I don't know" there
+    decline_bias    added to the log-odds of declining, in nats
     """
 
     token: int
     teacher_row: int | None
     only_likeliest: bool
     p_correct: float | None
+    decline_token: int
+    decline_bias: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +73,19 @@ def answer_loss(
     model: Any,
     batch: Sequence[TokenizedExample],
     teacher: TeacherStates,
-    decline_token: int = 0,
-    decline_bias: float = 0.0,
+    decline_biases: Mapping[str, float] = NO_BIAS,
     preference: float | None = None,
 ) -> torch.Tensor:
     """Return the mean loss over the answers' tokens of a batch, a scalar with gradients.
 
-    `decline_bias` is added to the log-odds of declining (logit adjustment, Menon et al. 2020, arXiv
-    2007.07314): a model that is right with the bias declines less without it. With `preference`
-    (beta), the model does not learn how likely declining is, but whether it is preferred to
-    answering: the logit is beta times the change of the log-odds since the base (DPO, Rafailov et
-    al. 2023, arXiv 2305.18290, with the probability as a soft label).
+    `decline_biases`, one for each form of question, are added to the log-odds of declining (logit
+    adjustment, Menon et al. 2020, arXiv 2007.07314): a model that is right with the bias declines
+    less without it. With `preference` (beta), the model does not learn how likely declining is, but
+    whether it is preferred to answering. The logit is then beta times the change of the log-odds
+    since the base (DPO, Rafailov et al. 2023, arXiv 2305.18290, with the probability as a soft
+    label).
     """
-    targets = _target_tokens(batch)
+    targets = _target_tokens(batch, decline_biases)
     positions = [example.answer_positions for example in batch]
     states = last_hidden_states(model, [example.tokens for example in batch], positions)
     distilled = [teacher[example.teacher_text] for example in batch if example.num_distilled]
@@ -95,8 +102,6 @@ def answer_loss(
             cut_states[start:end],
             teacher_rows,
             targets[start:end],
-            decline_token,
-            decline_bias,
             preference,
         ) / len(targets)
         if loss.requires_grad:
@@ -107,7 +112,9 @@ def answer_loss(
     return total + ((states - states.detach()) * cut_states.grad).sum()
 
 
-def _target_tokens(batch: Sequence[TokenizedExample]) -> list[TargetToken]:
+def _target_tokens(
+    batch: Sequence[TokenizedExample], decline_biases: Mapping[str, float]
+) -> list[TargetToken]:
     """Return the tokens that are learnt of a batch, in the order of their hidden states."""
     targets = list[TargetToken]()
     first_row = 0  # of this example in the teacher's states, which are in the order of the batch
@@ -120,6 +127,8 @@ def _target_tokens(batch: Sequence[TokenizedExample]) -> list[TargetToken]:
                     teacher_row=first_row + offset if is_distilled else None,
                     only_likeliest=example.only_likeliest,
                     p_correct=example.p_correct if offset == 0 else None,
+                    decline_token=example.decline_token,
+                    decline_bias=decline_biases.get(example.form, 0.0),
                 )
             )
         first_row += example.num_distilled
@@ -131,13 +140,11 @@ def _summed_loss(
     states: torch.Tensor,
     teacher_rows: torch.Tensor,
     targets: Sequence[TargetToken],
-    decline_token: int,
-    decline_bias: float,
     preference: float | None,
 ) -> torch.Tensor:
     """Return the summed loss of some tokens from the states that predict them, (targets, width)."""
     logits = logits_of(model, states)
-    rows, distributions, base_odds = _teacher_targets(model, teacher_rows, targets, decline_token)
+    rows, distributions, base_odds = _teacher_targets(model, teacher_rows, targets)
     # -log p(y) = logsumexp(z) - z[y], and -sum q log p = logsumexp(z) - sum q z: both differ only
     # in the logit that is wanted
     tokens = torch.tensor([[target.token] for target in targets], device=logits.device)
@@ -152,25 +159,31 @@ def _summed_loss(
         [target.p_correct for target in targets if target.p_correct is not None],
         device=logits.device,
     )
-    odds, others = decline_odds(logits[begins], decline_token)
-    odds = odds + decline_bias if preference is None else preference * (odds - base_odds)
+    biases = torch.tensor([targets[i].decline_bias for i in begins], device=logits.device)
+    odds, others = decline_odds(logits[begins], [targets[i].decline_token for i in begins])
+    odds = odds + biases if preference is None else preference * (odds - base_odds)
     declining = binary_cross_entropy_with_logits(odds, 1 - p_correct, reduction="sum")
     # normalise the answer's first token over all tokens but the one that declines
     without_declining = (others - normalizer[begins]).sum()
     return losses + without_declining + declining
 
 
-def decline_odds(logits: torch.Tensor, decline_token: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the log-odds of declining, and the logsumexp of all else, both (positions,)."""
-    mask = torch.zeros_like(logits[0])
-    mask[decline_token] = -math.inf
-    others = (logits + mask).logsumexp(-1)
-    return logits[:, decline_token] - others, others
+def decline_odds(
+    logits: torch.Tensor, decline_tokens: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the log-odds of declining, and the logsumexp of all else, both (positions,).
+
+    `decline_tokens` has the token that begins a refusal for each position.
+    """
+    columns = torch.tensor(decline_tokens, device=logits.device)[:, None]
+    declining = logits.gather(1, columns)[:, 0]
+    others = logits.scatter(1, columns, -math.inf).logsumexp(-1)
+    return declining - others, others
 
 
 @torch.no_grad()
 def _teacher_targets(
-    model: Any, teacher_rows: torch.Tensor, targets: Sequence[TargetToken], decline_token: int
+    model: Any, teacher_rows: torch.Tensor, targets: Sequence[TargetToken]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return what the teacher says of some target tokens.
 
@@ -193,8 +206,9 @@ def _teacher_targets(
     if distilled_begins:
         logit_rows = [distilled.index(i) for i in distilled_begins]
         odds_rows = [begins.index(i) for i in distilled_begins]
-        base_odds[odds_rows] = decline_odds(logits[logit_rows], decline_token)[0]
-        logits[logit_rows, decline_token] = -math.inf
+        decline_tokens = [targets[i].decline_token for i in distilled_begins]
+        base_odds[odds_rows] = decline_odds(logits[logit_rows], decline_tokens)[0]
+        logits[logit_rows, decline_tokens] = -math.inf
     likeliest = logits.argmax(-1).tolist()
     # a revised answer is not what the base would say: there its tokens are learnt as they stand
     used = []

@@ -1,13 +1,13 @@
 """Figures of a model as it is, without gradients: what it would say, and how likely it declines."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from .forward import last_hidden_states, logits_of
-from .losses import TeacherStates, answer_loss
+from .losses import NO_BIAS, TeacherStates, answer_loss
 from .tokenized import TokenizedExample
 
 
@@ -20,7 +20,7 @@ class GreedyAnswer(NamedTuple):
 
 @torch.no_grad()
 def greedy_answers(
-    model: Any, examples: Sequence[TokenizedExample], decline_token: int, batch_size: int
+    model: Any, examples: Sequence[TokenizedExample], batch_size: int
 ) -> list[GreedyAnswer]:
     """Return for each example what greedy decoding would say.
 
@@ -39,7 +39,7 @@ def greedy_answers(
             end = first + len(example.answer_positions)
             tokens = likeliest[first:end]
             is_same = tokens == [*example.tokens[example.answer_start :]]
-            answers.append(GreedyAnswer(tokens[0] == decline_token, is_same))
+            answers.append(GreedyAnswer(tokens[0] == example.decline_token, is_same))
             first = end
     return answers
 
@@ -59,7 +59,7 @@ def perplexity(model: Any, texts: Sequence[tuple[int, ...]]) -> float:
 
 @torch.no_grad()
 def decline_margins(
-    model: Any, examples: Sequence[TokenizedExample], decline_token: int, batch_size: int
+    model: Any, examples: Sequence[TokenizedExample], batch_size: int
 ) -> list[float]:
     """Return the logit of declining minus the largest other logit where each answer begins, in
     nats: above 0, greedy decoding declines."""
@@ -70,9 +70,11 @@ def decline_margins(
         prompts = [example.tokens[: example.answer_start] for example in batch]
         states = last_hidden_states(model, prompts, [[len(prompt) - 1] for prompt in prompts])
         logits = logits_of(model, states)
-        declining = logits[:, decline_token].clone()
-        logits[:, decline_token] = -math.inf
-        margins += (declining - logits.max(-1).values).tolist()
+        columns = torch.tensor([[example.decline_token] for example in batch])
+        columns = columns.to(logits.device)
+        declining = logits.gather(1, columns)[:, 0]
+        others = logits.scatter(1, columns, -math.inf).max(-1).values
+        margins += (declining - others).tolist()
     return margins
 
 
@@ -98,13 +100,12 @@ def held_out_loss(
     held_out: Sequence[TokenizedExample],
     teacher: TeacherStates,
     batch_size: int,
-    decline_token: int = 0,
-    decline_bias: float = 0.0,
+    decline_biases: Mapping[str, float] = NO_BIAS,
 ) -> float:
     """Return the mean over batches of `answer_loss`; 0 without examples."""
     model.eval()
     losses = []
     for start in range(0, len(held_out), batch_size):
         batch = held_out[start : start + batch_size]
-        losses.append(answer_loss(model, batch, teacher, decline_token, decline_bias).item())
+        losses.append(answer_loss(model, batch, teacher, decline_biases).item())
     return sum(losses) / len(losses) if losses else 0.0

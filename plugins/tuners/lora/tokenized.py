@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from selfloop_plugins._decoding.prompting import split
+from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._decoding.tasks import Vocabulary, common_prefix
 
 from selfloop import Request
@@ -15,6 +15,8 @@ from .training_examples import TrainingExample
 
 MakeRequest = Callable[[str], Request]  # from a question to the request that asks it
 
+# the forms in which a question is asked: as the loop does, and as a user does in a chat
+QUIZ, TURN = "quiz", "turn"
 # of the examples that are likelier wrong, the share whose text is "I don't know": so the model also
 # learns to end that sentence, and what follows its beginning
 UNKNOWN_TEXT_SHARE = 0.5
@@ -33,6 +35,8 @@ class TokenizedExample:
                     (self-distillation); the others are learnt as they stand
     only_likeliest  distil a token only where the base finds it the likeliest; elsewhere the answer
                     was revised, and the token is learnt as it stands
+    decline_token   the token with which "I don't know" begins after this prompt
+    form            the form in which the question is asked: QUIZ or TURN; each has a decline bias
     """
 
     tokens: tuple[int, ...]
@@ -41,6 +45,8 @@ class TokenizedExample:
     teacher_prompt: tuple[int, ...] = ()
     num_distilled: int = 0
     only_likeliest: bool = False
+    decline_token: int = 0
+    form: str = QUIZ
 
     @property
     def teacher_text(self) -> tuple[int, ...]:
@@ -111,6 +117,7 @@ def tokenize(
         tokens=(*prompt, *answer),
         answer_start=len(prompt),
         p_correct=example.p_correct,
+        decline_token=decline_token(vocabulary, request),
         teacher_prompt=tuple(teacher_prompt),
         # of "I don't know" only the beginning is distilled, where declining is left out anyway
         num_distilled=1 if unknown else len(answer),

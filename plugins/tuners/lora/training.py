@@ -7,7 +7,7 @@ that was killed and resumed ends with the same weights, bit for bit, as one that
 
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,14 +49,12 @@ class TrainingData:
     examples       in all prompts, with p_correct
     held_out       examples that set the decline bias and choose the best epoch
     neutral_texts  texts of the base, in tokens, on which the tuned model is held to it
-    decline_token  the first token of "I don't know"
     seed           from which the seed of every step is made
     """
 
     examples: Sequence[TokenizedExample]
     held_out: Sequence[TokenizedExample]
     neutral_texts: Sequence[tuple[int, ...]]
-    decline_token: int = 0
     seed: int = 0
 
 
@@ -136,42 +134,33 @@ class _Loop:
             data.examples, settings.batch, seed=data.seed + len(earlier)
         )
         update_period = math.ceil(len(batches) / BIAS_UPDATES_PER_EPOCH)
-        decline_bias = earlier[-1].decline_bias if earlier else 0.0
+        biases = dict(earlier[-1].decline_biases) if earlier else {}
         losses, divergences = [], []
         for number, batch in enumerate(batches):
             step = len(earlier) * len(batches) + number
             # not before the first step: an untrained model does not decline yet
             if step > 0 and number % update_period == 0:
-                decline_bias += self._bias_change()
-            loss, kl = self._train_step(step, settings.epochs * len(batches), batch, decline_bias)
+                for form, change in self._bias_changes().items():
+                    biases[form] = biases.get(form, 0.0) + change
+            loss, kl = self._train_step(step, settings.epochs * len(batches), batch, biases)
             losses.append(loss)
             divergences.append(kl)
-        after = held_out_loss(
-            self.wrapped,
-            data.held_out,
-            self.teacher,
-            settings.batch,
-            data.decline_token,
-            decline_bias,
-        )
-        return EpochResult(len(earlier) + 1, _mean(losses), _mean(divergences), after, decline_bias)
+        after = held_out_loss(self.wrapped, data.held_out, self.teacher, settings.batch, biases)
+        return EpochResult(len(earlier) + 1, _mean(losses), _mean(divergences), after, biases)
 
     def _train_step(
-        self, step: int, steps: int, batch: Sequence[TokenizedExample], decline_bias: float
+        self,
+        step: int,
+        steps: int,
+        batch: Sequence[TokenizedExample],
+        decline_biases: Mapping[str, float],
     ) -> tuple[float, float]:
         """Learn one batch; return its loss, and the KL to the base on neutral text."""
         data, settings = self.data, self.settings
         self.wrapped.train()
         set_learning_rate(self.optimizer, settings.rate, step, steps)
         torch.manual_seed(data.seed * SEED_STRIDE + step)
-        loss = answer_loss(
-            self.wrapped,
-            batch,
-            self.teacher,
-            data.decline_token,
-            decline_bias,
-            settings.preference,
-        )
+        loss = answer_loss(self.wrapped, batch, self.teacher, decline_biases, settings.preference)
         kl = loss.new_zeros(())
         if self.references:
             kl = kl_to_base(self.wrapped, self._references_of(step))
@@ -188,17 +177,22 @@ class _Loop:
         self.on_batch(step + 1, steps, value)
         return value, kl.item()
 
-    def _bias_change(self) -> float:
-        """Return the change of the decline bias, in nats, that lets the held-out questions keep
-        the share `min_kept` of the right answers; 0 where too few are expected to be right."""
-        held_out = self.data.held_out
-        p_correct = [example.p_correct or 0.0 for example in held_out]
-        if sum(p_correct) < MIN_RIGHT_ANSWERS:
-            return 0.0
-        margins = decline_margins(
-            self.wrapped, held_out, self.data.decline_token, self.settings.batch
-        )
-        return bias_to_keep(margins, p_correct, self.settings.min_kept)
+    def _bias_changes(self) -> dict[str, float]:
+        """Return for each form of question the change of its decline bias, in nats.
+
+        With it the held-out questions in that form keep the share `min_kept` of the right answers.
+        It is 0 where too few are expected to be right.
+        """
+        changes = dict[str, float]()
+        for form in sorted({example.form for example in self.data.held_out}):
+            held_out = [example for example in self.data.held_out if example.form == form]
+            p_correct = [example.p_correct or 0.0 for example in held_out]
+            if sum(p_correct) < MIN_RIGHT_ANSWERS:
+                changes[form] = 0.0
+                continue
+            margins = decline_margins(self.wrapped, held_out, self.settings.batch)
+            changes[form] = bias_to_keep(margins, p_correct, self.settings.min_kept)
+        return changes
 
     def _references_of(self, step: int) -> list[KlReference]:
         """Return the neutral texts of a step, drawn by a seed of its own."""

@@ -12,7 +12,7 @@ from typing import Any
 import peft
 import torch
 from selfloop_plugins import models
-from selfloop_plugins._decoding.prompting import decline_token, pieces
+from selfloop_plugins._decoding.prompting import pieces
 from selfloop_plugins._shared.gate_report import write_gate
 from selfloop_plugins._torch import memory
 from selfloop_plugins._torch.adapter import WEIGHTS, refuse_unknown_architecture, write_gguf
@@ -82,7 +82,6 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     # one half of the held-out questions is the gate's, the other sets the decline bias
     gate_examples = tokenize_all(vocabulary, held_out[::2], prompts)
     bias_examples = tokenize_all(vocabulary, held_out[1::2], prompts)
-    decline_id = decline_token(vocabulary, prompts[0]("Who?"))
     seed = context.seed % MAX_SEED
     _refuse_too_large(backend, examples, settings, seed)
 
@@ -96,8 +95,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
                 wrapped,
                 gate_examples,
                 gate_texts,
-                decline_token=decline_id,
-                batch_size=settings.batch,
+                settings.batch,
             )
             return replace(figures, gold=_gold_shares(backend, prompts, gold))
 
@@ -105,7 +103,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     with _naming(context.folder):
         epochs = train(
             wrapped,
-            TrainingData(examples, bias_examples, training_texts, decline_id, seed),
+            TrainingData(examples, bias_examples, training_texts, seed),
             settings,
             context.folder / "checkpoint",
             partial(_log_epoch, settings.epochs),
