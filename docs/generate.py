@@ -109,8 +109,7 @@ SET = [
     "A run has the name of the recipe's file: accents are taken off, other characters than "
     "letters,",
     "digits, `.`, `_` and",
-    "`-` become `-`, and what is left over 80 characters is cut. Where that changes the name, "
-    "`run`",
+    "`-` become `-`, and a name is cut after 80 characters. Where that changes the name, `run`",
     "says so. A `name` in",
     "the recipe is taken as it is, or refused.",
     "",

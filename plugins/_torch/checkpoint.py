@@ -71,7 +71,7 @@ def check(model: str) -> None:
 def locate(model: str) -> Checkpoint:
     """Return where a model is, after converting it if it is a GGUF file that was not converted yet.
 
-    Raises ModelError for what is no model, and for a file that transformers cannot convert.
+    Raises ModelError for a place without a model, and for a file that transformers cannot convert.
     """
     path = Path(model).expanduser()
     if path.is_dir():

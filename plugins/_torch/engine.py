@@ -229,8 +229,8 @@ class Engine:
     def _masks(self, visible: torch.Tensor, slots: torch.Tensor, queries: torch.Tensor) -> Any:
         """Return the masks, (batch, 1, queries, slots), for each kind of layer.
 
-        `visible`, (batch, queries, slots): what a query may look at without a window. `slots` and
-        `queries` are positions, (batch, slots) and (batch, queries).
+        `visible`, (batch, queries, slots): whether a query sees a slot without a window. `slots`
+        and `queries` are positions, (batch, slots) and (batch, queries).
         """
         distance = queries[:, :, None] - slots[:, None, :]
         masks: dict[str, torch.Tensor] = {}

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# PyTorch's products of BF16 by AMX tiles are less exact: what an adapter changes in the
-# log-probabilities then correlates by .94 with what it changes in llama.cpp, else by more than .98.
+# PyTorch's products of BF16 by AMX tiles are less exact: an adapter's effect on log-probabilities
+# then correlates by .94 with its effect in llama.cpp, else by more than .98.
 # oneDNN reads this at its first product.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 

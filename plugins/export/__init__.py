@@ -2,7 +2,7 @@
 earlier one.
 
 merge.py    an adapter into the weights: a GGUF file, or a folder of transformers
-targets.py  what is written for each `--to`, whole or not at all
+targets.py  the files of each `--to`, written whole or not at all
 card.py     the card beside it, where that is a folder
 
 Only the commands are here, so that listing plugins imports neither torch nor numpy.
@@ -92,7 +92,7 @@ def rollback(run: str, number: int, runs: Path, as_json: bool) -> None:
     """Let RUN go on with the adapter that ROUND made, until it makes a new one. Nothing is deleted.
 
     RUN is a folder, or a name in --runs, of a recipe with a tuner. `selfloop ask RUN` and `selfloop
-    export RUN` use what is in effect.
+    export RUN` use the adapter in effect.
 
     \b
     Example:

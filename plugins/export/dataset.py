@@ -1,4 +1,4 @@
-"""`selfloop dataset`: what a run found out as a data set, with a card that says what it is worth.
+"""`selfloop dataset`: the answers of a run as a data set, with a card that states its limits.
 
 From Python, `rows(folder, form="sft")` gives the same rows.
 """
@@ -36,7 +36,7 @@ SPLIT = "train"  # the name that loaders expect of a data set's only part
 def rows(
     folder: Path | str, form: Form = "qa", *, only: Collection[Decision] = (), chat: bool = False
 ) -> list[Row]:
-    """Return what the run in `folder` found out, a row a question. Raises SelfloopError.
+    """Return the answers of the run in `folder`, a row a question. Raises SelfloopError.
 
     `qa` has all columns of `selfloop.Run.rows`. `sft` has `prompt` and `completion`: the answer
     where it is believed, "I don't know" where it was declined. `preference` has `prompt`, `chosen`
@@ -227,8 +227,8 @@ def command(
     if lost:
         holds = " and ".join(DECISIONS[form])
         raise click.UsageError(
-            f"--form {form} has no row for what is {lost[0]}: nothing is to be learnt of it. It "
-            f"has {holds}"
+            f"--form {form} has no row for {lost[0]} questions: nothing can be learnt from them. "
+            f"It has {holds}"
         )
     if to == "hf":
         _datasets()  # a missing package is reported before anything is read

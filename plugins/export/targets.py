@@ -42,7 +42,7 @@ FOLDER_MARKS = {"adapter": CONFIG, "hf": "config.json", "ollama": MODELFILE}
 def write_export(
     folder: Path, to: str, out: Path | None, *, kind: str | None, number: int | None, force: bool
 ) -> tuple[Path, Adapter]:
-    """Write what `to` names of the run in `folder`; return where, and what is in it.
+    """Write the export that `to` names of the run in `folder`; return its path and its adapter.
 
     Raises SelfloopError.
     """

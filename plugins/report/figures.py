@@ -405,7 +405,7 @@ FIGURES = (
         round_counts,
     ),
     ReportFigure(
-        "growth", "What it knows", "Every question asked so far, as it was decided last.", growth
+        "growth", "All questions so far", "Each question counts as it was decided last.", growth
     ),
     ReportFigure(
         "changes",

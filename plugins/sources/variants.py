@@ -40,7 +40,7 @@ OVERSAMPLE = 1.3  # some repeat an earlier question, or fail a scorer
 _LISTS_PER_NAME = 2  # drawn from the model
 _MAX_NAME_WORDS = 5
 _SWAPS_PER_TURN = 3  # a question that was swapped so often waits one turn longer
-# What an outcome says of the model: it knows, or it does not.
+# The knowledge that an outcome shows: the model knows, or it does not.
 _KNOWLEDGE = {"belief": 1, "declined": -1}
 _PARTNER_DECISION = {"belief": "declined", "declined": "belief"}
 _ARTICLE = re.compile("^(the|an?) ", re.IGNORECASE)

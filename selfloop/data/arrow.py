@@ -53,7 +53,7 @@ def folder(path: Path, split: str) -> Raw:
     """Return the rows of a data set that `datasets` saved (`save_to_disk`); `split` chooses where
     there are several.
 
-    Raises RecipeError for what is damaged, and where no split is named of several.
+    Raises RecipeError for a damaged file, and where none of several splits is named.
     """
     pyarrow = _pyarrow(path)
     if (path / SPLITS).is_file():

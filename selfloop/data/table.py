@@ -33,9 +33,9 @@ from selfloop.records import Question
 from selfloop.text.answers.bounded import checked
 from selfloop.text.display import encodable, printable
 
-# What the rows are for. "ask": the model answers, unless a row has an `answer`, which is judged in
-# its place. "eval": the model answers, and each row needs a gold answer. "score": each row has an
-# answer to be judged.
+# The purpose of the rows. "ask": the model answers, unless a row has an `answer`, which is judged
+# in its place. "eval": the model answers, and each row needs a gold answer. "score": each row has
+# an answer to be judged.
 Use = Literal["ask", "eval", "score"]
 
 # The parts of a question that a column may hold, as a summary calls them.
@@ -166,11 +166,11 @@ def key(text: str) -> str:
     return re.sub(r"[\s?？؟.!]+$", "", " ".join(folded.split())) or text
 
 
-# --- which column is what
+# --- which column has which part
 
 
 class _Parts(NamedTuple):
-    """The columns of a file by what they hold; an empty name where there is none."""
+    """The column of each part of a question; an empty name where there is none."""
 
     question: str
     gold: tuple[str, ...]
@@ -384,7 +384,7 @@ def _read_rows(raw: Raw, parts: _Parts, use: Use, source: str) -> _Questions:
 
 
 def _notes(raw: Raw, questions: _Questions) -> list[str]:
-    """Return what a person should know of how the rows were read."""
+    """Return notes for people on how the rows were read."""
     notes = list(raw.notes)
     cut = questions.cut_lists
     if cut:

@@ -1,5 +1,5 @@
-"""Finds plugins, asks each what it offers, and keeps it all in a `Catalog` that a recipe picks from
-by name.
+"""Finds plugins, calls their hooks, and keeps their components in a `Catalog` that a recipe picks
+from by name.
 
 Built-in plugins come from the table in `builtin`, those of other packages from the entry-point
 group `selfloop`, and a recipe may name single `.py` files. Each hook is called plugin by plugin and
@@ -65,8 +65,8 @@ class Provided:
 
 @dataclass
 class Catalog:
-    """What is installed: components by kind and name, commands by plugin, and the plugins that
-    could not be used.
+    """The installed components by kind and name, the commands by plugin, and the plugins that could
+    not be used.
 
     `plugins` has the package and version of each plugin, or the path of its file. The commands of
     selfloop's own plugins come first.

@@ -30,7 +30,7 @@ PROMPT = "words of the prompt"
 
 # --- thoughts without marks
 
-# What a model that marks no thoughts writes before it answers. Lower-case verbs: a title would have
+# Openings of a thought without marks, before the answer. Lower-case verbs: a title would have
 # capitals.
 _FILLER = (
     r"\b(?:[Oo]kay|OK|Ok|[Aa]l(?:l ?)?right|[Hh]mm+|[UuEe][mhr]m?|[Ww]ell|[Ss]o|[Ff]irst(?:ly)?"

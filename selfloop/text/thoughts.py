@@ -32,7 +32,7 @@ _CLOSING = re.compile(
     re.IGNORECASE,
 )
 _CUT_OPENING = re.compile(rf"[<\[◁]\|?(?:\w+[_:])*{_NAME}\|?", re.IGNORECASE)
-# What a model writes before its answer, as the prompt does before others.
+# A label that a model writes before its answer, as the prompt does before others.
 LABEL = re.compile(
     r"[\s#>*_•-]*\b(?:(?:final|corrected|correct|short|best|your|my|the)\s+)*"
     r"(?:answers?|response|reply|output|result|assistant|a|antwort|respuesta|réponse|resposta|risposta|ответ)"

@@ -52,7 +52,7 @@ def build(*, questions: int = 3, mode: Mode = "auto") -> Observer:
 
 
 def _is_notebook(stream: TextIO) -> bool:
-    """Return whether a notebook shows what is printed, in the output of a cell."""
+    """Return whether a notebook shows the stream in the output of a cell."""
     return type(stream).__module__.partition(".")[0] == "ipykernel"
 
 

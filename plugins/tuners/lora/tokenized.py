@@ -44,8 +44,8 @@ class TokenizedExample:
 
     @property
     def teacher_text(self) -> tuple[int, ...]:
-        """Return what the base reads as the teacher: its prompt and the distilled tokens but the
-        last, which nothing follows; empty where nothing is distilled."""
+        """Return the tokens that the base reads as the teacher: its prompt and the distilled tokens
+        but the last, which nothing follows; empty where nothing is distilled."""
         if not self.num_distilled:
             return ()
         end = self.answer_start + self.num_distilled - 1

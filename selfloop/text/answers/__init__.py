@@ -18,5 +18,5 @@ _COMMON = re.compile(
 
 
 def content(text: str) -> list[str]:
-    """Return the words of a question that say what it is about, in order."""
+    """Return the content words of a question, in order."""
     return [word for word in normalise(text).split() if not _COMMON.fullmatch(word)]

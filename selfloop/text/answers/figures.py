@@ -224,7 +224,7 @@ def _counted(match: re.Match[str]) -> str:
 
 
 class _Counting:
-    """Number words taken one after another; `written` is what they come to in digits."""
+    """Number words taken one after another; `written` is their value in digits."""
 
     def __init__(self, *, behind_a_figure: bool) -> None:
         self.written: list[str] = []
