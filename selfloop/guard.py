@@ -29,7 +29,7 @@ MAX_MESSAGE = 500  # characters that are kept of an exception's message
 
 @dataclass(frozen=True)
 class Failed:
-    """Stands in place of a result; `failure` says what went wrong."""
+    """Stands in place of a result, with the failure."""
 
     failure: Failure
 

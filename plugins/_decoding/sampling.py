@@ -35,7 +35,7 @@ NEAR_WINDOW = 12.0  # nats
 MAX_UNSHIFTED = 80.0
 # with top-k, the windows in which the first k tokens are looked for, narrow ones first
 TOP_K_WINDOWS = (4.0, 8.0, 12.0, CUT_WINDOW)
-MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-4, 1e4  # what float32 can divide by
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-4, 1e4  # divisors within float32
 MIN_PENALTY, MAX_PENALTY = 1e-3, 1e3
 
 

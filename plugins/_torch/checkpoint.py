@@ -60,7 +60,7 @@ class Checkpoint:
 
 
 def check(model: str) -> None:
-    """Raise ModelError for what can be seen to be wrong without fetching or converting anything."""
+    """Raise ModelError for a mistake that shows before anything is fetched or converted."""
     path = Path(model).expanduser()
     if path.is_dir():
         _refuse_folder(path)

@@ -43,7 +43,7 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class Chunk:
-    """Some tokens after other chunks, and what reading them left in the cache."""
+    """Some tokens after other chunks, and the part of the cache that reading them left."""
 
     tokens: tuple[int, ...]
     before: "Chunk | None"

@@ -116,7 +116,7 @@ def _bytes_by_character() -> dict[str, int]:
 class Loaded:
     """A causal model on its device, in evaluation mode.
 
-    Raises ModelError for what cannot be loaded.
+    Raises ModelError for a model that cannot be loaded.
     """
 
     def __init__(self, at: Checkpoint, *, device: str, dtype: str, trust_remote_code: bool) -> None:

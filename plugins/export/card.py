@@ -13,7 +13,7 @@ from selfloop_plugins._torch.adapter import GGUF, WEIGHTS
 from selfloop.records import Adapter
 from selfloop.text.answers import UNKNOWN
 
-# what each kind of export is, as the card begins
+# the name of each kind of export, as the card begins
 KINDS = {
     "adapter": "A LoRA adapter",
     "hf": "The weights of a model of transformers, with a LoRA adapter in them,",

@@ -209,8 +209,8 @@ def command(
 
     RUN is a folder, or a name in --runs. qa: a row a question, with all that is known of it. sft:
     prompt and completion, "I don't know" where it was declined. preference: prompt, chosen and
-    rejected. jsonl and parquet are files that any loader takes; hf is what load_from_disk of the
-    library datasets takes.
+    rejected. jsonl and parquet are files that any loader takes; hf is a folder for load_from_disk
+    of the library datasets.
 
     \b
     Examples:
@@ -237,7 +237,7 @@ def command(
     dataset_rows = _formed(opened, form, only, chat)
     if not dataset_rows:
         raise SelfloopError(
-            f"no row to write, so there is no {out}. What there is: selfloop show {opened.folder}"
+            f"no row to write, so there is no {out}. See the run: selfloop show {opened.folder}"
         )
     write_dataset(opened, to, out, dataset_rows, form, force=force)
     if as_json:

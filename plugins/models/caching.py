@@ -1,4 +1,4 @@
-"""The folder of what selfloop fetched or made, and one process at a time that makes it.
+"""The folder of files that selfloop fetched or made, and one process at a time that makes them.
 
     <cache>/models/       models that were fetched
     <cache>/working/      models in another format (`llama_cpp`, option `weights`)

@@ -1,4 +1,4 @@
-"""`selfloop models`: every model on this disk, by its name in a recipe, with what its file says."""
+"""`selfloop models`: every model on this disk, by its name in a recipe, with its header."""
 
 import json
 import re

@@ -26,7 +26,7 @@ def locate(model: str) -> Path:
 
 
 def check(model: str) -> None:
-    """Raise ModelError for what can be seen to be wrong without fetching anything."""
+    """Raise ModelError for a mistake that shows before anything is fetched."""
     if model in known.KNOWN_MODELS:
         check_accepted(model)
         return

@@ -189,7 +189,7 @@ class Hub(ModelStore):
         blobs = self.folders()[0] / f"models--{repository.replace('/', '--')}" / "blobs"
         hub_log = logging.getLogger("huggingface_hub")
         level_before = hub_log.level
-        # it warns of each try, and the error below says what came of them
+        # it warns of each try, and the error below states the result
         hub_log.setLevel(logging.ERROR)
         try:
             with progress.task(f"fetching {file}", 0, progress.BYTES, _size_of_parts(blobs)):

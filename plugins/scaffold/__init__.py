@@ -122,7 +122,7 @@ def plugin(name: str, kind: str, out: Path | None) -> None:
 )
 @as_json
 def recipes(name: str | None, out: Path | None, as_json: bool) -> None:
-    """List the recipes that come with selfloop: what each is for, which model and extras it needs.
+    """List the recipes that come with selfloop: the purpose, the model and the extras of each.
 
     With NAME print that recipe, or write it to a file with --out. They run by name: selfloop run
     NAME.

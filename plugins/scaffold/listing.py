@@ -1,4 +1,4 @@
-"""The recipes that come with selfloop, and what each needs."""
+"""The recipes that come with selfloop, and their needs."""
 
 import json
 import re

@@ -56,7 +56,7 @@ class Frontier:
         self._sampling = Sampling(temperature, top_p=0.95, max_tokens=32, stop=("\n",))
 
     def ask(self, context: AskContext) -> list[Question]:
-        """Return new questions, `via` saying what kind they were written after."""
+        """Return new questions; `via` names the kind of questions before each."""
         pools = {
             kind: pool for kind, pool in seed_pools(context).items() if pool and self._shares[kind]
         }

@@ -56,7 +56,7 @@ _AROUND_NAME = pattern(r"^(\d+[.)]|[*•-])?[\s\"'*]*|[\s.\"'*]*(\(.*)?$")
 # calls of the listing step: topics that give nothing new leave their share to the others
 MAX_LISTINGS = 4
 MAX_NAME_WORDS = 6
-# Room for a list: tokens of what comes before, and of each name; in steps of 64 tokens, so that a
+# Room for a list: tokens of its beginning, and of each name; in steps of 64 tokens, so that a
 # prompt does not hang on one entity more or less.
 _LIST_TOKENS, _NAME_TOKENS, _TOKEN_STEP, _MAX_LIST_TOKENS = 32, 12, 64, 1024
 _MAX_REPEATED = 3 / 4  # of a sentence's words that one before it may have
@@ -467,7 +467,7 @@ def _generate_one(
 def _generate_one_if_any(
     context: AskContext, prompts: Sequence[Prompt], sampling: Sampling
 ) -> list[Completion | None]:
-    """Return what `_generate_one` does, and None for all where all are refused.
+    """Do as `_generate_one`, but return None for all where all are refused.
 
     For a step that the others can do without.
     """

@@ -54,8 +54,9 @@ class Variants:
     of other questions of its topic or form, and those that the model lists after it. Known
     questions (beliefs) without an unknown partner (declined) of the same form come first, and the
     other way round, each in turn; one that was taken up often has to wait. `reversed` lets the
-    model ask a belief from the answer's side, `reworded` in other words; what does not name the
-    answer, or may ask for something else, is left out. `shares` of the kinds count relatively."""
+    model ask a belief from the answer's side, `reworded` in other words; a question that does not
+    name the answer, or may ask for something else, is left out. `shares` of the kinds count
+    relatively."""
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
     table = read(Path("questions.csv"), "eval")
     table.questions     the questions with their gold answers, each once
-    table.summary()     which columns were taken for what, and what became of every row
+    table.summary()     the columns by part, and the outcome of every row
 
 files.py        bytes, unpacked and decoded
 raw.py          rows as they stand in a file: delimited.py, json_rows.py, plain_text.py, arrow.py

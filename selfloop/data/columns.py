@@ -1,4 +1,4 @@
-"""Which column of a file is what: by its usual names, or as the user says."""
+"""The columns of a file that hold the parts of a question: by usual names, or by the user's."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -187,7 +187,7 @@ class _Parts(NamedTuple):
 
 
 def _column_parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
-    """Return which column is what.
+    """Return the column of each part.
 
     Raises RecipeError, with the columns there are, where one that `use` needs is missing.
     """
@@ -303,7 +303,7 @@ class _Questions:
 
 
 def _united_patterns(*patterns: str) -> str:
-    """Return a pattern that matches what any of these matches; empty ones do not count."""
+    """Return a pattern that matches where any of these does; empty ones do not count."""
     different = list(dict.fromkeys(filter(None, patterns)))
     if len(different) == 1:
         return different[0]
@@ -354,7 +354,7 @@ def questions_table(
 def _parts_or_refusal(
     raw: Raw, where: str, use: Use, wanted: Columns, skip_broken: bool, count: int
 ) -> _Parts:
-    """Return which column is what.
+    """Return the column of each part.
 
     Raises RecipeError, for broken lines before missing columns: they may be why these are missing.
     """

@@ -49,7 +49,7 @@ GROWTH = 4  # of the questions, from a sample that took hardly any time to the n
 # of a round's time that observers take at most while a run goes on, as `report` does
 MAX_RECORDING = 0.05
 MAX_ATTEMPTS = 10_000  # that observers are shown as those of a whole run
-# times what reading the lessons takes: a tune of Gemma 3 270M on two cores (docs/experiments.md)
+# times the time to read the lessons: a tune of Gemma 3 270M on two cores (docs/experiments.md)
 TUNING_FACTOR = 24
 CHARACTERS_PER_TOKEN = 4  # of English text, about; only where tokens and characters are compared
 

@@ -140,7 +140,7 @@ def _descriptor_to_stderr() -> Iterator[int | None]:
     """Let file descriptor 1 lead to the standard error output; yield a copy of the old one, None
     where there is none.
 
-    That catches what Python's `sys.stdout` does not see: `os.write`, C code, child processes.
+    That catches writes that do not pass Python's `sys.stdout`: `os.write`, C code, child processes.
     """
     with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
@@ -159,7 +159,7 @@ def _descriptor_to_stderr() -> Iterator[int | None]:
 
 
 def _flush_c_streams() -> None:
-    """Write out what C code has printed.
+    """Write out the prints of C code.
 
     Without `ctypes`, which only such plugins import, there is little of it.
     """
@@ -171,7 +171,7 @@ def _flush_c_streams() -> None:
 
 @contextmanager
 def imports_of_plugins() -> Iterator[Callable[[], bool]]:
-    """Undo what imports of plugins do to the process, and watch for Ctrl-C.
+    """Undo the effects of plugins' imports on the process, and watch for Ctrl-C.
 
     Yield a function that returns whether the user has pressed it. A plugin can raise
     KeyboardInterrupt by itself, so only the signal tells.

@@ -108,7 +108,7 @@ class RoundContext:
         lent = LentBackend(self.backend)
         return VerifyContext(lent, self.prompt, earlier_verdicts, seed, self.history)
 
-    # --- what observers and the progress line hear
+    # --- events for observers and the progress line
 
     def start_step(self, step: StepName, attempts: int) -> None:
         """Begin a step on so many attempts: bind the backend to it, and tell the observers."""

@@ -38,7 +38,7 @@ _LEFTOVER = re.compile(
 )
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h and linux/fs.h
-# what systems say where a disk has no hard links, or none across two of them
+# the errors of systems where a disk has no hard links, or none across two of them
 _NO_HARD_LINKS = (
     errno.EPERM,
     errno.ENOTSUP,

@@ -35,8 +35,8 @@ def build(*, questions: int = 3, mode: Mode = "auto") -> Observer:
     """Make the observer for stdout. `questions` are shown at a time; `quiet` leaves only trouble.
 
     `auto` is `live` on a terminal that can draw it and in a notebook, and `plain` elsewhere; `live`
-    forces the picture. Plain lines say of what takes longer than half a minute, now and then, how
-    far it is.
+    forces the picture. Plain lines show, now and then, the progress of work that takes longer than
+    half a minute.
     """
     if mode == "quiet":
         return QuietRenderer(sys.stdout)

@@ -43,8 +43,8 @@ class GateFigures:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The figures of the base and of the tuned model, and by what share the perplexity of the
-    base's own text may rise (`bound`)."""
+    """The figures of the base and of the tuned model, and the share by which the perplexity
+    of the base's own text may rise (`bound`)."""
 
     base: GateFigures
     tuned: GateFigures
@@ -90,7 +90,7 @@ class Gate:
 
     @property
     def perplexity_rise(self) -> float:
-        """Return by what share the perplexity of the base's own text rises."""
+        """Return the share by which the perplexity of the base's own text rises."""
         return self.tuned.perplexity / self.base.perplexity - 1
 
     @property

@@ -16,7 +16,7 @@ from .training_examples import TrainingExample
 MakeRequest = Callable[[str], Request]  # from a question to the request that asks it
 
 # of the examples that are likelier wrong, the share whose text is "I don't know": so the model also
-# learns to end that sentence, and what follows its beginning
+# learns to end that sentence, and the tokens after its beginning
 UNKNOWN_TEXT_SHARE = 0.5
 
 

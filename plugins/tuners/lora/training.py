@@ -103,7 +103,7 @@ def train(
 
 
 def _fingerprint(data: TrainingData, settings: LoraSettings) -> str:
-    """Return what tells this training from another: its data, and the options it reads."""
+    """Return the identity of this training: its data, and the options it reads."""
     options = {
         name: getattr(settings, name)
         for name in ("epochs", "batch", "rate", "kl", "min_kept", "preference")

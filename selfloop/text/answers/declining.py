@@ -30,7 +30,7 @@ _POLITE_PARTS = 4
 _SECTION = re.compile(r"^== (\w+) ?(.*)\n((?:(?!== ).*\n?)*)", re.MULTILINE)
 _PART = re.compile(r"\{([a-z_]+)\}")
 _NOT_A_WORD = "\ue010"  # holds `\W` while a pattern is folded, which makes lower case of it
-# What joins politeness and what follows it.
+# The joint of politeness and the text that follows it.
 _JOINT = (
     r"(?:\s*[,.!:;-]+\s*(?:(?:but|and|however,?|that|so|pero|mais|aber|mas|ma|но|maar|ale|ama|tapi|nhung|que|che|dass|ze"
     r"|لکن|ولکن) "
