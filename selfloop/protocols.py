@@ -287,8 +287,8 @@ class Component:
     * `interactive`: an observer that shows the run to a person. `--quiet` leaves it out.
     * `estimate`: takes the options that the recipe gives. A tuner returns the number of times that
       it reads each lesson (epochs), from which `selfloop plan` forecasts its time.
-    * `advise`: takes the `ModelInfo` of the loaded backend and returns the
-      recommendations of `selfloop plan`, a sentence each.
+    * `advise`: takes the `ModelInfo` of the loaded backend and returns the recommendations
+      of `selfloop plan`, a sentence each.
     * `docs`: the page that describes the component, for `selfloop plugins`.
     """
 

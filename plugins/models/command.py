@@ -1,4 +1,4 @@
-"""`selfloop models`: every model on this disk, by its name in a recipe, with its header."""
+"""`selfloop models`: every model on this disk, by its name in a recipe, with its properties."""
 
 import json
 import re

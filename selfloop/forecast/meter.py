@@ -104,8 +104,8 @@ class Step:
     def at(self, times: float, rates: Rates, usual: float | None = None) -> float:
         """Return the seconds that the step takes with so many times the questions.
 
-        `usual` are the seconds outside of calls that grow with the questions. The rest of
-        this step's is spent once: on imports, say.
+        `usual` are the seconds outside of calls that grow with the questions. The rest of this
+        step's is spent once: on imports, say.
         """
         growing = self.outside_calls if usual is None else min(self.outside_calls, usual)
         outside = self.outside_calls + (times - 1) * growing

@@ -404,7 +404,7 @@ def _field_fault(component: "Component") -> str:
 
 
 def _takes(build: Callable[..., Any], name: str) -> bool:
-    """Return whether `build` has a parameter of that name; the unreadable is refused later."""
+    """Return whether `build` has that parameter; True for an unreadable one, refused later."""
     try:
         return name in inspect.signature(build).parameters
     except (TypeError, ValueError):
