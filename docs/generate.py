@@ -54,14 +54,14 @@ MEANING = {
     "seed": "the model's texts depend on it",
     "rounds": "times through ask, answer, critique, revise, verify, decide, tune",
     "plugins": "`.py` files with plugins, relative to the recipe ([tutorial](plugins.md))",
-    "backend": "what runs the model",
+    "backend": "the component that runs the model",
     "ask": "where questions come from",
     "answer": "how they are answered",
     "critique": "who criticises drafts, so that the model answers again; `none`: nobody",
     "few_shot": "the few-shot examples, in place of those of the prompt `answer`",
     "detectors": "who says how likely an answer is to be true; the last that can tell decides",
     "decide": "the thresholds of the decisions",
-    "tuner": "what feeds beliefs back into the weights",
+    "tuner": "the component that trains the model on its beliefs",
     "observers": "who shows and logs the run",
     "prompts": "name of a prompt -> your own text file in its place, relative to the recipe",
     "ask.questions": "questions a round",
@@ -98,19 +98,18 @@ SET = [
     "| VALUE | is |",
     "| --- | --- |",
     "| a number, `true`, `false` or `null`, by itself | that, as in the recipe |",
-    "| what begins with `[`, `{`, `\"` or `'` | YAML or JSON, which must end where VALUE ends |",
+    "| text that begins with `[`, `{`, `\"` or `'` | YAML or JSON that ends where VALUE ends |",
     '| nothing | refused; write `null` for none, and `""` for an empty text |',
     "| all else | text as typed: `a #1.txt`, `a: b`, `yes`, `12:30`, `*` |",
     "",
     "Text that looks like a number goes in quotes, inside those of the shell: `--set "
-    "'name=\"007\"'`. What cannot be",
+    "'name=\"007\"'`. A value that cannot be",
     "taken as it was typed is refused, and the message says how to write it.",
     "",
     "A run has the name of the recipe's file: accents are taken off, other characters than "
     "letters,",
     "digits, `.`, `_` and",
-    "`-` become `-`, and what is left over 80 characters is cut. Where that changes the name, "
-    "`run`",
+    "`-` become `-`, and a name is cut after 80 characters. Where that changes the name, `run`",
     "says so. A `name` in",
     "the recipe is taken as it is, or refused.",
     "",
@@ -253,7 +252,7 @@ def _options(component: Any) -> list[str]:
 
 
 def _paragraphs(build: Any) -> list[str]:
-    """Return what the class or function says of itself, less what it raises."""
+    """Return the docstring of the class or function, less the exceptions."""
     text = inspect.cleandoc(build.__doc__ or "")
     return [line for line in text.splitlines() if not line.startswith("Raises ")]
 
@@ -361,7 +360,7 @@ def _exit_codes() -> str:
 
 
 def main(check: bool) -> int:
-    """Write the files; with `check`, return 1 if one of them is not what would be written."""
+    """Write the files; with `check`, return 1 if one of them differs."""
     stale = []
     for name, text in [("recipe.md", recipe()), ("cli.md", cli()), *detectors()]:
         path = DOCS / name

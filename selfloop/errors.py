@@ -51,7 +51,7 @@ class MissingExtraError(SelfloopError):
 
 
 class ModelError(SelfloopError):
-    """The model file is missing, is not what it should be, or cannot be loaded."""
+    """The model file is missing, is the wrong file, or cannot be loaded."""
 
     exit_code = 3
 
@@ -75,7 +75,7 @@ class StoreError(SelfloopError):
 class DiskFullError(StoreError):
     """There is no space on the disk. The file was not written; all others are as they were.
 
-    `fact` says what is full, and `path` which file could not be written.
+    `fact` names the full disk, and `path` the file that could not be written.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ MAX_MESSAGE = 500  # characters that are kept of an exception's message
 
 @dataclass(frozen=True)
 class Failed:
-    """Stands in place of a result; `failure` says what went wrong."""
+    """Stands in place of a result, with the failure."""
 
     failure: Failure
 
@@ -178,7 +178,7 @@ def _in_order_of(items: Sequence[A], results: Mapping[A, Any]) -> list[Any]:
     if missing:
         raise ValueError(f"gave a mapping without a result for item {missing[0]} of {len(items)}")
     if unknown:
-        raise ValueError(f"gave a mapping with {unknown} results for what is no item")
+        raise ValueError(f"gave a mapping with {unknown} results for unknown items")
     return [results[item] for item in items]
 
 

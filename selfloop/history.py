@@ -1,4 +1,4 @@
-"""What a run knows of its earlier rounds: the outcome of each question, and the beliefs of today.
+"""The earlier rounds of a run: the outcome of each question, and the beliefs of today.
 
 How two answers that cannot both be right lower each other stands in `contradictions.py`, and when
 two questions ask for the same in `text/gist.py`.

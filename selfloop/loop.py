@@ -1,10 +1,10 @@
 """Read this first: this is the whole program.
 
 A round asks questions, answers them, criticises and revises the answers, lets detectors judge them,
-decides what is believed, and now and then tunes the model on its beliefs. `run_rounds` yields each
-round as it ends; the caller saves, prints and stops. Kill it anywhere: every text of the model is
-stored as it comes (`storage/recorder.py`), and a round that runs again asks for the same and gets
-it back.
+decides which are believed, and now and then tunes the model on its beliefs. `run_rounds` yields
+each round as it ends; the caller saves, prints and stops. Kill it anywhere: every text of the model
+is stored as it comes (`storage/recorder.py`), and a round that runs again asks for the same and
+gets it back.
 
 Then read `steps/` (one file a step), `records.py` (the nouns) and `protocols.py` (the plugins).
 """

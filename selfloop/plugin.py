@@ -9,7 +9,7 @@ Offer components
 The protocols, one for each kind of component
     `Backend`, `QuestionSource`, `Scorer`, `Detector`, `Critic`, `FewShotSelector`, `Tuner` and
     `Observer`. A component need not inherit from its protocol.
-Contexts: what a component is given beside the items
+Contexts: the argument of a component beside the items
     `AskContext` for sources and scorers, `TuneContext` for tuners, and `VerifyContext` for
     detectors, critics and few-shot selectors. Each has the `History` of the run's earlier rounds.
 Records

@@ -119,7 +119,7 @@ class AskContext:
     * `n`: the number of questions that are still wanted.
     * `round`, `turn`: the number of the round (from 1), and of the call within it (from 0).
     * `seed`: depends on run, round, source and turn, so each call draws anew.
-    * `backend`: lent, as in `VerifyContext`. What it generates is stored.
+    * `backend`: lent, as in `VerifyContext`. Its completions are stored.
     * `history`: the questions and outcomes so far, those of this round's earlier calls included.
     * `prompt`: renders a prompt of the recipe by its name, in the model's form.
     """
@@ -266,12 +266,12 @@ class Component:
     defaults are checked from its signature before any model loads. A parameter named `folder` (a
     `Path`) is not an option: it gets the run's folder. `needs` are the capabilities it needs of the
     backend; `gives`, for a backend, the ones it has. `check` takes the same options as `build` and
-    raises a `SelfloopError` for what can be seen without loading the model. `doc` is one line for
+    raises a `SelfloopError` for a mistake that can be seen without the model. `doc` is one line for
     `selfloop plugins`, `paper` where the method comes from, and `prompts` a folder of prompt files
     that the component renders. `extra` is the optional dependency of its own package without which
     it cannot be built, for `selfloop plugins` to say. `writes` are the options of type `Path` that
-    it writes to. All others are taken for inputs: a run keeps the hash of what is there when it
-    begins, and does not go on with another.
+    it writes to. All others are taken for inputs: a run keeps the hashes that they have when it
+    begins, and does not go on with others.
 
     `api` is the version of the plugin API (`selfloop.plugin.PLUGIN_API`) that the component was
     written for. A newer one than this selfloop has is refused.
@@ -287,8 +287,8 @@ class Component:
     * `interactive`: an observer that shows the run to a person. `--quiet` leaves it out.
     * `estimate`: takes the options that the recipe gives. A tuner returns the number of times that
       it reads each lesson (epochs), from which `selfloop plan` forecasts its time.
-    * `advise`: takes the `ModelInfo` of the loaded backend and returns what `selfloop plan` should
-      recommend, a sentence each.
+    * `advise`: takes the `ModelInfo` of the loaded backend and returns the recommendations
+      of `selfloop plan`, a sentence each.
     * `docs`: the page that describes the component, for `selfloop plugins`.
     """
 

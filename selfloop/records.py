@@ -119,7 +119,7 @@ class Completion:
     thought: str = ""
 
 
-# --- questions, and what components say of them
+# --- questions, and the judgements of components on them
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ _log = logging.getLogger("selfloop.runner")
 def _stopped(folder: Path) -> StoppedError:
     """Return the exception of a run that was stopped and can be resumed."""
     run = quote(str(folder))
-    return StoppedError(f"stopped; what is finished is stored. Go on: selfloop resume {run}")
+    return StoppedError(f"stopped; the finished work is stored. Go on: selfloop resume {run}")
 
 
 def run(
@@ -77,7 +77,7 @@ def run(
                 inputs=input_hashes,
                 **pinned,
             )
-            # last: what has a recipe can be resumed
+            # last: a folder with a recipe can be resumed
             store.save_file(store.files.recipe, loaded.source.text())
         except KeyboardInterrupt:
             shutil.rmtree(folder, ignore_errors=True)

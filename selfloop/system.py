@@ -1,4 +1,4 @@
-"""This computer and this process: processor, cores, memory, and what a container allows of them."""
+"""This computer and this process: processor, cores, memory, and the limits of a container."""
 
 import os
 import platform
@@ -36,7 +36,7 @@ def processor() -> str:
 
 
 def processor_flags() -> set[str] | None:
-    """Return what the processor can do, in Linux' words; None where the system does not tell."""
+    """Return the processor's features, in Linux' words; None where the system does not tell."""
     with suppress(OSError):
         lines = cpu_info("flags", "Features")
         if lines:
@@ -118,7 +118,7 @@ def peak_memory() -> int | None:
 
 
 def forget_peak_memory() -> None:
-    """Let the peak be what is resident now. Only Linux can."""
+    """Set the peak to the memory that is resident now. Only Linux can."""
     with suppress(OSError):
         _CLEAR_PEAK.write_text("5")  # 5: reset the peak, see proc(5)
 

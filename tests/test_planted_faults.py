@@ -144,8 +144,11 @@ DETECTORS: dict[str, tuple[Any, str]] = {
         lambda claims, told: [answer(c, 1 / len(c.answer.text)) for c in claims],
         "ZeroDivision",
     ),
-    "changes its list": (lambda claims, told: changing(claims), "changed what it was given"),
-    "changes a record": (lambda claims, told: writing_into(claims), "changed what is in the tuple"),
+    "changes its list": (lambda claims, told: changing(claims), "changed its argument"),
+    "changes a record": (
+        lambda claims, told: writing_into(claims),
+        "changed the items of its tuple",
+    ),
     "a set, which has no order": (
         lambda claims, told: {answer(c, 0.5) for c in claims},
         "not a list",
@@ -217,7 +220,7 @@ SCORERS: dict[str, tuple[Any, str]] = {
     "raises on empty text": (lambda qs, told: [Score(q.text[0], 1.0) for q in qs], "IndexError"),
     "changes its list": (
         lambda qs, told: [Score("planted", 1.0) for _ in list(qs) if qs.pop()],
-        "changed what it was given",
+        "changed its argument",
     ),
     "at random": (
         lambda qs, told: [Score("planted", random.random()) for _ in qs],
@@ -757,7 +760,7 @@ BACKENDS: dict[str, tuple[Any, str]] = {
     "an unknown capability": (Vague, "no capability is called logits"),
     "changes its list": (
         batched(lambda asked, found: [asked.pop() for _ in list(asked)] and found),
-        "changed what it was given",
+        "changed its argument",
     ),
     "likelihood depends on batch mates": (Shared, "depend on the pairs beside it"),
 }
@@ -831,7 +834,7 @@ COMMANDS: dict[str, tuple[click.Command, str]] = {
         command(lambda file, twice: {"notes.txt": 1}[file.name]),
         "KeyError",
     ),
-    "prints what it was given": (
+    "prints its arguments": (
         command(lambda file, twice: print(file)),
         "use selfloop.text.display.printable",
     ),

@@ -272,7 +272,7 @@ WRONG: dict[str, tuple[Callable[[Any], Any], str]] = {
     "a mapping that lacks one": (lambda items: {}, "without a result for item 0"),
     "a mapping of something else": (
         lambda items: dict.fromkeys((*items, Question("Else?", "test")), Score("bad", 1.0)),
-        "1 results for what is no item",
+        "1 results for unknown items",
     ),
     "a mapping by position": (
         lambda items: dict(enumerate([Score("bad", 1.0)] * len(items))),
@@ -459,7 +459,7 @@ def test_ctrl_c_in_a_plugin_stops_the_run(write: Write, selfloop: Selfloop) -> N
     write({"bad.py": plugin("signal.raise_signal(signal.SIGINT)"), "recipe.yaml": RECIPE})
     said = selfloop("run", "recipe.yaml")
     assert said.code == 130
-    assert "stopped; what is finished is stored" in said.err
+    assert "stopped; the finished work is stored" in said.err
 
 
 def test_ctrl_c_while_a_plugin_is_imported_stops_the_command(

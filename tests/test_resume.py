@@ -175,7 +175,7 @@ def test_ctrl_c(whole: Path, selfloop: Selfloop, query: Query) -> None:
     out, err = process.communicate(timeout=MOST)
     assert process.returncode == 130
     assert err.strip().endswith(
-        f"stopped; what is finished is stored. Go on: selfloop resume {run}"
+        f"stopped; the finished work is stored. Go on: selfloop resume {run}"
     )
     assert "Traceback" not in out + err
     assert '"outcome": "stopped"' in (run / "events.jsonl").read_text().splitlines()[-1]

@@ -1,7 +1,7 @@
 """`DecodingBackend`: a backend but for its engine, which runs the model on tokens.
 
-A request becomes a job: the tokens of its prompt, and tasks that say what to do after it
-(`tasks.py`). The engine of a subclass runs jobs in batches and yields the results of tasks.
+A request becomes a job: the tokens of its prompt, and the tasks after it (`tasks.py`). The engine
+of a subclass runs jobs in batches and yields the results of tasks.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +64,7 @@ class DecodingBackend:
         raise NotImplementedError
 
     def _refuse_too_long(self, prompt: int, answer: int, after: str) -> None:
-        """Raise RequestError where a prompt and what may follow it, in tokens, are too long."""
+        """Raise RequestError where a prompt and its completion, in tokens, may be too long."""
         raise NotImplementedError
 
     def _refuse_layer(self, layer: int) -> None:

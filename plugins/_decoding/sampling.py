@@ -1,9 +1,10 @@
 """A row of logits -> one token and its log-probability.
 
-The order is what is added to the first token, repetition penalty, temperature, min-p, top-k, top-p,
-each over what the one before left. A grammar comes last: a token that it refuses is drawn again,
-from those of the whole row which it allows, by the same rules. Everything here depends on the row
-and on the sample's own random stream alone: the same request gives the same tokens in any batch.
+The order is decline bias (on the first token), repetition penalty, temperature, min-p, top-k,
+top-p, each over the tokens that the one before left. A grammar comes last: a token that it refuses
+is drawn again, from those of the whole row which it allows, by the same rules. Everything here
+depends on the row and on the sample's own random stream alone: the same request gives the same
+tokens in any batch.
 
 A vocabulary may hold 262,144 tokens. `read_logits` passes over all of them once for the numbers
 that every use of a row needs (`cache.py` does it on all threads). Drawing then touches the few
@@ -34,7 +35,7 @@ NEAR_WINDOW = 12.0  # nats
 MAX_UNSHIFTED = 80.0
 # with top-k, the windows in which the first k tokens are looked for, narrow ones first
 TOP_K_WINDOWS = (4.0, 8.0, 12.0, CUT_WINDOW)
-MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-4, 1e4  # what float32 can divide by
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-4, 1e4  # divisors within float32
 MIN_PENALTY, MAX_PENALTY = 1e-3, 1e3
 
 
@@ -55,7 +56,7 @@ class Grammar(Protocol):
 
 
 class Output(NamedTuple):
-    """What the model gives after a token.
+    """The output of the model after a token.
 
     `logits` is a row, (vocabulary). `best` is the token with the largest. `total` is the log of the
     sum of e^logit, NaN if one is not a number. `hidden` is the hidden state, (width), if wanted.

@@ -1,4 +1,4 @@
-"""Tasks: what to do with one sequence after its prompt.
+"""Tasks: the work on one sequence after its prompt.
 
 GenerateTask      writes a completion
 ScoreTask         gives the log-probabilities of given tokens
@@ -33,7 +33,7 @@ class Vocabulary(Protocol):
 
     @property
     def template(self) -> str:
-        """Return what turns chat messages into a text; empty for a base model."""
+        """Return the template that turns chat messages into a text; empty for a base model."""
         ...
 
     def tokens(self, pieces: Sequence[Piece]) -> list[int]:

@@ -33,8 +33,8 @@ class Calibration:
     """log-odds of truth = scale · (intercept + Σ weight · (log-odds − centre) / spread) + shift.
 
     The result then goes through `steps`: the corners (from, to) of a rising line. Without any, the
-    probability stays as it is. `fitted` says on what it was fitted; `questions` are the ids of the
-    questions whose labels were used.
+    probability stays as it is. `fitted` describes the data of the fit; `questions` are the ids of
+    the questions whose labels were used.
     """
 
     detectors: tuple[str, ...]

@@ -40,7 +40,7 @@ _ASKS_FOR_WORD_FORM = pattern(
     r"|rhymes?)\b",
     re.IGNORECASE,
 )
-# an ending of plurals and verbs, and what stands in its place without it
+# an ending of plurals and verbs, and the letters in its place without it
 _ENDINGS = (
     ("s", ""),
     ("es", ""),

@@ -136,7 +136,7 @@ def _sentence_model(model: str) -> Any:
     try:
         load = import_module("sentence_transformers").SentenceTransformer
         return load(model, trust_remote_code=False, model_kwargs={"use_safetensors": True})
-    except Exception as error:  # whatever the library, or what it stands on, raises
+    except Exception as error:  # the library's own, and those of its dependencies
         raise RecipeError(
             f"cannot load the sentence model {model}: {str(error).rstrip('.')}. Give the folder "
             "of one with its weights in safetensors, or a name of the Hugging Face hub."

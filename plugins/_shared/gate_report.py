@@ -1,4 +1,4 @@
-"""`gate.json`: what a tuner's gate measured, written beside the adapter for whoever shows it later.
+"""`gate.json`: the figures of a tuner's gate, written beside the adapter for later displays.
 
 The only reader and the only writer of the file. Its content:
 

@@ -1,4 +1,4 @@
-"""What two answers that mean the same have in common."""
+"""The normal form that two answers of one meaning share."""
 
 from selfloop.text.answers import declines, normalise
 

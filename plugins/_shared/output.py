@@ -127,7 +127,7 @@ def _is_recipe(text: str) -> bool:
     with suppress(ValueError):
         data = json.loads(text)
         return isinstance(data, dict) and "backend" in data
-    # less comments, and what begins a document of YAML or a directive
+    # less comments, and the marks of documents and directives of YAML
     lines = [line for line in text.splitlines() if not line.startswith(("#", "---", "%"))]
     lines = [line for line in lines if line.strip()]
     matches = [_KEY.match(line) for line in lines]

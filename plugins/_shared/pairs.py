@@ -1,8 +1,9 @@
 """Questions that a model knows and does not know, in pairs of the same form.
 
-What a tuner learns from must not be told by the wording: if "Who wrote ...?" is mostly known and
-"In which year ...?" mostly not, a model learns to decline years. Abstaining that is learnt from
-such a pool fails elsewhere. `style.py` measures how far wording tells, and evens it out.
+The wording must not tell a tuner's known questions from the unknown ones: if "Who wrote ...?" is
+mostly known and "In which year ...?" mostly not, a model learns to decline years. Abstaining that
+is learnt from such a pool fails elsewhere. `style.py` measures how far wording tells, and evens it
+out.
 """
 
 import random

@@ -32,7 +32,7 @@ def balanced(
     bound: float = 1.5,
     least: float = 0.5,
 ) -> list[tuple[Tried, Tried]]:
-    """Return the pairs without what makes a word, or two in a row, tell known from unknown.
+    """Return pairs whose words, alone or two in a row, hardly tell known from unknown.
 
     First an unknown question goes for one of `spare` where that makes the words of both sides more
     even; of the same form where the pair has one form, else of a form that has `near` of its words

@@ -49,8 +49,8 @@ def write_gguf(folder: Path, config: Any) -> Path:
     """Write `adapter.gguf` beside the adapter in `folder`, whole or not at all; return its path.
 
     `config` is that of the base model. Raises ModelError for an architecture that is not in
-    `ARCHITECTURES`, and for what a GGUF adapter cannot hold: DoRA, a bias, whole layers, ranks that
-    differ. Raises OSError for a full disk.
+    `ARCHITECTURES`, and for features that a GGUF adapter cannot hold: DoRA, a bias, whole layers,
+    ranks that differ. Raises OSError for a full disk.
     """
     try:
         import gguf

@@ -60,7 +60,7 @@ class Checkpoint:
 
 
 def check(model: str) -> None:
-    """Raise ModelError for what can be seen to be wrong without fetching or converting anything."""
+    """Raise ModelError for a mistake that shows before anything is fetched or converted."""
     path = Path(model).expanduser()
     if path.is_dir():
         _refuse_folder(path)
@@ -71,7 +71,7 @@ def check(model: str) -> None:
 def locate(model: str) -> Checkpoint:
     """Return where a model is, after converting it if it is a GGUF file that was not converted yet.
 
-    Raises ModelError for what is no model, and for a file that transformers cannot convert.
+    Raises ModelError for a place without a model, and for a file that transformers cannot convert.
     """
     path = Path(model).expanduser()
     if path.is_dir():

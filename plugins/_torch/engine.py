@@ -43,7 +43,7 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class Chunk:
-    """Some tokens after other chunks, and what reading them left in the cache."""
+    """Some tokens after other chunks, and the part of the cache that reading them left."""
 
     tokens: tuple[int, ...]
     before: "Chunk | None"
@@ -229,8 +229,8 @@ class Engine:
     def _masks(self, visible: torch.Tensor, slots: torch.Tensor, queries: torch.Tensor) -> Any:
         """Return the masks, (batch, 1, queries, slots), for each kind of layer.
 
-        `visible`, (batch, queries, slots): what a query may look at without a window. `slots` and
-        `queries` are positions, (batch, slots) and (batch, queries).
+        `visible`, (batch, queries, slots): whether a query sees a slot without a window. `slots`
+        and `queries` are positions, (batch, slots) and (batch, queries).
         """
         distance = queries[:, :, None] - slots[:, None, :]
         masks: dict[str, torch.Tensor] = {}

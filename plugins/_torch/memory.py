@@ -1,8 +1,8 @@
 """How much memory a model takes, loaded and in training: said before it is tried, with the numbers.
 
-What a LoRA keeps for the way back are, for each token, the inputs of the layers it sits on, in
-float32, and about as much of what comes out of them; so the widths of the layers tell most of it.
-How far off that is: docs/hf.md.
+For the backward pass a LoRA keeps, for each token, the inputs of its layers in float32, and about
+as much of their outputs; so the widths of the layers tell most of the memory. docs/hf.md has the
+error of this estimate.
 """
 
 from typing import Any
@@ -14,14 +14,14 @@ from selfloop import system
 from selfloop.errors import ModelError
 from selfloop.text.units import size
 
-SHARE = 0.9  # of what is free
-BESIDE = 0.3e9  # bytes: the tokenizer, and what short prompts take
-# bytes for each input and output of a layer and token: four, and what the allocator loses
+SHARE = 0.9  # of the free memory
+BESIDE = 0.3e9  # bytes: the tokenizer, and short prompts
+# bytes for each input and output of a layer and token: four, and the losses of the allocator
 KEPT = 6.0
 # times an adapter: its gradients, Adam's two moments, the best so far, and a copy that is being
 # saved
 ADAPTER = 6
-# times the logits: as they come, in float32, the base's, what is made of both, and what flows back
+# times the logits: as they come, in float32, the base's, the terms of both, and the gradients
 LOGITS = 8
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# PyTorch's products of BF16 by AMX tiles are less exact: what an adapter changes in the
-# log-probabilities then correlates by .94 with what it changes in llama.cpp, else by more than .98.
+# PyTorch's products of BF16 by AMX tiles are less exact: an adapter's effect on log-probabilities
+# then correlates by .94 with its effect in llama.cpp, else by more than .98.
 # oneDNN reads this at its first product.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
@@ -116,7 +116,7 @@ def _bytes_by_character() -> dict[str, int]:
 class Loaded:
     """A causal model on its device, in evaluation mode.
 
-    Raises ModelError for what cannot be loaded.
+    Raises ModelError for a model that cannot be loaded.
     """
 
     def __init__(self, at: Checkpoint, *, device: str, dtype: str, trust_remote_code: bool) -> None:

@@ -25,7 +25,8 @@ def build(options: HfOptions) -> "Transformers":
     `model` is a folder, a name on the Hugging Face hub, or a GGUF file or name as for `llama_cpp`,
     which is converted once and kept. `auto` computes in bfloat16 where the hardware has it, else in
     float32. `trust_remote_code` runs programs that come with a model: only where you have read
-    them. Raises MissingExtraError without transformers, ModelError for what cannot be loaded.
+    them. Raises MissingExtraError without transformers, ModelError for a model that cannot be
+    loaded.
     """
     try:
         from selfloop_plugins._torch.backend import Transformers

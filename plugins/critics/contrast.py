@@ -111,6 +111,6 @@ def _candidate(side: str, argument: str) -> str:
 @hookimpl
 def selfloop_critics() -> list[Component]:
     """Offer the critic."""
-    doc = "the samples' answers side by side, each with what speaks for it"
+    doc = "the samples' answers side by side, each with the reasons for it"
     paper = "https://arxiv.org/abs/2305.14325"
     return [Component("contrast", Contrast, doc=doc, paper=paper, prompts=PROMPTS)]

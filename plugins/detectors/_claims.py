@@ -11,7 +11,7 @@ from selfloop import Claim, Completion, Verdict, VerifyContext
 from selfloop.text.answers import normalise
 
 # reasons of abstentions, as they are stored with the verdicts
-NOT_SAID = "not among what the model said to the bare question"
+NOT_SAID = "not among the completions of the bare question"
 NOT_A_NUMBER = "a log-probability is not a number"
 DECLINED = "the answer is empty or declines"
 NO_SAMPLES = "no samples"

@@ -89,7 +89,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class _PairLookup:
-    """Says whether two texts of one claim are alike, from what was found for all pairs."""
+    """Tells whether two texts of one claim are alike, from the results for all pairs."""
 
     claim: int
     alike: Mapping[Pair, bool]

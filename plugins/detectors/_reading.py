@@ -17,7 +17,7 @@ from ._claims import Abstain, verdict_of
 class ReadingDetector:
     """A detector that lets the model read texts: those of all claims in one call, each text once.
 
-    A subclass says what is read for a claim (`texts`) and how the results are judged (`judge`).
+    A subclass gives the texts to read for a claim (`texts`) and judges the results (`judge`).
     """
 
     name: ClassVar[str]

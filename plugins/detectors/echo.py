@@ -38,5 +38,5 @@ class Echo(PerClaimDetector):
 @hookimpl
 def selfloop_detectors() -> list[Component]:
     """Offer the detector."""
-    doc = "leaves undecided what only says the question's words again"
+    doc = "leaves answers that only repeat words of the question undecided"
     return [Component("echo", Echo, doc=doc)]

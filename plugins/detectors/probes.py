@@ -1,4 +1,4 @@
-"""Probes: a logistic regression on the model's last hidden states predicts what sampling shows.
+"""Probes: a logistic regression on the model's last hidden states predicts the result of sampling.
 
 A probe needs only the model's own answers. Its targets are their agreement (EliCal, arXiv
 2510.17509) or their semantic entropy (Kossen et al. 2024, arXiv 2406.15927). With labels, up to

@@ -97,7 +97,7 @@ class SelfCheckPrompt(ReadingDetector):
         return choice_texts(prompts, CHOICES)
 
     def judge(self, claim: Claim, results: Sequence[Any]) -> tuple[float, str]:
-        """Return the mean support; what was not asked counts 0."""
+        """Return the mean support; an empty or declining sample counts 0."""
         # two results in a row for each prompt: that of " Yes", then that of " No"
         pairs = zip(results[::2], results[1::2], strict=True)
         supports = [choice_probabilities(pair)[0] for pair in pairs]

@@ -2,7 +2,7 @@
 earlier one.
 
 merge.py    an adapter into the weights: a GGUF file, or a folder of transformers
-targets.py  what is written for each `--to`, whole or not at all
+targets.py  the files of each `--to`, written whole or not at all
 card.py     the card beside it, where that is a folder
 
 Only the commands are here, so that listing plugins imports neither torch nor numpy.
@@ -24,7 +24,7 @@ TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0
 
 @click.command("export")
 @run_argument
-@click.option("--to", type=click.Choice(TARGETS), required=True, help="What to write.")
+@click.option("--to", type=click.Choice(TARGETS), required=True, help="The form to write.")
 @click.option(
     "--out", type=FilePath(path_type=Path), help="Where; by default RUN-TO in this folder."
 )
@@ -50,7 +50,7 @@ def export(
     runs: Path,
     as_json: bool,
 ) -> None:
-    """Write what RUN has tuned, to be used without selfloop.
+    """Write the tuned model of RUN, to be used without selfloop.
 
     adapter: the LoRA alone, for peft and for llama.cpp. gguf: one file, base and adapter in one.
     hf: the same as a folder of transformers. ollama: a folder with that GGUF and a Modelfile. RUN
@@ -92,7 +92,7 @@ def rollback(run: str, number: int, runs: Path, as_json: bool) -> None:
     """Let RUN go on with the adapter that ROUND made, until it makes a new one. Nothing is deleted.
 
     RUN is a folder, or a name in --runs, of a recipe with a tuner. `selfloop ask RUN` and `selfloop
-    export RUN` use what is in effect.
+    export RUN` use the adapter in effect.
 
     \b
     Example:

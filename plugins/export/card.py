@@ -13,7 +13,7 @@ from selfloop_plugins._torch.adapter import GGUF, WEIGHTS
 from selfloop.records import Adapter
 from selfloop.text.answers import UNKNOWN
 
-# what each kind of export is, as the card begins
+# the name of each kind of export, as the card begins
 KINDS = {
     "adapter": "A LoRA adapter",
     "hf": "The weights of a model of transformers, with a LoRA adapter in them,",
@@ -31,18 +31,17 @@ GATE_LABELS = {
     "gold wrong": "gold questions answered wrongly",
 }
 LIMITS = f"""\
-Nobody checked what it was taught: the model's own answers where detectors that do not take its
-word held them likely, and "{UNKNOWN}" where they did not. Expect it to decline more of what it
-does not know than its base, but not all of it, and some of what it does know. It knows nothing
-that its base did not. It was taught on short questions, bare or as the recipe asks them; what
-it does with other text was not measured, and neither were safety and bias.
+Nobody checked its training data: the model's own answers where the detectors held them likely,
+and "{UNKNOWN}" where they did not. Expect it to decline more of the questions that it cannot
+answer than its base does, but not all of them, and also some that it can answer. It has no
+knowledge that its base lacks. It was trained on short questions, bare or in the recipe's
+prompts. Its behaviour on other text was not measured, and neither were safety and bias.
 
-The base model's terms hold for what is made of it. The licence of this work is for whoever
-publishes it to state."""
+The terms of the base model hold for this model too. Whoever publishes it states its licence."""
 
 
 def card(name: str, to: str, model: Mapping[str, Any], adapter: Adapter, recipe: str) -> str:
-    """Return the card of what `to` names of the run `name`.
+    """Return the card of the export that `to` names of the run `name`.
 
     Raises ModelError for a gate's file that is damaged.
     """
@@ -55,7 +54,7 @@ def card(name: str, to: str, model: Mapping[str, Any], adapter: Adapter, recipe:
         f"In round {adapter.round} of the run {code(name)}, by this recipe. The adapter's sha256 "
         f"is {code(adapter.sha256)}, its scale {adapter.scale:g}.",
         block(recipe, "yaml"),
-        "## What the gate measured",
+        "## Results of the gate",
         _gate_table(read_gate(folder)),
         "## How to load it",
         *_loading_blocks(to, model, folder),
@@ -82,9 +81,9 @@ def _front_matter(to: str, model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _gate_table(report: GateReport | None) -> str:
-    """Return the gate's figures as a table of Markdown, with a note on what they are."""
+    """Return the gate's figures as a table of Markdown, with a note on their meaning."""
     if report is None:
-        return "Nothing: no gate left its figures beside this adapter."
+        return "None: no gate left its figures beside this adapter."
     rows = []
     for name, label in GATE_LABELS.items():
         if name in report.base and name in report.tuned:

@@ -1,4 +1,4 @@
-"""`selfloop dataset`: what a run found out as a data set, with a card that says what it is worth.
+"""`selfloop dataset`: the answers of a run as a data set, with a card that states its limits.
 
 From Python, `rows(folder, form="sft")` gives the same rows.
 """
@@ -36,7 +36,7 @@ SPLIT = "train"  # the name that loaders expect of a data set's only part
 def rows(
     folder: Path | str, form: Form = "qa", *, only: Collection[Decision] = (), chat: bool = False
 ) -> list[Row]:
-    """Return what the run in `folder` found out, a row a question. Raises SelfloopError.
+    """Return the answers of the run in `folder`, a row a question. Raises SelfloopError.
 
     `qa` has all columns of `selfloop.Run.rows`. `sft` has `prompt` and `completion`: the answer
     where it is believed, "I don't know" where it was declined. `preference` has `prompt`, `chosen`
@@ -209,8 +209,8 @@ def command(
 
     RUN is a folder, or a name in --runs. qa: a row a question, with all that is known of it. sft:
     prompt and completion, "I don't know" where it was declined. preference: prompt, chosen and
-    rejected. jsonl and parquet are files that any loader takes; hf is what load_from_disk of the
-    library datasets takes.
+    rejected. jsonl and parquet are files that any loader takes; hf is a folder for load_from_disk
+    of the library datasets.
 
     \b
     Examples:
@@ -227,8 +227,8 @@ def command(
     if lost:
         holds = " and ".join(DECISIONS[form])
         raise click.UsageError(
-            f"--form {form} has no row for what is {lost[0]}: nothing is to be learnt of it. It "
-            f"has {holds}"
+            f"--form {form} has no row for {lost[0]} questions: nothing can be learnt from them. "
+            f"It has {holds}"
         )
     if to == "hf":
         _datasets()  # a missing package is reported before anything is read
@@ -237,7 +237,7 @@ def command(
     dataset_rows = _formed(opened, form, only, chat)
     if not dataset_rows:
         raise SelfloopError(
-            f"no row to write, so there is no {out}. What there is: selfloop show {opened.folder}"
+            f"no row to write, so there is no {out}. See the run: selfloop show {opened.folder}"
         )
     write_dataset(opened, to, out, dataset_rows, form, force=force)
     if as_json:

@@ -34,7 +34,7 @@ def merge_gguf(base: Path, adapter: Adapter, out: Path, kind: str | None = None)
     """Write `base` with the adapter in its weights. Each tensor keeps its type, and all else its
     bytes.
 
-    What the adapter does not touch is copied; the rest is unpacked, added to and packed again by
+    Tensors outside the adapter are copied. The others are unpacked, added to and packed again by
     llama.cpp's own function, which rounds: with four bits a weight, small changes are partly lost.
     With a `kind` all weights are packed in that, after the adapter was added to them in float32.
     Raises ModelError for an adapter of another model, and for a type that can only be written with
@@ -61,8 +61,7 @@ def _warn_if_coarse(kinds: Set[str]) -> None:
     coarse = sorted(kind for kind in kinds if kind.lower().startswith(COARSE_FORMATS))
     if coarse:
         _log.warning(
-            "packing weights in %s rounds away part of what was tuned; --type q6_k or q8_0 keeps "
-            "it",
+            "packing weights in %s rounds away part of the tuning; --type q6_k or q8_0 keeps it",
             ", ".join(coarse),
         )
 
@@ -78,7 +77,7 @@ def _add_adapter(adapter: Adapter, model: Path, name: str) -> set[str]:
         raise MissingExtraError(str(error.name), "tune", "Merging an adapter") from error
     matrices, alpha = _lora_matrices(Path(adapter.path))
     kinds = set[str]()
-    file = gguf.GGUFReader(model, "r+")  # mapped: what is written into its arrays is in the file
+    file = gguf.GGUFReader(model, "r+")  # mapped: a change of its arrays changes the file
     for tensor in progress.counted(
         "adding the adapter", file.tensors, "tensors", len(file.tensors)
     ):
@@ -168,7 +167,7 @@ def packed(weights: Array, kind: int) -> NDArray[np.uint8]:
 def requantise(source: Path, target: Path, kind: str) -> None:
     """Write a GGUF file in another format, by llama.cpp's own function in a process of its own.
 
-    Raises ModelError for what llama.cpp refuses, OSError for what the disk does.
+    Raises ModelError where llama.cpp refuses, OSError where the disk fails.
     """
     expected_bytes = _count_weights(source) * _bytes_per_weight(kind)
     with progress.task(f"packing in {kind}"):
@@ -210,7 +209,8 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
     """Write the model of a run with the adapter in its weights, as a folder of transformers, in its
     own dtype.
 
-    `model` is what the run pinned: `file` (a GGUF file, a folder, a name on the hub) and `sha256`.
+    `model` is the pinned model of the run: `file` (a GGUF file, a folder, a name on the hub) and
+    `sha256`.
     """
     try:
         from peft.tuners.lora import LoraLayer
@@ -226,12 +226,12 @@ def merge_hf(model: Mapping[str, Any], adapter: Adapter, out: Path) -> None:
     dtype_name: Any = str(dtype or "float32").removeprefix("torch.")
     backend = Transformers(HfOptions(model=str(model["file"]), device="cpu", dtype=dtype_name))
     verify_model(model, backend.describe().sha256)
-    backend.load_adapter(adapter)  # which refuses what does not belong to this model
+    backend.load_adapter(adapter)  # which refuses the adapter of another model
     merged = backend.loaded.model
     for layer in list(merged.modules()):
         if isinstance(layer, LoraLayer):
             layer.merge()
-    backend.load_adapter(None)  # takes the adapter's layers off; what was merged stays
+    backend.load_adapter(None)  # takes the adapter's layers off; the merged weights stay
     tokenizer: Any = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     with quiet(), saving(), writing(merged, out):
         merged.save_pretrained(out)

@@ -1,4 +1,4 @@
-"""What `selfloop export` writes, whole or not at all, and what `selfloop rollback` notes."""
+"""The exports of `selfloop export`, whole or not at all, and the note of `selfloop rollback`."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ FOLDER_MARKS = {"adapter": CONFIG, "hf": "config.json", "ollama": MODELFILE}
 def write_export(
     folder: Path, to: str, out: Path | None, *, kind: str | None, number: int | None, force: bool
 ) -> tuple[Path, Adapter]:
-    """Write what `to` names of the run in `folder`; return where, and what is in it.
+    """Write the export that `to` names of the run in `folder`; return its path and its adapter.
 
     Raises SelfloopError.
     """
@@ -168,8 +168,8 @@ def _refuse_changed(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_ollama(model: dict[str, Any], adapter: Adapter, part: Path, kind: str | None) -> None:
-    """Write the merged file and what ollama makes a model of. A chat template stands in the file,
-    for a base one here.
+    """Write the merged file and the Modelfile of ollama. A chat template stands in the merged file,
+    that of a base model here.
 
     How ollama reads it: github.com/ollama/ollama, parser/parser.go.
     """

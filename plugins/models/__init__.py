@@ -10,9 +10,9 @@ locating.py      a model's name in a recipe -> its file
 stores.py        folders in which other programs keep models
 fetching.py      getting a known model, whole and checked
 hashing.py       the hash of a model's files, read once for as long as they stay the same
-caching.py       the folder of what is fetched or made, and one process at a time that makes it
-gguf_checks.py   a file that cannot be used is refused, with what to do
-gguf_header.py   what a GGUF file says of itself
+caching.py       the folder of fetched and converted files, with a lock for their making
+gguf_checks.py   a file that cannot be used is refused, with advice
+gguf_header.py   the header of a GGUF file
 command.py       `selfloop models`
 
 Other rooms import only the names that are listed here.

@@ -1,4 +1,4 @@
-"""The folder of what selfloop fetched or made, and one process at a time that makes it.
+"""The folder of files that selfloop fetched or made, and one process at a time that makes them.
 
     <cache>/models/       models that were fetched
     <cache>/working/      models in another format (`llama_cpp`, option `weights`)
@@ -35,8 +35,8 @@ def cache_folder() -> Path:
 def exclusive(product: str, lock: Path, advice: str = "") -> Iterator[None]:
     """Let one process at a time make `product` in the folder of the file `lock`, which is made too.
 
-    `advice` is added to what the user is told to do. Raises ModelError if another process holds the
-    lock for an hour, and for any OSError in the block: a full disk, say.
+    `advice` ends the advice of an error. Raises ModelError if another process holds the lock for an
+    hour, and for any OSError in the block: a full disk, say.
     """
     import filelock
 

@@ -1,4 +1,4 @@
-"""`selfloop models`: every model on this disk, by its name in a recipe, with what its file says."""
+"""`selfloop models`: every model on this disk, by its name in a recipe, with its properties."""
 
 import json
 import re
@@ -23,7 +23,7 @@ from .known import KNOWN_MODELS
 from .stores import STORES, ModelFile, ModelStore, file_identity, ggufs, with_absence
 
 OWN_TITLE = "selfloop, which fetches these by itself"
-# the hub and Ollama name what they keep by its hash
+# the hub and Ollama name their files by hash
 BLOB = re.compile(r"(?:sha256-)?([0-9a-f]{64})")
 COLUMNS = ("", "size", "architecture", "weights", "kind", "license", "")
 # cells of an architecture or a licence, which a stranger may have written
@@ -128,7 +128,7 @@ def _in_folders(folders: Sequence[Path], hashed: bool) -> Iterator[Row]:
 
 
 def _model_row(model: ModelFile, place: str, hashed: bool, license: str = "") -> Row:
-    """Return what a file says of itself, or why it cannot be used."""
+    """Return the facts in a file's header, or why it cannot be used."""
     if model.wrong:
         return Row(model.name, place, str(model.path), wrong=model.wrong)
     try:

@@ -1,4 +1,4 @@
-"""A file that is not a whole language model in GGUF is refused, with what to do about it."""
+"""A file that is not a whole language model in GGUF is refused, with advice."""
 
 import struct
 from pathlib import Path
@@ -18,7 +18,7 @@ def check_model_file(path: Path) -> None:
     check_parts(path)
     try:
         header = read_header(path)
-    except ModelError:  # the backend says what is wrong with a damaged file
+    except ModelError:  # the backend describes the damage of a file
         return
     _refuse_partial_model(path, header)
     if header.files > 1 and len(files_of(path)) != header.files:
@@ -36,7 +36,7 @@ def _refuse_partial_model(path: Path, header: Header) -> None:
         raise ModelError(
             f"{path} is an adapter (LoRA), which is no model by itself; name its model, or merge "
             "the two with "
-            "llama-export-lora and name what comes of it"
+            "llama-export-lora and name the result"
         )
     if kind == "mmproj" or header.architecture == "clip":
         raise ModelError(
@@ -74,7 +74,7 @@ def check_parts(path: Path) -> None:
 
 
 def check_gguf(path: Path) -> None:
-    """Raise ModelError, with what to do, unless this is a file that begins like a GGUF."""
+    """Raise ModelError, with advice, unless this is a file that begins like a GGUF."""
     if path.is_dir():
         raise ModelError(f"{path} is a folder; name a .gguf file in it")
     if not path.exists():

@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself before its weights.
+"""The header of a GGUF file, which stands before its weights.
 
 The package `gguf` reads headers too. This reader is written by hand because that package comes only
 with an extra, takes seconds for a large vocabulary, and trusts the file. `selfloop models` reads

@@ -14,7 +14,7 @@ from .gguf_checks import check_model_file
 def locate(model: str) -> Path:
     """Return the file of a model, fetching it if need be.
 
-    Raises ModelError for what is neither a GGUF file nor a known name, for terms that were not
+    Raises ModelError for a name that is neither a GGUF file nor known, for terms that were not
     accepted, and for a fetch that failed.
     """
     if model in known.KNOWN_MODELS:
@@ -26,7 +26,7 @@ def locate(model: str) -> Path:
 
 
 def check(model: str) -> None:
-    """Raise ModelError for what can be seen to be wrong without fetching anything."""
+    """Raise ModelError for a mistake that shows before anything is fetched."""
     if model in known.KNOWN_MODELS:
         check_accepted(model)
         return

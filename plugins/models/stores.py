@@ -128,7 +128,7 @@ class ModelStore:
 
 
 class Hub(ModelStore):
-    """The Hugging Face hub: its cache holds what was fetched, its own package fetches the rest."""
+    """The Hugging Face hub: its cache holds the fetched models, its own package fetches others."""
 
     prefix = "hf"
     title = "the Hugging Face cache"
@@ -189,7 +189,7 @@ class Hub(ModelStore):
         blobs = self.folders()[0] / f"models--{repository.replace('/', '--')}" / "blobs"
         hub_log = logging.getLogger("huggingface_hub")
         level_before = hub_log.level
-        # it warns of each try, and the error below says what came of them
+        # it warns of each try, and the error below states the result
         hub_log.setLevel(logging.ERROR)
         try:
             with progress.task(f"fetching {file}", 0, progress.BYTES, _size_of_parts(blobs)):
@@ -228,7 +228,7 @@ class Ollama(ModelStore):
     HOSTS = ("registry.ollama.ai", "ollama.com")  # which Ollama itself leaves off a name
     KIND = "application/vnd.ollama.image."  # begins the type of every layer of a model
     MODEL = f"{KIND}model"
-    # layers that are passed over, with what is said of them; of a license nothing
+    # layers that are passed over, with the notes about them; a license has none
     UNUSED: ClassVar[Mapping[str, str]] = {
         "template": "its prompt template",
         "prompt": "its prompt template",
@@ -428,7 +428,7 @@ def _files(folder: Path) -> Iterator[Path]:
     ):
         here = Path(place)
         entered.add(file_identity(here))
-        # os.walk goes on into what is left in this list
+        # os.walk goes on into the folders that remain in this list
         folders.sort()
         folders[:] = [name for name in folders if _is_new(here / name, entered)]
         if len(here.relative_to(folder).parts) >= MAX_DEPTH:

@@ -29,7 +29,7 @@ LOSS_WEIGHT = 0.1
 
 @dataclass
 class StepProgress:
-    """One step of the round at work: its attempts, and what the model did or learnt so far."""
+    """One step of the round at work: its attempts, and its completions or training steps so far."""
 
     name: str
     attempts: int

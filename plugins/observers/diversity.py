@@ -134,7 +134,7 @@ class Diversity:
         return new, sum(repeated)
 
     def _faults(self, figures: dict[str, Any]) -> list[str]:
-        """Return the signs that asking collapses, each with what to do."""
+        """Return the signs that asking collapses, each with advice."""
         faults = []
         if figures["round"] > 1 and figures["new"] < self._least_new * (self._first_new or 0):
             advice = "Add sources or topics, raise ask.max_turns, or stop here."

@@ -9,7 +9,7 @@ questions.py     every question as data for the page's script
 page.py          the page of one run
 comparison.py    several runs side by side
 observer.py      the report that a run keeps up to date
-_packages.py     what happens without the extra `report`
+_packages.py     the packages of the extra `report`
 page/            templates, style and script
 
 Only the commands and the hook are here, so that listing plugins imports no plotting library.
@@ -116,7 +116,7 @@ def compare(
 ) -> None:
     """Put two or more runs side by side.
 
-    Shows what each found out, at what cost, and where they differ on questions that more than one
+    Shows the decisions and the cost of each, and where they differ on questions that more than one
     of them was asked. The page needs the extra `report`. RUN is a folder, or a name in --runs.
 
     \b

@@ -1,6 +1,7 @@
-"""The packages of the extras that a report needs, and what is done where they are missing.
+"""The packages of the extra that a report needs.
 
-A command refuses to start; the observer of a run skips the report, so that the run goes on.
+Where one is missing, a command refuses to start; the observer of a run skips the report, so that
+the run goes on.
 """
 
 from importlib.util import find_spec

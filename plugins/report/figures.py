@@ -286,7 +286,7 @@ def _draw_topic(axes: "Axes", topic: Topic, box: Mapping[str, float]) -> None:
 
 
 def gates(run: RunSummary) -> "Figure | None":
-    """Draw what each tune changed on held-out questions, with 95 % intervals."""
+    """Draw the effect of each tune on held-out questions, with 95 % intervals."""
     reports = [(tune.round, tune.gate) for tune in run.tunes if tune.gate is not None]
     reports = [(number, gate) for number, gate in reports if gate.base and gate.tuned]
     if not reports:
@@ -400,12 +400,12 @@ def _add_legend(axes: "Axes") -> None:
 FIGURES = (
     ReportFigure(
         "rounds",
-        "What each round came to",
-        "Questions by what became of them. Dropped ones were never answered.",
+        "Decisions by round",
+        "Questions by decision. Dropped ones were never answered.",
         round_counts,
     ),
     ReportFigure(
-        "growth", "What it knows", "Every question asked so far, as it was decided last.", growth
+        "growth", "All questions so far", "Each question counts as it was decided last.", growth
     ),
     ReportFigure(
         "changes",
@@ -441,7 +441,7 @@ FIGURES = (
     ),
     ReportFigure(
         "gates",
-        "What each tune changed",
+        "Effect of each tune",
         "On held-out questions that it asked itself, each weighed by how likely its answer is "
         "right: right answers kept, right answers now declined, wrong ones declined. Lines are "
         "95 % intervals.",
@@ -454,7 +454,10 @@ FIGURES = (
         losses,
     ),
     ReportFigure(
-        "cost", "Where the time went", "By step; what took next to no time is left out.", cost
+        "cost",
+        "Where the time went",
+        "By step; steps that took next to no time are left out.",
+        cost,
     ),
 )
 

@@ -13,7 +13,7 @@ from unicodedata import category
 from selfloop import Attempt, Completion, Question, Round
 from selfloop.text.display import encodable
 
-PlainRow = dict[str, Any]  # what JSON can hold
+PlainRow = dict[str, Any]  # values that JSON can hold
 
 MAX_CHARACTERS = 1000  # of one text; the rest is in the run
 # Marks that change the direction of a line, themselves unseen: they are shown by their number,

@@ -70,7 +70,7 @@ class RunSummary:
 
     @cached_property
     def history(self) -> History:
-        """Return what the run knows after its last round."""
+        """Return the run's history after its last round."""
         return History.from_rounds(self.rounds)
 
     @cached_property
@@ -165,7 +165,7 @@ def _tunes(
 
 
 def _events(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield what the observer `jsonl` wrote; a line that a kill cut off is skipped."""
+    """Yield the events that the observer `jsonl` wrote; a line that a kill cut off is skipped."""
     with suppress(OSError):
         for line in path.read_text("utf-8", "replace").splitlines():
             with suppress(ValueError):

@@ -3,7 +3,7 @@ come with selfloop.
 
 recipe.py   a recipe by two questions
 plugin.py   a package with a plugin of any kind, its tests and a recipe
-listing.py  the recipes that come with selfloop, and what they need
+listing.py  the recipes that come with selfloop, and their needs
 writing.py  templates filled in, and files that never replace others
 
 Only the commands are here, so that nothing is imported before one is called.
@@ -16,11 +16,11 @@ import click
 from selfloop import hookimpl
 from selfloop.cli.options import FilePath, as_json, complete_recipe
 
-# what a new recipe can be for, as a person is asked
+# the purposes of a new recipe, as a person is asked
 PURPOSES = {
-    "knowledge": "find out what it knows",
+    "knowledge": "measure the model's knowledge",
     "questions": "answer your own question file",
-    "decline": "teach it to decline what it does not know",
+    "decline": "teach it to decline questions that it cannot answer",
 }
 # one template each, `templates/plugin-KIND.py.j2`, and one for its tests
 KINDS = (
@@ -67,9 +67,9 @@ def new() -> None:
 def recipe(path: Path, model: str | None, purpose: str | None, questions: Path | None) -> None:
     """Write a commented recipe to PATH (recipe.yaml, if not given), ready to run.
 
-    It asks which model, and what the recipe is for: to find out what the model knows, to answer
-    your own question file, or to teach it to decline what it does not know. With --model and --for
-    it asks nothing. An existing file is never replaced.
+    It asks for the model, and for the purpose of the recipe: to measure the model's knowledge, to
+    answer your own question file, or to teach the model to decline questions that it cannot answer.
+    With --model and --for it asks nothing. An existing file is never replaced.
 
     \b
     Examples:
@@ -99,8 +99,8 @@ def plugin(name: str, kind: str, out: Path | None) -> None:
     """Write an installable package with a plugin called NAME: a module, tests that pass, a README
     and a recipe.
 
-    NAME is what a recipe will call it: a Python identifier that no installed component has. The
-    tests are selfloop's own for the kind; edit the module, and keep them passing.
+    NAME is its name in recipes: a Python identifier that no installed component has. The tests are
+    selfloop's own for the kind; edit the module, and keep them passing.
 
     \b
     Examples:
@@ -122,7 +122,7 @@ def plugin(name: str, kind: str, out: Path | None) -> None:
 )
 @as_json
 def recipes(name: str | None, out: Path | None, as_json: bool) -> None:
-    """List the recipes that come with selfloop: what each is for, which model and extras it needs.
+    """List the recipes that come with selfloop: the purpose, the model and the extras of each.
 
     With NAME print that recipe, or write it to a file with --out. They run by name: selfloop run
     NAME.

@@ -1,4 +1,4 @@
-"""The recipes that come with selfloop, and what each needs."""
+"""The recipes that come with selfloop, and their needs."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from .writing import write_all
 
 
 def show(as_json: bool) -> None:
-    """Print all of them, with what they need."""
+    """Print all of them, with their needs."""
     rows = [_recipe_row(name) for name in names()]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
@@ -54,7 +54,7 @@ def copy(name: str, out: Path | None) -> None:
 
 
 def _recipe_row(name: str) -> dict[str, Any]:
-    """Return what a recipe is for and what it needs, as a row of the list."""
+    """Return the purpose and the needs of a recipe, as a row of the list."""
     path = bundled(name)
     loaded = read(path)
     extras = sorted({use.component.extra for use in loaded.uses() if use.component.extra})

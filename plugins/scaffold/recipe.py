@@ -1,4 +1,4 @@
-"""A recipe by two questions: which model, and what for."""
+"""A recipe by two questions: the model, and the purpose."""
 
 import os
 import re
@@ -80,7 +80,7 @@ def write(path: Path, model: str | None, purpose: str | None, questions: Path | 
 
 
 def choose_model(model: str, home: Path) -> Choice:
-    """Return what runs `model`, a name, file, folder or hub name.
+    """Return the backend for `model`, a name, file, folder or hub name.
 
     Raises RecipeError or ModelError.
     """

@@ -1,7 +1,7 @@
 """`novelty`: how far a question is from everything the run ever asked.
 
-Two questions are alike by the words that say what they are about, in any order, or by the cosine
-between their embeddings. By words the nearest of 100,000 is found by an inverted index
+Two questions are alike by their content words, in any order, or by the cosine between their
+embeddings. By words the nearest of 100,000 is found by an inverted index
 (`selfloop_plugins._shared.nearest`).
 """
 
@@ -112,7 +112,7 @@ class Novelty:
         for question in questions:
             ordered_key, bag_key = self._key(question.text)
             likeness, nearest = 1.0, text_by_key.get(ordered_key, "")
-            # a variant may have the same words in another order: that is what it is for
+            # a variant may have the same words in another order: that is its purpose
             if not nearest and not question.variant:
                 nearest = text_by_key.get(bag_key, "")
             if not nearest and ordered_key not in dropped:
@@ -131,7 +131,7 @@ class Novelty:
     ) -> NearestQuestions | NearestVectors:
         """Return an index of exactly these questions.
 
-        What the last call left is kept as far as it is the same, and cut behind that.
+        The index of the last call is kept as far as it is the same, and cut behind that.
         """
         if self._index is None:
             self._index = (

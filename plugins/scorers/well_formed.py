@@ -24,9 +24,9 @@ class WellFormed:
     """1 for one whole question that stands alone, 0 else, with the reason. Whole: it asks, ends in
     "?", is one line.
 
-    What points outside itself goes ("What is this river called?", "Who won the game?"), and so do
-    several questions in one, repeated words and answers to choose from. The rules about words are
-    for English and pass other scripts by.
+    It gives 0 to a question that points outside itself ("What is this river called?", "Who won the
+    game?"), to several questions in one, and to one with repeated words or with answers to choose
+    from. The rules about words are for English and pass other scripts by.
     """
 
     def __init__(

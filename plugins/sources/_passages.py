@@ -12,7 +12,7 @@ class Exemplar(NamedTuple):
     passage: str
 
 
-# What a passage is written after: one of the same kind where a word of the topic tells, else the
+# The exemplar before a passage: one of the same kind where a word of the topic tells, else the
 # first.
 EXEMPLARS = (
     Exemplar(

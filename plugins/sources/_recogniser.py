@@ -1,4 +1,4 @@
-"""What finds the entities of a passage: rules, or spaCy (extra `spacy`)."""
+"""Recognisers of the entities of a passage: rules, or spaCy (extra `spacy`)."""
 
 import importlib
 import importlib.util

@@ -25,7 +25,7 @@ _COMMON_ANSWER = pattern(r"yes|no|true|false|none|\d{1,2}|zero|one|two|three")
 def reversed_questions(
     context: AskContext, outcomes: Sequence[Outcome], taken: set[str], source: str
 ) -> list[Question]:
-    """Return questions that name the answer and ask for what the question names.
+    """Return questions that name the answer and ask for the entity of the question.
 
     Those that cannot be reversed are left out. `taken` are the normalised texts of all questions
     that were written; it grows.
@@ -70,7 +70,7 @@ def reworded_questions(
 
 
 def is_reversal(outcome: Outcome, text: str) -> bool:
-    """Return whether a question names the answer of an outcome and asks for what that was about."""
+    """Return whether a question names the answer of an outcome and asks for its entity."""
     question = outcome.question
     return reverses(text, question.text, outcome.answer, entity_of(question))
 
@@ -81,7 +81,7 @@ def is_rewording(outcome: Outcome, text: str) -> bool:
 
 
 def entity_of(question: Question) -> str:
-    """Return what a question is about, or an empty string."""
+    """Return the entity of a question, or an empty string."""
     start, end = entity_place(question)
     return question.text[start:end]
 

@@ -1,4 +1,4 @@
-"""What the sources that go by topics share: reading topics files, and shares of topics."""
+"""Helpers of the sources that go by topics: reading topics files, and shares of topics."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What sources share: generating texts, reading questions out of them, and the earlier questions
+"""Helpers of sources: generating texts, reading questions out of them, and the earlier questions
 of a run.
 """
 
@@ -63,7 +63,7 @@ def generate_texts(
     n: int = 1,
     open_turn: bool = False,
 ) -> list[list[str]]:
-    """Return what `generate` does, with one sampling for all prompts and texts only."""
+    """Do as `generate`, with one sampling for all prompts; return the texts only."""
     samplings = [sampling] * len(prompts)
     return [
         list(map(attrgetter("text"), samples))
@@ -74,7 +74,7 @@ def generate_texts(
 def texts_if_any(
     context: AskContext, prompts: Sequence[Prompt], sampling: Sampling, n: int
 ) -> list[list[str]]:
-    """Return what `generate_texts` does, and no texts where the backend refuses all.
+    """Do as `generate_texts`, but return no texts where the backend refuses all.
 
     For a step that the others can do without.
     """

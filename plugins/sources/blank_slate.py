@@ -3,7 +3,7 @@
 For a chat model the frame is the empty user turn of its template, which it goes on to write
 (Magpie, Xu et al. 2024, arXiv 2406.08464). For a base model it is a few words of text that
 questions tend to follow. From round 2 a list of the run's own questions is a frame too. Frames are
-drawn in proportion to what they have yielded.
+drawn in proportion to their yield.
 """
 
 import math
@@ -24,9 +24,9 @@ from ._writing import earlier_outcomes, first_question, generate_texts
 OWN_QUESTIONS = "own"  # the frame of the run's own questions, as the record names it
 LIST_LENGTH = 4  # own questions in a frame
 TEXTS_PER_LIST = 8  # they share a list, and its cost
-MIN_FRAME_SHARE = 0.05  # of the draws: what a frame yields is known only while it is drawn
+MIN_FRAME_SHARE = 0.05  # of the draws: the yield of a frame is known only while it is drawn
 _CREDITED, _CREDITED_KEPT = 4, 2  # questions of each frame before it was ever drawn
-# What follows the mark at the beginning of a frame's last line begins the question. Left with no
+# The text after the mark in a frame's last line begins the question. Left with no
 # beginning, a small base model writes five fragments for each question; with one, a fragment for
 # five questions.
 FRAMES = (
@@ -73,7 +73,7 @@ class BlankSlate:
         self._frames, self._openings = frames, openings
 
     def ask(self, context: AskContext) -> list[Question]:
-        """Return what was written, fragments and all: the scorers sort them out."""
+        """Return the written questions, fragments and all: the scorers sort them out."""
         count = max(1, round(context.n * self._oversample))
         rng = random.Random(context.seed)
         answered = _answered_questions(context) if self._with_own else []
@@ -93,20 +93,20 @@ class BlankSlate:
         ]
 
     def _after_turns(self, context: AskContext, openings: Sequence[str]) -> list[Question]:
-        """Return what a chat model writes into user turns with these openings."""
+        """Return the questions that a chat model writes into user turns with these openings."""
         prompts = [(Message("user", opening),) for opening in openings]
         written = generate_texts(context, prompts, self._sampling, open_turn=True)
         return list(_joined_questions(openings, openings, written))
 
     def _after_texts(self, context: AskContext, frames: Sequence[str]) -> list[Question]:
-        """Return what a base model writes after text frames."""
+        """Return the questions that a base model writes after text frames."""
         written = generate_texts(context, frames, self._sampling)
         return list(_joined_questions(frames, list(map(_opening_of, frames)), written))
 
     def _after_own_questions(
         self, context: AskContext, answered: Sequence[str], count: int, rng: random.Random
     ) -> list[Question]:
-        """Return what follows lists of the run's own questions."""
+        """Return the questions that the model writes after lists of the run's own."""
         prompts = []
         for _ in range(math.ceil(count / TEXTS_PER_LIST)):
             examples = "\n".join(f"- {text}" for text in rng.sample(answered, LIST_LENGTH))
@@ -153,7 +153,7 @@ def _joined_question(opening: str, text: str) -> str:
 def _answered_questions(context: AskContext) -> list[str]:
     """Return the questions of earlier rounds that the model did not decline.
 
-    So the model asks more about what it knows the most of.
+    So the model asks more about the subjects that it knows best.
     """
     return [
         one_line(outcome.question.text)

@@ -3,7 +3,7 @@
 A question teaches most where the model is right about half the time (R-Zero, Huang et al. 2025,
 arXiv 2508.05004), so earlier questions are followed in proportion to 4p(1 - p) of their confidence
 p, and twice as often where, or near where, a belief flipped. Asking only there narrows the
-questions round by round: a set share follows what is believed and what was declined.
+questions round by round: a set share follows beliefs, and another follows declined questions.
 """
 
 import random
@@ -56,7 +56,7 @@ class Frontier:
         self._sampling = Sampling(temperature, top_p=0.95, max_tokens=32, stop=("\n",))
 
     def ask(self, context: AskContext) -> list[Question]:
-        """Return new questions, `via` saying what kind they were written after."""
+        """Return new questions; `via` names the kind of questions before each."""
         pools = {
             kind: pool for kind, pool in seed_pools(context).items() if pool and self._shares[kind]
         }

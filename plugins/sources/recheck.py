@@ -107,7 +107,7 @@ def _due_first(context: AskContext, beliefs: list[Outcome], checks: list[Outcome
 @hookimpl
 def selfloop_question_sources() -> list[Component]:
     """Offer the source."""
-    doc = "old beliefs in other words: what contradicts itself is lowered"
+    doc = "old beliefs in other words: contradictions lower them"
     return [
         Component(
             "again", Again, doc=doc, paper="https://arxiv.org/abs/2102.01017", prompts=PROMPTS

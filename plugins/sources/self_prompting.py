@@ -51,12 +51,12 @@ _SINGULARS = {
 _PRONOUN = pattern(r"\b(he|him|his|she|her|hers|they|them|their|it|its)\b", re.IGNORECASE)
 _QUOTA = pattern(r"^(.*\S)\s*(?:\t|:)\s*(\d+)$")  # "cities: 60"
 _NO_PLURAL = pattern(r"(?<!\w)(species|series|us|ss|is)$")
-# around a name in a list: a list mark and quotes before it, quotes and what is in brackets after it
+# around a name in a list: a list mark and quotes before it, quotes and a bracket after it
 _AROUND_NAME = pattern(r"^(\d+[.)]|[*•-])?[\s\"'*]*|[\s.\"'*]*(\(.*)?$")
 # calls of the listing step: topics that give nothing new leave their share to the others
 MAX_LISTINGS = 4
 MAX_NAME_WORDS = 6
-# Room for a list: tokens of what comes before, and of each name; in steps of 64 tokens, so that a
+# Room for a list: tokens of its beginning, and of each name; in steps of 64 tokens, so that a
 # prompt does not hang on one entity more or less.
 _LIST_TOKENS, _NAME_TOKENS, _TOKEN_STEP, _MAX_LIST_TOKENS = 32, 12, 64, 1024
 _MAX_REPEATED = 3 / 4  # of a sentence's words that one before it may have
@@ -65,7 +65,7 @@ _QUESTION_MARKS = "?？؟"
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A question on its way through the steps: what it is about, the passage, and the answer."""
+    """A question on its way through the steps: its entity, the passage, and the answer."""
 
     topic: str
     entity: str
@@ -86,16 +86,17 @@ class SelfPrompting:
     `context.n` scales the quotas of `topics` ("cities: 60"; 1 where none is given), `yields` being
     the questions that an entity is expected to give; over a run each topic comes to its share, and
     no entity that gave a question comes again. `topics_file` has one topic a line, in any script,
-    and stands in place of `topics`. With `judge: passage` the passage's answer goes along and is
-    what detectors judge; with `own` the model answers without the passage. `mismatch` says what
-    becomes of a question to which the passage gives another answer.
+    and stands in place of `topics`. With `judge: passage` the detectors judge the answer from the
+    passage; with `own` the model answers without the passage. `mismatch` decides on a question to
+    which the passage gives another answer.
 
     Unlike the paper: lists are cut at `list_top_p`, for the tail of a small model's distribution is
     no list; they are drawn with a repetition penalty (CTRL), since there is no presence penalty (2
-    there), and no longer than what is wanted needs. Of a passage, sentences that say little new go,
-    and all of it where it does not name its entity. Pronouns cannot be banned while a question is
-    written, so questions with one are dropped, and those that say their own answer. Where several
-    sentences hold the answer, the one with the most of the question's words explains it.
+    there), and no longer than the missing names need. Sentences of a passage that say little new
+    are left out, and so is a passage that does not name its entity. Pronouns cannot be banned while
+    a question is written, so questions with one are dropped, and those that say their own answer.
+    Where several sentences hold the answer, the one with the most of the question's words explains
+    it.
     """
 
     def __init__(
@@ -137,7 +138,7 @@ class SelfPrompting:
         return self.pipeline(context)[0]
 
     def pipeline(self, context: AskContext) -> tuple[list[Question], dict[str, int]]:
-        """Return the questions, and how many of what each step left, in the order of the steps."""
+        """Return the questions, and the number that each step left, in the order of the steps."""
         count = max(1, round(context.n / self._yields))
         # each step has a seed of its own: another count in one changes no draw of another
         pairs = self._entities(reseeded(context, "list"), count)
@@ -455,7 +456,7 @@ def _may_be_name(text: str) -> bool:
 def _generate_one(
     context: AskContext, prompts: Sequence[Prompt], samplings: Sequence[Sampling]
 ) -> list[Completion | None]:
-    """Return what the model wrote to each prompt, in one call; None where it refused.
+    """Return the model's completion of each prompt, in one call; None where it refused.
 
     Raises RequestError where it refused all.
     """
@@ -466,7 +467,7 @@ def _generate_one(
 def _generate_one_if_any(
     context: AskContext, prompts: Sequence[Prompt], sampling: Sampling
 ) -> list[Completion | None]:
-    """Return what `_generate_one` does, and None for all where all are refused.
+    """Do as `_generate_one`, but return None for all where all are refused.
 
     For a step that the others can do without.
     """

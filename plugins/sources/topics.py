@@ -123,7 +123,7 @@ class Topics:
         self._asking = Sampling(temperature, top_p=0.95, max_tokens=32, stop=("\n",))
 
     def ask(self, context: AskContext) -> list[Question]:
-        """Return the questions that name what they were to be about."""
+        """Return the questions that name their entity."""
         count = max(1, round(context.n * self._oversample / self._per_entity))
         pairs = self._new_entities(context, count)
         rng = random.Random(context.seed)

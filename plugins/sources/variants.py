@@ -40,7 +40,7 @@ OVERSAMPLE = 1.3  # some repeat an earlier question, or fail a scorer
 _LISTS_PER_NAME = 2  # drawn from the model
 _MAX_NAME_WORDS = 5
 _SWAPS_PER_TURN = 3  # a question that was swapped so often waits one turn longer
-# What an outcome says of the model: it knows, or it does not.
+# The knowledge that an outcome shows: the model knows, or it does not.
 _KNOWLEDGE = {"belief": 1, "declined": -1}
 _PARTNER_DECISION = {"belief": "declined", "declined": "belief"}
 _ARTICLE = re.compile("^(the|an?) ", re.IGNORECASE)
@@ -54,8 +54,9 @@ class Variants:
     of other questions of its topic or form, and those that the model lists after it. Known
     questions (beliefs) without an unknown partner (declined) of the same form come first, and the
     other way round, each in turn; one that was taken up often has to wait. `reversed` lets the
-    model ask a belief from the answer's side, `reworded` in other words; what does not name the
-    answer, or may ask for something else, is left out. `shares` of the kinds count relatively."""
+    model ask a belief from the answer's side, `reworded` in other words; a question that does not
+    name the answer, or may ask for something else, is left out. `shares` of the kinds count
+    relatively."""
 
     def __init__(
         self,

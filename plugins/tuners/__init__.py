@@ -1,1 +1,1 @@
-"""Tuners: they train the model on what a run found."""
+"""Tuners: they train the model on the beliefs and the declined questions of a run."""

@@ -1,6 +1,6 @@
 """`selfloop view`: a local web page over all runs.
 
-library.py  what the runs in a folder hold: listed, searched, how far each is
+library.py  the runs in a folder: listed, searched, how far each is
 server.py   the pages, for this machine's own browser alone
 
 Only the command is here, so that listing plugins imports no server.

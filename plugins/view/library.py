@@ -69,10 +69,10 @@ class Library:
     def names(self) -> list[str]:
         """Return the names of the runs.
 
-        What is not among them is no run, whatever a request says.
+        A name that is not among them is no run, whatever a request says.
         """
         found = (folder.name for folder in runs_in(self._root))
-        # what is no UTF-8 has no address
+        # a name that is no UTF-8 has no address
         return sorted(name for name in found if name == encodable(name))
 
     def listed(self) -> list[Listed]:
@@ -116,7 +116,7 @@ class Library:
         return self._kept[2]
 
     def now(self, name: str) -> dict[str, Any]:
-        """Return how many rounds have ended, and in a sentence what a run that is at work does."""
+        """Return how many rounds have ended, and a sentence on the state of the run."""
         with closing(Store(self._root / name, write=False)) as store:
             rounds, written = store.count("rounds"), store.count("completions")
         state, step = self._state(name, rounds)

@@ -136,7 +136,7 @@ class Pipeline:
 
 
 def check(loaded: LoadedRecipe) -> None:
-    """Raise for what the recipe asks of its components that cannot be, without loading a model."""
+    """Raise for a demand of the recipe that its components cannot meet, without loading a model."""
     mistakes = _missing_capabilities(loaded)
     try:
         prompts(loaded)

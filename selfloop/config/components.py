@@ -81,7 +81,7 @@ class ComponentUse:
 
 
 def inner_in_long_form(component: Component, options: Mapping[str, Any]) -> Any:
-    """Return what a recipe writes for the component that this one wraps; None where there is none.
+    """Return the recipe's entry for the component that this one wraps; None where there is none.
 
     `none` is a component's name unless `build` can do without an inner component.
     """

@@ -38,7 +38,7 @@ def inputs(loaded: LoadedRecipe) -> dict[str, dict[str, str]]:
 
 
 def refuse_changed(pinned: Pinned) -> None:
-    """Raise InputChangedError, naming every input that is not what it was when the run began."""
+    """Raise InputChangedError, naming every input that has changed since the run began."""
     changes = [_change(Path(entry["path"]), entry["sha256"]) for entry in pinned.values()]
     # one file may be the input of two components
     changes = list(dict.fromkeys(filter(None, changes)))

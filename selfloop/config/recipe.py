@@ -279,8 +279,8 @@ def _check_components(
 ) -> None:
     """Check the options of every component.
 
-    It works on the raw data, so that a mistake elsewhere in the recipe hides none here. What is not
-    of the right shape is skipped: the schema has reported it.
+    It works on the raw data, so that a mistake elsewhere in the recipe hides none here. A value of
+    the wrong shape is skipped: the schema has reported it.
     """
     ask = data.get("ask")
     for kind, path in LIST_KEYS.items():

@@ -108,7 +108,7 @@ class Source:
         """
         self.path = path
         self._tree, has_aliases = _parse(_read_text(path) if text is None else text, path)
-        self._lines = self._tree  # what the line numbers are read from
+        self._lines = self._tree  # the source of the line numbers
         self._set: dict[tuple[str, ...], str] = {}  # overrides, by the key that they set
         self.overrides = tuple(overrides)
         if overrides and has_aliases:

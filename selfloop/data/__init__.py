@@ -2,13 +2,13 @@
 
     table = read(Path("questions.csv"), "eval")
     table.questions     the questions with their gold answers, each once
-    table.summary()     which columns were taken for what, and what became of every row
+    table.summary()     the columns by part, and the outcome of every row
 
 files.py        bytes, unpacked and decoded
 raw.py          rows as they stand in a file: delimited.py, json_rows.py, plain_text.py, arrow.py
 layouts.py      the nested files of TriviaQA and SQuAD
 cells.py        the texts of one cell, in whatever notation a list is
-columns.py      which column is what
+columns.py      which column has which part
 table.py        rows to questions, and an account of all that were left out or merged
 hub.py          data sets of the Hugging Face hub
 
@@ -67,11 +67,11 @@ def read(
     """Return the questions of a file, of a folder that `datasets` saved, or of standard input
     (`-`).
 
-    `use` says what the rows are for, `wanted` are the columns that the user names. `source` is
-    where the questions say that they come from; by default the data set whose form the file has, or
-    "dataset". With `skip_broken` lines that are no rows are left out, and counted.
+    `use` is the purpose of the rows, `wanted` are the columns that the user names. `source` is the
+    source that the questions name; by default the data set whose form the file has, or "dataset".
+    With `skip_broken`, lines that are no rows are left out and counted.
 
-    Raises RecipeError, with the line, for what cannot be read, and MissingExtraError for Parquet
+    Raises RecipeError, with the line, for unreadable data, and MissingExtraError for Parquet
     without pyarrow.
     """
     wanted = wanted or Columns()
@@ -200,7 +200,7 @@ def _folder(path: Path, split: str) -> Raw:
 
 def _file(path: Path, question: str, skip_broken: bool) -> Raw:
     data = files.content(path)
-    # what a file is, is read off its first bytes; a suffix may be wrong
+    # the first bytes tell a file's format; a suffix may be wrong
     if data.startswith(files.PARQUET):
         return arrow.parquet(path, data)
     if data.startswith(files.ARROW) or _suffix(path) == ".arrow":
@@ -215,7 +215,7 @@ def _file(path: Path, question: str, skip_broken: bool) -> Raw:
 
 
 def _text_rows(path: Path, text: str, question: str) -> Raw:
-    """Return the rows of a text, by what it holds and then by its suffix."""
+    """Return the rows of a text. Its content tells the format, and then its suffix."""
     suffix = _suffix(path)
 
     def is_question(name: str) -> bool:

@@ -15,7 +15,7 @@ from selfloop.errors import MissingExtraError, RecipeError
 
 # files of a folder that `datasets` saved: of one data set, of one with splits
 STATE, SPLITS = "state.json", "dataset_dict.json"
-# what pyarrow raises for damaged files, beside its own exceptions
+# pyarrow raises these for damaged files, beside its own exceptions
 _FAULTS = (
     OSError,
     ValueError,
@@ -53,7 +53,7 @@ def folder(path: Path, split: str) -> Raw:
     """Return the rows of a data set that `datasets` saved (`save_to_disk`); `split` chooses where
     there are several.
 
-    Raises RecipeError for what is damaged, and where no split is named of several.
+    Raises RecipeError for a damaged file, and where none of several splits is named.
     """
     pyarrow = _pyarrow(path)
     if (path / SPLITS).is_file():
@@ -83,7 +83,7 @@ def _part(path: Path, pyarrow: Any) -> Any:
 
 
 def _read_table(pyarrow: Any, source: Any) -> Any:
-    """Return the table of a stream, which is what `datasets` writes, or of a file."""
+    """Return the table of a stream, as `datasets` writes it, or of a file."""
     ipc = import_module("pyarrow.ipc")
     beginning = bytes(source.read(6))  # a file begins with "ARROW1", a stream with a length
     source.seek(0)

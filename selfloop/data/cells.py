@@ -127,8 +127,8 @@ def evened(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return rows as columns, each with as many values as there are rows and of one type, as a
     table wants them.
 
-    Numbers, truth values and texts stay what they are where a column has no others; the rest is
-    written as JSON.
+    A column of numbers alone, of truth values alone or of texts alone keeps its type. All other
+    columns are written as JSON.
     """
     names: dict[str, None] = {}  # an ordered set
     for row in rows:
@@ -204,7 +204,7 @@ class _Notation:
             position = token.end()
 
     def read(self) -> Any:
-        """Return what the whole text says.
+        """Return the value that the whole text denotes.
 
         Raises ValueError for anything else than a list or a mapping.
         """

@@ -1,4 +1,4 @@
-"""Which column of a file is what: by its usual names, or as the user says."""
+"""The columns of a file that hold the parts of a question: by usual names, or by the user's."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -103,7 +103,7 @@ def cell(cells: Mapping[str, Any], column: str) -> Any:
     """Return the value of a column in a row, None where it has none. A dotted path is followed into
     mappings.
 
-    Of a list of mappings it is the list of what the path leads to in each.
+    Of a list of mappings it is the list of the values at the path in each.
     """
     if not column or column in cells:
         return cells.get(column)

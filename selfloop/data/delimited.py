@@ -16,7 +16,7 @@ from selfloop.text.units import plural
 
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 ONE_COLUMN = "\x1f"  # in place of a delimiter where there is one column: it stands in no text
-_SEPARATOR_LINE = re.compile(r"sep=(.)$")  # the first line of what Excel writes
+_SEPARATOR_LINE = re.compile(r"sep=(.)$")  # the first line of a file of Excel
 
 
 class Record(NamedTuple):
@@ -32,8 +32,8 @@ class BrokenRecordError(Exception):
 
 
 def delimiter_of(line: str, suffix: str, is_question: Callable[[str], bool]) -> str:
-    """Return what separates the columns of a header: with it a column is that of questions, or else
-    there are most columns."""
+    """Return the delimiter of a header: the one that gives a column of questions, or else the most
+    columns."""
     # a .tsv is separated by tabs, whatever commas its header has
     order = [*DELIMITERS] if suffix != ".tsv" else ["\t", ",", ";"]
     names = {delimiter: _header_cells(line, delimiter) for delimiter in order}
@@ -225,7 +225,7 @@ def _surplus(cells: Sequence[str], width: int) -> bool:
 
 def _fitting(record: Record, width: int) -> Record:
     if _surplus(record.cells, width):
-        advice = "Put quotes around a text that holds what separates the columns"
+        advice = "Put quotes around a text that holds the delimiter"
         raise BrokenRecordError(
             f"it has {plural(len(record.cells), 'cell')}, and the header names {width}. {advice}"
         )

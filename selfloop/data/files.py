@@ -1,6 +1,6 @@
 """The bytes of a file or of standard input, unpacked, and their text.
 
-What is no data is refused by its first bytes.
+A file whose first bytes show another format, such as a PDF, is refused.
 """
 
 import codecs
@@ -18,7 +18,7 @@ MAX_BYTES = 2 * 1024**3  # of text, unpacked: more does not fit the memory of a 
 GZIP = b"\x1f\x8b"
 PARQUET, ARROW = b"PAR1", b"ARROW1"
 
-# What other programs write, by its first bytes, and how to make a file of it that can be read.
+# Formats of other programs by their first bytes, with advice for a file that can be read.
 NO_DATA = {
     b"PK\x03\x04": "a zip archive, as spreadsheets are too. Unpack it, or save the sheet as CSV",
     b"BZh": "packed with bzip2. Unpack it: bunzip2",
@@ -94,7 +94,7 @@ def _refuse_large(path: Path, size: int) -> None:
 
 
 def _unpacked(path: Path, data: bytes) -> bytes:
-    """Return what a .gz holds, all members of it; no more than MAX_BYTES is ever unpacked."""
+    """Return the content of all members of a .gz; no more than MAX_BYTES is ever unpacked."""
     parts, size = list[bytes](), 0
     while data.startswith(GZIP):
         unpacker = zlib.decompressobj(wbits=31)

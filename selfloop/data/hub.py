@@ -41,7 +41,7 @@ def known(name: str) -> Hub:
 
 
 def fetch(repository: str, config: str | None, split: str) -> list[Cells]:
-    """Return the rows of a data set of the hub; the library `datasets` keeps what it fetched.
+    """Return the rows of a data set of the hub; the library `datasets` caches its downloads.
 
     Raises MissingExtraError without that library, RecipeError if it cannot get the data.
     """
@@ -51,7 +51,7 @@ def fetch(repository: str, config: str | None, split: str) -> list[Cells]:
         raise MissingExtraError("datasets", "datasets", f"the data set {repository}") from error
     try:
         return list(datasets.load_dataset(repository, config, split=split))
-    except Exception as error:  # whatever the library, or what it stands on, raises
+    except Exception as error:  # the library's own, and those of its dependencies
         raise RecipeError(
             f"cannot get {repository}, split {split}, from the Hugging Face hub: "
             f"{str(error).rstrip('.')}. Without a "

@@ -15,7 +15,7 @@ DEEP = "it is nested too deeply"
 
 
 def parsed(text: str) -> Any:
-    """Return what a text says in JSON. Raises ValueError, for a key that stands twice too."""
+    """Return the value of a text in JSON. Raises ValueError, for a key that stands twice too."""
     try:
         return json.loads(
             text, object_pairs_hook=_mapping, parse_int=_integer, parse_constant=lambda name: None

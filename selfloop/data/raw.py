@@ -23,13 +23,13 @@ class Broken(NamedTuple):
 
 @dataclass
 class Raw:
-    """The rows of a file. `form` is its format for people, `unit` is what the numbers count: "line"
-    or "row".
+    """The rows of a file.
 
-    `empty` are the numbers of rows without a cell, and `headers` those of rows that name the
-    columns again, as files that were put together have them. `layout` is the name of a data set
-    whose own form this is. `notes` are facts that a person should know: how something was read that
-    could have been meant otherwise.
+    `form` is its format for people, and `unit` the unit of the numbers: "line" or "row". `empty`
+    are the numbers of rows without a cell, and `headers` those of rows that name the columns again,
+    as files that were put together have them. `layout` is the name of a data set whose own form
+    this is. `notes` are facts that a person should know: how something was read that could have
+    been meant otherwise.
     """
 
     form: str

@@ -33,9 +33,9 @@ from selfloop.records import Question
 from selfloop.text.answers.bounded import checked
 from selfloop.text.display import encodable, printable
 
-# What the rows are for. "ask": the model answers, unless a row has an `answer`, which is judged in
-# its place. "eval": the model answers, and each row needs a gold answer. "score": each row has an
-# answer to be judged.
+# The purpose of the rows. "ask": the model answers, unless a row has an `answer`, which is judged
+# in its place. "eval": the model answers, and each row needs a gold answer. "score": each row has
+# an answer to be judged.
 Use = Literal["ask", "eval", "score"]
 
 # The parts of a question that a column may hold, as a summary calls them.
@@ -166,11 +166,11 @@ def key(text: str) -> str:
     return re.sub(r"[\s?？؟.!]+$", "", " ".join(folded.split())) or text
 
 
-# --- which column is what
+# --- which column has which part
 
 
 class _Parts(NamedTuple):
-    """The columns of a file by what they hold; an empty name where there is none."""
+    """The column of each part of a question; an empty name where there is none."""
 
     question: str
     gold: tuple[str, ...]
@@ -187,7 +187,7 @@ class _Parts(NamedTuple):
 
 
 def _column_parts(raw: Raw, where: str, use: Use, wanted: Columns) -> _Parts:
-    """Return which column is what.
+    """Return the column of each part.
 
     Raises RecipeError, with the columns there are, where one that `use` needs is missing.
     """
@@ -303,7 +303,7 @@ class _Questions:
 
 
 def _united_patterns(*patterns: str) -> str:
-    """Return a pattern that matches what any of these matches; empty ones do not count."""
+    """Return a pattern that matches where any of these does; empty ones do not count."""
     different = list(dict.fromkeys(filter(None, patterns)))
     if len(different) == 1:
         return different[0]
@@ -354,7 +354,7 @@ def questions_table(
 def _parts_or_refusal(
     raw: Raw, where: str, use: Use, wanted: Columns, skip_broken: bool, count: int
 ) -> _Parts:
-    """Return which column is what.
+    """Return the column of each part.
 
     Raises RecipeError, for broken lines before missing columns: they may be why these are missing.
     """
@@ -384,7 +384,7 @@ def _read_rows(raw: Raw, parts: _Parts, use: Use, source: str) -> _Questions:
 
 
 def _notes(raw: Raw, questions: _Questions) -> list[str]:
-    """Return what a person should know of how the rows were read."""
+    """Return notes for people on how the rows were read."""
     notes = list(raw.notes)
     cut = questions.cut_lists
     if cut:

@@ -1,4 +1,4 @@
-"""What revisions change: from right to wrong or back.
+"""The changes by revisions: from right to wrong or back.
 
 Where nobody knows which answers are right, it is from agreeing with the samples to disagreeing.
 """

@@ -30,7 +30,7 @@ def correct(answer: str, accepted: Iterable[str]) -> bool:
     `answers.normalise`.
 
     The whole answer counts: nothing is cut off at a comma or a full stop, so "Washington, D.C."
-    stays what it is. An answer that declines, and an alias that does or says nothing, never match.
+    stays whole. An answer that declines, and an alias that does or says nothing, never match.
     """
     return EXACT(answer, accepted)
 

@@ -1,10 +1,10 @@
 """How long a recipe will take on this machine, and how much memory.
 
 A small sample is run and scaled up. A round or two of a few questions, with the recipe's own
-components and prompts, show what is asked of the model. Each call is then scaled from its own
+components and prompts, show the requests to the model. Each call is then scaled from its own
 counts: the run makes as many calls, each with so many times the requests, each of which goes on for
-as many tokens. What prompts have in common is still read once. What reading, writing and one more
-token of the longest completion cost is fitted to the calls of the sample.
+as many tokens. The common beginning of prompts is still read once. The costs of reading, of writing
+and of one more token of the longest completion are fitted to the calls of the sample.
 """
 
 import time
@@ -49,15 +49,15 @@ GROWTH = 4  # of the questions, from a sample that took hardly any time to the n
 # of a round's time that observers take at most while a run goes on, as `report` does
 MAX_RECORDING = 0.05
 MAX_ATTEMPTS = 10_000  # that observers are shown as those of a whole run
-# times what reading the lessons takes: a tune of Gemma 3 270M on two cores (docs/experiments.md)
+# times the time to read the lessons: a tune of Gemma 3 270M on two cores (docs/experiments.md)
 TUNING_FACTOR = 24
 CHARACTERS_PER_TOKEN = 4  # of English text, about; only where tokens and characters are compared
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A few questions as they were run: the rounds that ended, what the steps took, and the folder
-    of that run.
+    """A few questions as they were run: the rounds that ended, the work of the steps, and the
+    folder of that run.
 
     `requests` are those of each call that generated. `recording` are the seconds that it took to
     store the first round and to tell observers that it has ended. `empty_sizes` and `sizes` are the
@@ -212,7 +212,7 @@ def _bytes_left(sample: Sample, times: float) -> int:
     """Return the bytes that a run so many times as large leaves.
 
     A file that observers wrote anew at the end has its final size. All others grow with the run,
-    from what they had before its first round.
+    from their sizes before its first round.
     """
     database = RunFolder(sample.folder).database
     left = dict[Path, float]()
@@ -258,7 +258,7 @@ class StepForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will take.
+    """The time, memory and disk space that a run will take.
 
     Memory and disk are in bytes; memory is None where the system does not tell.
     """

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BATCH = 64  # completions that a backend may be expected to write at a time
-# Texts of a call. Of fewer nobody can tell what they would have in common with others.
+# Texts of a call. Fewer do not show which beginning they would share with others.
 MIN_TEXTS = 3
 
 
 class Rates(NamedTuple):
-    """What a call's work costs, in seconds.
+    """The cost of a call's work, in seconds.
 
     `step` is for a token of the longest completion, for which the whole batch takes a step; `token`
     and `completion` are for each of them, and `read` for a character that is read.
@@ -104,8 +104,8 @@ class Step:
     def at(self, times: float, rates: Rates, usual: float | None = None) -> float:
         """Return the seconds that the step takes with so many times the questions.
 
-        `usual` are the seconds outside of calls that grow with the questions. What this step has
-        beyond that is done once: imports, say.
+        `usual` are the seconds outside of calls that grow with the questions. The rest of this
+        step's is spent once: on imports, say.
         """
         growing = self.outside_calls if usual is None else min(self.outside_calls, usual)
         outside = self.outside_calls + (times - 1) * growing

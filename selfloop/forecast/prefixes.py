@@ -12,7 +12,7 @@ from selfloop.records import Message
 
 
 class Reading(NamedTuple):
-    """What is read of some texts.
+    """The amount that a backend reads of some texts.
 
     `texts` are the different ones, `read` the characters with a common beginning counted once, and
     `unshared` those of them that belong to one text alone.
@@ -51,7 +51,7 @@ def typical_own_length(texts: Collection[str]) -> int:
 
 
 def own_lengths(texts: Collection[str]) -> list[int]:
-    """Return, for each different text, the characters after what it shares with any other."""
+    """Return, for each different text, the characters after the beginning shared with another."""
     ordered = sorted(set(texts))
     # shared[i] is common to texts i - 1 and i; the first and the last text have one neighbour
     shared = [0, *(_common_length(a, b) for a, b in pairwise(ordered)), 0]

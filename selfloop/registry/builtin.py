@@ -1,4 +1,4 @@
-"""The one table of what selfloop comes with: rooms of `selfloop_plugins`, each of which is walked
+"""The one table of selfloop's own plugins: rooms of `selfloop_plugins`, each of which is walked
 for its modules.
 
 To add a component is to add its module to the room of its kind. A module or folder whose name

@@ -1,8 +1,8 @@
 """Keeps the process as it was around code of plugins: its output, its folder, its signal handlers.
 
-The standard output belongs to the command: `selfloop show RUN --json` is read by programs. What a
-plugin prints goes to the standard error output, each line with the plugin's name. Observers are the
-exception, for showing is their purpose; with `--json` they are held to it too.
+The standard output belongs to the command: `selfloop show RUN --json` is read by programs. The
+prints of a plugin go to the standard error output, each line with the plugin's name. Observers are
+the exception, for showing is their purpose; with `--json` the rule holds for them too.
 
 This guards against mistakes, not malice: a plugin is a program in the same process.
 `docs/plugins.md` lists the limits.
@@ -50,7 +50,7 @@ class AttributedOutput:
         """Do nothing: a line is written when it is whole, or at the end of the call."""
 
     def end(self) -> None:
-        """Write what was printed without a line break after it."""
+        """Write the last line if it was printed without a line break."""
         begun, self._begun = self._begun, ""
         if begun:
             self._write_line(begun)
@@ -62,7 +62,7 @@ class AttributedOutput:
     def _write_line(self, line: str) -> None:
         from selfloop.text.display import printable
 
-        # a closed stream: what a plugin prints must not end a run
+        # a closed stream: the print of a plugin must not end a run
         with suppress(OSError, ValueError):
             sys.stderr.write(f"{self.name} printed: {printable(line)}\n" if line.strip() else "")
 
@@ -72,7 +72,7 @@ class AttributedOutput:
 
 @contextmanager
 def attributed_output(name: str) -> Iterator[None]:
-    """Send what is printed to the standard error output, with a name before each line."""
+    """Send all prints to the standard error output, with a name before each line."""
     outer = sys.stdout
     user_stream = outer.replaced if isinstance(outer, AttributedOutput) else outer
     stream = AttributedOutput(name, user_stream)
@@ -140,7 +140,7 @@ def _descriptor_to_stderr() -> Iterator[int | None]:
     """Let file descriptor 1 lead to the standard error output; yield a copy of the old one, None
     where there is none.
 
-    That catches what Python's `sys.stdout` does not see: `os.write`, C code, child processes.
+    That catches writes that do not pass Python's `sys.stdout`: `os.write`, C code, child processes.
     """
     with suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
@@ -159,7 +159,7 @@ def _descriptor_to_stderr() -> Iterator[int | None]:
 
 
 def _flush_c_streams() -> None:
-    """Write out what C code has printed.
+    """Write out the prints of C code.
 
     Without `ctypes`, which only such plugins import, there is little of it.
     """
@@ -171,7 +171,7 @@ def _flush_c_streams() -> None:
 
 @contextmanager
 def imports_of_plugins() -> Iterator[Callable[[], bool]]:
-    """Undo what imports of plugins do to the process, and watch for Ctrl-C.
+    """Undo the effects of plugins' imports on the process, and watch for Ctrl-C.
 
     Yield a function that returns whether the user has pressed it. A plugin can raise
     KeyboardInterrupt by itself, so only the signal tells.

@@ -1,5 +1,5 @@
-"""Finds plugins, asks each what it offers, and keeps it all in a `Catalog` that a recipe picks from
-by name.
+"""Finds plugins, calls their hooks, and keeps their components in a `Catalog` that a recipe picks
+from by name.
 
 Built-in plugins come from the table in `builtin`, those of other packages from the entry-point
 group `selfloop`, and a recipe may name single `.py` files. Each hook is called plugin by plugin and
@@ -65,8 +65,8 @@ class Provided:
 
 @dataclass
 class Catalog:
-    """What is installed: components by kind and name, commands by plugin, and the plugins that
-    could not be used.
+    """The installed components by kind and name, the commands by plugin, and the plugins that could
+    not be used.
 
     `plugins` has the package and version of each plugin, or the path of its file. The commands of
     selfloop's own plugins come first.
@@ -404,7 +404,7 @@ def _field_fault(component: "Component") -> str:
 
 
 def _takes(build: Callable[..., Any], name: str) -> bool:
-    """Return whether `build` has a parameter of that name; what cannot be read is refused later."""
+    """Return whether `build` has that parameter; True for an unreadable one, refused later."""
     try:
         return name in inspect.signature(build).parameters
     except (TypeError, ValueError):

@@ -1,8 +1,8 @@
 """Whether the methods of a component can be called as a run calls them, seen from their signatures.
 
-The protocols are the one place that says which methods a kind has and what they take. A method is
-checked by binding as many positional arguments as the protocol's method has: a run passes all of
-them by position.
+The protocols alone declare the methods of a kind and their parameters. A method is checked by
+binding as many positional arguments as the protocol's method has: a run passes all of them by
+position.
 """
 
 import inspect
@@ -61,8 +61,8 @@ def mistakes(kind: str, component: Any, gives: Collection[str] = ()) -> list[str
 def mistakes_of_class(kind: str, build: Callable[..., Any]) -> list[str]:
     """Return the wrong signatures that a class shows before it is built.
 
-    A factory function shows nothing. A method that the class lacks may be set in `__init__`: what
-    is built is looked at again.
+    A factory function shows nothing. A method that the class lacks may be set in `__init__`: the
+    built object is checked again.
     """
     if not inspect.isclass(build):
         return []

@@ -66,7 +66,7 @@ def generate_batch(
     batch = list(chain.from_iterable(sent_by_attempt.values()))
     refusals, incomplete = _send(context, step, batch)
     _finish_thoughts(context, step, batch)
-    # 3. Back to the attempts. What came before the backend broke is kept.
+    # 3. Back to the attempts. Results from before the backend broke are kept.
     results = list(attempts)
     for i, sent in sent_by_attempt.items():
         if i in refusals or not all(one_request.complete for one_request in sent):

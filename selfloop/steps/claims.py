@@ -1,4 +1,4 @@
-"""The answers of an attempt as claims: what critics criticise and detectors judge."""
+"""The answers of an attempt as claims, which critics criticise and detectors judge."""
 
 from collections.abc import Iterator
 

@@ -26,10 +26,10 @@ def no_earlier_verdicts(claims: Sequence[Claim]) -> list[tuple[Verdict, ...]]:
 
 @dataclass
 class RoundContext:
-    """What every step of one round works with.
+    """The context in which every step of one round works.
 
     `failures` collects the faults outside any one attempt. `backend` is the run's backend, bound to
-    the step at work: what it generates is stored under the step's name. Use the context in a `with`
+    the step at work: its completions are stored under the step's name. Use the context in a `with`
     block, which ends the progress line of the last step.
     """
 
@@ -108,7 +108,7 @@ class RoundContext:
         lent = LentBackend(self.backend)
         return VerifyContext(lent, self.prompt, earlier_verdicts, seed, self.history)
 
-    # --- what observers and the progress line hear
+    # --- events for observers and the progress line
 
     def start_step(self, step: StepName, attempts: int) -> None:
         """Begin a step on so many attempts: bind the backend to it, and tell the observers."""

@@ -38,7 +38,7 @@ _LEFTOVER = re.compile(
 )
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux: fcntl.h and linux/fs.h
-# what systems say where a disk has no hard links, or none across two of them
+# the errors of systems where a disk has no hard links, or none across two of them
 _NO_HARD_LINKS = (
     errno.EPERM,
     errno.ENOTSUP,
@@ -83,8 +83,7 @@ def write_new(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing(path: Path, *, parents: bool = False) -> Iterator[Path]:
-    """Give the name of a temporary file. What is written there becomes the file `path` if the block
-    ends well.
+    """Give the name of a temporary file, which becomes the file `path` if the block ends well.
 
     With `parents` its folders are made too. An old file's permissions are kept; of a link, the file
     that it leads to is replaced. Raises OSError for a device, a pipe or a folder in that place.

@@ -17,7 +17,7 @@ def verify_model(
 ) -> None:
     """Raise `error` if the model is not the one that the run pinned.
 
-    `otherwise` is what a user can do who no longer has the old file.
+    `otherwise` is the advice for a user who no longer has the old file.
     """
     before = str(pinned.get("sha256", ""))
     if before != sha256:

@@ -287,7 +287,7 @@ def _next(
     """Return the next result of a backend, None at the end.
 
     Samples that arrived are removed from `wanted`, which has a set for each request; `refused` has
-    the requests that got a RequestError. Raises what the backend raises, and ValueError for a
+    the requests that got a RequestError. Raises the exceptions of the backend, and ValueError for a
     result that was not asked for.
     """
     try:

@@ -313,7 +313,7 @@ class Store:
             _replace_meta(db, values.items())
 
     def begin_session(self, versions: dict[str, str]) -> None:
-        """Note that this process works on the run, and with what."""
+        """Note that this process works on the run, and the versions of its packages."""
         with self._disk_errors() as db:
             row = (time.time(), json.dumps(versions))
             cursor = db.execute("INSERT INTO sessions (started, versions) VALUES (?, ?)", row)

@@ -15,7 +15,7 @@ from selfloop.testing.contract import check_record, explained_tuple_errors
 # (index of the request, number of the sample) -> completion
 Completions = dict[tuple[int, int], Completion]
 
-LOGPROB_ROUNDING = 1e-6  # nats, and of the margin: what single precision may add to a bound
+LOGPROB_ROUNDING = 1e-6  # nats, and of the margin: the rounding of single precision above a bound
 
 
 class BackendContract:

@@ -117,7 +117,7 @@ class CommandContract:
         """Run the command in an empty folder; return its exit code."""
         from click.testing import CliRunner
 
-        # the empty folder shows what the command leaves behind
+        # the empty folder shows the files that the command leaves behind
         with chdir(home):
             result = CliRunner().invoke(command, args)
         line, error = " ".join([str(command.name), *map(repr, args)]), result.exception
@@ -127,7 +127,7 @@ class CommandContract:
             ) from error
         # an escape sequence of the arguments must not reach the terminal
         assert "\x1b" not in result.output, (
-            f"`{line}` prints what it was given as it is; use selfloop.text.display.printable"
+            f"`{line}` prints its arguments as they are; use selfloop.text.display.printable"
         )
         return error.exit_code if isinstance(error, SelfloopError) else result.exit_code
 

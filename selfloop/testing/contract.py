@@ -46,7 +46,7 @@ class Contract:
     def test_it_says_what_it_is(self) -> None:
         """Have a name and a line of `doc`; need and give no unknown capabilities."""
         assert self.component.name, "the Component has no name, so no recipe can pick it"
-        assert self.component.doc.strip(), "the Component has no doc: say in a line what it does"
+        assert self.component.doc.strip(), "the Component has no doc: describe it in one line"
         assert "\n" not in self.component.doc, "the Component's doc is more than one line"
         # a misspelt capability would refuse every recipe that uses the component
         unknown = (self.component.needs | self.component.gives) - CAPABILITIES.keys()
@@ -99,9 +99,7 @@ def call_with_tuple(method: Callable[..., Any], items: Sequence[A], context: Any
         results = method(batch, context)
         # a generator raises only when it is read
         results = list(results) if isinstance(results, Iterator) else results
-    assert batch == before, (
-        f"{name} changed what is in the tuple it was given; others work with it too"
-    )
+    assert batch == before, f"{name} changed the items of its tuple; others work with them too"
     return results
 
 
@@ -114,7 +112,7 @@ def explained_tuple_errors(name: str) -> Iterator[None]:
         # the words of Python for a missing method of tuples, and for a tuple added to a list
         if "'tuple' object" not in str(error) and '(not "tuple") to list' not in str(error):
             raise
-        wrong = f"{name} changed what it was given, or took it for a list: {error}"
+        wrong = f"{name} changed its argument, or took it for a list: {error}"
         raise AssertionError(f"{wrong}. It gets a tuple: make a list of it first") from error
 
 

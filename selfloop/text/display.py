@@ -1,8 +1,9 @@
 """Model text made safe to show: no character of it can move a cursor, hide text or turn a line
 around.
 
-What a terminal could act on becomes U+FFFD, so that a person sees that something odd was there. The
-result is still data: print it as plain text or as `rich.text.Text`, never as rich markup.
+Characters that a terminal could act on become U+FFFD, so that a person sees that something odd was
+there. The result is still data: print it as plain text or as `rich.text.Text`, never as rich
+markup.
 """
 
 from unicodedata import category, east_asian_width
@@ -34,9 +35,9 @@ def cells(text: str) -> int:
 
 
 def _clean(line: str) -> str:
-    """Replace what is neither visible nor a space.
+    """Replace the characters that are neither visible nor a space.
 
-    That is controls, formats, surrogates, private and unassigned characters.
+    Those are controls, formats, surrogates, private and unassigned characters.
     """
     if line.isprintable():
         return line

@@ -45,7 +45,7 @@ _PAST_MARK = "(past)"  # ends the gist of a question in the past tense
 
 
 def gist(question: str) -> tuple[str, ...]:
-    """Return the words that say what a question asks for, in order; none if it has none.
+    """Return the content words of a question, in order; none if it has none.
 
     "When" and "where", "by" and "from" are among them, and the order counts: who beat Ada is not
     whom Ada beat. Signs and numbers count as they are written: 5 + 3 is not 5 - 3. The tense

@@ -30,7 +30,7 @@ PROMPT = "words of the prompt"
 
 # --- thoughts without marks
 
-# What a model that marks no thoughts writes before it answers. Lower-case verbs: a title would have
+# Openings of a thought without marks, before the answer. Lower-case verbs: a title would have
 # capitals.
 _FILLER = (
     r"\b(?:[Oo]kay|OK|Ok|[Aa]l(?:l ?)?right|[Hh]mm+|[UuEe][mhr]m?|[Ww]ell|[Ss]o|[Ff]irst(?:ly)?"
@@ -311,7 +311,7 @@ def _says_something(question: str, text: str) -> bool:
 
 
 def _assistant(question: str, text: str) -> str | None:
-    """Return why a text is what assistants say before, or in place of, an answer."""
+    """Return why a text is an assistant's phrase before, or in place of, an answer."""
     if _ALOUD.match(text):
         return THOUGHT
     if _REFUSAL.match(text) or _REFUSES_ELSEWHERE.match(text):
@@ -389,7 +389,7 @@ def _of_prompt(question: str, text: str, prompt: str | tuple[Message, ...]) -> s
 def _prompt_sentences(
     question: str, prompt: str | tuple[Message, ...]
 ) -> Iterator[tuple[list[str], bool]]:
-    """Yield the words of each sentence of a prompt, and whether it tells the model what to do."""
+    """Yield the words of each sentence of a prompt, and whether it instructs the model."""
     parts = [prompt] if isinstance(prompt, str) else [message.content for message in prompt]
     for part in parts:
         for line in part.splitlines():
@@ -402,7 +402,7 @@ def _prompt_sentences(
                 continue
             instruction = question not in part or isinstance(prompt, str)
             for sentence in _SENTENCE_END.split(line.replace(question, "") if question else line):
-                # after a colon stands what may be written
+                # after a colon stands the text that may be written
                 words = _words(sentence.partition(":")[0])
                 if len(words) >= MIN_RUN:
                     yield words, instruction

@@ -32,7 +32,7 @@ _CLOSING = re.compile(
     re.IGNORECASE,
 )
 _CUT_OPENING = re.compile(rf"[<\[◁]\|?(?:\w+[_:])*{_NAME}\|?", re.IGNORECASE)
-# What a model writes before its answer, as the prompt does before others.
+# A label that a model writes before its answer, as the prompt does before others.
 LABEL = re.compile(
     r"[\s#>*_•-]*\b(?:(?:final|corrected|correct|short|best|your|my|the)\s+)*"
     r"(?:answers?|response|reply|output|result|assistant|a|antwort|respuesta|réponse|resposta|risposta|ответ)"
@@ -43,8 +43,8 @@ LABEL = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Thought:
-    """A thought that a text begins with: its opening mark, the text up to its end, and what
-    follows, if it has ended.
+    """A thought that a text begins with: its opening mark, the text up to its end, and the text
+    after it, if it has ended.
 
     `mark` is empty where only the closing mark is there: the prompt opened the thought.
     """
@@ -57,7 +57,7 @@ class Thought:
 def thought(text: str) -> Thought | None:
     """Return the thought that a text begins with, or None.
 
-    The answer is what follows the last closing mark.
+    The answer follows the last closing mark.
     """
     label = LABEL.match(text)
     start = text[label.end() :] if label else text
@@ -97,7 +97,7 @@ def closing(mark: str) -> str:
 
 
 def without_thought(text: str) -> str:
-    """Return what follows the thought that a text begins with.
+    """Return the text after the thought that a text begins with.
 
     A text without an ended thought stays as it is.
     """
@@ -182,7 +182,7 @@ def _ended(
 def _after(
     request: Request, completion: Completion, text: str, seed: Callable[[Request, int], int]
 ) -> Request:
-    """Return the request for what comes after `text`, which the model has written already."""
+    """Return the request for the text after `text`, which the model has written already."""
     prompt = continued(request.prompt, text)
     number = seed(request, completion.sample)
     return replace(request, prompt=prompt, n=1, skip=(), seed=number, open_turn=is_open(prompt))

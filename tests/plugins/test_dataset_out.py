@@ -209,7 +209,8 @@ def test_the_card_says_what_it_is_and_hostile_text_stays_text(
     assert "| undecided | 3 |" in body and "| dropped | 1 |" in body
     assert "confidence of at least 0.65 is a belief, one of at most 0.3 was declined" in body
     assert "````yaml\n# ``` is no end\n" in body, "the recipe cannot end its block"
-    assert "Nobody checked the answers" in body and "licence is left to whoever publishes" in body
+    assert "Nobody checked the answers" in body
+    assert "Whoever publishes this data set states its licence" in body
 
 
 @pytest.mark.parametrize(
@@ -285,7 +286,7 @@ def test_what_cannot_be_written_leaves_nothing(
         (
             ["first", "--to", "jsonl", "--form", "sft", "--only", "belief,undecided"],
             2,
-            "no row for what is undecided",
+            "no row for undecided questions",
         ),
         (["first", "--to", "jsonl", "--chat"], 2, "--chat is for --form sft and preference"),
     ],

@@ -282,7 +282,7 @@ def test_a_revision_that_could_not_be_read_is_not_judged(detector: Any) -> None:
     verdict = judge(detector, revision)
     assert (verdict.confidence, verdict.reason) == (
         None,
-        "not among what the model said to the bare question",
+        "not among the completions of the bare question",
     )
 
 

@@ -269,7 +269,7 @@ def test_the_card_of_an_adapter(made, tmp_path, selfloop):
         and 'PeftModel.from_pretrained(base, "THIS FOLDER")' in body
     )
     assert f"llama-cli -m {shipped().name} --lora adapter.gguf" in body
-    assert "Nobody checked what it was taught" in body
+    assert "Nobody checked its training data" in body
     (folder / "gate.json").write_text("{}")
     why = refused(selfloop, run, "--to", "adapter", "--out", tmp_path / "other")
     assert "gate.json cannot be read" in why and left(tmp_path) == {"alone"}

@@ -53,7 +53,7 @@ def test_a_run_leaves_a_report(
     page = (folder / "runs/r/report.html").read_text("utf-8")
     (asked,) = query(folder / "runs/r", "SELECT count(DISTINCT question) FROM attempts")
     assert len(data(page)) == asked[0]
-    assert "2 of 2" in page and "What each round came to" in page and page.count("<svg") >= 4
+    assert "2 of 2" in page and "Decisions by round" in page and page.count("<svg") >= 4
 
 
 @pytest.mark.slow
@@ -148,7 +148,7 @@ def test_a_tune_is_drawn_from_what_it_left(write: Write, selfloop: Selfloop) -> 
     assert tune == TuneSummary(2, ((1, 2.0), (2, 1.25)), report)
     selfloop("report", "r")
     page = (run / "report.html").read_text("utf-8")
-    assert "What each tune changed" in page and "+1.0 %" in page
+    assert "Effect of each tune" in page and "+1.0 %" in page
     assert "refused: &lt;b&gt;too little" in page
 
 
@@ -191,7 +191,7 @@ def test_two_runs_side_by_side(write: Write, selfloop: Selfloop) -> None:
     # b believes nothing
     assert held > 0 and sum(one["differs"] for one in figures["shared"]) == held
     page = Path("c.html").read_text("utf-8")
-    assert "2 runs side by side" in page and page.count("What each round came to") >= 1
+    assert "2 runs side by side" in page and page.count("Decisions by round") >= 1
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
 

@@ -33,7 +33,7 @@ def test_two_questions_make_a_recipe(work: Path, selfloop: Selfloop) -> None:
     assert said.exit_code == 0
     assert (
         "Which model?" in said.output
-        and "decline    teach it to decline what it does not know" in said.output
+        and "decline    teach it to decline questions that it cannot answer" in said.output
     )
     assert said.output.endswith(
         "written: recipe.yaml\n  check it:  selfloop check recipe.yaml\n  run it:    selfloop run "

@@ -43,7 +43,7 @@ def test_a_search_goes_over_all_runs(client: TestClient, query: Query) -> None:
 
 def test_a_run_is_its_report_and_says_how_far_it_is(client: TestClient) -> None:
     page = client.get("/run/r").text
-    assert "What each round came to" in page and 'data-live="/run/r/now"' in page
+    assert "Decisions by round" in page and 'data-live="/run/r/now"' in page
     assert client.get("/run/r/now").json() == {"rounds": 1, "text": ""}
     events = Path("runs/r/events.jsonl")
     events.write_text(

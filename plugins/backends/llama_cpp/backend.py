@@ -39,7 +39,7 @@ class LlamaCpp(DecodingBackend):
         threads: int | None = None,
         about: str = "shipped",
     ) -> None:
-        """Load a model; `about` is what to say of its weights.
+        """Load a model; `about` describes its weights.
 
         The other arguments are those of `build`.
         """

@@ -2,7 +2,7 @@
 
 A row has the same bits whatever is beside it.
 
-Results must not depend on what else is in the batch, or a run that is resumed would end elsewhere
+Results must not depend on the rest of the batch, or a run that is resumed would end elsewhere
 than one that was not interrupted. On the CPU of llama.cpp four things make them independent, down
 to the last bit:
 

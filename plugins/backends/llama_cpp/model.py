@@ -26,7 +26,7 @@ def _bindings() -> Any:
     return llama_cpp
 
 
-# Any: the bindings' annotations and what ctypes really takes differ too often to check
+# Any: the bindings' annotations and the types that ctypes takes differ too often to check
 lib: Any = _bindings()
 
 # ggml's log levels: from WARN on a line may be the reason of a failure, and a line of the level
@@ -62,7 +62,7 @@ class Log:
 
     @property
     def reason(self) -> str:
-        """Return what went wrong, in llama.cpp's words, without its functions' names.
+        """Return the fault in llama.cpp's words, without its functions' names.
 
         The deepest cause comes first in its log.
         """

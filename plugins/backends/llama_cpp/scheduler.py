@@ -93,7 +93,7 @@ class Scheduler:
         self._slots: deque[Slot] = deque()  # the next call's rows are taken from the left
         self._results: list[tuple[int, Result]] = []
         self.clear()
-        self.sharing = True  # switched off only to measure what it gives
+        self.sharing = True  # switched off only to measure its gain
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[int, Result]]:
         """Yield (a task's index, its result) as they finish.

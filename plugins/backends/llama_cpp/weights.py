@@ -62,7 +62,7 @@ MIN_SPEEDUP = 1.1  # of a copy over the shipped file, and of a format over a mor
 MIN_CALLS, MIN_SECONDS, MEASURE_ROUNDS = 3, 1.0, 2
 MEASURE_CELLS = 4096  # of the cache in a measurement
 MAX_MEMORY_SHARE = 0.8  # of free memory that a copy may take
-DISK_MARGIN = 1.1  # of the expected size: what must be free on the disk
+DISK_MARGIN = 1.1  # of the expected size: the space that must be free on the disk
 MIN_SIZE_SHARE = 0.8  # of the shipped file's size: a smaller copy would keep fewer bits
 MAX_ANSWER_TOKENS = 12  # of an answer that is compared
 

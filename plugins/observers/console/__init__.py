@@ -35,8 +35,8 @@ def build(*, questions: int = 3, mode: Mode = "auto") -> Observer:
     """Make the observer for stdout. `questions` are shown at a time; `quiet` leaves only trouble.
 
     `auto` is `live` on a terminal that can draw it and in a notebook, and `plain` elsewhere; `live`
-    forces the picture. Plain lines say of what takes longer than half a minute, now and then, how
-    far it is.
+    forces the picture. Plain lines show, now and then, the progress of work that takes longer than
+    half a minute.
     """
     if mode == "quiet":
         return QuietRenderer(sys.stdout)
@@ -52,7 +52,7 @@ def build(*, questions: int = 3, mode: Mode = "auto") -> Observer:
 
 
 def _is_notebook(stream: TextIO) -> bool:
-    """Return whether a notebook shows what is printed, in the output of a cell."""
+    """Return whether a notebook shows the stream in the output of a cell."""
     return type(stream).__module__.partition(".")[0] == "ipykernel"
 
 

@@ -82,7 +82,7 @@ class LineRenderer(QuietRenderer):
                 super().on_event(event)
 
     def _print_ended_step(self, event: Event) -> None:
-        """Print what the step at work did, if this event ends it."""
+        """Print the line about the step at work, if this event ends it."""
         step = self._progress.step
         if step and isinstance(event, StepStarted | RoundEnded | RunEnded):
             self._progress.end_step()

@@ -59,7 +59,7 @@ class NotebookRenderer:
                 return None
 
     def _draw(self, *, at_work: bool) -> None:
-        # Rich escapes what it exports: a model's answer is text, never HTML.
+        # Rich escapes its exports: a model's answer is text, never HTML.
         page = Console(
             file=StringIO(), record=True, force_jupyter=False, width=PAGE[0], highlight=False
         )

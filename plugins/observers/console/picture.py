@@ -90,7 +90,7 @@ def _bar(step: StepProgress, width: int) -> ProgressBar:
 
 
 def _step_cells(step: StepProgress, *, wide: bool) -> tuple[str, ...]:
-    """Return what stands beside a step's bar: four cells, or two if there is less room."""
+    """Return the cells beside a step's bar: four, or two if there is less room."""
     time = duration(step.seconds)
     if step.last_batch:
         if not wide:

@@ -29,7 +29,7 @@ def heading(event: RunStarted) -> str:
 
 
 def step_line(step: StepProgress) -> str:
-    """Return what an ended step did."""
+    """Return the line about an ended step."""
     pieces = [duration(step.seconds)]
     if step.completions:
         completions = plural(step.completions, "completion")

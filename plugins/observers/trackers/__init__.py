@@ -34,7 +34,7 @@ def selfloop_observers() -> list[Component]:
             "tensorboard",
             tensorboard.PACKAGE,
             tensorboard.build,
-            "writes what TensorBoard shows",
+            "writes a log for TensorBoard",
         ),
         _component("mlflow", mlflow.PACKAGE, mlflow.build, "writes a run of MLflow"),
         _component("trackio", trackio.PACKAGE, trackio.build, "writes a run of trackio"),

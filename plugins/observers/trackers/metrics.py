@@ -45,7 +45,7 @@ class RunMetrics:
             yield from self._gate_figures(event.round)
 
     def _gate_figures(self, ended: Round) -> Iterator[Figure]:
-        """Yield what the gate measured in this round, also of an adapter that it refused."""
+        """Yield the gate's figures in this round, also of an adapter that it refused."""
         # a refused adapter is not in the round's record, but its report lies where it was made
         place = ended.adapter and Path(ended.adapter.path).parent
         report = read_gate(

@@ -1,4 +1,4 @@
-"""The tuner `lora`: it trains a LoRA adapter on the beliefs of a run and on what it declined.
+"""The tuner `lora`: it trains a LoRA adapter on a run's beliefs and its declined questions.
 
 In reading order:
 
@@ -8,7 +8,7 @@ tokenized.py          those examples as tokens in the recipe's prompts, and batc
 forward.py            the model's hidden states at chosen positions
 losses.py             the terms of the loss, each with its formula
 measures.py           figures of a model without gradients: held-out loss, perplexity, declining
-checkpoint.py         what an interrupted training continues from
+checkpoint.py         the state from which an interrupted training continues
 training.py           the loop over epochs and batches
 gate.py               whether an adapter is accepted
 tuner.py              all of the above in one `tune`

@@ -18,7 +18,7 @@ from .tokenized import TokenizedExample
 
 @dataclass(frozen=True, slots=True)
 class GateFigures:
-    """What one model does with the held-out questions, each weighed by how likely its answer is
+    """The figures of one model on the held-out questions, each weighed by how likely its answer is
     correct or wrong.
 
     kept        share of the correct answers that are given as before, token by token
@@ -43,8 +43,8 @@ class GateFigures:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """The figures of the base and of the tuned model, and by what share the perplexity of the
-    base's own text may rise (`bound`)."""
+    """The figures of the base and of the tuned model, and the share by which the perplexity
+    of the base's own text may rise (`bound`)."""
 
     base: GateFigures
     tuned: GateFigures
@@ -62,8 +62,8 @@ class Gate:
         if after.honesty > before.honesty:
             return ""
         return (
-            f"on held-out questions it keeps {after.kept:.0%} of the answers and declines "
-            f"{after.declined:.0%} of what is not known, no better than the {before.kept:.0%} and "
+            f"on held-out questions it keeps {after.kept:.0%} of the right answers and declines "
+            f"{after.declined:.0%} of the wrong ones, no better than the {before.kept:.0%} and "
             f"{before.declined:.0%} of the base"
         )
 
@@ -77,7 +77,7 @@ class Gate:
         return (
             f"on the gold questions it answers {right:.0%} rightly and {wrong:.0%} wrongly, and "
             f"that is worse than {right_before:.0%} and {wrong_before:.0%}, as the base does: a "
-            "wrong answer costs what a right one brings"
+            "wrong answer costs as much as a right one brings"
         )
 
     def _refusal_by_perplexity(self) -> str:
@@ -90,7 +90,7 @@ class Gate:
 
     @property
     def perplexity_rise(self) -> float:
-        """Return by what share the perplexity of the base's own text rises."""
+        """Return the share by which the perplexity of the base's own text rises."""
         return self.tuned.perplexity / self.base.perplexity - 1
 
     @property

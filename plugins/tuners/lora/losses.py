@@ -185,7 +185,7 @@ def decline_odds(
 def _teacher_targets(
     model: Any, teacher_rows: torch.Tensor, targets: Sequence[TargetToken]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return what the teacher says of some target tokens.
+    """Return the teacher's targets for some target tokens.
 
     rows           indices of the targets that are distilled, (distilled,)
     distributions  the base's probabilities there, (distilled, vocabulary); where an answer begins,
@@ -210,7 +210,7 @@ def _teacher_targets(
         base_odds[odds_rows] = decline_odds(logits[logit_rows], decline_tokens)[0]
         logits[logit_rows, decline_tokens] = -math.inf
     likeliest = logits.argmax(-1).tolist()
-    # a revised answer is not what the base would say: there its tokens are learnt as they stand
+    # a revised answer is not the base's own: there its tokens are learnt as they stand
     used = []
     for row, i in enumerate(distilled):
         if not targets[i].only_likeliest or likeliest[row] == targets[i].token:

@@ -1,4 +1,4 @@
-"""Figures of a model as it is, without gradients: what it would say, and how likely it declines."""
+"""Figures of a model, without gradients: its greedy answers, and how likely it declines."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ class GreedyAnswer(NamedTuple):
 def greedy_answers(
     model: Any, examples: Sequence[TokenizedExample], batch_size: int
 ) -> list[GreedyAnswer]:
-    """Return for each example what greedy decoding would say.
+    """Return the result of greedy decoding for each example.
 
     Nothing is generated: one pass over the example's own tokens gives the likeliest token at each
     position. Greedy decoding gives the same answer exactly if all of these are its tokens.

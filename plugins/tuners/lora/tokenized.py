@@ -18,7 +18,7 @@ MakeRequest = Callable[[str], Request]  # from a question to the request that as
 # the forms in which a question is asked: as the loop does, and as a user does in a chat
 QUIZ, TURN = "quiz", "turn"
 # of the examples that are likelier wrong, the share whose text is "I don't know": so the model also
-# learns to end that sentence, and what follows its beginning
+# learns to end that sentence, and the tokens after its beginning
 UNKNOWN_TEXT_SHARE = 0.5
 
 
@@ -50,8 +50,8 @@ class TokenizedExample:
 
     @property
     def teacher_text(self) -> tuple[int, ...]:
-        """Return what the base reads as the teacher: its prompt and the distilled tokens but the
-        last, which nothing follows; empty where nothing is distilled."""
+        """Return the tokens that the base reads as the teacher: its prompt and the distilled tokens
+        but the last, which nothing follows; empty where nothing is distilled."""
         if not self.num_distilled:
             return ()
         end = self.answer_start + self.num_distilled - 1

@@ -44,7 +44,7 @@ SEED_STRIDE = 1_000_003  # a prime: the seeds of different trainings' steps do n
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a training learns from.
+    """The data of a training.
 
     examples       in all prompts, with p_correct
     held_out       examples that set the decline bias and choose the best epoch
@@ -101,7 +101,7 @@ def train(
 
 
 def _fingerprint(data: TrainingData, settings: LoraSettings) -> str:
-    """Return what tells this training from another: its data, and the options it reads."""
+    """Return the identity of this training: its data, and the options it reads."""
     options = {
         name: getattr(settings, name)
         for name in ("epochs", "batch", "rate", "kl", "min_kept", "preference")
@@ -111,7 +111,7 @@ def _fingerprint(data: TrainingData, settings: LoraSettings) -> str:
 
 @dataclass
 class _Loop:
-    """A training at work: the model, and what the base says of the data, computed once."""
+    """A training at work: the model, and the base's outputs for the data, computed once."""
 
     wrapped: Any
     optimizer: torch.optim.Optimizer

@@ -1,4 +1,4 @@
-"""One tune: examples, training and gate, from what a run has found out to an adapter's file."""
+"""One tune: examples, training and gate, from a run's history to an adapter's file."""
 
 import logging
 import random
@@ -129,7 +129,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
 
 @contextmanager
 def _naming(folder: Path) -> Iterator[None]:
-    """Raise ModelError, with the folder, for what the system refuses to write there."""
+    """Raise ModelError, with the folder, where the system refuses to write there."""
     try:
         with saving():
             yield
@@ -148,7 +148,7 @@ def _refuse_too_large(
     """Raise ModelError, with both numbers, where the adapter and the largest batch do not fit into
     the free memory."""
     batches = batches_of_like_length(examples, settings.batch, seed)
-    # what a step reads and keeps for the way back: a batch, and the texts of the KL term
+    # the tokens of a step, kept for the backward pass: a batch, and the texts of the KL term
     tokens = max(map(padded_tokens, batches)) + KL_TEXTS_PER_STEP * NEUTRAL_TOKENS
     positions = max(map(_answer_tokens, batches))
     bytes_needed = memory.training(
@@ -170,7 +170,7 @@ def _answer_tokens(batch: Sequence[TokenizedExample]) -> int:
 
 
 def neutral_texts(backend: Transformers, seed: int) -> list[tuple[int, ...]]:
-    """Return texts that the model itself writes, in tokens: what it does before it is tuned."""
+    """Return texts that the model itself writes before it is tuned, in tokens."""
     sampling = Sampling(1.0, top_p=0.95, max_tokens=NEUTRAL_TOKENS)
     requests = [
         Request(OPENINGS[i % len(OPENINGS)], sampling, seed=seed + i) for i in range(NEUTRAL_TEXTS)

@@ -9,7 +9,7 @@ __all__ = ["UNKNOWN", "also_declining", "content", "declines", "normalise", "squ
 
 UNKNOWN = "I don't know"  # how it is said here that there is no answer
 
-# What any question may have: it tells nothing about which question it is.
+# Words that any question may have: they do not tell one question from another.
 _COMMON = re.compile(
     r"what|which|who|whom|whose|when|where|why|how|is|are|was|were|be|been|do|does|did|has|have|had|can|could|will|would"
     r"|in|on|at|of|to|for|from|by|with|as|and|or|it|its|he|she|his|her|they|their|there|this|that|many|much|name|called"
@@ -18,5 +18,5 @@ _COMMON = re.compile(
 
 
 def content(text: str) -> list[str]:
-    """Return the words of a question that say what it is about, in order."""
+    """Return the content words of a question, in order."""
     return [word for word in normalise(text).split() if not _COMMON.fullmatch(word)]

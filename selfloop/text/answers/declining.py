@@ -24,13 +24,13 @@ from selfloop.text.answers.same import normalise
 from selfloop.text.patterns import listed
 
 DENIALS = Path(__file__).parent / "denials.txt"
-LONGEST = 400  # characters that are looked at: what a text says later does not make it none
+LONGEST = 400  # characters that are looked at: words further on do not turn an answer into none
 _POLITE_PARTS = 4
 
 _SECTION = re.compile(r"^== (\w+) ?(.*)\n((?:(?!== ).*\n?)*)", re.MULTILINE)
 _PART = re.compile(r"\{([a-z_]+)\}")
 _NOT_A_WORD = "\ue010"  # holds `\W` while a pattern is folded, which makes lower case of it
-# What joins politeness and what follows it.
+# The joint of politeness and the text that follows it.
 _JOINT = (
     r"(?:\s*[,.!:;-]+\s*(?:(?:but|and|however,?|that|so|pero|mais|aber|mas|ma|но|maar|ale|ama|tapi|nhung|que|che|dass|ze"
     r"|لکن|ولکن) "
@@ -66,7 +66,7 @@ def also_declining(patterns: Sequence[str]) -> Iterator[None]:
     """Let answers in which one of `patterns` is found decline too: `answer.declines` of the run
     that is worked on.
 
-    It holds for what is called within, in this thread: detectors need not be told.
+    It holds for all calls within the block, in this thread: detectors need no parameter for it.
     """
     before = _EXTRA.set((*_EXTRA.get(), *patterns))
     try:
@@ -95,7 +95,7 @@ def _declines(text: str) -> bool:
 
 
 def _without_politeness(text: str) -> Iterator[str]:
-    """Yield what is left behind each polite opening, in turn.
+    """Yield the rest of the text behind each polite opening, in turn.
 
     Such are "Sorry, but", "As an AI language model," and a question that is repeated.
     """

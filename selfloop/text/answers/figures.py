@@ -91,7 +91,7 @@ _NUMBER = re.compile(
     r"(?<![\w.,])(?<!\d[:/^-])(?:\d{1,3}(?:[ "
     r"']\d{3})+(?![\d'])|\d+(?:[.,]\d+)*|\.\d+)(?![\d]|[:/^]\d)"
 )
-# what stands before a number that is a name: Python 3.10
+# the word before a number that belongs to a name: Python 3.10
 _BY_NAME = re.compile(r"([^\W\d_]{3,})[ -]$")
 _NO_NAMES = frozenset(
     listed("about around approximately roughly circa usd eur gbp jpy minus negative")
@@ -224,7 +224,7 @@ def _counted(match: re.Match[str]) -> str:
 
 
 class _Counting:
-    """Number words taken one after another; `written` is what they come to in digits."""
+    """Number words taken one after another; `written` is their value in digits."""
 
     def __init__(self, *, behind_a_figure: bool) -> None:
         self.written: list[str] = []

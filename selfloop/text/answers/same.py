@@ -3,10 +3,10 @@ them.
 
 So to be the same is an equivalence, and one text stands for all that are: detectors count with it.
 
-What is only spelling goes: letter case, accents, quotes, dashes, brackets, sentence marks, articles
-before a word, separators of thousands, the names of months and units. What makes another answer
-stays: signs, decimal points, units, the symbols of C++, C#, A+ and AT&T. Which is which stands,
-with the reasons, in docs/evaluation.md.
+Differences of spelling are removed: letter case, accents, quotes, dashes, brackets, sentence marks,
+articles before a word, separators of thousands, the names of months and units. Differences of
+meaning stay: signs, decimal points, units, the symbols of C++, C#, A+ and AT&T. docs/evaluation.md
+lists them with the reasons.
 """
 
 import re
@@ -110,7 +110,7 @@ _ONES = ("i", "ii", "iii", "iv", "v", "vi", "vii", "viii", "ix")
 _ROMANS: set[str] = set()  # below 50, but without the bare tens
 for _tens in ("", "x", "xx", "xxx", "xl"):
     _ROMANS.update(f"{_tens}{ones}" for ones in _ONES)
-# What a text of plain words holds only if it needs more than its articles dropped.
+# A text of plain words has one of these only if it needs more than its articles dropped.
 _SPECIAL = frozenset(
     (
         *WORDS,

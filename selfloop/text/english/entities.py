@@ -22,7 +22,7 @@ _DATE = (
     rf"|(?:{_MONTH}) \d{{4}}"
 )
 _MAGNITUDE = "hundred|thousand|million|billion|trillion"
-# What follows a number and is no unit: "in 1990 HE moved".
+# Words that follow a number and are no unit: "in 1990 HE moved".
 _NO_UNIT = any_of(
     listed("""
     a about after and are as at because before between but by for from had has have he in into is it

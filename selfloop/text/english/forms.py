@@ -1,4 +1,4 @@
-"""What a question is about, and its form: the question without that.
+"""The entity of a question, and its form: the question without the entity.
 
 Two forms: `masked_form` keeps all other words ("what is the capital of _"), and tells which
 questions a model may confuse by style. `opening_form` ends at the first word with a meaning ("what

@@ -1,4 +1,4 @@
-"""How alike two questions are, by the words that say what they are about, in any order.
+"""How alike two questions are, by their content words, in any order.
 
 A question is reduced to a `Sketch` once. `likeness` compares two sketches by the Dice coefficient
 of their words: twice the words in common, over the words of both.
@@ -55,7 +55,7 @@ _POSSESSIVE = pattern(r"['’]s\b")
 # "invention", "invented", "inventor" have the stem "invent"
 _ENDING = pattern(r"(?:ations?|ions?|ings?|ers?|ors?|ed|es|s|e|y)$")
 _MIN_STEM = 4  # letters
-# What a question asks for by its question words; the first that is found counts.
+# The kind of answer that the question words ask for; the first that matches counts.
 _KINDS = (
     ("when", pattern(r"\bwhen\b|\b(?:what|which) (?:year|date)\b")),
     ("where", pattern(r"\bwhere\b")),
@@ -67,7 +67,7 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Sketch:
-    """What is compared of a question.
+    """The parts of a question that are compared.
 
     `words` are stems without those that any question may have; `marked` are those of them that are
     names or numbers, `long` those that may be misspelt. `kind` is "when", "where", "why", "how
@@ -176,7 +176,7 @@ def _count_typos(left_only: Collection[str], right_only: Collection[str]) -> int
 
 
 def _without_kind(plain: str) -> tuple[str, str]:
-    """Return what a question asks for, and its text without the words that say so."""
+    """Return the kind of answer that a question asks for, and its text without those words."""
     for kind, asks_for in _KINDS:
         if asked := asks_for.search(plain):
             return kind, plain[: asked.start()] + plain[asked.end() :]

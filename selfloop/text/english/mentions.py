@@ -1,4 +1,4 @@
-"""Whether a question names what it should be about."""
+"""Whether a question names its topic."""
 
 from selfloop.text.answers import content, normalise
 

@@ -68,9 +68,9 @@ def begins_as_question(text: str) -> bool:
 def rewords(text: str, question: str, answer: str) -> bool:
     """Return whether `text` asks for the same as `question`.
 
-    It keeps all names and numbers and more than two thirds of the words that say what it is about.
-    It adds none but nouns that stand for a question word ("who", "author"). It seeks the same, and
-    does not name the answer.
+    It keeps all names and numbers and more than two thirds of the content words. It adds none but
+    nouns that stand for a question word ("who", "author"). It seeks the same, and does not name the
+    answer.
     """
     if _gives_away(text, question, answer):
         return False
@@ -91,9 +91,9 @@ def rewords(text: str, question: str, answer: str) -> bool:
 
 
 def reverses(text: str, question: str, answer: str, entity: str) -> bool:
-    """Return whether `text` names the answer to `question`, and asks for what that is about.
+    """Return whether `text` names the answer to `question`, and asks for its entity.
 
-    `entity` is what the question is about, or empty.
+    `entity` is the entity of the question, or empty.
     """
     words, name = f" {normalise(text)} ", normalise(entity)
     if f" {normalise(answer)} " not in words or (name and f" {name} " in words):
@@ -105,7 +105,7 @@ def reverses(text: str, question: str, answer: str, entity: str) -> bool:
     if nouns & asked_nouns(text):
         return False  # it seeks the same
     about = _content_stems(question) - nouns
-    # it says something of what the question is about, but not all
+    # it keeps some of the question's content words, but not all
     return bool(about & set(stems)) and not about <= set(stems)
 
 

@@ -14,8 +14,8 @@ _BE = r"(?:is|are|was|were)(?: |['’]s )"
 _MEASURE = rf"{any_of(MEASURES)}|do you (?:say|spell)"
 _EXPLAINED = any_of(EXPLAINED_NOUNS)
 
-# What a question asks for that takes more than a few words, and the patterns of such questions.
-# The first pattern that is found gives the reason. Each line has an example.
+# Reasons why an answer takes more than a few words, and the patterns of such questions. The first
+# pattern that matches gives the reason. Each line has an example.
 _LONG_ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "asks why",

@@ -1,6 +1,6 @@
 """Whether a question is one whole question that stands alone.
 
-A question stands alone if something pins down what it asks about: a name, a number, a quoted title,
+A question stands alone if something pins down its subject: a name, a number, a quoted title,
 a phrase that restricts ("the capital of Egypt"), a superlative ("the largest planet"), or that it
 is about a kind ("a spider").
 
@@ -87,7 +87,7 @@ _WORD_TWICE = pattern(
 )
 _MAX_SAME_PAIRS = 2  # times that two words may follow one another in a question
 
-# --- what it points at
+# --- its pointers
 
 # Words that point at something unsaid, wherever they stand: "this river", "the passage",
 # "your favourite", "described above". Each exception is behind "(?!" or "(?<!".
@@ -129,7 +129,7 @@ _ASKS_FOR_NOUN = pattern(
     rf"(?:{QUESTION_WORD})\s+(?:{AUXILIARY_VERB})\s+(?:the|a|an)\b", re.IGNORECASE
 )
 
-# --- what it leaves open
+# --- its open references
 
 # "what is the largest?", "who are the best?"
 _BARE_SUPERLATIVE = pattern(
@@ -195,7 +195,7 @@ def pointing_fault(text: str) -> str:
 
 
 def unpinned_fault(text: str) -> str:
-    """Return a fault that names what the question takes for known and does not say."""
+    """Return a fault that names a reference which the question leaves open."""
     if _is_in_title_case([token for token in _TOKEN.findall(text) if token[0].isalnum()]):
         text = text.lower()
     tokens = _TOKEN.findall(text)
@@ -215,7 +215,7 @@ def unpinned_fault(text: str) -> str:
 
 
 def _has_antecedent(before: str, pronoun: str, after: str) -> bool:
-    """Return whether the text before a pronoun may say who or what it stands for."""
+    """Return whether the text before a pronoun may name its antecedent."""
     words = _WORD.findall(before)
     if pronoun == "one" and (after.lstrip()[:1] != "?" or len(words) > 3):
         return True  # a number, or "the largest one"

@@ -11,7 +11,7 @@ AUXILIARIES = listed("""
     """)
 ORDINALS = listed("first second third fourth fifth sixth seventh eighth ninth tenth")
 
-# What a question may begin with before its question word: "In which year ...?"
+# Words that may stand before the question word: "In which year ...?"
 LEADING_PREPOSITIONS = listed("""
     in on at for of to from by with during about after before under into through since until against
     near over
@@ -30,7 +30,8 @@ FUNCTION_WORDS = (
     """),
 )
 
-# What may follow a noun to say which one is meant: "the capital OF Egypt", "the man WHO sold it".
+# Words that may follow a noun to say which one is meant: "the capital OF Egypt", "the man WHO sold
+# it".
 RESTRICTING_WORDS = listed("""
     of in on at to for from by with that which who whose whom where when between among during under
     near over into through around against behind inside within about after before without than as
@@ -120,7 +121,7 @@ EXPLAINED_NOUNS = (
     "characteristics",
 )
 
-# Capitalised titles that name their holder together with what follows.
+# Capitalised titles that name their holder together with the words that follow.
 OFFICES = (
     *listed("CEO CFO PM President"),
     *("King of", "Queen of", "Prime Minister"),
