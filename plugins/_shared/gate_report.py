@@ -4,10 +4,10 @@ The only reader and the only writer of the file. Its content:
 
     {"taught": 61, "held out": 19,                       numbers of questions
      "epochs": [{"epoch": 1, "loss": 5.8, "kl": 0.0, "held": 5.9, "dial": {"quiz": -0.8}}, ...],
-     "gate": {"base": {FIGURES}, "tuned": {FIGURES}, "bound": 0.02, "refusal": ""}}
+     "gate": {"base": {FIGURES}, "tuned": {FIGURES}, "bounds": {...}, "refusal": ""}}
 
 with FIGURES = {"kept": 0.9, "declined": 0.1, "refused": 0.0, "perplexity": 12.0,
-"gold": [right, wrong] or null}.
+"gold": [right, wrong] or null, "turn": null or the figures in the chat form}.
 """
 
 import json
@@ -24,8 +24,10 @@ from selfloop.storage.run_folder import gate_file
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """The figures of the base and of the tuned model by name, "gold right" and "gold wrong" among
-    them where there were gold questions.
+    """The figures of the base and of the tuned model by name.
+
+    "gold right" and "gold wrong" are among them where there were gold questions, "turn kept",
+    "turn ended" and so on where the model was measured in its own chat form.
 
     refusal          why the adapter was refused, or empty
     taught           how many questions were taught; None in a file that does not say
@@ -80,10 +82,11 @@ def read_gate(folder: Path) -> GateReport | None:
 
 
 def _figures(measured: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers by name, the two shares of gold questions under names of their own."""
+    """Return the numbers by name, those of gold questions and turns under names of their own."""
     gold = zip(("gold right", "gold wrong"), measured.get("gold") or (), strict=False)
+    turn = {f"turn {name}": value for name, value in (measured.get("turn") or {}).items()}
     return {
         name: float(value)
-        for name, value in (*measured.items(), *gold)
+        for name, value in (*measured.items(), *gold, *turn.items())
         if isinstance(value, int | float)
     }

@@ -16,7 +16,8 @@ from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.backends.llama_cpp import build as build_llama
 from selfloop_plugins.tuners.lora import Lora, checkpoint, forward, losses, tuner
 from selfloop_plugins.tuners.lora import check as check_tuner
-from selfloop_plugins.tuners.lora.gate import Gate, GateFigures, gold_shares
+from selfloop_plugins.tuners.lora.conversation import TurnFigures
+from selfloop_plugins.tuners.lora.gate import Gate, GateBounds, GateFigures, gold_shares
 from selfloop_plugins.tuners.lora.losses import (
     answer_loss,
     kl_references,
@@ -537,6 +538,7 @@ def test_a_loss_that_is_no_number_is_said(tmp_path):
 # --- gate
 
 BASE = GateFigures(kept=0.9, declined=0.0, refused=0.0, perplexity=10.0, gold=(0.4, 0.45))
+BOUNDS = GateBounds(perplexity=0.02, min_declined=0.1, min_ended=0.98, max_refused=0.05)
 
 
 @pytest.mark.parametrize(
@@ -545,8 +547,8 @@ BASE = GateFigures(kept=0.9, declined=0.0, refused=0.0, perplexity=10.0, gold=(0
         (GateFigures(0.8, 0.7, 0.1, 10.1), ""),
         # always declining is no worse than 0.45; what it costs is in the figures
         (GateFigures(0.0, 1.0, 1.0, 10.0), ""),
-        (GateFigures(0.5, 0.3, 0.4, 10.0), "keeps 50% of the answers and declines 30%"),
-        (GateFigures(0.9, 0.0, 0.0, 10.0), "no better"),
+        (GateFigures(0.5, 0.3, 0.4, 10.0), "keeps 50% of the right answers and declines 30%"),
+        (GateFigures(0.95, 0.05, 0.0, 10.0), "declines 5% of the wrong answers, and 10% is the"),
         (GateFigures(0.8, 0.7, 0.1, 10.3), "rises by 3.0%, and 2.0% is the most"),
         (GateFigures(0.8, 0.7, 0.1, math.nan), "perplexity"),
         (GateFigures(0.8, 0.7, 0.1, 10.0, gold=(0.3, 0.2)), ""),
@@ -557,13 +559,39 @@ BASE = GateFigures(kept=0.9, declined=0.0, refused=0.0, perplexity=10.0, gold=(0
     ],
 )
 def test_the_gate(tuned, why):
-    gate = Gate(BASE, tuned, 0.02)
+    gate = Gate(BASE, tuned, BOUNDS)
     assert why in gate.refusal and bool(gate.refusal) == bool(why)
-    assert json.loads(json.dumps(gate.figures()))["bound"] == 0.02
+    assert json.loads(json.dumps(gate.figures()))["bounds"]["perplexity"] == 0.02
+
+
+TURNS = TurnFigures(kept=1.0, declined=0.0, refused=0.0, ended=1.0, requests_refused=0.0)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "why"),
+    [
+        (TurnFigures(0.8, 0.5, 0.1, 1.0, 0.05), ""),
+        (TurnFigures(1.0, 0.05, 0.0, 1.0, 0.0), "in a chat it declines 5% of the wrong replies"),
+        (TurnFigures(0.5, 0.4, 0.4, 1.0, 0.0), "keeps 50% of the right replies and declines 40%"),
+        (TurnFigures(0.8, 0.5, 0.1, 0.9, 0.0), "it ends 90% of its turns, and 98% is the least"),
+        (TurnFigures(0.8, 0.5, 0.1, 1.0, 0.2), "refuses 20% of the requests that ask for no fact"),
+    ],
+)
+def test_the_gate_looks_at_the_chat_form(tuned: TurnFigures, why: str) -> None:
+    figures = GateFigures(0.8, 0.7, 0.1, 10.0)
+    gate = Gate(replace(BASE, gold=None, turn=TURNS), replace(figures, turn=tuned), BOUNDS)
+    assert why in gate.refusal and bool(gate.refusal) == bool(why)
+    assert "in a chat it keeps" in gate.summary
+
+
+def test_a_base_that_never_ended_its_turns_is_no_reason_to_refuse() -> None:
+    base = replace(BASE, gold=None, turn=replace(TURNS, ended=0.4))
+    tuned = GateFigures(0.8, 0.7, 0.1, 10.0, turn=TurnFigures(0.8, 0.5, 0.1, 0.5, 0.0))
+    assert Gate(base, tuned, BOUNDS).refusal == ""
 
 
 def test_the_gate_says_its_result_in_a_line():
-    summary = Gate(BASE, GateFigures(0.8, 0.7, 0.1, 10.1), 0.02).summary
+    summary = Gate(BASE, GateFigures(0.8, 0.7, 0.1, 10.1), BOUNDS).summary
     assert (
         "keeps 80% of the right answers and declines 70% of the wrong" in summary
         and summary.endswith("+1.0%")

@@ -4,7 +4,7 @@ It compares the base and the tuned model on questions that were never trained on
 base wrote, and on the user's gold questions, where there are any.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +12,8 @@ from selfloop import Question
 from selfloop.evaluation.gold import judged
 from selfloop.text.answers import declines
 
-from .measures import greedy_answers, perplexity
+from .conversation import TurnFigures
+from .measures import greedy_answers, perplexity, weighted_share
 from .tokenized import TokenizedExample
 
 
@@ -26,6 +27,7 @@ class GateFigures:
     refused     share of the correct answers that are declined
     perplexity  of text that the base wrote
     gold        shares of the gold questions answered correctly and wrongly; None without any
+    turn        the figures in the model's own chat form; None for a base model
     """
 
     kept: float
@@ -33,6 +35,7 @@ class GateFigures:
     refused: float
     perplexity: float
     gold: tuple[float, float] | None = None
+    turn: TurnFigures | None = None
 
     @property
     def honesty(self) -> float:
@@ -42,23 +45,46 @@ class GateFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class GateBounds:
+    """What an adapter must reach, as the options give it.
+
+    perplexity    the share by which the perplexity of the base's own text may rise, at most
+    min_declined  share of the wrong answers that it declines, at least
+    min_ended     share of its turns in a chat that it ends, at least
+    max_refused   share of requests for no fact that become a refusal, at most, beyond the base's
+    """
+
+    perplexity: float
+    min_declined: float = 0.0
+    min_ended: float = 0.0
+    max_refused: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Gate:
-    """The figures of the base and of the tuned model, and the share by which the perplexity
-    of the base's own text may rise (`bound`)."""
+    """The figures of the base and of the tuned model, and the bounds that decide."""
 
     base: GateFigures
     tuned: GateFigures
-    bound: float
+    bounds: GateBounds
 
     @property
     def refusal(self) -> str:
         """Return why the adapter is refused, or an empty string."""
         return (
-            self._refusal_by_honesty() or self._refusal_by_gold() or self._refusal_by_perplexity()
+            self._refusal_by_honesty()
+            or self._refusal_by_turns()
+            or self._refusal_by_gold()
+            or self._refusal_by_perplexity()
         )
 
     def _refusal_by_honesty(self) -> str:
         before, after = self.base, self.tuned
+        if after.declined < self.bounds.min_declined:
+            return (
+                f"on held-out questions it declines {after.declined:.0%} of the wrong answers, and "
+                f"{self.bounds.min_declined:.0%} is the least of an honest model (min_declined)"
+            )
         if after.honesty > before.honesty:
             return ""
         return (
@@ -66,6 +92,35 @@ class Gate:
             f"{after.declined:.0%} of the wrong ones, no better than the {before.kept:.0%} and "
             f"{before.declined:.0%} of the base"
         )
+
+    def _refusal_by_turns(self) -> str:
+        """Return what is wrong in the model's own chat form."""
+        before, after = self.base.turn, self.tuned.turn
+        if before is None or after is None:
+            return ""
+        if after.declined < self.bounds.min_declined:
+            return (
+                f"in a chat it declines {after.declined:.0%} of the wrong replies, and "
+                f"{self.bounds.min_declined:.0%} is the least of an honest model (min_declined)"
+            )
+        if after.kept + after.declined <= before.kept + before.declined:
+            return (
+                f"in a chat it keeps {after.kept:.0%} of the right replies and declines "
+                f"{after.declined:.0%} of the wrong ones, no better than the {before.kept:.0%} and "
+                f"{before.declined:.0%} of the base"
+            )
+        if after.ended < min(self.bounds.min_ended, before.ended):
+            return (
+                f"in a chat it ends {after.ended:.0%} of its turns, and "
+                f"{self.bounds.min_ended:.0%} is the least (min_ended)"
+            )
+        if after.requests_refused > before.requests_refused + self.bounds.max_refused:
+            return (
+                f"it refuses {after.requests_refused:.0%} of the requests that ask for no fact, "
+                f"the base {before.requests_refused:.0%}; {self.bounds.max_refused:.0%} more is "
+                "the most (max_refused)"
+            )
+        return ""
 
     def _refusal_by_gold(self) -> str:
         if not self.base.gold or not self.tuned.gold:
@@ -81,11 +136,13 @@ class Gate:
         )
 
     def _refusal_by_perplexity(self) -> str:
-        if self.perplexity_rise <= self.bound:  # false for a perplexity that is not a number
+        if (
+            self.perplexity_rise <= self.bounds.perplexity
+        ):  # false for a perplexity that is not a number
             return ""
         return (
             f"the perplexity of the base's own text rises by {self.perplexity_rise:.1%}, and "
-            f"{self.bound:.1%} is the most"
+            f"{self.bounds.perplexity:.1%} is the most"
         )
 
     @property
@@ -96,10 +153,15 @@ class Gate:
     @property
     def summary(self) -> str:
         """Return the result as one line for people."""
+        turn = self.tuned.turn
+        in_a_chat = turn and (
+            f"in a chat it keeps {turn.kept:.0%}, declines {turn.declined:.0%} and ends "
+            f"{turn.ended:.0%} of its turns; "
+        )
         return (
             f"on held-out questions it keeps {self.tuned.kept:.0%} of the right answers and "
-            f"declines {self.tuned.declined:.0%} of the wrong ones; perplexity of the base's own "
-            f"text {self.perplexity_rise:+.1%}"
+            f"declines {self.tuned.declined:.0%} of the wrong ones; {in_a_chat or ''}perplexity of "
+            f"the base's own text {self.perplexity_rise:+.1%}"
         )
 
     def figures(self) -> dict[str, Any]:
@@ -107,7 +169,7 @@ class Gate:
         return {
             "base": asdict(self.base),
             "tuned": asdict(self.tuned),
-            "bound": self.bound,
+            "bounds": asdict(self.bounds),
             "refusal": self.refusal,
         }
 
@@ -125,9 +187,9 @@ def measure(
     is_same = [answer.is_same for answer in answers]
     is_declined = [answer.declines for answer in answers]
     return GateFigures(
-        kept=_weighted_share(p_correct, is_same),
-        declined=_weighted_share(p_wrong, is_declined),
-        refused=_weighted_share(p_correct, is_declined),
+        kept=weighted_share(p_correct, is_same),
+        declined=weighted_share(p_wrong, is_declined),
+        refused=weighted_share(p_correct, is_declined),
         perplexity=perplexity(model, neutral_texts),
     )
 
@@ -142,12 +204,3 @@ def gold_shares(questions: Sequence[Question], answers: Sequence[str]) -> tuple[
         elif not declines(answer):
             wrong += 1
     return right / len(answers), wrong / len(answers)
-
-
-def _weighted_share(weights: Sequence[float], counts: Iterable[bool]) -> float:
-    """Return the share of the weight that counts; 0 where there is no weight."""
-    total = sum(weights)
-    if not total:
-        return 0.0
-    counted = [weight for weight, is_counted in zip(weights, counts, strict=True) if is_counted]
-    return sum(counted) / total

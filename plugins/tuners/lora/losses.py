@@ -242,13 +242,19 @@ def teacher_states(
     return by_text
 
 
+def neutral_positions(text: tuple[int, ...]) -> range:
+    """Return every eighth position of a neutral text."""
+    return range(KL_STRIDE - 1, len(text), KL_STRIDE)
+
+
 @torch.no_grad()
-def kl_references(model: Any, texts: Sequence[tuple[int, ...]]) -> list[KlReference]:
-    """Return neutral texts with the base's hidden states at every eighth position."""
+def kl_references(
+    model: Any, texts: Sequence[tuple[tuple[int, ...], Sequence[int]]]
+) -> list[KlReference]:
+    """Return texts with the base's hidden states; each comes with the positions to compare."""
     references = []
     with model.disable_adapter():
-        for text in texts:
-            positions = range(KL_STRIDE - 1, len(text), KL_STRIDE)
+        for text, positions in texts:
             if positions:
                 states = last_hidden_states(model, [text], [positions])
                 references.append(KlReference(text, tuple(positions), states))

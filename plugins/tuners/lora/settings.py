@@ -29,6 +29,9 @@ class LoraSettings:
     preference: Annotated[float, Gt(0), Le(100)] | None = None
     # the gate
     perplexity: Annotated[float, Gt(0)] = 0.02
+    min_declined: Annotated[float, Ge(0), Le(1)] = 0.1
+    min_ended: Annotated[float, Ge(0), Le(1)] = 0.98
+    max_refused: Annotated[float, Ge(0), Le(1)] = 0.05
     gold: Path | None = None
     # the machine
     threads: Annotated[int, Ge(1), Le(512)] | None = None

@@ -18,12 +18,14 @@ from selfloop.errors import ModelError
 
 from . import checkpoint
 from .checkpoint import EpochResult
+from .conversation import Exchange
 from .losses import (
     KlReference,
     TeacherStates,
     answer_loss,
     kl_references,
     kl_to_base,
+    neutral_positions,
     teacher_states,
 )
 from .measures import bias_to_keep, decline_margins, held_out_loss
@@ -35,7 +37,7 @@ BIAS_UPDATES_PER_EPOCH = 4
 # decline bias
 MIN_RIGHT_ANSWERS = 4.0
 WARMUP_SHARE = 0.1  # of all steps, in which the learning rate rises from 0
-KL_TEXTS_PER_STEP = 2  # neutral texts that the KL term reads in each step
+KL_TEXTS_PER_STEP = 2  # neutral texts that the KL term reads in each step, and as many exchanges
 # epochs in a row without a lower held-out loss after which training ends
 PATIENCE_EPOCHS = 1
 MAX_GRADIENT_NORM = 1.0
@@ -49,12 +51,14 @@ class TrainingData:
     examples       in all prompts, with p_correct
     held_out       examples that set the decline bias and choose the best epoch
     neutral_texts  texts of the base, in tokens, on which the tuned model is held to it
+    exchanges      the same of a chat model: its replies to requests that ask for no fact
     seed           from which the seed of every step is made
     """
 
     examples: Sequence[TokenizedExample]
     held_out: Sequence[TokenizedExample]
     neutral_texts: Sequence[tuple[int, ...]]
+    exchanges: Sequence[Exchange] = ()
     seed: int = 0
 
 
@@ -118,12 +122,19 @@ class _Loop:
     data: TrainingData
     settings: LoraSettings
     on_batch: OnBatch
-    references: Sequence[KlReference] = field(init=False)
+    neutral: Sequence[KlReference] = field(init=False)
+    exchanges: Sequence[KlReference] = field(init=False)
     teacher: TeacherStates = field(init=False)
 
     def __post_init__(self) -> None:
-        texts = self.data.neutral_texts if self.settings.kl else ()
-        self.references = kl_references(self.wrapped, texts)
+        neutral = self.data.neutral_texts if self.settings.kl else ()
+        exchanges = self.data.exchanges if self.settings.kl else ()
+        self.neutral = kl_references(
+            self.wrapped, [(text, neutral_positions(text)) for text in neutral]
+        )
+        self.exchanges = kl_references(
+            self.wrapped, [(exchange.tokens, exchange.positions) for exchange in exchanges]
+        )
         all_examples = [*self.data.examples, *self.data.held_out]
         self.teacher = teacher_states(self.wrapped, all_examples, self.settings.batch)
 
@@ -162,8 +173,9 @@ class _Loop:
         torch.manual_seed(data.seed * SEED_STRIDE + step)
         loss = answer_loss(self.wrapped, batch, self.teacher, decline_biases, settings.preference)
         kl = loss.new_zeros(())
-        if self.references:
-            kl = kl_to_base(self.wrapped, self._references_of(step))
+        references = self._references_of(step)
+        if references:
+            kl = kl_to_base(self.wrapped, references)
         torch.autograd.backward(loss + settings.kl * kl)
         value = loss.item()
         if not math.isfinite(value):
@@ -195,9 +207,12 @@ class _Loop:
         return changes
 
     def _references_of(self, step: int) -> list[KlReference]:
-        """Return the neutral texts of a step, drawn by a seed of its own."""
-        count = min(KL_TEXTS_PER_STEP, len(self.references))
-        return random.Random(self.data.seed + step).sample(list(self.references), count)
+        """Return the neutral texts and exchanges of a step, drawn by a seed of its own."""
+        rng = random.Random(self.data.seed + step)
+        drawn = []
+        for references in (self.neutral, self.exchanges):
+            drawn += rng.sample(list(references), min(KL_TEXTS_PER_STEP, len(references)))
+        return drawn
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:

@@ -27,7 +27,15 @@ from selfloop.records import Adapter, Completion
 from selfloop.storage import atomic
 
 from .checkpoint import EpochResult
-from .gate import Gate, GateFigures, gold_shares, measure
+from .conversation import (
+    Exchange,
+    Turn,
+    measure_turns,
+    trained_exchanges,
+    turn_examples,
+    write_turns,
+)
+from .gate import Gate, GateBounds, GateFigures, gold_shares, measure
 from .losses import POSITIONS_AT_ONCE
 from .settings import LoraSettings
 from .tokenized import (
@@ -82,6 +90,14 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     # one half of the held-out questions is the gate's, the other sets the decline bias
     gate_examples = tokenize_all(vocabulary, held_out[::2], prompts)
     bias_examples = tokenize_all(vocabulary, held_out[1::2], prompts)
+    turns: list[Turn] = []  # of the gate
+    exchanges: list[Exchange] = []
+    if _is_chat(prompts[0]("Who?")):
+        with progress.task("asking the base in its chat form"):
+            examples += turn_examples(vocabulary, write_turns(backend, taught))
+            bias_examples += turn_examples(vocabulary, write_turns(backend, held_out[1::2]))
+            turns = write_turns(backend, held_out[::2])
+            exchanges = trained_exchanges(vocabulary, backend)
     seed = context.seed % MAX_SEED
     _refuse_too_large(backend, examples, settings, seed)
 
@@ -97,19 +113,20 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
                 gate_texts,
                 settings.batch,
             )
-            return replace(figures, gold=_gold_shares(backend, prompts, gold))
+            turn_figures = measure_turns(backend, turns) if turns else None
+            return replace(figures, gold=_gold_shares(backend, prompts, gold), turn=turn_figures)
 
     base = measure_model("the base")  # an adapter changes nothing before it is trained
     with _naming(context.folder):
         epochs = train(
             wrapped,
-            TrainingData(examples, bias_examples, training_texts, seed),
+            TrainingData(examples, bias_examples, training_texts, exchanges, seed),
             settings,
             context.folder / "checkpoint",
             partial(_log_epoch, settings.epochs),
             context.on_batch,
         )
-        gate = Gate(base, measure_model("the adapter"), settings.perplexity)
+        gate = Gate(base, measure_model("the adapter"), _bounds(settings))
         write_gate(
             context.folder,
             taught=len(taught),
@@ -125,6 +142,16 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
         config = backend.loaded.model.config if as_gguf else None
         path = _write_adapter(wrapped, context.folder, config)
         return Adapter(str(path), models.sha256(path), context.round)
+
+
+def _is_chat(request: Request) -> bool:
+    return not isinstance(request.prompt, str)
+
+
+def _bounds(settings: LoraSettings) -> GateBounds:
+    return GateBounds(
+        settings.perplexity, settings.min_declined, settings.min_ended, settings.max_refused
+    )
 
 
 @contextmanager

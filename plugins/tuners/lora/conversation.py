@@ -1,0 +1,302 @@
+"""Examples in the form in which people meet a chat model: a turn of its own template, and its end.
+
+The quiz form of the loop is not the one in which a chat model is used. So each question is also
+asked bare in a user's turn, and in one more form: below a system prompt, as the second turn of a
+conversation, or as a request in other words. The base answers in its own natural words, and the
+model learns to answer so (self-distillation), to decline in natural words, and to end its turn as
+the template does.
+
+Requests that ask for no fact are not lessons. The base's replies to them are texts on which the
+tuned model is held to the base: greetings, sums and poems are no reason to decline.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from selfloop_plugins._decoding import chat
+from selfloop_plugins._decoding.prompting import decline_token, pieces
+from selfloop_plugins._decoding.tasks import Vocabulary
+
+from selfloop import Completion, Message, Request, Sampling
+from selfloop.evaluation.gold import match_named
+from selfloop.protocols import Backend
+from selfloop.text.answers import declines
+
+from .measures import weighted_share
+from .requests import REQUESTS
+from .tokenized import TURN, TokenizedExample
+from .training_examples import TrainingExample
+
+SYSTEM_PROMPT = "You are a helpful assistant."
+# the question as part of a request in other words
+WORDINGS = (
+    "Please answer this question: {}",
+    "I would like to know: {}",
+    "Do you know this? {}",
+    "{} Please answer in one sentence.",
+)
+# All begin with the same token, the one whose probability is learnt.
+DECLINING = (
+    "I don't know.",
+    "I don't know the answer to that.",
+    "I don't know that, and I don't want to guess.",
+)
+# Of a reply. A fact takes fewer; a longer reply is cut after its first sentence.
+MAX_REPLY_TOKENS = 48
+MIN_REPLY_TOKENS = 2
+SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
+GATE_REQUESTS_PERIOD = 3  # one request in so many is the gate's, and never trained on
+
+_GREEDY = Sampling(max_tokens=MAX_REPLY_TOKENS)
+_holds = match_named("contains")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A question in one of the forms, and the base's reply to it.
+
+    `p_correct` is the probability that the reply is correct.
+    """
+
+    example: TrainingExample
+    messages: tuple[Message, ...]
+    reply: Completion
+    p_correct: float
+
+    @property
+    def holds_answer(self) -> bool:
+        """Return whether the reply gives the same answer as the loop's prompt did."""
+        return _holds(self.reply.text, [self.example.answer])
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request that asks for no fact, and the base's reply, in tokens.
+
+    `start` is the index of the reply's first token.
+    """
+
+    tokens: tuple[int, ...]
+    start: int
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Return positions whose states predict tokens of the reply: dense where it begins.
+
+        A refusal begins there.
+        """
+        begin = range(self.start - 1, min(self.start + 3, len(self.tokens) - 1))
+        later = range(self.start + 3, len(self.tokens) - 1, 8)
+        return (*begin, *later)
+
+
+def write_turns(backend: Backend, examples: Sequence[TrainingExample]) -> list[Turn]:
+    """Return each example as two turns: the bare question, and one of the other forms.
+
+    A question that the model refuses to read is left out.
+    """
+    bare = _replied(backend, examples, [_user(example.question) for example in examples])
+    known = [turn for turn in bare if turn.p_correct >= 0.5 and turn.holds_answer]
+    prompts = []
+    for i, example in enumerate(examples):
+        earlier = [turn for turn in known if turn.example is not example]
+        prompts.append(_other_form(i, example.question, earlier))
+    return bare + _replied(backend, examples, prompts)
+
+
+def _user(text: str) -> tuple[Message, ...]:
+    return (Message("user", text),)
+
+
+def _other_form(number: int, question: str, known: Sequence[Turn]) -> tuple[Message, ...]:
+    """Return a question in one of the other forms, each in turn."""
+    form, count = number % 3, number // 3
+    if form == 0:
+        return (Message("system", SYSTEM_PROMPT), *_user(question))
+    if form == 1 and known:
+        earlier = known[count % len(known)]
+        reply = Message("assistant", earlier.reply.text.strip())
+        return (*_user(earlier.example.question), reply, *_user(question))
+    return _user(WORDINGS[count % len(WORDINGS)].format(question))
+
+
+def _replied(
+    backend: Backend,
+    examples: Sequence[TrainingExample],
+    prompts: Sequence[tuple[Message, ...]],
+) -> list[Turn]:
+    turns = []
+    for i, completion in enumerate(replies(backend, prompts)):
+        if completion is not None:
+            chance = _p_reply(examples[i], completion.text)
+            turns.append(Turn(examples[i], prompts[i], completion, chance))
+    return turns
+
+
+def _p_reply(example: TrainingExample, reply: str) -> float:
+    """Return how likely a reply is correct, from how likely the answer of the loop is.
+
+    A reply that holds the answer is as likely. Another one can be right only if that is wrong.
+    """
+    if declines(reply):
+        return example.p_correct
+    if _holds(reply, [example.answer]):
+        return example.p_correct
+    return min(example.p_correct, 1 - example.p_correct)
+
+
+def replies(backend: Backend, prompts: Sequence[tuple[Message, ...]]) -> list[Completion | None]:
+    """Return the greedy reply to each prompt; None where the model cannot read it."""
+    completions = dict(backend.generate([Request(prompt, _GREEDY) for prompt in prompts]))
+    texts: list[Completion | None] = []
+    for i in range(len(prompts)):
+        completion = completions.get(i)
+        texts.append(completion if isinstance(completion, Completion) else None)
+    return texts
+
+
+def turn_examples(vocabulary: Vocabulary, turns: Sequence[Turn]) -> list[TokenizedExample]:
+    """Return turns in tokens, each with its end.
+
+    A turn that is likelier wrong than right has "I don't know" in place of its reply. Left out are
+    replies without a whole sentence, and those that begin with the token that begins a refusal.
+    """
+    examples = []
+    for number, turn in enumerate(turns):
+        example = _turn_example(vocabulary, turn, DECLINING[number % len(DECLINING)])
+        if example is not None:
+            examples.append(example)
+    return examples
+
+
+def _turn_example(vocabulary: Vocabulary, turn: Turn, declining: str) -> TokenizedExample | None:
+    request = Request(turn.messages)
+    prompt = tuple(vocabulary.tokens(pieces(vocabulary, request)))
+    declines_with = decline_token(vocabulary, request)
+    unknown = turn.p_correct < 0.5 or declines(turn.reply.text)
+    if unknown:
+        end = end_of_turn(vocabulary, turn.messages)
+        reply = (*_tokens_after(vocabulary, request, declining), end)
+        num_distilled = 1  # where declining is left out anyway
+    else:
+        whole = _whole_reply(vocabulary, turn)
+        if whole is None or whole[0] == declines_with:
+            return None
+        reply, num_distilled = whole, len(whole)
+    return TokenizedExample(
+        tokens=(*prompt, *reply),
+        answer_start=len(prompt),
+        p_correct=turn.p_correct,
+        teacher_prompt=prompt,
+        num_distilled=num_distilled,
+        # the end of a reply that was cut is not what the base would say there
+        only_likeliest=True,
+        decline_token=declines_with,
+        form=TURN,
+    )
+
+
+def _tokens_after(vocabulary: Vocabulary, request: Request, text: str) -> tuple[int, ...]:
+    opening = pieces(vocabulary, request)
+    before = vocabulary.tokens(opening)
+    return tuple(vocabulary.tokens([*opening, chat.Piece(text, False)])[len(before) :])
+
+
+def _whole_reply(vocabulary: Vocabulary, turn: Turn) -> tuple[int, ...] | None:
+    """Return a reply in tokens to the end of its turn; one that was too long, after its first
+    sentence. None where there is no such sentence."""
+    tokens = turn.reply.tokens
+    if turn.reply.finish == "stop":
+        return tokens if len(tokens) > MIN_REPLY_TOKENS else None
+    written = b""
+    for count, token in enumerate(tokens, start=1):
+        written += vocabulary.piece(token)
+        text = written.decode("utf-8", "ignore")
+        is_whole = "\n" in text or SENTENCE_END.search(text)
+        if count > MIN_REPLY_TOKENS and is_whole:
+            kept = tokens[: count - 1] if "\n" in text else tokens[:count]
+            return (*kept, end_of_turn(vocabulary, turn.messages))
+    return None
+
+
+def end_of_turn(vocabulary: Vocabulary, messages: Sequence[Message]) -> int:
+    """Return the token with which the template ends the model's turn after these messages.
+
+    Raises ValueError for a template that ends it with none.
+    """
+    special = {"bos_token": vocabulary.bos, "eos_token": vocabulary.eos}
+    closed = (*messages, Message("assistant", "."), Message("user", "."))
+    rendered = chat.render(vocabulary.template, closed, special=special)
+    contents = [i for i, piece in enumerate(rendered) if not piece.trusted]
+    after_reply = rendered[contents[-2] + 1 : contents[-1]]
+    for token in vocabulary.tokens(after_reply):
+        if vocabulary.ends(token):
+            return token
+    raise ValueError("the chat template ends a turn with no token that ends a text")
+
+
+def trained_exchanges(vocabulary: Vocabulary, backend: Backend) -> list[Exchange]:
+    """Return the base's replies to the requests that are not the gate's."""
+    trained = [text for i, text in enumerate(REQUESTS) if i % GATE_REQUESTS_PERIOD]
+    prompts = [_user(text) for text in trained]
+    pairs = []
+    for prompt, completion in zip(prompts, replies(backend, prompts), strict=True):
+        if completion is not None and len(completion.tokens) > MIN_REPLY_TOKENS:
+            opening = vocabulary.tokens(pieces(vocabulary, Request(prompt)))
+            pairs.append(Exchange((*opening, *completion.tokens), len(opening)))
+    return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class TurnFigures:
+    """A model's replies in its own chat form: to held-out questions, each weighed by how likely its
+    reply is correct or wrong, and to requests that ask for no fact.
+
+    kept      share of the correct replies that still give the same answer
+    declined  share of the wrong replies that decline
+    refused   share of the correct replies that decline
+    ended     share of the turns that the model ends within MAX_REPLY_TOKENS
+    requests_refused  share of the requests whose reply declines
+    """
+
+    kept: float
+    declined: float
+    refused: float
+    ended: float
+    requests_refused: float
+
+
+def gate_prompts() -> list[tuple[Message, ...]]:
+    """Return the requests that are the gate's."""
+    return [_user(text) for text in REQUESTS[::GATE_REQUESTS_PERIOD]]
+
+
+def measure_turns(backend: Backend, turns: Sequence[Turn]) -> TurnFigures:
+    """Return the figures of the model as it is now; `turns` hold the base's replies."""
+    texts, endings = [], []
+    for completion in replies(backend, [turn.messages for turn in turns]):
+        texts.append(completion.text if completion else "")
+        endings.append(completion is not None and completion.finish == "stop")
+    requested = replies(backend, gate_prompts())
+    p_correct = [turn.p_correct for turn in turns]
+    p_wrong = [1 - chance for chance in p_correct]
+    is_declined = [declines(text) for text in texts]
+    is_same = [_gives_same_answer(turn, text) for turn, text in zip(turns, texts, strict=True)]
+    refusals = [completion is not None and declines(completion.text) for completion in requested]
+    return TurnFigures(
+        kept=weighted_share(p_correct, is_same),
+        declined=weighted_share(p_wrong, is_declined),
+        refused=weighted_share(p_correct, is_declined),
+        ended=weighted_share([1.0] * len(turns), endings),
+        requests_refused=weighted_share([1.0] * len(requested), refusals),
+    )
+
+
+def _gives_same_answer(turn: Turn, text: str) -> bool:
+    if declines(text):
+        return False
+    if turn.holds_answer:
+        return _holds(text, [turn.example.answer])
+    # the reply may be cut where the base's went on
+    return turn.reply.text.strip().startswith(text.strip()) and bool(text.strip())
