@@ -136,7 +136,17 @@ def table(
     base: dict[str, list[Reply]],
 ) -> Iterator[str]:
     """Yield the rows of one model."""
-    columns = "n right wrong declined kept wrong-left over-refusal ended loops".split()
+    columns = [
+        "n",
+        "right",
+        "wrong",
+        "declined",
+        "kept",
+        "wrong-left",
+        "over-refusal",
+        "ended",
+        "loops",
+    ]
     yield f"| set | {' | '.join(columns)} |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     for name, rows in questions.items():

@@ -27,6 +27,11 @@ GATE_LABELS = {
     "declined": "wrong answers declined",
     "refused": "right answers declined",
     "perplexity": "perplexity of the base's own text",
+    "turn kept": "in a chat: right replies still given",
+    "turn declined": "in a chat: wrong replies declined",
+    "turn refused": "in a chat: right replies declined",
+    "turn ended": "in a chat: turns that end",
+    "turn requests_refused": "in a chat: requests for no fact that are refused",
     "gold right": "gold questions answered rightly",
     "gold wrong": "gold questions answered wrongly",
 }

@@ -22,6 +22,7 @@ from selfloop_plugins.tuners.lora.losses import (
     answer_loss,
     kl_references,
     kl_to_base,
+    neutral_positions,
     teacher_states,
 )
 from selfloop_plugins.tuners.lora.measures import (
@@ -216,9 +217,10 @@ def test_training_learns_and_moves_little_on_neutral_text(tmp_path):
         and held_out_loss(free, EXAMPLES[::7], {}, 8) < 0.8 * before
     )
     tied, _ = run(tmp_path / "tied", replace(settings, kl=5.0))
-    far = [kl_to_base(model, kl_references(model, NEUTRAL)).item() for model in (free, tied)]
+    texts = [(text, neutral_positions(text)) for text in NEUTRAL]
+    far = [kl_to_base(model, kl_references(model, texts)).item() for model in (free, tied)]
     assert 0 < far[1] < 0.5 * far[0]
-    assert kl_to_base(tiny(), kl_references(tiny(), NEUTRAL)).item() == pytest.approx(0, abs=1e-6)
+    assert kl_to_base(tiny(), kl_references(tiny(), texts)).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(

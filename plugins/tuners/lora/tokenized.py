@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from selfloop_plugins._decoding.chat import Piece
 from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._decoding.tasks import Vocabulary, common_prefix
 
@@ -26,7 +27,7 @@ UNKNOWN_TEXT_SHARE = 0.5
 class TokenizedExample:
     """A prompt and an answer in tokens, and how the answer is learnt.
 
-    tokens          the prompt, then the answer to the end of its line
+    tokens          the prompt, then the answer to the end of its line, or of its text
     answer_start    index of the answer's first token; only the answer is learnt
     p_correct       probability that the answer is correct: how likely the model is to begin an
                     answer here, and not to decline; None where declining is not learnt
@@ -71,12 +72,15 @@ def tokenize_all(
 ) -> list[TokenizedExample]:
     """Return each example in each prompt, by prompt: texts with the same beginning stay together.
 
-    The last of `prompts` is that of the loop, which gave the answers. With `rng`, half of the
-    examples that are likelier wrong get the text "I don't know" in place of their answer.
+    The last of `prompts` is that of the loop, which gave the answers. With `rng` the examples are
+    for training: half of those that are likelier wrong get the text "I don't know" in place of
+    their answer, and a base model learns to end its text.
     """
     teacher_requests = [prompts[-1](example.question) for example in examples]
     tokenized = []
     for make_request in prompts:
+        # A base model learns to end after its answer. Behind few-shot examples the loop ends it.
+        ends_text = rng is not None and make_request is not prompts[-1]
         for example, teacher_request in zip(examples, teacher_requests, strict=True):
             is_unknown = not example.answer or declines(example.answer)
             # `rng` is drawn from only where it decides: the same draws for the same examples
@@ -89,6 +93,7 @@ def tokenize_all(
                     make_request(example.question),
                     teacher_request,
                     unknown=is_unknown,
+                    ends_text=ends_text,
                 )
             )
     return tokenized
@@ -101,8 +106,12 @@ def tokenize(
     teacher_request: Request,
     *,
     unknown: bool,
+    ends_text: bool = False,
 ) -> TokenizedExample:
     """Return an example in a prompt, with its answer, or with "I don't know" where `unknown`.
+
+    With `ends_text` the token that ends a text follows, if the prompt is text: it is learnt as it
+    stands, for the base would go on with another question.
 
     The answer is distilled from the base behind `teacher_request`, the prompt in which it was
     given. Where the answer is believed but the base would say something else (it was revised), it
@@ -113,8 +122,9 @@ def tokenize(
     teacher_prompt, _ = split(
         vocabulary, Continuation(teacher_request.prompt, text, teacher_request.open_turn)
     )
+    end = end_of_text(vocabulary) if ends_text and isinstance(request.prompt, str) else ()
     return TokenizedExample(
-        tokens=(*prompt, *answer),
+        tokens=(*prompt, *answer, *end),
         answer_start=len(prompt),
         p_correct=example.p_correct,
         decline_token=decline_token(vocabulary, request),
@@ -123,6 +133,14 @@ def tokenize(
         num_distilled=1 if unknown else len(answer),
         only_likeliest=example.p_correct >= 0.5,
     )
+
+
+def end_of_text(vocabulary: Vocabulary) -> tuple[int, ...]:
+    """Return the token that ends a text, alone; nothing where the model has none."""
+    if not vocabulary.eos:
+        return ()
+    *_, token = vocabulary.tokens([Piece(vocabulary.eos, True)])
+    return (token,) if vocabulary.ends(token) else ()
 
 
 def batches_of_like_length(
