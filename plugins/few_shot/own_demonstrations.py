@@ -120,7 +120,7 @@ class OwnDemonstrations:
         else:
             chosen = self._most_similar(questions, pairs, context)
         return [
-            self._prompt(question, examples, context)
+            self._few_shot_prompt(question, examples, context)
             for question, examples in zip(questions, chosen, strict=True)
         ]
 
@@ -200,7 +200,9 @@ class OwnDemonstrations:
             self._pool_key = key
         return self._pool
 
-    def _prompt(self, question: str, examples: Sequence[Pair], context: VerifyContext) -> Prompt:
+    def _few_shot_prompt(
+        self, question: str, examples: Sequence[Pair], context: VerifyContext
+    ) -> Prompt:
         if not examples:  # the only pair of the run answers this question
             return context.prompt("answer", question=question)
         if self._explain:
