@@ -39,7 +39,10 @@ def main() -> None:
 
 
 def table(
-    model: str, rows: dict[str, dict[str, list[str]]], sets: list[str], accuracy: dict
+    model: str,
+    rows: dict[str, dict[str, list[str]]],
+    sets: list[str],
+    accuracy: dict[tuple[str, str], str],
 ) -> None:
     """Print one model's table."""
     print(
