@@ -17,7 +17,8 @@ from ._claims import Abstain, verdict_of
 class ReadingDetector:
     """A detector that lets the model read texts: those of all claims in one call, each text once.
 
-    A subclass says what is read for a claim (`continuations`) and how the results are judged (`judge`).
+    A subclass says what is read for a claim (`continuations`), and how the results are judged
+    (`judge`).
     """
 
     name: ClassVar[str]
