@@ -781,7 +781,7 @@ def written(text: str, **settings: Any) -> Completion:
     request = Request("", Sampling(stop=("\n",), **settings))
     task = GenerateTask(0, 0, request, Letters(), said, None)  # type: ignore[arg-type]
     while task.result is None:
-        task.accept(said)  # type: ignore[arg-type]
+        task.receive(said)  # type: ignore[arg-type]
     return task.result
 
 

@@ -197,7 +197,7 @@ class OwnDemonstrations:
 
         They are computed once for the same pairs and the same adapter, which changes the vectors.
         """
-        # a step asks for prompts in several batches, and to embed the pool costs a pass a pair
+        # detectors ask for the prompt of one question at a time; the pool costs a reading a pair
         key = (pairs, context.history.adapter)
         if self._pool is None or self._pool_key != key:
             texts = [pair.text for pair in pairs]

@@ -212,7 +212,7 @@ class Scheduler:
     def _feed(self, group: PromptGroup, task: Task, output: Output) -> bool:
         """Give a task an output; return whether it goes on."""
         try:
-            task.accept(output)
+            task.receive(output)
         except RequestError as error:
             self._results.append((task.index, error))
             # The request has its one result: its other tasks go too.
