@@ -10,6 +10,7 @@ for each twenty.
 import json
 import subprocess
 import sys
+from typing import Any
 
 REAL = {
     "What is the capital of Indonesia?": "Jakarta", "What is the capital of France?": "Paris",
@@ -60,16 +61,16 @@ def main() -> None:
     print(f'\n"I don\'t know" to {sum(not one["known"] for one in found)} of {len(found)}')
 
 
-def asked(model: str, *questions: str) -> list[dict]:
+def asked(model: str, *questions: str) -> list[dict[str, Any]]:
     """Return what the command prints as JSON."""
     command = [sys.executable, "-m", "selfloop.cli", "ask", model, "--json", *questions]
-    found: list[dict] = json.loads(
+    found: list[dict[str, Any]] = json.loads(
         subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout
     )
     return found
 
 
-def row(one: dict) -> str:
+def row(one: dict[str, Any]) -> str:
     """Return the cells of an answer."""
     sure = "-" if one["confidence"] is None else f"{one['confidence']:.2f}"
     said = f"**{one['answer']}**" if one["known"] else one["answer"]

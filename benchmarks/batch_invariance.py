@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from selfloop_plugins import models
+from selfloop_plugins._decoding.chat import Piece
 from selfloop_plugins.backends.llama_cpp.model import Model, lib
 
 F16, BF16 = 1, 30
@@ -58,7 +59,9 @@ def row(model: Model, name: str, flash: int, rows: int, multiple: int, values: i
     texts = [f"Question: What is the {a} of {b}?\nAnswer:" for a in TRAITS for b in PLACES][
         :SEQUENCES
     ]
-    prompts = [model.tokens(text + " well" * (i % 5)) for i, text in enumerate(texts)]
+    prompts = [
+        model.tokens([Piece(text + " well" * (i % 5), False)]) for i, text in enumerate(texts)
+    ]
     together = context.greedy(prompts)
     some = range(24)
     alone = {i: context.greedy([prompts[i]])[0] for i in some}

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from generate import MODELS, SHOWN, cpu, questions
 from numpy.typing import NDArray
-from scipy.stats import chisquare
+from scipy.stats import chisquare  # type: ignore[import-untyped]
 from selfloop_plugins import models
 from selfloop_plugins._decoding.sampling import Sampler
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
@@ -108,12 +108,15 @@ def reference(path: Path, texts: list[str]) -> tuple[list[Completion], list[Comp
     from llama_cpp import Llama
 
     backend = LlamaCpp(path)
-    ours, prompts = greedy(backend, texts), [backend._prompt(Request(text)) for text in texts]
+    ours, prompts = (
+        greedy(backend, texts),
+        [backend._prompt_tokens(Request(text)) for text in texts],
+    )
     backend.close()
     llama = Llama(str(path), n_ctx=256, logits_all=True, verbose=False)
     theirs: list[Completion] = []
     for prompt in prompts:
-        llama.reset()
+        llama.reset()  # type: ignore[no-untyped-call]
         llama.eval(prompt)
         tokens: list[int] = []
         logs: list[float] = []
@@ -165,7 +168,7 @@ def row_after(text: str, path: Path) -> NDArray[np.float32]:
 
     model = Model(path)
     cache = context.open_cache(model, context.Size(512, 8, 8), None)
-    tokens, sequence = model.tokens([Piece(text, False)]), cache.take()
+    tokens, sequence = model.tokens([Piece(text, False)]), cache.reserve()
     output = cache.decode(
         [Token(token, i, sequence, i + 1 == len(tokens)) for i, token in enumerate(tokens)]
     )
@@ -188,7 +191,8 @@ def softmax(row: NDArray[np.float32], sampling: Sampling) -> NDArray[np.float64]
     if sampling.top_p < 1:
         enough = int(np.searchsorted(each[order].cumsum(), sampling.top_p)) + 1
         each[order[enough:]] = 0
-    return each / each.sum()
+    probabilities: NDArray[np.float64] = each / each.sum()
+    return probabilities
 
 
 def scores(path: Path) -> str:

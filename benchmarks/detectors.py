@@ -25,7 +25,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from generate import MODELS, SHOWN, cpu
@@ -40,6 +40,7 @@ from selfloop.data import rows
 from selfloop.evaluation import metrics
 from selfloop.evaluation.gold import Match, judged, match_named
 from selfloop.evaluation.metrics import Estimate, interval
+from selfloop.protocols import Backend
 from selfloop.records import Request, Sampling
 from selfloop.registry.manager import load
 from selfloop.storage.recorder import Recorder
@@ -157,7 +158,7 @@ def recorded(
         closing(Store(stored or Path(scratch), write=True)) as store,
     ):
         store.begin_session({})
-        recorder = Recorder(backend, store, lambda event: None)
+        recorder = Recorder(cast(Backend, backend), store, lambda event: None)
         yield (
             recorder,
             Path(scratch),
@@ -222,7 +223,9 @@ def table(
 
     found: dict[str, list[Verdict]] = {}
     seconds: dict[str, float] = {}
-    plain = {name: (name, {}) for name in (*DEFAULT, *ours) if name != "combined"}
+    plain: dict[str, tuple[str, dict[str, Any]]] = {
+        name: (name, {}) for name in (*DEFAULT, *ours) if name != "combined"
+    }
     for label, (name, options) in (plain | VARIANTS).items():
         some = claims[:costly] if label in COSTLY else claims
         start = time.perf_counter()
@@ -234,9 +237,11 @@ def table(
         own = folder / label
         own.mkdir()
         told = zip(*(found[name] for name in names), strict=True)
-        shown = [replace(claim, verdicts=each) for claim, each in zip(claims, told, strict=True)]
+        judged_claims = [
+            replace(claim, verdicts=each) for claim, each in zip(claims, told, strict=True)
+        ]
         start = time.perf_counter()
-        weighed = said("combined", shown, own, names)
+        weighed = said("combined", judged_claims, own, names)
         taken = time.perf_counter() - start + sum(seconds[name] for name in names)
         yield row(f"**{label}**", weighed, right, taken)
 

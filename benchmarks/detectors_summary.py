@@ -1,7 +1,7 @@
 """Condense what `detectors.py` printed: one table for each model, detectors in rows, sets in
 columns.
 
-    python benchmarks/detectors_summary.py docs/benchmarks/detectors.txt
+    python benchmarks/detectors_summary.py benchmarks/results/detectors.txt
 
 AUROC with ECE in brackets, then the seconds for 1,000 questions, the median over the sets. The best
 AUROC of a single detector in a set is marked with a star (rows with † judged only some of the
@@ -39,7 +39,10 @@ def main() -> None:
 
 
 def table(
-    model: str, rows: dict[str, dict[str, list[str]]], sets: list[str], accuracy: dict
+    model: str,
+    rows: dict[str, dict[str, list[str]]],
+    sets: list[str],
+    accuracy: dict[tuple[str, str], str],
 ) -> None:
     """Print one model's table."""
     print(

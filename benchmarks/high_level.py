@@ -7,9 +7,9 @@ prompts and answers, and of answers alone.
 
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
-from llama_cpp import Llama
+from llama_cpp import CreateCompletionResponse, Llama
 
 
 def main(path: str, length: str, threads: str, *texts: str) -> None:
@@ -17,9 +17,13 @@ def main(path: str, length: str, threads: str, *texts: str) -> None:
     llama = Llama(path, n_ctx=512, n_threads=int(threads), verbose=False)
     llama(texts[0], max_tokens=2, temperature=0)
     start = time.perf_counter()
-    used: list[Any] = [
-        llama(text, max_tokens=int(length), temperature=0)["usage"] for text in texts
-    ]  # type: ignore[index]
+    used: list[Any] = []
+    for text in texts:
+        # not a stream, so one response
+        response = cast(
+            CreateCompletionResponse, llama(text, max_tokens=int(length), temperature=0)
+        )
+        used.append(response["usage"])
     seconds = time.perf_counter() - start
     print(
         sum(u["total_tokens"] for u in used) / seconds,

@@ -47,7 +47,7 @@ from selfloop.evaluation.metrics import interval
 from selfloop.records import Adapter, Completion, Request, Sampling
 from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store
-from selfloop.testing import context
+from selfloop.testing import verify_context
 from selfloop.text.answers import declines
 
 SETS = ("easy_facts", "popqa", "webquestions", "nq_open")
@@ -232,7 +232,7 @@ def policies(
     """Return the rows that need no tuning, by set and prompt."""
     demonstrations = OwnDemonstrations(run=run, count=5, choose="random", seed=1)
     backend = lent.backend
-    told = context(backend, PROMPTS)
+    told = verify_context(backend, PROMPTS)
 
     def own(questions: list[Question]) -> Said:
         return _said(

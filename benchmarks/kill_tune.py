@@ -143,7 +143,7 @@ def play(folder: Path, runs: str, point: str, after: float) -> int:
 
 def child(name: str, runs: str, point: str, after: str) -> None:
     """Run the recipe, or go on with it, and die at the point; note how long each kind took."""
-    from selfloop_plugins.tuners.lora import tuner
+    from selfloop_plugins.tuners.lora import gate, tuner
 
     from selfloop.cli import main as selfloop
     from selfloop.config.assembly import Pipeline
@@ -156,9 +156,7 @@ def child(name: str, runs: str, point: str, after: str) -> None:
     def entered(what: str) -> None:
         begun[what] = time.monotonic()
         if what == kind and len(took[what]) + 1 == int(turn):
-            threading.Thread(
-                target=lambda: (time.sleep(float(after)), os.kill(os.getpid(), signal.SIGKILL))
-            ).start()
+            threading.Timer(float(after), os.kill, (os.getpid(), signal.SIGKILL)).start()
 
     def left(what: str) -> None:
         took[what].append(time.monotonic() - begun[what])
@@ -174,7 +172,8 @@ def child(name: str, runs: str, point: str, after: str) -> None:
 
     # neutral text is most of a small tune, and is not what is killed
     tuner.NEUTRAL_TEXTS, tuner.NEUTRAL_TOKENS = 24, 16
-    tuner.Gate.refusal = ""  # type: ignore[assignment,method-assign]  # so few lessons may teach nothing
+    # so few lessons may teach nothing
+    gate.Gate.refusal = ""  # type: ignore[assignment,method-assign]
     load, save = Pipeline.load_adapter, Store.save_round
 
     def swapped(self: Any, adapter: Any) -> Any:
@@ -185,10 +184,9 @@ def child(name: str, runs: str, point: str, after: str) -> None:
         save(self, ended)
         left("swap")
 
-    tuner.train, tuner._write_adapter = (
-        timed("train", tuner.train),
-        timed("write", tuner._write_adapter),
-    )
+    # the names that the tuner calls, not those of the modules that it has them from
+    vars(tuner)["train"] = timed("train", vars(tuner)["train"])
+    tuner._write_adapter = timed("write", tuner._write_adapter)
     Pipeline.load_adapter, Store.save_round = swapped, stored  # type: ignore[method-assign]
     there = folder / runs / "tuned"
     words = (

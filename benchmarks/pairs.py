@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from selfloop_plugins._shared.pairs import believed, halves, matched, texts, unknown
+from selfloop_plugins._shared.pairs import believed, halves, matched, question_texts, unknown
 from selfloop_plugins._shared.style import balanced, style_auroc, transfer_auroc, transfer_gap
 
 from selfloop import Attempt
@@ -94,7 +94,9 @@ def row(
 ) -> str:
     """Return a row of the table: a mean over the pools and over seeds."""
     folds = [
-        style_auroc(*texts(pool), seed=seed, paired=paired) for pool in pools for seed in SEEDS
+        style_auroc(*question_texts(pool), seed=seed, paired=paired)
+        for pool in pools
+        for seed in SEEDS
     ]
     split = []
     for pool in pools:
@@ -105,11 +107,11 @@ def row(
                 spare = [tried for tried in sides[1] if tried.question.text not in taken]
                 one, other = balanced(one, spare[::2]), balanced(other, spare[1::2])
             split += [
-                transfer_auroc(texts(one), texts(other)),
-                transfer_auroc(texts(other), texts(one)),
+                transfer_auroc(question_texts(one), question_texts(other)),
+                transfer_auroc(question_texts(other), question_texts(one)),
             ]
     rest = [
-        of(texts(pool), left(pool, sides))
+        of(question_texts(pool), left(pool, sides))
         for of in (transfer_auroc, transfer_gap)
         for pool in pools
     ]

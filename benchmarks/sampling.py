@@ -61,7 +61,7 @@ def logits(name: str) -> Row:
     """Return what the model says after 64 short texts."""
     model = Model(models.locate(name))
     cache = context.open_cache(model, context.Size(1024, ROWS, 8), None)
-    sequences = [cache.take() for _ in range(ROWS)]
+    sequences = [cache.reserve() for _ in range(ROWS)]
     for position in range(4):
         outputs = cache.decode(
             [Token(1000 + 37 * s + position, position, s, position == 3) for s in sequences]
@@ -164,7 +164,7 @@ def compiled(sampling: Sampling) -> Draw:
     """Return one loop in numba: the softmax's sum, and the weights, cumulated until the drawn place
     is reached.
     """
-    import numba
+    import numba  # type: ignore[import-not-found]
 
     temperature = np.float32(sampling.temperature or 1)
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from detectors import questions, shown
@@ -37,10 +37,11 @@ from selfloop.config.prompts import Prompt, is_open
 from selfloop.evaluation import metrics
 from selfloop.evaluation.gold import judged
 from selfloop.evaluation.metrics import interval
+from selfloop.protocols import Backend
 from selfloop.records import Message, Request, Sampling
 from selfloop.runner import run
 from selfloop.storage.store import attempts_of
-from selfloop.testing import context
+from selfloop.testing import verify_context
 
 SETS = ("webquestions", "nq_open", "popqa")
 FIXED, SEEDS, TOKENS = "five fixed demonstrations", 3, 16
@@ -162,7 +163,7 @@ def table(
     yield f"\n**{name}** ({backend.describe().file}): {counts}; {len(attempts_of(pool))} pairs\n"
     yield f"| shown | {' | '.join(asked)} | all | all, against five fixed | s |"
     yield f"|---|{'---|' * (len(asked) + 3)}"
-    told, fixed = context(backend, PROMPTS), np.zeros(0)
+    told, fixed = verify_context(cast(Backend, backend), PROMPTS), np.zeros(0)
     chosen = {
         label: row for label, row in contenders(pool).items() if only in label or label == FIXED
     }

@@ -176,7 +176,9 @@ def opened(name: str, dtype: str) -> tuple[Any, Any]:
     other = Loaded(locate(MODELS[0]), device="auto", dtype=dtype, trust_remote_code=False)
     torch.manual_seed(SEED)
     with other.device:
-        model = T.AutoModelForCausalLM.from_config(T.LlamaConfig(**SHAPE), dtype=other.dtype)
+        model = T.AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            T.LlamaConfig(**SHAPE), dtype=other.dtype
+        )
     return model.eval().requires_grad_(requires_grad=False), other.vocabulary
 
 

@@ -1,8 +1,8 @@
 """Writes docs/recipe.md, docs/cli.md, and the second part of each page of docs/detectors/.
 
-All of it comes from the code, and from the figures in docs/detectors.md. A page of a detector
-begins with text by hand; a mark says where the generated part begins. `--check` only says which is
-stale.
+All of it comes from the code, and from the figures in docs/results/detectors.md. A page of a
+detector begins with text by hand; a mark says where the generated part begins. `--check` only says
+which is stale.
 
 python docs/generate.py [--check]
 """
@@ -11,6 +11,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from selfloop.registry.manager import HOOKS, Provided, load
 DOCS = Path(__file__).parent
 MADE = "<!-- Written by docs/generate.py from the code: change that, then `make docs`. -->\n"
 BELOW = (
-    "<!-- From here on written by docs/generate.py from the code and docs/detectors.md: "
+    "<!-- From here on written by docs/generate.py from the code and docs/results/detectors.md: "
     "`make docs`. -->\n"
 )
 
@@ -35,10 +36,10 @@ LETTERS = [
     "x is the prompt, y the answer, p_i the probability of its i-th token, s_1 … s_M the samples.",
 ]
 MEASURED = [
-    "AUROC, in brackets ECE; [the overview](../detectors.md#how-good-they-are) has all detectors",
-    "side by side and says how they were measured. \\* is the best of its column; † judged the",
-    "first 200 questions of each set only. Seconds for a thousand answers come on top of",
-    "answering.",
+    "AUROC, in brackets ECE. \\* is the best of all detectors, **bold** a combination above it. †",
+    "judges the first 200 questions of each set only. The seconds are for a thousand answers, and",
+    "come on top of answering. [The results](../results/detectors.md) have all detectors side by",
+    "side, and the method.",
 ]
 # the first cell of a table of one model: **gemma-3-270m**
 MODEL_CELL = re.compile(r"\*\*[a-z0-9-]+-\d+m(-\w+)?\*\*")
@@ -286,7 +287,7 @@ def detectors() -> Iterator[tuple[str, str]]:
     """Yield the name and text of each page of docs/detectors/.
 
     The part above the mark is written by hand; the rest comes from the component and from the
-    figures in docs/detectors.md.
+    figures in docs/results/detectors.md.
     """
     by_name = {offer.component.name: offer.component for offer in _built_in()["detector"]}
     for path in sorted(DOCS.glob("detectors/*.md")):
@@ -311,34 +312,62 @@ def _detector(component: Any) -> list[str]:
     return [*lines, *_options(component), "## Measured", "", *_measured(component.name)]
 
 
+@dataclass(frozen=True)
+class ModelFigures:
+    """One table of docs/results/detectors.md; `cells` has each detector's row."""
+
+    model: str
+    sets: list[str]
+    shares_right: list[str]
+    cells: dict[str, list[str]]
+
+
 def _measured(name: str) -> list[str]:
-    """Return a detector's rows of the tables in docs/detectors.md, those of all models in one."""
-    rows: dict[tuple[str, ...], None] = {}  # a dict: each row once, in order
-    sets: list[str] = []
-    model = ""
-    shares_right: list[str] = []
-    for first, *cells in _figures():
-        if MODEL_CELL.fullmatch(first):
-            # the head of a model's table: "easy_facts (55.7% right)" and so on
-            model = first.strip("*")
-            sets = [cell.split(" ")[0] for cell in cells[:-1]]
-            shares_right = [cell.partition("(")[2].removesuffix(" right)") for cell in cells[:-1]]
-        elif re.split("[, ]", first.strip("*"))[0] == name:
-            rows[(model, "answers right", *shares_right, "")] = None
-            rows[(model, first, *cells)] = None
-    if not rows:
-        return ["It stands in no table of [the overview](../detectors.md#how-good-they-are)."]
-    return [*MEASURED, "", *_table(rows, "model", "", *sets, "s / 1,000")]
+    """Return the figures of a detector and of its variants, a table for each.
+
+    A row is a set of questions; a model has two columns, so that two models fit on a page.
+    """
+    by_variant: dict[str, list[ModelFigures]] = {}
+    for figures in _figures():
+        for variant in figures.cells:
+            if re.split("[, ]", variant.strip("*"))[0] == name:
+                by_variant.setdefault(variant, []).append(figures)
+    if not by_variant:
+        return ["[The results](../results/detectors.md) have no figures of it."]
+    lines = [*MEASURED, ""]
+    for variant, models in by_variant.items():
+        label = variant.strip("*")
+        if label != name or len(by_variant) > 1:
+            lines += [f"{label}:", ""]
+        heads = ["questions"]
+        columns = []
+        for figures in models:
+            heads += [f"{figures.model}: right", "AUROC (ECE)"]
+            columns += [[*figures.shares_right, ""], figures.cells[variant]]
+        rows = zip([*models[0].sets, "s / 1,000"], *columns, strict=True)
+        lines += _table(rows, *heads)
+    return lines
 
 
-def _figures() -> Iterator[list[str]]:
-    """Yield the cells of each row of the tables with figures in docs/detectors.md."""
-    for line in (DOCS / "detectors.md").read_text(encoding="utf-8").splitlines():
-        if not line.startswith("|"):
+def _figures() -> Iterator[ModelFigures]:
+    """Yield the tables with figures in docs/results/detectors.md, one for each model."""
+    figures: ModelFigures | None = None
+    for line in (DOCS / "results" / "detectors.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.removesuffix("|"))[1:]]
+        if not line.startswith("|") or len(cells) != FIGURE_COLUMNS or cells[0].startswith("---"):
             continue
-        cells = re.split(r"(?<!\\)\|", line.removesuffix("|"))[1:]
-        if len(cells) == FIGURE_COLUMNS:
-            yield [cell.strip().replace("\\|", "|") for cell in cells]
+        first, *rest = (cell.replace("\\|", "|") for cell in cells)
+        if MODEL_CELL.fullmatch(first):
+            if figures:
+                yield figures
+            # the head of a model's table: "easy_facts (55.7% right)" and so on
+            sets = [cell.split(" ")[0] for cell in rest[:-1]]
+            shares_right = [cell.partition("(")[2].removesuffix(" right)") for cell in rest[:-1]]
+            figures = ModelFigures(first.strip("*"), sets, shares_right, {})
+        elif figures:
+            figures.cells[first] = rest
+    if figures:
+        yield figures
 
 
 def _help(command: click.Command, parent: click.Context) -> list[str]:

@@ -756,10 +756,10 @@ def test_an_answer_has_the_stops_and_the_thought_has_not() -> None:
 class Letters:
     """A vocabulary of characters: token 0 ends a text."""
 
-    def ends(self, token: int) -> bool:
+    def is_end(self, token: int) -> bool:
         return token == 0
 
-    def piece(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         return chr(token).encode()
 
 
@@ -781,7 +781,7 @@ def written(text: str, **settings: Any) -> Completion:
     request = Request("", Sampling(stop=("\n",), **settings))
     task = GenerateTask(0, 0, request, Letters(), said, None)  # type: ignore[arg-type]
     while task.result is None:
-        task.take(said)  # type: ignore[arg-type]
+        task.receive(said)  # type: ignore[arg-type]
     return task.result
 
 

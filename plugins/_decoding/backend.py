@@ -238,7 +238,7 @@ class DecodingBackend:
             error = f"n must be 1 or more, not {request.n}"
         if error:
             raise RequestError(error)
-        prompt = self._prompt(request)
+        prompt = self._prompt_tokens(request)
         sha256 = self._adapter.sha256 if self._adapter else None
         constrained = settings.grammar or settings.json_schema
         declines = decline_token(self._vocabulary, request) if settings.decline_bias else None
@@ -255,7 +255,7 @@ class DecodingBackend:
         prompt, tokens = split(self._vocabulary, pair)
         return prompt, [ScoreTask(index, tokens)] if tokens else []
 
-    def _prompt(self, asked: Request | Continuation) -> list[int]:
+    def _prompt_tokens(self, asked: Request | Continuation) -> list[int]:
         """Return a prompt in tokens, at least one."""
         tokens = self._vocabulary.tokens(pieces(self._vocabulary, asked))
         if not tokens:

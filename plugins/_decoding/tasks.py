@@ -5,7 +5,7 @@ ScoreTask         gives the log-probabilities of given tokens
 HiddenStateTask   gives hidden states at given tokens
 NextTokenTask     gives the log-probability of every possible next token
 
-An engine gives a task the model's outputs (`take`), first the one after the prompt's last token.
+An engine gives a task the model's outputs (`receive`), first the one after the prompt's last token.
 The task lists the tokens to read next (`unread`), until it has a `result`.
 """
 
@@ -43,11 +43,11 @@ class Vocabulary(Protocol):
         """
         ...
 
-    def piece(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         """Return a token's bytes, none for a special one; a character may be spread over tokens."""
         ...
 
-    def ends(self, token: int) -> bool:
+    def is_end(self, token: int) -> bool:
         """Return whether a token ends the text."""
         ...
 
@@ -64,7 +64,7 @@ class Task(Protocol):
         """Return the result, None until the task is done."""
         ...
 
-    def take(self, output: Output) -> None:
+    def receive(self, output: Output) -> None:
         """Use the output after the prompt or after a wanted token.
 
         Raises RequestError for an output that is not made of numbers.
@@ -103,7 +103,7 @@ class GenerateTask:
         self._text = bytearray()
         self._drawn = 0  # tokens, also those that were forgotten
 
-    def take(self, output: Output) -> None:
+    def receive(self, output: Output) -> None:
         """Draw the next token, and end if that was the last."""
         token = self._sampler.draw(output)
         self._drawn += 1
@@ -133,9 +133,9 @@ class GenerateTask:
     def _finish(self, token: int) -> tuple[Literal["stop", "length"] | None, int]:
         """Add a token's text; return why the text ends here, if it does, and at how many bytes."""
         before = len(self._text)
-        if self._model.ends(token):
+        if self._model.is_end(token):
             return "stop", before
-        self._text += self._model.piece(token)
+        self._text += self._model.token_bytes(token)
         if not self._is_blank():
             # A stop string may begin in the text before. Only where it could end in the new token
             # is searched.
@@ -171,7 +171,7 @@ class ScoreTask:
         self._tokens = tokens
         self._logprobs: list[float] = []
 
-    def take(self, output: Output) -> None:
+    def receive(self, output: Output) -> None:
         """Look up the next token's log-probability."""
         self._logprobs.append(output.checked().logprob(self._tokens[len(self._logprobs)]))
         if len(self._logprobs) == len(self._tokens):
@@ -194,7 +194,7 @@ class HiddenStateTask:
         # Outputs come in this order. The one after the prompt always comes, wanted or not.
         self._order = sorted({0, *positions})
 
-    def take(self, output: Output) -> None:
+    def receive(self, output: Output) -> None:
         """Keep a copy of a hidden state: the engine uses its memory again."""
         assert output.hidden is not None
         if not np.isfinite(output.hidden).all():
@@ -215,7 +215,7 @@ class NextTokenTask:
         self.unread: list[tuple[int, bool]] = []
         self.result: Row | None = None
 
-    def take(self, output: Output) -> None:
+    def receive(self, output: Output) -> None:
         """Keep the whole row, also with NaN in it: so the caller knows a damaged adapter."""
         self.result = output.logits - np.float32(output.total)
 

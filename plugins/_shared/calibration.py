@@ -70,7 +70,7 @@ class Calibration:
         (scale,), shift = fit_logistic(line, np.asarray(target, float), ridge=0.0)
         return replace(self, scale=float(scale), shift=shift)
 
-    def write(self, path: Path) -> None:
+    def save(self, path: Path) -> None:
         """Store it as JSON, whole or not at all.
 
         Raises OSError, and DiskFullError on a full disk.
@@ -81,8 +81,8 @@ class Calibration:
 _JSON = TypeAdapter(Calibration)
 
 
-def read(path: Path) -> Calibration:
-    """Return a calibration that `Calibration.write` stored.
+def read_calibration(path: Path) -> Calibration:
+    """Return a calibration that `Calibration.save` stored.
 
     Raises RecipeError for a file that cannot be read, or is not a whole calibration.
     """

@@ -129,7 +129,7 @@ def halves(
     return shuffled[::2], shuffled[1::2]
 
 
-def texts(pairs: Sequence[tuple[Tried, Tried]]) -> tuple[list[str], list[str]]:
+def question_texts(pairs: Sequence[tuple[Tried, Tried]]) -> tuple[list[str], list[str]]:
     """Return the texts of the known and of the unknown questions, in order."""
     return (
         [known.question.text for known, _ in pairs],

@@ -73,7 +73,7 @@ class Transformers(DecodingBackend):
                 chat=bool(loaded.vocabulary.template),
                 capabilities=GIVES,
                 file=str(loaded.at.gguf or loaded.at.place),
-                sha256=loaded.sha256(),
+                sha256=loaded.model_hash(),
                 versions=(*versions, ("weights", about)),
             )
         return self._info

@@ -46,7 +46,7 @@ class Checkpoint:
     place: str
     gguf: Path | None = None
 
-    def sha256(self) -> str:
+    def model_hash(self) -> str:
         """Return the hash of the GGUF file; of a folder, that of its files' names and hashes.
 
         Only the files that transformers may load count.

@@ -325,7 +325,7 @@ def _feed_task(task: Task, output: Output) -> Iterator[tuple[int, Result]]:
     if task.result is not None:
         return
     try:
-        task.take(output)
+        task.receive(output)
     except RequestError as error:
         task.unread.clear()
         yield task.index, error

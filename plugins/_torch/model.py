@@ -79,7 +79,7 @@ class Vocabulary:
         tokens: list[int] = encoding.input_ids
         return tokens
 
-    def piece(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         """Return a token's bytes, none for a special one; a character may be spread over tokens."""
         if token in self._added:
             added = self._added[token]
@@ -95,7 +95,7 @@ class Vocabulary:
         # SentencePiece's character for a space
         return str(text).replace("▁", " ").encode("utf-8", "replace")
 
-    def ends(self, token: int) -> bool:
+    def is_end(self, token: int) -> bool:
         """Return whether a token ends the text."""
         return token in self._ends
 
@@ -170,10 +170,10 @@ class Loaded:
         """Return how many tokens the model reads at once."""
         return int(getattr(self.text_config, "max_position_embeddings", 0) or 2**20)
 
-    def sha256(self) -> str:
+    def model_hash(self) -> str:
         """Return the hash of the files; of a model from the hub, that of its name and commit."""
         if Path(self.at.place).is_dir():
-            return self.at.sha256()
+            return self.at.model_hash()
         commit = getattr(self.model.config, "_commit_hash", None)
         return hashlib.sha256(f"{self.at.place}@{commit}".encode()).hexdigest()
 

@@ -94,7 +94,7 @@ def command(run: str, out: Path | None, force: bool, runs: Path, method: Method)
     source = f"{len(labels)} labels of {folder.name}, {'isotonic' if is_isotonic else 'Platt'}"
     calibration = replace(_fitted(labels, is_isotonic, source), questions=labels.questions)
     with writing(file):
-        calibration.write(file)
+        calibration.save(file)
     weights = zip(calibration.detectors, calibration.weights, strict=True)
     for name, weight in sorted(weights, key=lambda detector: -detector[1]):
         click.echo(f"  {weight:5.2f}  {name}")
@@ -184,12 +184,12 @@ def _cross_validated(labels: Labels, is_isotonic: bool) -> "NDArray[np.float64]"
 
 def _is_earlier(file: Path) -> bool:
     """Return whether a file is a fit on labels; the one that `combined` keeps in its run is not."""
-    from selfloop_plugins._shared.calibration import read
+    from selfloop_plugins._shared.calibration import read_calibration
 
     from selfloop.errors import RecipeError
 
     try:
-        return bool(read(file).questions)
+        return bool(read_calibration(file).questions)
     except RecipeError:
         return False
 

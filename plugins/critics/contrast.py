@@ -26,11 +26,11 @@ QuestionAndSide = tuple[str, str]
 class Contrast:
     """Lets the model argue for each of its answers alone, and lists them all for it to choose.
 
-    The answers are the draft's and the commonest others of the samples, those that at least `least`
-    of them give, `candidates` in all. Of two that may be the same ("Rome", "Rome, Italy") only the
-    commoner is used. Their order is drawn for each question, because a small model prefers the
-    first or the last. The critique is empty where the draft declines, and where no other answer is
-    left.
+    The answers are the draft's and the commonest others of the samples, those that at least
+    `min_samples` of them give, `candidates` in all. Of two that may be the same ("Rome", "Rome,
+    Italy") only the commoner is used. Their order is drawn for each question, because a small model
+    prefers the first or the last. The critique is empty where the draft declines, and where no
+    other answer is left.
     """
 
     revise_prompt: ClassVar[str] = "contrast_revise"

@@ -17,19 +17,20 @@ from ._claims import Abstain, verdict_of
 class ReadingDetector:
     """A detector that lets the model read texts: those of all claims in one call, each text once.
 
-    A subclass gives the texts to read for a claim (`texts`) and judges the results (`judge`).
+    A subclass gives the texts to read for a claim (`continuations`) and judges the results
+    (`judge`).
     """
 
     name: ClassVar[str]
 
-    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
+    def continuations(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return the texts to read for a claim.
 
         Raises Abstain where reading would show nothing.
         """
         raise NotImplementedError
 
-    def read(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
+    def readings(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
         """Return the result of each text: by default the log-probability of each token."""
         return backend.loglikelihood(texts)
 
@@ -49,7 +50,7 @@ class ReadingDetector:
             if not isinstance(plan, Abstain):
                 distinct.update(dict.fromkeys(plan))
         texts = list(distinct)
-        results = dict(zip(texts, self.read(texts, context.backend), strict=True))
+        results = dict(zip(texts, self.readings(texts, context.backend), strict=True))
         return [
             verdict_of(self.name, partial(self._judge_plan, claim, plan, results))
             for claim, plan in zip(claims, plans, strict=True)
@@ -57,7 +58,7 @@ class ReadingDetector:
 
     def _plan(self, claim: Claim, context: VerifyContext) -> list[Continuation] | Abstain:
         try:
-            return self.texts(claim, context)
+            return self.continuations(claim, context)
         except Abstain as abstention:
             return abstention
 

@@ -49,7 +49,7 @@ class BSDetector(ReadingDetector):
     ) -> None:
         self._beta, self._alpha = beta, alpha
 
-    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
+    def continuations(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return each choice after each question."""
         answer_meaning(claim)
         if not claim.samples:

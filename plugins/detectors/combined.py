@@ -106,7 +106,7 @@ class Combined:
             return None
         calibration = _fit_on_agreement(detectors, [claims[i] for i in usable], context)
         calibration = self._scaled(calibration, [confidences[i] for i in usable])
-        calibration.write(self._file)
+        calibration.save(self._file)
         return calibration
 
     def _scaled(
@@ -179,9 +179,9 @@ def _weighed(confidences: "Confidences", probability: float, calibration: "Calib
 
 def _read(path: Path) -> "Calibration":
     # numpy is not for those who only list the plugins
-    from selfloop_plugins._shared.calibration import read
+    from selfloop_plugins._shared.calibration import read_calibration
 
-    return read(path)
+    return read_calibration(path)
 
 
 def _stored(path: Path) -> "Calibration":

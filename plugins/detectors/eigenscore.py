@@ -38,7 +38,7 @@ class EigenScore(ReadingDetector):
 
     name = "eigenscore"
 
-    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
+    def continuations(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return each sample after the question."""
         sample_meanings(claim)  # raises Abstain with too few samples
         prompt = context.prompt("answer", question=claim.question.text)
@@ -48,7 +48,7 @@ class EigenScore(ReadingDetector):
             for sample in claim.samples
         ]
 
-    def read(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
+    def readings(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
         """Return the state at the end of each text, (1, width)."""
         return backend.hidden_states(texts, (-1,))
 

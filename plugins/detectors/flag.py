@@ -35,12 +35,12 @@ class Flag(ReadingDetector):
 
     name = "flag"
 
-    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
+    def continuations(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return declining, after the question."""
         prompt = context.prompt("answer", question=claim.question.text)
         return [decline_continuation(prompt, open_turn=is_open(prompt))]
 
-    def read(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
+    def readings(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
         """Return for each text the first token of an answer, and declining's log-probabilities."""
         sampling = Sampling(max_tokens=1, decline_bias=WITHOUT_DECLINING)
         requests = [Request(text.prompt, sampling, open_turn=text.open_turn) for text in texts]

@@ -29,7 +29,7 @@ class PTrue(ReadingDetector):
 
     name = "p_true"
 
-    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
+    def continuations(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return both choices after the question."""
         answer_meaning(claim)  # raises Abstain where the answer declines
         prompt = context.prompt(

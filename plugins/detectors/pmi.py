@@ -27,7 +27,7 @@ class Pmi(ReadingDetector):
 
     name = "pmi"
 
-    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
+    def continuations(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return the answer without its question."""
         # all else stays: the examples before the question, and the words around it
         prompt = context.prompt("answer", question="")

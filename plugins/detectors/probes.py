@@ -126,7 +126,7 @@ class Probe:
                 fit_states.append(state)
         if len(fit_claims) < self._min_answers:
             return []
-        heads = self._fitted(fit_claims, fit_states, self.target(fit_claims))
+        heads = self._fit_heads(fit_claims, fit_states, self.target(fit_claims))
         if self._labels:
             heads = self._fitted_on_labels(heads, context)
         atomic.write_text(self._file, json.dumps([head.tolist() for head in heads]))
@@ -146,7 +146,7 @@ class Probe:
                 fit_claims.append(claim)
                 fit_states.append(state)
                 labels.append(is_right)
-        return self._fitted(fit_claims, fit_states, np.array(labels, float), heads)
+        return self._fit_heads(fit_claims, fit_states, np.array(labels, float), heads)
 
     def _stored(self) -> "list[Head]":
         """Return the run's own heads.
@@ -168,7 +168,7 @@ class Probe:
             raise damaged(self._file, f"the detector {self.name}")
         return heads
 
-    def _fitted(
+    def _fit_heads(
         self,
         claims: Sequence[Claim],
         states: "Sequence[Floats]",

@@ -39,12 +39,12 @@ class Rauq(ReadingDetector):
     def __init__(self, *, alpha: Annotated[float, Ge(0), Le(1)] = 0.2) -> None:
         self._alpha = alpha
 
-    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
+    def continuations(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return the answer as the model said it."""
         prompt = context.prompt("answer", question=claim.question.text)
         return [Continuation(prompt, most_likely(claim, tokens=True).tokens, is_open(prompt))]
 
-    def read(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
+    def readings(self, texts: Sequence[Continuation], backend: Backend) -> Sequence[Any]:
         """Return how much each text's tokens attend to the one before, (layers, heads, tokens)."""
         return backend.attentions(texts)
 

@@ -34,7 +34,7 @@ class ByLikelihood(ReadingDetector):
 
     name: ClassVar[str] = NAME
 
-    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
+    def continuations(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return the question after the answer, and after none."""
         answer_meaning(claim)
         prompts = [

@@ -80,7 +80,7 @@ class SelfCheckPrompt(ReadingDetector):
 
     name = "selfcheck_prompt"
 
-    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
+    def continuations(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return both choices for each sentence and each sample."""
         prompts = []
         for sentence in _answer_sentences(claim):

@@ -46,7 +46,7 @@ class Verbalized(ReadingDetector):
 
     name = "verbalized"
 
-    def texts(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
+    def continuations(self, claim: Claim, context: VerifyContext) -> list[Continuation]:
         """Return each expression after the claim, then each after a prompt without one."""
         answer_meaning(claim)
         prompts = [

@@ -113,6 +113,7 @@ class OwnDemonstrations:
         pairs = self._pairs_of_run
         if pairs is None:
             pairs = _pairs(context.history, self._only, self._min_confidence)
+            # early rounds have few beliefs; the fixed examples of the prompt serve until then
             if len(pairs) < self._count:
                 return [context.prompt("answer", question=question) for question in questions]
         if self._choose == "random":
@@ -120,7 +121,7 @@ class OwnDemonstrations:
         else:
             chosen = self._most_similar(questions, pairs, context)
         return [
-            self._prompt(question, examples, context)
+            self._few_shot_prompt(question, examples, context)
             for question, examples in zip(questions, chosen, strict=True)
         ]
 
@@ -145,9 +146,11 @@ class OwnDemonstrations:
 
     def _draw(self, questions: Sequence[str], pairs: Sequence[Pair]) -> list[list[Pair]]:
         """Return the first pairs of one random order for each question, less its own answer."""
+        # one order for all questions: prompts with a common beginning are read once
         order = random.Random(self._seed).sample(pairs, len(pairs))
         chosen = []
         for question in questions:
+            # the next pair of the order takes the place of one that gives the answer away
             allowed = [pair for pair in order if not _gives_away(pair, question)]
             chosen.append(allowed[: self._count])
         return chosen
@@ -177,11 +180,14 @@ class OwnDemonstrations:
             for i, pair in enumerate(pool.pairs)
             if pool.clusters[i] != NO_CLUSTER and not _gives_away(pair, question)
         ]
+        # the sort is stable, so pairs that are as similar keep the order in which they were asked
         order = sorted(allowed, key=lambda i: -similarities[i])
         best_of: dict[int, int] = {}
         for i in order:
+            # the first pair of a cluster in this order is its most similar one
             best_of.setdefault(pool.clusters[i], i)
         heads = list(best_of.values()) if self._choose == "cluster" else []
+        # fills up where a cluster has no allowed pair, or k-means gave fewer clusters than `count`
         rest = [i for i in order if i not in heads]
         chosen = [*heads, *rest][: self._count]
         return [pool.pairs[i] for i in sorted(chosen, key=lambda i: similarities[i])]
@@ -191,16 +197,20 @@ class OwnDemonstrations:
 
         They are computed once for the same pairs and the same adapter, which changes the vectors.
         """
+        # detectors ask for the prompt of one question at a time; the pool costs a reading a pair
         key = (pairs, context.history.adapter)
         if self._pool is None or self._pool_key != key:
             texts = [pair.text for pair in pairs]
             vectors = embedding.embed(texts, context.backend, self._embed, self._model)
+            # `nearest` ranks all pairs alike: one cluster tells only which of them have a vector
             count = self._count if self._choose == "cluster" else 1
             self._pool = Pool(pairs, vectors, clusters(vectors, count, self._seed))
             self._pool_key = key
         return self._pool
 
-    def _prompt(self, question: str, examples: Sequence[Pair], context: VerifyContext) -> Prompt:
+    def _few_shot_prompt(
+        self, question: str, examples: Sequence[Pair], context: VerifyContext
+    ) -> Prompt:
         if not examples:  # the only pair of the run answers this question
             return context.prompt("answer", question=question)
         if self._explain:
@@ -240,6 +250,7 @@ def clusters(vectors: "NDArray[np.float32]", count: int, seed: int) -> tuple[int
     # k-means warns where there are fewer distinct points than clusters
     count = min(count, len(np.unique(vectors[embedded], axis=0)))
     if count:
+        # scikit-learn takes a seed of 32 bits, and a recipe may have a larger or a negative one
         kmeans = KMeans(count, n_init=KMEANS_STARTS, random_state=seed % 2**32)
         # threads add up in any order, and a resumed run must choose the same
         with threadpool_limits(1):
@@ -268,6 +279,7 @@ def _pairs(history: History, only: Only, min_confidence: float) -> tuple[Pair, .
         entries = list(last.values())
     pairs = []
     for entry in entries:
+        # an answer that no detector judged has no confidence, and counts as the least sure
         if (entry.confidence or 0.0) >= min_confidence and not declines(entry.answer):
             pairs.append(Pair(entry.question.text, entry.answer, entry.question.explanation))
     return tuple(pairs)
@@ -277,6 +289,7 @@ def _gives_away(pair: Pair, question: str) -> bool:
     """Return whether the pair answers this very question."""
     if normalise(pair.question) == normalise(question):
         return True
+    # words of the question alone, so that a rewording that keeps them is caught without the model
     words = gist(question)
     return bool(words) and gist(pair.question) == words
 

@@ -148,7 +148,7 @@ def _model_row(model: ModelFile, place: str, hashed: bool, license: str = "") ->
         architecture=first.architecture,
         parameters=sum(header.parameters for header in headers),
         kind=_kind(first),
-        license=license or first.text("general.license"),
+        license=license or first.string("general.license"),
         sha256=digest,
         unused=model.unused,
     )
@@ -165,7 +165,7 @@ def _cheap_sha256(path: Path) -> str | None:
 
 def _kind(header: Header) -> str:
     if not header.language_model:
-        return f"no model by itself ({header.text('general.type') or 'no architecture'})"
+        return f"no model by itself ({header.string('general.type') or 'no architecture'})"
     return "chat" if header.chat else "base"
 
 

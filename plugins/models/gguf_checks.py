@@ -31,7 +31,7 @@ def check_model_file(path: Path) -> None:
 
 def _refuse_partial_model(path: Path, header: Header) -> None:
     """Raise ModelError for a file that goes with a model, but is not one."""
-    kind = header.text("general.type")
+    kind = header.string("general.type")
     if kind == "adapter":
         raise ModelError(
             f"{path} is an adapter (LoRA), which is no model by itself; name its model, or merge "

@@ -56,19 +56,19 @@ class Header:
     values: Mapping[str, Value]
     parameters: int
 
-    def text(self, key: str) -> str:
+    def string(self, key: str) -> str:
         """Return a value, or an empty string if there is none."""
         return str(self.values.get(key, ""))
 
     @property
     def architecture(self) -> str:
         """Return llama.cpp's name of this kind of model."""
-        return self.text("general.architecture")
+        return self.string("general.architecture")
 
     @property
     def chat(self) -> bool:
         """Return whether there is a chat template."""
-        return bool(self.text("tokenizer.chat_template"))
+        return bool(self.string("tokenizer.chat_template"))
 
     @property
     def files(self) -> int:
@@ -82,7 +82,10 @@ class Header:
 
         Adapters, and the parts of a model that see or hear, are GGUF files too.
         """
-        return self.text("general.type") in ("", "model") and self.architecture not in ("", "clip")
+        return self.string("general.type") in ("", "model") and self.architecture not in (
+            "",
+            "clip",
+        )
 
 
 def files_of(path: Path) -> list[Path]:

@@ -73,11 +73,11 @@ class ModelStore:
         """
         raise NotImplementedError
 
-    def look(self, folder: Path) -> Iterator[ModelFile]:
+    def models_in(self, folder: Path) -> Iterator[ModelFile]:
         """Yield the models in one of the folders."""
         raise NotImplementedError
 
-    def matching(self, rest: str, names: Sequence[str]) -> list[str]:
+    def matching_names(self, rest: str, names: Sequence[str]) -> list[str]:
         """Return which of the store's names `rest` may mean."""
         return [name for name in names if name == rest]
 
@@ -93,7 +93,7 @@ class ModelStore:
         by_name: dict[str, ModelFile] = {}
         for folder in self.folders():
             if is_readable(folder):
-                for model in self.look(folder):
+                for model in self.models_in(folder):
                     by_name.setdefault(model.name.removeprefix(f"{self.prefix}:"), model)
         return by_name
 
@@ -103,7 +103,7 @@ class ModelStore:
         Raises ModelError.
         """
         models = self.models()
-        names = self.matching(rest, list(models))
+        names = self.matching_names(rest, list(models))
         if not names:
             return self.fetch(rest, self._lacks(rest, models), now=fetch)
         if len(names) > 1:
@@ -143,7 +143,7 @@ class Hub(ModelStore):
         cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         return [cache / "huggingface" / "hub"]
 
-    def look(self, folder: Path) -> Iterator[ModelFile]:
+    def models_in(self, folder: Path) -> Iterator[ModelFile]:
         """Yield `hf:owner/repo/file.gguf` for each file of each snapshot, the branch main first."""
         for home in sorted(folder.glob("models--*")):
             repository = home.name.removeprefix("models--").replace("--", "/")
@@ -247,7 +247,7 @@ class Ollama(ModelStore):
             return [Path(folder).expanduser()]
         return [Path("~/.ollama/models").expanduser(), Path("/usr/share/ollama/.ollama/models")]
 
-    def look(self, folder: Path) -> Iterator[ModelFile]:
+    def models_in(self, folder: Path) -> Iterator[ModelFile]:
         """Yield `ollama:name:tag` for each manifest."""
         for manifests in sorted(folder.glob("manifest*")):
             for file in sorted(_files(manifests)):
@@ -255,9 +255,9 @@ class Ollama(ModelStore):
                 if len(address) == 4 and not file.name.startswith("."):
                     yield self._entry(folder, file, address)
 
-    def matching(self, rest: str, names: Sequence[str]) -> list[str]:
+    def matching_names(self, rest: str, names: Sequence[str]) -> list[str]:
         """Return the name; without a tag it is the latest."""
-        return super().matching(rest if ":" in rest else f"{rest}:latest", names)
+        return super().matching_names(rest if ":" in rest else f"{rest}:latest", names)
 
     def fetch(self, rest: str, lacks: str, *, now: bool) -> Path | None:
         """Leave fetching to Ollama."""
@@ -362,7 +362,7 @@ class Studio(ModelStore):
         folder = Path(name).expanduser()
         return folder if folder.is_absolute() else settings.parent / folder
 
-    def look(self, folder: Path) -> Iterator[ModelFile]:
+    def models_in(self, folder: Path) -> Iterator[ModelFile]:
         """Yield `lmstudio:publisher/model/file.gguf` for each file."""
         for file in ggufs(folder):
             yield ModelFile(f"{self.prefix}:{file.relative_to(folder).as_posix()}", file)
@@ -374,12 +374,12 @@ class Studio(ModelStore):
             by_file.setdefault(file_identity(model.path), (name, model))
         return dict(by_file.values())
 
-    def matching(self, rest: str, names: Sequence[str]) -> list[str]:
+    def matching_names(self, rest: str, names: Sequence[str]) -> list[str]:
         """Return the name itself, or the names that `rest` is a part of.
 
         The part of a model that sees lies beside it, and counts only where nothing else matches.
         """
-        exact = super().matching(rest, names)
+        exact = super().matching_names(rest, names)
         if exact:
             return exact
         near = [name for name in names if rest and rest.lower() in name.lower()]

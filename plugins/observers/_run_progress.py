@@ -130,7 +130,7 @@ class RunProgress:
         """Return the step at work."""
         return self.steps[-1] if self.steps and self.steps[-1].ended is None else None
 
-    def take(self, event: Event) -> None:
+    def count(self, event: Event) -> None:
         """Count one event."""
         match event:
             case CompletionDone():

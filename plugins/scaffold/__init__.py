@@ -76,9 +76,9 @@ def recipe(path: Path, model: str | None, purpose: str | None, questions: Path |
       selfloop new recipe
       selfloop new recipe mine.yaml --model smollm2-135m-instruct --for knowledge
     """
-    from .recipe import write
+    from .recipe import write_recipe
 
-    write(path, model, purpose, questions)
+    write_recipe(path, model, purpose, questions)
 
 
 @new.command("plugin", short_help="An installable package with a plugin, its tests and a recipe.")
@@ -107,9 +107,9 @@ def plugin(name: str, kind: str, out: Path | None) -> None:
       selfloop new plugin brief --kind detector
       selfloop new plugin stars --kind source --out work/stars
     """
-    from .plugin import write
+    from .plugin import write_package
 
-    write(name, kind, out)
+    write_package(name, kind, out)
 
 
 @click.command("recipes")

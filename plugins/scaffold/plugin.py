@@ -19,7 +19,7 @@ MAX_NAME = 60  # characters of a wrong name that a message shows
 HOOKS = manager.HOOKS | {"command": manager.COMMANDS_HOOK}
 
 
-def write(name: str, kind: str, out: Path | None) -> None:
+def write_package(name: str, kind: str, out: Path | None) -> None:
     """Write the package and print the next commands.
 
     Raises SelfloopError for a name that is no Python identifier, or is taken.

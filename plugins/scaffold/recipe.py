@@ -47,7 +47,9 @@ class Choice:
     terms: str = ""
 
 
-def write(path: Path, model: str | None, purpose: str | None, questions: Path | None) -> None:
+def write_recipe(
+    path: Path, model: str | None, purpose: str | None, questions: Path | None
+) -> None:
     """Write the recipe, and an example question file if there is none; print the next commands.
 
     Questions that no argument answers are asked. Raises SelfloopError for a model that cannot be
@@ -125,19 +127,19 @@ def _ask_model(home: Path) -> Choice:
         "transformers,"
     )
     click.echo(f"or {SCRIPTED}: no model, a dry run.")
-    return _prompt(lambda: click.prompt("model", default=DEFAULT, value_proc=parse))
+    return _ask_person(lambda: click.prompt("model", default=DEFAULT, value_proc=parse))
 
 
 def _ask_purpose() -> str:
     click.echo("\nWhat is it for?")
     for name, description in PURPOSES.items():
         click.echo(f"  {name:10} {description}")
-    return _prompt(
+    return _ask_person(
         lambda: click.prompt("for", default="knowledge", type=click.Choice(list(PURPOSES)))
     )
 
 
-def _prompt(ask: Callable[[], T]) -> T:
+def _ask_person(ask: Callable[[], T]) -> T:
     """Return the answer of a person. Raises StoppedError if there is none, or Ctrl-C is pressed."""
     try:
         return ask()

@@ -66,7 +66,7 @@ class Frontier:
         count = max(1, round(context.n * self._oversample / TEXTS_PER_PROMPT))
         kinds = rng.choices(list(pools), [self._shares[kind] for kind in pools], k=count)
         groups = [_drawn_group(pools[kind], self._group_size, rng) for kind in kinds]
-        prompts = [_prompt(context, group) for group in groups]
+        prompts = [_group_prompt(context, group) for group in groups]
         written = generate_texts(context, prompts, self._sampling, n=TEXTS_PER_PROMPT)
         asked = {*context.history.questions, *context.history.dropped}
         questions: dict[str, Question] = {}
@@ -150,7 +150,7 @@ def _distance(seed: Outcome, other: Outcome) -> float:
     return distance + (_OTHER_TOPIC_DISTANCE if has_other_topic else 0.0)
 
 
-def _prompt(context: AskContext, group: Sequence[Outcome]) -> Prompt:
+def _group_prompt(context: AskContext, group: Sequence[Outcome]) -> Prompt:
     """Return the prompt that shows a group's topics and questions, and the topic of the last."""
     topics = [one_line(outcome.question.topic) or "general knowledge" for outcome in group]
     texts = [one_line(outcome.question.text) for outcome in group]

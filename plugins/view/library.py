@@ -77,9 +77,9 @@ class Library:
 
     def listed(self) -> list[Listed]:
         """Return all runs, the one that changed last first; one that cannot be read says so."""
-        return sorted(map(self._listed, self.names()), key=lambda run: -run.changed)
+        return sorted(map(self._summary, self.names()), key=lambda run: -run.changed)
 
-    def _listed(self, name: str) -> Listed:
+    def _summary(self, name: str) -> Listed:
         try:
             with closing(Store(self._root / name, write=False)) as store:
                 summary = store.summary()

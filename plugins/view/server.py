@@ -115,7 +115,7 @@ def application(library: Library) -> "Starlette":
 
         return handle
 
-    def run(name: str) -> "Response":
+    def run_page(name: str) -> "Response":
         return HTMLResponse(library.page(name), headers=HEADERS)
 
     def now(name: str) -> "Response":
@@ -145,7 +145,7 @@ def application(library: Library) -> "Starlette":
     return Starlette(
         routes=[
             Route("/", runs),
-            Route("/run/{name}", for_run(run)),
+            Route("/run/{name}", for_run(run_page)),
             Route("/run/{name}/now", for_run(now)),
         ],
         # a page elsewhere that has its own name point here must not read the runs

@@ -45,10 +45,10 @@ class Bytes:
             pieces, CONTROLS, chat.control_pattern(CONTROLS), lambda text: list(text.encode())
         )
 
-    def piece(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         return bytes([token]) if token < 256 else b""
 
-    def ends(self, token: int) -> bool:
+    def is_end(self, token: int) -> bool:
         return token == END
 
 

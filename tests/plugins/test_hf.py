@@ -158,10 +158,10 @@ class Letters:
 
     name, vocab_size, bos, eos, template = "letters", 200, "", "", ""
 
-    def piece(self, token):
+    def token_bytes(self, token):
         return b"%d " % token
 
-    def ends(self, token):
+    def is_end(self, token):
         return token == 2
 
 
@@ -293,8 +293,10 @@ def test_it_says_what_llama_cpp_says(backend):
 def test_every_token_has_the_bytes_that_llama_cpp_gives_it(backend):
     theirs = build_llama(model=MODEL)
     ids = range(theirs._vocabulary.vocab_size)
-    assert [i for i in ids if backend._vocabulary.piece(i) != theirs._vocabulary.piece(i)] == []
-    assert [i for i in ids if backend._vocabulary.ends(i) != theirs._vocabulary.ends(i)] == []
+    assert [
+        i for i in ids if backend._vocabulary.token_bytes(i) != theirs._vocabulary.token_bytes(i)
+    ] == []
+    assert [i for i in ids if backend._vocabulary.is_end(i) != theirs._vocabulary.is_end(i)] == []
     theirs.close()
 
 

@@ -21,7 +21,7 @@ class Cells:
         self.sequences, self.free, self.made = sequences, list(range(sequences)), count()
         self.held, self.log = {}, []
 
-    def take(self):
+    def reserve(self):
         sequence = self.free.pop()
         self.held[sequence] = {}
         self.log.append(("take", sequence))
@@ -55,7 +55,7 @@ def read(tree, leaf, most=ROOM):
     done = 0
     for node in leaf.path():
         if not node.ready and not node.read and done < most:
-            tree.begin(node)
+            tree.share_cells(node)
         while not node.ready and done < most:
             tree._cache.write(node.sequence, node.start + node.read, node.tokens[node.read])
             node.read += 1

@@ -243,13 +243,13 @@ def test_completions_are_only_counted() -> None:
 
 def test_progress_learns_how_many_completions_a_step_takes() -> None:
     tally = RunProgress(3)
-    tally.take(StepStarted(1, "answer", 10))
+    tally.count(StepStarted(1, "answer", 10))
     for _ in range(50):
-        tally.take(CompletionDone("answer", 8, False))
+        tally.count(CompletionDone("answer", 8, False))
     assert tally.steps[0].share is None  # more completions than questions: nobody can tell
-    tally.take(StepStarted(2, "answer", 10))
+    tally.count(StepStarted(2, "answer", 10))
     for _ in range(20):
-        tally.take(CompletionDone("answer", 8, False))
+        tally.count(CompletionDone("answer", 8, False))
     assert tally.steps[0].share == pytest.approx(0.4)
 
 

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from selfloop_plugins._shared.pairs import halves, matched, texts
+from selfloop_plugins._shared.pairs import halves, matched, question_texts
 from selfloop_plugins._shared.style import balanced, style_auroc, transfer_auroc, transfer_gap
 
 from selfloop import Attempt, Outcome, Question
@@ -99,12 +99,12 @@ def told(known: str, unknown: str, count: int, start: int = 0) -> list[tuple[Out
 
 
 def test_style_tells_where_it_does_and_not_where_it_does_not() -> None:
-    assert style_auroc(*texts(told("Who ruled", "When was the fall", 20))) > 0.95
+    assert style_auroc(*question_texts(told("Who ruled", "When was the fall", 20))) > 0.95
     same = [
         (tried(f"Who ruled {a}?"), tried(f"Who ruled {b}?", "declined"))
         for a, b in zip(NAMES[::2], NAMES[1::2], strict=True)
     ]
-    assert style_auroc(*texts(same)) == pytest.approx(0.5, abs=0.1)
+    assert style_auroc(*question_texts(same)) == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_two_of_a_pair_stay_together() -> None:
@@ -113,7 +113,9 @@ def test_the_two_of_a_pair_stay_together() -> None:
         (tried(f"Who ruled {n} {n}x {n}y of A{n}?"), tried(f"Who ruled {n} {n}x {n}y of B{n}?"))
         for n in NAMES
     ]
-    together, apart = (style_auroc(*texts(pairs), paired=paired) for paired in (True, False))
+    together, apart = (
+        style_auroc(*question_texts(pairs), paired=paired) for paired in (True, False)
+    )
     assert together == pytest.approx(0.5, abs=0.1) and apart < 0.3
 
 
@@ -159,12 +161,12 @@ def test_halves_and_transfer() -> None:
     pairs = told("Who ruled", "When was the fall", 21)
     one, other = halves(pairs)
     assert len(one) == 11 and len(other) == 10 and {*one, *other} == {*pairs}
-    assert transfer_auroc(texts(one), texts(other)) == 1.0
+    assert transfer_auroc(question_texts(one), question_texts(other)) == 1.0
 
 
 def test_a_gap_is_large_where_words_tell_and_small_where_they_hardly_lean() -> None:
     told_apart, other = halves(told("Who ruled", "When was the fall", 40))
-    assert transfer_gap(texts(told_apart), texts(other)) > 0.8
+    assert transfer_gap(question_texts(told_apart), question_texts(other)) > 0.8
     mixed = (
         [f"Who ruled {name}?" for name in NAMES[:22]],
         [f"When was the fall of {name}?" for name in NAMES[:18]],
@@ -173,5 +175,5 @@ def test_a_gap_is_large_where_words_tell_and_small_where_they_hardly_lean() -> N
         [*mixed[0], *mixed[1]],
         [*mixed[0][:18], *mixed[1], *(f"{text} Now?" for text in mixed[1][:4])],
     )
-    assert transfer_auroc(leaning, texts(other)) > 0.9
-    assert 0 < transfer_gap(leaning, texts(other)) < 0.4
+    assert transfer_auroc(leaning, question_texts(other)) > 0.9
+    assert 0 < transfer_gap(leaning, question_texts(other)) < 0.4

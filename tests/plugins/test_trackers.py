@@ -94,7 +94,9 @@ def attempt(decision: Decision, confidence: float | None) -> Attempt:
 
 def figures(meter: RunMetrics, *events: Event) -> dict[str, tuple[int, float]]:
     return {
-        figure.name: (figure.step, figure.value) for event in events for figure in meter.read(event)
+        figure.name: (figure.step, figure.value)
+        for event in events
+        for figure in meter.figures_of(event)
     }
 
 
@@ -218,12 +220,12 @@ def test_a_tracker_begins_once_and_ends_once(write: Any) -> None:
     for event in (started, RoundEnded(Round(3, (), adapter)), RunEnded("", "stopped")):
         tracker.on_event(event)
     tracker.close()
-    assert [name for name, *_ in sink.told] == ["begin", "write", "note", "end"]
+    assert [name for name, *_ in sink.told] == ["open_run", "log_figures", "log_text", "close_run"]
     assert sink.told[0][1] == folder.name
-    assert sink.told[2:] == [("note", "adapter", "abc", 3), ("end", "stopped")]
+    assert sink.told[2:] == [("log_text", "adapter", "abc", 3), ("close_run", "stopped")]
 
 
-@pytest.mark.parametrize("wrong", ["begin", "write", "note", "end"])
+@pytest.mark.parametrize("wrong", ["open_run", "log_figures", "log_text", "close_run"])
 def test_a_server_that_is_gone_is_said_once_and_ends_no_run(
     wrong: str, run: Any, selfloop: Selfloop, monkeypatch
 ) -> None:
@@ -471,7 +473,7 @@ def test_trackio_writes(run: Any, monkeypatch: pytest.MonkeyPatch, work: Path) -
 
 
 def test_a_loss_that_is_no_number_is_written_too(tmp_path: Path) -> None:
-    (figure,) = RunMetrics(tmp_path).read(TrainingStep(1, 1, 2, float("nan")))
+    (figure,) = RunMetrics(tmp_path).figures_of(TrainingStep(1, 1, 2, float("nan")))
     assert figure[::2] == Figure("tune/round-001/loss", 0.0, 1)[::2] and math.isnan(figure.value)
 
 

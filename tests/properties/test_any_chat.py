@@ -136,7 +136,7 @@ def test_a_real_vocabulary_reads_no_control_token_in_any_content() -> None:
 
     def special(messages: Sequence[Message]) -> list[int]:
         found = model.tokens(pieces(model, Request(tuple(messages))))
-        return [token for token in found if not model.piece(token)]
+        return [token for token in found if not model.token_bytes(token)]
 
     @settings(max_examples=100)
     @given(

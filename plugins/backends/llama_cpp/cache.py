@@ -63,8 +63,8 @@ def _round_up(rows: int) -> int:
 class Cache:
     """The cells of a context, which it owns, filled from below without holes.
 
-    Sequences are numbers that `take` gives out. `top` is the number of cells in use. With `hidden`
-    set, outputs have hidden states too, and all rows cost as much as wanted ones.
+    Sequences are numbers that `reserve` gives out. `top` is the number of cells in use. With
+    `hidden` set, outputs have hidden states too, and all rows cost as much as wanted ones.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Cache:
         self.clear()
         self._free = list(range(self.sequences - 1, -1, -1))
 
-    def take(self) -> int:
+    def reserve(self) -> int:
         """Return an empty sequence; `drop` gives it back."""
         return self._free.pop()
 

@@ -222,7 +222,7 @@ class Model:
             raise RequestError(f"llama.cpp cannot tokenise a text of {len(data)} bytes")
         return list(buffer[:count])
 
-    def piece(self, token: int) -> bytes:
+    def token_bytes(self, token: int) -> bytes:
         """Return a token's bytes, none for a special one; a character may be spread over tokens."""
         if token not in self._pieces:
             size = 64
@@ -234,7 +234,7 @@ class Model:
             self._pieces[token] = buffer.raw[:length]
         return self._pieces[token]
 
-    def ends(self, token: int) -> bool:
+    def is_end(self, token: int) -> bool:
         """Return whether a token ends the text."""
         if token not in self._ends:
             self._ends[token] = bool(lib.llama_vocab_is_eog(self.vocab, token))

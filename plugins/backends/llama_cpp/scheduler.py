@@ -71,7 +71,7 @@ class Call:
         """Return whether one more row fits, and `spare` wanted rows beside it."""
         return self.cache.fits(len(self.rows) + 1 + spare, self.wanted + wanted + spare)
 
-    def add(self, row: Token) -> None:
+    def add_row(self, row: Token) -> None:
         """Take one more row."""
         self.rows.append(row)
         self.wanted += row.wanted
@@ -186,13 +186,13 @@ class Scheduler:
         if any(node is other for other, _ in call.nodes):
             return  # another prompt of this call shares it
         if not node.read:
-            self._tree.begin(node)
+            self._tree.share_cells(node)
         count = 0
         for i in range(node.read, len(node.tokens)):
             wanted = i + 1 == len(node.tokens) and node in leaves
             if not call.fits(wanted=wanted):
                 break
-            call.add(Token(node.tokens[i], node.start + i, node.sequence, wanted))
+            call.add_row(Token(node.tokens[i], node.start + i, node.sequence, wanted))
             count += 1
         if count:
             call.nodes.append((node, count))
@@ -212,7 +212,7 @@ class Scheduler:
     def _feed(self, group: PromptGroup, task: Task, output: Output) -> bool:
         """Give a task an output; return whether it goes on."""
         try:
-            task.take(output)
+            task.receive(output)
         except RequestError as error:
             self._results.append((task.index, error))
             # The request has its one result: its other tasks go too.
@@ -248,7 +248,7 @@ class Scheduler:
             self._tree.trim(fresh=MAX_IDLE_CELLS if last else 0, limit=self._limit // 2)
 
     def _start(self, group: PromptGroup, task: Task) -> None:
-        slot = Slot(group, task, self._cache.take())
+        slot = Slot(group, task, self._cache.reserve())
         self._cache.fork(group.leaf.sequence, slot.sequence, slot.start)
         group.slots.append(slot)
         self._slots.append(slot)
@@ -293,7 +293,7 @@ class Scheduler:
         # Parents come before their children, so a node's prefix is there when it is forked.
         for node, saved in zip(nodes, saved_nodes, strict=True):
             cache.restore(node.sequence, saved, node.read)
-            self._tree.begin(node)
+            self._tree.share_cells(node)
         for slot, saved in zip(slots, saved_slots, strict=True):
             cache.restore(slot.sequence, saved, slot.read)
         for slot in self._slots:
@@ -324,7 +324,7 @@ def _add_slot(call: Call, slot: Slot) -> None:
     for token, wanted in slot.task.unread:
         if not call.fits(wanted=wanted):
             break
-        call.add(Token(token, slot.start + slot.read + count, slot.sequence, wanted))
+        call.add_row(Token(token, slot.start + slot.read + count, slot.sequence, wanted))
         count += 1
     call.slots.append((slot, count))
 

@@ -125,7 +125,7 @@ class PrefixTree:
         while self._idle_cells(fresh=True) > fresh or self._idle_cells(fresh=False) > limit:
             self._evict()
 
-    def begin(self, node: Node) -> None:
+    def share_cells(self, node: Node) -> None:
         """Let a node's sequence share the cells of its ancestors."""
         if node.parent is not None:
             self._cache.fork(node.parent.sequence, node.sequence, node.start)
@@ -173,7 +173,7 @@ class PrefixTree:
             node.parent,
             node.tokens[:length],
             node.start,
-            self._cache.take(),
+            self._cache.reserve(),
             min(length, node.read),
             [node],
         )
@@ -188,7 +188,7 @@ class PrefixTree:
 
     def _append(self, parent: Node, tokens: list[int]) -> Node:
         """Return a new node below a parent."""
-        node = Node(parent, tokens, parent.end, self._cache.take(), used=self._tick())
+        node = Node(parent, tokens, parent.end, self._cache.reserve(), used=self._tick())
         parent.children.append(node)
         self._count += 1
         return node

@@ -279,7 +279,7 @@ def measure_speed(path: Path, threads: int) -> float:
     """Return tokens/s of a batch that is full, once it runs."""
     model = Model(path)
     cache = context.open_cache(model, context.Size(MEASURE_CELLS, MAX_LOGIT_ROWS, 0), threads)
-    sequences = [cache.take() for _ in range(MAX_LOGIT_ROWS)]
+    sequences = [cache.reserve() for _ in range(MAX_LOGIT_ROWS)]
     max_calls = MEASURE_CELLS // MAX_LOGIT_ROWS
     times: list[float] = []  # seconds of each call
     try:

@@ -147,7 +147,7 @@ def command(
     elif flipped:
         rendering.print_flips(ledgers, search, as_json)
     elif export:
-        exporting.write(export, selection.rows(ledgers), form or "plain", merge)
+        exporting.write_rows(export, selection.rows(ledgers), form or "plain", merge)
     else:
         rendering.print_beliefs(selection.rows(ledgers), ledgers, merge, as_json)
     # The readable runs were shown first.

@@ -16,7 +16,7 @@ from .rendering import Plain, counted, plain_row
 MARK = "beliefs"  # by which an earlier export is recognised
 
 
-def write(file: Path, rows: Sequence[FinalAnswer], form: str, merge: bool) -> None:
+def write_rows(file: Path, rows: Sequence[FinalAnswer], form: str, merge: bool) -> None:
     """Write the rows to a file, whole or not at all, and print their number.
 
     `form` is one of `FORM_NAMES`. Raises SelfloopError where there is no row.
@@ -47,14 +47,14 @@ def _chat(row: FinalAnswer, merge: bool) -> Plain:
     return {"messages": messages}
 
 
-def _prompt(row: FinalAnswer, merge: bool) -> Plain:
+def _prompt_row(row: FinalAnswer, merge: bool) -> Plain:
     return {"prompt": row.outcome.question.text, "completion": row.answer}
 
 
 FORMS: Mapping[str, Callable[[FinalAnswer, bool], Plain]] = {
     "plain": plain_row,
     "chat": _chat,
-    "prompt": _prompt,
+    "prompt": _prompt_row,
 }
 FORM_NAMES = list(FORMS)
 

@@ -65,7 +65,7 @@ class LineRenderer(QuietRenderer):
     def on_event(self, event: Event) -> None:
         """Count the event, and print it if it is worth a line."""
         self._print_ended_step(event)
-        self._progress.take(event)
+        self._progress.count(event)
         match event:
             case RunStarted():
                 self._print_line(heading(event))

@@ -36,7 +36,7 @@ class LiveRenderer:
 
     def on_event(self, event: Event) -> None:
         """Count the event; print the lines that stay when the picture is gone."""
-        self._progress.take(event)
+        self._progress.count(event)
         match event:
             case RunStarted():
                 self._print_styled(heading(event), "bold")

@@ -33,7 +33,7 @@ class NotebookRenderer:
 
     def on_event(self, event: Event) -> None:
         """Count the event, and draw: at once for a line that stays, else a few times a second."""
-        self._progress.take(event)
+        self._progress.count(event)
         line = self._line_that_stays(event)
         if line:
             self._lines.append(line)

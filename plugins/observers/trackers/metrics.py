@@ -31,13 +31,13 @@ class RunMetrics:
     def __init__(self, folder: Path) -> None:
         self._folder, self._progress = folder, RunProgress(questions=0)
 
-    def read(self, event: Event) -> Iterator[Figure]:
+    def figures_of(self, event: Event) -> Iterator[Figure]:
         """Yield the figures of an event; most events have none."""
         step = self._progress.step
         if step and isinstance(event, StepStarted | RoundEnded):
             self._progress.end_step()
             yield from _step_figures(step, self._progress.round)
-        self._progress.take(event)
+        self._progress.count(event)
         if isinstance(event, TrainingStep):
             yield Figure(f"tune/round-{event.round:03d}/loss", event.loss, event.done)
         elif isinstance(event, RoundEnded):

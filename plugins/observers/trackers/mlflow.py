@@ -33,7 +33,7 @@ class MLflow:
         self._uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or by_default
         self._client: Any = None
 
-    def begin(self, name: str, settings: Settings) -> None:
+    def open_run(self, name: str, settings: Settings) -> None:
         """Begin a run, or go on with the one that this run began."""
         if self._uri.startswith("file:"):
             # mlflow-skinny has no other store
@@ -63,17 +63,17 @@ class MLflow:
         run_id: str = self._client.create_run(experiment_id, run_name=name).info.run_id
         return run_id
 
-    def write(self, figures: Sequence[Figure]) -> None:
+    def log_figures(self, figures: Sequence[Figure]) -> None:
         """Write metrics, in one request."""
         make_metric, now_ms = import_module("mlflow.entities").Metric, int(time.time() * 1000)
         metrics = [make_metric(name, value, now_ms, step) for name, value, step in figures]
         self._client.log_batch(self._run, metrics=metrics)
 
-    def note(self, name: str, text: str, step: int) -> None:
+    def log_text(self, name: str, text: str, step: int) -> None:
         """Set a tag."""
         self._client.set_tag(self._run, f"{name}.round-{step:03d}", text)
 
-    def end(self, outcome: str) -> None:
+    def close_run(self, outcome: str) -> None:
         """Say how the run ended."""
         self._client.set_terminated(self._run, status=STATUS[outcome])
 

@@ -22,7 +22,7 @@ class TensorBoard:
         self._folder, self._path = folder, path
         self._writer: Any = None
 
-    def begin(self, name: str, settings: Settings) -> None:
+    def open_run(self, name: str, settings: Settings) -> None:
         """Open an event file, with the settings as a text: it has no other place for them."""
         place = self._path / name if self._path else RunFolder(self._folder).tensorboard
         # A file's name tells its second only. Without a suffix, a run that is resumed within the
@@ -37,16 +37,16 @@ class TensorBoard:
         ]
         self._writer.add_text("recipe", "\n".join(lines))
 
-    def write(self, figures: Sequence[Figure]) -> None:
+    def log_figures(self, figures: Sequence[Figure]) -> None:
         """Write scalars."""
         for figure in figures:
             self._writer.add_scalar(*figure)
 
-    def note(self, name: str, text: str, step: int) -> None:
+    def log_text(self, name: str, text: str, step: int) -> None:
         """Write a text."""
         self._writer.add_text(name, text, step)
 
-    def end(self, outcome: str) -> None:
+    def close_run(self, outcome: str) -> None:
         """Close the file."""
         self._writer.close()
 

@@ -26,19 +26,19 @@ _log = logging.getLogger("selfloop.trackers")
 class Sink(Protocol):
     """One tracker. Anything it raises ends it, and not the run."""
 
-    def begin(self, name: str, settings: Settings) -> None:
+    def open_run(self, name: str, settings: Settings) -> None:
         """Open the tracker's run; `name` tells this run from others."""
         ...
 
-    def write(self, figures: Sequence[Figure]) -> None:
+    def log_figures(self, figures: Sequence[Figure]) -> None:
         """Write numbers."""
         ...
 
-    def note(self, name: str, text: str, step: int) -> None:
+    def log_text(self, name: str, text: str, step: int) -> None:
         """Write a text that belongs to a round."""
         ...
 
-    def end(self, outcome: str) -> None:
+    def close_run(self, outcome: str) -> None:
         """Close; `outcome` is done, stopped or failed."""
         ...
 
@@ -52,13 +52,13 @@ class Tracker:
     def on_event(self, event: Event) -> None:
         """Write the event's figures."""
         if isinstance(event, RunStarted):
-            self._sink.begin(Path(event.folder).resolve().name, run_settings(event))
+            self._sink.open_run(Path(event.folder).resolve().name, run_settings(event))
             self._open = True
-        figures = list(self._metrics.read(event))
+        figures = list(self._metrics.figures_of(event))
         if figures:
-            self._sink.write(figures)
+            self._sink.log_figures(figures)
         if isinstance(event, RoundEnded) and (adapter := event.round.adapter):
-            self._sink.note("adapter", adapter.sha256, event.round.number)
+            self._sink.log_text("adapter", adapter.sha256, event.round.number)
         if isinstance(event, RunEnded):
             self._end(event.outcome)
 
@@ -69,7 +69,7 @@ class Tracker:
     def _end(self, outcome: str) -> None:
         if self._open:
             self._open = False
-            self._sink.end(outcome)
+            self._sink.close_run(outcome)
 
 
 def run_settings(event: RunStarted) -> Settings:

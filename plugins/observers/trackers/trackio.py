@@ -29,7 +29,7 @@ class Trackio:
         self._folder, self._project, self._space = folder, project, space
         self._run: Any = None
 
-    def begin(self, name: str, settings: Settings) -> None:
+    def open_run(self, name: str, settings: Settings) -> None:
         """Begin a run, or go on with the one that this run began."""
         # The project may hold runs of other folders with the same name.
         run_name, _ = tracker_id(
@@ -47,16 +47,16 @@ class Trackio:
                 **ONLY_FIGURES,
             )
 
-    def write(self, figures: Sequence[Figure]) -> None:
+    def log_figures(self, figures: Sequence[Figure]) -> None:
         """Write metrics, those of one step together."""
         for step, same_step in groupby(figures, lambda figure: figure.step):
             self._run.log({figure.name: figure.value for figure in same_step}, step=step)
 
-    def note(self, name: str, text: str, step: int) -> None:
+    def log_text(self, name: str, text: str, step: int) -> None:
         """Write a text."""
         self._run.log({name: text}, step=step)
 
-    def end(self, outcome: str) -> None:
+    def close_run(self, outcome: str) -> None:
         """Wait until all is written."""
         with redirect_stdout(io.StringIO()):
             import_module("trackio").finish()

@@ -36,7 +36,7 @@ class Wandb:
         self._folder, self._project, self._entity, self._online = folder, project, entity, online
         self._run: Any = None
 
-    def begin(self, name: str, settings: Settings) -> None:
+    def open_run(self, name: str, settings: Settings) -> None:
         """Begin a run, or go on with the one that this run began."""
         wandb = import_module("wandb")
         run_id, _ = tracker_id(
@@ -56,17 +56,17 @@ class Wandb:
         )
         self._run.define_metric("*", step_metric="step")
 
-    def write(self, figures: Sequence[Figure]) -> None:
+    def log_figures(self, figures: Sequence[Figure]) -> None:
         """Write metrics, those of one step together."""
         for step, same_step in groupby(figures, lambda figure: figure.step):
             row: dict[str, float] = {figure.name: figure.value for figure in same_step}
             self._run.log(row | {"step": step})
 
-    def note(self, name: str, text: str, step: int) -> None:
+    def log_text(self, name: str, text: str, step: int) -> None:
         """Add to the run's configuration."""
         self._run.config.update({f"{name}.round-{step:03d}": text}, allow_val_change=True)
 
-    def end(self, outcome: str) -> None:
+    def close_run(self, outcome: str) -> None:
         """Finish, and wait until all is written or sent."""
         self._run.finish(exit_code=int(outcome != "done"))
 

@@ -211,7 +211,7 @@ def _whole_reply(vocabulary: Vocabulary, turn: Turn) -> tuple[int, ...] | None:
         return tokens if len(tokens) > MIN_REPLY_TOKENS else None
     written = b""
     for count, token in enumerate(tokens, start=1):
-        written += vocabulary.piece(token)
+        written += vocabulary.token_bytes(token)
         text = written.decode("utf-8", "ignore")
         is_whole = "\n" in text or SENTENCE_END.search(text)
         if count > MIN_REPLY_TOKENS and is_whole:
@@ -231,7 +231,7 @@ def end_of_turn(vocabulary: Vocabulary, messages: Sequence[Message]) -> int:
     contents = [i for i, piece in enumerate(rendered) if not piece.trusted]
     after_reply = rendered[contents[-2] + 1 : contents[-1]]
     for token in vocabulary.tokens(after_reply):
-        if vocabulary.ends(token):
+        if vocabulary.is_end(token):
             return token
     raise ValueError("the chat template ends a turn with no token that ends a text")
 

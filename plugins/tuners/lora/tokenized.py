@@ -140,7 +140,7 @@ def end_of_text(vocabulary: Vocabulary) -> tuple[int, ...]:
     if not vocabulary.eos:
         return ()
     *_, token = vocabulary.tokens([Piece(vocabulary.eos, True)])
-    return (token,) if vocabulary.ends(token) else ()
+    return (token,) if vocabulary.is_end(token) else ()
 
 
 def batches_of_like_length(
