@@ -250,7 +250,7 @@ ALLOWED = {
     "plugins/tuners/lora/checkpoint.py": ({"save_file"}, "into atomic.replacing"),
     "plugins/tuners/lora/tuner.py": ({"save_pretrained"}, "into atomic.scratch_folder"),
     "plugins/models/fetching.py": (
-        {"open wb", "ZipFile", "copyfileobj", "download"},
+        {"copyfile", "open wb", "ZipFile", "copyfileobj", "download"},
         "into atomic.replacing; a wheel is read",
     ),
 }

