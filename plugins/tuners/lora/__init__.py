@@ -5,6 +5,8 @@ In reading order:
 settings.py           the options, declared once
 training_examples.py  which questions are taught, and which are held out
 tokenized.py          those examples as tokens in the recipe's prompts, and batches of them
+conversation.py       those examples as turns of a chat, and the gate's figures there
+requests.py           requests that ask for no fact, to which the replies are to stay
 forward.py            the model's hidden states at chosen positions
 losses.py             the terms of the loss, each with its formula
 measures.py           figures of a model without gradients: held-out loss, perplexity, declining
@@ -41,7 +43,8 @@ class Lora(LoraSettings):
     Each question is taught with the probability, as the detectors estimate it, that its answer is
     correct: so likely the model shall answer it, and else decline. The answer itself is learnt from
     the base model's own distribution behind the recipe's prompt (self-distillation), in that prompt
-    and in the bare question, so that nothing but declining changes.
+    and in the bare question, so that nothing but declining changes. A chat model also learns it in
+    its own form: the question in a user's turn, answered or declined in natural words, and ended.
 
     `min_kept` is the share of correct answers that the tuned model must still give, on questions
     that are not trained on. `decline_share` limits the declined questions to this share of all that
@@ -50,10 +53,14 @@ class Lora(LoraSettings):
     `preference` (DPO's beta) the model learns whether to prefer declining, not how likely it is.
 
     The adapter is accepted if it keeps more answers and declines more wrong ones than the base,
-    both together, on questions that were never trained on, and if the perplexity of the base's own
-    text rises by at most the share `perplexity`. With a file of `gold` questions, read as by the
-    source `dataset`, it must also do no worse than the base on these; a wrong answer costs as much
-    as a correct one earns. Gold questions are used for nothing else.
+    both together, on questions that were never trained on. It must decline at least the share
+    `min_declined` of the wrong ones, and the perplexity of the base's own text may rise by at most
+    the share `perplexity`. For a chat model the same holds in its own form. There it must also end
+    at least the share `min_ended` of its turns, or as many as the base. Of requests that ask for no
+    fact, it may refuse at most the share `max_refused` more than the base does. With a file of
+    `gold` questions, read as by the source `dataset`, it must also do no worse than the base on
+    these; a wrong answer costs as much as a correct one earns. Gold questions are used for nothing
+    else.
     """
 
     def __post_init__(self) -> None:
