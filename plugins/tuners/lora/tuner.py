@@ -58,6 +58,7 @@ OPENINGS = (
 )  # fmt: skip
 NEUTRAL_TEXTS = 160
 NEUTRAL_TOKENS = 64  # at most, of each
+GATE_QUESTIONS = 40  # at most, that the gate asks in the chat form: each reply is generated
 GATE_TEXTS = 16  # neutral texts that are for the gate alone, and never trained on
 MIN_NEUTRAL_TOKENS = 8  # a text that ended sooner says too little
 MAX_SEED = 2**31
@@ -93,11 +94,13 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     turns: list[Turn] = []  # of the gate
     exchanges: list[Exchange] = []
     if _is_chat(prompts[0]("Who?")):
-        with progress.task("asking the base in its chat form"):
-            examples += turn_examples(vocabulary, write_turns(backend, taught))
-            bias_examples += turn_examples(vocabulary, write_turns(backend, held_out[1::2]))
-            turns = write_turns(backend, held_out[::2])
-            exchanges = trained_exchanges(vocabulary, backend)
+        if context.history.adapter is not None:
+            context.backend.load_adapter(None)  # the teacher is the base
+        # by the run's own engine: it is quicker, and a resumed run finds the replies stored
+        examples += turn_examples(vocabulary, write_turns(context.backend, taught))
+        bias_examples += turn_examples(vocabulary, write_turns(context.backend, held_out[1::2]))
+        turns = write_turns(context.backend, held_out[::2][:GATE_QUESTIONS])
+        exchanges = trained_exchanges(vocabulary, context.backend)
     seed = context.seed % MAX_SEED
     _refuse_too_large(backend, examples, settings, seed)
 
