@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from selfloop.cli import main
+from selfloop.cli import extras, main
 
 # xdist sets the width of its workers' terminal; without one, selfloop prints as wide as it likes.
 os.environ.pop("COLUMNS", None)
@@ -52,6 +52,20 @@ class Said:
     @property
     def text(self) -> str:
         return self.out + self.err
+
+
+@cache
+def _lacks(extra: str) -> bool:
+    return bool(extras.missing(extra))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked `extra("NAME")` where a package of that extra is not installed."""
+    for marker in item.iter_markers("extra"):
+        for extra in marker.args:
+            if _lacks(extra):
+                pytest.skip(f"needs the extra {extra}: {extras.pip(extra)}")
 
 
 Selfloop = Callable[..., Said]

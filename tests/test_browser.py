@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("selenium", reason="pip install 'selfloop[dev]'")
+
 from conftest import RECIPE, Selfloop
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service

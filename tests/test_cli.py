@@ -326,6 +326,7 @@ def test_show_failures(run: Path, selfloop: Selfloop) -> None:
     assert selfloop("show", run, "--failures").out == "nothing failed\n"
 
 
+@pytest.mark.extra("report")
 def test_a_run_that_was_stopped_in_its_first_round(work: Path, selfloop: Selfloop) -> None:
     """It has nothing to show, and says so; what went wrong until then is not lost."""
     folder = Path("runs/early")
@@ -372,7 +373,10 @@ def test_check(run: Path, selfloop: Selfloop) -> None:
     assert (found["name"], found["rounds"], found["answer"]["samples"]) == ("fixed", 3, 6)
 
 
-@pytest.mark.parametrize("name", names())
+KNOWLEDGE = pytest.param("knowledge", marks=pytest.mark.extra("stats"))
+
+
+@pytest.mark.parametrize("name", [KNOWLEDGE if name == "knowledge" else name for name in names()])
 def test_recipes_that_come_with_selfloop_can_run(name: str, selfloop: Selfloop) -> None:
     said = selfloop("check", name, "--accept-license")
     assert said.code == 0, said.err
@@ -432,6 +436,7 @@ def test_a_run_that_is_none_is_said_with_those_that_are(run: Path, selfloop: Sel
     )
 
 
+@pytest.mark.extra("llamacpp")
 def test_plugins_say_what_they_need(selfloop: Selfloop) -> None:
     said = lines(selfloop("plugins", "llama_cpp", "sequence_probability", "beliefs").out)
     assert "extra llamacpp: installed" in said

@@ -4,7 +4,6 @@ The cases are made from the catalogue: a component that is added is tested here 
 """
 
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +48,9 @@ MORE_CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("scorer", "well_formed", {"min_words": 1, "max_words": 2}),
     ("observer", "console", {"mode": "live"}),
 )
-# Packages of extras, without which a component is skipped.
-PACKAGES = {"mlflow": "mlflow", "trackio": "trackio", "wandb": "wandb"}
+# Extras, without which the cases of a component are skipped.
+EXTRAS = {name: name for name in ("mlflow", "tensorboard", "trackio", "wandb")}
+EXTRAS["own_demonstrations"] = "stats"
 BACKENDS = {"scripted", "llama_cpp", "hf"}
 # A tuner needs a model, so it has its tests in tests/plugins/test_lora.py.
 TUNERS = {"lora"}
@@ -74,10 +74,8 @@ def contract_case(
     title = "".join(word.title() for word in f"{component.name}{suffix}".split("_"))
     attributes = {"component": component, "options": options, "__module__": __name__}
     case = type(f"Test{title}", (CONTRACTS[kind],), attributes)
-    package = PACKAGES.get(component.name)
-    if package and find_spec(package) is None:
-        case = pytest.mark.skip(reason=f"pip install 'selfloop[{package}]'")(case)
-    return case
+    extra = EXTRAS.get(component.name)
+    return pytest.mark.extra(extra)(case) if extra else case
 
 
 def contract_cases() -> Iterator[type[Contract]]:

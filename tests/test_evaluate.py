@@ -214,6 +214,7 @@ def folder(write: Write) -> Path:
     return write({"r.yaml": RECIPE, "script.json": json.dumps(SCRIPT), "data.jsonl": lines})
 
 
+@pytest.mark.extra("parquet")
 def test_eval_of_a_recipe(folder: Path, selfloop: Selfloop) -> None:
     result = selfloop("eval", "r.yaml", "--data", "data.jsonl")
     assert result.code == 0

@@ -391,6 +391,7 @@ def test_rescore_and_compare(run: library.Run) -> None:
         library.compare(run)
 
 
+@pytest.mark.extra("stats")
 def test_plan_and_check(work: Path, selfloop: Selfloop) -> None:
     plan = library.plan(DATA, {"rounds": 1}, seconds=0.1)
     assert plan.seconds > 0 and plan.plain()["sample"]["rounds"] == 1

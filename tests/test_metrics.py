@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from selfloop.evaluation import metrics
 from selfloop.evaluation.gold import correct, correct_by_regex
@@ -39,8 +38,11 @@ def test_by_hand() -> None:
     assert risk.tolist() == pytest.approx([0, 1 / 3, 0.5])
 
 
+@pytest.mark.extra("stats")
 @pytest.mark.parametrize("seed", range(5))
 def test_like_scikit_learn(seed: int) -> None:
+    from sklearn.metrics import brier_score_loss, roc_auc_score
+
     confidence, right = random_set(seed)
     assert metrics.auroc(confidence, right, ONE(200)) == pytest.approx(
         roc_auc_score(right, confidence)

@@ -35,6 +35,7 @@ def planned(selfloop: Selfloop, *args: str) -> dict[str, Any]:
     return planned_run
 
 
+@pytest.mark.extra("stats")
 def test_a_plan_is_read_by_people(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE})
     result = selfloop("plan", "r.yaml")
@@ -57,12 +58,14 @@ def test_a_plan_is_read_by_people(write: Write, selfloop: Selfloop) -> None:
     assert "attentions no" in lines
 
 
+@pytest.mark.extra("stats")
 def test_nothing_is_left_of_it(write: Write, selfloop: Selfloop) -> None:
     folder = write({"r.yaml": RECIPE})
     selfloop("plan", "r.yaml")
     assert {path.name for path in folder.iterdir()} <= {"r.yaml", "cache"}
 
 
+@pytest.mark.extra("stats")
 @pytest.mark.slow
 def test_the_forecast_is_near_what_the_run_takes(write: Write, selfloop: Selfloop) -> None:
     """A script takes as long for each completion as it should; 24 of 32 questions are not run."""
@@ -77,6 +80,7 @@ def test_the_forecast_is_near_what_the_run_takes(write: Write, selfloop: Selfloo
     assert 0.6 < took / planned_run["seconds"] < 1.6
 
 
+@pytest.mark.extra("stats")
 @pytest.mark.slow
 def test_of_more_than_two_rounds_the_second_is_always_played(
     write: Write, selfloop: Selfloop
@@ -87,6 +91,7 @@ def test_of_more_than_two_rounds_the_second_is_always_played(
     assert planned(selfloop, "slow.yaml", "--seconds", "0")["sample"]["rounds"] == 1
 
 
+@pytest.mark.extra("stats")
 @pytest.mark.slow
 @pytest.mark.usefixtures("reports")
 def test_what_observers_write_is_foretold_at_its_full_size(
@@ -102,12 +107,14 @@ def test_what_observers_write_is_foretold_at_its_full_size(
     assert 0 < record["first"] < record["seconds"]
 
 
+@pytest.mark.extra("stats")
 def test_a_sample_that_takes_no_time_is_made_larger(write: Write, selfloop: Selfloop) -> None:
     write({"slow.yaml": SLOW})
     fast = planned(selfloop, "slow.yaml", "--set", "backend.delay=0", "--seconds", "60")
     assert (fast["sample"]["questions"], fast["sample"]["rounds"]) == (32, 2)
 
 
+@pytest.mark.extra("stats")
 def test_a_small_run_is_its_own_sample(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE})
     planned_run = planned(selfloop, "r.yaml")
@@ -124,12 +131,14 @@ def test_what_is_wrong_with_a_recipe_is_said_before_anything_is_measured(
     assert "ask.question: unknown key. Did you mean 'questions'?" in result.err
 
 
+@pytest.mark.extra("stats")
 def test_prompts_that_do_not_fit_are_warned_of(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE.replace("backend: scripted", "backend: {kind: scripted, context: 30}")})
     warnings = planned(selfloop, "r.yaml")["warnings"]
     assert any("over the context of 30" in warning for warning in warnings)
 
 
+@pytest.mark.extra("stats")
 def test_a_recipe_that_asks_nothing_is_warned_of(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE, "script.json": '{"": ["no question"]}'})
     planned_run = planned(
@@ -140,6 +149,7 @@ def test_a_recipe_that_asks_nothing_is_warned_of(write: Write, selfloop: Selfloo
     )
 
 
+@pytest.mark.extra("stats")
 def test_too_little_memory_and_disk_are_warned_of(
     write: Write, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +174,7 @@ def selfloop_tuners():
 """
 
 
+@pytest.mark.extra("stats")
 def test_a_tuner_that_cannot_be_built_is_warned_of(write: Write, selfloop: Selfloop) -> None:
     write({"mine.py": TUNER, "r.yaml": f"{RECIPE}plugins: [mine.py]\ntuner: mine\n"})
     planned_run = planned(selfloop, "r.yaml")
@@ -181,6 +192,7 @@ def test_a_tuner_that_cannot_be_built_is_warned_of(write: Write, selfloop: Selfl
 # --- the reckoning
 
 
+@pytest.mark.extra("stats")
 def test_the_rates_are_found_again() -> None:
     true = Rates(step=0.01, token=0.002, completion=0.03, read=0.0001)
 

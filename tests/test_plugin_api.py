@@ -367,6 +367,7 @@ def test_quiet_leaves_out_whatever_shows_the_run(write: Write, selfloop: Selfloo
     assert selfloop("run", "recipe.yaml", "--quiet").out.count("a round has ended") == 1
 
 
+@pytest.mark.extra("stats")
 def test_plan_asks_backends_and_tuners(write: Write, selfloop: Selfloop) -> None:
     text = RECIPE.replace("scripted", "bad") + "tuner: {kind: slow, epochs: 3}\n"
     write({"bad.py": TALKER, "recipe.yaml": text})

@@ -401,6 +401,7 @@ def test_parquet_without_pyarrow(
     assert not (library / "out.parquet").exists()
 
 
+@pytest.mark.extra("parquet")
 def test_a_file_that_could_not_be_written_whole_is_not_left(
     library: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

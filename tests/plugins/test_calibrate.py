@@ -54,6 +54,7 @@ def drawn(n: int) -> tuple[list[bool], list[float]]:
     return (luck.random(n) < true).tolist(), over.tolist()
 
 
+@pytest.mark.extra("stats")
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_it_mends_what_is_too_sure(method: str, work: Path, selfloop: Selfloop) -> None:
     right, chances = drawn(2000)
@@ -68,6 +69,7 @@ def test_it_mends_what_is_too_sure(method: str, work: Path, selfloop: Selfloop) 
     assert bool(stored["steps"]) is (method == "isotonic")
 
 
+@pytest.mark.extra("stats")
 def test_a_question_it_was_fitted_on_is_not_judged(write: Write, selfloop: Selfloop) -> None:
     work = write({"recipe.yaml": RECIPE, "asked.txt": "question 3?\nquestion 7000?\n"})
     made(work / "run", *drawn(100))
@@ -93,6 +95,7 @@ def test_too_little_to_fit_on(
     assert [path.name for path in (work / "run").glob("calibration*")] == []
 
 
+@pytest.mark.extra("stats")
 def test_what_cannot_be_read_or_written(work: Path, selfloop: Selfloop) -> None:
     assert "no run in" in selfloop("calibrate", "nowhere").err
     made(work / "run", *drawn(100))

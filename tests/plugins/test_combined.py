@@ -20,8 +20,6 @@ from selfloop_plugins._shared.calibration import (
 from selfloop_plugins.detectors.combined import Combined, check
 from selfloop_plugins.detectors.meaning_probability import MeaningProbability
 from selfloop_plugins.detectors.pmi import Pmi
-from sklearn.isotonic import IsotonicRegression
-from sklearn.linear_model import LogisticRegression
 
 from selfloop import Claim, Completion, Question, Verdict, VerifyContext
 from selfloop.errors import RecipeError, RequestError
@@ -132,7 +130,10 @@ def rows(n: int, weights: Sequence[float], shift: float) -> tuple[list[dict[str,
     return [{f"d{k}": 1 / (1 + math.exp(-x)) for k, x in enumerate(row)} for row in line], right
 
 
+@pytest.mark.extra("stats")
 def test_weights_are_those_of_an_independent_implementation() -> None:
+    from sklearn.linear_model import LogisticRegression
+
     given, right = rows(500, (1.0, 0.5, 0.2), -0.5)
     found = fit(("d0", "d1", "d2"), given, right, "labels")
     line = log_odds(given, ("d0", "d1", "d2"))
@@ -142,13 +143,17 @@ def test_weights_are_those_of_an_independent_implementation() -> None:
     assert found(given) == pytest.approx(theirs.predict_proba(standard)[:, 1], abs=1e-3)
 
 
+@pytest.mark.extra("stats")
 def test_no_detector_counts_against_what_it_says() -> None:
     given, right = rows(500, (1.0, -1.0), 0.0)
     found = fit(("d0", "d1"), given, right, "labels")
     assert found.weights[0] > 0.5 and found.weights[1] == 0
 
 
+@pytest.mark.extra("stats")
 def test_soft_targets_are_labels_counted_by_halves() -> None:
+    from sklearn.linear_model import LogisticRegression
+
     given, _ = rows(100, (1.0,), 0.0)
     shares = LUCK.integers(0, 5, 100) / 4
     line = log_odds(given, ("d0",))
@@ -163,6 +168,7 @@ def test_soft_targets_are_labels_counted_by_halves() -> None:
         assert intercept == pytest.approx(theirs.intercept_[0], abs=1e-3)
 
 
+@pytest.mark.extra("stats")
 @pytest.mark.parametrize("label", [0.0, 1.0])
 def test_a_single_class_of_labels_gives_a_finite_fit(label: float) -> None:
     given, _ = rows(50, (1.0,), 0.0)
@@ -171,6 +177,7 @@ def test_a_single_class_of_labels_gives_a_finite_fit(label: float) -> None:
     assert abs(found - label).max() < 0.05
 
 
+@pytest.mark.extra("stats")
 def test_who_abstains_or_always_says_the_same_adds_nothing() -> None:
     given, right = rows(200, (1.0,), 0.0)
     more = [each | {"same": 1.0} | ({"rare": 0.9} if i < 3 else {}) for i, each in enumerate(given)]
@@ -180,6 +187,7 @@ def test_who_abstains_or_always_says_the_same_adds_nothing() -> None:
     assert found([{}]) == pytest.approx(1 / (1 + math.exp(-found.intercept)))
 
 
+@pytest.mark.extra("stats")
 def test_it_is_scaled_to_a_target() -> None:
     given, right = rows(4000, (1.0,), 0.0)
     target = np.array([0.2 + 0.6 * each["d0"] for each in given])
@@ -188,7 +196,10 @@ def test_it_is_scaled_to_a_target() -> None:
     assert abs(found(given) - target).max() < 0.08
 
 
+@pytest.mark.extra("stats")
 def test_isotonic_is_that_of_an_independent_implementation() -> None:
+    from sklearn.isotonic import IsotonicRegression
+
     given = LUCK.random(300).round(2)
     right = LUCK.random(300) < given**2
     corners = fit_isotonic(given, right)
@@ -251,6 +262,7 @@ def pool(n: int, noise: float = 0.1) -> tuple[list[Claim], VerifyContext]:
     )
 
 
+@pytest.mark.extra("stats")
 def test_who_foretells_the_held_out_samples_has_the_weight(tmp_path: Path) -> None:
     claims, told = pool(300)
     verdicts = Combined(folder=tmp_path, anchors=("knows",)).verify(claims, told)
@@ -263,6 +275,7 @@ def test_who_foretells_the_held_out_samples_has_the_weight(tmp_path: Path) -> No
     assert np.mean([v.confidence for v in verdicts]) == pytest.approx(np.mean(guesses), abs=0.01)
 
 
+@pytest.mark.extra("stats")
 def test_what_is_held_out_is_not_shown(tmp_path: Path) -> None:
     claims, told = pool(40)
     shown: list[Claim] = []
@@ -283,6 +296,7 @@ def test_what_is_held_out_is_not_shown(tmp_path: Path) -> None:
         assert first.question == second.question == claim.question
 
 
+@pytest.mark.extra("stats")
 def test_what_was_fitted_stays_with_the_run(tmp_path: Path) -> None:
     claims, told = pool(60)
     first = Combined(folder=tmp_path).verify(claims, told)
@@ -315,6 +329,7 @@ def test_too_few_answers_go_by_the_mean_of_the_anchors(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.extra("stats")
 def test_an_answer_nobody_could_judge_is_not_judged(tmp_path: Path) -> None:
     claims, told = pool(60)
     Combined(folder=tmp_path).verify(claims, told)
@@ -324,6 +339,7 @@ def test_an_answer_nobody_could_judge_is_not_judged(tmp_path: Path) -> None:
     assert (verdict.confidence, verdict.reason) == (None, "no detector could tell")
 
 
+@pytest.mark.extra("stats")
 def test_probabilities_of_nought_and_one_are_kept_in_bounds(tmp_path: Path) -> None:
     claims, told = pool(60)
     Combined(folder=tmp_path).verify(claims, told)

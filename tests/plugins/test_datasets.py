@@ -17,6 +17,7 @@ from selfloop.evaluation.gold import judged
 from selfloop.storage.parquet import save
 from selfloop.testing import ScriptedBackend, history_of
 
+PARQUET = pytest.param("parquet", marks=pytest.mark.extra("parquet"))
 ROWS: dict[str, list[dict[str, Any]]] = {
     "nq_open": [
         {
@@ -97,7 +98,7 @@ def written(folder: Path, suffix: str, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "tsv", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv", "tsv", PARQUET])
 @pytest.mark.parametrize("name", ROWS)
 def test_loaders_keep_all_aliases(name: str, suffix: str, tmp_path: Path) -> None:
     rows = ROWS[name][:1] if suffix in ("csv", "tsv", "parquet") else ROWS[name]

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import cpu_limit
-from scipy.stats import entropy
 from selfloop_plugins._shared.echoes import echoes
 from selfloop_plugins.detectors._meanings import meanings
 from selfloop_plugins.detectors.agreement import Agreement
@@ -195,8 +194,11 @@ def test_semantic_entropy_by_hand() -> None:
     )
 
 
+@pytest.mark.extra("stats")
 def test_semantic_entropy_is_that_of_scipy() -> None:
     """An independent implementation, in float64, on samples drawn at random."""
+    from scipy.stats import entropy
+
     rng = np.random.default_rng(0)
     for _ in range(50):
         texts, logs = rng.choice(["Cairo", "Giza", "Luxor", ""], 8), -rng.exponential(20, 8)
@@ -505,7 +507,7 @@ def test_the_model_is_asked_about_each_two_meanings_once(chat: bool) -> None:
     assert meanings(some, told, "model") == [["cairo", "cairo", "cairo", "giza"], ["qa", "qb"]]
     assert len(backend.asked) == 2 * (3 + 1)
     (verdict, other) = DiscreteSemanticEntropy(same="model").verify(some, told)
-    assert verdict.confidence == pytest.approx(1 - entropy([3, 1]) / LN(4))
+    assert verdict.confidence == pytest.approx(1 - (3 / 4 * LN(4 / 3) + 1 / 4 * LN(4)) / LN(4))
     assert other.confidence == 0
 
 

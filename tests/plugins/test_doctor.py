@@ -48,6 +48,7 @@ def findings(selfloop: Selfloop, *args: str) -> dict[str, list[dict[str, str]]]:
     return by_topic
 
 
+@pytest.mark.extra("llamacpp")
 def test_it_says_what_there_is(home: Path, selfloop: Selfloop) -> None:
     found = findings(selfloop)
     assert set(found) >= TOPICS
@@ -57,6 +58,7 @@ def test_it_says_what_there_is(home: Path, selfloop: Selfloop) -> None:
     assert found["runs"][-1]["said"].endswith(" free in runs")
 
 
+@pytest.mark.extra("llamacpp")
 def test_it_is_read_by_people_too(home: Path, selfloop: Selfloop) -> None:
     said = selfloop("doctor")
     lines = said.out.splitlines()
@@ -109,6 +111,7 @@ def test_a_missing_extra_is_its_pip_line(
     assert found["gpu"][0]["said"].endswith("without PyTorch none is used")
 
 
+@pytest.mark.extra("llamacpp")
 def test_a_llama_cpp_that_dies_is_said_with_how_to_rebuild_it(
     home: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +123,7 @@ def test_a_llama_cpp_that_dies_is_said_with_how_to_rebuild_it(
     assert one["mend"].startswith("CMAKE_ARGS=-DGGML_NATIVE=on pip install")
 
 
+@pytest.mark.extra("llamacpp")
 def test_a_llama_cpp_that_leaves_the_processor_unused_is_slow(
     home: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +183,7 @@ def test_a_cache_that_cannot_be_written_is_wrong(
     assert "SELFLOOP_CACHE" in one["mend"]
 
 
+@pytest.mark.extra("llamacpp")
 def test_a_broken_plugin_is_wrong(
     home: Path, selfloop: Selfloop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

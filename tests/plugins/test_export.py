@@ -9,9 +9,13 @@ from contextlib import closing
 from functools import cache
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("peft", reason="pip install 'selfloop[tune]'")
+pytest.importorskip("gguf", reason="pip install 'selfloop[tune]'")
+
 import gguf
 import numpy as np
-import pytest
 import torch
 import transformers as T
 from conftest import high_level_llama

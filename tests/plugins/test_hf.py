@@ -4,9 +4,13 @@ import json
 import shutil
 from dataclasses import replace
 
+import pytest
+
+pytest.importorskip("peft", reason="pip install 'selfloop[tune]'")
+pytest.importorskip("llama_cpp", reason="pip install 'selfloop[llamacpp]'")
+
 import numpy as np
 import peft
-import pytest
 import torch
 import transformers as T
 from selfloop_plugins import models

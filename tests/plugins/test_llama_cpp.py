@@ -17,8 +17,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache as once
 
-import numpy as np
 import pytest
+
+pytest.importorskip("llama_cpp", reason="pip install 'selfloop[llamacpp]'")
+
+import numpy as np
 from conftest import high_level_llama
 from selfloop_plugins import models
 from selfloop_plugins._decoding.sampling import Sampler, read_logits, settings_error

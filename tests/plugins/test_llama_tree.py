@@ -4,6 +4,9 @@ import random
 from itertools import count
 
 import pytest
+
+pytest.importorskip("llama_cpp", reason="pip install 'selfloop[llamacpp]'")
+
 from selfloop_plugins.backends.llama_cpp.tree import (
     MAX_NODES_OF_PROMPT,
     MIN_SPLIT_TOKENS,

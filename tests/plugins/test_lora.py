@@ -6,9 +6,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pytest
+
+pytest.importorskip("peft", reason="pip install 'selfloop[tune]'")
+pytest.importorskip("llama_cpp", reason="pip install 'selfloop[llamacpp]'")
+
 import gguf
 import peft
-import pytest
 import torch
 import transformers as T
 from selfloop_plugins import models

@@ -276,6 +276,7 @@ def test_variables_say_where_the_hub_cache_is(home, monkeypatch):
     assert models.locate("hf:own/rep/m.gguf") == link
 
 
+@pytest.mark.extra("hf")
 @pytest.mark.parametrize("ask", [models.locate, models.check])
 def test_what_the_hub_cache_lacks_says_what_to_do(home, ask):
     hub(home, "own/rep", "new", "model.gguf", gguf(BASE))
@@ -291,6 +292,7 @@ def test_what_the_hub_cache_lacks_says_what_to_do(home, ask):
         ask("hf:own/rep")
 
 
+@pytest.mark.extra("hf")
 def test_a_hub_that_cannot_be_reached_is_one_message(home):
     """In a process of its own: the package reads its variables once."""
     code = (

@@ -36,6 +36,9 @@ from selfloop.records import (
 from selfloop.storage.store import Store
 from selfloop.testing import ScriptedBackend, verify_context
 
+# all but `choose: random` groups the pairs with scikit-learn
+pytestmark = pytest.mark.extra("stats")
+
 Write = Callable[[Any], Path]
 KINDS = ("capital", "wrote", "year", "metal")
 

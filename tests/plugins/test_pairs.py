@@ -98,6 +98,7 @@ def told(known: str, unknown: str, count: int, start: int = 0) -> list[tuple[Out
     ]
 
 
+@pytest.mark.extra("stats")
 def test_style_tells_where_it_does_and_not_where_it_does_not() -> None:
     assert style_auroc(*texts(told("Who ruled", "When was the fall", 20))) > 0.95
     same = [
@@ -107,6 +108,7 @@ def test_style_tells_where_it_does_and_not_where_it_does_not() -> None:
     assert style_auroc(*texts(same)) == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.extra("stats")
 def test_the_two_of_a_pair_stay_together() -> None:
     """Pairs that share a rare word: apart, it would be learnt and be wrong of the other."""
     pairs = [
@@ -117,6 +119,7 @@ def test_the_two_of_a_pair_stay_together() -> None:
     assert together == pytest.approx(0.5, abs=0.1) and apart < 0.3
 
 
+@pytest.mark.extra("stats")
 def test_too_few_are_refused() -> None:
     with pytest.raises(ValueError, match="4 known and 9 unknown"):
         style_auroc(["Who?"] * 4, ["When?"] * 9)
@@ -155,6 +158,7 @@ def test_balanced_takes_away_what_leans_the_other_way_too() -> None:
     assert sum(pair[0].question.text.startswith("Who") for pair in kept) == 6 and len(kept) == 12
 
 
+@pytest.mark.extra("stats")
 def test_halves_and_transfer() -> None:
     pairs = told("Who ruled", "When was the fall", 21)
     one, other = halves(pairs)
@@ -162,6 +166,7 @@ def test_halves_and_transfer() -> None:
     assert transfer_auroc(texts(one), texts(other)) == 1.0
 
 
+@pytest.mark.extra("stats")
 def test_a_gap_is_large_where_words_tell_and_small_where_they_hardly_lean() -> None:
     told_apart, other = halves(told("Who ruled", "When was the fall", 40))
     assert transfer_gap(texts(told_apart), texts(other)) > 0.8

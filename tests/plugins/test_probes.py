@@ -21,8 +21,6 @@ from selfloop_plugins.detectors.probes import (
 from selfloop_plugins.detectors.prompt_stability import PromptStability
 from selfloop_plugins.detectors.prompt_stability import selfloop_detectors as stability
 from selfloop_plugins.detectors.rauq import Rauq
-from sklearn.linear_model import LogisticRegression
-from sklearn.tree import DecisionTreeRegressor
 
 from selfloop import Claim, Completion, Question
 from selfloop.errors import RecipeError, RequestError
@@ -75,6 +73,7 @@ def claim(number: int, answer: str = "yes") -> Claim:
     return Claim(Question(f"number {number}?", "test"), said(answer, -0.5), samples)
 
 
+@pytest.mark.extra("stats")
 @pytest.mark.parametrize("build", [QuestionProbe, AnswerProbe, EntropyProbe])
 def test_a_probe_finds_what_the_states_hold(build: type[Probe], tmp_path: Path) -> None:
     claims, backend = [claim(i) for i in range(400)], Knows()
@@ -87,6 +86,7 @@ def test_a_probe_finds_what_the_states_hold(build: type[Probe], tmp_path: Path) 
     assert more[0].confidence is not None
 
 
+@pytest.mark.extra("stats")
 def test_a_claim_is_not_judged_by_what_it_taught(tmp_path: Path) -> None:
     """A head is fitted on the other folds: an answer does not change its own verdict."""
     claims = [claim(i) for i in range(200)]
@@ -106,6 +106,7 @@ def test_a_claim_is_not_judged_by_what_it_taught(tmp_path: Path) -> None:
     assert same == own
 
 
+@pytest.mark.extra("stats")
 def test_labels_take_it_on(tmp_path: Path) -> None:
     """The labels say the opposite of agreement; enough of them turn the probe round."""
     labels = tmp_path / "labels.jsonl"
@@ -121,7 +122,10 @@ def test_labels_take_it_on(tmp_path: Path) -> None:
     assert np.corrcoef([v.confidence for v in found], [chance(i) for i in range(200)])[0, 1] < -0.7
 
 
+@pytest.mark.extra("stats")
 def test_a_head_is_that_of_an_independent_implementation() -> None:
+    from sklearn.linear_model import LogisticRegression
+
     luck = np.random.default_rng(0)
     states = luck.normal(size=(300, 5)) * [1, 2, 3, 4, 5] + 7
     right = luck.random(300) < sigmoid(states[:, 0] - 7 - 0.2 * (states[:, 4] - 7))
@@ -133,19 +137,24 @@ def test_a_head_is_that_of_an_independent_implementation() -> None:
     )
 
 
+@pytest.mark.extra("stats")
 def test_the_prior_holds_where_there_is_little_to_learn() -> None:
     prior = np.array([0.5, 1.0, -2.0])
     states = np.random.default_rng(0).normal(size=(4, 2))
     assert _fit_head(states, np.ones(4), 1e9, prior)[1:] == pytest.approx(prior[1:], abs=1e-3)
 
 
+@pytest.mark.extra("stats")
 def test_the_best_split_is_that_of_a_tree() -> None:
+    from sklearn.tree import DecisionTreeRegressor
+
     values = np.random.default_rng(0).random(100).round(2)
     tree = DecisionTreeRegressor(max_depth=1).fit(values[:, None], values)
     assert (values > best_split(values)).tolist() == (values > tree.tree_.threshold[0]).tolist()
     assert best_split(np.array([0.5, 0.5])) == 0.5
 
 
+@pytest.mark.extra("stats")
 def test_what_cannot_be_probed(tmp_path: Path) -> None:
     some = [claim(999), claim(3, ""), claim(4, "I don't know"), claim(5)]
     verdicts = AnswerProbe(folder=tmp_path).verify(some, verify_context(Knows()))
@@ -160,6 +169,7 @@ def test_what_cannot_be_probed(tmp_path: Path) -> None:
     assert (other.confidence, other.reason) == (None, "the probe was fitted on another model")
 
 
+@pytest.mark.extra("stats")
 def test_a_single_class_is_learnt_as_such(tmp_path: Path) -> None:
     same = [Claim(c.question, c.answer, (said("yes", -1.0),) * 4) for c in map(claim, range(200))]
     verdicts = AnswerProbe(folder=tmp_path).verify(same, verify_context(Knows()))

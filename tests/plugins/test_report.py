@@ -44,6 +44,7 @@ def data(page: str) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.extra("report")
 @pytest.mark.slow
 def test_a_run_leaves_a_report(
     reports: None, write: Write, selfloop: Selfloop, query: Query
@@ -56,6 +57,7 @@ def test_a_run_leaves_a_report(
     assert "2 of 2" in page and "What each round came to" in page and page.count("<svg") >= 4
 
 
+@pytest.mark.extra("report")
 @pytest.mark.slow
 def test_the_page_asks_nothing_of_a_network(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": TWO})
@@ -72,6 +74,7 @@ def test_the_page_asks_nothing_of_a_network(write: Write, selfloop: Selfloop) ->
     assert "default-src 'none'" in unescape(page)
 
 
+@pytest.mark.extra("report")
 @pytest.mark.slow
 def test_pictures_as_files(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": TWO})
@@ -88,6 +91,7 @@ def test_pictures_as_files(write: Write, selfloop: Selfloop) -> None:
     assert selfloop("report", "r", "--pictures", "r.yaml").code != 0
 
 
+@pytest.mark.extra("report")
 def test_rounds_are_labelled_where_there_is_room(write: Write, selfloop: Selfloop) -> None:
     """One by one if they are few; a hundred make neither a long figure nor overlapping labels."""
     folder = write({"r.yaml": TWO})
@@ -105,6 +109,7 @@ def test_rounds_are_labelled_where_there_is_room(write: Write, selfloop: Selfloo
         assert 4 < len(labels) < 16 and all(float(one).is_integer() for one in labels)
 
 
+@pytest.mark.extra("report")
 def test_gold_answers_bring_what_is_true(write: Write, selfloop: Selfloop) -> None:
     folder = write({"gold.jsonl": ASKED, "r.yaml": GOLD})
     assert selfloop("run", "r.yaml").code == 0
@@ -116,6 +121,7 @@ def test_gold_answers_bring_what_is_true(write: Write, selfloop: Selfloop) -> No
     assert "3 questions have gold answers" in page and "always decline" in page
 
 
+@pytest.mark.extra("report")
 @pytest.mark.slow
 def test_a_tune_is_drawn_from_what_it_left(write: Write, selfloop: Selfloop) -> None:
     folder = write({"r.yaml": TWO})
@@ -152,6 +158,7 @@ def test_a_tune_is_drawn_from_what_it_left(write: Write, selfloop: Selfloop) -> 
     assert "refused: &lt;b&gt;too little" in page
 
 
+@pytest.mark.extra("report")
 def test_what_cannot_be_shown_is_said(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE})
     none = selfloop("report", "nowhere")
@@ -163,6 +170,7 @@ def test_what_cannot_be_shown_is_said(write: Write, selfloop: Selfloop) -> None:
     assert alone.code == 2 and "two runs or more" in alone.err
 
 
+@pytest.mark.extra("report")
 def test_a_folder_whose_name_is_no_text_has_a_report(write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE})
     selfloop("run", "r.yaml")
@@ -172,6 +180,7 @@ def test_a_folder_whose_name_is_no_text_has_a_report(write: Write, selfloop: Sel
     assert "caf?" in (odd / "report.html").read_text("utf-8")
 
 
+@pytest.mark.extra("report")
 @pytest.mark.slow
 def test_two_runs_side_by_side(write: Write, selfloop: Selfloop) -> None:
     write(
@@ -235,6 +244,7 @@ def test_nothing_ends_the_data(write: Write, selfloop: Selfloop) -> None:
     assert "<" not in made and json.loads(made) == [text]
 
 
+@pytest.mark.extra("stats")
 def test_topics_are_those_of_the_source_or_of_the_words() -> None:
     rivers = [
         Question(f"Which river flows through {city}?", "blank")
@@ -260,6 +270,7 @@ def test_every_picture_has_its_own_name() -> None:
     assert len({picture.name for picture in FIGURES}) == len(FIGURES)
 
 
+@pytest.mark.extra("report")
 def test_a_run_says_where_its_report_is(reports: None, write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE})
     assert selfloop("run", "r.yaml").out.splitlines()[-1] == "Page: runs/r/report.html"

@@ -223,6 +223,7 @@ def test_a_tracker_begins_once_and_ends_once(write: Any) -> None:
     assert sink.told[2:] == [("note", "adapter", "abc", 3), ("end", "stopped")]
 
 
+@pytest.mark.extra("tensorboard")
 @pytest.mark.parametrize("wrong", ["begin", "write", "note", "end"])
 def test_a_server_that_is_gone_is_said_once_and_ends_no_run(
     wrong: str, run: Any, selfloop: Selfloop, monkeypatch

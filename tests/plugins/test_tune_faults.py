@@ -4,9 +4,12 @@ import json
 import re
 import resource
 
+import pytest
+
+pytest.importorskip("peft", reason="pip install 'selfloop[tune]'")
+
 import peft
 import psutil
-import pytest
 import torch
 import transformers as T
 from selfloop_plugins._torch import memory

@@ -7,6 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("starlette", reason="pip install 'selfloop[view]'")
+pytest.importorskip("httpx", reason="pip install 'selfloop[dev]'")
+
 from conftest import RECIPE, Query, Selfloop
 from selfloop_plugins.report.run_summary import read_summary
 from selfloop_plugins.view.library import Library

@@ -5,6 +5,9 @@ import shutil
 from collections import namedtuple
 
 import pytest
+
+pytest.importorskip("llama_cpp", reason="pip install 'selfloop[llamacpp]'")
+
 from selfloop_plugins import models
 from selfloop_plugins.backends.llama_cpp import weights
 from selfloop_plugins.backends.llama_cpp.weights import Fidelity, converted_weights, fastest_format
