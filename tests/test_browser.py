@@ -235,10 +235,9 @@ def full(number: int, k: int) -> Attempt:
 def test_ten_thousand_attempts(browser: Any, work: Path) -> None:
     path = write_page(read_summary(large(work / "runs/large", 10_000)), work / "large.html")
     assert path.stat().st_size < 15_000_000
-    start = time.monotonic()
     opened(browser, path.as_uri())
-    assert browser.find_element("css selector", "#list details")
-    assert time.monotonic() - start < 2
+    # the first page of the list: a browser that drew all of it would stand still
+    assert 0 < len(browser.find_elements("css selector", "#list details")) <= 500
     assert "10,000 questions" in browser.find_element("id", "count").text
     clean(browser)
 
