@@ -51,6 +51,8 @@ MORE_CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
 # Extras, without which the cases of a component are skipped.
 EXTRAS = {name: name for name in ("mlflow", "tensorboard", "trackio", "wandb")}
 EXTRAS["own_demonstrations"] = "stats"
+# Components that take long: the report draws its figures after each event of the contract.
+SLOW = {"report"}
 BACKENDS = {"scripted", "llama_cpp", "hf"}
 # A tuner needs a model, so it has its tests in tests/plugins/test_lora.py.
 TUNERS = {"lora"}
@@ -74,8 +76,9 @@ def contract_case(
     title = "".join(word.title() for word in f"{component.name}{suffix}".split("_"))
     attributes = {"component": component, "options": options, "__module__": __name__}
     case = type(f"Test{title}", (CONTRACTS[kind],), attributes)
-    extra = EXTRAS.get(component.name)
-    return pytest.mark.extra(extra)(case) if extra else case
+    if component.name in EXTRAS:
+        case = pytest.mark.extra(EXTRAS[component.name])(case)
+    return pytest.mark.slow(case) if component.name in SLOW else case
 
 
 def contract_cases() -> Iterator[type[Contract]]:

@@ -196,6 +196,7 @@ def test_what_a_notebook_shows_of_a_run_is_text(work: Path) -> None:
     assert "<td>1</td><td>12</td>" in shown
 
 
+@pytest.mark.slow
 def test_importing_it_is_light_and_its_names_are_there() -> None:
     code = (
         "import sys, selfloop\n"

@@ -890,6 +890,7 @@ def test_fault_every_sample_is_a_thought(work: Path, selfloop: Selfloop) -> None
     assert [sample.sample for sample in attempt.samples] == list(range(8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "decision", "reason"),
     [

@@ -205,6 +205,7 @@ def test_a_damaged_record_of_a_run_is_one_message(
     assert 5 in codes or table == "completions"
 
 
+@pytest.mark.slow
 @pytest.mark.extra("report")
 @pytest.mark.parametrize(
     "content",

@@ -65,6 +65,7 @@ def test_nothing_is_left_of_it(write: Write, selfloop: Selfloop) -> None:
     assert {path.name for path in folder.iterdir()} <= {"r.yaml", "cache"}
 
 
+@pytest.mark.slow
 @pytest.mark.extra("stats")
 def test_the_forecast_is_near_what_the_run_takes(
     write: Write, selfloop: Selfloop, clock: Clock, monkeypatch: pytest.MonkeyPatch

@@ -223,6 +223,7 @@ def test_mistake(
     assert not runs.exists() or not list(runs.iterdir()), "a run that never began is left behind"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", [case for case in CASES if "--runs" not in case[2]], ids=lambda case: case[0]
 )

@@ -81,6 +81,7 @@ def test_nothing_is_wrong_with_it(recipe: Path, selfloop: Selfloop) -> None:
     assert said.out.startswith(f"{recipe} can run: ")
 
 
+@pytest.mark.slow
 @each_that_can_run
 def test_it_runs_and_finds_something_out(recipe: Path, selfloop: Selfloop, work: Path) -> None:
     changes = [part for change in ("backend=scripted", *SHORT) for part in ("--set", change)]

@@ -101,6 +101,7 @@ def test_declining_never_raises_and_empty_declines(text: str) -> None:
     assert declines(text) or normalise(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     ["1,", "*a ", "'", "one ", "a.", "- 5 ", "(", "i do ", "_", "the ", "no ", "1.5 x ", "one x "],

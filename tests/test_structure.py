@@ -254,12 +254,14 @@ def used(path: Path) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     found = [measured("from selfloop.cli import main; main(['--help'])") for _ in range(3)]
     assert found[0].modules & HEAVY == set()
     assert min(one.seconds for one in found) < QUICK * bare()
 
 
+@pytest.mark.slow
 def test_listing_plugins_imports_no_model_library() -> None:
     found = measured("from selfloop.cli import main; main(['plugins'])").modules
     assert found & {"torch", "transformers", "peft", "gguf", "llama_cpp"} == set()

@@ -449,11 +449,11 @@ def test_what_is_exported_can_be_asked_again(library: Path, selfloop: Selfloop) 
     ],
 )
 def test_what_does_not_go_together(
-    args: list[str], message: str, library: Path, selfloop: Selfloop
+    args: list[str], message: str, work: Path, selfloop: Selfloop
 ) -> None:
     said = selfloop("beliefs", *args)
     assert (said.code, said.out) == (2, "") and message in said.err
-    assert list(library.glob("x*")) == []
+    assert list(work.glob("x*")) == []
 
 
 def test_no_runs(work: Path, selfloop: Selfloop) -> None:

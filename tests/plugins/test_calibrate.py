@@ -54,6 +54,7 @@ def drawn(n: int) -> tuple[list[bool], list[float]]:
     return (luck.random(n) < true).tolist(), over.tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.extra("stats")
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_it_mends_what_is_too_sure(method: str, work: Path, selfloop: Selfloop) -> None:

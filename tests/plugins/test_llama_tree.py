@@ -349,6 +349,7 @@ def test_trimming_all_gives_all_sequences_back():
     check(tree, cells)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [0, 12, 40])
 @pytest.mark.parametrize("seed", range(3))
 def test_soak(window, seed):

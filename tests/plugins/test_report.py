@@ -91,6 +91,7 @@ def test_pictures_as_files(write: Write, selfloop: Selfloop) -> None:
     assert selfloop("report", "r", "--pictures", "r.yaml").code != 0
 
 
+@pytest.mark.slow
 @pytest.mark.extra("report")
 def test_rounds_are_labelled_where_there_is_room(write: Write, selfloop: Selfloop) -> None:
     """One by one if they are few; a hundred make neither a long figure nor overlapping labels."""
@@ -270,6 +271,7 @@ def test_every_picture_has_its_own_name() -> None:
     assert len({picture.name for picture in FIGURES}) == len(FIGURES)
 
 
+@pytest.mark.slow
 @pytest.mark.extra("report")
 def test_a_run_says_where_its_report_is(reports: None, write: Write, selfloop: Selfloop) -> None:
     write({"r.yaml": RECIPE})
