@@ -357,3 +357,25 @@ def test_the_measures_measure(tmp_path: Path) -> None:
     )
     assert set(imports(file)) == {"typing.TYPE_CHECKING", "peft"}
     assert set(imports(file, at_load=True)) == {"typing.TYPE_CHECKING"}
+
+
+# Folders in `tests/` that mirror no folder of `selfloop/`.
+OTHER_TESTS = {"browser", "contracts", "plugins", "properties", "state"}
+
+
+def folders(path: Path) -> set[str]:
+    """Return the names of the folders that have Python files somewhere in them."""
+    return {file.relative_to(path).parts[0] for file in path.glob("*/**/*.py")}
+
+
+def test_tests_mirror_the_source() -> None:
+    tests = ROOT / "tests"
+    assert folders(tests) - OTHER_TESTS <= folders(ROOT / "selfloop")
+    assert folders(tests / "plugins") <= folders(ROOT / "plugins")
+    assert list((tests / "plugins").glob("*.py")) == [], "they belong in the folder of their room"
+
+
+def test_names_of_test_modules_are_unique() -> None:
+    """Without packages, pytest imports each by its name alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from conftest import Query, Selfloop
-from test_rescore import PLUGIN
-from test_rescore import RECIPE as TUNED
+from tuned_run import PLUGIN
+from tuned_run import RECIPE as TUNED
 
 from selfloop.storage.store import Store
 
@@ -164,7 +164,7 @@ def test_a_given_answer_is_read_as_if_the_model_had_said_it(
         attempt.draft is not None and attempt.draft.text == " Paris\n" and attempt.answer == "Paris"
     )
     prompt = (
-        (Path(__file__).parent.parent / "selfloop/prompts/answer.base.txt").read_text().rstrip("\n")
+        (Path(__file__).parents[2] / "selfloop/prompts/answer.base.txt").read_text().rstrip("\n")
     )
     pair = Continuation(prompt.replace("{question}", KNOWN), " Paris\n")
     assert [attempt.draft.logprobs] == ScriptedBackend().loglikelihood([pair])

@@ -18,7 +18,7 @@ from selfloop.records import Question
 from selfloop.text.answers import also_declining, declines, normalise, squad_normalise
 from selfloop.text.answers.bounded import checked, found
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 Write = Callable[[Mapping[str, str]], Path]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selfloop.storage.run_folder import RunFolder, runs_in
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OWNER = ROOT / "selfloop" / "storage" / "run_folder.py"
 NAMES = (
     "run.sqlite", "run.sqlite-wal", "run.lock", "events.jsonl", "report.html", "eval.json",

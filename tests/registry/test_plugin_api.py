@@ -224,7 +224,7 @@ def test_help_does_without_plugins_that_have_no_commands() -> None:
 
 # The one module that authors import.
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "selfloop-doubt"
 FOR_AUTHORS = [
     ROOT / "docs" / "plugins.md",

@@ -24,8 +24,8 @@ from selfloop_plugins._torch import adapter as adapters
 from selfloop_plugins._torch import checkpoint
 from selfloop_plugins.export import merge, targets
 from selfloop_plugins.export.card import card
-from test_adapter_gguf import CONFIGS, saved
-from test_rescore import PLUGIN, RECIPE, attempts
+from tiny_models import CONFIGS, saved
+from tuned_run import PLUGIN, RECIPE, attempts
 
 from selfloop.records import Adapter, Round
 from selfloop.storage.run_folder import RECIPE as RECIPE_FILE

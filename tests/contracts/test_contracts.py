@@ -24,8 +24,8 @@ from selfloop.testing import (
     ScriptedBackend,
 )
 
-FACTS = Path(__file__).parent.parent / "recipes" / "facts.jsonl"
-QUESTIONS = Path(__file__).parent / "data" / "contract_questions.jsonl"
+FACTS = Path(__file__).parents[2] / "recipes" / "facts.jsonl"
+QUESTIONS = Path(__file__).parents[1] / "data" / "contract_questions.jsonl"
 
 CONTRACTS: Mapping[str, type[Contract]] = {
     "detector": DetectorContract,
@@ -54,7 +54,7 @@ EXTRAS["own_demonstrations"] = "stats"
 # Components that take long: the report draws its figures after each event of the contract.
 SLOW = {"report"}
 BACKENDS = {"scripted", "llama_cpp", "hf"}
-# A tuner needs a model, so it has its tests in tests/plugins/test_lora.py.
+# A tuner needs a model, so it has its tests in tests/plugins/tuners/test_lora.py.
 TUNERS = {"lora"}
 
 

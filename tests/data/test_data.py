@@ -27,7 +27,7 @@ Write = Callable[[Mapping[str, str | bytes]], Path]
 
 def benchmark() -> ModuleType:
     """Return benchmarks/readers.py, which writes the files."""
-    path = Path(__file__).parent.parent / "benchmarks" / "readers.py"
+    path = Path(__file__).parents[2] / "benchmarks" / "readers.py"
     spec = importlib.util.spec_from_file_location("readers", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -28,7 +28,7 @@ from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store, rounds_of
 from selfloop.storage.upgrades import upgraded_event, upgraded_recipe
 
-EARLIER = Path(__file__).parent / "data" / "earlier_runs"
+EARLIER = Path(__file__).parents[1] / "data" / "earlier_runs"
 WHOLE, STOPPED = "0.1.0-whole", "0.1.0-stopped"
 
 

@@ -17,7 +17,7 @@ from selfloop.errors import DiskFullError, disk_full
 from selfloop.storage import atomic
 from selfloop.storage.store import Store
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SOURCES = sorted((*(ROOT / "selfloop").rglob("*.py"), *(ROOT / "plugins").rglob("*.py")))
 
 

@@ -452,7 +452,7 @@ def test_a_wheel_has_the_recipes_and_templates(tmp_path: Path) -> None:
     import tomllib
     from fnmatch import fnmatch
 
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     data = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"][
         "package-data"
     ]
