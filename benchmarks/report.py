@@ -15,7 +15,7 @@ from selfloop_plugins.report.run_summary import read_summary
 
 TESTS = Path(__file__).parent.parent / "tests"
 sys.path.extend([str(TESTS), str(TESTS / "browser")])
-from test_browser import FLAGS, large
+from test_browser import FLAGS, large  # noqa: E402
 
 
 def main() -> None:

@@ -212,7 +212,13 @@ def module(path: Path) -> str:
     )
 
 
-def imports(path: Path, *, at_load: bool = False) -> Iterator[str]:
+@cache
+def imports(path: Path, *, at_load: bool = False) -> tuple[str, ...]:
+    """Return the full names of what a file imports: see `find_imports`."""
+    return tuple(find_imports(path, at_load=at_load))
+
+
+def find_imports(path: Path, *, at_load: bool) -> Iterator[str]:
     """Yield the full names of what a file imports, less what only type checkers see (and less lazy
     ones).
     """

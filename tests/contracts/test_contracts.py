@@ -51,8 +51,8 @@ MORE_CASES: tuple[tuple[str, str, dict[str, Any]], ...] = (
 # Extras, without which the cases of a component are skipped.
 EXTRAS = {name: name for name in ("mlflow", "tensorboard", "trackio", "wandb")}
 EXTRAS["own_demonstrations"] = "stats"
-# Components that take long: the report draws its figures after each event of the contract.
-SLOW = {"report"}
+# Components that take long: these write whole files after each event of the contract.
+SLOW = {"report", "tensorboard"}
 BACKENDS = {"scripted", "llama_cpp", "hf"}
 # A tuner needs a model, so it has its tests in tests/plugins/tuners/test_lora.py.
 TUNERS = {"lora"}

@@ -127,6 +127,7 @@ def test_any_rows_come_back_from_every_format(rows: Any, tmp_path: Path) -> None
             assert READERS.pairs(read(tmp_path, name, content)) == reference, name
 
 
+@pytest.mark.slow
 @settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -101,6 +101,7 @@ def test_it_is_judged_again(run: Path, selfloop: Selfloop) -> None:
     assert sum(map(beliefs, after)) > sum(map(beliefs, before))
 
 
+@pytest.mark.slow
 @pytest.mark.extra("report")
 def test_it_has_a_report(run: Path, selfloop: Selfloop) -> None:
     result = selfloop("report", run.name)

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -65,14 +66,24 @@ detectors: [agreement]
 """
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `library` copies: two runs for each of many tests take long."""
+    return tmp_path_factory.mktemp("finished") / "library"
+
+
 @pytest.fixture
-def library(write: Write, selfloop: Selfloop) -> Path:
+def library(finished: Path, work: Path, write: Write, selfloop: Selfloop) -> Path:
     """Two runs: `one` contradicts itself in round 2; `two` has other answers, and one round."""
+    if finished.is_dir():
+        shutil.copytree(finished, work, dirs_exist_ok=True)
+        return work
     folder = write({"script.json": json.dumps(ANSWERS), "listed.py": SOURCE, "one.yaml": RECIPE})
     assert selfloop("run", "one.yaml").code == 0
     other = json.dumps({r"Hamlet\?\nAnswer:\s*$": ["Marlowe"], "": ["Cairo, Egypt"]})
     write({"script.json": other, "two.yaml": RECIPE.replace("rounds: 3", "rounds: 1")})
     assert selfloop("run", "two.yaml").code == 0
+    shutil.copytree(folder, finished)
     return folder
 
 

@@ -110,6 +110,7 @@ def test_rounds_are_labelled_where_there_is_room(write: Write, selfloop: Selfloo
         assert 4 < len(labels) < 16 and all(float(one).is_integer() for one in labels)
 
 
+@pytest.mark.slow
 @pytest.mark.extra("report")
 def test_gold_answers_bring_what_is_true(write: Write, selfloop: Selfloop) -> None:
     folder = write({"gold.jsonl": ASKED, "r.yaml": GOLD})
