@@ -848,7 +848,7 @@ KINDS: dict[str, tuple[type[Any], str, type[Any], dict[str, tuple[Any, str]]]] =
     "detector": (DetectorContract, "verify", Detector, DETECTORS),
     "scorer": (ScorerContract, "score", Scorer, SCORERS),
     "critic": (CriticContract, "critique", Critic, CRITICS),
-    "few_shot": (FewShotContract, "show", FewShotSelector, DEMONSTRATORS),
+    "few_shot": (FewShotContract, "build_prompts", FewShotSelector, DEMONSTRATORS),
     "source": (QuestionSourceContract, "ask", Source, SOURCES),
     "tuner": (TunerContract, "tune", Tuner, TUNERS),
     "observer": (ObserverContract, "on_event", Observer, OBSERVERS),
