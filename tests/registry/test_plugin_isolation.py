@@ -66,7 +66,7 @@ METHOD = {
     "source": "ask(self, told)",
     "scorer": "score(self, items, told)",
     "critic": "critique(self, items, told)",
-    "few_shot": "show(self, items, told)",
+    "few_shot": "build_prompts(self, items, told)",
     "tuner": "tune(self, told)",
     "observer": "on_event(self, event)",
     "backend": "generate(self, items)",
@@ -76,7 +76,7 @@ SOUND = "return [Verdict('bad', 0.5) for _ in items]"
 
 def plugin(body: str, kind: str = "detector", top: str = "", name: str = "bad") -> str:
     """Return a plugin with one component of a kind whose method has this body."""
-    hook = "question_sources" if kind == "source" else f"{kind}s"
+    hook = {"source": "question_sources", "few_shot": "few_shot"}.get(kind, f"{kind}s")
     base = "(ScriptedBackend)" if kind == "backend" else ""
     gives = ", gives=frozenset({'logprobs', 'chat', 'adapters'})" if kind == "backend" else ""
     rest = "    def close(self): pass\n" if kind == "observer" else ""
