@@ -56,7 +56,7 @@ USE = {
         ", bad]\nobs", "]\nobs"
     ),
     "critic": RECIPE.replace(", bad]\nobs", "]\ncritique: bad\nobs"),
-    "few_shot": RECIPE.replace(", bad]\nobs", "]\ndemonstrations: bad\nobs"),
+    "few_shot": RECIPE.replace(", bad]\nobs", "]\nfew_shot: bad\nobs"),
     "tuner": RECIPE.replace(", bad]\nobs", "]\ntuner: bad\nobs"),
     "observer": RECIPE.replace(", bad]\nobs", "]\nobs").replace("[jsonl]", "[jsonl, bad]"),
     "backend": RECIPE.replace(", bad]\nobs", "]\nobs").replace("backend: scripted", "backend: bad"),
