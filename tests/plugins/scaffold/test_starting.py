@@ -231,7 +231,7 @@ def test_what_is_written_is_formatted(work: Path, selfloop: Selfloop) -> None:
         for check in checks:
             ruff = [sys.executable, "-m", "ruff", *check]
             command = [*ruff, "--line-length", "100", "--no-cache", "."]
-            folder = work / f"selfloop-fresh-{kind}"
+            folder = work / f"selfloop-fresh-{kind}".replace("_", "-")
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stdout
 
