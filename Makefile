@@ -23,7 +23,7 @@ check: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	mkdir -p build/types && ln -sfn ../../plugins build/types/selfloop_plugins
 	MYPYPATH=build/types $(BIN)/mypy -p selfloop -p selfloop_plugins
-	MYPYPATH=build/types:benchmarks:tests $(BIN)/mypy --check-untyped-defs --follow-imports=silent benchmarks/*.py
+	MYPYPATH=build/types:benchmarks:tests:tests/browser $(BIN)/mypy --check-untyped-defs --follow-imports=silent benchmarks/*.py
 	$(BIN)/python docs/generate.py --check
 
 docs: $(VENV)/.ready

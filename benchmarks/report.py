@@ -13,8 +13,9 @@ from generate import cpu
 from selfloop_plugins.report.page import write_page
 from selfloop_plugins.report.run_summary import read_summary
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
-from test_browser import FLAGS, large
+TESTS = Path(__file__).parent.parent / "tests"
+sys.path.extend([str(TESTS), str(TESTS / "browser")])
+from test_browser import FLAGS, large  # noqa: E402
 
 
 def main() -> None:

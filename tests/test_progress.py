@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import sys
-import time
+import threading
 import zipfile
 from collections.abc import Iterator
 from itertools import pairwise
@@ -201,12 +201,15 @@ def test_a_stream_that_was_closed_ends_nothing(
 def test_a_thread_shows_lines_while_one_call_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "FIRST_LINE_S", 0.05)
     monkeypatch.setattr(progress, "TICK_S", 0.01)
-    monitor, shown = Monitor(), list[str]()
-    with monitor.shown_by(shown.append), monitor.task("work"):
-        until = time.monotonic() + 10
-        while not shown and time.monotonic() < until:
-            time.sleep(0.01)
-    assert shown and shown[0].startswith("work; ")
+    monitor, lines, shown = Monitor(), list[str](), threading.Event()
+
+    def show(line: str) -> None:
+        lines.append(line)
+        shown.set()
+
+    with monitor.shown_by(show), monitor.task("work"):
+        assert shown.wait(60), "no line was shown"
+    assert lines[0].startswith("work; ")
 
 
 class Slow(ScriptedBackend):

@@ -15,7 +15,15 @@ RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 COOKBOOK = (ROOT / "docs" / "cookbook.md").read_text(encoding="utf-8")
 SHORT = ("ask.questions=6", "rounds=2", "observers=[]", "tuner=null")
 
+# its few-shot selector groups the pairs with scikit-learn
+KNOWLEDGE = pytest.param(ROOT / "recipes/knowledge.yaml", marks=pytest.mark.extra("stats"))
+
 each = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+each_that_can_run = pytest.mark.parametrize(
+    "recipe",
+    [KNOWLEDGE if path.stem == "knowledge" else path for path in RECIPES],
+    ids=lambda path: path.stem,
+)
 
 
 def test_there_are_recipes() -> None:
@@ -61,7 +69,7 @@ def test_the_cookbook_has_it(recipe: Path) -> None:
     assert f"](../recipes/{recipe.name})" in COOKBOOK
 
 
-@each
+@each_that_can_run
 def test_nothing_is_wrong_with_it(recipe: Path, selfloop: Selfloop) -> None:
     """Its own backend is put off, for its model may not be here; every other option is checked as
     it stands.
@@ -73,7 +81,8 @@ def test_nothing_is_wrong_with_it(recipe: Path, selfloop: Selfloop) -> None:
     assert said.out.startswith(f"{recipe} can run: ")
 
 
-@each
+@pytest.mark.slow
+@each_that_can_run
 def test_it_runs_and_finds_something_out(recipe: Path, selfloop: Selfloop, work: Path) -> None:
     changes = [part for change in ("backend=scripted", *SHORT) for part in ("--set", change)]
     said = selfloop("run", recipe, *changes)

@@ -212,7 +212,13 @@ def module(path: Path) -> str:
     )
 
 
-def imports(path: Path, *, at_load: bool = False) -> Iterator[str]:
+@cache
+def imports(path: Path, *, at_load: bool = False) -> tuple[str, ...]:
+    """Return the full names of what a file imports: see `find_imports`."""
+    return tuple(find_imports(path, at_load=at_load))
+
+
+def find_imports(path: Path, *, at_load: bool) -> Iterator[str]:
     """Yield the full names of what a file imports, less what only type checkers see (and less lazy
     ones).
     """
@@ -254,12 +260,14 @@ def used(path: Path) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     found = [measured("from selfloop.cli import main; main(['--help'])") for _ in range(3)]
     assert found[0].modules & HEAVY == set()
     assert min(one.seconds for one in found) < QUICK * bare()
 
 
+@pytest.mark.slow
 def test_listing_plugins_imports_no_model_library() -> None:
     found = measured("from selfloop.cli import main; main(['plugins'])").modules
     assert found & {"torch", "transformers", "peft", "gguf", "llama_cpp"} == set()
@@ -355,3 +363,25 @@ def test_the_measures_measure(tmp_path: Path) -> None:
     )
     assert set(imports(file)) == {"typing.TYPE_CHECKING", "peft"}
     assert set(imports(file, at_load=True)) == {"typing.TYPE_CHECKING"}
+
+
+# Folders in `tests/` that mirror no folder of `selfloop/`.
+OTHER_TESTS = {"browser", "contracts", "plugins", "properties", "state"}
+
+
+def folders(path: Path) -> set[str]:
+    """Return the names of the folders that have Python files somewhere in them."""
+    return {file.relative_to(path).parts[0] for file in path.glob("*/**/*.py")}
+
+
+def test_tests_mirror_the_source() -> None:
+    tests = ROOT / "tests"
+    assert folders(tests) - OTHER_TESTS <= folders(ROOT / "selfloop")
+    assert folders(tests / "plugins") <= folders(ROOT / "plugins")
+    assert list((tests / "plugins").glob("*.py")) == [], "they belong in the folder of their room"
+
+
+def test_names_of_test_modules_are_unique() -> None:
+    """Without packages, pytest imports each by its name alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -18,8 +18,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-pytest.importorskip("torch")
-pytest.importorskip("scipy")
+pytest.importorskip("torch", reason="pip install 'selfloop[hf]'")
+pytest.importorskip("scipy", reason="pip install 'selfloop[stats]'")
 DRIVER = Path(__file__).parent / "state" / "driver.py"
 DISK = (
     "mount -t tmpfs -o size=8m selfloop-test {folder} && exec {python} {driver} full {folder} few"

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 # of the extras report, stats, parquet, hf, tune, llamacpp, view and so on
 REFUSED = (
     "datasets", "gguf", "llama_cpp", "matplotlib", "mlflow", "pandas", "peft", "pyarrow",
-    "safetensors", "sentence_transformers", "sklearn", "spacy", "squarify", "starlette",
+    "safetensors", "scipy", "sentence_transformers", "sklearn", "spacy", "squarify", "starlette",
     "tensorboardX", "torch", "trackio", "transformers", "uvicorn", "wandb",
 )  # fmt: skip
 MAIN = f"""\
@@ -105,6 +105,14 @@ def test_a_page_is_refused_with_what_to_install(
     error = command(*args, code=2).stderr
     assert "needs the package matplotlib, which is not installed" in error
     assert error.endswith("Do: pip install 'selfloop[report]'\n")
+
+
+def test_a_plan_is_refused_with_what_to_install(command: Command) -> None:
+    error = command("plan", "r.yaml", code=2).stderr
+    assert error == (
+        "selfloop: selfloop plan needs the package scipy, which is not installed. Do: pip install "
+        "'selfloop[stats]'\n"
+    )
 
 
 def test_runs_are_compared_without_a_page(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from selfloop.errors import RecipeError
+from selfloop.errors import MissingExtraError, RecipeError
 from selfloop.storage import atomic
 
 Floats = NDArray[np.float64]
@@ -145,8 +145,9 @@ def fit_logistic(
     """Return the weights, (columns,), and intercept of a logistic regression.
 
     They minimise cross-entropy + ridge/2 · |weights − prior|², with no weight below `min_weight`.
-    `inputs` is (rows, columns), `target` (rows,) in [0, 1].
+    `inputs` is (rows, columns), `target` (rows,) in [0, 1]. Raises MissingExtraError without scipy.
     """
+    _require_scipy()
     from scipy.optimize import minimize  # type: ignore[import-untyped]
 
     start = np.broadcast_to(np.asarray(prior, float), inputs.shape[1])
@@ -172,8 +173,9 @@ def fit_logistic(
 def fit_isotonic(probabilities: ArrayLike, labels: ArrayLike) -> tuple[tuple[float, float], ...]:
     """Return the corners (probability, share right) of the rising line that fits best.
 
-    Zadrozny and Elkan 2002.
+    Zadrozny and Elkan 2002. Raises MissingExtraError without scipy.
     """
+    _require_scipy()
     from scipy.optimize import isotonic_regression
 
     distinct, index, counts = np.unique(
@@ -206,3 +208,11 @@ def sigmoid(log_odds: ArrayLike) -> Floats:
     exponents = np.clip(np.asarray(log_odds, float), -MAX_EXPONENT, MAX_EXPONENT)
     probabilities: Floats = 1 / (1 + np.exp(-exponents))
     return probabilities
+
+
+def _require_scipy() -> None:
+    """Raise MissingExtraError where scipy is not installed."""
+    try:
+        import scipy  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("scipy", "stats", "fitting a logistic regression") from error

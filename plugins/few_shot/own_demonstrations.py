@@ -8,6 +8,7 @@ import random
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +19,7 @@ from selfloop_plugins._shared.prompt_text import one_line
 
 from selfloop import Component, VerifyContext, hookimpl
 from selfloop.config.prompts import Prompt
-from selfloop.errors import RecipeError
+from selfloop.errors import MissingExtraError, RecipeError
 from selfloop.history import History
 from selfloop.text.answers import declines, normalise
 from selfloop.text.gist import gist
@@ -97,6 +98,8 @@ class OwnDemonstrations:
         model: str = embedding.SENTENCE_MODEL,
     ) -> None:
         if choose != "random":
+            if find_spec("sklearn") is None:
+                raise MissingExtraError("scikit-learn", "stats", f"{NAME} with choose: {choose}")
             embedding.check(embed, model)
         self._count, self._choose, self._seed, self._explain = count, choose, seed, explain
         self._only, self._min_confidence = only, min_confidence

@@ -22,6 +22,7 @@ from typing import Any
 from selfloop import system
 from selfloop.config.assembly import NamedComponent, Observers, Pipeline, assemble, build_component
 from selfloop.config.recipe import Decide, LoadedRecipe, Recipe
+from selfloop.errors import MissingExtraError
 from selfloop.events import RoundEnded, RunEnded
 from selfloop.forecast.meter import (
     BATCH,
@@ -279,8 +280,9 @@ class Forecast:
 def forecast(loaded: LoadedRecipe, budget: float) -> Forecast:
     """Run samples for about `budget` seconds, and scale them up.
 
-    Raises SelfloopError if the backend cannot be loaded.
+    Raises MissingExtraError without scipy, SelfloopError if the backend cannot be loaded.
     """
+    _require_scipy()
     backend, loading = _open_backend(loaded)
     try:
         with TemporaryDirectory(prefix="selfloop-plan-") as folder:
@@ -292,6 +294,14 @@ def forecast(loaded: LoadedRecipe, budget: float) -> Forecast:
         return Forecast(backend.describe(), loading, parts, system.peak_memory(), disk, sample)
     finally:
         backend.close()
+
+
+def _require_scipy() -> None:
+    """Raise MissingExtraError where scipy is not installed, before a model is loaded."""
+    try:
+        import scipy  # type: ignore[import-untyped]  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("scipy", "stats", "selfloop plan") from error
 
 
 def _open_backend(loaded: LoadedRecipe) -> tuple[Backend, float]:

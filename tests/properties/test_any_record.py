@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -29,6 +30,8 @@ from selfloop.records import (
 )
 from selfloop.storage.store import Store
 from selfloop.text.display import encodable
+
+pytestmark = pytest.mark.slow  # each example has a database of its own
 
 TEXT = st.one_of(
     st.text(st.characters(exclude_categories=()), max_size=12),  # lone surrogates too

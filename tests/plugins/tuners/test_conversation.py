@@ -1,0 +1,194 @@
+"""Examples in a chat model's own form: the turn, its end, and what the gate measures there."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pytest
+
+pytest.importorskip("torch", reason="pip install 'selfloop[tune]'")
+pytest.importorskip("peft", reason="pip install 'selfloop[tune]'")
+
+from selfloop_plugins._decoding import chat
+from selfloop_plugins.tuners.lora import conversation
+from selfloop_plugins.tuners.lora.conversation import (
+    DECLINING,
+    SYSTEM_PROMPT,
+    Exchange,
+    Turn,
+    end_of_turn,
+    measure_turns,
+    trained_exchanges,
+    turn_examples,
+    write_turns,
+)
+from selfloop_plugins.tuners.lora.tokenized import TURN
+from selfloop_plugins.tuners.lora.training_examples import TrainingExample
+
+from selfloop import Completion, Message, Request
+from selfloop.errors import RequestError
+from selfloop.text.answers import declines
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CONTROLS = {"<|im_start|>": 256, "<|im_end|>": 257}
+END = 257
+
+
+class Bytes:
+    """A vocabulary of bytes and two control tokens."""
+
+    name, vocab_size, bos, eos, template = "bytes", 258, "", "", CHATML
+
+    def tokens(self, pieces: Sequence[chat.Piece]) -> list[int]:
+        return chat.tokens(
+            pieces, CONTROLS, chat.control_pattern(CONTROLS), lambda text: list(text.encode())
+        )
+
+    def token_bytes(self, token: int) -> bytes:
+        return bytes([token]) if token < 256 else b""
+
+    def is_end(self, token: int) -> bool:
+        return token == END
+
+
+class Replies:
+    """A backend that replies to the last message of a chat by a function."""
+
+    def __init__(self, reply: Callable[[str], str], finish: str = "stop") -> None:
+        self._reply, self._finish = reply, finish
+        self.prompts: list[tuple[Message, ...]] = []
+
+    def generate(
+        self, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Completion | RequestError]]:
+        for i, request in enumerate(requests):
+            assert not isinstance(request.prompt, str)
+            self.prompts.append(request.prompt)
+            yield i, completion(self._reply(request.prompt[-1].content), self._finish)
+
+
+def completion(text: str, finish: str = "stop") -> Completion:
+    end = (END,) if finish == "stop" else ()
+    return Completion(text, (*text.encode(), *end), finish=finish)  # type: ignore[arg-type]
+
+
+KNOWN = TrainingExample("What is the capital of France?", "Paris", 0.9)
+UNKNOWN = TrainingExample("Who ruled Zorvania?", "Queen Ada", 0.1)
+
+
+def turn(example: TrainingExample, reply: str, p: float, finish: str = "stop") -> Turn:
+    return Turn(example, (Message("user", example.question),), completion(reply, finish), p)
+
+
+def text_of(tokens: Sequence[int]) -> str:
+    names = {256: "<|im_start|>", 257: "<|im_end|>"}
+    return "".join(names.get(token) or chr(token) for token in tokens)
+
+
+def test_a_known_turn_is_the_bases_reply_and_its_end() -> None:
+    (example,) = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)])
+    prompt = example.tokens[: example.answer_start]
+    assert text_of(prompt).endswith(f"user\n{KNOWN.question}<|im_end|>\n<|im_start|>assistant\n")
+    assert text_of(example.tokens[example.answer_start :]) == "Paris it is.<|im_end|>"
+    assert example.teacher_prompt == prompt, "it is distilled from the base in the same form"
+    assert example.num_distilled == len("Paris it is.") + 1
+    assert (example.p_correct, example.form) == (0.9, TURN)
+    assert example.decline_token == ord("I")
+
+
+def test_a_turn_that_is_likelier_wrong_declines_in_several_wordings_and_ends() -> None:
+    examples = turn_examples(Bytes(), [turn(UNKNOWN, "Queen Ada did.", 0.1)] * len(DECLINING))
+    texts = [text_of(example.tokens[example.answer_start :]) for example in examples]
+    assert texts == [f"{wording}<|im_end|>" for wording in DECLINING]
+    assert all(declines(wording) for wording in DECLINING)
+    assert {wording.split()[0] for wording in DECLINING} == {"I"}
+    assert {example.num_distilled for example in examples} == {1}
+
+
+@pytest.mark.parametrize(
+    ("reply", "learnt"),
+    [
+        ("Paris is the capital. It lies on the", "Paris is the capital.<|im_end|>"),
+        ("Paris\nIt lies on the", "Paris<|im_end|>"),
+        ("Paris is a large city which", None),
+    ],
+)
+def test_a_reply_that_is_too_long_ends_after_its_first_sentence(
+    reply: str, learnt: str | None
+) -> None:
+    examples = turn_examples(Bytes(), [turn(KNOWN, reply, 0.9, "length")])
+    texts = [text_of(example.tokens[example.answer_start :]) for example in examples]
+    assert texts == ([learnt] if learnt else [])
+
+
+def test_a_reply_that_begins_as_a_refusal_does_is_not_taught() -> None:
+    assert turn_examples(Bytes(), [turn(KNOWN, "In France, Paris is.", 0.9)]) == []
+
+
+def test_a_template_without_an_end_of_turn_is_said() -> None:
+    class Endless(Bytes):
+        template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+
+    with pytest.raises(ValueError, match="ends a turn with no token"):
+        end_of_turn(Endless(), [Message("user", "Hi")])
+    assert end_of_turn(Bytes(), [Message("user", "Hi")]) == END
+
+
+def test_every_question_is_asked_bare_and_in_one_more_form() -> None:
+    backend = Replies(lambda text: "It is Paris." if "France" in text else "It is Rome.")
+    examples = [TrainingExample(f"{i}. {KNOWN.question}", "Paris", 0.9) for i in range(6)]
+    turns = write_turns(backend, examples)  # type: ignore[arg-type]
+    assert [t.messages for t in turns[:6]] == [(Message("user", e.question),) for e in examples]
+    forms = [[message.role for message in t.messages] for t in turns[6:]]
+    assert forms == [["system", "user"], ["user", "assistant", "user"], ["user"]] * 2
+    assert turns[6].messages[0].content == SYSTEM_PROMPT
+    assert turns[7].messages[1].content == "It is Paris."
+    assert turns[7].messages[0].content != turns[7].messages[2].content
+    assert turns[8].messages[0].content != examples[2].question
+    assert examples[2].question in turns[8].messages[0].content
+
+
+@pytest.mark.parametrize(
+    ("reply", "p_correct", "expected"),
+    [
+        ("It is Paris.", 0.9, 0.9),
+        ("It is Lyon.", 0.9, 0.1),  # right only if the answer of the loop is wrong
+        ("It is Lyon.", 0.2, 0.2),
+        ("I don't know.", 0.9, 0.9),
+    ],
+)
+def test_how_likely_a_reply_is_correct(reply: str, p_correct: float, expected: float) -> None:
+    example = TrainingExample("Which city?", "Paris", p_correct)
+    turns = write_turns(Replies(lambda text: reply), [example])  # type: ignore[arg-type]
+    assert [t.p_correct for t in turns] == pytest.approx([expected] * 2)
+
+
+def test_what_the_gate_measures() -> None:
+    turns = [turn(KNOWN, "It is Paris.", 0.9), turn(UNKNOWN, "Queen Ada.", 0.1)]
+
+    def tuned(text: str) -> str:
+        return {KNOWN.question: "Paris.", UNKNOWN.question: "I don't know."}.get(text, "Hello!")
+
+    figures = measure_turns(Replies(tuned), turns)  # type: ignore[arg-type]
+    assert figures.kept == pytest.approx(0.9) and figures.declined == pytest.approx(0.9)
+    assert figures.refused == pytest.approx(0.1)
+    assert (figures.ended, figures.requests_refused) == (1.0, 0.0)
+    mute = measure_turns(Replies(lambda text: "I don't know", "length"), turns)  # type: ignore[arg-type]
+    assert (mute.kept, mute.declined, mute.refused) == (0.0, 1.0, 1.0)
+    assert (mute.ended, mute.requests_refused) == (0.0, 1.0)
+
+
+def test_the_gates_requests_are_not_trained_on() -> None:
+    backend = Replies(lambda text: "Of course.")
+    pairs = trained_exchanges(Bytes(), backend)  # type: ignore[arg-type]
+    trained = {prompt[0].content for prompt in backend.prompts}
+    assert not trained & {prompt[0].content for prompt in conversation.gate_prompts()}
+    assert len(pairs) == len(trained) == 2 * len(conversation.gate_prompts())
+    assert text_of(pairs[0].tokens[pairs[0].start :]) == "Of course.<|im_end|>"
+
+
+def test_an_exchange_is_compared_closely_where_the_reply_begins() -> None:
+    exchange = Exchange(tuple(range(40)), start=10)
+    assert exchange.positions == (9, 10, 11, 12, 13, 21, 29, 37)
+    assert Exchange(tuple(range(12)), start=10).positions == (9, 10)

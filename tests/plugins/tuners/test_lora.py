@@ -1,0 +1,693 @@
+"""The tuner: its examples, its training, its gate, and all of it on a tiny model."""
+
+import json
+import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("peft", reason="pip install 'selfloop[tune]'")
+pytest.importorskip("llama_cpp", reason="pip install 'selfloop[llamacpp]'")
+
+import gguf
+import peft
+import torch
+import transformers as T
+from selfloop_plugins import models
+from selfloop_plugins._shared.prompt_files import PROMPTS
+from selfloop_plugins.backends.llama_cpp import build as build_llama
+from selfloop_plugins.tuners.lora import Lora, checkpoint, forward, losses, tuner
+from selfloop_plugins.tuners.lora import check as check_tuner
+from selfloop_plugins.tuners.lora.conversation import TurnFigures
+from selfloop_plugins.tuners.lora.gate import Gate, GateBounds, GateFigures, gold_shares
+from selfloop_plugins.tuners.lora.losses import (
+    answer_loss,
+    kl_references,
+    kl_to_base,
+    neutral_positions,
+    teacher_states,
+)
+from selfloop_plugins.tuners.lora.measures import (
+    bias_to_keep,
+    decline_margins,
+    greedy_answers,
+    held_out_loss,
+    perplexity,
+)
+from selfloop_plugins.tuners.lora.settings import LoraSettings
+from selfloop_plugins.tuners.lora.tokenized import QUIZ, TokenizedExample, batches_of_like_length
+from selfloop_plugins.tuners.lora.training import TrainingData, train
+from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
+
+from selfloop import History, Outcome, Question, TuneContext
+from selfloop.config.prompts import Prompts, is_open
+from selfloop.errors import ModelError, RecipeError
+from selfloop.records import Request, Sampling
+from selfloop.text.answers import declines
+
+pytestmark = pytest.mark.slow
+
+SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+DECLINE = 14
+EXAMPLES = [
+    TokenizedExample((5 + i % 40, 7, 3 + i % 5, 11, 2)[: 4 + i % 2], 2, decline_token=DECLINE)
+    for i in range(40)
+]
+NEUTRAL = [tuple((i * j) % 50 + 3 for j in range(1, 30)) for i in range(1, 9)]
+
+
+def tiny(kind=T.LlamaForCausalLM, config=None):
+    torch.manual_seed(0)
+    model = kind(config or T.LlamaConfig(**SIZES)).requires_grad_(requires_grad=False)
+    # so that it can be sure of something: an adapter does not reach this
+    model.lm_head.weight.data.normal_(0, 0.3)
+    torch.manual_seed(1)
+    return peft.get_peft_model(
+        model, peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear")
+    )
+
+
+def outcome(text, decision, answer="Cairo", round=1, confidence=None):
+    usual = {"belief": 0.9, "undecided": 0.45, "declined": 0.1}
+    return Outcome(
+        Question(text, "topics"), decision, answer, confidence or usual.get(decision), round
+    )
+
+
+def history(known=60, unknown=120):
+    found = [
+        outcome(f"What is the capital of land {i}?", "belief", f"City {i}") for i in range(known)
+    ]
+    found += [
+        outcome(f"What is the capital of isle {i}?", "declined", f"Town {i}")
+        for i in range(unknown)
+    ]
+    return History(
+        1, (*found, outcome("Who is half known?", "undecided"), outcome("dropped", "dropped"))
+    )
+
+
+# --- lessons
+
+
+def examples_of(history, **options):
+    return training_examples(
+        history, **{"decline_share": None, "match_form": True, "seed": 1, **options}
+    )
+
+
+def test_every_answer_is_taught_as_likely_as_it_is_true():
+    taught, held = examples_of(history())
+    found = {one.question: one for one in [*taught, *held]}
+    assert len(found) == len(taught) + len(held) == 181 and not any(
+        "dropped" in text for text in found
+    )
+    assert found["What is the capital of land 7?"] == TrainingExample(
+        "What is the capital of land 7?", "City 7", 0.9
+    )
+    assert (
+        found["What is the capital of isle 7?"].p_correct == 0.1
+        and found["Who is half known?"].p_correct == 0.45
+    )
+    assert len(held) == pytest.approx(36, abs=12)
+
+
+def test_what_the_model_itself_declined_is_not_known():
+    silent = replace(
+        history(),
+        outcomes=(
+            *history().outcomes,
+            outcome("Who was Blorgo?", "declined", "I don't know", 1, 0.9),
+        ),
+    )
+    (found,) = (one for part in examples_of(silent) for one in part if "Blorgo" in one.question)
+    assert found.p_correct == 0
+
+
+def test_nothing_is_taught_of_an_echo():
+    more = [
+        outcome(f"What is mango {i} made of?", "undecided", f"mango {i}", 1, 0.5) for i in range(20)
+    ]
+    assert examples_of(replace(history(), outcomes=(*history().outcomes, *more))) == examples_of(
+        history()
+    )
+
+
+@pytest.mark.parametrize("share", [0.2, 0.35, 0.5])
+def test_only_a_share_is_declined(share):
+    taught, _ = examples_of(history(), decline_share=share)
+    assert sum(one.p_correct < 0.3 for one in taught) / len(taught) == pytest.approx(
+        share, abs=0.01
+    )
+    assert sum(one.p_correct > 0.3 for one in taught) == sum(
+        one.p_correct > 0.3 for one in examples_of(history())[0]
+    )
+
+
+def test_what_is_held_out_stays_out_in_later_rounds():
+    before, after = history(), history(known=90, unknown=200)
+    held = {one.question for one in examples_of(before)[1]}
+    assert held <= {one.question for one in examples_of(after)[1]}
+
+
+def test_the_last_outcome_of_a_question_counts():
+    last = outcome("What is the capital of land 7?", "declined", round=2)
+    taught, held = examples_of(replace(history(), outcomes=(*history().outcomes, last)))
+    assert [one.p_correct for one in [*taught, *held] if one.question == last.question.text] == [
+        0.1
+    ]
+
+
+def test_matched_ones_come_first():
+    odd = [outcome(f"Why, in all of history, did {i} people sing?", "declined") for i in range(200)]
+    mixed = replace(history(), outcomes=(*odd, *history().outcomes))
+    taught, _ = examples_of(mixed, decline_share=0.35)
+    assert all("isle" in one.question for one in taught if one.p_correct < 0.3)
+    assert any(
+        "sing" in one.question
+        for one in examples_of(mixed, decline_share=0.35, match_form=False)[0]
+    )
+
+
+@pytest.mark.parametrize(("known", "unknown"), [(0, 70), (70, 0), (3, 60), (0, 0)])
+def test_too_little_to_learn_from_is_said(known, unknown):
+    with pytest.raises(ModelError, match=r"too little to learn from: .* which 8 each are needed"):
+        examples_of(history(known, unknown))
+
+
+# --- training
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (T.LlamaForCausalLM, T.LlamaConfig(**SIZES)),
+        (T.Gemma2ForCausalLM, T.Gemma2Config(**SIZES, head_dim=8, attn_implementation="eager")),
+    ],
+)
+def test_the_loss_is_that_of_all_logits_at_the_answers_tokens(kind, config):
+    model = tiny(kind, config)
+    batch = EXAMPLES[:6]
+    logs = []
+    for one in batch:
+        scores = model(input_ids=torch.tensor([one.tokens])).logits[0].float().log_softmax(-1)
+        logs += [
+            scores[place - 1, one.tokens[place]].item()
+            for place in range(one.answer_start, len(one.tokens))
+        ]
+    assert answer_loss(model, batch, {}).item() == pytest.approx(-sum(logs) / len(logs), abs=1e-5)
+
+
+def weights(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def run(folder, settings=None, tell=lambda one: None, model=None, examples=EXAMPLES):
+    model = model or tiny()
+    settings = settings or LoraSettings(epochs=3, batch=8, rate=5e-3, kl=0.1)
+    data = TrainingData(examples, EXAMPLES[::7], NEUTRAL, seed=3)
+    return model, train(model, data, settings, folder, tell)
+
+
+def test_training_learns_and_moves_little_on_neutral_text(tmp_path):
+    settings = LoraSettings(epochs=6, batch=8, rate=1e-2, kl=0.0)
+    before = held_out_loss(tiny(), EXAMPLES[::7], {}, 8)
+    free, done = run(tmp_path / "free", settings)
+    assert (
+        done[-1].loss < 0.8 * done[0].loss
+        and held_out_loss(free, EXAMPLES[::7], {}, 8) < 0.8 * before
+    )
+    tied, _ = run(tmp_path / "tied", replace(settings, kl=5.0))
+    texts = [(text, neutral_positions(text)) for text in NEUTRAL]
+    far = [kl_to_base(model, kl_references(model, texts)).item() for model in (free, tied)]
+    assert 0 < far[1] < 0.5 * far[0]
+    assert kl_to_base(tiny(), kl_references(tiny(), texts)).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (T.LlamaForCausalLM, T.LlamaConfig(**SIZES)),
+        (T.Gemma3ForCausalLM, T.Gemma3TextConfig(**SIZES, head_dim=8, sliding_window=12)),
+    ],
+)
+def test_what_a_batch_begins_with_is_read_once_and_learns_the_same(kind, config, monkeypatch):
+    shown = tuple(3 + i * 7 % 50 for i in range(20))
+    batch = [TokenizedExample(shown + one.tokens, 20 + one.answer_start) for one in EXAMPLES[:6]]
+    found = []
+    for least in (16, 1000):
+        monkeypatch.setattr(forward, "MIN_SHARED_TOKENS", least)
+        model = tiny(kind, config)
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                # zero, as it begins, lets nothing flow back to the other half
+                torch.nn.init.normal_(p, 0, 0.1)
+        loss = answer_loss(model, batch, {})
+        loss.backward()
+        found.append(
+            (loss.item(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad})
+        )
+    (once, ours), (each, theirs) = found
+    assert once == pytest.approx(each, abs=1e-5)
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+    assert any(p.abs().max() > 1e-3 for p in theirs.values())
+
+
+def moved(model):
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, 0, 0.1)
+    return model
+
+
+def logits(model, tokens):
+    return model(input_ids=torch.tensor([tokens])).logits[0].float()
+
+
+@pytest.mark.parametrize("dial", [0.0, 2.0])
+def test_how_likely_declining_is_is_learnt_beside_the_answer(dial):
+    model, one = moved(tiny()), replace(EXAMPLES[0], p_correct=0.25)
+    scores = logits(model, one.tokens)
+    first = scores[one.answer_start - 1] + dial * torch.nn.functional.one_hot(torch.tensor(14), 60)
+    decline = first.softmax(-1)[14]
+    others = scores[one.answer_start - 1].index_fill(0, torch.tensor(14), -math.inf).log_softmax(-1)
+    logs = 0.75 * decline.log() + 0.25 * (1 - decline).log() + others[one.tokens[one.answer_start]]
+    logs += sum(
+        scores[i - 1].log_softmax(-1)[one.tokens[i]]
+        for i in range(one.answer_start + 1, len(one.tokens))
+    )
+    expected = -logs.item() / (len(one.tokens) - one.answer_start)
+    assert answer_loss(model, [one], {}, {QUIZ: dial}).item() == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("firm", [True, False])
+def test_the_base_is_followed_in_the_prompt_where_it_answered(firm):
+    model, plain = tiny(), EXAMPLES[0]
+    source, length = (31, 5, 8, 19), len(plain.tokens) - plain.answer_start
+    at = len(source) - 1
+    # the first token is what the base would say, the others are not
+    best = logits(model, source)[-1].argmax().item()
+    one = replace(
+        plain,
+        tokens=(*plain.tokens[:2], best, *plain.tokens[3:]),
+        teacher_prompt=source,
+        num_distilled=length,
+        only_likeliest=firm,
+    )
+    base = logits(model, (*source, *one.tokens[one.answer_start : -1]))[at:].softmax(-1)
+    scores = logits(moved(model), one.tokens)[one.answer_start - 1 : -1].log_softmax(-1)
+    logs = (base * scores).sum(-1)
+    for i, token in enumerate(one.tokens[one.answer_start :]):
+        if firm and base[i].argmax() != token:
+            logs[i] = scores[i, token]
+    assert (base.argmax(-1) != torch.tensor(one.tokens[one.answer_start :])).any()
+    alone = answer_loss(model, [plain], {}).item()
+    assert answer_loss(
+        model, [one, plain, one], teacher_states(model, [one], 8)
+    ).item() == pytest.approx((2 * -logs.sum().item() + alone * length) / (3 * length), abs=1e-4)
+
+
+def targeted(model, batch):
+    base = teacher_states(model, batch, 8)
+    read = torch.cat([base[one.teacher_text] for one in batch if one.num_distilled])
+    return losses._teacher_targets(model, read, losses._target_tokens(batch, {}))
+
+
+def test_what_the_base_would_say_leaves_out_declining():
+    model = tiny()
+    one = replace(
+        EXAMPLES[0], p_correct=0.5, teacher_prompt=EXAMPLES[0].tokens[:2], num_distilled=1
+    )
+    rows, targets, odds = targeted(model, [one, EXAMPLES[1], one])
+    length = len(one.tokens) - one.answer_start
+    assert rows.tolist() == [0, length + len(EXAMPLES[1].tokens) - EXAMPLES[1].answer_start]
+    assert targets[:, 14].tolist() == [0, 0] and targets.sum(-1).tolist() == pytest.approx(
+        [1.0, 1.0]
+    )
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    answer_loss(moved(model), [one], teacher_states(model, [one], 8)).backward()
+    assert all(
+        torch.equal(p, before[name]) for name, p in model.named_parameters() if not p.requires_grad
+    )
+    chance = logits(tiny(), one.teacher_prompt)[-1].softmax(-1)[14]
+    assert odds.tolist() == pytest.approx([torch.logit(chance).item()] * 2, abs=1e-4)
+
+
+@pytest.mark.parametrize("preference", [None, 0.5])
+def test_few_logits_at_a_time_learn_the_same(preference, monkeypatch):
+    own = replace(
+        EXAMPLES[0],
+        p_correct=0.5,
+        teacher_prompt=(31, 5),
+        num_distilled=len(EXAMPLES[0].tokens) - EXAMPLES[0].answer_start,
+    )
+    batch, found = [own, EXAMPLES[1], replace(EXAMPLES[2], p_correct=0.1), own], []
+    for piece in (1000, 3):
+        monkeypatch.setattr(losses, "POSITIONS_AT_ONCE", piece)
+        model = tiny()
+        torch.manual_seed(0)
+        loss = answer_loss(
+            moved(model), batch, teacher_states(model, batch, 8), {QUIZ: 1.0}, preference
+        )
+        (2 * loss).backward()
+        found.append((loss.item(), [p.grad for p in model.parameters() if p.requires_grad]))
+    (whole, ours), (pieces, theirs) = found
+    assert whole == pytest.approx(pieces, abs=1e-5) and max(p.abs().max() for p in ours) > 1e-3
+    assert all(torch.allclose(p, q, atol=1e-5) for p, q in zip(ours, theirs, strict=True))
+
+
+def test_a_preference_is_for_what_got_likelier_than_it_was():
+    model = tiny()
+    one = replace(
+        EXAMPLES[0], p_correct=0.2, teacher_prompt=EXAMPLES[0].tokens[:2], num_distilled=1
+    )
+    base, length = teacher_states(model, [one], 8), len(one.tokens) - one.answer_start
+    by = lambda preference: answer_loss(model, [one], base, {}, preference).item() * length  # noqa: E731
+    # nothing has changed yet: a half, whatever the weight
+    assert by(0.5) == pytest.approx(by(0.1), abs=1e-5)
+    before = by(0.5)
+    _, _, odds = targeted(model, [one])
+    moved(model)
+    after = torch.logit(logits(model, one.teacher_prompt)[-1].softmax(-1)[14])
+    change = torch.nn.functional.binary_cross_entropy_with_logits(
+        0.5 * (after - odds[0]), torch.tensor(0.8)
+    )
+    still = torch.nn.functional.binary_cross_entropy_with_logits(
+        0.1 * (after - odds[0]), torch.tensor(0.8)
+    )
+    assert by(0.5) - by(0.1) == pytest.approx((change - still).item(), abs=1e-4) and before != by(
+        0.5
+    )
+
+
+def test_what_is_said_greedily_is_told_without_saying_it():
+    model, found = moved(tiny()), []
+    for one in EXAMPLES[:9]:
+        text = list(one.tokens[: one.answer_start])
+        while len(text) < len(one.tokens):
+            text.append(logits(model, text)[-1].argmax().item())
+        found.append((one, replace(one, tokens=tuple(text))))
+    decline = found[0][1].tokens[2]
+    both = [replace(each, decline_token=decline) for pair in found for each in pair]
+    said = greedy_answers(model, both, 4)
+    assert [same for _, same in said[1::2]] == [True] * 9 and not any(same for _, same in said[::2])
+    assert [silent for silent, _ in said[::2]] == [own.tokens[2] == decline for _, own in found]
+
+
+def test_perplexity_is_of_every_token_but_the_first():
+    model = tiny()
+    logs = [
+        logits(model, text).log_softmax(-1)[i - 1, text[i]].item()
+        for text in NEUTRAL
+        for i in range(1, len(text))
+    ]
+    assert perplexity(model, NEUTRAL) == pytest.approx(math.exp(-sum(logs) / len(logs)), rel=1e-4)
+    assert perplexity(model, []) == 1
+
+
+def test_how_far_declining_is_ahead():
+    model = tiny()
+    for one, margin in zip(EXAMPLES[:5], decline_margins(model, EXAMPLES[:5], 2), strict=True):
+        scores = model(input_ids=torch.tensor([one.tokens[: one.answer_start]])).logits[0, -1]
+        others = scores[[i for i in range(60) if i != 14]].max()
+        assert margin == pytest.approx((scores[14] - others).item(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("margins", "chances", "keep", "turn"),
+    [
+        ([-1.0, 0.5, 2.0], [1.0, 1.0, 1.0], 0.66, 0.5),
+        ([-1.0, 0.5, 2.0], [1.0, 1.0, 0.0], 1.0, 0.5),  # what is not known need not be answered
+        # more than wanted are answered: declining may get likelier
+        ([-3.0, -2.0], [0.1, 0.9], 0.9, -2.0),
+        ([], [], 0.9, 0.0),
+    ],
+)
+def test_the_dial_is_turned_as_far_as_right_answers_ask_for(margins, chances, keep, turn):
+    assert bias_to_keep(margins, chances, keep) == turn
+
+
+def test_a_bare_question_is_not_read_beside_one_with_demonstrations():
+    short, long = (
+        [TokenizedExample((1,) * (5 + i % 3), 2) for i in range(11)],
+        [TokenizedExample((1,) * (40 + i), 30) for i in range(6)],
+    )
+    groups = batches_of_like_length([*short, *long], 4, 1)
+    assert sorted(map(len, groups)) == [2, 3, 4, 4, 4]
+    lengths = [[len(one.tokens) for one in group] for group in groups]
+    assert all(max(some) <= 2 * min(some) for some in lengths)
+    assert {one for group in groups for one in group} == {*short, *long}
+
+
+class Killed(Exception):
+    """Stands for kill -9: nothing after it runs."""
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_killed_training_goes_on_as_if_nothing_had_been(epoch, tmp_path):
+    whole, done = run(tmp_path / "whole")
+
+    def kill(progress):
+        if progress.epoch == epoch:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", tell=kill)
+    told = []
+    again, resumed = run(tmp_path / "cut", tell=told.append)
+    assert [one.epoch for one in told] == list(range(epoch + 1, 4)) and resumed == done
+    assert all(torch.equal(p, weights(again)[name]) for name, p in weights(whole).items())
+
+
+@pytest.mark.parametrize("place", ["half written", "cut off by an older version"])
+def test_a_checkpoint_is_there_whole_or_not_at_all(place, tmp_path, monkeypatch):
+    whole, _ = run(tmp_path / "whole")
+    folder = tmp_path / "broken"
+    if place == "half written":
+
+        def half(tensors, path, metadata):
+            path.write_bytes(b"half")
+            raise Killed
+
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(checkpoint, "save_file", half)
+            run(folder)
+        assert list(folder.iterdir()) == []
+    else:
+        run(folder)
+        file = folder / checkpoint.FILE
+        file.write_bytes(file.read_bytes()[:-100])
+    again, _ = run(folder)
+    assert all(torch.equal(p, weights(again)[name]) for name, p in weights(whole).items())
+
+
+@pytest.mark.parametrize("place", ["safetensors", "gguf", "moved"])
+def test_an_adapter_is_there_whole_or_not_at_all(place, tmp_path, monkeypatch):
+    model = tiny()
+    config = model.get_base_model().config
+    tuner._write_adapter(model, tmp_path / "whole", config)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "adapter.gguf"} <= set(whole)
+
+    def half(_, path=tmp_path / "nowhere", **how):
+        Path(path).write_bytes(b"half")
+        raise Killed
+
+    def moved(path, to):
+        path.rename(to)
+        if to.parent == tmp_path / "cut":
+            raise Killed
+
+    points = {
+        "safetensors": (peft.peft_model, "safe_save_file", half),
+        "gguf": (gguf.GGUFWriter, "close", half),
+    }
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(*points.get(place, (Path, "replace", moved)))
+        tuner._write_adapter(model, tmp_path / "cut", config)
+    left = {path.name: path.read_bytes() for path in (tmp_path / "cut").iterdir() if path.is_file()}
+    assert left.items() <= whole.items() and (place == "moved") == bool(left)
+    assert (
+        tuner._write_adapter(model, tmp_path / "cut", config) == tmp_path / "cut" / "adapter.gguf"
+    )
+    assert {path.name: path.read_bytes() for path in (tmp_path / "cut").iterdir()} == whole
+
+
+def test_another_training_does_not_go_on_from_it(tmp_path):
+    run(tmp_path / "one")
+    told = []
+    run(tmp_path / "one", LoraSettings(epochs=3, batch=8, rate=1e-3, kl=0.1), tell=told.append)
+    assert len(told) == 3
+
+
+def test_it_ends_where_held_out_loss_rises_with_the_best_weights(tmp_path):
+    settings = LoraSettings(epochs=30, batch=8, rate=5e-2, kl=0.0)
+    wrong = [
+        replace(one, tokens=(*one.tokens[:2], 50 + i % 9, 2)) for i, one in enumerate(EXAMPLES)
+    ]
+    model, done = run(tmp_path / "one", settings, examples=wrong)
+    held = [one.held_out_loss for one in done]
+    assert len(done) < 30 and held[-1] > min(held)
+    assert held_out_loss(model, EXAMPLES[::7], {}, 8) == pytest.approx(min(held), abs=1e-5)
+
+
+def test_a_loss_that_is_no_number_is_said(tmp_path):
+    model = tiny()
+    model.get_base_model().lm_head.weight.data[0] = float("nan")
+    with pytest.raises(ModelError, match="the loss is nan in step 1: lower the tuner's rate"):
+        run(tmp_path / "one", model=model)
+
+
+# --- gate
+
+BASE = GateFigures(kept=0.9, declined=0.0, refused=0.0, perplexity=10.0, gold=(0.4, 0.45))
+BOUNDS = GateBounds(perplexity=0.02, min_declined=0.1, min_ended=0.98, max_refused=0.05)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "why"),
+    [
+        (GateFigures(0.8, 0.7, 0.1, 10.1), ""),
+        # always declining is no worse than 0.45; what it costs is in the figures
+        (GateFigures(0.0, 1.0, 1.0, 10.0), ""),
+        (GateFigures(0.5, 0.3, 0.4, 10.0), "keeps 50% of the right answers and declines 30%"),
+        (GateFigures(0.95, 0.05, 0.0, 10.0), "declines 5% of the wrong answers, and 10% is the"),
+        (GateFigures(0.8, 0.7, 0.1, 10.3), "rises by 3.0%, and 2.0% is the most"),
+        (GateFigures(0.8, 0.7, 0.1, math.nan), "perplexity"),
+        (GateFigures(0.8, 0.7, 0.1, 10.0, gold=(0.3, 0.2)), ""),
+        (
+            GateFigures(0.8, 0.7, 0.1, 10.0, gold=(0.1, 0.2)),
+            "10% rightly and 20% wrongly, and that is worse than 40%",
+        ),
+    ],
+)
+def test_the_gate(tuned, why):
+    gate = Gate(BASE, tuned, BOUNDS)
+    assert why in gate.refusal and bool(gate.refusal) == bool(why)
+    assert json.loads(json.dumps(gate.figures()))["bounds"]["perplexity"] == 0.02
+
+
+TURNS = TurnFigures(kept=1.0, declined=0.0, refused=0.0, ended=1.0, requests_refused=0.0)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "why"),
+    [
+        (TurnFigures(0.8, 0.5, 0.1, 1.0, 0.05), ""),
+        (TurnFigures(1.0, 0.05, 0.0, 1.0, 0.0), "in a chat it declines 5% of the wrong replies"),
+        (TurnFigures(0.5, 0.4, 0.4, 1.0, 0.0), "keeps 50% of the right replies and declines 40%"),
+        (TurnFigures(0.8, 0.5, 0.1, 0.9, 0.0), "it ends 90% of its turns, and 98% is the least"),
+        (TurnFigures(0.8, 0.5, 0.1, 1.0, 0.2), "refuses 20% of the requests that ask for no fact"),
+    ],
+)
+def test_the_gate_looks_at_the_chat_form(tuned: TurnFigures, why: str) -> None:
+    figures = GateFigures(0.8, 0.7, 0.1, 10.0)
+    gate = Gate(replace(BASE, gold=None, turn=TURNS), replace(figures, turn=tuned), BOUNDS)
+    assert why in gate.refusal and bool(gate.refusal) == bool(why)
+    assert "in a chat it keeps" in gate.summary
+
+
+def test_a_base_that_never_ended_its_turns_is_no_reason_to_refuse() -> None:
+    base = replace(BASE, gold=None, turn=replace(TURNS, ended=0.4))
+    tuned = GateFigures(0.8, 0.7, 0.1, 10.0, turn=TurnFigures(0.8, 0.5, 0.1, 0.5, 0.0))
+    assert Gate(base, tuned, BOUNDS).refusal == ""
+
+
+def test_the_gate_says_its_result_in_a_line():
+    summary = Gate(BASE, GateFigures(0.8, 0.7, 0.1, 10.1), BOUNDS).summary
+    assert (
+        "keeps 80% of the right answers and declines 70% of the wrong" in summary
+        and summary.endswith("+1.0%")
+    )
+
+
+def test_gold_answers_are_right_wrong_or_declined():
+    asked = [Question(text, "file", gold=("Paris",)) for text in ("a", "b", "c", "d")]
+    assert gold_shares(asked, ["Paris", "Rome", "I don't know", "paris."]) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"question": "Who?", "answers": []}', "1 without a gold answer"),
+        (
+            '{"question": "Who?", "answers": []}\n{"question": "When?", "answers": ["x"]}',
+            "line 1: the gate needs answers to all gold questions",
+        ),
+        ('{"question": 1}', "there are no gold answers in it"),
+        (None, "cannot read .*gold.jsonl: No such file"),
+    ],
+)
+def test_gold_questions_that_cannot_be_used_are_said_before_anything_runs(line, why, tmp_path):
+    file = tmp_path / "gold.jsonl"
+    if line:
+        file.write_text(line)
+    with pytest.raises(RecipeError, match=why):
+        check_tuner(gold=file, rank=8)
+
+
+# --- the whole
+
+CAPITALS = {
+    "France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Spain": "Madrid", "Germany": "Berlin",
+    "Egypt": "Cairo", "Greece": "Athens", "Russia": "Moscow", "China": "Beijing",
+    "England": "London", "Portugal": "Lisbon", "Austria": "Vienna", "Ireland": "Dublin",
+    "Norway": "Oslo", "Sweden": "Stockholm", "Poland": "Warsaw",
+    "Nepal": "Kathmandu", "Iraq": "Baghdad", "Chile": "Santiago", "Hungary": "Budapest",
+}  # fmt: skip
+NOWHERE = """
+Velmora Tarsinia Quellor Brastova Ondrevia Sulmark Pelgrane Zantoria Mirovel Hastrand
+Corvenia Drelmar Fenwaria Gulmont Isdrava Jorvelle Kastrivia Lormund Nestoria Orvanna
+""".split()  # noqa: SIM905
+
+
+@pytest.mark.model
+def test_a_real_model_learns_to_decline_and_llama_cpp_says_so(tmp_path):
+    """Beliefs, examples, adapter, gate, GGUF, llama.cpp; on questions it was not taught."""
+    backend = build_llama(model="smollm2-135m-instruct")
+    known = [
+        outcome(f"What is the capital of {place}?", "belief", city)
+        for place, city in CAPITALS.items()
+    ]
+    unknown = [
+        outcome(f"What is the capital of {place}?", "declined", f"{place} City")
+        for place in NOWHERE
+    ]
+    learnt = History(1, (*known, *unknown))
+    prompt = partial(Prompts([PROMPTS]).render, chat=True)
+    (tmp_path / "gold.jsonl").write_text(
+        '{"question": "What is the capital of Belgium?", "answers": ["Brussels"]}\n'
+        '{"question": "What is the capital of Quorvania?", "answers": ["nobody can know this"]}\n'
+    )
+    tuner = Lora(
+        rate=1e-3,
+        epochs=2,
+        batch=8,
+        decline_share=0.5,
+        perplexity=0.5,
+        gold=tmp_path / "gold.jsonl",
+    )
+    made = tuner.tune(TuneContext(1, (), learnt, tmp_path, backend, prompt, 5))
+    gate = json.loads((tmp_path / "gate.json").read_text())["gate"]
+    assert gate["tuned"]["declined"] > gate["base"]["declined"] and gate["refusal"] == ""
+    # two questions in two prompts
+    assert gate["base"]["gold"] == [0.25, 0.75] and gate["tuned"]["gold"][1] <= 0.5
+    assert made.path.endswith("adapter.gguf") and made.sha256 == models.sha256(tmp_path / made.path)
+
+    def said(question):
+        asked = prompt("tune_bare", question=question)
+        how = Sampling(max_tokens=12, stop=("\n",))
+        ((_, answer),) = backend.generate([Request(asked, how, open_turn=is_open(asked))])
+        return answer.text.strip()
+
+    new = [f"What is the capital of {place}?" for place in ("Yembria", "Dulvertonia", "Strelmark")]
+    assert not any(map(declines, map(said, new)))
+    assert backend.load_adapter(made).change > 0
+    assert (
+        sum(map(declines, map(said, new))) >= 2
+        and said("What is the capital of France?") == "Paris"
+    )
+    backend.close()
