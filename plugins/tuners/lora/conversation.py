@@ -272,13 +272,26 @@ def gate_prompts() -> list[tuple[Message, ...]]:
     return [_user(text) for text in REQUESTS[::GATE_REQUESTS_PERIOD]]
 
 
+def measure_base(backend: Backend, turns: Sequence[Turn]) -> TurnFigures:
+    """Return the figures of the base, whose replies the turns hold."""
+    return _figures(turns, [turn.reply for turn in turns], replies(backend, gate_prompts()))
+
+
 def measure_turns(backend: Backend, turns: Sequence[Turn]) -> TurnFigures:
     """Return the figures of the model as it is now; `turns` hold the base's replies."""
+    answers = replies(backend, [turn.messages for turn in turns])
+    return _figures(turns, answers, replies(backend, gate_prompts()))
+
+
+def _figures(
+    turns: Sequence[Turn],
+    answers: Sequence[Completion | None],
+    requested: Sequence[Completion | None],
+) -> TurnFigures:
     texts, endings = [], []
-    for completion in replies(backend, [turn.messages for turn in turns]):
+    for completion in answers:
         texts.append(completion.text if completion else "")
         endings.append(completion is not None and completion.finish == "stop")
-    requested = replies(backend, gate_prompts())
     p_correct = [turn.p_correct for turn in turns]
     p_wrong = [1 - chance for chance in p_correct]
     is_declined = [declines(text) for text in texts]

@@ -30,6 +30,8 @@ from .checkpoint import EpochResult
 from .conversation import (
     Exchange,
     Turn,
+    TurnFigures,
+    measure_base,
     measure_turns,
     trained_exchanges,
     turn_examples,
@@ -93,6 +95,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     bias_examples = tokenize_all(vocabulary, held_out[1::2], prompts)
     turns: list[Turn] = []  # of the gate
     exchanges: list[Exchange] = []
+    base_turns: TurnFigures | None = None
     if _is_chat(prompts[0]("Who?")):
         if context.history.adapter is not None:
             context.backend.load_adapter(None)  # the teacher is the base
@@ -101,6 +104,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
         bias_examples += turn_examples(vocabulary, write_turns(context.backend, held_out[1::2]))
         turns = write_turns(context.backend, held_out[::2][:GATE_QUESTIONS])
         exchanges = trained_exchanges(vocabulary, context.backend)
+        base_turns = measure_base(context.backend, turns)
     seed = context.seed % MAX_SEED
     _refuse_too_large(backend, examples, settings, seed)
 
@@ -116,10 +120,10 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
                 gate_texts,
                 settings.batch,
             )
-            turn_figures = measure_turns(backend, turns) if turns else None
-            return replace(figures, gold=_gold_shares(backend, prompts, gold), turn=turn_figures)
+            return replace(figures, gold=_gold_shares(backend, prompts, gold))
 
-    base = measure_model("the base")  # an adapter changes nothing before it is trained
+    # an adapter changes nothing before it is trained
+    base = replace(measure_model("the base"), turn=base_turns)
     with _naming(context.folder):
         epochs = train(
             wrapped,
@@ -129,7 +133,10 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
             partial(_log_epoch, settings.epochs),
             context.on_batch,
         )
-        gate = Gate(base, measure_model("the adapter"), _bounds(settings))
+        tuned = measure_model("the adapter")
+        if turns:
+            tuned = replace(tuned, turn=measure_turns(backend, turns))
+        gate = Gate(base, tuned, _bounds(settings))
         write_gate(
             context.folder,
             taught=len(taught),
