@@ -1,7 +1,7 @@
 """Examples in the form in which people meet a chat model: a turn of its own template, and its end.
 
 The quiz form of the loop is not the one in which a chat model is used. So each question is also
-asked bare in a user's turn, and in one more form: below a system prompt, as the second turn of a
+asked in a user's turn: half of them bare, the others below a system prompt, as the second turn of a
 conversation, or as a request in other words. The base answers in its own natural words, and the
 model learns to answer so (self-distillation), to decline in natural words, and to end its turn as
 the template does.
@@ -92,17 +92,17 @@ class Exchange:
 
 
 def write_turns(backend: Backend, examples: Sequence[TrainingExample]) -> list[Turn]:
-    """Return each example as two turns: the bare question, and one of the other forms.
+    """Return each example as a turn, every second one as the bare question.
 
-    A question that the model refuses to read is left out.
+    The others are in the other forms, each in its turn. The earlier turn of a conversation is one
+    of the bare questions with the base's reply, where that is likely correct. A question that the
+    model refuses to read is left out.
     """
-    bare = _replied(backend, examples, [_user(example.question) for example in examples])
+    bare_examples, other_examples = examples[::2], examples[1::2]
+    bare = _replied(backend, bare_examples, [_user(example.question) for example in bare_examples])
     known = [turn for turn in bare if turn.p_correct >= 0.5 and turn.holds_answer]
-    prompts = []
-    for i, example in enumerate(examples):
-        earlier = [turn for turn in known if turn.example is not example]
-        prompts.append(_other_form(i, example.question, earlier))
-    return bare + _replied(backend, examples, prompts)
+    prompts = [_other_form(i, example.question, known) for i, example in enumerate(other_examples)]
+    return bare + _replied(backend, other_examples, prompts)
 
 
 def _user(text: str) -> tuple[Message, ...]:
@@ -110,7 +110,7 @@ def _user(text: str) -> tuple[Message, ...]:
 
 
 def _other_form(number: int, question: str, known: Sequence[Turn]) -> tuple[Message, ...]:
-    """Return a question in one of the other forms, each in turn."""
+    """Return a question in one of the other forms, each in its turn."""
     form, count = number % 3, number // 3
     if form == 0:
         return (Message("system", SYSTEM_PROMPT), *_user(question))

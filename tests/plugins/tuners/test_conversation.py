@@ -135,18 +135,20 @@ def test_a_template_without_an_end_of_turn_is_said() -> None:
     assert end_of_turn(Bytes(), [Message("user", "Hi")]) == END
 
 
-def test_every_question_is_asked_bare_and_in_one_more_form() -> None:
+def test_half_of_the_questions_are_asked_bare_and_half_in_other_forms() -> None:
     backend = Replies(lambda text: "It is Paris." if "France" in text else "It is Rome.")
-    examples = [TrainingExample(f"{i}. {KNOWN.question}", "Paris", 0.9) for i in range(6)]
+    examples = [TrainingExample(f"{i}. {KNOWN.question}", "Paris", 0.9) for i in range(12)]
     turns = write_turns(backend, examples)  # type: ignore[arg-type]
-    assert [t.messages for t in turns[:6]] == [(Message("user", e.question),) for e in examples]
-    forms = [[message.role for message in t.messages] for t in turns[6:]]
+    bare, others = turns[:6], turns[6:]
+    assert [t.messages for t in bare] == [(Message("user", e.question),) for e in examples[::2]]
+    forms = [[message.role for message in t.messages] for t in others]
     assert forms == [["system", "user"], ["user", "assistant", "user"], ["user"]] * 2
-    assert turns[6].messages[0].content == SYSTEM_PROMPT
-    assert turns[7].messages[1].content == "It is Paris."
-    assert turns[7].messages[0].content != turns[7].messages[2].content
-    assert turns[8].messages[0].content != examples[2].question
-    assert examples[2].question in turns[8].messages[0].content
+    below_system, second, in_other_words = others[:3]
+    assert below_system.messages[0].content == SYSTEM_PROMPT
+    assert second.messages[1].content == "It is Paris."
+    assert second.messages[0].content != second.messages[2].content == examples[3].question
+    request = in_other_words.messages[0].content
+    assert examples[5].question in request and request != examples[5].question
 
 
 @pytest.mark.parametrize(
@@ -159,8 +161,8 @@ def test_every_question_is_asked_bare_and_in_one_more_form() -> None:
     ],
 )
 def test_how_likely_a_reply_is_correct(reply: str, p_correct: float, expected: float) -> None:
-    example = TrainingExample("Which city?", "Paris", p_correct)
-    turns = write_turns(Replies(lambda text: reply), [example])  # type: ignore[arg-type]
+    examples = [TrainingExample("Which city?", "Paris", p_correct)] * 2
+    turns = write_turns(Replies(lambda text: reply), examples)  # type: ignore[arg-type]
     assert [t.p_correct for t in turns] == pytest.approx([expected] * 2)
 
 
