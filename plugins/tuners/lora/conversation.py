@@ -45,6 +45,12 @@ DECLINING = (
 # Of a reply. A fact takes fewer; a longer reply is cut after its first sentence.
 MAX_REPLY_TOKENS = 48
 MIN_REPLY_TOKENS = 2
+# The loss is a mean over tokens. Declining weighs as much beside a long reply as beside an answer
+# of the loop, which has about so many tokens.
+SHORT_ANSWER_TOKENS = 4
+# turns that are likelier wrong, at most, for each that is likelier right: with more, a model that
+# knows little learns to decline everything
+WRONG_PER_RIGHT = 3
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
 GATE_REQUESTS_PERIOD = 3  # one request in so many is the gate's, and never trained on
 
@@ -170,6 +176,13 @@ def turn_examples(vocabulary: Vocabulary, turns: Sequence[Turn]) -> list[Tokeniz
     return examples
 
 
+def balanced(examples: Sequence[TokenizedExample]) -> list[TokenizedExample]:
+    """Return all examples that are likelier right, and at most WRONG_PER_RIGHT others for each."""
+    right = [example for example in examples if (example.p_correct or 0.0) >= 0.5]
+    wrong = [example for example in examples if (example.p_correct or 0.0) < 0.5]
+    return right + wrong[: max(1, WRONG_PER_RIGHT * len(right))]
+
+
 def _turn_example(vocabulary: Vocabulary, turn: Turn, declining: str) -> TokenizedExample | None:
     request = Request(turn.messages)
     prompt = tuple(vocabulary.tokens(pieces(vocabulary, request)))
@@ -193,6 +206,7 @@ def _turn_example(vocabulary: Vocabulary, turn: Turn, declining: str) -> Tokeniz
         # the end of a reply that was cut is not what the base would say there
         only_likeliest=True,
         decline_token=declines_with,
+        decline_weight=max(1.0, len(reply) / SHORT_ANSWER_TOKENS),
         form=TURN,
     )
 

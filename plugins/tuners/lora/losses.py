@@ -50,6 +50,7 @@ class TargetToken:
                     declining is not learnt
     decline_token   the token that begins "I don't know" there
     decline_bias    added to the log-odds of declining, in nats
+    decline_weight  of declining, where a token weighs 1
     """
 
     token: int
@@ -58,6 +59,7 @@ class TargetToken:
     p_correct: float | None
     decline_token: int
     decline_bias: float
+    decline_weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def _target_tokens(
                     p_correct=example.p_correct if offset == 0 else None,
                     decline_token=example.decline_token,
                     decline_bias=decline_biases.get(example.form, 0.0),
+                    decline_weight=example.decline_weight,
                 )
             )
         first_row += example.num_distilled
@@ -162,7 +165,10 @@ def _summed_loss(
     biases = torch.tensor([targets[i].decline_bias for i in begins], device=logits.device)
     odds, others = decline_odds(logits[begins], [targets[i].decline_token for i in begins])
     odds = odds + biases if preference is None else preference * (odds - base_odds)
-    declining = binary_cross_entropy_with_logits(odds, 1 - p_correct, reduction="sum")
+    weights = torch.tensor([targets[i].decline_weight for i in begins], device=logits.device)
+    declining = binary_cross_entropy_with_logits(
+        odds, 1 - p_correct, weight=weights, reduction="sum"
+    )
     # normalise the answer's first token over all tokens but the one that declines
     without_declining = (others - normalizer[begins]).sum()
     return losses + without_declining + declining

@@ -37,6 +37,7 @@ class TokenizedExample:
     only_likeliest  distil a token only where the base finds it the likeliest; elsewhere the answer
                     was revised, and the token is learnt as it stands
     decline_token   the token with which "I don't know" begins after this prompt
+    decline_weight  of declining in the loss, where a token of an answer weighs 1
     form            the form in which the question is asked: QUIZ or TURN; each has a decline bias
     """
 
@@ -47,6 +48,7 @@ class TokenizedExample:
     num_distilled: int = 0
     only_likeliest: bool = False
     decline_token: int = 0
+    decline_weight: float = 1.0
     form: str = QUIZ
 
     @property

@@ -33,6 +33,9 @@ from .settings import LoraSettings
 from .tokenized import TokenizedExample, batches_of_like_length
 
 BIAS_UPDATES_PER_EPOCH = 4
+# Nats of an update, at most. A model that declines everything at first follows slowly, and a bias
+# that grew meanwhile by the whole distance each time would overshoot it by far.
+MAX_BIAS_CHANGE = 3.0
 # right answers to be expected among the held-out questions: fewer say nothing of where to set the
 # decline bias
 MIN_RIGHT_ANSWERS = 4.0
@@ -203,7 +206,8 @@ class _Loop:
                 changes[form] = 0.0
                 continue
             margins = decline_margins(self.wrapped, held_out, self.settings.batch)
-            changes[form] = bias_to_keep(margins, p_correct, self.settings.min_kept)
+            change = bias_to_keep(margins, p_correct, self.settings.min_kept)
+            changes[form] = max(-MAX_BIAS_CHANGE, min(MAX_BIAS_CHANGE, change))
         return changes
 
     def _references_of(self, step: int) -> list[KlReference]:

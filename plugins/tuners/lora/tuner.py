@@ -31,6 +31,7 @@ from .conversation import (
     Exchange,
     Turn,
     TurnFigures,
+    balanced,
     measure_base,
     measure_turns,
     trained_exchanges,
@@ -100,7 +101,8 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
         if context.history.adapter is not None:
             context.backend.load_adapter(None)  # the teacher is the base
         # by the run's own engine: it is quicker, and a resumed run finds the replies stored
-        examples += turn_examples(vocabulary, write_turns(context.backend, taught))
+        taught_turns = turn_examples(vocabulary, write_turns(context.backend, taught))
+        examples += balanced(taught_turns)
         bias_examples += turn_examples(vocabulary, write_turns(context.backend, held_out[1::2]))
         turns = write_turns(context.backend, held_out[::2][:GATE_QUESTIONS])
         exchanges = trained_exchanges(vocabulary, context.backend)

@@ -14,6 +14,7 @@ from selfloop_plugins.tuners.lora.conversation import (
     SYSTEM_PROMPT,
     Exchange,
     Turn,
+    balanced,
     end_of_turn,
     measure_turns,
     trained_exchanges,
@@ -95,6 +96,20 @@ def test_a_known_turn_is_the_bases_reply_and_its_end() -> None:
     assert example.num_distilled == len("Paris it is.") + 1
     assert (example.p_correct, example.form) == (0.9, TURN)
     assert example.decline_token == ord("I")
+
+
+def test_few_right_turns_have_few_wrong_ones_beside_them() -> None:
+    right = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)] * 2)
+    wrong = turn_examples(Bytes(), [turn(UNKNOWN, "Queen Ada did.", 0.1)] * 9)
+    assert balanced([*wrong, *right]) == [*right, *wrong[:6]]
+    assert len(balanced(wrong)) == 1
+
+
+def test_declining_weighs_as_much_beside_a_long_reply() -> None:
+    (short,) = turn_examples(Bytes(), [turn(KNOWN, "Paris", 0.9)])
+    (long,) = turn_examples(Bytes(), [turn(KNOWN, "Paris is the capital of France.", 0.9)])
+    weights = [example.decline_weight / len(example.answer_positions) for example in (short, long)]
+    assert weights == pytest.approx([0.25, 0.25])
 
 
 def test_a_turn_that_is_likelier_wrong_declines_in_several_wordings_and_ends() -> None:
