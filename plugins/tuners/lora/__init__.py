@@ -45,6 +45,7 @@ class Lora(LoraSettings):
     the base model's own distribution behind the recipe's prompt (self-distillation), in that prompt
     and in the bare question, so that nothing but declining changes. A chat model also learns it in
     its own form: the question in a user's turn, answered or declined in natural words, and ended.
+    With `chat: false` it is taught and judged in the loop's form alone, and fit for nothing else.
 
     `min_kept` is the share of correct answers that the tuned model must still give, on questions
     that are not trained on. `decline_share` limits the declined questions to this share of all that

@@ -18,6 +18,7 @@ class LoraSettings:
     # which examples are taught
     decline_share: Annotated[float, Gt(0), Lt(1)] | None = None
     match_form: bool = True
+    chat: bool = True
     # how careful the tuned model becomes
     min_kept: Annotated[float, Gt(0), Le(1)] = 0.95
     # the adapter, the optimizer and the loss

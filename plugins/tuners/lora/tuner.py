@@ -97,7 +97,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     turns: list[Turn] = []  # of the gate
     exchanges: list[Exchange] = []
     base_turns: TurnFigures | None = None
-    if _is_chat(prompts[0]("Who?")):
+    if settings.chat and _is_chat(prompts[0]("Who?")):
         if context.history.adapter is not None:
             context.backend.load_adapter(None)  # the teacher is the base
         # by the run's own engine: it is quicker, and a resumed run finds the replies stored

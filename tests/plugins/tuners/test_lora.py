@@ -669,6 +669,7 @@ def test_a_real_model_learns_to_decline_and_llama_cpp_says_so(tmp_path):
         decline_share=0.5,
         perplexity=0.5,
         gold=tmp_path / "gold.jsonl",
+        chat=False,  # forty questions are too few for its chat form, and that takes minutes
     )
     made = tuner.tune(TuneContext(1, (), learnt, tmp_path, backend, prompt, 5))
     gate = json.loads((tmp_path / "gate.json").read_text())["gate"]
