@@ -78,7 +78,7 @@ def test_recipes(runs: Path, complete: Complete) -> None:
 
 def test_components(complete: Complete) -> None:
     assert complete("selfloop plugins agr") == ["plain,agreement"]
-    assert complete("selfloop plugins --kind ver") == ["plain,detector"]
+    assert complete("selfloop plugins --kind det") == ["plain,detector"]
     assert complete("selfloop plugins --kind detector a") == [
         "plain,agreement",
         "plain,answer_probe",

@@ -300,7 +300,7 @@ CRITICS: dict[str, tuple[Any, str]] = {
     "raises without samples": (lambda claims, told: [c.samples[0] for c in claims], "IndexError"),
     "changes its list": (
         lambda claims, told: [claims.pop().answer for _ in list(claims)],
-        "changed what",
+        "changed its argument",
     ),
     "no revise": (Mute, "it has no `revise_prompt`"),
     "a prompt that there is not": (Misnamed, "there is no prompt 'revize'"),
@@ -349,7 +349,7 @@ DEMONSTRATORS: dict[str, tuple[Any, str]] = {
         "questions beside it",
     ),
     "raises on odd text": (lambda qs, told: [q.split()[1] + q for q in qs], "IndexError"),
-    "changes its list": (lambda qs, told: [qs.pop(0) for _ in list(qs)], "changed what"),
+    "changes its list": (lambda qs, told: [qs.pop(0) for _ in list(qs)], "changed its argument"),
     "takes it for a list": (lambda qs, told: qs.copy(), "took it for a list"),
     "at random": (
         lambda qs, told: [f"{random.random()} {q}" for q in qs],
