@@ -71,9 +71,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 Selfloop = Callable[..., Said]
 Query = Callable[..., list[Any]]
 
-# times what Python takes to start and import click and pluggy: less than half a second where that
-# is slow
-QUICK = 8
+# CPU seconds that are plenty for a command which imports nothing heavy
+QUICK_S = 0.5
 
 
 def cpu_limit(seconds: float) -> float:
@@ -114,12 +113,6 @@ def measured(code: str, **env: str) -> Measured:
     # Other packages may have warned before.
     modules, seconds = json.loads(done.stderr.splitlines()[-1])
     return Measured(done.stdout, {name.split(".")[0] for name in modules}, seconds)
-
-
-@cache
-def bare() -> float:
-    """Return what Python takes here to start with two small libraries."""
-    return min(measured("import click, pluggy").seconds for _ in range(3))
 
 
 class Clock:

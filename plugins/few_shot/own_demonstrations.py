@@ -130,7 +130,7 @@ class OwnDemonstrations:
 
     def _load(self, run: Path) -> tuple[Pair, ...]:
         """Return the pairs of a finished run; raise RecipeError where there are none to use."""
-        pairs = _pairs(_past(run), self._only, self._min_confidence)
+        pairs = _pairs(_history(run), self._only, self._min_confidence)
         noun = "belief" if self._only == "beliefs" else "answer"
         if not pairs:
             or_only_all = " or `only: all`" if self._only == "beliefs" else ""
@@ -262,7 +262,7 @@ def clusters(vectors: "NDArray[np.float32]", count: int, seed: int) -> tuple[int
     return tuple(labels.tolist())
 
 
-def _past(run: Path) -> History:
+def _history(run: Path) -> History:
     from selfloop.storage.store import Store
 
     with closing(Store(run, write=False)) as store:

@@ -19,6 +19,7 @@ from selfloop_plugins._decoding.prompting import decline_token, pieces
 from selfloop_plugins._decoding.tasks import Vocabulary
 
 from selfloop import Completion, Message, Request, Sampling
+from selfloop.errors import ModelError
 from selfloop.evaluation.gold import match_named
 from selfloop.protocols import Backend
 from selfloop.text.answers import declines
@@ -237,7 +238,7 @@ def _whole_reply(vocabulary: Vocabulary, turn: Turn) -> tuple[int, ...] | None:
 def end_of_turn(vocabulary: Vocabulary, messages: Sequence[Message]) -> int:
     """Return the token with which the template ends the model's turn after these messages.
 
-    Raises ValueError for a template that ends it with none.
+    Raises ModelError for a template that ends it with none.
     """
     special = {"bos_token": vocabulary.bos, "eos_token": vocabulary.eos}
     closed = (*messages, Message("assistant", "."), Message("user", "."))
@@ -247,7 +248,10 @@ def end_of_turn(vocabulary: Vocabulary, messages: Sequence[Message]) -> int:
     for token in vocabulary.tokens(after_reply):
         if vocabulary.is_end(token):
             return token
-    raise ValueError("the chat template ends a turn with no token that ends a text")
+    raise ModelError(
+        f"the chat template of {vocabulary.name} ends a turn with no token that ends a text. The "
+        "model cannot learn to end its turns: set the tuner's chat: false"
+    )
 
 
 def trained_exchanges(vocabulary: Vocabulary, backend: Backend) -> list[Exchange]:

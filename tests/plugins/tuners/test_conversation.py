@@ -25,7 +25,7 @@ from selfloop_plugins.tuners.lora.tokenized import TURN
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample
 
 from selfloop import Completion, Message, Request
-from selfloop.errors import RequestError
+from selfloop.errors import ModelError, RequestError
 from selfloop.text.answers import declines
 
 CHATML = (
@@ -145,7 +145,7 @@ def test_a_template_without_an_end_of_turn_is_said() -> None:
     class Endless(Bytes):
         template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 
-    with pytest.raises(ValueError, match="ends a turn with no token"):
+    with pytest.raises(ModelError, match=r"ends a turn with no token.*chat: false"):
         end_of_turn(Endless(), [Message("user", "Hi")])
     assert end_of_turn(Bytes(), [Message("user", "Hi")]) == END
 
