@@ -270,7 +270,7 @@ def test_text_is_data_and_only_the_template_has_special_tokens(backend):
     for request in (Request(text), Request((Message("user", text),), open_turn=True)):
         tokens = backend._prompt_tokens(request)
         inside = tokens[len(tokens) - len(backend._prompt_tokens(Request(text))) :]
-        assert b"".join(map(model.piece, inside)).decode() == text
+        assert b"".join(map(model.token_bytes, inside)).decode() == text
         assert end not in inside
         assert isinstance(
             one(backend, replace(request, sampling=Sampling(max_tokens=1))), Completion
@@ -329,7 +329,7 @@ def test_stop_strings_cut_the_text_across_tokens(backend):
     assert cut.finish == "stop" and full.finish == "length"
     assert cut.text == full.text[: full.text.index(stop)]
     assert cut.tokens == full.tokens[: len(cut.tokens)] and len(cut.tokens) == len(cut.logprobs)
-    assert stop in b"".join(map(backend._model.piece, cut.tokens)).decode()
+    assert stop in b"".join(map(backend._model.token_bytes, cut.tokens)).decode()
     first = one(
         backend,
         replace(ask, sampling=replace(ask.sampling, stop=(full.text[8:10], full.text[4:9]))),
