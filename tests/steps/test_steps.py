@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -140,9 +141,12 @@ def new_context(tmp_path: Path) -> Iterator[Make]:
             **given,
         )
         history = history or History()
-        return RoundContext(history.rounds + 1, Recipe.model_validate(said), made, history)
+        context = RoundContext(history.rounds + 1, Recipe.model_validate(said), made, history)
+        # a step that is left open would be named in the progress lines of all later tests
+        return open_contexts.enter_context(context)
 
-    yield _new_context
+    with ExitStack() as open_contexts:
+        yield _new_context
     for store in stores:
         store.close()
 
