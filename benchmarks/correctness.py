@@ -105,7 +105,7 @@ def reference(path: Path, texts: list[str]) -> tuple[list[Completion], list[Comp
     """Return what selfloop and the high-level class say, the latter's log-probabilities from its
     full logits.
     """
-    from llama_cpp import Llama
+    from selfloop_plugins.backends.llama_cpp.plain import PlainLlama
 
     backend = LlamaCpp(path)
     ours, prompts = (
@@ -113,7 +113,7 @@ def reference(path: Path, texts: list[str]) -> tuple[list[Completion], list[Comp
         [backend._prompt_tokens(Request(text)) for text in texts],
     )
     backend.close()
-    llama = Llama(str(path), n_ctx=256, logits_all=True, verbose=False)
+    llama = PlainLlama(str(path), n_ctx=256, logits_all=True, verbose=False)
     theirs: list[Completion] = []
     for prompt in prompts:
         llama.reset()  # type: ignore[no-untyped-call]

@@ -24,11 +24,11 @@ import numpy as np
 from detectors import questions
 from generate import cpu
 from honesty import FORMS, TOKENS, said, tuned
-from llama_cpp import Llama
 from selfloop_plugins import models
 from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins._torch.options import HfOptions
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
+from selfloop_plugins.backends.llama_cpp.plain import PlainLlama
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 
 from selfloop import Question
@@ -131,7 +131,7 @@ def untouched(
     way: str, file: Path, asked: list[Question], threads: int | None
 ) -> Iterator[tuple[str, str, list[float]]]:
     """Yield what llama-cpp-python alone makes of a file."""
-    model = Llama(str(file), n_ctx=512, n_threads=threads, verbose=False)
+    model = PlainLlama(str(file), n_ctx=512, n_threads=threads, verbose=False)
     for form, template in FORMS.items():
         shares = [0.0, 0.0, 0.0]
         for question in asked:

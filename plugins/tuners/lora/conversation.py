@@ -15,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selfloop_plugins._decoding import chat
-from selfloop_plugins._decoding.prompting import decline_token, pieces
+from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._decoding.tasks import Vocabulary
 
 from selfloop import Completion, Message, Request, Sampling
 from selfloop.errors import ModelError
 from selfloop.evaluation.gold import match_named
 from selfloop.protocols import Backend
+from selfloop.records import Continuation
 from selfloop.text.answers import declines
 
 from .measures import weighted_share
@@ -146,9 +147,7 @@ def _p_reply(example: TrainingExample, reply: str) -> float:
 
     A reply that holds the answer is as likely. Another one can be right only if that is wrong.
     """
-    if declines(reply):
-        return example.p_correct
-    if _holds(reply, [example.answer]):
+    if declines(reply) or _holds(reply, [example.answer]):
         return example.p_correct
     return min(example.p_correct, 1 - example.p_correct)
 
@@ -185,24 +184,23 @@ def balanced(examples: Sequence[TokenizedExample]) -> list[TokenizedExample]:
 
 
 def _turn_example(vocabulary: Vocabulary, turn: Turn, declining: str) -> TokenizedExample | None:
-    request = Request(turn.messages)
-    prompt = tuple(vocabulary.tokens(pieces(vocabulary, request)))
-    declines_with = decline_token(vocabulary, request)
+    declines_with = decline_token(vocabulary, Request(turn.messages))
     unknown = turn.p_correct < 0.5 or declines(turn.reply.text)
     if unknown:
-        end = end_of_turn(vocabulary, turn.messages)
-        reply = (*_tokens_after(vocabulary, request, declining), end)
+        prompt, reply = split(vocabulary, Continuation(turn.messages, declining))
+        reply.append(end_of_turn(vocabulary, turn.messages))
         num_distilled = 1  # where declining is left out anyway
     else:
         whole = _whole_reply(vocabulary, turn)
         if whole is None or whole[0] == declines_with:
             return None
-        reply, num_distilled = whole, len(whole)
+        prompt, reply = split(vocabulary, Continuation(turn.messages, whole))
+        num_distilled = len(reply)
     return TokenizedExample(
         tokens=(*prompt, *reply),
         answer_start=len(prompt),
         p_correct=turn.p_correct,
-        teacher_prompt=prompt,
+        teacher_prompt=tuple(prompt),
         num_distilled=num_distilled,
         # the end of a reply that was cut is not what the base would say there
         only_likeliest=True,
@@ -210,12 +208,6 @@ def _turn_example(vocabulary: Vocabulary, turn: Turn, declining: str) -> Tokeniz
         decline_weight=max(1.0, len(reply) / SHORT_ANSWER_TOKENS),
         form=TURN,
     )
-
-
-def _tokens_after(vocabulary: Vocabulary, request: Request, text: str) -> tuple[int, ...]:
-    opening = pieces(vocabulary, request)
-    before = vocabulary.tokens(opening)
-    return tuple(vocabulary.tokens([*opening, chat.Piece(text, False)])[len(before) :])
 
 
 def _whole_reply(vocabulary: Vocabulary, turn: Turn) -> tuple[int, ...] | None:
@@ -261,8 +253,8 @@ def trained_exchanges(vocabulary: Vocabulary, backend: Backend) -> list[Exchange
     pairs = []
     for prompt, completion in zip(prompts, replies(backend, prompts), strict=True):
         if completion is not None and len(completion.tokens) > MIN_REPLY_TOKENS:
-            opening = vocabulary.tokens(pieces(vocabulary, Request(prompt)))
-            pairs.append(Exchange((*opening, *completion.tokens), len(opening)))
+            opening, reply = split(vocabulary, Continuation(prompt, completion.tokens))
+            pairs.append(Exchange((*opening, *reply), len(opening)))
     return pairs
 
 

@@ -55,9 +55,9 @@ class GateBounds:
     """
 
     perplexity: float
-    min_declined: float = 0.0
-    min_ended: float = 0.0
-    max_refused: float = 1.0
+    min_declined: float
+    min_ended: float
+    max_refused: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +136,8 @@ class Gate:
         )
 
     def _refusal_by_perplexity(self) -> str:
-        if (
-            self.perplexity_rise <= self.bounds.perplexity
-        ):  # false for a perplexity that is not a number
+        # false for a perplexity that is not a number
+        if self.perplexity_rise <= self.bounds.perplexity:
             return ""
         return (
             f"the perplexity of the base's own text rises by {self.perplexity_rise:.1%}, and "

@@ -108,7 +108,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
         exchanges = trained_exchanges(vocabulary, context.backend)
         base_turns = measure_base(context.backend, turns)
     seed = context.seed % MAX_SEED
-    _refuse_too_large(backend, examples, settings, seed)
+    _refuse_too_large(backend, examples, exchanges, settings, seed)
 
     texts = neutral_texts(backend, context.seed)
     gate_texts, training_texts = texts[:GATE_TEXTS], texts[GATE_TEXTS:]
@@ -181,6 +181,7 @@ def _naming(folder: Path) -> Iterator[None]:
 def _refuse_too_large(
     backend: Transformers,
     examples: Sequence[TokenizedExample],
+    exchanges: Sequence[Exchange],
     settings: LoraSettings,
     seed: int,
 ) -> None:
@@ -188,7 +189,9 @@ def _refuse_too_large(
     the free memory."""
     batches = batches_of_like_length(examples, settings.batch, seed)
     # the tokens of a step, kept for the backward pass: a batch, and the texts of the KL term
-    tokens = max(map(padded_tokens, batches)) + KL_TEXTS_PER_STEP * NEUTRAL_TOKENS
+    longest_exchange = max((len(exchange.tokens) for exchange in exchanges), default=0)
+    kl_tokens = KL_TEXTS_PER_STEP * (NEUTRAL_TOKENS + longest_exchange)
+    tokens = max(map(padded_tokens, batches)) + kl_tokens
     positions = max(map(_answer_tokens, batches))
     bytes_needed = memory.training(
         backend.loaded.model,
