@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="rows of each task; by default all")
     parser.add_argument("--stored", type=Path, help="keep log-likelihoods in this folder")
     parser.add_argument("--device", default="cpu")
-    # what fills the memory are the log-probabilities: rows x tokens x vocabulary
+    # log-probabilities fill the memory: rows x tokens x vocabulary
     parser.add_argument("--batch", type=int, default=1, help="rows at a time")
     parser.add_argument("--dtype", default="float32", help="of the calculation")
     parser.add_argument("--show", action="store_true", help="write examples to standard error")
