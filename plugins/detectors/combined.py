@@ -44,6 +44,10 @@ class Combined:
     the run, in calibration.json; until there is one, the confidence is that mean. `calibration`
     names such a file to use instead: that of another run, or of `selfloop calibrate`, which fits it
     on labels. It abstains where no detector before it gave a confidence.
+
+    A claim without samples has the confidence of the detector `single`. If the batch has enough
+    claims with samples too, a second fit brings the detectors that need none to the scale of the
+    first; it is stored as well, in calibration-single.json.
     """
 
     def __init__(
@@ -51,30 +55,49 @@ class Combined:
         *,
         folder: Path,
         anchors: tuple[str, ...] = ("meaning_probability", "agreement"),
+        single: str = "sequence_probability",
         min_answers: Annotated[int, Ge(10)] = 30,
         calibration: Path | None = None,
     ) -> None:
         self._file = RunFolder(folder).calibration
+        self._single_file = RunFolder(folder).single_calibration
         self._anchors = anchors
+        self._single = single
         self._min_answers = min_answers
         self._chosen = _read(calibration) if calibration else None
 
     def verify(self, claims: Sequence[Claim], context: VerifyContext) -> list[Verdict]:
         """Return one verdict for each claim; abstain where no detector gave a confidence."""
         confidences = [_confidences(claim.verdicts) for claim in claims]
-        calibration = self._chosen or self._fitted(claims, confidences, context)
+        if self._chosen:
+            return _judged(claims, confidences, self._chosen)
+        sampled = [i for i, claim in enumerate(claims) if claim.samples]
+        single = [i for i, claim in enumerate(claims) if not claim.samples]
+        sampled_claims = [claims[i] for i in sampled]
+        of_sampled = [confidences[i] for i in sampled]
+        calibration = self._fitted(sampled_claims, of_sampled, context) if sampled else None
+        verdicts: dict[int, Verdict] = {}
         if calibration is None:
-            return [self._unweighed(by_name) for by_name in confidences]
-        # a label that was fitted on must not be judged: nobody should measure the fit on it
-        seen = frozenset(calibration.questions)
-        probabilities = calibration(confidences).tolist()
-        verdicts = []
-        for claim, by_name, probability in zip(claims, confidences, probabilities, strict=True):
-            if claim.question.id in seen:
-                verdicts.append(Verdict("combined", None, FITTED_ON_IT))
-            else:
-                verdicts.append(_weighed(by_name, probability, calibration))
-        return verdicts
+            for i in sampled:
+                verdicts[i] = self._unweighed(confidences[i])
+        else:
+            verdicts |= zip(sampled, _judged(sampled_claims, of_sampled, calibration), strict=True)
+        if single:
+            by_one_answer = self._single_fitted(sampled_claims, of_sampled, calibration, context)
+            for i in single:
+                verdicts[i] = self._single_verdict(claims[i], confidences[i], by_one_answer)
+        return [verdicts[i] for i in range(len(claims))]
+
+    def _single_verdict(
+        self, claim: Claim, confidences: "Confidences", calibration: "Calibration | None"
+    ) -> Verdict:
+        """Return the verdict on a claim without samples."""
+        if calibration is not None:
+            return _judged([claim], [confidences], calibration)[0]
+        confidence = confidences.get(self._single)
+        if confidence is None:
+            return Verdict("combined", None, f"no samples, and {self._single} gave no confidence")
+        return Verdict("combined", confidence, f"no samples: {self._single}")
 
     def _unweighed(self, confidences: "Confidences") -> Verdict:
         """Return the verdict without a fit: the mean of the anchors."""
@@ -109,6 +132,37 @@ class Combined:
         calibration.save(self._file)
         return calibration
 
+    def _single_fitted(
+        self,
+        claims: Sequence[Claim],
+        confidences: "Sequence[Confidences]",
+        calibration: "Calibration | None",
+        context: VerifyContext,
+    ) -> "Calibration | None":
+        """Return the stored fit for claims without samples, or a new one, which is stored.
+
+        It is fitted on claims with samples: the detectors that need none predict the confidence
+        that all detectors give together. None with too few of them.
+        """
+        if self._single_file.is_file():
+            return _stored(self._single_file)
+        usable = [i for i, claim in enumerate(claims) if _is_usable(claim) and confidences[i]]
+        if calibration is None or len(usable) < self._min_answers:
+            return None
+        target = calibration([confidences[i] for i in usable])
+        without_samples = [replace(claims[i], samples=(), verdicts=()) for i in usable]
+        by_one_answer = list(map(_confidences, context.earlier_verdicts(without_samples)))
+        detectors = _detectors(by_one_answer)
+        if not detectors:
+            return None
+        # numpy is not for those who only list the plugins
+        from selfloop_plugins._shared.calibration import fit
+
+        fitted = f"{len(usable)} answers' confidence from samples"
+        single = fit(detectors, by_one_answer, target, fitted)
+        single.save(self._single_file)
+        return single
+
     def _scaled(
         self, calibration: "Calibration", confidences: "Sequence[Confidences]"
     ) -> "Calibration":
@@ -125,6 +179,22 @@ class Combined:
         anchors = " and ".join(self._anchors)
         fitted = f"{calibration.fitted}, scaled to the mean of {anchors}"
         return replace(calibration.towards(means, of_means), fitted=fitted)
+
+
+def _judged(
+    claims: Sequence[Claim], confidences: "Sequence[Confidences]", calibration: "Calibration"
+) -> list[Verdict]:
+    """Return the verdicts of a fit; it abstains on the questions that it was fitted on by label."""
+    # a label that was fitted on must not be judged: nobody should measure the fit on it
+    seen = frozenset(calibration.questions)
+    probabilities = calibration(confidences).tolist()
+    verdicts = []
+    for claim, by_name, probability in zip(claims, confidences, probabilities, strict=True):
+        if claim.question.id in seen:
+            verdicts.append(Verdict("combined", None, FITTED_ON_IT))
+        else:
+            verdicts.append(_weighed(by_name, probability, calibration))
+    return verdicts
 
 
 def _confidences(verdicts: Sequence[Verdict]) -> dict[str, float]:

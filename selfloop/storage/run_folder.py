@@ -79,6 +79,11 @@ class RunFolder:
         return self.path / "calibration.json"
 
     @property
+    def single_calibration(self) -> Path:
+        """Return the weights that `combined` fitted for answers without samples."""
+        return self.path / "calibration-single.json"
+
+    @property
     def calibration_on_labels(self) -> Path:
         """Return the weights that `selfloop calibrate` fitted on gold answers."""
         return self.path / "calibration-labels.json"

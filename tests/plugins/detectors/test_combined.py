@@ -321,12 +321,64 @@ def test_too_few_answers_go_by_the_mean_of_the_anchors(
     verdicts: dict[str, float | None], confidence: float | None, tmp_path: Path
 ) -> None:
     claim = Claim(
-        QUESTION, said("Cairo", -1.0), verdicts=tuple(Verdict(*each) for each in verdicts.items())
+        QUESTION,
+        said("Cairo", -1.0),
+        (said("Cairo", -1.0),),
+        verdicts=tuple(Verdict(*each) for each in verdicts.items()),
     )
     (verdict,) = Combined(folder=tmp_path).verify([claim], verify_context())
     assert verdict.confidence == (None if confidence is None else pytest.approx(confidence))
     assert "too few" in verdict.reason
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "confidence"),
+    [
+        ({"sequence_probability": 0.3, "pmi": 0.9}, 0.3),
+        # as it comes from meaning_probability and pmi without samples: neither counts
+        ({"meaning_probability": 0.3, "pmi": 0.9}, None),
+        ({"sequence_probability": None}, None),
+    ],
+)
+def test_one_answer_alone_is_judged_by_its_probability(
+    verdicts: dict[str, float | None], confidence: float | None, tmp_path: Path
+) -> None:
+    own = tuple(Verdict(*each) for each in verdicts.items())
+    claim = Claim(QUESTION, said("Cairo", -1.0), verdicts=own)
+    (verdict,) = Combined(folder=tmp_path).verify([claim], verify_context())
+    assert verdict.confidence == confidence
+    assert "no samples" in verdict.reason and "sequence_probability" in verdict.reason
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.extra("stats")
+def test_answers_without_samples_are_brought_to_the_scale_of_those_with(tmp_path: Path) -> None:
+    claims, told = pool(200)
+    bare = [replace(claim, samples=()) for claim in claims[100:]]
+    combined = Combined(folder=tmp_path, anchors=("knows",))
+    mixed = combined.verify([*claims[:100], *bare], told)
+    assert (RunFolder(tmp_path).single_calibration).is_file()
+    with_samples = combined.verify(claims[100:], told)
+    gaps = [
+        abs((one.confidence or 0.0) - (other.confidence or 0.0))
+        for one, other in zip(mixed[100:], with_samples, strict=True)
+    ]
+    assert np.mean(gaps) < 0.05
+    # stored: the same whoever else is in the batch
+    assert combined.verify(bare[:1], told) == mixed[100:101]
+
+
+@pytest.mark.extra("stats")
+def test_claims_without_samples_have_no_part_in_the_fit(tmp_path: Path) -> None:
+    claims, told = pool(100)
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "alone").mkdir()
+    bare = [replace(claim, samples=()) for claim in claims[60:]]
+    Combined(folder=tmp_path / "mixed", anchors=("knows",)).verify([*claims[:60], *bare], told)
+    Combined(folder=tmp_path / "alone", anchors=("knows",)).verify(claims[:60], told)
+    fits = [RunFolder(tmp_path / name).calibration.read_text() for name in ("mixed", "alone")]
+    assert fits[0] == fits[1]
 
 
 @pytest.mark.extra("stats")

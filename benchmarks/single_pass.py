@@ -1,0 +1,293 @@
+"""How well one generation a question tells right answers from wrong ones: the check after the
+answer.
+
+    python benchmarks/single_pass.py DATA RUN [RUN ...] --private trivia.jsonl
+    python benchmarks/single_pass.py DATA --model smollm2-135m-instruct RUN   # a run without a tune
+
+Each question is answered greedily, once, behind five fixed examples. The arms are confidences in
+that answer. `flag` and `flag, bare` are read by the tuned model before any answer, behind the
+examples and at the bare question. `answer` is the probability that the base gave its answer,
+`first token` that of its beginning. `flag + answer` is the detector `single_pass`: a logistic
+regression of both, fitted on the run's own questions that were not trained on, against the
+confidence that the detectors had in these from eight samples. No gold answer is read for it. `tuned
+answers` is the same about the answer that the tuned model gives. `eight samples` are the combined
+detectors.
+
+AUROC is for "the answer is right". `kept` is the largest share of the right answers that can be
+kept where at most half of the wrong ones are left, by any threshold. The score at price t counts a
+right answer as 1 and a wrong one as -t / (1 - t), at the threshold t; beside it are the scores of
+always answering and of never answering. Gold answers are for these tables only.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from detectors import questions, recorded, shown
+from generate import cpu
+from honesty import BARE, FORMS, SETS, SHOWING, TOKENS, Lent, sure, tuned
+from numpy.typing import NDArray
+from selfloop_plugins import models
+from selfloop_plugins._shared.calibration import Calibration, Confidences, fit, log_odds
+from selfloop_plugins._shared.calibration import sigmoid as calibrated_sigmoid
+from selfloop_plugins._shared.probability import sigmoid
+from selfloop_plugins._shared.prompt_text import decline_continuation
+from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
+from selfloop_plugins.backends.llama_cpp.weights import converted_weights
+from selfloop_plugins.detectors.flag import WITHOUT_DECLINING
+
+from selfloop import Question
+from selfloop.evaluation import metrics
+from selfloop.evaluation.gold import Match, judged, match_named
+from selfloop.evaluation.metrics import interval
+from selfloop.records import Attempt, Completion, Request, Sampling
+from selfloop.storage.store import Store
+from selfloop.text.answers import normalise
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+PRICES = (0.2, 0.5, 0.75)
+HALF = 0.5  # of the wrong answers
+ENOUGH = 40  # right answers, below which shares of them say little
+HELD_OUT_PERIOD = 5  # as the tuner holds out
+ANSWERING = Sampling(max_tokens=TOKENS, stop=("\n",), decline_bias=WITHOUT_DECLINING)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Greedy answers to some questions, and the log-probabilities of the whole and its beginning."""
+
+    texts: list[str]
+    logprobs: Floats
+    first: Floats
+
+
+def main() -> None:
+    """Print a table for each set, and one of the fits."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--stored", type=Path, help="a folder that keeps what the model wrote")
+    parser.add_argument("--model", default="gemma-3-270m")
+    parser.add_argument("--private", type=Path, nargs="*", default=[], help="more sets")
+    parser.add_argument("--sets", nargs="*", default=SETS)
+    parser.add_argument("--limit", type=int, help="questions of each set")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--match", default="exact")
+    options = parser.parse_args()
+    match = match_named(options.match)
+    print(f"{cpu()}; right by {match.name}: {match.says}", flush=True)
+    files = [options.data / f"{name}.jsonl" for name in options.sets] + options.private
+    sets = {path.stem: questions(path)[: options.limit] for path in files}
+    file = converted_weights(models.locate(options.model), "bf16").path
+    backend = LlamaCpp(file, threads=options.threads)
+    with recorded(backend, options.stored) as (recorder, folder, render):
+        lent = Lent(recorder, folder, render, match)
+        base = {name: answer(recorder, prompts_of(asked, SHOWING)) for name, asked in sets.items()}
+        samples = {name: sure(lent, asked) for name, asked in sets.items()}
+        for run in options.runs:
+            print(f"\n# {run.name}", flush=True)
+            confidences = measured(recorder, run, sets, base)
+            for name, asked in sets.items():
+                right = correct(asked, base[name].texts, match)
+                own = correct(asked, confidences[name].tuned_texts, match)
+                arms = {**confidences[name].arms, "eight samples": samples[name]}
+                print("\n".join(table(name, arms, right, own)), flush=True)
+    backend.close()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The confidences of the arms in the answers to one set, and what the tuned model answers."""
+
+    arms: dict[str, Floats]
+    tuned_texts: list[str]
+
+
+def measured(
+    recorder: Any, run: Path, sets: dict[str, list[Question]], base: dict[str, Answers]
+) -> dict[str, Measured]:
+    """Return the confidences that the adapter of a run gives, by set."""
+    recorder.load_adapter(tuned(run))
+    held_out = held_out_attempts(run)
+    own = [attempt.question for attempt in held_out]
+    target = [attempt.confidence or 0.0 for attempt in held_out]
+    drafts = [cast(Completion, attempt.draft) for attempt in held_out]
+    own_logprobs = np.array([sum(draft.logprobs) for draft in drafts])
+    fits: dict[str, Calibration] = {}
+    for form in FORMS:
+        flags = flag(recorder, prompts_of(own, form))
+        fits[form] = single_pass(flags, own_logprobs, target, len(own))
+    own_tuned = answer(recorder, prompts_of(own, SHOWING))
+    shares = [agreement(a, text) for a, text in zip(held_out, own_tuned.texts, strict=True)]
+    flags = flag(recorder, prompts_of(own, SHOWING))
+    fits["tuned answers"] = single_pass(flags, own_tuned.logprobs, shares, len(own))
+    print("\n| fit on own questions | weights of flag, answer | AUROC of flag, answer, both |")
+    print("|---|---|---|")
+    believed = np.array(target) >= HALF
+    for form, made in fits.items():
+        print(
+            f"| {form}: {made.fitted} | {', '.join(f'{w:.2f}' for w in made.weights)} |"
+            f" {own_quality(recorder, own, own_logprobs, believed, made, form)} |",
+            flush=True,
+        )
+    found = {}
+    for name, asked in sets.items():
+        flags = {form: flag(recorder, prompts_of(asked, form)) for form in FORMS}
+        said = answer(recorder, prompts_of(asked, SHOWING))
+        logprobs = base[name].logprobs
+        arms = {
+            "flag": flags[SHOWING],
+            "flag, bare": flags[BARE],
+            "first token": np.exp(base[name].first),
+            "answer": np.exp(logprobs),
+            "sum of log-odds": odds_sum(flags[SHOWING], np.exp(logprobs)),
+            "flag + answer": judge(fits[SHOWING], flags[SHOWING], logprobs),
+            "flag + answer, bare": judge(fits[BARE], flags[BARE], logprobs),
+            "tuned answers": judge(fits["tuned answers"], flags[SHOWING], said.logprobs),
+        }
+        found[name] = Measured(arms, said.texts)
+    recorder.load_adapter(None)
+    return found
+
+
+def own_quality(
+    recorder: Any,
+    own: list[Question],
+    logprobs: Floats,
+    believed: Bools,
+    made: Calibration,
+    form: str,
+) -> str:
+    """Return the AUROCs for "the detectors believe it" on the run's own questions."""
+    flags = flag(recorder, prompts_of(own, form if form in FORMS else SHOWING))
+    arms = (flags, np.exp(logprobs), judge(made, flags, logprobs))
+    return ", ".join(f"{point(metrics.auroc, arm, believed):.3f}" for arm in arms)
+
+
+def held_out_attempts(run: Path) -> list[Attempt]:
+    """Return the run's answers to its own questions that no tune was trained on."""
+    with closing(Store(run, write=False)) as store:
+        attempts = [attempt for ended in store.rounds() for attempt in ended.attempts]
+    found = {}
+    for attempt in attempts:
+        is_held_out = int(attempt.question.id, 16) % HELD_OUT_PERIOD == 0
+        if is_held_out and attempt.draft and attempt.confidence is not None:
+            found[attempt.question.text] = attempt
+    return list(found.values())
+
+
+def agreement(attempt: Attempt, text: str) -> float:
+    """Return the share of an attempt's samples that say the same as a text."""
+    same = [normalise(sample.text) == normalise(text) for sample in attempt.samples]
+    return sum(same) / len(same)
+
+
+def prompts_of(asked: Sequence[Question], form: str) -> list[str]:
+    """Return the prompts of questions in one of the forms."""
+    return [FORMS[form].replace("{}", question.text) for question in asked]
+
+
+def answer(backend: Any, prompts: Sequence[str]) -> Answers:
+    """Return the greedy answer to each prompt, declining forbidden."""
+    requests = [Request(prompt, ANSWERING, open_turn=True) for prompt in prompts]
+    completions = dict(backend.generate(requests))
+    made = [completions[i] for i in range(len(prompts))]
+    return Answers(
+        [one.text.strip() for one in made],
+        np.array([min(0.0, sum(one.logprobs)) for one in made]),
+        np.array([one.logprobs[0] for one in made]),
+    )
+
+
+def flag(backend: Any, prompts: Sequence[str]) -> Floats:
+    """Return a / (a + d), as the detector `flag` has it."""
+    sampling = replace(ANSWERING, max_tokens=1)
+    begun = dict(backend.generate([Request(one, sampling, open_turn=True) for one in prompts]))
+    read = backend.loglikelihood([decline_continuation(one, open_turn=True) for one in prompts])
+    return np.array([sigmoid(begun[i].logprobs[0] - read[i][0]) for i in range(len(prompts))])
+
+
+def features(flags: Floats, logprobs: Floats) -> list[Confidences]:
+    """Return both confidences of each answer, by name."""
+    pairs = zip(flags.tolist(), np.exp(logprobs).tolist(), strict=True)
+    return [{"flag": one, "sequence_probability": other} for one, other in pairs]
+
+
+def single_pass(
+    flags: Floats, logprobs: Floats, target: Sequence[float], count: int
+) -> Calibration:
+    """Return the fit of both confidences against a target."""
+    names = ("flag", "sequence_probability")
+    return fit(names, features(flags, logprobs), target, f"{count} answers")
+
+
+def judge(made: Calibration, flags: Floats, logprobs: Floats) -> Floats:
+    """Return the fitted confidence in each answer."""
+    return made(features(flags, logprobs))
+
+
+def odds_sum(*confidences: Floats) -> Floats:
+    """Return the confidence whose log-odds are the sum of those of others: no weight is fitted."""
+    by_arm = [{str(i): float(c) for i, c in enumerate(row)} for row in zip(*confidences)]
+    names = [str(i) for i in range(len(confidences))]
+    return np.array([float(v) for v in calibrated_sigmoid(log_odds(by_arm, names).sum(1))])
+
+
+def correct(asked: Sequence[Question], texts: Sequence[str], match: Match) -> Bools:
+    """Return which answers are right."""
+    return np.array([bool(judged(q, text, match)) for q, text in zip(asked, texts, strict=True)])
+
+
+def point(metric: Any, confidence: Floats, right: Bools) -> float:
+    """Return a metric without its interval."""
+    return float(metric(confidence, right, np.ones((1, len(right))))[0])
+
+
+def table(name: str, arms: dict[str, Floats], right: Bools, own: Bools) -> Iterator[str]:
+    """Yield the rows of one set; `own` says which answers of the tuned model are right."""
+    count = int(right.sum())
+    few = ", too few" if count < ENOUGH else ""
+    yield f"\n**{name}**: {len(right)} questions, {count} right{few}\n"
+    scores = " | ".join(f"t = {price}" for price in PRICES)
+    yield f"| confidence | AUROC | ECE | kept | {scores} |"
+    yield f"|---|---|---|---|{'---|' * len(PRICES)}"
+    for label, confidence in arms.items():
+        is_right = own if label == "tuned answers" else right
+        auroc = shown(interval(partial(metrics.auroc, confidence, is_right), len(right)))
+        ece = point(metrics.ece, confidence, is_right)
+        kept = kept_at_half(confidence, is_right, right)
+        cells = [f"{score(is_right, confidence >= price, price):+.3f}" for price in PRICES]
+        yield f"| {label} | {auroc} | {ece:.3f} | {kept:.2f} | {' | '.join(cells)} |"
+    always = [f"{score(right, np.ones_like(right), price):+.3f}" for price in PRICES]
+    yield f"| always answer | | | | {' | '.join(always)} |"
+    yield f"| never answer | | | | {' | '.join(['+0.000'] * len(PRICES))} |"
+
+
+def kept_at_half(confidence: Floats, right: Bools, before: Bools) -> float:
+    """Return the largest share of the right answers `before` that is kept where at most half of the
+    wrong ones is left."""
+    best = 0.0
+    for threshold in np.unique(confidence):
+        given = confidence >= threshold
+        left = (given & ~right).sum() / max((~before).sum(), 1)
+        if left <= HALF:
+            best = max(best, float((given & right & before).sum() / max(before.sum(), 1)))
+    return best
+
+
+def score(right: Bools, given: Bools, price: float) -> float:
+    """Return the mean score of answers where a wrong one costs price / (1 - price)."""
+    cost = price / (1 - price)
+    return float((right & given).mean() - cost * (~right & given).mean())
+
+
+if __name__ == "__main__":
+    main()
