@@ -48,7 +48,9 @@ class Lora(LoraSettings):
     With `chat: false` it is taught and judged in the loop's form alone, and fit for nothing else.
 
     `min_kept` is the share of correct answers that the tuned model must still give, on questions
-    that are not trained on. `decline_share` limits the declined questions to this share of all that
+    that are not trained on. A `price` takes its place: declining is then set so that answers above
+    that chance of being correct are given, which pays off where a wrong answer costs price /
+    (1 - price) right ones. `decline_share` limits the declined questions to this share of all that
     are taught; with `match_form`, those that are like a known question in form come first. `kl`
     weighs the divergence from the base on text that the base wrote. With
     `preference` (DPO's beta) the model learns whether to prefer declining, not how likely it is.

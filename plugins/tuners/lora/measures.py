@@ -94,6 +94,29 @@ def bias_to_keep(margins: Sequence[float], p_correct: Sequence[float], keep: flo
     return 0.0
 
 
+def bias_for_price(margins: Sequence[float], p_correct: Sequence[float], price: float) -> float:
+    """Return the bias against declining, in nats, with which the answers given are worth most.
+
+    A correct answer earns 1, and a wrong one costs price / (1 - price), so that answering pays off
+    above a chance of `price` (Kalai et al. 2025, arXiv 2509.04664). The bias lies midway between
+    the margins of the last answer that is given and the first that is declined; 0 without examples.
+    """
+    cost = price / (1 - price)
+    in_order = sorted(zip(margins, p_correct, strict=True))
+    if not in_order:
+        return 0.0
+    best_count, best_worth, worth = 0, 0.0, 0.0
+    for count, (_, chance) in enumerate(in_order, start=1):
+        worth += chance - cost * (1 - chance)
+        if worth > best_worth:
+            best_count, best_worth = count, worth
+    if best_count == 0:
+        return in_order[0][0] - 1.0  # below every margin: all are declined
+    last = in_order[best_count - 1][0]
+    following = in_order[best_count][0] if best_count < len(in_order) else last
+    return (last + following) / 2
+
+
 def weighted_share(weights: Sequence[float], counts: Sequence[bool]) -> float:
     """Return the share of the weight that counts; 0 where there is no weight."""
     total = sum(weights)

@@ -21,6 +21,7 @@ class LoraSettings:
     chat: bool = True
     # how careful the tuned model becomes
     min_kept: Annotated[float, Gt(0), Le(1)] = 0.95
+    price: Annotated[float, Gt(0), Lt(1)] | None = None
     # the adapter, the optimizer and the loss
     rank: Annotated[int, Ge(1), Le(512)] = 16
     rate: Annotated[float, Gt(0), Le(1)] = 3e-4

@@ -28,7 +28,7 @@ from .losses import (
     neutral_positions,
     teacher_states,
 )
-from .measures import bias_to_keep, decline_margins, held_out_loss
+from .measures import bias_for_price, bias_to_keep, decline_margins, held_out_loss
 from .settings import LoraSettings
 from .tokenized import TokenizedExample, batches_of_like_length
 
@@ -111,7 +111,7 @@ def _fingerprint(data: TrainingData, settings: LoraSettings) -> str:
     """Return the identity of this training: its data, and the options it reads."""
     options = {
         name: getattr(settings, name)
-        for name in ("epochs", "batch", "rate", "kl", "min_kept", "preference")
+        for name in ("epochs", "batch", "rate", "kl", "min_kept", "price", "preference")
     }
     return checkpoint.fingerprint(data, options)
 
@@ -195,8 +195,8 @@ class _Loop:
     def _bias_changes(self) -> dict[str, float]:
         """Return for each form of question the change of its decline bias, in nats.
 
-        With it the held-out questions in that form keep the share `min_kept` of the right answers.
-        It is 0 where too few are expected to be right.
+        With it the held-out questions in that form keep the share `min_kept` of the right answers,
+        or earn most at the `price` of a wrong one. It is 0 where too few are expected to be right.
         """
         changes = dict[str, float]()
         for form in sorted({example.form for example in self.data.held_out}):
@@ -206,7 +206,10 @@ class _Loop:
                 changes[form] = 0.0
                 continue
             margins = decline_margins(self.wrapped, held_out, self.settings.batch)
-            change = bias_to_keep(margins, p_correct, self.settings.min_kept)
+            if self.settings.price is None:
+                change = bias_to_keep(margins, p_correct, self.settings.min_kept)
+            else:
+                change = bias_for_price(margins, p_correct, self.settings.price)
             changes[form] = max(-MAX_BIAS_CHANGE, min(MAX_BIAS_CHANGE, change))
         return changes
 

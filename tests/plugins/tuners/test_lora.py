@@ -30,6 +30,7 @@ from selfloop_plugins.tuners.lora.losses import (
     teacher_states,
 )
 from selfloop_plugins.tuners.lora.measures import (
+    bias_for_price,
     bias_to_keep,
     decline_margins,
     greedy_answers,
@@ -428,6 +429,23 @@ def test_how_far_declining_is_ahead():
 )
 def test_the_dial_is_turned_as_far_as_right_answers_ask_for(margins, chances, keep, turn):
     assert bias_to_keep(margins, chances, keep) == turn
+
+
+@pytest.mark.parametrize(
+    ("margins", "chances", "price", "bias"),
+    [
+        # answers above a chance of one half pay off: the first two are given
+        ([-1.0, 0.0, 2.0], [0.9, 0.6, 0.2], 0.5, 1.0),
+        ([-1.0, 0.0, 2.0], [0.9, 0.6, 0.2], 0.75, -0.5),  # a wrong one costs three right ones
+        ([-1.0, 0.0, 2.0], [0.9, 0.6, 0.2], 0.1, 2.0),  # cheap mistakes: all are given
+        ([-1.0, 0.0], [0.1, 0.2], 0.5, -2.0),  # none pays off: below every margin
+        # the margins do not rank them rightly: a loss on the way to a larger gain
+        ([-1.0, 0.0, 1.0], [0.4, 0.9, 0.1], 0.5, 0.5),
+        ([], [], 0.5, 0.0),
+    ],
+)
+def test_the_dial_by_price_gives_the_answers_that_pay_off(margins, chances, price, bias):
+    assert bias_for_price(margins, chances, price) == pytest.approx(bias)
 
 
 def test_a_bare_question_is_not_read_beside_one_with_demonstrations():
