@@ -134,9 +134,9 @@ def cache_by_seed(write: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that has the base write its neutral text once for all rows."""
     kept: dict[int, Any] = {}
 
-    def neutral(backend: Any, seed: int) -> Any:
+    def neutral(backend: Any, vocabulary: Any, seed: int) -> Any:
         if seed not in kept:
-            kept[seed] = write(backend, seed)
+            kept[seed] = write(backend, vocabulary, seed)
         return kept[seed]
 
     return neutral

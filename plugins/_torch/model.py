@@ -9,11 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-# PyTorch's products of BF16 by AMX tiles are less exact: an adapter's effect on log-probabilities
-# then correlates by .94 with its effect in llama.cpp, else by more than .98.
-# oneDNN reads this at its first product.
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
-
 import torch
 from selfloop_plugins._decoding import chat
 from selfloop_plugins._decoding.chat import Piece
@@ -25,6 +20,13 @@ from selfloop.errors import ModelError
 from . import memory
 from .checkpoint import Checkpoint, quiet
 
+# PyTorch's products of BF16 by AMX tiles are less exact: an adapter's effect on log-probabilities
+# then correlates by .94 with its effect in llama.cpp, else by more than .98.
+# oneDNN reads this at its first product.
+_ISA = "ONEDNN_MAX_CPU_ISA"
+_USER_CHOSE_ISA = _ISA in os.environ
+os.environ.setdefault(_ISA, "AVX512_CORE_BF16")
+
 # Tokens that end a turn or a file, whatever the configuration says: many checkpoints name only one
 # of theirs.
 _ENDS = {
@@ -33,6 +35,16 @@ _ENDS = {
     "<reponame>", "<|repo_name|>", "<|file_sep|>", "<|fim_pad|>",
 }  # fmt: skip
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+def allow_amx() -> None:
+    """Let PyTorch use AMX tiles, for a training: they multiply BF16 up to ten times as fast.
+
+    A training bears the rounding. Without effect where the user chose the instructions, and after
+    the first product of this process: a run of the backend `hf` stays exact.
+    """
+    if not _USER_CHOSE_ISA:
+        os.environ[_ISA] = "AVX512_CORE_AMX"
 
 
 class Vocabulary:

@@ -2,9 +2,10 @@
 
 The quiz form of the loop is not the one in which a chat model is used. So each question is also
 asked in a user's turn: half of them bare, the others below a system prompt, as the second turn of a
-conversation, or as a request in other words. The base answers in its own natural words, and the
-model learns to answer so (self-distillation), to decline in natural words, and to end its turn as
-the template does.
+conversation, or as a request in other words. The model learns to answer as the base does behind
+four examples, which are earlier turns of that conversation: in its own words, in one sentence
+(self-distillation). It learns to decline in natural words, and to end its turn as the template
+does.
 
 Requests that ask for no fact are not lessons. The base's replies to them are texts on which the
 tuned model is held to the base: greetings, sums and poems are no reason to decline.
@@ -38,6 +39,14 @@ WORDINGS = (
     "Do you know this? {}",
     "{} Please answer in one sentence.",
 )
+# What the base reads before the question, and the tuned model does not. Behind them it answers in
+# one sentence; by itself it writes an essay, which often holds no answer.
+EXAMPLES = (
+    ("What is the largest planet in the solar system?", "The largest planet is Jupiter."),
+    ("Who wrote the play 'Hamlet'?", "William Shakespeare wrote the play 'Hamlet'."),
+    ("How many sides does a hexagon have?", "A hexagon has six sides."),
+    ("On which continent is Egypt?", "Egypt is in Africa."),
+)
 # All begin with the same token, the one whose probability is learnt.
 DECLINING = (
     "I don't know.",
@@ -62,13 +71,15 @@ _holds = match_named("contains")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question in one of the forms, and the base's reply to it.
+    """A question in one of the forms, and the base's reply to it behind examples.
 
-    `p_correct` is the probability that the reply is correct.
+    `messages` are without the examples, `teacher` with them. `p_correct` is the probability that
+    the reply is correct.
     """
 
     example: TrainingExample
     messages: tuple[Message, ...]
+    teacher: tuple[Message, ...]
     reply: Completion
     p_correct: float
 
@@ -135,21 +146,32 @@ def _replied(
     prompts: Sequence[tuple[Message, ...]],
 ) -> list[Turn]:
     turns = []
-    for i, completion in enumerate(replies(backend, prompts)):
+    teachers = [_behind_examples(prompt) for prompt in prompts]
+    for i, completion in enumerate(replies(backend, teachers)):
         if completion is not None:
             chance = _p_reply(examples[i], completion.text)
-            turns.append(Turn(examples[i], prompts[i], completion, chance))
+            turns.append(Turn(examples[i], prompts[i], teachers[i], completion, chance))
     return turns
+
+
+def _behind_examples(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
+    """Return a conversation with the examples as its first turns, after a system prompt."""
+    start = 1 if prompt[0].role == "system" else 0
+    turns: list[Message] = []
+    for question, answer in EXAMPLES:
+        turns += (Message("user", question), Message("assistant", answer))
+    return (*prompt[:start], *turns, *prompt[start:])
 
 
 def _p_reply(example: TrainingExample, reply: str) -> float:
     """Return how likely a reply is correct, from how likely the answer of the loop is.
 
-    A reply that holds the answer is as likely. Another one can be right only if that is wrong.
+    A reply that holds the answer is as likely. Another one can be right only if that is wrong, and
+    a model that contradicts itself hardly knows.
     """
     if declines(reply) or _holds(reply, [example.answer]):
         return example.p_correct
-    return min(example.p_correct, 1 - example.p_correct)
+    return example.p_correct * (1 - example.p_correct)
 
 
 def replies(backend: Backend, prompts: Sequence[tuple[Message, ...]]) -> list[Completion | None]:
@@ -196,11 +218,12 @@ def _turn_example(vocabulary: Vocabulary, turn: Turn, declining: str) -> Tokeniz
             return None
         prompt, reply = split(vocabulary, Continuation(turn.messages, whole))
         num_distilled = len(reply)
+    teacher_prompt, _ = split(vocabulary, Continuation(turn.teacher, declining))
     return TokenizedExample(
         tokens=(*prompt, *reply),
         answer_start=len(prompt),
         p_correct=turn.p_correct,
-        teacher_prompt=tuple(prompt),
+        teacher_prompt=tuple(teacher_prompt),
         num_distilled=num_distilled,
         # the end of a reply that was cut is not what the base would say there
         only_likeliest=True,
@@ -282,13 +305,8 @@ def gate_prompts() -> list[tuple[Message, ...]]:
     return [_user(text) for text in REQUESTS[::GATE_REQUESTS_PERIOD]]
 
 
-def measure_base(backend: Backend, turns: Sequence[Turn]) -> TurnFigures:
-    """Return the figures of the base, whose replies the turns hold."""
-    return _figures(turns, [turn.reply for turn in turns], replies(backend, gate_prompts()))
-
-
 def measure_turns(backend: Backend, turns: Sequence[Turn]) -> TurnFigures:
-    """Return the figures of the model as it is now; `turns` hold the base's replies."""
+    """Return the figures of the model as it is now, without the examples."""
     answers = replies(backend, [turn.messages for turn in turns])
     return _figures(turns, answers, replies(backend, gate_prompts()))
 

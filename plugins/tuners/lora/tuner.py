@@ -13,16 +13,19 @@ import peft
 import torch
 from selfloop_plugins import models
 from selfloop_plugins._decoding.prompting import pieces
+from selfloop_plugins._decoding.tasks import Vocabulary
 from selfloop_plugins._shared.gate_report import write_gate
 from selfloop_plugins._torch import memory
 from selfloop_plugins._torch.adapter import WEIGHTS, refuse_unknown_architecture, write_gguf
 from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins._torch.checkpoint import quiet, saving
+from selfloop_plugins._torch.model import allow_amx
 from selfloop_plugins._torch.options import HfOptions
 
 from selfloop import Question, Request, Sampling, TuneContext, progress
 from selfloop.config.prompts import is_open
 from selfloop.errors import ModelError
+from selfloop.protocols import Backend
 from selfloop.records import Adapter, Completion
 from selfloop.storage import atomic
 
@@ -32,7 +35,6 @@ from .conversation import (
     Turn,
     TurnFigures,
     balanced,
-    measure_base,
     measure_turns,
     trained_exchanges,
     turn_examples,
@@ -83,11 +85,14 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
         seed=context.seed,
     )
     file = context.backend.describe().file
+    allow_amx()
     backend = Transformers(HfOptions(model=file, threads=settings.threads))
     as_gguf = Path(file).is_file()  # else it is a folder or a name of transformers
     if as_gguf:
         refuse_unknown_architecture(backend.loaded.model.config)
 
+    if context.history.adapter is not None:
+        context.backend.load_adapter(None)  # the teacher is the base
     prompts = [partial(_prompt_request, context, name) for name in PROMPTS]
     vocabulary = backend.loaded.vocabulary
     examples = tokenize_all(vocabulary, taught, prompts, random.Random(context.seed))
@@ -98,19 +103,16 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     exchanges: list[Exchange] = []
     base_turns: TurnFigures | None = None
     if settings.chat and _is_chat(prompts[0]("Who?")):
-        if context.history.adapter is not None:
-            context.backend.load_adapter(None)  # the teacher is the base
-        # by the run's own engine: it is quicker, and a resumed run finds the replies stored
         taught_turns = turn_examples(vocabulary, write_turns(context.backend, taught))
         examples += balanced(taught_turns)
         bias_examples += turn_examples(vocabulary, write_turns(context.backend, held_out[1::2]))
         turns = write_turns(context.backend, held_out[::2][:GATE_QUESTIONS])
         exchanges = trained_exchanges(vocabulary, context.backend)
-        base_turns = measure_base(context.backend, turns)
+        base_turns = measure_turns(context.backend, turns)
     seed = context.seed % MAX_SEED
     _refuse_too_large(backend, examples, exchanges, settings, seed)
 
-    texts = neutral_texts(backend, context.seed)
+    texts = neutral_texts(context.backend, vocabulary, context.seed)
     gate_texts, training_texts = texts[:GATE_TEXTS], texts[GATE_TEXTS:]
     wrapped = _wrap(backend.loaded.model, settings.rank, seed)
 
@@ -211,8 +213,11 @@ def _answer_tokens(batch: Sequence[TokenizedExample]) -> int:
     return sum(len(example.answer_positions) for example in batch)
 
 
-def neutral_texts(backend: Transformers, seed: int) -> list[tuple[int, ...]]:
-    """Return texts that the model itself writes before it is tuned, in tokens."""
+def neutral_texts(backend: Backend, vocabulary: Vocabulary, seed: int) -> list[tuple[int, ...]]:
+    """Return texts that the base writes, in tokens.
+
+    The run's own engine writes them: it is quicker, and a resumed run finds them stored.
+    """
     sampling = Sampling(1.0, top_p=0.95, max_tokens=NEUTRAL_TOKENS)
     requests = [
         Request(OPENINGS[i % len(OPENINGS)], sampling, seed=seed + i) for i in range(NEUTRAL_TEXTS)
@@ -220,7 +225,6 @@ def neutral_texts(backend: Transformers, seed: int) -> list[tuple[int, ...]]:
     completions = dict(
         progress.counted("writing neutral text", backend.generate(requests), "texts", len(requests))
     )
-    vocabulary = backend.loaded.vocabulary
     texts: list[tuple[int, ...]] = []
     for i, request in enumerate(requests):
         completion = completions.get(i)  # or the error of a request that was refused

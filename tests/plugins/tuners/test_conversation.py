@@ -11,6 +11,7 @@ from selfloop_plugins._decoding import chat
 from selfloop_plugins.tuners.lora import conversation
 from selfloop_plugins.tuners.lora.conversation import (
     DECLINING,
+    EXAMPLES,
     SYSTEM_PROMPT,
     Exchange,
     Turn,
@@ -78,8 +79,12 @@ KNOWN = TrainingExample("What is the capital of France?", "Paris", 0.9)
 UNKNOWN = TrainingExample("Who ruled Zorvania?", "Queen Ada", 0.1)
 
 
+EARLIER = (Message("user", "Who?"), Message("assistant", "Ada."))
+
+
 def turn(example: TrainingExample, reply: str, p: float, finish: str = "stop") -> Turn:
-    return Turn(example, (Message("user", example.question),), completion(reply, finish), p)
+    bare = (Message("user", example.question),)
+    return Turn(example, bare, (*EARLIER, *bare), completion(reply, finish), p)
 
 
 def text_of(tokens: Sequence[int]) -> str:
@@ -92,7 +97,8 @@ def test_a_known_turn_is_the_bases_reply_and_its_end() -> None:
     prompt = example.tokens[: example.answer_start]
     assert text_of(prompt).endswith(f"user\n{KNOWN.question}<|im_end|>\n<|im_start|>assistant\n")
     assert text_of(example.tokens[example.answer_start :]) == "Paris it is.<|im_end|>"
-    assert example.teacher_prompt == prompt, "it is distilled from the base in the same form"
+    teacher = text_of(example.teacher_prompt)
+    assert "Ada." in teacher and teacher.endswith(text_of(prompt)), "examples, then the same turn"
     assert example.num_distilled == len("Paris it is.") + 1
     assert (example.p_correct, example.form) == (0.9, TURN)
     assert example.decline_token == ord("I")
@@ -155,6 +161,12 @@ def test_half_of_the_questions_are_asked_bare_and_half_in_other_forms() -> None:
     examples = [TrainingExample(f"{i}. {KNOWN.question}", "Paris", 0.9) for i in range(12)]
     turns = write_turns(backend, examples)  # type: ignore[arg-type]
     bare, others = turns[:6], turns[6:]
+    for one, prompt in zip(turns, backend.prompts, strict=True):
+        assert one.teacher == prompt, "the base reads the examples too"
+        system = [message for message in one.messages if message.role == "system"]
+        shown = prompt[len(system) : len(prompt) - len(one.messages) + len(system)]
+        assert [m.content for m in shown] == [text for pair in EXAMPLES for text in pair]
+        assert prompt == (*system, *shown, *one.messages[len(system) :])
     assert [t.messages for t in bare] == [(Message("user", e.question),) for e in examples[::2]]
     forms = [[message.role for message in t.messages] for t in others]
     assert forms == [["system", "user"], ["user", "assistant", "user"], ["user"]] * 2
@@ -170,8 +182,8 @@ def test_half_of_the_questions_are_asked_bare_and_half_in_other_forms() -> None:
     ("reply", "p_correct", "expected"),
     [
         ("It is Paris.", 0.9, 0.9),
-        ("It is Lyon.", 0.9, 0.1),  # right only if the answer of the loop is wrong
-        ("It is Lyon.", 0.2, 0.2),
+        ("It is Lyon.", 0.9, 0.09),  # right only if the answer of the loop is wrong
+        ("It is Lyon.", 0.2, 0.16),
         ("I don't know.", 0.9, 0.9),
     ],
 )
