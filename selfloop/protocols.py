@@ -27,6 +27,7 @@ from selfloop.records import (
     Completion,
     Continuation,
     ModelInfo,
+    ModelState,
     Question,
     Request,
     Score,
@@ -290,6 +291,8 @@ class Component:
     * `advise`: takes the `ModelInfo` of the loaded backend and returns the recommendations
       of `selfloop plan`, a sentence each.
     * `docs`: the page that describes the component, for `selfloop plugins`.
+    * `reads`: the model that a detector asks and reads, unless the recipe says otherwise: "base",
+      or "tuned" for one that is about the tuned model.
     """
 
     name: str
@@ -309,3 +312,4 @@ class Component:
     estimate: Callable[..., float] | None = None
     advise: Callable[[ModelInfo], Sequence[str]] | None = None
     docs: str = ""
+    reads: ModelState = "base"
