@@ -72,8 +72,8 @@ Regex = Annotated[str, Field(min_length=1), AfterValidator(checked)]
 class Ask(BaseModel):
     """The number of questions of a round, their sources, and their scorers.
 
-    After a tune, sources and scorers still use the base, the model without its adapter. `with:
-    tuned` has them use the tuned model.
+    After a tune, sources and scorers still use the base: the model without its adapter. With
+    `with: tuned` they use the tuned model.
     """
 
     model_config = STRICT

@@ -78,14 +78,14 @@ def _unpacked(data: bytes) -> "NDArray[Any]":
 
 
 # the key in `meta` of each round's agreement of base and tuned model, by the round's number
-AGREEMENT = "agreement"
+AGREEMENTS = "agreements"
 # the type of each pinned value
 META: Mapping[str, type] = {
     "model": dict,
     "adapter": dict,
     "base": str,
     "name": str,
-    AGREEMENT: dict,
+    AGREEMENTS: dict,
 }
 
 
@@ -376,7 +376,7 @@ class Store:
             # children first: foreign keys are checked
             for table in ("failures", "verdicts", "attempts", "rounds"):
                 db.execute(f"DELETE FROM {table}")
-            db.execute("DELETE FROM meta WHERE key IN (?, ?)", (_DIGEST, AGREEMENT))
+            db.execute("DELETE FROM meta WHERE key IN (?, ?)", (_DIGEST, AGREEMENTS))
 
     def count(self, table: str) -> int:
         """Return the number of rows of a table."""
@@ -449,8 +449,8 @@ class Store:
                 self._save_attempt(db, ended.number, position, attempt)
             self._save_failures(db, ended.number, None, ended.failures)
             if ended.agreement is not None:
-                agreements = self.meta().get(AGREEMENT, {}) | {str(ended.number): ended.agreement}
-                _replace_meta(db, [(AGREEMENT, agreements)])
+                agreements = self.meta().get(AGREEMENTS, {}) | {str(ended.number): ended.agreement}
+                _replace_meta(db, [(AGREEMENTS, agreements)])
 
     def _save_attempt(
         self, db: sqlite3.Connection, number: int, position: int, attempt: Attempt
@@ -485,7 +485,7 @@ class Store:
     def rounds(self) -> Iterator[Round]:
         """Yield the rounds that have ended, in order."""
         sql = "SELECT data FROM attempts WHERE round = ? ORDER BY position"
-        agreements = self.meta().get(AGREEMENT, {})
+        agreements = self.meta().get(AGREEMENTS, {})
         with self._disk_errors() as db:
             rounds = db.execute("SELECT number, adapter FROM rounds ORDER BY number").fetchall()
             for number, adapter in rounds:
