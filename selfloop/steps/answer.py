@@ -14,6 +14,7 @@ from selfloop.steps.batching import (
     read_logprobs,
     request_for,
     reread,
+    without_measurements,
 )
 from selfloop.steps.context import RoundContext
 from selfloop.text.answers import declines, normalise
@@ -129,6 +130,11 @@ def _judged_by_another(context: RoundContext, attempts: Sequence[Attempt]) -> li
             to_read[i] = (attempt.question.text, attempt.draft)
     if are_same:
         context.agreement = sum(are_same) / len(are_same)
+    if "loglikelihood" not in context.backend.describe().capabilities:
+        # As in `reread`, but nobody failed.
+        for i, (_, draft) in to_read.items():
+            results[i] = replace(results[i], draft=without_measurements(draft))
+        return results
     readings = reread(context, "answer", to_read.values())
     for i, (draft, failure) in zip(to_read, readings, strict=True):
         results[i] = replace(results[i], draft=draft)

@@ -196,9 +196,13 @@ def reread(
     for (_, completion), reading in zip(pairs, readings, strict=True):
         failure = reading if isinstance(reading, Failure) else None
         logprobs = () if isinstance(reading, Failure) else reading
-        read = replace(completion, tokens=(), logprobs=logprobs, entropies=None, margin=None)
-        results.append((read, failure))
+        results.append((replace(without_measurements(completion), logprobs=logprobs), failure))
     return results
+
+
+def without_measurements(completion: Completion) -> Completion:
+    """Return a completion without the numbers that it was generated with."""
+    return replace(completion, tokens=(), logprobs=(), entropies=None, margin=None)
 
 
 def as_written(context: RoundContext, answer: str) -> str:

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 from selfloop import progress
 from selfloop.errors import PluginError, RequestError
 from selfloop.events import CompletionDone
-from selfloop.guard import ROUNDING, attribute_errors, exactly, impossible, validate_record
+from selfloop.guard import (
+    ROUNDING,
+    ComponentError,
+    attribute_errors,
+    exactly,
+    impossible,
+    validate_record,
+)
 from selfloop.protocols import Backend
 from selfloop.records import Adapter, AdapterProof, Completion, Continuation, ModelInfo, Request
 from selfloop.storage.store import Store
@@ -128,8 +135,15 @@ class Recorder:
 
     def _load_wanted(self) -> None:
         """Let the backend have the adapter that requests are for."""
-        if not self._loaded.holds(self.adapter):
+        if self._loaded.holds(self.adapter):
+            return
+        try:
             self._load(self.adapter)
+        except ComponentError:
+            if self.adapter or self._loaded.adapter:
+                raise
+            # A backend that never had an adapter, and fails to load any, has the bare model.
+            self._loaded.known = True
 
     def loglikelihood(
         self, pairs: Sequence[Continuation]
