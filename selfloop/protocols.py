@@ -120,7 +120,8 @@ class AskContext:
     * `n`: the number of questions that are still wanted.
     * `round`, `turn`: the number of the round (from 1), and of the call within it (from 0).
     * `seed`: depends on run, round, source and turn, so each call draws anew.
-    * `backend`: lent, as in `VerifyContext`. Its completions are stored.
+    * `backend`: lent, as in `VerifyContext`. Its completions are stored. It is the base, unless the
+      recipe says `ask.with: tuned`.
     * `history`: the questions and outcomes so far, those of this round's earlier calls included.
     * `prompt`: renders a prompt of the recipe by its name, in the model's form.
     """
@@ -161,7 +162,8 @@ class VerifyContext:
 
     * `backend`: everything that it generates or reads is stored. It is lent: `load_adapter` raises
       PluginError, and `close` does nothing. Only a tuner may load adapters; if the tuner fails, the
-      run loads the earlier adapter again.
+      run loads the earlier adapter again. A few-shot selector has the base, and so has a detector,
+      unless the recipe or `Component.reads` says otherwise. A critic has the model that answers.
     * `prompt`: renders a prompt of the recipe by its name, in the model's form.
     * `earlier_verdicts`: lets the detectors listed before this one judge other claims, such as
       these with fewer samples. Their verdicts on these claims are in `Claim.verdicts`.

@@ -1,4 +1,4 @@
-"""`selfloop.compare`, `selfloop.export` and `selfloop.dataset`, and the figures of rounds.
+"""`selfloop.compare`, `selfloop.export` and `selfloop.dataset`.
 
 Built-in plugins implement them, since they need a report or a model's weights. They are called by
 name through the table of built-ins: nothing in `selfloop` imports `selfloop_plugins`.
@@ -11,10 +11,8 @@ from typing import Any, Literal
 
 from selfloop.api.runs import Row, RunLike, folder_of, html_table
 from selfloop.contradictions import agree
-from selfloop.evaluation.round_figures import RoundFigures
 from selfloop.records import Decision
 from selfloop.registry import builtin
-from selfloop.storage.store import rounds_of
 
 # Rows for people and tables, for supervised fine-tuning, and for preference tuning.
 Form = Literal["qa", "sft", "preference"]
@@ -77,17 +75,6 @@ class RunComparison:
             questions.append((shared.question, *answers))
         tables = html_table(("", *self.names), figures)
         return tables + html_table(("question", *self.names), questions)
-
-
-def round_figures(run: RunLike) -> list[RoundFigures]:
-    """Return the figures of each round of a run that show whether it collapses.
-
-    Raises StoreError for a folder that is not a run.
-    """
-    folder = folder_of(run)
-    # Those of an adapter are in the report of the tuner's gate, which a plugin writes.
-    figures: list[RoundFigures] = builtin.library().round_figures(folder, rounds_of(folder))
-    return figures
 
 
 def compare(*runs: RunLike) -> RunComparison:

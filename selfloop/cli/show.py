@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 from pydantic_core import to_json
 
-from selfloop.api.builtin import round_figures
+from selfloop.api.runs import Run
 from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
 from selfloop.evaluation.flips import flip
 from selfloop.evaluation.round_figures import RoundFigures
@@ -65,7 +65,7 @@ def command(
         records = {
             "pinned": pinned,
             "sessions": sessions,
-            "rounds": [asdict(figures) for figures in round_figures(folder)],
+            "rounds": [asdict(figures) for figures in Run(folder).round_figures()],
             "attempts": list(_plain_attempts(picked)),
         }
         click.echo(to_json(records, indent=2, inf_nan_mode="null").decode())
@@ -83,7 +83,7 @@ def command(
                 for attempt in attempts:
                     _print_history(ended, attempt)
     else:
-        _print_rounds(picked, only, round_figures(folder))
+        _print_rounds(picked, only, Run(folder).round_figures())
 
 
 def _picked(ended: Round, only: Sequence[str], question: str | None) -> list[Attempt]:
