@@ -493,8 +493,9 @@ class Store:
                 with self._decoding_errors():
                     attempts = tuple(self._attempt(data) for (data,) in rows)
                     trained = self._adapter(adapter) if adapter else None
-                failures, agreement = self.round_failures(number), agreements.get(str(number))
-                yield Round(number, attempts, trained, failures, agreement)
+                    agreement = agreements.get(str(number))
+                    share = None if agreement is None else float(agreement)
+                yield Round(number, attempts, trained, self.round_failures(number), share)
 
     def _attempt(self, data: str) -> Attempt:
         return _ATTEMPT.validate_json(self._json("attempt", data))

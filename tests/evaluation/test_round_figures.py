@@ -1,7 +1,9 @@
 """The figures of rounds: entropy of labels, agreement of two models, and the gate's."""
 
 import json
+import sqlite3
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,15 @@ def test_the_agreement_is_kept_by_rescore(run: Path, selfloop: Selfloop) -> None
     before = json.loads(selfloop("show", "first", "--json").out)["rounds"]
     assert selfloop("rescore", "first").code == 0
     assert json.loads(selfloop("show", "first-rescored", "--json").out)["rounds"] == before
+
+
+@pytest.mark.parametrize("value", ['["much"]', '{"2": "much"}', '{"2": []}'])
+def test_a_damaged_agreement_is_reported(value: str, run: Path, selfloop: Selfloop) -> None:
+    with closing(sqlite3.connect(run / "run.sqlite")) as db, db:
+        db.execute("UPDATE meta SET value = ? WHERE key = 'agreements'", (value,))
+    said = selfloop("show", "first")
+    assert said.code == 5
+    assert "is damaged" in said.err
 
 
 def test_a_run_that_does_not_tune_shows_none(run: Path, selfloop: Selfloop) -> None:

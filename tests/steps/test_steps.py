@@ -993,6 +993,15 @@ def test_the_tuned_model_revises_and_the_base_reads_the_revision(new_context: Ma
     assert backend.under("read") == [None]
 
 
+def test_a_draft_of_another_model_is_no_sample() -> None:
+    one = answered("Cairo", "Giza")
+    assert one.draft is not None
+    _, revision = claims_of(one)
+    assert revision.samples == (*one.samples, one.draft)
+    _, revision = claims_of(replace(one, draft=replace(one.draft, adapter="sha-1")))
+    assert revision.samples == one.samples
+
+
 def test_a_detector_asks_the_model_that_is_due_to_it(new_context: Make) -> None:
     backend, first, last = Watched(), Asker(), Asker()
     detectors = [
