@@ -1,6 +1,6 @@
 """The step answer: the model's greedy draft, and the samples that all detectors share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -33,7 +33,7 @@ def answer(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
         attempts = _read_given_answers(context, attempts)
         if context.are_one(options.with_, options.samples_with):
             return generate_batch(
-                context, "answer", attempts, partial(_draft_and_samples, context), _with_both
+                context, "answer", attempts, partial(_missing_and_samples, context), _with_both
             )
     with context.model(options.with_):
         attempts = generate_batch(
@@ -74,9 +74,9 @@ def _prompt(context: RoundContext, attempt: Attempt) -> Prompt:
     return context.prompt("answer", question=attempt.question.text)
 
 
-def _draft_and_samples(context: RoundContext, attempt: Attempt) -> list[Request]:
+def _missing_and_samples(context: RoundContext, attempt: Attempt) -> list[Request]:
     samples = _samples_request(context, attempt)
-    if attempt.question.answer:
+    if attempt.draft:
         return [samples]
     return [_draft_request(context, attempt, measured=True), samples]
 
@@ -106,15 +106,19 @@ def _judged_by_another(context: RoundContext, attempts: Sequence[Attempt]) -> li
     """
     drafts_of_judge: dict[str, Completion] = {}  # by the id of the question
 
+    def requests_of(attempt: Attempt) -> list[Request]:
+        samples = _samples_request(context, attempt)
+        if attempt.question.answer:
+            return [samples]
+        return [_draft_request(context, attempt, measured=True), samples]
+
     def with_samples(attempt: Attempt, completions: list[list[Completion]]) -> Attempt:
         *drafts, samples = completions
         if drafts:
             drafts_of_judge[attempt.question.id] = drafts[0][0]
         return replace(attempt, samples=tuple(samples))
 
-    results = generate_more(
-        context, "answer", attempts, partial(_draft_and_samples, context), with_samples
-    )
+    results = generate_more(context, "answer", attempts, requests_of, with_samples)
     to_read: dict[int, tuple[str, Completion]] = {}
     are_same: list[bool] = []
     for i, attempt in enumerate(results):
@@ -130,17 +134,23 @@ def _judged_by_another(context: RoundContext, attempts: Sequence[Attempt]) -> li
             to_read[i] = (attempt.question.text, attempt.draft)
     if are_same:
         context.agreement = sum(are_same) / len(are_same)
-    if "loglikelihood" not in context.backend.describe().capabilities:
-        # As in `reread`, but nobody failed.
-        for i, (_, draft) in to_read.items():
-            results[i] = replace(results[i], draft=without_measurements(draft))
-        return results
-    readings = reread(context, "answer", to_read.values())
-    for i, (draft, failure) in zip(to_read, readings, strict=True):
+    for i, (draft, failure) in _reread(context, to_read).items():
         results[i] = replace(results[i], draft=draft)
         if failure:
             results[i] = results[i].failed(failure, fatal=False)
     return results
+
+
+def _reread(
+    context: RoundContext, drafts: Mapping[int, tuple[str, Completion]]
+) -> dict[int, tuple[Completion, Failure | None]]:
+    """Return each draft, which comes with its question, with its log-probabilities.
+
+    It has none where the backend cannot read, which is no failure.
+    """
+    if "loglikelihood" not in context.backend.describe().capabilities:
+        return {i: (without_measurements(draft), None) for i, (_, draft) in drafts.items()}
+    return dict(zip(drafts, reread(context, "answer", drafts.values()), strict=True))
 
 
 def _is_same_answer(first: Completion, second: Completion) -> bool:

@@ -142,7 +142,7 @@ class Recorder:
         except ComponentError:
             if self.adapter or self._loaded.adapter:
                 raise
-            # A backend that never had an adapter, and fails to load any, has the bare model.
+            # It had the bare model before it failed to load an adapter, and is wanted to have it.
             self._loaded.known = True
 
     def loglikelihood(

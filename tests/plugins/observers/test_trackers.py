@@ -128,7 +128,7 @@ def test_a_round_in_figures(tmp_path: Path) -> None:
     assert tuned["round/agreement"] == (3, 0.75)
     assert set(figures(RunMetrics(tmp_path), RoundEnded(Round(1, ())))) == {
         n for n in found if "share" not in n
-    } - {"round/mean_confidence"}
+    } - {"round/mean_confidence", "round/label_entropy"}
 
 
 def test_a_step_in_figures(tmp_path: Path) -> None:
