@@ -19,7 +19,13 @@ import click
 from pydantic import BaseModel
 
 from selfloop.cli import COMMANDS, selfloop
-from selfloop.config.components import ComponentSpec, ScorerSpec, SourceSpec, TunerSpec
+from selfloop.config.components import (
+    ComponentSpec,
+    DetectorSpec,
+    ScorerSpec,
+    SourceSpec,
+    TunerSpec,
+)
 from selfloop.config.options import describe_options, describe_type, describe_value
 from selfloop.config.recipe import Answer, Ask, Decide, Recipe
 from selfloop.protocols import CAPABILITIES
@@ -47,7 +53,13 @@ FIGURE_COLUMNS = 7  # the detector, five sets of questions, seconds
 
 # type in the code -> what a recipe's author reads
 PARTS = {Ask: "see `ask`", Answer: "see `answer`", Decide: "see `decide`"}
-SPECS = {ComponentSpec: "component", SourceSpec: "source", ScorerSpec: "scorer", TunerSpec: "tuner"}
+SPECS = {
+    ComponentSpec: "component",
+    SourceSpec: "source",
+    ScorerSpec: "scorer",
+    DetectorSpec: "detector",
+    TunerSpec: "tuner",
+}
 # what a key of the recipe means, where its type and name do not say so
 MEANING = {
     "name": "the run's folder under `--runs`; default: the recipe's file name, made fit for a "
@@ -69,6 +81,7 @@ MEANING = {
     "ask.sources": "question sources; each may have a `weight`",
     "ask.scorers": "the scorers that a question passes; each may have a `min_score`",
     "ask.max_turns": "calls of the sources in one round, at most, until there are enough questions",
+    "ask.with": "the model that sources and scorers use after a tune",
     "answer.max_tokens": "tokens of an answer",
     "answer.samples": "answers drawn for each question, beside the greedy draft",
     "answer.temperature": "of the samples; the draft is greedy",
@@ -78,6 +91,9 @@ MEANING = {
     "answer.stop": "an answer ends before the first of these",
     "answer.decline_bias": "added to the draft's log-odds of declining, in nats; below 0: less",
     "answer.declines": "regular expressions: an answer in which one is found declines",
+    "answer.with": "the model that writes draft, critique and revision after a tune",
+    "answer.samples_with": "the model that draws the samples, and gives draft and revision their "
+    "log-probabilities",
     "decide.belief": "confidence at or above this is kept",
     "decide.risk": "in place of `belief`: at most this share of a round's beliefs is wrong, "
     "going by their confidence",
@@ -194,14 +210,15 @@ def _keys(model: type[BaseModel], way: str = "") -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
         default = "(required)" if field.is_required() else f"`{_default(field.default)}`"
         default = default if name != "name" else ""
-        yield f"`{name}`", _type(field.annotation, field.metadata), default, MEANING[way + name]
+        key = field.alias or name
+        yield f"`{key}`", _type(field.annotation, field.metadata), default, MEANING[way + key]
 
 
 def _own(model: type[ComponentSpec]) -> Iterator[tuple[str, str, str]]:
     for name, field in model.model_fields.items():
         if name != "kind":
             yield (
-                name,
+                field.alias or name,
                 _type(field.annotation, field.metadata),
                 f"`{describe_value(field.default)}`",
             )

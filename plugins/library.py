@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from selfloop.api.builtin import Form, RunComparison
-from selfloop.records import Decision
+from selfloop.evaluation.round_figures import RoundFigures
+from selfloop.records import Decision, Round
 
 
 def compare(folders: Sequence[Path]) -> RunComparison:
@@ -47,3 +48,10 @@ def dataset(
     from selfloop_plugins.export.dataset import rows
 
     return rows(folder, form, only=only, chat=chat)
+
+
+def round_figures(folder: Path, rounds: Sequence[Round]) -> list[RoundFigures]:
+    """Return the figures of rounds of the run in `folder`."""
+    from selfloop_plugins._shared import round_figures
+
+    return round_figures.round_figures(folder, rounds)

@@ -35,6 +35,8 @@ def run_rounds(recipe: Recipe, parts: Pipeline, history: History) -> Iterator[Ro
             attempts = verify(context, attempts)
             attempts = decide(context, attempts)
             adapter = tune(context, attempts)
-        ended = Round(context.number, tuple(attempts), adapter, context.all_failures())
+        ended = Round(
+            context.number, tuple(attempts), adapter, context.all_failures(), context.agreement
+        )
         yield ended
         history = history.after(ended)

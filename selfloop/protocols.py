@@ -27,6 +27,7 @@ from selfloop.records import (
     Completion,
     Continuation,
     ModelInfo,
+    ModelState,
     Question,
     Request,
     Score,
@@ -119,7 +120,8 @@ class AskContext:
     * `n`: the number of questions that are still wanted.
     * `round`, `turn`: the number of the round (from 1), and of the call within it (from 0).
     * `seed`: depends on run, round, source and turn, so each call draws anew.
-    * `backend`: lent, as in `VerifyContext`. Its completions are stored.
+    * `backend`: lent, as in `VerifyContext`. Its completions are stored. It is the base, unless the
+      recipe says `ask.with: tuned`.
     * `history`: the questions and outcomes so far, those of this round's earlier calls included.
     * `prompt`: renders a prompt of the recipe by its name, in the model's form.
     """
@@ -160,7 +162,8 @@ class VerifyContext:
 
     * `backend`: everything that it generates or reads is stored. It is lent: `load_adapter` raises
       PluginError, and `close` does nothing. Only a tuner may load adapters; if the tuner fails, the
-      run loads the earlier adapter again.
+      run loads the earlier adapter again. A few-shot selector has the base, and so has a detector,
+      unless the recipe or `Component.reads` says otherwise. A critic has the model that answers.
     * `prompt`: renders a prompt of the recipe by its name, in the model's form.
     * `earlier_verdicts`: lets the detectors listed before this one judge other claims, such as
       these with fewer samples. Their verdicts on these claims are in `Claim.verdicts`.
@@ -290,6 +293,8 @@ class Component:
     * `advise`: takes the `ModelInfo` of the loaded backend and returns the recommendations
       of `selfloop plan`, a sentence each.
     * `docs`: the page that describes the component, for `selfloop plugins`.
+    * `reads`: the model that a detector asks and reads, unless the recipe says otherwise: "base",
+      or "tuned" for one that is about the tuned model.
     """
 
     name: str
@@ -309,3 +314,4 @@ class Component:
     estimate: Callable[..., float] | None = None
     advise: Callable[[ModelInfo], Sequence[str]] | None = None
     docs: str = ""
+    reads: ModelState = "base"

@@ -315,12 +315,17 @@ class AdapterProof:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One pass ask -> decide (-> tune) after its end. `attempts` has the dropped questions too."""
+    """One pass ask -> decide (-> tune) after its end. `attempts` has the dropped questions too.
+
+    `agreement` is the share of the questions to which the base and the tuned model drafted the same
+    answer; None where only one of them drafted.
+    """
 
     number: int
     attempts: tuple[Attempt, ...]
     adapter: Adapter | None = None
     failures: tuple[Failure, ...] = ()
+    agreement: float | None = None
 
     @property
     def beliefs(self) -> tuple[Belief, ...]:
@@ -340,6 +345,11 @@ class Round:
 
 
 # --- the model
+
+
+# The model without an adapter, or under the adapter that the run was tuned to last. Where there is
+# no adapter the two are one.
+ModelState = Literal["base", "tuned"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,6 +182,7 @@ PUBLIC |= {
     "evaluation.gold",
     "registry.manager",
     "evaluation.metrics",
+    "evaluation.round_figures",
     "config.recipe",
     "storage.parquet",
 }

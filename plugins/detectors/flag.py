@@ -79,4 +79,5 @@ def selfloop_detectors() -> list[Component]:
     """Offer the detector."""
     doc = "whether the model is about to decline, at one pass"
     needs = frozenset({"loglikelihood"})
-    return [Component("flag", Flag, doc=doc, needs=needs, paper="https://arxiv.org/abs/2412.06676")]
+    paper = "https://arxiv.org/abs/2412.06676"
+    return [Component("flag", Flag, doc=doc, needs=needs, paper=paper, reads="tuned")]

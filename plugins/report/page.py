@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfloop_plugins._shared.output import HEAD, MARK, has_mark, writing
+from selfloop_plugins._shared.round_figures import round_figures
 
 from selfloop.storage import atomic
 from selfloop.storage.run_folder import REPORT
@@ -75,6 +76,7 @@ def page(run: RunSummary, live: str = "") -> str:
         run=run,
         live=live,
         sections=sections,
+        rounds=round_figures(run.folder, run.rounds),
         tiles=tiles(run),
         beliefs=beliefs,
         declined=declined,

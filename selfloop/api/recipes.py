@@ -74,7 +74,7 @@ def check(recipe: RecipeLike, changes: Changes = ()) -> dict[str, Any]:
 
     Raises RecipeError that lists all mistakes, each with its line.
     """
-    return loaded_recipe(recipe, changes).recipe.model_dump(mode="json")
+    return loaded_recipe(recipe, changes).recipe.model_dump(mode="json", by_alias=True)
 
 
 def _yaml(data: Mapping[str, Any]) -> str:

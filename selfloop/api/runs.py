@@ -17,8 +17,10 @@ from selfloop.api.recipes import Changes, RecipeLike, located, overrides_of
 from selfloop.config.recipe import Decide
 from selfloop.data.cells import evened
 from selfloop.errors import MissingExtraError
+from selfloop.evaluation.round_figures import RoundFigures
 from selfloop.history import WITHOUT_ANSWER, History
 from selfloop.records import Attempt, Belief, Decision, Outcome, Round
+from selfloop.registry import builtin
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import open_store, recipe_of
 from selfloop.text.answers import UNKNOWN
@@ -152,6 +154,12 @@ class Run:
         from selfloop.api.summary import run_summary
 
         return run_summary(self.folder)
+
+    def round_figures(self) -> list[RoundFigures]:
+        """Return the figures of each round that show whether a run that tunes collapses."""
+        # Those of an adapter are in the report of the tuner's gate, which a plugin writes.
+        figures: list[RoundFigures] = builtin.library().round_figures(self.folder, self.rounds)
+        return figures
 
     def reload(self) -> "Run":
         """Return the run as it is on disk now."""

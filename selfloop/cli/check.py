@@ -39,7 +39,7 @@ def command(recipe: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     for clash in catalog.clashes():
         click.echo(f"warning: {clash}", err=True)
     if as_json:
-        click.echo(json.dumps(loaded.recipe.model_dump(mode="json"), indent=2))
+        click.echo(json.dumps(loaded.recipe.model_dump(mode="json", by_alias=True), indent=2))
         return
     rounds = loaded.recipe.rounds
     questions = rounds * loaded.recipe.ask.questions

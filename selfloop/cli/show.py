@@ -9,8 +9,10 @@ from typing import Any, get_args
 import click
 from pydantic_core import to_json
 
+from selfloop.api.runs import Run
 from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
 from selfloop.evaluation.flips import flip
+from selfloop.evaluation.round_figures import RoundFigures
 from selfloop.records import Attempt, Completion, Decision, Failure, Round
 from selfloop.text.display import printable
 
@@ -39,7 +41,9 @@ def command(
 ) -> None:
     """Show RUN (a folder, or a name in --runs): the beliefs and declined questions of each round.
 
-    Each line has the confidence, the decision, the question and the answer.
+    Each line has the confidence, the decision, the question and the answer. A run that tunes also
+    has, for each round, the entropy of its labels, how often base and tuned model draft the same
+    answer, and the held-out figures of a new adapter.
 
     \b
     Examples:
@@ -61,6 +65,7 @@ def command(
         records = {
             "pinned": pinned,
             "sessions": sessions,
+            "rounds": [asdict(figures) for figures in Run(folder).round_figures()],
             "attempts": list(_plain_attempts(picked)),
         }
         click.echo(to_json(records, indent=2, inf_nan_mode="null").decode())
@@ -78,7 +83,7 @@ def command(
                 for attempt in attempts:
                     _print_history(ended, attempt)
     else:
-        _print_rounds(picked, only)
+        _print_rounds(picked, only, Run(folder).round_figures())
 
 
 def _picked(ended: Round, only: Sequence[str], question: str | None) -> list[Attempt]:
@@ -98,14 +103,32 @@ def _plain_attempts(picked: Picked) -> Iterator[dict[str, Any]]:
             yield {"round": ended.number, **asdict(attempt)}
 
 
-def _print_rounds(picked: Picked, only: Sequence[str]) -> None:
-    for ended, attempts in picked:
+def _print_rounds(picked: Picked, only: Sequence[str], all_figures: Sequence[RoundFigures]) -> None:
+    # Without an adapter nothing can collapse.
+    is_tuned = any(figures.is_tuned for figures in all_figures)
+    for (ended, attempts), figures in zip(picked, all_figures, strict=True):
         counts = [f"{ended.count(decision)} {decision}" for decision in DECISIONS]
         click.echo(f"round {ended.number}: {', '.join(counts)}")
+        if is_tuned:
+            click.echo(f"  {_figures_line(figures)}")
         for attempt in attempts:
             # Dropped questions are many, and were never asked.
             if attempt.decision != "dropped" or "dropped" in only:
                 _print_attempt(attempt)
+
+
+def _figures_line(figures: RoundFigures) -> str:
+    pieces = []
+    if figures.label_entropy is not None:
+        pieces.append(f"label entropy {figures.label_entropy:.2f} bits")
+    if figures.agreement is not None:
+        pieces.append(f"base and tuned model agree on {figures.agreement:.0%}")
+    if figures.kept is not None and figures.declined is not None:
+        pieces.append(
+            f"the new adapter keeps {figures.kept:.0%} of the right held-out answers and declines "
+            f"{figures.declined:.0%} of the wrong ones"
+        )
+    return "; ".join(pieces) or "no figures"
 
 
 def _print_attempt(attempt: Attempt) -> None:

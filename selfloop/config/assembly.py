@@ -31,7 +31,7 @@ from selfloop.protocols import (
     Scorer,
     Tuner,
 )
-from selfloop.records import Adapter, AdapterProof, Failure
+from selfloop.records import Adapter, AdapterProof, Failure, ModelState
 from selfloop.registry import signatures
 from selfloop.registry.isolation import attributed_output, observer_output
 from selfloop.storage.recorder import Recorder
@@ -43,12 +43,17 @@ S = TypeVar("S", bound=ComponentSpec)
 
 @dataclass(frozen=True)
 class NamedComponent(Generic[P]):
-    """A built component and the name it goes by; `weight` is a source's, `min_score` a scorer's."""
+    """A built component and the name it goes by.
+
+    `weight` is a source's, `min_score` a scorer's, and `reads` a detector's: the model that it asks
+    and reads.
+    """
 
     name: str
     part: P
     weight: float = 1.0
     min_score: float | None = None
+    reads: ModelState = "base"
 
 
 class Observers:
@@ -211,9 +216,10 @@ def assemble(
         NamedComponent(name, build("scorer", spec), min_score=spec.min_score)
         for name, spec in numbered(recipe.ask.scorers)
     ]
-    detectors = [
-        NamedComponent(name, build("detector", spec)) for name, spec in numbered(recipe.detectors)
-    ]
+    detectors: list[NamedComponent[Detector]] = []
+    for name, spec in numbered(recipe.detectors):
+        reads = spec.with_ or loaded.catalog.find("detector", spec.kind).reads
+        detectors.append(NamedComponent(name, build("detector", spec), reads=reads))
     critic = build_optional("critic", recipe.critique)
     selector = build_optional("few_shot", recipe.few_shot)
     tuner = build_optional("tuner", recipe.tuner)

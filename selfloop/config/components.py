@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from selfloop.config.yaml_source import Loc
 from selfloop.protocols import Component
+from selfloop.records import ModelState
 from selfloop.registry.manager import Catalog
 
 
@@ -43,6 +44,13 @@ class ScorerSpec(ComponentSpec):
     min_score: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
+class DetectorSpec(ComponentSpec):
+    """A detector; `with` is the model that it asks and reads. None: the base, or the tuned model
+    for a detector that is about it."""
+
+    with_: Annotated[ModelState | None, Field(alias="with")] = None
+
+
 class TunerSpec(ComponentSpec):
     """A tuner; it runs at the end of every `every`-th round."""
 
@@ -50,7 +58,12 @@ class TunerSpec(ComponentSpec):
 
 
 # The keys of a component that are the loop's, and not options of the component.
-LOOP_KEYS = {"source": {"weight"}, "scorer": {"min_score"}, "tuner": {"every"}}
+LOOP_KEYS = {
+    "source": {"weight"},
+    "scorer": {"min_score"},
+    "detector": {"with"},
+    "tuner": {"every"},
+}
 
 
 def long_form(value: Any) -> Any:
@@ -66,6 +79,7 @@ def long_form_or_none(value: Any) -> Any:
 SpecField = Annotated[ComponentSpec, BeforeValidator(long_form)]
 SourceField = Annotated[SourceSpec, BeforeValidator(long_form)]
 ScorerField = Annotated[ScorerSpec, BeforeValidator(long_form)]
+DetectorField = Annotated[DetectorSpec, BeforeValidator(long_form)]
 OptionalSpecField = Annotated[ComponentSpec | None, BeforeValidator(long_form_or_none)]
 OptionalTunerField = Annotated[TunerSpec | None, BeforeValidator(long_form_or_none)]
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 
 from selfloop.config.components import (
     ComponentSpec,
+    DetectorSpec,
     OptionalSpecField,
     ScorerSpec,
     SourceSpec,
@@ -90,6 +91,7 @@ _NAMES = {
     ComponentSpec: "component",
     SourceSpec: "source",
     ScorerSpec: "scorer",
+    DetectorSpec: "detector",
     TunerSpec: "tuner",
 }
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}

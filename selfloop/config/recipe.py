@@ -26,6 +26,8 @@ from selfloop.config.components import (
     LOOP_KEYS,
     ComponentSpec,
     ComponentUse,
+    DetectorField,
+    DetectorSpec,
     OptionalSpecField,
     OptionalTunerField,
     ScorerField,
@@ -40,6 +42,7 @@ from selfloop.config.components import (
 from selfloop.config.options import options_model
 from selfloop.config.yaml_source import Loc, Source
 from selfloop.errors import RecipeError, SelfloopError, did_you_mean
+from selfloop.records import ModelState
 from selfloop.registry.manager import Catalog, load
 from selfloop.storage.run_names import MAX_CHARACTERS, fitting, mistake
 from selfloop.storage.store import upgraded_recipe_text
@@ -67,7 +70,11 @@ Regex = Annotated[str, Field(min_length=1), AfterValidator(checked)]
 
 
 class Ask(BaseModel):
-    """The number of questions of a round, their sources, and their scorers."""
+    """The number of questions of a round, their sources, and their scorers.
+
+    After a tune, sources and scorers still use the base: the model without its adapter. With
+    `with: tuned` they use the tuned model.
+    """
 
     model_config = STRICT
     questions: Count = 40
@@ -76,6 +83,7 @@ class Ask(BaseModel):
         ScorerSpec(kind=kind, min_score=min_score) for kind, min_score in defaults.SCORERS.items()
     ]
     max_turns: Count = 6
+    with_: Annotated[ModelState, Field(alias="with")] = "base"
 
 
 class Answer(BaseModel):
@@ -88,6 +96,11 @@ class Answer(BaseModel):
 
     An answer in which one of the patterns `declines` is found, ignoring case, says that there is
     none, beside those that say so in their own words (docs/evaluation.md).
+
+    After a tune the tuned model answers: it writes the draft, the critique and the revision. The
+    base judges: it draws the samples, and gives the draft its log-probabilities. With `with: base`
+    the base answers too, so that nothing is lost that it had right. With `samples_with: tuned` the
+    tuned model draws the samples and reads the draft. A detector has a key `with` of its own.
     """
 
     model_config = STRICT
@@ -99,6 +112,8 @@ class Answer(BaseModel):
     stop: list[Stop] = ["\n"]
     decline_bias: Annotated[float, Field(ge=-100, le=100)] = 0.0
     declines: list[Regex] = []
+    with_: Annotated[ModelState, Field(alias="with")] = "tuned"
+    samples_with: ModelState = "base"
 
 
 class Decide(BaseModel):
@@ -175,8 +190,8 @@ class Recipe(BaseModel):
     answer: Answer = Answer()
     critique: OptionalSpecField = None
     few_shot: OptionalSpecField = None
-    detectors: Annotated[list[SpecField], Field(min_length=1)] = [
-        ComponentSpec(kind=kind) for kind in defaults.DETECTORS
+    detectors: Annotated[list[DetectorField], Field(min_length=1)] = [
+        DetectorSpec(kind=kind) for kind in defaults.DETECTORS
     ]
     decide: Decide = Decide()
     tuner: OptionalTunerField = None
@@ -248,7 +263,7 @@ def read(
     return LoadedRecipe(recipe, source, catalog, base, default_name if is_renamed else "")
 
 
-def _usable_detectors(recipe: Recipe, catalog: Catalog) -> list[ComponentSpec]:
+def _usable_detectors(recipe: Recipe, catalog: Catalog) -> list[DetectorSpec]:
     """Return the default detectors that the recipe's backend can serve."""
     gives = backend_capabilities(recipe.backend, catalog)
     return [spec for spec in recipe.detectors if catalog.find("detector", spec.kind).needs <= gives]
@@ -371,4 +386,5 @@ def _keys_at(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
         # any other annotation is a list or a plain value: stay where we are
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
-    return list(model.model_fields)
+    # a key that is a word of Python has its name in the recipe as an alias
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -26,6 +26,7 @@ from selfloop.errors import MissingExtraError
 from selfloop.events import RoundEnded, RunEnded
 from selfloop.forecast.meter import (
     BATCH,
+    Call,
     Rates,
     Step,
     StepClock,
@@ -350,7 +351,12 @@ def _step_forecasts(loaded: LoadedRecipe, sample: Sample, ending: float) -> list
         first = steps[0].at(times, costs, usual=steps[-1].outside_calls)
         later = steps[-1].at(times, costs)
         tokens = round(times * (steps[0].tokens + later_rounds * steps[-1].tokens))
-        forecasts.append(StepForecast(name, first, later, first + later_rounds * later, tokens))
+        seconds = first + later_rounds * later
+        if name == "answer":
+            tuned_rounds, more = _tuned_rounds(recipe), _second_model(recipe, steps[-1])
+            seconds += tuned_rounds * costs.seconds(more.work(times))
+            tokens += round(tuned_rounds * times * more.tokens)
+        forecasts.append(StepForecast(name, first, later, seconds, tokens))
     working = sum(step.later for step in forecasts)
     recording = min(ending, MAX_RECORDING * working)
     recorded = sample.recording + later_rounds * recording + ending
@@ -358,6 +364,32 @@ def _step_forecasts(loaded: LoadedRecipe, sample: Sample, ending: float) -> list
     if recipe.tuner:
         forecasts.append(_tune(loaded, sample, costs))
     return forecasts
+
+
+def _tuned_rounds(recipe: Recipe) -> int:
+    """Return in how many rounds one model answers and another one judges."""
+    if recipe.tuner is None or recipe.answer.with_ == recipe.answer.samples_with:
+        return 0
+    return max(0, recipe.rounds - recipe.tuner.every)
+
+
+def _second_model(recipe: Recipe, step: Step) -> Call:
+    """Return the work of a second model in the step `answer`, as one call that takes no time yet.
+
+    It reads the prompts and writes a draft to each. The drafts that differ are read once more: at
+    most all of them.
+    """
+    calls = [call for call in step.calls if call.completions]
+    drafts = 1 / (1 + recipe.answer.samples)  # of the completions
+    return Call(
+        seconds=0.0,
+        texts=2 * sum(call.texts for call in calls),
+        read=2 * sum(call.read for call in calls),
+        unshared=2 * sum(call.unshared for call in calls),
+        completions=round(drafts * sum(call.completions for call in calls)),
+        tokens=round(drafts * sum(call.tokens for call in calls)),
+        longest=max((call.longest for call in calls), default=0),
+    )
 
 
 def _tune(loaded: LoadedRecipe, sample: Sample, cost: Rates) -> StepForecast:

@@ -45,6 +45,10 @@ class Rates(NamedTuple):
     completion: float = 0.0
     read: float = 0.0
 
+    def seconds(self, work: "Work") -> float:
+        """Return the seconds that some work takes."""
+        return sum(rate * amount for rate, amount in zip(self, work, strict=True))
+
 
 class Work(NamedTuple):
     """How much of each of `Rates` a call has."""

@@ -18,12 +18,13 @@ from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pluggy
 
 from selfloop._version import __version__
 from selfloop.errors import PluginError, RecipeError, did_you_mean
+from selfloop.records import ModelState
 from selfloop.registry import builtin
 from selfloop.registry.hookspecs import PLUGIN_API, PROJECT, Hooks
 from selfloop.registry.isolation import imports_of_plugins, unchanged_process
@@ -396,10 +397,17 @@ def _field_fault(component: "Component") -> str:
         function = getattr(component, name)
         if function is not None and not callable(function):
             return f"{name} is a {type(function).__name__}, not a function"
-    if not isinstance(component.local, bool) or not isinstance(component.interactive, bool):
-        return "local and interactive must be True or False"
     if component.prompts is not None and not isinstance(component.prompts, Path):
         return f"prompts is a {type(component.prompts).__name__}, not a Path"
+    return _treatment_fault(component)
+
+
+def _treatment_fault(component: "Component") -> str:
+    """Return the fault of the fields by which selfloop treats a component, or an empty string."""
+    if not isinstance(component.local, bool) or not isinstance(component.interactive, bool):
+        return "local and interactive must be True or False"
+    if component.reads not in get_args(ModelState):
+        return "reads must be 'base' or 'tuned'"
     return ""
 
 

@@ -1,45 +1,162 @@
 """The step answer: the model's greedy draft, and the samples that all detectors share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
+from selfloop.config.prompts import Prompt
 from selfloop.guard import Failed, capture
 from selfloop.records import Attempt, Completion, Failure, Request, Sampling
-from selfloop.steps.batching import as_written, generate_batch, read_logprobs, request_for
+from selfloop.steps.batching import (
+    as_written,
+    generate_batch,
+    generate_more,
+    read_logprobs,
+    request_for,
+    reread,
+    without_measurements,
+)
 from selfloop.steps.context import RoundContext
+from selfloop.text.answers import declines, normalise
 
 
 def answer(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
     """Draw the greedy draft and the samples of each attempt.
 
-    A question that came with an answer to judge needs no draft: its answer is read instead.
+    A question that came with an answer to judge needs no draft: its answer is read instead. If the
+    model that answers is not the one that judges, the one writes the drafts, and the other draws
+    the samples and gives the drafts their log-probabilities.
     """
     options = context.recipe.answer
     attempts = _choose_prompts(context, attempts)
-    stop = tuple(options.stop)
-    greedy = Sampling(max_tokens=options.max_tokens, stop=stop, decline_bias=options.decline_bias)
-    sampled = Sampling(
-        options.temperature, top_p=options.top_p, max_tokens=options.max_tokens, stop=stop
+    with context.model(options.samples_with):
+        attempts = _read_given_answers(context, attempts)
+        if context.are_one(options.with_, options.samples_with):
+            return generate_batch(
+                context, "answer", attempts, partial(_missing_and_samples, context), _with_both
+            )
+    with context.model(options.with_):
+        attempts = generate_batch(
+            context, "answer", attempts, partial(_draft_alone, context), _with_draft
+        )
+    with context.model(options.samples_with):
+        return _judged_by_another(context, attempts)
+
+
+def _draft_request(context: RoundContext, attempt: Attempt, *, measured: bool) -> Request:
+    """Return the request for the greedy draft.
+
+    `measured` asks for its entropies, where the backend has them: they cost a pass over the
+    vocabulary.
+    """
+    options = context.recipe.answer
+    greedy = Sampling(
+        max_tokens=options.max_tokens, stop=tuple(options.stop), decline_bias=options.decline_bias
     )
-    # only of the draft, and only where the backend has them: they cost a pass over the vocabulary
-    entropy = "entropies" in context.backend.describe().capabilities
+    entropy = measured and "entropies" in context.backend.describe().capabilities
+    return request_for(_prompt(context, attempt), greedy, entropy=entropy)
+
+
+def _samples_request(context: RoundContext, attempt: Attempt) -> Request:
+    options = context.recipe.answer
+    sampled = Sampling(
+        options.temperature,
+        top_p=options.top_p,
+        max_tokens=options.max_tokens,
+        stop=tuple(options.stop),
+    )
+    # by the id of the question, so that it draws the same in any order of questions
+    seed = context.seed("answer", attempt.question.id)
+    return request_for(_prompt(context, attempt), sampled, n=options.samples, seed=seed)
+
+
+def _prompt(context: RoundContext, attempt: Attempt) -> Prompt:
+    return context.prompt("answer", question=attempt.question.text)
+
+
+def _missing_and_samples(context: RoundContext, attempt: Attempt) -> list[Request]:
+    samples = _samples_request(context, attempt)
+    if attempt.draft:
+        return [samples]
+    return [_draft_request(context, attempt, measured=True), samples]
+
+
+def _with_both(attempt: Attempt, completions: list[list[Completion]]) -> Attempt:
+    *drafts, samples = completions
+    draft = drafts[0][0] if drafts else attempt.draft
+    return replace(attempt, draft=draft, samples=tuple(samples))
+
+
+def _draft_alone(context: RoundContext, attempt: Attempt) -> list[Request]:
+    # The measurements of a draft are those of the model that judges.
+    return [] if attempt.draft else [_draft_request(context, attempt, measured=False)]
+
+
+def _with_draft(attempt: Attempt, completions: list[list[Completion]]) -> Attempt:
+    ((draft,),) = completions
+    return replace(attempt, draft=draft)
+
+
+def _judged_by_another(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Draw the samples by the model that judges, and give the drafts the measurements of it.
+
+    It writes a draft too. Where that is the same text its measurements are taken, with all that a
+    detector may need of a completion. Any other text is read after the bare question. How often
+    both drafts are the same answer is the round's agreement.
+    """
+    drafts_of_judge: dict[str, Completion] = {}  # by the id of the question
 
     def requests_of(attempt: Attempt) -> list[Request]:
-        prompt = context.prompt("answer", question=attempt.question.text)
-        # by the id of the question, so that it draws the same in any order of questions
-        seed = context.seed("answer", attempt.question.id)
-        samples = request_for(prompt, sampled, n=options.samples, seed=seed)
-        if attempt.draft:
+        samples = _samples_request(context, attempt)
+        if attempt.question.answer:
             return [samples]
-        return [request_for(prompt, greedy, entropy=entropy), samples]
+        return [_draft_request(context, attempt, measured=True), samples]
 
-    def with_completions(attempt: Attempt, completions: list[list[Completion]]) -> Attempt:
+    def with_samples(attempt: Attempt, completions: list[list[Completion]]) -> Attempt:
         *drafts, samples = completions
-        draft = drafts[0][0] if drafts else attempt.draft
-        return replace(attempt, draft=draft, samples=tuple(samples))
+        if drafts:
+            drafts_of_judge[attempt.question.id] = drafts[0][0]
+        return replace(attempt, samples=tuple(samples))
 
-    attempts = _read_given_answers(context, attempts)
-    return generate_batch(context, "answer", attempts, requests_of, with_completions)
+    results = generate_more(context, "answer", attempts, requests_of, with_samples)
+    to_read: dict[int, tuple[str, Completion]] = {}
+    are_same: list[bool] = []
+    for i, attempt in enumerate(results):
+        of_judge = drafts_of_judge.get(attempt.question.id)
+        if not attempt.live or attempt.draft is None or of_judge is None:
+            continue  # it failed, or came with its answer
+        are_same.append(_is_same_answer(attempt.draft, of_judge))
+        if attempt.draft.text == of_judge.text:
+            draft = attempt.draft
+            measured = replace(of_judge, adapter=draft.adapter, thought=draft.thought)
+            results[i] = replace(attempt, draft=measured)
+        else:
+            to_read[i] = (attempt.question.text, attempt.draft)
+    if are_same:
+        context.agreement = sum(are_same) / len(are_same)
+    for i, (draft, failure) in _reread(context, to_read).items():
+        results[i] = replace(results[i], draft=draft)
+        if failure:
+            results[i] = results[i].failed(failure, fatal=False)
+    return results
+
+
+def _reread(
+    context: RoundContext, drafts: Mapping[int, tuple[str, Completion]]
+) -> dict[int, tuple[Completion, Failure | None]]:
+    """Return each draft, which comes with its question, with its log-probabilities.
+
+    It has none where the backend cannot read, which is no failure.
+    """
+    if "loglikelihood" not in context.backend.describe().capabilities:
+        return {i: (without_measurements(draft), None) for i, (_, draft) in drafts.items()}
+    return dict(zip(drafts, reread(context, "answer", drafts.values()), strict=True))
+
+
+def _is_same_answer(first: Completion, second: Completion) -> bool:
+    if declines(first.text) or declines(second.text):
+        return declines(first.text) and declines(second.text)
+    return normalise(first.text) == normalise(second.text)
 
 
 def _choose_prompts(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:

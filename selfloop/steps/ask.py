@@ -16,7 +16,6 @@ from selfloop.guard import (
 from selfloop.protocols import AskContext, QuestionSource, Scorer
 from selfloop.records import Attempt, Question, Score
 from selfloop.steps.context import RoundContext
-from selfloop.storage.recorder import LentBackend
 from selfloop.text.display import encodable
 from selfloop.text.gist import gist
 
@@ -45,7 +44,7 @@ def ask(context: RoundContext) -> list[Attempt]:
             context.number,
             turn,
             context.seed("ask", turn),
-            LentBackend(context.backend),
+            context.lent(context.recipe.ask.with_),
             # this round's questions are history too: sources must not repeat them
             context.history.with_attempts(attempts),
             context.prompt,

@@ -5,7 +5,7 @@ matter.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from selfloop.config.prompts import Prompt, is_open
@@ -55,8 +55,19 @@ def generate_batch(
     attempt that lacks a completion gets a failure. That is fatal in the step `answer`: an attempt
     without a critique or a revision goes on.
     """
+    context.start_step(step, sum(attempt.live for attempt in attempts))
+    return generate_more(context, step, attempts, requests_of, with_completions)
+
+
+def generate_more(
+    context: RoundContext,
+    step: StepName,
+    attempts: Sequence[Attempt],
+    requests_of: Callable[[Attempt], list[Request]],
+    with_completions: Callable[[Attempt, list[list[Completion]]], Attempt],
+) -> list[Attempt]:
+    """Do as `generate_batch` does, in a step that has begun already."""
     live = [i for i, attempt in enumerate(attempts) if attempt.live]
-    context.start_step(step, len(live))
     # 1. All requests of all attempts. An attempt that has none (no critique) stays as it is.
     sent_by_attempt: dict[int, list[SentRequest]] = {}
     for i in live:
@@ -168,6 +179,30 @@ def read_logprobs(
         _refusal(context, step, reading) if isinstance(reading, RequestError) else reading
         for reading in readings
     ]
+
+
+def reread(
+    context: RoundContext, step: str, completions: Iterable[tuple[str, Completion]]
+) -> list[tuple[Completion, Failure | None]]:
+    """Return each completion with the log-probabilities that it has after its bare question.
+
+    `completions` come with their questions. All measurements that a completion was generated with
+    are dropped. One that cannot be read has no log-probabilities, and its failure is returned.
+    """
+    pairs = list(completions)
+    texts = [(question, completion.text) for question, completion in pairs]
+    results: list[tuple[Completion, Failure | None]] = []
+    readings = read_logprobs(context, step, texts)
+    for (_, completion), reading in zip(pairs, readings, strict=True):
+        failure = reading if isinstance(reading, Failure) else None
+        logprobs = () if isinstance(reading, Failure) else reading
+        results.append((replace(without_measurements(completion), logprobs=logprobs), failure))
+    return results
+
+
+def without_measurements(completion: Completion) -> Completion:
+    """Return a completion without the numbers that it was generated with."""
+    return replace(completion, tokens=(), logprobs=(), entropies=None, margin=None)
 
 
 def as_written(context: RoundContext, answer: str) -> str:

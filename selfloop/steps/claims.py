@@ -22,6 +22,9 @@ def claims_of(attempt: Attempt) -> Iterator[Claim]:
     """Yield the draft, and the revision if it is another answer."""
     yield draft_claim(attempt)
     if attempt.draft and attempt.revision and revision_differs(attempt):
-        # The draft answered the bare question too: for the revision it is one more sample.
-        samples = (*attempt.samples, attempt.draft)
+        # The draft answered the bare question too: for the revision it is one more sample, if the
+        # same model wrote them all.
+        samples = attempt.samples
+        if all(sample.adapter == attempt.draft.adapter for sample in samples):
+            samples = (*samples, attempt.draft)
         yield Claim(attempt.question, attempt.revision, samples, "revision")

@@ -1,6 +1,7 @@
 """The context of one round: everything that its steps share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -12,7 +13,7 @@ from selfloop.events import AttemptEnded, ComponentFailed, StepName, StepStarted
 from selfloop.guard import attribute_errors, exactly, validate_record
 from selfloop.history import History
 from selfloop.protocols import FewShotSelector, VerifyContext
-from selfloop.records import Attempt, Claim, Failure, Message, Verdict
+from selfloop.records import Attempt, Claim, Failure, Message, ModelState, Verdict
 from selfloop.storage.recorder import LentBackend, Recorder
 
 EarlierVerdicts = Callable[[Sequence[Claim]], list[tuple[Verdict, ...]]]
@@ -28,9 +29,8 @@ def no_earlier_verdicts(claims: Sequence[Claim]) -> list[tuple[Verdict, ...]]:
 class RoundContext:
     """The context in which every step of one round works.
 
-    `failures` collects the faults outside any one attempt. `backend` is the run's backend, bound to
-    the step at work: its completions are stored under the step's name. Use the context in a `with`
-    block, which ends the progress line of the last step.
+    `failures` collects the faults outside any one attempt, and `agreement` is that of the round.
+    Use the context in a `with` block, which ends the progress line of the last step.
     """
 
     number: int
@@ -39,11 +39,10 @@ class RoundContext:
     history: History
     failures: list[Failure] = field(default_factory=list)
     prompts_by_question: dict[str, Prompt] = field(default_factory=dict)
-    backend: Recorder = field(init=False)
+    agreement: float | None = None
     _task: progress.Task | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        self.backend = self.parts.backend  # bound to no step before the first one starts
+    _step: str = field(init=False, default="")
+    _model: ModelState = field(init=False, default="tuned")
 
     def __enter__(self) -> "RoundContext":
         return self
@@ -58,13 +57,45 @@ class RoundContext:
         digest = blake2b(text.encode("utf-8", "replace"), digest_size=4).digest()
         return int.from_bytes(digest, "big")
 
+    # --- the model
+
+    @property
+    def backend(self) -> Recorder:
+        """Return the run's backend, bound to the step and the model at work.
+
+        Its completions are stored under the step's name. No step is at work before the first.
+        """
+        backend = self.parts.backend.for_step(self._step)
+        return backend.bare() if self._model == "base" else backend
+
+    @contextmanager
+    def model(self, state: ModelState) -> Iterator[None]:
+        """Let `backend`, and all that is lent of it in this block, be the base or the tuned model.
+
+        Outside of any block it is the tuned one: the model under the adapter in effect.
+        """
+        before, self._model = self._model, state
+        try:
+            yield
+        finally:
+            self._model = before
+
+    def lent(self, state: ModelState) -> LentBackend:
+        """Return the base or the tuned model as a component has it, at the step at work."""
+        with self.model(state):
+            return LentBackend(self.backend)
+
+    def are_one(self, first: ModelState, second: ModelState) -> bool:
+        """Return whether these are one model: no adapter makes them differ."""
+        return first == second or self.parts.backend.adapter is None
+
     # --- prompts
 
     def prompt(self, name: str, **values: str) -> Prompt:
         """Return a prompt of the recipe, filled in, in the form that this model takes.
 
-        The prompt `answer` is the few-shot selector's, if the recipe names one. Raises
-        ComponentError.
+        The prompt `answer` is the few-shot selector's, if the recipe names one. It is the same for
+        the base and the tuned model. Raises ComponentError.
         """
         # Detectors render `answer` for questions of their own: these get examples as well.
         if name == "answer" and self.parts.few_shot:
@@ -87,8 +118,9 @@ class RoundContext:
         selector = self.parts.few_shot
         if missing and selector:
             part, texts = selector.part, tuple(missing)
+            # The base chooses the examples, whoever asks first.
             verify_context = VerifyContext(
-                LentBackend(self.backend),
+                self.lent("base"),
                 # not `self.prompt`, which would call the few-shot selector again
                 self.recipe_prompt,
                 no_earlier_verdicts,
@@ -101,20 +133,27 @@ class RoundContext:
         return [self.prompts_by_question[text] for text in questions]
 
     def verify_context(
-        self, step: str, component: str, earlier_verdicts: EarlierVerdicts = no_earlier_verdicts
+        self,
+        step: str,
+        component: str,
+        state: ModelState,
+        earlier_verdicts: EarlierVerdicts = no_earlier_verdicts,
     ) -> VerifyContext:
-        """Return the context of a component that works on claims: a detector or a critic."""
+        """Return the context of a component that works on claims: a detector or a critic.
+
+        `state` is the model that it has.
+        """
         seed = self.seed(step, component)
-        lent = LentBackend(self.backend)
+        lent = self.lent(state)
         return VerifyContext(lent, self.prompt, earlier_verdicts, seed, self.history)
 
     # --- events for observers and the progress line
 
     def start_step(self, step: StepName, attempts: int) -> None:
-        """Begin a step on so many attempts: bind the backend to it, and tell the observers."""
+        """Begin a step on so many attempts, and tell the observers."""
         self.end_step()
         self._task = progress.begin(f"round {self.number}/{self.recipe.rounds} {step}")
-        self.backend = self.parts.backend.for_step(step)
+        self._step = step
         self.parts.observers.emit(StepStarted(self.number, step, attempts))
 
     def end_step(self) -> None:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from selfloop.guard import Failed, capture_each
-from selfloop.records import Attempt, Completion, Failure, Request, Sampling
-from selfloop.steps.batching import generate_batch, read_logprobs, request_for
+from selfloop.records import Attempt, Completion, Request, Sampling
+from selfloop.steps.batching import generate_batch, request_for, reread
 from selfloop.steps.claims import draft_claim, revision_differs
 from selfloop.steps.context import RoundContext
 from selfloop.text.thoughts import thought
@@ -23,7 +23,10 @@ def critique(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt
     live = [i for i, attempt in enumerate(attempts) if attempt.live and not attempt.question.answer]
     context.start_step("critique", len(live))
     claims = [draft_claim(attempts[i]) for i in live]
-    part, verify_context = critic.part, context.verify_context("critique", critic.name)
+    # The model that answers criticises itself, and answers again.
+    answering = context.recipe.answer.with_
+    part = critic.part
+    verify_context = context.verify_context("critique", critic.name, answering)
     critiques = capture_each(
         "critique",
         critic.name,
@@ -77,8 +80,10 @@ def revise(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
         ((revision,),) = completions
         return replace(attempt, revision=revision)
 
-    revised = generate_batch(context, "revise", attempts, requests_of, with_completions)
-    return _read_revisions(context, revised)
+    with context.model(options.with_):
+        revised = generate_batch(context, "revise", attempts, requests_of, with_completions)
+    with context.model(options.samples_with):
+        return _read_revisions(context, revised)
 
 
 def _read_revisions(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -91,14 +96,10 @@ def _read_revisions(context: RoundContext, attempts: Sequence[Attempt]) -> list[
         # a revision that only repeats the draft is never judged, so it need not be read
         if attempt.live and attempt.revision and revision_differs(attempt):
             revisions[i] = attempt.revision
-    texts = [(attempts[i].question.text, revision.text) for i, revision in revisions.items()]
-    readings = read_logprobs(context, "revise", texts)
+    texts = [(attempts[i].question.text, revision) for i, revision in revisions.items()]
     results = list(attempts)
-    for (i, revision), reading in zip(revisions.items(), readings, strict=True):
-        logprobs = () if isinstance(reading, Failure) else reading
-        # entropies and margin were those after the critique, too
-        read = replace(revision, tokens=(), logprobs=logprobs, entropies=None, margin=None)
+    for i, (read, failure) in zip(revisions, reread(context, "revise", texts), strict=True):
         results[i] = replace(results[i], revision=read)
-        if isinstance(reading, Failure):
-            results[i] = results[i].failed(reading, fatal=False)
+        if failure:
+            results[i] = results[i].failed(failure, fatal=False)
     return results

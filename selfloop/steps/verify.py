@@ -59,7 +59,7 @@ def judge(
     results: list[Results] = [() for _ in claims]
     for position, detector in enumerate(detectors):
         earlier = EarlierDetectors(context, detectors[:position])
-        verify_context = context.verify_context("verify", detector.name, earlier)
+        verify_context = context.verify_context("verify", detector.name, detector.reads, earlier)
         seen = [
             replace(claim, verdicts=_verdicts_in(before))
             for claim, before in zip(claims, results, strict=True)

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Any
 from selfloop import progress
 from selfloop.errors import PluginError, RequestError
 from selfloop.events import CompletionDone
-from selfloop.guard import ROUNDING, attribute_errors, exactly, impossible, validate_record
+from selfloop.guard import (
+    ROUNDING,
+    ComponentError,
+    attribute_errors,
+    exactly,
+    impossible,
+    validate_record,
+)
 from selfloop.protocols import Backend
 from selfloop.records import Adapter, AdapterProof, Completion, Continuation, ModelInfo, Request
 from selfloop.storage.store import Store
@@ -40,10 +47,25 @@ HASHED_NAMES: Mapping[str, str] = {"decline_bias": "careful"}
 
 
 @dataclass
-class _InEffect:
-    """The adapter that is in effect, shared by a recorder and those bound to a step."""
+class _Wanted:
+    """The adapter that requests are for, shared by a recorder and those bound to a step."""
 
     adapter: Adapter | None = None
+
+
+@dataclass
+class _Loaded:
+    """The adapter that the backend has, shared by a recorder and all that come from it.
+
+    It is not known while one is being loaded, and stays so where that fails.
+    """
+
+    adapter: Adapter | None = None  # a backend starts with the bare model
+    known: bool = True
+
+    def holds(self, adapter: Adapter | None) -> bool:
+        """Return whether the backend has this adapter for sure."""
+        return self.known and self.adapter == adapter
 
 
 class Recorder:
@@ -64,7 +86,8 @@ class Recorder:
         self._on_event = on_event
         self.name = name
         self._info = attribute_errors(name, lambda: validate_record(backend.describe(), ModelInfo))
-        self._in_effect = _InEffect()
+        self._wanted = _Wanted()
+        self._loaded = _Loaded()
         self._step = ""
 
     def for_step(self, step: str) -> "Recorder":
@@ -77,20 +100,50 @@ class Recorder:
         bound._step = step
         return bound
 
+    def bare(self) -> "Recorder":
+        """Return this recorder bound to the bare model, whatever adapter is in effect.
+
+        The adapters are swapped when the backend is asked for something that is not stored: a step
+        that is replayed swaps nothing.
+        """
+        bound = copy(self)
+        bound._wanted = _Wanted()
+        return bound
+
     def describe(self) -> ModelInfo:
         """Return the wrapped backend's description of its model."""
         return self._info
 
     def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
         """Swap the adapter; later completions are stored under its hash."""
-        proof = attribute_errors(self.name, lambda: _proven(self._backend.load_adapter(adapter)))
-        self._in_effect.adapter = adapter
+        proof = self._load(adapter)
+        self._wanted.adapter = adapter
         return proof
 
     @property
     def adapter(self) -> Adapter | None:
         """Return the adapter that is in effect."""
-        return self._in_effect.adapter
+        return self._wanted.adapter
+
+    def _load(self, adapter: Adapter | None) -> AdapterProof:
+        # If it fails, the backend may be left with another adapter or with none. Then the next
+        # request loads the one that it is for.
+        self._loaded.known = False
+        proof = attribute_errors(self.name, lambda: _proven(self._backend.load_adapter(adapter)))
+        self._loaded.adapter, self._loaded.known = adapter, True
+        return proof
+
+    def _load_wanted(self) -> None:
+        """Let the backend have the adapter that requests are for."""
+        if self._loaded.holds(self.adapter):
+            return
+        try:
+            self._load(self.adapter)
+        except ComponentError:
+            if self.adapter or self._loaded.adapter:
+                raise
+            # It had the bare model before it failed to load an adapter, and is wanted to have it.
+            self._loaded.known = True
 
     def loglikelihood(
         self, pairs: Sequence[Continuation]
@@ -143,6 +196,7 @@ class Recorder:
             for start in range(0, len(to_do), READING_BATCH):
                 batch = dict(to_do[start : start + READING_BATCH])
                 read = partial(_read_batch, batch, measure.split()[0], dtype, ask)
+                self._load_wanted()
                 answers = attribute_errors(self.name, read)
                 # a refusal is not stored: a resumed run asks again, and gets it again
                 arrays = {k: v for k, v in answers.items() if not isinstance(v, RequestError)}
@@ -226,13 +280,20 @@ class Recorder:
     ) -> Iterator[tuple[int, Completion | RequestError]]:
         """Yield the backend's results.
 
-        Raises ComponentError in the name of the backend, whoever is asking.
+        Raises ComponentError in the name of the backend, whoever is asking, and PluginError where
+        the adapter was swapped before the last result came.
         """
         wanted = [set(range(request.n)) - set(request.skip) for request in requests]
         refused: set[int] = set()
+        adapter = self.adapter
+        self._load_wanted()
         results = attribute_errors(self.name, lambda: iter(self._backend.generate(requests)))
         take_next = partial(_next, results, wanted, refused)
         while True:
+            if not self._loaded.holds(adapter):
+                raise PluginError(
+                    "the adapter was swapped before all completions had come. Take them all first"
+                )
             result = attribute_errors(self.name, take_next)
             if result is None:
                 return

@@ -77,8 +77,16 @@ def _unpacked(data: bytes) -> "NDArray[Any]":
     return array
 
 
+# the key in `meta` of each round's agreement of base and tuned model, by the round's number
+AGREEMENTS = "agreements"
 # the type of each pinned value
-META: Mapping[str, type] = {"model": dict, "adapter": dict, "base": str, "name": str}
+META: Mapping[str, type] = {
+    "model": dict,
+    "adapter": dict,
+    "base": str,
+    "name": str,
+    AGREEMENTS: dict,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +376,7 @@ class Store:
             # children first: foreign keys are checked
             for table in ("failures", "verdicts", "attempts", "rounds"):
                 db.execute(f"DELETE FROM {table}")
-            db.execute("DELETE FROM meta WHERE key = ?", (_DIGEST,))
+            db.execute("DELETE FROM meta WHERE key IN (?, ?)", (_DIGEST, AGREEMENTS))
 
     def count(self, table: str) -> int:
         """Return the number of rows of a table."""
@@ -440,6 +448,9 @@ class Store:
             for position, attempt in enumerate(ended.attempts):
                 self._save_attempt(db, ended.number, position, attempt)
             self._save_failures(db, ended.number, None, ended.failures)
+            if ended.agreement is not None:
+                agreements = self.meta().get(AGREEMENTS, {}) | {str(ended.number): ended.agreement}
+                _replace_meta(db, [(AGREEMENTS, agreements)])
 
     def _save_attempt(
         self, db: sqlite3.Connection, number: int, position: int, attempt: Attempt
@@ -474,6 +485,7 @@ class Store:
     def rounds(self) -> Iterator[Round]:
         """Yield the rounds that have ended, in order."""
         sql = "SELECT data FROM attempts WHERE round = ? ORDER BY position"
+        agreements = self.meta().get(AGREEMENTS, {})
         with self._disk_errors() as db:
             rounds = db.execute("SELECT number, adapter FROM rounds ORDER BY number").fetchall()
             for number, adapter in rounds:
@@ -481,7 +493,9 @@ class Store:
                 with self._decoding_errors():
                     attempts = tuple(self._attempt(data) for (data,) in rows)
                     trained = self._adapter(adapter) if adapter else None
-                yield Round(number, attempts, trained, self.round_failures(number))
+                    agreement = agreements.get(str(number))
+                    share = None if agreement is None else float(agreement)
+                yield Round(number, attempts, trained, self.round_failures(number), share)
 
     def _attempt(self, data: str) -> Attempt:
         return _ATTEMPT.validate_json(self._json("attempt", data))

@@ -245,7 +245,10 @@ def adapters(query: Query, run: Path) -> set[str | None]:
 def test_a_run_answers_as_it_was_tuned_last(tuned: Path, query: Query, selfloop: Selfloop) -> None:
     evaluated = tuned / "runs" / "eval-gold"
     assert selfloop("eval", "runs/first", "--data", "gold.jsonl").code == 0
-    assert adapters(query, evaluated) == {"sha-2"}
+    # the base draws the samples, and a draft of its own
+    assert adapters(query, evaluated) == {"sha-2", None}
+    (draft,) = query(evaluated, "SELECT data -> '$.draft.adapter' FROM attempts")
+    assert json.loads(str(draft[0])) == "sha-2"
     assert selfloop("rollback", "first", "--to", "0").code == 0
     assert selfloop("eval", "runs/first", "--data", "gold.jsonl").code == 0
     assert adapters(query, tuned / "runs" / "eval-gold-2") == {None}
@@ -253,10 +256,20 @@ def test_a_run_answers_as_it_was_tuned_last(tuned: Path, query: Query, selfloop:
 
 
 def test_a_run_is_asked(tuned: Path, selfloop: Selfloop) -> None:
-    (bare,) = json.loads(selfloop("ask", "recipe.yaml", KNOWN, "--json").out)
-    (one,) = json.loads(selfloop("ask", "runs/first", KNOWN, "--json").out)
-    assert one["question"] == KNOWN
-    assert one["samples"] != bare["samples"], "replies differ under an adapter"
+    questions = [f"What is the capital of {name}?" for name in ("France", "Peru", "Chad", "Fiji")]
+
+    def asked(who: str, *more: str) -> tuple[list[str], list[dict[str, int]]]:
+        answers = json.loads(selfloop("ask", who, *questions, "--json", *more).out)
+        assert [one["question"] for one in answers] == questions
+        return [one["guess"] for one in answers], [one["samples"] for one in answers]
+
+    bare, tuned_model = asked("recipe.yaml"), asked("runs/first")
+    assert tuned_model[0] != bare[0], "replies differ under an adapter"
+    assert tuned_model[1] == bare[1], "the samples are the base's"
+    assert asked("runs/first", "--set", "answer.with=base") == bare
+    all_tuned = asked("runs/first", "--set", "answer.samples_with=tuned")
+    assert all_tuned[0] == tuned_model[0]
+    assert all_tuned[1] != bare[1]
     assert [*map(str, Path("runs").iterdir())] == ["runs/first"]
 
 

@@ -11,6 +11,7 @@ import pytest
 from conftest import RECIPE, Clock, Selfloop
 
 from selfloop import system
+from selfloop.config.recipe import Recipe
 from selfloop.forecast import estimate as forecast
 from selfloop.forecast import meter, prefixes
 from selfloop.forecast.estimate import rates
@@ -237,6 +238,37 @@ def test_a_step_grows_by_what_is_not_in_common() -> None:
         "imports are done once"
     )
     assert call.work(1000)[0] == pytest.approx(40_000 / 64), "a full batch goes on for longer"
+
+
+@pytest.mark.parametrize(
+    ("more", "rounds"),
+    [
+        ({}, 0),
+        ({"tuner": "lora"}, 4),
+        ({"tuner": {"kind": "lora", "every": 2}}, 3),
+        ({"tuner": {"kind": "lora", "every": 9}}, 0),
+        ({"tuner": "lora", "answer": {"with": "base"}}, 0),
+        ({"tuner": "lora", "answer": {"samples_with": "tuned"}}, 0),
+    ],
+)
+def test_rounds_after_a_tune_have_a_second_model(more: Mapping[str, Any], rounds: int) -> None:
+    recipe = Recipe.model_validate(
+        {"name": "r", "rounds": 5, "backend": "scripted", "ask": {"sources": ["topics"]}, **more}
+    )
+    assert forecast._tuned_rounds(recipe) == rounds
+
+
+def test_a_second_model_reads_the_prompts_and_writes_a_draft_to_each() -> None:
+    recipe = Recipe.model_validate(
+        {"name": "r", "backend": "scripted", "ask": {"sources": ["topics"]}}
+    )
+    assert recipe.answer.samples == 8
+    call = Call(5.0, texts=4, read=1000, unshared=200, completions=36, tokens=90, longest=10)
+    read_alone = Call(1.0, texts=4, read=900, unshared=100)
+    more = forecast._second_model(recipe, Step(1, "answer", 6.0, [call, read_alone]))
+    assert more == Call(0.0, texts=8, read=2000, unshared=400, completions=4, tokens=10, longest=10)
+    cost = Rates(step=0.1, token=0.01, completion=0.5, read=0.001)
+    assert cost.seconds(more.work()) == pytest.approx(1.0 + 0.1 + 2.0 + 2.0)
 
 
 @pytest.mark.parametrize(

@@ -598,6 +598,12 @@ STOPS = {
         4,
         "Component 'bad' whose needs and gives must be sets of words",
     ),
+    "reads no model": (
+        plugin("detector", build="Bad, reads='both'"),
+        RECIPE,
+        4,
+        "Component 'bad' whose reads must be 'base' or 'tuned'",
+    ),
     "prompts is text": (
         plugin("detector", build="Bad, prompts='here'"),
         RECIPE,

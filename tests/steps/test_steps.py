@@ -19,7 +19,7 @@ from selfloop.config.recipe import Decide, Recipe
 from selfloop.errors import ModelError
 from selfloop.events import AttemptEnded, Event, StepStarted, TrainingStep
 from selfloop.history import History
-from selfloop.protocols import AskContext, Observer, TuneContext, VerifyContext
+from selfloop.protocols import AskContext, Backend, Observer, TuneContext, VerifyContext
 from selfloop.records import (
     Adapter,
     AdapterProof,
@@ -27,6 +27,7 @@ from selfloop.records import (
     Claim,
     Completion,
     Continuation,
+    ModelInfo,
     Question,
     Request,
     Round,
@@ -759,3 +760,367 @@ def test_what_follows_is_said_under_the_adapter_also_after_a_kill(
     )
     assert proof[0][0] > 0
     assert json.loads((folder / "runs/recipe/adapters/round-002/adapter").read_text())[0] == 2
+
+
+# --- base and tuned model
+
+ADAPTER = Adapter("weights", "sha-1")
+
+
+class Watched(ScriptedBackend):
+    """Notes each call with the adapter that it is under, and each swap."""
+
+    def __init__(self, script: Mapping[str, Sequence[str]] | None = None) -> None:
+        super().__init__(script) if script else super().__init__()
+        self.calls: list[tuple[str, str | None, Any]] = []
+        self.swaps: list[str | None] = []
+        self.breaks = False
+
+    def _note(self, call: str, asked: Sequence[Any]) -> None:
+        self.calls.append((call, self._adapter.sha256 if self._adapter else None, tuple(asked)))
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Any]:
+        self._note("generate", requests)
+        return super().generate(requests)
+
+    def loglikelihood(self, pairs: Sequence[Continuation]) -> Any:
+        self._note("read", pairs)
+        return super().loglikelihood(pairs)
+
+    def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
+        super().load_adapter(None)  # whatever happens, the one before is gone
+        if self.breaks:
+            raise ModelError("no memory for it")
+        self.swaps.append(adapter.sha256 if adapter else None)
+        return super().load_adapter(adapter)
+
+    def under(self, call: str) -> list[str | None]:
+        return [adapter for name, adapter, _ in self.calls if name == call]
+
+
+class ByAdapter(Watched):
+    """The tuned model answers some questions otherwise than the base."""
+
+    def generate(self, requests: Sequence[Request]) -> Iterator[Any]:
+        for index, completion in super().generate(requests):
+            is_tuned = self._adapter is not None
+            if is_tuned and "Peru" in str(requests[index].prompt):
+                completion = replace(completion, text="Lima", tokens=(4,), logprobs=(-0.5,))
+            elif is_tuned and "Mars" in str(requests[index].prompt):
+                completion = replace(completion, text="I don't know", tokens=(9,))
+            yield index, completion
+
+
+def tuned_context(new_context: Make, backend: Watched, **more: Any) -> RoundContext:
+    """Return the context of a round that begins under an adapter."""
+    made = new_context(backend=backend, **more)
+    made.parts.backend.load_adapter(ADAPTER)
+    backend.swaps.clear()
+    return made
+
+
+def of_questions(*texts: str) -> list[Attempt]:
+    return [Attempt(Question(text, "test")) for text in texts]
+
+
+@dataclass
+class Asker:
+    """A detector, source, scorer and few-shot selector that asks the backend it is lent."""
+
+    asked: list[str] = field(default_factory=list)
+    under: list[str | None] = field(default_factory=list)
+    breaks: bool = False
+
+    def _ask(self, backend: Backend) -> None:
+        ((_, completion),) = backend.generate([Request(f"{len(self.under)}?", Sampling())])
+        assert isinstance(completion, Completion)
+        self.under.append(completion.adapter)
+        if self.breaks:
+            raise ValueError("broken")
+
+    def verify(self, claims: Sequence[Claim], context: VerifyContext) -> list[Verdict]:
+        self._ask(context.backend)
+        context.earlier_verdicts(claims)
+        self._ask(context.backend)
+        return [Verdict("", 0.5) for _ in claims]
+
+    def ask(self, context: AskContext) -> list[Question]:
+        self._ask(context.backend)
+        return [Question(f"What is number {len(self.under)}?", "test")]
+
+    def score(self, questions: Sequence[Question], context: AskContext) -> list[Score]:
+        self._ask(context.backend)
+        return [Score("", 1.0) for _ in questions]
+
+    def build_prompts(self, questions: Sequence[str], context: VerifyContext) -> list[str]:
+        self._ask(context.backend)
+        return [f"{text} Answer:" for text in questions]
+
+
+@pytest.mark.parametrize("under", [None, "sha-1"])
+def test_the_base_asks_unless_the_recipe_says_otherwise(
+    under: str | None, new_context: Make
+) -> None:
+    said: dict[str, Any] = {"questions": 1, "sources": ["listed"]}
+    if under:
+        said["with"] = "tuned"
+    source, scorer = Asker(), Asker()
+    made = tuned_context(
+        new_context,
+        Watched(),
+        recipe={"ask": said},
+        sources=[NamedComponent("s", source)],
+        scorers=[NamedComponent("t", scorer)],
+    )
+    assert [attempt.live for attempt in ask(made)] == [True]
+    assert source.under == [under]
+    assert scorer.under == [under]
+
+
+def test_the_tuned_model_answers_and_the_base_judges(new_context: Make) -> None:
+    backend = ByAdapter({r"Answer:\s*$": ["Cairo"]})
+    made = tuned_context(new_context, backend)
+    questions = ("Where is the Sphinx?", "What is the capital of Peru?", "Who is on Mars?")
+    same, other, declined = done = answer(made, of_questions(*questions))
+    assert [attempt.answer for attempt in done] == ["Cairo", "Lima", "I don't know"]
+    assert {attempt.draft.adapter for attempt in done if attempt.draft} == {"sha-1"}
+    for attempt in done:
+        assert {sample.adapter for sample in attempt.samples} == {None}
+    # one batch of drafts, one of drafts and samples of the base, and one reading of those that
+    # differ: two swaps, however many questions there are
+    assert backend.under("generate") == ["sha-1", None]
+    assert backend.under("read") == [None]
+    assert len(backend.calls[-1][2]) == 2
+    assert backend.swaps == [None]
+    # the measurements are the base's
+    plain = new_context(backend=ScriptedBackend({r"Answer:\s*$": ["Cairo"]}))
+    (of_base,) = answer(plain, of_questions(questions[0]))
+    assert of_base.draft is not None
+    assert same.draft == replace(of_base.draft, adapter="sha-1")
+    bare = ScriptedBackend({r"Answer:\s*$": ["Cairo"]})
+    for attempt, text in ((other, " Lima\n"), (declined, " I don't know\n")):
+        prompt = made.prompt("answer", question=attempt.question.text)
+        assert attempt.draft is not None
+        assert [attempt.draft.logprobs] == bare.loglikelihood([Continuation(prompt, text)])
+        assert attempt.draft.tokens == ()
+        assert attempt.draft.entropies is None
+    assert made.agreement == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("model", ["base", "tuned"])
+def test_one_model_answers_and_judges_in_one_batch(model: str, new_context: Make) -> None:
+    backend = Watched()
+    options = {"with": model, "samples_with": model}
+    made = tuned_context(new_context, backend, recipe={"answer": options})
+    (one,) = answer(made, of_questions("Where is the Sphinx?"))
+    under = "sha-1" if model == "tuned" else None
+    assert one.draft is not None and one.draft.adapter == under
+    assert {sample.adapter for sample in one.samples} == {under}
+    assert backend.under("generate") == [under]
+    assert backend.under("read") == []
+    assert made.agreement is None
+
+
+@pytest.mark.parametrize("options", [{}, {"with": "base"}, {"samples_with": "tuned"}])
+def test_without_an_adapter_there_is_one_model(
+    options: Mapping[str, str], new_context: Make
+) -> None:
+    def asked(said: Mapping[str, str], reads: str) -> list[Any]:
+        backend, detector = Watched(), NamedComponent("asker", Asker(), reads=reads)  # type: ignore[arg-type]
+        made = new_context(
+            {"answer": said},
+            backend=backend,
+            detectors=[detector],
+            critic=NamedComponent("plain", Critical()),
+        )
+        attempts = answer(made, of_questions("Where is the Sphinx?", "Who was Ada?"))
+        verify(made, revise(made, critique(made, attempts)))
+        assert backend.swaps == []
+        assert made.agreement is None
+        return backend.calls
+
+    as_tuned = asked({"with": "tuned", "samples_with": "tuned"}, "tuned")
+    assert asked(options, "base") == as_tuned
+    assert next(call for call, _, _ in as_tuned) == "generate"
+
+
+def test_a_given_answer_is_read_and_sampled_by_the_base(new_context: Make) -> None:
+    backend = Watched()
+    made = tuned_context(new_context, backend)
+    given = Attempt(Question("Where is the Sphinx?", "test", answer="Giza"))
+    (one,) = answer(made, [given])
+    assert one.answer == "Giza"
+    assert set(backend.under("generate") + backend.under("read")) == {None}
+    assert made.agreement is None
+
+
+def test_a_backend_that_cannot_read_leaves_a_draft_without_log_probabilities(
+    new_context: Make,
+) -> None:
+    class Blind(ByAdapter):
+        def describe(self) -> ModelInfo:
+            return replace(super().describe(), capabilities=frozenset({"logprobs", "adapters"}))
+
+        def loglikelihood(self, pairs: Sequence[Continuation]) -> Any:
+            raise AssertionError("it has no such capability")
+
+    made = tuned_context(new_context, Blind({r"Answer:\s*$": ["Cairo"]}))
+    (one,) = answer(made, of_questions("What is the capital of Peru?"))
+    assert one.answer == "Lima"
+    assert one.draft is not None and one.draft.logprobs == ()
+    assert one.failures == ()
+
+
+def test_a_draft_that_cannot_be_read_is_judged_without_log_probabilities(
+    new_context: Make,
+) -> None:
+    class Deaf(ByAdapter):
+        def loglikelihood(self, pairs: Sequence[Continuation]) -> Any:
+            raise ValueError("deaf")
+
+    made = tuned_context(new_context, Deaf({r"Answer:\s*$": ["Cairo"]}))
+    (one,) = answer(made, of_questions("What is the capital of Peru?"))
+    assert one.live and one.draft is not None and one.draft.logprobs == ()
+    assert [(f.step, f.type) for f in one.failures] == [("answer", "ValueError")]
+
+
+def test_the_tuned_model_revises_and_the_base_reads_the_revision(new_context: Make) -> None:
+    backend = Watched({"Corrected answer:": ["Giza"], "": ["Cairo"]})
+    made = tuned_context(new_context, backend, critic=NamedComponent("plain", Critical()))
+    (one,) = revise(made, critique(made, [answered("Cairo")]))
+    assert one.revision is not None and one.revision.adapter == "sha-1"
+    assert backend.under("generate") == ["sha-1"]
+    assert backend.under("read") == [None]
+
+
+def test_a_draft_of_another_model_is_no_sample() -> None:
+    one = answered("Cairo", "Giza")
+    assert one.draft is not None
+    _, revision = claims_of(one)
+    assert revision.samples == (*one.samples, one.draft)
+    _, revision = claims_of(replace(one, draft=replace(one.draft, adapter="sha-1")))
+    assert revision.samples == one.samples
+
+
+def test_a_detector_asks_the_model_that_is_due_to_it(new_context: Make) -> None:
+    backend, first, last = Watched(), Asker(), Asker()
+    detectors = [
+        NamedComponent("flag", first, reads="tuned"),
+        NamedComponent("other", last),
+    ]
+    made = tuned_context(new_context, backend, detectors=detectors)
+    verify(made, [answered()])
+    # `last` lets `first` judge between its two requests, and goes on with the base
+    assert first.under == ["sha-1"] * 4
+    assert last.under == [None, None]
+    assert made.backend.adapter == ADAPTER
+
+
+def test_after_a_detector_that_raises_each_still_has_its_model(new_context: Make) -> None:
+    backend, broken, last = Watched(), Asker(breaks=True), Asker()
+    detectors = [NamedComponent("broken", broken), NamedComponent("other", last, reads="tuned")]
+    made = tuned_context(new_context, backend, detectors=detectors)
+    (one,) = verify(made, [answered()])
+    assert {f.component for f in one.failures} == {"broken"}
+    assert set(broken.under) == {None}
+    assert set(last.under) == {"sha-1"}
+    with pytest.raises(KeyError), made.model("base"):
+        assert made.backend.adapter is None
+        raise KeyError
+    assert made.backend.adapter == ADAPTER
+
+
+def test_a_swap_that_fails_costs_the_questions_and_no_answer_is_of_the_wrong_model(
+    new_context: Make,
+) -> None:
+    backend = Watched()
+    made = tuned_context(new_context, backend)
+    backend.breaks = True
+    attempts = answer(made, of_questions("Where is the Sphinx?"))
+    assert [(a.decision, a.failures[0].type) for a in attempts] == [("failed", "ModelError")]
+    backend.breaks = False
+    backend.calls.clear()
+    (one,) = answer(made, of_questions("Who was Ada?"))
+    assert one.live
+    assert backend.under("generate") == ["sha-1", None], "the adapter is loaded again"
+
+
+def test_the_base_chooses_the_examples_for_both(new_context: Make) -> None:
+    shown = Asker()
+    made = tuned_context(new_context, Watched(), few_shot=NamedComponent("own", shown))
+    answer(made, of_questions("Where is the Sphinx?"))
+    with made.model("tuned"):
+        made.prompt("answer", question="Who was Ada?")
+    assert shown.under == [None, None]
+
+
+def test_a_tuner_has_the_tuned_model(new_context: Make) -> None:
+    class Looks(Tuner):
+        def tune(self, tune_context: TuneContext) -> Adapter | None:
+            request = Request("Which one?", Sampling())
+            ((_, completion),) = tune_context.backend.generate([request])
+            assert completion.adapter == "sha-1"  # type: ignore[union-attr]
+            return super().tune(tune_context)
+
+    backend = Watched()
+    made = tuned_context(
+        new_context,
+        backend,
+        recipe={"tuner": {"kind": "lora"}},
+        tuner=NamedComponent("lora", Looks()),
+    )
+    with made.model("base"):
+        made.backend.loglikelihood([Continuation("x", "y")])
+    assert backend.swaps == [None]
+    assert tune(made, []) is not None
+    assert made.failures == []
+
+
+KILLER = """
+import json, os, signal
+from pathlib import Path
+from selfloop import Component, Request, Sampling, Verdict, hookimpl
+
+class Killer:
+    def verify(self, claims, context):
+        requests = [Request(f"Sure of {claim.question.text}?", Sampling()) for claim in claims]
+        said = dict(context.backend.generate(requests[:1]))
+        if said and next(iter(said.values())).adapter is None and Path("kill").exists():
+            if context.history.rounds == 3:
+                Path("kill").unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        said = dict(context.backend.generate(requests))
+        return [Verdict("", len(said[i].text) / 100) for i in range(len(claims))]
+
+@hookimpl
+def selfloop_detectors():
+    return [Component("killer", Killer), Component("about", Killer, reads="tuned")]
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_base_is_loaded_resumes_to_the_same(
+    write: Callable[[Mapping[str, str]], Path], selfloop: Selfloop, query: Query
+) -> None:
+    recipe = TUNED.replace("[tuner.py]", "[tuner.py, killer.py]")
+    recipe += "detectors: [about, killer]\n"
+    folder = write({"tuner.py": TUNER, "killer.py": KILLER, "recipe.yaml": recipe})
+    assert selfloop("run", "recipe.yaml").code == 0
+    (folder / "runs").rename(folder / "whole")
+    under = "SELECT DISTINCT step, json_extract(data, '$.adapter') IS NOT NULL FROM completions"
+    steps = set(query(folder / "whole/recipe", f"{under} ORDER BY 1, 2"))
+    assert steps == {("ask", 0), ("answer", 0), ("answer", 1), ("verify", 0), ("verify", 1)}
+
+    (folder / "kill").touch()  # in round 4, whose drafts are of the adapter that round 2 made
+    line = [sys.executable, "-m", "selfloop.cli", "run", "recipe.yaml"]
+    assert subprocess.run(line, capture_output=True, timeout=30).returncode == -signal.SIGKILL
+    assert selfloop("resume", "recipe").code == 0
+    everything = "SELECT key, sample, step, data FROM completions ORDER BY 1, 2"
+    for sql in (
+        everything,
+        "SELECT round, position, data FROM attempts ORDER BY 1, 2",
+        "SELECT value FROM meta WHERE key = 'agreements'",
+    ):
+        assert query(folder / "runs/recipe", sql) == query(folder / "whole/recipe", sql)
+    (agreements,) = query(folder / "runs/recipe", "SELECT value FROM meta WHERE key = 'agreements'")
+    assert set(json.loads(str(agreements[0]))) == {"3", "4"}

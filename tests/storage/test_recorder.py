@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfloop.errors import RequestError
+from selfloop.errors import ModelError, PluginError, RequestError
 from selfloop.events import CompletionDone
 from selfloop.guard import ComponentError
-from selfloop.records import Adapter, Completion, Continuation, Request, Sampling
+from selfloop.records import Adapter, AdapterProof, Completion, Continuation, Request, Sampling
 from selfloop.storage import recorder
 from selfloop.storage.recorder import Recorder
 from selfloop.storage.store import Store
@@ -131,3 +131,112 @@ def test_a_recorder_bound_to_a_step_stores_under_its_name(tmp_path: Path) -> Non
     ((_, under_adapter),) = answering.generate([request])
     assert isinstance(under_adapter, Completion) and under_adapter.adapter == "abc"
     store.close()
+
+
+# --- adapters
+
+
+class Swaps(Reads):
+    """Notes each swap; an adapter that is broken leaves the bare model, as llama_cpp does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.swaps: list[str | None] = []
+        self.broken = ""
+
+    def load_adapter(self, adapter: Adapter | None) -> AdapterProof:
+        name = adapter.sha256 if adapter else None
+        self.swaps.append(name)
+        super().load_adapter(None)
+        if name is not None and name == self.broken:
+            raise ModelError("it changes nothing")
+        return super().load_adapter(adapter)
+
+
+@pytest.fixture
+def swapping(tmp_path: Path) -> Iterator[tuple[Swaps, Recorder]]:
+    store = Store(tmp_path / "run", write=True)
+    store.begin_session({})
+    backend = Swaps()
+    yield backend, Recorder(backend, store, lambda event: None)
+    store.close()
+
+
+TUNED, OTHER = Adapter("a.gguf", "abc"), Adapter("b.gguf", "def")
+
+
+def reply(recorded: Recorder, prompt: str = "Answer:") -> Completion:
+    ((_, completion),) = recorded.generate([Request(prompt, Sampling())])
+    assert isinstance(completion, Completion)
+    return completion
+
+
+def test_the_bare_model_is_asked_whatever_adapter_is_in_effect(
+    swapping: tuple[Swaps, Recorder],
+) -> None:
+    backend, recorded = swapping
+    bare, before = recorded.bare(), recorded.loglikelihood(PAIRS[:1])
+    recorded.load_adapter(TUNED)
+    assert reply(bare).adapter is None
+    assert reply(recorded).adapter == "abc"
+    assert bare.loglikelihood(PAIRS[:1]) == before
+    assert bare.loglikelihood(PAIRS[1:2]) == ScriptedBackend().loglikelihood(PAIRS[1:2])
+    assert (bare.adapter, recorded.adapter) == (None, TUNED)
+    assert backend.swaps == ["abc", None, "abc", None]
+    assert bare.for_step("ask").adapter is None
+
+
+def test_stored_answers_swap_nothing(swapping: tuple[Swaps, Recorder]) -> None:
+    backend, recorded = swapping
+    recorded.load_adapter(TUNED)
+    bare = recorded.bare()
+    asked = [reply(bare), reply(recorded), bare.loglikelihood(PAIRS), recorded.loglikelihood(PAIRS)]
+    backend.swaps.clear()
+    again = [reply(bare), reply(recorded), bare.loglikelihood(PAIRS), recorded.loglikelihood(PAIRS)]
+    assert again == asked
+    assert backend.swaps == []
+
+
+def test_without_an_adapter_the_bare_model_is_the_same(swapping: tuple[Swaps, Recorder]) -> None:
+    backend, recorded = swapping
+    assert reply(recorded) == reply(recorded.bare())
+    request = Request("Answer:", Sampling())
+    assert recorded.key(request) == recorded.bare().key(request)
+    assert backend.swaps == []
+
+
+def test_after_a_swap_that_fails_the_adapter_in_effect_is_loaded_again(
+    swapping: tuple[Swaps, Recorder],
+) -> None:
+    backend, recorded = swapping
+    recorded.load_adapter(TUNED)
+    backend.broken = "def"
+    with pytest.raises(ComponentError, match="changes nothing"):
+        recorded.load_adapter(OTHER)
+    assert recorded.adapter == TUNED
+    assert reply(recorded).adapter == "abc"
+    assert backend.swaps == ["abc", "def", "abc"]
+
+
+def test_a_swap_that_fails_is_the_backends_fault(swapping: tuple[Swaps, Recorder]) -> None:
+    backend, recorded = swapping
+    recorded.load_adapter(TUNED)
+    reply(recorded.bare(), "Which?")
+    backend.broken = "abc"
+    for call in (lambda: reply(recorded), lambda: recorded.loglikelihood(PAIRS)):
+        with pytest.raises(ComponentError) as caught:
+            call()
+        assert caught.value.component == "backend"
+    assert reply(recorded.bare()).adapter is None
+
+
+def test_completions_that_are_under_way_are_not_mixed_with_another_models(
+    swapping: tuple[Swaps, Recorder],
+) -> None:
+    _, recorded = swapping
+    recorded.load_adapter(TUNED)
+    under_way = recorded.generate([Request(f"{i} Answer:", Sampling()) for i in range(2)])
+    next(under_way)
+    reply(recorded.bare())
+    with pytest.raises(PluginError, match="Take them all first"):
+        next(under_way)

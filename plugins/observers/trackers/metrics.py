@@ -10,6 +10,7 @@ from typing import NamedTuple, get_args
 
 from selfloop_plugins._shared.gate_report import read_gate
 
+from selfloop.evaluation.round_figures import label_entropy
 from selfloop.events import Event, RoundEnded, StepStarted, TrainingStep
 from selfloop.records import Decision, Round
 from selfloop.storage.run_folder import RunFolder
@@ -80,3 +81,7 @@ def _round_figures(ended: Round) -> Iterator[Figure]:
     if confidences:
         mean = sum(confidences) / len(confidences)
         yield Figure("round/mean_confidence", mean, ended.number)
+    # signs that a run of several rounds collapses
+    for name, value in (("label_entropy", label_entropy(ended)), ("agreement", ended.agreement)):
+        if value is not None:
+            yield Figure(f"round/{name}", value, ended.number)

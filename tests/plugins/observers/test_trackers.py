@@ -10,6 +10,7 @@ import logging
 import math
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -121,10 +122,13 @@ def test_a_round_in_figures(tmp_path: Path) -> None:
         "round/failed": (3, 0.0),
         "round/share_declined": (3, pytest.approx(2 / 3)),
         "round/mean_confidence": (3, pytest.approx(0.4)),
+        "round/label_entropy": (3, pytest.approx((0.468996 * 2 + 0.721928) / 3, abs=1e-6)),
     }
+    tuned = figures(RunMetrics(tmp_path), RoundEnded(replace(ENDED, agreement=0.75)))
+    assert tuned["round/agreement"] == (3, 0.75)
     assert set(figures(RunMetrics(tmp_path), RoundEnded(Round(1, ())))) == {
         n for n in found if "share" not in n
-    } - {"round/mean_confidence"}
+    } - {"round/mean_confidence", "round/label_entropy"}
 
 
 def test_a_step_in_figures(tmp_path: Path) -> None:

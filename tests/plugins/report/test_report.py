@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from conftest import RECIPE, Query, Selfloop
 from selfloop_plugins._shared.gate_report import GateReport
+from selfloop_plugins._shared.round_figures import round_figures
 from selfloop_plugins.report.figures import FIGURES, draw_all, wilson_interval
 from selfloop_plugins.report.questions import json_for_script, visible
 from selfloop_plugins.report.run_summary import TuneSummary, read_summary
@@ -157,6 +158,12 @@ def test_a_tune_is_drawn_from_what_it_left(write: Write, selfloop: Selfloop) -> 
     selfloop("report", "r")
     page = (run / "report.html").read_text("utf-8")
     assert "Effect of each tune" in page and "+1.0 %" in page
+    assert "Signs of collapse" in page
+    (_, second) = round_figures(run, read_summary(run).rounds)
+    assert (second.kept, second.declined, second.agreement) == (0.9, 0.6, None)
+    cells = [f"{second.label_entropy:.2f}", "", "0.90", "0.60"]
+    row = "".join(f'<td class="number">{cell}</td>' for cell in ["2", *cells])
+    assert f"<tr>{row}</tr>" in page
     assert "refused: &lt;b&gt;too little" in page
 
 
