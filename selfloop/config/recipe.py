@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -90,6 +90,11 @@ class Answer(BaseModel):
     """The greedy draft, and the samples that detectors share. `decline_bias` nats make the draft
     decline more.
 
+    With `samples: 0` the one answer is judged alone: by its probability, which tells about as well
+    as samples do, at a ninth of the time. With `samples: auto` some questions of each round, drawn
+    by chance, get eight samples, and beyond these only the questions whose one answer leaves the
+    decision open.
+
     A model that begins with a marked thought ("<think>") gets up to `thought_tokens` to end it, and
     then answers. Neither `stop` nor `max_tokens` applies within a thought. With 0 an opened thought
     stays a text without an answer.
@@ -105,7 +110,7 @@ class Answer(BaseModel):
 
     model_config = STRICT
     max_tokens: Count = 24
-    samples: Count = 8
+    samples: Annotated[int, Field(ge=0)] | Literal["auto"] = 8
     temperature: Annotated[float, Field(gt=0, le=5)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     thought_tokens: Annotated[int, Field(ge=0)] = 512

@@ -38,6 +38,7 @@ from selfloop.forecast.prefixes import own_lengths, plain_text
 from selfloop.loop import run_rounds
 from selfloop.protocols import Backend, Observer
 from selfloop.records import Attempt, Failure, Message, ModelInfo, Request, Round
+from selfloop.steps import auto_samples
 from selfloop.storage.run_folder import RunFolder
 from selfloop.storage.store import Store
 
@@ -149,6 +150,10 @@ def _small_recipe(loaded: LoadedRecipe, questions: int) -> LoadedRecipe:
         "observers": [],
         "tuner": None,
     }
+    if loaded.recipe.answer.samples == "auto":
+        # so few questions would all be sampled
+        mean = _samples_of_each(loaded.recipe)
+        changes["answer"] = loaded.recipe.answer.model_copy(update={"samples": mean})
     if questions < loaded.recipe.ask.questions:
         # A few questions leave too few beliefs for few-shot examples and the like in the second
         # round. So every answer counts as a belief.
@@ -373,6 +378,14 @@ def _tuned_rounds(recipe: Recipe) -> int:
     return max(0, recipe.rounds - recipe.tuner.every)
 
 
+def _samples_of_each(recipe: Recipe) -> int:
+    """Return how many samples a question of a large round gets in the mean."""
+    samples = recipe.answer.samples
+    if samples == "auto":
+        return round(auto_samples.SHARE * auto_samples.SAMPLES)
+    return samples
+
+
 def _second_model(recipe: Recipe, step: Step) -> Call:
     """Return the work of a second model in the step `answer`, as one call that takes no time yet.
 
@@ -380,7 +393,7 @@ def _second_model(recipe: Recipe, step: Step) -> Call:
     most all of them.
     """
     calls = [call for call in step.calls if call.completions]
-    drafts = 1 / (1 + recipe.answer.samples)  # of the completions
+    drafts = 1 / (1 + _samples_of_each(recipe))  # of the completions
     return Call(
         seconds=0.0,
         texts=2 * sum(call.texts for call in calls),

@@ -1,12 +1,14 @@
 """The step answer: the model's greedy draft, and the samples that all detectors share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 
 from selfloop.config.prompts import Prompt
 from selfloop.guard import Failed, capture
 from selfloop.records import Attempt, Completion, Failure, Request, Sampling
+from selfloop.steps import auto_samples
 from selfloop.steps.batching import (
     as_written,
     generate_batch,
@@ -25,10 +27,18 @@ def answer(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
 
     A question that came with an answer to judge needs no draft: its answer is read instead. If the
     model that answers is not the one that judges, the one writes the drafts, and the other draws
-    the samples and gives the drafts their log-probabilities.
+    the samples and gives the drafts their log-probabilities. With `samples: auto` the samples come
+    last, where the drafts do not settle the decision.
     """
+    attempts = _answered(context, _choose_prompts(context, attempts))
+    if context.recipe.answer.samples == "auto":
+        attempts = _with_auto_samples(context, attempts)
+    return attempts
+
+
+def _answered(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Return the attempts with their drafts, and with samples unless these are drawn later."""
     options = context.recipe.answer
-    attempts = _choose_prompts(context, attempts)
     with context.model(options.samples_with):
         attempts = _read_given_answers(context, attempts)
         if context.are_one(options.with_, options.samples_with):
@@ -57,7 +67,42 @@ def _draft_request(context: RoundContext, attempt: Attempt, *, measured: bool) -
     return request_for(_prompt(context, attempt), greedy, entropy=entropy)
 
 
-def _samples_request(context: RoundContext, attempt: Attempt) -> Request:
+def _with_auto_samples(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Draw samples for some questions by chance, and then for those that are not settled."""
+    drawn = auto_samples.drawn_by_chance(context, attempts)
+    attempts = _with_more_samples(context, attempts, drawn)
+    return _with_more_samples(context, attempts, auto_samples.unsettled(context, attempts, drawn))
+
+
+def _with_more_samples(
+    context: RoundContext, attempts: Sequence[Attempt], indices: Set[int]
+) -> list[Attempt]:
+    """Draw the samples of the attempts at some indices."""
+    ids = {attempts[i].question.id for i in indices}
+
+    def requests_of(attempt: Attempt) -> list[Request]:
+        if attempt.question.id not in ids:
+            return []
+        return [_samples_request(context, attempt, auto_samples.SAMPLES)]
+
+    def with_samples(attempt: Attempt, completions: list[list[Completion]]) -> Attempt:
+        return replace(attempt, samples=tuple(chain.from_iterable(completions)))
+
+    if not ids:
+        return list(attempts)
+    with context.model(context.recipe.answer.samples_with):
+        return generate_more(context, "answer", attempts, requests_of, with_samples)
+
+
+def _fixed_samples(context: RoundContext, attempt: Attempt) -> list[Request]:
+    """Return the request for the samples that a question gets in any case; none with 0 or auto."""
+    number = context.recipe.answer.samples
+    if number == "auto" or number == 0:
+        return []
+    return [_samples_request(context, attempt, number)]
+
+
+def _samples_request(context: RoundContext, attempt: Attempt, number: int) -> Request:
     options = context.recipe.answer
     sampled = Sampling(
         options.temperature,
@@ -67,7 +112,7 @@ def _samples_request(context: RoundContext, attempt: Attempt) -> Request:
     )
     # by the id of the question, so that it draws the same in any order of questions
     seed = context.seed("answer", attempt.question.id)
-    return request_for(_prompt(context, attempt), sampled, n=options.samples, seed=seed)
+    return request_for(_prompt(context, attempt), sampled, n=number, seed=seed)
 
 
 def _prompt(context: RoundContext, attempt: Attempt) -> Prompt:
@@ -75,16 +120,15 @@ def _prompt(context: RoundContext, attempt: Attempt) -> Prompt:
 
 
 def _missing_and_samples(context: RoundContext, attempt: Attempt) -> list[Request]:
-    samples = _samples_request(context, attempt)
-    if attempt.draft:
-        return [samples]
-    return [_draft_request(context, attempt, measured=True), samples]
+    drafts = [] if attempt.draft else [_draft_request(context, attempt, measured=True)]
+    return [*drafts, *_fixed_samples(context, attempt)]
 
 
 def _with_both(attempt: Attempt, completions: list[list[Completion]]) -> Attempt:
-    *drafts, samples = completions
-    draft = drafts[0][0] if drafts else attempt.draft
-    return replace(attempt, draft=draft, samples=tuple(samples))
+    draft, samples = attempt.draft, completions
+    if draft is None:
+        ((draft,), *samples) = completions
+    return replace(attempt, draft=draft, samples=tuple(chain.from_iterable(samples)))
 
 
 def _draft_alone(context: RoundContext, attempt: Attempt) -> list[Request]:
@@ -107,16 +151,15 @@ def _judged_by_another(context: RoundContext, attempts: Sequence[Attempt]) -> li
     drafts_of_judge: dict[str, Completion] = {}  # by the id of the question
 
     def requests_of(attempt: Attempt) -> list[Request]:
-        samples = _samples_request(context, attempt)
-        if attempt.question.answer:
-            return [samples]
-        return [_draft_request(context, attempt, measured=True), samples]
+        has_answer = bool(attempt.question.answer)
+        drafts = [] if has_answer else [_draft_request(context, attempt, measured=True)]
+        return [*drafts, *_fixed_samples(context, attempt)]
 
     def with_samples(attempt: Attempt, completions: list[list[Completion]]) -> Attempt:
-        *drafts, samples = completions
-        if drafts:
-            drafts_of_judge[attempt.question.id] = drafts[0][0]
-        return replace(attempt, samples=tuple(samples))
+        samples = completions
+        if not attempt.question.answer:
+            ((drafts_of_judge[attempt.question.id],), *samples) = completions
+        return replace(attempt, samples=tuple(chain.from_iterable(samples)))
 
     results = generate_more(context, "answer", attempts, requests_of, with_samples)
     to_read: dict[int, tuple[str, Completion]] = {}

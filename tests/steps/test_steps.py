@@ -458,6 +458,69 @@ def test_answer_draws_a_greedy_draft_and_samples(new_context: Make) -> None:
     )
 
 
+class FarFromTheThresholds:
+    """Is the surer the larger the number in a question; it abstains on "unknown"."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []  # of the samples of each claim that it saw
+
+    def verify(self, claims: Sequence[Claim], verify_context: object) -> list[Verdict]:
+        self.counts += [len(claim.samples) for claim in claims]
+        return [self._verdict(claim.question.text) for claim in claims]
+
+    def _verdict(self, text: str) -> Verdict:
+        number = text.removeprefix("Number ").rstrip("?")
+        if number == "unknown":
+            return Verdict("", None, "cannot tell")
+        return Verdict("", int(number) / 1000, "by its number")
+
+
+def numbered_attempts(numbers: Sequence[object]) -> list[Attempt]:
+    return [Attempt(Question(f"Number {number}?", "test")) for number in numbers]
+
+
+def test_auto_samples_go_by_chance_and_to_what_is_not_settled(new_context: Make) -> None:
+    decide_options = {"belief": 0.6, "declined": 0.3}
+    far = [*range(1, 150), *range(850, 999)]  # far from both thresholds
+    near = [305, 598, 601]
+    detector = FarFromTheThresholds()
+    made = new_context(
+        {"answer": {"samples": "auto"}, "decide": decide_options},
+        detectors=[NamedComponent("far", detector)],
+    )
+    attempts = answer(made, numbered_attempts([*far, *near, "unknown"]))
+    sampled = [attempt for attempt in attempts if attempt.samples]
+    assert {len(attempt.samples) for attempt in sampled} == {8}
+    assert all(attempt.draft for attempt in attempts)
+    # a quarter, and the one that no detector can judge
+    assert len(sampled) in {round(0.25 * len(attempts)), round(0.25 * len(attempts)) + 1}
+    texts = {attempt.question.text for attempt in sampled}
+    assert {f"Number {number}?" for number in (*near, "unknown")} <= texts
+    # by chance: some that are as settled as can be
+    assert len(texts & {f"Number {number}?" for number in [*range(1, 60), *range(940, 999)]}) > 5
+    again = answer(
+        new_context(
+            {"answer": {"samples": "auto"}, "decide": decide_options},
+            detectors=[NamedComponent("far", FarFromTheThresholds())],
+        ),
+        numbered_attempts([*reversed(far), "unknown", *near]),
+    )
+    assert {a.question.text for a in again if a.samples} == texts, "in any order of questions"
+
+
+def test_few_questions_all_get_auto_samples(new_context: Make) -> None:
+    made = new_context({"answer": {"samples": "auto"}})
+    attempts = answer(made, numbered_attempts(range(40)))
+    assert {len(attempt.samples) for attempt in attempts} == {8}
+
+
+def test_no_samples_at_all(new_context: Make) -> None:
+    backend = ScriptedBackend()
+    made = new_context({"answer": {"samples": 0}}, backend=backend)
+    (one,) = answer(made, numbered_attempts([1]))
+    assert one.draft and one.samples == () and one.live
+
+
 def test_the_same_question_in_another_round_draws_other_samples(new_context: Make) -> None:
     attempts = [Attempt(Question("What is it?", "test"))]
     first, second = (

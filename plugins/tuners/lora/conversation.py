@@ -1,7 +1,7 @@
 """Examples in the form in which people meet a chat model: a turn of its own template, and its end.
 
 The quiz form of the loop is not the one in which a chat model is used. So each question is also
-asked in a user's turn: half of them bare, the others below a system prompt, as the second turn of a
+asked in a user's turn: once bare, and once below a system prompt, as the second turn of a
 conversation, or as a request in other words. The model learns to answer as the base does behind
 four examples, which are earlier turns of that conversation: in its own words, in one sentence
 (self-distillation). It learns to decline in natural words, and to end its turn as the template
@@ -11,6 +11,7 @@ Requests that ask for no fact are not lessons. The base's replies to them are te
 tuned model is held to the base: greetings, sums and poems are no reason to decline.
 """
 
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from selfloop.text.answers import declines
 
 from .measures import weighted_share
 from .requests import REQUESTS
-from .tokenized import TURN, TokenizedExample
+from .tokenized import TURN, UNKNOWN_TEXT_SHARE, TokenizedExample
 from .training_examples import TrainingExample
 
 SYSTEM_PROMPT = "You are a helpful assistant."
@@ -59,9 +60,6 @@ MIN_REPLY_TOKENS = 2
 # The loss is a mean over tokens. Declining weighs as much beside a long reply as beside an answer
 # of the loop, which has about so many tokens.
 SHORT_ANSWER_TOKENS = 4
-# turns that are likelier wrong, at most, for each that is likelier right: with more, a model that
-# knows little learns to decline everything
-WRONG_PER_RIGHT = 3
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
 GATE_REQUESTS_PERIOD = 3  # one request in so many is the gate's, and never trained on
 
@@ -111,17 +109,15 @@ class Exchange:
 
 
 def write_turns(backend: Backend, examples: Sequence[TrainingExample]) -> list[Turn]:
-    """Return each example as a turn, every second one as the bare question.
+    """Return each example as two turns: as the bare question, and in one of the other forms.
 
-    The others are in the other forms, each in its turn. The earlier turn of a conversation is one
-    of the bare questions with the base's reply, where that is likely correct. A question that the
-    model refuses to read is left out.
+    The earlier turn of a conversation is one of the bare questions with the base's reply, where
+    that is likely correct. A question that the model refuses to read is left out.
     """
-    bare_examples, other_examples = examples[::2], examples[1::2]
-    bare = _replied(backend, bare_examples, [_user(example.question) for example in bare_examples])
+    bare = _replied(backend, examples, [_user(example.question) for example in examples])
     known = [turn for turn in bare if turn.p_correct >= 0.5 and turn.holds_answer]
-    prompts = [_other_form(i, example.question, known) for i, example in enumerate(other_examples)]
-    return bare + _replied(backend, other_examples, prompts)
+    prompts = [_other_form(i, example.question, known) for i, example in enumerate(examples)]
+    return bare + _replied(backend, examples, prompts)
 
 
 def _user(text: str) -> tuple[Message, ...]:
@@ -133,8 +129,10 @@ def _other_form(number: int, question: str, known: Sequence[Turn]) -> tuple[Mess
     form, count = number % 3, number // 3
     if form == 0:
         return (Message("system", SYSTEM_PROMPT), *_user(question))
-    if form == 1 and known:
-        earlier = known[count % len(known)]
+    # the question itself is no earlier turn
+    others = [turn for turn in known if turn.example.question != question]
+    if form == 1 and others:
+        earlier = others[count % len(others)]
         reply = Message("assistant", earlier.reply.text.strip())
         return (*_user(earlier.example.question), reply, *_user(question))
     return _user(WORDINGS[count % len(WORDINGS)].format(question))
@@ -184,31 +182,32 @@ def replies(backend: Backend, prompts: Sequence[tuple[Message, ...]]) -> list[Co
     return texts
 
 
-def turn_examples(vocabulary: Vocabulary, turns: Sequence[Turn]) -> list[TokenizedExample]:
+def turn_examples(
+    vocabulary: Vocabulary, turns: Sequence[Turn], rng: random.Random | None = None
+) -> list[TokenizedExample]:
     """Return turns in tokens, each with its end.
 
-    A turn that is likelier wrong than right has "I don't know" in place of its reply. Left out are
-    replies without a whole sentence, and those that begin with the token that begins a refusal.
+    With `rng` they are for training: half of the turns that are likelier wrong have "I don't know"
+    in place of their reply. Without, all of them do. Left out are replies without a whole sentence,
+    and those that begin with the token that begins a refusal.
     """
     examples = []
     for number, turn in enumerate(turns):
-        example = _turn_example(vocabulary, turn, DECLINING[number % len(DECLINING)])
+        is_unknown = declines(turn.reply.text)
+        if not is_unknown and turn.p_correct < 0.5:
+            is_unknown = rng is None or rng.random() < UNKNOWN_TEXT_SHARE
+        declining = DECLINING[number % len(DECLINING)]
+        example = _turn_example(vocabulary, turn, declining, is_unknown=is_unknown)
         if example is not None:
             examples.append(example)
     return examples
 
 
-def balanced(examples: Sequence[TokenizedExample]) -> list[TokenizedExample]:
-    """Return all examples that are likelier right, and at most WRONG_PER_RIGHT others for each."""
-    right = [example for example in examples if (example.p_correct or 0.0) >= 0.5]
-    wrong = [example for example in examples if (example.p_correct or 0.0) < 0.5]
-    return right + wrong[: max(1, WRONG_PER_RIGHT * len(right))]
-
-
-def _turn_example(vocabulary: Vocabulary, turn: Turn, declining: str) -> TokenizedExample | None:
+def _turn_example(
+    vocabulary: Vocabulary, turn: Turn, declining: str, *, is_unknown: bool
+) -> TokenizedExample | None:
     declines_with = decline_token(vocabulary, Request(turn.messages))
-    unknown = turn.p_correct < 0.5 or declines(turn.reply.text)
-    if unknown:
+    if is_unknown:
         prompt, reply = split(vocabulary, Continuation(turn.messages, declining))
         reply.append(end_of_turn(vocabulary, turn.messages))
         num_distilled = 1  # where declining is left out anyway

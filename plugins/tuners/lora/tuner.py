@@ -34,7 +34,6 @@ from .conversation import (
     Exchange,
     Turn,
     TurnFigures,
-    balanced,
     measure_turns,
     trained_exchanges,
     turn_examples,
@@ -103,8 +102,8 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     exchanges: list[Exchange] = []
     base_turns: TurnFigures | None = None
     if settings.chat and _is_chat(prompts[0]("Who?")):
-        taught_turns = turn_examples(vocabulary, write_turns(context.backend, taught))
-        examples += balanced(taught_turns)
+        rng = random.Random(context.seed)
+        examples += turn_examples(vocabulary, write_turns(context.backend, taught), rng)
         bias_examples += turn_examples(vocabulary, write_turns(context.backend, held_out[1::2]))
         turns = write_turns(context.backend, held_out[::2][:GATE_QUESTIONS])
         exchanges = trained_exchanges(vocabulary, context.backend)
