@@ -131,12 +131,10 @@ class Check:
             f"{LABELS[rate]} {written:.0%}, not {reference:.0%}"
             for rate, written, reference in self.differences
         )
-        finer = finer_types(self.types)
-        types = f"Give --type {' or '.join(finer)}, or keep" if finer else "Keep"
         return (
             f"the file answers otherwise than base and adapter: {rates} (of {self.questions} "
-            f"held-out questions). {types} the adapter apart (--to adapter), or write it anyway "
-            "with --force"
+            f"held-out questions). {_advice(finer_types(self.types))} the adapter apart (--to "
+            "adapter), or write it anyway with --force"
         )
 
     def note(self) -> str:
@@ -196,6 +194,18 @@ def _precision(kind: str) -> int:
         if kind.startswith(finer[:2]):
             return count
     return 0
+
+
+def _advice(finer: Sequence[str]) -> str:
+    """Return the beginning of a sentence on how to keep more of a tune."""
+    if not finer:
+        return "Keep"
+    *others, last = finer
+    if not others:
+        return f"Give --type {last}, or keep"
+    return (
+        f"Give --type {', '.join(others)} or {last} (each keeps more than the one before), or keep"
+    )
 
 
 def held_out_questions(history: History, limit: int) -> list[HeldOut]:

@@ -196,7 +196,8 @@ def test_a_file_that_declines_too_little_is_refused(
     assert (done.code, done.out) == (3, "")
     assert "wrong answers declined 0%, not 90%" in done.err
     assert "right answers declined 0%, not 10%" in done.err
-    assert "Give --type q6_k or q8_0 or bf16, or keep the adapter apart (--to adapter)" in done.err
+    assert "Give --type q6_k, q8_0 or bf16 (each keeps more than the one before)" in done.err
+    assert "or keep the adapter apart (--to adapter)" in done.err
     assert "with --force" in done.err and left(tmp_path) == set()
 
 
@@ -231,6 +232,8 @@ def test_no_finer_type_is_advised_than_there_is(
     client.answers = talkative
     done = selfloop("export", run, "--to", "gguf", "--type", "bf16")
     assert done.code == 3 and "Keep the adapter apart" in done.err and "--type" not in done.err
+    done = selfloop("export", run, "--to", "gguf", "--type", "q8_0")
+    assert done.code == 3 and "Give --type bf16, or keep the adapter apart" in done.err
 
 
 @pytest.mark.parametrize(
