@@ -200,7 +200,7 @@ def _notes(to: str, source: Source, *, apart: bool) -> tuple[str, ...]:
         return (
             "The base is packed, and merging would round part of the tuning away: the adapter "
             f"is kept apart. llama-server takes it: {LLAMA_SERVER}",
-            f"{ADAPTER_LIMITS} There, write --to ollama --type q8_0",
+            f"{ADAPTER_LIMITS} Elsewhere merge it: --to ollama --type q8_0",
         )
     path = Path(source.adapter.path)
     if to == "adapter" and (path.parent / GGUF).is_file():

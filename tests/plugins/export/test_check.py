@@ -450,7 +450,7 @@ def test_measuring_needs_no_torch() -> None:
 def test_the_client_asks_in_the_form_of_the_template_with_the_adapter_beside(
     tmp_path: Path,
 ) -> None:
-    """A reply in a turn is a sentence, an answer behind "Answer:" a name; and the scale counts."""
+    """The two forms have two answers, and the adapter counts with its scale."""
     T = pytest.importorskip("transformers")
     pytest.importorskip("peft")
     from selfloop_plugins._torch import adapter as adapters
@@ -470,7 +470,7 @@ def test_the_client_asks_in_the_form_of_the_template_with_the_adapter_beside(
         ("tuned", ModelFiles(base, lora, 1.0), False),
     ):
         with check.untouched_client(files, chat=chat) as ask:
-            replies[name] = ask("What is the capital of France?")
-    assert replies["base"] == replies["none"] == "Paris", replies
-    assert "Paris" in replies["chat"] and len(replies["chat"].split()) > 3, replies
-    assert replies["tuned"] != replies["base"], replies
+            replies[name] = ask("What is the chemical symbol for gold?")
+    assert "Au" in replies["base"] and "\n" not in replies["base"], replies
+    assert "Au" in replies["chat"] and replies["chat"] != replies["base"], replies
+    assert replies["none"] == replies["base"] != replies["tuned"], replies
