@@ -354,8 +354,8 @@ def test_few_questions_refuse_nothing(tmp_path: Path, client: Scripted, selfloop
 def test_a_run_that_held_out_nothing_is_not_measured(
     tmp_path: Path, client: Scripted, selfloop: Selfloop
 ) -> None:
-    taught = [text for i in range(9) if (text := f"What is the capital of isle {i}?") not in TEXTS]
-    run = make_run(tmp_path / "run", texts=taught)
+    texts = {f"What is the capital of isle {i}?" for i in range(9)}
+    run = make_run(tmp_path / "run", texts=sorted(texts - set(TEXTS)))
     done = selfloop("export", run, "--to", "gguf")
     assert done.code == 0 and "Not measured: the run held out no question." in done.out
     assert client.asked == [] and left(tmp_path) == {"run-gguf.gguf"}
