@@ -2,6 +2,7 @@
 and merged.
 
     python benchmarks/delivery.py DATA RUN --limit 150
+    python benchmarks/delivery.py DATA RUN --exports
 
 Questions of each set, bare and behind five demonstrations, greedily: the share that is answered
 rightly, wrongly and declined by the base with the adapter beside it (the file that the run ran on)
@@ -9,9 +10,13 @@ in llama.cpp and in transformers, and by GGUF files that `selfloop export` write
 is the largest difference of a share to the first row of its prompt. Merged files are read by
 llama.cpp alone: `untouched` goes through llama-cpp-python's own `Llama`, without any of selfloop,
 one question after the other.
+
+With `--exports` the run is exported in each form and type, and the table has the figures by which
+`selfloop export` takes or refuses it: its own held-out questions, in the form of the template.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +43,8 @@ from selfloop.text.answers import declines
 SETS = ("easy_facts", "popqa")
 TYPES = ("bf16", "q8_0", "q6_k", None)
 UNTOUCHED = ("bf16", "q6_k")
+# forms of `selfloop export`, each with the types in which it is written
+EXPORTS = {"gguf": (*TYPES, "q5_k_m", "q4_k_m", "q4_0"), "ollama": (None,), "adapter": (None,)}
 
 
 def main() -> None:
@@ -50,7 +57,11 @@ def main() -> None:
     parser.add_argument("--model", default="gemma-3-270m")
     parser.add_argument("--limit", type=int, help="questions of each set")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--exports", action="store_true", help="the figures of export alone")
     options = parser.parse_args()
+    if options.exports:
+        print("\n".join((f"{cpu()}\n", *exports(options.run))))
+        return
     print(
         f"{cpu()}\n\n| way | prompt | right | wrong | declined | off by "
         "|\n|---|---|---|---|---|---|",
@@ -91,21 +102,47 @@ def ways(
     with TemporaryDirectory() as folder:
         for type_ in TYPES:
             out = Path(folder) / "merged.gguf"
-            more = ["--type", type_] if type_ else []
-            command = [
-                Path(sys.executable).with_name("selfloop"),
-                "export",
-                options.run,
-                "--to",
-                "gguf",
-                "--out",
-                out,
-            ]
-            subprocess.run([*command, "--force", *more], check=True, stdout=subprocess.DEVNULL)
+            # on the questions of DATA, the file is measured here
+            export(options.run, "gguf", type_, out, "--questions", "0")
             name = f"merged, {type_ or 'as the base'}"
             yield from _through(name, LlamaCpp(out, threads=options.threads), asked)
             if type_ in UNTOUCHED:
                 yield from untouched(name, out, asked, options.threads)
+
+
+def export(run: Path, to: str, type_: str | None, out: Path, *more: str) -> dict[str, Any]:
+    """Export a run by the command, also where it would be refused; return what it prints."""
+    program = str(Path(sys.executable).with_name("selfloop"))
+    command = [program, "export", str(run), "--to", to, "--out", str(out)]
+    types = ["--type", type_] if type_ else []
+    done = subprocess.run(
+        [*command, *types, *more, "--force", "--json"],
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
+def exports(run: Path) -> Iterator[str]:
+    """Yield a row for each form and type, with the figures of `selfloop export`.
+
+    `off` is the largest difference to base and adapter.
+    """
+    yield "| export | kept | declined | refused | off by | without --force |"
+    yield "|---|---|---|---|---|---|"
+    for to, types in EXPORTS.items():
+        for type_ in types:
+            with TemporaryDirectory() as folder:
+                check = export(run, to, type_, Path(folder) / "out")["check"]
+            if not check["questions"]:
+                yield f"| {to}, {type_ or 'as the base'} | {check['reason']} | | | | |"
+                continue
+            written, reference = check["written"], check["reference"] or check["written"]
+            off = max(abs(written[rate] - reference[rate]) for rate in written)
+            shares = " | ".join(f"{share:.3f}" for share in written.values())
+            result = "refused" if check["refusal"] else "written"
+            yield f"| {to}, {type_ or 'as the base'} | {shares} | {off:.3f} | {result} |"
 
 
 def _through(

@@ -30,15 +30,25 @@ def export(
     weights: str | None,
     round: int | None,
     force: bool,
-) -> tuple[Path, int]:
-    """Write the tuned model of a run; return its path, and the round of its adapter.
+    questions: int | None,
+) -> tuple[Path, int, dict[str, Any]]:
+    """Write the tuned model of a run; return its path, the round of its adapter, and its figures.
 
     Raises SelfloopError.
     """
+    from selfloop_plugins.export import MAX_QUESTIONS
     from selfloop_plugins.export.targets import write_export
 
-    path, adapter = write_export(folder, to, out, kind=weights, number=round, force=force)
-    return path, adapter.round
+    written = write_export(
+        folder,
+        to,
+        out,
+        kind=weights,
+        number=round,
+        force=force,
+        questions=MAX_QUESTIONS if questions is None else questions,
+    )
+    return written.path, written.adapter.round, written.check.plain()
 
 
 def dataset(

@@ -3,6 +3,7 @@ earlier one.
 
 merge.py    an adapter into the weights: a GGUF file, or a folder of transformers
 targets.py  the files of each `--to`, written whole or not at all
+check.py    the written file asked the run's held-out questions, in llama-cpp-python alone
 card.py     the card beside it, where that is a folder
 
 Only the commands are here, so that listing plugins imports neither torch nor numpy.
@@ -17,6 +18,7 @@ from selfloop import hookimpl
 from selfloop.cli.options import FilePath, as_json, run_argument, run_folder, runs_dir
 
 # literals, so that --help imports neither torch nor numpy
+MAX_QUESTIONS = 100  # the next moves a rate by .01
 TARGETS = ("adapter", "gguf", "hf", "ollama")
 # as llama.cpp calls them; merge.py has their numbers
 TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0")
@@ -37,7 +39,18 @@ TYPES = ("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_1", "q4_0
 @click.option(
     "--round", "number", type=int, help="The adapter of this round; by default the one in effect."
 )
-@click.option("--force", is_flag=True, help="Replace an earlier export.")
+@click.option(
+    "--questions",
+    type=click.IntRange(min=0),
+    default=MAX_QUESTIONS,
+    show_default=True,
+    help="Held-out questions that the written file is asked, at most; 0 to write it unmeasured.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace an earlier export, and write a file that answers otherwise than the run's model.",
+)
 @runs_dir
 @as_json
 def export(
@@ -46,6 +59,7 @@ def export(
     out: Path | None,
     kind: str | None,
     number: int | None,
+    questions: int,
     force: bool,
     runs: Path,
     as_json: bool,
@@ -53,8 +67,12 @@ def export(
     """Write the tuned model of RUN, to be used without selfloop.
 
     adapter: the LoRA alone, for peft and for llama.cpp. gguf: one file, base and adapter in one.
-    hf: the same as a folder of transformers. ollama: a folder with that GGUF and a Modelfile. RUN
-    is a folder, or a name in --runs, of a recipe with a tuner.
+    hf: the same as a folder of transformers. ollama: a folder with that GGUF and a Modelfile; of a
+    base packed in four bits, base and adapter apart unless --type is given. RUN is a folder, or a
+    name in --runs, of a recipe with a tuner.
+
+    The written file is asked the run's held-out questions, in llama-cpp-python alone. One that
+    keeps or declines more than 5 % otherwise than base and adapter is refused.
 
     \b
     Examples:
@@ -67,13 +85,23 @@ def export(
         raise click.UsageError(
             f"--type is for --to gguf and ollama; --to {to} keeps the weights as they are"
         )
-    path, adapter = write_export(
-        run_folder(run, runs), to, out, kind=kind, number=number, force=force
+    written = write_export(
+        run_folder(run, runs),
+        to,
+        out,
+        kind=kind,
+        number=number,
+        force=force,
+        questions=questions,
     )
+    number = written.adapter.round
     if as_json:
-        click.echo(json.dumps({"path": str(path), "to": to, "round": adapter.round}))
+        content = {"path": str(written.path), "to": to, "round": number}
+        click.echo(json.dumps(content | {"check": written.check.plain()}))
         return
-    click.echo(f"Written, with the adapter of round {adapter.round}: {path}")
+    click.echo(f"Written, with the adapter of round {number}: {written.path}")
+    for line in (*written.check.lines(), *written.notes):
+        click.echo(line)
 
 
 @click.command("rollback")

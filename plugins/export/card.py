@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from selfloop_plugins._shared.cards import block, code, front, made_with, table
-from selfloop_plugins._shared.gate_report import GateReport, read_gate
+from selfloop_plugins._shared.gate_report import GateReport
 from selfloop_plugins._torch.adapter import GGUF, WEIGHTS
 
 from selfloop.records import Adapter
 from selfloop.text.answers import UNKNOWN
+
+from .check import LABELS, Check, NotMeasured
 
 # the name of each kind of export, as the card begins
 KINDS = {
@@ -19,6 +21,13 @@ KINDS = {
     "hf": "The weights of a model of transformers, with a LoRA adapter in them,",
     "ollama": "A GGUF file for ollama, with a LoRA adapter in its weights,",
 }
+KEPT_APART = "A GGUF file and a LoRA adapter beside it, for ollama and llama.cpp,"
+LLAMA_SERVER = f"llama-server -m base.gguf --lora {GGUF}"
+# github.com/ollama/ollama, pull request 14969, and runner/ollamarunner/runner.go before it
+ADAPTER_LIMITS = (
+    "Ollama takes ADAPTER only up to version 0.34.0, and not for every architecture (not Gemma 3, "
+    "not Qwen 3)."
+)
 # the library that the hub shows for it
 LIBRARIES = {"adapter": "peft", "hf": "transformers"}
 # figures of the gate, in the order in which the table has them
@@ -45,24 +54,37 @@ prompts. Its behaviour on other text was not measured, and neither were safety a
 The terms of the base model hold for this model too. Whoever publishes it states its licence."""
 
 
-def card(name: str, to: str, model: Mapping[str, Any], adapter: Adapter, recipe: str) -> str:
+def card(
+    name: str,
+    to: str,
+    model: Mapping[str, Any],
+    adapter: Adapter,
+    recipe: str,
+    report: GateReport | None,
+    check: Check | NotMeasured,
+    *,
+    apart: bool = False,
+) -> str:
     """Return the card of the export that `to` names of the run `name`.
 
-    Raises ModelError for a gate's file that is damaged.
+    With `apart` base and adapter are two files of a folder for ollama.
     """
     folder = Path(adapter.path).parent
+    kind = KEPT_APART if apart else KINDS[to]
     parts = [
         front(_front_matter(to, model)) + f"\n# {code(f'{name}-{to}')}",
-        f'{KINDS[to]} made by selfloop, which teaches a model to say "{UNKNOWN}" where it does '
+        f'{kind} made by selfloop, which teaches a model to say "{UNKNOWN}" where it does '
         f"not know. Base: {made_with(model)}.",
         "## How it was made",
         f"In round {adapter.round} of the run {code(name)}, by this recipe. The adapter's sha256 "
         f"is {code(adapter.sha256)}, its scale {adapter.scale:g}.",
         block(recipe, "yaml"),
         "## Results of the gate",
-        _gate_table(read_gate(folder)),
+        _gate_table(report),
+        "## Measured as it was written",
+        _check_table(check),
         "## How to load it",
-        *_loading_blocks(to, model, folder),
+        *(_apart_blocks() if apart else _loading_blocks(to, model, folder)),
         "## Limits",
         LIMITS,
     ]
@@ -100,6 +122,32 @@ def _gate_table(report: GateReport | None) -> str:
     return f"{table(('', 'base', 'tuned'), rows)}\n\n{note}"
 
 
+def _check_table(check: Check | NotMeasured) -> str:
+    """Return the rates of the written files beside those of base and adapter."""
+    if isinstance(check, NotMeasured):
+        return f"Not measured: {code(check.reason)}."
+    head, rows = ["", "as written"], []
+    if check.reference is not None:
+        head.append("base and adapter")
+    for rate, label in LABELS.items():
+        models = [check.written, check.reference] if check.reference else [check.written]
+        rows.append((label, *(f"{getattr(rates, rate):.3f}" for rates in models)))
+    text = f"{table(head, rows)}\n\n{check.note()}"
+    if check.refusal:
+        text += "\n\n**It was written with `--force`: it does not answer as the run's model does.**"
+    return text
+
+
+def _apart_blocks() -> list[str]:
+    """Return how to load base and adapter as two files."""
+    return [
+        block(f"{LLAMA_SERVER}    # llama.cpp", "sh"),
+        block("ollama create NAME -f Modelfile\nollama run NAME", "sh"),
+        f"{ADAPTER_LIMITS} Elsewhere the adapter has to be merged: `selfloop export RUN --to "
+        "ollama --type q8_0`.",
+    ]
+
+
 def _loading_blocks(to: str, model: Mapping[str, Any], folder: Path) -> list[str]:
     """Return blocks of code that load the export: for an adapter, one a format that is there."""
     file = Path(str(model.get("file", "")))
@@ -120,8 +168,9 @@ def _loading_blocks(to: str, model: Mapping[str, Any], folder: Path) -> list[str
         blocks.append(block(code_lines, "python"))
     if (folder / GGUF).is_file():
         prompt = shlex.quote("Question: Who wrote Emma?\\nAnswer:")
-        command = f"llama-cli -m {shlex.quote(file.name)} --lora {GGUF} --temp 0 -p {prompt}"
-        blocks.append(block(command, "sh"))
+        base_and_adapter = f"-m {shlex.quote(file.name)} --lora {GGUF}"
+        command = f"llama-cli {base_and_adapter} --temp 0 -p {prompt}"
+        blocks.append(block(f"{command}\nllama-server {base_and_adapter}", "sh"))
     return blocks
 
 

@@ -30,9 +30,10 @@ COARSE_FORMATS = ("q2", "q3", "q4", "iq", "tq")
 _log = logging.getLogger("selfloop.export")
 
 
-def merge_gguf(base: Path, adapter: Adapter, out: Path, kind: str | None = None) -> None:
-    """Write `base` with the adapter in its weights. Each tensor keeps its type, and all else its
-    bytes.
+def merge_gguf(base: Path, adapter: Adapter, out: Path, kind: str | None = None) -> frozenset[str]:
+    """Write `base` with the adapter in its weights; return the types of those weights.
+
+    Each tensor keeps its type, and all else its bytes.
 
     Tensors outside the adapter are copied. The others are unpacked, added to and packed again by
     llama.cpp's own function, which rounds: with four bits a weight, small changes are partly lost.
@@ -44,8 +45,9 @@ def merge_gguf(base: Path, adapter: Adapter, out: Path, kind: str | None = None)
         size = base.stat().st_size
         with progress.task(f"copying {base.name}", size, progress.BYTES, progress.size_of(out)):
             shutil.copyfile(base, out)
-        _warn_if_coarse(_add_adapter(adapter, out, base.name))
-        return
+        kinds = frozenset(kind.lower() for kind in _add_adapter(adapter, out, base.name))
+        _warn_if_coarse(kinds)
+        return kinds
     _warn_if_coarse({kind})
     # a packed weight cannot take a small change, so the adapter is added in float32 first
     wide = out.with_name(f"{out.name}.f32")
@@ -55,15 +57,34 @@ def merge_gguf(base: Path, adapter: Adapter, out: Path, kind: str | None = None)
         requantise(wide, out, kind)
     finally:
         wide.unlink(missing_ok=True)
+    return frozenset({kind})
 
 
 def _warn_if_coarse(kinds: Set[str]) -> None:
-    coarse = sorted(kind for kind in kinds if kind.lower().startswith(COARSE_FORMATS))
+    coarse = sorted(kind for kind in kinds if is_coarse(kind))
     if coarse:
         _log.warning(
-            "packing weights in %s rounds away part of the tuning; --type q6_k or q8_0 keeps it",
+            "packing weights in %s rounds away part of the tuning; --type q8_0 or bf16 keeps more",
             ", ".join(coarse),
         )
+
+
+def is_coarse(kind: str) -> bool:
+    """Return whether a format has four bits or less."""
+    return kind.lower().startswith(COARSE_FORMATS)
+
+
+def adapted_types(base: Path, adapter: Adapter) -> frozenset[str]:
+    """Return the formats of the weights of `base` that the adapter changes, as "q4_k"."""
+    try:
+        import gguf
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "tune", "Reading an adapter") from error
+    matrices, _ = _lora_matrices(Path(adapter.path))
+    tensors = gguf.GGUFReader(base).tensors
+    return frozenset(
+        tensor.tensor_type.name.lower() for tensor in tensors if tensor.name in matrices
+    )
 
 
 def _add_adapter(adapter: Adapter, model: Path, name: str) -> set[str]:

@@ -4,7 +4,7 @@ Built-in plugins implement them, since they need a report or a model's weights. 
 name through the table of built-ins: nothing in `selfloop` imports `selfloop_plugins`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -88,11 +88,16 @@ def compare(*runs: RunLike) -> RunComparison:
 
 @dataclass(frozen=True)
 class Export:
-    """An exported model: a file or a folder, and the round whose adapter is in it."""
+    """An exported model: a file or a folder, and the round whose adapter is in it.
+
+    `check` has the rates with which it keeps and declines answers to held-out questions, beside
+    those of base and adapter; or the `reason` why it was not measured.
+    """
 
     path: Path
     to: Target
     round: int
+    check: Mapping[str, Any]
 
 
 def export(
@@ -103,22 +108,34 @@ def export(
     weights: str | None = None,
     round: int | None = None,
     force: bool = False,
+    questions: int | None = None,
 ) -> Export:
     """Write the tuned model of a run, to be used without selfloop.
 
     `to` is "adapter" (the LoRA alone), "gguf" (one file with base and adapter), "hf" (the same as
-    a folder of transformers) or "ollama" (a folder with that GGUF and a Modelfile). `out` is RUN-TO
-    in the working directory by default. `weights` is the format of a GGUF's weights, by default the
-    base's. `round` takes that round's adapter instead of the active one. `force` replaces an
-    earlier export.
+    a folder of transformers) or "ollama" (a folder with that GGUF and a Modelfile; base and adapter
+    apart, where the base is packed in four bits and `weights` is not given). `out` is RUN-TO in the
+    working directory by default. `weights` is the format of a GGUF's weights, by default the
+    base's. `round` takes that round's adapter instead of the active one. At most so many held-out
+    `questions` (by default 100) are asked of the written file, in llama-cpp-python alone; 0 writes
+    it unmeasured.
+    `force` replaces an earlier export, and writes a file that answers otherwise than the run's
+    model.
 
-    Raises ModelError for a run without such an adapter, StoreError for the disk.
+    Raises ModelError for a run without such an adapter and for such a file, StoreError for the
+    disk.
     """
     path = None if out is None else Path(out)
-    written, made_in = builtin.library().export(
-        folder_of(run), to, path, weights=weights, round=round, force=force
+    written, made_in, check = builtin.library().export(
+        folder_of(run),
+        to,
+        path,
+        weights=weights,
+        round=round,
+        force=force,
+        questions=questions,
     )
-    return Export(written, to, made_in)
+    return Export(written, to, made_in, check)
 
 
 def dataset(

@@ -413,13 +413,20 @@ def test_export_writes_the_tuned_model(run: library.Run, monkeypatch: pytest.Mon
         library.export(run, "adapter")
     calls: list[Any] = []
 
-    def written(*args: Any, **options: Any) -> tuple[Path, Adapter]:
+    def written(*args: Any, **options: Any) -> Any:
+        from selfloop_plugins.export.check import NotMeasured
+        from selfloop_plugins.export.targets import Written
+
         calls.append((args, options))
-        return Path("out"), Adapter("adapters/round-002", "sha", round=2)
+        return Written(
+            Path("out"), Adapter("adapters/round-002", "sha", round=2), NotMeasured("it")
+        )
 
     monkeypatch.setattr("selfloop_plugins.export.targets.write_export", written)
-    assert library.export(run, "gguf", weights="q8_0") == library.Export(Path("out"), "gguf", 2)
-    options = {"kind": "q8_0", "number": None, "force": False}
+    check = {"questions": 0, "reason": "it"}
+    export = library.export(run, "gguf", weights="q8_0")
+    assert export == library.Export(Path("out"), "gguf", 2, check)
+    options = {"kind": "q8_0", "number": None, "force": False, "questions": 100}
     assert calls == [((run.folder, "gguf", None), options)]
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from selfloop_plugins._decoding import chat
 from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._decoding.tasks import Vocabulary
+from selfloop_plugins._shared.probability import weighted_share
 
 from selfloop import Completion, Message, Request, Sampling
 from selfloop.errors import ModelError
@@ -27,7 +28,6 @@ from selfloop.protocols import Backend
 from selfloop.records import Continuation
 from selfloop.text.answers import declines
 
-from .measures import weighted_share
 from .requests import REQUESTS
 from .tokenized import TURN, UNKNOWN_TEXT_SHARE, TokenizedExample
 from .training_examples import TrainingExample

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from selfloop_plugins._shared.probability import weighted_share
+
 from selfloop import Question
 from selfloop.evaluation.gold import judged
 from selfloop.text.answers import declines
 
 from .conversation import TurnFigures
-from .measures import greedy_answers, perplexity, weighted_share
+from .measures import greedy_answers, perplexity
 from .tokenized import TokenizedExample
 
 

@@ -117,15 +117,6 @@ def bias_for_price(margins: Sequence[float], p_correct: Sequence[float], price: 
     return (last + following) / 2
 
 
-def weighted_share(weights: Sequence[float], counts: Sequence[bool]) -> float:
-    """Return the share of the weight that counts; 0 where there is no weight."""
-    total = sum(weights)
-    if not total:
-        return 0.0
-    counted = [weight for weight, is_counted in zip(weights, counts, strict=True) if is_counted]
-    return sum(counted) / total
-
-
 @torch.no_grad()
 def held_out_loss(
     model: Any,

@@ -9,21 +9,17 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfloop_plugins._shared.echoes import echoes
+from selfloop_plugins._shared.held_out import is_held_out, p_correct, telling_outcomes
 from selfloop_plugins._shared.pairs import matched, unknown
 
 from selfloop import History, Outcome
 from selfloop.errors import ModelError
-from selfloop.history import WITHOUT_ANSWER
-from selfloop.text.answers import declines
 
 # right and wrong answers to be expected among the taught: with fewer, declining cannot be told
 # from answering
 MIN_ANSWERS = 8
 # the same among the held out, which set the decline bias and judge the adapter
 MIN_HELD_OUT_ANSWERS = 1
-# one question in so many is held out: a larger period leaves the gate too few questions
-HELD_OUT_PERIOD = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +38,15 @@ def training_examples(
 
     One question in five is held out, chosen by a hash of its text: the same ones in every round.
     The last outcome of every question counts, also from earlier rounds (replay). Left out are
-    answers that only repeat words of the question, for they do not show whether the model knows,
-    and texts that are not an answer (`selfloop.text.nonanswers`), unless they decline.
+    answers that do not show whether the model knows (`held_out.telling_outcomes`).
 
     With `decline_share`, so many declined questions are taught as make up that share of all; with
     `match_form`, first those that are like a known question in form. Raises ModelError, with the
     counts, where there are too few right or wrong answers.
     """
-    last_outcomes = {
-        outcome.question.text: outcome
-        for outcome in history.outcomes
-        if outcome.decision not in WITHOUT_ANSWER
-    }
-    outcomes = [outcome for outcome in last_outcomes.values() if _shows_knowledge(outcome)]
-    taught = [outcome for outcome in outcomes if not _is_held_out(outcome)]
-    held_out = [outcome for outcome in outcomes if _is_held_out(outcome)]
+    outcomes = telling_outcomes(history)
+    taught = [outcome for outcome in outcomes if not is_held_out(outcome)]
+    held_out = [outcome for outcome in outcomes if is_held_out(outcome)]
     _refuse_too_few(taught, held_out)
     if decline_share is not None:
         known = [outcome for outcome in taught if not unknown(outcome)]
@@ -68,20 +58,9 @@ def training_examples(
     return list(map(_example, taught)), list(map(_example, held_out))
 
 
-def _shows_knowledge(outcome: Outcome) -> bool:
-    """Return whether an answer shows if the model knows: it answers or declines, and is no echo."""
-    # its patterns take a while to compile, which --help must not pay
-    from selfloop.text.nonanswers import non_answer
-
-    question, answer = outcome.question.text, outcome.answer
-    if echoes(question, answer):
-        return False
-    return declines(answer) or non_answer(question, answer) is None
-
-
 def _refuse_too_few(taught: Sequence[Outcome], held_out: Sequence[Outcome]) -> None:
     """Raise ModelError where too few right or too few wrong answers are to be expected."""
-    right, right_held_out = sum(map(_p_correct, taught)), sum(map(_p_correct, held_out))
+    right, right_held_out = sum(map(p_correct, taught)), sum(map(p_correct, held_out))
     wrong, wrong_held_out = len(taught) - right, len(held_out) - right_held_out
     enough = min(right, wrong) >= MIN_ANSWERS
     if not enough or min(right_held_out, wrong_held_out) < MIN_HELD_OUT_ANSWERS:
@@ -94,17 +73,7 @@ def _refuse_too_few(taught: Sequence[Outcome], held_out: Sequence[Outcome]) -> N
 
 
 def _example(outcome: Outcome) -> TrainingExample:
-    return TrainingExample(outcome.question.text, outcome.answer.strip(), _p_correct(outcome))
-
-
-def _p_correct(outcome: Outcome) -> float:
-    """Return how likely the answer is correct; 0 where the model itself declined."""
-    return 0.0 if declines(outcome.answer) else outcome.confidence or 0.0
-
-
-def _is_held_out(outcome: Outcome) -> bool:
-    # the id is a hash of the text: a question stays on its side in all rounds
-    return int(outcome.question.id, 16) % HELD_OUT_PERIOD == 0
+    return TrainingExample(outcome.question.text, outcome.answer.strip(), p_correct(outcome))
 
 
 def _ordered_by_match(

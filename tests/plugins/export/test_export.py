@@ -23,6 +23,7 @@ from selfloop_plugins._torch import adapter as adapters
 from selfloop_plugins._torch import checkpoint
 from selfloop_plugins.export import merge, targets
 from selfloop_plugins.export.card import card
+from selfloop_plugins.export.check import NotMeasured
 from tiny_models import CONFIGS, saved
 from tuned_run import PLUGIN, RECIPE, attempts
 
@@ -134,7 +135,11 @@ def test_a_merged_file_says_what_base_and_adapter_say(
     done = selfloop(
         "export", run, "--to", "gguf", "--out", out, *(["--type", kind] if kind else [])
     )
-    assert (done.code, done.out) == (0, f"Written, with the adapter of round 1: {out}\n"), done.err
+    lines = [
+        f"Written, with the adapter of round 1: {out}",
+        "Not measured: the run held out no question.",
+    ]
+    assert (done.code, done.out.splitlines()) == (0, lines), done.err
     assert ("rounds away part" in caplog.text) == (kind is None)
     found = same_change(said(shipped()), said(shipped(), made / "adapter.gguf"), said(out))
     assert found[0] > alike and found[1] < apart, found
@@ -227,7 +232,8 @@ def test_a_merged_folder_says_what_base_and_adapter_say(made, run, tmp_path, mon
 def test_the_adapter_alone(made, run, tmp_path, selfloop):
     out = tmp_path / "alone"
     done = selfloop("export", run, "--to", "adapter", "--out", out, "--json")
-    assert json.loads(done.out) == {"path": str(out), "to": "adapter", "round": 1}
+    check = {"questions": 0, "reason": "the run held out no question"}
+    assert json.loads(done.out) == {"path": str(out), "to": "adapter", "round": 1, "check": check}
     names = {"adapter.gguf", "adapter_config.json", "adapter_model.safetensors"}
     assert {path.name for path in out.iterdir()} == names | {"README.md"}
     assert all((out / name).read_bytes() == (made / name).read_bytes() for name in names)
@@ -282,7 +288,8 @@ def test_the_card_of_an_adapter(made, tmp_path, selfloop):
 def test_the_card_names_a_base_that_is_on_the_hub():
     adapter = Adapter("adapters/round-001/adapter_model.safetensors", "ab", 1)
     for file, named in (("org/model", True), ("models/model.gguf", False), ("/some/where", False)):
-        text = card("run", "adapter", {"name": "m", "file": file}, adapter, "rounds: 1")
+        model = {"name": "m", "file": file}
+        text = card("run", "adapter", model, adapter, "rounds: 1", None, NotMeasured("why"))
         assert (f"base_model: {file}\n" in text) is named
         assert "no gate left its figures" in text
 
@@ -304,12 +311,14 @@ def test_the_adapter_of_an_earlier_round_and_of_a_run_that_was_moved(made, tmp_p
 
 @pytest.mark.parametrize("chat", [True, False])
 def test_a_folder_for_ollama(chat, run, tmp_path, monkeypatch, selfloop):
-    monkeypatch.setattr(
-        targets, "merge_gguf", lambda base, adapter, out, kind: out.write_bytes(b"GGUF")
-    )
+    def merged(base, adapter, out, kind):
+        out.write_bytes(b"GGUF")
+        return frozenset({kind})
+
+    monkeypatch.setattr(targets, "merge_gguf", merged)
     with opened(run) as store:
         store.set_meta(model=store.meta()["model"] | {"chat": chat})
-    assert selfloop("export", run, "--to", "ollama").code == 0
+    assert selfloop("export", run, "--to", "ollama", "--type", "q8_0").code == 0
     lines = (tmp_path / "run-ollama" / "Modelfile").read_text().split("\n", 1)
     assert lines[0].startswith("# Tuned by selfloop")
     # it reads no escapes
