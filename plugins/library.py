@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selfloop.api.builtin import Form, RunComparison
+from selfloop.errors import MissingExtraError
 from selfloop.records import Decision
 
 
@@ -38,6 +39,19 @@ def export(
 
     path, adapter = write_export(folder, to, out, kind=weights, number=round, force=force)
     return path, adapter.round
+
+
+def join_launch(rank: int, size: int) -> int | None:
+    """Join the processes that a launcher started together, as that of number `rank`.
+
+    Return None in the first one, which plays the run; in the others the exit code, after their
+    share of its trainings. Raises SelfloopError.
+    """
+    try:
+        from selfloop_plugins.tuners.lora import worker
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "tune", "Training in several processes") from error
+    return worker.join(rank, size)
 
 
 def dataset(

@@ -39,6 +39,7 @@ from .conversation import (
     write_turns,
 )
 from .gate import Gate, GateBounds, GateFigures, gold_shares, measure
+from .launch import Job, training
 from .losses import POSITIONS_AT_ONCE
 from .settings import LoraSettings
 from .tokenized import (
@@ -112,7 +113,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
 
     texts = neutral_texts(backend, context.seed)
     gate_texts, training_texts = texts[:GATE_TEXTS], texts[GATE_TEXTS:]
-    wrapped = _wrap(backend.loaded.model, settings.rank, seed)
+    wrapped = wrap(backend.loaded.model, settings.rank, seed)
 
     def measure_model(name: str) -> GateFigures:
         with progress.task(f"measuring {name}"):
@@ -126,15 +127,18 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
 
     # an adapter changes nothing before it is trained
     base = replace(measure_model("the base"), turn=base_turns)
+    data = TrainingData(examples, bias_examples, training_texts, exchanges, seed)
     with _naming(context.folder):
-        epochs = train(
-            wrapped,
-            TrainingData(examples, bias_examples, training_texts, exchanges, seed),
-            settings,
-            context.folder / "checkpoint",
-            partial(_log_epoch, settings.epochs),
-            context.on_batch,
-        )
+        with training(Job(file, settings, data)) as processes:
+            epochs = train(
+                wrapped,
+                data,
+                settings,
+                context.folder / "checkpoint",
+                partial(_log_epoch, settings.epochs),
+                context.on_batch,
+                processes,
+            )
         tuned = measure_model("the adapter")
         if turns:
             tuned = replace(tuned, turn=measure_turns(backend, turns))
@@ -258,7 +262,7 @@ def _gold_shares(
     return gold_shares(questions, answers)
 
 
-def _wrap(model: Any, rank: int, seed: int) -> Any:
+def wrap(model: Any, rank: int, seed: int) -> Any:
     """Return the model with a new adapter on all linear layers; alpha is twice the rank."""
     torch.manual_seed(seed)
     config = peft.LoraConfig(
