@@ -20,6 +20,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from selfloop_plugins._torch.options import Dtype
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from selfloop.errors import ModelError, RecipeError, SelfloopError
@@ -43,9 +44,11 @@ BY_ITSELF = "start selfloop by itself, or by: torchrun --nproc_per_node 2 -m sel
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """All that a process needs for its share of a training: the model's file, and the rest."""
+    """All that a process needs for its share of a training: the model's file and the type of its
+    weights, and the rest."""
 
     model: str
+    dtype: Dtype
     settings: LoraSettings
     data: TrainingData
 

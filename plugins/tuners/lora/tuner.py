@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import peft
 import torch
@@ -18,7 +18,7 @@ from selfloop_plugins._torch import memory
 from selfloop_plugins._torch.adapter import WEIGHTS, refuse_unknown_architecture, write_gguf
 from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins._torch.checkpoint import quiet, saving
-from selfloop_plugins._torch.options import HfOptions
+from selfloop_plugins._torch.options import Dtype, HfOptions
 
 from selfloop import Question, Request, Sampling, TuneContext, progress
 from selfloop.config.prompts import is_open
@@ -128,8 +128,10 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     # an adapter changes nothing before it is trained
     base = replace(measure_model("the base"), turn=base_turns)
     data = TrainingData(examples, bias_examples, training_texts, exchanges, seed)
+    # the others might choose another type, on another processor
+    dtype = cast(Dtype, str(backend.loaded.dtype).removeprefix("torch."))
     with _naming(context.folder):
-        with training(Job(file, settings, data)) as processes:
+        with training(Job(file, dtype, settings, data)) as processes:
             epochs = train(
                 wrapped,
                 data,

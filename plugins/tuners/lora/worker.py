@@ -63,7 +63,9 @@ def _work(launch: Launch) -> int:
 def _train(processes: Processes) -> None:
     nothing: Any = None
     job: Job = processes.from_first(nothing)
-    backend = Transformers(HfOptions(model=job.model, threads=job.settings.threads))
+    backend = Transformers(
+        HfOptions(model=job.model, dtype=job.dtype, threads=job.settings.threads)
+    )
     wrapped = wrap(backend.loaded.model, job.settings.rank, job.data.seed)
     train(wrapped, job.data, job.settings, None, _ignore_epoch, processes=processes)
 
