@@ -4,6 +4,7 @@ Each imports its plugin when it is called, for comparing needs the report's modu
 numpy or torch.
 """
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ def join_launch(rank: int, size: int) -> int | None:
     Return None in the first one, which plays the run; in the others the exit code, after their
     share of its trainings. Raises SelfloopError.
     """
+    # If the first process is killed, the others' torch would print pages about its store.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     try:
         from selfloop_plugins.tuners.lora import worker
     except ModuleNotFoundError as error:

@@ -4,7 +4,8 @@ run.
 They meet at a store of keys, which the launcher serves, or else the first process:
 
 ready/R    process R waits for a training
-begins/N   training N begins: all join a group of its own
+begins/N   training N begins
+joins/N/R  process R is there, and joins the group of this training
 failed/N   why one of them gave it up
 end        the first process is done, and so is the launch
 left/R     process R knows that
@@ -25,19 +26,17 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from selfloop.errors import ModelError, RecipeError, SelfloopError
 
-from .processes import ALONE, Processes
+from .processes import ALONE, SILENCE_MINUTES, Processes, first_line
 from .settings import LoraSettings
 from .training import TrainingData
 
 POLL_S = 0.1
-# seconds in which the other processes must come up, once there is a training
+# seconds in which the other processes must answer, once there is a training
 COME_UP_S = 60.0
 # seconds in which a process that failed says why
 REASON_S = 2.0
 # seconds that the first process waits, at its end, for the others
 LEAVE_S = 5.0
-# that one process waits for another in a training: to load the model, or to compute its share
-SILENCE = timedelta(minutes=10)
 MAX_REASON = 500  # characters
 BY_ITSELF = "start selfloop by itself, or by: torchrun --nproc_per_node 2 -m selfloop run RECIPE"
 
@@ -65,40 +64,39 @@ class Launch:
     def wait_for_training(self) -> bool:
         """Return True when the next training begins, False when the launch has ended."""
         self._store.set(f"ready/{self.rank}", "")
-        begins = f"begins/{self._trainings + 1}"
-        while not self._store.check([begins]):
+        while not self._store.check([f"begins/{self._trainings + 1}"]):
             if self._store.check(["end"]):
                 self._store.set(f"left/{self.rank}", "")
                 return False
             time.sleep(POLL_S)
         return True
 
-    def begin_training(self) -> None:
-        """Tell the others that a training begins. Raises ModelError where some are not there."""
-        others = range(1, self.size)
-        if not self._wait_for([f"ready/{rank}" for rank in others], COME_UP_S):
-            missing = [rank for rank in others if not self._store.check([f"ready/{rank}"])]
-            raise ModelError(
-                f"of the {self.size} processes of this launch, {', '.join(map(str, missing))} did "
-                f"not come up within {COME_UP_S:.0f} s: {BY_ITSELF}"
-            )
-        self._store.set(f"begins/{self._trainings + 1}", "")
-
     @contextmanager
     def training(self) -> Iterator[Processes]:
-        """Join the processes of the training that begins, until it ends or fails."""
+        """Join the processes of the next training, until it ends or fails.
+
+        The first process lets it begin. Raises ModelError where another one does not answer.
+        """
         self._trainings += 1
         number = self._trainings
+        if self.rank == 0:
+            self._begin(number)
+        else:
+            self._store.set(f"joins/{number}/{self.rank}", "")
+            if self._store.check([f"failed/{number}"]):  # this process came too late
+                raise ModelError(self._reason(number))
         try:
             dist.init_process_group(
                 "gloo",
                 store=PrefixStore(f"training/{number}", self._store),
                 rank=self.rank,
                 world_size=self.size,
-                timeout=SILENCE,
+                timeout=timedelta(minutes=SILENCE_MINUTES),
             )
         except RuntimeError as error:
-            raise ModelError(f"the processes of this launch do not meet: {error}") from error
+            raise ModelError(
+                f"the processes of this launch do not meet: {first_line(error)}"
+            ) from error
         try:
             yield Processes(self.rank, self.size, device(), lambda: self._reason(number))
         except Exception as error:
@@ -106,6 +104,19 @@ class Launch:
             raise
         finally:
             dist.destroy_process_group()  # by which the others notice, where it failed
+
+    def _begin(self, number: int) -> None:
+        self._store.set(f"begins/{number}", "")
+        others = range(1, self.size)
+        if self._wait_for([f"joins/{number}/{rank}" for rank in others], COME_UP_S):
+            return
+        missing = [rank for rank in others if not self._store.check([f"joins/{number}/{rank}"])]
+        error = ModelError(
+            f"of the {self.size} processes of this launch, {', '.join(map(str, missing))} did not "
+            f"answer within {COME_UP_S:.0f} s: {BY_ITSELF}"
+        )
+        self._give_up(number, error)
+        raise error
 
     def end(self) -> None:
         """Let the other processes end, and wait for those that are there."""
@@ -163,7 +174,6 @@ def training(job: Job) -> Iterator[Processes]:
     if _launch is None:
         yield ALONE
         return
-    _launch.begin_training()
     with _launch.training() as processes:
         processes.from_first(job)
         yield processes
@@ -195,8 +205,8 @@ def _open_store(rank: int) -> Store:
         )
     except RuntimeError as error:
         raise SelfloopError(
-            f"process {rank} cannot meet the others at {host}:{port}: {error}. Is the first one "
-            f"at work there? Else {BY_ITSELF}"
+            f"process {rank} cannot meet the others at {host}:{port}: {first_line(error)}. Is the "
+            f"first one at work there? Else {BY_ITSELF}"
         ) from error
     # a launcher that starts its processes again keeps its store
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")

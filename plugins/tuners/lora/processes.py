@@ -20,6 +20,8 @@ from selfloop.errors import ModelError
 T = TypeVar("T")
 R = TypeVar("R")
 
+# that one process waits for another: to load the model, or to compute its share
+SILENCE_MINUTES = 10
 _CPU = torch.device("cpu")
 
 
@@ -108,11 +110,19 @@ class Processes:
         try:
             yield
         except RuntimeError as error:  # of gloo: it has no class of its own
-            reason = self.reason() or f"another process of the launch is gone ({error})"
+            reason = self.reason() or (
+                "another process of the launch is gone, or was silent for "
+                f"{SILENCE_MINUTES} minutes. Start them all again, and resume the run"
+            )
             raise ModelError(f"the training ended early: {reason}") from error
 
 
 ALONE = Processes()
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message: torch appends its own calls."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _packed(value: Any) -> bytes:

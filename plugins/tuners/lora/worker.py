@@ -19,7 +19,7 @@ from selfloop.errors import SelfloopError
 
 from .checkpoint import EpochResult
 from .launch import Job, Launch, lead
-from .processes import Processes
+from .processes import Processes, first_line
 from .training import train
 from .tuner import wrap
 
@@ -54,8 +54,8 @@ def _work(launch: Launch) -> int:
             gc.collect()  # a model has cycles, and the next training loads it again
     except RuntimeError as error:  # of the store: it is gone with the process that serves it
         raise SelfloopError(
-            f"process {launch.rank} of {launch.size} ends, for the one that plays the run is gone: "
-            f"{error}"
+            f"process {launch.rank} of {launch.size} ends: the one that plays the run is gone "
+            f"({first_line(error)})"
         ) from error
     return 0
 
