@@ -1,4 +1,4 @@
-"""The cost and the worth of samples: one answer alone, `samples: auto`, and eight for each question.
+"""The cost and the worth of samples: one answer alone, `samples: auto`, and eight each.
 
     python benchmarks/auto_samples.py DATA MODEL [MODEL ...] --limit 250
 

@@ -60,7 +60,7 @@ ANSWERING = Sampling(max_tokens=TOKENS, stop=("\n",), decline_bias=WITHOUT_DECLI
 
 @dataclass(frozen=True)
 class Answers:
-    """Greedy answers to some questions, and the log-probabilities of the whole and its beginning."""
+    """Greedy answers, and the log-probabilities of each whole answer and of its first token."""
 
     texts: list[str]
     logprobs: Floats
@@ -236,7 +236,9 @@ def judge(made: Calibration, flags: Floats, logprobs: Floats) -> Floats:
 
 def odds_sum(*confidences: Floats) -> Floats:
     """Return the confidence whose log-odds are the sum of those of others: no weight is fitted."""
-    by_arm = [{str(i): float(c) for i, c in enumerate(row)} for row in zip(*confidences)]
+    by_arm = [
+        {str(i): float(c) for i, c in enumerate(row)} for row in zip(*confidences, strict=True)
+    ]
     names = [str(i) for i in range(len(confidences))]
     return np.array([float(v) for v in calibrated_sigmoid(log_odds(by_arm, names).sum(1))])
 

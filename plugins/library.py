@@ -4,11 +4,13 @@ Each imports its plugin when it is called, for comparing needs the report's modu
 numpy or torch.
 """
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from selfloop.api.builtin import Form, RunComparison
+from selfloop.errors import MissingExtraError
 from selfloop.evaluation.round_figures import RoundFigures
 from selfloop.records import Decision, Round
 
@@ -49,6 +51,21 @@ def export(
         questions=MAX_QUESTIONS if questions is None else questions,
     )
     return written.path, written.adapter.round, written.check.plain()
+
+
+def join_launch(rank: int, size: int) -> int | None:
+    """Join the processes that a launcher started together, as that of number `rank`.
+
+    Return None in the first one, which plays the run; in the others the exit code, after their
+    share of its trainings. Raises SelfloopError.
+    """
+    # If the first process is killed, the others' torch would print pages about its store.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    try:
+        from selfloop_plugins.tuners.lora import worker
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(str(error.name), "tune", "Training in several processes") from error
+    return worker.join(rank, size)
 
 
 def dataset(

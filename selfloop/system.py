@@ -123,6 +123,20 @@ def forget_peak_memory() -> None:
         _CLEAR_PEAK.write_text("5")  # 5: reset the peak, see proc(5)
 
 
+# --- processes
+
+
+def launched() -> tuple[int, int] | None:
+    """Return this process' number and how many there are, if a launcher started several at once.
+
+    torchrun and `accelerate launch` are such launchers.
+    """
+    rank, size = os.environ.get("RANK", ""), os.environ.get("WORLD_SIZE", "")
+    if not rank.isdigit() or not size.isdigit() or int(size) < 2:
+        return None
+    return int(rank), int(size)
+
+
 # --- files
 
 

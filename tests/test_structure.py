@@ -133,7 +133,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "loop": {*STEPS, "config.assembly", "history", "config.recipe", "records"},
 }
 # What stands above the steps: nothing but the runner and the command line may know it.
-ABOVE = {"loop", "runner", "evaluation.rescoring", "forecast", "api", "cli", "testing"}
+ABOVE = {"loop", "runner", "evaluation.rescoring", "forecast", "api", "cli", "testing", "__main__"}
 # What a plugin, ours or anybody's, may import.
 PUBLIC = {
     "",

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class HfOptions:
@@ -12,7 +14,7 @@ class HfOptions:
 
     model: str
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    dtype: Dtype = "auto"
     batch: Annotated[int, Ge(1), Le(1024)] | None = None
     threads: Annotated[int, Ge(1), Le(512)] | None = None
     trust_remote_code: bool = False

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from selfloop.cli.launched import work_beside_run
 from selfloop.cli.options import (
     FilePath,
     accept_license,
@@ -24,7 +25,7 @@ from selfloop.cli.options import (
 @as_json
 def command(
     recipe: Path, overrides: tuple[str, ...], runs: Path, quiet: bool, as_json: bool
-) -> None:
+) -> int | None:
     """Run RECIPE in a new folder of --runs, and print a summary at its end.
 
     RECIPE is a .yaml file, or the name of one that comes with selfloop (`selfloop recipes` lists
@@ -39,8 +40,11 @@ def command(
     from selfloop.api.runs import run
     from selfloop.cli.summary import print_summary_of
 
+    if (exit_code := work_beside_run()) is not None:
+        return exit_code
     print_summary_of(
         lambda: run(recipe, overrides, runs=runs, quiet=quiet or as_json).folder,
         as_json=as_json,
         quiet=quiet,
     )
+    return None

@@ -248,6 +248,7 @@ ALLOWED = {
     "plugins/backends/llama_cpp/grammar.py": ({"replace"}, "a token in a grammar"),
     "plugins/backends/llama_cpp/weights.py": ({"requantise_file"}, "into atomic.replacing"),
     "plugins/tuners/lora/checkpoint.py": ({"save_file"}, "into atomic.replacing"),
+    "plugins/tuners/lora/processes.py": ({"torch.save"}, "into memory, for another process"),
     "plugins/tuners/lora/tuner.py": ({"save_pretrained"}, "into atomic.scratch_folder"),
     "plugins/models/fetching.py": (
         {"copyfile", "open wb", "ZipFile", "copyfileobj", "download"},

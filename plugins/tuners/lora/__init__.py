@@ -11,14 +11,16 @@ forward.py            the model's hidden states at chosen positions
 losses.py             the terms of the loss, each with its formula
 measures.py           figures of a model without gradients: held-out loss, perplexity, declining
 checkpoint.py         the state from which an interrupted training continues
+processes.py          the processes that train together, one alone by default
 training.py           the loop over epochs and batches
 gate.py               whether an adapter is accepted
+launch.py             how processes that torchrun started meet for a training
 tuner.py              all of the above in one `tune`
+worker.py             the other processes of a launch
 
 Only names and signatures are here, so that listing plugins imports neither torch nor peft.
 """
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -67,11 +69,12 @@ class Lora(LoraSettings):
     """
 
     def __post_init__(self) -> None:
-        _refuse_several_processes()
         try:
-            from . import tuner  # noqa: F401  a missing package is reported before a model loads
+            # a missing package is reported before a model loads
+            from . import launch, tuner  # noqa: F401
         except ModuleNotFoundError as error:
             raise MissingExtraError(str(error.name), "tune", "The tuner lora") from error
+        launch.refuse_other_process()
         _ = self.gold_questions  # the file is read before a model loads, and only once
 
     @cached_property
@@ -110,17 +113,6 @@ def read_gold(path: Path | None) -> tuple[Question, ...]:
 def check(*, gold: Path | None = None, **options: Any) -> None:
     """Raise RecipeError for gold questions that cannot be used, before the model is opened."""
     read_gold(gold)
-
-
-def _refuse_several_processes() -> None:
-    """Raise RecipeError in a process that accelerate or torchrun started as one of several."""
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes != "1":
-        raise RecipeError(
-            f"this process is one of {processes}, and each would play a run of its own: the loop "
-            "and its tuner run in one. Launch it by itself, or with: accelerate launch "
-            "--num_processes 1"
-        )
 
 
 def readings(*, epochs: float = 1, **options: Any) -> float:

@@ -3,12 +3,16 @@ the weights of the epoch with the lowest held-out loss.
 
 A checkpoint is written after every epoch. Every batch draws from a seed of its own, so a training
 that was killed and resumed ends with the same weights, bit for bit, as one that was not.
+
+Several processes may train together (`processes.py`). Each computes the gradients of its share of
+every batch. All of them step with the sum, so their weights stay the same.
 """
 
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +33,7 @@ from .losses import (
     teacher_states,
 )
 from .measures import bias_for_price, bias_to_keep, decline_margins, held_out_loss
+from .processes import ALONE, Processes
 from .settings import LoraSettings
 from .tokenized import TokenizedExample, batches_of_like_length
 
@@ -77,30 +82,38 @@ def train(
     wrapped: Any,
     data: TrainingData,
     settings: LoraSettings,
-    folder: Path,
+    folder: Path | None,
     on_epoch: OnEpoch,
     on_batch: OnBatch = _ignore_batch,
+    processes: Processes = ALONE,
 ) -> list[EpochResult]:
     """Train the adapter of a model that peft has wrapped, in place; return the results of its
     epochs.
 
     Training ends after `settings.epochs`, or earlier when the held-out loss rises, with the weights
     of the best epoch. `folder` keeps the last checkpoint: a second call with the same arguments
-    continues from there. Raises ModelError where the loss is not a number, OSError where the disk
-    is full.
+    continues from there. Of several `processes` only the first has a folder, and the others
+    continue from its state. Raises ModelError where the loss is not a number, or another process
+    fails; OSError where the disk is full.
     """
     weights = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=settings.rate, weight_decay=0.0)
     training_id = _fingerprint(data, settings)
-    epochs, best = checkpoint.load_checkpoint(folder, training_id, weights, optimizer)
+    epochs, best = list[EpochResult](), checkpoint.copied(weights)
+    if folder is not None:
+        epochs, best = checkpoint.load_checkpoint(folder, training_id, weights, optimizer)
+    epochs = processes.from_first(epochs)
     if _continues(epochs, settings):
-        loop = _Loop(wrapped, optimizer, data, settings, on_batch)
+        loop = _Loop(wrapped, optimizer, data, settings, on_batch, processes)
         while _continues(epochs, settings):
+            # also between epochs, so that no rounding of other devices adds up
+            processes.copy_state(weights.values(), optimizer)
             result = loop.run_epoch(epochs)
             if result.held_out_loss <= min(_held_out_losses(epochs), default=math.inf):
                 best = checkpoint.copied(weights)
             epochs.append(result)
-            checkpoint.save_checkpoint(folder, training_id, epochs, weights, best, optimizer)
+            if folder is not None:
+                checkpoint.save_checkpoint(folder, training_id, epochs, weights, best, optimizer)
             on_epoch(result)
     checkpoint.restore(weights, best)
     wrapped.eval()
@@ -125,6 +138,7 @@ class _Loop:
     data: TrainingData
     settings: LoraSettings
     on_batch: OnBatch
+    processes: Processes
     neutral: Sequence[KlReference] = field(init=False)
     exchanges: Sequence[KlReference] = field(init=False)
     teacher: TeacherStates = field(init=False)
@@ -132,14 +146,38 @@ class _Loop:
     def __post_init__(self) -> None:
         neutral = self.data.neutral_texts if self.settings.kl else ()
         exchanges = self.data.exchanges if self.settings.kl else ()
-        self.neutral = kl_references(
-            self.wrapped, [(text, neutral_positions(text)) for text in neutral]
+        self.neutral = self._kl_references([(text, neutral_positions(text)) for text in neutral])
+        self.exchanges = self._kl_references(
+            [(exchange.tokens, exchange.positions) for exchange in exchanges]
         )
-        self.exchanges = kl_references(
-            self.wrapped, [(exchange.tokens, exchange.positions) for exchange in exchanges]
-        )
-        all_examples = [*self.data.examples, *self.data.held_out]
-        self.teacher = teacher_states(self.wrapped, all_examples, self.settings.batch)
+        self.teacher = self._teacher_states()
+
+    def _kl_references(
+        self, texts: Sequence[tuple[tuple[int, ...], Sequence[int]]]
+    ) -> list[KlReference]:
+        def reference(text: tuple[tuple[int, ...], Sequence[int]]) -> list[KlReference]:
+            return kl_references(self.wrapped, [text])
+
+        return list(chain.from_iterable(self.processes.spread(texts, reference)))
+
+    def _teacher_states(self) -> TeacherStates:
+        """Return the teacher's states for all examples, each batch of texts read by one process."""
+        by_text = {
+            example.teacher_text: example
+            for example in (*self.data.examples, *self.data.held_out)
+            if example.num_distilled
+        }
+        # in the order of `teacher_states`: so its batches do not depend on the processes
+        texts = sorted(by_text, key=lambda text: (len(text), text))
+        batches = _batches([by_text[text] for text in texts], self.settings.batch)
+
+        def states(batch: Sequence[TokenizedExample]) -> TeacherStates:
+            return teacher_states(self.wrapped, batch, self.settings.batch)
+
+        by_text_states = TeacherStates()
+        for batch_states in self.processes.spread(batches, states):
+            by_text_states |= batch_states
+        return by_text_states
 
     def run_epoch(self, earlier: Sequence[EpochResult]) -> EpochResult:
         """Go through the examples once, in batches of a new order."""
@@ -159,7 +197,7 @@ class _Loop:
             loss, kl = self._train_step(step, settings.epochs * len(batches), batch, biases)
             losses.append(loss)
             divergences.append(kl)
-        after = held_out_loss(self.wrapped, data.held_out, self.teacher, settings.batch, biases)
+        after = self._held_out_loss(biases)
         return EpochResult(len(earlier) + 1, _mean(losses), _mean(divergences), after, biases)
 
     def _train_step(
@@ -170,27 +208,54 @@ class _Loop:
         decline_biases: Mapping[str, float],
     ) -> tuple[float, float]:
         """Learn one batch; return its loss, and the KL to the base on neutral text."""
-        data, settings = self.data, self.settings
+        data, settings, processes = self.data, self.settings, self.processes
         self.wrapped.train()
         set_learning_rate(self.optimizer, settings.rate, step, steps)
         torch.manual_seed(data.seed * SEED_STRIDE + step)
-        loss = answer_loss(self.wrapped, batch, self.teacher, decline_biases, settings.preference)
-        kl = loss.new_zeros(())
+        # Both terms are means over the whole batch. So a share of it has a share of their weight.
+        loss = kl = torch.zeros((), device=self.wrapped.device)
+        share = processes.share(batch)
+        if share:
+            mean = answer_loss(
+                self.wrapped, share, self.teacher, decline_biases, settings.preference
+            )
+            loss = mean * (_num_learnt(share) / _num_learnt(batch))
         references = self._references_of(step)
-        if references:
-            kl = kl_to_base(self.wrapped, references)
-        torch.autograd.backward(loss + settings.kl * kl)
-        value = loss.item()
+        read = processes.share(references)
+        if read:
+            kl = kl_to_base(self.wrapped, read) * (_num_compared(read) / _num_compared(references))
+        total = loss + settings.kl * kl
+        if total.requires_grad:  # not where this process has no share of a small batch
+            torch.autograd.backward(total)
+        parameters = self.optimizer.param_groups[0]["params"]
+        value, divergence = processes.sum_gradients(parameters, (loss, kl))
         if not math.isfinite(value):
             raise ModelError(
                 f"the loss is {value} in step {step + 1}: lower the tuner's rate ({settings.rate})"
             )
-        parameters = self.optimizer.param_groups[0]["params"]
         torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.on_batch(step + 1, steps, value)
-        return value, kl.item()
+        return value, divergence
+
+    def _held_out_loss(self, decline_biases: Mapping[str, float]) -> float:
+        """Return the mean over batches of the held-out examples."""
+
+        def loss(batch: Sequence[TokenizedExample]) -> float:
+            return held_out_loss(
+                self.wrapped, batch, self.teacher, self.settings.batch, decline_biases
+            )
+
+        batches = _batches(self.data.held_out, self.settings.batch)
+        return _mean(self.processes.spread(batches, loss))
+
+    def _decline_margins(self, examples: Sequence[TokenizedExample]) -> list[float]:
+        def margins(batch: Sequence[TokenizedExample]) -> list[float]:
+            return decline_margins(self.wrapped, batch, self.settings.batch)
+
+        batches = _batches(examples, self.settings.batch)
+        return list(chain.from_iterable(self.processes.spread(batches, margins)))
 
     def _bias_changes(self) -> dict[str, float]:
         """Return for each form of question the change of its decline bias, in nats.
@@ -205,7 +270,7 @@ class _Loop:
             if sum(p_correct) < MIN_RIGHT_ANSWERS:
                 changes[form] = 0.0
                 continue
-            margins = decline_margins(self.wrapped, held_out, self.settings.batch)
+            margins = self._decline_margins(held_out)
             if self.settings.price is None:
                 change = bias_to_keep(margins, p_correct, self.settings.min_kept)
             else:
@@ -220,6 +285,21 @@ class _Loop:
         for references in (self.neutral, self.exchanges):
             drawn += rng.sample(list(references), min(KL_TEXTS_PER_STEP, len(references)))
         return drawn
+
+
+def _batches(examples: Sequence[TokenizedExample], size: int) -> list[Sequence[TokenizedExample]]:
+    """Return the examples in batches, in their order."""
+    return [examples[start : start + size] for start in range(0, len(examples), size)]
+
+
+def _num_learnt(batch: Sequence[TokenizedExample]) -> int:
+    """Return how many tokens are learnt of a batch."""
+    return sum(len(example.answer_positions) for example in batch)
+
+
+def _num_compared(references: Sequence[KlReference]) -> int:
+    """Return at how many positions the base is compared."""
+    return sum(len(reference.positions) for reference in references)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, steps: int) -> None:

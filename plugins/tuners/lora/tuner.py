@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import peft
 import torch
@@ -20,7 +20,7 @@ from selfloop_plugins._torch.adapter import WEIGHTS, refuse_unknown_architecture
 from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins._torch.checkpoint import quiet, saving
 from selfloop_plugins._torch.model import allow_amx
-from selfloop_plugins._torch.options import HfOptions
+from selfloop_plugins._torch.options import Dtype, HfOptions
 
 from selfloop import Question, Request, Sampling, TuneContext, progress
 from selfloop.config.prompts import is_open
@@ -40,6 +40,7 @@ from .conversation import (
     write_turns,
 )
 from .gate import Gate, GateBounds, GateFigures, gold_shares, measure
+from .launch import Job, training
 from .losses import POSITIONS_AT_ONCE
 from .settings import LoraSettings
 from .tokenized import (
@@ -113,7 +114,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
 
     texts = neutral_texts(context.backend, vocabulary, context.seed)
     gate_texts, training_texts = texts[:GATE_TEXTS], texts[GATE_TEXTS:]
-    wrapped = _wrap(backend.loaded.model, settings.rank, seed)
+    wrapped = wrap(backend.loaded.model, settings.rank, seed)
 
     def measure_model(name: str) -> GateFigures:
         with progress.task(f"measuring {name}"):
@@ -127,15 +128,20 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
 
     # an adapter changes nothing before it is trained
     base = replace(measure_model("the base"), turn=base_turns)
+    data = TrainingData(examples, bias_examples, training_texts, exchanges, seed)
+    # the others might choose another type, on another processor
+    dtype = cast(Dtype, str(backend.loaded.dtype).removeprefix("torch."))
     with _naming(context.folder):
-        epochs = train(
-            wrapped,
-            TrainingData(examples, bias_examples, training_texts, exchanges, seed),
-            settings,
-            context.folder / "checkpoint",
-            partial(_log_epoch, settings.epochs),
-            context.on_batch,
-        )
+        with training(Job(file, dtype, settings, data)) as processes:
+            epochs = train(
+                wrapped,
+                data,
+                settings,
+                context.folder / "checkpoint",
+                partial(_log_epoch, settings.epochs),
+                context.on_batch,
+                processes,
+            )
         tuned = measure_model("the adapter")
         if turns:
             tuned = replace(tuned, turn=measure_turns(backend, turns))
@@ -261,7 +267,7 @@ def _gold_shares(
     return gold_shares(questions, answers)
 
 
-def _wrap(model: Any, rank: int, seed: int) -> Any:
+def wrap(model: Any, rank: int, seed: int) -> Any:
     """Return the model with a new adapter on all linear layers; alpha is twice the rank."""
     torch.manual_seed(seed)
     config = peft.LoraConfig(

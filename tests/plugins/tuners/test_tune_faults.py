@@ -145,7 +145,7 @@ def test_nothing_believed_and_nothing_declined(run, every, right):
 
 
 def test_two_processes_do_not_play_a_run_each(write, selfloop, model, monkeypatch):
-    """What `accelerate launch --num_processes 2` comes to."""
+    """A launcher that does not number its processes."""
     home = write(
         {
             "judge.py": JUDGE,
@@ -155,11 +155,7 @@ def test_two_processes_do_not_play_a_run_each(write, selfloop, model, monkeypatc
     )
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = selfloop("run", "recipe.yaml")
-    assert (
-        done.code == 2
-        and "this process is one of 2" in done.text
-        and "--num_processes 1" in done.text
-    )
+    assert done.code == 2 and "this process is one of 2" in done.text and "torchrun" in done.text
     assert not list((home / "runs").iterdir())
 
 
@@ -174,14 +170,14 @@ def test_a_training_that_does_not_fit_memory_is_not_begun(run, monkeypatch):
 
 
 def test_a_loss_that_is_no_number(run, monkeypatch):
-    wrap = tuner._wrap
+    wrap = tuner.wrap
 
     def poisoned(*options):
         wrapped = wrap(*options)
         next(p for p in wrapped.parameters() if p.requires_grad).data[:] = float("nan")
         return wrapped
 
-    monkeypatch.setattr(tuner, "_wrap", poisoned)
+    monkeypatch.setattr(tuner, "wrap", poisoned)
     (failure,), folder = run()
     assert failure == (
         "tune",
