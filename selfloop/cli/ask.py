@@ -64,6 +64,8 @@ def _print_answer(answer: "Answer") -> None:
     else:
         guess = printable(answer.guess, 120)
         click.echo(f"  best guess (confidence {answer.confidence:.2f}): {guess}")
+    if not answer.samples:
+        return
     # Stable: samples of equal count stay in the order in which the model gave them.
     counts = sorted(answer.samples.items(), key=lambda sample: -sample[1])
     samples = [_sample(text, count) for text, count in counts]

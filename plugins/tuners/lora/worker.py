@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from selfloop_plugins._torch.backend import Transformers
+from selfloop_plugins._torch.model import allow_amx
 from selfloop_plugins._torch.options import HfOptions
 
 from selfloop import progress
@@ -63,6 +64,7 @@ def _work(launch: Launch) -> int:
 def _train(processes: Processes) -> None:
     nothing: Any = None
     job: Job = processes.from_first(nothing)
+    allow_amx()  # as the first process does
     backend = Transformers(
         HfOptions(model=job.model, dtype=job.dtype, threads=job.settings.threads)
     )

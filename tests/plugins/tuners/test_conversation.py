@@ -1,5 +1,6 @@
 """Examples in a chat model's own form: the turn, its end, and what the gate measures there."""
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -15,7 +16,6 @@ from selfloop_plugins.tuners.lora.conversation import (
     SYSTEM_PROMPT,
     Exchange,
     Turn,
-    balanced,
     end_of_turn,
     measure_turns,
     trained_exchanges,
@@ -104,11 +104,14 @@ def test_a_known_turn_is_the_bases_reply_and_its_end() -> None:
     assert example.decline_token == ord("I")
 
 
-def test_few_right_turns_have_few_wrong_ones_beside_them() -> None:
-    right = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)] * 2)
-    wrong = turn_examples(Bytes(), [turn(UNKNOWN, "Queen Ada did.", 0.1)] * 9)
-    assert balanced([*wrong, *right]) == [*right, *wrong[:6]]
-    assert len(balanced(wrong)) == 1
+def test_half_of_the_unknown_turns_keep_their_reply_in_training() -> None:
+    turns = [turn(UNKNOWN, "Queen Ada did.", 0.1)] * 200
+    trained = turn_examples(Bytes(), turns, random.Random(1))
+    replies = [text_of(example.tokens[example.answer_start :]) for example in trained]
+    assert 60 < replies.count("Queen Ada did.<|im_end|>") < 140
+    assert {example.p_correct for example in trained} == {0.1}, "how likely to decline is learnt"
+    known = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)] * 20, random.Random(1))
+    assert len({example.tokens for example in known}) == 1
 
 
 def test_declining_weighs_as_much_beside_a_long_reply() -> None:
@@ -156,26 +159,26 @@ def test_a_template_without_an_end_of_turn_is_said() -> None:
     assert end_of_turn(Bytes(), [Message("user", "Hi")]) == END
 
 
-def test_half_of_the_questions_are_asked_bare_and_half_in_other_forms() -> None:
+def test_each_question_is_asked_bare_and_in_another_form() -> None:
     backend = Replies(lambda text: "It is Paris." if "France" in text else "It is Rome.")
-    examples = [TrainingExample(f"{i}. {KNOWN.question}", "Paris", 0.9) for i in range(12)]
+    examples = [TrainingExample(f"{i}. {KNOWN.question}", "Paris", 0.9) for i in range(6)]
     turns = write_turns(backend, examples)  # type: ignore[arg-type]
-    bare, others = turns[:6], turns[6:]
     for one, prompt in zip(turns, backend.prompts, strict=True):
         assert one.teacher == prompt, "the base reads the examples too"
         system = [message for message in one.messages if message.role == "system"]
         shown = prompt[len(system) : len(prompt) - len(one.messages) + len(system)]
         assert [m.content for m in shown] == [text for pair in EXAMPLES for text in pair]
         assert prompt == (*system, *shown, *one.messages[len(system) :])
-    assert [t.messages for t in bare] == [(Message("user", e.question),) for e in examples[::2]]
+    bare, others = turns[:6], turns[6:]
+    assert [t.messages for t in bare] == [(Message("user", e.question),) for e in examples]
     forms = [[message.role for message in t.messages] for t in others]
     assert forms == [["system", "user"], ["user", "assistant", "user"], ["user"]] * 2
     below_system, second, in_other_words = others[:3]
     assert below_system.messages[0].content == SYSTEM_PROMPT
     assert second.messages[1].content == "It is Paris."
-    assert second.messages[0].content != second.messages[2].content == examples[3].question
+    assert second.messages[0].content != second.messages[2].content == examples[1].question
     request = in_other_words.messages[0].content
-    assert examples[5].question in request and request != examples[5].question
+    assert examples[2].question in request and request != examples[2].question
 
 
 @pytest.mark.parametrize(
@@ -190,7 +193,7 @@ def test_half_of_the_questions_are_asked_bare_and_half_in_other_forms() -> None:
 def test_how_likely_a_reply_is_correct(reply: str, p_correct: float, expected: float) -> None:
     examples = [TrainingExample("Which city?", "Paris", p_correct)] * 2
     turns = write_turns(Replies(lambda text: reply), examples)  # type: ignore[arg-type]
-    assert [t.p_correct for t in turns] == pytest.approx([expected] * 2)
+    assert [t.p_correct for t in turns] == pytest.approx([expected] * 4)
 
 
 def test_what_the_gate_measures() -> None:
