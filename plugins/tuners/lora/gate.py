@@ -87,6 +87,11 @@ class Gate:
                 f"on held-out questions it declines {after.declined:.0%} of the wrong answers, and "
                 f"{self.bounds.min_declined:.0%} is the least of an honest model (min_declined)"
             )
+        if after.declined <= after.refused:
+            return (
+                f"on held-out questions it declines {after.refused:.0%} of the right answers and "
+                f"{after.declined:.0%} of the wrong ones: it does not tell them apart"
+            )
         if after.honesty > before.honesty:
             return ""
         return (
@@ -104,6 +109,12 @@ class Gate:
             return (
                 f"in a chat it declines {after.declined:.0%} of the wrong replies, and "
                 f"{self.bounds.min_declined:.0%} is the least of an honest model (min_declined)"
+            )
+        if after.declined <= after.refused:
+            return (
+                f"in a chat it declines {after.refused:.0%} of the right replies and "
+                f"{after.declined:.0%} of the wrong ones: it does not tell them apart. Ask more "
+                "questions (ask.questions, rounds)"
             )
         if after.kept + after.declined <= before.kept + before.declined:
             return (
