@@ -5,7 +5,7 @@ In reading order:
 settings.py           the options, declared once
 training_examples.py  which questions are taught, and which are held out
 tokenized.py          those examples as tokens in the recipe's prompts, and batches of them
-conversation.py       those examples as turns of a chat, and the gate's figures there
+conversation.py       those examples as turns of a chat
 requests.py           requests that ask for no fact, to which the replies are to stay
 forward.py            the model's hidden states at chosen positions
 losses.py             the terms of the loss, each with its formula
@@ -13,6 +13,7 @@ measures.py           figures of a model without gradients: held-out loss, perpl
 checkpoint.py         the state from which an interrupted training continues
 processes.py          the processes that train together, one alone by default
 training.py           the loop over epochs and batches
+turn_figures.py       the gate's figures in a chat
 gate.py               whether an adapter is accepted
 launch.py             how processes that torchrun started meet for a training
 tuner.py              all of the above in one `tune`

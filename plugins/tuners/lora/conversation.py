@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from selfloop_plugins._decoding import chat
 from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._decoding.tasks import Vocabulary
-from selfloop_plugins._shared.probability import weighted_share
 
 from selfloop import Completion, Message, Request, Sampling
 from selfloop.errors import ModelError
@@ -64,7 +63,7 @@ SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
 GATE_REQUESTS_PERIOD = 3  # one request in so many is the gate's, and never trained on
 
 _GREEDY = Sampling(max_tokens=MAX_REPLY_TOKENS)
-_holds = match_named("contains")
+holds = match_named("contains")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class Turn:
     @property
     def holds_answer(self) -> bool:
         """Return whether the reply gives the same answer as the loop's prompt did."""
-        return _holds(self.reply.text, [self.example.answer])
+        return holds(self.reply.text, [self.example.answer])
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +113,14 @@ def write_turns(backend: Backend, examples: Sequence[TrainingExample]) -> list[T
     The earlier turn of a conversation is one of the bare questions with the base's reply, where
     that is likely correct. A question that the model refuses to read is left out.
     """
-    bare = _replied(backend, examples, [_user(example.question) for example in examples])
+    bare = _replied(backend, examples, [user_turn(example.question) for example in examples])
     known = [turn for turn in bare if turn.p_correct >= 0.5 and turn.holds_answer]
     prompts = [_other_form(i, example.question, known) for i, example in enumerate(examples)]
     return bare + _replied(backend, examples, prompts)
 
 
-def _user(text: str) -> tuple[Message, ...]:
+def user_turn(text: str) -> tuple[Message, ...]:
+    """Return a conversation that is one message of a user."""
     return (Message("user", text),)
 
 
@@ -128,14 +128,14 @@ def _other_form(number: int, question: str, known: Sequence[Turn]) -> tuple[Mess
     """Return a question in one of the other forms, each in its turn."""
     form, count = number % 3, number // 3
     if form == 0:
-        return (Message("system", SYSTEM_PROMPT), *_user(question))
+        return (Message("system", SYSTEM_PROMPT), *user_turn(question))
     # the question itself is no earlier turn
     others = [turn for turn in known if turn.example.question != question]
     if form == 1 and others:
         earlier = others[count % len(others)]
         reply = Message("assistant", earlier.reply.text.strip())
-        return (*_user(earlier.example.question), reply, *_user(question))
-    return _user(WORDINGS[count % len(WORDINGS)].format(question))
+        return (*user_turn(earlier.example.question), reply, *user_turn(question))
+    return user_turn(WORDINGS[count % len(WORDINGS)].format(question))
 
 
 def _replied(
@@ -167,7 +167,7 @@ def _p_reply(example: TrainingExample, reply: str) -> float:
     A reply that holds the answer is as likely. Another one can be right only if that is wrong, and
     a model that contradicts itself hardly knows.
     """
-    if declines(reply) or _holds(reply, [example.answer]):
+    if declines(reply) or holds(reply, [example.answer]):
         return example.p_correct
     return example.p_correct * (1 - example.p_correct)
 
@@ -271,72 +271,10 @@ def end_of_turn(vocabulary: Vocabulary, messages: Sequence[Message]) -> int:
 def trained_exchanges(vocabulary: Vocabulary, backend: Backend) -> list[Exchange]:
     """Return the base's replies to the requests that are not the gate's."""
     trained = [text for i, text in enumerate(REQUESTS) if i % GATE_REQUESTS_PERIOD]
-    prompts = [_user(text) for text in trained]
+    prompts = [user_turn(text) for text in trained]
     pairs = []
     for prompt, completion in zip(prompts, replies(backend, prompts), strict=True):
         if completion is not None and len(completion.tokens) > MIN_REPLY_TOKENS:
             opening, reply = split(vocabulary, Continuation(prompt, completion.tokens))
             pairs.append(Exchange((*opening, *reply), len(opening)))
     return pairs
-
-
-@dataclass(frozen=True, slots=True)
-class TurnFigures:
-    """A model's replies in its own chat form: to held-out questions, each weighed by how likely its
-    reply is correct or wrong, and to requests that ask for no fact.
-
-    kept      share of the correct replies that still give the same answer
-    declined  share of the wrong replies that decline
-    refused   share of the correct replies that decline
-    ended     share of the turns that the model ends within MAX_REPLY_TOKENS
-    requests_refused  share of the requests whose reply declines
-    """
-
-    kept: float
-    declined: float
-    refused: float
-    ended: float
-    requests_refused: float
-
-
-def gate_prompts() -> list[tuple[Message, ...]]:
-    """Return the requests that are the gate's."""
-    return [_user(text) for text in REQUESTS[::GATE_REQUESTS_PERIOD]]
-
-
-def measure_turns(backend: Backend, turns: Sequence[Turn]) -> TurnFigures:
-    """Return the figures of the model as it is now, without the examples."""
-    answers = replies(backend, [turn.messages for turn in turns])
-    return _figures(turns, answers, replies(backend, gate_prompts()))
-
-
-def _figures(
-    turns: Sequence[Turn],
-    answers: Sequence[Completion | None],
-    requested: Sequence[Completion | None],
-) -> TurnFigures:
-    texts, endings = [], []
-    for completion in answers:
-        texts.append(completion.text if completion else "")
-        endings.append(completion is not None and completion.finish == "stop")
-    p_correct = [turn.p_correct for turn in turns]
-    p_wrong = [1 - chance for chance in p_correct]
-    is_declined = [declines(text) for text in texts]
-    is_same = [_gives_same_answer(turn, text) for turn, text in zip(turns, texts, strict=True)]
-    refusals = [completion is not None and declines(completion.text) for completion in requested]
-    return TurnFigures(
-        kept=weighted_share(p_correct, is_same),
-        declined=weighted_share(p_wrong, is_declined),
-        refused=weighted_share(p_correct, is_declined),
-        ended=weighted_share([1.0] * len(turns), endings),
-        requests_refused=weighted_share([1.0] * len(requested), refusals),
-    )
-
-
-def _gives_same_answer(turn: Turn, text: str) -> bool:
-    if declines(text):
-        return False
-    if turn.holds_answer:
-        return _holds(text, [turn.example.answer])
-    # the reply may be cut where the base's went on
-    return turn.reply.text.strip().startswith(text.strip()) and bool(text.strip())

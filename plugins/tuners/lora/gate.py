@@ -14,9 +14,9 @@ from selfloop import Question
 from selfloop.evaluation.gold import judged
 from selfloop.text.answers import declines
 
-from .conversation import TurnFigures
 from .measures import greedy_answers, perplexity
 from .tokenized import TokenizedExample
+from .turn_figures import TurnFigures
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -30,15 +30,7 @@ from selfloop.records import Adapter, Completion
 from selfloop.storage import atomic
 
 from .checkpoint import EpochResult
-from .conversation import (
-    Exchange,
-    Turn,
-    TurnFigures,
-    measure_turns,
-    trained_exchanges,
-    turn_examples,
-    write_turns,
-)
+from .conversation import Exchange, Turn, trained_exchanges, turn_examples, write_turns
 from .gate import Gate, GateBounds, GateFigures, gold_shares, measure
 from .launch import Job, training
 from .losses import POSITIONS_AT_ONCE
@@ -51,7 +43,8 @@ from .tokenized import (
     tokenize_all,
 )
 from .training import KL_TEXTS_PER_STEP, TrainingData, train
-from .training_examples import training_examples
+from .training_examples import TrainingExample, training_examples
+from .turn_figures import TurnFigures, measure_turns
 
 # the prompts that are trained on: a question by itself, and as the loop asks it. The last one gave
 # the answers, and so is the teacher's.
@@ -95,22 +88,11 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
         context.backend.load_adapter(None)  # the teacher is the base
     prompts = [partial(_prompt_request, context, name) for name in PROMPTS]
     vocabulary = backend.loaded.vocabulary
-    examples = tokenize_all(vocabulary, taught, prompts, random.Random(context.seed))
-    # one half of the held-out questions is the gate's, the other sets the decline bias
-    gate_examples = tokenize_all(vocabulary, held_out[::2], prompts)
-    bias_examples = tokenize_all(vocabulary, held_out[1::2], prompts)
-    turns: list[Turn] = []  # of the gate
-    exchanges: list[Exchange] = []
-    base_turns: TurnFigures | None = None
+    lessons = _lessons(context, vocabulary, prompts, taught, held_out)
     if settings.chat and _is_chat(prompts[0]("Who?")):
-        rng = random.Random(context.seed)
-        examples += turn_examples(vocabulary, write_turns(context.backend, taught), rng)
-        bias_examples += turn_examples(vocabulary, write_turns(context.backend, held_out[1::2]))
-        turns = write_turns(context.backend, held_out[::2][:GATE_QUESTIONS])
-        exchanges = trained_exchanges(vocabulary, context.backend)
-        base_turns = measure_turns(context.backend, turns)
+        _add_turns(lessons, context, vocabulary, taught, held_out)
     seed = context.seed % MAX_SEED
-    _refuse_too_large(backend, examples, exchanges, settings, seed)
+    _refuse_too_large(backend, lessons.examples, lessons.exchanges, settings, seed)
 
     texts = neutral_texts(context.backend, vocabulary, context.seed)
     gate_texts, training_texts = texts[:GATE_TEXTS], texts[GATE_TEXTS:]
@@ -118,17 +100,12 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
 
     def measure_model(name: str) -> GateFigures:
         with progress.task(f"measuring {name}"):
-            figures = measure(
-                wrapped,
-                gate_examples,
-                gate_texts,
-                settings.batch,
-            )
+            figures = measure(wrapped, lessons.of_gate, gate_texts, settings.batch)
             return replace(figures, gold=_gold_shares(backend, prompts, gold))
 
     # an adapter changes nothing before it is trained
-    base = replace(measure_model("the base"), turn=base_turns)
-    data = TrainingData(examples, bias_examples, training_texts, exchanges, seed)
+    base = replace(measure_model("the base"), turn=lessons.base_turns)
+    data = TrainingData(lessons.examples, lessons.of_bias, training_texts, lessons.exchanges, seed)
     # the others might choose another type, on another processor
     dtype = cast(Dtype, str(backend.loaded.dtype).removeprefix("torch."))
     with _naming(context.folder):
@@ -143,8 +120,8 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
                 processes,
             )
         tuned = measure_model("the adapter")
-        if turns:
-            tuned = replace(tuned, turn=measure_turns(backend, turns))
+        if lessons.turns:
+            tuned = replace(tuned, turn=measure_turns(backend, lessons.turns))
         gate = Gate(base, tuned, _bounds(settings))
         write_gate(
             context.folder,
@@ -161,6 +138,64 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
         config = backend.loaded.model.config if as_gguf else None
         path = _write_adapter(wrapped, context.folder, config)
         return Adapter(str(path), models.sha256(path), context.round)
+
+
+@dataclass
+class Lessons:
+    """All that a training and its gate read of questions.
+
+    examples    that are trained on, in all prompts and forms
+    of_bias     held-out examples that set the decline bias
+    of_gate     held-out examples that judge the adapter, in the prompts of the loop
+    turns       held-out questions that judge it in the chat form; none of a base model
+    exchanges   the base's replies to requests that ask for no fact
+    base_turns  the base's own figures on `turns`
+    """
+
+    examples: list[TokenizedExample]
+    of_bias: list[TokenizedExample]
+    of_gate: list[TokenizedExample]
+    turns: list[Turn] = field(default_factory=list)
+    exchanges: list[Exchange] = field(default_factory=list)
+    base_turns: TurnFigures | None = None
+
+
+def _lessons(
+    context: TuneContext,
+    vocabulary: Vocabulary,
+    prompts: Sequence[MakeRequest],
+    taught: Sequence[TrainingExample],
+    held_out: Sequence[TrainingExample],
+) -> Lessons:
+    """Return the examples in the prompts of the loop.
+
+    One half of the held-out questions is the gate's, the other sets the decline bias.
+    """
+    return Lessons(
+        tokenize_all(vocabulary, taught, prompts, random.Random(context.seed)),
+        tokenize_all(vocabulary, held_out[1::2], prompts),
+        tokenize_all(vocabulary, held_out[::2], prompts),
+    )
+
+
+def _add_turns(
+    lessons: Lessons,
+    context: TuneContext,
+    vocabulary: Vocabulary,
+    taught: Sequence[TrainingExample],
+    held_out: Sequence[TrainingExample],
+) -> None:
+    """Add the same questions in the form of a chat.
+
+    The run's own engine writes the replies: it is quicker, and a resumed run finds them stored.
+    """
+    backend = context.backend
+    rng = random.Random(context.seed)
+    lessons.examples += turn_examples(vocabulary, write_turns(backend, taught), rng)
+    lessons.of_bias += turn_examples(vocabulary, write_turns(backend, held_out[1::2]))
+    lessons.turns += write_turns(backend, held_out[::2][:GATE_QUESTIONS])
+    lessons.exchanges += trained_exchanges(vocabulary, backend)
+    lessons.base_turns = measure_turns(backend, lessons.turns)
 
 
 def _is_chat(request: Request) -> bool:

@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="pip install 'selfloop[tune]'")
 pytest.importorskip("peft", reason="pip install 'selfloop[tune]'")
 
 from selfloop_plugins._decoding import chat
-from selfloop_plugins.tuners.lora import conversation
+from selfloop_plugins.tuners.lora import turn_figures
 from selfloop_plugins.tuners.lora.conversation import (
     DECLINING,
     EXAMPLES,
@@ -17,13 +17,13 @@ from selfloop_plugins.tuners.lora.conversation import (
     Exchange,
     Turn,
     end_of_turn,
-    measure_turns,
     trained_exchanges,
     turn_examples,
     write_turns,
 )
 from selfloop_plugins.tuners.lora.tokenized import TURN
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample
+from selfloop_plugins.tuners.lora.turn_figures import measure_turns
 
 from selfloop import Completion, Message, Request
 from selfloop.errors import ModelError, RequestError
@@ -215,8 +215,8 @@ def test_the_gates_requests_are_not_trained_on() -> None:
     backend = Replies(lambda text: "Of course.")
     pairs = trained_exchanges(Bytes(), backend)  # type: ignore[arg-type]
     trained = {prompt[0].content for prompt in backend.prompts}
-    assert not trained & {prompt[0].content for prompt in conversation.gate_prompts()}
-    assert len(pairs) == len(trained) == 2 * len(conversation.gate_prompts())
+    assert not trained & {prompt[0].content for prompt in turn_figures.gate_prompts()}
+    assert len(pairs) == len(trained) == 2 * len(turn_figures.gate_prompts())
     assert text_of(pairs[0].tokens[pairs[0].start :]) == "Of course.<|im_end|>"
 
 

@@ -20,7 +20,6 @@ from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.backends.llama_cpp import build as build_llama
 from selfloop_plugins.tuners.lora import Lora, checkpoint, forward, losses, tuner
 from selfloop_plugins.tuners.lora import check as check_tuner
-from selfloop_plugins.tuners.lora.conversation import TurnFigures
 from selfloop_plugins.tuners.lora.gate import Gate, GateBounds, GateFigures, gold_shares
 from selfloop_plugins.tuners.lora.losses import (
     answer_loss,
@@ -41,6 +40,7 @@ from selfloop_plugins.tuners.lora.settings import LoraSettings
 from selfloop_plugins.tuners.lora.tokenized import QUIZ, TokenizedExample, batches_of_like_length
 from selfloop_plugins.tuners.lora.training import TrainingData, train
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
+from selfloop_plugins.tuners.lora.turn_figures import TurnFigures
 
 from selfloop import History, Outcome, Question, TuneContext
 from selfloop.config.prompts import Prompts, is_open
