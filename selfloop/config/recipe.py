@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -69,6 +70,17 @@ Stop = Annotated[str, Field(min_length=1)]  # an empty one would end every answe
 Regex = Annotated[str, Field(min_length=1), AfterValidator(checked)]
 
 
+def _number_or_auto(value: Any) -> Any:
+    # Without this, pydantic would report both halves of the union.
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not is_number and value != "auto":
+        raise ValueError(f"must be a whole number from 0 on, or auto, not {_short_json(value)}")
+    return value
+
+
+Samples = Annotated[int | Literal["auto"], BeforeValidator(_number_or_auto)]
+
+
 class Ask(BaseModel):
     """The number of questions of a round, their sources, and their scorers.
 
@@ -110,7 +122,7 @@ class Answer(BaseModel):
 
     model_config = STRICT
     max_tokens: Count = 24
-    samples: Annotated[int, Field(ge=0)] | Literal["auto"] = 8
+    samples: Samples = 8
     temperature: Annotated[float, Field(gt=0, le=5)] = 0.7
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     thought_tokens: Annotated[int, Field(ge=0)] = 512
