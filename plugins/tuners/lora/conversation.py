@@ -2,13 +2,13 @@
 
 The quiz form of the loop is not the one in which a chat model is used. So each question is also
 asked in a user's turn: once bare, and once below a system prompt, as the second turn of a
-conversation, or as a request in other words. The model learns to answer as the base does behind
-four examples, which are earlier turns of that conversation: in its own words, in one sentence
-(self-distillation). It learns to decline in natural words, and to end its turn as the template
-does.
+conversation, or as a request in other words. The model learns to answer as the base does, in its
+own words (self-distillation), to decline in natural words, and to end its turn as the template
+does. A small model's reply is often an essay that lacks the answer which the loop believes. Then
+the base replies behind four examples, which are earlier turns of the conversation: in one sentence.
 
-Requests that ask for no fact are not lessons. The base's replies to them are texts on which the
-tuned model is held to the base: greetings, sums and poems are no reason to decline.
+Requests that ask for no fact are lessons that are never declined: greetings, sums and poems are no
+reason to. The base's replies to them are also texts on which the tuned model is held to the base.
 """
 
 import random
@@ -39,8 +39,8 @@ WORDINGS = (
     "Do you know this? {}",
     "{} Please answer in one sentence.",
 )
-# What the base reads before the question, and the tuned model does not. Behind them it answers in
-# one sentence; by itself it writes an essay, which often holds no answer.
+# What the base reads before a question, and the tuned model does not, where its own reply lacks the
+# answer.
 EXAMPLES = (
     ("What is the largest planet in the solar system?", "The largest planet is Jupiter."),
     ("Who wrote the play 'Hamlet'?", "William Shakespeare wrote the play 'Hamlet'."),
@@ -59,6 +59,8 @@ MIN_REPLY_TOKENS = 2
 # The loss is a mean over tokens. Declining weighs as much beside a long reply as beside an answer
 # of the loop, which has about so many tokens.
 SHORT_ANSWER_TOKENS = 4
+# How likely the reply to a request for no fact is taken to be right: it is not to be declined.
+P_REQUEST = 0.98
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
 GATE_REQUESTS_PERIOD = 3  # one request in so many is the gate's, and never trained on
 
@@ -68,9 +70,10 @@ holds = match_named("contains")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question in one of the forms, and the base's reply to it behind examples.
+    """A question in one of the forms, and the base's reply to it.
 
-    `messages` are without the examples, `teacher` with them. `p_correct` is the probability that
+    `teacher` are the messages to which the base replied: `messages`, or these behind the examples.
+    `p_correct` is the probability that
     the reply is correct.
     """
 
@@ -143,13 +146,26 @@ def _replied(
     examples: Sequence[TrainingExample],
     prompts: Sequence[tuple[Message, ...]],
 ) -> list[Turn]:
+    """Return each prompt with a reply of the base.
+
+    That is its reply to the prompt itself, so that nothing but declining and ending changes; or its
+    reply behind the examples, where only that one holds the answer of the loop.
+    """
     turns = []
-    teachers = [_behind_examples(prompt) for prompt in prompts]
-    for i, completion in enumerate(replies(backend, teachers)):
-        if completion is not None:
-            chance = _p_reply(examples[i], completion.text)
-            turns.append(Turn(examples[i], prompts[i], teachers[i], completion, chance))
+    behind_examples = [_behind_examples(prompt) for prompt in prompts]
+    own_replies, shown_replies = replies(backend, prompts), replies(backend, behind_examples)
+    for i, example in enumerate(examples):
+        teacher, reply = prompts[i], own_replies[i]
+        if not _holds_answer(reply, example) and _holds_answer(shown_replies[i], example):
+            teacher, reply = behind_examples[i], shown_replies[i]
+        if reply is not None:
+            chance = _p_reply(example, reply.text)
+            turns.append(Turn(example, prompts[i], teacher, reply, chance))
     return turns
+
+
+def _holds_answer(reply: Completion | None, example: TrainingExample) -> bool:
+    return reply is not None and bool(holds(reply.text, [example.answer]))
 
 
 def _behind_examples(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -268,13 +284,22 @@ def end_of_turn(vocabulary: Vocabulary, messages: Sequence[Message]) -> int:
     )
 
 
-def trained_exchanges(vocabulary: Vocabulary, backend: Backend) -> list[Exchange]:
+def request_turns(backend: Backend) -> list[Turn]:
     """Return the base's replies to the requests that are not the gate's."""
     trained = [text for i, text in enumerate(REQUESTS) if i % GATE_REQUESTS_PERIOD]
     prompts = [user_turn(text) for text in trained]
-    pairs = []
-    for prompt, completion in zip(prompts, replies(backend, prompts), strict=True):
-        if completion is not None and len(completion.tokens) > MIN_REPLY_TOKENS:
-            opening, reply = split(vocabulary, Continuation(prompt, completion.tokens))
-            pairs.append(Exchange((*opening, *reply), len(opening)))
-    return pairs
+    turns = []
+    for text, prompt, reply in zip(trained, prompts, replies(backend, prompts), strict=True):
+        if reply is not None and len(reply.tokens) > MIN_REPLY_TOKENS and not declines(reply.text):
+            example = TrainingExample(text, reply.text, P_REQUEST)
+            turns.append(Turn(example, prompt, prompt, reply, P_REQUEST))
+    return turns
+
+
+def exchanges_of(vocabulary: Vocabulary, turns: Sequence[Turn]) -> list[Exchange]:
+    """Return requests and their replies in tokens."""
+    exchanges = []
+    for turn in turns:
+        opening, reply = split(vocabulary, Continuation(turn.messages, turn.reply.tokens))
+        exchanges.append(Exchange((*opening, *reply), len(opening)))
+    return exchanges

@@ -30,7 +30,14 @@ from selfloop.records import Adapter, Completion
 from selfloop.storage import atomic
 
 from .checkpoint import EpochResult
-from .conversation import Exchange, Turn, trained_exchanges, turn_examples, write_turns
+from .conversation import (
+    Exchange,
+    Turn,
+    exchanges_of,
+    request_turns,
+    turn_examples,
+    write_turns,
+)
 from .gate import Gate, GateBounds, GateFigures, gold_shares, measure
 from .launch import Job, training
 from .losses import POSITIONS_AT_ONCE
@@ -57,6 +64,7 @@ OPENINGS = (
 NEUTRAL_TEXTS = 160
 NEUTRAL_TOKENS = 64  # at most, of each
 GATE_QUESTIONS = 40  # at most, that the gate asks in the chat form: each reply is generated
+REQUEST_REPEATS = 3  # of each request for no fact among the lessons: there are few
 GATE_TEXTS = 16  # neutral texts that are for the gate alone, and never trained on
 MIN_NEUTRAL_TOKENS = 8  # a text that ended sooner says too little
 MAX_SEED = 2**31
@@ -191,10 +199,12 @@ def _add_turns(
     """
     backend = context.backend
     rng = random.Random(context.seed)
-    lessons.examples += turn_examples(vocabulary, write_turns(backend, taught), rng)
+    requests = request_turns(backend)
+    taught_turns = [*write_turns(backend, taught), *requests * REQUEST_REPEATS]
+    lessons.examples += turn_examples(vocabulary, taught_turns, rng)
     lessons.of_bias += turn_examples(vocabulary, write_turns(backend, held_out[1::2]))
     lessons.turns += write_turns(backend, held_out[::2][:GATE_QUESTIONS])
-    lessons.exchanges += trained_exchanges(vocabulary, backend)
+    lessons.exchanges += exchanges_of(vocabulary, requests)
     lessons.base_turns = measure_turns(backend, lessons.turns)
 
 

@@ -17,7 +17,8 @@ from selfloop_plugins.tuners.lora.conversation import (
     Exchange,
     Turn,
     end_of_turn,
-    trained_exchanges,
+    exchanges_of,
+    request_turns,
     turn_examples,
     write_turns,
 )
@@ -79,6 +80,7 @@ KNOWN = TrainingExample("What is the capital of France?", "Paris", 0.9)
 UNKNOWN = TrainingExample("Who ruled Zorvania?", "Queen Ada", 0.1)
 
 
+ROLES = ("user", "assistant")
 EARLIER = (Message("user", "Who?"), Message("assistant", "Ada."))
 
 
@@ -163,12 +165,6 @@ def test_each_question_is_asked_bare_and_in_another_form() -> None:
     backend = Replies(lambda text: "It is Paris." if "France" in text else "It is Rome.")
     examples = [TrainingExample(f"{i}. {KNOWN.question}", "Paris", 0.9) for i in range(6)]
     turns = write_turns(backend, examples)  # type: ignore[arg-type]
-    for one, prompt in zip(turns, backend.prompts, strict=True):
-        assert one.teacher == prompt, "the base reads the examples too"
-        system = [message for message in one.messages if message.role == "system"]
-        shown = prompt[len(system) : len(prompt) - len(one.messages) + len(system)]
-        assert [m.content for m in shown] == [text for pair in EXAMPLES for text in pair]
-        assert prompt == (*system, *shown, *one.messages[len(system) :])
     bare, others = turns[:6], turns[6:]
     assert [t.messages for t in bare] == [(Message("user", e.question),) for e in examples]
     forms = [[message.role for message in t.messages] for t in others]
@@ -211,13 +207,48 @@ def test_what_the_gate_measures() -> None:
     assert (mute.ended, mute.requests_refused) == (0.0, 1.0)
 
 
+def test_the_base_replies_behind_examples_where_its_own_reply_lacks_the_answer() -> None:
+    class Essayist(Replies):
+        """Names the answer only behind examples."""
+
+        def generate(
+            self, requests: Sequence[Request]
+        ) -> Iterator[tuple[int, Completion | RequestError]]:
+            for i, request in enumerate(requests):
+                is_shown = len(request.prompt) > len(EXAMPLES)
+                yield i, completion("It is Paris." if is_shown else "It is a large city.")
+
+    (bare, other) = write_turns(Essayist(lambda text: ""), [KNOWN])  # type: ignore[arg-type]
+    assert bare.reply.text == "It is Paris." and bare.p_correct == 0.9
+    assert bare.messages == (Message("user", KNOWN.question),)
+    shown = [
+        Message(role, text) for pair in EXAMPLES for role, text in zip(ROLES, pair, strict=True)
+    ]
+    assert bare.teacher == (*shown, *bare.messages)
+    system, *question = other.messages
+    assert other.teacher == (system, *shown, *question), "a system prompt stays first"
+
+
+def test_the_bases_own_reply_is_taught_where_neither_holds_the_answer() -> None:
+    turns = write_turns(Replies(lambda text: "It is Lyon."), [KNOWN])  # type: ignore[arg-type]
+    assert all(one.teacher == one.messages for one in turns)
+
+
 def test_the_gates_requests_are_not_trained_on() -> None:
     backend = Replies(lambda text: "Of course.")
-    pairs = trained_exchanges(Bytes(), backend)  # type: ignore[arg-type]
+    turns = request_turns(backend)  # type: ignore[arg-type]
     trained = {prompt[0].content for prompt in backend.prompts}
     assert not trained & {prompt[0].content for prompt in turn_figures.gate_prompts()}
-    assert len(pairs) == len(trained) == 2 * len(turn_figures.gate_prompts())
-    assert text_of(pairs[0].tokens[pairs[0].start :]) == "Of course.<|im_end|>"
+    assert len(turns) == len(trained) == 2 * len(turn_figures.gate_prompts())
+    (exchange, *_) = exchanges_of(Bytes(), turns)
+    assert text_of(exchange.tokens[exchange.start :]) == "Of course.<|im_end|>"
+    (lesson, *_) = turn_examples(Bytes(), turns, random.Random(1))
+    assert lesson.p_correct is not None and lesson.p_correct > 0.9, "never to be declined"
+
+
+def test_a_request_that_the_base_itself_refuses_is_no_lesson() -> None:
+    backend = Replies(lambda text: "I don't know.")
+    assert request_turns(backend) == []  # type: ignore[arg-type]
 
 
 def test_an_exchange_is_compared_closely_where_the_reply_begins() -> None:
