@@ -2,16 +2,14 @@
 answer.
 
     python benchmarks/single_pass.py DATA RUN [RUN ...] --private trivia.jsonl
-    python benchmarks/single_pass.py DATA --model smollm2-135m-instruct RUN   # a run without a tune
 
 Each question is answered greedily, once, behind five fixed examples. The arms are confidences in
 that answer. `flag` and `flag, bare` are read by the tuned model before any answer, behind the
 examples and at the bare question. `answer` is the probability that the base gave its answer,
-`first token` that of its beginning. `flag + answer` is the detector `single_pass`: a logistic
-regression of both, fitted on the run's own questions that were not trained on, against the
-confidence that the detectors had in these from eight samples. No gold answer is read for it. `tuned
-answers` is the same about the answer that the tuned model gives. `eight samples` are the combined
-detectors.
+`first token` that of its beginning. `flag + answer` is a logistic regression of both, fitted on the
+run's own questions that were not trained on, against the confidence that the detectors had in these
+from eight samples. No gold answer is read for it. `tuned answers` is the same about the answer that
+the tuned model gives. `eight samples` are the combined detectors.
 
 AUROC is for "the answer is right". `kept` is the largest share of the right answers that can be
 kept where at most half of the wrong ones are left, by any threshold. The score at price t counts a
@@ -97,9 +95,9 @@ def main() -> None:
             confidences = measured(recorder, run, sets, base)
             for name, asked in sets.items():
                 right = correct(asked, base[name].texts, match)
-                own = correct(asked, confidences[name].tuned_texts, match)
+                tuned_right = correct(asked, confidences[name].tuned_texts, match)
                 arms = {**confidences[name].arms, "eight samples": samples[name]}
-                print("\n".join(table(name, arms, right, own)), flush=True)
+                print("\n".join(table(name, arms, right, tuned_right)), flush=True)
     backend.close()
 
 
@@ -132,30 +130,31 @@ def measured(
     print("\n| fit on own questions | weights of flag, answer | AUROC of flag, answer, both |")
     print("|---|---|---|")
     believed = np.array(target) >= HALF
-    for form, made in fits.items():
+    for form, calibration in fits.items():
+        weights = ", ".join(f"{weight:.2f}" for weight in calibration.weights)
         print(
-            f"| {form}: {made.fitted} | {', '.join(f'{w:.2f}' for w in made.weights)} |"
-            f" {own_quality(recorder, own, own_logprobs, believed, made, form)} |",
+            f"| {form}: {calibration.fitted} | {weights} |"
+            f" {own_quality(recorder, own, own_logprobs, believed, calibration, form)} |",
             flush=True,
         )
-    found = {}
+    by_set = {}
     for name, asked in sets.items():
-        flags = {form: flag(recorder, prompts_of(asked, form)) for form in FORMS}
-        said = answer(recorder, prompts_of(asked, SHOWING))
+        by_form = {form: flag(recorder, prompts_of(asked, form)) for form in FORMS}
+        tuned_answers = answer(recorder, prompts_of(asked, SHOWING))
         logprobs = base[name].logprobs
         arms = {
-            "flag": flags[SHOWING],
-            "flag, bare": flags[BARE],
+            "flag": by_form[SHOWING],
+            "flag, bare": by_form[BARE],
             "first token": np.exp(base[name].first),
             "answer": np.exp(logprobs),
-            "sum of log-odds": odds_sum(flags[SHOWING], np.exp(logprobs)),
-            "flag + answer": judge(fits[SHOWING], flags[SHOWING], logprobs),
-            "flag + answer, bare": judge(fits[BARE], flags[BARE], logprobs),
-            "tuned answers": judge(fits["tuned answers"], flags[SHOWING], said.logprobs),
+            "sum of log-odds": odds_sum(by_form[SHOWING], np.exp(logprobs)),
+            "flag + answer": judge(fits[SHOWING], by_form[SHOWING], logprobs),
+            "flag + answer, bare": judge(fits[BARE], by_form[BARE], logprobs),
+            "tuned answers": judge(fits["tuned answers"], by_form[SHOWING], tuned_answers.logprobs),
         }
-        found[name] = Measured(arms, said.texts)
+        by_set[name] = Measured(arms, tuned_answers.texts)
     recorder.load_adapter(None)
-    return found
+    return by_set
 
 
 def own_quality(
@@ -163,12 +162,12 @@ def own_quality(
     own: list[Question],
     logprobs: Floats,
     believed: Bools,
-    made: Calibration,
+    calibration: Calibration,
     form: str,
 ) -> str:
     """Return the AUROCs for "the detectors believe it" on the run's own questions."""
     flags = flag(recorder, prompts_of(own, form if form in FORMS else SHOWING))
-    arms = (flags, np.exp(logprobs), judge(made, flags, logprobs))
+    arms = (flags, np.exp(logprobs), judge(calibration, flags, logprobs))
     return ", ".join(f"{point(metrics.auroc, arm, believed):.3f}" for arm in arms)
 
 
@@ -176,12 +175,12 @@ def held_out_attempts(run: Path) -> list[Attempt]:
     """Return the run's answers to its own questions that no tune was trained on."""
     with closing(Store(run, write=False)) as store:
         attempts = [attempt for ended in store.rounds() for attempt in ended.attempts]
-    found = {}
+    by_question = {}
     for attempt in attempts:
         is_held_out = int(attempt.question.id, 16) % HELD_OUT_PERIOD == 0
         if is_held_out and attempt.draft and attempt.confidence is not None:
-            found[attempt.question.text] = attempt
-    return list(found.values())
+            by_question[attempt.question.text] = attempt
+    return list(by_question.values())
 
 
 def agreement(attempt: Attempt, text: str) -> float:
@@ -199,11 +198,11 @@ def answer(backend: Any, prompts: Sequence[str]) -> Answers:
     """Return the greedy answer to each prompt, declining forbidden."""
     requests = [Request(prompt, ANSWERING, open_turn=True) for prompt in prompts]
     completions = dict(backend.generate(requests))
-    made = [completions[i] for i in range(len(prompts))]
+    answers = [completions[i] for i in range(len(prompts))]
     return Answers(
-        [one.text.strip() for one in made],
-        np.array([min(0.0, sum(one.logprobs)) for one in made]),
-        np.array([one.logprobs[0] for one in made]),
+        [one.text.strip() for one in answers],
+        np.array([min(0.0, sum(one.logprobs)) for one in answers]),
+        np.array([one.logprobs[0] for one in answers]),
     )
 
 
@@ -229,9 +228,9 @@ def single_pass(
     return fit(names, features(flags, logprobs), target, f"{count} answers")
 
 
-def judge(made: Calibration, flags: Floats, logprobs: Floats) -> Floats:
+def judge(calibration: Calibration, flags: Floats, logprobs: Floats) -> Floats:
     """Return the fitted confidence in each answer."""
-    return made(features(flags, logprobs))
+    return calibration(features(flags, logprobs))
 
 
 def odds_sum(*confidences: Floats) -> Floats:
@@ -253,8 +252,8 @@ def point(metric: Any, confidence: Floats, right: Bools) -> float:
     return float(metric(confidence, right, np.ones((1, len(right))))[0])
 
 
-def table(name: str, arms: dict[str, Floats], right: Bools, own: Bools) -> Iterator[str]:
-    """Yield the rows of one set; `own` says which answers of the tuned model are right."""
+def table(name: str, arms: dict[str, Floats], right: Bools, tuned_right: Bools) -> Iterator[str]:
+    """Yield the rows of one set; `tuned_right` says which answers of the tuned model are right."""
     count = int(right.sum())
     few = ", too few" if count < ENOUGH else ""
     yield f"\n**{name}**: {len(right)} questions, {count} right{few}\n"
@@ -262,7 +261,7 @@ def table(name: str, arms: dict[str, Floats], right: Bools, own: Bools) -> Itera
     yield f"| confidence | AUROC | ECE | kept | {scores} |"
     yield f"|---|---|---|---|{'---|' * len(PRICES)}"
     for label, confidence in arms.items():
-        is_right = own if label == "tuned answers" else right
+        is_right = tuned_right if label == "tuned answers" else right
         auroc = shown(interval(partial(metrics.auroc, confidence, is_right), len(right)))
         ece = point(metrics.ece, confidence, is_right)
         kept = kept_at_half(confidence, is_right, right)
