@@ -151,13 +151,15 @@ def _replied(
     That is its reply to the prompt itself, so that nothing but declining and ending changes; or its
     reply behind the examples, where only that one holds the answer of the loop.
     """
+    own = replies(backend, prompts)
+    lacking = [i for i, example in enumerate(examples) if not _holds_answer(own[i], example)]
+    behind_examples = {i: _behind_examples(prompts[i]) for i in lacking}
+    shown = dict(zip(lacking, replies(backend, list(behind_examples.values())), strict=True))
     turns = []
-    behind_examples = [_behind_examples(prompt) for prompt in prompts]
-    own_replies, shown_replies = replies(backend, prompts), replies(backend, behind_examples)
     for i, example in enumerate(examples):
-        teacher, reply = prompts[i], own_replies[i]
-        if not _holds_answer(reply, example) and _holds_answer(shown_replies[i], example):
-            teacher, reply = behind_examples[i], shown_replies[i]
+        teacher, reply = prompts[i], own[i]
+        if _holds_answer(shown.get(i), example):
+            teacher, reply = behind_examples[i], shown[i]
         if reply is not None:
             chance = _p_reply(example, reply.text)
             turns.append(Turn(example, prompts[i], teacher, reply, chance))
