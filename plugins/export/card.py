@@ -48,8 +48,9 @@ LIMITS = f"""\
 Nobody checked its training data: the model's own answers where the detectors held them likely,
 and "{UNKNOWN}" where they did not. Expect it to decline more of the questions that it cannot
 answer than its base does, but not all of them, and also some that it can answer. It has no
-knowledge that its base lacks. It was trained on short questions, bare or in the recipe's
-prompts. Its behaviour on other text was not measured, and neither were safety and bias.
+knowledge that its base lacks. It was trained on short questions in the recipe's prompts and bare; a
+chat model also in turns of its template, where the table has rows of a chat. Its behaviour on other
+text was not measured, and neither were safety and bias.
 
 The terms of the base model hold for this model too. Whoever publishes it states its licence."""
 
