@@ -149,10 +149,13 @@ def _replied(
     """Return each prompt with a reply of the base.
 
     That is its reply to the prompt itself, so that nothing but declining and ending changes; or its
-    reply behind the examples, where only that one holds the answer of the loop.
+    reply behind the examples, where only that one holds an answer that the loop believes.
     """
     own = replies(backend, prompts)
-    lacking = [i for i, example in enumerate(examples) if not _holds_answer(own[i], example)]
+    lacking = []
+    for i, example in enumerate(examples):
+        if example.p_correct >= 0.5 and not _holds_answer(own[i], example):
+            lacking.append(i)
     behind_examples = {i: _behind_examples(prompts[i]) for i in lacking}
     shown = dict(zip(lacking, replies(backend, list(behind_examples.values())), strict=True))
     turns = []
