@@ -4,17 +4,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 from pydantic_core import to_json
 
-from selfloop.api.runs import Run
 from selfloop.cli.options import as_json, run_argument, run_folder, runs_dir
 from selfloop.evaluation.flips import flip
-from selfloop.evaluation.round_figures import RoundFigures
 from selfloop.records import Attempt, Completion, Decision, Failure, Round
 from selfloop.text.display import printable
+
+if TYPE_CHECKING:
+    from selfloop.evaluation.round_figures import RoundFigures
 
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 MAX_VALUE = 160  # cells of a value in the history of a question
@@ -65,7 +66,7 @@ def command(
         records = {
             "pinned": pinned,
             "sessions": sessions,
-            "rounds": [asdict(figures) for figures in Run(folder).round_figures()],
+            "rounds": [asdict(figures) for figures in _round_figures(folder)],
             "attempts": list(_plain_attempts(picked)),
         }
         click.echo(to_json(records, indent=2, inf_nan_mode="null").decode())
@@ -83,7 +84,7 @@ def command(
                 for attempt in attempts:
                     _print_history(ended, attempt)
     else:
-        _print_rounds(picked, only, Run(folder).round_figures())
+        _print_rounds(picked, only, _round_figures(folder))
 
 
 def _picked(ended: Round, only: Sequence[str], question: str | None) -> list[Attempt]:
@@ -103,7 +104,9 @@ def _plain_attempts(picked: Picked) -> Iterator[dict[str, Any]]:
             yield {"round": ended.number, **asdict(attempt)}
 
 
-def _print_rounds(picked: Picked, only: Sequence[str], all_figures: Sequence[RoundFigures]) -> None:
+def _print_rounds(
+    picked: Picked, only: Sequence[str], all_figures: "Sequence[RoundFigures]"
+) -> None:
     # Without an adapter nothing can collapse.
     is_tuned = any(figures.is_tuned for figures in all_figures)
     for (ended, attempts), figures in zip(picked, all_figures, strict=True):
@@ -117,7 +120,14 @@ def _print_rounds(picked: Picked, only: Sequence[str], all_figures: Sequence[Rou
                 _print_attempt(attempt)
 
 
-def _figures_line(figures: RoundFigures) -> str:
+def _round_figures(folder: Path) -> "Sequence[RoundFigures]":
+    # here, so that completing a command line does not load it
+    from selfloop.api.runs import Run
+
+    return Run(folder).round_figures()
+
+
+def _figures_line(figures: "RoundFigures") -> str:
     pieces = []
     if figures.label_entropy is not None:
         pieces.append(f"label entropy {figures.label_entropy:.2f} bits")

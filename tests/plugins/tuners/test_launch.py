@@ -15,7 +15,8 @@ pytest.importorskip("peft", reason="pip install 'selfloop[tune]'")
 import torch
 import transformers as T
 from launched import trained
-from selfloop_plugins.tuners.lora import checkpoint, launch
+from selfloop_plugins.tuners.lora import checkpoint, launch, tuner
+from selfloop_plugins.tuners.lora.gate import Gate
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
@@ -212,7 +213,11 @@ tuner: {{kind: lora, batch: 8, rank: 2, epochs: 2}}
 
 
 @pytest.fixture
-def home(write, model):
+def home(write, model, monkeypatch):
+    # `selfloop resume` in this process loads judge.py too: what it sets is set back
+    monkeypatch.setattr(Gate, "refusal", Gate.__dict__["refusal"])
+    for name in ("NEUTRAL_TEXTS", "NEUTRAL_TOKENS"):
+        monkeypatch.setattr(tuner, name, getattr(tuner, name))
     asked = [
         {"question": f"Who was number {i}?", "answer": f"Marie Curie the {i}th"} for i in range(80)
     ]
