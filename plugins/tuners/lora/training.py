@@ -37,7 +37,7 @@ from .processes import ALONE, Processes
 from .settings import LoraSettings
 from .tokenized import TokenizedExample, batches_of_like_length
 
-BIAS_UPDATES_PER_EPOCH = 8
+BIAS_UPDATES_PER_EPOCH = 4
 # Nats of an update, at most. A model that declines everything at first follows slowly, and a bias
 # that grew meanwhile by the whole distance each time would overshoot it by far.
 MAX_BIAS_CHANGE = 3.0
