@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from selfloop_plugins import models
 from selfloop_plugins._shared.calibration import Calibration, Confidences, fit, log_odds
 from selfloop_plugins._shared.calibration import sigmoid as calibrated_sigmoid
+from selfloop_plugins._shared.held_out import is_held_out
 from selfloop_plugins._shared.probability import sigmoid
 from selfloop_plugins._shared.prompt_text import decline_continuation
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
@@ -52,7 +53,6 @@ Bools = NDArray[np.bool_]
 PRICES = (0.2, 0.5, 0.75)
 HALF = 0.5  # of the wrong answers
 ENOUGH = 40  # right answers, below which shares of them say little
-HELD_OUT_PERIOD = 5  # as the tuner holds out
 ANSWERING = Sampling(max_tokens=TOKENS, stop=("\n",), decline_bias=WITHOUT_DECLINING)
 
 
@@ -177,8 +177,7 @@ def held_out_attempts(run: Path) -> list[Attempt]:
         attempts = [attempt for ended in store.rounds() for attempt in ended.attempts]
     by_question = {}
     for attempt in attempts:
-        is_held_out = int(attempt.question.id, 16) % HELD_OUT_PERIOD == 0
-        if is_held_out and attempt.draft and attempt.confidence is not None:
+        if is_held_out(attempt.question) and attempt.draft and attempt.confidence is not None:
             by_question[attempt.question.text] = attempt
     return list(by_question.values())
 

@@ -76,24 +76,23 @@ class Combined:
         sampled_claims = [claims[i] for i in sampled]
         of_sampled = [confidences[i] for i in sampled]
         calibration = self._fitted(sampled_claims, of_sampled, context) if sampled else None
-        verdicts: dict[int, Verdict] = {}
         if calibration is None:
-            for i in sampled:
-                verdicts[i] = self._unweighed(confidences[i])
+            of_samples = [self._unweighed(by_name) for by_name in of_sampled]
         else:
-            verdicts |= zip(sampled, _judged(sampled_claims, of_sampled, calibration), strict=True)
+            of_samples = _judged(sampled_claims, of_sampled, calibration)
+        verdicts = dict(zip(sampled, of_samples, strict=True))
         if single:
             by_one_answer = self._single_fitted(sampled_claims, of_sampled, calibration, context)
-            for i in single:
-                verdicts[i] = self._single_verdict(claims[i], confidences[i], by_one_answer)
+            of_single = [confidences[i] for i in single]
+            if by_one_answer is None:
+                of_one_answer = [self._single_unweighed(by_name) for by_name in of_single]
+            else:
+                of_one_answer = _judged([claims[i] for i in single], of_single, by_one_answer)
+            verdicts |= zip(single, of_one_answer, strict=True)
         return [verdicts[i] for i in range(len(claims))]
 
-    def _single_verdict(
-        self, claim: Claim, confidences: "Confidences", calibration: "Calibration | None"
-    ) -> Verdict:
-        """Return the verdict on a claim without samples."""
-        if calibration is not None:
-            return _judged([claim], [confidences], calibration)[0]
+    def _single_unweighed(self, confidences: "Confidences") -> Verdict:
+        """Return the verdict on a claim without samples, without a fit: that of `single`."""
         confidence = confidences.get(self._single)
         if confidence is None:
             return Verdict("combined", None, f"no samples, and {self._single} gave no confidence")

@@ -213,7 +213,7 @@ def held_out_questions(history: History, limit: int) -> list[HeldOut]:
     held_out = [
         HeldOut(outcome.question.text, outcome.answer.strip(), p_correct(outcome))
         for outcome in telling_outcomes(history)
-        if is_held_out(outcome)
+        if is_held_out(outcome.question)
     ]
     # the other half set the decline bias
     ordered = held_out[::2] + held_out[1::2]

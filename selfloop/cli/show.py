@@ -66,7 +66,7 @@ def command(
         records = {
             "pinned": pinned,
             "sessions": sessions,
-            "rounds": [asdict(figures) for figures in _round_figures(folder)],
+            "rounds": [asdict(figures) for figures in _round_figures(folder, rounds)],
             "attempts": list(_plain_attempts(picked)),
         }
         click.echo(to_json(records, indent=2, inf_nan_mode="null").decode())
@@ -84,7 +84,7 @@ def command(
                 for attempt in attempts:
                     _print_history(ended, attempt)
     else:
-        _print_rounds(picked, only, _round_figures(folder))
+        _print_rounds(picked, only, _round_figures(folder, rounds))
 
 
 def _picked(ended: Round, only: Sequence[str], question: str | None) -> list[Attempt]:
@@ -120,11 +120,12 @@ def _print_rounds(
                 _print_attempt(attempt)
 
 
-def _round_figures(folder: Path) -> "Sequence[RoundFigures]":
+def _round_figures(folder: Path, rounds: Sequence[Round]) -> "Sequence[RoundFigures]":
     # here, so that completing a command line does not load it
-    from selfloop.api.runs import Run
+    from selfloop.registry import builtin
 
-    return Run(folder).round_figures()
+    figures: Sequence[RoundFigures] = builtin.library().round_figures(folder, rounds)
+    return figures
 
 
 def _figures_line(figures: "RoundFigures") -> str:

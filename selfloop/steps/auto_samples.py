@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from selfloop.records import Attempt, Verdict
 from selfloop.steps.claims import draft_claim
 from selfloop.steps.context import RoundContext
-from selfloop.steps.verify import judge
+from selfloop.steps.verify import Results, judge
 
 SAMPLES = 8  # of a question that gets any
 SHARE = 0.25  # of the questions of a round that get samples, unless detectors abstain
@@ -35,16 +35,25 @@ def unsettled(context: RoundContext, attempts: Sequence[Attempt], sampled: set[i
         return set()
     claims = [draft_claim(attempts[i]) for i in live]
     results = judge(context, context.parts.detectors, claims)
+    without_confidence: set[int] = set()
     distances: dict[int, float] = {}
     for i, of_claim in zip(live, results, strict=True):
-        confidences = [r.confidence for r in of_claim if isinstance(r, Verdict)]
-        given = [confidence for confidence in confidences if confidence is not None]
-        if i not in sampled:
-            distances[i] = _distance(context, given[-1]) if given else -1.0
-    budget = max(0, round(SHARE * len(live)) - len(sampled))
-    without_confidence = {i for i, distance in distances.items() if distance < 0}
+        if i in sampled:
+            continue
+        confidence = _last_confidence(of_claim)
+        if confidence is None:
+            without_confidence.add(i)
+        else:
+            distances[i] = _distance(context, confidence)
+    budget = max(0, round(SHARE * len(live)) - len(sampled) - len(without_confidence))
     nearest = sorted(distances, key=lambda i: (distances[i], attempts[i].question.id))
     return without_confidence | set(nearest[:budget])
+
+
+def _last_confidence(results: Results) -> float | None:
+    """Return the confidence of the last detector that does not abstain: the one that decides."""
+    confidences = [result.confidence for result in results if isinstance(result, Verdict)]
+    return next((value for value in reversed(confidences) if value is not None), None)
 
 
 def _distance(context: RoundContext, confidence: float) -> float:

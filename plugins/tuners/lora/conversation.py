@@ -27,7 +27,7 @@ from selfloop.protocols import Backend
 from selfloop.records import Continuation
 from selfloop.text.answers import declines
 
-from .requests import REQUESTS
+from .requests import TRAINED_REQUESTS
 from .tokenized import TURN, UNKNOWN_TEXT_SHARE, TokenizedExample
 from .training_examples import TrainingExample
 
@@ -62,7 +62,6 @@ SHORT_ANSWER_TOKENS = 4
 # How likely the reply to a request for no fact is taken to be right: it is not to be declined.
 P_REQUEST = 0.98
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
-GATE_REQUESTS_PERIOD = 3  # one request in so many is the gate's, and never trained on
 
 _GREEDY = Sampling(max_tokens=MAX_REPLY_TOKENS)
 holds = match_named("contains")
@@ -86,7 +85,7 @@ class Turn:
     @property
     def holds_answer(self) -> bool:
         """Return whether the reply gives the same answer as the loop's prompt did."""
-        return holds(self.reply.text, [self.example.answer])
+        return _holds_answer(self.reply, self.example)
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,12 +290,11 @@ def end_of_turn(vocabulary: Vocabulary, messages: Sequence[Message]) -> int:
 
 def request_turns(backend: Backend) -> list[Turn]:
     """Return the base's replies to the requests that are not the gate's."""
-    trained = [text for i, text in enumerate(REQUESTS) if i % GATE_REQUESTS_PERIOD]
-    prompts = [user_turn(text) for text in trained]
+    prompts = [user_turn(text) for text in TRAINED_REQUESTS]
     turns = []
-    for text, prompt, reply in zip(trained, prompts, replies(backend, prompts), strict=True):
+    for prompt, reply in zip(prompts, replies(backend, prompts), strict=True):
         if reply is not None and len(reply.tokens) > MIN_REPLY_TOKENS and not declines(reply.text):
-            example = TrainingExample(text, reply.text, P_REQUEST)
+            example = TrainingExample(prompt[0].content, reply.text, P_REQUEST)
             turns.append(Turn(example, prompt, prompt, reply, P_REQUEST))
     return turns
 

@@ -66,3 +66,7 @@ REQUESTS = (
     "What does the code 'x = x + 1' do?",
     "Continue the story: 'The door opened, and'",
 )
+
+GATE_PERIOD = 3  # one request in so many is the gate's, and never trained on
+GATE_REQUESTS = REQUESTS[::GATE_PERIOD]
+TRAINED_REQUESTS = tuple(text for text in REQUESTS if text not in GATE_REQUESTS)

@@ -45,8 +45,8 @@ def training_examples(
     counts, where there are too few right or wrong answers.
     """
     outcomes = telling_outcomes(history)
-    taught = [outcome for outcome in outcomes if not is_held_out(outcome)]
-    held_out = [outcome for outcome in outcomes if is_held_out(outcome)]
+    taught = [outcome for outcome in outcomes if not is_held_out(outcome.question)]
+    held_out = [outcome for outcome in outcomes if is_held_out(outcome.question)]
     _refuse_too_few(taught, held_out)
     if decline_share is not None:
         known = [outcome for outcome in taught if not unknown(outcome)]

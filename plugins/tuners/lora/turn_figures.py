@@ -9,8 +9,8 @@ from selfloop import Completion, Message
 from selfloop.protocols import Backend
 from selfloop.text.answers import declines
 
-from .conversation import GATE_REQUESTS_PERIOD, Turn, holds, replies, user_turn
-from .requests import REQUESTS
+from .conversation import Turn, holds, replies, user_turn
+from .requests import GATE_REQUESTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class TurnFigures:
 
 def gate_prompts() -> list[tuple[Message, ...]]:
     """Return the requests that are the gate's."""
-    return [user_turn(text) for text in REQUESTS[::GATE_REQUESTS_PERIOD]]
+    return [user_turn(text) for text in GATE_REQUESTS]
 
 
 def measure_turns(backend: Backend, turns: Sequence[Turn]) -> TurnFigures:

@@ -24,7 +24,7 @@ HISTORY = History(
 def test_the_tuner_holds_out_the_same_questions() -> None:
     """It teaches none of those that an export is measured on."""
     taught, held_out = training_examples(HISTORY, decline_share=None, match_form=False, seed=1)
-    expected = [o.question.text for o in telling_outcomes(HISTORY) if is_held_out(o)]
+    expected = [o.question.text for o in telling_outcomes(HISTORY) if is_held_out(o.question)]
     assert [example.question for example in held_out] == expected
     assert not {example.question for example in taught} & set(expected)
     assert len(expected) == pytest.approx(200 / HELD_OUT_PERIOD, abs=15)

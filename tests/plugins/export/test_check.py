@@ -42,7 +42,7 @@ def question(text: str) -> Question:
 def held_out_texts(number: int) -> list[str]:
     """The texts of so many questions that are held out."""
     texts = (f"What is the capital of isle {i}?" for i in count())
-    held = (text for text in texts if is_held_out(Outcome(question(text), "undecided")))
+    held = (text for text in texts if is_held_out(question(text)))
     return [next(held) for _ in range(number)]
 
 
