@@ -6,11 +6,12 @@
 
 Questions are asked bare in a user turn, through llama-cpp-python alone: nothing of selfloop touches
 prompt or sampling. A reply counts as right if it holds a gold answer among its words, and as
-declined by selfloop's rule. `kept` and `wrong left` compare with the model as it is: the share of
-its right answers that are still right, and the share of its wrong answers that are left. `ended` is
-the share of turns that the model ends itself within the limit of tokens. `loops` are replies in
-which one sentence comes three times. The requests of benchmarks/data/requests.txt ask for no fact:
-a reply that declines is a refusal.
+declined by selfloop's rule; `marked` of these answer, and say behind the answer that they do not
+know. `kept` and `wrong left` compare with the model as it is: the share of its right answers that
+are still right, and the share of its wrong answers that are left. `ended` is the share of turns
+that the model ends itself within the limit of tokens. `loops` are replies in which one sentence
+comes three times. The requests of benchmarks/data/requests.txt ask for no fact: a reply that
+declines is a refusal.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from selfloop_plugins.backends.llama_cpp.plain import PlainLlama
 from selfloop import Question
 from selfloop.data import read
 from selfloop.evaluation.gold import judged, match_named
-from selfloop.text.answers import declines
+from selfloop.text.answers import declines, is_marked
 
 MAX_TOKENS = 64
 SETS = ("easy_facts", "curatedtrec")
@@ -141,6 +142,7 @@ def table(
         "right",
         "wrong",
         "declined",
+        "marked",
         "kept",
         "wrong-left",
         "over-refusal",
@@ -148,7 +150,7 @@ def table(
         "loops",
     ]
     yield f"| set | {' | '.join(columns)} |"
-    yield "|---|---|---|---|---|---|---|---|---|---|"
+    yield f"|---|{'---|' * len(columns)}"
     for name, rows in questions.items():
         right = [is_right(q, a) for q, a in zip(rows, replies[name], strict=True)]
         right_before = [is_right(q, a) for q, a in zip(rows, base[name], strict=True)]
@@ -156,16 +158,21 @@ def table(
         wrong = [not r and not d for r, d in zip(right, declined, strict=True)]
         declined_before = [declines(answer.text) for answer in base[name]]
         wrong_before = [not r and not d for r, d in zip(right_before, declined_before, strict=True)]
+        marked = sum(is_marked(answer.text) for answer in replies[name])
         kept = sum(r and b for r, b in zip(right, right_before, strict=True))
         refused = sum(d and b for d, b in zip(declined, right_before, strict=True))
         yield (
-            f"| {name} | {len(rows)} | {sum(right)} | {sum(wrong)} | {sum(declined)} "
+            f"| {name} | {len(rows)} | {sum(right)} | {sum(wrong)} | {sum(declined)} | {marked} "
             f"| {share(kept, sum(right_before))} | {share(sum(wrong), sum(wrong_before))} "
             f"| {share(refused, sum(right_before))} | {endings(replies[name])} |"
         )
     requested = replies["requests"]
     refusals = sum(declines(answer.text) for answer in requested)
-    yield f"| requests | {len(requested)} | | | {refusals} | | | | {endings(requested)} |\n"
+    marked = sum(is_marked(answer.text) for answer in requested)
+    yield (
+        f"| requests | {len(requested)} | | | {refusals} | {marked} | | | "
+        f"| {endings(requested)} |\n"
+    )
 
 
 def share(part: int, whole: int) -> str:

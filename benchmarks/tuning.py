@@ -184,7 +184,7 @@ def opened(name: str, dtype: str) -> tuple[Any, Any]:
 
 def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
     """Return as many examples as the steps take, of a run's lessons or of made-up ones."""
-    from selfloop_plugins.tuners.lora.tokenized import tokenize
+    from selfloop_plugins.tuners.lora.tokenized import Text, tokenize
     from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
 
     from selfloop import Request
@@ -210,7 +210,13 @@ def lessons(vocabulary: Any, options: argparse.Namespace) -> list[Any]:
     some = random.Random(SEED).sample(texts, min(len(texts), (options.steps + 1) * BATCH))
     asked = [(one, Request(text)) for one, text in some]
     return [
-        tokenize(vocabulary, one, request, request, unknown=one.p_correct < 0.5)
+        tokenize(
+            vocabulary,
+            one,
+            request,
+            request,
+            text=Text.UNKNOWN if one.p_correct < 0.5 else Text.ANSWER,
+        )
         for one, request in asked
     ]
 
@@ -247,7 +253,7 @@ def by_us(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:
 
 def hard(examples: Sequence[Any]) -> list[Any]:
     """Return the examples with nothing but the answer to be learnt: what `labels` can say."""
-    return [replace(one, p_correct=None, num_distilled=0) for one in examples]
+    return [replace(one, decisions=(), num_distilled=0) for one in examples]
 
 
 def by_trainer(wrapped: Any, examples: Sequence[Any], contender: str) -> Ran:

@@ -3,11 +3,12 @@
 The only reader and the only writer of the file. Its content:
 
     {"taught": 61, "held out": 19,                       numbers of questions
-     "epochs": [{"epoch": 1, "loss": 5.8, "kl": 0.0, "held": 5.9, "dial": {"quiz": -0.8}}, ...],
+     "epochs": [{"epoch": 1, "loss": 5.8, "kl": 0.0, "held": 5.9, "dial": {KIND: -0.8}}, ...],
      "gate": {"base": {FIGURES}, "tuned": {FIGURES}, "bounds": {...}, "refusal": ""}}
 
 with FIGURES = {"kept": 0.9, "declined": 0.1, "refused": 0.0, "perplexity": 12.0,
-"gold": [right, wrong] or null, "turn": null or the figures in the chat form}.
+"gold": [right, wrong] or null, "turn": null or the figures in the chat form}. The dial is the bias
+towards declining of each kind of decision, such as "before the answer".
 """
 
 import json

@@ -134,6 +134,7 @@ def test_the_squad_rule_is_the_published_one() -> None:
         "모르겠습니다",
         "Saya tidak tahu",
         "Tôi không biết", "", "...",
+        "Paris (I don't know)", "It is Paris. (I don't know this for certain.)\n",
     ],
 )  # fmt: skip
 def test_declining(text: str) -> None:
@@ -148,6 +149,7 @@ def test_declining(text: str) -> None:
         "Don't Know Why",
         "Nobody Knows", "None of the above", "None", "Paris, but I'm not sure",
         "As an AI language model, I would say Paris.",
+        "Paris (I Don't Know)", "Paris, I don't know",
         "你不知道的事", "誰も知らない", "Je ne sais quoi", "Могила Неизвестного Солдата", "+", "No",
     ],
 )  # fmt: skip

@@ -50,6 +50,10 @@ class Lora(LoraSettings):
     its own form: the question in a user's turn, answered or declined in natural words, and ended.
     With `chat: false` it is taught and judged in the loop's form alone, and fit for nothing else.
 
+    `decide` says where the model declines: `before` an answer, in its place; `after` one, by the
+    mark "(I don't know)" behind it, so that the model decides when it knows what it has answered;
+    or in `both` places.
+
     `min_kept` is the share of correct answers that the tuned model must still give, on questions
     that are not trained on. A `price` takes its place: declining is then set so that answers above
     that chance of being correct are given, which pays off where a wrong answer costs price /

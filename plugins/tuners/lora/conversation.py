@@ -28,7 +28,15 @@ from selfloop.records import Continuation
 from selfloop.text.answers import declines
 
 from .requests import TRAINED_REQUESTS
-from .tokenized import TURN, UNKNOWN_TEXT_SHARE, TokenizedExample
+from .settings import Decide
+from .tokenized import (
+    AFTER_TURN,
+    BEFORE_TURN,
+    Decision,
+    Text,
+    TokenizedExample,
+    text_to_learn,
+)
 from .training_examples import TrainingExample
 
 SYSTEM_PROMPT = "You are a helpful assistant."
@@ -53,6 +61,8 @@ DECLINING = (
     "I don't know the answer to that.",
     "I don't know that, and I don't want to guess.",
 )
+# written behind a reply that the model does not believe
+MARK = " (I don't know this for certain.)"
 # Of a reply. A fact takes fewer; a longer reply is cut after its first sentence.
 MAX_REPLY_TOKENS = 48
 MIN_REPLY_TOKENS = 2
@@ -203,69 +213,92 @@ def replies(backend: Backend, prompts: Sequence[tuple[Message, ...]]) -> list[Co
 
 
 def turn_examples(
-    vocabulary: Vocabulary, turns: Sequence[Turn], rng: random.Random | None = None
+    vocabulary: Vocabulary,
+    turns: Sequence[Turn],
+    rng: random.Random | None = None,
+    decide: Decide = "before",
 ) -> list[TokenizedExample]:
     """Return turns in tokens, each with its end.
 
-    With `rng` they are for training: half of the turns that are likelier wrong have "I don't know"
-    in place of their reply. Without, all of them do. Left out are replies without a whole sentence,
-    and those that begin with the token that begins a refusal.
+    With `rng` they are for training: some of the turns that are likelier wrong have another text
+    than their reply (`text_to_learn`). Left out are replies without a whole sentence, and those
+    that begin with the token that begins a refusal.
     """
     examples = []
     for number, turn in enumerate(turns):
-        is_unknown = declines(turn.reply.text)
-        if not is_unknown and turn.p_correct < 0.5:
-            is_unknown = rng is None or rng.random() < UNKNOWN_TEXT_SHARE
+        if declines(turn.reply.text):
+            text = Text.UNKNOWN
+        else:
+            text = text_to_learn(turn.p_correct, decide, rng)
         declining = DECLINING[number % len(DECLINING)]
-        example = _turn_example(vocabulary, turn, declining, is_unknown=is_unknown)
+        example = _turn_example(vocabulary, turn, declining, text, decide)
         if example is not None:
             examples.append(example)
     return examples
 
 
 def _turn_example(
-    vocabulary: Vocabulary, turn: Turn, declining: str, *, is_unknown: bool
+    vocabulary: Vocabulary, turn: Turn, declining: str, text: Text, decide: Decide
 ) -> TokenizedExample | None:
+    """Return a turn in tokens; `declining` are the words in place of its reply."""
     declines_with = decline_token(vocabulary, Request(turn.messages))
-    if is_unknown:
-        prompt, reply = split(vocabulary, Continuation(turn.messages, declining))
-        reply.append(end_of_turn(vocabulary, turn.messages))
+    prompt, refusal = split(vocabulary, Continuation(turn.messages, declining))
+    end = end_of_turn(vocabulary, turn.messages)
+    mark_at = None
+    if text is Text.UNKNOWN:
+        reply = [*refusal, end]
         num_distilled = 1  # where declining is left out anyway
     else:
-        whole = _whole_reply(vocabulary, turn)
-        if whole is None or whole[0] == declines_with:
+        tokens = _whole_reply(vocabulary, turn)
+        if tokens is None or tokens[0] == declines_with:
             return None
-        prompt, reply = split(vocabulary, Continuation(turn.messages, whole))
+        reply = [*tokens, end]
         num_distilled = len(reply)
+        mark = _mark(vocabulary, turn, tokens) if decide != "before" else []
+        mark_at = len(tokens) if mark else None
+        if mark and text is Text.MARKED:
+            reply = [*tokens, *mark, end]
+            num_distilled = len(tokens) + 1
+    weight = max(1.0, len(reply) / SHORT_ANSWER_TOKENS)
+    decisions = []
+    if decide != "after":
+        decisions.append(Decision(0, declines_with, BEFORE_TURN, weight))
+    if mark_at is not None:
+        decisions.append(Decision(mark_at, mark[0], AFTER_TURN, weight))
     teacher_prompt, _ = split(vocabulary, Continuation(turn.teacher, declining))
     return TokenizedExample(
         tokens=(*prompt, *reply),
         answer_start=len(prompt),
         p_correct=turn.p_correct,
+        decisions=tuple(decisions),
         teacher_prompt=tuple(teacher_prompt),
         num_distilled=num_distilled,
         # the end of a reply that was cut is not what the base would say there
         only_likeliest=True,
-        decline_token=declines_with,
-        decline_weight=max(1.0, len(reply) / SHORT_ANSWER_TOKENS),
-        form=TURN,
     )
 
 
+def _mark(vocabulary: Vocabulary, turn: Turn, reply: Sequence[int]) -> list[int]:
+    """Return the mark behind a reply in tokens; none where it would change the reply's own."""
+    text = b"".join(map(vocabulary.token_bytes, reply)).decode("utf-8", "ignore")
+    _, plain = split(vocabulary, Continuation(turn.messages, text))
+    _, marked = split(vocabulary, Continuation(turn.messages, text + MARK))
+    return marked[len(plain) :] if marked[: len(plain)] == plain else []
+
+
 def _whole_reply(vocabulary: Vocabulary, turn: Turn) -> tuple[int, ...] | None:
-    """Return a reply in tokens to the end of its turn; one that was too long, after its first
+    """Return a reply in tokens, without the end of its turn; of one that was too long the first
     sentence. None where there is no such sentence."""
     tokens = turn.reply.tokens
     if turn.reply.finish == "stop":
-        return tokens if len(tokens) > MIN_REPLY_TOKENS else None
+        return tokens[:-1] if len(tokens) > MIN_REPLY_TOKENS else None
     written = b""
     for count, token in enumerate(tokens, start=1):
         written += vocabulary.token_bytes(token)
         text = written.decode("utf-8", "ignore")
         is_whole = "\n" in text or SENTENCE_END.search(text)
         if count > MIN_REPLY_TOKENS and is_whole:
-            kept = tokens[: count - 1] if "\n" in text else tokens[:count]
-            return (*kept, end_of_turn(vocabulary, turn.messages))
+            return tokens[: count - 1] if "\n" in text else tokens[:count]
     return None
 
 

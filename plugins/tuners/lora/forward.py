@@ -5,10 +5,12 @@ positions that matter, and the tokens that all texts of a batch begin with, such
 examples, are read once for all of them; gradients flow back through both.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from selfloop_plugins._torch.model import cache_argument, head, trunk
 
 from .tokenized import shared_prefix_length
@@ -27,6 +29,20 @@ def logits_of(model: Any, states: torch.Tensor) -> torch.Tensor:
     return head(base_model(model))(states)
 
 
+@contextmanager
+def _computing_in_its_type(model: Any) -> Iterator[None]:
+    """Compute a bfloat16 model's adapter in bfloat16 too, though its weights are float32.
+
+    So small steps of the optimizer are not rounded away, and no layer casts all that it reads to
+    float32 and back: that took longer than the model itself.
+    """
+    if model.dtype != torch.bfloat16:
+        yield
+        return
+    with torch.autocast(model.device.type, torch.bfloat16), disable_input_dtype_casting(model):
+        yield
+
+
 def last_hidden_states(
     model: Any, texts: Sequence[tuple[int, ...]], positions: Sequence[Sequence[int]]
 ) -> torch.Tensor:
@@ -41,7 +57,8 @@ def last_hidden_states(
     if shared:
         prefix = torch.tensor([list(texts[0][:shared])], device=model.device)
         name = cache_argument(base)
-        prefix_cache = trunk(base)(input_ids=prefix, use_cache=True)[name]
+        with _computing_in_its_type(model):
+            prefix_cache = trunk(base)(input_ids=prefix, use_cache=True)[name]
         prefix_cache.batch_repeat_interleave(len(texts))  # one row of the cache for each text
         cache = {"use_cache": True, name: prefix_cache}
     longest = max(map(len, texts))
@@ -51,11 +68,12 @@ def last_hidden_states(
         padding = [0] * (longest - len(text))
         tokens.append([*text[shared:], *padding])
         mask.append([1] * len(text) + padding)
-    states: torch.Tensor = trunk(base)(
-        input_ids=torch.tensor(tokens, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-        **cache,
-    ).last_hidden_state  # (texts, longest - shared, width)
+    with _computing_in_its_type(model):
+        states: torch.Tensor = trunk(base)(
+            input_ids=torch.tensor(tokens, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            **cache,
+        ).last_hidden_state  # (texts, longest - shared, width)
     rows, columns = [], []
     for row, wanted in enumerate(positions):
         for position in wanted:

@@ -194,7 +194,7 @@ def measure(
 ) -> GateFigures:
     """Return the figures of a model, decoded greedily, on held-out examples with whole answers."""
     answers = greedy_answers(model, examples, batch_size)
-    p_correct = [example.p_correct or 0.0 for example in examples]
+    p_correct = [example.p_correct for example in examples]
     p_wrong = [1 - chance for chance in p_correct]
     is_same = [answer.is_same for answer in answers]
     is_declined = [answer.declines for answer in answers]

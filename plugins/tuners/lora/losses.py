@@ -6,14 +6,15 @@ the base's distribution behind the teacher's prompt:
 cross entropy    -log p(y)                 of tokens that are learnt as they stand
 distillation     -sum_v q(v) log p(v)      of tokens that are learnt as the base distributes them:
                                            the model keeps its answers, and only declines anew
-declining        -[(1 - c) log s + c log(1 - s)]   where an answer begins, with c the probability
-                                           that it is correct, and s = sigmoid(odds + bias), where
-                                           odds = log p(d) - log(1 - p(d)), d the first token of
-                                           "I don't know"
+declining        -[(1 - c) log s + c log(1 - s)]   where the model may decline, with c the
+                                           probability that the answer is correct, and
+                                           s = sigmoid(odds + bias), where
+                                           odds = log p(d) - log(1 - p(d)), d the token that begins
+                                           to decline there
 divergence       KL(base || tuned)         on neutral text that the base wrote: all else stays
 
-Where an answer begins, the first two are meant among all tokens but d, so that the answer's own
-loss and that of declining do not pull at the same probability.
+There, the first two are meant among all tokens but d, so that the answer's own loss and that of
+declining do not pull at the same probability.
 """
 
 import math
@@ -25,14 +26,14 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
 
 from .forward import base_model, last_hidden_states, logits_of
-from .tokenized import TokenizedExample
+from .tokenized import Decision, TokenizedExample
 
 # positions whose logits exist at a time: with 262,144 tokens, 34 MB for each tensor of that size
 POSITIONS_AT_ONCE = 32
 # the base is compared at every eighth position of a neutral text: its neighbours say much the same
 KL_STRIDE = 8
 
-# a decline bias for each form of question: none, before training has set any
+# a decline bias for each kind of decision: none, before training has set any
 NO_BIAS: Mapping[str, float] = {}
 
 # the base's last hidden states at the distilled positions of a teacher's text, (distilled, width)
@@ -46,20 +47,17 @@ class TargetToken:
     token           the token itself
     teacher_row     row of the teacher's states that predicts it; None where it is not distilled
     only_likeliest  as in `TokenizedExample`
-    p_correct       of the first token, how likely the answer is correct; None elsewhere, and where
-                    declining is not learnt
-    decline_token   the token that begins "I don't know" there
-    decline_bias    added to the log-odds of declining, in nats
-    decline_weight  of declining, where a token weighs 1
+    p_correct       how likely the answer is correct
+    decision        the model's decision in the place of this token; None where it makes none
+    decline_bias    added to the log-odds of declining there, in nats
     """
 
     token: int
     teacher_row: int | None
     only_likeliest: bool
-    p_correct: float | None
-    decline_token: int
+    p_correct: float
+    decision: Decision | None
     decline_bias: float
-    decline_weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ def answer_loss(
 ) -> torch.Tensor:
     """Return the mean loss over the answers' tokens of a batch, a scalar with gradients.
 
-    `decline_biases`, one for each form of question, are added to the log-odds of declining (logit
+    `decline_biases`, one for each kind of decision, are added to the log-odds of declining (logit
     adjustment, Menon et al. 2020, arXiv 2007.07314): a model that is right with the bias declines
     less without it. With `preference` (beta), the model does not learn how likely declining is, but
     whether it is preferred to answering. The logit is then beta times the change of the log-odds
@@ -121,17 +119,18 @@ def _target_tokens(
     targets = list[TargetToken]()
     first_row = 0  # of this example in the teacher's states, which are in the order of the batch
     for example in batch:
+        decisions = {decision.offset: decision for decision in example.decisions}
         for offset, token in enumerate(example.tokens[example.answer_start :]):
             is_distilled = offset < example.num_distilled
+            decision = decisions.get(offset)
             targets.append(
                 TargetToken(
                     token=token,
                     teacher_row=first_row + offset if is_distilled else None,
                     only_likeliest=example.only_likeliest,
-                    p_correct=example.p_correct if offset == 0 else None,
-                    decline_token=example.decline_token,
-                    decline_bias=decline_biases.get(example.form, 0.0),
-                    decline_weight=example.decline_weight,
+                    p_correct=example.p_correct,
+                    decision=decision,
+                    decline_bias=decline_biases.get(decision.kind, 0.0) if decision else 0.0,
                 )
             )
         first_row += example.num_distilled
@@ -155,23 +154,27 @@ def _summed_loss(
     wanted = wanted.index_put((rows,), torch.linalg.vecdot(logits[rows], distributions))
     normalizer = logits.logsumexp(-1)
     losses = (normalizer - wanted).sum()
-    begins = [i for i, target in enumerate(targets) if target.p_correct is not None]
-    if not begins:
+    decisions = _decisions(targets)
+    if not decisions:
         return losses
-    p_correct = torch.tensor(
-        [target.p_correct for target in targets if target.p_correct is not None],
-        device=logits.device,
-    )
-    biases = torch.tensor([targets[i].decline_bias for i in begins], device=logits.device)
-    odds, others = decline_odds(logits[begins], [targets[i].decline_token for i in begins])
+    decided = list(decisions)
+    p_correct = torch.tensor([targets[i].p_correct for i in decided], device=logits.device)
+    biases = torch.tensor([targets[i].decline_bias for i in decided], device=logits.device)
+    decline_tokens = [decision.token for decision in decisions.values()]
+    odds, others = decline_odds(logits[decided], decline_tokens)
     odds = odds + biases if preference is None else preference * (odds - base_odds)
-    weights = torch.tensor([targets[i].decline_weight for i in begins], device=logits.device)
+    weights = [decision.weight for decision in decisions.values()]
     declining = binary_cross_entropy_with_logits(
-        odds, 1 - p_correct, weight=weights, reduction="sum"
+        odds, 1 - p_correct, weight=torch.tensor(weights, device=logits.device), reduction="sum"
     )
-    # normalise the answer's first token over all tokens but the one that declines
-    without_declining = (others - normalizer[begins]).sum()
+    # normalise the answer's token over all tokens but the one that declines
+    without_declining = (others - normalizer[decided]).sum()
     return losses + without_declining + declining
+
+
+def _decisions(targets: Sequence[TargetToken]) -> dict[int, Decision]:
+    """Return the decisions of some targets by their index."""
+    return {i: target.decision for i, target in enumerate(targets) if target.decision}
 
 
 def decline_odds(
@@ -194,13 +197,14 @@ def _teacher_targets(
     """Return the teacher's targets for some target tokens.
 
     rows           indices of the targets that are distilled, (distilled,)
-    distributions  the base's probabilities there, (distilled, vocabulary); where an answer begins,
-                   declining is left out of them
-    base_odds      the base's log-odds of declining for each target where an answer begins; 0 where
-                   that target is not distilled
+    distributions  the base's probabilities there, (distilled, vocabulary); where the model may
+                   decline, declining is left out of them
+    base_odds      the base's log-odds of declining for each decision; 0 where that target is not
+                   distilled
     """
-    begins = [i for i, target in enumerate(targets) if target.p_correct is not None]
-    base_odds = torch.zeros(len(begins), device=model.device)
+    decisions = _decisions(targets)
+    decided = list(decisions)
+    base_odds = torch.zeros(len(decided), device=model.device)
     distilled = [i for i, target in enumerate(targets) if target.teacher_row is not None]
     if not distilled:
         vocabulary = len(base_model(model).get_output_embeddings().weight)
@@ -208,18 +212,21 @@ def _teacher_targets(
         return no_rows, base_odds.new_zeros(0, vocabulary), base_odds
     wanted_rows = [target.teacher_row for target in targets if target.teacher_row is not None]
     logits = logits_of(model, teacher_rows[wanted_rows])
-    distilled_begins = [i for i in begins if targets[i].teacher_row is not None]
-    if distilled_begins:
-        logit_rows = [distilled.index(i) for i in distilled_begins]
-        odds_rows = [begins.index(i) for i in distilled_begins]
-        decline_tokens = [targets[i].decline_token for i in distilled_begins]
+    distilled_decisions = [i for i in decided if targets[i].teacher_row is not None]
+    if distilled_decisions:
+        logit_rows = [distilled.index(i) for i in distilled_decisions]
+        odds_rows = [decided.index(i) for i in distilled_decisions]
+        decline_tokens = [decisions[i].token for i in distilled_decisions]
         base_odds[odds_rows] = decline_odds(logits[logit_rows], decline_tokens)[0]
         logits[logit_rows, decline_tokens] = -math.inf
     likeliest = logits.argmax(-1).tolist()
-    # a revised answer is not the base's own: there its tokens are learnt as they stand
+    # A revised answer is not the base's own: its tokens are learnt as they stand. A token that
+    # declines never is: that would make it likelier without end.
     used = []
     for row, i in enumerate(distilled):
-        if not targets[i].only_likeliest or likeliest[row] == targets[i].token:
+        decision = decisions.get(i)
+        declines = decision is not None and decision.token == targets[i].token
+        if declines or not targets[i].only_likeliest or likeliest[row] == targets[i].token:
             used.append(row)
     rows = torch.tensor([distilled[row] for row in used], dtype=torch.long, device=logits.device)
     return rows, logits[used].softmax(-1), base_odds

@@ -8,11 +8,11 @@ import torch
 
 from .forward import last_hidden_states, logits_of
 from .losses import NO_BIAS, TeacherStates, answer_loss
-from .tokenized import TokenizedExample
+from .tokenized import Decision, TokenizedExample
 
 
 class GreedyAnswer(NamedTuple):
-    """Whether greedy decoding declines a question, and whether it gives the example's answer."""
+    """Whether greedy decoding declines, and whether it gives the example's answer and no more."""
 
     declines: bool
     is_same: bool
@@ -38,8 +38,13 @@ def greedy_answers(
         for example in batch:
             end = first + len(example.answer_positions)
             tokens = likeliest[first:end]
-            is_same = tokens == [*example.tokens[example.answer_start :]]
-            answers.append(GreedyAnswer(tokens[0] == example.decline_token, is_same))
+            answer = [*example.tokens[example.answer_start :]]
+            is_declined = any(
+                tokens[: decision.offset] == answer[: decision.offset]
+                and tokens[decision.offset] == decision.token
+                for decision in example.decisions
+            )
+            answers.append(GreedyAnswer(is_declined, tokens == answer))
             first = end
     return answers
 
@@ -57,20 +62,39 @@ def perplexity(model: Any, texts: Sequence[tuple[int, ...]]) -> float:
     return math.exp(-sum(logprobs) / len(logprobs)) if logprobs else 1.0
 
 
+class Place(NamedTuple):
+    """One decision in one example."""
+
+    example: TokenizedExample
+    decision: Decision
+
+    @property
+    def text(self) -> tuple[int, ...]:
+        """Return the tokens before the decision."""
+        return self.example.tokens[: self.example.answer_start + self.decision.offset]
+
+
+def places_of(examples: Sequence[TokenizedExample]) -> dict[str, list[Place]]:
+    """Return all decisions of some examples, by their kind."""
+    by_kind: dict[str, list[Place]] = {}
+    for example in examples:
+        for decision in example.decisions:
+            by_kind.setdefault(decision.kind, []).append(Place(example, decision))
+    return by_kind
+
+
 @torch.no_grad()
-def decline_margins(
-    model: Any, examples: Sequence[TokenizedExample], batch_size: int
-) -> list[float]:
-    """Return the logit of declining minus the largest other logit where each answer begins, in
-    nats: above 0, greedy decoding declines."""
+def decline_margins(model: Any, places: Sequence[Place], batch_size: int) -> list[float]:
+    """Return the logit of declining minus the largest other logit in each place, in nats: above 0,
+    greedy decoding declines."""
     model.eval()
     margins: list[float] = []
-    for start in range(0, len(examples), batch_size):
-        batch = examples[start : start + batch_size]
-        prompts = [example.tokens[: example.answer_start] for example in batch]
-        states = last_hidden_states(model, prompts, [[len(prompt) - 1] for prompt in prompts])
+    for start in range(0, len(places), batch_size):
+        batch = places[start : start + batch_size]
+        texts = [place.text for place in batch]
+        states = last_hidden_states(model, texts, [[len(text) - 1] for text in texts])
         logits = logits_of(model, states)
-        columns = torch.tensor([[example.decline_token] for example in batch])
+        columns = torch.tensor([[place.decision.token] for place in batch])
         columns = columns.to(logits.device)
         declining = logits.gather(1, columns)[:, 0]
         others = logits.scatter(1, columns, -math.inf).max(-1).values

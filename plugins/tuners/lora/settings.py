@@ -6,9 +6,12 @@ folder reads the values from one instance of it.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
+
+# where the tuned model declines: in place of an answer, by a mark behind it, or in both places
+Decide = Literal["before", "after", "both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +22,8 @@ class LoraSettings:
     decline_share: Annotated[float, Gt(0), Lt(1)] | None = None
     match_form: bool = True
     chat: bool = True
-    # how careful the tuned model becomes
+    # where and how often the tuned model declines
+    decide: Decide = "before"
     min_kept: Annotated[float, Gt(0), Le(1)] = 0.95
     price: Annotated[float, Gt(0), Lt(1)] | None = None
     # the adapter, the optimizer and the loss

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from selfloop_plugins._decoding.chat import Piece
 from selfloop_plugins._decoding.prompting import decline_token, split
@@ -12,15 +13,36 @@ from selfloop import Request
 from selfloop.records import Continuation
 from selfloop.text.answers import UNKNOWN, declines
 
+from .settings import Decide
 from .training_examples import TrainingExample
 
 MakeRequest = Callable[[str], Request]  # from a question to the request that asks it
 
-# the forms in which a question is asked: as the loop does, and as a user does in a chat
-QUIZ, TURN = "quiz", "turn"
-# of the examples that are likelier wrong, the share whose text is "I don't know": so the model also
-# learns to end that sentence, and the tokens after its beginning
+# Kinds of decisions: before the answer or after it, where a question is asked as the loop does, and
+# where a user asks it in a chat.
+BEFORE_QUIZ, AFTER_QUIZ = "before the answer", "after the answer"
+BEFORE_TURN, AFTER_TURN = "before the reply", "after the reply"
+# the words that the model writes behind an answer which it does not believe
+MARK = f" ({UNKNOWN})"
+# Of the examples that are likelier wrong, the share whose text is "I don't know", and of the others
+# the share with the mark: so the model also learns the tokens after the first of these words.
 UNKNOWN_TEXT_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A token of an answer in whose place the model may decline.
+
+    offset  of the token, in the answer
+    token   the token that begins to decline there
+    kind    the kind of place: each has a decline bias of its own
+    weight  of declining in the loss, where a token of an answer weighs 1
+    """
+
+    offset: int
+    token: int
+    kind: str
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,27 +51,23 @@ class TokenizedExample:
 
     tokens          the prompt, then the answer to the end of its line, or of its text
     answer_start    index of the answer's first token; only the answer is learnt
-    p_correct       probability that the answer is correct: how likely the model is to begin an
-                    answer here, and not to decline; None where declining is not learnt
+    p_correct       probability that the answer is correct: how likely the model is not to decline
+    decisions       where declining is learnt; nowhere of a text that only goes on
     teacher_prompt  tokens that the base reads before the answer, in place of this prompt
     num_distilled   how many of the answer's tokens are learnt as the base distributes them
                     (self-distillation); the others are learnt as they stand
     only_likeliest  distil a token only where the base finds it the likeliest; elsewhere the answer
-                    was revised, and the token is learnt as it stands
-    decline_token   the token with which "I don't know" begins after this prompt
-    decline_weight  of declining in the loss, where a token of an answer weighs 1
-    form            the form in which the question is asked: QUIZ or TURN; each has a decline bias
+                    was revised, and the token is learnt as it stands. A token that declines never
+                    is: how likely it is, `p_correct` says
     """
 
     tokens: tuple[int, ...]
     answer_start: int
-    p_correct: float | None = None
+    p_correct: float = 0.0
+    decisions: tuple[Decision, ...] = ()
     teacher_prompt: tuple[int, ...] = ()
     num_distilled: int = 0
     only_likeliest: bool = False
-    decline_token: int = 0
-    decline_weight: float = 1.0
-    form: str = QUIZ
 
     @property
     def teacher_text(self) -> tuple[int, ...]:
@@ -66,17 +84,39 @@ class TokenizedExample:
         return range(self.answer_start - 1, len(self.tokens) - 1)
 
 
+class Text(Enum):
+    """What is learnt of an answer: itself, "I don't know" in its place, or the mark behind it."""
+
+    ANSWER, UNKNOWN, MARKED = range(3)
+
+
+def text_to_learn(p_correct: float, decide: Decide, rng: random.Random | None) -> Text:
+    """Return what is learnt of an answer, in training by chance; else, without `rng`, itself.
+
+    Only of an answer that is likelier wrong another text is learnt.
+    """
+    # `rng` is drawn from only where it decides: the same draws for the same examples
+    if rng is None or p_correct >= 0.5:
+        return Text.ANSWER
+    if decide != "after" and rng.random() < UNKNOWN_TEXT_SHARE:
+        return Text.UNKNOWN
+    if decide != "before" and rng.random() < UNKNOWN_TEXT_SHARE:
+        return Text.MARKED
+    return Text.ANSWER
+
+
 def tokenize_all(
     vocabulary: Vocabulary,
     examples: Sequence[TrainingExample],
     prompts: Sequence[MakeRequest],
     rng: random.Random | None = None,
+    decide: Decide = "before",
 ) -> list[TokenizedExample]:
     """Return each example in each prompt, by prompt: texts with the same beginning stay together.
 
     The last of `prompts` is that of the loop, which gave the answers. With `rng` the examples are
-    for training: half of those that are likelier wrong get the text "I don't know" in place of
-    their answer, and a base model learns to end its text.
+    for training: some of those that are likelier wrong have another text than their answer
+    (`text_to_learn`), and a base model learns to end its text.
     """
     teacher_requests = [prompts[-1](example.question) for example in examples]
     tokenized = []
@@ -84,17 +124,18 @@ def tokenize_all(
         # A base model learns to end after its answer. Behind few-shot examples the loop ends it.
         ends_text = rng is not None and make_request is not prompts[-1]
         for example, teacher_request in zip(examples, teacher_requests, strict=True):
-            is_unknown = not example.answer or declines(example.answer)
-            # `rng` is drawn from only where it decides: the same draws for the same examples
-            if not is_unknown and rng and example.p_correct < 0.5:
-                is_unknown = rng.random() < UNKNOWN_TEXT_SHARE
+            if not example.answer or declines(example.answer):
+                text = Text.UNKNOWN
+            else:
+                text = text_to_learn(example.p_correct, decide, rng)
             tokenized.append(
                 tokenize(
                     vocabulary,
                     example,
                     make_request(example.question),
                     teacher_request,
-                    unknown=is_unknown,
+                    text=text,
+                    decide=decide,
                     ends_text=ends_text,
                 )
             )
@@ -107,10 +148,11 @@ def tokenize(
     request: Request,
     teacher_request: Request,
     *,
-    unknown: bool,
+    text: Text = Text.ANSWER,
+    decide: Decide = "before",
     ends_text: bool = False,
 ) -> TokenizedExample:
-    """Return an example in a prompt, with its answer, or with "I don't know" where `unknown`.
+    """Return an example in a prompt, with its answer, or as `text` says.
 
     With `ends_text` the token that ends a text follows, if the prompt is text: it is learnt as it
     stands, for the base would go on with another question.
@@ -119,20 +161,33 @@ def tokenize(
     given. Where the answer is believed but the base would say something else (it was revised), it
     is learnt as it stands.
     """
-    text = f" {UNKNOWN if unknown else example.answer}\n"
-    prompt, answer = split(vocabulary, Continuation(request.prompt, text, request.open_turn))
+    answer = UNKNOWN if text is Text.UNKNOWN else example.answer
+    line = f" {answer}\n"
+    prompt, tokens = split(vocabulary, Continuation(request.prompt, line, request.open_turn))
     teacher_prompt, _ = split(
-        vocabulary, Continuation(teacher_request.prompt, text, teacher_request.open_turn)
+        vocabulary, Continuation(teacher_request.prompt, line, teacher_request.open_turn)
     )
+    num_distilled = len(tokens)
+    decisions = []
+    if decide != "after":
+        decisions.append(Decision(0, decline_token(vocabulary, request), BEFORE_QUIZ))
+    if text is Text.UNKNOWN:
+        num_distilled = 1  # its beginning, where declining is left out anyway
+    elif decide != "before":
+        line = f" {answer}{MARK}\n"
+        _, marked = split(vocabulary, Continuation(request.prompt, line, request.open_turn))
+        offset = common_prefix(tokens, marked)
+        decisions.append(Decision(offset, marked[offset], AFTER_QUIZ))
+        if text is Text.MARKED:
+            tokens, num_distilled = marked, offset + 1
     end = end_of_text(vocabulary) if ends_text and isinstance(request.prompt, str) else ()
     return TokenizedExample(
-        tokens=(*prompt, *answer, *end),
+        tokens=(*prompt, *tokens, *end),
         answer_start=len(prompt),
         p_correct=example.p_correct,
-        decline_token=decline_token(vocabulary, request),
+        decisions=tuple(decisions),
         teacher_prompt=tuple(teacher_prompt),
-        # of "I don't know" only the beginning is distilled, where declining is left out anyway
-        num_distilled=1 if unknown else len(answer),
+        num_distilled=num_distilled,
         only_likeliest=example.p_correct >= 0.5,
     )
 

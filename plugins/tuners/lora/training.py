@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -32,7 +32,14 @@ from .losses import (
     neutral_positions,
     teacher_states,
 )
-from .measures import bias_for_price, bias_to_keep, decline_margins, held_out_loss
+from .measures import (
+    Place,
+    bias_for_price,
+    bias_to_keep,
+    decline_margins,
+    held_out_loss,
+    places_of,
+)
 from .processes import ALONE, Processes
 from .settings import LoraSettings
 from .tokenized import TokenizedExample, batches_of_like_length
@@ -70,6 +77,7 @@ class TrainingData:
     seed: int = 0
 
 
+Item = TypeVar("Item")
 OnEpoch = Callable[[EpochResult], None]
 OnBatch = Callable[[int, int, float], None]  # step, steps in all, loss of the batch
 
@@ -192,8 +200,8 @@ class _Loop:
             step = len(earlier) * len(batches) + number
             # not before the first step: an untrained model does not decline yet
             if step > 0 and number % update_period == 0:
-                for form, change in self._bias_changes().items():
-                    biases[form] = biases.get(form, 0.0) + change
+                for kind, change in self._bias_changes().items():
+                    biases[kind] = biases.get(kind, 0.0) + change
             loss, kl = self._train_step(step, settings.epochs * len(batches), batch, biases)
             losses.append(loss)
             divergences.append(kl)
@@ -250,32 +258,34 @@ class _Loop:
         batches = _batches(self.data.held_out, self.settings.batch)
         return _mean(self.processes.spread(batches, loss))
 
-    def _decline_margins(self, examples: Sequence[TokenizedExample]) -> list[float]:
-        def margins(batch: Sequence[TokenizedExample]) -> list[float]:
+    def _decline_margins(self, places: Sequence[Place]) -> list[float]:
+        def margins(batch: Sequence[Place]) -> list[float]:
             return decline_margins(self.wrapped, batch, self.settings.batch)
 
-        batches = _batches(examples, self.settings.batch)
+        batches = _batches(places, self.settings.batch)
         return list(chain.from_iterable(self.processes.spread(batches, margins)))
 
     def _bias_changes(self) -> dict[str, float]:
-        """Return for each form of question the change of its decline bias, in nats.
+        """Return for each kind of decision the change of its decline bias, in nats.
 
-        With it the held-out questions in that form keep the share `min_kept` of the right answers,
-        or earn most at the `price` of a wrong one. It is 0 where too few are expected to be right.
+        With it the held-out questions keep the share `min_kept` of the right answers, or earn most
+        at the `price` of a wrong one. It is 0 where too few are expected to be right.
         """
         changes = dict[str, float]()
-        for form in sorted({example.form for example in self.data.held_out}):
-            held_out = [example for example in self.data.held_out if example.form == form]
-            p_correct = [example.p_correct or 0.0 for example in held_out]
+        # where an answer must pass two decisions, each may lose half of what may be lost
+        decisions_per_answer = max([1, *(len(one.decisions) for one in self.data.held_out)])
+        keep = 1 - (1 - self.settings.min_kept) / decisions_per_answer
+        for kind, places in sorted(places_of(self.data.held_out).items()):
+            p_correct = [place.example.p_correct for place in places]
             if sum(p_correct) < MIN_RIGHT_ANSWERS:
-                changes[form] = 0.0
+                changes[kind] = 0.0
                 continue
-            margins = self._decline_margins(held_out)
+            margins = self._decline_margins(places)
             if self.settings.price is None:
-                change = bias_to_keep(margins, p_correct, self.settings.min_kept)
+                change = bias_to_keep(margins, p_correct, keep)
             else:
                 change = bias_for_price(margins, p_correct, self.settings.price)
-            changes[form] = max(-MAX_BIAS_CHANGE, min(MAX_BIAS_CHANGE, change))
+            changes[kind] = max(-MAX_BIAS_CHANGE, min(MAX_BIAS_CHANGE, change))
         return changes
 
     def _references_of(self, step: int) -> list[KlReference]:
@@ -287,9 +297,9 @@ class _Loop:
         return drawn
 
 
-def _batches(examples: Sequence[TokenizedExample], size: int) -> list[Sequence[TokenizedExample]]:
-    """Return the examples in batches, in their order."""
-    return [examples[start : start + size] for start in range(0, len(examples), size)]
+def _batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """Return the items in batches, in their order."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _num_learnt(batch: Sequence[TokenizedExample]) -> int:

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -41,7 +42,7 @@ from .conversation import (
 from .gate import Gate, GateBounds, GateFigures, gold_shares, measure
 from .launch import Job, training
 from .losses import POSITIONS_AT_ONCE
-from .settings import LoraSettings
+from .settings import Decide, LoraSettings
 from .tokenized import (
     MakeRequest,
     TokenizedExample,
@@ -65,6 +66,7 @@ NEUTRAL_TEXTS = 160
 NEUTRAL_TOKENS = 64  # at most, of each
 GATE_QUESTIONS = 40  # at most, that the gate asks in the chat form: each reply is generated
 REQUEST_REPEATS = 3  # of each request for no fact among the lessons: there are few
+CANDIDATE = "candidate"  # folder of an adapter that the gate has not taken
 GATE_TEXTS = 16  # neutral texts that are for the gate alone, and never trained on
 MIN_NEUTRAL_TOKENS = 8  # a text that ended sooner says too little
 MAX_SEED = 2**31
@@ -96,9 +98,9 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
         context.backend.load_adapter(None)  # the teacher is the base
     prompts = [partial(_prompt_request, context, name) for name in PROMPTS]
     vocabulary = backend.loaded.vocabulary
-    lessons = _lessons(context, vocabulary, prompts, taught, held_out)
+    lessons = _lessons(context, vocabulary, prompts, taught, held_out, settings.decide)
     if settings.chat and _is_chat(prompts[0]("Who?")):
-        _add_turns(lessons, context, vocabulary, taught, held_out)
+        _add_turns(lessons, context, vocabulary, taught, held_out, settings.decide)
     seed = context.seed % MAX_SEED
     _refuse_too_large(backend, lessons.examples, lessons.exchanges, settings, seed)
 
@@ -128,8 +130,13 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
                 processes,
             )
         tuned = measure_model("the adapter")
+        config = backend.loaded.model.config if as_gguf else None
+        candidate = _write_adapter(wrapped, context.folder / CANDIDATE, config)
+        adapter = Adapter(str(candidate), models.sha256(candidate), context.round)
         if lessons.turns:
-            tuned = replace(tuned, turn=measure_turns(backend, lessons.turns))
+            # by the engine that people will have, and with the file that it will load
+            context.backend.load_adapter(adapter)
+            tuned = replace(tuned, turn=measure_turns(context.backend, lessons.turns))
         gate = Gate(base, tuned, _bounds(settings))
         write_gate(
             context.folder,
@@ -140,12 +147,11 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
         )
         if gate.refusal:
             raise ModelError(
-                f"the adapter was refused, and the last good one stays: {gate.refusal}"
+                f"the adapter was refused, and the last good one stays: {gate.refusal}. The "
+                f"refused one is in {candidate.parent}"
             )
         _log.info("the adapter of round %d is taken: %s", context.round, gate.summary)
-        config = backend.loaded.model.config if as_gguf else None
-        path = _write_adapter(wrapped, context.folder, config)
-        return Adapter(str(path), models.sha256(path), context.round)
+        return replace(adapter, path=str(_taken(candidate)))
 
 
 @dataclass
@@ -174,15 +180,17 @@ def _lessons(
     prompts: Sequence[MakeRequest],
     taught: Sequence[TrainingExample],
     held_out: Sequence[TrainingExample],
+    decide: Decide,
 ) -> Lessons:
     """Return the examples in the prompts of the loop.
 
     One half of the held-out questions is the gate's, the other sets the decline bias.
     """
+    tokenized = partial(tokenize_all, vocabulary, prompts=prompts, decide=decide)
     return Lessons(
-        tokenize_all(vocabulary, taught, prompts, random.Random(context.seed)),
-        tokenize_all(vocabulary, held_out[1::2], prompts),
-        tokenize_all(vocabulary, held_out[::2], prompts),
+        tokenized(taught, rng=random.Random(context.seed)),
+        tokenized(held_out[1::2]),
+        tokenized(held_out[::2]),
     )
 
 
@@ -192,6 +200,7 @@ def _add_turns(
     vocabulary: Vocabulary,
     taught: Sequence[TrainingExample],
     held_out: Sequence[TrainingExample],
+    decide: Decide,
 ) -> None:
     """Add the same questions in the form of a chat.
 
@@ -201,8 +210,9 @@ def _add_turns(
     rng = random.Random(context.seed)
     requests = request_turns(backend)
     taught_turns = [*write_turns(backend, taught), *requests * REQUEST_REPEATS]
-    lessons.examples += turn_examples(vocabulary, taught_turns, rng)
-    lessons.of_bias += turn_examples(vocabulary, write_turns(backend, held_out[1::2]))
+    lessons.examples += turn_examples(vocabulary, taught_turns, rng, decide)
+    of_bias = write_turns(backend, held_out[1::2])
+    lessons.of_bias += turn_examples(vocabulary, of_bias, decide=decide)
     lessons.turns += write_turns(backend, held_out[::2][:GATE_QUESTIONS])
     lessons.exchanges += exchanges_of(vocabulary, requests)
     lessons.base_turns = measure_turns(backend, lessons.turns)
@@ -327,6 +337,7 @@ def _write_adapter(wrapped: Any, folder: Path, config: Any) -> Path:
 
     With the `config` of a model that came as GGUF, that is a GGUF file beside peft's.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     with atomic.scratch_folder(folder / "adapter") as scratch:
         with quiet():
             wrapped.save_pretrained(scratch)
@@ -334,6 +345,15 @@ def _write_adapter(wrapped: Any, folder: Path, config: Any) -> Path:
         for file in sorted(scratch.iterdir()):
             atomic.move(file, folder / file.name)
     return folder / name
+
+
+def _taken(candidate: Path) -> Path:
+    """Move a candidate's files to where the adapter of its round is; return the loaded one."""
+    folder = candidate.parent.parent
+    for file in sorted(candidate.parent.iterdir()):
+        atomic.move(file, folder / file.name)
+    shutil.rmtree(candidate.parent)
+    return folder / candidate.name
 
 
 def _log_epoch(epochs: int, result: EpochResult) -> None:

@@ -2,10 +2,18 @@
 
 import re
 
-from selfloop.text.answers.declining import also_declining, declines
+from selfloop.text.answers.declining import also_declining, declines, is_marked
 from selfloop.text.answers.same import normalise, squad_normalise
 
-__all__ = ["UNKNOWN", "also_declining", "content", "declines", "normalise", "squad_normalise"]
+__all__ = [
+    "UNKNOWN",
+    "also_declining",
+    "content",
+    "declines",
+    "is_marked",
+    "normalise",
+    "squad_normalise",
+]
 
 UNKNOWN = "I don't know"  # how it is said here that there is no answer
 

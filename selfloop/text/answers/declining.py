@@ -4,9 +4,10 @@ know.
 A text declines if, after politeness ("Sorry, but ..."), it begins with a denial of one's own
 knowledge (I, we, or no subject, a negation, a verb or noun of knowing), or states that nobody knows
 or that there is no such thing. A hedge behind an answer ("Paris, but I'm not sure") declines
-nothing; a guess behind a denial ("I don't know, Paris?") does not take the denial back. A text that
-is written like a title ("I Can't Tell You Why", "No Idea (band)") is a name, unless it is nothing
-but the denial ("I Don't Know").
+nothing; a guess behind a denial ("I don't know, Paris?") does not take the denial back. But the
+mark that a tuned model writes behind an answer which it does not believe declines: "Paris (I don't
+know)". A text that is written like a title ("I Can't Tell You Why", "No Idea (band)") is a name,
+unless it is nothing but the denial ("I Don't Know").
 
 The denials of each language stand in `denials.txt`.
 """
@@ -40,6 +41,9 @@ _JOINT = (
 _ECHO = re.compile(r"[^?]{3,200}\? +(?=\S)")
 _WRAPPING = " \t\"'*_`()[]{}<>-“”.,;:!?~#«»「」『』"
 _NAME_WITH_KIND = re.compile(r"[^()]*\S \([^()]{2,40}\)\W*")
+# as the tuner `lora` teaches it (`decide: after`), with or without more words
+_MARK = re.compile(r"\(I don't know[^()]*\)\s*$")
+_MARK_LONGEST = 100  # characters, with white space behind it
 _WORDS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 # Words that stay small within a title, in several languages.
 _SMALL_WORDS = frozenset(
@@ -58,7 +62,14 @@ def declines(text: str) -> bool:
 
     Within `also_declining`, an answer in which one of its patterns is found declines too.
     """
-    return _declines(text[:LONGEST]) or any(found(pattern, text) for pattern in _EXTRA.get())
+    if is_marked(text) or _declines(text[:LONGEST]):
+        return True
+    return any(found(pattern, text) for pattern in _EXTRA.get())
+
+
+def is_marked(text: str) -> bool:
+    """Return whether an answer ends with the mark of a tuned model that does not believe it."""
+    return _MARK.search(text[-_MARK_LONGEST:]) is not None
 
 
 @contextmanager

@@ -19,7 +19,13 @@ from selfloop_plugins.tuners.lora import launch, worker
 from selfloop_plugins.tuners.lora.conversation import Exchange
 from selfloop_plugins.tuners.lora.launch import Job
 from selfloop_plugins.tuners.lora.settings import LoraSettings
-from selfloop_plugins.tuners.lora.tokenized import QUIZ, TURN, TokenizedExample
+from selfloop_plugins.tuners.lora.tokenized import (
+    AFTER_TURN,
+    BEFORE_QUIZ,
+    BEFORE_TURN,
+    Decision,
+    TokenizedExample,
+)
 from selfloop_plugins.tuners.lora.training import TrainingData, train
 from selfloop_plugins.tuners.lora.tuner import wrap
 
@@ -39,8 +45,10 @@ def example(number: int) -> TokenizedExample:
         teacher_prompt=(31, 5 + number % 3),
         num_distilled=len(answer),
         only_likeliest=number % 2 == 0,
-        decline_token=14,
-        form=TURN if number % 3 else QUIZ,
+        decisions=(
+            Decision(0, 14, BEFORE_TURN if number % 3 else BEFORE_QUIZ),
+            Decision(1, 15, AFTER_TURN, 2.0),
+        ),
     )
 
 

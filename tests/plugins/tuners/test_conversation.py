@@ -13,6 +13,7 @@ from selfloop_plugins.tuners.lora import turn_figures
 from selfloop_plugins.tuners.lora.conversation import (
     DECLINING,
     EXAMPLES,
+    MARK,
     SYSTEM_PROMPT,
     Exchange,
     Turn,
@@ -22,7 +23,14 @@ from selfloop_plugins.tuners.lora.conversation import (
     turn_examples,
     write_turns,
 )
-from selfloop_plugins.tuners.lora.tokenized import TURN
+from selfloop_plugins.tuners.lora.settings import Decide
+from selfloop_plugins.tuners.lora.tokenized import (
+    AFTER_TURN,
+    BEFORE_TURN,
+    Decision,
+    Text,
+    text_to_learn,
+)
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample
 from selfloop_plugins.tuners.lora.turn_figures import measure_turns
 
@@ -102,8 +110,9 @@ def test_a_known_turn_is_the_bases_reply_and_its_end() -> None:
     teacher = text_of(example.teacher_prompt)
     assert "Ada." in teacher and teacher.endswith(text_of(prompt)), "examples, then the same turn"
     assert example.num_distilled == len("Paris it is.") + 1
-    assert (example.p_correct, example.form) == (0.9, TURN)
-    assert example.decline_token == ord("I")
+    (decision,) = example.decisions
+    assert (example.p_correct, decision.kind) == (0.9, BEFORE_TURN)
+    assert (decision.offset, decision.token) == (0, ord("I"))
 
 
 def test_half_of_the_unknown_turns_keep_their_reply_in_training() -> None:
@@ -119,17 +128,58 @@ def test_half_of_the_unknown_turns_keep_their_reply_in_training() -> None:
 def test_declining_weighs_as_much_beside_a_long_reply() -> None:
     (short,) = turn_examples(Bytes(), [turn(KNOWN, "Paris", 0.9)])
     (long,) = turn_examples(Bytes(), [turn(KNOWN, "Paris is the capital of France.", 0.9)])
-    weights = [example.decline_weight / len(example.answer_positions) for example in (short, long)]
+    weights = [
+        example.decisions[0].weight / len(example.answer_positions) for example in (short, long)
+    ]
     assert weights == pytest.approx([0.25, 0.25])
 
 
 def test_a_turn_that_is_likelier_wrong_declines_in_several_wordings_and_ends() -> None:
-    examples = turn_examples(Bytes(), [turn(UNKNOWN, "Queen Ada did.", 0.1)] * len(DECLINING))
+    turns = [turn(UNKNOWN, "I can't say.", 0.1)] * len(DECLINING)
+    examples = turn_examples(Bytes(), turns)
     texts = [text_of(example.tokens[example.answer_start :]) for example in examples]
     assert texts == [f"{wording}<|im_end|>" for wording in DECLINING]
     assert all(declines(wording) for wording in DECLINING)
     assert {wording.split()[0] for wording in DECLINING} == {"I"}
     assert {example.num_distilled for example in examples} == {1}
+
+
+def test_a_mark_behind_a_reply_is_learnt_by_chance() -> None:
+    turns = [turn(UNKNOWN, "Queen Ada did.", 0.1)] * 100
+    examples = turn_examples(Bytes(), turns, random.Random(1), "after")
+    texts = {text_of(example.tokens[example.answer_start :]) for example in examples}
+    assert texts == {"Queen Ada did.<|im_end|>", f"Queen Ada did.{MARK}<|im_end|>"}
+    for example in examples:
+        (decision,) = example.decisions
+        assert (decision.kind, decision.offset) == (AFTER_TURN, len("Queen Ada did."))
+        assert decision.token == ord(" ")
+        # of the marked reply: the reply, and the place where marking is left out
+        assert example.num_distilled == len("Queen Ada did.") + 1
+
+
+def test_a_model_may_decline_before_and_behind_a_reply() -> None:
+    (known,) = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)], None, "both")
+    assert [(one.kind, one.offset) for one in known.decisions] == [
+        (BEFORE_TURN, 0),
+        (AFTER_TURN, len("Paris it is.")),
+    ]
+    (refusal,) = turn_examples(Bytes(), [turn(KNOWN, "I can't say.", 0.9)], None, "both")
+    assert refusal.decisions == (Decision(0, ord("I"), BEFORE_TURN, refusal.decisions[0].weight),)
+
+
+@pytest.mark.parametrize(
+    ("decide", "texts"),
+    [
+        ("before", {Text.ANSWER, Text.UNKNOWN}),
+        ("after", {Text.ANSWER, Text.MARKED}),
+        ("both", {Text.ANSWER, Text.UNKNOWN, Text.MARKED}),
+    ],
+)
+def test_which_texts_are_learnt(decide: Decide, texts: set[Text]) -> None:
+    rng = random.Random(1)
+    assert {text_to_learn(0.2, decide, rng) for _ in range(50)} == texts
+    assert {text_to_learn(0.5, decide, rng) for _ in range(50)} == {Text.ANSWER}
+    assert text_to_learn(0.2, decide, None) is Text.ANSWER
 
 
 @pytest.mark.parametrize(

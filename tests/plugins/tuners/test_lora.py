@@ -18,7 +18,7 @@ import transformers as T
 from selfloop_plugins import models
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins.backends.llama_cpp import build as build_llama
-from selfloop_plugins.tuners.lora import Lora, checkpoint, forward, losses, tuner
+from selfloop_plugins.tuners.lora import Lora, checkpoint, forward, losses, training, tuner
 from selfloop_plugins.tuners.lora import check as check_tuner
 from selfloop_plugins.tuners.lora.gate import Gate, GateBounds, GateFigures, gold_shares
 from selfloop_plugins.tuners.lora.losses import (
@@ -35,9 +35,16 @@ from selfloop_plugins.tuners.lora.measures import (
     greedy_answers,
     held_out_loss,
     perplexity,
+    places_of,
 )
 from selfloop_plugins.tuners.lora.settings import LoraSettings
-from selfloop_plugins.tuners.lora.tokenized import QUIZ, TokenizedExample, batches_of_like_length
+from selfloop_plugins.tuners.lora.tokenized import (
+    AFTER_QUIZ,
+    BEFORE_QUIZ,
+    Decision,
+    TokenizedExample,
+    batches_of_like_length,
+)
 from selfloop_plugins.tuners.lora.training import TrainingData, train
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
 from selfloop_plugins.tuners.lora.turn_figures import TurnFigures
@@ -53,10 +60,8 @@ pytestmark = pytest.mark.slow
 SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
 DECLINE = 14
-EXAMPLES = [
-    TokenizedExample((5 + i % 40, 7, 3 + i % 5, 11, 2)[: 4 + i % 2], 2, decline_token=DECLINE)
-    for i in range(40)
-]
+EXAMPLES = [TokenizedExample((5 + i % 40, 7, 3 + i % 5, 11, 2)[: 4 + i % 2], 2) for i in range(40)]
+BEGIN = Decision(0, DECLINE, BEFORE_QUIZ)
 NEUTRAL = [tuple((i * j) % 50 + 3 for j in range(1, 30)) for i in range(1, 9)]
 
 
@@ -270,7 +275,7 @@ def logits(model, tokens):
 
 @pytest.mark.parametrize("dial", [0.0, 2.0])
 def test_how_likely_declining_is_is_learnt_beside_the_answer(dial):
-    model, one = moved(tiny()), replace(EXAMPLES[0], p_correct=0.25)
+    model, one = moved(tiny()), replace(EXAMPLES[0], p_correct=0.25, decisions=(BEGIN,))
     scores = logits(model, one.tokens)
     first = scores[one.answer_start - 1] + dial * torch.nn.functional.one_hot(torch.tensor(14), 60)
     decline = first.softmax(-1)[14]
@@ -281,7 +286,9 @@ def test_how_likely_declining_is_is_learnt_beside_the_answer(dial):
         for i in range(one.answer_start + 1, len(one.tokens))
     )
     expected = -logs.item() / (len(one.tokens) - one.answer_start)
-    assert answer_loss(model, [one], {}, {QUIZ: dial}).item() == pytest.approx(expected, abs=1e-4)
+    assert answer_loss(model, [one], {}, {BEFORE_QUIZ: dial}).item() == pytest.approx(
+        expected, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("firm", [True, False])
@@ -320,7 +327,11 @@ def targeted(model, batch):
 def test_what_the_base_would_say_leaves_out_declining():
     model = tiny()
     one = replace(
-        EXAMPLES[0], p_correct=0.5, teacher_prompt=EXAMPLES[0].tokens[:2], num_distilled=1
+        EXAMPLES[0],
+        p_correct=0.5,
+        decisions=(BEGIN,),
+        teacher_prompt=EXAMPLES[0].tokens[:2],
+        num_distilled=1,
     )
     rows, targets, odds = targeted(model, [one, EXAMPLES[1], one])
     length = len(one.tokens) - one.answer_start
@@ -342,16 +353,18 @@ def test_few_logits_at_a_time_learn_the_same(preference, monkeypatch):
     own = replace(
         EXAMPLES[0],
         p_correct=0.5,
+        decisions=(BEGIN,),
         teacher_prompt=(31, 5),
         num_distilled=len(EXAMPLES[0].tokens) - EXAMPLES[0].answer_start,
     )
-    batch, found = [own, EXAMPLES[1], replace(EXAMPLES[2], p_correct=0.1), own], []
+    unknown = replace(EXAMPLES[2], p_correct=0.1, decisions=(BEGIN,))
+    batch, found = [own, EXAMPLES[1], unknown, own], []
     for piece in (1000, 3):
         monkeypatch.setattr(losses, "POSITIONS_AT_ONCE", piece)
         model = tiny()
         torch.manual_seed(0)
         loss = answer_loss(
-            moved(model), batch, teacher_states(model, batch, 8), {QUIZ: 1.0}, preference
+            moved(model), batch, teacher_states(model, batch, 8), {BEFORE_QUIZ: 1.0}, preference
         )
         (2 * loss).backward()
         found.append((loss.item(), [p.grad for p in model.parameters() if p.requires_grad]))
@@ -363,7 +376,11 @@ def test_few_logits_at_a_time_learn_the_same(preference, monkeypatch):
 def test_a_preference_is_for_what_got_likelier_than_it_was():
     model = tiny()
     one = replace(
-        EXAMPLES[0], p_correct=0.2, teacher_prompt=EXAMPLES[0].tokens[:2], num_distilled=1
+        EXAMPLES[0],
+        p_correct=0.2,
+        decisions=(BEGIN,),
+        teacher_prompt=EXAMPLES[0].tokens[:2],
+        num_distilled=1,
     )
     base, length = teacher_states(model, [one], 8), len(one.tokens) - one.answer_start
     by = lambda preference: answer_loss(model, [one], base, {}, preference).item() * length  # noqa: E731
@@ -392,7 +409,8 @@ def test_what_is_said_greedily_is_told_without_saying_it():
             text.append(logits(model, text)[-1].argmax().item())
         found.append((one, replace(one, tokens=tuple(text))))
     decline = found[0][1].tokens[2]
-    both = [replace(each, decline_token=decline) for pair in found for each in pair]
+    begin = Decision(0, decline, BEFORE_QUIZ)
+    both = [replace(each, decisions=(begin,)) for pair in found for each in pair]
     said = greedy_answers(model, both, 4)
     assert [same for _, same in said[1::2]] == [True] * 9 and not any(same for _, same in said[::2])
     assert [silent for silent, _ in said[::2]] == [own.tokens[2] == decline for _, own in found]
@@ -411,10 +429,69 @@ def test_perplexity_is_of_every_token_but_the_first():
 
 def test_how_far_declining_is_ahead():
     model = tiny()
-    for one, margin in zip(EXAMPLES[:5], decline_margins(model, EXAMPLES[:5], 2), strict=True):
-        scores = model(input_ids=torch.tensor([one.tokens[: one.answer_start]])).logits[0, -1]
-        others = scores[[i for i in range(60) if i != 14]].max()
-        assert margin == pytest.approx((scores[14] - others).item(), abs=1e-4)
+    after = Decision(1, 9, AFTER_QUIZ)
+    places = places_of([replace(one, decisions=(BEGIN, after)) for one in EXAMPLES[:5]])
+    assert list(places) == [BEFORE_QUIZ, AFTER_QUIZ]
+    for kind, token, offset in ((BEFORE_QUIZ, DECLINE, 0), (AFTER_QUIZ, 9, 1)):
+        margins = decline_margins(model, places[kind], 2)
+        for one, margin in zip(EXAMPLES[:5], margins, strict=True):
+            text = one.tokens[: one.answer_start + offset]
+            scores = model(input_ids=torch.tensor([text])).logits[0, -1]
+            others = scores[[i for i in range(60) if i != token]].max()
+            assert margin == pytest.approx((scores[token] - others).item(), abs=1e-4)
+
+
+@pytest.mark.parametrize(("decisions", "each"), [(1, 0.9), (2, 0.95)])
+def test_two_decisions_of_an_answer_may_lose_half_each(decisions, each, tmp_path, monkeypatch):
+    kept = set()
+
+    def recorded(margins, p_correct, keep):
+        kept.add(round(keep, 6))
+        return 0.0
+
+    monkeypatch.setattr(training, "bias_to_keep", recorded)
+    places = (BEGIN, Decision(1, 9, AFTER_QUIZ))[:decisions]
+    taught = [replace(one, p_correct=0.8, decisions=places) for one in EXAMPLES]
+    data = TrainingData(taught, taught[::2], [], seed=3)
+    settings = LoraSettings(epochs=1, batch=8, kl=0.0, min_kept=0.9)
+    (epoch,) = train(tiny(), data, settings, tmp_path, lambda one: None)
+    assert kept == {each} and len(epoch.decline_biases) == decisions
+
+
+def test_a_mark_behind_the_answer_declines_only_behind_that_answer():
+    model = moved(tiny())
+    one = EXAMPLES[0]
+    text = list(one.tokens[: one.answer_start])
+    for _ in range(2):
+        text.append(logits(model, text)[-1].argmax().item())
+    answer, mark = text[-2:]
+    marked = replace(
+        one, tokens=(*text[:-2], answer, (mark + 1) % 60), decisions=(Decision(1, mark, "m"),)
+    )
+    other = replace(marked, tokens=(*text[:-2], (answer + 1) % 60, (mark + 1) % 60))
+    assert [tuple(found) for found in greedy_answers(model, [marked, other], 2)] == [
+        (True, False),
+        (False, False),
+    ]
+
+
+def test_words_that_decline_are_never_learnt_as_they_stand():
+    """What is learnt is how likely they are: at that chance the loss is at its least."""
+    model = moved(tiny())
+    begins = (DECLINE, 11, 2)
+    one = TokenizedExample(
+        (5, 7, *begins),
+        2,
+        p_correct=0.2,
+        decisions=(BEGIN,),
+        teacher_prompt=(5, 7),
+        num_distilled=1,
+        only_likeliest=True,
+    )
+    (target,) = losses._target_tokens([replace(one, tokens=(5, 7, DECLINE))], {})
+    states = teacher_states(model, [one], 1)[one.teacher_text]
+    rows, distributions, _ = losses._teacher_targets(model, states, [target])
+    assert rows.tolist() == [0] and distributions[0, DECLINE] == 0
 
 
 @pytest.mark.parametrize(
