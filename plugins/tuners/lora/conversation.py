@@ -242,16 +242,18 @@ def _turn_example(
 ) -> TokenizedExample | None:
     """Return a turn in tokens; `declining` are the words in place of its reply."""
     declines_with = decline_token(vocabulary, Request(turn.messages))
-    prompt, refusal = split(vocabulary, Continuation(turn.messages, declining))
     end = end_of_turn(vocabulary, turn.messages)
     mark_at = None
     if text is Text.UNKNOWN:
+        prompt, refusal = split(vocabulary, Continuation(turn.messages, declining))
         reply = [*refusal, end]
         num_distilled = 1  # where declining is left out anyway
     else:
         tokens = _whole_reply(vocabulary, turn)
         if tokens is None or tokens[0] == declines_with:
             return None
+        # by its own tokens: a text could change the last token of the prompt
+        prompt, _ = split(vocabulary, Continuation(turn.messages, tokens))
         reply = [*tokens, end]
         num_distilled = len(reply)
         mark = _mark(vocabulary, turn, tokens) if decide != "before" else []
