@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 
 from .forward import last_hidden_states, logits_of
-from .losses import NO_BIAS, TeacherStates, answer_loss
+from .losses import NO_BIAS, TeacherStates, answer_loss, decline_odds
 from .tokenized import Decision, TokenizedExample
 
 
@@ -73,6 +74,17 @@ class Place(NamedTuple):
         """Return the tokens before the decision."""
         return self.example.tokens[: self.example.answer_start + self.decision.offset]
 
+    def alone(self, p_correct: float) -> TokenizedExample:
+        """Return the example cut behind this decision, with another chance of being correct."""
+        num_tokens = self.decision.offset + 1
+        return replace(
+            self.example,
+            tokens=self.example.tokens[: self.example.answer_start + num_tokens],
+            p_correct=p_correct,
+            decisions=(self.decision,),
+            num_distilled=min(self.example.num_distilled, num_tokens),
+        )
+
 
 def places_of(examples: Sequence[TokenizedExample]) -> dict[str, list[Place]]:
     """Return all decisions of some examples, by their kind."""
@@ -83,23 +95,35 @@ def places_of(examples: Sequence[TokenizedExample]) -> dict[str, list[Place]]:
     return by_kind
 
 
+class Declining(NamedTuple):
+    """How near a model is to declining in a place, in nats.
+
+    margin  the logit of declining minus the largest other: above 0, greedy decoding declines
+    odds    the log-odds of declining, against all else
+    """
+
+    margin: float
+    odds: float
+
+
 @torch.no_grad()
-def decline_margins(model: Any, places: Sequence[Place], batch_size: int) -> list[float]:
-    """Return the logit of declining minus the largest other logit in each place, in nats: above 0,
-    greedy decoding declines."""
+def declining_at(model: Any, places: Sequence[Place], batch_size: int) -> list[Declining]:
+    """Return how near the model is to declining in each place."""
     model.eval()
-    margins: list[float] = []
+    found: list[Declining] = []
     for start in range(0, len(places), batch_size):
         batch = places[start : start + batch_size]
         texts = [place.text for place in batch]
         states = last_hidden_states(model, texts, [[len(text) - 1] for text in texts])
         logits = logits_of(model, states)
-        columns = torch.tensor([[place.decision.token] for place in batch])
-        columns = columns.to(logits.device)
+        tokens = [place.decision.token for place in batch]
+        odds, _ = decline_odds(logits, tokens)
+        columns = torch.tensor(tokens, device=logits.device)[:, None]
         declining = logits.gather(1, columns)[:, 0]
         others = logits.scatter(1, columns, -math.inf).max(-1).values
-        margins += (declining - others).tolist()
-    return margins
+        margins = (declining - others).tolist()
+        found += map(Declining, margins, odds.tolist())
+    return found
 
 
 def bias_to_keep(margins: Sequence[float], p_correct: Sequence[float], keep: float) -> float:

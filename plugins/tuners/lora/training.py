@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from selfloop_plugins._shared.probability import sigmoid
 
 from selfloop.errors import ModelError
 
@@ -24,6 +25,7 @@ from . import checkpoint
 from .checkpoint import EpochResult
 from .conversation import Exchange
 from .losses import (
+    NO_BIAS,
     KlReference,
     TeacherStates,
     answer_loss,
@@ -36,7 +38,7 @@ from .measures import (
     Place,
     bias_for_price,
     bias_to_keep,
-    decline_margins,
+    declining_at,
     held_out_loss,
     places_of,
 )
@@ -48,6 +50,13 @@ BIAS_UPDATES_PER_EPOCH = 4
 # Nats of an update, at most. A model that declines everything at first follows slowly, and a bias
 # that grew meanwhile by the whole distance each time would overshoot it by far.
 MAX_BIAS_CHANGE = 3.0
+# After an epoch: so many times at most, until no change of the bias is larger than so many nats.
+# Each time the model learns in so many places of each kind, at this share of the learning rate.
+SETTLING_ROUNDS = 6
+SETTLED = 0.25
+SETTLING_PLACES = 64
+SETTLING_RATE = 0.5
+_SETTLING_SEED = 500_000  # the seeds of these steps are not those of an epoch's
 # right answers to be expected among the held-out questions: fewer say nothing of where to set the
 # decline bias
 MIN_RIGHT_ANSWERS = 4.0
@@ -206,7 +215,52 @@ class _Loop:
             losses.append(loss)
             divergences.append(kl)
         after = self._held_out_loss(biases)
-        return EpochResult(len(earlier) + 1, _mean(losses), _mean(divergences), after, biases)
+        result = EpochResult(len(earlier) + 1, _mean(losses), _mean(divergences), after, biases)
+        self._settle(result.epoch)
+        return result
+
+    def _settle(self, epoch: int) -> None:
+        """Shift how readily the model declines, until the held-out questions keep what they should.
+
+        The decline bias steers the model through the epoch, and the model follows it ever more
+        slowly, since the learning rate falls. So at its end the model learns its own log-odds of
+        declining again, each plus the same change.
+        """
+        rng = random.Random(self.data.seed * SEED_STRIDE + epoch)
+        by_kind = places_of(self.data.examples)
+        for attempt in range(SETTLING_ROUNDS):
+            changes = self._bias_changes()
+            if all(abs(change) < SETTLED for change in changes.values()):
+                return
+            shifted = list[TokenizedExample]()
+            for kind, change in changes.items():
+                places = by_kind.get(kind, [])
+                drawn = rng.sample(places, min(SETTLING_PLACES, len(places)))
+                shifted += self._shifted(drawn, -change)
+            batches = batches_of_like_length(shifted, self.settings.batch, rng.randrange(2**31))
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.settings.rate * SETTLING_RATE
+            for number, batch in enumerate(batches):
+                step = _SETTLING_SEED + attempt * len(batches) + number
+                self._learn(step, batch, NO_BIAS, preference=None)
+
+    def _shifted(self, places: Sequence[Place], shift: float) -> list[TokenizedExample]:
+        """Return the places alone, with the model's own log-odds of declining, plus `shift`."""
+
+        def odds(batch: Sequence[Place]) -> list[float]:
+            found = declining_at(self.wrapped, batch, self.settings.batch)
+            return [declining.odds for declining in found]
+
+        batches = _batches(places, self.settings.batch)
+        examples = list[TokenizedExample]()
+        all_odds = chain.from_iterable(self.processes.spread(batches, odds))
+        for place, log_odds in zip(places, all_odds, strict=True):
+            example = place.alone(p_correct=sigmoid(-(log_odds + shift)))
+            if example.num_distilled:
+                states = self.teacher[place.example.teacher_text]
+                self.teacher[example.teacher_text] = states[: example.num_distilled]
+            examples.append(example)
+        return examples
 
     def _train_step(
         self,
@@ -216,17 +270,28 @@ class _Loop:
         decline_biases: Mapping[str, float],
     ) -> tuple[float, float]:
         """Learn one batch; return its loss, and the KL to the base on neutral text."""
+        set_learning_rate(self.optimizer, self.settings.rate, step, steps)
+        preference = self.settings.preference
+        value, divergence = self._learn(step, batch, decline_biases, preference)
+        self.on_batch(step + 1, steps, value)
+        return value, divergence
+
+    def _learn(
+        self,
+        step: int,
+        batch: Sequence[TokenizedExample],
+        decline_biases: Mapping[str, float],
+        preference: float | None,
+    ) -> tuple[float, float]:
+        """Learn one batch at the rate that is set; return its loss, and the KL to the base."""
         data, settings, processes = self.data, self.settings, self.processes
         self.wrapped.train()
-        set_learning_rate(self.optimizer, settings.rate, step, steps)
         torch.manual_seed(data.seed * SEED_STRIDE + step)
         # Both terms are means over the whole batch. So a share of it has a share of their weight.
         loss = kl = torch.zeros((), device=self.wrapped.device)
         share = processes.share(batch)
         if share:
-            mean = answer_loss(
-                self.wrapped, share, self.teacher, decline_biases, settings.preference
-            )
+            mean = answer_loss(self.wrapped, share, self.teacher, decline_biases, preference)
             loss = mean * (_num_learnt(share) / _num_learnt(batch))
         references = self._references_of(step)
         read = processes.share(references)
@@ -244,7 +309,6 @@ class _Loop:
         torch.nn.utils.clip_grad_norm_(parameters, MAX_GRADIENT_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.on_batch(step + 1, steps, value)
         return value, divergence
 
     def _held_out_loss(self, decline_biases: Mapping[str, float]) -> float:
@@ -258,9 +322,10 @@ class _Loop:
         batches = _batches(self.data.held_out, self.settings.batch)
         return _mean(self.processes.spread(batches, loss))
 
-    def _decline_margins(self, places: Sequence[Place]) -> list[float]:
+    def _margins(self, places: Sequence[Place]) -> list[float]:
         def margins(batch: Sequence[Place]) -> list[float]:
-            return decline_margins(self.wrapped, batch, self.settings.batch)
+            found = declining_at(self.wrapped, batch, self.settings.batch)
+            return [declining.margin for declining in found]
 
         batches = _batches(places, self.settings.batch)
         return list(chain.from_iterable(self.processes.spread(batches, margins)))
@@ -280,7 +345,7 @@ class _Loop:
             if sum(p_correct) < MIN_RIGHT_ANSWERS:
                 changes[kind] = 0.0
                 continue
-            margins = self._decline_margins(places)
+            margins = self._margins(places)
             if self.settings.price is None:
                 change = bias_to_keep(margins, p_correct, keep)
             else:

@@ -31,7 +31,7 @@ from selfloop_plugins.tuners.lora.losses import (
 from selfloop_plugins.tuners.lora.measures import (
     bias_for_price,
     bias_to_keep,
-    decline_margins,
+    declining_at,
     greedy_answers,
     held_out_loss,
     perplexity,
@@ -433,7 +433,7 @@ def test_how_far_declining_is_ahead():
     places = places_of([replace(one, decisions=(BEGIN, after)) for one in EXAMPLES[:5]])
     assert list(places) == [BEFORE_QUIZ, AFTER_QUIZ]
     for kind, token, offset in ((BEFORE_QUIZ, DECLINE, 0), (AFTER_QUIZ, 9, 1)):
-        margins = decline_margins(model, places[kind], 2)
+        margins = [found.margin for found in declining_at(model, places[kind], 2)]
         for one, margin in zip(EXAMPLES[:5], margins, strict=True):
             text = one.tokens[: one.answer_start + offset]
             scores = model(input_ids=torch.tensor([text])).logits[0, -1]
@@ -456,6 +456,29 @@ def test_two_decisions_of_an_answer_may_lose_half_each(decisions, each, tmp_path
     settings = LoraSettings(epochs=1, batch=8, kl=0.0, min_kept=0.9)
     (epoch,) = train(tiny(), data, settings, tmp_path, lambda one: None)
     assert kept == {each} and len(epoch.decline_biases) == decisions
+
+
+@pytest.mark.parametrize("rounds", [0, 6])
+def test_after_an_epoch_the_model_is_brought_to_what_it_should_keep(rounds, tmp_path, monkeypatch):
+    """The bias of the epoch's last updates came too late for the falling learning rate."""
+    monkeypatch.setattr(training, "SETTLING_ROUNDS", rounds)
+    taught = [
+        replace(
+            one,
+            p_correct=0.9 if i % 2 else 0.1,
+            decisions=(BEGIN,),
+            teacher_prompt=one.tokens[:2],
+            num_distilled=1,
+        )
+        for i, one in enumerate(EXAMPLES)
+    ]
+    data = TrainingData(taught, taught[::3], NEUTRAL, seed=3)
+    model = tiny()
+    train(model, data, LoraSettings(epochs=1, batch=8, rate=5e-3, kl=0.1), None, lambda one: None)
+    places = places_of(data.held_out)[BEFORE_QUIZ]
+    margins = [found.margin for found in declining_at(model, places, 8)]
+    change = bias_to_keep(margins, [place.example.p_correct for place in places], 0.95)
+    assert (abs(change) < 0.5) == (rounds > 0)
 
 
 def test_a_mark_behind_the_answer_declines_only_behind_that_answer():
