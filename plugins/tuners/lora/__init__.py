@@ -7,6 +7,7 @@ training_examples.py  which questions are taught, and which are held out
 tokenized.py          those examples as tokens in the recipe's prompts, and batches of them
 conversation.py       those examples as turns of a chat
 requests.py           requests that ask for no fact, to which the replies are to stay
+other_answers.py      other answers to the questions, for the mark behind an answer
 forward.py            the model's hidden states at chosen positions
 losses.py             the terms of the loss, each with its formula
 measures.py           figures of a model without gradients: held-out loss, perplexity, declining

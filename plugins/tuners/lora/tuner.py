@@ -42,6 +42,7 @@ from .conversation import (
 from .gate import Gate, GateBounds, GateFigures, gold_shares, measure
 from .launch import Job, training
 from .losses import POSITIONS_AT_ONCE
+from .other_answers import other_answers
 from .settings import Decide, LoraSettings
 from .tokenized import (
     MakeRequest,
@@ -102,6 +103,10 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     if settings.chat and _is_chat(prompts[0]("Who?")):
         _add_turns(lessons, context, vocabulary, taught, held_out, settings.decide)
     seed = context.seed % MAX_SEED
+    if settings.decide != "before":
+        others = other_answers(context.backend, taught, prompts[-1], seed)
+        rng = random.Random(seed)
+        lessons.examples += tokenize_all(vocabulary, others, prompts, rng, "after")
     _refuse_too_large(backend, lessons.examples, lessons.exchanges, settings, seed)
 
     texts = neutral_texts(context.backend, vocabulary, context.seed)
