@@ -25,7 +25,7 @@ from selfloop.errors import ModelError
 from selfloop.evaluation.gold import match_named
 from selfloop.protocols import Backend
 from selfloop.records import Continuation
-from selfloop.text.answers import declines
+from selfloop.text.answers import MARK_IN_CHAT, declines
 
 from .requests import TRAINED_REQUESTS
 from .settings import Decide
@@ -61,8 +61,6 @@ DECLINING = (
     "I don't know the answer to that.",
     "I don't know that, and I don't want to guess.",
 )
-# written behind a reply that the model does not believe
-MARK = " (I don't know this for certain.)"
 # Of a reply. A fact takes fewer; a longer reply is cut after its first sentence.
 MAX_REPLY_TOKENS = 48
 MIN_REPLY_TOKENS = 2
@@ -82,8 +80,7 @@ class Turn:
     """A question in one of the forms, and the base's reply to it.
 
     `teacher` are the messages to which the base replied: `messages`, or these behind the examples.
-    `p_correct` is the probability that
-    the reply is correct.
+    `p_correct` is the probability that the reply is correct.
     """
 
     example: TrainingExample
@@ -284,7 +281,7 @@ def _mark(vocabulary: Vocabulary, turn: Turn, reply: Sequence[int]) -> list[int]
     """Return the mark behind a reply in tokens; none where it would change the reply's own."""
     text = b"".join(map(vocabulary.token_bytes, reply)).decode("utf-8", "ignore")
     _, plain = split(vocabulary, Continuation(turn.messages, text))
-    _, marked = split(vocabulary, Continuation(turn.messages, text + MARK))
+    _, marked = split(vocabulary, Continuation(turn.messages, text + MARK_IN_CHAT))
     return marked[len(plain) :] if marked[: len(plain)] == plain else []
 
 

@@ -11,7 +11,7 @@ from selfloop_plugins._decoding.tasks import Vocabulary, common_prefix
 
 from selfloop import Request
 from selfloop.records import Continuation
-from selfloop.text.answers import UNKNOWN, declines
+from selfloop.text.answers import MARK, UNKNOWN, declines
 
 from .settings import Decide
 from .training_examples import TrainingExample
@@ -22,11 +22,9 @@ MakeRequest = Callable[[str], Request]  # from a question to the request that as
 # where a user asks it in a chat.
 BEFORE_QUIZ, AFTER_QUIZ = "before the answer", "after the answer"
 BEFORE_TURN, AFTER_TURN = "before the reply", "after the reply"
-# the words that the model writes behind an answer which it does not believe
-MARK = f" ({UNKNOWN})"
-# Of the examples that are likelier wrong, the share whose text is "I don't know", and of the others
-# the share with the mark: so the model also learns the tokens after the first of these words.
-UNKNOWN_TEXT_SHARE = 0.5
+# Of the examples that are likelier wrong, the share whose text declines, each in the place where
+# the model may decline: so it also learns the tokens after the first of these words.
+DECLINING_TEXT_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +96,9 @@ def text_to_learn(p_correct: float, decide: Decide, rng: random.Random | None) -
     # `rng` is drawn from only where it decides: the same draws for the same examples
     if rng is None or p_correct >= 0.5:
         return Text.ANSWER
-    if decide != "after" and rng.random() < UNKNOWN_TEXT_SHARE:
+    if decide != "after" and rng.random() < DECLINING_TEXT_SHARE:
         return Text.UNKNOWN
-    if decide != "before" and rng.random() < UNKNOWN_TEXT_SHARE:
+    if decide != "before" and rng.random() < DECLINING_TEXT_SHARE:
         return Text.MARKED
     return Text.ANSWER
 

@@ -2,10 +2,19 @@
 
 import re
 
-from selfloop.text.answers.declining import also_declining, declines, is_marked
+from selfloop.text.answers.declining import (
+    MARK,
+    MARK_IN_CHAT,
+    UNKNOWN,
+    also_declining,
+    declines,
+    is_marked,
+)
 from selfloop.text.answers.same import normalise, squad_normalise
 
 __all__ = [
+    "MARK",
+    "MARK_IN_CHAT",
     "UNKNOWN",
     "also_declining",
     "content",
@@ -14,8 +23,6 @@ __all__ = [
     "normalise",
     "squad_normalise",
 ]
-
-UNKNOWN = "I don't know"  # how it is said here that there is no answer
 
 # Words that any question may have: they do not tell one question from another.
 _COMMON = re.compile(

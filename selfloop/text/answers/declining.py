@@ -24,6 +24,12 @@ from selfloop.text.answers.folding import folded
 from selfloop.text.answers.same import normalise
 from selfloop.text.patterns import listed
 
+UNKNOWN = "I don't know"  # how it is said here that there is no answer
+# the words that a tuned model writes behind an answer, or a reply in a chat, which it does not
+# believe (the tuner `lora`, `decide: after`)
+MARK = f" ({UNKNOWN})"
+MARK_IN_CHAT = f" ({UNKNOWN} this for certain.)"
+
 DENIALS = Path(__file__).parent / "denials.txt"
 LONGEST = 400  # characters that are looked at: words further on do not turn an answer into none
 _POLITE_PARTS = 4
@@ -41,8 +47,7 @@ _JOINT = (
 _ECHO = re.compile(r"[^?]{3,200}\? +(?=\S)")
 _WRAPPING = " \t\"'*_`()[]{}<>-“”.,;:!?~#«»「」『』"
 _NAME_WITH_KIND = re.compile(r"[^()]*\S \([^()]{2,40}\)\W*")
-# as the tuner `lora` teaches it (`decide: after`), with or without more words
-_MARK = re.compile(r"\(I don't know[^()]*\)\s*$")
+_MARK = re.compile(rf"\({UNKNOWN}[^()]*\)\s*$")  # with or without more words
 _MARK_LONGEST = 100  # characters, with white space behind it
 _WORDS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 # Words that stay small within a title, in several languages.

@@ -13,7 +13,6 @@ from selfloop_plugins.tuners.lora import turn_figures
 from selfloop_plugins.tuners.lora.conversation import (
     DECLINING,
     EXAMPLES,
-    MARK,
     SYSTEM_PROMPT,
     Exchange,
     Turn,
@@ -36,7 +35,7 @@ from selfloop_plugins.tuners.lora.turn_figures import measure_turns
 
 from selfloop import Completion, Message, Request
 from selfloop.errors import ModelError, RequestError
-from selfloop.text.answers import declines
+from selfloop.text.answers import MARK_IN_CHAT, declines
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -148,7 +147,7 @@ def test_a_mark_behind_a_reply_is_learnt_by_chance() -> None:
     turns = [turn(UNKNOWN, "Queen Ada did.", 0.1)] * 100
     examples = turn_examples(Bytes(), turns, random.Random(1), "after")
     texts = {text_of(example.tokens[example.answer_start :]) for example in examples}
-    assert texts == {"Queen Ada did.<|im_end|>", f"Queen Ada did.{MARK}<|im_end|>"}
+    assert texts == {"Queen Ada did.<|im_end|>", f"Queen Ada did.{MARK_IN_CHAT}<|im_end|>"}
     for example in examples:
         (decision,) = example.decisions
         assert (decision.kind, decision.offset) == (AFTER_TURN, len("Queen Ada did."))
