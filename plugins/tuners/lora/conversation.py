@@ -7,6 +7,10 @@ own words (self-distillation), to decline in natural words, and to end its turn 
 does. A small model's reply is often an essay that lacks the answer which the loop believes. Then
 the base replies behind four examples, which are earlier turns of the conversation: in one sentence.
 
+A reply begins with a word that says nothing ("The"), and there the base hardly ever declines. So it
+takes more steps to learn when to decline than to learn the reply, which the model gives already:
+these decisions are also lessons by themselves, without the reply.
+
 Requests that ask for no fact are lessons that are never declined: greetings, sums and poems are no
 reason to. The base's replies to them are also texts on which the tuned model is held to the base.
 """
@@ -16,7 +20,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfloop_plugins._decoding import chat
 from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._decoding.tasks import Vocabulary
 
@@ -35,6 +38,8 @@ from .tokenized import (
     Decision,
     Text,
     TokenizedExample,
+    end_of_turn,
+    places_of,
     text_to_learn,
 )
 from .training_examples import TrainingExample
@@ -67,6 +72,7 @@ MIN_REPLY_TOKENS = 2
 # The loss is a mean over tokens. Declining weighs as much beside a long reply as beside an answer
 # of the loop, which has about so many tokens.
 SHORT_ANSWER_TOKENS = 4
+DECISION_REPEATS = 3
 # How likely the reply to a request for no fact is taken to be right: it is not to be declined.
 P_REQUEST = 0.98
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
@@ -234,12 +240,18 @@ def turn_examples(
     return examples
 
 
+def decisions_alone(examples: Sequence[TokenizedExample]) -> list[TokenizedExample]:
+    """Return the decisions before the replies as lessons by themselves, several times each."""
+    places = places_of(examples).get(BEFORE_TURN, [])
+    return [place.alone(place.example.p_correct) for place in places] * DECISION_REPEATS
+
+
 def _turn_example(
     vocabulary: Vocabulary, turn: Turn, declining: str, text: Text, decide: Decide
 ) -> TokenizedExample | None:
     """Return a turn in tokens; `declining` are the words in place of its reply."""
     declines_with = decline_token(vocabulary, Request(turn.messages))
-    end = end_of_turn(vocabulary, turn.messages)
+    end = _end_of_turn(vocabulary, turn)
     mark_at = None
     if text is Text.UNKNOWN:
         prompt, refusal = split(vocabulary, Continuation(turn.messages, declining))
@@ -277,6 +289,15 @@ def _turn_example(
     )
 
 
+def _end_of_turn(vocabulary: Vocabulary, turn: Turn) -> int:
+    for token in end_of_turn(vocabulary, turn.messages):
+        return token
+    raise ModelError(
+        f"the chat template of {vocabulary.name} ends a turn with no token that ends a text. The "
+        "model cannot learn to end its turns: set the tuner's chat: false"
+    )
+
+
 def _mark(vocabulary: Vocabulary, turn: Turn, reply: Sequence[int]) -> list[int]:
     """Return the mark behind a reply in tokens; none where it would change the reply's own."""
     text = b"".join(map(vocabulary.token_bytes, reply)).decode("utf-8", "ignore")
@@ -299,25 +320,6 @@ def _whole_reply(vocabulary: Vocabulary, turn: Turn) -> tuple[int, ...] | None:
         if count > MIN_REPLY_TOKENS and is_whole:
             return tokens[: count - 1] if "\n" in text else tokens[:count]
     return None
-
-
-def end_of_turn(vocabulary: Vocabulary, messages: Sequence[Message]) -> int:
-    """Return the token with which the template ends the model's turn after these messages.
-
-    Raises ModelError for a template that ends it with none.
-    """
-    special = {"bos_token": vocabulary.bos, "eos_token": vocabulary.eos}
-    closed = (*messages, Message("assistant", "."), Message("user", "."))
-    rendered = chat.render(vocabulary.template, closed, special=special)
-    contents = [i for i, piece in enumerate(rendered) if not piece.trusted]
-    after_reply = rendered[contents[-2] + 1 : contents[-1]]
-    for token in vocabulary.tokens(after_reply):
-        if vocabulary.is_end(token):
-            return token
-    raise ModelError(
-        f"the chat template of {vocabulary.name} ends a turn with no token that ends a text. The "
-        "model cannot learn to end its turns: set the tuner's chat: false"
-    )
 
 
 def request_turns(backend: Backend) -> list[Turn]:

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 
 from .forward import last_hidden_states, logits_of
 from .losses import NO_BIAS, TeacherStates, answer_loss, decline_odds
-from .tokenized import Decision, TokenizedExample
+from .tokenized import Place, TokenizedExample
 
 
 class GreedyAnswer(NamedTuple):
@@ -61,38 +60,6 @@ def perplexity(model: Any, texts: Sequence[tuple[int, ...]]) -> float:
         next_tokens = torch.tensor(text[1:], device=distributions.device)[:, None]
         logprobs += distributions.gather(1, next_tokens)[:, 0].tolist()
     return math.exp(-sum(logprobs) / len(logprobs)) if logprobs else 1.0
-
-
-class Place(NamedTuple):
-    """One decision in one example."""
-
-    example: TokenizedExample
-    decision: Decision
-
-    @property
-    def text(self) -> tuple[int, ...]:
-        """Return the tokens before the decision."""
-        return self.example.tokens[: self.example.answer_start + self.decision.offset]
-
-    def alone(self, p_correct: float) -> TokenizedExample:
-        """Return the example cut behind this decision, with another chance of being correct."""
-        num_tokens = self.decision.offset + 1
-        return replace(
-            self.example,
-            tokens=self.example.tokens[: self.example.answer_start + num_tokens],
-            p_correct=p_correct,
-            decisions=(self.decision,),
-            num_distilled=min(self.example.num_distilled, num_tokens),
-        )
-
-
-def places_of(examples: Sequence[TokenizedExample]) -> dict[str, list[Place]]:
-    """Return all decisions of some examples, by their kind."""
-    by_kind: dict[str, list[Place]] = {}
-    for example in examples:
-        for decision in example.decisions:
-            by_kind.setdefault(decision.kind, []).append(Place(example, decision))
-    return by_kind
 
 
 class Declining(NamedTuple):

@@ -2,14 +2,16 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from typing import NamedTuple
 
+from selfloop_plugins._decoding import chat
 from selfloop_plugins._decoding.chat import Piece
 from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._decoding.tasks import Vocabulary, common_prefix
 
-from selfloop import Request
+from selfloop import Message, Request
 from selfloop.records import Continuation
 from selfloop.text.answers import MARK, UNKNOWN, declines
 
@@ -82,6 +84,38 @@ class TokenizedExample:
         return range(self.answer_start - 1, len(self.tokens) - 1)
 
 
+class Place(NamedTuple):
+    """One decision in one example."""
+
+    example: TokenizedExample
+    decision: Decision
+
+    @property
+    def text(self) -> tuple[int, ...]:
+        """Return the tokens before the decision."""
+        return self.example.tokens[: self.example.answer_start + self.decision.offset]
+
+    def alone(self, p_correct: float) -> TokenizedExample:
+        """Return the example cut behind this decision, with this chance of being correct."""
+        num_tokens = self.decision.offset + 1
+        return replace(
+            self.example,
+            tokens=self.example.tokens[: self.example.answer_start + num_tokens],
+            p_correct=p_correct,
+            decisions=(replace(self.decision, weight=1.0),),
+            num_distilled=min(self.example.num_distilled, num_tokens),
+        )
+
+
+def places_of(examples: Sequence[TokenizedExample]) -> dict[str, list[Place]]:
+    """Return all decisions of some examples, by their kind."""
+    by_kind: dict[str, list[Place]] = {}
+    for example in examples:
+        for decision in example.decisions:
+            by_kind.setdefault(decision.kind, []).append(Place(example, decision))
+    return by_kind
+
+
 class Text(Enum):
     """What is learnt of an answer: itself, "I don't know" in its place, or the mark behind it."""
 
@@ -119,8 +153,9 @@ def tokenize_all(
     teacher_requests = [prompts[-1](example.question) for example in examples]
     tokenized = []
     for make_request in prompts:
-        # A base model learns to end after its answer. Behind few-shot examples the loop ends it.
-        ends_text = rng is not None and make_request is not prompts[-1]
+        # Behind few-shot examples the loop ends the answer, by the end of its line. Else the model
+        # learns to end it.
+        is_bare = make_request is not prompts[-1]
         for example, teacher_request in zip(examples, teacher_requests, strict=True):
             if not example.answer or declines(example.answer):
                 text = Text.UNKNOWN
@@ -134,7 +169,8 @@ def tokenize_all(
                     teacher_request,
                     text=text,
                     decide=decide,
-                    ends_text=ends_text,
+                    ends_turn=is_bare,
+                    ends_text=is_bare and rng is not None,
                 )
             )
     return tokenized
@@ -148,22 +184,35 @@ def tokenize(
     *,
     text: Text = Text.ANSWER,
     decide: Decide = "before",
+    ends_turn: bool = False,
     ends_text: bool = False,
 ) -> TokenizedExample:
     """Return an example in a prompt, with its answer, or as `text` says.
 
-    With `ends_text` the token that ends a text follows, if the prompt is text: it is learnt as it
-    stands, for the base would go on with another question.
+    The answer ends with its line. But with `ends_turn` a chat model ends its turn there, and with
+    `ends_text` a base model also ends its text. Both ends are learnt as they stand: the base would
+    go on, with an explanation or with another question.
 
     The answer is distilled from the base behind `teacher_request`, the prompt in which it was
     given. Where the answer is believed but the base would say something else (it was revised), it
     is learnt as it stands.
     """
+    end: tuple[int, ...] = ()
+    line_end = "\n"
+    if isinstance(request.prompt, str):
+        end = end_of_text(vocabulary) if ends_text else ()
+    elif ends_turn:
+        end = end_of_turn(vocabulary, request.prompt)
+        line_end = "" if end else "\n"
+
+    def line_of(answer: str) -> tuple[list[int], list[int]]:
+        line = f" {answer}{line_end}"
+        return split(vocabulary, Continuation(request.prompt, line, request.open_turn))
+
     answer = UNKNOWN if text is Text.UNKNOWN else example.answer
-    line = f" {answer}\n"
-    prompt, tokens = split(vocabulary, Continuation(request.prompt, line, request.open_turn))
+    prompt, tokens = line_of(answer)
     teacher_prompt, _ = split(
-        vocabulary, Continuation(teacher_request.prompt, line, teacher_request.open_turn)
+        vocabulary, Continuation(teacher_request.prompt, f" {answer}\n", teacher_request.open_turn)
     )
     num_distilled = len(tokens)
     decisions = []
@@ -172,13 +221,11 @@ def tokenize(
     if text is Text.UNKNOWN:
         num_distilled = 1  # its beginning, where declining is left out anyway
     elif decide != "before":
-        line = f" {answer}{MARK}\n"
-        _, marked = split(vocabulary, Continuation(request.prompt, line, request.open_turn))
+        _, marked = line_of(answer + MARK)
         offset = common_prefix(tokens, marked)
         decisions.append(Decision(offset, marked[offset], AFTER_QUIZ))
         if text is Text.MARKED:
             tokens, num_distilled = marked, offset + 1
-    end = end_of_text(vocabulary) if ends_text and isinstance(request.prompt, str) else ()
     return TokenizedExample(
         tokens=(*prompt, *tokens, *end),
         answer_start=len(prompt),
@@ -196,6 +243,22 @@ def end_of_text(vocabulary: Vocabulary) -> tuple[int, ...]:
         return ()
     *_, token = vocabulary.tokens([Piece(vocabulary.eos, True)])
     return (token,) if vocabulary.is_end(token) else ()
+
+
+def end_of_turn(vocabulary: Vocabulary, messages: Sequence[Message]) -> tuple[int, ...]:
+    """Return the token with which the template ends the model's turn after these messages, alone;
+    nothing for a template that ends it with none.
+
+    The last message may be the beginning of that turn.
+    """
+    earlier = messages[:-1] if messages[-1].role == "assistant" else messages
+    special = {"bos_token": vocabulary.bos, "eos_token": vocabulary.eos}
+    closed = (*earlier, Message("assistant", "."), Message("user", "."))
+    rendered = chat.render(vocabulary.template, closed, special=special)
+    contents = [i for i, piece in enumerate(rendered) if not piece.trusted]
+    after_reply = rendered[contents[-2] + 1 : contents[-1]]
+    ends = [token for token in vocabulary.tokens(after_reply) if vocabulary.is_end(token)]
+    return tuple(ends[:1])
 
 
 def batches_of_like_length(

@@ -34,17 +34,10 @@ from .losses import (
     neutral_positions,
     teacher_states,
 )
-from .measures import (
-    Place,
-    bias_for_price,
-    bias_to_keep,
-    declining_at,
-    held_out_loss,
-    places_of,
-)
+from .measures import bias_for_price, bias_to_keep, declining_at, held_out_loss
 from .processes import ALONE, Processes
 from .settings import LoraSettings
-from .tokenized import TokenizedExample, batches_of_like_length
+from .tokenized import Place, TokenizedExample, batches_of_like_length, places_of
 
 BIAS_UPDATES_PER_EPOCH = 4
 # Nats of an update, at most. A model that declines everything at first follows slowly, and a bias

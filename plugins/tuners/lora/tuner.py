@@ -34,6 +34,7 @@ from .checkpoint import EpochResult
 from .conversation import (
     Exchange,
     Turn,
+    decisions_alone,
     exchanges_of,
     request_turns,
     turn_examples,
@@ -215,7 +216,8 @@ def _add_turns(
     rng = random.Random(context.seed)
     requests = request_turns(backend)
     taught_turns = [*write_turns(backend, taught), *requests * REQUEST_REPEATS]
-    lessons.examples += turn_examples(vocabulary, taught_turns, rng, decide)
+    turns = turn_examples(vocabulary, taught_turns, rng, decide)
+    lessons.examples += turns + decisions_alone(turns)
     of_bias = write_turns(backend, held_out[1::2])
     lessons.of_bias += turn_examples(vocabulary, of_bias, decide=decide)
     lessons.turns += write_turns(backend, held_out[::2][:GATE_QUESTIONS])

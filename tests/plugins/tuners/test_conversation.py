@@ -16,7 +16,6 @@ from selfloop_plugins.tuners.lora.conversation import (
     SYSTEM_PROMPT,
     Exchange,
     Turn,
-    end_of_turn,
     exchanges_of,
     request_turns,
     turn_examples,
@@ -28,6 +27,7 @@ from selfloop_plugins.tuners.lora.tokenized import (
     BEFORE_TURN,
     Decision,
     Text,
+    end_of_turn,
     text_to_learn,
 )
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample
@@ -206,8 +206,11 @@ def test_a_template_without_an_end_of_turn_is_said() -> None:
         template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
 
     with pytest.raises(ModelError, match=r"ends a turn with no token.*chat: false"):
-        end_of_turn(Endless(), [Message("user", "Hi")])
-    assert end_of_turn(Bytes(), [Message("user", "Hi")]) == END
+        turn_examples(Endless(), [turn(KNOWN, "It is Paris.", 0.9)])
+    assert end_of_turn(Endless(), [Message("user", "Hi")]) == ()
+    assert end_of_turn(Bytes(), [Message("user", "Hi")]) == (END,)
+    begun = [Message("user", "Hi"), Message("assistant", "It is")]
+    assert end_of_turn(Bytes(), begun) == (END,), "also of a turn that has begun"
 
 
 def test_each_question_is_asked_bare_and_in_another_form() -> None:

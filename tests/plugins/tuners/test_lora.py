@@ -35,7 +35,6 @@ from selfloop_plugins.tuners.lora.measures import (
     greedy_answers,
     held_out_loss,
     perplexity,
-    places_of,
 )
 from selfloop_plugins.tuners.lora.settings import LoraSettings
 from selfloop_plugins.tuners.lora.tokenized import (
@@ -44,6 +43,7 @@ from selfloop_plugins.tuners.lora.tokenized import (
     Decision,
     TokenizedExample,
     batches_of_like_length,
+    places_of,
 )
 from selfloop_plugins.tuners.lora.training import TrainingData, train
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
