@@ -11,11 +11,13 @@ pytest.importorskip("peft", reason="pip install 'selfloop[tune]'")
 from selfloop_plugins._decoding import chat
 from selfloop_plugins.tuners.lora import turn_figures
 from selfloop_plugins.tuners.lora.conversation import (
+    DECISION_REPEATS,
     DECLINING,
     EXAMPLES,
     SYSTEM_PROMPT,
     Exchange,
     Turn,
+    decisions_alone,
     exchanges_of,
     request_turns,
     turn_examples,
@@ -29,13 +31,14 @@ from selfloop_plugins.tuners.lora.tokenized import (
     Text,
     end_of_turn,
     text_to_learn,
+    tokenize,
 )
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample
 from selfloop_plugins.tuners.lora.turn_figures import measure_turns
 
 from selfloop import Completion, Message, Request
 from selfloop.errors import ModelError, RequestError
-from selfloop.text.answers import MARK_IN_CHAT, declines
+from selfloop.text.answers import MARK, MARK_IN_CHAT, declines
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -112,6 +115,34 @@ def test_a_known_turn_is_the_bases_reply_and_its_end() -> None:
     (decision,) = example.decisions
     assert (example.p_correct, decision.kind) == (0.9, BEFORE_TURN)
     assert (decision.offset, decision.token) == (0, ord("I"))
+
+
+def test_decisions_are_also_lessons_without_their_replies() -> None:
+    turns = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)])
+    lessons = decisions_alone(turns)
+    assert len(lessons) == DECISION_REPEATS
+    for lesson in lessons:
+        assert text_of(lesson.tokens[lesson.answer_start :]) == "P"
+        assert lesson.p_correct == 0.9 and lesson.num_distilled == 1
+        (decision,) = lesson.decisions
+        assert (decision.kind, decision.weight) == (BEFORE_TURN, 1.0), "it is the only token"
+    marked = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)], decide="after")
+    assert decisions_alone(marked) == [], "a mark needs the whole reply"
+
+
+@pytest.mark.parametrize("text", [Text.ANSWER, Text.MARKED])
+def test_a_chat_model_that_is_asked_bare_ends_its_turn(text: Text) -> None:
+    """Else it goes on: with an explanation, or with a question of its own."""
+    begun = (Message("user", "Question: Where?"), Message("assistant", "Answer:"))
+    request = Request(begun, open_turn=True)
+    example = TrainingExample("Where?", "Paris", 0.2)
+    taught = tokenize(Bytes(), example, request, request, text=text, decide="after", ends_turn=True)
+    answer = text_of(taught.tokens[taught.answer_start :])
+    assert answer == (" Paris<|im_end|>" if text is Text.ANSWER else f" Paris{MARK}<|im_end|>")
+    (decision,) = taught.decisions
+    assert (decision.offset, decision.token) == (len(" Paris"), ord(" "))
+    by_the_loop = tokenize(Bytes(), example, request, request)
+    assert text_of(by_the_loop.tokens[by_the_loop.answer_start :]) == " Paris\n"
 
 
 def test_half_of_the_unknown_turns_keep_their_reply_in_training() -> None:
