@@ -38,9 +38,10 @@ from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.backends.llama_cpp.weights import converted_weights
 from selfloop_plugins.detectors.flag import WITHOUT_DECLINING
 from selfloop_plugins.tuners.lora import Lora, tuner
+from selfloop_plugins.tuners.lora.checkpoint import EpochResult
 from selfloop_plugins.tuners.lora.settings import Decide
 from selfloop_plugins.tuners.lora.tokenized import TokenizedExample
-from selfloop_plugins.tuners.lora.training import EpochResult, TrainingData, train
+from selfloop_plugins.tuners.lora.training import TrainingData, train
 
 from selfloop import History, Question, TuneContext
 from selfloop.config.prompts import Prompts

@@ -15,6 +15,11 @@ AUROC is for "the answer is right". `kept` is the largest share of the right ans
 kept where at most half of the wrong ones are left, by any threshold. The score at price t counts a
 right answer as 1 and a wrong one as -t / (1 - t), at the threshold t; beside it are the scores of
 always answering and of never answering. Gold answers are for these tables only.
+
+With `--expected` each set has a second table. There a question counts as right by a share: that of
+right answers among a greedy one and four samples, behind each of four orders of the examples
+(SliCK, Gekhman et al. 2024, arXiv 2405.05904). So a small model has more to tell apart than the few
+questions that it answers rightly at the first try.
 """
 
 import argparse
@@ -27,7 +32,7 @@ from typing import Any, cast
 
 import numpy as np
 from detectors import questions, recorded, shown
-from generate import cpu
+from generate import DEMONSTRATIONS, cpu
 from honesty import BARE, FORMS, SETS, SHOWING, TOKENS, Lent, sure, tuned
 from numpy.typing import NDArray
 from selfloop_plugins import models
@@ -53,6 +58,8 @@ Bools = NDArray[np.bool_]
 PRICES = (0.2, 0.5, 0.75)
 HALF = 0.5  # of the wrong answers
 ENOUGH = 40  # right answers, below which shares of them say little
+KNOWLEDGE_ORDERS = 4  # of the examples, in which it is asked whether the base knows
+KNOWLEDGE_SAMPLES = 4  # in each, besides a greedy answer
 ANSWERING = Sampling(max_tokens=TOKENS, stop=("\n",), decline_bias=WITHOUT_DECLINING)
 
 
@@ -79,6 +86,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="questions of each set")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--match", default="exact")
+    parser.add_argument("--expected", action="store_true", help="also by expected correctness")
     options = parser.parse_args()
     match = match_named(options.match)
     print(f"{cpu()}; right by {match.name}: {match.says}", flush=True)
@@ -90,6 +98,11 @@ def main() -> None:
         lent = Lent(recorder, folder, render, match)
         base = {name: answer(recorder, prompts_of(asked, SHOWING)) for name, asked in sets.items()}
         samples = {name: sure(lent, asked) for name, asked in sets.items()}
+        known = {
+            name: expected(recorder, asked, match)
+            for name, asked in sets.items()
+            if options.expected
+        }
         for run in options.runs:
             print(f"\n# {run.name}", flush=True)
             confidences = measured(recorder, run, sets, base)
@@ -98,6 +111,9 @@ def main() -> None:
                 tuned_right = correct(asked, confidences[name].tuned_texts, match)
                 arms = {**confidences[name].arms, "eight samples": samples[name]}
                 print("\n".join(table(name, arms, right, tuned_right)), flush=True)
+                if name in known:
+                    shares = known[name]
+                    print("\n".join(table(f"{name}, expected", arms, shares, shares)), flush=True)
     backend.close()
 
 
@@ -205,6 +221,26 @@ def answer(backend: Any, prompts: Sequence[str]) -> Answers:
     )
 
 
+def expected(backend: Any, asked: Sequence[Question], match: Match) -> Floats:
+    """Return how much of each question the base knows: the share of its answers that are right."""
+    requests = list[Request]()
+    drawn = replace(ANSWERING, temperature=1.0)
+    for order in range(KNOWLEDGE_ORDERS):
+        examples = [*DEMONSTRATIONS[order:], *DEMONSTRATIONS[:order]]
+        shown = "".join(f"Question: {q}\nAnswer: {a}\n\n" for q, a in examples)
+        prompts = [f"{shown}Question: {question.text}\nAnswer:" for question in asked]
+        requests += [Request(one, ANSWERING, open_turn=True) for one in prompts]
+        requests += [
+            Request(one, drawn, n=KNOWLEDGE_SAMPLES, seed=seed, open_turn=True)
+            for seed, one in enumerate(prompts)
+        ]
+    times_right = np.zeros(len(asked))
+    for index, completion in backend.generate(requests):
+        place = index % len(asked)
+        times_right[place] += bool(judged(asked[place], completion.text.strip(), match))
+    return times_right / (KNOWLEDGE_ORDERS * (KNOWLEDGE_SAMPLES + 1))
+
+
 def flag(backend: Any, prompts: Sequence[str]) -> Floats:
     """Return a / (a + d), as the detector `flag` has it."""
     sampling = replace(ANSWERING, max_tokens=1)
@@ -246,16 +282,22 @@ def correct(asked: Sequence[Question], texts: Sequence[str], match: Match) -> Bo
     return np.array([bool(judged(q, text, match)) for q, text in zip(asked, texts, strict=True)])
 
 
-def point(metric: Any, confidence: Floats, right: Bools) -> float:
+def point(metric: Any, confidence: Floats, right: Bools | Floats) -> float:
     """Return a metric without its interval."""
     return float(metric(confidence, right, np.ones((1, len(right))))[0])
 
 
-def table(name: str, arms: dict[str, Floats], right: Bools, tuned_right: Bools) -> Iterator[str]:
-    """Yield the rows of one set; `tuned_right` says which answers of the tuned model are right."""
-    count = int(right.sum())
+def table(
+    name: str,
+    arms: dict[str, Floats],
+    right: Bools | Floats,
+    tuned_right: Bools | Floats,
+) -> Iterator[str]:
+    """Yield the rows of one set; `tuned_right` says which answers of the tuned model are right, or
+    by which share."""
+    count = right.sum()
     few = ", too few" if count < ENOUGH else ""
-    yield f"\n**{name}**: {len(right)} questions, {count} right{few}\n"
+    yield f"\n**{name}**: {len(right)} questions, {count:.0f} right{few}\n"
     scores = " | ".join(f"t = {price}" for price in PRICES)
     yield f"| confidence | AUROC | ECE | kept | {scores} |"
     yield f"|---|---|---|---|{'---|' * len(PRICES)}"
@@ -266,27 +308,29 @@ def table(name: str, arms: dict[str, Floats], right: Bools, tuned_right: Bools) 
         kept = kept_at_half(confidence, is_right, right)
         cells = [f"{score(is_right, confidence >= price, price):+.3f}" for price in PRICES]
         yield f"| {label} | {auroc} | {ece:.3f} | {kept:.2f} | {' | '.join(cells)} |"
-    always = [f"{score(right, np.ones_like(right), price):+.3f}" for price in PRICES]
+    always = [f"{score(right, np.ones(len(right), bool), price):+.3f}" for price in PRICES]
     yield f"| always answer | | | | {' | '.join(always)} |"
     yield f"| never answer | | | | {' | '.join(['+0.000'] * len(PRICES))} |"
 
 
-def kept_at_half(confidence: Floats, right: Bools, before: Bools) -> float:
+def kept_at_half(confidence: Floats, right: Bools | Floats, before: Bools | Floats) -> float:
     """Return the largest share of the right answers `before` that is kept where at most half of the
     wrong ones is left."""
+    still_right = np.minimum(right, before)
+    wrong = 1.0 - right
     best = 0.0
     for threshold in np.unique(confidence):
         given = confidence >= threshold
-        left = (given & ~right).sum() / max((~before).sum(), 1)
+        left = (given * wrong).sum() / max((1.0 - before).sum(), 1)
         if left <= HALF:
-            best = max(best, float((given & right & before).sum() / max(before.sum(), 1)))
+            best = max(best, float((given * still_right).sum() / max(before.sum(), 1)))
     return best
 
 
-def score(right: Bools, given: Bools, price: float) -> float:
+def score(right: Bools | Floats, given: Bools, price: float) -> float:
     """Return the mean score of answers where a wrong one costs price / (1 - price)."""
     cost = price / (1 - price)
-    return float((right & given).mean() - cost * (~right & given).mean())
+    return float((right * given).mean() - cost * ((1.0 - right) * given).mean())
 
 
 if __name__ == "__main__":

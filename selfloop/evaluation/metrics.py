@@ -53,7 +53,8 @@ def mean(values: ArrayLike, weights: Floats) -> Floats:
 def auroc(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
     """Return the probability that a right answer has more confidence than a wrong one.
 
-    Ties count half.
+    Ties count half. Where `right` is a share, an answer counts by it as right, and by the rest as
+    wrong.
     """
     good, bad = _levels(confidence, right, weights)
     # wrong answers with less confidence than each level
@@ -194,9 +195,9 @@ def _levels(confidence: ArrayLike, right: ArrayLike, weights: Floats) -> Floats:
     # the answers sorted by level, so that each level is one stretch, which `reduceat` sums
     order = np.argsort(level, kind="stable")
     starts = np.searchsorted(level[order], np.arange(len(values)))
-    truth = np.asarray(right, bool)
-    good = np.add.reduceat((weights * truth)[..., order], starts, -1)
-    bad = np.add.reduceat((weights * ~truth)[..., order], starts, -1)
+    share_right = np.asarray(right, float)
+    good = np.add.reduceat((weights * share_right)[..., order], starts, -1)
+    bad = np.add.reduceat((weights * (1 - share_right))[..., order], starts, -1)
     return np.stack([good, bad])
 
 

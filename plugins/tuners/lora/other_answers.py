@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from selfloop_plugins._shared.meaning import meaning
 
-from selfloop import Request, Sampling
+from selfloop import Sampling
 from selfloop.protocols import Backend
 from selfloop.records import Completion
 
@@ -30,21 +30,18 @@ def other_answers(
 
     An answer drawn half as often as that of the loop is half as likely correct as that one.
     """
-    requests = list[Request]()
-    for example in examples:
-        request = make_request(example.question)
-        for _ in range(SAMPLES):
-            sampling = Sampling(1.0, max_tokens=MAX_TOKENS, stop=("\n",))
-            requests.append(replace(request, sampling=sampling, seed=seed + len(requests)))
-    completions = dict(backend.generate(requests))
+    sampling = Sampling(1.0, max_tokens=MAX_TOKENS, stop=("\n",))
+    requests = [
+        replace(make_request(example.question), sampling=sampling, n=SAMPLES, seed=seed + number)
+        for number, example in enumerate(examples)
+    ]
+    texts: list[dict[int, str]] = [{} for _ in examples]
+    for number, completion in backend.generate(requests):
+        if isinstance(completion, Completion) and completion.finish == "stop":
+            texts[number][completion.sample] = completion.text.strip()
     others = list[TrainingExample]()
-    for number, example in enumerate(examples):
-        texts = list[str]()
-        for i in range(number * SAMPLES, (number + 1) * SAMPLES):
-            completion = completions.get(i)
-            if isinstance(completion, Completion) and completion.finish == "stop":
-                texts.append(completion.text.strip())
-        others += _others_of(example, texts)
+    for example, by_sample in zip(examples, texts, strict=True):
+        others += _others_of(example, [by_sample[i] for i in sorted(by_sample)])
     return others
 
 

@@ -1,13 +1,14 @@
 """Other answers of the base, and how likely each is correct."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch", reason="pip install 'selfloop[tune]'")
 pytest.importorskip("peft", reason="pip install 'selfloop[tune]'")
 
-from selfloop_plugins.tuners.lora.other_answers import SAMPLES, other_answers
+from selfloop_plugins.tuners.lora.other_answers import other_answers
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample
 
 from selfloop import Completion, Request
@@ -19,22 +20,21 @@ class Sampler:
 
     def __init__(self, answers: Sequence[str], finish: str = "stop") -> None:
         self._answers, self._finish = answers, finish
-        self.seeds: list[int] = []
 
     def generate(
         self, requests: Sequence[Request]
     ) -> Iterator[tuple[int, Completion | RequestError]]:
         for i, request in enumerate(requests):
-            self.seeds.append(request.seed)
-            text = self._answers[i % len(self._answers)]
-            yield i, Completion(text, (1,), finish=self._finish)  # type: ignore[arg-type]
+            for sample in range(request.n):
+                text = self._answers[sample % len(self._answers)]
+                finish: Any = self._finish
+                yield i, Completion(text, (1,), finish=finish, sample=sample)
 
 
 def others(answers: Sequence[str], p_correct: float, finish: str = "stop") -> dict[str, float]:
     sampler = Sampler(answers, finish)
     examples = [TrainingExample("Who?", "Ada", p_correct)]
     found = other_answers(sampler, examples, lambda question: Request(question), 7)  # type: ignore[arg-type]
-    assert len(set(sampler.seeds)) == SAMPLES
     return {example.answer: example.p_correct for example in found}
 
 
