@@ -24,7 +24,7 @@ class LoraSettings:
     chat: bool = True
     # where and how often the tuned model declines
     decide: Decide = "before"
-    min_kept: Annotated[float, Gt(0), Le(1)] = 0.95
+    min_kept: Annotated[float, Gt(0), Le(1)] = 0.9
     price: Annotated[float, Gt(0), Lt(1)] | None = None
     # the adapter, the optimizer and the loss
     rank: Annotated[int, Ge(1), Le(512)] = 16
