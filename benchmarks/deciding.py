@@ -175,7 +175,8 @@ def said(backend: Any, asked: Sequence[Question], form: str) -> Said:
     prompts = [FORMS[form].replace("{}", question.text) for question in asked]
     first = answers(backend, prompts)
     declined = [not is_marked(one.text) and declines(one.text) for one in first]
-    again = answers(backend, [p for p, d in zip(prompts, declined, strict=True) if d], 1)
+    asked_again = [p for p, d in zip(prompts, declined, strict=True) if d]
+    again = answers(backend, asked_again, decline_bias=WITHOUT_DECLINING)
     guesses, given, likeliest = list[str](), list[bool](), list[float]()
     instead = iter(again)
     for one, is_declined in zip(first, declined, strict=True):
@@ -197,11 +198,9 @@ def said(backend: Any, asked: Sequence[Question], form: str) -> Said:
     )
 
 
-def answers(backend: Any, prompts: Sequence[str], attempt: int = 0) -> list[Completion]:
-    """Return the greedy answers; in the second attempt declining is forbidden."""
-    sampling = Sampling(
-        max_tokens=TOKENS, stop=("\n",), decline_bias=WITHOUT_DECLINING if attempt else 0.0
-    )
+def answers(backend: Any, prompts: Sequence[str], decline_bias: float = 0.0) -> list[Completion]:
+    """Return the greedy answers."""
+    sampling = Sampling(max_tokens=TOKENS, stop=("\n",), decline_bias=decline_bias)
     requests = [Request(prompt, sampling, open_turn=True) for prompt in prompts]
     completions = dict(backend.generate(requests))
     return [completions[i] for i in range(len(requests))]

@@ -72,7 +72,7 @@ MIN_REPLY_TOKENS = 2
 # The loss is a mean over tokens. Declining weighs as much beside a long reply as beside an answer
 # of the loop, which has about so many tokens.
 SHORT_ANSWER_TOKENS = 4
-DECISION_REPEATS = 3
+DECISION_REPEATS = 3  # of each decision before a reply, as a lesson by itself
 # How likely the reply to a request for no fact is taken to be right: it is not to be declined.
 P_REQUEST = 0.98
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
@@ -290,12 +290,13 @@ def _turn_example(
 
 
 def _end_of_turn(vocabulary: Vocabulary, turn: Turn) -> int:
-    for token in end_of_turn(vocabulary, turn.messages):
-        return token
-    raise ModelError(
-        f"the chat template of {vocabulary.name} ends a turn with no token that ends a text. The "
-        "model cannot learn to end its turns: set the tuner's chat: false"
-    )
+    end = end_of_turn(vocabulary, turn.messages)
+    if not end:
+        raise ModelError(
+            f"the chat template of {vocabulary.name} ends a turn with no token that ends a text. "
+            "The model cannot learn to end its turns: set the tuner's chat: false"
+        )
+    return end[0]
 
 
 def _mark(vocabulary: Vocabulary, turn: Turn, reply: Sequence[int]) -> list[int]:

@@ -474,7 +474,8 @@ def test_after_an_epoch_the_model_is_brought_to_what_it_should_keep(rounds, tmp_
     ]
     data = TrainingData(taught, taught[::3], NEUTRAL, seed=3)
     model = tiny()
-    train(model, data, LoraSettings(epochs=1, batch=8, rate=5e-3, kl=0.1), None, lambda one: None)
+    settings = LoraSettings(epochs=1, batch=8, rate=5e-3, kl=0.1, min_kept=0.95)
+    train(model, data, settings, None, lambda one: None)
     places = places_of(data.held_out)[BEFORE_QUIZ]
     margins = [found.margin for found in declining_at(model, places, 8)]
     change = bias_to_keep(margins, [place.example.p_correct for place in places], 0.95)
