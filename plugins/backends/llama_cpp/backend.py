@@ -154,9 +154,10 @@ class LlamaCpp(DecodingBackend):
         if adapter:
             pointers = (lib.llama_adapter_lora_p_ctypes * 1)(self._lora)
             scales = (ctypes.c_float * 1)(adapter.scale)
-            status = lib.llama_set_adapters_lora(self._cache.context, pointers, 1, scales)
+            chosen = (pointers, 1, scales)
         else:
-            status = lib.llama_set_adapters_lora(self._cache.context, None, 0, None)
+            chosen = (None, 0, None)
+        status = log().call(lib.llama_set_adapters_lora, self._cache.context, *chosen)
         if status:
             raise ModelError(
                 f"llama.cpp cannot use the adapter {adapter}: status {status}. Tune again"
@@ -165,8 +166,12 @@ class LlamaCpp(DecodingBackend):
     def _load_lora(self, adapter: Adapter) -> Any:
         path = Path(adapter.path)
         models.check_gguf(path)
-        with log().listening() as messages:
-            pointer = lib.llama_adapter_lora_init(self._model.pointer, str(path).encode())
+        pointer = log().call(
+            lib.llama_adapter_lora_init,
+            self._model.pointer,
+            str(path).encode(),
+            free=lib.llama_adapter_lora_free,
+        )
         if not pointer:
-            raise ModelError(f"{path} is no adapter for {self._model.path.name}: {messages.reason}")
+            raise ModelError(f"{path} is no adapter for {self._model.path.name}: {log().reason}")
         return pointer

@@ -31,11 +31,12 @@ class Grammar:
             rules = text.encode()
         except UnicodeEncodeError as error:
             raise RequestError(f"the grammar is no text: {error}") from error
-        with log().listening() as messages:
-            self._sampler: Any = lib.llama_sampler_init_grammar(model.vocab, rules, b"root")
+        self._sampler: Any = log().call(
+            lib.llama_sampler_init_grammar, model.vocab, rules, b"root", free=lib.llama_sampler_free
+        )
         if not self._sampler:
             raise RequestError(
-                f"llama.cpp cannot read the grammar (its start is `root`): {messages.reason}"
+                f"llama.cpp cannot read the grammar (its start is `root`): {log().reason}"
             )
         weakref.finalize(self, lib.llama_sampler_free, self._sampler)
 

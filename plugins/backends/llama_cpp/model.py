@@ -4,8 +4,8 @@ import ctypes
 import os
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -45,20 +45,33 @@ class Log:
         self.lines: deque[str] = deque(maxlen=MAX_LOG_LINES)
         self._level = 0
         # an attribute, so that Python does not free it: llama.cpp keeps only the address
-        self._callback = lib.llama_log_callback(self._take_line)
-        lib.llama_log_set(self._callback, None)
+        self.callback = lib.llama_log_callback(self._take_line)
+        lib.llama_log_set(self.callback, None)
 
     def _take_line(self, level: int, text: bytes, _: object) -> None:
         self._level = self._level if level == CONTINUED else level
         if self._level >= WARN and text.strip():
             self.lines.append(text.decode("utf-8", "replace").strip())
 
-    @contextmanager
-    def listening(self) -> Iterator["Log"]:
-        """Forget earlier messages, and take the log over if another program has it."""
-        lib.llama_log_set(self._callback, None)
+    def call(self, function: Any, *arguments: Any, free: Any = None) -> Any:
+        """Return what a function of llama.cpp returns, and keep its messages alone.
+
+        It runs on a thread of its own. Python raises a Ctrl-C in the main thread, and within the
+        callback of the log it would be lost: ctypes prints it and goes on. So it is raised when the
+        function has returned, and `free` is called with what that has made.
+        """
+        # take the log over if another program has it
+        lib.llama_log_set(self.callback, None)
         self.lines.clear()
-        yield self
+        with ThreadPoolExecutor(1, thread_name_prefix="llama.cpp") as thread:
+            called = thread.submit(function, *arguments)
+            try:
+                return called.result()
+            except KeyboardInterrupt:
+                made = called.result()
+                if free and made:
+                    free(made)
+                raise
 
     @property
     def reason(self) -> str:
@@ -100,11 +113,16 @@ class Model:
         params = lib.llama_model_default_params()
         params.n_gpu_layers = 0
         params.use_extra_bufts = not uses_amx()
-        with log().listening() as messages, progress.task(f"loading {self.name}"):
-            self.pointer = lib.llama_model_load_from_file(str(path).encode(), params)
+        with progress.task(f"loading {self.name}"):
+            self.pointer = log().call(
+                lib.llama_model_load_from_file,
+                str(path).encode(),
+                params,
+                free=lib.llama_model_free,
+            )
         if not self.pointer:
             raise ModelError(
-                f"llama.cpp cannot load {path}: {messages.reason}. "
+                f"llama.cpp cannot load {path}: {log().reason}. "
                 "If the file is cut off, fetch it again; if its architecture is unknown, upgrade "
                 "llama-cpp-python."
             )

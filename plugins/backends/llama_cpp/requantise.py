@@ -43,10 +43,9 @@ def main(source: str, target: str, ftype: str, threads: str) -> None:
 
     params = lib.llama_model_quantize_default_params()
     params.ftype, params.nthread, params.allow_requantize = int(ftype), int(threads), True
-    with log().listening() as messages:
-        status = lib.llama_model_quantize(source.encode(), target.encode(), params)
+    status = log().call(lib.llama_model_quantize, source.encode(), target.encode(), params)
     if status:
-        sys.exit(messages.reason)
+        sys.exit(log().reason)
 
 
 if __name__ == "__main__":
