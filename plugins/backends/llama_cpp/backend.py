@@ -151,12 +151,11 @@ class LlamaCpp(DecodingBackend):
     def _apply(self, adapter: Adapter | None) -> None:
         assert self._cache and self._scheduler
         self._scheduler.clear()  # keys and values of another adapter are worth nothing
+        chosen: tuple[Any, int, Any] = (None, 0, None)
         if adapter:
             pointers = (lib.llama_adapter_lora_p_ctypes * 1)(self._lora)
             scales = (ctypes.c_float * 1)(adapter.scale)
             chosen = (pointers, 1, scales)
-        else:
-            chosen = (None, 0, None)
         status = log().call(lib.llama_set_adapters_lora, self._cache.context, *chosen)
         if status:
             raise ModelError(

@@ -112,9 +112,7 @@ def open_cache(model: Model, wanted: Size, threads: int | None) -> Cache:
     params.type_k, params.type_v = F16, BF16  # see cache.py
     params.n_threads = params.n_threads_batch = threads or system.physical_cores()
     params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
-    context: Any = log().call(
-        lib.llama_init_from_model, model.pointer, params, free=lib.llama_free
-    )
+    context: Any = log().call(lib.llama_init_from_model, model.pointer, params, free=lib.llama_free)
     if not context:
         raise ModelError(
             f"llama.cpp cannot make a context for {model.path}: {log().reason}. {advice}"
