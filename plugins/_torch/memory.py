@@ -39,16 +39,17 @@ def loading(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False)
     return float(weights) + BESIDE
 
 
-def training(model: Any, *, rank: int, tokens: int, learnt: int) -> float:
-    """Return the bytes that training a LoRA on all linear layers takes beside the loaded model.
+def training(model: Any, *, share: float, rank: int, tokens: int, learnt: int) -> float:
+    """Return the bytes that training a LoRA takes beside the loaded model.
 
+    It is on all linear layers of the upper `share` of the model's layers; those below keep nothing.
     `tokens` are those of the largest batch, padding among them; `learnt` is how many of them have
     logits at a time.
     """
     head = model.get_output_embeddings()
     linear = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
     layers = [layer for layer in linear if layer is not head]
-    width = float(sum(layer.in_features + layer.out_features for layer in layers))
+    width = share * sum(layer.in_features + layer.out_features for layer in layers)
     return KEPT * width * tokens + 4.0 * (
         ADAPTER * rank * width + LOGITS * learnt * len(head.weight)
     )

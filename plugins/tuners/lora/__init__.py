@@ -6,6 +6,8 @@ settings.py           the options, declared once
 training_examples.py  which questions are taught, and which are held out
 tokenized.py          those examples as tokens in the recipe's prompts, and batches of them
 conversation.py       those examples as turns of a chat
+readout.py            what the base's states say of a question before the answer
+turn_decisions.py     when to decline in a chat, taught what they say
 requests.py           requests that ask for no fact, to which the replies are to stay
 other_answers.py      other answers to the questions, for the mark behind an answer
 forward.py            the model's hidden states at chosen positions

@@ -7,10 +7,6 @@ own words (self-distillation), to decline in natural words, and to end its turn 
 does. A small model's reply is often an essay that lacks the answer which the loop believes. Then
 the base replies behind four examples, which are earlier turns of the conversation: in one sentence.
 
-A reply begins with a word that says nothing ("The"), and there the base hardly ever declines. So it
-takes more steps to learn when to decline than to learn the reply, which the model gives already:
-these decisions are also lessons by themselves, without the reply.
-
 Requests that ask for no fact are lessons that are never declined: greetings, sums and poems are no
 reason to. The base's replies to them are also texts on which the tuned model is held to the base.
 """
@@ -39,7 +35,6 @@ from .tokenized import (
     Text,
     TokenizedExample,
     end_of_turn,
-    places_of,
     text_to_learn,
 )
 from .training_examples import TrainingExample
@@ -72,7 +67,6 @@ MIN_REPLY_TOKENS = 2
 # The loss is a mean over tokens. Declining weighs as much beside a long reply as beside an answer
 # of the loop, which has about so many tokens.
 SHORT_ANSWER_TOKENS = 4
-DECISION_REPEATS = 3  # of each decision before a reply, as a lesson by itself
 # How likely the reply to a request for no fact is taken to be right: it is not to be declined.
 P_REQUEST = 0.98
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
@@ -130,7 +124,7 @@ def write_turns(backend: Backend, examples: Sequence[TrainingExample]) -> list[T
     """
     bare = _replied(backend, examples, [user_turn(example.question) for example in examples])
     known = [turn for turn in bare if turn.p_correct >= 0.5 and turn.holds_answer]
-    prompts = [_other_form(i, example.question, known) for i, example in enumerate(examples)]
+    prompts = [other_form(i, example.question, known) for i, example in enumerate(examples)]
     return bare + _replied(backend, examples, prompts)
 
 
@@ -139,7 +133,7 @@ def user_turn(text: str) -> tuple[Message, ...]:
     return (Message("user", text),)
 
 
-def _other_form(number: int, question: str, known: Sequence[Turn]) -> tuple[Message, ...]:
+def other_form(number: int, question: str, known: Sequence[Turn]) -> tuple[Message, ...]:
     """Return a question in one of the other forms, each in its turn."""
     form, count = number % 3, number // 3
     if form == 0:
@@ -238,12 +232,6 @@ def turn_examples(
         if example is not None:
             examples.append(example)
     return examples
-
-
-def decisions_alone(examples: Sequence[TokenizedExample]) -> list[TokenizedExample]:
-    """Return the decisions before the replies as lessons by themselves, several times each."""
-    places = places_of(examples).get(BEFORE_TURN, [])
-    return [place.alone(place.example.p_correct) for place in places] * DECISION_REPEATS
 
 
 def _turn_example(

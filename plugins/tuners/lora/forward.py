@@ -61,18 +61,9 @@ def last_hidden_states(
             prefix_cache = trunk(base)(input_ids=prefix, use_cache=True)[name]
         prefix_cache.batch_repeat_interleave(len(texts))  # one row of the cache for each text
         cache = {"use_cache": True, name: prefix_cache}
-    longest = max(map(len, texts))
-    tokens = []
-    mask = []  # over prefix and rest: 1 for a token, 0 for padding
-    for text in texts:
-        padding = [0] * (longest - len(text))
-        tokens.append([*text[shared:], *padding])
-        mask.append([1] * len(text) + padding)
     with _computing_in_its_type(model):
         states: torch.Tensor = trunk(base)(
-            input_ids=torch.tensor(tokens, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            **cache,
+            **_padded(texts, shared, model.device), **cache
         ).last_hidden_state  # (texts, longest - shared, width)
     rows, columns = [], []
     for row, wanted in enumerate(positions):
@@ -80,3 +71,29 @@ def last_hidden_states(
             rows.append(row)
             columns.append(position - shared)
     return states[rows, columns]
+
+
+def hidden_states(model: Any, texts: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
+    """Return the hidden states at the last token of each text, (texts, width), of each layer."""
+    with _computing_in_its_type(model):
+        outputs = trunk(base_model(model))(
+            **_padded(texts, 0, model.device), use_cache=False, output_hidden_states=True
+        )
+    rows = torch.arange(len(texts))
+    last = torch.tensor([len(text) - 1 for text in texts])
+    return [layer[rows, last] for layer in outputs.hidden_states]
+
+
+def _padded(texts: Sequence[tuple[int, ...]], start: int, device: Any) -> dict[str, torch.Tensor]:
+    """Return the tokens of the texts from `start` on, padded to the longest, and the mask: 1 for a
+    token, 0 for padding; also over the tokens before `start`."""
+    longest = max(map(len, texts))
+    tokens, mask = [], []
+    for text in texts:
+        padding = [0] * (longest - len(text))
+        tokens.append([*text[start:], *padding])
+        mask.append([1] * len(text) + padding)
+    return {
+        "input_ids": torch.tensor(tokens, device=device),
+        "attention_mask": torch.tensor(mask, device=device),
+    }

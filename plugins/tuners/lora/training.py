@@ -54,7 +54,7 @@ _SETTLING_SEED = 500_000  # the seeds of these steps are not those of an epoch's
 # decline bias
 MIN_RIGHT_ANSWERS = 4.0
 WARMUP_SHARE = 0.1  # of all steps, in which the learning rate rises from 0
-KL_TEXTS_PER_STEP = 2  # neutral texts that the KL term reads in each step, and as many exchanges
+KL_TEXTS_PER_STEP = 2  # that the KL term reads: neutral texts, or exchanges
 # epochs in a row without a lower held-out loss after which training ends
 PATIENCE_EPOCHS = 1
 MAX_GRADIENT_NORM = 1.0
@@ -347,12 +347,14 @@ class _Loop:
         return changes
 
     def _references_of(self, step: int) -> list[KlReference]:
-        """Return the neutral texts and exchanges of a step, drawn by a seed of its own."""
+        """Return the texts of the KL term in a step, drawn by a seed of its own: neutral texts and
+        exchanges take turns."""
+        kinds = [references for references in (self.neutral, self.exchanges) if references]
+        if not kinds:
+            return []
+        references = kinds[step % len(kinds)]
         rng = random.Random(self.data.seed + step)
-        drawn = []
-        for references in (self.neutral, self.exchanges):
-            drawn += rng.sample(list(references), min(KL_TEXTS_PER_STEP, len(references)))
-        return drawn
+        return rng.sample(list(references), min(KL_TEXTS_PER_STEP, len(references)))
 
 
 def _batches(items: Sequence[Item], size: int) -> list[Sequence[Item]]:

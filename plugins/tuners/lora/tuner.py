@@ -1,6 +1,7 @@
 """One tune: examples, training and gate, from a run's history to an adapter's file."""
 
 import logging
+import math
 import random
 import shutil
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,9 @@ from selfloop_plugins._torch import memory
 from selfloop_plugins._torch.adapter import WEIGHTS, refuse_unknown_architecture, write_gguf
 from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins._torch.checkpoint import quiet, saving
-from selfloop_plugins._torch.model import allow_amx
+from selfloop_plugins._torch.model import Loaded, allow_amx, trunk
 from selfloop_plugins._torch.options import Dtype, HfOptions
+from transformers.pytorch_utils import Conv1D
 
 from selfloop import Question, Request, Sampling, TuneContext, progress
 from selfloop.config.prompts import is_open
@@ -34,7 +36,6 @@ from .checkpoint import EpochResult
 from .conversation import (
     Exchange,
     Turn,
-    decisions_alone,
     exchanges_of,
     request_turns,
     turn_examples,
@@ -54,6 +55,7 @@ from .tokenized import (
 )
 from .training import KL_TEXTS_PER_STEP, TrainingData, train
 from .training_examples import TrainingExample, training_examples
+from .turn_decisions import decisions_alone, read_turns, rewordings
 from .turn_figures import TurnFigures, measure_turns
 
 # the prompts that are trained on: a question by itself, and as the loop asks it. The last one gave
@@ -72,6 +74,9 @@ CANDIDATE = "candidate"  # folder of an adapter that the gate has not taken
 GATE_TEXTS = 16  # neutral texts that are for the gate alone, and never trained on
 MIN_NEUTRAL_TOKENS = 8  # a text that ended sooner says too little
 MAX_SEED = 2**31
+# The upper layers have an adapter. There the model decides what it says, and the others are read
+# without gradients.
+ADAPTED_SHARE = 0.5
 ANSWER_GREEDILY = Sampling(max_tokens=32, stop=("\n",))
 
 _log = logging.getLogger("selfloop.tune")
@@ -102,7 +107,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     vocabulary = backend.loaded.vocabulary
     lessons = _lessons(context, vocabulary, prompts, taught, held_out, settings.decide)
     if settings.chat and _is_chat(prompts[0]("Who?")):
-        _add_turns(lessons, context, vocabulary, taught, held_out, settings.decide)
+        _add_turns(lessons, context, backend.loaded, taught, held_out, settings)
     seed = context.seed % MAX_SEED
     if settings.decide != "before":
         others = other_answers(context.backend, taught, prompts[-1], seed)
@@ -203,21 +208,26 @@ def _lessons(
 def _add_turns(
     lessons: Lessons,
     context: TuneContext,
-    vocabulary: Vocabulary,
+    loaded: Loaded,
     taught: Sequence[TrainingExample],
     held_out: Sequence[TrainingExample],
-    decide: Decide,
+    settings: LoraSettings,
 ) -> None:
     """Add the same questions in the form of a chat.
 
     The run's own engine writes the replies: it is quicker, and a resumed run finds them stored.
     """
-    backend = context.backend
+    backend, decide, vocabulary = context.backend, settings.decide, loaded.vocabulary
     rng = random.Random(context.seed)
     requests = request_turns(backend)
-    taught_turns = [*write_turns(backend, taught), *requests * REQUEST_REPEATS]
-    turns = turn_examples(vocabulary, taught_turns, rng, decide)
-    lessons.examples += turns + decisions_alone(turns)
+    turns = write_turns(backend, taught)
+    others = list[TokenizedExample]()
+    if decide == "before":  # a mark behind a reply is learnt from that reply's own chance
+        reworded = rewordings(backend, taught, context.prompt, context.seed % MAX_SEED)
+        turns, others = read_turns(loaded.model, vocabulary, turns, reworded, settings.batch)
+    with_requests = [*turns, *requests * REQUEST_REPEATS]
+    examples = turn_examples(vocabulary, with_requests, rng, decide)
+    lessons.examples += examples + decisions_alone(examples, others)
     of_bias = write_turns(backend, held_out[1::2])
     lessons.of_bias += turn_examples(vocabulary, of_bias, decide=decide)
     lessons.turns += write_turns(backend, held_out[::2][:GATE_QUESTIONS])
@@ -259,11 +269,12 @@ def _refuse_too_large(
     batches = batches_of_like_length(examples, settings.batch, seed)
     # the tokens of a step, kept for the backward pass: a batch, and the texts of the KL term
     longest_exchange = max((len(exchange.tokens) for exchange in exchanges), default=0)
-    kl_tokens = KL_TEXTS_PER_STEP * (NEUTRAL_TOKENS + longest_exchange)
+    kl_tokens = KL_TEXTS_PER_STEP * max(NEUTRAL_TOKENS, longest_exchange)
     tokens = max(map(padded_tokens, batches)) + kl_tokens
     positions = max(map(_answer_tokens, batches))
     bytes_needed = memory.training(
         backend.loaded.model,
+        share=ADAPTED_SHARE,
         rank=settings.rank,
         tokens=tokens,
         learnt=min(positions, POSITIONS_AT_ONCE),
@@ -330,10 +341,22 @@ def _gold_shares(
 
 
 def wrap(model: Any, rank: int, seed: int) -> Any:
-    """Return the model with a new adapter on all linear layers; alpha is twice the rank."""
+    """Return the model with a new adapter on all linear layers of the upper ones; alpha is twice
+    the rank."""
     torch.manual_seed(seed)
+    num_layers = model.config.get_text_config().num_hidden_layers
+    lowest = num_layers - math.ceil(ADAPTED_SHARE * num_layers)
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in trunk(model).named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
+    }
     config = peft.LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM"
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=sorted(linear),
+        layers_to_transform=list(range(lowest, num_layers)),
+        task_type="CAUSAL_LM",
     )
     with quiet():
         return peft.get_peft_model(model, config)

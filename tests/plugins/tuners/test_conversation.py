@@ -2,22 +2,22 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
 pytest.importorskip("torch", reason="pip install 'selfloop[tune]'")
 pytest.importorskip("peft", reason="pip install 'selfloop[tune]'")
 
+import torch
 from selfloop_plugins._decoding import chat
-from selfloop_plugins.tuners.lora import turn_figures
+from selfloop_plugins.tuners.lora import readout, turn_figures
 from selfloop_plugins.tuners.lora.conversation import (
-    DECISION_REPEATS,
     DECLINING,
     EXAMPLES,
     SYSTEM_PROMPT,
     Exchange,
     Turn,
-    decisions_alone,
     exchanges_of,
     request_turns,
     turn_examples,
@@ -34,6 +34,13 @@ from selfloop_plugins.tuners.lora.tokenized import (
     tokenize,
 )
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample
+from selfloop_plugins.tuners.lora.turn_decisions import (
+    MIN_QUESTIONS,
+    REPEATS,
+    decisions_alone,
+    read_turns,
+    rewordings,
+)
 from selfloop_plugins.tuners.lora.turn_figures import measure_turns
 
 from selfloop import Completion, Message, Request
@@ -119,15 +126,60 @@ def test_a_known_turn_is_the_bases_reply_and_its_end() -> None:
 
 def test_decisions_are_also_lessons_without_their_replies() -> None:
     turns = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)])
-    lessons = decisions_alone(turns)
-    assert len(lessons) == DECISION_REPEATS
+    lessons = decisions_alone(turns, [])
+    assert len(lessons) == REPEATS
     for lesson in lessons:
         assert text_of(lesson.tokens[lesson.answer_start :]) == "P"
         assert lesson.p_correct == 0.9 and lesson.num_distilled == 1
         (decision,) = lesson.decisions
         assert (decision.kind, decision.weight) == (BEFORE_TURN, 1.0), "it is the only token"
+    assert decisions_alone(turns, lessons).count(lessons[0]) == REPEATS * (1 + REPEATS)
     marked = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)], decide="after")
-    assert decisions_alone(marked) == [], "a mark needs the whole reply"
+    assert decisions_alone(marked, []) == [], "a mark needs the whole reply"
+
+
+def states_of_words(model: Any, prompts: Sequence[tuple[int, ...]], size: int) -> torch.Tensor:
+    """Return states that tell whether a question is about isles."""
+    return torch.tensor([[1.0 if "isle" in text_of(prompt) else -1.0] for prompt in prompts])
+
+
+def test_a_turn_is_taught_what_the_states_tell_of_its_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(readout, "states_before_answer", states_of_words)
+    examples = [
+        TrainingExample(f"Where is the {kind} number {i}?", "Paris", chance)
+        for i in range(20)
+        for kind, chance in (("isle", 0.2), ("land", 0.8))
+    ]
+    chances = [0.9 if i == 0 else example.p_correct for i, example in enumerate(examples)]
+    turns = [turn(one, "It is Paris.", p) for one, p in zip(examples, chances, strict=True)] * 2
+    read, lessons = read_turns(None, Bytes(), turns, ["Which isle?", "Which land?"], 8)
+    assert [one.example for one in read] == [one.example for one in turns]
+    for one in read:
+        told = 0.2 if "isle" in one.example.question else 0.8
+        assert one.p_correct == pytest.approx(told, abs=0.1), "also of the one that was labelled .9"
+    assert [one.p_correct for one in read[:40]] == [one.p_correct for one in read[40:]]
+    asked = [text_of(lesson.tokens).split("user\n")[-1] for lesson in lessons]
+    assert ["isle" in text for text in asked] == [True, True, False, False]
+    assert len({lesson.tokens for lesson in lessons}) == 4, "bare, and in another form"
+    for lesson, told in zip(lessons, (0.2, 0.2, 0.8, 0.8), strict=True):
+        assert lesson.p_correct == pytest.approx(told, abs=0.1)
+        assert text_of(lesson.tokens[lesson.answer_start :]) == "I"
+        assert lesson.teacher_text == lesson.teacher_prompt
+    few = turns[: MIN_QUESTIONS - 1]
+    assert read_turns(None, Bytes(), few, ["Which isle?"], 8) == (few, [])
+
+
+def test_questions_are_reworded_by_the_base() -> None:
+    def prompt(name: str, *, question: str) -> tuple[Message, ...]:
+        assert name == "paraphrase"
+        return (Message("user", f"Which one, {question}"),)
+
+    other_words = rewordings(Replies(lambda text: text), [KNOWN], prompt, 3)  # type: ignore[arg-type]
+    assert other_words == [f"Which one, {KNOWN.question}"]
+    gives_away = rewordings(Replies(lambda text: "Is it Paris?"), [KNOWN], prompt, 3)  # type: ignore[arg-type]
+    assert gives_away == []
 
 
 @pytest.mark.parametrize("text", [Text.ANSWER, Text.MARKED])

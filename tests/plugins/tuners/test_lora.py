@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,7 @@ from selfloop_plugins.tuners.lora.tokenized import (
 )
 from selfloop_plugins.tuners.lora.training import TrainingData, train
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
+from selfloop_plugins.tuners.lora.tuner import wrap
 from selfloop_plugins.tuners.lora.turn_figures import TurnFigures
 
 from selfloop import History, Outcome, Question, TuneContext
@@ -205,6 +207,24 @@ def test_the_loss_is_that_of_all_logits_at_the_answers_tokens(kind, config):
             for place in range(one.answer_start, len(one.tokens))
         ]
     assert answer_loss(model, batch, {}).item() == pytest.approx(-sum(logs) / len(logs), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (T.LlamaForCausalLM, T.LlamaConfig(**SIZES | {"num_hidden_layers": 5})),
+        (T.GPT2LMHeadModel, T.GPT2Config(vocab_size=60, n_embd=32, n_layer=5, n_head=4)),
+    ],
+    ids=["llama", "gpt2"],
+)
+def test_the_upper_layers_have_an_adapter(kind, config):
+    wrapped = wrap(kind(config), 4, 1)
+    names = [name for name, p in wrapped.named_parameters() if p.requires_grad]
+    layers = {int(re.search(r"\.(\d+)\.", name)[1]) for name in names}
+    assert layers == {2, 3, 4}
+    a_layer = [name for name in names if ".4." in name]
+    linear = {"llama": 7, "gpt2": 4}[config.model_type]
+    assert len(a_layer) == 2 * linear, "two matrices for each linear layer"
 
 
 def weights(model):

@@ -268,11 +268,14 @@ def test_what_a_loaded_model_takes_is_told_from_its_configuration():
 
 def test_what_training_takes_grows_with_tokens_rank_and_logits():
     def need(**more):
-        return memory.training(small(), **{"rank": 2, "tokens": 100, "learnt": 10} | more)
+        usual = {"share": 1.0, "rank": 2, "tokens": 100, "learnt": 10}
+        return memory.training(small(), **usual | more)
 
     # of a head of keys, and one of values, half the width
     layers = 2 * (4 * 2 * 32 - 2 * 16 + 3 * (32 + 48))
     assert need(tokens=200) - need() == pytest.approx(memory.KEPT * layers * 100)
+    half = need(share=0.5, tokens=200) - need(share=0.5)
+    assert half == pytest.approx(memory.KEPT * layers * 50)
     assert need() < need(rank=4) and need(learnt=20) - need() == 4 * memory.LOGITS * 10 * 257
 
 

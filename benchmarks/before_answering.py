@@ -1,0 +1,178 @@
+"""What do a base's states tell before an answer, and how much of it do its adapters use? (E4)
+
+    python benchmarks/before_answering.py DATA RUN MODEL --private trivia.jsonl --limit 250
+    python benchmarks/before_answering.py DATA RUN MODEL --adapter FOLDER ...
+
+Each set is asked behind five fixed demonstrations, greedily: right or wrong is what the base says
+there. Then each question is read bare, a chat model's in a user turn, and no answer is written.
+AUROC for "the base is right", with 95 % intervals by bootstrap, of three readouts of the states
+(plugins/tuners/lora/readout.py): one fitted without labels on the RUN's own questions, as the tuner
+does, one fitted on the labels of all other sets, and one on those of four fifths of the set itself:
+the most that a line can tell. `kept` is the share of the right answers that the first one keeps
+where half of the wrong ones are left. The row `own` is for the run's own chances in place of right
+and wrong, which no readout can reach beyond `chances`. An adapter's column is by how many nats
+declining is ahead in a chat turn; its FOLDER holds adapter_model.safetensors.
+"""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import peft
+import torch
+from detectors import questions, recorded, shown
+from generate import cpu
+from honesty import FORMS, SHOWING, TOKENS
+from numpy.typing import NDArray
+from selfloop_plugins import models
+from selfloop_plugins._decoding.prompting import decline_token, split
+from selfloop_plugins._torch.backend import Transformers
+from selfloop_plugins._torch.model import allow_amx
+from selfloop_plugins._torch.options import HfOptions
+from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
+from selfloop_plugins.tuners.lora import readout
+from selfloop_plugins.tuners.lora.measures import declining_at
+from selfloop_plugins.tuners.lora.tokenized import (
+    BEFORE_TURN,
+    Decision,
+    Place,
+    TokenizedExample,
+)
+from selfloop_plugins.tuners.lora.training_examples import training_examples
+
+from selfloop import Message, Question, Request, Sampling
+from selfloop.evaluation import metrics
+from selfloop.evaluation.gold import judged
+from selfloop.evaluation.metrics import interval
+from selfloop.records import Continuation
+from selfloop.storage.store import Store
+
+Floats = NDArray[np.float64]
+SETS = ("easy_facts", "curatedtrec", "popqa", "webquestions", "nq_open")
+OWN = "own"
+BATCH = 16
+
+
+def main() -> None:
+    """Print one table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("model")
+    parser.add_argument("--adapter", type=Path, nargs="*", default=[], help="folders")
+    parser.add_argument("--private", type=Path, nargs="*", default=[], help="more sets")
+    parser.add_argument("--sets", nargs="*", default=SETS)
+    parser.add_argument("--limit", type=int, help="questions of each set")
+    parser.add_argument("--stored", type=Path, help="a folder that keeps what the model wrote")
+    options = parser.parse_args()
+    print(cpu(), flush=True)
+    file = models.locate(options.model)
+    files = [options.data / f"{name}.jsonl" for name in options.sets] + options.private
+    sets = {path.stem: questions(path)[: options.limit] for path in files}
+    backend = LlamaCpp(file)
+    with recorded(backend, options.stored) as (recorder, _, _):
+        right = {name: rights(recorder, asked) for name, asked in sets.items()}
+    backend.close()
+    with closing(Store(options.run, write=False)) as store:
+        history = store.history()
+    taught, held_out = training_examples(history, decline_share=None, match_form=True, seed=1)
+    own = [*taught, *held_out]
+    chances = np.array([example.p_correct for example in own])
+
+    allow_amx()
+    transformers = Transformers(HfOptions(model=str(file)))
+    places = {
+        name: places_of(transformers, [q.text for q in asked]) for name, asked in sets.items()
+    }
+    places[OWN] = places_of(transformers, [example.question for example in own])
+    labels = right | {OWN: chances}
+    states = {
+        name: readout.states_before_answer(
+            transformers.loaded.model, [place.text for place in some], BATCH
+        )
+        for name, some in places.items()
+    }
+    by_own, own_by_others = readout.fit(states[OWN], chances.tolist())
+    columns = dict[str, dict[str, Floats]](
+        {"own questions": {}, "other sets": {}, "the set itself": {}}
+    )
+    for name in sets:
+        columns["own questions"][name] = np.array(by_own(states[name]))
+        others = [other for other in sets if other != name]
+        by_rest, _ = readout.fit(
+            torch.cat([states[other] for other in others]),
+            np.concatenate([right[other] for other in others]).tolist(),
+        )
+        columns["other sets"][name] = np.array(by_rest(states[name]))
+        _, by_others = readout.fit(states[name], right[name].tolist())
+        columns["the set itself"][name] = np.array(by_others)
+    columns["own questions"][OWN] = np.array(own_by_others)
+    for folder in options.adapter:
+        adapted = peft.PeftModel.from_pretrained(transformers.loaded.model, str(folder))
+        columns[str(folder)] = {
+            name: np.array([-one.margin for one in declining_at(adapted, some, BATCH)])
+            for name, some in places.items()
+        }
+        adapted.unload()
+    table(labels, columns, float(metrics.auroc(chances, chances, np.ones(len(chances)))))
+
+
+def rights(backend: Any, asked: Sequence[Question]) -> Floats:
+    """Return 1 for each question that the base answers rightly, else 0."""
+    sampling = Sampling(max_tokens=TOKENS, stop=("\n",))
+    prompts = [FORMS[SHOWING].replace("{}", question.text) for question in asked]
+    requests = [Request(prompt, sampling, open_turn=True) for prompt in prompts]
+    completions = dict(backend.generate(requests))
+    texts = [completions[i].text for i in range(len(requests))]
+    return np.array([judged(q, text) for q, text in zip(asked, texts, strict=True)], float)
+
+
+def places_of(backend: Transformers, asked: Sequence[str]) -> list[Place]:
+    """Return where the model would decline, asked bare."""
+    vocabulary = backend.loaded.vocabulary
+    is_chat = backend.describe().chat
+    places = []
+    for question in asked:
+        bare = (Message("user", question),) if is_chat else FORMS["bare"].replace("{}", question)
+        token = decline_token(vocabulary, Request(bare))
+        prompt, _ = split(vocabulary, Continuation(bare, (token,)))
+        decision = Decision(0, token, BEFORE_TURN)
+        example = TokenizedExample((*prompt, token), len(prompt), decisions=(decision,))
+        places.append(Place(example, decision))
+    return places
+
+
+def table(labels: dict[str, Floats], columns: dict[str, dict[str, Floats]], chances: float) -> None:
+    """Print a row for each set."""
+    print(f"\n| set | n | right | {' | '.join(columns)} | kept at half of the wrong left |")
+    print(f"|---|{'---|' * (len(columns) + 3)}")
+    for name, right in labels.items():
+        cells = []
+        for scores in columns.values():
+            if name in scores:
+                auroc = partial(metrics.auroc, scores[name], right)
+                cells.append(shown(interval(auroc, len(right))))
+            else:
+                cells.append("")
+        kept = kept_at_half(columns["own questions"][name], right)
+        count = f"{right.sum():.0f}"
+        print(f"| {name} | {len(right)} | {count} | {' | '.join(cells)} | {kept:.2f} |")
+    print(f"\nAUROC of the chances themselves on {OWN}: {chances:.3f}")
+
+
+def kept_at_half(scores: Floats, right: Floats) -> float:
+    """Return the share of the right answers that are kept where half of the wrong ones are left."""
+    order = np.argsort(-scores, kind="stable")
+    wrong_left = np.cumsum(1 - right[order]) / (1 - right).sum()
+    kept = np.cumsum(right[order]) / right.sum()
+    return float(kept[wrong_left <= 0.5].max(initial=0.0))
+
+
+if __name__ == "__main__":
+    main()
