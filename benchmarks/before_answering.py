@@ -24,31 +24,28 @@ from typing import Any
 import numpy as np
 import peft
 import torch
+from deciding import answers
 from detectors import questions, recorded, shown
 from generate import cpu
-from honesty import FORMS, SHOWING, TOKENS
+from honesty import BARE, FORMS, SHOWING
 from numpy.typing import NDArray
 from selfloop_plugins import models
-from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins._torch.model import allow_amx
 from selfloop_plugins._torch.options import HfOptions
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.tuners.lora import readout
+from selfloop_plugins.tuners.lora.conversation import user_turn
 from selfloop_plugins.tuners.lora.measures import declining_at
-from selfloop_plugins.tuners.lora.tokenized import (
-    BEFORE_TURN,
-    Decision,
-    Place,
-    TokenizedExample,
-)
+from selfloop_plugins.tuners.lora.tokenized import BEFORE_TURN, Place, places_of
 from selfloop_plugins.tuners.lora.training_examples import training_examples
+from selfloop_plugins.tuners.lora.turn_decisions import decision_lesson
+from single_pass import prompts_of
 
-from selfloop import Message, Question, Request, Sampling
+from selfloop import Question
 from selfloop.evaluation import metrics
 from selfloop.evaluation.gold import judged
 from selfloop.evaluation.metrics import interval
-from selfloop.records import Continuation
 from selfloop.storage.store import Store
 
 Floats = NDArray[np.float64]
@@ -88,9 +85,9 @@ def main() -> None:
     allow_amx()
     transformers = Transformers(HfOptions(model=str(file)))
     places = {
-        name: places_of(transformers, [q.text for q in asked]) for name, asked in sets.items()
+        name: bare_places(transformers, [q.text for q in asked]) for name, asked in sets.items()
     }
-    places[OWN] = places_of(transformers, [example.question for example in own])
+    places[OWN] = bare_places(transformers, [example.question for example in own])
     labels = right | {OWN: chances}
     states = {
         name: readout.states_before_answer(
@@ -125,27 +122,18 @@ def main() -> None:
 
 def rights(backend: Any, asked: Sequence[Question]) -> Floats:
     """Return 1 for each question that the base answers rightly, else 0."""
-    sampling = Sampling(max_tokens=TOKENS, stop=("\n",))
-    prompts = [FORMS[SHOWING].replace("{}", question.text) for question in asked]
-    requests = [Request(prompt, sampling, open_turn=True) for prompt in prompts]
-    completions = dict(backend.generate(requests))
-    texts = [completions[i].text for i in range(len(requests))]
-    return np.array([judged(q, text) for q, text in zip(asked, texts, strict=True)], float)
+    given = answers(backend, prompts_of(asked, SHOWING))
+    return np.array([judged(q, one.text) for q, one in zip(asked, given, strict=True)], float)
 
 
-def places_of(backend: Transformers, asked: Sequence[str]) -> list[Place]:
+def bare_places(backend: Transformers, asked: Sequence[str]) -> list[Place]:
     """Return where the model would decline, asked bare."""
-    vocabulary = backend.loaded.vocabulary
     is_chat = backend.describe().chat
-    places = []
+    lessons = []
     for question in asked:
-        bare = (Message("user", question),) if is_chat else FORMS["bare"].replace("{}", question)
-        token = decline_token(vocabulary, Request(bare))
-        prompt, _ = split(vocabulary, Continuation(bare, (token,)))
-        decision = Decision(0, token, BEFORE_TURN)
-        example = TokenizedExample((*prompt, token), len(prompt), decisions=(decision,))
-        places.append(Place(example, decision))
-    return places
+        prompt = user_turn(question) if is_chat else FORMS[BARE].replace("{}", question)
+        lessons.append(decision_lesson(backend.loaded.vocabulary, prompt, 0.0))
+    return places_of(lessons)[BEFORE_TURN]
 
 
 def table(labels: dict[str, Floats], columns: dict[str, dict[str, Floats]], chances: float) -> None:

@@ -42,6 +42,7 @@ from selfloop_plugins.tuners.lora.checkpoint import EpochResult
 from selfloop_plugins.tuners.lora.settings import Decide
 from selfloop_plugins.tuners.lora.tokenized import TokenizedExample
 from selfloop_plugins.tuners.lora.training import TrainingData, train
+from single_pass import prompts_of
 
 from selfloop import History, Question, TuneContext
 from selfloop.config.prompts import Prompts
@@ -172,7 +173,7 @@ def shuffled(examples: Sequence[TokenizedExample]) -> list[TokenizedExample]:
 
 def said(backend: Any, asked: Sequence[Question], form: str) -> Said:
     """Return what a model says to a set in one of the forms."""
-    prompts = [FORMS[form].replace("{}", question.text) for question in asked]
+    prompts = prompts_of(asked, form)
     first = answers(backend, prompts)
     declined = [not is_marked(one.text) and declines(one.text) for one in first]
     asked_again = [p for p, d in zip(prompts, declined, strict=True) if d]

@@ -1,11 +1,41 @@
-"""Which texts of a model are usable rewordings of a question."""
+"""A question in other words: asked of a model, and which of its texts are usable."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from selfloop import Claim
+from selfloop import Claim, Request, Sampling
+from selfloop.config.prompts import Prompt, is_open
+from selfloop.errors import RequestError
+from selfloop.protocols import Backend
 from selfloop.text.answers import normalise
 
+from .generation import generate_texts
 from .prompt_text import one_line
+
+
+def reword(
+    backend: Backend,
+    prompt: Callable[..., Prompt],
+    claims: Sequence[Claim],
+    seeds: Sequence[int],
+    *,
+    count: int = 1,
+    temperature: float = 0.7,
+) -> list[list[str] | RequestError]:
+    """Return the usable rewordings of each claim's question, of `count` that are drawn, or why the
+    model refused the request.
+
+    `prompt` renders a prompt by its name; each claim has a seed of its own.
+    """
+    # drawn, so that the rewordings differ
+    sampling = Sampling(temperature, top_p=0.95, max_tokens=64, stop=("\n",))
+    requests = []
+    for claim, seed in zip(claims, seeds, strict=True):
+        asked = prompt("paraphrase", question=one_line(claim.question.text))
+        requests.append(Request(asked, sampling, n=count, seed=seed, open_turn=is_open(asked)))
+    return [
+        result if isinstance(result, RequestError) else distinct_rewordings(claim, result)
+        for claim, result in zip(claims, generate_texts(requests, backend), strict=True)
+    ]
 
 
 def distinct_rewordings(claim: Claim, texts: Sequence[str]) -> list[str]:

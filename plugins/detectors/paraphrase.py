@@ -11,8 +11,7 @@ from annotated_types import Ge, Gt
 from selfloop_plugins._shared.generation import claim_seed, generate_texts
 from selfloop_plugins._shared.meaning import meaning
 from selfloop_plugins._shared.prompt_files import PROMPTS
-from selfloop_plugins._shared.prompt_text import one_line
-from selfloop_plugins._shared.rewording import distinct_rewordings
+from selfloop_plugins._shared.rewording import reword
 
 from selfloop import Claim, Component, Request, Sampling, Verdict, VerifyContext, hookimpl
 from selfloop.config.prompts import is_open
@@ -45,8 +44,8 @@ class Paraphrase:
         max_tokens: Annotated[int, Ge(1)] = 24,
     ) -> None:
         self._count = rewordings
-        # drawn, so that the rewordings differ; the answers are greedy, as the draft is
-        self._rewording = Sampling(temperature, top_p=0.95, max_tokens=64, stop=("\n",))
+        self._temperature = temperature
+        # greedy, as the draft is
         self._answering = Sampling(max_tokens=max_tokens, stop=("\n",))
 
     def verify(self, claims: Sequence[Claim], context: VerifyContext) -> list[Verdict]:
@@ -69,22 +68,14 @@ class Paraphrase:
 
     def _reword(self, claims: Sequence[Claim], context: VerifyContext) -> list[Texts]:
         """Return the other wordings of each claim's question."""
-        requests = []
-        for claim in claims:
-            prompt = context.prompt("paraphrase", question=one_line(claim.question.text))
-            request = Request(
-                prompt,
-                self._rewording,
-                n=self._count,
-                seed=claim_seed(claim, context),
-                open_turn=is_open(prompt),
-            )
-            requests.append(request)
-        results = generate_texts(requests, context.backend)
-        return [
-            result if isinstance(result, RequestError) else distinct_rewordings(claim, result)
-            for claim, result in zip(claims, results, strict=True)
-        ]
+        return reword(
+            context.backend,
+            context.prompt,
+            claims,
+            [claim_seed(claim, context) for claim in claims],
+            count=self._count,
+            temperature=self._temperature,
+        )
 
     def _answer(self, rewordings: Sequence[Texts], context: VerifyContext) -> list[Texts]:
         """Return the greedy answer to each rewording, in one list."""

@@ -6,8 +6,8 @@ settings.py           the options, declared once
 training_examples.py  which questions are taught, and which are held out
 tokenized.py          those examples as tokens in the recipe's prompts, and batches of them
 conversation.py       those examples as turns of a chat
-readout.py            what the base's states say of a question before the answer
-turn_decisions.py     when to decline in a chat, taught what they say
+readout.py            how likely the base knows, by its states before the answer
+turn_decisions.py     when to decline in a chat, taught by that chance
 requests.py           requests that ask for no fact, to which the replies are to stay
 other_answers.py      other answers to the questions, for the mark behind an answer
 forward.py            the model's hidden states at chosen positions
@@ -51,6 +51,8 @@ class Lora(LoraSettings):
     the base model's own distribution behind the recipe's prompt (self-distillation), in that prompt
     and in the bare question, so that nothing but declining changes. A chat model also learns it in
     its own form: the question in a user's turn, answered or declined in natural words, and ended.
+    There, and with `decide: before`, the probability comes from the base's own states: those of a
+    question predict it, by a regression on the other questions.
     With `chat: false` it is taught and judged in the loop's form alone, and fit for nothing else.
 
     `decide` says where the model declines: `before` an answer, in its place; `after` one, by the

@@ -4,8 +4,8 @@ A run asks a few hundred questions, and each has one chance of being answered ri
 estimate. A model that learns these chances learns them by heart. But the states of the base tell
 before an answer whether it knows (Kadavath et al. 2022, arXiv 2207.05221; Azaria & Mitchell 2023,
 arXiv 2304.13734). So a strongly regularised line through these states is fitted to the chances
-first, and the tuned model learns what the line says: what of the chances can be told beforehand.
-It also says so of questions that have no answer yet.
+first, and the tuned model learns the chances on the line: as much as can be told beforehand. The
+line also has a chance for a question that has no answer yet.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import binary_cross_entropy
 
 from .forward import hidden_states
 
@@ -52,33 +53,32 @@ def fit(states: torch.Tensor, chances: Sequence[float]) -> tuple[Readout, list[f
     """Return the readout of all questions, and the chance of each of them by a readout of others.
 
     `states` is (questions, numbers). The ridge is the one with which readouts of four fifths of the
-    questions say best what the chances of the others are.
+    questions come nearest to the chances of the others.
     """
     target = torch.tensor(chances)
     folds = torch.arange(len(chances)) % FOLDS
-
-    def by_others(ridge: float) -> list[float]:
-        found = torch.empty(len(chances))
-        for fold in range(FOLDS):
-            readout = _fit(states[folds != fold], target[folds != fold], ridge)
-            found[folds == fold] = torch.tensor(readout(states[folds == fold]))
-        return found.tolist()
-
-    def loss(ridge: float) -> float:
-        said = torch.tensor(by_others(ridge))
-        return float(torch.nn.functional.binary_cross_entropy(said, target))
-
-    best = min(RIDGES, key=loss)
-    return _fit(states, target, best), by_others(best)
+    by_others = torch.empty(len(RIDGES), len(chances))
+    for fold in range(FOLDS):
+        left_out = folds == fold
+        for row, readout in enumerate(_fits(states[~left_out], target[~left_out], RIDGES)):
+            by_others[row, left_out] = torch.tensor(readout(states[left_out]))
+    losses = [float(binary_cross_entropy(said, target)) for said in by_others]
+    best = losses.index(min(losses))
+    (of_all,) = _fits(states, target, [RIDGES[best]])
+    return of_all, by_others[best].tolist()
 
 
-def _fit(states: torch.Tensor, target: torch.Tensor, ridge: float) -> Readout:
+def _fits(states: torch.Tensor, target: torch.Tensor, ridges: Sequence[float]) -> list[Readout]:
+    """Return a readout for each ridge."""
     centre, spread = states.mean(0), states.std(0) + MIN_SPREAD
     numbers = (states - centre) / spread
     kernel = numbers @ numbers.T / numbers.shape[1]
     mean = float(target.mean())
-    weights = torch.linalg.solve(kernel + ridge * torch.eye(len(target)), target - mean)
-    return Readout(numbers, centre, spread, weights, mean)
+    readouts = []
+    for ridge in ridges:
+        weights = torch.linalg.solve(kernel + ridge * torch.eye(len(target)), target - mean)
+        readouts.append(Readout(numbers, centre, spread, weights, mean))
+    return readouts
 
 
 def _clipped(chances: torch.Tensor) -> list[float]:

@@ -1,4 +1,4 @@
-"""When to decline in a chat: what the base's states say of a question, in place of one chance.
+"""When to decline in a chat: the chance that the base's states give a question, not its own.
 
 A reply begins with a word that says nothing ("The"), and there the base hardly ever declines. So it
 takes more lessons to learn when to decline than to learn the reply, which the model gives already.
@@ -8,17 +8,16 @@ words, which the base finds: an unusual wording is not to be taken for an unknow
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._decoding.tasks import Vocabulary
-from selfloop_plugins._shared.generation import generate_texts
-from selfloop_plugins._shared.prompt_text import one_line
-from selfloop_plugins._shared.rewording import distinct_rewordings
+from selfloop_plugins._shared.generation import texts_or_none
+from selfloop_plugins._shared.rewording import reword
 
-from selfloop import Claim, Completion, Message, Question, Request, Sampling
-from selfloop.config.prompts import Prompt, is_open
-from selfloop.errors import RequestError
+from selfloop import Claim, Completion, Question, Request
+from selfloop.config.prompts import Prompt
 from selfloop.protocols import Backend
 from selfloop.records import Continuation
 
@@ -30,7 +29,6 @@ from .training_examples import TrainingExample
 # with fewer questions the chances themselves are taught
 MIN_QUESTIONS = 40
 REPEATS = 2  # of each of these lessons
-_REWORDING = Sampling(0.7, top_p=0.95, max_tokens=64, stop=("\n",))
 
 
 def read_turns(
@@ -65,7 +63,7 @@ def read_turns(
         for number, chance in enumerate(of_all(states_of(reworded))):
             question = reworded[number]
             for messages in (user_turn(question), other_form(number, question, known)):
-                lessons.append(_lesson(vocabulary, messages, chance))
+                lessons.append(decision_lesson(vocabulary, messages, chance))
     return read, lessons
 
 
@@ -79,18 +77,19 @@ def decisions_alone(
     return [*alone, *others] * REPEATS
 
 
-def _prompt(vocabulary: Vocabulary, messages: tuple[Message, ...]) -> tuple[tuple[int, ...], int]:
-    """Return a turn's prompt in tokens, and the token that begins to decline behind it."""
-    token = decline_token(vocabulary, Request(messages))
-    prompt, _ = split(vocabulary, Continuation(messages, (token,)))
+def _prompt(vocabulary: Vocabulary, asked: Prompt) -> tuple[tuple[int, ...], int]:
+    """Return a prompt in tokens, and the token that begins to decline behind it."""
+    token = decline_token(vocabulary, Request(asked))
+    prompt, _ = split(vocabulary, Continuation(asked, (token,)))
     return tuple(prompt), token
 
 
-def _lesson(
-    vocabulary: Vocabulary, messages: tuple[Message, ...], chance: float
-) -> TokenizedExample:
-    """Return a turn in which only the decision is learnt: all else stays as likely as it is."""
-    prompt, token = _prompt(vocabulary, messages)
+def decision_lesson(vocabulary: Vocabulary, asked: Prompt, chance: float) -> TokenizedExample:
+    """Return a prompt behind which only the decision is learnt: all else stays as likely as it is.
+
+    `asked` is a text or a conversation.
+    """
+    prompt, token = _prompt(vocabulary, asked)
     return TokenizedExample(
         tokens=(*prompt, token),
         answer_start=len(prompt),
@@ -108,17 +107,10 @@ def rewordings(
     seed: int,
 ) -> list[str]:
     """Return the questions in other words; those without a usable rewording are left out."""
-    requests = []
-    for number, example in enumerate(examples):
-        rendered = prompt("paraphrase", question=one_line(example.question))
-        requests.append(
-            Request(rendered, _REWORDING, seed=seed + number, open_turn=is_open(rendered))
-        )
-    results = generate_texts(requests, backend)
-    reworded = list[str]()
-    for example, texts in zip(examples, results, strict=True):
-        if isinstance(texts, RequestError):
-            continue
-        claim = Claim(Question(example.question, "tune"), Completion(example.answer))
-        reworded += distinct_rewordings(claim, texts)
-    return reworded
+    claims = [
+        Claim(Question(example.question, "tune"), Completion(example.answer))
+        for example in examples
+    ]
+    seeds = range(seed, seed + len(claims))
+    results = reword(backend, prompt, claims, seeds)
+    return [*chain.from_iterable(map(texts_or_none, results))]

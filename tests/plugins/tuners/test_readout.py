@@ -70,4 +70,4 @@ def test_the_states_are_those_of_the_upper_layers_at_the_last_token() -> None:
             layers = hidden_states(model, [prompt])
         assert len(layers) == 5
         alone = torch.cat([layer[0] for layer in layers[2:]])
-        assert of_prompt.float() == pytest.approx(alone, abs=2e-3)
+        assert of_prompt == pytest.approx(alone, abs=1e-5)
