@@ -13,10 +13,7 @@ import torch
 from peft.helpers import disable_input_dtype_casting
 from selfloop_plugins._torch.model import cache_argument, head, trunk
 
-from .tokenized import shared_prefix_length
-
-# a shorter shared prefix is not worth a forward pass of its own
-MIN_SHARED_TOKENS = 16
+from .tokenized import MIN_SHARED_TOKENS, shared_prefix_length
 
 
 def base_model(model: Any) -> Any:
@@ -48,23 +45,9 @@ def last_hidden_states(
 ) -> torch.Tensor:
     """Return the last hidden states at some positions of each text: (positions of all texts,
     width), text by text."""
-    base = base_model(model)
     # a position inside the prefix must be read with its text, so the prefix ends before it
-    shared = min(shared_prefix_length(texts), *(min(wanted) for wanted in positions))
-    if len(texts) < 2 or shared < MIN_SHARED_TOKENS:
-        shared = 0
-    cache: dict[str, Any] = {"use_cache": False}
-    if shared:
-        prefix = torch.tensor([list(texts[0][:shared])], device=model.device)
-        name = cache_argument(base)
-        with _computing_in_its_type(model):
-            prefix_cache = trunk(base)(input_ids=prefix, use_cache=True)[name]
-        prefix_cache.batch_repeat_interleave(len(texts))  # one row of the cache for each text
-        cache = {"use_cache": True, name: prefix_cache}
-    with _computing_in_its_type(model):
-        states: torch.Tensor = trunk(base)(
-            **_padded(texts, shared, model.device), **cache
-        ).last_hidden_state  # (texts, longest - shared, width)
+    outputs, shared = _read(model, texts, min(min(wanted) for wanted in positions))
+    states: torch.Tensor = outputs.last_hidden_state  # (texts, longest - shared, width)
     rows, columns = [], []
     for row, wanted in enumerate(positions):
         for position in wanted:
@@ -75,13 +58,32 @@ def last_hidden_states(
 
 def hidden_states(model: Any, texts: Sequence[tuple[int, ...]]) -> list[torch.Tensor]:
     """Return the hidden states at the last token of each text, (texts, width), of each layer."""
-    with _computing_in_its_type(model):
-        outputs = trunk(base_model(model))(
-            **_padded(texts, 0, model.device), use_cache=False, output_hidden_states=True
-        )
+    outputs, shared = _read(model, texts, min(map(len, texts)) - 1, output_hidden_states=True)
     rows = torch.arange(len(texts))
-    last = torch.tensor([len(text) - 1 for text in texts])
+    last = torch.tensor([len(text) - 1 - shared for text in texts])
     return [layer[rows, last] for layer in outputs.hidden_states]
+
+
+def _read(
+    model: Any, texts: Sequence[tuple[int, ...]], longest_prefix: int, **options: Any
+) -> tuple[Any, int]:
+    """Return the model's outputs behind the tokens that all texts begin with, and how many these
+    are: at most `longest_prefix`, and none where they are too few."""
+    base = base_model(model)
+    shared = min(shared_prefix_length(texts), longest_prefix)
+    if len(texts) < 2 or shared < MIN_SHARED_TOKENS:
+        shared = 0
+    cache: dict[str, Any] = {"use_cache": False}
+    with _computing_in_its_type(model):
+        if shared:
+            prefix = torch.tensor([list(texts[0][:shared])], device=model.device)
+            name = cache_argument(base)
+            prefix_cache = trunk(base)(input_ids=prefix, use_cache=True)[name]
+            # one row of the cache for each text
+            prefix_cache.batch_repeat_interleave(len(texts))
+            cache = {"use_cache": True, name: prefix_cache}
+        outputs = trunk(base)(**_padded(texts, shared, model.device), **cache, **options)
+    return outputs, shared
 
 
 def _padded(texts: Sequence[tuple[int, ...]], start: int, device: Any) -> dict[str, torch.Tensor]:

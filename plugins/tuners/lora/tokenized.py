@@ -1,6 +1,7 @@
 """Training examples as tokens: each question in each prompt, and batches of like length."""
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -19,6 +20,9 @@ from .settings import Decide
 from .training_examples import TrainingExample
 
 MakeRequest = Callable[[str], Request]  # from a question to the request that asks it
+Tokens = tuple[int, ...]
+
+MIN_SHARED_TOKENS = 16  # a shorter shared prefix is not worth a forward pass of its own
 
 # Kinds of decisions: before the answer or after it, where a question is asked as the loop does, and
 # where a user asks it in a chat.
@@ -261,26 +265,44 @@ def end_of_turn(vocabulary: Vocabulary, messages: Sequence[Message]) -> tuple[in
     return tuple(ends[:1])
 
 
+def by_likeness(texts: Sequence[Tokens], size: int) -> Callable[[Tokens], tuple[Tokens, int]]:
+    """Return a sort key that puts like texts together, to be read in batches of `size`.
+
+    Texts with the same beginning stay together, if they fill a batch: a batch reads its beginning
+    once. Among them the length decides, so there is little padding.
+    """
+    beginnings = Counter(text[:MIN_SHARED_TOKENS] for text in texts)
+
+    def beginning_and_length(text: Tokens) -> tuple[Tokens, int]:
+        beginning = text[:MIN_SHARED_TOKENS]
+        is_shared = len(text) > MIN_SHARED_TOKENS and beginnings[beginning] >= size
+        return (beginning if is_shared else ()), len(text)
+
+    return beginning_and_length
+
+
 def batches_of_like_length(
     examples: Sequence[TokenizedExample], size: int, seed: int
 ) -> list[list[TokenizedExample]]:
-    """Return batches of at most `size` examples, in random order; within one, the longest example
-    is at most twice as long as the shortest.
+    """Return batches of at most `size` like examples (`by_likeness`), in random order; within one,
+    the longest example is at most twice as long as the shortest.
 
     Without this limit a bare question beside one with few-shot examples would be padded to that
     length, and the beginning that the others share would be read for each of them.
     """
     rng = random.Random(seed)
-
-    def length_then_chance(example: TokenizedExample) -> tuple[int, float]:
-        return len(example.tokens), rng.random()
-
+    likeness = by_likeness([example.tokens for example in examples], size)
+    # the last decides among equals by chance
+    keyed = [(*likeness(example.tokens), rng.random(), example) for example in examples]
+    keyed.sort(key=lambda one: one[:3])
     batches: list[list[TokenizedExample]] = []
-    for example in sorted(examples, key=length_then_chance):
-        is_full = not batches or len(batches[-1]) == size
-        if is_full or len(example.tokens) > 2 * len(batches[-1][0].tokens):
+    last_beginning: Tokens = ()
+    for beginning, length, _, example in keyed:
+        is_full = not batches or len(batches[-1]) == size or beginning != last_beginning
+        if is_full or length > 2 * len(batches[-1][0].tokens):
             batches.append([])
         batches[-1].append(example)
+        last_beginning = beginning
     rng.shuffle(batches)
     return batches
 

@@ -37,7 +37,13 @@ from .losses import (
 from .measures import bias_for_price, bias_to_keep, declining_at, held_out_loss
 from .processes import ALONE, Processes
 from .settings import LoraSettings
-from .tokenized import Place, TokenizedExample, batches_of_like_length, places_of
+from .tokenized import (
+    Place,
+    TokenizedExample,
+    batches_of_like_length,
+    by_likeness,
+    places_of,
+)
 
 BIAS_UPDATES_PER_EPOCH = 4
 # Nats of an update, at most. A model that declines everything at first follows slowly, and a bias
@@ -178,7 +184,8 @@ class _Loop:
             if example.num_distilled
         }
         # in the order of `teacher_states`: so its batches do not depend on the processes
-        texts = sorted(by_text, key=lambda text: (len(text), text))
+        likeness = by_likeness(list(by_text), self.settings.batch)
+        texts = sorted(by_text, key=lambda text: (likeness(text), text))
         batches = _batches([by_text[text] for text in texts], self.settings.batch)
 
         def states(batch: Sequence[TokenizedExample]) -> TeacherStates:

@@ -35,8 +35,9 @@ from selfloop_plugins.tuners.lora.tokenized import (
 )
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample
 from selfloop_plugins.tuners.lora.turn_decisions import (
+    MAX_REPEATS,
+    MIN_LESSONS,
     MIN_QUESTIONS,
-    REPEATS,
     decisions_alone,
     read_turns,
     rewordings,
@@ -127,13 +128,16 @@ def test_a_known_turn_is_the_bases_reply_and_its_end() -> None:
 def test_decisions_are_also_lessons_without_their_replies() -> None:
     turns = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)])
     lessons = decisions_alone(turns, [])
-    assert len(lessons) == REPEATS
+    assert len(lessons) == MAX_REPEATS
     for lesson in lessons:
         assert text_of(lesson.tokens[lesson.answer_start :]) == "P"
         assert lesson.p_correct == 0.9 and lesson.num_distilled == 1
         (decision,) = lesson.decisions
         assert (decision.kind, decision.weight) == (BEFORE_TURN, 1.0), "it is the only token"
-    assert decisions_alone(turns, lessons).count(lessons[0]) == REPEATS * (1 + REPEATS)
+    again = decisions_alone(turns, lessons)
+    assert again.count(lessons[0]) == MAX_REPEATS * (1 + MAX_REPEATS)
+    enough = lessons * (MIN_LESSONS // len(lessons))
+    assert decisions_alone(turns, enough).count(lessons[0]) == 1 + MIN_LESSONS, "they are not few"
     marked = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)], decide="after")
     assert decisions_alone(marked, []) == [], "a mark needs the whole reply"
 

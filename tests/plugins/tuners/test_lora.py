@@ -581,6 +581,19 @@ def test_a_bare_question_is_not_read_beside_one_with_demonstrations():
     assert {one for group in groups for one in group} == {*short, *long}
 
 
+def test_examples_with_the_same_beginning_are_read_together():
+    one, other = tuple(range(20)), tuple(range(20, 40))
+    examples = [TokenizedExample((*one, 50, *range(i % 4)), 20) for i in range(9)]
+    examples += [TokenizedExample((*other, 50, *range(i % 4)), 20) for i in range(9)]
+    rare = TokenizedExample((*range(3, 23), 50), 20)
+    groups = batches_of_like_length([*examples, rare], 4, 1)
+    beginnings = [{example.tokens[:16] for example in group} for group in groups]
+    assert all(len(some) == 1 for some in beginnings)
+    assert sorted(map(len, groups)) == [1, 1, 1, 4, 4, 4, 4]
+    few = batches_of_like_length([*examples[:2], *examples[-2:]], 4, 1)
+    assert list(map(len, few)) == [4], "none of the beginnings fills a batch"
+
+
 class Killed(Exception):
     """Stands for kill -9: nothing after it runs."""
 
