@@ -11,7 +11,8 @@ does, one fitted on the labels of all other sets, and one on those of four fifth
 the most that a line can tell. `kept` is the share of the right answers that the first one keeps
 where half of the wrong ones are left. The row `own` is for the run's own chances in place of right
 and wrong, which no readout can reach beyond `chances`. An adapter's column is by how many nats
-declining is ahead in a chat turn; its FOLDER holds adapter_model.safetensors.
+declining is ahead in a chat turn; its FOLDER holds adapter_model.safetensors. `r` is the
+correlation of that with the log-odds of the run's own readout, which the adapter was taught.
 """
 
 import argparse
@@ -51,6 +52,7 @@ from selfloop.storage.store import Store
 Floats = NDArray[np.float64]
 SETS = ("easy_facts", "curatedtrec", "popqa", "webquestions", "nq_open")
 OWN = "own"
+READOUTS = BY_OWN, BY_OTHERS, BY_ITSELF = "own questions", "other sets", "the set itself"
 BATCH = 16
 
 
@@ -96,20 +98,18 @@ def main() -> None:
         for name, some in places.items()
     }
     by_own, own_by_others = readout.fit(states[OWN], chances.tolist())
-    columns = dict[str, dict[str, Floats]](
-        {"own questions": {}, "other sets": {}, "the set itself": {}}
-    )
+    columns: dict[str, dict[str, Floats]] = {name: {} for name in READOUTS}
     for name in sets:
-        columns["own questions"][name] = np.array(by_own(states[name]))
+        columns[BY_OWN][name] = np.array(by_own(states[name]))
         others = [other for other in sets if other != name]
         by_rest, _ = readout.fit(
             torch.cat([states[other] for other in others]),
             np.concatenate([right[other] for other in others]).tolist(),
         )
-        columns["other sets"][name] = np.array(by_rest(states[name]))
+        columns[BY_OTHERS][name] = np.array(by_rest(states[name]))
         _, by_others = readout.fit(states[name], right[name].tolist())
-        columns["the set itself"][name] = np.array(by_others)
-    columns["own questions"][OWN] = np.array(own_by_others)
+        columns[BY_ITSELF][name] = np.array(by_others)
+    columns[BY_OWN][OWN] = np.array(own_by_others)
     for folder in options.adapter:
         adapted = peft.PeftModel.from_pretrained(transformers.loaded.model, str(folder))
         columns[str(folder)] = {
@@ -142,16 +142,25 @@ def table(labels: dict[str, Floats], columns: dict[str, dict[str, Floats]], chan
     print(f"|---|{'---|' * (len(columns) + 3)}")
     for name, right in labels.items():
         cells = []
-        for scores in columns.values():
-            if name in scores:
-                auroc = partial(metrics.auroc, scores[name], right)
-                cells.append(shown(interval(auroc, len(right))))
-            else:
+        for column, scores in columns.items():
+            if name not in scores:
                 cells.append("")
-        kept = kept_at_half(columns["own questions"][name], right)
+                continue
+            auroc = partial(metrics.auroc, scores[name], right)
+            cell = shown(interval(auroc, len(right)))
+            if column not in READOUTS:
+                taught = log_odds(columns[BY_OWN][name])
+                cell += f", r {np.corrcoef(scores[name], taught)[0, 1]:.2f}"
+            cells.append(cell)
+        kept = kept_at_half(columns[BY_OWN][name], right)
         count = f"{right.sum():.0f}"
         print(f"| {name} | {len(right)} | {count} | {' | '.join(cells)} | {kept:.2f} |")
     print(f"\nAUROC of the chances themselves on {OWN}: {chances:.3f}")
+
+
+def log_odds(chances: Floats) -> Floats:
+    """Return the natural logarithm of the odds of each chance."""
+    return np.asarray(np.log(chances / (1 - chances)))
 
 
 def kept_at_half(scores: Floats, right: Floats) -> float:

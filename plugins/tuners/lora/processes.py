@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from selfloop import progress
 from selfloop.errors import ModelError
 
 T = TypeVar("T")
@@ -46,9 +47,14 @@ class Processes:
         """Return the items that are for this process."""
         return items[self.rank :: self.size]
 
-    def spread(self, tasks: Sequence[T], work: Callable[[T], R]) -> list[R]:
-        """Return the result of each task, in order; every process works on its share of them."""
-        results = [work(task) for task in self.share(tasks)]
+    def spread(self, name: str, tasks: Sequence[T], work: Callable[[T], R]) -> list[R]:
+        """Return the result of each task, in order; every process works on its share of them.
+
+        The first process shows its progress, under `name`.
+        """
+        share = self.share(tasks)
+        counted = progress.counted(name, share, "batches", len(share))
+        results = [work(task) for task in counted]
         if self.size == 1:
             return results
         parts: list[Any] = [None] * self.size

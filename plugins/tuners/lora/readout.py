@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.nn.functional import binary_cross_entropy
 
+from selfloop import progress
+
 from .forward import hidden_states
 
 # All layers of the upper half are read: below it the states tell less of an answer (Azaria &
@@ -97,7 +99,8 @@ def states_before_answer(
     model.eval()
     in_order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     found: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
-    for start in range(0, len(prompts), batch_size):
+    starts = range(0, len(prompts), batch_size)
+    for start in progress.counted("reading the states", starts, "batches", len(starts)):
         indices = in_order[start : start + batch_size]
         layers = hidden_states(model, [prompts[index] for index in indices])
         upper = layers[round(LOWEST_LAYER * len(layers)) :]

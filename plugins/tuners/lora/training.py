@@ -64,6 +64,7 @@ KL_TEXTS_PER_STEP = 2  # that the KL term reads: neutral texts, or exchanges
 # epochs in a row without a lower held-out loss after which training ends
 PATIENCE_EPOCHS = 1
 MAX_GRADIENT_NORM = 1.0
+HELD_OUT = "reading held-out questions"  # the work, as the user sees it
 SEED_STRIDE = 1_000_003  # a prime: the seeds of different trainings' steps do not meet
 
 
@@ -162,19 +163,21 @@ class _Loop:
     def __post_init__(self) -> None:
         neutral = self.data.neutral_texts if self.settings.kl else ()
         exchanges = self.data.exchanges if self.settings.kl else ()
-        self.neutral = self._kl_references([(text, neutral_positions(text)) for text in neutral])
+        self.neutral = self._kl_references(
+            "reading neutral text", [(text, neutral_positions(text)) for text in neutral]
+        )
         self.exchanges = self._kl_references(
-            [(exchange.tokens, exchange.positions) for exchange in exchanges]
+            "reading the exchanges", [(one.tokens, one.positions) for one in exchanges]
         )
         self.teacher = self._teacher_states()
 
     def _kl_references(
-        self, texts: Sequence[tuple[tuple[int, ...], Sequence[int]]]
+        self, name: str, texts: Sequence[tuple[tuple[int, ...], Sequence[int]]]
     ) -> list[KlReference]:
         def reference(text: tuple[tuple[int, ...], Sequence[int]]) -> list[KlReference]:
             return kl_references(self.wrapped, [text])
 
-        return list(chain.from_iterable(self.processes.spread(texts, reference)))
+        return list(chain.from_iterable(self.processes.spread(name, texts, reference)))
 
     def _teacher_states(self) -> TeacherStates:
         """Return the teacher's states for all examples, each batch of texts read by one process."""
@@ -192,7 +195,7 @@ class _Loop:
             return teacher_states(self.wrapped, batch, self.settings.batch)
 
         by_text_states = TeacherStates()
-        for batch_states in self.processes.spread(batches, states):
+        for batch_states in self.processes.spread("reading the lessons", batches, states):
             by_text_states |= batch_states
         return by_text_states
 
@@ -253,7 +256,7 @@ class _Loop:
 
         batches = _batches(places, self.settings.batch)
         examples = list[TokenizedExample]()
-        all_odds = chain.from_iterable(self.processes.spread(batches, odds))
+        all_odds = chain.from_iterable(self.processes.spread("settling", batches, odds))
         for place, log_odds in zip(places, all_odds, strict=True):
             example = place.alone(p_correct=sigmoid(-(log_odds + shift)))
             if example.num_distilled:
@@ -320,7 +323,7 @@ class _Loop:
             )
 
         batches = _batches(self.data.held_out, self.settings.batch)
-        return _mean(self.processes.spread(batches, loss))
+        return _mean(self.processes.spread(HELD_OUT, batches, loss))
 
     def _margins(self, places: Sequence[Place]) -> list[float]:
         def margins(batch: Sequence[Place]) -> list[float]:
@@ -328,7 +331,7 @@ class _Loop:
             return [declining.margin for declining in found]
 
         batches = _batches(places, self.settings.batch)
-        return list(chain.from_iterable(self.processes.spread(batches, margins)))
+        return list(chain.from_iterable(self.processes.spread(HELD_OUT, batches, margins)))
 
     def _bias_changes(self) -> dict[str, float]:
         """Return for each kind of decision the change of its decline bias, in nats.

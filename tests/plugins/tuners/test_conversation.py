@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from selfloop_plugins.tuners.lora.conversation import (
     turn_examples,
     write_turns,
 )
-from selfloop_plugins.tuners.lora.settings import Decide
+from selfloop_plugins.tuners.lora.settings import Decide, LoraSettings
 from selfloop_plugins.tuners.lora.tokenized import (
     AFTER_TURN,
     BEFORE_TURN,
@@ -34,6 +36,7 @@ from selfloop_plugins.tuners.lora.tokenized import (
     tokenize,
 )
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample
+from selfloop_plugins.tuners.lora.tuner import Lessons, _add_turns
 from selfloop_plugins.tuners.lora.turn_decisions import (
     MAX_REPEATS,
     MIN_LESSONS,
@@ -44,7 +47,7 @@ from selfloop_plugins.tuners.lora.turn_decisions import (
 )
 from selfloop_plugins.tuners.lora.turn_figures import measure_turns
 
-from selfloop import Completion, Message, Request
+from selfloop import Completion, History, Message, Question, Request, TuneContext
 from selfloop.errors import ModelError, RequestError
 from selfloop.text.answers import MARK, MARK_IN_CHAT, declines
 
@@ -173,6 +176,42 @@ def test_a_turn_is_taught_what_the_states_tell_of_its_question(
         assert lesson.teacher_text == lesson.teacher_prompt
     few = turns[: MIN_QUESTIONS - 1]
     assert read_turns(None, Bytes(), few, ["Which isle?"], 8) == (few, [])
+
+
+@pytest.mark.parametrize(("decide", "asked"), [("before", [7]), ("after", [])])
+def test_more_questions_of_the_sources_are_taught_when_to_decline(
+    decide: Decide, asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readout, "states_before_answer", states_of_words)
+    wanted: list[int] = []
+
+    def ask_more(n: int) -> list[Question]:
+        wanted.append(n)
+        return [Question("Which isle is far?", "test"), Question("Which land is near?", "test")]
+
+    examples = [
+        TrainingExample(f"Where is the {kind} number {i}?", "Paris", chance)
+        for i in range(MIN_QUESTIONS)
+        for kind, chance in (("isle", 0.2), ("land", 0.8))
+    ]
+    context = TuneContext(
+        1,
+        (),
+        History(),
+        tmp_path,
+        Replies(lambda text: "It is Paris."),  # type: ignore[arg-type]
+        lambda name, *, question: (Message("user", f"Say, {question}"),),
+        ask_more=ask_more,
+    )
+    lessons = Lessons([], [], [])
+    loaded: Any = SimpleNamespace(model=None, vocabulary=Bytes())
+    settings = LoraSettings(decide=decide, more_questions=7)
+    _add_turns(lessons, context, loaded, examples, examples[:2], settings)
+    assert wanted == asked
+    texts = {text_of(example.tokens): example.p_correct for example in lessons.examples}
+    chances = [p for text, p in texts.items() if "is far?" in text or "is near?" in text]
+    expected = [0.2, 0.2, 0.8, 0.8] if asked else []
+    assert chances == pytest.approx(expected, abs=0.1), "each is taught in two forms"
 
 
 def test_questions_are_reworded_by_the_base() -> None:
