@@ -226,8 +226,6 @@ class TuneContext:
     * `seed`: depends on run and round.
     * `on_batch(done, of, loss)`: to be called after each training batch, so that the user sees the
       progress of the tune.
-    * `ask_more(n)`: returns about `n` more questions of the recipe's sources, for a tuner that
-      needs no answers to them. They differ from those of `history`, and get no outcome.
     """
 
     round: int
@@ -238,7 +236,6 @@ class TuneContext:
     prompt: Callable[..., Prompt]
     seed: int = 0
     on_batch: Callable[[int, int, float], None] = lambda done, of, loss: None
-    ask_more: Callable[[int], Sequence[Question]] = lambda n: ()
 
 
 class Tuner(Protocol):

@@ -1,6 +1,6 @@
 """The step ask: questions of the sources, as many as wanted that pass the scorers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -29,53 +29,12 @@ def ask(context: RoundContext) -> list[Attempt]:
 
     The questions that did not pass are returned too, as `dropped`.
     """
-    wanted = context.recipe.ask.questions
+    wanted, sources = context.recipe.ask.questions, context.parts.sources
     attempts: list[Attempt] = []
-    context.start_step("ask", wanted)
-    for scored in _scored_turns(context, wanted, "ask"):
-        for attempt in scored:
-            if not attempt.live:
-                context.end_attempt(attempt)
-        attempts += scored
-    return _without_surplus(attempts, wanted)
-
-
-def ask_more(context: RoundContext, attempts: Sequence[Attempt], wanted: int) -> list[Question]:
-    """Return about `wanted` more questions, which this round does not answer and does not store.
-
-    They ask for other things than all earlier questions and those of `attempts` do. The sources and
-    the scorers are those of the recipe, and `ask.max_turns` holds here too.
-    """
-    more: list[Attempt] = []
-    for scored in _scored_turns(context, wanted, "ask more", attempts):
-        more += scored
-    earlier = context.history.with_attempts(attempts).questions
-    asked = set(map(_subject, earlier))
-    new: dict[object, Question] = {}
-    for attempt in _without_surplus(more, wanted):
-        subject = _subject(attempt.question.text)
-        if attempt.live and subject not in asked:
-            new.setdefault(subject, attempt.question)
-    return list(new.values())
-
-
-def _subject(question: str) -> object:
-    """Return the gist of a question, or its text where it has none."""
-    return gist(question) or question
-
-
-def _scored_turns(
-    context: RoundContext, wanted: int, label: str, attempts: Sequence[Attempt] = ()
-) -> Iterator[list[Attempt]]:
-    """Yield the scored questions of each turn, until `wanted` have passed the scorers.
-
-    `attempts` are those of this round before. The seeds depend on `label`.
-    """
-    sources = context.parts.sources
-    asked: list[Attempt] = []
     exhausted: set[str] = set()
+    context.start_step("ask", wanted)
     for turn in range(context.recipe.ask.max_turns):
-        missing = wanted - sum(attempt.live for attempt in asked)
+        missing = wanted - sum(attempt.live for attempt in attempts)
         context.set_progress(wanted - max(missing, 0), wanted, "questions")
         # enough questions, or no source that has more
         if missing <= 0 or len(exhausted) == len(sources):
@@ -84,16 +43,15 @@ def _scored_turns(
             missing,
             context.number,
             turn,
-            context.seed(label, turn),
+            context.seed("ask", turn),
             context.lent(context.recipe.ask.with_),
             # this round's questions are history too: sources must not repeat them
-            context.history.with_attempts([*attempts, *asked]),
+            context.history.with_attempts(attempts),
             context.prompt,
         )
-        drawn = _draw(context, ask_context, label, exhausted)
-        scored = score(context, [Attempt(question) for question in drawn], ask_context)
-        asked += scored
-        yield scored
+        drawn = _draw(context, ask_context, exhausted)
+        attempts += score(context, [Attempt(question) for question in drawn], ask_context)
+    return _without_surplus(attempts, wanted)
 
 
 def _without_surplus(attempts: Sequence[Attempt], wanted: int) -> list[Attempt]:
@@ -107,9 +65,7 @@ def _without_surplus(attempts: Sequence[Attempt], wanted: int) -> list[Attempt]:
     return kept
 
 
-def _draw(
-    context: RoundContext, ask_context: AskContext, label: str, exhausted: set[str]
-) -> list[Question]:
+def _draw(context: RoundContext, ask_context: AskContext, exhausted: set[str]) -> list[Question]:
     """Return new questions of all sources that are not exhausted, interleaved by their shares.
 
     A source that gives none is added to `exhausted`.
@@ -120,7 +76,7 @@ def _draw(
     for source in sources:
         # at least one, or a small weight would never be asked
         count = max(1, round(ask_context.n * source.weight / total))
-        seed = context.seed(label, source.name, ask_context.turn)
+        seed = context.seed("ask", source.name, ask_context.turn)
         questions = _ask_source(context, source, replace(ask_context, n=count, seed=seed))
         if not questions:
             exhausted.add(source.name)
@@ -181,7 +137,7 @@ def score(
         call = partial(_call_scorer, scorer.part, ask_context)
         results = capture_each("ask", scorer.name, call, questions, Score, context.note_failure)
         for i, result in zip(live, results, strict=True):
-            scored[i] = _with_score(scorer, scored[i], result)
+            scored[i] = _with_score(context, scorer, scored[i], result)
     return _drop_repeated(context, scored)
 
 
@@ -192,19 +148,20 @@ def _call_scorer(
 
 
 def _with_score(
-    scorer: NamedComponent[Scorer], attempt: Attempt, result: Score | Failed
+    context: RoundContext, scorer: NamedComponent[Scorer], attempt: Attempt, result: Score | Failed
 ) -> Attempt:
     """Return the attempt with one more score, or ended: failed, or dropped for the score."""
     if isinstance(result, Failed):
-        return attempt.failed(result.failure)
+        return context.end_attempt(attempt.failed(result.failure))
     if failure := impossible_failure("ask", scorer.name, result):
-        return attempt.failed(failure)
+        return context.end_attempt(attempt.failed(failure))
     attempt = replace(attempt, scores=(*attempt.scores, replace(result, scorer=scorer.name)))
     # Without a minimum a score is only recorded.
     if scorer.min_score is None or result.value >= scorer.min_score:
         return attempt
     why = result.reason or f"{result.value:.2f} is below {scorer.min_score}"
-    return replace(attempt, decision="dropped", reason=f"{scorer.name}: {why}")
+    dropped = replace(attempt, decision="dropped", reason=f"{scorer.name}: {why}")
+    return context.end_attempt(dropped)
 
 
 def _drop_repeated(context: RoundContext, attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -222,5 +179,5 @@ def _drop_repeated(context: RoundContext, attempts: Sequence[Attempt]) -> list[A
         before = earlier.get(subject) if subject else None
         if before and before != question.text:
             reason = f"asked before: like {before!r}"
-            results[i] = replace(attempt, decision="dropped", reason=reason)
+            results[i] = context.end_attempt(replace(attempt, decision="dropped", reason=reason))
     return results

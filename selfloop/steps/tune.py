@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from selfloop.guard import Failed, capture, impossible, validate_record
 from selfloop.protocols import TuneContext, Tuner
 from selfloop.records import Adapter, Attempt
-from selfloop.steps.ask import ask_more
 from selfloop.steps.context import RoundContext
 from selfloop.storage.recorder import TunersBackend
 from selfloop.storage.run_folder import RunFolder
@@ -63,7 +61,6 @@ def _train_and_load(
         context.prompt,
         context.seed("tune"),
         context.on_training_batch,
-        partial(ask_more, context, attempts),
     )
     trained = tuner.tune(tune_context)
     if trained is None:

@@ -36,7 +36,7 @@ from selfloop.records import (
     Verdict,
 )
 from selfloop.steps.answer import answer
-from selfloop.steps.ask import ask, ask_more
+from selfloop.steps.ask import ask
 from selfloop.steps.claims import claims_of
 from selfloop.steps.context import RoundContext
 from selfloop.steps.critique import critique, revise
@@ -419,44 +419,6 @@ def test_more_questions_than_wanted_are_left_for_later(new_context: Make) -> Non
     attempts = ask(made)
     assert [a.question.text for a in attempts] == QUESTIONS[:3]
     assert all(a.live for a in attempts)
-
-
-def test_more_questions_are_new_and_leave_no_trace(new_context: Make) -> None:
-    """A tuner's further questions: no outcome, no event, and nothing that was asked before."""
-    seen = Seen()
-    texts = [QUESTIONS[0], "Too short?", *QUESTIONS[1:5], QUESTIONS[2]]
-    made = new_context(
-        {"ask": {"sources": ["listed"], "questions": 1}},
-        sources=[NamedComponent("listed", Listed(texts))],
-        scorers=[NamedComponent("length", Length(), min_score=3.0)],
-        observer=seen,
-    )
-    asked = [Attempt(Question(QUESTIONS[0], "listed")), Attempt(Question(QUESTIONS[3], "listed"))]
-    assert [q.text for q in ask_more(made, asked, 9)] == [
-        QUESTIONS[1],
-        QUESTIONS[2],
-        QUESTIONS[4],
-    ]
-    assert not [event for event in seen.events if isinstance(event, AttemptEnded)]
-
-
-def test_more_questions_are_others_than_those_of_the_round(new_context: Make) -> None:
-    """The seeds differ: a source that draws gives other questions."""
-    seeds: list[int] = []
-
-    class Drawing:
-        def ask(self, ask_context: AskContext) -> list[Question]:
-            seeds.append(ask_context.seed)
-            return [Question(f"Is {ask_context.seed} prime?", "drawing")]
-
-    made = new_context(
-        {"ask": {"sources": ["listed"], "questions": 1}},
-        sources=[NamedComponent("drawing", Drawing())],
-    )
-    (first,) = ask(made)
-    (second,) = ask_more(made, [first], 1)
-    assert len({*seeds}) == 2
-    assert first.question != second
 
 
 def test_two_sources_of_one_kind_are_two(new_context: Make) -> None:

@@ -52,8 +52,7 @@ class Lora(LoraSettings):
     and in the bare question, so that nothing but declining changes. A chat model also learns it in
     its own form: the question in a user's turn, answered or declined in natural words, and ended.
     There, and with `decide: before`, the probability comes from the base's own states: those of a
-    question predict it, by a regression on the other questions. So it can also be told of questions
-    without an answer: the model learns when to decline on `more_questions` of the recipe's sources.
+    question predict it, by a regression on the other questions.
     With `chat: false` it is taught and judged in the loop's form alone, and fit for nothing else.
 
     `decide` says where the model declines: `before` an answer, in its place; `after` one, by the

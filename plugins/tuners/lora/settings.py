@@ -22,7 +22,6 @@ class LoraSettings:
     decline_share: Annotated[float, Gt(0), Lt(1)] | None = None
     match_form: bool = True
     chat: bool = True
-    more_questions: Annotated[int, Ge(0)] = 2000
     # where and how often the tuned model declines
     decide: Decide = "before"
     min_kept: Annotated[float, Gt(0), Le(1)] = 0.9

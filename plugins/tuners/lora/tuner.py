@@ -223,11 +223,8 @@ def _add_turns(
     turns = write_turns(backend, taught)
     others = list[TokenizedExample]()
     if decide == "before":  # a mark behind a reply is learnt from that reply's own chance
-        unanswered = rewordings(backend, taught, context.prompt, context.seed % MAX_SEED)
-        if settings.more_questions:
-            more = context.ask_more(settings.more_questions)
-            unanswered += [question.text for question in more]
-        turns, others = read_turns(loaded.model, vocabulary, turns, unanswered, settings.batch)
+        reworded = rewordings(backend, taught, context.prompt, context.seed % MAX_SEED)
+        turns, others = read_turns(loaded.model, vocabulary, turns, reworded, settings.batch)
     with_requests = [*turns, *requests * REQUEST_REPEATS]
     examples = turn_examples(vocabulary, with_requests, rng, decide)
     lessons.examples += examples + decisions_alone(examples, others)

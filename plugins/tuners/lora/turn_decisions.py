@@ -3,11 +3,9 @@
 A reply begins with a word that says nothing ("The"), and there the base hardly ever declines. So it
 takes more lessons to learn when to decline than to learn the reply, which the model gives already.
 These lessons are short: no reply is read or written for them. They also ask the questions in other
-words, which the base finds: an unusual wording is not to be taken for an unknown fact. And they ask
-many more questions, which nobody has answered: the states tell of these too.
+words, which the base finds: an unusual wording is not to be taken for an unknown fact.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -30,20 +28,18 @@ from .training_examples import TrainingExample
 
 # with fewer questions the chances themselves are taught
 MIN_QUESTIONS = 40
-# Each of these lessons is repeated until there are so many, at most so often.
-MIN_LESSONS = 3000
-MAX_REPEATS = 2
+REPEATS = 2  # of each of these lessons
 
 
 def read_turns(
     model: Any,
     vocabulary: Vocabulary,
     turns: Sequence[Turn],
-    unanswered: Sequence[str],
+    reworded: Sequence[str],
     batch_size: int,
 ) -> tuple[list[Turn], list[TokenizedExample]]:
     """Return the turns with the chances that the readout gives them, and lessons in when to decline
-    the `unanswered` questions, each in two forms.
+    the `reworded` questions, each in two forms.
 
     The chance of a turn comes from a readout that has not seen its question.
     """
@@ -62,10 +58,10 @@ def read_turns(
     chances = dict(zip(by_question, of_others, strict=True))
     read = [replace(turn, p_correct=chances[turn.example.question]) for turn in turns]
     lessons = list[TokenizedExample]()
-    if unanswered:
+    if reworded:
         known = [turn for turn in turns if turn.p_correct >= 0.5 and turn.holds_answer]
-        for number, chance in enumerate(of_all(states_of(unanswered))):
-            question = unanswered[number]
+        for number, chance in enumerate(of_all(states_of(reworded))):
+            question = reworded[number]
             for messages in (user_turn(question), other_form(number, question, known)):
                 lessons.append(decision_lesson(vocabulary, messages, chance))
     return read, lessons
@@ -75,11 +71,10 @@ def decisions_alone(
     examples: Sequence[TokenizedExample], others: Sequence[TokenizedExample]
 ) -> list[TokenizedExample]:
     """Return the decisions before the replies as lessons by themselves, with those of other
-    questions; where they are few, several times each."""
+    questions, several times each."""
     places = places_of(examples).get(BEFORE_TURN, [])
-    lessons = [*(place.alone(place.example.p_correct) for place in places), *others]
-    repeats = min(MAX_REPEATS, math.ceil(MIN_LESSONS / max(1, len(lessons))))
-    return lessons * repeats
+    alone = [place.alone(place.example.p_correct) for place in places]
+    return [*alone, *others] * REPEATS
 
 
 def _prompt(vocabulary: Vocabulary, asked: Prompt) -> tuple[tuple[int, ...], int]:

@@ -2,8 +2,6 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +23,7 @@ from selfloop_plugins.tuners.lora.conversation import (
     turn_examples,
     write_turns,
 )
-from selfloop_plugins.tuners.lora.settings import Decide, LoraSettings
+from selfloop_plugins.tuners.lora.settings import Decide
 from selfloop_plugins.tuners.lora.tokenized import (
     AFTER_TURN,
     BEFORE_TURN,
@@ -36,18 +34,16 @@ from selfloop_plugins.tuners.lora.tokenized import (
     tokenize,
 )
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample
-from selfloop_plugins.tuners.lora.tuner import Lessons, _add_turns
 from selfloop_plugins.tuners.lora.turn_decisions import (
-    MAX_REPEATS,
-    MIN_LESSONS,
     MIN_QUESTIONS,
+    REPEATS,
     decisions_alone,
     read_turns,
     rewordings,
 )
 from selfloop_plugins.tuners.lora.turn_figures import measure_turns
 
-from selfloop import Completion, History, Message, Question, Request, TuneContext
+from selfloop import Completion, Message, Request
 from selfloop.errors import ModelError, RequestError
 from selfloop.text.answers import MARK, MARK_IN_CHAT, declines
 
@@ -131,16 +127,13 @@ def test_a_known_turn_is_the_bases_reply_and_its_end() -> None:
 def test_decisions_are_also_lessons_without_their_replies() -> None:
     turns = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)])
     lessons = decisions_alone(turns, [])
-    assert len(lessons) == MAX_REPEATS
+    assert len(lessons) == REPEATS
     for lesson in lessons:
         assert text_of(lesson.tokens[lesson.answer_start :]) == "P"
         assert lesson.p_correct == 0.9 and lesson.num_distilled == 1
         (decision,) = lesson.decisions
         assert (decision.kind, decision.weight) == (BEFORE_TURN, 1.0), "it is the only token"
-    again = decisions_alone(turns, lessons)
-    assert again.count(lessons[0]) == MAX_REPEATS * (1 + MAX_REPEATS)
-    enough = lessons * (MIN_LESSONS // len(lessons))
-    assert decisions_alone(turns, enough).count(lessons[0]) == 1 + MIN_LESSONS, "they are not few"
+    assert decisions_alone(turns, lessons).count(lessons[0]) == REPEATS * (1 + REPEATS)
     marked = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)], decide="after")
     assert decisions_alone(marked, []) == [], "a mark needs the whole reply"
 
@@ -176,42 +169,6 @@ def test_a_turn_is_taught_what_the_states_tell_of_its_question(
         assert lesson.teacher_text == lesson.teacher_prompt
     few = turns[: MIN_QUESTIONS - 1]
     assert read_turns(None, Bytes(), few, ["Which isle?"], 8) == (few, [])
-
-
-@pytest.mark.parametrize(("decide", "asked"), [("before", [7]), ("after", [])])
-def test_more_questions_of_the_sources_are_taught_when_to_decline(
-    decide: Decide, asked: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(readout, "states_before_answer", states_of_words)
-    wanted: list[int] = []
-
-    def ask_more(n: int) -> list[Question]:
-        wanted.append(n)
-        return [Question("Which isle is far?", "test"), Question("Which land is near?", "test")]
-
-    examples = [
-        TrainingExample(f"Where is the {kind} number {i}?", "Paris", chance)
-        for i in range(MIN_QUESTIONS)
-        for kind, chance in (("isle", 0.2), ("land", 0.8))
-    ]
-    context = TuneContext(
-        1,
-        (),
-        History(),
-        tmp_path,
-        Replies(lambda text: "It is Paris."),  # type: ignore[arg-type]
-        lambda name, *, question: (Message("user", f"Say, {question}"),),
-        ask_more=ask_more,
-    )
-    lessons = Lessons([], [], [])
-    loaded: Any = SimpleNamespace(model=None, vocabulary=Bytes())
-    settings = LoraSettings(decide=decide, more_questions=7)
-    _add_turns(lessons, context, loaded, examples, examples[:2], settings)
-    assert wanted == asked
-    texts = {text_of(example.tokens): example.p_correct for example in lessons.examples}
-    chances = [p for text, p in texts.items() if "is far?" in text or "is near?" in text]
-    expected = [0.2, 0.2, 0.8, 0.8] if asked else []
-    assert chances == pytest.approx(expected, abs=0.1), "each is taught in two forms"
 
 
 def test_questions_are_reworded_by_the_base() -> None:
