@@ -2,6 +2,7 @@
 
     python benchmarks/before_answering.py DATA RUN MODEL --private trivia.jsonl --limit 250
     python benchmarks/before_answering.py DATA RUN MODEL --adapter FOLDER ...
+    python benchmarks/before_answering.py DATA RUN MODEL --train 2:2e-4 3:6e-4 --more more.txt
 
 Each set is asked behind five fixed demonstrations, greedily: right or wrong is what the base says
 there. Then each question is read bare, a chat model's in a user turn, and no answer is written.
@@ -9,15 +10,21 @@ AUROC for "the base is right", with 95 % intervals by bootstrap, of three readou
 (plugins/tuners/lora/readout.py): one fitted without labels on the RUN's own questions, as the tuner
 does, one fitted on the labels of all other sets, and one on those of four fifths of the set itself:
 the most that a line can tell. `kept` is the share of the right answers that the first one keeps
-where half of the wrong ones are left. The row `own` is for the run's own chances in place of right
-and wrong, which no readout can reach beyond `chances`. An adapter's column is by how many nats
-declining is ahead in a chat turn; its FOLDER holds adapter_model.safetensors. `r` is the
-correlation of that with the log-odds of the run's own readout, which the adapter was taught.
+where half of the wrong ones are left. The rows `taught` and `held out` are the run's own questions,
+for their chances in place of right and wrong, which no readout can reach beyond `chances`. An
+adapter's column is by how many nats declining is ahead in a chat turn; its FOLDER holds
+adapter_model.safetensors. `r` is the correlation of that with the log-odds of the run's own
+readout, which the adapter was taught.
+
+With `--train`, adapters of a chat model are trained here on lessons in when to decline alone, as
+often (REPEATS:RATE) and at such a rate; also on the questions of a file of `--more`, one a line.
 """
 
 import argparse
+import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,19 +38,29 @@ from generate import cpu
 from honesty import BARE, FORMS, SHOWING
 from numpy.typing import NDArray
 from selfloop_plugins import models
+from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins._torch.model import allow_amx
 from selfloop_plugins._torch.options import HfOptions
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.tuners.lora import readout
-from selfloop_plugins.tuners.lora.conversation import user_turn
+from selfloop_plugins.tuners.lora.conversation import Turn, user_turn, write_turns
 from selfloop_plugins.tuners.lora.measures import declining_at
-from selfloop_plugins.tuners.lora.tokenized import BEFORE_TURN, Place, places_of
-from selfloop_plugins.tuners.lora.training_examples import training_examples
-from selfloop_plugins.tuners.lora.turn_decisions import decision_lesson
+from selfloop_plugins.tuners.lora.settings import LoraSettings
+from selfloop_plugins.tuners.lora.tokenized import (
+    BEFORE_TURN,
+    Place,
+    TokenizedExample,
+    places_of,
+)
+from selfloop_plugins.tuners.lora.training import TrainingData, train
+from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
+from selfloop_plugins.tuners.lora.tuner import neutral_texts, wrap
+from selfloop_plugins.tuners.lora.turn_decisions import decision_lesson, read_turns, rewordings
 from single_pass import prompts_of
 
 from selfloop import Question
+from selfloop.config.prompts import Prompts
 from selfloop.evaluation import metrics
 from selfloop.evaluation.gold import judged
 from selfloop.evaluation.metrics import interval
@@ -51,9 +68,10 @@ from selfloop.storage.store import Store
 
 Floats = NDArray[np.float64]
 SETS = ("easy_facts", "curatedtrec", "popqa", "webquestions", "nq_open")
-OWN = "own"
+TAUGHT, HELD_OUT = "taught", "held out"
 READOUTS = BY_OWN, BY_OTHERS, BY_ITSELF = "own questions", "other sets", "the set itself"
 BATCH = 16
+SEED = 1
 
 
 def main() -> None:
@@ -65,6 +83,8 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("model")
     parser.add_argument("--adapter", type=Path, nargs="*", default=[], help="folders")
+    parser.add_argument("--train", nargs="*", default=[], metavar="REPEATS:RATE")
+    parser.add_argument("--more", type=Path, help="a file of questions for --train")
     parser.add_argument("--private", type=Path, nargs="*", default=[], help="more sets")
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--limit", type=int, help="questions of each set")
@@ -74,34 +94,63 @@ def main() -> None:
     file = models.locate(options.model)
     files = [options.data / f"{name}.jsonl" for name in options.sets] + options.private
     sets = {path.stem: questions(path)[: options.limit] for path in files}
-    backend = LlamaCpp(file)
-    with recorded(backend, options.stored) as (recorder, _, _):
-        right = {name: rights(recorder, asked) for name, asked in sets.items()}
-    backend.close()
     with closing(Store(options.run, write=False)) as store:
         history = store.history()
-    taught, held_out = training_examples(history, decline_share=None, match_form=True, seed=1)
+    taught, held_out = training_examples(history, decline_share=None, match_form=True, seed=SEED)
     own = [*taught, *held_out]
     chances = np.array([example.p_correct for example in own])
-
     allow_amx()
     transformers = Transformers(HfOptions(model=str(file)))
-    places = {
-        name: bare_places(transformers, [q.text for q in asked]) for name, asked in sets.items()
-    }
-    places[OWN] = bare_places(transformers, [example.question for example in own])
-    labels = right | {OWN: chances}
+    backend = LlamaCpp(file)
+    material = None
+    with recorded(backend, options.stored) as (recorder, _, _):
+        right = {name: rights(recorder, asked) for name, asked in sets.items()}
+        if options.train:
+            more = options.more.read_text(encoding="utf-8").splitlines() if options.more else []
+            material = material_of(transformers, recorder, taught, held_out, more)
+    backend.close()
+
+    asked_bare = {name: [q.text for q in asked] for name, asked in sets.items()}
+    asked_bare[TAUGHT] = [example.question for example in taught]
+    asked_bare[HELD_OUT] = [example.question for example in held_out]
+    places = {name: bare_places(transformers, texts) for name, texts in asked_bare.items()}
+    labels = right | {TAUGHT: chances[: len(taught)], HELD_OUT: chances[len(taught) :]}
     states = {
         name: readout.states_before_answer(
             transformers.loaded.model, [place.text for place in some], BATCH
         )
         for name, some in places.items()
     }
-    by_own, own_by_others = readout.fit(states[OWN], chances.tolist())
+    columns = readouts(states, right, chances)
+
+    def margins(adapted: Any) -> dict[str, Floats]:
+        return {
+            name: np.array([-one.margin for one in declining_at(adapted, some, BATCH)])
+            for name, some in places.items()
+        }
+
+    for folder in options.adapter:
+        adapted = peft.PeftModel.from_pretrained(transformers.loaded.model, str(folder))
+        columns[str(folder)] = margins(adapted)
+        adapted.unload()
+    for arm in options.train:
+        assert material is not None
+        adapted = trained(transformers.loaded.model, material, *arm.split(":"))
+        columns[arm] = margins(adapted)
+        adapted.unload()
+    table(labels, columns, float(metrics.auroc(chances, chances, np.ones(len(chances)))))
+
+
+def readouts(
+    states: dict[str, torch.Tensor], right: dict[str, Floats], chances: Floats
+) -> dict[str, dict[str, Floats]]:
+    """Return the chances that each of the readouts gives to the questions of each set."""
     columns: dict[str, dict[str, Floats]] = {name: {} for name in READOUTS}
-    for name in sets:
+    own = torch.cat([states[TAUGHT], states[HELD_OUT]])
+    by_own, own_by_others = readout.fit(own, chances.tolist())
+    for name in right:
         columns[BY_OWN][name] = np.array(by_own(states[name]))
-        others = [other for other in sets if other != name]
+        others = [other for other in right if other != name]
         by_rest, _ = readout.fit(
             torch.cat([states[other] for other in others]),
             np.concatenate([right[other] for other in others]).tolist(),
@@ -109,15 +158,48 @@ def main() -> None:
         columns[BY_OTHERS][name] = np.array(by_rest(states[name]))
         _, by_others = readout.fit(states[name], right[name].tolist())
         columns[BY_ITSELF][name] = np.array(by_others)
-    columns[BY_OWN][OWN] = np.array(own_by_others)
-    for folder in options.adapter:
-        adapted = peft.PeftModel.from_pretrained(transformers.loaded.model, str(folder))
-        columns[str(folder)] = {
-            name: np.array([-one.margin for one in declining_at(adapted, some, BATCH)])
-            for name, some in places.items()
-        }
-        adapted.unload()
-    table(labels, columns, float(metrics.auroc(chances, chances, np.ones(len(chances)))))
+    num_taught = len(states[TAUGHT])
+    columns[BY_OWN][TAUGHT] = np.array(own_by_others[:num_taught])
+    columns[BY_OWN][HELD_OUT] = np.array(own_by_others[num_taught:])
+    return columns
+
+
+def material_of(
+    transformers: Transformers,
+    backend: Any,
+    taught: Sequence[TrainingExample],
+    held_out: Sequence[TrainingExample],
+    more: Sequence[str],
+) -> TrainingData:
+    """Return lessons in when to decline, without any reply, as the tuner has them."""
+    vocabulary, model = transformers.loaded.vocabulary, transformers.loaded.model
+    prompt = partial(Prompts([PROMPTS]).render, chat=True)
+    unanswered = [*rewordings(backend, taught, prompt, SEED), *more]
+    turns, others = read_turns(model, vocabulary, write_turns(backend, taught), unanswered, BATCH)
+
+    def alone(some: Sequence[Turn]) -> list[TokenizedExample]:
+        return [decision_lesson(vocabulary, turn.messages, turn.p_correct) for turn in some]
+
+    return TrainingData(
+        alone(turns) + others,
+        alone(write_turns(backend, held_out)),
+        neutral_texts(backend, vocabulary, SEED),
+        seed=SEED,
+    )
+
+
+def trained(model: Any, material: TrainingData, repeats: str, rate: str) -> Any:
+    """Return the model with an adapter that has read the lessons so often, at such a rate."""
+    adapted = wrap(model, LoraSettings().rank, SEED)
+    data = replace(material, examples=[*material.examples] * int(repeats))
+    started = time.monotonic()
+    (epoch,) = train(adapted, data, LoraSettings(rate=float(rate)), None, lambda epoch: None)
+    print(
+        f"{repeats}:{rate}: {len(data.examples)} lessons, {time.monotonic() - started:.0f} s, KL "
+        f"{epoch.kl:.4f} nats, held-out loss {epoch.held_out_loss:.3f}",
+        flush=True,
+    )
+    return adapted
 
 
 def rights(backend: Any, asked: Sequence[Question]) -> Floats:
@@ -155,7 +237,7 @@ def table(labels: dict[str, Floats], columns: dict[str, dict[str, Floats]], chan
         kept = kept_at_half(columns[BY_OWN][name], right)
         count = f"{right.sum():.0f}"
         print(f"| {name} | {len(right)} | {count} | {' | '.join(cells)} | {kept:.2f} |")
-    print(f"\nAUROC of the chances themselves on {OWN}: {chances:.3f}")
+    print(f"\nAUROC of the chances themselves on the run's own questions: {chances:.3f}")
 
 
 def log_odds(chances: Floats) -> Floats:
