@@ -50,7 +50,10 @@ def test_no_chance_is_certain() -> None:
     assert readout(torch.tensor([[-9.0], [9.0]])) == pytest.approx([MIN_CHANCE, 1 - MIN_CHANCE])
 
 
-def test_the_states_are_those_of_the_upper_layers_at_the_last_token() -> None:
+@pytest.mark.parametrize("beginning", [(), tuple(range(3, 23))], ids=["apart", "one beginning"])
+def test_the_states_are_those_of_the_upper_layers_at_the_last_token(
+    beginning: tuple[int, ...],
+) -> None:
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -62,7 +65,8 @@ def test_the_states_are_those_of_the_upper_layers_at_the_last_token() -> None:
             num_key_value_heads=2,
         )
     )
-    prompts = [(3, 4, 5, 6, 7), (8, 9), (3, 4, 5)]
+    ends = [(3, 4, 5, 6, 7), (8, 9), (3, 4, 5)]
+    prompts = [(*beginning, *end) for end in ends]
     states = states_before_answer(model, prompts, 2)
     assert states.shape == (3, 3 * 8), "of four layers and the embeddings, the upper three"
     for prompt, of_prompt in zip(prompts, states, strict=True):
