@@ -26,7 +26,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, kl_div, log_softmax
 
 from .forward import base_model, last_hidden_states, logits_of
-from .tokenized import Decision, TokenizedExample, by_likeness
+from .tokenized import Decision, TokenizedExample, in_like_order
 
 # positions whose logits exist at a time: with 262,144 tokens, 34 MB for each tensor of that size
 POSITIONS_AT_ONCE = 32
@@ -242,9 +242,7 @@ def teacher_states(
         for example in examples
         if example.num_distilled
     }
-    # like ones in a batch, and in an order that does not depend on that of the examples
-    likeness = by_likeness(list(prompt_lengths), batch_size)
-    texts = sorted(prompt_lengths, key=lambda text: (likeness(text), text))
+    texts = in_like_order(prompt_lengths, batch_size)
     by_text = TeacherStates()
     with model.disable_adapter():
         for start in range(0, len(texts), batch_size):

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
@@ -279,6 +279,13 @@ def by_likeness(texts: Sequence[Tokens], size: int) -> Callable[[Tokens], tuple[
         return (beginning if is_shared else ()), len(text)
 
     return beginning_and_length
+
+
+def in_like_order(texts: Iterable[Tokens], size: int) -> list[Tokens]:
+    """Return different texts with like ones together, in an order that depends on them alone."""
+    different = set(texts)
+    likeness = by_likeness(list(different), size)
+    return sorted(different, key=lambda text: (likeness(text), text))
 
 
 def batches_of_like_length(

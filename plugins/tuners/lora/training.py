@@ -41,7 +41,7 @@ from .tokenized import (
     Place,
     TokenizedExample,
     batches_of_like_length,
-    by_likeness,
+    in_like_order,
     places_of,
 )
 
@@ -167,7 +167,7 @@ class _Loop:
             "reading neutral text", [(text, neutral_positions(text)) for text in neutral]
         )
         self.exchanges = self._kl_references(
-            "reading the exchanges", [(one.tokens, one.positions) for one in exchanges]
+            "reading replies to requests", [(one.tokens, one.positions) for one in exchanges]
         )
         self.teacher = self._teacher_states()
 
@@ -187,8 +187,7 @@ class _Loop:
             if example.num_distilled
         }
         # in the order of `teacher_states`: so its batches do not depend on the processes
-        likeness = by_likeness(list(by_text), self.settings.batch)
-        texts = sorted(by_text, key=lambda text: (likeness(text), text))
+        texts = in_like_order(by_text, self.settings.batch)
         batches = _batches([by_text[text] for text in texts], self.settings.batch)
 
         def states(batch: Sequence[TokenizedExample]) -> TeacherStates:
@@ -256,7 +255,9 @@ class _Loop:
 
         batches = _batches(places, self.settings.batch)
         examples = list[TokenizedExample]()
-        all_odds = chain.from_iterable(self.processes.spread("settling", batches, odds))
+        all_odds = chain.from_iterable(
+            self.processes.spread("settling how often to decline", batches, odds)
+        )
         for place, log_odds in zip(places, all_odds, strict=True):
             example = place.alone(p_correct=sigmoid(-(log_odds + shift)))
             if example.num_distilled:
