@@ -2,7 +2,7 @@
 
     python benchmarks/before_answering.py DATA RUN MODEL --private trivia.jsonl --limit 250
     python benchmarks/before_answering.py DATA RUN MODEL --adapter FOLDER ...
-    python benchmarks/before_answering.py DATA RUN MODEL --train 2:2e-4 3:6e-4 --more more.txt
+    python benchmarks/before_answering.py DATA RUN MODEL --solve
 
 Each set is asked behind five fixed demonstrations, greedily: right or wrong is what the base says
 there. Then each question is read bare, a chat model's in a user turn, and no answer is written.
@@ -16,15 +16,15 @@ adapter's column is by how many nats declining is ahead in a chat turn; its FOLD
 adapter_model.safetensors. `r` is the correlation of that with the log-odds of the run's own
 readout, which the adapter was taught.
 
-With `--train`, adapters of a chat model are trained here on lessons in when to decline alone, as
-often (REPEATS:RATE) and at such a rate; also on the questions of a file of `--more`, one a line.
+With `--solve`, when to decline is solved here for a chat model that learns nothing else
+(plugins/tuners/lora/rank_one.py), with the level of the tuner's default. `declined` are the shares
+of right and of wrong answers that this model declines.
 """
 
 import argparse
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,19 +44,20 @@ from selfloop_plugins._torch.model import allow_amx
 from selfloop_plugins._torch.options import HfOptions
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.tuners.lora import readout
-from selfloop_plugins.tuners.lora.conversation import Turn, user_turn, write_turns
-from selfloop_plugins.tuners.lora.measures import declining_at
+from selfloop_plugins.tuners.lora.conversation import request_turns, user_turn, write_turns
+from selfloop_plugins.tuners.lora.losses import kl_references, kl_to_base, neutral_positions
+from selfloop_plugins.tuners.lora.measures import decline_excess, declining_at
+from selfloop_plugins.tuners.lora.rank_one import Still, TurnDecision, solve
 from selfloop_plugins.tuners.lora.settings import LoraSettings
-from selfloop_plugins.tuners.lora.tokenized import (
-    BEFORE_TURN,
-    Place,
-    TokenizedExample,
-    places_of,
-)
-from selfloop_plugins.tuners.lora.training import TrainingData, train
+from selfloop_plugins.tuners.lora.tokenized import Decision, Place, TokenizedExample, Tokens
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
-from selfloop_plugins.tuners.lora.tuner import neutral_texts, wrap
-from selfloop_plugins.tuners.lora.turn_decisions import decision_lesson, read_turns, rewordings
+from selfloop_plugins.tuners.lora.tuner import GATE_TEXTS, neutral_texts, wrap
+from selfloop_plugins.tuners.lora.turn_decisions import (
+    prompt_and_token,
+    rewordings,
+    still_texts,
+    turn_decisions,
+)
 from single_pass import prompts_of
 
 from selfloop import Question
@@ -69,6 +70,7 @@ from selfloop.storage.store import Store
 Floats = NDArray[np.float64]
 SETS = ("easy_facts", "curatedtrec", "popqa", "webquestions", "nq_open")
 TAUGHT, HELD_OUT = "taught", "held out"
+SOLVED = "solved"
 READOUTS = BY_OWN, BY_OTHERS, BY_ITSELF = "own questions", "other sets", "the set itself"
 BATCH = 16
 SEED = 1
@@ -83,8 +85,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("model")
     parser.add_argument("--adapter", type=Path, nargs="*", default=[], help="folders")
-    parser.add_argument("--train", nargs="*", default=[], metavar="REPEATS:RATE")
-    parser.add_argument("--more", type=Path, help="a file of questions for --train")
+    parser.add_argument("--solve", action="store_true", help="of a chat model")
     parser.add_argument("--private", type=Path, nargs="*", default=[], help="more sets")
     parser.add_argument("--sets", nargs="*", default=SETS)
     parser.add_argument("--limit", type=int, help="questions of each set")
@@ -105,9 +106,8 @@ def main() -> None:
     material = None
     with recorded(backend, options.stored) as (recorder, _, _):
         right = {name: rights(recorder, asked) for name, asked in sets.items()}
-        if options.train:
-            more = options.more.read_text(encoding="utf-8").splitlines() if options.more else []
-            material = material_of(transformers, recorder, taught, held_out, more)
+        if options.solve:
+            material = material_of(transformers, recorder, taught)
     backend.close()
 
     asked_bare = {name: [q.text for q in asked] for name, asked in sets.items()}
@@ -133,11 +133,8 @@ def main() -> None:
         adapted = peft.PeftModel.from_pretrained(transformers.loaded.model, str(folder))
         columns[str(folder)] = margins(adapted)
         adapted.unload()
-    for arm in options.train:
-        assert material is not None
-        adapted = trained(transformers.loaded.model, material, *arm.split(":"))
-        columns[arm] = margins(adapted)
-        adapted.unload()
+    if material is not None:
+        columns[SOLVED] = margins(solved(transformers.loaded.model, *material))
     table(labels, columns, float(metrics.auroc(chances, chances, np.ones(len(chances)))))
 
 
@@ -165,38 +162,37 @@ def readouts(
 
 
 def material_of(
-    transformers: Transformers,
-    backend: Any,
-    taught: Sequence[TrainingExample],
-    held_out: Sequence[TrainingExample],
-    more: Sequence[str],
-) -> TrainingData:
-    """Return lessons in when to decline, without any reply, as the tuner has them."""
+    transformers: Transformers, backend: Any, taught: Sequence[TrainingExample]
+) -> tuple[list[TurnDecision], tuple[list[Still], list[Still]], list[Tokens]]:
+    """Return what the tuner solves with, without the quiz form and the replies; and neutral texts
+    that are not among it."""
     vocabulary, model = transformers.loaded.vocabulary, transformers.loaded.model
     prompt = partial(Prompts([PROMPTS]).render, chat=True)
-    unanswered = [*rewordings(backend, taught, prompt, SEED), *more]
-    turns, others = read_turns(model, vocabulary, write_turns(backend, taught), unanswered, BATCH)
-
-    def alone(some: Sequence[Turn]) -> list[TokenizedExample]:
-        return [decision_lesson(vocabulary, turn.messages, turn.p_correct) for turn in some]
-
-    return TrainingData(
-        alone(turns) + others,
-        alone(write_turns(backend, held_out)),
-        neutral_texts(backend, vocabulary, SEED),
-        seed=SEED,
-    )
+    reworded = rewordings(backend, taught, prompt, SEED)
+    turns, requests = write_turns(backend, taught), request_turns(backend)
+    texts = neutral_texts(backend, vocabulary, SEED)
+    still = still_texts(vocabulary, requests, [], [], texts[GATE_TEXTS:], SEED)
+    decisions = turn_decisions(model, vocabulary, turns, reworded, BATCH)
+    return decisions, still, texts[:GATE_TEXTS]
 
 
-def trained(model: Any, material: TrainingData, repeats: str, rate: str) -> Any:
-    """Return the model with an adapter that has read the lessons so often, at such a rate."""
-    adapted = wrap(model, LoraSettings().rank, SEED)
-    data = replace(material, examples=[*material.examples] * int(repeats))
+def solved(
+    model: Any,
+    decisions: Sequence[TurnDecision],
+    still: Sequence[Sequence[Still]],
+    neutral: Sequence[Tokens],
+) -> Any:
+    """Return the model with an adapter by which it declines, and learns nothing else."""
+    settings = LoraSettings()
+    adapted = wrap(model, settings.rank, SEED, edited=True)
+    excess = partial(decline_excess, keep=settings.kept_by_each, price=settings.price)
     started = time.monotonic()
-    (epoch,) = train(adapted, data, LoraSettings(rate=float(rate)), None, lambda epoch: None)
+    solve(adapted, decisions, still, excess, BATCH)
+    texts = [(text, neutral_positions(text)) for text in neutral]
+    divergence = float(kl_to_base(adapted, kl_references(adapted, texts)).detach())
     print(
-        f"{repeats}:{rate}: {len(data.examples)} lessons, {time.monotonic() - started:.0f} s, KL "
-        f"{epoch.kl:.4f} nats, held-out loss {epoch.held_out_loss:.3f}",
+        f"{len(decisions)} decisions solved in {time.monotonic() - started:.0f} s; KL to the base "
+        f"on neutral text {divergence:.4f} nats",
         flush=True,
     )
     return adapted
@@ -211,11 +207,14 @@ def rights(backend: Any, asked: Sequence[Question]) -> Floats:
 def bare_places(backend: Transformers, asked: Sequence[str]) -> list[Place]:
     """Return where the model would decline, asked bare."""
     is_chat = backend.describe().chat
-    lessons = []
+    places = []
     for question in asked:
-        prompt = user_turn(question) if is_chat else FORMS[BARE].replace("{}", question)
-        lessons.append(decision_lesson(backend.loaded.vocabulary, prompt, 0.0))
-    return places_of(lessons)[BEFORE_TURN]
+        asked_bare = user_turn(question) if is_chat else FORMS[BARE].replace("{}", question)
+        prompt, token = prompt_and_token(backend.loaded.vocabulary, asked_bare)
+        decision = Decision(0, token, "bare")
+        example = TokenizedExample((*prompt, token), len(prompt), decisions=(decision,))
+        places.append(Place(example, decision))
+    return places
 
 
 def table(labels: dict[str, Floats], columns: dict[str, dict[str, Floats]], chances: float) -> None:
@@ -233,6 +232,11 @@ def table(labels: dict[str, Floats], columns: dict[str, dict[str, Floats]], chan
             if column not in READOUTS:
                 taught = log_odds(columns[BY_OWN][name])
                 cell += f", r {np.corrcoef(scores[name], taught)[0, 1]:.2f}"
+            if column == SOLVED:
+                declines = scores[name] < 0
+                of_right = np.average(declines, weights=right)
+                of_wrong = np.average(declines, weights=1 - right)
+                cell += f", declined {of_right:.2f} {of_wrong:.2f}"
             cells.append(cell)
         kept = kept_at_half(columns[BY_OWN][name], right)
         count = f"{right.sum():.0f}"

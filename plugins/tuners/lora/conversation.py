@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfloop_plugins._decoding.prompting import decline_token, split
+from selfloop_plugins._decoding.prompting import split
 from selfloop_plugins._decoding.tasks import Vocabulary
 
 from selfloop import Completion, Message, Request, Sampling
@@ -30,7 +30,6 @@ from .requests import TRAINED_REQUESTS
 from .settings import Decide
 from .tokenized import (
     AFTER_TURN,
-    BEFORE_TURN,
     Decision,
     Text,
     TokenizedExample,
@@ -64,6 +63,9 @@ DECLINING = (
 # Of a reply. A fact takes fewer; a longer reply is cut after its first sentence.
 MAX_REPLY_TOKENS = 48
 MIN_REPLY_TOKENS = 2
+# Of the turns that are likelier wrong, the share that is taught "I don't know": enough to go on so
+# behind its first token, and too few to do so elsewhere.
+DECLINING_TURN_SHARE = 0.15
 # The loss is a mean over tokens. Declining weighs as much beside a long reply as beside an answer
 # of the loop, which has about so many tokens.
 SHORT_ANSWER_TOKENS = 4
@@ -218,15 +220,16 @@ def turn_examples(
     """Return turns in tokens, each with its end.
 
     With `rng` they are for training: some of the turns that are likelier wrong have another text
-    than their reply (`text_to_learn`). Left out are replies without a whole sentence, and those
-    that begin with the token that begins a refusal.
+    than their reply (`text_to_learn`). Of "I don't know" the first token is not learnt: how likely
+    that is before a reply, `rank_one.py` solves. A reply that begins with that token shows how
+    else to go on behind it. Left out are replies without a whole sentence.
     """
     examples = []
     for number, turn in enumerate(turns):
         if declines(turn.reply.text):
             text = Text.UNKNOWN
         else:
-            text = text_to_learn(turn.p_correct, decide, rng)
+            text = text_to_learn(turn.p_correct, decide, rng, DECLINING_TURN_SHARE)
         declining = DECLINING[number % len(DECLINING)]
         example = _turn_example(vocabulary, turn, declining, text, decide)
         if example is not None:
@@ -238,16 +241,15 @@ def _turn_example(
     vocabulary: Vocabulary, turn: Turn, declining: str, text: Text, decide: Decide
 ) -> TokenizedExample | None:
     """Return a turn in tokens; `declining` are the words in place of its reply."""
-    declines_with = decline_token(vocabulary, Request(turn.messages))
     end = _end_of_turn(vocabulary, turn)
     mark_at = None
     if text is Text.UNKNOWN:
-        prompt, refusal = split(vocabulary, Continuation(turn.messages, declining))
-        reply = [*refusal, end]
-        num_distilled = 1  # where declining is left out anyway
+        opening, (first, *rest) = split(vocabulary, Continuation(turn.messages, declining))
+        prompt, reply = [*opening, first], [*rest, end]
+        num_distilled = 0
     else:
         tokens = _whole_reply(vocabulary, turn)
-        if tokens is None or tokens[0] == declines_with:
+        if tokens is None:
             return None
         # by its own tokens: a text could change the last token of the prompt
         prompt, _ = split(vocabulary, Continuation(turn.messages, tokens))
@@ -258,11 +260,9 @@ def _turn_example(
         if mark and text is Text.MARKED:
             reply = [*tokens, *mark, end]
             num_distilled = len(tokens) + 1
-    weight = max(1.0, len(reply) / SHORT_ANSWER_TOKENS)
-    decisions = []
-    if decide != "after":
-        decisions.append(Decision(0, declines_with, BEFORE_TURN, weight))
+    decisions = list[Decision]()
     if mark_at is not None:
+        weight = max(1.0, len(reply) / SHORT_ANSWER_TOKENS)
         decisions.append(Decision(mark_at, mark[0], AFTER_TURN, weight))
     teacher_prompt, _ = split(vocabulary, Continuation(turn.teacher, declining))
     return TokenizedExample(

@@ -44,12 +44,13 @@ BY_ITSELF = "start selfloop by itself, or by: torchrun --nproc_per_node 2 -m sel
 @dataclass(frozen=True, slots=True)
 class Job:
     """All that a process needs for its share of a training: the model's file and the type of its
-    weights, and the rest."""
+    weights, and the rest. With `edited` the last linear layer is left to an edit."""
 
     model: str
     dtype: Dtype
     settings: LoraSettings
     data: TrainingData
+    edited: bool = False
 
 
 class Launch:

@@ -10,6 +10,9 @@ from .forward import last_hidden_states, logits_of
 from .losses import NO_BIAS, TeacherStates, answer_loss, decline_odds
 from .tokenized import Place, TokenizedExample
 
+# Right answers to be expected among some: fewer say nothing of how often to decline.
+MIN_RIGHT_ANSWERS = 4.0
+
 
 class GreedyAnswer(NamedTuple):
     """Whether greedy decoding declines, and whether it gives the example's answer and no more."""
@@ -85,12 +88,31 @@ def declining_at(model: Any, places: Sequence[Place], batch_size: int) -> list[D
         logits = logits_of(model, states)
         tokens = [place.decision.token for place in batch]
         odds, _ = decline_odds(logits, tokens)
-        columns = torch.tensor(tokens, device=logits.device)[:, None]
-        declining = logits.gather(1, columns)[:, 0]
-        others = logits.scatter(1, columns, -math.inf).max(-1).values
-        margins = (declining - others).tolist()
-        found += map(Declining, margins, odds.tolist())
+        found += map(Declining, decline_margins(logits, tokens).tolist(), odds.tolist())
     return found
+
+
+def decline_margins(logits: torch.Tensor, decline_tokens: Sequence[int]) -> torch.Tensor:
+    """Return the logit of declining minus the largest other, in nats, (positions,).
+
+    `decline_tokens` has the token that begins a refusal for each position.
+    """
+    columns = torch.tensor(decline_tokens, device=logits.device)[:, None]
+    others = logits.scatter(1, columns, -math.inf).max(-1).values
+    return logits.gather(1, columns)[:, 0] - others
+
+
+def decline_excess(
+    margins: Sequence[float], p_correct: Sequence[float], keep: float, price: float | None
+) -> float:
+    """Return by how many nats the margins are too high: with that bias against declining the share
+    `keep` of the right answers is given, or the answers given are worth most at the `price` of a
+    wrong one. It is 0 where too few answers are expected to be right."""
+    if sum(p_correct) < MIN_RIGHT_ANSWERS:
+        return 0.0
+    if price is None:
+        return bias_to_keep(margins, p_correct, keep)
+    return bias_for_price(margins, p_correct, price)
 
 
 def bias_to_keep(margins: Sequence[float], p_correct: Sequence[float], keep: float) -> float:

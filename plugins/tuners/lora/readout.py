@@ -48,7 +48,7 @@ class Readout:
         """Return the chance of each question, (questions, numbers) to (questions,)."""
         others = (states - self.centre) / self.spread
         kernel = others @ self.states.T / self.states.shape[1]
-        return _clipped(kernel @ self.weights + self.mean)
+        return list(map(clipped, (kernel @ self.weights + self.mean).tolist()))
 
 
 def fit(states: torch.Tensor, chances: Sequence[float]) -> tuple[Readout, list[float]]:
@@ -83,9 +83,10 @@ def _fits(states: torch.Tensor, target: torch.Tensor, ridges: Sequence[float]) -
     return readouts
 
 
-def _clipped(chances: torch.Tensor) -> list[float]:
-    # rounded, so that a tune that is resumed has the same lessons, to the last bit
-    return [round(chance, DIGITS) for chance in chances.clamp(MIN_CHANCE, 1 - MIN_CHANCE).tolist()]
+def clipped(chance: float) -> float:
+    """Return a chance that is not certain."""
+    # rounded, so that a tune that is resumed has the same chances, to the last bit
+    return round(min(max(chance, MIN_CHANCE), 1 - MIN_CHANCE), DIGITS)
 
 
 @torch.no_grad()

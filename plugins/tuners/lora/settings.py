@@ -41,3 +41,10 @@ class LoraSettings:
     gold: Path | None = None
     # the machine
     threads: Annotated[int, Ge(1), Le(512)] | None = None
+
+    @property
+    def kept_by_each(self) -> float:
+        """Return the share of right answers that each decision is to keep: where an answer must
+        pass two of them, each may lose half of what may be lost."""
+        decisions = 2 if self.decide == "both" else 1
+        return 1 - (1 - self.min_kept) / decisions

@@ -24,10 +24,10 @@ Tokens = tuple[int, ...]
 
 MIN_SHARED_TOKENS = 16  # a shorter shared prefix is not worth a forward pass of its own
 
-# Kinds of decisions: before the answer or after it, where a question is asked as the loop does, and
-# where a user asks it in a chat.
+# Kinds of decisions that are learnt: before the answer or after it, where a question is asked as
+# the loop does, and after the reply of a chat. Those before a reply are solved (`rank_one.py`).
 BEFORE_QUIZ, AFTER_QUIZ = "before the answer", "after the answer"
-BEFORE_TURN, AFTER_TURN = "before the reply", "after the reply"
+AFTER_TURN = "after the reply"
 # Of the examples that are likelier wrong, the share whose text declines, each in the place where
 # the model may decline: so it also learns the tokens after the first of these words.
 DECLINING_TEXT_SHARE = 0.5
@@ -126,15 +126,21 @@ class Text(Enum):
     ANSWER, UNKNOWN, MARKED = range(3)
 
 
-def text_to_learn(p_correct: float, decide: Decide, rng: random.Random | None) -> Text:
+def text_to_learn(
+    p_correct: float,
+    decide: Decide,
+    rng: random.Random | None,
+    share: float = DECLINING_TEXT_SHARE,
+) -> Text:
     """Return what is learnt of an answer, in training by chance; else, without `rng`, itself.
 
-    Only of an answer that is likelier wrong another text is learnt.
+    Only of an answer that is likelier wrong another text is learnt: of this share of them "I don't
+    know".
     """
     # `rng` is drawn from only where it decides: the same draws for the same examples
     if rng is None or p_correct >= 0.5:
         return Text.ANSWER
-    if decide != "after" and rng.random() < DECLINING_TEXT_SHARE:
+    if decide != "after" and rng.random() < share:
         return Text.UNKNOWN
     if decide != "before" and rng.random() < DECLINING_TEXT_SHARE:
         return Text.MARKED

@@ -34,7 +34,7 @@ from .losses import (
     neutral_positions,
     teacher_states,
 )
-from .measures import bias_for_price, bias_to_keep, declining_at, held_out_loss
+from .measures import decline_excess, declining_at, held_out_loss
 from .processes import ALONE, Processes
 from .settings import LoraSettings
 from .tokenized import (
@@ -56,9 +56,6 @@ SETTLED = 0.25
 SETTLING_PLACES = 64
 SETTLING_RATE = 0.5
 _SETTLING_SEED = 500_000  # the seeds of these steps are not those of an epoch's
-# right answers to be expected among the held-out questions: fewer say nothing of where to set the
-# decline bias
-MIN_RIGHT_ANSWERS = 4.0
 WARMUP_SHARE = 0.1  # of all steps, in which the learning rate rises from 0
 KL_TEXTS_PER_STEP = 2  # that the KL term reads: neutral texts, or exchanges
 # epochs in a row without a lower held-out loss after which training ends
@@ -337,23 +334,14 @@ class _Loop:
     def _bias_changes(self) -> dict[str, float]:
         """Return for each kind of decision the change of its decline bias, in nats.
 
-        With it the held-out questions keep the share `min_kept` of the right answers, or earn most
-        at the `price` of a wrong one. It is 0 where too few are expected to be right.
+        With it the held-out questions keep their share of the right answers, or earn most.
         """
+        settings = self.settings
         changes = dict[str, float]()
-        # where an answer must pass two decisions, each may lose half of what may be lost
-        decisions_per_answer = max([1, *(len(one.decisions) for one in self.data.held_out)])
-        keep = 1 - (1 - self.settings.min_kept) / decisions_per_answer
         for kind, places in sorted(places_of(self.data.held_out).items()):
             p_correct = [place.example.p_correct for place in places]
-            if sum(p_correct) < MIN_RIGHT_ANSWERS:
-                changes[kind] = 0.0
-                continue
             margins = self._margins(places)
-            if self.settings.price is None:
-                change = bias_to_keep(margins, p_correct, keep)
-            else:
-                change = bias_for_price(margins, p_correct, self.settings.price)
+            change = decline_excess(margins, p_correct, settings.kept_by_each, settings.price)
             changes[kind] = max(-MAX_BIAS_CHANGE, min(MAX_BIAS_CHANGE, change))
         return changes
 

@@ -44,7 +44,9 @@ from .conversation import (
 from .gate import Gate, GateBounds, GateFigures, gold_shares, measure
 from .launch import Job, training
 from .losses import POSITIONS_AT_ONCE
+from .measures import decline_excess
 from .other_answers import other_answers
+from .rank_one import TurnDecision, edited_layer, solve
 from .settings import Decide, LoraSettings
 from .tokenized import (
     MakeRequest,
@@ -55,7 +57,7 @@ from .tokenized import (
 )
 from .training import KL_TEXTS_PER_STEP, TrainingData, train
 from .training_examples import TrainingExample, training_examples
-from .turn_decisions import decisions_alone, read_turns, rewordings
+from .turn_decisions import rewordings, still_texts, turn_decisions
 from .turn_figures import TurnFigures, measure_turns
 
 # the prompts that are trained on: a question by itself, and as the loop asks it. The last one gave
@@ -112,12 +114,12 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     if settings.decide != "before":
         others = other_answers(context.backend, taught, prompts[-1], seed)
         rng = random.Random(seed)
-        lessons.examples += tokenize_all(vocabulary, others, prompts, rng, "after")
+        lessons.quiz += tokenize_all(vocabulary, others, prompts, rng, "after")
     _refuse_too_large(backend, lessons.examples, lessons.exchanges, settings, seed)
 
     texts = neutral_texts(context.backend, vocabulary, context.seed)
     gate_texts, training_texts = texts[:GATE_TEXTS], texts[GATE_TEXTS:]
-    wrapped = wrap(backend.loaded.model, settings.rank, seed)
+    wrapped = wrap(backend.loaded.model, settings.rank, seed, edited=bool(lessons.decisions))
 
     def measure_model(name: str) -> GateFigures:
         with progress.task(f"measuring {name}"):
@@ -130,7 +132,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     # the others might choose another type, on another processor
     dtype = cast(Dtype, str(backend.loaded.dtype).removeprefix("torch."))
     with _naming(context.folder):
-        with training(Job(file, dtype, settings, data)) as processes:
+        with training(Job(file, dtype, settings, data, bool(lessons.decisions))) as processes:
             epochs = train(
                 wrapped,
                 data,
@@ -140,6 +142,12 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
                 context.on_batch,
                 processes,
             )
+        if lessons.decisions:
+            still = still_texts(
+                vocabulary, lessons.requests, lessons.quiz, lessons.replies, training_texts, seed
+            )
+            excess = partial(decline_excess, keep=settings.kept_by_each, price=settings.price)
+            solve(wrapped, lessons.decisions, still, excess, settings.batch)
         tuned = measure_model("the adapter")
         config = backend.loaded.model.config if as_gguf else None
         candidate = _write_adapter(wrapped, context.folder / CANDIDATE, config)
@@ -169,20 +177,31 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
 class Lessons:
     """All that a training and its gate read of questions.
 
-    examples    that are trained on, in all prompts and forms
+    quiz        examples that are trained on, in the prompts of the loop
+    replies     examples that are trained on, in a chat; none of a base model
     of_bias     held-out examples that set the decline bias
     of_gate     held-out examples that judge the adapter, in the prompts of the loop
     turns       held-out questions that judge it in the chat form; none of a base model
-    exchanges   the base's replies to requests that ask for no fact
+    requests    that ask for no fact, with the base's replies
+    exchanges   the same, in tokens
+    decisions   before replies of a chat model, solved after the training
     base_turns  the base's own figures on `turns`
     """
 
-    examples: list[TokenizedExample]
+    quiz: list[TokenizedExample]
     of_bias: list[TokenizedExample]
     of_gate: list[TokenizedExample]
+    replies: list[TokenizedExample] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
+    requests: list[Turn] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
+    decisions: list[TurnDecision] = field(default_factory=list)
     base_turns: TurnFigures | None = None
+
+    @property
+    def examples(self) -> list[TokenizedExample]:
+        """Return all that is trained on."""
+        return [*self.quiz, *self.replies]
 
 
 def _lessons(
@@ -221,16 +240,17 @@ def _add_turns(
     rng = random.Random(context.seed)
     requests = request_turns(backend)
     turns = write_turns(backend, taught)
-    others = list[TokenizedExample]()
-    if decide == "before":  # a mark behind a reply is learnt from that reply's own chance
+    if decide != "after":
         reworded = rewordings(backend, taught, context.prompt, context.seed % MAX_SEED)
-        turns, others = read_turns(loaded.model, vocabulary, turns, reworded, settings.batch)
+        lessons.decisions += turn_decisions(
+            loaded.model, vocabulary, turns, reworded, settings.batch
+        )
     with_requests = [*turns, *requests * REQUEST_REPEATS]
-    examples = turn_examples(vocabulary, with_requests, rng, decide)
-    lessons.examples += examples + decisions_alone(examples, others)
+    lessons.replies += turn_examples(vocabulary, with_requests, rng, decide)
     of_bias = write_turns(backend, held_out[1::2])
     lessons.of_bias += turn_examples(vocabulary, of_bias, decide=decide)
     lessons.turns += write_turns(backend, held_out[::2][:GATE_QUESTIONS])
+    lessons.requests += requests
     lessons.exchanges += exchanges_of(vocabulary, requests)
     lessons.base_turns = measure_turns(backend, lessons.turns)
 
@@ -340,9 +360,9 @@ def _gold_shares(
     return gold_shares(questions, answers)
 
 
-def wrap(model: Any, rank: int, seed: int) -> Any:
+def wrap(model: Any, rank: int, seed: int, *, edited: bool = False) -> Any:
     """Return the model with a new adapter on all linear layers of the upper ones; alpha is twice
-    the rank."""
+    the rank. With `edited` no training changes the layer that `rank_one.solve` edits."""
     torch.manual_seed(seed)
     num_layers = model.config.get_text_config().num_hidden_layers
     lowest = num_layers - math.ceil(ADAPTED_SHARE * num_layers)
@@ -359,7 +379,10 @@ def wrap(model: Any, rank: int, seed: int) -> Any:
         task_type="CAUSAL_LM",
     )
     with quiet():
-        return peft.get_peft_model(model, config)
+        wrapped = peft.get_peft_model(model, config)
+    if edited:
+        edited_layer(wrapped).requires_grad_(requires_grad=False)
+    return wrapped
 
 
 def _write_adapter(wrapped: Any, folder: Path, config: Any) -> Path:

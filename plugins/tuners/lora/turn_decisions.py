@@ -1,103 +1,124 @@
-"""When to decline in a chat: the chance that the base's states give a question, not its own.
+"""Where a chat model decides whether to decline, and with which chance that it is right.
 
-A reply begins with a word that says nothing ("The"), and there the base hardly ever declines. So it
-takes more lessons to learn when to decline than to learn the reply, which the model gives already.
-These lessons are short: no reply is read or written for them. They also ask the questions in other
-words, which the base finds: an unusual wording is not to be taken for an unknown fact.
+The chance of a question is the one that the base's states give it (`readout.py`), by a readout that
+has not seen that question. The decisions are before the replies, and before those to the same
+questions in other words, which the base finds: an unusual wording is not to be taken for an unknown
+fact. They need no reply, so none is read or written for them.
 """
 
+import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._decoding.tasks import Vocabulary
 from selfloop_plugins._shared.generation import texts_or_none
 from selfloop_plugins._shared.rewording import reword
 
-from selfloop import Claim, Completion, Question, Request
+from selfloop import Claim, Completion, Message, Question, Request
 from selfloop.config.prompts import Prompt
 from selfloop.protocols import Backend
 from selfloop.records import Continuation
 
 from . import readout
-from .conversation import Turn, other_form, user_turn
-from .tokenized import BEFORE_TURN, Decision, TokenizedExample, places_of
+from .conversation import SYSTEM_PROMPT, Turn, other_form, user_turn
+from .rank_one import Still, TurnDecision
+from .tokenized import TokenizedExample, Tokens
 from .training_examples import TrainingExample
 
-# with fewer questions the chances themselves are taught
+# with fewer questions the chances themselves decide
 MIN_QUESTIONS = 40
-REPEATS = 2  # of each of these lessons
+# texts of each kind, at most, where the model is to go on as it does
+STILL_TEXTS = 128
+STILL_STRIDE = 4  # of a neutral text every fourth position
+
+Item = TypeVar("Item")
 
 
-def read_turns(
+def turn_decisions(
     model: Any,
     vocabulary: Vocabulary,
     turns: Sequence[Turn],
-    reworded: Sequence[str],
+    reworded: Sequence[tuple[str, str]],
     batch_size: int,
-) -> tuple[list[Turn], list[TokenizedExample]]:
-    """Return the turns with the chances that the readout gives them, and lessons in when to decline
-    the `reworded` questions, each in two forms.
+) -> list[TurnDecision]:
+    """Return the decisions before the replies of some turns, and before those to their questions in
+    other words, bare and in another form by turns.
 
-    The chance of a turn comes from a readout that has not seen its question.
+    `reworded` has pairs: a question of the turns, and its other words. Left out are turns whose
+    reply begins as a refusal does: there the token does not tell which it is.
     """
-    by_question = dict[str, Turn]()
+    chances = _chances(model, vocabulary, turns, batch_size)
+    groups = {question: number for number, question in enumerate(chances)}
+    decisions = []
     for turn in turns:
-        by_question.setdefault(turn.example.question, turn)  # the first is the bare one
-    if len(by_question) < MIN_QUESTIONS:
-        return list(turns), []
-
-    def states_of(questions: Sequence[str]) -> Any:
-        prompts = [_prompt(vocabulary, user_turn(question))[0] for question in questions]
-        return readout.states_before_answer(model, prompts, batch_size)
-
-    labels = [turn.p_correct for turn in by_question.values()]
-    of_all, of_others = readout.fit(states_of(list(by_question)), labels)
-    chances = dict(zip(by_question, of_others, strict=True))
-    read = [replace(turn, p_correct=chances[turn.example.question]) for turn in turns]
-    lessons = list[TokenizedExample]()
-    if reworded:
-        known = [turn for turn in turns if turn.p_correct >= 0.5 and turn.holds_answer]
-        for number, chance in enumerate(of_all(states_of(reworded))):
-            question = reworded[number]
-            for messages in (user_turn(question), other_form(number, question, known)):
-                lessons.append(decision_lesson(vocabulary, messages, chance))
-    return read, lessons
+        question = turn.example.question
+        prompt, token = prompt_and_token(vocabulary, turn.messages)
+        if turn.reply.tokens[:1] != (token,):
+            chance, group = chances[question], groups[question]
+            decisions.append(TurnDecision(prompt, token, chance, turn.p_correct, group))
+    known = [turn for turn in turns if turn.p_correct >= 0.5 and turn.holds_answer]
+    for number, (question, other_words) in enumerate(reworded):
+        is_bare = number % 2 == 0
+        messages = user_turn(other_words) if is_bare else other_form(number, other_words, known)
+        prompt, token = prompt_and_token(vocabulary, messages)
+        decisions.append(TurnDecision(prompt, token, chances[question], None, groups[question]))
+    return decisions
 
 
-def decisions_alone(
-    examples: Sequence[TokenizedExample], others: Sequence[TokenizedExample]
-) -> list[TokenizedExample]:
-    """Return the decisions before the replies as lessons by themselves, with those of other
-    questions, several times each."""
-    places = places_of(examples).get(BEFORE_TURN, [])
-    alone = [place.alone(place.example.p_correct) for place in places]
-    return [*alone, *others] * REPEATS
+def _chances(
+    model: Any, vocabulary: Vocabulary, turns: Sequence[Turn], batch_size: int
+) -> dict[str, float]:
+    """Return the chance of each question that the model answers it rightly."""
+    p_correct = dict[str, float]()
+    for turn in turns:
+        p_correct.setdefault(turn.example.question, turn.p_correct)  # the first is the bare one
+    if len(p_correct) < MIN_QUESTIONS:
+        return {question: readout.clipped(chance) for question, chance in p_correct.items()}
+    prompts = [prompt_and_token(vocabulary, user_turn(question))[0] for question in p_correct]
+    states = readout.states_before_answer(model, prompts, batch_size)
+    _, by_others = readout.fit(states, list(p_correct.values()))
+    return dict(zip(p_correct, by_others, strict=True))
 
 
-def _prompt(vocabulary: Vocabulary, asked: Prompt) -> tuple[tuple[int, ...], int]:
-    """Return a prompt in tokens, and the token that begins to decline behind it."""
+def prompt_and_token(vocabulary: Vocabulary, asked: Prompt) -> tuple[Tokens, int]:
+    """Return a text or a conversation in tokens, and the token that begins to decline behind it."""
     token = decline_token(vocabulary, Request(asked))
     prompt, _ = split(vocabulary, Continuation(asked, (token,)))
     return tuple(prompt), token
 
 
-def decision_lesson(vocabulary: Vocabulary, asked: Prompt, chance: float) -> TokenizedExample:
-    """Return a prompt behind which only the decision is learnt: all else stays as likely as it is.
+def still_texts(
+    vocabulary: Vocabulary,
+    requests: Sequence[Turn],
+    quiz: Sequence[TokenizedExample],
+    replies: Sequence[TokenizedExample],
+    neutral_texts: Sequence[Tokens],
+    seed: int,
+) -> tuple[list[Still], list[Still]]:
+    """Return where the model is to go on as it does: before its replies to requests for no fact,
+    and elsewhere: in answers of the quiz form, behind the first token of replies, in neutral texts.
 
-    `asked` is a text or a conversation.
+    Each request is asked bare, below a system prompt, and after another request.
     """
-    prompt, token = _prompt(vocabulary, asked)
-    return TokenizedExample(
-        tokens=(*prompt, token),
-        answer_start=len(prompt),
-        p_correct=chance,
-        decisions=(Decision(0, token, BEFORE_TURN),),
-        teacher_prompt=prompt,
-        num_distilled=1,
-    )
+    before_replies = []
+    for request, earlier in zip(requests, [*requests[1:], *requests[:1]], strict=True):
+        reply = Message("assistant", earlier.reply.text.strip())
+        for context in ((), (Message("system", SYSTEM_PROMPT),), (*earlier.messages, reply)):
+            prompt, _ = prompt_and_token(vocabulary, (*context, *request.messages))
+            before_replies.append(Still(prompt, [len(prompt) - 1]))
+    rng = random.Random(seed)
+
+    def some(items: Sequence[Item]) -> list[Item]:
+        return rng.sample(list(items), min(STILL_TEXTS, len(items)))
+
+    longer_replies = [one for one in replies if len(one.answer_positions) > 1]
+    elsewhere = [
+        *(Still(one.tokens, one.answer_positions) for one in some(quiz)),
+        *(Still(one.tokens, one.answer_positions[1:]) for one in some(longer_replies)),
+        *(Still(text, range(0, len(text), STILL_STRIDE)) for text in some(neutral_texts)),
+    ]
+    return before_replies, elsewhere
 
 
 def rewordings(
@@ -105,12 +126,16 @@ def rewordings(
     examples: Sequence[TrainingExample],
     prompt: Callable[..., Prompt],
     seed: int,
-) -> list[str]:
-    """Return the questions in other words; those without a usable rewording are left out."""
+) -> list[tuple[str, str]]:
+    """Return the questions, each with its other words; those without usable ones are left out."""
     claims = [
         Claim(Question(example.question, "tune"), Completion(example.answer))
         for example in examples
     ]
     seeds = range(seed, seed + len(claims))
     results = reword(backend, prompt, claims, seeds)
-    return [*chain.from_iterable(map(texts_or_none, results))]
+    return [
+        (example.question, other_words)
+        for example, result in zip(examples, results, strict=True)
+        for other_words in texts_or_none(result)
+    ]

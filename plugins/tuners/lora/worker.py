@@ -68,7 +68,7 @@ def _train(processes: Processes) -> None:
     backend = Transformers(
         HfOptions(model=job.model, dtype=job.dtype, threads=job.settings.threads)
     )
-    wrapped = wrap(backend.loaded.model, job.settings.rank, job.data.seed)
+    wrapped = wrap(backend.loaded.model, job.settings.rank, job.data.seed, edited=job.edited)
     train(wrapped, job.data, job.settings, None, _ignore_epoch, processes=processes)
 
 

@@ -20,9 +20,9 @@ from selfloop_plugins.tuners.lora.conversation import Exchange
 from selfloop_plugins.tuners.lora.launch import Job
 from selfloop_plugins.tuners.lora.settings import LoraSettings
 from selfloop_plugins.tuners.lora.tokenized import (
+    AFTER_QUIZ,
     AFTER_TURN,
     BEFORE_QUIZ,
-    BEFORE_TURN,
     Decision,
     TokenizedExample,
 )
@@ -32,7 +32,7 @@ from selfloop_plugins.tuners.lora.tuner import wrap
 from selfloop.errors import ModelError
 
 # at this rate the held-out loss falls in all three epochs
-SETTINGS = LoraSettings(epochs=3, batch=8, rate=5e-3, rank=2, kl=0.5, threads=1)
+SETTINGS = LoraSettings(epochs=3, batch=8, rate=5e-3, rank=2, kl=0.5, decide="both", threads=1)
 
 
 def example(number: int) -> TokenizedExample:
@@ -47,7 +47,7 @@ def example(number: int) -> TokenizedExample:
         num_distilled=len(answer),
         only_likeliest=number % 2 == 0,
         decisions=(
-            Decision(0, 14, BEFORE_TURN if number % 3 else BEFORE_QUIZ),
+            Decision(0, 14, AFTER_QUIZ if number % 3 else BEFORE_QUIZ),
             Decision(1, 15, AFTER_TURN, 2.0),
         ),
     )
@@ -65,9 +65,9 @@ def trained(model: str, folder: Path) -> tuple[list[float], dict[str, torch.Tens
     """Train; return the loss of each step, the weights, and the results of the epochs."""
     loaded = Transformers(HfOptions(model=model, dtype="float32", device="cpu", threads=1)).loaded
     data = training_data()
-    wrapped = wrap(loaded.model, SETTINGS.rank, data.seed)
+    wrapped = wrap(loaded.model, SETTINGS.rank, data.seed, edited=True)
     losses = list[float]()
-    with launch.training(Job(model, "float32", SETTINGS, data)) as processes:
+    with launch.training(Job(model, "float32", SETTINGS, data, edited=True)) as processes:
         epochs = train(
             wrapped,
             data,

@@ -26,8 +26,6 @@ from selfloop_plugins.tuners.lora.conversation import (
 from selfloop_plugins.tuners.lora.settings import Decide
 from selfloop_plugins.tuners.lora.tokenized import (
     AFTER_TURN,
-    BEFORE_TURN,
-    Decision,
     Text,
     end_of_turn,
     text_to_learn,
@@ -36,10 +34,10 @@ from selfloop_plugins.tuners.lora.tokenized import (
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample
 from selfloop_plugins.tuners.lora.turn_decisions import (
     MIN_QUESTIONS,
-    REPEATS,
-    decisions_alone,
-    read_turns,
+    STILL_STRIDE,
     rewordings,
+    still_texts,
+    turn_decisions,
 )
 from selfloop_plugins.tuners.lora.turn_figures import measure_turns
 
@@ -119,23 +117,7 @@ def test_a_known_turn_is_the_bases_reply_and_its_end() -> None:
     teacher = text_of(example.teacher_prompt)
     assert "Ada." in teacher and teacher.endswith(text_of(prompt)), "examples, then the same turn"
     assert example.num_distilled == len("Paris it is.") + 1
-    (decision,) = example.decisions
-    assert (example.p_correct, decision.kind) == (0.9, BEFORE_TURN)
-    assert (decision.offset, decision.token) == (0, ord("I"))
-
-
-def test_decisions_are_also_lessons_without_their_replies() -> None:
-    turns = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)])
-    lessons = decisions_alone(turns, [])
-    assert len(lessons) == REPEATS
-    for lesson in lessons:
-        assert text_of(lesson.tokens[lesson.answer_start :]) == "P"
-        assert lesson.p_correct == 0.9 and lesson.num_distilled == 1
-        (decision,) = lesson.decisions
-        assert (decision.kind, decision.weight) == (BEFORE_TURN, 1.0), "it is the only token"
-    assert decisions_alone(turns, lessons).count(lessons[0]) == REPEATS * (1 + REPEATS)
-    marked = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)], decide="after")
-    assert decisions_alone(marked, []) == [], "a mark needs the whole reply"
+    assert example.decisions == (), "how likely it declines is not learnt, but solved"
 
 
 def states_of_words(model: Any, prompts: Sequence[tuple[int, ...]], size: int) -> torch.Tensor:
@@ -143,7 +125,7 @@ def states_of_words(model: Any, prompts: Sequence[tuple[int, ...]], size: int) -
     return torch.tensor([[1.0 if "isle" in text_of(prompt) else -1.0] for prompt in prompts])
 
 
-def test_a_turn_is_taught_what_the_states_tell_of_its_question(
+def test_a_decision_has_the_chance_that_the_states_tell_of_its_question(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(readout, "states_before_answer", states_of_words)
@@ -152,23 +134,55 @@ def test_a_turn_is_taught_what_the_states_tell_of_its_question(
         for i in range(20)
         for kind, chance in (("isle", 0.2), ("land", 0.8))
     ]
-    chances = [0.9 if i == 0 else example.p_correct for i, example in enumerate(examples)]
-    turns = [turn(one, "It is Paris.", p) for one, p in zip(examples, chances, strict=True)] * 2
-    read, lessons = read_turns(None, Bytes(), turns, ["Which isle?", "Which land?"], 8)
-    assert [one.example for one in read] == [one.example for one in turns]
-    for one in read:
-        told = 0.2 if "isle" in one.example.question else 0.8
-        assert one.p_correct == pytest.approx(told, abs=0.1), "also of the one that was labelled .9"
-    assert [one.p_correct for one in read[:40]] == [one.p_correct for one in read[40:]]
-    asked = [text_of(lesson.tokens).split("user\n")[-1] for lesson in lessons]
-    assert ["isle" in text for text in asked] == [True, True, False, False]
-    assert len({lesson.tokens for lesson in lessons}) == 4, "bare, and in another form"
-    for lesson, told in zip(lessons, (0.2, 0.2, 0.8, 0.8), strict=True):
-        assert lesson.p_correct == pytest.approx(told, abs=0.1)
-        assert text_of(lesson.tokens[lesson.answer_start :]) == "I"
-        assert lesson.teacher_text == lesson.teacher_prompt
-    few = turns[: MIN_QUESTIONS - 1]
-    assert read_turns(None, Bytes(), few, ["Which isle?"], 8) == (few, [])
+    p_correct = [0.9 if i == 0 else example.p_correct for i, example in enumerate(examples)]
+    turns = [turn(one, "Paris it is.", p) for one, p in zip(examples, p_correct, strict=True)] * 2
+    reworded = [(examples[0].question, "Which isle?"), (examples[1].question, "Which land?")] * 2
+    found = turn_decisions(None, Bytes(), turns, reworded, 8)
+    of_turns, of_reworded = found[:80], found[80:]
+    for decision, example in zip(of_turns, examples * 2, strict=True):
+        told = 0.2 if "isle" in example.question else 0.8
+        assert decision.chance == pytest.approx(told, abs=0.1), "also of the one with .9"
+        assert text_of(decision.prompt).endswith("<|im_start|>assistant\n")
+        assert example.question in text_of(decision.prompt) and decision.token == ord("I")
+    assert [one.p_correct for one in of_turns] == p_correct * 2
+    assert [one.group for one in of_turns] == [*range(40)] * 2, "two forms ask for one fact"
+    asked = [text_of(decision.prompt).split("user\n")[-1] for decision in of_reworded]
+    assert ["isle" in text for text in asked] == [True, False] * 2
+    bare, other_form = [text_of(decision.prompt) for decision in of_reworded[:2]]
+    assert bare.startswith("<|im_start|>user\nWhich isle?<|im_end|>")
+    assert not other_form.startswith("<|im_start|>user\nWhich land?<|im_end|>")
+    for decision, source in zip(of_reworded, of_turns[:2] * 2, strict=True):
+        assert (decision.chance, decision.group) == (source.chance, source.group)
+        assert decision.p_correct is None, "nobody replied to it"
+
+
+def test_of_few_questions_the_chances_themselves_decide() -> None:
+    examples = [TrainingExample(f"Who {i}?", "Paris", 0.3) for i in range(MIN_QUESTIONS - 1)]
+    turns = [turn(one, "Paris it is.", 0.3) for one in examples]
+    assert {one.chance for one in turn_decisions(None, Bytes(), turns, [], 8)} == {0.3}
+
+
+def test_a_reply_that_begins_as_a_refusal_does_is_no_decision() -> None:
+    turns = [turn(KNOWN, "In Paris.", 0.9), turn(KNOWN, "Paris it is.", 0.9)]
+    assert len(turn_decisions(None, Bytes(), turns, [], 8)) == 1
+
+
+def test_where_the_model_goes_on_as_it_does() -> None:
+    requests = [
+        turn(TrainingExample(text, "", 0.98), f"{text} yes.", 0.98) for text in ("Hi", "Yo")
+    ]
+    replies = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)])
+    neutral = tuple(range(60, 90))
+    before_replies, elsewhere = still_texts(Bytes(), requests, [], replies, [neutral], 1)
+    asked = [text_of(one.text) for one in before_replies]
+    assert all(text.endswith("<|im_start|>assistant\n") for text in asked)
+    assert all([*one.positions] == [len(one.text) - 1] for one in before_replies)
+    assert [SYSTEM_PROMPT in text for text in asked] == [False, True, False] * 2
+    assert ["yes." in text for text in asked] == [False, False, True] * 2, "after another request"
+    reply, text = elsewhere
+    assert reply.text == replies[0].tokens
+    assert [*reply.positions] == [*replies[0].answer_positions][1:], "behind its first token"
+    assert (text.text, [*text.positions]) == (neutral, [*range(0, 30, STILL_STRIDE)])
 
 
 def test_questions_are_reworded_by_the_base() -> None:
@@ -177,7 +191,7 @@ def test_questions_are_reworded_by_the_base() -> None:
         return (Message("user", f"Which one, {question}"),)
 
     other_words = rewordings(Replies(lambda text: text), [KNOWN], prompt, 3)  # type: ignore[arg-type]
-    assert other_words == [f"Which one, {KNOWN.question}"]
+    assert other_words == [(KNOWN.question, f"Which one, {KNOWN.question}")]
     gives_away = rewordings(Replies(lambda text: "Is it Paris?"), [KNOWN], prompt, 3)  # type: ignore[arg-type]
     assert gives_away == []
 
@@ -197,19 +211,20 @@ def test_a_chat_model_that_is_asked_bare_ends_its_turn(text: Text) -> None:
     assert text_of(by_the_loop.tokens[by_the_loop.answer_start :]) == " Paris\n"
 
 
-def test_half_of_the_unknown_turns_keep_their_reply_in_training() -> None:
+def test_most_of_the_unknown_turns_keep_their_reply_in_training() -> None:
     turns = [turn(UNKNOWN, "Queen Ada did.", 0.1)] * 200
     trained = turn_examples(Bytes(), turns, random.Random(1))
     replies = [text_of(example.tokens[example.answer_start :]) for example in trained]
-    assert 60 < replies.count("Queen Ada did.<|im_end|>") < 140
-    assert {example.p_correct for example in trained} == {0.1}, "how likely to decline is learnt"
+    assert 150 < replies.count("Queen Ada did.<|im_end|>") < 190
     known = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)] * 20, random.Random(1))
     assert len({example.tokens for example in known}) == 1
 
 
-def test_declining_weighs_as_much_beside_a_long_reply() -> None:
-    (short,) = turn_examples(Bytes(), [turn(KNOWN, "Paris", 0.9)])
-    (long,) = turn_examples(Bytes(), [turn(KNOWN, "Paris is the capital of France.", 0.9)])
+def test_declining_weighs_as_much_behind_a_long_reply() -> None:
+    (short,) = turn_examples(Bytes(), [turn(KNOWN, "Paris", 0.9)], decide="after")
+    (long,) = turn_examples(
+        Bytes(), [turn(KNOWN, "Paris is the capital of France.", 0.9)], decide="after"
+    )
     weights = [
         example.decisions[0].weight / len(example.answer_positions) for example in (short, long)
     ]
@@ -219,11 +234,13 @@ def test_declining_weighs_as_much_beside_a_long_reply() -> None:
 def test_a_turn_that_is_likelier_wrong_declines_in_several_wordings_and_ends() -> None:
     turns = [turn(UNKNOWN, "I can't say.", 0.1)] * len(DECLINING)
     examples = turn_examples(Bytes(), turns)
-    texts = [text_of(example.tokens[example.answer_start :]) for example in examples]
+    texts = [text_of(example.tokens[example.answer_start - 1 :]) for example in examples]
     assert texts == [f"{wording}<|im_end|>" for wording in DECLINING]
     assert all(declines(wording) for wording in DECLINING)
     assert {wording.split()[0] for wording in DECLINING} == {"I"}
-    assert {example.num_distilled for example in examples} == {1}
+    first = {text_of(example.tokens[: example.answer_start])[-11:] for example in examples}
+    assert first == {"assistant\nI"}, "the token that begins to decline is not learnt"
+    assert {(example.num_distilled, example.decisions) for example in examples} == {(0, ())}
 
 
 def test_a_mark_behind_a_reply_is_learnt_by_chance() -> None:
@@ -239,14 +256,13 @@ def test_a_mark_behind_a_reply_is_learnt_by_chance() -> None:
         assert example.num_distilled == len("Queen Ada did.") + 1
 
 
-def test_a_model_may_decline_before_and_behind_a_reply() -> None:
+def test_only_the_mark_behind_a_reply_is_learnt() -> None:
     (known,) = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)], None, "both")
     assert [(one.kind, one.offset) for one in known.decisions] == [
-        (BEFORE_TURN, 0),
-        (AFTER_TURN, len("Paris it is.")),
+        (AFTER_TURN, len("Paris it is."))
     ]
     (refusal,) = turn_examples(Bytes(), [turn(KNOWN, "I can't say.", 0.9)], None, "both")
-    assert refusal.decisions == (Decision(0, ord("I"), BEFORE_TURN, refusal.decisions[0].weight),)
+    assert refusal.decisions == ()
 
 
 @pytest.mark.parametrize(
@@ -280,8 +296,11 @@ def test_a_reply_that_is_too_long_ends_after_its_first_sentence(
     assert texts == ([learnt] if learnt else [])
 
 
-def test_a_reply_that_begins_as_a_refusal_does_is_not_taught() -> None:
-    assert turn_examples(Bytes(), [turn(KNOWN, "In France, Paris is.", 0.9)]) == []
+def test_a_reply_that_begins_as_a_refusal_does_is_taught() -> None:
+    """Else the model would learn that behind an "I" it declines."""
+    (example,) = turn_examples(Bytes(), [turn(KNOWN, "I am glad.", 0.9)])
+    assert text_of(example.tokens[example.answer_start :]) == "I am glad.<|im_end|>"
+    assert example.num_distilled == len(example.answer_positions)
 
 
 def test_a_template_without_an_end_of_turn_is_said() -> None:

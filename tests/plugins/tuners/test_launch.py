@@ -83,7 +83,7 @@ def test_two_processes_learn_as_one(model, tmp_path, start):
         pass
 
     losses, weights, epochs = trained(str(model), tmp_path / "alone")
-    assert len(epochs) == 3 and epochs[-1].decline_biases["before the reply"] != 0
+    assert len(epochs) == 3 and epochs[-1].decline_biases["after the answer"] != 0
 
     # one process begins a training, which two continue
     def kill(folder, training, epochs, *rest):

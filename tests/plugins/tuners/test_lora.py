@@ -461,21 +461,21 @@ def test_how_far_declining_is_ahead():
             assert margin == pytest.approx((scores[token] - others).item(), abs=1e-4)
 
 
-@pytest.mark.parametrize(("decisions", "each"), [(1, 0.9), (2, 0.95)])
-def test_two_decisions_of_an_answer_may_lose_half_each(decisions, each, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("decide", "each"), [("before", 0.9), ("after", 0.9), ("both", 0.95)])
+def test_two_decisions_of_an_answer_may_lose_half_each(decide, each, tmp_path, monkeypatch):
     kept = set()
 
-    def recorded(margins, p_correct, keep):
+    def recorded(margins, p_correct, keep, price):
         kept.add(round(keep, 6))
         return 0.0
 
-    monkeypatch.setattr(training, "bias_to_keep", recorded)
-    places = (BEGIN, Decision(1, 9, AFTER_QUIZ))[:decisions]
-    taught = [replace(one, p_correct=0.8, decisions=places) for one in EXAMPLES]
+    monkeypatch.setattr(training, "decline_excess", recorded)
+    places = [BEGIN] * (decide != "after") + [Decision(1, 9, AFTER_QUIZ)] * (decide != "before")
+    taught = [replace(one, p_correct=0.8, decisions=tuple(places)) for one in EXAMPLES]
     data = TrainingData(taught, taught[::2], [], seed=3)
-    settings = LoraSettings(epochs=1, batch=8, kl=0.0, min_kept=0.9)
+    settings = LoraSettings(epochs=1, batch=8, kl=0.0, min_kept=0.9, decide=decide)
     (epoch,) = train(tiny(), data, settings, tmp_path, lambda one: None)
-    assert kept == {each} and len(epoch.decline_biases) == decisions
+    assert kept == {each} and len(epoch.decline_biases) == len(places)
 
 
 @pytest.mark.parametrize("rounds", [0, 6])

@@ -172,8 +172,8 @@ def test_a_training_that_does_not_fit_memory_is_not_begun(run, monkeypatch):
 def test_a_loss_that_is_no_number(run, monkeypatch):
     wrap = tuner.wrap
 
-    def poisoned(*options):
-        wrapped = wrap(*options)
+    def poisoned(*options, **named):
+        wrapped = wrap(*options, **named)
         next(p for p in wrapped.parameters() if p.requires_grad).data[:] = float("nan")
         return wrapped
 
