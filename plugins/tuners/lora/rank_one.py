@@ -13,25 +13,26 @@ which declining gains most on the likeliest other token.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch.nn.functional import normalize
 
 from selfloop import progress
 
-from .forward import base_model, last_hidden_states, logits_of
+from .forward import last_hidden_states, logits_of
+from .last_block import edited_layer, margins_behind, watching
 from .measures import decline_margins
 from .tokenized import Tokens, in_like_order
 
-# An edit is solved on the slopes of the margins, which bend where it is large. So it is read and
-# solved again. The best counts: where a model normalises what the layer writes, a later one may be
-# worse.
-ROUNDS = 3
+# An edit is solved on the slopes of the margins, which bend where it is large. So it is solved
+# again, from the slopes that it leads to: so many times where only what follows the layer is
+# computed for it, and so many where the whole model is read.
+ROUNDS, ROUNDS_OF_WHOLE_MODEL = 8, 3
+# Gradients that should be equal differ by rounding: in bfloat16 by a few per mille.
+MAX_DIFFERENCE = 0.05
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)
 FOLDS = 5
 # A margin that hardly moves would want a huge value. It counts as this share of the mean slope.
@@ -69,13 +70,15 @@ class Still(NamedTuple):
 class _Readings(NamedTuple):
     """What is read at decisions, in their order.
 
-    margins    of declining, in nats, (decisions,)
     inputs     of the edited layer, (decisions, inputs)
-    gradients  of the margins, by what that layer writes, (decisions, width)
+    states     that the last block gives on, (decisions, width)
+    margins    of declining, in nats, (decisions,)
+    gradients  of the margins, by what the layer writes, (decisions, width)
     """
 
-    margins: torch.Tensor
     inputs: torch.Tensor
+    states: torch.Tensor
+    margins: torch.Tensor
     gradients: torch.Tensor
 
 
@@ -94,42 +97,65 @@ def solve(
     `still` are kinds of texts; each kind weighs as much as all decisions do.
     """
     layer = edited_layer(wrapped)
-    readings = _readings(wrapped, layer, decisions, batch_size)
+    readings, after = _readings(wrapped, layer, decisions, batch_size)
     direction = normalize(normalize(readings.gradients, dim=-1).mean(0), dim=0)
-    line = _Line.through(
-        readings.inputs, [_inputs(wrapped, layer, texts) for texts in still if texts]
-    )
+    kinds = [_inputs(wrapped, layer, texts, batch_size) for texts in still if texts]
+    line = _Line.through(readings.inputs, kinds)
     groups = [decision.group for decision in decisions]
+    decline_tokens = [decision.token for decision in decisions]
+    log_odds = -torch.logit(torch.tensor([decision.chance for decision in decisions]))
     judged = [i for i, decision in enumerate(decisions) if decision.p_correct is not None]
     p_correct = [decision.p_correct for decision in decisions if decision.p_correct is not None]
+    follows_alone = _follows_alone(wrapped, after, readings, decline_tokens)
 
-    def at_level(margins: torch.Tensor, of: torch.Tensor) -> torch.Tensor:
-        return margins - excess(of[judged].tolist(), p_correct)
+    def edited(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the margins and the slopes with this line in the layer."""
+        if follows_alone:
+            added = torch.outer(readings.inputs @ weights, direction)
+            states = readings.states + added
+            margins, gradients = margins_behind(wrapped, after, states, decline_tokens)
+        else:
+            _write(layer, weights, direction)
+            again, _ = _readings(wrapped, layer, decisions, batch_size)
+            margins, gradients = again.margins, again.gradients
+        return margins, _slopes(gradients, direction)
 
-    log_odds = -torch.logit(torch.tensor([decision.chance for decision in decisions]))
-    wanted_margins = at_level(log_odds, log_odds)
-    values = torch.zeros(len(decisions))  # of the line, at each decision
-    first_values = (wanted_margins - readings.margins) / _slopes(readings, direction)
-    ridge = line.best_ridge(first_values, groups)
-    best, least_error = readings, math.inf
-    best_weights = torch.zeros_like(readings.inputs[0])
-    for _ in progress.counted("solving when to decline", range(ROUNDS), "rounds", ROUNDS):
-        changes = (wanted_margins - readings.margins) / _slopes(readings, direction)
-        weights = line.weights(values + changes, ridge)
-        values = readings.inputs @ weights
-        _write(layer, weights, direction)
-        readings = _readings(wrapped, layer, decisions, batch_size)
-        wanted_margins = at_level(wanted_margins, readings.margins)
-        error = float((readings.margins - wanted_margins).square().mean())
+    def too_high(margins: torch.Tensor) -> float:
+        return excess(margins[judged].tolist(), p_correct)
+
+    weights = torch.zeros_like(readings.inputs[0])
+    margins, slopes = readings.margins, _slopes(readings.gradients, direction)
+    level, least_error, step = too_high(log_odds), math.inf, 1.0
+    ridge = line.best_ridge((log_odds - level - margins) / slopes, groups)
+    for _ in range(ROUNDS if follows_alone else ROUNDS_OF_WHOLE_MODEL):
+        values = readings.inputs @ weights + (log_odds - level - margins) / slopes
+        tried = weights + step * (line.weights(values, ridge) - weights)
+        tried_margins, tried_slopes = edited(tried)
+        # the error of the margins among each other, and of their level
+        error = float((tried_margins - log_odds).var()) + too_high(tried_margins) ** 2
         if error < least_error:
-            best, best_weights, least_error = readings, weights, error
-    _write(layer, best_weights, direction)
-    return best.margins.tolist()
+            weights, margins, slopes, least_error = tried, tried_margins, tried_slopes, error
+            level += too_high(margins)
+        else:
+            step /= 2
+    _write(layer, weights, direction)
+    return margins.tolist()
 
 
-def _slopes(readings: _Readings, direction: torch.Tensor) -> torch.Tensor:
+def _follows_alone(
+    wrapped: Any, after: Sequence[Any], readings: _Readings, decline_tokens: Sequence[int]
+) -> bool:
+    """Return whether an edit changes the states of the last block by just what it makes the layer
+    write, and only `after` follows. Some models normalise or scale what the layer writes."""
+    margins, gradients = margins_behind(wrapped, after, readings.states, decline_tokens)
+    off = (margins - readings.margins).norm() / readings.margins.norm()
+    gradients_off = (gradients - readings.gradients).norm() / readings.gradients.norm()
+    return float(off) < MAX_DIFFERENCE and float(gradients_off) < MAX_DIFFERENCE
+
+
+def _slopes(gradients: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
     """Return by how many nats each margin rises where the line's value rises by 1."""
-    slopes = readings.gradients @ direction
+    slopes = gradients @ direction
     return slopes.clamp(min=MIN_SLOPE * float(slopes.mean()))
 
 
@@ -187,13 +213,6 @@ def _solved(kernel: torch.Tensor, wanted: torch.Tensor, ridge: float) -> torch.T
     return found
 
 
-def edited_layer(wrapped: Any) -> Any:
-    """Return the last linear layer that writes into the model's states."""
-    width = base_model(wrapped).config.get_text_config().hidden_size
-    layers = [module for module in wrapped.modules() if isinstance(module, LoraLayer)]
-    return [layer for layer in layers if layer.out_features == width][-1]
-
-
 @torch.no_grad()
 def _write(layer: Any, weights: torch.Tensor, direction: torch.Tensor) -> None:
     """Set a layer's adapter to an edit of rank one."""
@@ -208,67 +227,51 @@ def _write(layer: Any, weights: torch.Tensor, direction: torch.Tensor) -> None:
 
 def _readings(
     wrapped: Any, layer: Any, decisions: Sequence[TurnDecision], batch_size: int
-) -> _Readings:
+) -> tuple[_Readings, list[Any]]:
+    """Return the readings, and the modules that read the last block's states."""
     tokens = {decision.prompt: decision.token for decision in decisions}
-    found = dict[Tokens, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]()
-    texts = in_like_order(tokens, batch_size)
-    for start in range(0, len(texts), batch_size):
-        batch = texts[start : start + batch_size]
+    found = dict[Tokens, _Readings]()
+    after = list[Any]()
+    for batch in _batches("reading where to decline", tokens, batch_size):
         ends = [len(text) - 1 for text in batch]
-        with _watched(wrapped, layer) as watched, torch.enable_grad():
+        with watching(wrapped, layer) as watched, torch.enable_grad():
             states = last_hidden_states(wrapped, batch, [[end] for end in ends])
             margins = decline_margins(logits_of(wrapped, states), [tokens[text] for text in batch])
             torch.autograd.backward(margins.sum())
-        shared = max(map(len, batch)) - watched.inputs.shape[1]  # tokens that were read before
+        after, first = watched.after, watched.first_token(batch)
         for row, (text, end) in enumerate(zip(batch, ends, strict=True)):
-            place = row, end - shared
-            found[text] = margins[row].detach(), watched.inputs[place], watched.gradients[place]
+            place = row, end - first
+            found[text] = _Readings(
+                watched.inputs[place],
+                watched.states[place],
+                margins[row].detach(),
+                watched.gradients[place],
+            )
     in_order = [found[decision.prompt] for decision in decisions]
-    return _Readings(*(torch.stack(column).float().cpu() for column in zip(*in_order, strict=True)))
+    columns = (torch.stack(column).float().cpu() for column in zip(*in_order, strict=True))
+    return _Readings(*columns), after
 
 
 @torch.no_grad()
-def _inputs(wrapped: Any, layer: Any, still: Sequence[Still]) -> torch.Tensor:
+def _inputs(wrapped: Any, layer: Any, still: Sequence[Still], batch_size: int) -> torch.Tensor:
     """Return what a layer reads at the positions of all texts, (positions, inputs)."""
+    positions = {one.text: one.positions for one in still}
     rows = []
-    for text, positions in still:
-        with _watched(wrapped, layer) as watched:
-            last_hidden_states(wrapped, [text], [positions])
-        rows.append(watched.inputs[0, list(positions)].float().cpu())
+    for batch in _batches("reading where nothing changes", positions, batch_size):
+        with watching(wrapped, layer) as watched:
+            last_hidden_states(wrapped, batch, [positions[text] for text in batch])
+        first = watched.first_token(batch)
+        for row, text in enumerate(batch):
+            columns = [position - first for position in positions[text]]
+            rows.append(watched.inputs[row, columns].float().cpu())
     return torch.cat(rows)
 
 
-@dataclass
-class _Watched:
-    """What a layer read in a forward pass, and a part of what it wrote: zeros, for gradients."""
-
-    inputs: torch.Tensor
-    added: torch.Tensor
-
-    @property
-    def gradients(self) -> torch.Tensor:
-        assert self.added.grad is not None
-        return self.added.grad
-
-
-@contextmanager
-def _watched(wrapped: Any, layer: Any) -> Iterator[_Watched]:
-    """Watch a layer in a forward pass; no gradients are computed below it, or of its weights."""
-    nothing = torch.empty(0)
-    watched = _Watched(nothing, nothing)
-
-    def watch(_: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-        watched.inputs = inputs[0].detach()
-        watched.added = torch.zeros_like(output, requires_grad=torch.is_grad_enabled())
-        return output + watched.added
-
-    trained = [weights for weights in wrapped.parameters() if weights.requires_grad]
-    for weights in trained:
-        weights.requires_grad_(requires_grad=False)
-    hook = layer.register_forward_hook(watch)
-    try:
-        yield watched
-    finally:
-        hook.remove()
-        for weights in trained:
-            weights.requires_grad_(requires_grad=True)
+def _batches(name: str, texts: Iterable[Tokens], size: int) -> Iterator[list[Tokens]]:
+    """Yield different texts, like ones together, and count them in a task."""
+    in_order = in_like_order(texts, size)
+    with progress.task(name, len(in_order), "texts") as counting:
+        for start in range(0, len(in_order), size):
+            batch = in_order[start : start + size]
+            yield batch
+            counting.advance(len(batch))

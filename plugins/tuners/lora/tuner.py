@@ -42,11 +42,12 @@ from .conversation import (
     write_turns,
 )
 from .gate import Gate, GateBounds, GateFigures, gold_shares, measure
+from .last_block import edited_layer
 from .launch import Job, training
 from .losses import POSITIONS_AT_ONCE
 from .measures import decline_excess
 from .other_answers import other_answers
-from .rank_one import TurnDecision, edited_layer, solve
+from .rank_one import TurnDecision, solve
 from .settings import Decide, LoraSettings
 from .tokenized import (
     MakeRequest,

@@ -12,9 +12,11 @@ pytest.importorskip("peft", reason="pip install 'selfloop[tune]'")
 
 import torch
 import transformers as T
+from selfloop_plugins._torch.model import trunk
 from selfloop_plugins.tuners.lora.forward import last_hidden_states, logits_of
+from selfloop_plugins.tuners.lora.last_block import edited_layer
 from selfloop_plugins.tuners.lora.measures import decline_excess, decline_margins
-from selfloop_plugins.tuners.lora.rank_one import Still, TurnDecision, edited_layer, solve
+from selfloop_plugins.tuners.lora.rank_one import Still, TurnDecision, solve
 from selfloop_plugins.tuners.lora.tuner import wrap
 
 SIZES = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -25,6 +27,11 @@ KINDS = {
     "gemma3": (
         T.Gemma3ForCausalLM,
         T.Gemma3TextConfig(**SIZES, intermediate_size=96, head_dim=8, sliding_window=12),
+    ),
+    # it scales what its blocks write
+    "granite": (
+        T.GraniteForCausalLM,
+        T.GraniteConfig(**SIZES, intermediate_size=96, residual_multiplier=2.0),
     ),
     "gpt2": (
         T.GPT2LMHeadModel,
@@ -90,6 +97,17 @@ def test_other_questions_are_declined_as_their_chances_say(kind: str) -> None:
     assert kept / sum(one.chance for one in some) == pytest.approx(0.85, abs=0.1)
 
 
+@pytest.mark.parametrize(("kind", "reads"), [("llama", 1), ("gpt2", 1), ("gemma3", 4)])
+def test_the_whole_model_reads_the_decisions_once_where_only_a_norm_follows(
+    kind: str, reads: int
+) -> None:
+    model, some = tiny(kind), decisions(20, seed=1)
+    calls = []
+    trunk(model.get_base_model()).register_forward_hook(lambda *_: calls.append(1))
+    solve(model, some, [], excess, len(some))
+    assert len(calls) == reads
+
+
 def test_the_margins_are_the_log_odds_of_being_wrong() -> None:
     def no_excess(margins: Sequence[float], p_correct: Sequence[float]) -> float:
         assert len(margins) == len(p_correct) == 40, "decisions without a reply set no level"
@@ -116,14 +134,15 @@ def test_elsewhere_the_model_goes_on_as_it_does() -> None:
 
 def test_a_kind_of_text_weighs_as_much_as_all_decisions() -> None:
     """One request for no fact among many questions is still none that is declined."""
-    request = Still((5, 6, 38), [2])  # it ends as questions for unknown facts do
-    found = []
-    for still in ([STILL], [[request], STILL]):
-        model = tiny()
-        solve(model, decisions(80, seed=1), still, excess, 16)
-        (margin,) = margins(model, [TurnDecision(request.text, DECLINE, 0.5, None, 0)])
-        found.append(margin)
-    assert found[0] > 0 > found[1]
+    asked = [TurnDecision((5, 6, last), DECLINE, 0.5, None, 0) for last in UNKNOWN]
+    model = tiny()
+    solve(model, decisions(80, seed=1), [STILL], excess, 16)
+    declined, request = max(zip(margins(model, asked), asked, strict=True))
+    model = tiny()
+    requests = [Still(request.prompt, [2])]  # it ends as questions for unknown facts do
+    solve(model, decisions(80, seed=1), [requests, STILL], excess, 16)
+    (answered,) = margins(model, [request])
+    assert declined > 0 > answered
 
 
 def test_only_the_adapter_of_the_last_layer_is_changed_and_no_training_changes_it() -> None:
