@@ -126,10 +126,10 @@ def solve(
     weights = torch.zeros_like(readings.inputs[0])
     margins, slopes = readings.margins, _slopes(readings.gradients, direction)
     level, least_error, step = too_high(log_odds), math.inf, 1.0
-    ridge = line.best_ridge((log_odds - level - margins) / slopes, groups)
+    nearest = line.nearest(line.best_ridge((log_odds - level - margins) / slopes, groups))
     for _ in range(ROUNDS if follows_alone else ROUNDS_OF_WHOLE_MODEL):
         values = readings.inputs @ weights + (log_odds - level - margins) / slopes
-        tried = weights + step * (line.weights(values, ridge) - weights)
+        tried = weights + step * (nearest(values) - weights)
         tried_margins, tried_slopes = edited(tried)
         # the error of the margins among each other, and of their level
         error = float((tried_margins - log_odds).var()) + too_high(tried_margins) ** 2
@@ -178,7 +178,9 @@ class _Line:
         weighs as much together."""
         spread = torch.cat([inputs, *others]).std(0)
         spread = spread + MIN_SPREAD * spread.mean()
-        weighed = [(len(inputs) / len(kind)) ** 0.5 * kind for kind in others]
+        # as many of each kind suffice, and more would only take longer
+        some = [kind[:: math.ceil(len(kind) / len(inputs))] for kind in others]
+        weighed = [(len(inputs) / len(kind)) ** 0.5 * kind for kind in some]
         rows = torch.cat([inputs, *weighed]) / spread
         return cls(rows, spread, rows @ rows.T / rows.shape[1])
 
@@ -194,23 +196,32 @@ class _Line:
             left_out, fitted = folds == fold, folds != fold
             kernel = self.kernel[fitted][:, fitted]
             for ridge in RIDGES:
-                solved = _solved(kernel, wanted[fitted], ridge)
+                solved = _solved(_factor(kernel, ridge), wanted[fitted])
                 found = self.kernel[left_out][:, fitted] @ solved
                 errors[ridge] += float((found - wanted[left_out]).square().sum())
         return min(errors, key=errors.__getitem__)
 
-    def weights(self, values: torch.Tensor, ridge: float) -> torch.Tensor:
-        """Return the line, (inputs,), whose values at the decisions are nearest to these."""
-        solved = _solved(self.kernel, self._wanted(values), ridge)
-        return solved @ self.rows / self.rows.shape[1] / self.spread
+    def nearest(self, ridge: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return a function from values at the decisions to the line, (inputs,), whose values there
+        are nearest to them."""
+        factor = _factor(self.kernel, ridge)
+
+        def weights(values: torch.Tensor) -> torch.Tensor:
+            solved = _solved(factor, self._wanted(values))
+            return solved @ self.rows / self.rows.shape[1] / self.spread
+
+        return weights
 
     def _wanted(self, values: torch.Tensor) -> torch.Tensor:
         return torch.cat([values, torch.zeros(len(self.rows) - len(values))])
 
 
-def _solved(kernel: torch.Tensor, wanted: torch.Tensor, ridge: float) -> torch.Tensor:
-    found: torch.Tensor = torch.linalg.solve(kernel + ridge * torch.eye(len(kernel)), wanted)
-    return found
+def _factor(kernel: torch.Tensor, ridge: float) -> torch.Tensor:
+    return torch.linalg.cholesky(kernel + ridge * torch.eye(len(kernel)))
+
+
+def _solved(factor: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    return torch.cholesky_solve(wanted[:, None], factor)[:, 0]
 
 
 @torch.no_grad()

@@ -18,7 +18,10 @@ class TurnFigures:
     """A model's replies in its own chat form: to held-out questions, each weighed by how likely its
     reply is correct or wrong, and to requests that ask for no fact.
 
-    kept      share of the correct replies that still give the same answer
+    The correct replies are among those of the base that give the answer of the loop. Of the others
+    little is known, but that they are likelier wrong.
+
+    kept      share of the correct replies that still give this answer
     declined  share of the wrong replies that decline
     refused   share of the correct replies that decline
     ended     share of the turns that the model ends within MAX_REPLY_TOKENS
@@ -52,10 +55,13 @@ def _figures(
     for completion in answers:
         texts.append(completion.text if completion else "")
         endings.append(completion is not None and completion.finish == "stop")
-    p_correct = [turn.p_correct for turn in turns]
-    p_wrong = [1 - chance for chance in p_correct]
+    p_correct = [turn.p_correct if turn.holds_answer else 0.0 for turn in turns]
+    p_wrong = [1 - turn.p_correct for turn in turns]
     is_declined = [declines(text) for text in texts]
-    is_same = [_gives_same_answer(turn, text) for turn, text in zip(turns, texts, strict=True)]
+    is_same = [
+        not declined and bool(holds(text, [turn.example.answer]))
+        for turn, text, declined in zip(turns, texts, is_declined, strict=True)
+    ]
     refusals = [completion is not None and declines(completion.text) for completion in requested]
     return TurnFigures(
         kept=weighted_share(p_correct, is_same),
@@ -64,12 +70,3 @@ def _figures(
         ended=weighted_share([1.0] * len(turns), endings),
         requests_refused=weighted_share([1.0] * len(requested), refusals),
     )
-
-
-def _gives_same_answer(turn: Turn, text: str) -> bool:
-    if declines(text):
-        return False
-    if turn.holds_answer:
-        return holds(text, [turn.example.answer])
-    # the reply may be cut where the base's went on
-    return turn.reply.text.strip().startswith(text.strip()) and bool(text.strip())

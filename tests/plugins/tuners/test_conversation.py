@@ -361,6 +361,16 @@ def test_what_the_gate_measures() -> None:
     assert (mute.ended, mute.requests_refused) == (0.0, 1.0)
 
 
+def test_of_a_reply_without_the_answer_of_the_loop_only_declining_is_judged() -> None:
+    """Whether another reply gives the same answer in other words, nobody knows."""
+    turns = [turn(KNOWN, "It is Paris.", 0.9), turn(KNOWN, "A long essay.", 0.09)]
+    for reply, kept in (("It is Paris.", 1.0), ("Another essay.", 0.0)):
+        figures = measure_turns(Replies(lambda _, text=reply: text), turns)  # type: ignore[arg-type,misc]
+        assert (figures.kept, figures.declined, figures.refused) == (kept, 0.0, 0.0)
+    figures = measure_turns(Replies(lambda _: "I don't know."), turns[1:])  # type: ignore[arg-type]
+    assert (figures.kept, figures.declined, figures.refused) == (0.0, 1.0, 0.0)
+
+
 def test_the_base_replies_behind_examples_where_its_own_reply_lacks_the_answer() -> None:
     class Essayist(Replies):
         """Names the answer only behind examples."""
