@@ -30,10 +30,12 @@ from .requests import TRAINED_REQUESTS
 from .settings import Decide
 from .tokenized import (
     AFTER_TURN,
+    SOLVED_TEXT_SHARE,
     Decision,
     Text,
     TokenizedExample,
     end_of_turn,
+    is_left_out,
     text_to_learn,
 )
 from .training_examples import TrainingExample
@@ -63,9 +65,6 @@ DECLINING = (
 # Of a reply. A fact takes fewer; a longer reply is cut after its first sentence.
 MAX_REPLY_TOKENS = 48
 MIN_REPLY_TOKENS = 2
-# Of the turns that are likelier wrong, the share that is taught "I don't know": enough to go on so
-# behind its first token, and too few to do so elsewhere.
-DECLINING_TURN_SHARE = 0.15
 # The loss is a mean over tokens. Declining weighs as much beside a long reply as beside an answer
 # of the loop, which has about so many tokens.
 SHORT_ANSWER_TOKENS = 4
@@ -90,6 +89,11 @@ class Turn:
     teacher: tuple[Message, ...]
     reply: Completion
     p_correct: float
+
+    @property
+    def is_own(self) -> bool:
+        """Return whether the base gives this reply by itself, to its end."""
+        return self.teacher == self.messages and self.reply.finish == "stop"
 
     @property
     def holds_answer(self) -> bool:
@@ -222,17 +226,23 @@ def turn_examples(
     With `rng` they are for training: some of the turns that are likelier wrong have another text
     than their reply (`text_to_learn`). Of "I don't know" the first token is not learnt: how likely
     that is before a reply, `rank_one.py` solves. A reply that begins with that token shows how
-    else to go on behind it. Left out are replies without a whole sentence.
+    else to go on behind it. Left out are replies without a whole sentence, and most of those that
+    the base gives and ends by itself: they teach nothing else.
     """
     examples = []
     for number, turn in enumerate(turns):
         if declines(turn.reply.text):
             text = Text.UNKNOWN
         else:
-            text = text_to_learn(turn.p_correct, decide, rng, DECLINING_TURN_SHARE)
+            text = text_to_learn(turn.p_correct, decide, rng, SOLVED_TEXT_SHARE)
         declining = DECLINING[number % len(DECLINING)]
         example = _turn_example(vocabulary, turn, declining, text, decide)
-        if example is not None:
+        if example is None:
+            continue
+        _, (decline_token, *_) = split(vocabulary, Continuation(turn.messages, declining))
+        repeats = text is Text.ANSWER and turn.is_own and not example.decisions
+        begins_so = turn.reply.tokens[0] == decline_token
+        if begins_so or not repeats or not is_left_out(rng):
             examples.append(example)
     return examples
 
