@@ -213,12 +213,10 @@ class _Line:
 
     rows       (decisions + others, inputs), standardised and weighed; the decisions come first
     spread     of each input
-    kernel     products of the rows, (decisions + others, decisions + others)
     """
 
     rows: torch.Tensor
     spread: torch.Tensor
-    kernel: torch.Tensor
 
     @classmethod
     def through(cls, inputs: torch.Tensor, others: Sequence[torch.Tensor]) -> "_Line":
@@ -226,11 +224,9 @@ class _Line:
         weighs as much together."""
         spread = torch.cat([inputs, *others]).std(0)
         spread = spread + MIN_SPREAD * spread.mean()
-        # as many of each kind suffice, and more would only take longer
-        some = [kind[:: math.ceil(len(kind) / len(inputs))] for kind in others]
-        weighed = [(len(inputs) / len(kind)) ** 0.5 * kind for kind in some]
+        weighed = [(len(inputs) / len(kind)) ** 0.5 * kind for kind in others]
         rows = torch.cat([inputs, *weighed]) / spread
-        return cls(rows, spread, rows @ rows.T / rows.shape[1])
+        return cls(rows / rows.shape[1] ** 0.5, spread)
 
     def best_ridge(self, values: torch.Tensor, groups: Sequence[int]) -> float:
         """Return the ridge with which a line tells most of the values at decisions of groups that
@@ -242,22 +238,19 @@ class _Line:
         errors = dict.fromkeys(RIDGES, 0.0)
         for fold in range(FOLDS):
             left_out, fitted = folds == fold, folds != fold
-            kernel = self.kernel[fitted][:, fitted]
+            regression = _Regression.on(self.rows[fitted])
             for ridge in RIDGES:
-                solved = _solved(_factor(kernel, ridge), wanted[fitted])
-                found = self.kernel[left_out][:, fitted] @ solved
+                found = self.rows[left_out] @ regression.with_ridge(ridge)(wanted[fitted])
                 errors[ridge] += float((found - wanted[left_out]).square().sum())
         return min(errors, key=errors.__getitem__)
 
     def nearest(self, ridge: float) -> Callable[[torch.Tensor], torch.Tensor]:
         """Return a function from values at the decisions to the line, (inputs,), whose values there
         are nearest to them."""
-        factor = _factor(self.kernel, ridge)
+        weights_of = _Regression.on(self.rows).with_ridge(ridge)
 
         def weights(values: torch.Tensor) -> torch.Tensor:
-            solved = _solved(factor, self._wanted(values))
-            line: torch.Tensor = solved @ self.rows / self.rows.shape[1] / self.spread
-            return line
+            return weights_of(self._wanted(values)) / self.rows.shape[1] ** 0.5 / self.spread
 
         return weights
 
@@ -265,14 +258,36 @@ class _Line:
         return torch.cat([values, torch.zeros(len(self.rows) - len(values))])
 
 
-def _factor(kernel: torch.Tensor, ridge: float) -> torch.Tensor:
-    factor: torch.Tensor = torch.linalg.cholesky(kernel + ridge * torch.eye(len(kernel)))
-    return factor
+@dataclass(frozen=True)
+class _Regression:
+    """Ridge regressions on rows, (rows, inputs).
 
+    `products` are those of the rows, or of the inputs where these are fewer: with either, the
+    regression is the same.
+    """
 
-def _solved(factor: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    solved: torch.Tensor = torch.cholesky_solve(wanted[:, None], factor)
-    return solved[:, 0]
+    rows: torch.Tensor
+    products: torch.Tensor
+
+    @classmethod
+    def on(cls, rows: torch.Tensor) -> "_Regression":
+        """Return the regressions on these rows."""
+        return cls(rows, rows.T @ rows if len(rows) > rows.shape[1] else rows @ rows.T)
+
+    def with_ridge(self, ridge: float) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return a function from a value for each row to the weights, (inputs,)."""
+        factor = torch.linalg.cholesky(self.products + ridge * torch.eye(len(self.products)))
+
+        def solved(column: torch.Tensor) -> torch.Tensor:
+            found: torch.Tensor = torch.cholesky_solve(column[:, None], factor)
+            return found[:, 0]
+
+        def weights(wanted: torch.Tensor) -> torch.Tensor:
+            if len(self.products) < len(self.rows):
+                return solved(self.rows.T @ wanted)
+            return self.rows.T @ solved(wanted)
+
+        return weights
 
 
 @torch.no_grad()

@@ -35,8 +35,8 @@ DECLINING_TEXT_SHARE = 0.5
 # The same share where that token is not learnt, but solved: enough to go on so behind it, and too
 # few to do so elsewhere.
 SOLVED_TEXT_SHARE = 0.15
-# An answer that the base gives by itself teaches a model nothing but to stay so. Of these, where
-# no decision is learnt beside them, this share is enough.
+# An answer that the base gives by itself in the same prompt teaches a model nothing but to stay so.
+# Of these, where no decision is learnt beside them, this share is enough.
 REPEATED_SHARE = 0.25
 
 
@@ -168,8 +168,8 @@ def tokenize_all(
     The last of `prompts` is that of the loop, which gave the answers. With `rng` the examples are
     for training: some of those that are likelier wrong have another text than their answer
     (`text_to_learn`), and a base model learns to end its text. With `solved` it is not learnt how
-    likely declining is before an answer, only how to go on behind the token that begins it; then a
-    share of the answers without a decision is enough.
+    likely declining is before an answer, only how to go on behind the token that begins it. Then a
+    share of the answers to the last prompt is enough.
     """
     share = SOLVED_TEXT_SHARE if solved else DECLINING_TEXT_SHARE
     teacher_requests = [prompts[-1](example.question) for example in examples]
@@ -194,7 +194,8 @@ def tokenize_all(
                 ends_turn=is_bare,
                 ends_text=is_bare and rng is not None,
             )
-            if text is not Text.ANSWER or in_tokens.decisions or not is_left_out(rng):
+            repeats = not is_bare and text is Text.ANSWER and not in_tokens.decisions
+            if not repeats or not is_left_out(rng):
                 tokenized.append(in_tokens)
     return tokenized
 
