@@ -45,20 +45,19 @@ from selfloop_plugins._torch.options import HfOptions
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.tuners.lora import readout
 from selfloop_plugins.tuners.lora.conversation import request_turns, user_turn, write_turns
-from selfloop_plugins.tuners.lora.early_decisions import (
-    before_replies,
-    chances_of,
-    prompt_and_token,
-    rewordings,
-    still_texts,
-)
 from selfloop_plugins.tuners.lora.losses import kl_references, kl_to_base, neutral_positions
 from selfloop_plugins.tuners.lora.measures import decline_excess, declining_at
-from selfloop_plugins.tuners.lora.rank_one import EarlyDecision, Still, solve
+from selfloop_plugins.tuners.lora.rank_one import Still, TurnDecision, solve
 from selfloop_plugins.tuners.lora.settings import LoraSettings
 from selfloop_plugins.tuners.lora.tokenized import Decision, Place, TokenizedExample, Tokens
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
 from selfloop_plugins.tuners.lora.tuner import GATE_TEXTS, neutral_texts, wrap
+from selfloop_plugins.tuners.lora.turn_decisions import (
+    prompt_and_token,
+    rewordings,
+    still_texts,
+    turn_decisions,
+)
 from single_pass import prompts_of
 
 from selfloop import Question
@@ -164,7 +163,7 @@ def readouts(
 
 def material_of(
     transformers: Transformers, backend: Any, taught: Sequence[TrainingExample]
-) -> tuple[list[EarlyDecision], tuple[list[Still], list[Still]], list[Tokens]]:
+) -> tuple[list[TurnDecision], tuple[list[Still], list[Still]], list[Tokens]]:
     """Return what the tuner solves with, without the quiz form and the replies; and neutral texts
     that are not among it."""
     vocabulary, model = transformers.loaded.vocabulary, transformers.loaded.model
@@ -173,14 +172,13 @@ def material_of(
     turns, requests = write_turns(backend, taught), request_turns(backend)
     texts = neutral_texts(backend, vocabulary, SEED)
     still = still_texts(vocabulary, requests, [], [], texts[GATE_TEXTS:], SEED)
-    chances = chances_of(model, vocabulary, turns, BATCH)
-    decisions = before_replies(vocabulary, turns, reworded, chances)
+    decisions = turn_decisions(model, vocabulary, turns, reworded, BATCH)
     return decisions, still, texts[:GATE_TEXTS]
 
 
 def solved(
     model: Any,
-    decisions: Sequence[EarlyDecision],
+    decisions: Sequence[TurnDecision],
     still: Sequence[Sequence[Still]],
     neutral: Sequence[Tokens],
 ) -> Any:
@@ -189,7 +187,7 @@ def solved(
     adapted = wrap(model, settings.rank, SEED, edited=True)
     excess = partial(decline_excess, keep=settings.kept_by_each, price=settings.price)
     started = time.monotonic()
-    solve(adapted, [decisions], still, excess, BATCH)
+    solve(adapted, decisions, still, excess, BATCH)
     texts = [(text, neutral_positions(text)) for text in neutral]
     divergence = float(kl_to_base(adapted, kl_references(adapted, texts)).detach())
     print(

@@ -7,7 +7,7 @@ training_examples.py  which questions are taught, and which are held out
 tokenized.py          those examples as tokens in the recipe's prompts, and batches of them
 conversation.py       those examples as turns of a chat
 readout.py            how likely the base knows, by its states before the answer
-early_decisions.py    where a chat model decides whether to decline, each with that chance
+turn_decisions.py     where a chat model decides whether to decline, each with that chance
 requests.py           requests that ask for no fact, to which the replies are to stay
 other_answers.py      other answers to the questions, for the mark behind an answer
 forward.py            the model's hidden states at chosen positions
@@ -17,7 +17,7 @@ checkpoint.py         the state from which an interrupted training continues
 processes.py          the processes that train together, one alone by default
 training.py           the loop over epochs and batches
 last_block.py         what a model reads and computes around its last block
-rank_one.py           when a chat model declines, solved after the training
+rank_one.py           when to decline in a chat, solved after the training
 turn_figures.py       the gate's figures in a chat
 gate.py               whether an adapter is accepted
 launch.py             how processes that torchrun started meet for a training
@@ -53,9 +53,9 @@ class Lora(LoraSettings):
     the base model's own distribution behind the recipe's prompt (self-distillation), in that prompt
     and in the bare question, so that nothing but declining changes. A chat model also learns it in
     its own form: the question in a user's turn, answered or declined in natural words, and ended.
-    Its probability of declining in place of an answer comes from the base's own states: those of a
-    question predict it, by a regression on the other questions. It is not learnt by gradients but
-    solved, by edits of rank one.
+    There the probability of declining in place of a reply comes from the base's own states: those
+    of a question predict it, by a regression on the other questions. It is not learnt by gradients
+    but solved, as an edit of rank one.
     With `chat: false` it is taught and judged in the loop's form alone, and fit for nothing else.
 
     `decide` says where the model declines: `before` an answer, in its place; `after` one, by the

@@ -30,12 +30,10 @@ from .requests import TRAINED_REQUESTS
 from .settings import Decide
 from .tokenized import (
     AFTER_TURN,
-    SOLVED_TEXT_SHARE,
     Decision,
     Text,
     TokenizedExample,
     end_of_turn,
-    is_left_out,
     text_to_learn,
 )
 from .training_examples import TrainingExample
@@ -65,6 +63,12 @@ DECLINING = (
 # Of a reply. A fact takes fewer; a longer reply is cut after its first sentence.
 MAX_REPLY_TOKENS = 48
 MIN_REPLY_TOKENS = 2
+# Of the turns that are likelier wrong, the share that is taught "I don't know": enough to go on so
+# behind its first token, and too few to do so elsewhere.
+DECLINING_TURN_SHARE = 0.15
+# A reply that the base gives and ends by itself teaches a model nothing but to stay so. Of these,
+# where no decision is learnt behind them, this share is enough.
+REPEATED_SHARE = 0.25
 # The loss is a mean over tokens. Declining weighs as much beside a long reply as beside an answer
 # of the loop, which has about so many tokens.
 SHORT_ANSWER_TOKENS = 4
@@ -234,15 +238,15 @@ def turn_examples(
         if declines(turn.reply.text):
             text = Text.UNKNOWN
         else:
-            text = text_to_learn(turn.p_correct, decide, rng, SOLVED_TEXT_SHARE)
+            text = text_to_learn(turn.p_correct, decide, rng, DECLINING_TURN_SHARE)
         declining = DECLINING[number % len(DECLINING)]
         example = _turn_example(vocabulary, turn, declining, text, decide)
         if example is None:
             continue
         _, (decline_token, *_) = split(vocabulary, Continuation(turn.messages, declining))
-        repeats = text is Text.ANSWER and turn.is_own and not example.decisions
         begins_so = turn.reply.tokens[0] == decline_token
-        if begins_so or not repeats or not is_left_out(rng):
+        repeats = text is Text.ANSWER and turn.is_own and not begins_so and not example.decisions
+        if rng is None or not repeats or rng.random() < REPEATED_SHARE:
             examples.append(example)
     return examples
 

@@ -1,6 +1,6 @@
-"""When to decline, of a chat model: rank-one edits of the last layer, solved in closed form.
+"""When to decline in a chat: a rank-one edit of the last layer, solved in closed form.
 
-The states of the base tell before its answer how likely that is right, by a line through them
+The states of the base tell before its reply how likely that is right, by a line through them
 (`readout.py`). An adapter learns to follow such a line slowly, by gradients. But a line can be
 written into the weights as it is: an edit of rank one adds `direction`, times the line's value, to
 what a linear layer writes. Which value each place wants is known, so the line is a ridge regression
@@ -42,14 +42,14 @@ MIN_SPREAD = 0.01
 ADAPTER = "default"  # peft's name of the adapter
 
 
-class EarlyDecision(NamedTuple):
-    """Where a model decides whether to decline before it answers.
+class TurnDecision(NamedTuple):
+    """Where a chat model decides whether to decline: before its reply.
 
-    prompt     the tokens before the answer
+    prompt     the tokens before the reply
     token      begins to decline there
     chance     that the model is right, which sets the margin of declining
-    p_correct  how likely the base's answer is correct, which sets the level of all margins; None
-               where it has not answered
+    p_correct  how likely the base's reply is correct, which sets the level of all margins; None
+               where it has not replied
     group      of decisions about one fact: a line is judged by those of other groups
     """
 
@@ -82,70 +82,55 @@ class _Readings(NamedTuple):
     gradients: torch.Tensor
 
 
-class _Edit(NamedTuple):
-    """What an edit of rank one adds to what a layer writes.
-
-    weights    of the line through the layer's inputs, (inputs,)
-    direction  which is added, times the line's value, (width,)
-    """
-
-    weights: torch.Tensor
-    direction: torch.Tensor
-
-
 def solve(
     wrapped: Any,
-    forms: Sequence[Sequence[EarlyDecision]],
+    decisions: Sequence[TurnDecision],
     still: Sequence[Sequence[Still]],
     excess: Callable[[Sequence[float], Sequence[float]], float],
     batch_size: int,
-) -> None:
-    """Set the edited layer's adapter, so that the model declines as the chances say.
+) -> list[float]:
+    """Set the edited layer's adapter, so that the model declines in a chat as the chances say;
+    return the margins of declining at the decisions, in nats.
 
-    Each margin of declining becomes the log-odds that the model is wrong, plus one level for all
-    decisions of a form: each form has an edit of its own, which changes nothing in the others.
-    `excess` says from margins, and from how likely the answers are correct, by how much the level
-    is too high. `still` are kinds of texts. Each kind, and each other form, weighs as much as all
-    decisions of a form do.
+    Each margin becomes the log-odds that the model is wrong, plus one level for all. `excess` says
+    from margins, and from how likely the replies are correct, by how much that level is too high.
+    `still` are kinds of texts; each kind weighs as much as all decisions do.
     """
     layer = edited_layer(wrapped)
-    read = [_Form.read(wrapped, layer, decisions, batch_size) for decisions in forms]
+    readings, after = _readings(wrapped, layer, decisions, batch_size)
+    direction = normalize(normalize(readings.gradients, dim=-1).mean(0), dim=0)
     kinds = [_inputs(wrapped, layer, texts, batch_size) for texts in still if texts]
-    edits = list[_Edit]()
-    for form in read:
-        other_forms = [other.readings.inputs for other in read if other is not form]
-        edits.append(_edit(form, edits, [*kinds, *other_forms], excess))
-    _write(layer, edits)
-
-
-def _edit(
-    form: "_Form",
-    earlier: Sequence[_Edit],
-    others: Sequence[torch.Tensor],
-    excess: Callable[[Sequence[float], Sequence[float]], float],
-) -> _Edit:
-    """Return the edit of a form, beside those of earlier ones; at the `others`, which are inputs of
-    the layer, it adds nothing."""
-    decisions, inputs = form.decisions, form.readings.inputs
-    direction = normalize(normalize(form.readings.gradients, dim=-1).mean(0), dim=0)
-    line = _Line.through(inputs, others)
+    line = _Line.through(readings.inputs, kinds)
+    groups = [decision.group for decision in decisions]
+    decline_tokens = [decision.token for decision in decisions]
     log_odds = -torch.logit(torch.tensor([decision.chance for decision in decisions]))
     judged = [i for i, decision in enumerate(decisions) if decision.p_correct is not None]
     p_correct = [decision.p_correct for decision in decisions if decision.p_correct is not None]
+    follows_alone = _follows_alone(wrapped, after, readings, decline_tokens)
+
+    def edited(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the margins and the slopes with this line in the layer."""
+        if follows_alone:
+            added = torch.outer(readings.inputs @ weights, direction)
+            states = readings.states + added
+            margins, gradients = margins_behind(wrapped, after, states, decline_tokens)
+        else:
+            _write(layer, weights, direction)
+            again, _ = _readings(wrapped, layer, decisions, batch_size)
+            margins, gradients = again.margins, again.gradients
+        return margins, _slopes(gradients, direction)
 
     def too_high(margins: torch.Tensor) -> float:
         return excess(margins[judged].tolist(), p_correct)
 
-    weights = torch.zeros_like(inputs[0])
-    margins, slopes = form.margins_and_slopes(earlier, direction)
+    weights = torch.zeros_like(readings.inputs[0])
+    margins, slopes = readings.margins, _slopes(readings.gradients, direction)
     level, least_error, step = too_high(log_odds), math.inf, 1.0
-    groups = [decision.group for decision in decisions]
     nearest = line.nearest(line.best_ridge((log_odds - level - margins) / slopes, groups))
-    for _ in range(ROUNDS if form.follows_alone else ROUNDS_OF_WHOLE_MODEL):
-        values = inputs @ weights + (log_odds - level - margins) / slopes
+    for _ in range(ROUNDS if follows_alone else ROUNDS_OF_WHOLE_MODEL):
+        values = readings.inputs @ weights + (log_odds - level - margins) / slopes
         tried = weights + step * (nearest(values) - weights)
-        edits = [*earlier, _Edit(tried, direction)]
-        tried_margins, tried_slopes = form.margins_and_slopes(edits, direction)
+        tried_margins, tried_slopes = edited(tried)
         # the error of the margins among each other, and of their level
         error = float((tried_margins - log_odds).var()) + too_high(tried_margins) ** 2
         if error < least_error:
@@ -153,58 +138,25 @@ def _edit(
             level += too_high(margins)
         else:
             step /= 2
-    return _Edit(weights, direction)
+    _write(layer, weights, direction)
+    return margins.tolist()
 
 
-@dataclass(frozen=True)
-class _Form:
-    """Decisions in one form, and what the model without edits reads there.
+def _follows_alone(
+    wrapped: Any, after: Sequence[Any], readings: _Readings, decline_tokens: Sequence[int]
+) -> bool:
+    """Return whether an edit changes the states of the last block by just what it makes the layer
+    write, and only `after` follows. Some models normalise or scale what the layer writes."""
+    margins, gradients = margins_behind(wrapped, after, readings.states, decline_tokens)
+    off = (margins - readings.margins).norm() / readings.margins.norm()
+    gradients_off = (gradients - readings.gradients).norm() / readings.gradients.norm()
+    return float(off) < MAX_DIFFERENCE and float(gradients_off) < MAX_DIFFERENCE
 
-    after          modules that read the states of the last block
-    follows_alone  whether an edit changes those states by just what it makes the layer write, and
-                   only `after` follows. Some models normalise or scale what the layer writes
-    """
 
-    wrapped: Any
-    layer: Any
-    decisions: Sequence[EarlyDecision]
-    batch_size: int
-    readings: _Readings
-    after: Sequence[Any]
-    follows_alone: bool
-
-    @classmethod
-    def read(
-        cls, wrapped: Any, layer: Any, decisions: Sequence[EarlyDecision], batch_size: int
-    ) -> "_Form":
-        """Return the form, read by the whole model."""
-        readings, after = _readings(wrapped, layer, decisions, batch_size)
-        tokens = [decision.token for decision in decisions]
-        margins, gradients = margins_behind(wrapped, after, readings.states, tokens)
-        off = (margins - readings.margins).norm() / readings.margins.norm()
-        gradients_off = (gradients - readings.gradients).norm() / readings.gradients.norm()
-        follows_alone = max(float(off), float(gradients_off)) < MAX_DIFFERENCE
-        return cls(wrapped, layer, decisions, batch_size, readings, after, follows_alone)
-
-    def margins_and_slopes(
-        self, edits: Sequence[_Edit], direction: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the margins with these edits, in nats, and by how many nats each rises where 1
-        times the direction is added."""
-        if not edits:
-            margins, gradients = self.readings.margins, self.readings.gradients
-        elif self.follows_alone:
-            states = self.readings.states
-            for edit in edits:
-                states = states + torch.outer(self.readings.inputs @ edit.weights, edit.direction)
-            tokens = [decision.token for decision in self.decisions]
-            margins, gradients = margins_behind(self.wrapped, self.after, states, tokens)
-        else:
-            _write(self.layer, edits)
-            again, _ = _readings(self.wrapped, self.layer, self.decisions, self.batch_size)
-            margins, gradients = again.margins, again.gradients
-        slopes = gradients @ direction
-        return margins, slopes.clamp(min=MIN_SLOPE * float(slopes.mean()))
+def _slopes(gradients: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """Return by how many nats each margin rises where the line's value rises by 1."""
+    slopes = gradients @ direction
+    return slopes.clamp(min=MIN_SLOPE * float(slopes.mean()))
 
 
 @dataclass(frozen=True)
@@ -226,7 +178,7 @@ class _Line:
         spread = spread + MIN_SPREAD * spread.mean()
         weighed = [(len(inputs) / len(kind)) ** 0.5 * kind for kind in others]
         rows = torch.cat([inputs, *weighed]) / spread
-        return cls(rows / rows.shape[1] ** 0.5, spread)
+        return cls(rows / math.sqrt(rows.shape[1]), spread)
 
     def best_ridge(self, values: torch.Tensor, groups: Sequence[int]) -> float:
         """Return the ridge with which a line tells most of the values at decisions of groups that
@@ -250,7 +202,7 @@ class _Line:
         weights_of = _Regression.on(self.rows).with_ridge(ridge)
 
         def weights(values: torch.Tensor) -> torch.Tensor:
-            return weights_of(self._wanted(values)) / self.rows.shape[1] ** 0.5 / self.spread
+            return weights_of(self._wanted(values)) / math.sqrt(self.rows.shape[1]) / self.spread
 
         return weights
 
@@ -291,20 +243,19 @@ class _Regression:
 
 
 @torch.no_grad()
-def _write(layer: Any, edits: Sequence[_Edit]) -> None:
-    """Set a layer's adapter to edits of rank one, each in a row of its own."""
+def _write(layer: Any, weights: torch.Tensor, direction: torch.Tensor) -> None:
+    """Set a layer's adapter to an edit of rank one."""
     reading, writing = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
     reading.zero_()
     writing.zero_()
-    for row, edit in enumerate(edits):
-        # both halves are as large, so that neither is rounded away
-        size = edit.weights.norm().sqrt().clamp(min=torch.finfo(edit.weights.dtype).tiny)
-        reading[row] = edit.weights / size
-        writing[:, row] = edit.direction * size / layer.scaling[ADAPTER]
+    # both halves are as large, so that neither is rounded away
+    size = weights.norm().sqrt().clamp(min=torch.finfo(weights.dtype).tiny)
+    reading[0] = weights / size
+    writing[:, 0] = direction * size / layer.scaling[ADAPTER]
 
 
 def _readings(
-    wrapped: Any, layer: Any, decisions: Sequence[EarlyDecision], batch_size: int
+    wrapped: Any, layer: Any, decisions: Sequence[TurnDecision], batch_size: int
 ) -> tuple[_Readings, list[Any]]:
     """Return the readings, and the modules that read the last block's states."""
     tokens = {decision.prompt: decision.token for decision in decisions}

@@ -27,8 +27,7 @@ class LoraSettings:
     min_kept: Annotated[float, Gt(0), Le(1)] = 0.9
     price: Annotated[float, Gt(0), Lt(1)] | None = None
     # the adapter, the optimizer and the loss
-    # at least 2: each of the forms in which a chat model decides has a row of the edited layer
-    rank: Annotated[int, Ge(2), Le(512)] = 16
+    rank: Annotated[int, Ge(1), Le(512)] = 16
     rate: Annotated[float, Gt(0), Le(1)] = 3e-4
     epochs: Annotated[int, Ge(1)] = 1
     batch: Annotated[int, Ge(1)] = 16

@@ -25,19 +25,12 @@ Tokens = tuple[int, ...]
 MIN_SHARED_TOKENS = 16  # a shorter shared prefix is not worth a forward pass of its own
 
 # Kinds of decisions that are learnt: before the answer or after it, where a question is asked as
-# the loop does, and after the reply of a chat. A chat model's before an answer or a reply are
-# solved (`rank_one.py`).
+# the loop does, and after the reply of a chat. Those before a reply are solved (`rank_one.py`).
 BEFORE_QUIZ, AFTER_QUIZ = "before the answer", "after the answer"
 AFTER_TURN = "after the reply"
 # Of the examples that are likelier wrong, the share whose text declines, each in the place where
 # the model may decline: so it also learns the tokens after the first of these words.
 DECLINING_TEXT_SHARE = 0.5
-# The same share where that token is not learnt, but solved: enough to go on so behind it, and too
-# few to do so elsewhere.
-SOLVED_TEXT_SHARE = 0.15
-# An answer that the base gives by itself in the same prompt teaches a model nothing but to stay so.
-# Of these, where no decision is learnt beside them, this share is enough.
-REPEATED_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,18 +153,13 @@ def tokenize_all(
     prompts: Sequence[MakeRequest],
     rng: random.Random | None = None,
     decide: Decide = "before",
-    *,
-    solved: bool = False,
 ) -> list[TokenizedExample]:
     """Return each example in each prompt, by prompt: texts with the same beginning stay together.
 
     The last of `prompts` is that of the loop, which gave the answers. With `rng` the examples are
     for training: some of those that are likelier wrong have another text than their answer
-    (`text_to_learn`), and a base model learns to end its text. With `solved` it is not learnt how
-    likely declining is before an answer, only how to go on behind the token that begins it. Then a
-    share of the answers to the last prompt is enough.
+    (`text_to_learn`), and a base model learns to end its text.
     """
-    share = SOLVED_TEXT_SHARE if solved else DECLINING_TEXT_SHARE
     teacher_requests = [prompts[-1](example.question) for example in examples]
     tokenized = []
     for make_request in prompts:
@@ -182,27 +170,20 @@ def tokenize_all(
             if not example.answer or declines(example.answer):
                 text = Text.UNKNOWN
             else:
-                text = text_to_learn(example.p_correct, decide, rng, share)
-            in_tokens = tokenize(
-                vocabulary,
-                example,
-                make_request(example.question),
-                teacher_request,
-                text=text,
-                decide=decide,
-                solved=solved,
-                ends_turn=is_bare,
-                ends_text=is_bare and rng is not None,
+                text = text_to_learn(example.p_correct, decide, rng)
+            tokenized.append(
+                tokenize(
+                    vocabulary,
+                    example,
+                    make_request(example.question),
+                    teacher_request,
+                    text=text,
+                    decide=decide,
+                    ends_turn=is_bare,
+                    ends_text=is_bare and rng is not None,
+                )
             )
-            repeats = not is_bare and text is Text.ANSWER and not in_tokens.decisions
-            if not repeats or not is_left_out(rng):
-                tokenized.append(in_tokens)
     return tokenized
-
-
-def is_left_out(rng: random.Random | None) -> bool:
-    """Return whether an answer that the base gives by itself is left out, in training by chance."""
-    return rng is not None and rng.random() >= REPEATED_SHARE
 
 
 def tokenize(
@@ -213,7 +194,6 @@ def tokenize(
     *,
     text: Text = Text.ANSWER,
     decide: Decide = "before",
-    solved: bool = False,
     ends_turn: bool = False,
     ends_text: bool = False,
 ) -> TokenizedExample:
@@ -225,8 +205,7 @@ def tokenize(
 
     The answer is distilled from the base behind `teacher_request`, the prompt in which it was
     given. Where the answer is believed but the base would say something else (it was revised), it
-    is learnt as it stands. With `solved` nothing is learnt of the token that begins to decline in
-    place of an answer.
+    is learnt as it stands.
     """
     end: tuple[int, ...] = ()
     line_end = "\n"
@@ -247,11 +226,9 @@ def tokenize(
     )
     num_distilled = len(tokens)
     decisions = []
-    if decide != "after" and not solved:
+    if decide != "after":
         decisions.append(Decision(0, decline_token(vocabulary, request), BEFORE_QUIZ))
-    if text is Text.UNKNOWN and solved:
-        prompt, tokens, num_distilled = [*prompt, tokens[0]], tokens[1:], 0
-    elif text is Text.UNKNOWN:
+    if text is Text.UNKNOWN:
         num_distilled = 1  # its beginning, where declining is left out anyway
     elif decide != "before":
         _, marked = line_of(answer + MARK)

@@ -41,25 +41,24 @@ from .conversation import (
     turn_examples,
     write_turns,
 )
-from .early_decisions import before_answers, before_replies, chances_of, rewordings, still_texts
 from .gate import Gate, GateBounds, GateFigures, gold_shares, measure
 from .last_block import edited_layer
 from .launch import Job, training
 from .losses import POSITIONS_AT_ONCE
 from .measures import decline_excess
 from .other_answers import other_answers
-from .rank_one import EarlyDecision, solve
+from .rank_one import TurnDecision, solve
 from .settings import Decide, LoraSettings
 from .tokenized import (
     MakeRequest,
     TokenizedExample,
-    Tokens,
     batches_of_like_length,
     padded_tokens,
     tokenize_all,
 )
 from .training import KL_TEXTS_PER_STEP, TrainingData, train
 from .training_examples import TrainingExample, training_examples
+from .turn_decisions import rewordings, still_texts, turn_decisions
 from .turn_figures import TurnFigures, measure_turns
 
 # the prompts that are trained on: a question by itself, and as the loop asks it. The last one gave
@@ -109,11 +108,9 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
         context.backend.load_adapter(None)  # the teacher is the base
     prompts = [partial(_prompt_request, context, name) for name in PROMPTS]
     vocabulary = backend.loaded.vocabulary
-    in_chat = settings.chat and _is_chat(prompts[0]("Who?"))
-    solved = in_chat and settings.decide != "after"
-    lessons = _lessons(context, vocabulary, prompts, taught, held_out, settings.decide, solved)
-    if in_chat:
-        _add_turns(lessons, context, backend.loaded, prompts, taught, held_out, settings)
+    lessons = _lessons(context, vocabulary, prompts, taught, held_out, settings.decide)
+    if settings.chat and _is_chat(prompts[0]("Who?")):
+        _add_turns(lessons, context, backend.loaded, taught, held_out, settings)
     seed = context.seed % MAX_SEED
     if settings.decide != "before":
         others = other_answers(context.backend, taught, prompts[-1], seed)
@@ -123,7 +120,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
 
     texts = neutral_texts(context.backend, vocabulary, context.seed)
     gate_texts, training_texts = texts[:GATE_TEXTS], texts[GATE_TEXTS:]
-    wrapped = wrap(backend.loaded.model, settings.rank, seed, edited=solved)
+    wrapped = wrap(backend.loaded.model, settings.rank, seed, edited=bool(lessons.decisions))
 
     def measure_model(name: str) -> GateFigures:
         with progress.task(f"measuring {name}"):
@@ -136,7 +133,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
     # the others might choose another type, on another processor
     dtype = cast(Dtype, str(backend.loaded.dtype).removeprefix("torch."))
     with _naming(context.folder):
-        with training(Job(file, dtype, settings, data, solved)) as processes:
+        with training(Job(file, dtype, settings, data, bool(lessons.decisions))) as processes:
             epochs = train(
                 wrapped,
                 data,
@@ -146,8 +143,12 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
                 context.on_batch,
                 processes,
             )
-        if solved:
-            _solve_decisions(wrapped, vocabulary, lessons, training_texts, settings, seed)
+        if lessons.decisions:
+            still = still_texts(
+                vocabulary, lessons.requests, lessons.quiz, lessons.replies, training_texts, seed
+            )
+            excess = partial(decline_excess, keep=settings.kept_by_each, price=settings.price)
+            solve(wrapped, lessons.decisions, still, excess, settings.batch)
         tuned = measure_model("the adapter")
         config = backend.loaded.model.config if as_gguf else None
         candidate = _write_adapter(wrapped, context.folder / CANDIDATE, config)
@@ -184,8 +185,7 @@ class Lessons:
     turns       held-out questions that judge it in the chat form; none of a base model
     requests    that ask for no fact, with the base's replies
     exchanges   the same, in tokens
-    decisions   of a chat model, solved after the training: before the answers in the prompts of
-                the loop, and before the replies in a chat
+    decisions   before replies of a chat model, solved after the training
     base_turns  the base's own figures on `turns`
     """
 
@@ -196,7 +196,7 @@ class Lessons:
     turns: list[Turn] = field(default_factory=list)
     requests: list[Turn] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
-    decisions: list[list[EarlyDecision]] = field(default_factory=list)
+    decisions: list[TurnDecision] = field(default_factory=list)
     base_turns: TurnFigures | None = None
 
     @property
@@ -212,7 +212,6 @@ def _lessons(
     taught: Sequence[TrainingExample],
     held_out: Sequence[TrainingExample],
     decide: Decide,
-    solved: bool,
 ) -> Lessons:
     """Return the examples in the prompts of the loop.
 
@@ -220,8 +219,8 @@ def _lessons(
     """
     tokenized = partial(tokenize_all, vocabulary, prompts=prompts, decide=decide)
     return Lessons(
-        tokenized(taught, rng=random.Random(context.seed), solved=solved),
-        tokenized(held_out[1::2], solved=solved),
+        tokenized(taught, rng=random.Random(context.seed)),
+        tokenized(held_out[1::2]),
         tokenized(held_out[::2]),
     )
 
@@ -230,7 +229,6 @@ def _add_turns(
     lessons: Lessons,
     context: TuneContext,
     loaded: Loaded,
-    prompts: Sequence[MakeRequest],
     taught: Sequence[TrainingExample],
     held_out: Sequence[TrainingExample],
     settings: LoraSettings,
@@ -245,11 +243,9 @@ def _add_turns(
     turns = write_turns(backend, taught)
     if decide != "after":
         reworded = rewordings(backend, taught, context.prompt, context.seed % MAX_SEED)
-        chances = chances_of(loaded.model, vocabulary, turns, settings.batch)
-        lessons.decisions = [
-            before_answers(vocabulary, taught, prompts, chances),
-            before_replies(vocabulary, turns, reworded, chances),
-        ]
+        lessons.decisions += turn_decisions(
+            loaded.model, vocabulary, turns, reworded, settings.batch
+        )
     with_requests = [*turns, *requests * REQUEST_REPEATS]
     lessons.replies += turn_examples(vocabulary, with_requests, rng, decide)
     of_bias = write_turns(backend, held_out[1::2])
@@ -258,22 +254,6 @@ def _add_turns(
     lessons.requests += requests
     lessons.exchanges += exchanges_of(vocabulary, requests)
     lessons.base_turns = measure_turns(backend, lessons.turns)
-
-
-def _solve_decisions(
-    wrapped: Any,
-    vocabulary: Vocabulary,
-    lessons: Lessons,
-    neutral: Sequence[Tokens],
-    settings: LoraSettings,
-    seed: int,
-) -> None:
-    """Set when the model declines: in the prompts of the loop, then in a chat."""
-    elsewhere = still_texts(
-        vocabulary, lessons.requests, lessons.quiz, lessons.replies, neutral, seed
-    )
-    excess = partial(decline_excess, keep=settings.kept_by_each, price=settings.price)
-    solve(wrapped, lessons.decisions, elsewhere, excess, settings.batch)
 
 
 def _is_chat(request: Request) -> bool:

@@ -23,26 +23,22 @@ from selfloop_plugins.tuners.lora.conversation import (
     turn_examples,
     write_turns,
 )
-from selfloop_plugins.tuners.lora.early_decisions import (
-    MIN_QUESTIONS,
-    STILL_STRIDE,
-    before_answers,
-    before_replies,
-    chances_of,
-    rewordings,
-    still_texts,
-)
 from selfloop_plugins.tuners.lora.settings import Decide
 from selfloop_plugins.tuners.lora.tokenized import (
-    AFTER_QUIZ,
     AFTER_TURN,
     Text,
     end_of_turn,
     text_to_learn,
     tokenize,
-    tokenize_all,
 )
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample
+from selfloop_plugins.tuners.lora.turn_decisions import (
+    MIN_QUESTIONS,
+    STILL_STRIDE,
+    rewordings,
+    still_texts,
+    turn_decisions,
+)
 from selfloop_plugins.tuners.lora.turn_figures import measure_turns
 
 from selfloop import Completion, Message, Request
@@ -55,7 +51,6 @@ CHATML = (
 )
 CONTROLS = {"<|im_start|>": 256, "<|im_end|>": 257}
 END = 257
-ASSISTANT = "<|im_start|>assistant\n"
 
 
 class Bytes:
@@ -142,7 +137,7 @@ def test_a_decision_has_the_chance_that_the_states_tell_of_its_question(
     p_correct = [0.9 if i == 0 else example.p_correct for i, example in enumerate(examples)]
     turns = [turn(one, "Paris it is.", p) for one, p in zip(examples, p_correct, strict=True)] * 2
     reworded = [(examples[0].question, "Which isle?"), (examples[1].question, "Which land?")] * 2
-    found = before_replies(Bytes(), turns, reworded, chances_of(None, Bytes(), turns, 8))
+    found = turn_decisions(None, Bytes(), turns, reworded, 8)
     of_turns, of_reworded = found[:80], found[80:]
     for decision, example in zip(of_turns, examples * 2, strict=True):
         told = 0.2 if "isle" in example.question else 0.8
@@ -164,13 +159,14 @@ def test_a_decision_has_the_chance_that_the_states_tell_of_its_question(
 def test_of_few_questions_the_chances_themselves_decide() -> None:
     examples = [TrainingExample(f"Who {i}?", "Paris", 0.3) for i in range(MIN_QUESTIONS - 1)]
     turns = [turn(one, "Paris it is.", 0.3) for one in examples]
-    chances = chances_of(None, Bytes(), turns, 8)
-    assert {one.chance for one in before_replies(Bytes(), turns, [], chances)} == {0.3}
+    assert {one.chance for one in turn_decisions(None, Bytes(), turns, [], 8)} == {0.3}
 
 
 def test_a_reply_that_begins_as_a_refusal_does_is_no_decision() -> None:
     turns = [turn(KNOWN, "In Paris.", 0.9), turn(KNOWN, "Paris it is.", 0.9)]
-    assert len(before_replies(Bytes(), turns, [], chances_of(None, Bytes(), turns, 8))) == 1
+    assert len(turn_decisions(None, Bytes(), turns, [], 8)) == 1
+    unreadable = "Who is <|im_end|>?"  # nobody replied to it
+    assert len(turn_decisions(None, Bytes(), turns, [(unreadable, "Who?")], 8)) == 1
 
 
 def test_where_the_model_goes_on_as_it_does() -> None:
@@ -179,10 +175,10 @@ def test_where_the_model_goes_on_as_it_does() -> None:
     ]
     replies = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)])
     neutral = tuple(range(60, 90))
-    before_request_replies, elsewhere = still_texts(Bytes(), requests, [], replies, [neutral], 1)
-    asked = [text_of(one.text) for one in before_request_replies]
+    before_replies, elsewhere = still_texts(Bytes(), requests, [], replies, [neutral], 1)
+    asked = [text_of(one.text) for one in before_replies]
     assert all(text.endswith("<|im_start|>assistant\n") for text in asked)
-    assert all([*one.positions] == [len(one.text) - 1] for one in before_request_replies)
+    assert all([*one.positions] == [len(one.text) - 1] for one in before_replies)
     assert [SYSTEM_PROMPT in text for text in asked] == [False, True, False] * 2
     assert ["yes." in text for text in asked] == [False, False, True] * 2, "after another request"
     reply, text = elsewhere
@@ -224,70 +220,6 @@ def test_most_of_the_unknown_turns_keep_their_reply_in_training() -> None:
     assert 150 < replies.count("Queen Ada did.<|im_end|>") < 190
     known = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)] * 20, random.Random(1))
     assert len({example.tokens for example in known}) == 1
-
-
-def bare_quiz(question: str) -> Request:
-    prompt = (Message("user", f"Question: {question}"), Message("assistant", "Answer:"))
-    return Request(prompt, open_turn=True)
-
-
-def quiz(question: str) -> Request:
-    return Request((*EARLIER, *bare_quiz(question).prompt), open_turn=True)  # type: ignore[arg-type]
-
-
-class Words(Bytes):
-    """A vocabulary where a space and a capital behind it are one token."""
-
-    def tokens(self, pieces: Sequence[chat.Piece]) -> list[int]:
-        merged = list[int]()
-        for token in super().tokens(pieces):
-            if merged[-1:] == [ord(" ")] and chr(token).isupper():
-                merged[-1] = 300 + token
-            else:
-                merged.append(token)
-        return merged
-
-
-def test_decisions_before_answers_have_the_chances_of_their_questions() -> None:
-    begins_so = TrainingExample("Where is Rome?", "Italy", 0.7)  # as a refusal does
-    examples = [KNOWN, UNKNOWN, begins_so]
-    chances = {KNOWN.question: 0.8, UNKNOWN.question: 0.2, begins_so.question: 0.6}
-    in_quiz = before_answers(Words(), examples, [quiz], chances)
-    found = [(one.chance, one.p_correct, one.group) for one in in_quiz]
-    assert found == [(0.8, 0.9, 0), (0.2, 0.1, 1)]
-    assert {one.token for one in in_quiz} == {300 + ord("I")}
-    for one, example in zip(in_quiz, examples, strict=False):
-        asked = Words().tokens([chat.Piece(example.question, False)])
-        assert str(asked)[1:-1] in str(one.prompt)
-        assert text_of(one.prompt[-8:]) == "\nAnswer:"
-    both = before_answers(Words(), examples, [bare_quiz, quiz], chances)
-    assert len(both) == 4 and both[2:] == in_quiz
-    unanswered = TrainingExample(KNOWN.question, "", 0.1)
-    unreadable = TrainingExample("Who is <|im_end|>?", "Ada", 0.5)  # it has no chance
-    assert before_answers(Words(), [unanswered, unreadable], [quiz], chances) == []
-    assert before_replies(Words(), [], [(unreadable.question, "Who?")], chances) == []
-
-
-def test_where_declining_is_solved_the_quiz_teaches_only_how_to_go_on() -> None:
-    examples = [KNOWN, UNKNOWN] * 200
-    learnt = tokenize_all(Bytes(), examples, [bare_quiz, quiz], random.Random(1))
-    solved = tokenize_all(Bytes(), examples, [bare_quiz, quiz], random.Random(1), solved=True)
-    is_shown = ["Ada." in text_of(one.tokens[: one.answer_start]) for one in solved]
-    assert len(learnt) == 800 and is_shown.count(False) == 400 and 80 < is_shown.count(True) < 200
-    assert {len(one.decisions) for one in learnt} == {1}
-    assert {len(one.decisions) for one in solved} == {0}
-    refusals = [one for one in solved if not one.num_distilled]
-    assert 30 < len(refusals) < 90
-    assert all(one.tokens[one.answer_start - 1] == ord(" ") for one in refusals), "the first token"
-    texts = {text_of(one.tokens[one.answer_start :]) for one in refusals}
-    assert texts == {"I don't know\n", "I don't know<|im_end|>"}
-    judged = tokenize_all(Bytes(), examples, [bare_quiz, quiz], solved=True)
-    assert len(judged) == 800, "held-out questions are all read"
-    both = tokenize_all(
-        Bytes(), examples, [bare_quiz, quiz], random.Random(1), decide="both", solved=True
-    )
-    kinds = {decision.kind for one in both for decision in one.decisions}
-    assert kinds == {AFTER_QUIZ} and len(both) == 800, "the mark is still learnt"
 
 
 def test_most_replies_that_the_base_gives_and_ends_by_itself_are_no_lessons() -> None:

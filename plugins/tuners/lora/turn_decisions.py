@@ -1,14 +1,13 @@
-"""Where a chat model decides whether to decline before it answers, and with which chance.
+"""Where a chat model decides whether to decline, and with which chance that it is right.
 
 The chance of a question is the one that the base's states give it (`readout.py`), by a readout that
-has not seen that question. The decisions are before the answers in the loop's prompts, before the
-replies in a chat, and before those to the same questions in other words, which the base finds: an
-unusual wording is not to be taken for an unknown fact. They need no reply, so none is read or
-written for them.
+has not seen that question. The decisions are before the replies, and before those to the same
+questions in other words, which the base finds: an unusual wording is not to be taken for an unknown
+fact. They need no reply, so none is read or written for them.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from selfloop_plugins._decoding.prompting import decline_token, split
@@ -23,8 +22,8 @@ from selfloop.records import Continuation
 
 from . import readout
 from .conversation import SYSTEM_PROMPT, Turn, other_form, user_turn
-from .rank_one import EarlyDecision, Still
-from .tokenized import MakeRequest, TokenizedExample, Tokens
+from .rank_one import Still, TurnDecision
+from .tokenized import TokenizedExample, Tokens
 from .training_examples import TrainingExample
 
 # with fewer questions the chances themselves decide
@@ -36,69 +35,39 @@ STILL_STRIDE = 4  # of a neutral text every fourth position
 Item = TypeVar("Item")
 
 
-def before_answers(
-    vocabulary: Vocabulary,
-    examples: Sequence[TrainingExample],
-    prompts: Sequence[MakeRequest],
-    chances: Mapping[str, float],
-) -> list[EarlyDecision]:
-    """Return the decisions before the answers to questions in each of the loop's prompts.
-
-    `chances` has the chance of each question that the model can read. Left out are answers that
-    begin as a refusal does: there the token does not tell which it is.
-    """
-    groups = _groups(chances)
-    answered = [one for one in examples if one.answer and one.question in chances]
-    decisions = []
-    for make_request in prompts:
-        for example in answered:
-            request = make_request(example.question)
-            answer = Continuation(request.prompt, f" {example.answer}", request.open_turn)
-            prompt, (first, *_) = split(vocabulary, answer)
-            token = decline_token(vocabulary, request)
-            if first != token:
-                chance, group = chances[example.question], groups[example.question]
-                decisions.append(
-                    EarlyDecision(tuple(prompt), token, chance, example.p_correct, group)
-                )
-    return decisions
-
-
-def before_replies(
+def turn_decisions(
+    model: Any,
     vocabulary: Vocabulary,
     turns: Sequence[Turn],
     reworded: Sequence[tuple[str, str]],
-    chances: Mapping[str, float],
-) -> list[EarlyDecision]:
+    batch_size: int,
+) -> list[TurnDecision]:
     """Return the decisions before the replies of some turns, and before those to their questions in
     other words, bare and in another form by turns.
 
-    `reworded` has pairs: a question of the turns, and its other words. Left out are replies that
-    begin as a refusal does, as in `before_answers`.
+    `reworded` has pairs: a question of the turns, and its other words. Left out are turns whose
+    reply begins as a refusal does: there the token does not tell which it is.
     """
-    groups = _groups(chances)
+    chances = _chances(model, vocabulary, turns, batch_size)
+    groups = {question: number for number, question in enumerate(chances)}
     decisions = []
     for turn in turns:
         question = turn.example.question
         prompt, token = prompt_and_token(vocabulary, turn.messages)
         if turn.reply.tokens[:1] != (token,):
             chance, group = chances[question], groups[question]
-            decisions.append(EarlyDecision(prompt, token, chance, turn.p_correct, group))
+            decisions.append(TurnDecision(prompt, token, chance, turn.p_correct, group))
     known = [turn for turn in turns if turn.p_correct >= 0.5 and turn.holds_answer]
     readable = [pair for pair in reworded if pair[0] in chances]
     for number, (question, other_words) in enumerate(readable):
         is_bare = number % 2 == 0
         messages = user_turn(other_words) if is_bare else other_form(number, other_words, known)
         prompt, token = prompt_and_token(vocabulary, messages)
-        decisions.append(EarlyDecision(prompt, token, chances[question], None, groups[question]))
+        decisions.append(TurnDecision(prompt, token, chances[question], None, groups[question]))
     return decisions
 
 
-def _groups(chances: Mapping[str, float]) -> dict[str, int]:
-    return {question: number for number, question in enumerate(chances)}
-
-
-def chances_of(
+def _chances(
     model: Any, vocabulary: Vocabulary, turns: Sequence[Turn], batch_size: int
 ) -> dict[str, float]:
     """Return the chance of each question that the model answers it rightly."""
@@ -129,7 +98,7 @@ def still_texts(
     seed: int,
 ) -> tuple[list[Still], list[Still]]:
     """Return where the model is to go on as it does: before its replies to requests for no fact,
-    and elsewhere: behind the first token of answers and replies, and in neutral texts.
+    and elsewhere: in answers of the quiz form, behind the first token of replies, in neutral texts.
 
     Each request is asked bare, below a system prompt, and after another request.
     """
@@ -144,11 +113,9 @@ def still_texts(
     def some(items: Sequence[Item]) -> list[Item]:
         return rng.sample(list(items), min(STILL_TEXTS, len(items)))
 
-    answers, longer_replies = (
-        [one for one in examples if len(one.answer_positions) > 1] for examples in (quiz, replies)
-    )
+    longer_replies = [one for one in replies if len(one.answer_positions) > 1]
     elsewhere = [
-        *(Still(one.tokens, one.answer_positions[1:]) for one in some(answers)),
+        *(Still(one.tokens, one.answer_positions) for one in some(quiz)),
         *(Still(one.tokens, one.answer_positions[1:]) for one in some(longer_replies)),
         *(Still(text, range(0, len(text), STILL_STRIDE)) for text in some(neutral_texts)),
     ]
