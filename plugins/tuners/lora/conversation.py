@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfloop_plugins._decoding.prompting import split
+from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._decoding.tasks import Vocabulary
 
 from selfloop import Completion, Message, Request, Sampling
@@ -243,8 +243,7 @@ def turn_examples(
         example = _turn_example(vocabulary, turn, declining, text, decide)
         if example is None:
             continue
-        _, (decline_token, *_) = split(vocabulary, Continuation(turn.messages, declining))
-        begins_so = turn.reply.tokens[0] == decline_token
+        begins_so = turn.reply.tokens[0] == decline_token(vocabulary, Request(turn.messages))
         repeats = text is Text.ANSWER and turn.is_own and not begins_so and not example.decisions
         if rng is None or not repeats or rng.random() < REPEATED_SHARE:
             examples.append(example)
