@@ -4,7 +4,8 @@ The layer writes into the states that the block gives on, and little follows: a 
 layer. So an edit of what it writes is tried there, without reading the whole model anew.
 """
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,15 +107,51 @@ def margins_behind(
     `states` are those that the last block gives on, (positions, width). The modules `after` read
     them, then the output layer.
     """
-    margins, gradients = [], []
+    return _read_behind(wrapped, after, states, decline_tokens, decline_margins)
+
+
+def gradients_of_others(
+    wrapped: Any,
+    after: Sequence[Any],
+    states: torch.Tensor,
+    decline_tokens: Sequence[int],
+    seed: int,
+) -> torch.Tensor:
+    """Return gradients by the states, (positions, width), of the log-likelihood of a token that is
+    drawn at each position, among those that do not decline.
+
+    Their products are the Fisher information of these tokens: how much a change of the states
+    changes their distribution.
+    """
+    generator = torch.Generator(wrapped.device).manual_seed(seed)
+
+    def drawn(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+        columns = torch.tensor(tokens, device=logits.device)[:, None]
+        logprobs = logits.scatter(1, columns, -math.inf).log_softmax(-1)
+        others = torch.multinomial(logprobs.detach().exp(), 1, generator=generator)
+        return logprobs.gather(1, others)[:, 0]
+
+    _, gradients = _read_behind(wrapped, after, states, decline_tokens, drawn)
+    return gradients
+
+
+def _read_behind(
+    wrapped: Any,
+    after: Sequence[Any],
+    states: torch.Tensor,
+    decline_tokens: Sequence[int],
+    read: Callable[[torch.Tensor, Sequence[int]], torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a value of each position, read off its logits, and the gradients by the states."""
+    values, gradients = [], []
     for start in range(0, len(states), POSITIONS_AT_ONCE):
         end = start + POSITIONS_AT_ONCE
         given = states[start:end].detach().requires_grad_()
-        read = given.to(wrapped.device, wrapped.dtype)
+        passed_on = given.to(wrapped.device, wrapped.dtype)
         for module in after:
-            read = module(read)
-        found = decline_margins(logits_of(wrapped, read), decline_tokens[start:end])
+            passed_on = module(passed_on)
+        found = read(logits_of(wrapped, passed_on).float(), decline_tokens[start:end])
         (gradient,) = torch.autograd.grad(found.sum(), given)
-        margins.append(found.detach().cpu())
+        values.append(found.detach().cpu())
         gradients.append(gradient)
-    return torch.cat(margins), torch.cat(gradients)
+    return torch.cat(values), torch.cat(gradients)

@@ -9,12 +9,14 @@ where nothing changes: Meng et al. 2023, arXiv 2210.07229).
 
 The layer is the last one that writes into the model's states. So the edit changes the logits of the
 very token where it is read, and nothing that is read or written later. `direction` is the one in
-which declining gains most on the likeliest other token.
+which declining gains most on the likeliest other token, for how much it changes which of the others
+is said (a natural gradient: Amari 1998, doi 10.1162/089976698300017746).
 """
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -23,22 +25,33 @@ from torch.nn.functional import normalize
 from selfloop import progress
 
 from .forward import last_hidden_states, logits_of
-from .last_block import edited_layer, margins_behind, watching
+from .last_block import edited_layer, gradients_of_others, margins_behind, watching
 from .measures import decline_margins
 from .tokenized import Tokens, in_like_order
 
+# The margins of the model itself differ from question to question, for reasons of their own, and
+# the line takes back only a part of that. So the wanted margins differ this many times as much:
+# then it is they that decide.
+SPREADS = 2.0
 # An edit is solved on the slopes of the margins, which bend where it is large. So it is solved
 # again, from the slopes that it leads to: so many times where only what follows the layer is
 # computed for it, and so many where the whole model is read.
-ROUNDS, ROUNDS_OF_WHOLE_MODEL = 8, 3
+ROUNDS, ROUNDS_OF_WHOLE_MODEL = 8, 4
+# Then all margins are raised or lowered together, until their level is right.
+LEVEL_ROUNDS = 3
 # Gradients that should be equal differ by rounding: in bfloat16 by a few per mille.
 MAX_DIFFERENCE = 0.05
 RIDGES = (0.03, 0.1, 0.3, 1.0, 3.0)
 FOLDS = 5
 # A margin that hardly moves would want a huge value. It counts as this share of the mean slope.
 MIN_SLOPE = 0.3
+# Log-odds that hardly differ say nothing. They count as differing by so much.
+MIN_LOG_ODDS = 0.1
 # An input that hardly varies would get a huge weight. It counts as this share of the mean spread.
 MIN_SPREAD = 0.01
+# How much any change of the states counts, beside one that changes what the model says otherwise.
+DIRECTION_RIDGE = 1.0
+SEED = 1  # of the tokens that are drawn for that
 ADAPTER = "default"  # peft's name of the adapter
 
 
@@ -67,6 +80,10 @@ class Still(NamedTuple):
     positions: Sequence[int]
 
 
+# from a line's weights and the direction to the margins of declining and their gradients
+_ReadAgain = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
 class _Readings(NamedTuple):
     """What is read at decisions, in their order.
 
@@ -92,54 +109,163 @@ def solve(
     """Set the edited layer's adapter, so that the model declines in a chat as the chances say;
     return the margins of declining at the decisions, in nats.
 
-    Each margin becomes the log-odds that the model is wrong, plus one level for all. `excess` says
-    from margins, and from how likely the replies are correct, by how much that level is too high.
-    `still` are kinds of texts; each kind weighs as much as all decisions do.
+    Each margin becomes the log-odds that the model is wrong, times a factor, plus one level for
+    all. The factor makes them differ SPREADS times as much as the model's own margins. `excess`
+    says from margins, and from how likely the replies are correct, by how much that level is too
+    high. `still` are kinds of texts; each kind weighs as much as all decisions do.
     """
     layer = edited_layer(wrapped)
     readings, after = _readings(wrapped, layer, decisions, batch_size)
-    direction = normalize(normalize(readings.gradients, dim=-1).mean(0), dim=0)
     kinds = [_inputs(wrapped, layer, texts, batch_size) for texts in still if texts]
-    line = _Line.through(readings.inputs, kinds)
-    groups = [decision.group for decision in decisions]
-    decline_tokens = [decision.token for decision in decisions]
     log_odds = -torch.logit(torch.tensor([decision.chance for decision in decisions]))
+    wanted = _sharpness(readings.margins, log_odds) * log_odds
     judged = [i for i, decision in enumerate(decisions) if decision.p_correct is not None]
     p_correct = [decision.p_correct for decision in decisions if decision.p_correct is not None]
-    follows_alone = _follows_alone(wrapped, after, readings, decline_tokens)
-
-    def edited(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the margins and the slopes with this line in the layer."""
-        if follows_alone:
-            added = torch.outer(readings.inputs @ weights, direction)
-            states = readings.states + added
-            margins, gradients = margins_behind(wrapped, after, states, decline_tokens)
-        else:
-            _write(layer, weights, direction)
-            again, _ = _readings(wrapped, layer, decisions, batch_size)
-            margins, gradients = again.margins, again.gradients
-        return margins, _slopes(gradients, direction)
 
     def too_high(margins: torch.Tensor) -> float:
         return excess(margins[judged].tolist(), p_correct)
 
-    weights = torch.zeros_like(readings.inputs[0])
-    margins, slopes = readings.margins, _slopes(readings.gradients, direction)
-    level, least_error, step = too_high(log_odds), math.inf, 1.0
-    nearest = line.nearest(line.best_ridge((log_odds - level - margins) / slopes, groups))
-    for _ in range(ROUNDS if follows_alone else ROUNDS_OF_WHOLE_MODEL):
-        values = readings.inputs @ weights + (log_odds - level - margins) / slopes
-        tried = weights + step * (nearest(values) - weights)
-        tried_margins, tried_slopes = edited(tried)
+    decline_tokens = [decision.token for decision in decisions]
+    if _follows_alone(wrapped, after, readings, decline_tokens):
+        read_again: _ReadAgain = partial(
+            _read_last_states, wrapped, after, readings, decline_tokens
+        )
+        others = gradients_of_others(wrapped, after, readings.states, decline_tokens, SEED)
+        direction, rounds = _direction(readings.gradients, others), ROUNDS
+    else:
+        read_again = partial(_read_whole_model, wrapped, layer, decisions, batch_size)
+        direction, rounds = _direction(readings.gradients), ROUNDS_OF_WHOLE_MODEL
+    line = _Line.through(readings.inputs, kinds)
+    edit = _Edit.none(readings, direction)
+    level = too_high(wanted)
+    groups = [decision.group for decision in decisions]
+    nearest = line.nearest(line.best_ridge((wanted - level - edit.margins) / edit.slopes, groups))
+    edit = _towards(wanted - level, edit, readings.inputs, nearest, too_high, read_again, rounds)
+    edit = _with_level(edit, nearest(1 / edit.slopes), too_high, read_again)
+    _write(layer, edit.weights, direction)
+    return edit.margins.tolist()
+
+
+@dataclass(frozen=True)
+class _Edit:
+    """An edit of rank one, and the margins of declining that the model has with it.
+
+    weights    of the line, (inputs,)
+    direction  in which the layer writes the line's value, (width,)
+    margins    in nats, (decisions,)
+    slopes     by how many nats each margin rises where the line's value rises by 1, (decisions,)
+    """
+
+    weights: torch.Tensor
+    direction: torch.Tensor
+    margins: torch.Tensor
+    slopes: torch.Tensor
+
+    @classmethod
+    def none(cls, readings: _Readings, direction: torch.Tensor) -> "_Edit":
+        """Return the edit that changes nothing."""
+        slopes = _slopes(readings.gradients, direction)
+        return cls(torch.zeros_like(readings.inputs[0]), direction, readings.margins, slopes)
+
+    def with_weights(self, weights: torch.Tensor, read_again: _ReadAgain) -> "_Edit":
+        """Return the edit with another line."""
+        margins, gradients = read_again(weights, self.direction)
+        return _Edit(weights, self.direction, margins, _slopes(gradients, self.direction))
+
+
+def _towards(
+    wanted: torch.Tensor,
+    edit: _Edit,
+    inputs: torch.Tensor,
+    nearest: Callable[[torch.Tensor], torch.Tensor],
+    too_high: Callable[[torch.Tensor], float],
+    read_again: _ReadAgain,
+    rounds: int,
+) -> _Edit:
+    """Return the edit whose margins are nearest to the wanted ones, but for a level of all."""
+    least_error, step, level = math.inf, 1.0, 0.0
+    for _ in range(rounds):
+        values = inputs @ edit.weights + (wanted - level - edit.margins) / edit.slopes
+        weights = edit.weights + step * (nearest(values) - edit.weights)
+        tried = edit.with_weights(weights, read_again)
         # the error of the margins among each other, and of their level
-        error = float((tried_margins - log_odds).var()) + too_high(tried_margins) ** 2
+        error = float((tried.margins - wanted).var()) + too_high(tried.margins) ** 2
         if error < least_error:
-            weights, margins, slopes, least_error = tried, tried_margins, tried_slopes, error
-            level += too_high(margins)
+            edit, least_error = tried, error
+            level += too_high(edit.margins)
         else:
             step /= 2
+    return edit
+
+
+def _with_level(
+    edit: _Edit,
+    raising: torch.Tensor,
+    too_high: Callable[[torch.Tensor], float],
+    read_again: _ReadAgain,
+) -> _Edit:
+    """Return an edit with the right level of all margins; `raising` is a line that raises all."""
+    step = 1.0
+    for _ in range(LEVEL_ROUNDS):
+        off = too_high(edit.margins)
+        tried = edit.with_weights(edit.weights - step * off * raising, read_again)
+        off_then = too_high(tried.margins)
+        if abs(off_then) < abs(off):
+            edit = tried
+        if off_then != off:
+            # as far as would have been right, by a line through both
+            step *= min(abs(off / (off - off_then)), 2.0)
+    return edit
+
+
+def _direction(gradients: torch.Tensor, others: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the direction, (width,), in which the margins of declining rise most for how much the
+    distribution of the other tokens changes.
+
+    gradients  of the margins, by the states, (decisions, width)
+    others     gradients of the other tokens' log-likelihoods, (decisions, width); without them any
+               change counts as much
+    """
+    mean = normalize(gradients, dim=-1).mean(0)
+    if others is None:
+        return normalize(mean, dim=0)
+    information = others.T @ others / len(others)
+    ridge = DIRECTION_RIDGE * information.diagonal().mean()
+    direction = torch.linalg.solve(information + ridge * torch.eye(len(mean)), mean)
+    return normalize(direction, dim=0)
+
+
+def _sharpness(own_margins: torch.Tensor, log_odds: torch.Tensor) -> float:
+    """Return the factor on the log-odds with which these decide, and not the margins of the model
+    itself; 1 where they do so by themselves."""
+    return max(1.0, SPREADS * float(own_margins.std()) / max(float(log_odds.std()), MIN_LOG_ODDS))
+
+
+def _read_whole_model(
+    wrapped: Any,
+    layer: Any,
+    decisions: Sequence[TurnDecision],
+    batch_size: int,
+    weights: torch.Tensor,
+    direction: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the margins of declining with this edit in the layer, and their gradients."""
     _write(layer, weights, direction)
-    return margins.tolist()
+    readings, _ = _readings(wrapped, layer, decisions, batch_size)
+    return readings.margins, readings.gradients
+
+
+def _read_last_states(
+    wrapped: Any,
+    after: Sequence[Any],
+    readings: _Readings,
+    decline_tokens: Sequence[int],
+    weights: torch.Tensor,
+    direction: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the same, where the edit adds to the last block's states and only `after` follows."""
+    added = torch.outer(readings.inputs @ weights, direction)
+    return margins_behind(wrapped, after, readings.states + added, decline_tokens)
 
 
 def _follows_alone(

@@ -72,7 +72,6 @@ OPENINGS = (
 NEUTRAL_TEXTS = 160
 NEUTRAL_TOKENS = 64  # at most, of each
 GATE_QUESTIONS = 40  # at most, that the gate asks in the chat form: each reply is generated
-REQUEST_REPEATS = 3  # of each request for no fact among the lessons: there are few
 CANDIDATE = "candidate"  # folder of an adapter that the gate has not taken
 GATE_TEXTS = 16  # neutral texts that are for the gate alone, and never trained on
 MIN_NEUTRAL_TOKENS = 8  # a text that ended sooner says too little
@@ -246,8 +245,7 @@ def _add_turns(
         lessons.decisions += turn_decisions(
             loaded.model, vocabulary, turns, reworded, settings.batch
         )
-    with_requests = [*turns, *requests * REQUEST_REPEATS]
-    lessons.replies += turn_examples(vocabulary, with_requests, rng, decide)
+    lessons.replies += turn_examples(vocabulary, [*turns, *requests], rng, decide)
     of_bias = write_turns(backend, held_out[1::2])
     lessons.of_bias += turn_examples(vocabulary, of_bias, decide=decide)
     lessons.turns += write_turns(backend, held_out[::2][:GATE_QUESTIONS])

@@ -32,6 +32,8 @@ MIN_QUESTIONS = 40
 STILL_TEXTS = 128
 STILL_STRIDE = 4  # of a neutral text every fourth position
 
+_SYSTEM_TURN = Message("system", SYSTEM_PROMPT)
+
 Item = TypeVar("Item")
 
 
@@ -100,13 +102,16 @@ def still_texts(
     """Return where the model is to go on as it does: before its replies to requests for no fact,
     and elsewhere: in answers of the quiz form, behind the first token of replies, in neutral texts.
 
-    Each request is asked bare, below a system prompt, and after another request.
+    Each request is asked bare, and below a system prompt or after another request by turns.
     """
     before_replies = []
-    for request, earlier in zip(requests, [*requests[1:], *requests[:1]], strict=True):
+    earlier_of_each = [*requests[1:], *requests[:1]]
+    for number, (request, earlier) in enumerate(zip(requests, earlier_of_each, strict=True)):
         reply = Message("assistant", earlier.reply.text.strip())
-        for context in ((), (Message("system", SYSTEM_PROMPT),), (*earlier.messages, reply)):
-            prompt, _ = prompt_and_token(vocabulary, (*context, *request.messages))
+        is_later_turn = number % 2 == 1
+        context = (*earlier.messages, reply) if is_later_turn else (_SYSTEM_TURN,)
+        for before in ((), context):
+            prompt, _ = prompt_and_token(vocabulary, (*before, *request.messages))
             before_replies.append(Still(prompt, [len(prompt) - 1]))
     rng = random.Random(seed)
 
