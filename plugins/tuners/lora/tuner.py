@@ -393,6 +393,7 @@ def _write_adapter(wrapped: Any, folder: Path, config: Any) -> Path:
     with atomic.scratch_folder(folder / "adapter") as scratch:
         with quiet():
             wrapped.save_pretrained(scratch)
+        (scratch / "README.md").unlink(missing_ok=True)  # peft's card: gaps to be filled in
         name = (scratch / WEIGHTS if config is None else write_gguf(scratch, config)).name
         for file in sorted(scratch.iterdir()):
             atomic.move(file, folder / file.name)

@@ -179,8 +179,8 @@ def test_where_the_model_goes_on_as_it_does() -> None:
     asked = [text_of(one.text) for one in before_replies]
     assert all(text.endswith("<|im_start|>assistant\n") for text in asked)
     assert all([*one.positions] == [len(one.text) - 1] for one in before_replies)
-    assert [SYSTEM_PROMPT in text for text in asked] == [False, True, False] * 2
-    assert ["yes." in text for text in asked] == [False, False, True] * 2, "after another request"
+    assert [SYSTEM_PROMPT in text for text in asked] == [False, True, False, False]
+    assert ["yes." in text for text in asked] == [False] * 3 + [True], "after another request"
     reply, text = elsewhere
     assert reply.text == replies[0].tokens
     assert [*reply.positions] == [*replies[0].answer_positions][1:], "behind its first token"
@@ -233,7 +233,7 @@ def test_most_replies_that_the_base_gives_and_ends_by_itself_are_no_lessons() ->
     assert 25 < lessons("Paris it is.") < 85
     assert lessons("Paris it is.", is_own=False) == 200, "it would not say so by itself"
     assert lessons("Paris it is. It lies on", "length") == 200, "it would not end there"
-    assert lessons("I am sure it is Paris.") == 200, "it shows how else to go on behind that token"
+    assert lessons("I am sure it is Paris.") == 600, "it shows how else to go on behind that token"
 
 
 def test_declining_weighs_as_much_behind_a_long_reply() -> None:
@@ -419,7 +419,7 @@ def test_the_gates_requests_are_not_trained_on() -> None:
     turns = request_turns(backend)  # type: ignore[arg-type]
     trained = {prompt[0].content for prompt in backend.prompts}
     assert not trained & {prompt[0].content for prompt in turn_figures.gate_prompts()}
-    assert len(turns) == len(trained) == 2 * len(turn_figures.gate_prompts())
+    assert len(turns) == len(trained) == 4 * len(turn_figures.gate_prompts())
     (exchange, *_) = exchanges_of(Bytes(), turns)
     assert text_of(exchange.tokens[exchange.start :]) == "Of course.<|im_end|>"
     (lesson, *_) = turn_examples(Bytes(), turns, random.Random(1))
