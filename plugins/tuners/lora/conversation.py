@@ -69,9 +69,6 @@ DECLINING_TURN_SHARE = 0.15
 # A reply that the base gives and ends by itself teaches a model nothing but to stay so. Of these,
 # where no decision is learnt behind them, this share is enough.
 REPEATED_SHARE = 0.25
-# A reply that begins as a refusal does, without being one, is a lesson so many times: it alone
-# shows how else to go on behind that token, and there are few.
-OTHERWISE_REPEATS = 3
 # The loss is a mean over tokens. Declining weighs as much beside a long reply as beside an answer
 # of the loop, which has about so many tokens.
 SHORT_ANSWER_TOKENS = 4
@@ -233,8 +230,8 @@ def turn_examples(
     With `rng` they are for training: some of the turns that are likelier wrong have another text
     than their reply (`text_to_learn`). Of "I don't know" the first token is not learnt: how likely
     that is before a reply, `rank_one.py` solves. A reply that begins with that token shows how
-    else to go on behind it, and comes several times. Left out are replies without a whole sentence,
-    and most of those that the base gives and ends by itself: they teach nothing else.
+    else to go on behind it. Left out are replies without a whole sentence, and most of those that
+    the base gives and ends by itself: they teach nothing else.
     """
     examples = []
     for number, turn in enumerate(turns):
@@ -246,14 +243,10 @@ def turn_examples(
         example = _turn_example(vocabulary, turn, declining, text, decide)
         if example is None:
             continue
-        copies = 1
-        if rng is not None and text is Text.ANSWER:
-            decline = decline_token(vocabulary, Request(turn.messages))
-            if turn.reply.tokens[0] == decline:
-                copies = OTHERWISE_REPEATS
-            elif turn.is_own and not example.decisions:
-                copies = int(rng.random() < REPEATED_SHARE)
-        examples += [example] * copies
+        begins_so = turn.reply.tokens[0] == decline_token(vocabulary, Request(turn.messages))
+        repeats = text is Text.ANSWER and turn.is_own and not begins_so and not example.decisions
+        if rng is None or not repeats or rng.random() < REPEATED_SHARE:
+            examples.append(example)
     return examples
 
 

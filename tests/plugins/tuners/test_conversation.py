@@ -233,7 +233,7 @@ def test_most_replies_that_the_base_gives_and_ends_by_itself_are_no_lessons() ->
     assert 25 < lessons("Paris it is.") < 85
     assert lessons("Paris it is.", is_own=False) == 200, "it would not say so by itself"
     assert lessons("Paris it is. It lies on", "length") == 200, "it would not end there"
-    assert lessons("I am sure it is Paris.") == 600, "it shows how else to go on behind that token"
+    assert lessons("I am sure it is Paris.") == 200, "it shows how else to go on behind that token"
 
 
 def test_declining_weighs_as_much_behind_a_long_reply() -> None:
