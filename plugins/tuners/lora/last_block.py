@@ -4,7 +4,6 @@ The layer writes into the states that the block gives on, and little follows: a 
 layer. So an edit of what it writes is tried there, without reading the whole model anew.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from .forward import base_model, logits_of
-from .losses import POSITIONS_AT_ONCE
+from .losses import POSITIONS_AT_ONCE, declining_and_others
 from .measures import decline_margins
 from .tokenized import Tokens
 
@@ -126,10 +125,10 @@ def gradients_of_others(
     generator = torch.Generator(wrapped.device).manual_seed(seed)
 
     def drawn(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
-        columns = torch.tensor(tokens, device=logits.device)[:, None]
-        logprobs = logits.scatter(1, columns, -math.inf).log_softmax(-1)
-        others = torch.multinomial(logprobs.detach().exp(), 1, generator=generator)
-        return logprobs.gather(1, others)[:, 0]
+        _, others = declining_and_others(logits, tokens)
+        logprobs = others.log_softmax(-1)
+        columns = torch.multinomial(logprobs.detach().exp(), 1, generator=generator)
+        return logprobs.gather(1, columns)[:, 0]
 
     _, gradients = _read_behind(wrapped, after, states, decline_tokens, drawn)
     return gradients

@@ -184,10 +184,18 @@ def decline_odds(
 
     `decline_tokens` has the token that begins a refusal for each position.
     """
-    columns = torch.tensor(decline_tokens, device=logits.device)[:, None]
-    declining = logits.gather(1, columns)[:, 0]
-    others = logits.scatter(1, columns, -math.inf).logsumexp(-1)
+    declining, other_logits = declining_and_others(logits, decline_tokens)
+    others = other_logits.logsumexp(-1)
     return declining - others, others
+
+
+def declining_and_others(
+    logits: torch.Tensor, decline_tokens: Sequence[int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the logits of declining, (positions,), and all logits with -inf in their place,
+    (positions, vocabulary)."""
+    columns = torch.tensor(decline_tokens, device=logits.device)[:, None]
+    return logits.gather(1, columns)[:, 0], logits.scatter(1, columns, -math.inf)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from .forward import last_hidden_states, logits_of
-from .losses import NO_BIAS, TeacherStates, answer_loss, decline_odds
+from .losses import NO_BIAS, TeacherStates, answer_loss, decline_odds, declining_and_others
 from .tokenized import Place, TokenizedExample
 
 # Right answers to be expected among some: fewer say nothing of how often to decline.
@@ -97,9 +97,8 @@ def decline_margins(logits: torch.Tensor, decline_tokens: Sequence[int]) -> torc
 
     `decline_tokens` has the token that begins a refusal for each position.
     """
-    columns = torch.tensor(decline_tokens, device=logits.device)[:, None]
-    others = logits.scatter(1, columns, -math.inf).max(-1).values
-    return logits.gather(1, columns)[:, 0] - others
+    declining, others = declining_and_others(logits, decline_tokens)
+    return declining - others.max(-1).values
 
 
 def decline_excess(

@@ -15,7 +15,7 @@ is said (a natural gradient: Amari 1998, doi 10.1162/089976698300017746).
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -136,12 +136,12 @@ def solve(
         read_again = partial(_read_whole_model, wrapped, layer, decisions, batch_size)
         direction, rounds = _direction(readings.gradients), ROUNDS_OF_WHOLE_MODEL
     line = _Line.through(readings.inputs, kinds)
-    edit = _Edit.none(readings, direction)
+    edit = _Edit.none(readings, direction, read_again)
     level = too_high(wanted)
     groups = [decision.group for decision in decisions]
     nearest = line.nearest(line.best_ridge((wanted - level - edit.margins) / edit.slopes, groups))
-    edit = _towards(wanted - level, edit, readings.inputs, nearest, too_high, read_again, rounds)
-    edit = _with_level(edit, nearest(1 / edit.slopes), too_high, read_again)
+    edit = _towards(wanted - level, edit, readings.inputs, nearest, too_high, rounds)
+    edit = _with_level(edit, nearest(1 / edit.slopes), too_high)
     _write(layer, edit.weights, direction)
     return edit.margins.tolist()
 
@@ -150,27 +150,31 @@ def solve(
 class _Edit:
     """An edit of rank one, and the margins of declining that the model has with it.
 
-    weights    of the line, (inputs,)
-    direction  in which the layer writes the line's value, (width,)
-    margins    in nats, (decisions,)
-    slopes     by how many nats each margin rises where the line's value rises by 1, (decisions,)
+    weights     of the line, (inputs,)
+    direction   in which the layer writes the line's value, (width,)
+    margins     in nats, (decisions,)
+    slopes      by how many nats each margin rises where the line's value rises by 1, (decisions,)
+    read_again  computes the margins with another line
     """
 
     weights: torch.Tensor
     direction: torch.Tensor
     margins: torch.Tensor
     slopes: torch.Tensor
+    read_again: _ReadAgain
 
     @classmethod
-    def none(cls, readings: _Readings, direction: torch.Tensor) -> "_Edit":
+    def none(cls, readings: _Readings, direction: torch.Tensor, read_again: _ReadAgain) -> "_Edit":
         """Return the edit that changes nothing."""
+        weights = torch.zeros_like(readings.inputs[0])
         slopes = _slopes(readings.gradients, direction)
-        return cls(torch.zeros_like(readings.inputs[0]), direction, readings.margins, slopes)
+        return cls(weights, direction, readings.margins, slopes, read_again)
 
-    def with_weights(self, weights: torch.Tensor, read_again: _ReadAgain) -> "_Edit":
+    def with_weights(self, weights: torch.Tensor) -> "_Edit":
         """Return the edit with another line."""
-        margins, gradients = read_again(weights, self.direction)
-        return _Edit(weights, self.direction, margins, _slopes(gradients, self.direction))
+        margins, gradients = self.read_again(weights, self.direction)
+        slopes = _slopes(gradients, self.direction)
+        return replace(self, weights=weights, margins=margins, slopes=slopes)
 
 
 def _towards(
@@ -179,7 +183,6 @@ def _towards(
     inputs: torch.Tensor,
     nearest: Callable[[torch.Tensor], torch.Tensor],
     too_high: Callable[[torch.Tensor], float],
-    read_again: _ReadAgain,
     rounds: int,
 ) -> _Edit:
     """Return the edit whose margins are nearest to the wanted ones, but for a level of all."""
@@ -187,28 +190,28 @@ def _towards(
     for _ in range(rounds):
         values = inputs @ edit.weights + (wanted - level - edit.margins) / edit.slopes
         weights = edit.weights + step * (nearest(values) - edit.weights)
-        tried = edit.with_weights(weights, read_again)
+        tried = edit.with_weights(weights)
+        off = too_high(tried.margins)
         # the error of the margins among each other, and of their level
-        error = float((tried.margins - wanted).var()) + too_high(tried.margins) ** 2
+        error = float((tried.margins - wanted).var()) + off**2
         if error < least_error:
             edit, least_error = tried, error
-            level += too_high(edit.margins)
+            level += off
         else:
             step /= 2
     return edit
 
 
 def _with_level(
-    edit: _Edit,
-    raising: torch.Tensor,
-    too_high: Callable[[torch.Tensor], float],
-    read_again: _ReadAgain,
+    edit: _Edit, raising: torch.Tensor, too_high: Callable[[torch.Tensor], float]
 ) -> _Edit:
     """Return an edit with the right level of all margins; `raising` is a line that raises all."""
     step = 1.0
     for _ in range(LEVEL_ROUNDS):
         off = too_high(edit.margins)
-        tried = edit.with_weights(edit.weights - step * off * raising, read_again)
+        if off == 0:
+            break  # it is right, or too little is known to tell: each try may read the whole model
+        tried = edit.with_weights(edit.weights - step * off * raising)
         off_then = too_high(tried.margins)
         if abs(off_then) < abs(off):
             edit = tried
