@@ -38,19 +38,13 @@ from generate import cpu
 from honesty import BARE, FORMS, SHOWING
 from numpy.typing import NDArray
 from selfloop_plugins import models
-from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._shared.prompt_files import PROMPTS
 from selfloop_plugins._torch.backend import Transformers
 from selfloop_plugins._torch.model import allow_amx
 from selfloop_plugins._torch.options import HfOptions
 from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.tuners.lora import readout
-from selfloop_plugins.tuners.lora.conversation import (
-    prompt_and_token,
-    request_turns,
-    user_turn,
-    write_turns,
-)
+from selfloop_plugins.tuners.lora.conversation import request_turns, user_turn, write_turns
 from selfloop_plugins.tuners.lora.losses import kl_references, kl_to_base, neutral_positions
 from selfloop_plugins.tuners.lora.measures import decline_excess, declining_at
 from selfloop_plugins.tuners.lora.rank_one import Still, TurnDecision, solve
@@ -59,18 +53,18 @@ from selfloop_plugins.tuners.lora.tokenized import Decision, Place, TokenizedExa
 from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
 from selfloop_plugins.tuners.lora.tuner import GATE_TEXTS, neutral_texts, wrap
 from selfloop_plugins.tuners.lora.turn_decisions import (
+    prompt_and_token,
     rewordings,
     still_texts,
     turn_decisions,
 )
 from single_pass import prompts_of
 
-from selfloop import Question, Request
+from selfloop import Question
 from selfloop.config.prompts import Prompts
 from selfloop.evaluation import metrics
 from selfloop.evaluation.gold import judged
 from selfloop.evaluation.metrics import interval
-from selfloop.records import Continuation
 from selfloop.storage.store import Store
 
 Floats = NDArray[np.float64]
@@ -212,15 +206,11 @@ def rights(backend: Any, asked: Sequence[Question]) -> Floats:
 
 def bare_places(backend: Transformers, asked: Sequence[str]) -> list[Place]:
     """Return where the model would decline, asked bare."""
-    vocabulary = backend.loaded.vocabulary
+    is_chat = backend.describe().chat
     places = []
     for question in asked:
-        if backend.describe().chat:
-            prompt, token = prompt_and_token(vocabulary, user_turn(question))
-        else:
-            text = FORMS[BARE].replace("{}", question)
-            token = decline_token(vocabulary, Request(text))
-            prompt = tuple(split(vocabulary, Continuation(text, (token,)))[0])
+        asked_bare = user_turn(question) if is_chat else FORMS[BARE].replace("{}", question)
+        prompt, token = prompt_and_token(backend.loaded.vocabulary, asked_bare)
         decision = Decision(0, token, "bare")
         example = TokenizedExample((*prompt, token), len(prompt), decisions=(decision,))
         places.append(Place(example, decision))

@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfloop_plugins._decoding.prompting import split
+from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._decoding.tasks import Vocabulary
 
 from selfloop import Completion, Message, Request, Sampling
@@ -54,12 +54,11 @@ EXAMPLES = (
     ("How many sides does a hexagon have?", "A hexagon has six sides."),
     ("On which continent is Egypt?", "Egypt is in Africa."),
 )
-# All begin with the same token, the one whose probability is solved. A model seldom begins with it
-# by itself. "I" would take along what it says of itself: "I am fine" becomes "I don't know".
+# All begin with the same token, the one whose probability is learnt.
 DECLINING = (
-    "Sorry, I don't know.",
-    "Sorry, I don't know the answer to that.",
-    "Sorry, I don't know that, and I don't want to guess.",
+    "I don't know.",
+    "I don't know the answer to that.",
+    "I don't know that, and I don't want to guess.",
 )
 # Of a reply. A fact takes fewer; a longer reply is cut after its first sentence.
 MAX_REPLY_TOKENS = 48
@@ -229,9 +228,9 @@ def turn_examples(
     """Return turns in tokens, each with its end.
 
     With `rng` they are for training: some of the turns that are likelier wrong have another text
-    than their reply (`text_to_learn`). The first token of a refusal is not learnt: how likely that
-    is before a reply, `rank_one.py` solves. A reply that begins with that token shows how else to
-    go on behind it. Left out are replies without a whole sentence, and most of those that
+    than their reply (`text_to_learn`). Of "I don't know" the first token is not learnt: how likely
+    that is before a reply, `rank_one.py` solves. A reply that begins with that token shows how
+    else to go on behind it. Left out are replies without a whole sentence, and most of those that
     the base gives and ends by itself: they teach nothing else.
     """
     examples = []
@@ -244,7 +243,7 @@ def turn_examples(
         example = _turn_example(vocabulary, turn, declining, text, decide)
         if example is None:
             continue
-        begins_so = turn.reply.tokens[0] == prompt_and_token(vocabulary, turn.messages)[1]
+        begins_so = turn.reply.tokens[0] == decline_token(vocabulary, Request(turn.messages))
         repeats = text is Text.ANSWER and turn.is_own and not begins_so and not example.decisions
         if rng is None or not repeats or rng.random() < REPEATED_SHARE:
             examples.append(example)
@@ -289,14 +288,6 @@ def _turn_example(
         # the end of a reply that was cut is not what the base would say there
         only_likeliest=True,
     )
-
-
-def prompt_and_token(
-    vocabulary: Vocabulary, messages: Sequence[Message]
-) -> tuple[tuple[int, ...], int]:
-    """Return a conversation in tokens, and the token that begins to decline in its next turn."""
-    prompt, (token, *_) = split(vocabulary, Continuation(tuple(messages), DECLINING[0]))
-    return tuple(prompt), token
 
 
 def _end_of_turn(vocabulary: Vocabulary, turn: Turn) -> int:

@@ -10,16 +10,18 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from selfloop_plugins._decoding.prompting import decline_token, split
 from selfloop_plugins._decoding.tasks import Vocabulary
 from selfloop_plugins._shared.generation import texts_or_none
 from selfloop_plugins._shared.rewording import reword
 
-from selfloop import Claim, Completion, Message, Question
+from selfloop import Claim, Completion, Message, Question, Request
 from selfloop.config.prompts import Prompt
 from selfloop.protocols import Backend
+from selfloop.records import Continuation
 
 from . import readout
-from .conversation import SYSTEM_PROMPT, Turn, other_form, prompt_and_token, user_turn
+from .conversation import SYSTEM_PROMPT, Turn, other_form, user_turn
 from .rank_one import Still, TurnDecision
 from .tokenized import TokenizedExample, Tokens
 from .training_examples import TrainingExample
@@ -80,6 +82,13 @@ def _chances(
     states = readout.states_before_answer(model, prompts, batch_size)
     _, by_others = readout.fit(states, list(p_correct.values()))
     return dict(zip(p_correct, by_others, strict=True))
+
+
+def prompt_and_token(vocabulary: Vocabulary, asked: Prompt) -> tuple[Tokens, int]:
+    """Return a text or a conversation in tokens, and the token that begins to decline behind it."""
+    token = decline_token(vocabulary, Request(asked))
+    prompt, _ = split(vocabulary, Continuation(asked, (token,)))
+    return tuple(prompt), token
 
 
 def still_texts(

@@ -143,7 +143,7 @@ def test_a_decision_has_the_chance_that_the_states_tell_of_its_question(
         told = 0.2 if "isle" in example.question else 0.8
         assert decision.chance == pytest.approx(told, abs=0.1), "also of the one with .9"
         assert text_of(decision.prompt).endswith("<|im_start|>assistant\n")
-        assert example.question in text_of(decision.prompt) and decision.token == ord("S")
+        assert example.question in text_of(decision.prompt) and decision.token == ord("I")
     assert [one.p_correct for one in of_turns] == p_correct * 2
     assert [one.group for one in of_turns] == [*range(40)] * 2, "two forms ask for one fact"
     asked = [text_of(decision.prompt).split("user\n")[-1] for decision in of_reworded]
@@ -163,7 +163,7 @@ def test_of_few_questions_the_chances_themselves_decide() -> None:
 
 
 def test_a_reply_that_begins_as_a_refusal_does_is_no_decision() -> None:
-    turns = [turn(KNOWN, "So it is Paris.", 0.9), turn(KNOWN, "Paris it is.", 0.9)]
+    turns = [turn(KNOWN, "In Paris.", 0.9), turn(KNOWN, "Paris it is.", 0.9)]
     assert len(turn_decisions(None, Bytes(), turns, [], 8)) == 1
     unreadable = "Who is <|im_end|>?"  # nobody replied to it
     assert len(turn_decisions(None, Bytes(), turns, [(unreadable, "Who?")], 8)) == 1
@@ -233,7 +233,7 @@ def test_most_replies_that_the_base_gives_and_ends_by_itself_are_no_lessons() ->
     assert 25 < lessons("Paris it is.") < 85
     assert lessons("Paris it is.", is_own=False) == 200, "it would not say so by itself"
     assert lessons("Paris it is. It lies on", "length") == 200, "it would not end there"
-    assert lessons("Surely it is Paris.") == 200, "it shows how else to go on behind that token"
+    assert lessons("I am sure it is Paris.") == 200, "it shows how else to go on behind that token"
 
 
 def test_declining_weighs_as_much_behind_a_long_reply() -> None:
@@ -253,9 +253,9 @@ def test_a_turn_that_is_likelier_wrong_declines_in_several_wordings_and_ends() -
     texts = [text_of(example.tokens[example.answer_start - 1 :]) for example in examples]
     assert texts == [f"{wording}<|im_end|>" for wording in DECLINING]
     assert all(declines(wording) for wording in DECLINING)
-    assert {wording.split()[0] for wording in DECLINING} == {"Sorry,"}
+    assert {wording.split()[0] for wording in DECLINING} == {"I"}
     first = {text_of(example.tokens[: example.answer_start])[-11:] for example in examples}
-    assert first == {"assistant\nS"}, "the token that begins to decline is not learnt"
+    assert first == {"assistant\nI"}, "the token that begins to decline is not learnt"
     assert {(example.num_distilled, example.decisions) for example in examples} == {(0, ())}
 
 
@@ -313,9 +313,9 @@ def test_a_reply_that_is_too_long_ends_after_its_first_sentence(
 
 
 def test_a_reply_that_begins_as_a_refusal_does_is_taught() -> None:
-    """Else the model would learn that it always declines behind that token."""
-    (example,) = turn_examples(Bytes(), [turn(KNOWN, "Sorry to hear that.", 0.9)])
-    assert text_of(example.tokens[example.answer_start :]) == "Sorry to hear that.<|im_end|>"
+    """Else the model would learn that behind an "I" it declines."""
+    (example,) = turn_examples(Bytes(), [turn(KNOWN, "I am glad.", 0.9)])
+    assert text_of(example.tokens[example.answer_start :]) == "I am glad.<|im_end|>"
     assert example.num_distilled == len(example.answer_positions)
 
 
