@@ -1,8 +1,9 @@
-"""The checkpoint of a training: one file of safetensors, written whole after every epoch.
+"""The checkpoint of a training: one file of safetensors, written whole every few minutes and after
+every epoch.
 
 The file holds the adapter's weights, the weights of the best epoch, and the optimizer's moments;
-its metadata holds the training's fingerprint and the results of its epochs. Safetensors, because a
-pickle could hold a program.
+its metadata holds the training's fingerprint, the results of its epochs, and those of the steps of
+one that has begun. Safetensors, because a pickle could hold a program.
 """
 
 import json
@@ -20,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from selfloop.storage import atomic
 
 FILE = "last.safetensors"
-STATE = "state"  # key of the metadata: fingerprint and epochs, as JSON
+STATE = "state"  # key of the metadata: fingerprint, epochs and steps, as JSON
 # prefixes of the tensors' names
 WEIGHTS, BEST, MOMENTS = "weights/", "best/", "optimizer/"
 
@@ -51,6 +52,16 @@ class EpochResult:
         }
 
 
+@dataclass(slots=True)
+class BegunEpoch:
+    """An epoch that is not done: the loss and the KL to the base of each step so far, and the
+    decline biases, in nats."""
+
+    losses: list[float] = field(default_factory=list[float])
+    divergences: list[float] = field(default_factory=list[float])
+    decline_biases: dict[str, float] = field(default_factory=dict[str, float])
+
+
 def fingerprint(*parts: Any) -> str:
     """Return a hash of all that a training depends on: another training has another one."""
     text = json.dumps([repr(part) for part in parts])
@@ -73,11 +84,14 @@ def save_checkpoint(
     folder: Path,
     training: str,
     epochs: Sequence[EpochResult],
+    begun: BegunEpoch | None,
     weights: Mapping[str, torch.Tensor],
     best: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
     """Write the checkpoint of the training with this fingerprint in place of the last one.
+
+    `begun` are the steps of the next epoch, where it has begun.
 
     Raises OSError, or DiskFullError, for a disk that cannot take it.
     """
@@ -89,7 +103,11 @@ def save_checkpoint(
     for prefix, values in {WEIGHTS: weights, BEST: best, MOMENTS: moments}.items():
         for name, tensor in values.items():
             tensors[f"{prefix}{name}"] = tensor.detach().clone().contiguous()
-    state = {"training": training, "epochs": [asdict(epoch) for epoch in epochs]}
+    state = {
+        "training": training,
+        "epochs": [asdict(epoch) for epoch in epochs],
+        "begun": asdict(begun) if begun else None,
+    }
     with atomic.replacing(folder / FILE, parents=True) as file:
         save_file(tensors, file, metadata={STATE: json.dumps(state)})
 
@@ -99,24 +117,25 @@ def load_checkpoint(
     training: str,
     weights: Mapping[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
-) -> tuple[list[EpochResult], Weights]:
+) -> tuple[list[EpochResult], BegunEpoch | None, Weights]:
     """Load the checkpoint of the training with this fingerprint into weights and optimizer.
 
-    Returns the results of its epochs, and the best weights. Without a checkpoint, or with one that
-    is damaged or of another training, training starts from the beginning, with the same result.
+    Returns the results of its epochs, the next epoch where it has begun, and the best weights.
+    Without a checkpoint, or with one that is damaged or of another training, training starts from
+    the beginning, with the same result.
     """
     file = folder / FILE
     if not file.is_file():
-        return [], copied(weights)
+        return [], None, copied(weights)
     try:
         with safe_open(file, "pt") as opened:
             state = json.loads((opened.metadata() or {})[STATE])
         tensors = load_file(file)
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         _log.warning("%s is damaged, so training begins anew: %s", file, error)
-        return [], copied(weights)
+        return [], None, copied(weights)
     if state.get("training") != training:  # an earlier version's has no such key
-        return [], copied(weights)
+        return [], None, copied(weights)
     restore(weights, _with_prefix(tensors, WEIGHTS))
     moments = _with_prefix(tensors, MOMENTS)
     for i, parameter in enumerate(weights.values()):
@@ -125,7 +144,9 @@ def load_checkpoint(
             key: value if key == "step" else value.to(parameter.device)
             for key, value in _with_prefix(moments, f"{i}.").items()
         }
-    return [EpochResult(**epoch) for epoch in state["epochs"]], _with_prefix(tensors, BEST)
+    epochs = [EpochResult(**epoch) for epoch in state["epochs"]]
+    begun = BegunEpoch(**state["begun"]) if state.get("begun") else None
+    return epochs, begun, _with_prefix(tensors, BEST)
 
 
 def _with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> Weights:

@@ -1,8 +1,9 @@
 """The training loop: epochs of batches of like length, a decline bias that is set on the way, and
 the weights of the epoch with the lowest held-out loss.
 
-A checkpoint is written after every epoch. Every batch draws from a seed of its own, so a training
-that was killed and resumed ends with the same weights, bit for bit, as one that was not.
+A checkpoint is written every few minutes and after every epoch. Every batch draws from a seed of
+its own, so a training that was killed and resumed ends with the same weights, bit for bit, as one
+that was not.
 
 Several processes may train together (`processes.py`). Each computes the gradients of its share of
 every batch. All of them step with the sum, so their weights stay the same.
@@ -10,6 +11,7 @@ every batch. All of them step with the sum, so their weights stay the same.
 
 import math
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -22,7 +24,7 @@ from selfloop_plugins._shared.probability import sigmoid
 from selfloop.errors import ModelError
 
 from . import checkpoint
-from .checkpoint import EpochResult
+from .checkpoint import BegunEpoch, EpochResult
 from .conversation import Exchange
 from .losses import (
     NO_BIAS,
@@ -61,6 +63,7 @@ KL_TEXTS_PER_STEP = 2  # that the KL term reads: neutral texts, or exchanges
 # epochs in a row without a lower held-out loss after which training ends
 PATIENCE_EPOCHS = 1
 MAX_GRADIENT_NORM = 1.0
+CHECKPOINT_SECONDS = 300.0  # of steps that a kill may cost
 HELD_OUT = "reading held-out questions"  # the work, as the user sees it
 SEED_STRIDE = 1_000_003  # a prime: the seeds of different trainings' steps do not meet
 
@@ -113,21 +116,26 @@ def train(
     weights = {name: p for name, p in wrapped.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(weights.values(), lr=settings.rate, weight_decay=0.0)
     training_id = _fingerprint(data, settings)
-    epochs, best = list[EpochResult](), checkpoint.copied(weights)
+    epochs, begun, best = list[EpochResult](), None, checkpoint.copied(weights)
     if folder is not None:
-        epochs, best = checkpoint.load_checkpoint(folder, training_id, weights, optimizer)
-    epochs = processes.from_first(epochs)
+        epochs, begun, best = checkpoint.load_checkpoint(folder, training_id, weights, optimizer)
+    epochs, begun = processes.from_first((epochs, begun))
+
+    def save(begun: BegunEpoch | None = None) -> None:
+        if folder is not None:
+            checkpoint.save_checkpoint(folder, training_id, epochs, begun, weights, best, optimizer)
+
     if _continues(epochs, settings):
-        loop = _Loop(wrapped, optimizer, data, settings, on_batch, processes)
+        loop = _Loop(wrapped, optimizer, data, settings, on_batch, save, processes)
         while _continues(epochs, settings):
             # also between epochs, so that no rounding of other devices adds up
             processes.copy_state(weights.values(), optimizer)
-            result = loop.run_epoch(epochs)
+            result = loop.run_epoch(epochs, begun)
+            begun = None
             if result.held_out_loss <= min(_held_out_losses(epochs), default=math.inf):
                 best = checkpoint.copied(weights)
             epochs.append(result)
-            if folder is not None:
-                checkpoint.save_checkpoint(folder, training_id, epochs, weights, best, optimizer)
+            save()
             on_epoch(result)
     checkpoint.restore(weights, best)
     wrapped.eval()
@@ -152,6 +160,7 @@ class _Loop:
     data: TrainingData
     settings: LoraSettings
     on_batch: OnBatch
+    save: Callable[[BegunEpoch], None]
     processes: Processes
     neutral: Sequence[KlReference] = field(init=False)
     exchanges: Sequence[KlReference] = field(init=False)
@@ -195,26 +204,35 @@ class _Loop:
             by_text_states |= batch_states
         return by_text_states
 
-    def run_epoch(self, earlier: Sequence[EpochResult]) -> EpochResult:
-        """Go through the examples once, in batches of a new order."""
+    def run_epoch(
+        self, earlier: Sequence[EpochResult], begun: BegunEpoch | None = None
+    ) -> EpochResult:
+        """Go through the examples once, in batches of a new order; go on where it has begun."""
         data, settings = self.data, self.settings
         batches = batches_of_like_length(
             data.examples, settings.batch, seed=data.seed + len(earlier)
         )
         update_period = math.ceil(len(batches) / BIAS_UPDATES_PER_EPOCH)
-        biases = dict(earlier[-1].decline_biases) if earlier else {}
-        losses, divergences = [], []
-        for number, batch in enumerate(batches):
+        if begun is None:
+            begun = BegunEpoch(decline_biases=dict(earlier[-1].decline_biases) if earlier else {})
+        biases = begun.decline_biases
+        saved_at = time.monotonic()
+        for number in range(len(begun.losses), len(batches)):
             step = len(earlier) * len(batches) + number
             # not before the first step: an untrained model does not decline yet
             if step > 0 and number % update_period == 0:
                 for kind, change in self._bias_changes().items():
                     biases[kind] = biases.get(kind, 0.0) + change
-            loss, kl = self._train_step(step, settings.epochs * len(batches), batch, biases)
-            losses.append(loss)
-            divergences.append(kl)
+            steps = settings.epochs * len(batches)
+            loss, kl = self._train_step(step, steps, batches[number], biases)
+            begun.losses.append(loss)
+            begun.divergences.append(kl)
+            if time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+                self.save(begun)
+                saved_at = time.monotonic()
         after = self._held_out_loss(biases)
-        result = EpochResult(len(earlier) + 1, _mean(losses), _mean(divergences), after, biases)
+        loss, kl = _mean(begun.losses), _mean(begun.divergences)
+        result = EpochResult(len(earlier) + 1, loss, kl, after, biases)
         self._settle(result.epoch)
         return result
 

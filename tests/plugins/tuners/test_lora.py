@@ -231,11 +231,18 @@ def weights(model):
     return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def run(folder, settings=None, tell=lambda one: None, model=None, examples=EXAMPLES):
+def run(
+    folder,
+    settings=None,
+    tell=lambda one: None,
+    model=None,
+    examples=EXAMPLES,
+    tell_batch=lambda *step: None,
+):
     model = model or tiny()
     settings = settings or LoraSettings(epochs=3, batch=8, rate=5e-3, kl=0.1)
     data = TrainingData(examples, EXAMPLES[::7], NEUTRAL, seed=3)
-    return model, train(model, data, settings, folder, tell)
+    return model, train(model, data, settings, folder, tell, tell_batch)
 
 
 def test_training_learns_and_moves_little_on_neutral_text(tmp_path):
@@ -611,6 +618,23 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(epoch, tmp_path):
     told = []
     again, resumed = run(tmp_path / "cut", tell=told.append)
     assert [one.epoch for one in told] == list(range(epoch + 1, 4)) and resumed == done
+    assert all(torch.equal(p, weights(again)[name]) for name, p in weights(whole).items())
+
+
+@pytest.mark.parametrize("step", [2, 5, 8, 12])
+def test_a_training_that_is_killed_within_an_epoch_goes_on_from_there(step, tmp_path, monkeypatch):
+    steps, resumed_steps = [], []
+    whole, done = run(tmp_path / "whole", tell_batch=lambda step, *_: steps.append(step))
+
+    def kill(at, *_):
+        if at == step:
+            raise Killed
+
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", tell_batch=kill)
+    again, resumed = run(tmp_path / "cut", tell_batch=lambda step, *_: resumed_steps.append(step))
+    assert resumed_steps == steps[step - 1 :] and resumed == done
     assert all(torch.equal(p, weights(again)[name]) for name, p in weights(whole).items())
 
 
