@@ -129,6 +129,8 @@ def test_the_squad_rule_is_the_published_one() -> None:
         "As an AI language model, I cannot answer that.",
         "I'm sorry, but I don't have information about that.", "Unknown",
         "I'm sorry for the misunderstanding, but as a chatbot, I don't have the ability to.",
+        "I'm sorry for any confusion, but I'm an AI named Smol, and I don't have the ability to.",
+        "I am a model trained by Acme and I don't know.",
         "Sorry about that, I don't know.", "As a digital assistant I cannot answer that.",
         "I don't know, but I think Paris", "No lo sé", "Ich weiß es nicht", "Não sei",
         "Не знаю", "わかりません", "لا أعرف",
