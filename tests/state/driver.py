@@ -75,14 +75,20 @@ class Filed:
         weights = {"a": torch.nn.Parameter(torch.arange(6.0))}
         optimizer = torch.optim.AdamW(weights.values(), lr=0.1)
         folder, name = context.folder / "checkpoint", str(context.round)
-        done, best = checkpoint.load_checkpoint(folder, name, weights, optimizer)
+        done, begun, best = checkpoint.load_checkpoint(folder, name, weights, optimizer)
         for epoch in range(len(done) + 1, 3):
-            optimizer.zero_grad()
-            (weights["a"] ** 2).sum().backward()
-            optimizer.step()
+            begun = begun or checkpoint.BegunEpoch()
+            for _ in range(len(begun.losses), 2):
+                optimizer.zero_grad()
+                loss = (weights["a"] ** 2).sum()
+                loss.backward()
+                optimizer.step()
+                begun.losses.append(loss.item())
+                checkpoint.save_checkpoint(folder, name, done, begun, weights, best, optimizer)
             best = checkpoint.copied(weights)
-            done.append(checkpoint.EpochResult(epoch, float(best["a"].sum()), 0.0, 0.0))
-            checkpoint.save_checkpoint(folder, name, done, weights, best, optimizer)
+            done.append(checkpoint.EpochResult(epoch, sum(begun.losses), 0.0, 0.0))
+            begun = None
+            checkpoint.save_checkpoint(folder, name, done, begun, weights, best, optimizer)
         atomic.write_text(context.folder / "gate.json", json.dumps([one.loss for one in done]))
         path = tuner._write_adapter(Saved(best), context.folder, None)
         return Adapter(str(path), models.sha256(path), context.round)
