@@ -121,9 +121,11 @@ def train(
         epochs, begun, best = checkpoint.load_checkpoint(folder, training_id, weights, optimizer)
     epochs, begun = processes.from_first((epochs, begun))
 
-    def save(begun: BegunEpoch | None = None) -> None:
+    def save(next_epoch: BegunEpoch | None) -> None:
         if folder is not None:
-            checkpoint.save_checkpoint(folder, training_id, epochs, begun, weights, best, optimizer)
+            checkpoint.save_checkpoint(
+                folder, training_id, epochs, next_epoch, weights, best, optimizer
+            )
 
     if _continues(epochs, settings):
         loop = _Loop(wrapped, optimizer, data, settings, on_batch, save, processes)
@@ -135,7 +137,7 @@ def train(
             if result.held_out_loss <= min(_held_out_losses(epochs), default=math.inf):
                 best = checkpoint.copied(weights)
             epochs.append(result)
-            save()
+            save(None)
             on_epoch(result)
     checkpoint.restore(weights, best)
     wrapped.eval()
@@ -204,9 +206,7 @@ class _Loop:
             by_text_states |= batch_states
         return by_text_states
 
-    def run_epoch(
-        self, earlier: Sequence[EpochResult], begun: BegunEpoch | None = None
-    ) -> EpochResult:
+    def run_epoch(self, earlier: Sequence[EpochResult], begun: BegunEpoch | None) -> EpochResult:
         """Go through the examples once, in batches of a new order; go on where it has begun."""
         data, settings = self.data, self.settings
         batches = batches_of_like_length(
