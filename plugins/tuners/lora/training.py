@@ -212,6 +212,7 @@ class _Loop:
         batches = batches_of_like_length(
             data.examples, settings.batch, seed=data.seed + len(earlier)
         )
+        steps = settings.epochs * len(batches)
         update_period = math.ceil(len(batches) / BIAS_UPDATES_PER_EPOCH)
         if begun is None:
             begun = BegunEpoch(decline_biases=dict(earlier[-1].decline_biases) if earlier else {})
@@ -223,7 +224,6 @@ class _Loop:
             if step > 0 and number % update_period == 0:
                 for kind, change in self._bias_changes().items():
                     biases[kind] = biases.get(kind, 0.0) + change
-            steps = settings.epochs * len(batches)
             loss, kl = self._train_step(step, steps, batches[number], biases)
             begun.losses.append(loss)
             begun.divergences.append(kl)
