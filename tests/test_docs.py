@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -34,6 +35,7 @@ SNIPPET = re.compile(r"^```(python|yaml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)[^)]*\)")
 FENCED = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(?:\$ )?(selfloop [a-z].*)$", re.MULTILINE)
+LONG_PARAGRAPH = 120  # in characters: shorter ones may be said again
 MENU = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
 HOOKS = [name for name in dir(Hooks) if name.startswith("selfloop_")]
 
@@ -56,6 +58,19 @@ def test_links_lead_somewhere(page: Path) -> None:
         if not (page.parent / to).exists()
     ]
     assert not dead
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_page_begins_with_its_title_and_says_nothing_twice(page: Path) -> None:
+    """An edit by a script once wrote one paragraph between all letters of a page."""
+    text = page.read_text(encoding="utf-8")
+    prose = FENCED.sub("", text)
+    paragraphs = [
+        paragraph for paragraph in prose.split("\n\n") if len(paragraph) >= LONG_PARAGRAPH
+    ]
+    repeated = [paragraph for paragraph, count in Counter(paragraphs).items() if count > 1]
+    assert text.startswith("# ")
+    assert not repeated
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
