@@ -25,6 +25,7 @@ from ruamel.yaml.events import (
     ScalarEvent,
 )
 from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scanner import RoundTripScanner, ScannerError
 
 from selfloop.errors import RecipeError
 
@@ -38,6 +39,21 @@ PLAIN_TAGS = {
     f"{TAG_PREFIX}{name}" for name in ("str", "int", "float", "bool", "null", "map", "seq")
 }
 TRAILING_TEXT = "something follows after it"
+TOO_DEEP = f"this is nested more than {MAX_DEPTH} levels deep"
+
+
+class _Scanner(RoundTripScanner):
+    """Stops at too many open brackets. ruamel looks at each of them again for every token, so that
+    a thousand take seconds."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:
+        super().fetch_flow_collection_start(TokenClass, to_push)
+        if self.flow_level > MAX_DEPTH:
+            raise _DepthError(None, None, TOO_DEEP, self.reader.get_mark())
+
+
+class _DepthError(ScannerError):
+    pass
 
 
 class _Constructor(RoundTripConstructor):
@@ -223,7 +239,7 @@ def edited_text(path: Path, change: Callable[[CommentedMap], None]) -> str:
 
 def _yaml() -> YAML:
     yaml = YAML(typ="rt")
-    yaml.Constructor, yaml.Representer = _Constructor, _Representer
+    yaml.Scanner, yaml.Constructor, yaml.Representer = _Scanner, _Constructor, _Representer
     yaml.width = MAX_BYTES  # long texts stay on their line
     return yaml
 
@@ -253,6 +269,9 @@ def _parse(text: str, path: Path) -> tuple[CommentedMap, bool]:
         # The events come first: YAML that a recipe may not have is refused before it is loaded.
         has_aliases = _check_events(_yaml().parse(text), path)
         tree = _yaml().load(text)
+    except _DepthError as error:
+        line = error.problem_mark.line + 1
+        raise RecipeError(f"{path}: line {line}: {TOO_DEEP}. Write it flatter.") from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
@@ -304,9 +323,7 @@ def _check_events(events: Iterator[Event], path: Path) -> bool:
         elif isinstance(event, CollectionStartEvent):
             open_anchors.append(event.anchor)
             if len(open_anchors) > MAX_DEPTH:
-                raise RecipeError(
-                    f"{line}: this is nested more than {MAX_DEPTH} levels deep. Write it flatter."
-                )
+                raise RecipeError(f"{line}: {TOO_DEEP}. Write it flatter.")
         elif isinstance(event, CollectionEndEvent):
             open_anchors.pop()
         if isinstance(event, NodeEvent):
@@ -433,9 +450,7 @@ class _Plain:
     def _value(self, value: Any, loc: Loc, depth: int) -> Any:
         self._count(1)
         if depth > MAX_DEPTH:
-            raise self._mistake(
-                loc, f"this is nested more than {MAX_DEPTH} levels deep. Write it flatter."
-            )
+            raise self._mistake(loc, f"{TOO_DEEP}. Write it flatter.")
         if isinstance(value, Mapping):
             return {
                 self._key(key, loc): self._value(child, (*loc, key), depth + 1)
