@@ -10,10 +10,12 @@ AUROC for "the base is right", with 95 % intervals by bootstrap, of three readou
 (plugins/tuners/lora/readout.py): one fitted without labels on the RUN's own questions, as the tuner
 does, one fitted on the labels of all other sets, and one on those of four fifths of the set itself:
 the most that a line can tell. `kept` is the share of the right answers that the first one keeps
-where half of the wrong ones are left. The rows `taught` and `held out` are the run's own questions,
-for their chances in place of right and wrong, which no readout can reach beyond `chances`. An
-adapter's column is by how many nats declining is ahead in a chat turn; its FOLDER holds
-adapter_model.safetensors. `r` is the correlation of that with the log-odds of the run's own
+where half of the wrong ones are left. `at the level` are the shares of the right and of the wrong
+answers that it keeps where the tuner's default share of the run's own right answers is kept, so how
+far the level of own questions fits those of others. The rows `taught` and `held out` are the run's
+own questions, for their chances in place of right and wrong, which no readout can reach beyond
+`chances`. An adapter's column is by how many nats declining is ahead in a chat turn; its FOLDER
+holds adapter_model.safetensors. `r` is the correlation of that with the log-odds of the run's own
 readout, which the adapter was taught.
 
 With `--solve`, when to decline is solved here for a chat model that learns nothing else
@@ -46,7 +48,7 @@ from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.tuners.lora import readout
 from selfloop_plugins.tuners.lora.conversation import request_turns, user_turn, write_turns
 from selfloop_plugins.tuners.lora.losses import kl_references, kl_to_base, neutral_positions
-from selfloop_plugins.tuners.lora.measures import decline_excess, declining_at
+from selfloop_plugins.tuners.lora.measures import bias_to_keep, decline_excess, declining_at
 from selfloop_plugins.tuners.lora.rank_one import Still, TurnDecision, solve
 from selfloop_plugins.tuners.lora.settings import LoraSettings
 from selfloop_plugins.tuners.lora.tokenized import Decision, Place, TokenizedExample, Tokens
@@ -219,8 +221,10 @@ def bare_places(backend: Transformers, asked: Sequence[str]) -> list[Place]:
 
 def table(labels: dict[str, Floats], columns: dict[str, dict[str, Floats]], chances: float) -> None:
     """Print a row for each set."""
-    print(f"\n| set | n | right | {' | '.join(columns)} | kept at half of the wrong left |")
-    print(f"|---|{'---|' * (len(columns) + 3)}")
+    heads = [*columns, "kept at half of the wrong left", "at the level"]
+    print(f"\n| set | n | right | {' | '.join(heads)} |")
+    print(f"|---|{'---|' * (len(heads) + 2)}")
+    level = own_level(columns[BY_OWN], labels)
     for name, right in labels.items():
         cells = []
         for column, scores in columns.items():
@@ -238,10 +242,23 @@ def table(labels: dict[str, Floats], columns: dict[str, dict[str, Floats]], chan
                 of_wrong = np.average(declines, weights=1 - right)
                 cell += f", declined {of_right:.2f} {of_wrong:.2f}"
             cells.append(cell)
-        kept = kept_at_half(columns[BY_OWN][name], right)
-        count = f"{right.sum():.0f}"
-        print(f"| {name} | {len(right)} | {count} | {' | '.join(cells)} | {kept:.2f} |")
-    print(f"\nAUROC of the chances themselves on the run's own questions: {chances:.3f}")
+        by_own = columns[BY_OWN][name]
+        cells.append(f"{kept_at_half(by_own, right):.2f}")
+        given = by_own >= level
+        kept, wrong_left = np.average(given, weights=right), np.average(given, weights=1 - right)
+        cells.append(f"kept {kept:.2f}, wrong left {wrong_left:.2f}")
+        print(f"| {name} | {len(right)} | {right.sum():.0f} | {' | '.join(cells)} |")
+    print(f"\nThe level: answers of a chance of {level:.3f} and more are given.")
+    print(f"AUROC of the chances themselves on the run's own questions: {chances:.3f}")
+
+
+def own_level(by_own: dict[str, Floats], labels: dict[str, Floats]) -> float:
+    """Return the chance from which on an answer is given, so that the tuner's default share of the
+    own right answers is kept."""
+    own = (TAUGHT, HELD_OUT)
+    chances = np.concatenate([by_own[name] for name in own]).tolist()
+    p_correct = np.concatenate([labels[name] for name in own]).tolist()
+    return -bias_to_keep([-chance for chance in chances], p_correct, LoraSettings().kept_by_each)
 
 
 def log_odds(chances: Floats) -> Floats:
