@@ -105,6 +105,12 @@ class Gate:
         before, after = self.base.turn, self.tuned.turn
         if before is None or after is None:
             return ""
+        if not before.kept:
+            return (
+                "in a chat no reply of the base to a held-out question gives the answer of the "
+                "loop, so nothing shows whether right replies stay. Ask more questions "
+                "(ask.questions, rounds), or leave the chat form out (chat: false)"
+            )
         if after.declined < self.bounds.min_declined:
             return (
                 f"in a chat it declines {after.declined:.0%} of the wrong replies, and "

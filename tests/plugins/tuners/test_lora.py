@@ -767,6 +767,12 @@ def test_the_gate_looks_at_the_chat_form(tuned: TurnFigures, why: str) -> None:
     assert "in a chat it keeps" in gate.summary
 
 
+def test_without_a_right_reply_of_the_base_nothing_shows_whether_right_replies_stay() -> None:
+    base = replace(BASE, gold=None, turn=replace(TURNS, kept=0.0))
+    tuned = GateFigures(0.8, 0.7, 0.1, 10.0, turn=TurnFigures(0.0, 0.5, 0.0, 1.0, 0.0))
+    assert "gives the answer of the loop, so nothing shows" in Gate(base, tuned, BOUNDS).refusal
+
+
 def test_a_base_that_never_ended_its_turns_is_no_reason_to_refuse() -> None:
     base = replace(BASE, gold=None, turn=replace(TURNS, ended=0.4))
     tuned = GateFigures(0.8, 0.7, 0.1, 10.0, turn=TurnFigures(0.8, 0.5, 0.1, 0.5, 0.0))
