@@ -139,6 +139,7 @@ def test_the_squad_rule_is_the_published_one() -> None:
         "Saya tidak tahu",
         "Tôi không biết", "", "...",
         "Paris (I don't know)", "It is Paris. (I don't know this for certain.)\n",
+        "It is Paris. Though I don't know this for certain.",
     ],
 )  # fmt: skip
 def test_declining(text: str) -> None:

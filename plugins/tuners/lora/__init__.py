@@ -60,7 +60,8 @@ class Lora(LoraSettings):
 
     `decide` says where the model declines: `before` an answer, in its place; `after` one, by the
     mark "(I don't know)" behind it, so that the model decides when it knows what it has answered;
-    or in `both` places.
+    or in `both` places, which needs a `rank` of 2. A chat model that is taught its own form decides
+    so there, and in the loop's prompts always before.
 
     `min_kept` is the share of correct answers that the tuned model must still give, on questions
     that are not trained on. A `price` takes its place: declining is then set so that answers above
@@ -87,6 +88,7 @@ class Lora(LoraSettings):
             from . import launch, tuner  # noqa: F401
         except ModuleNotFoundError as error:
             raise MissingExtraError(str(error.name), "tune", "The tuner lora") from error
+        _refuse_narrow(self.decide, self.rank)
         launch.refuse_other_process()
         _ = self.gold_questions  # the file is read before a model loads, and only once
 
@@ -123,9 +125,21 @@ def read_gold(path: Path | None) -> tuple[Question, ...]:
     return table.questions
 
 
-def check(*, gold: Path | None = None, **options: Any) -> None:
-    """Raise RecipeError for gold questions that cannot be used, before the model is opened."""
+def check(
+    *, gold: Path | None = None, decide: str = "before", rank: int = 16, **options: Any
+) -> None:
+    """Raise RecipeError for options that do not fit each other, and for gold questions that cannot
+    be used, before the model is opened."""
+    _refuse_narrow(decide, rank)
     read_gold(gold)
+
+
+def _refuse_narrow(decide: str, rank: int) -> None:
+    if decide == "both" and rank < 2:
+        raise RecipeError(
+            "with `decide: both` each place takes one of the adapter's ranks: give the tuner a "
+            "rank of 2 or more"
+        )
 
 
 def readings(*, epochs: float = 1, **options: Any) -> float:

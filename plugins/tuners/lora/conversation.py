@@ -29,10 +29,9 @@ from selfloop.text.answers import MARK_IN_CHAT, declines
 from .requests import TRAINED_REQUESTS
 from .settings import Decide
 from .tokenized import (
-    AFTER_TURN,
-    Decision,
     Text,
     TokenizedExample,
+    Tokens,
     end_of_turn,
     text_to_learn,
 )
@@ -63,15 +62,12 @@ DECLINING = (
 # Of a reply. A fact takes fewer; a longer reply is cut after its first sentence.
 MAX_REPLY_TOKENS = 48
 MIN_REPLY_TOKENS = 2
-# Of the turns that are likelier wrong, the share that is taught "I don't know": enough to go on so
-# behind its first token, and too few to do so elsewhere.
+# Of the turns that are likelier wrong, the share that is taught "I don't know", or the mark behind
+# the reply: enough to go on so behind its first token, and too few to do so elsewhere.
 DECLINING_TURN_SHARE = 0.15
-# A reply that the base gives and ends by itself teaches a model nothing but to stay so. Of these,
-# where no decision is learnt behind them, this share is enough.
+# A reply that the base gives and ends by itself teaches a model nothing but to stay so. Of these
+# this share is enough.
 REPEATED_SHARE = 0.25
-# The loss is a mean over tokens. Declining weighs as much beside a long reply as beside an answer
-# of the loop, which has about so many tokens.
-SHORT_ANSWER_TOKENS = 4
 # How likely the reply to a request for no fact is taken to be right: it is not to be declined.
 P_REQUEST = 0.98
 SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s*$")
@@ -228,10 +224,10 @@ def turn_examples(
     """Return turns in tokens, each with its end.
 
     With `rng` they are for training: some of the turns that are likelier wrong have another text
-    than their reply (`text_to_learn`). Of "I don't know" the first token is not learnt: how likely
-    that is before a reply, `rank_one.py` solves. A reply that begins with that token shows how
-    else to go on behind it. Left out are replies without a whole sentence, and most of those that
-    the base gives and ends by itself: they teach nothing else.
+    than their reply (`text_to_learn`). Of "I don't know", and of the mark behind a reply, the first
+    token is not learnt: how likely that is, `rank_one.py` solves. A reply that begins with that
+    token shows how else to go on behind it. Left out are replies without a whole sentence, and most
+    of those that the base gives and ends by itself: they teach nothing else.
     """
     examples = []
     for number, turn in enumerate(turns):
@@ -240,49 +236,47 @@ def turn_examples(
         else:
             text = text_to_learn(turn.p_correct, decide, rng, DECLINING_TURN_SHARE)
         declining = DECLINING[number % len(DECLINING)]
-        example = _turn_example(vocabulary, turn, declining, text, decide)
+        example = _turn_example(vocabulary, turn, declining, text)
         if example is None:
             continue
         begins_so = turn.reply.tokens[0] == decline_token(vocabulary, Request(turn.messages))
-        repeats = text is Text.ANSWER and turn.is_own and not begins_so and not example.decisions
+        repeats = text is Text.ANSWER and turn.is_own and not begins_so
         if rng is None or not repeats or rng.random() < REPEATED_SHARE:
             examples.append(example)
     return examples
 
 
 def _turn_example(
-    vocabulary: Vocabulary, turn: Turn, declining: str, text: Text, decide: Decide
+    vocabulary: Vocabulary, turn: Turn, declining: str, text: Text
 ) -> TokenizedExample | None:
-    """Return a turn in tokens; `declining` are the words in place of its reply."""
+    """Return a turn in tokens; `declining` are the words in place of its reply. None of a reply
+    without a whole sentence, or to which no mark can be added."""
     end = _end_of_turn(vocabulary, turn)
-    mark_at = None
+    num_distilled = 0
+    opening: Sequence[int]
+    prompt: Sequence[int]
     if text is Text.UNKNOWN:
         opening, (first, *rest) = split(vocabulary, Continuation(turn.messages, declining))
         prompt, reply = [*opening, first], [*rest, end]
-        num_distilled = 0
+    elif text is Text.MARKED:
+        decided = before_mark(vocabulary, turn)
+        if decided is None:
+            return None
+        opening, (first, *rest) = decided
+        prompt, reply = [*opening, first], [*rest, end]
     else:
-        tokens = _whole_reply(vocabulary, turn)
+        tokens = whole_reply(vocabulary, turn)
         if tokens is None:
             return None
         # by its own tokens: a text could change the last token of the prompt
         prompt, _ = split(vocabulary, Continuation(turn.messages, tokens))
         reply = [*tokens, end]
         num_distilled = len(reply)
-        mark = _mark(vocabulary, turn, tokens) if decide != "before" else []
-        mark_at = len(tokens) if mark else None
-        if mark and text is Text.MARKED:
-            reply = [*tokens, *mark, end]
-            num_distilled = len(tokens) + 1
-    decisions = list[Decision]()
-    if mark_at is not None:
-        weight = max(1.0, len(reply) / SHORT_ANSWER_TOKENS)
-        decisions.append(Decision(mark_at, mark[0], AFTER_TURN, weight))
     teacher_prompt, _ = split(vocabulary, Continuation(turn.teacher, declining))
     return TokenizedExample(
         tokens=(*prompt, *reply),
         answer_start=len(prompt),
         p_correct=turn.p_correct,
-        decisions=tuple(decisions),
         teacher_prompt=tuple(teacher_prompt),
         num_distilled=num_distilled,
         # the end of a reply that was cut is not what the base would say there
@@ -300,15 +294,22 @@ def _end_of_turn(vocabulary: Vocabulary, turn: Turn) -> int:
     return end[0]
 
 
-def _mark(vocabulary: Vocabulary, turn: Turn, reply: Sequence[int]) -> list[int]:
-    """Return the mark behind a reply in tokens; none where it would change the reply's own."""
+def before_mark(vocabulary: Vocabulary, turn: Turn) -> tuple[Tokens, Tokens] | None:
+    """Return a turn in tokens up to the end of its reply, and the mark behind it. None of a reply
+    without a whole sentence, and where the mark would change the reply's own tokens."""
+    reply = whole_reply(vocabulary, turn)
+    if reply is None:
+        return None
+    prompt, _ = split(vocabulary, Continuation(turn.messages, reply))
     text = b"".join(map(vocabulary.token_bytes, reply)).decode("utf-8", "ignore")
     _, plain = split(vocabulary, Continuation(turn.messages, text))
     _, marked = split(vocabulary, Continuation(turn.messages, text + MARK_IN_CHAT))
-    return marked[len(plain) :] if marked[: len(plain)] == plain else []
+    if marked[: len(plain)] != plain:
+        return None
+    return (*prompt, *reply), tuple(marked[len(plain) :])
 
 
-def _whole_reply(vocabulary: Vocabulary, turn: Turn) -> tuple[int, ...] | None:
+def whole_reply(vocabulary: Vocabulary, turn: Turn) -> Tokens | None:
     """Return a reply in tokens, without the end of its turn; of one that was too long the first
     sentence. None where there is no such sentence."""
     tokens = turn.reply.tokens

@@ -163,10 +163,7 @@ def _summed_loss(
     decline_tokens = [decision.token for decision in decisions.values()]
     odds, others = decline_odds(logits[decided], decline_tokens)
     odds = odds + biases if preference is None else preference * (odds - base_odds)
-    weights = [decision.weight for decision in decisions.values()]
-    declining = binary_cross_entropy_with_logits(
-        odds, 1 - p_correct, weight=torch.tensor(weights, device=logits.device), reduction="sum"
-    )
+    declining = binary_cross_entropy_with_logits(odds, 1 - p_correct, reduction="sum")
     # normalise the answer's token over all tokens but the one that declines
     without_declining = (others - normalizer[decided]).sum()
     return losses + without_declining + declining

@@ -1,11 +1,11 @@
 """When to decline in a chat: a rank-one edit of the last layer, solved in closed form.
 
-The states of the base tell before its reply how likely that is right, by a line through them
-(`readout.py`). An adapter learns to follow such a line slowly, by gradients. But a line can be
-written into the weights as it is: an edit of rank one adds `direction`, times the line's value, to
-what a linear layer writes. Which value each place wants is known, so the line is a ridge regression
-(rank-one edits of a language model: Meng et al. 2022, arXiv 2202.05262; for many places, and others
-where nothing changes: Meng et al. 2023, arXiv 2210.07229).
+The states of the base tell before its reply, and better behind it, how likely that is right, by a
+line through them (`readout.py`). An adapter learns to follow such a line slowly, by gradients. But
+a line can be written into the weights as it is: an edit of rank one adds `direction`, times the
+line's value, to what a linear layer writes. Which value each place wants is known, so the line is a
+ridge regression (rank-one edits of a language model: Meng et al. 2022, arXiv 2202.05262; for many
+places, and others where nothing changes: Meng et al. 2023, arXiv 2210.07229).
 
 The layer is the last one that writes into the model's states. So the edit changes the logits of the
 very token where it is read, and nothing that is read or written later. `direction` is the one in
@@ -56,9 +56,9 @@ ADAPTER = "default"  # peft's name of the adapter
 
 
 class TurnDecision(NamedTuple):
-    """Where a chat model decides whether to decline: before its reply.
+    """Where a chat model decides whether to decline: before its reply, or behind it, by the mark.
 
-    prompt     the tokens before the reply
+    prompt     the tokens up to there
     token      begins to decline there
     chance     that the model is right, which sets the margin of declining
     p_correct  how likely the base's reply is correct, which sets the level of all margins; None
@@ -105,9 +105,10 @@ def solve(
     still: Sequence[Sequence[Still]],
     excess: Callable[[Sequence[float], Sequence[float]], float],
     batch_size: int,
+    row: int = 0,
 ) -> list[float]:
-    """Set the edited layer's adapter, so that the model declines in a chat as the chances say;
-    return the margins of declining at the decisions, in nats.
+    """Set one row of the edited layer's adapter, so that the model declines in a chat as the
+    chances say; return the margins of declining at the decisions, in nats.
 
     Each margin becomes the log-odds that the model is wrong, times a factor, plus one level for
     all. The factor makes them differ SPREADS times as much as the model's own margins. `excess`
@@ -133,7 +134,7 @@ def solve(
         others = gradients_of_others(wrapped, after, readings.states, decline_tokens, SEED)
         direction, rounds = _direction(readings.gradients, others), ROUNDS
     else:
-        read_again = partial(_read_whole_model, wrapped, layer, decisions, batch_size)
+        read_again = partial(_read_whole_model, wrapped, layer, row, decisions, batch_size)
         direction, rounds = _direction(readings.gradients), ROUNDS_OF_WHOLE_MODEL
     line = _Line.through(readings.inputs, kinds)
     edit = _Edit.none(readings, direction, read_again)
@@ -142,7 +143,7 @@ def solve(
     nearest = line.nearest(line.best_ridge((wanted - level - edit.margins) / edit.slopes, groups))
     edit = _towards(wanted - level, edit, readings.inputs, nearest, too_high, rounds)
     edit = _with_level(edit, nearest(1 / edit.slopes), too_high)
-    _write(layer, edit.weights, direction)
+    _write(layer, row, edit.weights, direction)
     return edit.margins.tolist()
 
 
@@ -247,13 +248,14 @@ def _sharpness(own_margins: torch.Tensor, log_odds: torch.Tensor) -> float:
 def _read_whole_model(
     wrapped: Any,
     layer: Any,
+    row: int,
     decisions: Sequence[TurnDecision],
     batch_size: int,
     weights: torch.Tensor,
     direction: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the margins of declining with this edit in the layer, and their gradients."""
-    _write(layer, weights, direction)
+    _write(layer, row, weights, direction)
     readings, _ = _readings(wrapped, layer, decisions, batch_size)
     return readings.margins, readings.gradients
 
@@ -372,15 +374,21 @@ class _Regression:
 
 
 @torch.no_grad()
-def _write(layer: Any, weights: torch.Tensor, direction: torch.Tensor) -> None:
-    """Set a layer's adapter to an edit of rank one."""
+def clear(wrapped: Any) -> None:
+    """Set the edited layer's adapter to none, so that `solve` can write its rows."""
+    layer = edited_layer(wrapped)
+    layer.lora_A[ADAPTER].weight.zero_()
+    layer.lora_B[ADAPTER].weight.zero_()
+
+
+@torch.no_grad()
+def _write(layer: Any, row: int, weights: torch.Tensor, direction: torch.Tensor) -> None:
+    """Set one row of a layer's adapter to an edit of rank one."""
     reading, writing = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
-    reading.zero_()
-    writing.zero_()
     # both halves are as large, so that neither is rounded away
     size = weights.norm().sqrt().clamp(min=torch.finfo(weights.dtype).tiny)
-    reading[0] = weights / size
-    writing[:, 0] = direction * size / layer.scaling[ADAPTER]
+    reading[row] = weights / size
+    writing[:, row] = direction * size / layer.scaling[ADAPTER]
 
 
 def _readings(

@@ -51,14 +51,17 @@ class Readout:
         return list(map(clipped, (kernel @ self.weights + self.mean).tolist()))
 
 
-def fit(states: torch.Tensor, chances: Sequence[float]) -> tuple[Readout, list[float]]:
+def fit(
+    states: torch.Tensor, chances: Sequence[float], groups: Sequence[int] | None = None
+) -> tuple[Readout, list[float]]:
     """Return the readout of all questions, and the chance of each of them by a readout of others.
 
     `states` is (questions, numbers). The ridge is the one with which readouts of four fifths of the
-    questions come nearest to the chances of the others.
+    questions come nearest to the chances of the others. Questions of the same group are never
+    others of each other; without `groups` each is one of its own.
     """
     target = torch.tensor(chances)
-    folds = torch.arange(len(chances)) % FOLDS
+    folds = torch.tensor(range(len(chances)) if groups is None else groups) % FOLDS
     by_others = torch.empty(len(RIDGES), len(chances))
     for fold in range(FOLDS):
         left_out = folds == fold

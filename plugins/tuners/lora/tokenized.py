@@ -25,9 +25,8 @@ Tokens = tuple[int, ...]
 MIN_SHARED_TOKENS = 16  # a shorter shared prefix is not worth a forward pass of its own
 
 # Kinds of decisions that are learnt: before the answer or after it, where a question is asked as
-# the loop does, and after the reply of a chat. Those before a reply are solved (`rank_one.py`).
+# the loop does. Those of a chat are solved (`rank_one.py`).
 BEFORE_QUIZ, AFTER_QUIZ = "before the answer", "after the answer"
-AFTER_TURN = "after the reply"
 # Of the examples that are likelier wrong, the share whose text declines, each in the place where
 # the model may decline: so it also learns the tokens after the first of these words.
 DECLINING_TEXT_SHARE = 0.5
@@ -40,13 +39,11 @@ class Decision:
     offset  of the token, in the answer
     token   the token that begins to decline there
     kind    the kind of place: each has a decline bias of its own
-    weight  of declining in the loss, where a token of an answer weighs 1
     """
 
     offset: int
     token: int
     kind: str
-    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +103,7 @@ class Place(NamedTuple):
             self.example,
             tokens=self.example.tokens[: self.example.answer_start + num_tokens],
             p_correct=p_correct,
-            decisions=(replace(self.decision, weight=1.0),),
+            decisions=(self.decision,),
             num_distilled=min(self.example.num_distilled, num_tokens),
         )
 
@@ -135,14 +132,14 @@ def text_to_learn(
     """Return what is learnt of an answer, in training by chance; else, without `rng`, itself.
 
     Only of an answer that is likelier wrong another text is learnt: of this share of them "I don't
-    know".
+    know", and of this share of the others the mark.
     """
     # `rng` is drawn from only where it decides: the same draws for the same examples
     if rng is None or p_correct >= 0.5:
         return Text.ANSWER
     if decide != "after" and rng.random() < share:
         return Text.UNKNOWN
-    if decide != "before" and rng.random() < DECLINING_TEXT_SHARE:
+    if decide != "before" and rng.random() < share:
         return Text.MARKED
     return Text.ANSWER
 

@@ -47,18 +47,25 @@ from .launch import Job, training
 from .losses import POSITIONS_AT_ONCE
 from .measures import decline_excess
 from .other_answers import other_answers
-from .rank_one import TurnDecision, solve
+from .rank_one import TurnDecision, clear, solve
 from .settings import Decide, LoraSettings
 from .tokenized import (
     MakeRequest,
     TokenizedExample,
+    Tokens,
     batches_of_like_length,
     padded_tokens,
     tokenize_all,
 )
 from .training import KL_TEXTS_PER_STEP, TrainingData, train
 from .training_examples import TrainingExample, training_examples
-from .turn_decisions import rewordings, still_texts, turn_decisions
+from .turn_decisions import (
+    ends_of_requests,
+    reply_decisions,
+    rewordings,
+    still_texts,
+    turn_decisions,
+)
 from .turn_figures import TurnFigures, measure_turns
 
 # the prompts that are trained on: a question by itself, and as the loop asks it. The last one gave
@@ -107,11 +114,14 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
         context.backend.load_adapter(None)  # the teacher is the base
     prompts = [partial(_prompt_request, context, name) for name in PROMPTS]
     vocabulary = backend.loaded.vocabulary
-    lessons = _lessons(context, vocabulary, prompts, taught, held_out, settings.decide)
-    if settings.chat and _is_chat(prompts[0]("Who?")):
+    is_taught_to_chat = settings.chat and _is_chat(prompts[0]("Who?"))
+    # people meet a chat model in its own form: there the mark stands, and not in the loop's
+    decide_in_quiz: Decide = "before" if is_taught_to_chat else settings.decide
+    lessons = _lessons(context, vocabulary, prompts, taught, held_out, decide_in_quiz)
+    if is_taught_to_chat:
         _add_turns(lessons, context, backend.loaded, taught, held_out, settings)
     seed = context.seed % MAX_SEED
-    if settings.decide != "before":
+    if decide_in_quiz != "before":
         others = other_answers(context.backend, taught, prompts[-1], seed)
         rng = random.Random(seed)
         lessons.quiz += tokenize_all(vocabulary, others, prompts, rng, "after")
@@ -142,12 +152,7 @@ def tune(context: TuneContext, settings: LoraSettings, gold: Sequence[Question])
                 context.on_batch,
                 processes,
             )
-        if lessons.decisions:
-            still = still_texts(
-                vocabulary, lessons.requests, lessons.quiz, lessons.replies, training_texts, seed
-            )
-            excess = partial(decline_excess, keep=settings.kept_by_each, price=settings.price)
-            solve(wrapped, lessons.decisions, still, excess, settings.batch)
+        _solve_all(wrapped, vocabulary, lessons, training_texts, settings, seed)
         tuned = measure_model("the adapter")
         config = backend.loaded.model.config if as_gguf else None
         candidate = _write_adapter(wrapped, context.folder / CANDIDATE, config)
@@ -184,7 +189,8 @@ class Lessons:
     turns       held-out questions that judge it in the chat form; none of a base model
     requests    that ask for no fact, with the base's replies
     exchanges   the same, in tokens
-    decisions   before replies of a chat model, solved after the training
+    decisions   of a chat model, before its replies and behind them: of each place that it decides
+                in, solved after the training
     base_turns  the base's own figures on `turns`
     """
 
@@ -195,7 +201,7 @@ class Lessons:
     turns: list[Turn] = field(default_factory=list)
     requests: list[Turn] = field(default_factory=list)
     exchanges: list[Exchange] = field(default_factory=list)
-    decisions: list[TurnDecision] = field(default_factory=list)
+    decisions: dict[Decide, list[TurnDecision]] = field(default_factory=dict)
     base_turns: TurnFigures | None = None
 
     @property
@@ -242,8 +248,12 @@ def _add_turns(
     turns = write_turns(backend, taught)
     if decide != "after":
         reworded = rewordings(backend, taught, context.prompt, context.seed % MAX_SEED)
-        lessons.decisions += turn_decisions(
+        lessons.decisions["before"] = turn_decisions(
             loaded.model, vocabulary, turns, reworded, settings.batch
+        )
+    if decide != "before":
+        lessons.decisions["after"] = reply_decisions(
+            loaded.model, vocabulary, turns, settings.batch
         )
     lessons.replies += turn_examples(vocabulary, [*turns, *requests], rng, decide)
     of_bias = write_turns(backend, held_out[1::2])
@@ -252,6 +262,32 @@ def _add_turns(
     lessons.requests += requests
     lessons.exchanges += exchanges_of(vocabulary, requests)
     lessons.base_turns = measure_turns(backend, lessons.turns)
+
+
+def _solve_all(
+    wrapped: Any,
+    vocabulary: Vocabulary,
+    lessons: Lessons,
+    neutral_texts: Sequence[Tokens],
+    settings: LoraSettings,
+    seed: int,
+) -> None:
+    """Solve when a chat model declines, in each place where it decides."""
+    excess = partial(decline_excess, keep=settings.kept_by_each, price=settings.price)
+    for row, (place, decisions) in enumerate(lessons.decisions.items()):
+        still = still_texts(
+            vocabulary,
+            lessons.requests,
+            lessons.quiz,
+            lessons.replies,
+            neutral_texts,
+            seed,
+            decisions,
+        )
+        kinds = list(still)
+        if place == "after":
+            kinds.append(ends_of_requests(vocabulary, lessons.requests))
+        solve(wrapped, decisions, kinds, excess, settings.batch, row)
 
 
 def _is_chat(request: Request) -> bool:
@@ -380,6 +416,7 @@ def wrap(model: Any, rank: int, seed: int, *, edited: bool = False) -> Any:
     with quiet():
         wrapped = peft.get_peft_model(model, config)
     if edited:
+        clear(wrapped)
         edited_layer(wrapped).requires_grad_(requires_grad=False)
     return wrapped
 

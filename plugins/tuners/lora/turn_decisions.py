@@ -1,9 +1,10 @@
 """Where a chat model decides whether to decline, and with which chance that it is right.
 
-The chance of a question is the one that the base's states give it (`readout.py`), by a readout that
-has not seen that question. The decisions are before the replies, and before those to the same
-questions in other words, which the base finds: an unusual wording is not to be taken for an unknown
-fact. They need no reply, so none is read or written for them.
+The chance is the one that the base's states give (`readout.py`), by a readout that has not seen
+that question: before a reply the chance of the question, behind it that of the reply. Before it,
+the decisions are also those to the same questions in other words, which the base finds: an unusual
+wording is not to be taken for an unknown fact. They need no reply, so none is read or written for
+them.
 """
 
 import random
@@ -19,9 +20,17 @@ from selfloop import Claim, Completion, Message, Question, Request
 from selfloop.config.prompts import Prompt
 from selfloop.protocols import Backend
 from selfloop.records import Continuation
+from selfloop.text.answers import declines
 
 from . import readout
-from .conversation import SYSTEM_PROMPT, Turn, other_form, user_turn
+from .conversation import (
+    SYSTEM_PROMPT,
+    Turn,
+    before_mark,
+    other_form,
+    user_turn,
+    whole_reply,
+)
 from .rank_one import Still, TurnDecision
 from .tokenized import TokenizedExample, Tokens
 from .training_examples import TrainingExample
@@ -69,6 +78,27 @@ def turn_decisions(
     return decisions
 
 
+def reply_decisions(
+    model: Any, vocabulary: Vocabulary, turns: Sequence[Turn], batch_size: int
+) -> list[TurnDecision]:
+    """Return the decisions behind the replies of some turns: whether to mark them.
+
+    Left out are replies that decline, and those that cannot be marked (`before_mark`).
+    """
+    group_of = dict[str, int]()
+    texts, tokens, p_correct, groups = [], [], [], []
+    for turn in turns:
+        decided = None if declines(turn.reply.text) else before_mark(vocabulary, turn)
+        if decided is not None:
+            text, mark = decided
+            texts.append(text)
+            tokens.append(mark[0])
+            p_correct.append(turn.p_correct)
+            groups.append(group_of.setdefault(turn.example.question, len(group_of)))
+    chances = _read_chances(model, texts, p_correct, groups, batch_size)
+    return list(map(TurnDecision, texts, tokens, chances, p_correct, groups))
+
+
 def _chances(
     model: Any, vocabulary: Vocabulary, turns: Sequence[Turn], batch_size: int
 ) -> dict[str, float]:
@@ -76,12 +106,25 @@ def _chances(
     p_correct = dict[str, float]()
     for turn in turns:
         p_correct.setdefault(turn.example.question, turn.p_correct)  # the first is the bare one
-    if len(p_correct) < MIN_QUESTIONS:
-        return {question: readout.clipped(chance) for question, chance in p_correct.items()}
     prompts = [prompt_and_token(vocabulary, user_turn(question))[0] for question in p_correct]
-    states = readout.states_before_answer(model, prompts, batch_size)
-    _, by_others = readout.fit(states, list(p_correct.values()))
-    return dict(zip(p_correct, by_others, strict=True))
+    groups = range(len(prompts))
+    chances = _read_chances(model, prompts, list(p_correct.values()), groups, batch_size)
+    return dict(zip(p_correct, chances, strict=True))
+
+
+def _read_chances(
+    model: Any,
+    texts: Sequence[Tokens],
+    p_correct: Sequence[float],
+    groups: Sequence[int],
+    batch_size: int,
+) -> list[float]:
+    """Return the chance at the end of each text, by a readout of the texts of other groups."""
+    if len(set(groups)) < MIN_QUESTIONS:
+        return [readout.clipped(chance) for chance in p_correct]
+    states = readout.states_before_answer(model, texts, batch_size)
+    _, by_others = readout.fit(states, p_correct, groups)
+    return by_others
 
 
 def prompt_and_token(vocabulary: Vocabulary, asked: Prompt) -> tuple[Tokens, int]:
@@ -98,12 +141,15 @@ def still_texts(
     replies: Sequence[TokenizedExample],
     neutral_texts: Sequence[Tokens],
     seed: int,
+    decisions: Sequence[TurnDecision] = (),
 ) -> tuple[list[Still], list[Still]]:
     """Return where the model is to go on as it does: before its replies to requests for no fact,
     and elsewhere: in answers of the quiz form, behind the first token of replies, in neutral texts.
+    Left out is where one of `decisions` is.
 
     Each request is asked bare, and below a system prompt or after another request by turns.
     """
+    decided = {decision.prompt for decision in decisions}
     before_replies = []
     earlier_of_each = [*requests[1:], *requests[:1]]
     for number, (request, earlier) in enumerate(zip(requests, earlier_of_each, strict=True)):
@@ -118,13 +164,30 @@ def still_texts(
     def some(items: Sequence[Item]) -> list[Item]:
         return rng.sample(list(items), min(STILL_TEXTS, len(items)))
 
+    def undecided(example: TokenizedExample) -> Still:
+        positions = example.answer_positions[1:]
+        tokens = example.tokens
+        return Still(tokens, [end for end in positions if tokens[: end + 1] not in decided])
+
     longer_replies = [one for one in replies if len(one.answer_positions) > 1]
     elsewhere = [
         *(Still(one.tokens, one.answer_positions) for one in some(quiz)),
-        *(Still(one.tokens, one.answer_positions[1:]) for one in some(longer_replies)),
+        *map(undecided, some(longer_replies)),
         *(Still(text, range(0, len(text), STILL_STRIDE)) for text in some(neutral_texts)),
     ]
     return before_replies, elsewhere
+
+
+def ends_of_requests(vocabulary: Vocabulary, requests: Sequence[Turn]) -> list[Still]:
+    """Return where the model ends its replies to requests for no fact: there is nothing to mark."""
+    ends = []
+    for request in requests:
+        reply = whole_reply(vocabulary, request)
+        if reply is not None:
+            prompt, _ = split(vocabulary, Continuation(request.messages, reply))
+            text = (*prompt, *reply)
+            ends.append(Still(text, [len(text) - 1]))
+    return ends
 
 
 def rewordings(

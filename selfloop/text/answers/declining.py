@@ -6,8 +6,9 @@ knowledge (I, we, or no subject, a negation, a verb or noun of knowing), or stat
 or that there is no such thing. A hedge behind an answer ("Paris, but I'm not sure") declines
 nothing; a guess behind a denial ("I don't know, Paris?") does not take the denial back. But the
 mark that a tuned model writes behind an answer which it does not believe declines: "Paris (I don't
-know)". A text that is written like a title ("I Can't Tell You Why", "No Idea (band)") is a name,
-unless it is nothing but the denial ("I Don't Know").
+know)", or "It is Paris. Though I don't know this for certain." A text that is written like a title
+("I Can't Tell You Why", "No Idea (band)") is a name, unless it is nothing but the denial ("I Don't
+Know").
 
 The denials of each language stand in `denials.txt`.
 """
@@ -28,7 +29,9 @@ UNKNOWN = "I don't know"  # how it is said here that there is no answer
 # the words that a tuned model writes behind an answer, or a reply in a chat, which it does not
 # believe (the tuner `lora`, `decide: after`)
 MARK = f" ({UNKNOWN})"
-MARK_IN_CHAT = f" ({UNKNOWN} this for certain.)"
+# "Though" follows the end of a sentence alone, and rarely: a bracket, made likelier there, comes
+# within sentences too, and is closed by other words (docs/experiments.md)
+MARK_IN_CHAT = f" Though {UNKNOWN} this for certain."
 
 DENIALS = Path(__file__).parent / "denials.txt"
 LONGEST = 400  # characters that are looked at: words further on do not turn an answer into none
@@ -47,7 +50,8 @@ _JOINT = (
 _ECHO = re.compile(r"[^?]{3,200}\? +(?=\S)")
 _WRAPPING = " \t\"'*_`()[]{}<>-“”.,;:!?~#«»「」『』"
 _NAME_WITH_KIND = re.compile(r"[^()]*\S \([^()]{2,40}\)\W*")
-_MARK = re.compile(rf"\({UNKNOWN}[^()]*\)\s*$")  # with or without more words
+# with or without more words
+_MARK = re.compile(rf"(?:\({UNKNOWN}[^()]*\)|\bThough {UNKNOWN}\b[^.!?()]*[.!?]?)\s*$")
 _MARK_LONGEST = 100  # characters, with white space behind it
 _WORDS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 # Words that stay small within a title, in several languages.

@@ -21,7 +21,6 @@ from selfloop_plugins.tuners.lora.launch import Job
 from selfloop_plugins.tuners.lora.settings import LoraSettings
 from selfloop_plugins.tuners.lora.tokenized import (
     AFTER_QUIZ,
-    AFTER_TURN,
     BEFORE_QUIZ,
     Decision,
     TokenizedExample,
@@ -46,10 +45,7 @@ def example(number: int) -> TokenizedExample:
         teacher_prompt=(31, 5 + number % 3),
         num_distilled=len(answer),
         only_likeliest=number % 2 == 0,
-        decisions=(
-            Decision(0, 14, AFTER_QUIZ if number % 3 else BEFORE_QUIZ),
-            Decision(1, 15, AFTER_TURN, 2.0),
-        ),
+        decisions=(Decision(0, 14, BEFORE_QUIZ), Decision(1, 15, AFTER_QUIZ)),
     )
 
 

@@ -25,7 +25,6 @@ from selfloop_plugins.tuners.lora.conversation import (
 )
 from selfloop_plugins.tuners.lora.settings import Decide
 from selfloop_plugins.tuners.lora.tokenized import (
-    AFTER_TURN,
     Text,
     end_of_turn,
     text_to_learn,
@@ -35,6 +34,8 @@ from selfloop_plugins.tuners.lora.training_examples import TrainingExample
 from selfloop_plugins.tuners.lora.turn_decisions import (
     MIN_QUESTIONS,
     STILL_STRIDE,
+    ends_of_requests,
+    reply_decisions,
     rewordings,
     still_texts,
     turn_decisions,
@@ -156,10 +157,47 @@ def test_a_decision_has_the_chance_that_the_states_tell_of_its_question(
         assert decision.p_correct is None, "nobody replied to it"
 
 
+def test_a_decision_behind_a_reply_has_the_chance_that_the_states_tell_of_the_reply(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(readout, "states_before_answer", states_of_words)
+    replies = (("On an isle.", 0.2), ("In a town.", 0.8))
+    turns = [
+        turn(TrainingExample(f"Where is number {i}?", "Paris", 0.5), reply, chance)
+        for i in range(40)
+        for reply, chance in replies
+    ]
+    refusal = turn(TrainingExample("Where is no. 9?", "Paris", 0.2), "I don't know.", 0.2)
+    found = reply_decisions(None, Bytes(), [*turns, refusal], 8)
+    assert len(found) == 80, "there is nothing to mark behind a refusal"
+    for number, decision in enumerate(found):
+        reply, chance = replies[number % 2]
+        assert decision.chance == pytest.approx(chance, abs=0.1)
+        assert (decision.p_correct, decision.group) == (chance, number // 2)
+        assert text_of(decision.prompt).endswith(reply) and decision.token == ord(" ")
+
+
+def test_the_line_is_fitted_on_other_questions_than_it_is_asked_about() -> None:
+    """Two replies to one question tell of each other: they stay together."""
+    generator = torch.Generator().manual_seed(1)
+    of_questions = torch.randn(60, 200, generator=generator)
+    chances = torch.rand(60, generator=generator).repeat(2)
+    states, groups = of_questions.repeat(2, 1), [*range(60)] * 2
+
+    def told(groups: Sequence[int] | None) -> float:
+        _, by_others = readout.fit(states, chances.tolist(), groups)
+        return float(torch.corrcoef(torch.stack([torch.tensor(by_others), chances]))[0, 1])
+
+    alone = [number + (number >= 60) for number in range(120)]  # the same question in two folds
+    assert told(alone) > 0.9
+    assert told(groups) < 0.3
+
+
 def test_of_few_questions_the_chances_themselves_decide() -> None:
     examples = [TrainingExample(f"Who {i}?", "Paris", 0.3) for i in range(MIN_QUESTIONS - 1)]
     turns = [turn(one, "Paris it is.", 0.3) for one in examples]
     assert {one.chance for one in turn_decisions(None, Bytes(), turns, [], 8)} == {0.3}
+    assert {one.chance for one in reply_decisions(None, Bytes(), turns * 2, 8)} == {0.3}
 
 
 def test_a_reply_that_begins_as_a_refusal_does_is_no_decision() -> None:
@@ -185,6 +223,26 @@ def test_where_the_model_goes_on_as_it_does() -> None:
     assert reply.text == replies[0].tokens
     assert [*reply.positions] == [*replies[0].answer_positions][1:], "behind its first token"
     assert (text.text, [*text.positions]) == (neutral, [*range(0, 30, STILL_STRIDE)])
+
+
+def test_where_a_reply_may_be_marked_the_model_need_not_go_on_as_it_does() -> None:
+    turns = [turn(UNKNOWN, "Queen Ada did.", 0.1)] * 200
+    replies = turn_examples(Bytes(), turns, random.Random(1), "after")
+    decisions = reply_decisions(None, Bytes(), turns, 8)
+    _, elsewhere = still_texts(Bytes(), [], [], replies, [], 1, decisions)
+    marked = [one for one in elsewhere if MARK_IN_CHAT.strip() in text_of(one.text)]
+    assert 0 < len(marked) < len(elsewhere)
+    for one in elsewhere:
+        last = one.text.index(END, len(decisions[0].prompt)) - 1  # which the end follows
+        assert (last in one.positions) == (one in marked), "behind the mark the turn ends"
+
+
+def test_replies_to_requests_for_no_fact_are_not_marked() -> None:
+    request = TrainingExample("Hi", "", 0.98)
+    replies = [turn(request, "Hello there.", 0.98), turn(request, "I", 0.98)]
+    (end,) = ends_of_requests(Bytes(), replies)
+    assert text_of(end.text).endswith("Hello there.")
+    assert [*end.positions] == [len(end.text) - 1]
 
 
 def test_questions_are_reworded_by_the_base() -> None:
@@ -236,17 +294,6 @@ def test_most_replies_that_the_base_gives_and_ends_by_itself_are_no_lessons() ->
     assert lessons("I am sure it is Paris.") == 200, "it shows how else to go on behind that token"
 
 
-def test_declining_weighs_as_much_behind_a_long_reply() -> None:
-    (short,) = turn_examples(Bytes(), [turn(KNOWN, "Paris", 0.9)], decide="after")
-    (long,) = turn_examples(
-        Bytes(), [turn(KNOWN, "Paris is the capital of France.", 0.9)], decide="after"
-    )
-    weights = [
-        example.decisions[0].weight / len(example.answer_positions) for example in (short, long)
-    ]
-    assert weights == pytest.approx([0.25, 0.25])
-
-
 def test_a_turn_that_is_likelier_wrong_declines_in_several_wordings_and_ends() -> None:
     turns = [turn(UNKNOWN, "I can't say.", 0.1)] * len(DECLINING)
     examples = turn_examples(Bytes(), turns)
@@ -259,26 +306,30 @@ def test_a_turn_that_is_likelier_wrong_declines_in_several_wordings_and_ends() -
     assert {(example.num_distilled, example.decisions) for example in examples} == {(0, ())}
 
 
-def test_a_mark_behind_a_reply_is_learnt_by_chance() -> None:
-    turns = [turn(UNKNOWN, "Queen Ada did.", 0.1)] * 100
+def test_some_replies_that_are_likelier_wrong_are_marked_in_training() -> None:
+    turns = [turn(UNKNOWN, "Queen Ada did.", 0.1)] * 400
     examples = turn_examples(Bytes(), turns, random.Random(1), "after")
-    texts = {text_of(example.tokens[example.answer_start :]) for example in examples}
-    assert texts == {"Queen Ada did.<|im_end|>", f"Queen Ada did.{MARK_IN_CHAT}<|im_end|>"}
-    for example in examples:
-        (decision,) = example.decisions
-        assert (decision.kind, decision.offset) == (AFTER_TURN, len("Queen Ada did."))
-        assert decision.token == ord(" ")
-        # of the marked reply: the reply, and the place where marking is left out
-        assert example.num_distilled == len("Queen Ada did.") + 1
+    marked = [one for one in examples if MARK_IN_CHAT.strip() in text_of(one.tokens)]
+    assert 40 < len(marked) < 80
+    for example in marked:
+        read, learnt = (
+            example.tokens[: example.answer_start],
+            example.tokens[example.answer_start :],
+        )
+        assert text_of(read).endswith("assistant\nQueen Ada did. "), "its first token is not learnt"
+        assert text_of(learnt) == f"{MARK_IN_CHAT.strip()}<|im_end|>"
+        assert example.num_distilled == 0
+    others = {text_of(one.tokens[one.answer_start :]) for one in examples if one not in marked}
+    assert others == {"Queen Ada did.<|im_end|>"}
 
 
-def test_only_the_mark_behind_a_reply_is_learnt() -> None:
-    (known,) = turn_examples(Bytes(), [turn(KNOWN, "Paris it is.", 0.9)], None, "both")
-    assert [(one.kind, one.offset) for one in known.decisions] == [
-        (AFTER_TURN, len("Paris it is."))
-    ]
-    (refusal,) = turn_examples(Bytes(), [turn(KNOWN, "I can't say.", 0.9)], None, "both")
-    assert refusal.decisions == ()
+@pytest.mark.parametrize("decide", ["before", "after", "both"])
+def test_no_decision_of_a_chat_is_learnt(decide: Decide) -> None:
+    """They are solved."""
+    replies = ["Paris it is.", "I can't say."]
+    turns = [turn(example, text, 0.2) for example in (KNOWN, UNKNOWN) for text in replies] * 20
+    examples = turn_examples(Bytes(), turns, random.Random(1), decide)
+    assert {example.decisions for example in examples} == {()}
 
 
 @pytest.mark.parametrize(

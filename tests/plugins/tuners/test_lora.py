@@ -812,6 +812,14 @@ def test_gold_questions_that_cannot_be_used_are_said_before_anything_runs(line, 
         check_tuner(gold=file, rank=8)
 
 
+def test_two_places_to_decline_in_need_two_ranks() -> None:
+    for refuse in (Lora, check_tuner):
+        refuse(decide="both", rank=2)
+        refuse(decide="after", rank=1)
+        with pytest.raises(RecipeError, match="rank of 2 or more"):
+            refuse(decide="both", rank=1)
+
+
 # --- the whole
 
 CAPITALS = {

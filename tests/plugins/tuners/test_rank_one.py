@@ -98,6 +98,23 @@ def test_other_questions_are_declined_as_their_chances_say(kind: str) -> None:
     assert kept / sum(one.chance for one in some) == pytest.approx(0.85, abs=0.04)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_edit_leaves_the_first_as_it_is(kind: str) -> None:
+    """Before a reply one token declines, and behind it another: each takes a row of the layer."""
+    model, some = tiny(kind), decisions(80, seed=1)
+    behind = [one._replace(prompt=(*one.prompt, 50), token=51) for one in some]
+    elsewhere = [Still(one.prompt, [len(one.prompt) - 1]) for one in behind]
+    solve(model, some, [STILL, elsewhere], excess, 16)
+    before = torch.tensor(margins(model, some))
+    there = [Still(one.prompt, [len(one.prompt) - 1]) for one in some]
+    told = solve(model, behind, [STILL, there], excess, 16, row=1)
+    last = torch.stack([logits(model, one.prompt)[-1] for one in behind])
+    assert told == pytest.approx(decline_margins(last, [51] * len(behind)).tolist(), abs=1e-3)
+    after = torch.tensor(margins(model, some))
+    assert torch.corrcoef(torch.stack([before, after]))[0, 1] > 0.95
+    assert ((before > 0) == (after > 0)).float().mean() > 0.9
+
+
 @pytest.mark.parametrize(
     ("kind", "reads"), [("llama", 1), ("gpt2", 1), ("gemma3", 8), ("granite", 8)]
 )
