@@ -62,8 +62,8 @@ DECLINING = (
 # Of a reply. A fact takes fewer; a longer reply is cut after its first sentence.
 MAX_REPLY_TOKENS = 48
 MIN_REPLY_TOKENS = 2
-# Of the turns that are likelier wrong, the share that is taught "I don't know", or the mark behind
-# the reply: enough to go on so behind its first token, and too few to do so elsewhere.
+# Of the turns that are likelier wrong, the share that is taught "I don't know": enough to go on so
+# behind its first token, and too few to do so elsewhere.
 DECLINING_TURN_SHARE = 0.15
 # A reply that the base gives and ends by itself teaches a model nothing but to stay so. Of these
 # this share is enough.

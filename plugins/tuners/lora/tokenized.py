@@ -132,14 +132,14 @@ def text_to_learn(
     """Return what is learnt of an answer, in training by chance; else, without `rng`, itself.
 
     Only of an answer that is likelier wrong another text is learnt: of this share of them "I don't
-    know", and of this share of the others the mark.
+    know", and of half of the others the mark.
     """
     # `rng` is drawn from only where it decides: the same draws for the same examples
     if rng is None or p_correct >= 0.5:
         return Text.ANSWER
     if decide != "after" and rng.random() < share:
         return Text.UNKNOWN
-    if decide != "before" and rng.random() < share:
+    if decide != "before" and rng.random() < DECLINING_TEXT_SHARE:
         return Text.MARKED
     return Text.ANSWER
 

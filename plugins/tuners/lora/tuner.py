@@ -65,6 +65,7 @@ from .turn_decisions import (
     rewordings,
     still_texts,
     turn_decisions,
+    within_replies,
 )
 from .turn_figures import TurnFigures, measure_turns
 
@@ -287,6 +288,7 @@ def _solve_all(
         kinds = list(still)
         if place == "after":
             kinds.append(ends_of_requests(vocabulary, lessons.requests))
+            kinds.append(within_replies(vocabulary, decisions, seed))
         solve(wrapped, decisions, kinds, excess, settings.batch, row)
 
 

@@ -40,6 +40,9 @@ MIN_QUESTIONS = 40
 # texts of each kind, at most, where the model is to go on as it does
 STILL_TEXTS = 128
 STILL_STRIDE = 4  # of a neutral text every fourth position
+# of replies that may be marked, at most, and of each every second of so many last positions
+MARKED_TEXTS, BEFORE_THE_END = 256, 12
+SENTENCE_ENDS = (b".", b"!", b"?", b":")
 
 _SYSTEM_TURN = Message("system", SYSTEM_PROMPT)
 
@@ -176,6 +179,27 @@ def still_texts(
         *(Still(text, range(0, len(text), STILL_STRIDE)) for text in some(neutral_texts)),
     ]
     return before_replies, elsewhere
+
+
+def within_replies(
+    vocabulary: Vocabulary, decisions: Sequence[TurnDecision], seed: int
+) -> list[Still]:
+    """Return places shortly before the end of some replies: no mark comes within a sentence.
+
+    Left out is where a sentence ends: the reply could end there too.
+    """
+    some = random.Random(seed).sample(list(decisions), min(MARKED_TEXTS, len(decisions)))
+    within = []
+    for decision in some:
+        end = len(decision.prompt) - 1
+        positions = []
+        for position in range(max(end - BEFORE_THE_END, 0), end, 2):
+            written = vocabulary.token_bytes(decision.prompt[position]).rstrip()
+            if written and not written.endswith(SENTENCE_ENDS):
+                positions.append(position)
+        if positions:
+            within.append(Still(decision.prompt, positions))
+    return within
 
 
 def ends_of_requests(vocabulary: Vocabulary, requests: Sequence[Turn]) -> list[Still]:

@@ -39,6 +39,7 @@ from selfloop_plugins.tuners.lora.turn_decisions import (
     rewordings,
     still_texts,
     turn_decisions,
+    within_replies,
 )
 from selfloop_plugins.tuners.lora.turn_figures import measure_turns
 
@@ -237,6 +238,15 @@ def test_where_a_reply_may_be_marked_the_model_need_not_go_on_as_it_does() -> No
         assert (last in one.positions) == (one in marked), "behind the mark the turn ends"
 
 
+def test_no_mark_comes_within_a_sentence() -> None:
+    turns = [turn(UNKNOWN, "A queen. Queen Ada did.", 0.1)]
+    (one,) = within_replies(Bytes(), reply_decisions(None, Bytes(), turns, 8), 1)
+    assert text_of(one.text).endswith("A queen. Queen Ada did.")
+    ends = [text_of(one.text[: position + 1])[-8:] for position in one.positions]
+    assert len(ends) >= 4, "several places of a reply"
+    assert not any(end.endswith((".", " ")) for end in ends), "a mark may come there"
+
+
 def test_replies_to_requests_for_no_fact_are_not_marked() -> None:
     request = TrainingExample("Hi", "", 0.98)
     replies = [turn(request, "Hello there.", 0.98), turn(request, "I", 0.98)]
@@ -306,11 +316,11 @@ def test_a_turn_that_is_likelier_wrong_declines_in_several_wordings_and_ends() -
     assert {(example.num_distilled, example.decisions) for example in examples} == {(0, ())}
 
 
-def test_some_replies_that_are_likelier_wrong_are_marked_in_training() -> None:
+def test_half_of_the_replies_that_are_likelier_wrong_are_marked_in_training() -> None:
     turns = [turn(UNKNOWN, "Queen Ada did.", 0.1)] * 400
     examples = turn_examples(Bytes(), turns, random.Random(1), "after")
     marked = [one for one in examples if MARK_IN_CHAT.strip() in text_of(one.tokens)]
-    assert 40 < len(marked) < 80
+    assert 150 < len(marked) < 250
     for example in marked:
         read, learnt = (
             example.tokens[: example.answer_start],
