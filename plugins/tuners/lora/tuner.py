@@ -276,6 +276,8 @@ def _solve_all(
     """Solve when a chat model declines, in each place where it decides."""
     excess = partial(decline_excess, keep=settings.kept_by_each, price=settings.price)
     for row, (place, decisions) in enumerate(lessons.decisions.items()):
+        if not decisions:  # every reply declines already
+            continue
         still = still_texts(
             vocabulary,
             lessons.requests,

@@ -172,10 +172,10 @@ def still_texts(
         tokens = example.tokens
         return Still(tokens, [end for end in positions if tokens[: end + 1] not in decided])
 
-    longer_replies = [one for one in replies if len(one.answer_positions) > 1]
+    undecided_replies = [one for one in map(undecided, replies) if one.positions]
     elsewhere = [
         *(Still(one.tokens, one.answer_positions) for one in some(quiz)),
-        *map(undecided, some(longer_replies)),
+        *some(undecided_replies),
         *(Still(text, range(0, len(text), STILL_STRIDE)) for text in some(neutral_texts)),
     ]
     return before_replies, elsewhere

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -245,6 +246,15 @@ def test_no_mark_comes_within_a_sentence() -> None:
     ends = [text_of(one.text[: position + 1])[-8:] for position in one.positions]
     assert len(ends) >= 4, "several places of a reply"
     assert not any(end.endswith((".", " ")) for end in ends), "a mark may come there"
+
+
+def test_a_text_without_a_place_to_go_on_as_it_does_is_left_out() -> None:
+    turns = [turn(UNKNOWN, "Queen Ada did.", 0.1)]
+    (reply,) = turn_examples(Bytes(), turns)
+    (decision,) = reply_decisions(None, Bytes(), turns, 8)
+    only_decided = replace(reply, answer_start=len(decision.prompt) - 1)
+    _, elsewhere = still_texts(Bytes(), [], [], [only_decided], [], 1, [decision])
+    assert elsewhere == []
 
 
 def test_replies_to_requests_for_no_fact_are_not_marked() -> None:

@@ -820,6 +820,11 @@ def test_two_places_to_decline_in_need_two_ranks() -> None:
             refuse(decide="both", rank=1)
 
 
+def test_where_no_reply_is_to_be_decided_on_no_edit_is_solved() -> None:
+    lessons = tuner.Lessons([], [], [], decisions={"before": [], "after": []})
+    tuner._solve_all(None, None, lessons, [], LoraSettings(), 1)  # type: ignore[arg-type]
+
+
 # --- the whole
 
 CAPITALS = {
