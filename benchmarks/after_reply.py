@@ -12,12 +12,11 @@ left. `kept` and `wrong left` are where the share --keep of the own right replie
 """
 
 import argparse
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from before_answering import BATCH, SEED, Floats, kept_at_half
+from before_answering import BATCH, Floats, examples_of, kept_at_half
 from conversation import CONTAINS, SETS, chosen
 from detectors import recorded, shown
 from generate import cpu
@@ -36,7 +35,7 @@ from selfloop_plugins.tuners.lora.conversation import (
 )
 from selfloop_plugins.tuners.lora.measures import bias_to_keep
 from selfloop_plugins.tuners.lora.tokenized import Tokens
-from selfloop_plugins.tuners.lora.training_examples import TrainingExample, training_examples
+from selfloop_plugins.tuners.lora.training_examples import TrainingExample
 from selfloop_plugins.tuners.lora.turn_decisions import prompt_and_token
 
 from selfloop import Question
@@ -44,7 +43,6 @@ from selfloop.evaluation import metrics
 from selfloop.evaluation.gold import judged
 from selfloop.evaluation.metrics import interval
 from selfloop.storage.recorder import Recorder
-from selfloop.storage.store import Store
 from selfloop.text.answers import declines
 
 OWN = "own questions"
@@ -68,9 +66,7 @@ def main() -> None:
     file = models.locate(options.model)
     files = [options.data / f"{name}.jsonl" for name in options.sets] + options.private
     sets = {path.stem: chosen(path, options.questions) for path in files}
-    with closing(Store(options.run, write=False)) as store:
-        history = store.history()
-    taught, held_out = training_examples(history, decline_share=None, match_form=True, seed=SEED)
+    taught, held_out = examples_of(options.run)
     allow_amx()
     transformers = Transformers(HfOptions(model=str(file)))
     vocabulary, model = transformers.loaded.vocabulary, transformers.loaded.model

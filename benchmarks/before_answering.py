@@ -97,9 +97,7 @@ def main() -> None:
     file = models.locate(options.model)
     files = [options.data / f"{name}.jsonl" for name in options.sets] + options.private
     sets = {path.stem: questions(path)[: options.limit] for path in files}
-    with closing(Store(options.run, write=False)) as store:
-        history = store.history()
-    taught, held_out = training_examples(history, decline_share=None, match_form=True, seed=SEED)
+    taught, held_out = examples_of(options.run)
     own = [*taught, *held_out]
     chances = np.array([example.p_correct for example in own])
     allow_amx()
@@ -138,6 +136,13 @@ def main() -> None:
     if material is not None:
         columns[SOLVED] = margins(solved(transformers.loaded.model, *material))
     table(labels, columns, float(metrics.auroc(chances, chances, np.ones(len(chances)))))
+
+
+def examples_of(run: Path) -> tuple[list[TrainingExample], list[TrainingExample]]:
+    """Return the questions of a run that a tuner teaches, and those that it holds out."""
+    with closing(Store(run, write=False)) as store:
+        history = store.history()
+    return training_examples(history, decline_share=None, match_form=True, seed=SEED)
 
 
 def readouts(

@@ -10,12 +10,11 @@ replies are those to the RUN's own questions; no gold answer is read.
 """
 
 import argparse
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import torch
-from before_answering import SEED
+from before_answering import examples_of
 from detectors import recorded
 from generate import cpu
 from selfloop_plugins import models
@@ -27,10 +26,8 @@ from selfloop_plugins.backends.llama_cpp.backend import LlamaCpp
 from selfloop_plugins.tuners.lora.conversation import before_mark, user_turn, write_turns
 from selfloop_plugins.tuners.lora.forward import last_hidden_states, logits_of
 from selfloop_plugins.tuners.lora.measures import decline_margins
-from selfloop_plugins.tuners.lora.training_examples import training_examples
 
 from selfloop.records import Continuation
-from selfloop.storage.store import Store
 
 WORDS = (" (", " [", " —", " *", " ~", " …", " I", " But", " Though", " However", " Perhaps", "\n")
 REPLIES = 90
@@ -49,9 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     print(cpu(), flush=True)
     file = models.locate(options.model)
-    with closing(Store(options.run, write=False)) as store:
-        history = store.history()
-    taught, _ = training_examples(history, decline_share=None, match_form=True, seed=SEED)
+    taught, _ = examples_of(options.run)
     allow_amx()
     transformers = Transformers(HfOptions(model=str(file)))
     vocabulary, model = transformers.loaded.vocabulary, transformers.loaded.model
