@@ -270,8 +270,7 @@ def _parse(text: str, path: Path) -> tuple[CommentedMap, bool]:
         has_aliases = _check_events(_yaml().parse(text), path)
         tree = _yaml().load(text)
     except _DepthError as error:
-        line = error.problem_mark.line + 1
-        raise RecipeError(f"{path}: line {line}: {TOO_DEEP}. Write it flatter.") from error
+        raise _too_deep(f"{path}: line {error.problem_mark.line + 1}") from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f"line {mark.line + 1}: " if mark else ""
@@ -323,12 +322,18 @@ def _check_events(events: Iterator[Event], path: Path) -> bool:
         elif isinstance(event, CollectionStartEvent):
             open_anchors.append(event.anchor)
             if len(open_anchors) > MAX_DEPTH:
-                raise RecipeError(f"{line}: {TOO_DEEP}. Write it flatter.")
+                raise _too_deep(line)
         elif isinstance(event, CollectionEndEvent):
             open_anchors.pop()
         if isinstance(event, NodeEvent):
             _check_tag(event, line)
     return has_aliases
+
+
+def _too_deep(place: str) -> RecipeError:
+    return RecipeError(
+        f"{place}: this is nested more than {MAX_DEPTH} levels deep. Write it flatter."
+    )
 
 
 def _check_tag(event: NodeEvent, line: str) -> None:

@@ -31,7 +31,7 @@ from selfloop_plugins.tuners.lora.tuner import wrap
 from selfloop.errors import ModelError
 
 # at this rate the held-out loss falls in all three epochs
-SETTINGS = LoraSettings(epochs=3, batch=8, rate=5e-3, rank=2, kl=0.5, decide="both", threads=1)
+SETTINGS = LoraSettings(epochs=3, batch=8, rate=1e-2, rank=2, kl=0.5, decide="both", threads=1)
 
 
 def example(number: int) -> TokenizedExample:
@@ -45,7 +45,10 @@ def example(number: int) -> TokenizedExample:
         teacher_prompt=(31, 5 + number % 3),
         num_distilled=len(answer),
         only_likeliest=number % 2 == 0,
-        decisions=(Decision(0, 14, BEFORE_QUIZ), Decision(1, 15, AFTER_QUIZ)),
+        decisions=(
+            Decision(0, 14, AFTER_QUIZ if number % 3 else BEFORE_QUIZ),
+            Decision(1, 15, AFTER_QUIZ),
+        ),
     )
 
 
