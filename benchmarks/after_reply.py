@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from before_answering import BATCH, Floats, examples_of, kept_at_half
+from before_answering import BATCH, Floats, examples_of, kept_at_half, shares_given
 from conversation import CONTAINS, SETS, chosen
 from detectors import recorded, shown
 from generate import cpu
@@ -122,9 +122,7 @@ def rows(
         cells = [place, name, str(len(right)), f"{right.sum():.0f}", auroc]
         cells.append(f"{kept_at_half(scores, right):.2f}")
         for level in levels:
-            given = scores >= level
-            kept = np.average(given, weights=right)
-            cells.append(f"{kept:.2f}, {np.average(given, weights=1 - right):.2f}")
+            cells.append("{:.2f}, {:.2f}".format(*shares_given(scores, right, level)))
         print(f"| {' | '.join(cells)} |", flush=True)
 
 

@@ -249,9 +249,7 @@ def table(labels: dict[str, Floats], columns: dict[str, dict[str, Floats]], chan
             cells.append(cell)
         by_own = columns[BY_OWN][name]
         cells.append(f"{kept_at_half(by_own, right):.2f}")
-        given = by_own >= level
-        kept, wrong_left = np.average(given, weights=right), np.average(given, weights=1 - right)
-        cells.append(f"kept {kept:.2f}, wrong left {wrong_left:.2f}")
+        cells.append("kept {:.2f}, wrong left {:.2f}".format(*shares_given(by_own, right, level)))
         print(f"| {name} | {len(right)} | {right.sum():.0f} | {' | '.join(cells)} |")
     print(f"\nThe level: answers of a chance of {level:.3f} and more are given.")
     print(f"AUROC of the chances themselves on the run's own questions: {chances:.3f}")
@@ -264,6 +262,13 @@ def own_level(by_own: dict[str, Floats], labels: dict[str, Floats]) -> float:
     chances = np.concatenate([by_own[name] for name in own]).tolist()
     p_correct = np.concatenate([labels[name] for name in own]).tolist()
     return -bias_to_keep([-chance for chance in chances], p_correct, LoraSettings().kept_by_each)
+
+
+def shares_given(scores: Floats, right: Floats, level: float) -> tuple[float, float]:
+    """Return the shares of the right and of the wrong answers that score at the level or above."""
+    given = scores >= level
+    of_right, of_wrong = np.average(given, weights=right), np.average(given, weights=1 - right)
+    return float(of_right), float(of_wrong)
 
 
 def log_odds(chances: Floats) -> Floats:

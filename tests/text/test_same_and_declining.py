@@ -156,7 +156,7 @@ def test_declining(text: str) -> None:
         "As an AI language model, I would say Paris.",
         "I'm sorry for the confusion, but the answer is Paris.", "Sorry for Your Loss",
         "I'm sorry about what happened.",
-        "Paris (I Don't Know)", "Paris, I don't know",
+        "Paris (I Don't Know)", "Paris, I don't know", "Though I don't know why, it is Paris.",
         "你不知道的事", "誰も知らない", "Je ne sais quoi", "Могила Неизвестного Солдата", "+", "No",
     ],
 )  # fmt: skip

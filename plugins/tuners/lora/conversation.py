@@ -255,6 +255,7 @@ def _turn_example(
     num_distilled = 0
     opening: Sequence[int]
     prompt: Sequence[int]
+    reply: Sequence[int]
     if text is Text.UNKNOWN:
         opening, (first, *rest) = split(vocabulary, Continuation(turn.messages, declining))
         prompt, reply = [*opening, first], [*rest, end]
@@ -265,11 +266,10 @@ def _turn_example(
         opening, (first, *rest) = decided
         prompt, reply = [*opening, first], [*rest, end]
     else:
-        tokens = whole_reply(vocabulary, turn)
-        if tokens is None:
+        replied = prompt_and_reply(vocabulary, turn)
+        if replied is None:
             return None
-        # by its own tokens: a text could change the last token of the prompt
-        prompt, _ = split(vocabulary, Continuation(turn.messages, tokens))
+        prompt, tokens = replied
         reply = [*tokens, end]
         num_distilled = len(reply)
     teacher_prompt, _ = split(vocabulary, Continuation(turn.teacher, declining))
@@ -297,10 +297,10 @@ def _end_of_turn(vocabulary: Vocabulary, turn: Turn) -> int:
 def before_mark(vocabulary: Vocabulary, turn: Turn) -> tuple[Tokens, Tokens] | None:
     """Return a turn in tokens up to the end of its reply, and the mark behind it. None of a reply
     without a whole sentence, and where the mark would change the reply's own tokens."""
-    reply = whole_reply(vocabulary, turn)
-    if reply is None:
+    replied = prompt_and_reply(vocabulary, turn)
+    if replied is None:
         return None
-    prompt, _ = split(vocabulary, Continuation(turn.messages, reply))
+    prompt, reply = replied
     text = b"".join(map(vocabulary.token_bytes, reply)).decode("utf-8", "ignore")
     _, plain = split(vocabulary, Continuation(turn.messages, text))
     _, marked = split(vocabulary, Continuation(turn.messages, text + MARK_IN_CHAT))
@@ -309,7 +309,17 @@ def before_mark(vocabulary: Vocabulary, turn: Turn) -> tuple[Tokens, Tokens] | N
     return (*prompt, *reply), tuple(marked[len(plain) :])
 
 
-def whole_reply(vocabulary: Vocabulary, turn: Turn) -> Tokens | None:
+def prompt_and_reply(vocabulary: Vocabulary, turn: Turn) -> tuple[Tokens, Tokens] | None:
+    """Return the prompt of a turn and its whole reply, in tokens. None without a whole sentence."""
+    reply = _whole_reply(vocabulary, turn)
+    if reply is None:
+        return None
+    # by its own tokens: a text could change the last token of the prompt
+    prompt, _ = split(vocabulary, Continuation(turn.messages, reply))
+    return tuple(prompt), reply
+
+
+def _whole_reply(vocabulary: Vocabulary, turn: Turn) -> Tokens | None:
     """Return a reply in tokens, without the end of its turn; of one that was too long the first
     sentence. None where there is no such sentence."""
     tokens = turn.reply.tokens

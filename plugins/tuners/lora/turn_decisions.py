@@ -28,8 +28,8 @@ from .conversation import (
     Turn,
     before_mark,
     other_form,
+    prompt_and_reply,
     user_turn,
-    whole_reply,
 )
 from .rank_one import Still, TurnDecision
 from .tokenized import TokenizedExample, Tokens
@@ -206,9 +206,9 @@ def ends_of_requests(vocabulary: Vocabulary, requests: Sequence[Turn]) -> list[S
     """Return where the model ends its replies to requests for no fact: there is nothing to mark."""
     ends = []
     for request in requests:
-        reply = whole_reply(vocabulary, request)
-        if reply is not None:
-            prompt, _ = split(vocabulary, Continuation(request.messages, reply))
+        replied = prompt_and_reply(vocabulary, request)
+        if replied is not None:
+            prompt, reply = replied
             text = (*prompt, *reply)
             ends.append(Still(text, [len(text) - 1]))
     return ends

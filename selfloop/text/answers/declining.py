@@ -50,8 +50,9 @@ _JOINT = (
 _ECHO = re.compile(r"[^?]{3,200}\? +(?=\S)")
 _WRAPPING = " \t\"'*_`()[]{}<>-“”.,;:!?~#«»「」『』"
 _NAME_WITH_KIND = re.compile(r"[^()]*\S \([^()]{2,40}\)\W*")
-# with or without more words
-_MARK = re.compile(rf"(?:\({UNKNOWN}[^()]*\)|\bThough {UNKNOWN}\b[^.!?()]*[.!?]?)\s*$")
+# With or without more words; but behind a comma there may be an answer ("Though I don't know why,
+# it is Paris").
+_MARK = re.compile(rf"(?:\({UNKNOWN}[^()]*\)|\bThough {UNKNOWN}\b[^.!?(),;:]*[.!?]?)\s*$")
 _MARK_LONGEST = 100  # characters, with white space behind it
 _WORDS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 # Words that stay small within a title, in several languages.
